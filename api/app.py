@@ -1,0 +1,76 @@
+"""The Flask application."""
+
+from urllib.parse import urlsplit
+
+from flask import Flask, request
+from flask_cors import CORS
+
+from api import chat, documents, faults, generate, health, jobs, models
+from api.services import Services
+from api.waiting import Waiting
+from shared.documents.files import DocumentFiles
+from shared.documents.store import Documents
+from shared.errors import InvalidRequest
+from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.streams import Follower
+from shared.jobs.tickets import Tickets
+from shared.jobs.workforce import Workforce
+from shared.models.catalogue import load_catalogue
+from shared.redis_connection import connect
+from shared.sessions.store import Sessions
+from shared.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class OriginRefused(InvalidRequest):
+    """A page of another site called; browsers send some requests without asking, so the server must refuse them."""
+
+    status = 403
+    code = "origin_refused"
+
+
+def create_app(settings: Settings) -> Flask:
+    """The application. No connection is made before the first request.
+
+    Raises SettingsError when the models file cannot be used.
+    """
+    app = Flask("enginehouse")
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    catalogue = load_catalogue(settings.models_file, engine=settings.engine)
+    # A client waits for an answer here: better a clear 503 within two seconds than many tries.
+    client = connect(settings.redis_url, timeout=1.5, retries=0)
+    lifecycle = Lifecycle(client, settings, Tickets(settings).issue)
+    app.extensions["enginehouse"] = Services(
+        settings=settings,
+        redis=client,
+        lifecycle=lifecycle,
+        workforce=Workforce(client),
+        documents=Documents(client),
+        files=DocumentFiles(settings.documents_dir),
+        sessions=Sessions(client, settings),
+        catalogue=catalogue,
+        waiting=Waiting(lifecycle, Follower(settings.redis_url), settings.api_threads),
+    )
+    for module in (chat, documents, generate, health, jobs, models):
+        app.register_blueprint(module.blueprint)
+    faults.install(app)
+    _guard_browsers(app, settings)
+    return app
+
+
+def _guard_browsers(app: Flask, settings: Settings) -> None:
+    """Nobody logs in yet, so a page from elsewhere in the user's browser must not reach the jobs."""
+    allowed = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
+    if allowed:
+        CORS(app, origins=sorted(allowed))
+    if settings.host in LOOPBACK:
+        # Against DNS rebinding: a name of the attacker's that points to loopback is not one of these.
+        app.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost", "[::1]"]
+
+    @app.before_request
+    def refuse_foreign_origins() -> None:
+        origin = request.headers.get("Origin")
+        if origin is None or origin in allowed or urlsplit(origin).netloc == request.host:
+            return
+        raise OriginRefused(f"pages of {origin[:200]} may not call this server; ENGINEHOUSE_CORS_ORIGINS can allow them")

@@ -1,0 +1,190 @@
+"""Documents: upload, look, search, delete. The bytes go to disk here; everything else about them is a job."""
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.datastructures import FileStorage
+
+from api.generate import submitted
+from api.parsing import Search, body, query_integer, wait_seconds
+from api.render import Answer, job_answer, job_json, list_json, seconds
+from api.services import owner, services
+from shared.documents.kinds import media_type
+from shared.documents.record import Collection, Document
+from shared.errors import EnginehouseError, InvalidRequest, InvalidValue, NotFound, Unavailable
+from shared.ids import DOCUMENT, JOB, new_id
+from shared.jobs.job import Job, Status
+from shared.jobs.lifecycle import Submission
+from shared.jobs.tickets import CPU_QUEUE, IO_QUEUE
+
+blueprint = Blueprint("documents", __name__)
+
+MOST_FILES = 1000
+QUICK_SECONDS = 30
+
+
+@blueprint.post("/upload")
+def upload() -> Answer:
+    """The guide's call: one file into the default collection. Waits for nothing unless ``Prefer: wait=N`` says so."""
+    documents = _take_files(_collection(services().settings.default_collection), most=1)
+    document, job = documents[0]
+    if job is not None:
+        job = services().waiting.until_ended(job, wait_seconds() or 0)
+        document = services().documents.get(owner(), document.id)
+    answer = {"message": f"{document.name} was taken", "document": document_json(document), "job": job_json(job) if job else None}
+    return _accepted(answer, job)
+
+
+@blueprint.post("/collections/<collection>/documents")
+def add(collection: str) -> Answer:
+    """One or many files (multipart, field ``file``): a document and an ingest job for each."""
+    documents = _take_files(_collection(collection), most=MOST_FILES)
+    data = [{**document_json(document), "job": job.id if job else document.job_id} for document, job in documents]
+    answer = {"object": "list", "data": data, "has_more": False, "next": None}
+    return _accepted(answer, next((job for _, job in documents if job is not None), None))
+
+
+@blueprint.get("/collections")
+def collections() -> Response:
+    here = services()
+    found = here.documents.list_collections(owner())
+    return list_json([_collection_json(collection) for collection in found], None)
+
+
+@blueprint.get("/collections/<collection>")
+def collection_(collection: str) -> Response:
+    return jsonify(_collection_json(services().documents.find_collection(owner(), collection)))
+
+
+@blueprint.get("/collections/<collection>/documents")
+def index(collection: str) -> Response:
+    """The documents of a collection, newest first."""
+    limit = query_integer("limit", 20, 1, 100)
+    found = services().documents.find_collection(owner(), collection)
+    documents, more = services().documents.list_documents(found.id, limit=limit, after=request.args.get("after"))
+    return list_json([document_json(document) for document in documents], documents[-1].id if more and documents else None)
+
+
+@blueprint.get("/documents/<document>")
+def show(document: str) -> Response:
+    return jsonify(document_json(services().documents.get(owner(), document)))
+
+
+@blueprint.delete("/documents/<document>")
+def delete(document: str) -> Answer:
+    """Forget a document: it is out of search at once; its record, files and vectors are gone when the job has ended."""
+    found = services().documents.get(owner(), document)
+    if found.status not in ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed"):
+        services().lifecycle.cancel(found.job_id, owner())
+    job = _submit("delete", IO_QUEUE, {"document_id": found.id, "collection_id": found.collection_id})
+    return _deleted(job, found.id, "document")
+
+
+@blueprint.delete("/collections/<collection>")
+def drop(collection: str) -> Answer:
+    """Forget a collection and all its documents."""
+    found = services().documents.find_collection(owner(), collection)
+    services().documents.drop_collection(found)
+    job = _submit("delete", IO_QUEUE, {"collection_id": found.id})
+    return _deleted(job, found.id, "collection")
+
+
+@blueprint.post("/collections/<collection>/search")
+def search(collection: str) -> Answer:
+    """The passages nearest to a query."""
+    wanted = body(Search)
+    found = services().documents.find_collection(owner(), collection)
+    spec = {"query": wanted.query, "top_k": wanted.top_k, "collection_id": found.id}
+    job = _submit("search", IO_QUEUE, spec)
+    wait = wait_seconds()
+    job = services().waiting.until_ended(job, QUICK_SECONDS if wait is None else wait)
+    if job.status is Status.COMPLETED and job.result is not None:
+        return list_json(job.result["hits"], None)
+    if job.status.final:
+        error = job.error or {"code": job.status.value, "message": f"the search is {job.status.value}"}
+        raise Unavailable(str(error["message"]), code=str(error["code"]), retry_after=5, details={"job": job.id})
+    return job_answer(job, created=True)
+
+
+def document_json(document: Document) -> dict[str, Any]:
+    """One document as clients see it."""
+    times = {name: seconds(getattr(document, name)) for name in ("created_at", "updated_at")}
+    return {**document.as_json(), **times}
+
+
+def _collection_json(collection: Collection) -> dict[str, Any]:
+    documents = services().documents.count_documents(collection.id)
+    return {**collection.as_json(), "created_at": seconds(collection.created_at), "documents": documents}
+
+
+def _collection(name: str) -> Collection:
+    here = services()
+    return here.documents.ensure_collection(owner(), name, here.catalogue.embedding().name)
+
+
+def _take_files(collection: Collection, *, most: int) -> list[tuple[Document, Job | None]]:
+    request.max_content_length = services().settings.max_upload_bytes
+    files = request.files.getlist("file")
+    if not files:
+        raise InvalidRequest(
+            "file: send at least one file as multipart/form-data in the field `file`", code="file_missing", param="file"
+        )
+    if len(files) > most:
+        raise InvalidValue(f"file: at most {most} in one request, not {len(files)}", param="file")
+    return [_take(collection, file) for file in files]
+
+
+def _take(collection: Collection, file: FileStorage) -> tuple[Document, Job | None]:
+    """Store one file and submit its ingest; the job is None when the same bytes are known and need none."""
+    here = services()
+    document_id, job_id = new_id(DOCUMENT), new_id(JOB)
+    stored = here.files.store(document_id, file.stream, limit=here.settings.max_upload_bytes)
+    try:
+        kind = media_type(here.files.path(document_id, "original"))
+        document, new = here.documents.register(
+            collection,
+            document_id=document_id,
+            name=(file.filename or "unnamed")[:255],
+            size=stored.size,
+            sha256=stored.sha256,
+            media_type=kind,
+            job_id=job_id,
+        )
+    except EnginehouseError:
+        here.files.remove(document_id)
+        raise
+    if not new:
+        here.files.remove(document_id)
+        job = here.lifecycle.get(document.job_id)
+        # The API died between entering the document and submitting its job: this upload makes up for it.
+        if job is None and document.status == "uploaded":
+            return document, _submit_ingest(document)
+        return document, job
+    return document, _submit_ingest(document)
+
+
+def _submit_ingest(document: Document) -> Job:
+    spec = {"document_id": document.id, "collection_id": document.collection_id}
+    return _submit("ingest", CPU_QUEUE, spec, id=document.job_id, document=document.id)
+
+
+def _submit(kind: str, queue: str, spec: dict[str, Any], **options: Any) -> Job:
+    return submitted(services().lifecycle.submit(Submission(kind=kind, queue=queue, spec=spec, owner=owner(), **options)))
+
+
+def _accepted(answer: dict[str, Any], job: Job | None) -> Answer:
+    response = jsonify(answer)
+    if job is None or job.status.final:
+        return response
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return response, 202
+
+
+def _deleted(job: Job, gone: str, kind: str) -> Answer:
+    wait = wait_seconds()
+    job = services().waiting.until_ended(job, QUICK_SECONDS if wait is None else wait)
+    if job.status is Status.COMPLETED:
+        return jsonify({"id": gone, "object": kind, "deleted": True})
+    if job.status.final:
+        raise NotFound(str((job.error or {}).get("message", f"the deletion is {job.status.value}")), details={"job": job.id})
+    return job_answer(job, created=True)

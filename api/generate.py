@@ -1,0 +1,98 @@
+"""``POST /generate``: one generation job."""
+
+from typing import Any
+
+from flask import Blueprint
+
+from api.parsing import Generate, Sampling, body, wait_seconds
+from api.render import Answer, job_answer
+from api.services import owner, services
+from shared.errors import InternalError, InvalidValue, ModelNotServed
+from shared.jobs.job import Job
+from shared.jobs.lifecycle import Submission
+from shared.jobs.tickets import IO_QUEUE, generation_queue
+from shared.models.catalogue import GENERATE, ModelEntry
+
+blueprint = Blueprint("generate", __name__)
+
+SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
+
+
+@blueprint.post("/generate")
+def generate() -> Answer:
+    """Submit a generation. ``text`` is the guide's way to ask: it waits for the answer unless told otherwise."""
+    wanted = body(Generate)
+    prompt = wanted.text if wanted.text is not None else wanted.prompt
+    spec: dict[str, Any] = {}
+    if wanted.text is not None:
+        spec["messages"] = [{"role": "user", "content": wanted.text}]
+    elif wanted.messages is not None:
+        spec["messages"] = [message.model_dump() for message in wanted.messages]
+    else:
+        spec["prompt"] = prompt
+    characters = len(prompt) if prompt is not None else sum(len(message.content) for message in wanted.messages or ())
+    job = submit_generation(wanted, spec, characters=characters)
+    wait = wait_seconds()
+    if wait is None:
+        wait = services().settings.chat_wait_seconds if wanted.text is not None else 0
+    return job_answer(services().waiting.until_ended(job, wait), created=True)
+
+
+def submit_generation(wanted: Sampling, spec: dict[str, Any], *, characters: int, session: str = "") -> Job:
+    """Check what only the server can check, submit, and return the job. Refusals write nothing.
+
+    Raises NotFound (model, collection or session), ModelNotServed, InvalidValue.
+    """
+    here = services()
+    most = here.settings.max_prompt_characters
+    if characters > most:
+        raise InvalidValue(f"prompt: may have at most {most} characters over all messages, not {characters}", param="prompt")
+    entry = served_model(wanted.model)
+    spec.update((name, getattr(wanted, name)) for name in SAMPLING)
+    queue = generation_queue(entry.name)
+    if wanted.collection is not None or wanted.use_rag:
+        name = wanted.collection or here.settings.default_collection
+        collection = here.documents.find_collection(owner(), name)
+        spec["collection"] = collection.id
+        spec["passages"] = wanted.passages or here.settings.retrieve_top_k
+        spec["then"] = queue
+        queue = IO_QUEUE
+    job = here.lifecycle.submit(
+        Submission(
+            kind="generate",
+            queue=queue,
+            spec=spec,
+            owner=owner(),
+            model=entry.name,
+            session=session,
+            priority=wanted.priority,
+            cost=characters // 4 + 2 * (wanted.max_tokens or entry.max_tokens),
+            expires_ms=None if wanted.expires_in is None else int(wanted.expires_in * 1000),
+            timeout_ms=None if wanted.timeout is None else int(wanted.timeout * 1000),
+            metadata=wanted.metadata,
+        )
+    )
+    return submitted(job)
+
+
+def submitted(job: str) -> Job:
+    """The job that was just written."""
+    found = services().lifecycle.get(job)
+    if found is None:
+        raise InternalError(f"job {job} was written but cannot be read: does Redis evict keys?")
+    return found
+
+
+def served_model(name: str | None) -> ModelEntry:
+    """The model that a request asks for. Raises NotFound, InvalidValue or ModelNotServed."""
+    here = services()
+    entry = here.catalogue.get(name) if name is not None else here.catalogue.default()
+    if entry.kind != GENERATE:
+        raise InvalidValue(f"model: {entry.name} turns text into vectors; it does not generate", param="model")
+    if not here.workforce.has_served(entry.name):
+        raise ModelNotServed(
+            f"no worker serves model {entry.name}; start one with: enginehouse worker gpu --model {entry.name}",
+            param="model",
+            retry_after=5,
+        )
+    return entry

@@ -1,0 +1,47 @@
+"""``GET /models``: the models of the list, and what their workers say of themselves."""
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from api.services import services
+from shared.jobs.workforce import Worker
+from shared.models.catalogue import ModelEntry
+
+blueprint = Blueprint("models", __name__)
+
+# The best state of several workers of a model is the model's.
+ORDER = ("ready", "warming", "loading", "failed")
+
+
+@blueprint.get("/models")
+def index() -> Response:
+    """A JSON list, as in the guide: ``name`` and ``url`` of each model, then its limits and its state."""
+    here = services()
+    workers = here.workforce.alive(3 * here.settings.renew_seconds)
+    return jsonify([model_json(entry, workers) for entry in here.catalogue.models])
+
+
+def model_json(entry: ModelEntry, workers: list[Worker]) -> dict[str, Any]:
+    """One model as clients see it; ``state`` is ``not_served`` when no living worker holds it."""
+    serving = [worker for worker in workers if worker.model == entry.name]
+    best = min(serving, key=lambda worker: ORDER.index(worker.phase), default=None)
+    return {
+        "name": entry.name,
+        "url": entry.url,
+        "object": "model",
+        "kind": entry.kind,
+        "engine": entry.engine,
+        "dtype": entry.dtype,
+        "max_context": entry.max_context,
+        "max_in_flight": entry.max_in_flight,
+        "max_tokens": entry.max_tokens,
+        "chat_template": entry.chat_template,
+        "stop": list(entry.stop),
+        "gpus": entry.gpus,
+        "default": entry.default,
+        "state": best.phase if best else "not_served",
+        "reason": best.message or None if best and best.phase != "ready" else None,
+        "progress": best.fraction if best and best.phase in ("loading", "warming") else None,
+        "workers": len(serving),
+    }

@@ -1,0 +1,154 @@
+"""From a request to checked values. Every refusal names the field, the value and the limit, and nothing is written before.
+
+The models here are the one description of what a body may hold.
+"""
+
+import re
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from api.services import services
+from shared.errors import InvalidValue, MalformedBody
+
+PRIORITIES = {"interactive": 2, "default": 5, "batch": 8}
+SHOWN_VALUE = 80
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Metadata = dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
+
+
+class Body(BaseModel):
+    """A JSON body: unknown fields are refused, as a misspelt limit is a limit that does not hold."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class Message(Body):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Sampling(Body):
+    """How a generation goes about it; what is left out is the model's business."""
+
+    model: Name | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    top_k: Annotated[int, Field(ge=0, le=100_000)] = 0
+    stop: list[Stop] = Field(default=[], max_length=16)
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    collection: Name | None = None
+    use_rag: bool = False
+    passages: Annotated[int, Field(ge=1, le=50)] | None = None
+    priority: int = 5
+    expires_in: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = None
+    timeout: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = None
+    metadata: Metadata = Field(default={}, max_length=16)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _priority_by_word(cls, value: Any) -> Any:
+        value = PRIORITIES.get(value, value) if isinstance(value, str) else value
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 9:
+            raise ValueError(f"must be 0 (first) to 9, or one of {', '.join(PRIORITIES)}")
+        return value
+
+
+class Generate(Sampling):
+    """The body of ``POST /generate``: exactly one of ``prompt``, ``messages`` and ``text``."""
+
+    prompt: str | None = None
+    messages: list[Message] | None = Field(default=None, min_length=1, max_length=10_000)
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        given = [name for name in ("prompt", "messages", "text") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of prompt, messages and text, not {' and '.join(given) or 'none'}")
+        return self
+
+
+class ChatStart(Sampling):
+    message: str | None = None
+    sessionId: Name | None = None
+
+
+class ChatMessage(Sampling):
+    message: Annotated[str, StringConstraints(min_length=1)]
+    sessionId: Name
+
+
+class Search(Body):
+    query: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def body(model: type[B]) -> B:
+    """The checked JSON body. Raises MalformedBody, InvalidValue or BodyTooLarge (as HTTP error)."""
+    # A page of another site can send any other content type without asking; JSON makes the browser ask first.
+    if not request.is_json:
+        raise MalformedBody("the body must be JSON, sent with Content-Type: application/json")
+    request.max_content_length = services().settings.max_body_bytes
+    try:
+        return model.model_validate_json(request.get_data())
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: ValidationError) -> InvalidValue | MalformedBody:
+    first = error.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return MalformedBody(f"the body is not JSON that can be read: {first['msg'].removeprefix('Invalid JSON: ')}")
+    field = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
+    if not field:
+        return InvalidValue(reason)
+    if first["type"] in ("missing", "extra_forbidden"):
+        reason = "must be given" if first["type"] == "missing" else "is not a field of this call"
+        return InvalidValue(f"{field}: {reason}", param=field)
+    value = repr(first["input"])
+    shown = value if len(value) <= SHOWN_VALUE else value[:SHOWN_VALUE] + "…"
+    return InvalidValue(f"{field}: {reason}, not {shown}", param=field)
+
+
+def query_integer(name: str, default: int, low: int, high: int) -> int:
+    """An integer of the query string. Raises InvalidValue."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"-?\d{1,12}", text) or not low <= int(text) <= high:
+        raise InvalidValue(f"{name}: must be an integer from {low} to {high}, not {text[:SHOWN_VALUE]!r}", param=name)
+    return int(text)
+
+
+def wait_seconds() -> float | None:
+    """How long the client wants to wait: ``?wait=N`` or ``Prefer: wait=N``; 0 for ``respond-async``; None when it does not say.
+
+    Raises InvalidValue past the longest wait that is allowed.
+    """
+    most = services().settings.max_wait_seconds
+    if "wait" in request.args:
+        return query_integer("wait", 0, 0, most)
+    for preference in request.headers.get("Prefer", "").lower().split(","):
+        name, _, value = preference.strip().partition("=")
+        if name == "respond-async":
+            return 0
+        if name == "wait":
+            if not value.strip().isdigit() or int(value) > most:
+                raise InvalidValue(f"Prefer: wait must be 0 to {most} seconds, not {value[:SHOWN_VALUE]!r}", param="Prefer")
+            return int(value)
+    return None

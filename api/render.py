@@ -1,0 +1,93 @@
+"""From what the verbs return to the JSON that clients see. Times are Unix seconds with milliseconds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Response, jsonify
+
+from api.services import services
+from shared.jobs.job import AttemptRecord, Job, Status
+from shared.jobs.listing import queue_position
+
+Answer = tuple[Response, int] | Response
+
+RETRY_AFTER = "1"
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """One job as its owner sees it."""
+    view: dict[str, Any] = {
+        "id": job.id,
+        "object": "job",
+        "kind": job.kind,
+        "status": job.status.value,
+        "phase": job.phase,
+        "phase_at": seconds(job.phase_at),
+        "model": job.model or None,
+        "priority": job.priority,
+        "created_at": seconds(job.created_at),
+        "started_at": seconds(job.started_at),
+        "ended_at": seconds(job.ended_at),
+        "expires_at": seconds(job.expires_at),
+        "cancel_requested_at": seconds(job.cancel_requested_at),
+        "progress": job.progress,
+        "attempts": [_attempt_json(attempt) for attempt in job.attempts],
+        "metadata": job.metadata,
+        "result": job.result,
+        "error": job.error,
+        "timings": _timings(job),
+        "urls": {"self": f"/jobs/{job.id}", "cancel": f"/jobs/{job.id}/cancel"},
+    }
+    if job.session:
+        view["session"] = job.session
+    if job.status is Status.QUEUED:
+        view["waiting_for"] = job.waiting
+        view["queue_position"] = queue_position(services().redis, job)
+        view["not_before"] = seconds(job.not_before)
+    if job.kind == "generate" and job.result is not None:
+        # The names under which readers of the beginners' guide know them.
+        view["response"] = job.result["text"]
+        view["context_used"] = bool(job.result.get("citations"))
+    return view
+
+
+def job_answer(job: Job, *, created: bool = False) -> Answer:
+    """200 for an ended job (and for any that was only asked about), 202 with where to look for one that was just made."""
+    response = jsonify(job_json(job))
+    if job.status.final:
+        return response
+    response.headers["Retry-After"] = RETRY_AFTER
+    if not created:
+        return response
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return response, 202
+
+
+def list_json(data: Sequence[Mapping[str, Any]], following: str | None) -> Response:
+    """Every list has this form; ``next`` is what ``after`` must be to go on."""
+    return jsonify({"object": "list", "data": list(data), "has_more": following is not None, "next": following})
+
+
+def seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "worker": attempt.worker,
+        "queue": attempt.queue,
+        "started_at": seconds(attempt.started_at),
+        "ended_at": seconds(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+    }
+
+
+def _timings(job: Job) -> dict[str, float | None]:
+    """Seconds from submission: to the first claim, to the first token, to the end."""
+
+    def since(moment: int | None) -> float | None:
+        return None if moment is None else (moment - job.created_at) / 1000
+
+    return {"queued": since(job.started_at), "first_token": since(job.first_token_at), "total": since(job.ended_at)}

@@ -1,0 +1,44 @@
+"""What the calls of one API process share: made once when the process starts to serve, found by ``services()``."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+from flask import current_app
+
+from api.waiting import Waiting
+from shared.documents.files import DocumentFiles
+from shared.documents.store import Documents
+from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.workforce import Workforce
+from shared.models.catalogue import Catalogue
+from shared.sessions.store import Sessions
+from shared.settings import Settings
+
+# While there are no API keys, everybody is this one owner.
+OWNER = "local"
+
+
+@dataclass(frozen=True)
+class Services:
+    """Safe to use from every thread of the process."""
+
+    settings: Settings
+    redis: redis.Redis
+    lifecycle: Lifecycle
+    workforce: Workforce
+    documents: Documents
+    files: DocumentFiles
+    sessions: Sessions
+    catalogue: Catalogue
+    waiting: Waiting
+
+
+def services() -> Services:
+    """The services of the application that answers the current request."""
+    return cast(Services, current_app.extensions["enginehouse"])
+
+
+def owner() -> str:
+    """Who makes the current request."""
+    return OWNER

@@ -1,0 +1,1 @@
+"""What the HTTP face and the workers agree on: jobs, models, documents, sessions, settings."""

@@ -1,0 +1,33 @@
+"""The Redis keys of collections and documents.
+
+None of them has a time to live: a document stays until somebody deletes it. Every key is owned by a collection or a
+document and goes with it.
+
+    eh:collections:<owner>           hash  collection name -> collection id
+    eh:collection:<id>               hash  the fields of ``record.Collection``
+    eh:collection:<id>:documents     zset  document ids, all with score 0, so that their order is the order of the ids
+    eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document that holds them
+    eh:document:<id>                 hash  the fields of ``record.Document`` and ``attempt``, the fence of its job
+"""
+
+from shared.redis_connection import PREFIX
+
+
+def names(owner: str) -> str:
+    return f"{PREFIX}collections:{owner}"
+
+
+def collection(collection_id: str) -> str:
+    return f"{PREFIX}collection:{collection_id}"
+
+
+def listing(collection_id: str) -> str:
+    return f"{PREFIX}collection:{collection_id}:documents"
+
+
+def digests(collection_id: str) -> str:
+    return f"{PREFIX}collection:{collection_id}:sha256"
+
+
+def document(document_id: str) -> str:
+    return f"{PREFIX}document:{document_id}"

@@ -1,0 +1,184 @@
+"""The verbs on collections and documents, over Redis.
+
+Each move that changes something is one Lua script under ``lua/``. Knows nothing of jobs but their id and attempt number,
+which fence what a worker writes: an attempt that has been replaced changes nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, cast
+
+import redis
+
+from shared.documents import keys
+from shared.documents.record import Collection, Document, Status, check_collection_name
+from shared.errors import NotFound
+from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
+from shared.redis_connection import Scripts
+
+Written = Literal["ok", "gone", "stale"]
+"""What became of a worker's write: done, the document was deleted, or another attempt has taken over."""
+
+
+class Documents:
+    """Collections and documents of every owner. ``client`` must decode its responses; it may be shared by threads."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._redis: Any = client  # redis-py types each answer as possibly awaitable
+        self._scripts = Scripts(client, "shared.documents.lua")
+
+    # Collections
+
+    def ensure_collection(self, owner: str, name: str, embedding_model: str) -> Collection:
+        """The owner's collection of this name, made when there is none. Raises InvalidValue for a bad name."""
+        collection_id = new_id(COLLECTION)
+        found = self._scripts.run(
+            "ensure_collection",
+            [collection_id, owner, check_collection_name(name), embedding_model],
+            [keys.names(owner), keys.collection(collection_id)],
+        )
+        return self.collection_by_id(found)
+
+    def find_collection(self, owner: str, name: str) -> Collection:
+        """Raises NotFound when the owner has no collection of this name."""
+        collection_id = self._redis.hget(keys.names(owner), name)
+        if collection_id is None:
+            raise NotFound(f"There is no collection {name[:80]!r}. Upload a document to it, and it is made.", param="collection")
+        return self.collection_by_id(collection_id)
+
+    def collection_by_id(self, collection_id: str) -> Collection:
+        """For workers, whose spec names the collection by id. Raises NotFound when it was deleted."""
+        fields = self._redis.hgetall(keys.collection(collection_id))
+        if not fields:
+            raise NotFound("The collection has been deleted.", param="collection")
+        return Collection.from_hash(fields)
+
+    def list_collections(self, owner: str) -> list[Collection]:
+        """All collections of an owner, by name."""
+        ids = [collection_id for _, collection_id in sorted(self._redis.hgetall(keys.names(owner)).items())]
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for collection_id in ids:
+                pipeline.hgetall(keys.collection(collection_id))
+            return [Collection.from_hash(fields) for fields in pipeline.execute() if fields]
+
+    def count_documents(self, collection_id: str) -> int:
+        return int(self._redis.zcard(keys.listing(collection_id)))
+
+    def drop_collection(self, collection: Collection) -> bool:
+        """Take it out of sight at once; a delete job then removes its documents and vectors. False when it was gone."""
+        named = [keys.names(collection.owner), keys.collection(collection.id)]
+        return bool(self._scripts.run("drop_collection", [collection.id, collection.name], named))
+
+    # Documents, as the API sees them
+
+    def register(
+        self, collection: Collection, *, document_id: str, name: str, size: int, sha256: str, media_type: str, job_id: str
+    ) -> tuple[Document, bool]:
+        """Enter an uploaded file; true beside the document when it is new.
+
+        When the collection holds the same bytes already, or they are under way, the answer is that earlier document and
+        false: the caller then drops its own copy. ``job_id`` is the job that the caller submits next; should the caller die
+        before it does, the next upload of these bytes is answered with a document whose job does not exist, and submits it.
+        Raises NotFound when the collection was deleted meanwhile.
+        """
+        arguments: list[str | int] = [
+            *(document_id, sha256, keys.document("")),
+            *("owner", collection.owner, "collection_id", collection.id, "collection", collection.name),
+            *("name", name, "size", size, "media_type", media_type, "job_id", job_id),
+        ]
+        named = [
+            keys.collection(collection.id),
+            keys.listing(collection.id),
+            keys.digests(collection.id),
+            keys.document(document_id),
+        ]
+        found = self._scripts.run("register", arguments, named)
+        if found is None:
+            raise NotFound(f"Collection {collection.name!r} has been deleted.", param="collection")
+        return self.get(collection.owner, found), found == document_id
+
+    def get(self, owner: str, document_id: str) -> Document:
+        """Raises NotFound when the owner has no such document."""
+        fields = self._redis.hgetall(keys.document(document_id)) if is_id(DOCUMENT, document_id) else {}
+        if not fields or fields["owner"] != owner:
+            raise NotFound(f"There is no document {document_id[:80]!r}.", param="document")
+        return Document.from_hash(fields)
+
+    def list_documents(self, collection_id: str, *, limit: int, after: str | None = None) -> tuple[list[Document], bool]:
+        """A page of documents, newest first, that were uploaded before ``after``; true when more follow."""
+        start = f"({after}" if after is not None and is_id(DOCUMENT, after) else "+"
+        ids = self._redis.zrange(keys.listing(collection_id), start, "-", bylex=True, desc=True, offset=0, num=limit + 1)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for document_id in ids[:limit]:
+                pipeline.hgetall(keys.document(document_id))
+            page = [Document.from_hash(fields) for fields in pipeline.execute() if fields]
+        return page, len(ids) > limit
+
+    def document_ids(self, collection_id: str, batch: int = 500) -> Iterator[str]:
+        """The ids of all documents of a collection, also of a dropped one; safe while they are being removed."""
+        last = "-"
+        while ids := self._redis.zrange(keys.listing(collection_id), last, "+", bylex=True, offset=0, num=batch):
+            yield from ids
+            last = f"({ids[-1]}"
+
+    def ready_names(self, document_ids: Iterable[str]) -> dict[str, str]:
+        """Id -> name for those of the given documents that can be searched; the others are left out."""
+        ids = list(dict.fromkeys(document_ids))
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for document_id in ids:
+                pipeline.hmget(keys.document(document_id), "status", "name")
+            answers = pipeline.execute()
+        return {document_id: name for document_id, (status, name) in zip(ids, answers, strict=True) if status == "ready"}
+
+    def remove(self, document_id: str, collection_id: str) -> bool:
+        """Forget the record, before its vectors and files are removed. False when it was gone already."""
+        named = [keys.document(document_id), keys.listing(collection_id), keys.digests(collection_id)]
+        return bool(self._scripts.run("remove", [document_id], named))
+
+    # Documents, as the attempt that works on one sees it
+
+    def set_stage(
+        self,
+        document_id: str,
+        job_id: str,
+        attempt: int,
+        status: Status,
+        *,
+        pages: int | None = None,
+        pages_done: int | None = None,
+    ) -> Written:
+        """Say how far the document has come."""
+        fields: list[str | int] = ["status", status, "reason", ""]
+        if pages is not None:
+            fields += ["pages", pages]
+        if pages_done is not None:
+            fields += ["pages_done", pages_done]
+        return self._advance(document_id, job_id, attempt, fields)
+
+    def finish(
+        self,
+        document_id: str,
+        job_id: str,
+        attempt: int,
+        status: Status,
+        *,
+        reason: str = "",
+        pages: int | None = None,
+        chunks: int | None = None,
+    ) -> Written:
+        """Say how the document ended; from ``ready`` on it can be searched."""
+        fields: list[str | int] = ["status", status, "reason", reason]
+        if pages is not None:
+            fields += ["pages", pages, "pages_done", pages]
+        if chunks is not None:
+            fields += ["chunks", chunks]
+        return self._advance(document_id, job_id, attempt, fields)
+
+    def abandon(self, document_id: str, job_id: str, *, status: Status = "failed", reason: str) -> bool:
+        """End a document whose job ended without a word on it: worker lost, expired, cancelled, out of retries.
+
+        Changes only a document that is still under way under this very job; true when it did.
+        """
+        return bool(self._scripts.run("abandon", [job_id, status, reason], [keys.document(document_id)]))
+
+    def _advance(self, document_id: str, job_id: str, attempt: int, fields: list[str | int]) -> Written:
+        return cast(Written, self._scripts.run("advance", [job_id, attempt, *fields], [keys.document(document_id)]))

@@ -1,0 +1,37 @@
+"""Identifiers that sort by the time they were made.
+
+An id is a prefix that tells what it names, an underscore, 48 bits of Unix milliseconds and 80 random bits, both in
+Crockford's base 32 (the layout of ULID, https://github.com/ulid/spec), so that the order of ids of one kind is the
+order of their making and a page of a list can start "after this id".
+"""
+
+import os
+import time
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+JOB = "job"
+DOCUMENT = "doc"
+COLLECTION = "col"
+SESSION = "ses"
+CLAIM = "clm"
+
+
+def new_id(prefix: str, *, now_ms: int | None = None, random: bytes | None = None) -> str:
+    """A new id such as ``job_01k9w3c5…`` (26 characters after the underscore).
+
+    ``now_ms`` (Unix milliseconds) and ``random`` (10 bytes) are for tests.
+    """
+    milliseconds = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    number = (milliseconds << 80) | int.from_bytes(os.urandom(10) if random is None else random, "big")
+    digits = []
+    for _ in range(26):
+        digits.append(ALPHABET[number & 31])
+        number >>= 5
+    return f"{prefix}_{''.join(reversed(digits))}"
+
+
+def is_id(prefix: str, text: str) -> bool:
+    """Whether ``text`` has the form of an id of this kind; says nothing about whether it exists."""
+    head, _, tail = text.partition("_")
+    return head == prefix and len(tail) == 26 and all(character in ALPHABET for character in tail)

@@ -1,0 +1,112 @@
+"""What a job is to those who read it. Changing one is the business of ``lifecycle`` alone.
+
+The record is the hash ``eh:job:<id>``; times in it are Unix milliseconds, empty text means "not yet".
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """Where a job is in its life; the last four are final."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        return self not in (Status.QUEUED, Status.IN_PROGRESS)
+
+
+class Outcome(StrEnum):
+    """How one attempt ended. The set is closed: an attempt ends in one of these ways or still runs."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    HANDED_OVER = "handed_over"
+    RELEASED = "released"
+    RETRIED = "retried"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One attempt: its number is the fence that every write of its worker carries."""
+
+    number: int
+    worker: str
+    queue: str
+    started_at: int
+    ended_at: int | None = None
+    outcome: Outcome | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as it stood when it was read. ``spec`` is what it is to do and never changes; ``context`` is what an
+    earlier phase has handed over (for a generation: the retrieved passages)."""
+
+    id: str
+    kind: str
+    owner: str
+    queue: str
+    status: Status
+    phase: str
+    attempt: int
+    spec: Mapping[str, Any]
+    created_at: int
+    expires_at: int
+    phase_at: int
+    priority: int = 5
+    model: str = ""
+    session: str = ""
+    worker: str = ""
+    waiting: str = ""
+    lost: int = 0
+    retries: int = 0
+    seq: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    started_at: int | None = None
+    ended_at: int | None = None
+    first_token_at: int | None = None
+    heartbeat_at: int | None = None
+    not_before: int | None = None
+    cancel_requested_at: int | None = None
+    attempts: tuple[AttemptRecord, ...] = ()
+
+
+_INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "lost", "retries", "seq")
+_TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
+_JSON = ("spec", "metadata", "context", "progress", "result", "error")
+_TEXTS = ("id", "kind", "owner", "queue", "phase", "model", "session", "worker", "waiting")
+
+
+def from_record(record: Mapping[str, str]) -> Job:
+    """The job that a record's fields describe; fields added by a newer version are left alone."""
+    values: dict[str, Any] = {name: record[name] for name in _TEXTS if name in record}
+    values["status"] = Status(record["status"])
+    values.update((name, int(record[name])) for name in _INTEGERS if name in record)
+    values.update((name, int(record[name])) for name in _TIMES if record.get(name))
+    values.update((name, json.loads(record[name])) for name in _JSON if record.get(name))
+    attempts = []
+    for name, text in record.items():
+        if name.startswith("attempt:"):
+            attempt = json.loads(text)
+            if attempt.get("outcome"):
+                attempt["outcome"] = Outcome(attempt["outcome"])
+            attempts.append(AttemptRecord(**attempt))
+    values["attempts"] = tuple(sorted(attempts, key=lambda attempt: attempt.number))
+    return Job(**values)

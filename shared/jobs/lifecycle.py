@@ -1,0 +1,256 @@
+"""Every move of a job, by its verb. Each is one Lua script (``lua/``, whose headers say what each promises).
+
+A move that makes jobs claimable rings for them afterwards: the record comes first, the ticket second, and the janitor
+issues what was not rung. Nothing here knows HTTP, engines or documents.
+"""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import redis
+
+from shared.errors import NotFound
+from shared.ids import JOB, new_id
+from shared.jobs.job import Job, Status, from_record
+from shared.redis_connection import PREFIX, Scripts
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Ring = Callable[[str, int], None]
+Lease = tuple[str, int]  # job id, attempt number
+
+# What an ended attempt may answer: the job moved, or the attempt was no longer the current one.
+Answer = Literal["ok", "lost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A job to be made. ``cost`` is the service it is expected to use, in tokens. It starts after ``wait_ms`` and within
+    ``expires_ms``, and has ended within ``timeout_ms``. ``document`` is the document that fails when the job does."""
+
+    kind: str
+    queue: str
+    spec: Mapping[str, Any]
+    owner: str
+    id: str = field(default_factory=lambda: new_id(JOB))
+    model: str = ""
+    session: str = ""
+    after: str = ""
+    document: str = ""
+    priority: int = 5
+    cost: int = 1
+    wait_ms: int = 0
+    expires_ms: int | None = None
+    timeout_ms: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that an attempt tells while it runs; ``index`` counts them from 1 within the attempt."""
+
+    job: str
+    attempt: int
+    index: int
+    type: Literal["delta", "progress"]
+    data: Mapping[str, Any]
+    phase: str = ""
+
+
+class Lifecycle:
+    """The verbs, over one Redis. Safe to use from many threads.
+
+    ``ring`` issues tickets (queue, how many); ``clock`` gives Unix milliseconds and is for tests: in service Redis' own
+    clock rules, as a worker's may be wrong by an hour.
+    """
+
+    def __init__(self, client: redis.Redis, settings: Settings, ring: Ring, *, clock: Callable[[], int] | None = None) -> None:
+        self._client = client
+        self._settings = settings
+        self._ring = ring
+        self._clock = clock
+        self._scripts = Scripts(client, "shared.jobs.lua")
+
+    def submit(self, submission: Submission) -> str:
+        """Write the job and ring for it; the id of the job. Sending the same submission again makes no second job.
+
+        Raises NotFound when its session is not (or no longer) there.
+        """
+        settings = self._settings
+        expires_ms = settings.max_queue_seconds * 1000
+        if submission.expires_ms is not None:
+            expires_ms = min(expires_ms, submission.expires_ms)
+        fields: dict[str, str | int] = {
+            "kind": submission.kind,
+            "queue": submission.queue,
+            "model": submission.model,
+            "document": submission.document,
+            "priority": submission.priority,
+            "cost": submission.cost,
+            "spec": _json(submission.spec),
+            "metadata": _json(submission.metadata),
+            "max_attempts": settings.max_attempts,
+            "max_retries": settings.max_retries,
+            "retention_ms": settings.job_retention_seconds * 1000,
+            "event_limit": settings.event_limit,
+        }
+        pairs = [item for pair in fields.items() for item in pair]
+        answer, queue = self._run(
+            "submit",
+            submission.id,
+            submission.owner,
+            submission.session,
+            submission.after,
+            submission.wait_ms,
+            expires_ms,
+            "" if submission.timeout_ms is None else submission.timeout_ms,
+            *pairs,
+        )
+        if answer == "no_session":
+            raise NotFound(f"there is no session {submission.session!r}", code="session_not_found", param="sessionId")
+        self._ring_for([queue] if queue else [])
+        return submission.id
+
+    def claim(self, queue: str, worker: str, token: str) -> Job | None:
+        """The next job of a queue, now held by this worker under a lease; None when there is none."""
+        record, rung = self._run("claim", queue, worker, token, int(self._settings.lease_seconds * 1000))
+        self._ring_for(rung)
+        return from_record(_pairs(record)) if record else None
+
+    def renew(self, worker: str, leases: Sequence[Lease]) -> list[Literal["ok", "cancel", "timeout", "lost"]]:
+        """Keep leases; one word for each (see ``renew.lua``)."""
+        if not leases:
+            return []
+        flat = [item for lease in leases for item in lease]
+        words: list[Literal["ok", "cancel", "timeout", "lost"]]
+        words = self._run("renew", worker, int(self._settings.lease_seconds * 1000), *flat)
+        return words
+
+    def append(self, events: Sequence[Event]) -> list[Answer]:
+        """Put events of many jobs on their streams in one go; one word for each."""
+        if not events:
+            return []
+        flat: list[str | int] = []
+        for event in events:
+            flat += [event.job, event.attempt, event.index, event.type, _json(event.data), event.phase]
+        words: list[Answer] = self._run("append", *flat)
+        return words
+
+    def end(
+        self,
+        lease: Lease,
+        status: Literal[Status.COMPLETED, Status.FAILED, Status.CANCELLED],
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+        service: int | None = None,
+        last: Event | None = None,
+        messages: Iterable[Mapping[str, Any]] = (),
+    ) -> Answer:
+        """End a job: its last delta, status, result and session messages in one move. ``service`` is what it has used."""
+        answer: Answer
+        answer, rung = self._run(
+            "end",
+            *lease,
+            status.value,
+            _json(result) if result is not None else "",
+            _json(error) if error is not None else "",
+            str(error["code"]) if error is not None else "",
+            "" if service is None else service,
+            last.index if last else 0,
+            _json(last.data) if last else "",
+            *(_json(message) for message in messages),
+        )
+        self._ring_for(rung)
+        return answer
+
+    def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> Answer:
+        """Give a job to the queue of its next phase, with what this phase has found out."""
+        return self._hand_over(lease, "handed_over", queue, _json(context))
+
+    def release(self, lease: Lease, queue: str) -> Answer:
+        """Give a job back unfinished because this worker stops; costs the job nothing."""
+        return self._hand_over(lease, "released", queue, "")
+
+    def _hand_over(self, lease: Lease, outcome: str, queue: str, context: str) -> Answer:
+        answer: Answer
+        answer, rung = self._run("hand_over", *lease, outcome, queue, context)
+        self._ring_for(rung)
+        return answer
+
+    def retry(self, lease: Lease, retries: int, error: Mapping[str, Any]) -> Literal["ok", "failed", "lost"]:
+        """Try a job again later, after a fault that may pass: 1, 4, 16 … seconds and up to half as much again."""
+        delay_ms = int(min(1000 * 4**retries, 60_000) * random.uniform(1, 1.5))
+        answer: Literal["ok", "failed", "lost"]
+        answer, rung = self._run("retry", *lease, delay_ms, _json(error), str(error["code"]))
+        self._ring_for(rung)
+        return answer
+
+    def cancel(self, job: str, owner: str) -> tuple[Literal["cancelled", "requested", "ended", "missing"], str]:
+        """Wish a job away; what became of the wish, and the job's status."""
+        answer, status, rung = self._run("cancel", job, owner)
+        self._ring_for(rung)
+        return answer, status
+
+    def delete(self, job: str, owner: str) -> str:
+        """Forget an ended job: 'deleted', 'missing', or the status of a job that has not ended."""
+        answer: str = self._run("delete", job, owner)
+        return answer
+
+    def reap(self, *, limit: int = 200, leases: bool = True) -> tuple[int, list[str]]:
+        """Attend to jobs whose time has come; how many, and which attempts were lost. ``leases=False`` judges no lease."""
+        looked_at, lost, rung = self._run("reap", limit, 1 if leases else 0)
+        self._ring_for(rung)
+        return looked_at, lost
+
+    def abandon(self, worker: str) -> list[str]:
+        """Take all jobs from a worker known to be dead; their ids."""
+        lost, rung = self._run("abandon", worker)
+        self._ring_for(rung)
+        return list(lost)
+
+    def ring_missing(self, interval_ms: int) -> dict[str, int]:
+        """Issue the tickets that queues lack; how many for which queue."""
+        flat = self._run("shortage", interval_ms)
+        missing = {queue: int(count) for queue, count in zip(flat[::2], flat[1::2], strict=True)}
+        for queue, count in missing.items():
+            self._ring(queue, count)
+        return missing
+
+    def purge(self, limit: int = 200) -> int:
+        """Drop what is left of jobs that have outlived their retention; how many traces."""
+        return int(self._run("purge", limit))
+
+    def get(self, job: str) -> Job | None:
+        """The job as it stands."""
+        record: Any = self._client.hgetall(PREFIX + "job:" + job)
+        return from_record(record) if record else None
+
+    def _run(self, name: str, *arguments: str | int | float) -> Any:
+        return self._scripts.run(name, [self._clock() if self._clock else "", *arguments])
+
+    def _ring_for(self, queues: Sequence[str]) -> None:
+        for queue in set(queues):
+            try:
+                self._ring(queue, queues.count(queue))
+            except Exception as error:  # noqa: BLE001 the job is safe: its record is written, and the janitor rings for it
+                logger.warning("no ticket for queue %s (%s); the janitor will issue it", queue, error)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
+
+
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))

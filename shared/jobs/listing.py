@@ -1,0 +1,83 @@
+"""Reading many jobs: pages of an owner's jobs, and where a queued job stands.
+
+Reads only; a job that is purged between the index and the record is left out.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from shared.ids import JOB, is_id
+from shared.jobs.job import Job, from_record
+from shared.redis_connection import PREFIX
+
+BATCH = 100
+# A filter that matches little must not read a hundred thousand records in one request; the client goes on from `next`.
+MOST_READ = 2000
+
+
+def page(
+    client: redis.Redis, owner: str, *, limit: int, after: str | None = None, wanted: Callable[[Job], bool] = lambda job: True
+) -> tuple[list[Job], str | None]:
+    """Jobs of an owner, newest first, that come after the id ``after`` and are ``wanted``; and where the next page starts.
+
+    A page may be short, even empty, although more follow: then the second value is not None.
+    """
+    found: list[Job] = []
+    cursor = after if after is not None and is_id(JOB, after) else None
+    read = 0
+    while read < MOST_READ:
+        ids = _ids(client, owner, cursor, BATCH)
+        for job in _records(client, ids):
+            if len(found) == limit:
+                return found, found[-1].id
+            if wanted(job):
+                found.append(job)
+        if len(ids) < BATCH:
+            return found, None
+        cursor = ids[-1]
+        read += len(ids)
+    return found, cursor
+
+
+def queue_position(client: redis.Redis, job: Job) -> int | None:
+    """How many claims it takes until this job's turn, 1 being next; None unless it waits in its queue.
+
+    Owners take turns, so of another owner's jobs no more count than this owner has before it.
+    """
+    queue = f"{PREFIX}queue:{job.queue}"
+    rank = client.zrank(f"{queue}:jobs:{job.owner}", job.id)
+    if rank is None:
+        return None
+    others = [owner for owner in _texts(client.zrange(f"{queue}:owners", 0, -1)) if owner != job.owner]
+    with client.pipeline(transaction=False) as pipeline:
+        for owner in others:
+            pipeline.zcard(f"{queue}:jobs:{owner}")
+        counts = pipeline.execute()
+    return 1 + int(str(rank)) + sum(min(int(count), int(str(rank))) for count in counts)
+
+
+def queue_lengths(client: redis.Redis) -> dict[str, int]:
+    """How many jobs wait in each queue that has any."""
+    lengths = {}
+    for queue in _texts(client.smembers(f"{PREFIX}queues")):
+        owners = _texts(client.zrange(f"{PREFIX}queue:{queue}:owners", 0, -1))
+        lengths[queue] = sum(int(str(client.zcard(f"{PREFIX}queue:{queue}:jobs:{owner}"))) for owner in owners)
+    return lengths
+
+
+def _ids(client: redis.Redis, owner: str, cursor: str | None, count: int) -> list[str]:
+    start = f"({cursor}" if cursor else "+"
+    return _texts(client.zrange(f"{PREFIX}owner:{owner}:jobs", start, "-", desc=True, bylex=True, offset=0, num=count))
+
+
+def _records(client: redis.Redis, ids: list[str]) -> list[Job]:
+    with client.pipeline(transaction=False) as pipeline:
+        for job in ids:
+            pipeline.hgetall(f"{PREFIX}job:{job}")
+        return [from_record(record) for record in pipeline.execute() if record]
+
+
+def _texts(answer: Any) -> list[str]:
+    return list(answer)

@@ -1,0 +1,44 @@
+-- end: an attempt has ended its job.
+-- ARGV: now, id, attempt, status ('completed' | 'failed' | 'cancelled'), result (JSON or ''), error (JSON or ''),
+--       error code or '', service (tokens used, '' when unknown), last event's index, last event's data ('' for none),
+--       then the session's new messages (JSON each)
+-- Keys: the record and events; the worker's jobs; the queue's service; the session
+-- Returns {'ok' | 'lost', queues to ring}.
+-- Promise: the last delta, status, result, last event and session are written together; only the current attempt can end a
+-- job; sent twice by the same attempt it answers 'ok' and changes nothing.
+
+local id, attempt, status = ARGV[2], ARGV[3], ARGV[4]
+local key, rung = job_key(id), {}
+local job = get(id, 'attempt', 'status', 'worker', 'queue', 'owner', 'cost', 'session', 'written', 'first_token_at')
+if job[1] ~= attempt then return { 'lost', rung } end
+if FINAL[job[2]] then
+  if job[2] == status then return { 'ok', rung } end
+  return { 'lost', rung }
+end
+if job[2] ~= 'in_progress' then return { 'lost', rung } end
+
+if ARGV[10] ~= '' and tonumber(ARGV[9]) > tonumber(job[8] or 0) then
+  redis.call('HSET', key, 'written', ARGV[9])
+  if not job[9] then redis.call('HSET', key, 'first_token_at', digits(now)) end
+  emit(id, 'delta', attempt, ARGV[10])
+end
+local fields, data = {}, {}
+if ARGV[5] ~= '' then fields[#fields + 1] = 'result'; fields[#fields + 1] = ARGV[5] end
+if ARGV[6] ~= '' then fields[#fields + 1] = 'error'; fields[#fields + 1] = ARGV[6] end
+local code = nil
+if ARGV[7] ~= '' then code = ARGV[7]; data.code = code end
+close_attempt(id, attempt, status, code)
+leave_worker(id, job[3])
+if ARGV[8] ~= '' then charge(job[4], job[5], tonumber(ARGV[8]) - tonumber(job[6])) end
+if job[7] and job[7] ~= '' and #ARGV > 10 then
+  local session_key = PREFIX .. 'session:' .. job[7]
+  -- A session deleted meanwhile stays deleted.
+  local ttl = redis.call('HGET', session_key, 'ttl_seconds')
+  if ttl then
+    for i = 11, #ARGV do redis.call('RPUSH', session_key .. ':messages', ARGV[i]) end
+    redis.call('EXPIRE', session_key, ttl)
+    redis.call('EXPIRE', session_key .. ':messages', ttl)
+  end
+end
+finish(id, status, attempt, fields, data, rung)
+return { 'ok', rung }

@@ -1,0 +1,26 @@
+-- hand over: an attempt gives its job back unfinished: to the queue of its next phase, or, by a worker that stops, to its
+-- own queue.
+-- ARGV: now, id, attempt, outcome ('handed_over' | 'released'), queue, context (JSON, '' to leave it as it is)
+-- Keys: the record and events; the worker's jobs; the queue
+-- Returns {'ok' | 'lost', queues to ring}.
+-- Promise: costs the job neither a lost attempt nor a retry; sent twice by the same attempt it moves the job once.
+
+local id, attempt, outcome, queue = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local key, rung = job_key(id), {}
+local job = get(id, 'attempt', 'status', 'worker', 'cancel_requested_at')
+if job[1] ~= attempt then return { 'lost', rung } end
+if job[2] ~= 'in_progress' then
+  local record = redis.call('HGET', key, 'attempt:' .. attempt)
+  if record and cjson.decode(record).outcome == outcome then return { 'ok', rung } end
+  return { 'lost', rung }
+end
+close_attempt(id, attempt, outcome)
+leave_worker(id, job[3])
+if ARGV[6] ~= '' then redis.call('HSET', key, 'context', ARGV[6]) end
+redis.call('HSET', key, 'queue', queue)
+if job[4] and job[4] ~= '' then
+  finish(id, 'cancelled', attempt, {}, {}, rung)
+else
+  requeue(id, attempt, 0, outcome, rung)
+end
+return { 'ok', rung }

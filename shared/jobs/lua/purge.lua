@@ -1,0 +1,17 @@
+-- purge: drop the traces of jobs whose records have outlived their retention.
+-- ARGV: now, limit (oldest jobs looked at for each owner)
+-- Keys: owners, owner:<owner>:jobs, jobs:dead
+-- Returns the number of traces dropped.
+-- Promise: a job that still has a record keeps its place.
+
+local dropped = 0
+local function sweep(index)
+  for _, id in ipairs(redis.call('ZRANGE', index, 0, tonumber(ARGV[2]) - 1)) do
+    if redis.call('EXISTS', job_key(id)) == 0 then dropped = dropped + redis.call('ZREM', index, id) end
+  end
+end
+for _, owner in ipairs(redis.call('SMEMBERS', PREFIX .. 'owners')) do
+  sweep(PREFIX .. 'owner:' .. owner .. ':jobs')
+end
+sweep(PREFIX .. 'jobs:dead')
+return dropped

@@ -1,0 +1,32 @@
+-- reap: attend to the jobs whose time has come. The janitor's move.
+-- ARGV: now, limit, leases ('1' to judge leases, '0' to leave them alone just after an outage of Redis)
+-- Keys: jobs:due; the records and events; the queues
+-- Returns {number looked at, ids whose attempt was lost, queues to ring}.
+-- Promise: a lapsed lease loses the attempt; a delayed job whose time has come is queued; a job that nobody started in time
+-- ends `expired`, one that has outlived its timeout `failed`. Safe to run twice and by many at once.
+
+local rung, lost, skipped = {}, {}, 0
+local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'jobs:due', '-inf', now, 'LIMIT', 0, ARGV[2])
+for _, id in ipairs(due) do
+  local job = get(id, 'status', 'attempt', 'expires_at', 'not_before', 'started_at', 'waiting', 'timeout_at')
+  if not job[1] then
+    redis.call('ZREM', PREFIX .. 'jobs:due', id)
+  elseif job[1] == 'in_progress' then
+    if ARGV[3] == '1' then
+      lost[#lost + 1] = id
+      lose(id, rung)
+    else
+      skipped = skipped + 1
+    end
+  elseif job[7] and tonumber(job[7]) <= now then
+    time_out(id, job[2], rung)
+  elseif job[6] == 'retry_at' and tonumber(job[4]) <= now and (tonumber(job[3]) > now or job[5]) then
+    rung[#rung + 1] = enqueue(id)
+  elseif not job[5] then
+    finish(id, 'expired', job[2], {}, {}, rung)
+  else
+    -- It was started once, so it is not bound by the time to start any more; look again in a while.
+    redis.call('ZADD', PREFIX .. 'jobs:due', now + 60000, id)
+  end
+end
+return { #due - skipped, lost, rung }

@@ -1,0 +1,32 @@
+-- retry: an attempt met a fault that may pass (the engine's or a service's); the job is tried again later.
+-- ARGV: now, id, attempt, delay_ms, error (JSON), error code
+-- Keys: the record and events; the worker's jobs; jobs:due
+-- Returns {'ok' | 'failed' (no retry is left: the job has ended) | 'lost', queues to ring}.
+-- Promise: counts one retry, once, however often it is sent.
+
+local id, attempt = ARGV[2], ARGV[3]
+local key, rung = job_key(id), {}
+local job = get(id, 'attempt', 'status', 'worker', 'retries', 'max_retries', 'cancel_requested_at')
+if job[1] ~= attempt then return { 'lost', rung } end
+if job[2] ~= 'in_progress' then
+  local outcome = cjson.decode(redis.call('HGET', key, 'attempt:' .. attempt)).outcome
+  if outcome == 'retried' then return { 'ok', rung } end
+  if outcome == 'failed' then return { 'failed', rung } end
+  return { 'lost', rung }
+end
+leave_worker(id, job[3])
+local retries = tonumber(job[4])
+if job[6] and job[6] ~= '' then
+  close_attempt(id, attempt, 'cancelled', ARGV[6])
+  finish(id, 'cancelled', attempt, {}, {}, rung)
+  return { 'ok', rung }
+end
+if retries >= tonumber(job[5]) then
+  close_attempt(id, attempt, 'failed', ARGV[6])
+  finish(id, 'failed', attempt, { 'error', ARGV[5] }, { code = ARGV[6] }, rung)
+  return { 'failed', rung }
+end
+close_attempt(id, attempt, 'retried', ARGV[6])
+redis.call('HSET', key, 'retries', retries + 1)
+requeue(id, attempt, tonumber(ARGV[4]), ARGV[6], rung)
+return { 'ok', rung }

@@ -1,0 +1,60 @@
+"""How this project talks to Redis: connections with the timeouts that held under faults, and Lua moves from files.
+
+Knows nothing of jobs. A blocking read needs a connection of its own (``blocking=True``), as the usual socket timeout
+would cut it off.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+PREFIX = "eh:"
+
+# What redis-py raises when Redis is away, full, read-only or still loading: the caller may try again later.
+OUTAGE = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError, redis.OutOfMemoryError)
+
+
+def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocking: bool = False) -> redis.Redis:
+    """A client with a pool of its own that decodes to ``str``.
+
+    ``timeout`` (seconds) bounds connecting and each reply; ``blocking`` lifts the bound on replies to 60 s for readers
+    that wait inside Redis. Every move is safe to send twice, so a lost reply is retried ``retries`` times. No connection
+    is made before the first command.
+    """
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_connect_timeout=min(timeout, 5.0),
+        socket_timeout=60.0 if blocking else timeout,
+        socket_keepalive=True,
+        health_check_interval=5,
+        max_connections=1024,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
+    )
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that Redis cannot do it now, rather than that the command is wrong."""
+    return isinstance(error, OUTAGE) or (isinstance(error, redis.ResponseError) and str(error).startswith(("MISCONF", "OOM")))
+
+
+class Scripts:
+    """The Lua files of one package, each callable by its name; a ``prelude.lua`` is put before every other file."""
+
+    def __init__(self, client: redis.Redis, package: str) -> None:
+        folder = files(package)
+        prelude = folder / "prelude.lua"
+        head = prelude.read_text() if prelude.is_file() else ""
+        self._scripts = {
+            file.name.removesuffix(".lua"): client.register_script(head + "\n" + file.read_text())
+            for file in folder.iterdir()
+            if file.name.endswith(".lua") and file.name != "prelude.lua"
+        }
+
+    def run(self, name: str, arguments: Sequence[str | int | float | bytes], keys: Sequence[str] = ()) -> Any:
+        """Run one move and return what its header says."""
+        return self._scripts[name](keys=list(keys), args=list(arguments))

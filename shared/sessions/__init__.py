@@ -1,0 +1,1 @@
+"""Chat sessions: who began one, and what has been said in it."""

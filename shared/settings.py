@@ -1,0 +1,232 @@
+"""Every setting, read once from the environment and frozen.
+
+Nothing else reads ``os.environ``. A value that cannot be used stops the process before it starts, with one sentence
+for each bad value; unknown ``ENGINEHOUSE_*`` names are refused too, as a misspelt limit is a limit that does not hold.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from shared.errors import SettingsError
+
+MIB = 1024 * 1024
+HOUR = 3600
+DAY = 24 * HOUR
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def setting(
+    name: str, default: Any, doc: str, *, low: float | None = None, high: float | None = None, one_of: tuple[str, ...] = ()
+) -> Any:
+    """A field of ``Settings``: its environment variable, default, meaning (with its unit) and limits."""
+    return field(default=default, metadata={"name": name, "doc": doc, "low": low, "high": high, "one_of": one_of})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one process. ``Settings()`` has the defaults; ``from_environment`` is the usual way in."""
+
+    data_dir: Path = setting(
+        "ENGINEHOUSE_DATA", Path(".enginehouse"), "Folder for all state: Redis' files, the index, uploads, prepared models."
+    )
+    redis_url: str = setting(
+        "REDIS_URL", "redis://127.0.0.1:6379/0", "The Redis that holds jobs. When set, `enginehouse up` starts none."
+    )
+    chroma_url: str = setting("ENGINEHOUSE_CHROMA_URL", "http://127.0.0.1:8000", "The Chroma server that owns the index.")
+    host: str = setting("ENGINEHOUSE_HOST", "127.0.0.1", "Address that the API listens on.")
+    port: int = setting("ENGINEHOUSE_PORT", 5000, "Port that the API listens on.", low=1, high=65535)
+    allow_open: bool = setting(
+        "ENGINEHOUSE_ALLOW_OPEN",
+        False,
+        "Allow an address other than loopback although nobody has to log in. For containers whose port is published on loopback only.",
+    )
+    models_file: Path = setting("ENGINEHOUSE_MODELS_FILE", REPOSITORY / "models.json", "The list of models.")
+    models_dir: Path | None = setting(
+        "ENGINEHOUSE_MODELS_DIR", None, "Folder for prepared models; by default `models` in the data folder."
+    )
+    engine: str = setting(
+        "ENGINEHOUSE_ENGINE",
+        "",
+        "Run every model on this engine instead of the one its entry names.",
+        one_of=("", "echo", "transformers"),
+    )
+    cors_origins: str = setting(
+        "ENGINEHOUSE_CORS_ORIGINS", "", "Origins, separated by commas, whose pages may call the API; none by default."
+    )
+    log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "How much is logged.", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+    lease_seconds: float = setting(
+        "ENGINEHOUSE_LEASE_SECONDS", 30.0, "How long a claimed job stays with a worker that has fallen silent.", low=1, high=HOUR
+    )
+    renew_seconds: float = setting("ENGINEHOUSE_RENEW_SECONDS", 5.0, "How often a worker renews its leases.", low=0.1, high=600)
+    janitor_seconds: float = setting(
+        "ENGINEHOUSE_JANITOR_SECONDS", 1.0, "How often each worker looks for jobs that need attention.", low=0.05, high=60
+    )
+    canary_seconds: float = setting(
+        "ENGINEHOUSE_CANARY_SECONDS", 30.0, "How often each worker is sent a canary ticket.", low=1, high=600
+    )
+    max_attempts: int = setting(
+        "ENGINEHOUSE_MAX_ATTEMPTS", 3, "Attempts that a job may lose to dying workers before it ends `failed`.", low=1, high=100
+    )
+    max_retries: int = setting(
+        "ENGINEHOUSE_MAX_RETRIES", 3, "Retries of a job after faults of the engine or of a service.", low=0, high=100
+    )
+    max_queue_seconds: int = setting(
+        "ENGINEHOUSE_MAX_QUEUE_SECONDS", DAY, "A job that nobody has started by then ends `expired`.", low=1, high=30 * DAY
+    )
+    drain_seconds: float = setting(
+        "ENGINEHOUSE_DRAIN_SECONDS", 20.0, "How long a stopping worker lets its running jobs go on.", low=0, high=HOUR
+    )
+    job_retention_seconds: int = setting(
+        "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long an ended job is kept.", low=60, high=365 * DAY
+    )
+    event_limit: int = setting("ENGINEHOUSE_EVENT_LIMIT", 10_000, "Events kept for each job.", low=100, high=1_000_000)
+    session_seconds: int = setting(
+        "ENGINEHOUSE_SESSION_SECONDS", DAY, "How long an unused chat session is kept.", low=60, high=365 * DAY
+    )
+    max_wait_seconds: int = setting(
+        "ENGINEHOUSE_MAX_WAIT_SECONDS", 60, "The longest that one request waits for a job.", low=1, high=600
+    )
+    chat_wait_seconds: int = setting(
+        "ENGINEHOUSE_CHAT_WAIT_SECONDS", 300, "How long the chat calls wait for their answer.", low=1, high=HOUR
+    )
+    api_workers: int = setting("ENGINEHOUSE_API_WORKERS", 2, "Processes of the API.", low=1, high=64)
+    api_threads: int = setting(
+        "ENGINEHOUSE_API_THREADS", 256, "Threads of each API process; each waiting client holds one.", low=4, high=4096
+    )
+    cpu_workers: int = setting("ENGINEHOUSE_CPU_WORKERS", 2, "Processes that parse, chunk and embed documents.", low=1, high=256)
+    io_workers: int = setting("ENGINEHOUSE_IO_WORKERS", 16, "Threads that retrieve and delete.", low=1, high=1024)
+
+    max_body_bytes: int = setting("ENGINEHOUSE_MAX_BODY_BYTES", 8 * MIB, "The largest JSON body.", low=1024, high=1024 * MIB)
+    max_upload_bytes: int = setting(
+        "ENGINEHOUSE_MAX_UPLOAD_BYTES", 1024 * MIB, "The largest upload request.", low=1024, high=64 * 1024 * MIB
+    )
+    max_prompt_characters: int = setting(
+        "ENGINEHOUSE_MAX_PROMPT_CHARACTERS", 2_000_000, "The longest prompt, over all its messages.", low=1, high=64 * MIB
+    )
+    max_pages: int = setting("ENGINEHOUSE_MAX_PAGES", 20_000, "The most pages of one document.", low=1, high=10_000_000)
+    max_page_characters: int = setting(
+        "ENGINEHOUSE_MAX_PAGE_CHARACTERS", 1_000_000, "The most characters of one page.", low=1000, high=64 * MIB
+    )
+    parse_seconds: float = setting(
+        "ENGINEHOUSE_PARSE_SECONDS", 300.0, "The longest that parsing one document may take.", low=1, high=DAY
+    )
+    parse_memory_bytes: int = setting(
+        "ENGINEHOUSE_PARSE_MEMORY_BYTES",
+        1024 * MIB,
+        "The most memory that parsing one document may take.",
+        low=128 * MIB,
+        high=256 * 1024 * MIB,
+    )
+    chunk_tokens: int = setting(
+        "ENGINEHOUSE_CHUNK_TOKENS", 200, "Size of a chunk in tokens of the embedding model.", low=16, high=8192
+    )
+    chunk_overlap_tokens: int = setting(
+        "ENGINEHOUSE_CHUNK_OVERLAP_TOKENS", 20, "Tokens that a chunk repeats of the one before it.", low=0, high=4096
+    )
+    retrieve_top_k: int = setting(
+        "ENGINEHOUSE_RETRIEVE_TOP_K", 3, "Chunks given to the model when a request does not say how many.", low=1, high=100
+    )
+    default_collection: str = setting(
+        "ENGINEHOUSE_DEFAULT_COLLECTION", "default", "The collection of `/upload` and of `use_rag`."
+    )
+    allow_unsafe_redis: bool = setting(
+        "ENGINEHOUSE_ALLOW_UNSAFE_REDIS", False, "Start although Redis may evict jobs or forget them at a restart."
+    )
+    worker_model: str = setting(
+        "ENGINEHOUSE_WORKER_MODEL", "", "The model of this model worker; by default the default one of the list."
+    )
+    worker_device: str = setting(
+        "ENGINEHOUSE_WORKER_DEVICE",
+        "",
+        "The GPU of this model worker, as `CUDA_VISIBLE_DEVICES` counts; by default GPU 0, or the CPU where there is none.",
+    )
+
+    @property
+    def prepared_models(self) -> Path:
+        """Where converted weights and tokenizers lie, one folder a model."""
+        return self.models_dir or self.data_dir / "models"
+
+    @property
+    def documents_dir(self) -> Path:
+        """Where uploaded bytes, page texts and chunks lie, one folder a document."""
+        return self.data_dir / "documents"
+
+
+def from_environment(environment: Mapping[str, str], **overrides: Any) -> Settings:
+    """Settings from environment variables; ``overrides`` (command line options) win.
+
+    Raises SettingsError naming every value that cannot be used, not only the first.
+    """
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    known = {item.metadata["name"]: item for item in fields(Settings)}
+    for name in environment:
+        if name.startswith("ENGINEHOUSE_") and name not in known:
+            problems.append(f"{name} is not a setting (see docs/settings.md)")
+    for name, item in known.items():
+        if item.name not in overrides and environment.get(name, "") != "":
+            try:
+                values[item.name] = _parse(item, environment[name])
+            except ValueError as error:
+                problems.append(f"{name}={environment[name]!r}: {error}")
+    values.update(overrides)
+    if problems:
+        raise SettingsError(problems)
+    settings = Settings(**values)
+    problems = _contradictions(settings)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The environment variables that make another process read these very settings."""
+    result = {}
+    for item in fields(Settings):
+        value = getattr(settings, item.name)
+        if value is not None:
+            result[item.metadata["name"]] = ("1" if value else "0") if isinstance(value, bool) else str(value)
+    return result
+
+
+def _parse(item: Any, text: str) -> Any:
+    kind, limits = item.type, item.metadata
+    value: Any
+    if kind is bool:
+        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if text.lower() not in words:
+            raise ValueError("must be 1 or 0")
+        return words[text.lower()]
+    if kind is int or kind is float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(f"must be a{'n integer' if kind is int else ' number'}") from None
+        if not limits["low"] <= value <= limits["high"]:
+            raise ValueError(f"must be between {limits['low']} and {limits['high']}")
+        return value
+    if kind is Path or kind == Path | None:
+        return Path(text)
+    if limits["one_of"] and text not in limits["one_of"]:
+        raise ValueError(f"must be one of {', '.join(repr(word) for word in limits['one_of'])}")
+    return text
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    problems = []
+    if settings.renew_seconds * 2 > settings.lease_seconds:
+        problems.append(
+            "ENGINEHOUSE_RENEW_SECONDS must be at most half of ENGINEHOUSE_LEASE_SECONDS, or one late renewal loses jobs"
+        )
+    if settings.chunk_overlap_tokens * 2 > settings.chunk_tokens:
+        problems.append("ENGINEHOUSE_CHUNK_OVERLAP_TOKENS must be at most half of ENGINEHOUSE_CHUNK_TOKENS")
+    if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
+        problems.append(f"REDIS_URL must start with redis://, rediss:// or unix://, not {settings.redis_url.split(':')[0]!r}")
+    if urlsplit(settings.chroma_url).scheme not in ("http", "https"):
+        problems.append("ENGINEHOUSE_CHROMA_URL must start with http:// or https://")
+    return problems

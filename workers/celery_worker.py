@@ -1,0 +1,202 @@
+"""What the three Celery workers have in common: how they start, take tickets, prove that they live, drain and stop.
+
+A pool of threads holds leases in the worker's own process; a prefork pool holds them in its children, which are born and
+die one by one. Knows nothing of what the jobs are about: a pool brings its bodies.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
+    worker_shutting_down,
+)
+
+from shared import logs
+from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.tickets import CANARY, TICKET, Tickets, canary_queue, celery_app
+from shared.jobs.workforce import Workforce
+from shared.redis_connection import connect
+from shared.settings import Settings
+from workers.attempt import Body
+from workers.holder import Holder
+from workers.janitor import Janitor
+
+logger = logging.getLogger(__name__)
+
+# A wedged worker exits with this status, and its supervisor starts it again.
+WEDGED = 70
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """One kind of worker. ``bodies`` is called once in every process that holds leases, after it has been forked;
+    ``opened`` is then told the holder, and ``closed`` when the process ends."""
+
+    name: str
+    queues: tuple[str, ...]
+    slots: int
+    prefork: bool
+    bodies: Callable[[], Mapping[str, Body]]
+    model: str = ""
+    phase: str = "ready"
+    opened: Callable[[Holder], None] = lambda holder: None
+    closed: Callable[[], None] = lambda: None
+
+
+class CeleryWorker:
+    """Ties a pool to a Celery app. One instance a process, made at import by ``workers.<pool>.app``."""
+
+    def __init__(self, settings: Settings, pool: Pool) -> None:
+        self.app: Celery = celery_app(settings)
+        self._settings = settings
+        self._pool = pool
+        self._name = pool.name
+        self._holder: Holder | None = None
+        self._janitor: Janitor | None = None
+        self._canary_taken = time.monotonic()
+        self._stopping = threading.Event()
+        # Made before the fork, so that the children of a prefork pool hear of a drain without Redis.
+        self._drain_children = multiprocessing.get_context("fork").Event() if pool.prefork else None
+        self.app.task(name=TICKET)(self.take_ticket)
+        self.app.task(name=CANARY)(self.take_canary)
+        if pool.prefork:
+            # Loading what a child needs may take longer than the four seconds that Celery allows by default.
+            self.app.conf.worker_proc_alive_timeout = 120
+        self._connect_signals()
+
+    def take_ticket(self, queue: str) -> str:
+        """Serve one ticket; the answer is shown by Flower. Nothing may leave a task by exception: the threads pool would
+        lose the slot for ever."""
+        if self._holder is None:
+            return "this process holds no leases"
+        try:
+            return self._holder.serve(queue)
+        except Exception as error:
+            logger.exception("a ticket of queue %s failed", queue)
+            return f"failed: {type(error).__name__}"
+
+    def take_canary(self) -> str:
+        """Taking it in time shows that the worker still takes tickets (``ping`` is answered by a wedged one too)."""
+        self._canary_taken = time.monotonic()
+        return "alive"
+
+    def _connect_signals(self) -> None:
+        setup_logging.connect(lambda **_: logs.configure(self._settings.log_level), weak=False)
+        celeryd_after_setup.connect(self._start_worker, weak=False)
+        worker_shutting_down.connect(self._drain, weak=False)
+        worker_shutdown.connect(self._stop, weak=False)
+        if self._pool.prefork:
+            worker_process_init.connect(self._start_child, weak=False)
+            worker_process_shutdown.connect(self._stop_child, weak=False)
+
+    def _start_worker(self, sender: str, instance: Any, **_: Any) -> None:
+        self._name = sender
+        instance.app.amqp.queues.select_add(canary_queue(sender))
+        lifecycle, workforce = self._lifecycle()
+        if not self._pool.prefork:
+            self._open(lifecycle, workforce)
+        self._janitor = Janitor(self._settings, lifecycle, workforce, self._name)
+        self._janitor.start()
+        threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
+
+    def _start_child(self, **_: Any) -> None:
+        _die_with_parent()
+        self._open(*self._lifecycle())
+        threading.Thread(target=self._drain_with_parent, name="drain", daemon=True).start()
+
+    def _lifecycle(self) -> tuple[Lifecycle, Workforce]:
+        client = connect(self._settings.redis_url)
+        return Lifecycle(client, self._settings, Tickets(self._settings).issue), Workforce(client)
+
+    def _open(self, lifecycle: Lifecycle, workforce: Workforce) -> None:
+        pool = self._pool
+        self._holder = Holder(
+            self._settings,
+            lifecycle,
+            workforce,
+            pool.bodies(),
+            name=self._name,
+            pool=pool.name,
+            queues=pool.queues,
+            slots=1 if pool.prefork else pool.slots,
+            model=pool.model,
+            phase=pool.phase,
+        )
+        self._holder.start()
+        pool.opened(self._holder)
+
+    def _send_canaries(self) -> None:
+        tickets, interval = Tickets(self._settings), self._settings.canary_seconds
+        free_since = sent = time.monotonic()
+        while not self._stopping.wait(min(1.0, interval / 4)):
+            now = time.monotonic()
+            # A worker whose slots are all taken rightly leaves its canary waiting.
+            if self._holder is not None and self._holder.busy >= self._pool.slots:
+                free_since = now
+            if now - sent < interval:
+                continue
+            silent_for = now - max(self._canary_taken, free_since)
+            if silent_for > 3 * interval and not self._pool.prefork:
+                logger.critical(
+                    "%s has free slots but took no ticket for %.0f s: it ends, to be started anew", self._name, silent_for
+                )
+                logging.shutdown()
+                os._exit(WEDGED)
+            try:
+                tickets.issue_canary(self._name)
+                sent = now
+            except Exception as error:  # noqa: BLE001 the top of this thread; a broker that is away is no sign of a wedge
+                logger.warning("no canary could be sent (%s)", error)
+                free_since = sent = now
+
+    def _drain(self, **_: Any) -> None:
+        seconds = self._settings.drain_seconds
+        logger.info(
+            "%s drains: it takes no new jobs, and those that still run in %.0f s go back to their queue", self._name, seconds
+        )
+        self._stopping.set()
+        if self._drain_children is not None:
+            self._drain_children.set()
+        if self._holder is not None:
+            self._holder.drain(seconds)
+
+    def _drain_with_parent(self) -> None:
+        assert self._drain_children is not None
+        self._drain_children.wait()
+        if self._holder is not None:
+            self._holder.drain(self._settings.drain_seconds)
+
+    def _stop(self, **_: Any) -> None:
+        self._stopping.set()
+        if self._janitor is not None:
+            self._janitor.stop()
+        self._stop_child()
+
+    def _stop_child(self, **_: Any) -> None:
+        if self._holder is not None:
+            self._pool.closed()
+            self._holder.stop()
+
+
+def _die_with_parent() -> None:
+    """Make the kernel kill this child when its parent dies (Linux, prctl(2) PR_SET_PDEATHSIG): a child of a dead prefork
+    worker would go on taking tickets that nobody supervises."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    except (OSError, AttributeError):
+        logger.warning("this system cannot tie a process to its parent; a killed worker may leave children behind")
