@@ -11,8 +11,8 @@ from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.errors import InvalidRequest
+from shared.jobs.endings import Endings
 from shared.jobs.lifecycle import Lifecycle
-from shared.jobs.streams import Follower
 from shared.jobs.tickets import Tickets
 from shared.jobs.workforce import Workforce
 from shared.models.catalogue import load_catalogue
@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> Flask:
         files=DocumentFiles(settings.documents_dir),
         sessions=Sessions(client, settings),
         catalogue=catalogue,
-        waiting=Waiting(lifecycle, Follower(settings.redis_url), settings.api_threads),
+        waiting=Waiting(lifecycle, Endings(settings.redis_url), settings.api_threads),
     )
     for module in (chat, documents, generate, health, jobs, models):
         app.register_blueprint(module.blueprint)

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, jsonify
 
 from api.generate import submit_generation
 from api.parsing import ChatMessage, ChatStart, Sampling, body, wait_seconds
-from api.render import Answer, job_answer
+from api.render import Answer, accepted
 from api.services import owner, services
 from shared.errors import EnginehouseError, InvalidValue
 from shared.ids import SESSION, new_id
@@ -58,9 +58,11 @@ def delete(session: str) -> Response:
 def _turn(wanted: Sampling, session: str, text: str) -> Answer:
     job = submit_generation(wanted, {"message": text}, characters=len(text), session=session)
     wait = wait_seconds()
-    job = services().waiting.until_ended(job, services().settings.chat_wait_seconds if wait is None else wait)
+    if wait == 0:
+        return accepted(job)
+    job = services().waiting.until_ended(job, wait or services().settings.chat_wait_seconds)
     if not job.status.final:
-        return job_answer(job, created=True)
+        return accepted(job)
     if job.status is not Status.COMPLETED:
         raise _failure(job)
     return _history(session, job)

@@ -7,7 +7,7 @@ from werkzeug.datastructures import FileStorage
 
 from api.generate import submitted
 from api.parsing import Search, body, query_integer, wait_seconds
-from api.render import Answer, job_answer, job_json, list_json, seconds
+from api.render import Answer, accepted, job_json, list_json, seconds
 from api.services import owner, services
 from shared.documents.kinds import media_type
 from shared.documents.record import Collection, Document
@@ -103,7 +103,7 @@ def search(collection: str) -> Answer:
     if job.status.final:
         error = job.error or {"code": job.status.value, "message": f"the search is {job.status.value}"}
         raise Unavailable(str(error["message"]), code=str(error["code"]), retry_after=5, details={"job": job.id})
-    return job_answer(job, created=True)
+    return accepted(job)
 
 
 def document_json(document: Document) -> dict[str, Any]:
@@ -187,4 +187,4 @@ def _deleted(job: Job, gone: str, kind: str) -> Answer:
         return jsonify({"id": gone, "object": kind, "deleted": True})
     if job.status.final:
         raise NotFound(str((job.error or {}).get("message", f"the deletion is {job.status.value}")), details={"job": job.id})
-    return job_answer(job, created=True)
+    return accepted(job)

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint
 
 from api.parsing import Generate, Sampling, body, wait_seconds
-from api.render import Answer, job_answer
+from api.render import Answer, accepted, job_answer
 from api.services import owner, services
 from shared.errors import InternalError, InvalidValue, ModelNotServed
 from shared.jobs.job import Job
@@ -35,7 +35,9 @@ def generate() -> Answer:
     wait = wait_seconds()
     if wait is None:
         wait = services().settings.chat_wait_seconds if wanted.text is not None else 0
-    return job_answer(services().waiting.until_ended(job, wait), created=True)
+    if wait:
+        job = services().waiting.until_ended(job, wait)
+    return job_answer(job) if wait and job.status.final else accepted(job)
 
 
 def submit_generation(wanted: Sampling, spec: dict[str, Any], *, characters: int, session: str = "") -> Job:

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, jsonify, request
 
 from api.parsing import query_integer, wait_seconds
-from api.render import Answer, job_answer, job_json, list_json
+from api.render import Answer, accepted, job_answer, job_json, list_json
 from api.services import owner, services
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import JOB, is_id
@@ -48,7 +48,8 @@ def cancel(job: str) -> Answer:
         raise _no_job(job)
     if answer == "ended":
         raise Conflict(f"job {job} has ended already: it is {status}", code="job_ended", details={"status": status})
-    return job_answer(owned_job(job), created=True)
+    found = owned_job(job)
+    return job_answer(found) if found.status.final else accepted(found)
 
 
 @blueprint.delete("/jobs/<job>")

@@ -51,14 +51,18 @@ def job_json(job: Job) -> dict[str, Any]:
     return view
 
 
-def job_answer(job: Job, *, created: bool = False) -> Answer:
-    """200 for an ended job (and for any that was only asked about), 202 with where to look for one that was just made."""
+def job_answer(job: Job) -> Answer:
+    """The job as it stands, with when to look again if it has not ended."""
     response = jsonify(job_json(job))
-    if job.status.final:
-        return response
+    if not job.status.final:
+        response.headers["Retry-After"] = RETRY_AFTER
+    return response
+
+
+def accepted(job: Job) -> Answer:
+    """202: the job was taken; where and when to look."""
+    response = jsonify(job_json(job))
     response.headers["Retry-After"] = RETRY_AFTER
-    if not created:
-        return response
     response.headers["Location"] = f"/jobs/{job.id}"
     return response, 202
 

@@ -1,20 +1,19 @@
 """Waiting for jobs to end, many clients to one Redis connection."""
 
 import threading
-import time
 
 from shared.errors import Unavailable
+from shared.jobs.endings import Endings
 from shared.jobs.job import Job
 from shared.jobs.lifecycle import Lifecycle
-from shared.jobs.streams import Follower, StreamEvent
 
 
 class Waiting:
     """Holds request threads until their job has ended. Refuses more waiters than would leave threads for other calls."""
 
-    def __init__(self, lifecycle: Lifecycle, follower: Follower, threads: int) -> None:
+    def __init__(self, lifecycle: Lifecycle, endings: Endings, threads: int) -> None:
         self._lifecycle = lifecycle
-        self._follower = follower
+        self._endings = endings
         # A fifth of the threads stays free, or waiting clients would starve the calls that answer at once.
         self._most = max(1, threads * 4 // 5)
         self._free = threading.BoundedSemaphore(self._most)
@@ -27,17 +26,13 @@ class Waiting:
             raise Unavailable(
                 f"{self._most} clients wait on this server process already; ask again without waiting", retry_after=1
             )
-        ended = threading.Event()
-
-        def listen(event: StreamEvent) -> None:
-            if event.type == "ended":
-                ended.set()
-
-        deadline = time.monotonic() + seconds
-        self._follower.follow(job.id, job.seq, listen)
+        ended = self._endings.expect(job.id)
         try:
-            ended.wait(max(0.0, deadline - time.monotonic()))
+            now = self._lifecycle.get(job.id) or job
+            if now.status.final:
+                return now
+            ended.wait(seconds)
         finally:
-            self._follower.leave(job.id, listen)
+            self._endings.forget(job.id, ended)
             self._free.release()
         return self._lifecycle.get(job.id) or job

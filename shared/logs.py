@@ -16,6 +16,7 @@ def configure(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # These libraries tell each request or file at INFO, which buries what an operator looks for.
-    for noisy in ("httpx", "httpcore", "urllib3", "chromadb", "sentence_transformers", "kombu", "amqp", "filelock"):
+    # These libraries tell each request, file or ticket at INFO, which buries what an operator looks for.
+    noisy_ones = ("httpx", "httpcore", "urllib3", "chromadb", "sentence_transformers", "kombu", "amqp", "filelock")
+    for noisy in (*noisy_ones, "celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.mingle"):
         logging.getLogger(noisy).setLevel("WARNING")

@@ -105,7 +105,9 @@ def _load(name: str, url: str, threads: int | None) -> tuple[Any, Any]:
     import torch
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     place = locate(name, url)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -124,8 +126,8 @@ def _faster(name: str, model: Any) -> Any:
     """The model in bf16 where this CPU is quicker with it, and as it is where not; takes about a second to find out."""
     half = copy.deepcopy(model).bfloat16()
     _seconds(model, 1), _seconds(half, 1)
-    plain, halved = _seconds(model, 6), _seconds(half, 6)
-    logger.info("embedding model %s: 6 chunks take %.0f ms in fp32, %.0f ms in bf16", name, plain * 1000, halved * 1000)
+    plain, halved = _seconds(model, 3), _seconds(half, 3)
+    logger.info("embedding model %s: 3 chunks take %.0f ms in fp32, %.0f ms in bf16", name, plain * 1000, halved * 1000)
     return half if halved * WORTHWHILE < plain else model
 
 

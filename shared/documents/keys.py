@@ -8,6 +8,8 @@ document and goes with it.
     eh:collection:<id>:documents     zset  document ids, all with score 0, so that their order is the order of the ids
     eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document that holds them
     eh:document:<id>                 hash  the fields of ``record.Document`` and ``attempt``, the fence of its job
+
+A document that is still under way when its job ends is failed by that end itself (``shared/jobs/lua/prelude.lua``).
 """
 
 from shared.redis_connection import PREFIX

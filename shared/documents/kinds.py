@@ -48,7 +48,9 @@ def _legacy_encoding(data: bytes, whole: bool) -> str | None:
     # Imported only here: most text is UTF-8, and the API should not carry the tables of every code page.
     from charset_normalizer import from_bytes
 
-    best = from_bytes(data[:HEAD]).best()
+    # Lines of plain ASCII say nothing about an encoding, and many of them drown those that do.
+    telling = b"\n".join(line for line in data.splitlines() if not line.isascii())
+    best = from_bytes(telling[:HEAD]).best()
     return best.encoding if best is not None and _reads(data, best.encoding, whole) else None
 
 

@@ -173,12 +173,5 @@ class Documents:
             fields += ["chunks", chunks]
         return self._advance(document_id, job_id, attempt, fields)
 
-    def abandon(self, document_id: str, job_id: str, *, status: Status = "failed", reason: str) -> bool:
-        """End a document whose job ended without a word on it: worker lost, expired, cancelled, out of retries.
-
-        Changes only a document that is still under way under this very job; true when it did.
-        """
-        return bool(self._scripts.run("abandon", [job_id, status, reason], [keys.document(document_id)]))
-
     def _advance(self, document_id: str, job_id: str, attempt: int, fields: list[str | int]) -> Written:
         return cast(Written, self._scripts.run("advance", [job_id, attempt, *fields], [keys.document(document_id)]))

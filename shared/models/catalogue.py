@@ -144,7 +144,8 @@ def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
         where = f"{path}: model {number}" + (f" ({name})" if name else "")
         problems += [f"{where}: {fault}" for fault in faults]
         if not faults:
-            models.append(ModelEntry(**{key: tuple(value) if key == "stop" else value for key, value in item.items()}))
+            values: dict[str, Any] = {key: tuple(value) if key == "stop" else value for key, value in item.items()}
+            models.append(ModelEntry(**values))
     problems += [f"{path}: {fault}" for fault in _faults_together(models)]
     if problems:
         raise SettingsError(problems)
@@ -171,7 +172,11 @@ def _faults(item: Any) -> list[str]:
 
 
 def _faults_together(models: list[ModelEntry]) -> list[str]:
-    faults = [f"the name {name} is given to {count} models" for name, count in Counter(model.name for model in models).items() if count > 1]
+    faults = [
+        f"the name {name} is given to {count} models"
+        for name, count in Counter(model.name for model in models).items()
+        if count > 1
+    ]
     for kind in (GENERATE, EMBED):
         defaults = [model.name for model in models if model.kind == kind and model.default]
         if len(defaults) > 1:

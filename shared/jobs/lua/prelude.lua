@@ -18,6 +18,7 @@
 --   worker:<w>:jobs          set     jobs that this worker has claimed
 --   document:<id>            hash    a document; its status follows its job into failure
 --   session:<id>             hash    a chat session; session:<id>:messages is the list of its messages
+-- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker is to stop).
 -- ARGV[1] is the time in Unix milliseconds, or '' for Redis' own clock; tests pass it in.
 
 local PREFIX = 'eh:'
@@ -137,6 +138,7 @@ local function finish(id, status, attempt, fields, data, rung)
   redis.call('ZREM', PREFIX .. 'jobs:due', id)
   data.status = status
   emit(id, 'ended', attempt, cjson.encode(data))
+  redis.call('PUBLISH', PREFIX .. 'ended', id)
   redis.call('PEXPIRE', key, job[4])
   redis.call('PEXPIRE', key .. ':events', job[4])
   -- A job that ends while it still waits for another hands its own successors on, or they would overtake that other.

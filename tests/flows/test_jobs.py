@@ -1,0 +1,81 @@
+"""Looking at jobs, stopping and forgetting them."""
+
+from tests.flows.stack import Stack
+from tests.waiting import wait_until
+
+
+def test_the_list_pages_from_new_to_old(stack: Stack) -> None:
+    made = [stack.generate(f"number {n}")["id"] for n in range(5)]
+    for job in made:
+        stack.ended(job)
+    first = stack.client.get("/jobs", params={"limit": 2}).json()
+    assert first["object"] == "list"
+    assert [job["id"] for job in first["data"]] == made[:2:-1]
+    assert first["has_more"] is True
+    second = stack.client.get("/jobs", params={"limit": 2, "after": first["next"]}).json()
+    assert [job["id"] for job in second["data"]] == [made[2], made[1]]
+
+
+def test_the_list_is_filtered(stack: Stack) -> None:
+    job = stack.ended(stack.generate("for the filter")["id"])
+    completed = stack.client.get("/jobs", params={"status": "completed", "kind": "generate", "limit": 100}).json()
+    assert job["id"] in [found["id"] for found in completed["data"]]
+    assert all(found["status"] == "completed" for found in completed["data"])
+    assert stack.client.get("/jobs", params={"kind": "no such kind"}).json()["data"] == []
+
+
+def test_a_running_job_is_cancelled_within_two_tokens(slow_stack: Stack) -> None:
+    job = slow_stack.generate("x" * 400, max_tokens=400)["id"]
+    wait_until(lambda: slow_stack.job(job)["timings"]["first_token"], "the first token")
+    answer = slow_stack.client.post(f"/jobs/{job}/cancel")
+    assert answer.status_code in (200, 202)
+    view = slow_stack.ended(job)
+    assert view["status"] == "cancelled"
+    # 400 tokens take 20 s; the wish and its way take far less than a renewal.
+    assert view["ended_at"] - view["cancel_requested_at"] < 0.5
+
+
+def test_a_queued_job_is_cancelled_and_never_runs(slow_stack: Stack) -> None:
+    running = [slow_stack.generate("y" * 60)["id"] for _ in range(8)]
+    waiting = slow_stack.generate("never")["id"]
+    wait_until(lambda: slow_stack.job(running[-1])["status"] == "in_progress", "all slots are taken")
+    view = slow_stack.job(waiting)
+    assert (view["status"], view["queue_position"], view["waiting_for"]) == ("queued", 1, "worker")
+    assert slow_stack.client.post(f"/jobs/{waiting}/cancel").json()["status"] == "cancelled"
+    for job in running:
+        assert slow_stack.ended(job)["status"] == "completed"
+    assert slow_stack.job(waiting)["attempts"] == []
+
+
+def test_cancel_of_an_ended_job_is_a_conflict(stack: Stack) -> None:
+    job = stack.ended(stack.generate("done")["id"])["id"]
+    answer = stack.client.post(f"/jobs/{job}/cancel")
+    assert answer.status_code == 409
+    assert (answer.json()["error"]["code"], answer.json()["error"]["status"]) == ("job_ended", "completed")
+
+
+def test_an_ended_job_is_deleted_and_a_running_one_is_not(slow_stack: Stack) -> None:
+    job = slow_stack.generate("z" * 40)["id"]
+    assert slow_stack.client.delete(f"/jobs/{job}").status_code == 409
+    slow_stack.ended(job)
+    assert slow_stack.client.delete(f"/jobs/{job}").json() == {"id": job, "object": "job", "deleted": True}
+    assert slow_stack.client.get(f"/jobs/{job}").status_code == 404
+
+
+def test_a_wait_ends_when_its_time_is_over(slow_stack: Stack) -> None:
+    job = slow_stack.generate("w" * 60)["id"]
+    answer = slow_stack.client.get(f"/jobs/{job}", params={"wait": 1})
+    assert answer.json()["status"] in ("queued", "in_progress")
+    assert answer.headers["Retry-After"] == "1"
+    assert slow_stack.ended(job)["status"] == "completed"
+
+
+def test_an_urgent_job_overtakes(slow_stack: Stack) -> None:
+    running = [slow_stack.generate("v" * 30)["id"] for _ in range(8)]
+    wait_until(lambda: slow_stack.job(running[-1])["status"] == "in_progress", "all slots are taken")
+    patient = [slow_stack.generate("p" * 60, priority="batch")["id"] for _ in range(8)]
+    urgent = slow_stack.generate("u" * 10, priority="interactive")["id"]
+    assert slow_stack.job(urgent)["queue_position"] == 1
+    started = slow_stack.ended(urgent)["started_at"]
+    for job in patient[1:]:
+        assert slow_stack.ended(job)["started_at"] >= started

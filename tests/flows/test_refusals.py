@@ -1,0 +1,107 @@
+"""Bad input: the right status, a sentence with field and limit, and nothing written."""
+
+from typing import Any
+
+import pytest
+
+from shared.redis_connection import connect
+from tests.flows.stack import Stack
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param", "says"),
+    [
+        ({"prompt": "x", "model": "nope"}, 404, "model_not_found", "model", "echo"),
+        ({"prompt": "x", "model": "not-started"}, 503, "model_not_served", "model", "enginehouse worker gpu"),
+        ({"prompt": "x", "model": "all-minilm-l6-v2"}, 422, "invalid_value", "model", "vectors"),
+        ({"prompt": "x", "temperature": 9.5}, 422, "invalid_value", "temperature", "less than or equal to 2, not 9.5"),
+        ({"prompt": "x", "max_tokens": "many"}, 422, "invalid_value", "max_tokens", "valid integer, not 'many'"),
+        ({"prompt": "x", "max_tokens": 0}, 422, "invalid_value", "max_tokens", "greater than or equal to 1, not 0"),
+        ({"prompt": "x", "top_p": 0}, 422, "invalid_value", "top_p", "greater than 0"),
+        ({"prompt": "x", "stop": [""]}, 422, "invalid_value", "stop.0", "at least 1 character"),
+        ({"prompt": "x", "priority": "now"}, 422, "invalid_value", "priority", "interactive"),
+        ({"prompt": "x", "max_token": 5}, 422, "invalid_value", "max_token", "not a field"),
+        ({"prompt": "x", "metadata": {"a": 1}}, 422, "invalid_value", "metadata.a", "string"),
+        ({"prompt": "x", "collection": "no-such"}, 404, "not_found", "collection", "no-such"),
+        ({}, 422, "invalid_value", None, "exactly one of"),
+        ({"prompt": "x", "text": "y"}, 422, "invalid_value", None, "prompt and text"),
+        ({"messages": []}, 422, "invalid_value", "messages", "at least 1"),
+        ({"messages": [{"role": "king", "content": ""}]}, 422, "invalid_value", "messages.0.role", "'king'"),
+    ],
+)
+def test_a_bad_body_is_refused_by_name(stack: Stack, body: Any, status: int, code: str, param: str | None, says: str) -> None:
+    before = _jobs(stack)
+    answer = stack.post("/generate", body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (status, code, param)
+    assert says in error["message"]
+    assert _jobs(stack) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [
+        (b"{not json", "application/json", 400),
+        (b"", "application/json", 400),
+        (b'{"prompt": NaN}', "application/json", 422),
+        (b'{"prompt": "x", "temperature": 1e999}', "application/json", 422),
+        (b'{"prompt": "x", "temperature": NaN}', "application/json", 422),
+        (b"[" * 200_000, "application/json", 400),
+        (b'{"prompt": "x"}', "text/plain", 400),
+        (b'{"prompt": "\xff"}', "application/json", 400),
+        (b'{"prompt": "' + b"x" * (9 * 1024 * 1024) + b'"}', "application/json", 413),
+    ],
+)
+def test_a_body_that_is_no_json_is_refused(stack: Stack, content: bytes, content_type: str, status: int) -> None:
+    before = _jobs(stack)
+    answer = stack.client.post("/generate", content=content, headers={"Content-Type": content_type})
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["message"]
+    assert _jobs(stack) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/jobs/job_nope", 404, "job_not_found"),
+        ("GET", "/jobs/job_00000000000000000000000000", 404, "job_not_found"),
+        ("POST", "/jobs/job_00000000000000000000000000/cancel", 404, "job_not_found"),
+        ("DELETE", "/jobs/job_00000000000000000000000000", 404, "job_not_found"),
+        ("GET", "/jobs?limit=0", 422, "invalid_value"),
+        ("GET", "/jobs?limit=many", 422, "invalid_value"),
+        ("GET", "/jobs?status=odd", 422, "invalid_value"),
+        ("GET", "/jobs?after=odd", 422, "invalid_value"),
+        ("GET", "/documents/doc_nope", 404, "not_found"),
+        ("GET", "/documents/..%2f..%2fetc%2fpasswd", 404, "route_not_found"),
+        ("GET", "/collections/nope/documents", 404, "not_found"),
+        ("GET", "/chat/history/nope", 404, "session_not_found"),
+        ("GET", "/no/such/call", 404, "route_not_found"),
+        ("PUT", "/generate", 405, "method_not_allowed"),
+        ("POST", "/upload", 400, "file_missing"),
+    ],
+)
+def test_what_is_not_there_is_said_in_json(stack: Stack, method: str, path: str, status: int, code: str) -> None:
+    answer = stack.client.request(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_a_bad_collection_name_is_refused_and_nothing_stored(stack: Stack) -> None:
+    answer = stack.client.post("/collections/bad%20name/documents", files={"file": ("a.txt", b"text")})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "collection")
+
+
+@pytest.mark.parametrize("preference", ["wait=forever", "wait=100000"])
+def test_a_wait_that_is_too_long_is_refused(stack: Stack, preference: str) -> None:
+    assert stack.post("/generate", {"prompt": "x"}, Prefer=preference).status_code == 422
+
+
+def test_a_page_from_elsewhere_may_not_call(stack: Stack) -> None:
+    answer = stack.post("/generate", {"prompt": "x"}, Origin="http://evil.example")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_refused")
+    assert stack.post("/generate", {"prompt": "x"}, Origin=stack.url).status_code == 202
+    rebound = stack.client.get("/models", headers={"Host": "evil.example"})
+    assert rebound.status_code == 400
+
+
+def _jobs(stack: Stack) -> int:
+    return int(str(connect(stack.redis_url()).zcard("eh:owner:local:jobs")))

@@ -1,0 +1,139 @@
+"""Processes under the supervisor: they come back when they die, and none outlives it, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shared.settings import REPOSITORY
+from tests.waiting import wait_until
+
+# A service with a child that has left its process group and ignores SIGTERM: the worst that a library may do to us.
+SERVICE = """
+import os, signal, subprocess, sys, time
+if "stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('child up', flush=True); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+print("service up", flush=True)
+time.sleep(600)
+"""
+
+SUPERVISED = """
+import os, sys
+from cli.console_log import ConsoleLog
+from cli.guardian import GUARDIAN_GONE
+from cli.supervisor import Service, Supervisor, Wish
+supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE)
+for name in ("first", "second"):
+    supervisor.start(Service(name, [sys.executable, "-c", sys.argv[1], *sys.argv[2:]], dict(os.environ), grace=30))
+while supervisor.wish is Wish.RUN:
+    supervisor.turn(60)
+print("stopping", flush=True)
+supervisor.stop((("second",), ("first",)))
+print("stopped", flush=True)
+"""
+
+GUARD = """
+import os, sys
+from cli.guardian import run_guarded
+sys.exit(run_guarded([sys.executable, "-c", *sys.argv[1:]], os.environ))
+"""
+
+
+class Tree:
+    """A guardian, its supervisor, and all below them."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self._log = log
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        with log.open("wb") as output:
+            command = [sys.executable, "-c", GUARD, SUPERVISED, *arguments]
+            self.guardian = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        self.seen: dict[int, psutil.Process] = {}
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def await_line(self, text: str, times: int = 1) -> None:
+        wait_until(lambda: self.log.count(text) >= times, f"{text!r} {times} times in the log")
+
+    def processes(self) -> list[psutil.Process]:
+        """All descendants of the guardian now; remembered, as orphans can no longer be found by their parents."""
+        found = psutil.Process(self.guardian.pid).children(recursive=True)
+        self.seen.update((process.pid, process) for process in found)
+        return found
+
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(self.guardian.pid).children()[0]
+
+    def living(self) -> list[psutil.Process]:
+        return [process for process in self.seen.values() if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tree]:
+    tree = Tree(tmp_path / "log", *getattr(request, "param", (SERVICE,)))
+    yield tree
+    if tree.guardian.poll() is None:
+        tree.processes()
+        tree.guardian.kill()
+        tree.guardian.wait()
+    for process in tree.living():
+        process.kill()
+
+
+def all_up(tree: Tree) -> None:
+    tree.await_line("child up", 2)
+    assert len(tree.processes()) == 5, "the supervisor, two services, a child of each"
+
+
+@pytest.mark.parametrize("victim", ["guardian", "supervisor"])
+def test_kill_9_of_who_started_it_leaves_nothing(tree: Tree, victim: str) -> None:
+    all_up(tree)
+    os.kill(tree.guardian.pid if victim == "guardian" else tree.supervisor().pid, signal.SIGKILL)
+    wait_until(lambda: not tree.living(), "no descendant is left")
+    assert tree.guardian.wait(10) != 0
+
+
+def test_a_stop_goes_in_order_and_takes_the_grandchildren_along(tree: Tree) -> None:
+    all_up(tree)
+    tree.guardian.send_signal(signal.SIGTERM)
+    assert tree.guardian.wait(20) == 0
+    assert "stopped" in tree.log
+    assert not tree.living()
+
+
+@pytest.mark.parametrize("tree", [(SERVICE, "stubborn")], indirect=True)
+def test_the_second_interrupt_does_not_wait(tree: Tree) -> None:
+    all_up(tree)
+    tree.guardian.send_signal(signal.SIGINT)
+    tree.await_line("stopping")
+    assert len(tree.processes()) == 5, "the first one leaves them their grace"
+    tree.guardian.send_signal(signal.SIGINT)
+    assert tree.guardian.wait(10) == 0
+    assert not tree.living()
+
+
+def test_a_killed_service_comes_back_and_its_children_do_not_stay(tree: Tree) -> None:
+    all_up(tree)
+    service = next(process for process in tree.supervisor().children() if process.children())
+    child = service.children()[0]
+    service.kill()
+    tree.await_line("was killed by SIGKILL; it is started again in 0.5 s")
+    wait_until(lambda: not child.is_running(), "its child is gone too")
+    tree.await_line("child up", 3)
+    assert len(tree.processes()) == 5
+
+
+@pytest.mark.parametrize("tree", [("import sys; print('up'); sys.exit(3)",)], indirect=True)
+def test_a_service_that_keeps_dying_is_started_less_and_less_often(tree: Tree) -> None:
+    for delay in ("0.5", "1", "2"):
+        tree.await_line(f"first ended with status 3; it is started again in {delay} s")
+    assert tree.guardian.poll() is None

@@ -1,0 +1,1 @@
+"""The CPU pool: documents become pages, pages chunks, chunks vectors in the index."""

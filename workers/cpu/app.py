@@ -1,0 +1,30 @@
+"""The Celery worker that ingests documents: ``celery -A workers.cpu.app worker -P prefork -c <processes>``."""
+
+import os
+from collections.abc import Mapping
+
+from shared.documents.store import Documents
+from shared.jobs.tickets import CPU_QUEUE
+from shared.models.catalogue import load_catalogue
+from shared.redis_connection import connect
+from shared.settings import from_environment
+from workers.attempt import Body
+from workers.celery_worker import CeleryWorker, Pool
+from workers.cpu.ingest import ingest
+from workers.embedding import Embedder
+from workers.vectors import Vectors
+
+settings = from_environment(os.environ)
+embedding = load_catalogue(settings.models_file).embedding()
+
+
+def bodies() -> Mapping[str, Body]:
+    """Made in each child, as neither a connection nor a model survives a fork."""
+    documents = Documents(connect(settings.redis_url))
+    threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
+    embedder = Embedder(embedding.name, embedding.url, threads=threads)
+    vectors = Vectors(settings.chroma_url)
+    return {"ingest": lambda attempt: ingest(attempt, documents, settings, embedder, vectors)}
+
+
+app = CeleryWorker(settings, Pool(name="cpu", queues=(CPU_QUEUE,), slots=settings.cpu_workers, prefork=True, bodies=bodies)).app

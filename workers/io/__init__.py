@@ -1,0 +1,1 @@
+"""The io pool: what waits more than it computes. Retrieval for answers, and deletion."""

@@ -1,0 +1,70 @@
+"""The Celery worker that retrieves and deletes: ``celery -A workers.io.app worker -P threads -c <threads>``.
+
+It has a pool of its own so that ten thousand documents under way never delay a question.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from shared.documents.store import Documents
+from shared.errors import NotFound
+from shared.jobs.tickets import IO_QUEUE
+from shared.models.catalogue import load_catalogue
+from shared.redis_connection import connect
+from shared.settings import from_environment
+from workers.attempt import Attempt, Body, HandOver
+from workers.celery_worker import CeleryWorker, Pool
+from workers.embedding import Embedder
+from workers.io.delete import delete
+from workers.io.search import search
+from workers.vectors import Vectors
+
+settings = from_environment(os.environ)
+embedding = load_catalogue(settings.models_file).embedding()
+
+
+def bodies() -> Mapping[str, Body]:
+    """What this pool can do, over one embedding model and one client of the index."""
+    documents = Documents(connect(settings.redis_url))
+    embedder = Embedder(embedding.name, embedding.url, threads=1)
+    vectors = Vectors(settings.chroma_url)
+    threading.Thread(target=embedder.warm, name="warm", daemon=True).start()
+
+    def passages(query: str, collection_id: str, top_k: int) -> list[dict[str, Any]]:
+        collection = documents.collection_by_id(collection_id)
+        found = search(query, collection, top_k, documents=documents, embedder=embedder, vectors=vectors)
+        return [passage.as_json() for passage in found]
+
+    def search_job(attempt: Attempt) -> Mapping[str, Any]:
+        spec = attempt.spec
+        return {"hits": passages(spec["query"], spec["collection_id"], spec["top_k"])}
+
+    def retrieve(attempt: Attempt) -> HandOver:
+        """The first phase of a generation with a collection: its passages go with it to the model's queue."""
+        attempt.progress("retrieving", 0, 0, "passages")
+        spec = attempt.spec
+        found = passages(_question(spec), spec["collection"], spec["passages"])
+        return HandOver(queue=spec["then"], context={"passages": found})
+
+    return {
+        "search": search_job,
+        "generate": retrieve,
+        "delete": lambda attempt: delete(attempt, documents, settings, vectors),
+    }
+
+
+def _question(spec: Mapping[str, Any]) -> str:
+    """What to search for: the newest thing the user said."""
+    if "message" in spec:
+        return str(spec["message"])
+    if "prompt" in spec:
+        return str(spec["prompt"])
+    asked = [message["content"] for message in spec["messages"] if message["role"] == "user"]
+    if not asked:
+        raise NotFound("no message of the user to search for", param="messages")
+    return str(asked[-1])
+
+
+app = CeleryWorker(settings, Pool(name="io", queues=(IO_QUEUE,), slots=settings.io_workers, prefork=False, bodies=bodies)).app
