@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> Flask:
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     # A client waits for an answer here: better a clear 503 within two seconds than many tries.
     client = connect(settings.redis_url, timeout=1.5, retries=0)
-    lifecycle = Lifecycle(client, settings, Tickets(settings).issue)
+    lifecycle = Lifecycle(client, settings, Tickets(client).issue)
     app.extensions["enginehouse"] = Services(
         settings=settings,
         redis=client,

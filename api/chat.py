@@ -56,12 +56,11 @@ def delete(session: str) -> Response:
 
 
 def _turn(wanted: Sampling, session: str, text: str) -> Answer:
-    job = submit_generation(wanted, {"message": text}, characters=len(text), session=session)
     wait = wait_seconds()
-    if wait == 0:
-        return accepted(job)
-    job = services().waiting.until_ended(job, wait or services().settings.chat_wait_seconds)
-    if not job.status.final:
+    if wait is None:
+        wait = services().settings.chat_wait_seconds
+    job = submit_generation(wanted, {"message": text}, wait, characters=len(text), session=session)
+    if not (wait and job.status.final):
         return accepted(job)
     if job.status is not Status.COMPLETED:
         raise _failure(job)

@@ -5,13 +5,13 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.datastructures import FileStorage
 
-from api.generate import submitted
+from api.generate import submit
 from api.parsing import Search, body, query_integer, wait_seconds
 from api.render import Answer, accepted, job_json, list_json, seconds
 from api.services import owner, services
 from shared.documents.kinds import media_type
 from shared.documents.record import Collection, Document
-from shared.errors import EnginehouseError, InvalidRequest, InvalidValue, NotFound, Unavailable
+from shared.errors import InvalidRequest, InvalidValue, NotFound, Unavailable
 from shared.ids import DOCUMENT, JOB, new_id
 from shared.jobs.job import Job, Status
 from shared.jobs.lifecycle import Submission
@@ -26,10 +26,10 @@ QUICK_SECONDS = 30
 @blueprint.post("/upload")
 def upload() -> Answer:
     """The guide's call: one file into the default collection. Waits for nothing unless ``Prefer: wait=N`` says so."""
-    documents = _take_files(_collection(services().settings.default_collection), most=1)
-    document, job = documents[0]
-    if job is not None:
-        job = services().waiting.until_ended(job, wait_seconds() or 0)
+    wait = wait_seconds() or 0
+    document, job = _take_files(_collection(services().settings.default_collection), most=1)[0]
+    if job is not None and wait:
+        job = services().waiting.until_ended(job.id, wait) or job
         document = services().documents.get(owner(), document.id)
     answer = {"message": f"{document.name} was taken", "document": document_json(document), "job": job_json(job) if job else None}
     return _accepted(answer, job)
@@ -76,8 +76,7 @@ def delete(document: str) -> Answer:
     found = services().documents.get(owner(), document)
     if found.status not in ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed"):
         services().lifecycle.cancel(found.job_id, owner())
-    job = _submit("delete", IO_QUEUE, {"document_id": found.id, "collection_id": found.collection_id})
-    return _deleted(job, found.id, "document")
+    return _deleted({"document_id": found.id, "collection_id": found.collection_id}, found.id, "document")
 
 
 @blueprint.delete("/collections/<collection>")
@@ -85,8 +84,7 @@ def drop(collection: str) -> Answer:
     """Forget a collection and all its documents."""
     found = services().documents.find_collection(owner(), collection)
     services().documents.drop_collection(found)
-    job = _submit("delete", IO_QUEUE, {"collection_id": found.id})
-    return _deleted(job, found.id, "collection")
+    return _deleted({"collection_id": found.id}, found.id, "collection")
 
 
 @blueprint.post("/collections/<collection>/search")
@@ -95,9 +93,8 @@ def search(collection: str) -> Answer:
     wanted = body(Search)
     found = services().documents.find_collection(owner(), collection)
     spec = {"query": wanted.query, "top_k": wanted.top_k, "collection_id": found.id}
-    job = _submit("search", IO_QUEUE, spec)
     wait = wait_seconds()
-    job = services().waiting.until_ended(job, QUICK_SECONDS if wait is None else wait)
+    job = _submit("search", IO_QUEUE, spec, QUICK_SECONDS if wait is None else wait)
     if job.status is Status.COMPLETED and job.result is not None:
         return list_json(job.result["hits"], None)
     if job.status.final:
@@ -150,7 +147,8 @@ def _take(collection: Collection, file: FileStorage) -> tuple[Document, Job | No
             media_type=kind,
             job_id=job_id,
         )
-    except EnginehouseError:
+    except Exception:
+        # Whatever stopped it (a bad state, Redis away): no file may stay that no record names.
         here.files.remove(document_id)
         raise
     if not new:
@@ -165,11 +163,11 @@ def _take(collection: Collection, file: FileStorage) -> tuple[Document, Job | No
 
 def _submit_ingest(document: Document) -> Job:
     spec = {"document_id": document.id, "collection_id": document.collection_id}
-    return _submit("ingest", CPU_QUEUE, spec, id=document.job_id, document=document.id)
+    return _submit("ingest", CPU_QUEUE, spec, 0, id=document.job_id, document=document.id)
 
 
-def _submit(kind: str, queue: str, spec: dict[str, Any], **options: Any) -> Job:
-    return submitted(services().lifecycle.submit(Submission(kind=kind, queue=queue, spec=spec, owner=owner(), **options)))
+def _submit(kind: str, queue: str, spec: dict[str, Any], wait: float, **options: Any) -> Job:
+    return submit(Submission(kind=kind, queue=queue, spec=spec, owner=owner(), **options), wait)
 
 
 def _accepted(answer: dict[str, Any], job: Job | None) -> Answer:
@@ -180,9 +178,9 @@ def _accepted(answer: dict[str, Any], job: Job | None) -> Answer:
     return response, 202
 
 
-def _deleted(job: Job, gone: str, kind: str) -> Answer:
+def _deleted(spec: dict[str, Any], gone: str, kind: str) -> Answer:
     wait = wait_seconds()
-    job = services().waiting.until_ended(job, QUICK_SECONDS if wait is None else wait)
+    job = _submit("delete", IO_QUEUE, spec, QUICK_SECONDS if wait is None else wait)
     if job.status is Status.COMPLETED:
         return jsonify({"id": gone, "object": kind, "deleted": True})
     if job.status.final:

@@ -31,17 +31,15 @@ def generate() -> Answer:
     else:
         spec["prompt"] = prompt
     characters = len(prompt) if prompt is not None else sum(len(message.content) for message in wanted.messages or ())
-    job = submit_generation(wanted, spec, characters=characters)
     wait = wait_seconds()
     if wait is None:
         wait = services().settings.chat_wait_seconds if wanted.text is not None else 0
-    if wait:
-        job = services().waiting.until_ended(job, wait)
+    job = submit_generation(wanted, spec, wait, characters=characters)
     return job_answer(job) if wait and job.status.final else accepted(job)
 
 
-def submit_generation(wanted: Sampling, spec: dict[str, Any], *, characters: int, session: str = "") -> Job:
-    """Check what only the server can check, submit, and return the job. Refusals write nothing.
+def submit_generation(wanted: Sampling, spec: dict[str, Any], wait: float, *, characters: int, session: str = "") -> Job:
+    """Check what only the server can check, submit, wait, and return the job. Refusals write nothing.
 
     Raises NotFound (model, collection or session), ModelNotServed, InvalidValue.
     """
@@ -59,30 +57,28 @@ def submit_generation(wanted: Sampling, spec: dict[str, Any], *, characters: int
         spec["passages"] = wanted.passages or here.settings.retrieve_top_k
         spec["then"] = queue
         queue = IO_QUEUE
-    job = here.lifecycle.submit(
-        Submission(
-            kind="generate",
-            queue=queue,
-            spec=spec,
-            owner=owner(),
-            model=entry.name,
-            session=session,
-            priority=wanted.priority,
-            cost=characters // 4 + 2 * (wanted.max_tokens or entry.max_tokens),
-            expires_ms=None if wanted.expires_in is None else int(wanted.expires_in * 1000),
-            timeout_ms=None if wanted.timeout is None else int(wanted.timeout * 1000),
-            metadata=wanted.metadata,
-        )
+    submission = Submission(
+        kind="generate",
+        queue=queue,
+        spec=spec,
+        owner=owner(),
+        model=entry.name,
+        session=session,
+        priority=wanted.priority,
+        cost=characters // 4 + 2 * (wanted.max_tokens or entry.max_tokens),
+        expires_ms=None if wanted.expires_in is None else int(wanted.expires_in * 1000),
+        timeout_ms=None if wanted.timeout is None else int(wanted.timeout * 1000),
+        metadata=wanted.metadata,
     )
-    return submitted(job)
+    return submit(submission, wait)
 
 
-def submitted(job: str) -> Job:
-    """The job that was just written."""
-    found = services().lifecycle.get(job)
-    if found is None:
-        raise InternalError(f"job {job} was written but cannot be read: does Redis evict keys?")
-    return found
+def submit(submission: Submission, wait: float) -> Job:
+    """Submit a job and wait so many seconds for its end; the job as it then stands."""
+    job = services().waiting.submit(submission, wait)
+    if job is None:
+        raise InternalError(f"job {submission.id} was written but cannot be read: does Redis evict keys?")
+    return job
 
 
 def served_model(name: str | None) -> ModelEntry:

@@ -16,8 +16,7 @@ blueprint = Blueprint("jobs", __name__)
 @blueprint.get("/jobs/<job>")
 def show(job: str) -> Answer:
     """One job; ``?wait=N`` answers when it has ended, at the latest after N seconds."""
-    found = owned_job(job)
-    return job_answer(services().waiting.until_ended(found, wait_seconds() or 0))
+    return job_answer(owned_job(job, wait_seconds() or 0))
 
 
 @blueprint.get("/jobs")
@@ -63,9 +62,9 @@ def delete(job: str) -> Response:
     return jsonify({"id": job, "object": "job", "deleted": True})
 
 
-def owned_job(job: str) -> Job:
-    """The owner's job of this id. Raises NotFound."""
-    found = services().lifecycle.get(job) if is_id(JOB, job) else None
+def owned_job(job: str, wait: float = 0) -> Job:
+    """The owner's job of this id, once it has ended or after ``wait`` seconds. Raises NotFound."""
+    found = services().waiting.until_ended(job, wait) if is_id(JOB, job) else None
     if found is None or found.owner != owner():
         raise _no_job(job)
     return found

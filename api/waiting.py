@@ -1,11 +1,13 @@
 """Waiting for jobs to end, many clients to one Redis connection."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from shared.errors import Unavailable
 from shared.jobs.endings import Endings
 from shared.jobs.job import Job
-from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.lifecycle import Lifecycle, Submission
 
 
 class Waiting:
@@ -18,21 +20,43 @@ class Waiting:
         self._most = max(1, threads * 4 // 5)
         self._free = threading.BoundedSemaphore(self._most)
 
-    def until_ended(self, job: Job, seconds: float) -> Job:
-        """The job once it has ended, or as it stands after ``seconds``. Raises Unavailable when too many wait already."""
-        if job.status.final or seconds <= 0:
-            return job
+    def until_ended(self, job: str, seconds: float) -> Job | None:
+        """The job once it has ended, or as it stands after ``seconds``; None when there is none of this id.
+
+        Raises Unavailable when too many wait already.
+        """
+        if seconds <= 0:
+            return self._lifecycle.get(job)
+        with self._expected(job) as ended:
+            now = self._lifecycle.get(job)
+            if now is None or now.status.final:
+                return now
+            ended.wait(seconds)
+        return self._lifecycle.get(job)
+
+    def submit(self, submission: Submission, seconds: float) -> Job | None:
+        """Submit, and return the job once it has ended or as it stands after ``seconds``.
+
+        Raises what ``Lifecycle.submit`` does, and Unavailable, with nothing submitted, when too many wait already.
+        """
+        if seconds <= 0:
+            return self._lifecycle.get(self._lifecycle.submit(submission))
+        with self._expected(submission.id) as ended:
+            self._lifecycle.submit(submission)
+            ended.wait(seconds)
+        return self._lifecycle.get(submission.id)
+
+    @contextmanager
+    def _expected(self, job: str) -> Iterator[threading.Event]:
         if not self._free.acquire(blocking=False):
             raise Unavailable(
                 f"{self._most} clients wait on this server process already; ask again without waiting", retry_after=1
             )
-        ended = self._endings.expect(job.id)
         try:
-            now = self._lifecycle.get(job.id) or job
-            if now.status.final:
-                return now
-            ended.wait(seconds)
+            ended = self._endings.expect(job)
+            try:
+                yield ended
+            finally:
+                self._endings.forget(job, ended)
         finally:
-            self._endings.forget(job.id, ended)
             self._free.release()
-        return self._lifecycle.get(job.id) or job
