@@ -119,7 +119,7 @@ class CeleryWorker:
 
     def _lifecycle(self) -> tuple[Lifecycle, Workforce]:
         client = connect(self._settings.redis_url)
-        return Lifecycle(client, self._settings, Tickets(self._settings).issue), Workforce(client)
+        return Lifecycle(client, self._settings, Tickets(client).issue), Workforce(client)
 
     def _open(self, lifecycle: Lifecycle, workforce: Workforce) -> None:
         pool = self._pool
@@ -139,7 +139,7 @@ class CeleryWorker:
         pool.opened(self._holder)
 
     def _send_canaries(self) -> None:
-        tickets, interval = Tickets(self._settings), self._settings.canary_seconds
+        tickets, interval = Tickets(connect(self._settings.redis_url)), self._settings.canary_seconds
         free_since = sent = time.monotonic()
         while not self._stopping.wait(min(1.0, interval / 4)):
             now = time.monotonic()

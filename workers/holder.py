@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import redis
 
 from shared.ids import CLAIM, new_id
+from shared.jobs.job import Job
 from shared.jobs.lifecycle import Lifecycle
 from shared.jobs.workforce import Worker, Workforce
 from shared.redis_connection import PREFIX, connect, is_outage
@@ -105,7 +107,7 @@ class Holder:
                     return "draining"
             if self.draining.is_set():
                 return "draining"
-            job = self._lifecycle.claim(queue, self.worker.id, new_id(CLAIM))
+            job = self._claim(queue)
             if job is None:
                 return "no job waited"
             attempt = Attempt(job, self.outbox)
@@ -121,6 +123,17 @@ class Holder:
         finally:
             with self._lock:
                 self.busy -= 1
+
+    def _claim(self, queue: str) -> Job | None:
+        """Claim, asking again with the same token while Redis is away: the claim may have been made and its answer lost."""
+        token = new_id(CLAIM)
+        deadline = time.monotonic() + self._settings.lease_seconds
+        while True:
+            try:
+                return self._lifecycle.claim(queue, self.worker.id, token)
+            except redis.RedisError as error:
+                if not is_outage(error) or time.monotonic() > deadline or self._stop.wait(0.5):
+                    raise
 
     def drain(self, seconds: float) -> None:
         """Claim nothing more; what still runs after ``seconds`` goes back to its queue."""

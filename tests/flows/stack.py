@@ -37,15 +37,21 @@ class Stack:
 
     def start(self, *options: str) -> "Stack":
         """Start it and return when it is ready."""
+        self.launch(*options)
+        process = self.process
+        assert process is not None
+        wait_until(self._ready_or_dead, f"the stack is ready (its log: {self.log})", seconds=READY_SECONDS, every=0.1)
+        assert process.poll() is None, self.log.read_text()[-4000:]
+        return self
+
+    def launch(self, *options: str) -> None:
+        """Start it and return at once."""
         self._stream = self.log.open("ab")
         command = [sys.executable, "-m", "cli.main", "up", "--data", str(self.data), "--port", str(self.port)]
         command += ["--models", str(self.models), "--no-flower", *options]
         self.process = subprocess.Popen(
             command, stdout=self._stream, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=self.environment
         )
-        wait_until(self._ready_or_dead, f"the stack is ready (its log: {self.log})", seconds=READY_SECONDS, every=0.1)
-        assert self.process.poll() is None, self.log.read_text()[-4000:]
-        return self
 
     def _ready_or_dead(self) -> bool:
         assert self.process is not None

@@ -1,0 +1,58 @@
+"""The floor of ``feed.py``: transformers' continuous batching with nothing around it, set up as our engine sets it up.
+
+Reads a request (JSON) on standard input, prints tokens per second.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from shared.models.catalogue import load_catalogue
+from workers.gpu.engine.transformers_engine import TransformersEngine
+
+
+def main() -> None:
+    wanted = json.load(sys.stdin)
+    folder = Path(wanted["folder"])
+    entry = load_catalogue(Path(wanted["models_file"])).get(folder.name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device, attn_implementation="sdpa")
+    context = entry.max_context or int(model.config.get_text_config().max_position_embeddings)
+    manager = model.init_continuous_batching(
+        generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),
+        continuous_batching_config=TransformersEngine(entry, folder)._batching(model, device, context),
+    )
+    manager.warmup()
+    manager.start()
+    prompts = [tokenizer.encode(prompt) for prompt in wanted["prompts"]]
+    ends = [id for id in {tokenizer.eos_token_id, model.generation_config.eos_token_id} if isinstance(id, int)]
+    run(manager, prompts[:1], 2, ends)
+    start = time.perf_counter()
+    tokens = run(manager, prompts, wanted["tokens"], ends)
+    seconds = time.perf_counter() - start
+    manager.stop(block=True)
+    print(json.dumps({"tokens_per_second": tokens / seconds, "tokens": tokens}))
+
+
+def run(manager: Any, prompts: list[list[int]], tokens: int, ends: list[int]) -> int:
+    """Give all prompts at once and wait for all; output tokens."""
+    for number, prompt in enumerate(prompts):
+        manager.add_request(prompt, request_id=f"{number}", max_new_tokens=tokens, eos_token_id=ends)
+    total = ended = 0
+    while ended < len(prompts):
+        output = manager.get_result(timeout=600)
+        if output is not None and output.is_finished():
+            ended += 1
+            total += len(output.generated_tokens)
+    return total
+
+
+if __name__ == "__main__":
+    main()

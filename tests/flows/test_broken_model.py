@@ -1,0 +1,44 @@
+"""A model that cannot be loaded is told everywhere, and its jobs end."""
+
+import json
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from tests.flows.conftest import QUICK
+from tests.flows.stack import Stack, models
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def broken_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("broken")
+    stack = Stack(folder, environment=QUICK)
+    listed = models(0.0)
+    listed[0] = {"name": "lost", "url": str(folder / "no-such-folder"), "default": True}
+    stack.models.write_text(json.dumps(listed))
+    stack.launch()
+    try:
+        yield stack
+    finally:
+        stack.kill()
+
+
+def test_a_model_that_cannot_be_loaded_fails_its_jobs_by_name_and_reason(broken_stack: Stack) -> None:
+    def failed() -> bool:
+        try:
+            return bool(broken_stack.client.get("/models").json()[0]["state"] == "failed")
+        except httpx2.HTTPError:
+            return False
+
+    wait_until(failed, "the model is reported as failed", seconds=60, every=0.2)
+    [model, *_] = broken_stack.client.get("/models").json()
+    assert "no-such-folder" in model["reason"]
+    health = broken_stack.client.get("/health/ready")
+    assert health.status_code == 503
+    assert any("lost" in awaited and "no-such-folder" in awaited for awaited in health.json()["waiting_for"])
+    job = broken_stack.ended(broken_stack.generate("hello")["id"])
+    assert (job["status"], job["error"]["code"]) == ("failed", "model_unavailable")
+    assert "no-such-folder" in job["error"]["message"]
+    assert "no-such-folder" in broken_stack.log.read_text()

@@ -1,0 +1,132 @@
+"""The engine process: ``python -m workers.gpu.engine``, started by a worker and never by hand.
+
+Three threads share one connection: this one loads the model and sends its steps, one takes requests, one beats.
+It ends with its worker, whatever any of them is doing then.
+"""
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from shared import logs
+from shared.errors import EnginehouseError, SettingsError
+from shared.models.catalogue import ECHO, TRANSFORMERS, ModelEntry, load_catalogue
+from workers.gpu.engine.protocol import Engine, EngineDied, Report
+from workers.gpu.messages import Beat, Cancel, Message, Phase, State, Submit, decode, encode
+
+log = logging.getLogger("engine")
+
+PR_SET_PDEATHSIG = 1
+BEAT_SECONDS = 1.0
+FAILED_TO_LOAD = 3
+DIED = 4
+
+
+def main() -> None:
+    options = _options()
+    # The terminal sends Ctrl-C to every process at once; the worker alone decides when its engine stops.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    logs.configure(options.log_level)
+    connection = Connection(options.connection)
+    sending = threading.Lock()
+    loaded = threading.Event()
+    engine: Engine | None = None
+
+    def send(message: Message) -> None:
+        with sending:
+            try:
+                connection.send_bytes(encode(message))
+            except OSError:
+                os._exit(0)  # nobody is left to tell
+
+    def report(phase: Phase, message: str, fraction: float) -> None:
+        send(State(phase, message, fraction))
+
+    def receive() -> None:
+        while True:
+            try:
+                message = decode(connection.recv_bytes())
+            except (EOFError, OSError):
+                # The model's thread may be deep inside a kernel, or stuck: it is not asked.
+                os._exit(0)
+            loaded.wait()
+            assert engine is not None
+            if isinstance(message, Submit):
+                engine.submit(message)
+            elif isinstance(message, Cancel):
+                engine.cancel(message.id)
+
+    def beat() -> None:
+        while True:
+            send(engine.stats() if engine is not None and loaded.is_set() else Beat(0, 0, 0, 0, 0.0))
+            time.sleep(BEAT_SECONDS)
+
+    threading.Thread(target=receive, name="receive", daemon=True).start()
+    threading.Thread(target=beat, name="beat", daemon=True).start()
+    try:
+        entry = load_catalogue(options.models_file, engine=options.engine).get(options.model)
+        engine = _make_engine(entry, options.prepared, options.token_seconds, report)
+        engine.load(report)
+    except Exception as error:
+        log.error("model %s could not be loaded", options.model, exc_info=not isinstance(error, EnginehouseError))
+        send(State("failed", _sentence(error)))
+        os._exit(FAILED_TO_LOAD)
+    loaded.set()
+    send(State("ready", "", 1.0))
+    try:
+        while True:
+            step = engine.next_step(timeout=1.0)
+            if step is not None:
+                send(step)
+    except EngineDied as error:
+        log.error("model %s: %s", options.model, error)
+        send(State("failed", str(error)))
+        os._exit(DIED)  # the model's threads may be in no state to be joined
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="workers.gpu.engine", description=__doc__)
+    parser.add_argument("--model", required=True, help="name of the model in the models file")
+    parser.add_argument("--models-file", required=True, type=Path)
+    parser.add_argument("--prepared", required=True, type=Path, help="folder of prepared models")
+    parser.add_argument("--engine", default="", choices=("", ECHO, TRANSFORMERS), help="instead of the engine of the entry")
+    parser.add_argument("--connection", required=True, type=int, help="inherited file descriptor of a stream socket")
+    parser.add_argument("--token-seconds", type=float, default=0.0, help="how long the echo engine takes for a token")
+    parser.add_argument("--log-level", default="INFO")
+    return parser.parse_args()
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _make_engine(entry: ModelEntry, prepared: Path, token_seconds: float, report: Report) -> Engine:
+    if entry.engine == ECHO:
+        from workers.gpu.engine.echo import EchoEngine
+
+        return EchoEngine.of(entry, token_seconds)
+    # Imported here: torch takes seconds to import, and an engine that echoes does not need it.
+    from workers.gpu.engine.transformers_engine import TransformersEngine
+    from workers.gpu.prepare import prepare
+
+    folder = prepare(entry, prepared, lambda message, fraction: report("loading", message, fraction))
+    return TransformersEngine(entry, folder)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, EnginehouseError | SettingsError):
+        return str(error)
+    return f"{error.__class__.__name__}: {error}"
+
+
+if __name__ == "__main__":
+    main()

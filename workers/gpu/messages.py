@@ -1,0 +1,94 @@
+"""What crosses between a model worker and its engine process, as JSON: two messages one way, three the other.
+
+JSON and not pickle, so that neither side can be made to run what the other sends, and a trace of the pipe can be read.
+It knows nothing of how messages are carried.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["loading", "warming", "ready", "failed"]
+
+Reason = Literal["stop", "length", "cancelled", "failed", "lost"]
+"""Why a request ended: a stop token, its limit, a wish, a fault of its own; ``lost`` with its engine process."""
+
+
+@dataclass(frozen=True)
+class Submit:
+    """To the engine: generate. Every accepted request ends in exactly one ``Step.finished``."""
+
+    id: str
+    prompt: list[int]
+    max_new_tokens: int
+    stop_token_ids: list[int]
+    temperature: float = 0.0
+    """0 takes the likeliest token each time."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 does not limit."""
+    seed: int | None = None
+    """Requests with the same prompt, sampling and seed draw the same tokens."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """To the engine: end this request. One that is unknown, or has ended, is no fault."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class State:
+    """From the engine: how far its start is, or why it cannot serve. ``fraction`` of the phase is from 0 to 1."""
+
+    phase: Phase
+    message: str = ""
+    fraction: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """From the engine: what one step gave, for all requests in it, their tokens before their ends.
+
+    ``tokens`` pairs ids of requests with new tokens, stop tokens left out; ``finished`` has id, reason and detail.
+    """
+
+    tokens: list[tuple[str, list[int]]]
+    finished: list[tuple[str, Reason, str]]
+
+
+@dataclass(frozen=True)
+class Beat:
+    """From the engine, about once a second: that it lives, and what it holds.
+
+    ``steps`` and ``tokens`` count from the start of the process; ``cache_use`` is the used fraction of the key-value cache.
+    """
+
+    steps: int
+    tokens: int
+    running: int
+    waiting: int
+    cache_use: float
+
+
+Message = Submit | Cancel | State | Step | Beat
+
+_KINDS: dict[str, type[Message]] = {"submit": Submit, "cancel": Cancel, "state": State, "step": Step, "beat": Beat}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def encode(message: Message) -> bytes:
+    """One message as bytes."""
+    return json.dumps([_NAMES[type(message)], vars(message)], separators=(",", ":")).encode()
+
+
+def decode(data: bytes) -> Message:
+    """The message that ``encode`` made these bytes from."""
+    name, values = json.loads(data)
+    if name == "step":
+        return Step(
+            tokens=[(request, tokens) for request, tokens in values["tokens"]],
+            finished=[(request, reason, detail) for request, reason, detail in values["finished"]],
+        )
+    return _KINDS[name](**values)

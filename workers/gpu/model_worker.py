@@ -1,0 +1,104 @@
+"""One model in the hands of a worker: it prepares and loads the model, tells how far that is, and runs generations.
+
+Everything that is text happens here, beside the engine process, which sees token ids only.
+"""
+
+import logging
+import threading
+from typing import Any
+
+from shared.errors import EnginehouseError, ModelUnavailable
+from shared.models.catalogue import ECHO, ModelEntry
+from shared.redis_connection import connect
+from shared.sessions.store import Sessions
+from shared.settings import Settings
+from workers.attempt import Attempt, Result
+from workers.gpu.engine_process import EngineProcess, EngineState
+from workers.gpu.generation import Generations
+from workers.gpu.prepare import prepare
+from workers.gpu.text import Text
+from workers.holder import Holder
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
+
+
+class ModelWorker:
+    """Owns the engine process of one model and what turns jobs into its requests."""
+
+    def __init__(self, entry: ModelEntry, settings: Settings) -> None:
+        self._entry = entry
+        self._settings = settings
+        self._holder: Holder | None = None
+        self._generations: Generations | None = None
+        self._failure: EnginehouseError | None = None
+        self._engine: EngineProcess | None = None
+        self._closing = threading.Event()
+
+    def open(self, holder: Holder) -> None:
+        """Begin to load; returns at once. The holder is told of every step."""
+        self._holder = holder
+        threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    def close(self) -> None:
+        """End the engine process."""
+        self._closing.set()
+        if self._engine is not None:
+            self._engine.close()
+
+    def generate(self, attempt: Attempt) -> Result:
+        """The body of a generation job."""
+        if self._generations is None or self._failure is not None:
+            raise self._failure or ModelUnavailable(f"model {self._entry.name} is not loaded")
+        return self._generations.run(attempt)
+
+    def _load(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._closing.is_set():
+            try:
+                self._load_once()
+                return
+            except EnginehouseError as error:
+                self._fail(error.message)
+            except Exception as error:
+                # The top of this thread: whatever stops a model from loading is told to its jobs.
+                logger.exception("model %s could not be prepared", self._entry.name)
+                self._fail(f"{type(error).__name__}: {error}")
+            # The hub may come back, or somebody may mend the folder.
+            self._closing.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _load_once(self) -> None:
+        entry, settings = self._entry, self._settings
+        folder = None
+        if entry.engine != ECHO:
+            folder = prepare(entry, settings.prepared_models, lambda step, fraction: self._tell("loading", step, fraction))
+        text = Text(entry, folder)
+        self._engine = EngineProcess(
+            entry,
+            settings,
+            device=settings.worker_device or None,
+            on_step=lambda step: generations.on_step(step),
+            on_state=self._on_state,
+        )
+        generations = Generations(entry, text, self._engine, Sessions(connect(settings.redis_url), settings))
+        self._generations = generations
+        self._engine.start()
+
+    def _on_state(self, state: EngineState) -> None:
+        if state.phase == "failed":
+            self._fail(state.message)
+        elif state.phase != "stopped":
+            self._failure = None
+            self._tell(state.phase, state.message, state.fraction)
+
+    def _fail(self, reason: str) -> None:
+        self._failure = ModelUnavailable(f"model {self._entry.name} could not be loaded: {reason}")
+        logger.error("%s", self._failure.message)
+        self._tell("failed", reason, 0.0)
+
+    def _tell(self, phase: str, message: str, fraction: float) -> None:
+        if self._holder is not None:
+            device: dict[str, Any] = {"device": self._settings.worker_device or "auto", "engine": self._entry.engine}
+            self._holder.tell(phase=phase, message=message, fraction=fraction, engine=device)
