@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 from flask_cors import CORS
 
-from api import chat, documents, faults, generate, health, jobs, models
+from api import chat, documents, faults, generate, health, jobs, models, page
 from api.services import Services
 from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
@@ -30,12 +30,19 @@ class OriginRefused(InvalidRequest):
     code = "origin_refused"
 
 
+class HostRefused(InvalidRequest):
+    """The request was meant for another name."""
+
+    code = "host_refused"
+
+
 def create_app(settings: Settings) -> Flask:
     """The application. No connection is made before the first request.
 
     Raises SettingsError when the models file cannot be used.
     """
-    app = Flask("enginehouse")
+    # The page serves its own files; Flask would serve any folder named static that it is started beside.
+    app = Flask("enginehouse", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     # A client waits for an answer here: better a clear 503 within two seconds than many tries.
@@ -52,7 +59,7 @@ def create_app(settings: Settings) -> Flask:
         catalogue=catalogue,
         waiting=Waiting(lifecycle, Endings(settings.redis_url), settings.api_threads),
     )
-    for module in (chat, documents, generate, health, jobs, models):
+    for module in (chat, documents, generate, health, jobs, models, page):
         app.register_blueprint(module.blueprint)
     faults.install(app)
     _guard_browsers(app, settings)
@@ -64,12 +71,13 @@ def _guard_browsers(app: Flask, settings: Settings) -> None:
     allowed = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
     if allowed:
         CORS(app, origins=sorted(allowed))
-    if settings.host in LOOPBACK:
-        # Against DNS rebinding: a name of the attacker's that points to loopback is not one of these.
-        app.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost", "[::1]"]
+    local_only = settings.host in LOOPBACK
 
     @app.before_request
-    def refuse_foreign_origins() -> None:
+    def refuse_foreign_pages() -> None:
+        # Against DNS rebinding: a name of the attacker's that points to loopback is not one of these.
+        if local_only and urlsplit(f"//{request.host}").hostname not in LOOPBACK:
+            raise HostRefused("this server answers to 127.0.0.1 and localhost only")
         origin = request.headers.get("Origin")
         if origin is None or origin in allowed or urlsplit(origin).netloc == request.host:
             return

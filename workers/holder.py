@@ -18,10 +18,10 @@ from shared.ids import CLAIM, new_id
 from shared.jobs.job import Job
 from shared.jobs.lifecycle import Lifecycle
 from shared.jobs.workforce import Worker, Workforce
+from shared.machine import machine_id, started
 from shared.redis_connection import PREFIX, connect, is_outage
 from shared.settings import Settings
 from workers.attempt import Attempt, Body, run_attempt
-from workers.machine import machine_id, started
 from workers.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -79,10 +79,14 @@ class Holder:
         self.outbox.start()
 
     def stop(self) -> None:
-        """End the threads; nothing may run any more."""
+        """End the threads and leave the list of workers; nothing may run any more."""
         self._stop.set()
         self._tell.set()
         self.outbox.stop()
+        try:
+            self._lifecycle.abandon(self.worker.id)
+        except redis.RedisError as error:
+            logger.info("could not sign off (%s); the others will notice", error)
 
     def tell(self, **changes: Any) -> None:
         """Change what this worker says of itself (``phase``, ``message`` …) and tell it at once."""

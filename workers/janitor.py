@@ -9,9 +9,9 @@ import time
 
 from shared.jobs.lifecycle import Lifecycle
 from shared.jobs.workforce import Worker, Workforce
+from shared.machine import machine_id
 from shared.redis_connection import is_outage
 from shared.settings import Settings
-from workers.machine import is_alive, machine_id
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ class Janitor:
 
     def is_gone(self, worker: Worker) -> bool:
         """Whether a worker is known to be dead: its process is not there, or nobody has heard of it for long."""
-        if worker.machine == machine_id():
-            return not is_alive(worker.pid, worker.started)
+        if self._workforce.is_dead_neighbour(worker):
+            return True
         return self._workforce.silent_for_ms(worker) > 2000 * self._settings.lease_seconds
 
     def return_former_jobs(self) -> None:

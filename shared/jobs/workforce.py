@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 
+from shared.machine import is_alive, machine_id
 from shared.redis_connection import PREFIX, Scripts
 
 
@@ -67,8 +68,16 @@ class Workforce:
         return now - worker.seen_at
 
     def alive(self, within_seconds: float) -> list[Worker]:
-        """The workers that were heard of within this time."""
-        return [worker for worker in self.workers() if self.silent_for_ms(worker) <= within_seconds * 1000]
+        """The workers that were heard of within this time and, where they run on this machine, still live."""
+        return [
+            worker
+            for worker in self.workers()
+            if self.silent_for_ms(worker) <= within_seconds * 1000 and not self.is_dead_neighbour(worker)
+        ]
+
+    def is_dead_neighbour(self, worker: Worker) -> bool:
+        """Whether a worker ran on this machine and its process is gone."""
+        return worker.machine == machine_id() and not is_alive(worker.pid, worker.started)
 
     def has_served(self, model: str) -> bool:
         """Whether any worker has ever offered this model."""

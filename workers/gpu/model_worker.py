@@ -15,6 +15,7 @@ from shared.settings import Settings
 from workers.attempt import Attempt, Result
 from workers.gpu.engine_process import EngineProcess, EngineState
 from workers.gpu.generation import Generations
+from workers.gpu.messages import Step
 from workers.gpu.prepare import prepare
 from workers.gpu.text import Text
 from workers.holder import Holder
@@ -65,6 +66,8 @@ class ModelWorker:
                 # The top of this thread: whatever stops a model from loading is told to its jobs.
                 logger.exception("model %s could not be prepared", self._entry.name)
                 self._fail(f"{type(error).__name__}: {error}")
+            if self._engine is not None:
+                self._engine.close()
             # The hub may come back, or somebody may mend the folder.
             self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -74,20 +77,23 @@ class ModelWorker:
         folder = None
         if entry.engine != ECHO:
             folder = prepare(entry, settings.prepared_models, lambda step, fraction: self._tell("loading", step, fraction))
-        text = Text(entry, folder)
+        # The engine reads its weights while this process reads the tokenizer.
         self._engine = EngineProcess(
-            entry,
-            settings,
-            device=settings.worker_device or None,
-            on_step=lambda step: generations.on_step(step),
-            on_state=self._on_state,
+            entry, settings, device=settings.worker_device or None, on_step=self._on_step, on_state=self._on_state
         )
-        generations = Generations(entry, text, self._engine, Sessions(connect(settings.redis_url), settings))
-        self._generations = generations
         self._engine.start()
+        text = Text(entry, folder)
+        self._generations = Generations(entry, text, self._engine, Sessions(connect(settings.redis_url), settings))
+        self._on_state(self._engine.state)
+
+    def _on_step(self, step: Step) -> None:
+        if self._generations is not None:
+            self._generations.on_step(step)
 
     def _on_state(self, state: EngineState) -> None:
-        if state.phase == "failed":
+        if state.phase == "ready" and self._generations is None:
+            self._tell("loading", "reading the tokenizer", 1.0)
+        elif state.phase == "failed":
             self._fail(state.message)
         elif state.phase != "stopped":
             self._failure = None

@@ -25,12 +25,17 @@ settings = from_environment(os.environ)
 embedding = load_catalogue(settings.models_file).embedding()
 
 
+# A process that ends while torch is being loaded aborts; so its end waits for this.
+warming: list[threading.Thread] = []
+
+
 def bodies() -> Mapping[str, Body]:
     """What this pool can do, over one embedding model and one client of the index."""
     documents = Documents(connect(settings.redis_url))
     embedder = Embedder(embedding.name, embedding.url, threads=1)
     vectors = Vectors(settings.chroma_url)
-    threading.Thread(target=embedder.warm, name="warm", daemon=True).start()
+    warming.append(threading.Thread(target=embedder.warm, name="warm", daemon=True))
+    warming[-1].start()
 
     def passages(query: str, collection_id: str, top_k: int) -> list[dict[str, Any]]:
         collection = documents.collection_by_id(collection_id)
@@ -67,4 +72,13 @@ def _question(spec: Mapping[str, Any]) -> str:
     return str(asked[-1])
 
 
-app = CeleryWorker(settings, Pool(name="io", queues=(IO_QUEUE,), slots=settings.io_workers, prefork=False, bodies=bodies)).app
+def close() -> None:
+    """Let the loading of the embedding model come to its end."""
+    for thread in warming:
+        thread.join(20)
+
+
+app = CeleryWorker(
+    settings,
+    Pool(name="io", queues=(IO_QUEUE,), slots=settings.io_workers, prefork=False, bodies=bodies, closed=close),
+).app

@@ -8,7 +8,6 @@ same tokens whatever else is in its batch. It knows nothing of models, and of tr
 import hashlib
 import random
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,10 +22,6 @@ Sampling = tuple[int, int, int, int]
 
 KEY = "sampling"
 
-# A token this many nats below the likeliest has a chance of e^-40: the search for a threshold need not go further.
-_DEPTH = 40.0
-# Halvings of that depth: the threshold is then exact to 4e-5 nats, less than the rounding of the model's own numbers.
-_HALVINGS = 20
 # On the CPU this many tokens are looked at first; they seldom leave out any of a nucleus.
 _FEW = 1024
 
@@ -82,8 +77,7 @@ def draw(scores: Tensor, rows: Tensor) -> Tensor:
     """Scores (a row per request, a column per token, float32) whose largest of each row is the token drawn for it."""
     temperature = rows[TEMPERATURE].contiguous().view(torch.float32)[:, None]
     logits = scores / torch.where(temperature > 0, temperature, 1.0)
-    logits = _keep_top_k(logits, rows[TOP_K][:, None])
-    logits = _keep_top_p(logits, rows[TOP_P].contiguous().view(torch.float32)[:, None])
+    logits = _keep_likeliest(logits, rows[TOP_P].contiguous().view(torch.float32)[:, None], rows[TOP_K][:, None])
     tokens = torch.arange(logits.size(-1), dtype=torch.int32, device=logits.device)
     return logits + gumbel(rows[SEED][:, None], rows[POSITION][:, None], tokens)
 
@@ -130,25 +124,13 @@ def _likeliest(logits: Tensor, top_p: float, top_k: int) -> tuple[Tensor, Tensor
     return kept[:count], tokens[:count].to(torch.int32)
 
 
-def _keep_top_k(logits: Tensor, top_k: Tensor) -> Tensor:
-    """Keep the ``top_k`` likeliest of each row, and those equal to the last of them; 0 keeps all."""
-    lowest = _threshold(logits, lambda middle: (logits >= middle).sum(-1, keepdim=True) >= top_k)
-    return logits.masked_fill((logits < lowest) & (top_k > 0), -torch.inf)
-
-
-def _keep_top_p(logits: Tensor, top_p: Tensor) -> Tensor:
-    """Keep the fewest likeliest tokens of each row that together have the probability ``top_p``; 1 keeps all."""
-    chances = torch.softmax(logits, dim=-1)
-    lowest = _threshold(logits, lambda middle: torch.where(logits >= middle, chances, 0.0).sum(-1, keepdim=True) >= top_p)
-    return logits.masked_fill((logits < lowest) & (top_p < 1), -torch.inf)
-
-
-def _threshold(logits: Tensor, enough: Callable[[Tensor], Tensor]) -> Tensor:
-    """The highest logit of each row from which on there is ``enough``; halving needs no sort and no branch."""
-    high = logits.amax(-1, keepdim=True)
-    low = high - _DEPTH
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        is_enough = enough(middle)
-        low, high = torch.where(is_enough, middle, low), torch.where(is_enough, high, middle)
-    return low
+def _keep_likeliest(logits: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+    """The logits of each row that top-k and then top-p leave, and those equal to the last of them; the rest are -inf."""
+    falling = logits.sort(-1, descending=True).values
+    rank = torch.arange(logits.size(-1), device=logits.device)
+    within_k = (rank < top_k) | (top_k == 0)
+    chances = falling.masked_fill(~within_k, -torch.inf).softmax(-1)
+    # A token is kept when those before it do not have the probability yet. Rounding must not cut what has no limit.
+    within_p = (chances.cumsum(-1) - chances < top_p) | (top_p >= 1)
+    last = (within_k & within_p).sum(-1, keepdim=True).sub(1).clamp(min=0)
+    return logits.masked_fill(logits < falling.gather(-1, last), -torch.inf)

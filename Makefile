@@ -1,0 +1,48 @@
+# make demo shows everything that works; make help lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+INPUTS := pyproject.toml constraints.txt deploy/install.py
+EXTRAS := gpu cpu flower onebox
+
+help:
+	@echo "make setup   create .venv, install everything, prepare the default models"
+	@echo "make demo    setup, then: start the stack, read three PDFs, ask questions, show answers, stop"
+	@echo "make up      setup, then run the stack until Ctrl-C (ARGS='--port 8080' for options)"
+	@echo "make test    every check and test    make lint   the checks alone    make bench  the figures"
+	@echo "make clean   remove .venv and caches; the data folder .enginehouse stays"
+
+setup: .venv/.installed
+	@$(BIN)/enginehouse models prepare
+
+demo: .venv/.installed
+	@exec $(BIN)/enginehouse demo $(ARGS)
+
+up: .venv/.installed
+	@exec $(BIN)/enginehouse up --with-parent $(ARGS)
+
+lint: .venv/.installed-dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: lint
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+bench: .venv/.installed-dev setup
+	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/feed.py
+
+clean:
+	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The stamp is written last, so an installation that was broken off is taken up again.
+.venv/.installed: $(INPUTS)
+	@$(PYTHON) deploy/install.py $(EXTRAS)
+	@touch $@
+
+.venv/.installed-dev: $(INPUTS)
+	@$(PYTHON) deploy/install.py $(EXTRAS) dev
+	@touch .venv/.installed $@
+
+.PHONY: help setup demo up lint test bench clean

@@ -1,0 +1,1 @@
+"""The ``enginehouse`` command: starts, watches and shows the parts. It imports no model, index or document library."""

@@ -1,0 +1,96 @@
+"""The exact command line of every long-running process, and the environment that it reads.
+
+The supervisor, ``enginehouse worker`` and the compose file all start processes by these, so that there is one answer to
+"how is a worker started?". Knows nothing about when they start or what watches them.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from cli.refusal import Refusal
+from shared.errors import NotFound
+from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
+from shared.settings import REPOSITORY, Settings, to_environment
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """What our processes find in their environment: ours, with these settings and the place of our packages."""
+    places = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Output through a pipe is otherwise held back in blocks, and a log that lags is no log.
+    return {**os.environ, **to_environment(settings), "PYTHONPATH": os.pathsep.join(places), "PYTHONUNBUFFERED": "1"}
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands before a colon and a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def api_command(settings: Settings) -> list[str]:
+    """The HTTP face: a few processes, many threads, as a waiting client holds a thread."""
+    return [
+        *(sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", f"{bracketed(settings.host)}:{settings.port}"),
+        *("--worker-class", "gthread", "--workers", str(settings.api_workers), "--threads", str(settings.api_threads)),
+        *("--graceful-timeout", "5", "--no-control-socket", "--log-level", "warning"),
+    ]
+
+
+def worker_command(pool: str, settings: Settings, number: int = 0) -> list[str]:
+    """A worker of one pool: ``gpu`` (holds the model ``settings.worker_model``), ``cpu`` or ``io``; ``number`` tells gpu workers apart.
+
+    Raises Refusal if the models file has no such model, SettingsError if it cannot be read.
+    """
+    if pool == "gpu":
+        model = served_model(settings)
+        shape = ["--pool", "threads", "--concurrency", str(model.max_in_flight), "--queues", f"gpu.{model.name}"]
+    elif pool == "cpu":
+        shape = ["--pool", "prefork", "--concurrency", str(settings.cpu_workers), "--queues", "cpu"]
+    else:
+        shape = ["--pool", "threads", "--concurrency", str(settings.io_workers), "--queues", "io"]
+    name = f"gpu{number}" if pool == "gpu" else pool
+    celery = [sys.executable, "-m", "celery", "--quiet", "--app", f"workers.{pool}.app", "worker"]
+    # Flower lives on events. Workers need not know each other, and asking around delays their start by a second.
+    return [*celery, *shape, "--hostname", f"{name}@%h", "--task-events", "--without-mingle", "--without-gossip"]
+
+
+def flower_command(port: int) -> list[str]:
+    """Flower on loopback; its login comes by the environment, where other users of the machine do not see it."""
+    return [
+        *(sys.executable, "-m", "celery", "--quiet", "--app", "cli.flower_app", "flower"),
+        *("--address=127.0.0.1", f"--port={port}", "--read_only=true", "--logging=error"),
+    ]
+
+
+def chroma_command(folder: Path, port: int) -> list[str]:
+    """The server that owns the index in ``folder``, on loopback as it knows no login."""
+    beside = Path(sys.executable).with_name("chroma")
+    program = str(beside) if beside.exists() else shutil.which("chroma")
+    if program is None:
+        raise Refusal("There is no Chroma server here: install the package chromadb.")
+    return [program, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+
+
+def refuse_open_address(settings: Settings) -> None:
+    """Raises Refusal if the API would listen beyond this machine although nobody has allowed it."""
+    if settings.host not in LOOPBACK and not settings.allow_open:
+        raise Refusal(
+            f"Enginehouse has no login yet, so it listens on this machine only, not on {settings.host}. "
+            "ENGINEHOUSE_ALLOW_OPEN=1 opens it to everyone who can reach that address."
+        )
+
+
+def served_model(settings: Settings) -> ModelEntry:
+    """The model that a gpu worker with these settings holds. Raises Refusal if there is none of that name that generates."""
+    catalogue = load_catalogue(settings.models_file, engine=settings.engine)
+    try:
+        model = catalogue.get(settings.worker_model) if settings.worker_model else catalogue.default()
+    except NotFound as error:
+        raise Refusal(f"{settings.models_file}: {error.message}") from None
+    if model.kind != GENERATE:
+        raise Refusal(
+            f"{settings.models_file}: {model.name} does not generate text (its kind is {model.kind}); choose another model."
+        )
+    return model

@@ -1,0 +1,165 @@
+"""The ``enginehouse`` command. Each subcommand parses its options, reads the settings, and calls one function.
+
+Nothing heavy is imported before it is needed: ``enginehouse --help`` loads neither torch nor Chroma.
+"""
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cli.refusal import Refusal
+from shared.errors import EnginehouseError, SettingsError
+from shared.settings import Settings, from_environment
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
+models = typer.Typer(no_args_is_help=True, help="The models of the models file.")
+app.add_typer(models, name="models")
+
+Data = Annotated[Path | None, typer.Option("--data", help="Folder for all state.", show_default=".enginehouse")]
+ModelsFile = Annotated[Path | None, typer.Option("--models", help="The list of models.", show_default="models.json")]
+EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help="Run every model on this engine.")]
+ModelName = Annotated[str | None, typer.Option(help="The model to serve.", show_default="the default one of the list")]
+RedisUrl = Annotated[str | None, typer.Option("--redis", help="Use this Redis and start none.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535)]
+
+
+@app.command()
+def up(
+    port: Port = None,
+    data: Data = None,
+    engine: EngineName = None,
+    models_file: ModelsFile = None,
+    model: ModelName = None,
+    redis: RedisUrl = None,
+    flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Show queues and workers in Flower.")] = True,
+    flower_port: Port = None,
+    chroma_port: Port = None,
+    with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the process that started this one ends.")] = False,
+) -> None:
+    """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C does not wait for running jobs."""
+    from cli.guardian import run_guarded
+    from cli.process_tree import end_with_parent
+
+    settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, worker_model=model, redis_url=redis)
+    command = [sys.executable, "-m", "cli.stack", "--guardian", str(os.getpid())]
+    command += ["--own-redis"] * (redis is None and not os.environ.get("REDIS_URL"))
+    command += ["--own-chroma"] * (not os.environ.get("ENGINEHOUSE_CHROMA_URL"))
+    command += ["--flower"] * flower
+    command += ["--flower-port", str(flower_port or 0), "--chroma-port", str(chroma_port or 0)]
+    if with_parent:
+        end_with_parent()
+    raise typer.Exit(run_guarded(command, _environment(settings)))
+
+
+@app.command()
+def worker(
+    pool: Annotated[Literal["gpu", "cpu", "io"], typer.Argument(help="gpu generates, cpu ingests documents, io retrieves.")],
+    number: Annotated[int, typer.Option(min=0, help="Tells the gpu workers of one host apart.")] = 0,
+    model: ModelName = None,
+    device: Annotated[str | None, typer.Option(help="The GPU, as CUDA_VISIBLE_DEVICES counts.")] = None,
+    data: Data = None,
+    engine: EngineName = None,
+    models_file: ModelsFile = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Run one worker: on further hosts, or under a supervisor of your own."""
+    from cli.commands import worker_command
+
+    settings = _settings(
+        data_dir=data, engine=engine, models_file=models_file, worker_model=model, worker_device=device, redis_url=redis
+    )
+    _become(worker_command(pool, settings, number), settings)
+
+
+@app.command()
+def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, redis: RedisUrl = None) -> None:
+    """Run the HTTP face alone."""
+    from cli.commands import api_command, refuse_open_address
+
+    settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
+    refuse_open_address(settings)
+    _become(api_command(settings), settings)
+
+
+@app.command()
+def alive(redis: RedisUrl = None) -> None:
+    """Exit with status 0 if a worker of this host has told within 30 s that it lives, else with 1: a health check."""
+    from cli.alive import worker_is_alive
+
+    raise typer.Exit(0 if worker_is_alive(_settings(redis_url=redis)) else 1)
+
+
+@models.command()
+def prepare(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models to prepare.", show_default="those that need no download")
+    ] = None,
+    data: Data = None,
+    models_file: ModelsFile = None,
+) -> None:
+    """Fetch or convert the weights of models now, rather than when their workers start."""
+    from cli.prepare import prepare_models
+
+    prepare_models(_settings(data_dir=data, models_file=models_file), names or [])
+
+
+@app.command()
+def demo(
+    data: Data = None,
+    port: Port = None,
+    engine: EngineName = None,
+    models_file: ModelsFile = None,
+) -> None:
+    """Start the stack, read three PDFs, ask questions about them, show the answers, stop everything."""
+    from cli.demo import run_demo
+
+    run_demo(_settings(data_dir=data, port=port, engine=engine, models_file=models_file))
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    try:
+        print(version("enginehouse"))
+    except PackageNotFoundError:
+        raise Refusal("Enginehouse is not installed here: run `make setup`.") from None
+
+
+def main() -> None:
+    """The entry point: runs the command, and turns an error of ours into its sentence and an exit status."""
+    try:
+        app()
+    except (Refusal, SettingsError) as error:
+        problems = error.problems if isinstance(error, SettingsError) else [str(error)]
+        print("\n".join(problems), file=sys.stderr)
+        sys.exit(2)
+    except EnginehouseError as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(1)
+
+
+def _settings(**options: Any) -> Settings:
+    """The settings of the environment, and over them the options that were given, with every path made absolute."""
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = from_environment(os.environ, **given)
+    places = {"data_dir": settings.data_dir.resolve(), "models_file": settings.models_file.resolve()}
+    return from_environment(os.environ, **given | places)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    from cli.commands import environment_of
+
+    return environment_of(settings)
+
+
+def _become(command: list[str], settings: Settings) -> None:
+    """Replace this process, so that signals and exit status are the command's own."""
+    os.execve(command[0], command, _environment(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Each service of the compose file, started here as a process by its very command, with its very settings.
+
+Only what a container would give differs: host names become loopback, ports become free ones, volumes become folders.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from cli.process_tree import signal_group, spawn
+from cli.redis_server import find_binary, free_port
+from shared.settings import REPOSITORY
+from tests.flows.stack import models
+from tests.structure.test_compose import compose
+from tests.waiting import wait_until
+
+SERVICES = ("redis", "chroma", "model-on-cpu", "cpu", "io", "api", "flower")
+PORTS = ("6379", "8000", "5000", "5555")
+
+
+class Host:
+    """Where containers would run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports = {port: str(free_port()) for port in PORTS}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        programs = folder / "programs"
+        programs.mkdir()
+        (programs / "redis-server").symlink_to(find_binary())
+        self._path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.api = f"http://127.0.0.1:{self._ports['5000']}"
+        self.flower = f"http://127.0.0.1:{self._ports['5555']}"
+
+    def start(self, name: str, service: dict[str, Any]) -> None:
+        own = {key: self._here(value) for key, value in service.get("environment", {}).items()}
+        environment = {"PATH": self._path, "HOME": str(self._folder), "PYTHONPATH": str(REPOSITORY), **own}
+        (self._folder / name).mkdir()
+        with (self._folder / f"{name}.log").open("wb") as log:
+            command = [*("env", "--chdir", str(self._folder / name)), *map(self._here, service["command"])]
+            self.processes[name] = spawn(command, environment=environment, output=log)
+
+    def check(self, service: dict[str, Any]) -> bool:
+        """The service's own health check, where its program is not part of another image."""
+        command = [self._here(word) for word in service["healthcheck"]["test"][1:]]
+        environment = {"PATH": self._path, **{key: self._here(value) for key, value in service.get("environment", {}).items()}}
+        environment["PYTHONPATH"] = str(REPOSITORY)
+        return subprocess.run(command, env=environment, capture_output=True, timeout=30, check=False).returncode == 0
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                signal_group(process.pid, 9)
+                process.wait()
+
+    def _here(self, text: str) -> str:
+        for name in ("redis", "chroma"):
+            text = text.replace(f"@{name}:", "@127.0.0.1:").replace(f"//{name}:", "//127.0.0.1:")
+        for port, free in self._ports.items():
+            text = text.replace(f":{port}", f":{free}").replace(f"--port={port}", f"--port={free}")
+            text = free if text == port else text
+        for folder in ("/data", "/index", "/app/models.json"):
+            text = text.replace(folder, str(self._folder) + folder) if text.startswith(folder) else text
+        return text
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "models.json").write_text(json.dumps(models(0)))
+    yield host
+    host.stop()
+
+
+def test_the_commands_of_the_compose_file_do_a_job(host: Host) -> None:
+    done = compose("--profile", "cpu", "config", "--format", "json")
+    services = json.loads(done.stdout)["services"]
+    assert set(services) == set(SERVICES)
+    for name in SERVICES:
+        host.start(name, services[name])
+    with httpx2.Client(base_url=host.api, timeout=30) as client:
+
+        def ready() -> bool:
+            ended = {name: process.returncode for name, process in host.processes.items() if process.poll() is not None}
+            assert not ended, f"ended early: {ended}"
+            try:
+                return client.get("/health/ready").status_code == 200
+            except httpx2.TransportError:
+                return False
+
+        wait_until(ready, "the API says ready", seconds=90, every=0.2)
+        answer = client.post("/generate", json={"prompt": "compose"}, headers={"Prefer": "wait=20"})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["status"] == "completed"
+    login = services["flower"]["environment"]["FLOWER_BASIC_AUTH"].split(":")
+    wait_until(lambda: host.check(services["flower"]), "Flower's health check passes", seconds=30)
+    assert httpx2.get(f"{host.flower}/workers").status_code == 401
+    assert httpx2.get(f"{host.flower}/workers", auth=(login[0], login[1])).status_code == 200
+    for name in ("chroma", "api", "model-on-cpu", "io"):
+        assert host.check(services[name]), f"the health check of {name} passes"

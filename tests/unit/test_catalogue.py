@@ -1,0 +1,117 @@
+"""A models file is read whole, and all its faults are told at once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import NotFound, SettingsError
+from shared.models.catalogue import ECHO, EMBED, Catalogue, load_catalogue
+from shared.settings import REPOSITORY
+
+GUIDE = {"name": "tiny", "url": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
+
+
+def load(tmp_path: Path, content: Any, engine: str = "") -> Catalogue:
+    path = tmp_path / "models.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return load_catalogue(path, engine=engine)
+
+
+def problems(tmp_path: Path, content: Any) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, content)
+    return caught.value.problems
+
+
+def test_a_name_and_a_url_are_enough(tmp_path: Path) -> None:
+    catalogue = load(tmp_path, [GUIDE])
+    assert catalogue.default().name == "tiny"
+    assert catalogue.default().max_tokens > 0
+
+
+def test_the_default_of_each_kind_is_marked_or_first(tmp_path: Path) -> None:
+    embed = {**GUIDE, "name": "vectors", "kind": EMBED}
+    catalogue = load(tmp_path, [embed, GUIDE, {**GUIDE, "name": "chosen", "default": True}])
+    assert catalogue.default().name == "chosen"
+    assert catalogue.embedding().name == "vectors"
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="tiny") as caught:
+        load(tmp_path, [GUIDE]).get("huge")
+    assert caught.value.code == "model_not_found"
+
+
+def test_a_file_without_an_embedding_model_says_so_when_one_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="embed"):
+        load(tmp_path, [GUIDE]).embedding()
+
+
+def test_an_engine_for_all_leaves_the_embedding_model_alone(tmp_path: Path) -> None:
+    catalogue = load(tmp_path, [GUIDE, {**GUIDE, "name": "vectors", "kind": EMBED}], engine=ECHO)
+    assert [model.engine for model in catalogue.models] == [ECHO, "transformers"]
+
+
+def test_text_that_is_not_json_is_located(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, '[\n  {"name": "a" "url": "b"}\n]')
+    assert "line 2, column 16" in problem
+
+
+@pytest.mark.parametrize("content", [{}, [], "null", 3])
+def test_a_file_must_be_a_list_of_models(tmp_path: Path, content: Any) -> None:
+    (problem,) = problems(tmp_path, content)
+    assert "list" in problem
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.json"):
+        load_catalogue(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_contxt": 5}, "max_contxt is not a field"),
+        ({"name": "../up"}, "must be 1 to 100 letters"),
+        ({"url": ""}, 'url is "": it must not be empty'),
+        ({"url": None}, "url is null: it must be a string"),
+        ({"kind": "paint"}, "must be one of generate, embed"),
+        ({"engine": "vllm"}, "must be one of transformers, echo"),
+        ({"max_context": 0}, "max_context is 0: it must be between"),
+        ({"max_in_flight": "8"}, "must be a whole number"),
+        ({"max_in_flight": True}, "must be a whole number"),
+        ({"stop": [""]}, "strings that are not empty"),
+        ({"stop": "END"}, "must be a list of strings"),
+        ({"gpus": 2}, "must be between 0 and 1"),
+        ({"default": 1}, "must be true or false"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_value_and_limit(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    (problem,) = problems(tmp_path, [{**GUIDE, **change}])
+    assert words in problem
+    assert "model 1" in problem
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    told = problems(
+        tmp_path, [{"name": "a", "colour": 1}, 7, GUIDE, {**GUIDE, "default": True}, {**GUIDE, "name": "b", "default": True}]
+    )
+    assert len(told) == 5
+    for words in (
+        "colour is not a field",
+        "url is missing",
+        "must be an object",
+        "the name tiny is given to 2",
+        "tiny and b are both",
+    ):
+        assert any(words in problem for problem in told), words
+
+
+def test_the_shipped_file_has_a_default_that_needs_no_hub_and_an_embedding_model() -> None:
+    catalogue = load_catalogue(REPOSITORY / "models.json")
+    assert catalogue.default().url.startswith("package:")
+    assert catalogue.embedding().url.startswith("package:")
+    for name in ("tinyllama", "qwen", "llama", "granite", "mistral"):
+        assert any(name in model.name for model in catalogue.models), name
