@@ -60,7 +60,7 @@ class CeleryWorker:
     """Ties a pool to a Celery app. One instance a process, made at import by ``workers.<pool>.app``."""
 
     def __init__(self, settings: Settings, pool: Pool) -> None:
-        self.app: Celery = celery_app(settings)
+        self.app: Celery = celery_app(settings, events="workers.task_events:GatheredEvents")
         self._settings = settings
         self._pool = pool
         self._name = pool.name

@@ -31,9 +31,9 @@ def canary_queue(worker: str) -> str:
     return f"canary.{worker}"
 
 
-def celery_app(settings: Settings, name: str = "enginehouse") -> Celery:
+def celery_app(settings: Settings, *, events: str | None = None) -> Celery:
     """A Celery app with early acknowledgement, no results and no prefetch: nothing of ours rests on the broker."""
-    app = Celery(name, broker=settings.redis_url)
+    app = Celery("enginehouse", broker=settings.redis_url, events=events)
     app.conf.update(
         task_acks_late=False,
         task_ignore_result=True,

@@ -5,8 +5,10 @@ what a lost request means is for its owner to say.
 """
 
 import logging
+import math
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -127,7 +129,7 @@ class EngineProcess:
     def close(self, timeout: float = 5.0) -> None:
         """End the process; what is still running ends as ``lost``. Returns when it is gone."""
         self._closing.set()
-        self._hang_up()
+        _hang_up(self._connection)
         if self._keeper.is_alive() and self._keeper is not threading.current_thread():
             self._keeper.join(timeout)
             process = self._process
@@ -145,12 +147,15 @@ class EngineProcess:
             raise EngineFault(f"The engine of {name} is not ready yet: {state.phase}, {state.message}.")
 
     def _send(self, connection: Connection | None, message: Message) -> None:
+        if connection is None:
+            return
         try:
             with self._sending:
-                if connection is not None:
-                    connection.send_bytes(encode(message))
+                connection.send_bytes(encode(message))
         except OSError:
-            pass  # the process is going; the keeper reports as lost what it held
+            # The process is going, or has read nothing for so long that half a message may be stuck in the pipe. Nothing
+            # after that could be understood, so this life ends; the keeper reports as lost what the process held.
+            _hang_up(connection)
 
     # The keeper's thread. It starts the process too: the kernel ties a child's death signal to the thread that started it.
 
@@ -219,6 +224,8 @@ class EngineProcess:
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
+        # A process that reads nothing must not hold its senders for longer than it may be silent.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", math.ceil(self._hang_seconds), 0))
         settings = self._settings
         command = [sys.executable, "-m", "workers.gpu.engine", "--model", self._entry.name]
         command += ["--models-file", str(settings.models_file.resolve()), "--prepared", str(settings.prepared_models.resolve())]
@@ -250,23 +257,13 @@ class EngineProcess:
         process = self._process
         if process is None:
             return "it could not be started"
-        self._hang_up()
+        _hang_up(self._connection)
         try:
             status = process.wait(0.5)
         except subprocess.TimeoutExpired:
             process.kill()
             status = process.wait()
         return f"it was ended by signal {-status}" if status < 0 else f"it ended with status {status}"
-
-    def _hang_up(self) -> None:
-        """Half of closing: both sides read the end, while the descriptor stays valid for threads that still use it."""
-        connection = self._connection
-        if connection is not None:
-            try:
-                with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
-                    duplicate.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has hung up already
 
     def _end_life(self, phase: Phase | Literal["stopped"], reason: str) -> None:
         """No request is taken from here on, so those told as lost are all there are."""
@@ -291,3 +288,13 @@ class EngineProcess:
     def _tell_state(self) -> None:
         if self._on_state is not None:
             self._on_state(self._state)
+
+
+def _hang_up(connection: Connection | None) -> None:
+    """Half of closing: both sides read the end, while the descriptor stays valid for threads that still use it."""
+    if connection is not None:
+        try:
+            with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has hung up already

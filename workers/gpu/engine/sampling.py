@@ -73,6 +73,8 @@ class SamplingProcessors(ContinuousBatchingLogitsProcessorList):
         return scores
 
 
+# Inductor (torch 2.11) cannot compile a running sum behind a softmax; a captured graph holds these kernels as they are.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def draw(scores: Tensor, rows: Tensor) -> Tensor:
     """Scores (a row per request, a column per token, float32) whose largest of each row is the token drawn for it."""
     temperature = rows[TEMPERATURE].contiguous().view(torch.float32)[:, None]

@@ -1,0 +1,63 @@
+"""Flower counts every ticket: no event of a pool of threads is lost on the way."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import redis
+
+from shared.jobs.tickets import Tickets, celery_app
+from shared.settings import REPOSITORY, Settings
+from tests.waiting import wait_until
+
+TICKETS = 400
+
+WORKER = """
+import os
+from shared.jobs.tickets import TICKET, celery_app
+from shared.settings import Settings
+
+app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]), events="workers.task_events:GatheredEvents")
+
+@app.task(name=TICKET)
+def ticket(queue):
+    return queue
+"""
+
+
+def test_every_ticket_is_received_started_and_succeeded_for_flower(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "quick.py").write_text(WORKER)
+    seen: Counter[str] = Counter()
+    app = celery_app(Settings(redis_url=redis_url))
+    stop = threading.Event()
+
+    def watch() -> None:
+        with app.connection_for_read() as connection:
+            receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.update([event["type"]])})
+            while not stop.is_set():
+                try:
+                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
+                except TimeoutError:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    command = [sys.executable, "-m", "celery", "-A", "quick", "worker", "-P", "threads", "-c", "16", "-Q", "quick", "-E"]
+    environment = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    worker = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: seen["worker-online"], "the worker is online", seconds=30)
+        Tickets(redis_client).issue("quick", TICKETS)
+        wait_until(lambda: seen["task-succeeded"] == TICKETS, "all tickets have succeeded", seconds=30)
+        assert (seen["task-received"], seen["task-started"]) == (TICKETS, TICKETS)
+    finally:
+        worker.terminate()
+        worker.wait(20)
+        stop.set()
+        watcher.join(10)
+        redis_client.flushall()
