@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 from flask_cors import CORS
 
-from api import chat, documents, faults, generate, health, jobs, models, page
+from api import admin, auth, chat, documents, faults, generate, health, jobs, models, page
 from api.services import Services
 from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
@@ -16,6 +16,7 @@ from shared.jobs.lifecycle import Lifecycle
 from shared.jobs.tickets import Tickets
 from shared.jobs.workforce import Workforce
 from shared.models.catalogue import load_catalogue
+from shared.owners.store import Owners
 from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
@@ -59,15 +60,16 @@ def create_app(settings: Settings) -> Flask:
         catalogue=catalogue,
         waiting=Waiting(lifecycle, Endings(settings.redis_url), settings.api_threads),
     )
-    for module in (chat, documents, generate, health, jobs, models, page):
+    for module in (admin, chat, documents, generate, health, jobs, models, page):
         app.register_blueprint(module.blueprint)
     faults.install(app)
     _guard_browsers(app, settings)
+    auth.install(app, Owners(client))
     return app
 
 
 def _guard_browsers(app: Flask, settings: Settings) -> None:
-    """Nobody logs in yet, so a page from elsewhere in the user's browser must not reach the jobs."""
+    """While nobody has to log in, a page from elsewhere in the user's browser must not reach the jobs."""
     allowed = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
     if allowed:
         CORS(app, origins=sorted(allowed))

@@ -4,10 +4,11 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from api.generate import submit_generation
+from api.generate import served_model, submit_generation
 from api.parsing import ChatMessage, ChatStart, Sampling, body, wait_seconds
-from api.render import Answer, accepted
+from api.render import Answer
 from api.services import owner, services
+from api.submitting import answer
 from shared.errors import EnginehouseError, InvalidValue
 from shared.ids import SESSION, new_id
 from shared.jobs.job import Job, Status
@@ -28,6 +29,9 @@ def start() -> Answer:
     """Begin a session, or go on with one; with a ``message`` the answer comes along."""
     wanted = body(ChatStart)
     session = wanted.sessionId or new_id(SESSION)
+    if wanted.message:
+        # A refused message must not leave a session behind.
+        served_model(wanted.model)
     services().sessions.open(session, owner())
     if not wanted.message:
         return _history(session)
@@ -61,17 +65,17 @@ def _turn(wanted: Sampling, session: str, text: str) -> Answer:
         wait = services().settings.chat_wait_seconds
     job = submit_generation(wanted, {"message": text}, wait, characters=len(text), session=session)
     if not (wait and job.status.final):
-        return accepted(job)
+        return answer(job, 0)
     if job.status is not Status.COMPLETED:
         raise _failure(job)
     return _history(session, job)
 
 
 def _history(session: str, job: Job | None = None) -> Response:
-    answer: dict[str, Any] = {"sessionId": session, "messages": services().sessions.messages(session)}
+    said: dict[str, Any] = {"sessionId": session, "messages": services().sessions.messages(session)}
     if job is not None and job.result is not None:
-        answer |= {"job": job.id, "citations": job.result.get("citations", []), "usage": job.result["usage"]}
-    return jsonify(answer)
+        said |= {"job": job.id, "citations": job.result.get("citations", []), "usage": job.result["usage"]}
+    return jsonify(said)
 
 
 def _failure(job: Job) -> EnginehouseError:

@@ -1,17 +1,18 @@
 """Documents: upload, look, search, delete. The bytes go to disk here; everything else about them is a job."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
-from werkzeug.datastructures import FileStorage
+from flask import Blueprint, Response, g, jsonify, request
 
-from api.generate import submit
 from api.parsing import Search, body, query_integer, wait_seconds
-from api.render import Answer, accepted, job_json, list_json, seconds
+from api.render import RETRY_AFTER, Answer, accepted, job_json, list_json, seconds
 from api.services import owner, services
+from api.submitting import idempotency, job_of, submit
+from shared.documents.files import Stored
 from shared.documents.kinds import media_type
-from shared.documents.record import Collection, Document
-from shared.errors import InvalidRequest, InvalidValue, NotFound, Unavailable
+from shared.documents.record import ENDED, Collection, Document, check_collection_name
+from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, InvalidRequest, InvalidValue, Unavailable
 from shared.ids import DOCUMENT, JOB, new_id
 from shared.jobs.job import Job, Status
 from shared.jobs.lifecycle import Submission
@@ -27,7 +28,8 @@ QUICK_SECONDS = 30
 def upload() -> Answer:
     """The guide's call: one file into the default collection. Waits for nothing unless ``Prefer: wait=N`` says so."""
     wait = wait_seconds() or 0
-    document, job = _take_files(_collection(services().settings.default_collection), most=1)[0]
+    [received] = _receive(most=1)
+    document, job = _take(_collection(services().settings.default_collection), received)
     if job is not None and wait:
         job = services().waiting.until_ended(job.id, wait) or job
         document = services().documents.get(owner(), document.id)
@@ -37,11 +39,34 @@ def upload() -> Answer:
 
 @blueprint.post("/collections/<collection>/documents")
 def add(collection: str) -> Answer:
-    """One or many files (multipart, field ``file``): a document and an ingest job for each."""
-    documents = _take_files(_collection(collection), most=MOST_FILES)
-    data = [{**document_json(document), "job": job.id if job else document.job_id} for document, job in documents]
-    answer = {"object": "list", "data": data, "has_more": False, "next": None}
-    return _accepted(answer, next((job for _, job in documents if job is not None), None))
+    """One or many files (multipart, field ``file``): a document and an ingest job for each, and a batch over the jobs."""
+    here = services()
+    check_collection_name(collection)
+    files = _receive(most=MOST_FILES)
+    content = [collection, [(received.name, received.stored.sha256) for received in files]]
+    taken: list[tuple[Document, Job | None]] = []
+    try:
+        repeatable = idempotency(content)
+        batch = here.lifecycle.open_batch(
+            owner(),
+            spec={"collection": collection},
+            idempotency_key=repeatable.key,
+            fingerprint=repeatable.fingerprint,
+        )
+        # When this request was sent before and its batch is not whole (the server died, or is still at it), what is there
+        # already is found by its content, and what is missing joins.
+        place = _collection(collection)
+        while files:
+            taken.append(_take(place, files.pop(0), batch.id))
+    finally:
+        for received in files:
+            here.files.remove(received.document_id)
+    here.lifecycle.seal(batch.id)
+    g.replayed = batch.replayed
+    data = [{**document_json(document), "job": job.id if job else document.job_id} for document, job in taken]
+    parent = job_of(batch)
+    answer = {"object": "list", "batch": job_json(parent), "data": data, "has_more": False, "next": None}
+    return _accepted(answer, parent)
 
 
 @blueprint.get("/collections")
@@ -74,7 +99,7 @@ def show(document: str) -> Response:
 def delete(document: str) -> Answer:
     """Forget a document: it is out of search at once; its record, files and vectors are gone when the job has ended."""
     found = services().documents.get(owner(), document)
-    if found.status not in ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed"):
+    if found.status not in ENDED:
         services().lifecycle.cancel(found.job_id, owner())
     return _deleted({"document_id": found.id, "collection_id": found.collection_id}, found.id, "document")
 
@@ -98,8 +123,7 @@ def search(collection: str) -> Answer:
     if job.status is Status.COMPLETED and job.result is not None:
         return list_json(job.result["hits"], None)
     if job.status.final:
-        error = job.error or {"code": job.status.value, "message": f"the search is {job.status.value}"}
-        raise Unavailable(str(error["message"]), code=str(error["code"]), retry_after=5, details={"job": job.id})
+        raise _failure(job, "search")
     return accepted(job)
 
 
@@ -119,8 +143,19 @@ def _collection(name: str) -> Collection:
     return here.documents.ensure_collection(owner(), name, here.catalogue.embedding().name)
 
 
-def _take_files(collection: Collection, *, most: int) -> list[tuple[Document, Job | None]]:
-    request.max_content_length = services().settings.max_upload_bytes
+@dataclass(frozen=True)
+class Received:
+    """A file of the request, on disk under an id of its own but not yet entered."""
+
+    document_id: str
+    name: str
+    stored: Stored
+
+
+def _receive(*, most: int) -> list[Received]:
+    """Store the files of the request. Nothing stays when one of them is refused."""
+    here = services()
+    request.max_content_length = here.settings.max_upload_bytes
     files = request.files.getlist("file")
     if not files:
         raise InvalidRequest(
@@ -128,42 +163,49 @@ def _take_files(collection: Collection, *, most: int) -> list[tuple[Document, Jo
         )
     if len(files) > most:
         raise InvalidValue(f"file: at most {most} in one request, not {len(files)}", param="file")
-    return [_take(collection, file) for file in files]
-
-
-def _take(collection: Collection, file: FileStorage) -> tuple[Document, Job | None]:
-    """Store one file and submit its ingest; the job is None when the same bytes are known and need none."""
-    here = services()
-    document_id, job_id = new_id(DOCUMENT), new_id(JOB)
-    stored = here.files.store(document_id, file.stream, limit=here.settings.max_upload_bytes)
+    received: list[Received] = []
     try:
-        kind = media_type(here.files.path(document_id, "original"))
+        for file in files:
+            document_id = new_id(DOCUMENT)
+            stored = here.files.store(document_id, file.stream, limit=here.settings.max_upload_bytes)
+            received.append(Received(document_id, (file.filename or "unnamed")[:255], stored))
+    except BaseException:
+        for earlier in received:
+            here.files.remove(earlier.document_id)
+        raise
+    return received
+
+
+def _take(collection: Collection, received: Received, batch: str = "") -> tuple[Document, Job | None]:
+    """Enter one file and submit its ingest; the job is the earlier one when the same bytes are known."""
+    here = services()
+    try:
         document, new = here.documents.register(
             collection,
-            document_id=document_id,
-            name=(file.filename or "unnamed")[:255],
-            size=stored.size,
-            sha256=stored.sha256,
-            media_type=kind,
-            job_id=job_id,
+            document_id=received.document_id,
+            name=received.name,
+            size=received.stored.size,
+            sha256=received.stored.sha256,
+            media_type=media_type(here.files.path(received.document_id, "original")),
+            job_id=new_id(JOB),
         )
-    except Exception:
+    except BaseException:
         # Whatever stopped it (a bad state, Redis away): no file may stay that no record names.
-        here.files.remove(document_id)
+        here.files.remove(received.document_id)
         raise
-    if not new:
-        here.files.remove(document_id)
-        job = here.lifecycle.get(document.job_id)
-        # The API died between entering the document and submitting its job: this upload makes up for it.
-        if job is None and document.status == "uploaded":
-            return document, _submit_ingest(document)
-        return document, job
-    return document, _submit_ingest(document)
+    if new:
+        return document, _submit_ingest(document, batch)
+    here.files.remove(received.document_id)
+    job = here.lifecycle.get(document.job_id)
+    # The server died between entering the document and submitting its job: this upload makes up for it.
+    if job is None and document.status == "uploaded":
+        return document, _submit_ingest(document, batch)
+    return document, job
 
 
-def _submit_ingest(document: Document) -> Job:
+def _submit_ingest(document: Document, batch: str) -> Job:
     spec = {"document_id": document.id, "collection_id": document.collection_id}
-    return _submit("ingest", CPU_QUEUE, spec, 0, id=document.job_id, document=document.id)
+    return _submit("ingest", CPU_QUEUE, spec, 0, id=document.job_id, document=document.id, parent=batch)
 
 
 def _submit(kind: str, queue: str, spec: dict[str, Any], wait: float, **options: Any) -> Job:
@@ -172,9 +214,12 @@ def _submit(kind: str, queue: str, spec: dict[str, Any], wait: float, **options:
 
 def _accepted(answer: dict[str, Any], job: Job | None) -> Answer:
     response = jsonify(answer)
+    if g.get("replayed"):
+        response.headers["Idempotent-Replay"] = "true"
     if job is None or job.status.final:
         return response
     response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Retry-After"] = RETRY_AFTER
     return response, 202
 
 
@@ -184,5 +229,14 @@ def _deleted(spec: dict[str, Any], gone: str, kind: str) -> Answer:
     if job.status is Status.COMPLETED:
         return jsonify({"id": gone, "object": kind, "deleted": True})
     if job.status.final:
-        raise NotFound(str((job.error or {}).get("message", f"the deletion is {job.status.value}")), details={"job": job.id})
+        raise _failure(job, "deletion")
     return accepted(job)
+
+
+def _failure(job: Job, what: str) -> EnginehouseError:
+    """What a client is told of a job that it waited for and that did not complete."""
+    error = job.error or {"code": job.status.value, "message": f"the {what} is {job.status.value}"}
+    message, code = str(error["message"]), str(error["code"])
+    if code == EmbeddingModelMismatch.code:
+        return Conflict(message, code=code, details={"job": job.id})
+    return Unavailable(message, code=code, retry_after=5, details={"job": job.id})

@@ -35,6 +35,11 @@ def answer(error: EnginehouseError) -> Answer:
     response: Response = jsonify({"error": error.as_json()})
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
+    if error.should_retry is not None:
+        # The header that OpenAI's clients obey.
+        response.headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response, error.status
 
 
@@ -42,7 +47,9 @@ def _http(error: HTTPException) -> Answer:
     status = error.code or 500
     if status == 404:
         return answer(
-            NotFound(f"there is no {request.method} {request.path[:200]}; /docs lists the calls", code="route_not_found")
+            NotFound(
+                f"there is no {request.method} {request.path[:200]}; docs/http-api.md lists the calls", code="route_not_found"
+            )
         )
     if status == 405:
         response, _ = answer(MethodNotAllowed(f"{request.path[:200]} does not take {request.method}"))  # type: ignore[misc]

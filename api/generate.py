@@ -5,9 +5,10 @@ from typing import Any
 from flask import Blueprint
 
 from api.parsing import Generate, Sampling, body, wait_seconds
-from api.render import Answer, accepted, job_answer
+from api.render import Answer
 from api.services import owner, services
-from shared.errors import InternalError, InvalidValue, ModelNotServed
+from api.submitting import answer, idempotency, submit
+from shared.errors import InvalidValue, ModelNotServed
 from shared.jobs.job import Job
 from shared.jobs.lifecycle import Submission
 from shared.jobs.tickets import IO_QUEUE, generation_queue
@@ -35,7 +36,7 @@ def generate() -> Answer:
     if wait is None:
         wait = services().settings.chat_wait_seconds if wanted.text is not None else 0
     job = submit_generation(wanted, spec, wait, characters=characters)
-    return job_answer(job) if wait and job.status.final else accepted(job)
+    return answer(job, wait)
 
 
 def submit_generation(wanted: Sampling, spec: dict[str, Any], wait: float, *, characters: int, session: str = "") -> Job:
@@ -47,6 +48,7 @@ def submit_generation(wanted: Sampling, spec: dict[str, Any], wait: float, *, ch
     most = here.settings.max_prompt_characters
     if characters > most:
         raise InvalidValue(f"prompt: may have at most {most} characters over all messages, not {characters}", param="prompt")
+    repeatable = idempotency(wanted.model_dump())
     entry = served_model(wanted.model)
     spec.update((name, getattr(wanted, name)) for name in SAMPLING)
     queue = generation_queue(entry.name)
@@ -69,16 +71,10 @@ def submit_generation(wanted: Sampling, spec: dict[str, Any], wait: float, *, ch
         expires_ms=None if wanted.expires_in is None else int(wanted.expires_in * 1000),
         timeout_ms=None if wanted.timeout is None else int(wanted.timeout * 1000),
         metadata=wanted.metadata,
+        idempotency_key=repeatable.key,
+        fingerprint=repeatable.fingerprint,
     )
     return submit(submission, wait)
-
-
-def submit(submission: Submission, wait: float) -> Job:
-    """Submit a job and wait so many seconds for its end; the job as it then stands."""
-    job = services().waiting.submit(submission, wait)
-    if job is None:
-        raise InternalError(f"job {submission.id} was written but cannot be read: does Redis evict keys?")
-    return job
 
 
 def served_model(name: str | None) -> ModelEntry:

@@ -5,6 +5,7 @@ from flask import Blueprint, Response, jsonify, request
 from api.parsing import query_integer, wait_seconds
 from api.render import Answer, accepted, job_answer, job_json, list_json
 from api.services import owner, services
+from api.submitting import job_of
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import JOB, is_id
 from shared.jobs.job import Job, Status
@@ -21,7 +22,7 @@ def show(job: str) -> Answer:
 
 @blueprint.get("/jobs")
 def index() -> Response:
-    """The owner's jobs, newest first, filtered by ``status``, ``kind`` and ``model``; pages go on with ``after``."""
+    """The owner's jobs, newest first, filtered by ``status``, ``kind``, ``model`` and ``batch``; pages go on with ``after``."""
     limit = query_integer("limit", 20, 1, 100)
     after = request.args.get("after")
     if after is not None and not is_id(JOB, after):
@@ -30,6 +31,7 @@ def index() -> Response:
     if status is not None and status not in [known.value for known in Status]:
         raise InvalidValue(f"status: must be one of {', '.join(Status)}, not {status[:80]!r}", param="status")
     filters = {"kind": request.args.get("kind"), "model": request.args.get("model"), "status": status}
+    filters["parent"] = request.args.get("batch")
 
     def wanted(job: Job) -> bool:
         return all(value is None or getattr(job, name) == value for name, value in filters.items())
@@ -49,6 +51,17 @@ def cancel(job: str) -> Answer:
         raise Conflict(f"job {job} has ended already: it is {status}", code="job_ended", details={"status": status})
     found = owned_job(job)
     return job_answer(found) if found.status.final else accepted(found)
+
+
+@blueprint.post("/jobs/<job>/retry")
+def retry(job: str) -> Answer:
+    """Do an ended job again, as a new job that names this one in ``retry_of``."""
+    found = owned_job(job)
+    if not found.status.final:
+        raise Conflict(f"job {job} is {found.status}; it can be retried once it has ended", code="job_not_ended")
+    if found.kind == "batch":
+        raise Conflict(f"job {job} is a batch; retry those of its jobs that failed", code="batch_not_retried")
+    return accepted(job_of(services().lifecycle.replay(found)))
 
 
 @blueprint.delete("/jobs/<job>")

@@ -7,7 +7,7 @@ from flask import Response, jsonify
 
 from api.services import services
 from shared.jobs.job import AttemptRecord, Job, Status
-from shared.jobs.listing import queue_position
+from shared.jobs.listing import estimated_wait, has_least_service, queue_position
 
 Answer = tuple[Response, int] | Response
 
@@ -35,15 +35,18 @@ def job_json(job: Job) -> dict[str, Any]:
         "metadata": job.metadata,
         "result": job.result,
         "error": job.error,
+        "heartbeat_at": seconds(job.heartbeat_at),
+        "batch": job.parent or None,
+        "retry_of": job.retry_of or None,
         "timings": _timings(job),
         "urls": {"self": f"/jobs/{job.id}", "cancel": f"/jobs/{job.id}/cancel"},
     }
     if job.session:
         view["session"] = job.session
     if job.status is Status.QUEUED:
-        view["waiting_for"] = job.waiting
-        view["queue_position"] = queue_position(services().redis, job)
-        view["not_before"] = seconds(job.not_before)
+        view |= _queued(job)
+    if job.counts is not None:
+        view["counts"] = job.counts
     if job.kind == "generate" and job.result is not None:
         # The names under which readers of the beginners' guide know them.
         view["response"] = job.result["text"]
@@ -86,6 +89,32 @@ def _attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
         "outcome": attempt.outcome,
         "error": attempt.error,
     }
+
+
+def _queued(job: Job) -> dict[str, Any]:
+    """Where a queued job stands and what it waits for."""
+    here = services()
+    position = queue_position(here.redis, job)
+    return {
+        "queue_position": position,
+        "estimated_wait": estimated_wait(here.redis, job, position) if position else None,
+        "not_before": seconds(job.not_before) if job.waiting == "retry_at" else None,
+        "waiting_for": _waiting_for(job),
+    }
+
+
+def _waiting_for(job: Job) -> str:
+    """In words: ``retry at`` (a time), ``earlier message`` (of its session), ``model loading``, ``worker`` (none is there, or
+    all are busy), ``fair share`` (another owner has had less)."""
+    if job.waiting == "retry_at":
+        return "retry at"
+    if job.waiting == "after":
+        return "earlier message"
+    here = services()
+    serving = [worker for worker in here.workforce.alive(3 * here.settings.renew_seconds) if job.queue in worker.queues]
+    if serving and all(worker.phase in ("loading", "warming") for worker in serving):
+        return "model loading"
+    return "worker" if not serving or has_least_service(here.redis, job) else "fair share"
 
 
 def _timings(job: Job) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import redis
-from flask import current_app
+from flask import current_app, g
 
 from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
@@ -14,9 +14,6 @@ from shared.jobs.workforce import Workforce
 from shared.models.catalogue import Catalogue
 from shared.sessions.store import Sessions
 from shared.settings import Settings
-
-# While there are no API keys, everybody is this one owner.
-OWNER = "local"
 
 
 @dataclass(frozen=True)
@@ -41,4 +38,4 @@ def services() -> Services:
 
 def owner() -> str:
     """Who makes the current request."""
-    return OWNER
+    return str(g.owner)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from shared.errors import Unavailable
 from shared.jobs.endings import Endings
 from shared.jobs.job import Job
-from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.lifecycle import Lifecycle, Submission, Submitted
 
 
 class Waiting:
@@ -34,17 +34,20 @@ class Waiting:
             ended.wait(seconds)
         return self._lifecycle.get(job)
 
-    def submit(self, submission: Submission, seconds: float) -> Job | None:
+    def submit(self, submission: Submission, seconds: float) -> tuple[Submitted, Job | None]:
         """Submit, and return the job once it has ended or as it stands after ``seconds``.
 
         Raises what ``Lifecycle.submit`` does, and Unavailable, with nothing submitted, when too many wait already.
         """
         if seconds <= 0:
-            return self._lifecycle.get(self._lifecycle.submit(submission))
+            submitted = self._lifecycle.submit(submission)
+            return submitted, self._lifecycle.get(submitted.id)
         with self._expected(submission.id) as ended:
-            self._lifecycle.submit(submission)
-            ended.wait(seconds)
-        return self._lifecycle.get(submission.id)
+            submitted = self._lifecycle.submit(submission)
+            if not submitted.replayed:
+                ended.wait(seconds)
+                return submitted, self._lifecycle.get(submitted.id)
+        return submitted, self.until_ended(submitted.id, seconds)
 
     @contextmanager
     def _expected(self, job: str) -> Iterator[threading.Event]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from cli.refusal import Refusal
 from shared.errors import NotFound
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
+from shared.owners.store import Owners
+from shared.redis_connection import OUTAGE, connect
 from shared.settings import REPOSITORY, Settings, to_environment
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -74,11 +76,17 @@ def chroma_command(folder: Path, port: int) -> list[str]:
 
 
 def refuse_open_address(settings: Settings) -> None:
-    """Raises Refusal if the API would listen beyond this machine although nobody has allowed it."""
-    if settings.host not in LOOPBACK and not settings.allow_open:
+    """Raises Refusal if the API would listen beyond this machine although nobody has to log in. Asks Redis for keys."""
+    if settings.host in LOOPBACK or settings.allow_open:
+        return
+    try:
+        protected = Owners(connect(settings.redis_url, timeout=5)).exist()
+    except OUTAGE as error:
+        raise Refusal(f"Redis cannot be asked whether there are API keys ({error}).") from None
+    if not protected:
         raise Refusal(
-            f"Enginehouse has no login yet, so it listens on this machine only, not on {settings.host}. "
-            "ENGINEHOUSE_ALLOW_OPEN=1 opens it to everyone who can reach that address."
+            f"There is no API key yet, so Enginehouse listens on this machine only, not on {settings.host}. "
+            "Make one with `enginehouse keys create --name NAME` while it runs here, then start it there."
         )
 
 

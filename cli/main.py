@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,9 +15,18 @@ from cli.refusal import Refusal
 from shared.errors import EnginehouseError, SettingsError
 from shared.settings import Settings, from_environment
 
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from cli.dead import Dead
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
 models = typer.Typer(no_args_is_help=True, help="The models of the models file.")
 app.add_typer(models, name="models")
+keys = typer.Typer(no_args_is_help=True, help="API keys. From the first one on, every call needs one.")
+app.add_typer(keys, name="keys")
+dead = typer.Typer(no_args_is_help=True, help="Jobs whose workers died again and again.")
+app.add_typer(dead, name="dead")
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for all state.", show_default=".enginehouse")]
 ModelsFile = Annotated[Path | None, typer.Option("--models", help="The list of models.", show_default="models.json")]
@@ -120,6 +129,65 @@ def demo(
     run_demo(_settings(data_dir=data, port=port, engine=engine, models_file=models_file))
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What the key is called.")],
+    owner: Annotated[str, typer.Option(help="Whose jobs it sees; `local` are those made before there was a key.")] = "",
+    admin: Annotated[bool, typer.Option("--admin", help="It may use /admin.")] = False,
+    weight: Annotated[float, typer.Option(help="The owner's share of a full queue.")] = 1.0,
+    as_json: AsJson = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Make a key. It is shown once."""
+    from cli import keys
+
+    keys.create(_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
+
+
+@keys.command("list")
+def list_keys(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Show all keys, without their secrets."""
+    from cli import keys
+
+    keys.show(_redis(data, redis), as_json=as_json)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
+    """Make a key worthless at once."""
+    from cli import keys
+
+    keys.revoke(_redis(data, redis), key_id)
+
+
+@dead.command("list")
+def list_dead(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Show the dead, the latest first."""
+    _dead(data, redis).show_all(as_json=as_json)
+
+
+@dead.command("show")
+def show_dead(job: str, data: Data = None, redis: RedisUrl = None) -> None:
+    """Show one of the dead with its attempts."""
+    _dead(data, redis).show(job)
+
+
+@dead.command("replay")
+def replay_dead(job: str, data: Data = None, redis: RedisUrl = None) -> None:
+    """Do a dead job again, as a new job."""
+    _dead(data, redis).replay(job)
+
+
+@dead.command("drop")
+def drop_dead(job: str, data: Data = None, redis: RedisUrl = None) -> None:
+    """Take a job off the list of the dead."""
+    _dead(data, redis).drop(job)
+
+
 @app.command("version")
 def show_version() -> None:
     """Print the version."""
@@ -148,6 +216,18 @@ def _settings(**options: Any) -> Settings:
     settings = from_environment(os.environ, **given)
     places = {"data_dir": settings.data_dir.resolve(), "models_file": settings.models_file.resolve()}
     return from_environment(os.environ, **given | places)
+
+
+def _redis(data: Path | None, url: str | None) -> "Redis":
+    from cli.running import redis_of
+
+    return redis_of(_settings(data_dir=data, redis_url=url), given=url is not None)
+
+
+def _dead(data: Path | None, url: str | None) -> "Dead":
+    from cli.dead import Dead
+
+    return Dead(_redis(data, url), _settings(data_dir=data, redis_url=url))
 
 
 def _environment(settings: Settings) -> dict[str, str]:

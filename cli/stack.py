@@ -118,7 +118,6 @@ def run(plan: Plan, *, guardian: int) -> int:
 def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
     """Check all that can be checked before the first process starts, and choose the ports that were left open."""
     served_model(settings)
-    refuse_open_address(settings)
     _refuse_taken(settings.host, settings.port, "--port")
     if not options.own_redis:
         for warning in check_redis(settings.redis_url, allow_unsafe=settings.allow_unsafe_redis):
@@ -147,6 +146,7 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
             supervisor.turn(0.05)
     if supervisor.wish is not Wish.RUN:
         return
+    refuse_open_address(settings)
     if plan.chroma_port:
         command = chroma_command(settings.data_dir / "chroma", plan.chroma_port)
         quiet = environment | {"ANONYMIZED_TELEMETRY": "False", "NO_COLOR": "1", "RUST_LOG": "warn"}

@@ -8,13 +8,18 @@
     │   ├── BodyTooLarge         413
     │   ├── NotFound             404  no such job, document, collection, session, model or route
     │   ├── MethodNotAllowed     405
-    │   └── Conflict             409  the thing is in a state that does not allow it
+    │   ├── Unauthorized         401  no API key, or not one of ours
+    │   ├── Forbidden            403  the key does not allow it
+    │   ├── Conflict             409  the thing is in a state that does not allow it
+    │   │   └── IdempotencyConflict   the key was used for another request; do not retry
+    │   └── TooMany              429  a limit is reached; later there is room again
     ├── Unavailable              503  the server cannot do it now; try again
     │   ├── RedisUnavailable
     │   ├── ModelNotServed       no worker has ever offered this model
-    │   └── ModelUnavailable     its worker could not load it
+    │   └── ModelUnavailable     its worker could not load it: how its jobs end
     ├── JobFailure               how an accepted job can fail; stored on the job, never an HTTP status
-    │   ├── WorkerLost, EngineFault, JobTimeout, DocumentRejected
+    │   └── WorkerLost, EngineFault, IndexUnavailable, EmbeddingModelMismatch, JobTimeout,
+    │       DocumentRejected
     └── InternalError            500
 
 ``code`` is for programs, ``message`` for people; ``param`` names the field at fault. Statuses and codes are listed in
@@ -30,6 +35,7 @@ class EnginehouseError(Exception):
     status: ClassVar[int] = 500
     code: str = "internal_error"
     type: ClassVar[str] = "server_error"
+    should_retry: ClassVar[bool | None] = None
 
     def __init__(
         self,
@@ -88,9 +94,29 @@ class MethodNotAllowed(InvalidRequest):
     code = "method_not_allowed"
 
 
+class Unauthorized(InvalidRequest):
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(InvalidRequest):
+    status = 403
+    code = "forbidden"
+
+
 class Conflict(InvalidRequest):
     status = 409
     code = "conflict"
+
+
+class IdempotencyConflict(Conflict):
+    code = "idempotency_conflict"
+    should_retry = False
+
+
+class TooMany(InvalidRequest):
+    status = 429
+    code = "too_many"
 
 
 class Unavailable(EnginehouseError):
@@ -131,6 +157,10 @@ class EngineFault(JobFailure):
 class IndexUnavailable(JobFailure):
     code = "index_unavailable"
     retryable = True
+
+
+class EmbeddingModelMismatch(JobFailure):
+    code = "embedding_model_mismatch"
 
 
 class JobTimeout(JobFailure):

@@ -81,6 +81,12 @@ class Settings:
     drain_seconds: float = setting(
         "ENGINEHOUSE_DRAIN_SECONDS", 20.0, "How long a stopping worker lets its running jobs go on.", low=0, high=HOUR
     )
+    max_queued: int = setting(
+        "ENGINEHOUSE_MAX_QUEUED", 100_000, "Jobs that may wait in one queue; more are refused with 429.", low=1, high=10_000_000
+    )
+    max_queued_per_owner: int = setting(
+        "ENGINEHOUSE_MAX_QUEUED_PER_OWNER", 50_000, "Jobs of one owner that may wait in one queue.", low=1, high=10_000_000
+    )
     job_retention_seconds: int = setting(
         "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long an ended job is kept.", low=60, high=365 * DAY
     )

@@ -11,6 +11,8 @@ OWNED = (
     "eh:jobs:dead",  # purged with the records
     "eh:owner:*:jobs",  # purged with the records
     "eh:owners",
+    "eh:keys",  # until an operator deletes them
+    "eh:weights",
     "eh:queues",
     "eh:models",  # models that have ever been served
     "eh:workers",  # the janitor removes those that are gone

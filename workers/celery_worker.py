@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import redis
 from celery import Celery
 from celery.signals import (
     celeryd_after_setup,
@@ -110,7 +111,18 @@ class CeleryWorker:
             self._open(lifecycle, workforce)
         self._janitor = Janitor(self._settings, lifecycle, workforce, self._name)
         self._janitor.start()
+        threading.Thread(target=self._take_back, args=(self._janitor,), name="take back", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
+
+    def _take_back(self, janitor: Janitor) -> None:
+        """Return what this worker's former self held, as soon as Redis answers."""
+        while not self._stopping.is_set():
+            try:
+                janitor.return_former_jobs()
+                return
+            except redis.RedisError as error:
+                logger.warning("Redis is away (%s); it is asked again", error)
+                self._stopping.wait(1.0)
 
     def _start_child(self, **_: Any) -> None:
         _die_with_parent()

@@ -53,7 +53,7 @@ class AttemptRecord:
 @dataclass(frozen=True)
 class Job:
     """One job as it stood when it was read. ``spec`` is what it is to do and never changes; ``context`` is what an
-    earlier phase has handed over (for a generation: the retrieved passages)."""
+    earlier phase has handed over (for a generation: the retrieved passages); ``counts`` of a batch are of its jobs."""
 
     id: str
     kind: str
@@ -69,11 +69,17 @@ class Job:
     priority: int = 5
     model: str = ""
     session: str = ""
+    document: str = ""
+    parent: str = ""
+    retry_of: str = ""
+    first_queue: str = ""
     worker: str = ""
     waiting: str = ""
     lost: int = 0
     retries: int = 0
     seq: int = 0
+    cost: int = 1
+    counts: Mapping[str, int] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] | None = None
@@ -88,10 +94,14 @@ class Job:
     attempts: tuple[AttemptRecord, ...] = ()
 
 
-_INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "lost", "retries", "seq")
+_INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "lost", "retries", "seq", "cost")
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
 _JSON = ("spec", "metadata", "context", "progress", "result", "error")
-_TEXTS = ("id", "kind", "owner", "queue", "phase", "model", "session", "worker", "waiting")
+_TEXTS = (
+    *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of", "first_queue"),
+    *("worker", "waiting"),
+)
+_COUNTS = ("completed", "failed", "cancelled", "expired")
 
 
 def from_record(record: Mapping[str, str]) -> Job:
@@ -108,5 +118,7 @@ def from_record(record: Mapping[str, str]) -> Job:
             if attempt.get("outcome"):
                 attempt["outcome"] = Outcome(attempt["outcome"])
             attempts.append(AttemptRecord(**attempt))
+    if "children" in record:
+        values["counts"] = {"total": int(record["children"])} | {name: int(record.get(name, 0)) for name in _COUNTS}
     values["attempts"] = tuple(sorted(attempts, key=lambda attempt: attempt.number))
     return Job(**values)

@@ -13,13 +13,16 @@ from typing import Any, Literal
 
 import redis
 
-from shared.errors import NotFound
+from shared.errors import IdempotencyConflict, NotFound, TooMany
 from shared.ids import JOB, new_id
 from shared.jobs.job import Job, Status, from_record
 from shared.redis_connection import PREFIX, Scripts
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# A batch that its maker leaves open (it died, say) is closed by the janitor after an hour.
+SEAL_MS = 3_600_000
 
 Ring = Callable[[str, int], None]
 Lease = tuple[str, int]  # job id, attempt number
@@ -31,7 +34,8 @@ Answer = Literal["ok", "lost"]
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """A job to be made. ``cost`` is the service it is expected to use, in tokens. It starts after ``wait_ms`` and within
-    ``expires_ms``, and has ended within ``timeout_ms``. ``document`` is the document that fails when the job does."""
+    ``expires_ms``, and has ended within ``timeout_ms``. ``document`` is the document that fails when the job does, ``parent``
+    the batch that it belongs to; ``fingerprint`` tells requests with the same ``idempotency_key`` apart."""
 
     kind: str
     queue: str
@@ -42,6 +46,10 @@ class Submission:
     session: str = ""
     after: str = ""
     document: str = ""
+    parent: str = ""
+    retry_of: str = ""
+    idempotency_key: str = ""
+    fingerprint: str = ""
     priority: int = 5
     cost: int = 1
     wait_ms: int = 0
@@ -62,6 +70,14 @@ class Event:
     phase: str = ""
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a submission: the job, and whether an earlier one with the same Idempotency-Key answers for it."""
+
+    id: str
+    replayed: bool = False
+
+
 class Lifecycle:
     """The verbs, over one Redis. Safe to use from many threads.
 
@@ -76,10 +92,10 @@ class Lifecycle:
         self._clock = clock
         self._scripts = Scripts(client, "shared.jobs.lua")
 
-    def submit(self, submission: Submission) -> str:
-        """Write the job and ring for it; the id of the job. Sending the same submission again makes no second job.
+    def submit(self, submission: Submission) -> Submitted:
+        """Write the job and ring for it. Sending the same submission again makes no second job.
 
-        Raises NotFound when its session is not (or no longer) there.
+        Raises NotFound when its session is gone, IdempotencyConflict, and TooMany when the queue is full.
         """
         settings = self._settings
         expires_ms = settings.max_queue_seconds * 1000
@@ -90,17 +106,16 @@ class Lifecycle:
             "queue": submission.queue,
             "model": submission.model,
             "document": submission.document,
+            "retry_of": submission.retry_of,
             "priority": submission.priority,
             "cost": submission.cost,
             "spec": _json(submission.spec),
             "metadata": _json(submission.metadata),
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
-            "retention_ms": settings.job_retention_seconds * 1000,
-            "event_limit": settings.event_limit,
+            **self._keeping(),
         }
-        pairs = [item for pair in fields.items() for item in pair]
-        answer, queue = self._run(
+        answer, queue, about = self._run(
             "submit",
             submission.id,
             submission.owner,
@@ -109,12 +124,80 @@ class Lifecycle:
             submission.wait_ms,
             expires_ms,
             "" if submission.timeout_ms is None else submission.timeout_ms,
-            *pairs,
+            submission.idempotency_key,
+            submission.fingerprint,
+            settings.max_queued,
+            settings.max_queued_per_owner,
+            submission.parent,
+            *(item for pair in fields.items() for item in pair),
         )
         if answer == "no_session":
             raise NotFound(f"there is no session {submission.session!r}", code="session_not_found", param="sessionId")
+        if answer == "conflict":
+            raise _conflict(submission.idempotency_key, about)
+        if answer in ("queue_full", "owner_full"):
+            whose, limit = ("", settings.max_queued) if answer == "queue_full" else (" of yours", settings.max_queued_per_owner)
+            raise TooMany(
+                f"{about} jobs{whose} wait in queue {submission.queue} already, and {limit} is the limit; wait until some have ended",
+                code=answer,
+                retry_after=5,
+                details={"limit": limit},
+            )
         self._ring_for([queue] if queue else [])
-        return submission.id
+        return Submitted(about, answer == "replayed")
+
+    def open_batch(
+        self, owner: str, *, spec: Mapping[str, Any], idempotency_key: str = "", fingerprint: str = "", id: str = ""
+    ) -> Submitted:
+        """Write a job that stands for others: ``parent`` of those submitted next. It ends with the last of them, once sealed.
+
+        Raises IdempotencyConflict.
+        """
+        fields: dict[str, str | int] = {"spec": _json(spec), "metadata": "{}", "priority": 5, **self._keeping()}
+        pairs = [item for pair in fields.items() for item in pair]
+        answer, batch = self._run("open_batch", id or new_id(JOB), owner, idempotency_key, fingerprint, SEAL_MS, *pairs)
+        if answer == "conflict":
+            raise _conflict(idempotency_key, batch)
+        return Submitted(batch, answer == "replayed")
+
+    def seal(self, batch: str) -> None:
+        """No further job will join this batch."""
+        self._run("seal", batch)
+
+    def replay(self, job: Job) -> Submitted:
+        """Do an ended job again as a new job, which says of which it is the retry; a dead one leaves the list of the dead.
+
+        Raises what ``submit`` does.
+        """
+        submitted = self.submit(
+            Submission(
+                kind=job.kind,
+                queue=job.first_queue,
+                spec=job.spec,
+                owner=job.owner,
+                model=job.model,
+                session=job.session,
+                document=job.document,
+                retry_of=job.id,
+                priority=job.priority,
+                cost=job.cost,
+                metadata=job.metadata,
+            )
+        )
+        self.bury(job.id)
+        return submitted
+
+    def bury(self, job: str) -> bool:
+        """Take a job off the list of the dead; whether it was there. Its record stays."""
+        return bool(self._run("bury", job))
+
+    def dead(self, limit: int = 100) -> list[Job]:
+        """Jobs that lost too many attempts, the latest first."""
+        ids: Any = self._client.zrange(f"{PREFIX}jobs:dead", 0, limit - 1, desc=True)
+        return [job for job in map(self.get, ids) if job is not None]
+
+    def _keeping(self) -> dict[str, str | int]:
+        return {"retention_ms": self._settings.job_retention_seconds * 1000, "event_limit": self._settings.event_limit}
 
     def claim(self, queue: str, worker: str, token: str) -> Job | None:
         """The next job of a queue, now held by this worker under a lease; None when there is none."""
@@ -240,6 +323,14 @@ class Lifecycle:
                 self._ring(queue, queues.count(queue))
             except Exception as error:  # noqa: BLE001 the job is safe: its record is written, and the janitor rings for it
                 logger.warning("no ticket for queue %s (%s); the janitor will issue it", queue, error)
+
+
+def _conflict(key: str, job: str) -> IdempotencyConflict:
+    return IdempotencyConflict(
+        f"Idempotency-Key {key[:80]!r} was used for another request, which made {job}; use a new key for a new request",
+        param="Idempotency-Key",
+        details={"job": job},
+    )
 
 
 def _json(value: Any) -> str:

@@ -122,6 +122,31 @@ def test_a_process_that_falls_silent_is_killed_and_replaced(engine_of: Callable[
     assert answers.end("after") == "stop"
 
 
+def test_senders_are_not_held_for_ever_by_a_process_that_reads_nothing(
+    engine_of: Callable[..., EngineProcess], answers: Answers
+) -> None:
+    engine = engine_of(hang_seconds=3.0)
+    engine.wait_ready(PATIENCE)
+    first = engine.pid
+    assert first is not None
+    os.kill(first, signal.SIGSTOP)
+    taken: list[str] = []
+    filler = "x" * 1000
+
+    def submit_until_refused() -> None:
+        while True:  # far more than the pipe holds
+            engine.submit(ask(f"r{len(taken)}", filler))
+            taken.append(f"r{len(taken)}")
+
+    with pytest.raises(EngineFault):
+        submit_until_refused()
+    assert taken
+    answers.until("end of all", lambda: set(taken) <= set(answers.ends))
+    assert {answers.ends[id][0][0] for id in taken} == {"lost"}
+    engine.submit(ask("after"), timeout=PATIENCE)
+    assert answers.end("after") == "stop"
+
+
 def test_closing_ends_the_process_and_loses_what_it_held(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
     engine = engine_of("echo:0.05")
     engine.submit(ask("held", "x" * 500), timeout=PATIENCE)

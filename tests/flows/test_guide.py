@@ -7,7 +7,12 @@ from tests.flows.stack import Stack
 
 
 def curl(stack: Stack, *arguments: str) -> object:
-    command = ["curl", "--silent", "--show-error", *(item.replace("localhost:5000", f"localhost:{stack.port}") for item in arguments)]
+    command = [
+        "curl",
+        "--silent",
+        "--show-error",
+        *(item.replace("localhost:5000", f"localhost:{stack.port}") for item in arguments),
+    ]
     return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
 
 

@@ -70,13 +70,15 @@ def test_it_answers_questions_in_a_sentence_each_of_them_in_one_batch(model: Ser
         assert model.answer(id) == model.answer(id).strip()
 
 
-def test_a_seed_draws_the_same_tokens_and_other_seeds_others(model: Served) -> None:
+def test_a_seed_draws_the_same_tokens_again_and_other_seeds_draw_others(model: Served) -> None:
+    # One after the other: in 16-bit arithmetic the neighbours in a batch change the last digits of a request's scores. That
+    # the draw itself does not depend on them is tests/unit/test_sampling.py's to show.
     sampling: dict[str, Any] = {"temperature": 1.2, "top_p": 0.95, "top_k": 100}
-    for seed in range(4):
-        model.ask(f"seed {seed}", "Write about the sea.", seed=seed, **sampling)
-    model.ask("again", "Write about the sea.", seed=2, **sampling)
-    assert model.tokens_of("again") == model.tokens_of("seed 2")
-    assert len({tuple(model.tokens_of(f"seed {seed}")) for seed in range(4)}) == 4
+    for id, seed in (("first", 2), ("again", 2), ("other", 3)):
+        model.ask(id, "Write about the sea.", seed=seed, **sampling)
+        model.answers.end(id)
+    assert model.tokens_of("again") == model.tokens_of("first")
+    assert model.tokens_of("other") != model.tokens_of("first")
 
 
 def test_a_cancelled_request_stops_and_the_others_go_on(model: Served) -> None:

@@ -12,7 +12,7 @@ from tests.conftest import Clock
 
 def submit(lifecycle: Lifecycle, queue: str = "gpu.m", **options: Any) -> str:
     options = {"kind": "generate", "spec": {"prompt": "hello"}, "owner": "ada"} | options
-    return lifecycle.submit(Submission(queue=queue, **options))
+    return lifecycle.submit(Submission(queue=queue, **options)).id
 
 
 def claim(lifecycle: Lifecycle, token: str, queue: str = "gpu.m", worker: str = "w1") -> Job:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands import api_command, environment_of, refuse_open_address, served_model, worker_command
+from cli.commands import api_command, environment_of, served_model, worker_command
 from cli.redis_server import without_password
 from cli.refusal import Refusal
 from shared.settings import Settings, from_environment
@@ -61,13 +61,6 @@ def test_the_api_gets_its_threads_and_address() -> None:
 def test_a_model_that_cannot_be_served_is_refused_by_name(models_file: Path, name: str, why: str) -> None:
     with pytest.raises(Refusal, match=why):
         served_model(Settings(models_file=models_file, worker_model=name))
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::"])
-def test_an_address_beyond_this_machine_is_refused(host: str) -> None:
-    with pytest.raises(Refusal, match="this machine only"):
-        refuse_open_address(Settings(host=host))
-    refuse_open_address(Settings(host=host, allow_open=True))
 
 
 def test_another_process_reads_the_very_settings_it_was_given() -> None:

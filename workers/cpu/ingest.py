@@ -19,7 +19,7 @@ from shared.documents.store import Documents, Written
 from shared.errors import DocumentRejected, NotFound
 from shared.jobs.job import Job
 from shared.settings import Settings
-from workers.cpu.chunk import Chunk, chunk_pages
+from workers.cpu.chunking import Chunk, chunk_pages
 from workers.cpu.parse import Limits, Page, ranges, read_pages
 from workers.embedding import Embedder
 from workers.vectors import Vectors

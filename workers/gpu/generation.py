@@ -26,10 +26,10 @@ LOAD_PATIENCE_SECONDS = 600.0
 class Generation:
     """One request to the engine, and the answer as it grows."""
 
-    def __init__(self, attempt: Attempt, text: Text, stop: Sequence[str]) -> None:
+    def __init__(self, attempt: Attempt, text: Text, stop: Sequence[str], *, in_conversation: bool) -> None:
         self.id = f"{attempt.job.id}/{attempt.job.attempt}"
         self._attempt = attempt
-        self._decoder = text.decoder(stop)
+        self._decoder = text.decoder(stop, in_conversation=in_conversation)
         self._pieces: list[str] = []
         self.tokens = 0
         self.reason: Reason | None = None
@@ -101,7 +101,8 @@ class Generations:
                 param="prompt",
                 details={"prompt_tokens": len(prompt), "max_context": context},
             )
-        generation = Generation(attempt, self._text, spec.get("stop") or ())
+        bare = spec.get("prompt") is not None and packed is None
+        generation = Generation(attempt, self._text, spec.get("stop") or (), in_conversation=not bare)
         request = Submit(
             id=generation.id,
             prompt=prompt,
@@ -125,7 +126,7 @@ class Generations:
         return self._result(attempt, generation, len(prompt), packed)
 
     def _result(self, attempt: Attempt, generation: Generation, prompt_tokens: int, packed: Context | None) -> Result:
-        answer = generation.answer.strip() if attempt.spec.get("prompt") is None else generation.answer
+        answer = generation.answer
         value: dict[str, Any] = {
             "text": answer,
             "finish_reason": generation.reason,

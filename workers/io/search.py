@@ -5,7 +5,7 @@ Knows nothing of prompts or of what the chunks are for.
 
 from shared.documents.record import Collection
 from shared.documents.store import Documents
-from shared.errors import JobFailure
+from shared.errors import EmbeddingModelMismatch
 from workers.embedding import Embedder
 from workers.passages import Passage
 from workers.vectors import Vectors
@@ -16,14 +16,13 @@ def search(
 ) -> list[Passage]:
     """The ``top_k`` best passages, best first; fewer when the collection has no more.
 
-    Raises IndexUnavailable, and JobFailure with the code ``embedding_model_mismatch`` when the collection was made with an
+    Raises IndexUnavailable, and EmbeddingModelMismatch when the collection was made with an
     embedding model that is not this one.
     """
     if collection.embedding_model != embedder.model:
-        raise JobFailure(
+        raise EmbeddingModelMismatch(
             f"Collection {collection.name!r} was made with the embedding model {collection.embedding_model}, and this worker has "
             f"{embedder.model}. Bring the model back in models.json, or ingest the documents into another collection.",
-            code="embedding_model_mismatch",
         )
     [vector] = embedder.encode([query])
     # Chunks of documents that are under way, failed or just deleted are in the index too, and must not be shown.

@@ -17,7 +17,10 @@ for i = 2, #ARGV, 6 do
       local kind, data, phase = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
       redis.call('HSET', key, 'written', index)
       if kind == 'progress' then redis.call('HSET', key, 'progress', data) end
-      if kind == 'delta' and not job[4] then redis.call('HSET', key, 'first_token_at', digits(now)) end
+      if kind == 'delta' then
+        redis.call('HSET', key, 'shown', '1')
+        if not job[4] then redis.call('HSET', key, 'first_token_at', digits(now)) end
+      end
       if phase ~= '' and phase ~= job[5] then redis.call('HSET', key, 'phase', phase, 'phase_at', digits(now)) end
       emit(id, kind, attempt, data)
     end

@@ -18,13 +18,29 @@ if seen then
   return { {}, rung }
 end
 
+-- How fast the queue moves, as far as it has work: the time between two claims counts when jobs waited in between.
+local function measure(name)
+  local stem = PREFIX .. 'queue:' .. name
+  local last = redis.call('GET', stem .. ':claimed_at')
+  if last then
+    redis.call('LPUSH', stem .. ':gaps', now - tonumber(last))
+    redis.call('LTRIM', stem .. ':gaps', 0, 99)
+    redis.call('EXPIRE', stem .. ':gaps', 3600)
+  end
+  if redis.call('EXISTS', stem .. ':owners') == 1 then
+    redis.call('SET', stem .. ':claimed_at', digits(now), 'EX', 600)
+  else
+    redis.call('DEL', stem .. ':claimed_at')
+  end
+end
+
 local owners = PREFIX .. 'queue:' .. queue .. ':owners'
 while true do
   local owner = redis.call('ZRANGE', owners, 0, 0)[1]
   if not owner then return { {}, rung } end
   local id = redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':jobs:' .. owner, 0, 0)[1]
   if id then dequeue(id, queue, owner) else redis.call('ZREM', owners, owner) end
-  local job = id and get(id, 'expires_at', 'attempt', 'cost', 'written', 'started_at', 'timeout_at')
+  local job = id and get(id, 'expires_at', 'attempt', 'cost', 'shown', 'started_at', 'timeout_at')
   if not job or not job[1] then
     -- A record that is gone (deleted by hand, say) must not stop the queue.
   elseif tonumber(job[1]) <= now and not job[5] then
@@ -41,9 +57,13 @@ while true do
     redis.call('SADD', PREFIX .. 'worker:' .. worker .. ':jobs', id)
     redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
     charge(queue, owner, job[3])
+    measure(queue)
     emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
-    -- What the attempt before had shown is void; a client that joined the pieces must drop them.
-    if job[4] and tonumber(job[4]) > 0 then emit(id, 'restart', attempt, cjson.encode({ attempt = attempt })) end
+    -- What an earlier attempt has shown is void; a client that joined the pieces must drop them.
+    if job[4] == '1' then
+      emit(id, 'restart', attempt, cjson.encode({ attempt = attempt }))
+      redis.call('HSET', key, 'shown', '')
+    end
     return { redis.call('HGETALL', key), rung }
   end
 end

@@ -6,12 +6,19 @@
 --   job:<id>:successors      set     jobs that wait for this one to end
 --   jobs:due                 zset    every job that has not ended -> time (ms) at which someone must look at it
 --   jobs:dead                zset    jobs that lost too many attempts -> time of their end
+--   job:<id>:children        zset    of a batch: ids of its jobs, score 0
+--   job:<id>:open            set     of a batch: those of its jobs that have not ended
 --   owners                   set     every owner that has ever had a job
 --   owner:<owner>:jobs       zset    ids of this owner's jobs, score 0, so that they sort by id
 --   queues                   set     every queue that has ever had a job
 --   queue:<q>:owners         zset    owners with a job in this queue -> service received (tokens / weight)
 --   queue:<q>:jobs:<owner>   zset    jobs -> priority, then time of submission
 --   queue:<q>:service        hash    owner -> service received, also of owners with nothing queued now
+--   queue:<q>:gaps           list    milliseconds between the latest claims while jobs waited, newest first
+--   queue:<q>:claimed_at     string  time of the latest claim, kept while jobs wait
+--   weights                  hash    owner -> weight of its share, where it is not 1
+--   idempotency:<owner>:<k>  hash    what was submitted with this Idempotency-Key: fingerprint, job
+--   ring:<q>                 string  tickets were issued for this queue a moment ago
 --   workers                  hash    worker -> what it last told of itself (enroll)
 --   models                   hash    every model that a worker has ever offered -> when it first was
 --   claim:<token>            string  "<job id> <attempt>" claimed with this token
@@ -24,6 +31,10 @@
 local PREFIX = 'eh:'
 local FINAL = { completed = true, failed = true, cancelled = true, expired = true }
 local SERVICE_MEMORY_SECONDS = 3600
+local CHILDREN_AT_ONCE = 1000
+local IDEMPOTENCY_SECONDS = 24 * 3600
+
+local finish -- defined below; a batch ends with its last job, so ending calls itself
 
 local function clock()
   if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
@@ -52,10 +63,28 @@ end
 
 local function charge(queue, owner, tokens)
   local service = PREFIX .. 'queue:' .. queue .. ':service'
-  local total = redis.call('HINCRBYFLOAT', service, owner, tokens)
+  local weight = tonumber(redis.call('HGET', PREFIX .. 'weights', owner) or 1)
+  local total = redis.call('HINCRBYFLOAT', service, owner, tokens / weight)
   redis.call('EXPIRE', service, SERVICE_MEMORY_SECONDS)
   -- XX: an owner with nothing queued must not enter the set that claim chooses from.
   redis.call('ZADD', PREFIX .. 'queue:' .. queue .. ':owners', 'XX', total, owner)
+end
+
+-- What an id or an Idempotency-Key was used for before: nil when for nothing, else the answer to give and the job.
+local function seen_before(id, owner, idempotency, fingerprint)
+  if redis.call('EXISTS', job_key(id)) == 1 then return 'exists', id end
+  if idempotency == '' then return nil end
+  local seen = redis.call('HMGET', PREFIX .. 'idempotency:' .. owner .. ':' .. idempotency, 'fingerprint', 'job')
+  if not seen[1] then return nil end
+  if seen[1] ~= fingerprint then return 'conflict', seen[2] end
+  return 'replayed', seen[2]
+end
+
+local function remember(id, owner, idempotency, fingerprint)
+  if idempotency == '' then return end
+  local key = PREFIX .. 'idempotency:' .. owner .. ':' .. idempotency
+  redis.call('HSET', key, 'fingerprint', fingerprint, 'job', id)
+  redis.call('EXPIRE', key, IDEMPOTENCY_SECONDS)
 end
 
 -- By when a queued job must be looked at: it must have started, or must have ended.
@@ -127,10 +156,35 @@ local function fail_document(document, id, status)
   redis.call('HSET', key, 'status', 'failed', 'reason', reason, 'updated_at', digits(now))
 end
 
+local function counts(id)
+  local job = get(id, 'children', 'completed', 'failed', 'cancelled', 'expired')
+  local result = { total = tonumber(job[1] or 0) }
+  local ended = 0
+  for i, status in ipairs({ 'completed', 'failed', 'cancelled', 'expired' }) do
+    result[status] = tonumber(job[i + 1] or 0)
+    ended = ended + result[status]
+  end
+  return result, ended
+end
+
+-- A batch ends when it is sealed (no job will join it) and its last job has ended.
+local function settle_batch(id, rung)
+  local result, ended = counts(id)
+  local batch = get(id, 'sealed', 'cancel_requested_at', 'status')
+  if batch[3] ~= 'in_progress' then return end
+  if batch[1] == '1' and ended == result.total then
+    local status = 'completed'
+    if batch[2] then status = 'cancelled' end
+    finish(id, status, 0, { 'result', cjson.encode(result) }, {}, rung)
+  elseif ended % math.max(1, math.floor(result.total / 100)) == 0 then
+    emit(id, 'progress', 0, cjson.encode({ phase = 'running', done = ended, total = result.total, unit = 'jobs' }))
+  end
+end
+
 -- The one way into a final status. `rung` collects the queues in which a job has become claimable.
-local function finish(id, status, attempt, fields, data, rung)
+finish = function(id, status, attempt, fields, data, rung)
   local key = job_key(id)
-  local job = get(id, 'queue', 'owner', 'status', 'retention_ms', 'waiting', 'after', 'document')
+  local job = get(id, 'queue', 'owner', 'status', 'retention_ms', 'waiting', 'after', 'document', 'parent')
   if job[3] == 'queued' then dequeue(id, job[1], job[2]) end
   redis.call('HSET', key, 'status', status, 'ended_at', digits(now), 'waiting', '', 'phase', status,
     'phase_at', digits(now), unpack(fields))
@@ -155,6 +209,41 @@ local function finish(id, status, attempt, fields, data, rung)
     end
   end
   redis.call('DEL', key .. ':successors')
+  redis.call('PEXPIRE', key .. ':children', job[4])
+  if job[8] and job[8] ~= '' and redis.call('SREM', job_key(job[8]) .. ':open', id) == 1 then
+    redis.call('HINCRBY', job_key(job[8]), status, 1)
+    settle_batch(job[8], rung)
+  end
+end
+
+-- A client no longer wants a job: a queued one ends, a running one's worker is told, a batch passes it on to its jobs.
+-- Returns 'cancelled' | 'requested'.
+local cancel
+cancel = function(id, rung)
+  local key = job_key(id)
+  local job = get(id, 'status', 'attempt', 'worker', 'cancel_requested_at', 'kind')
+  if not job[4] then redis.call('HSET', key, 'cancel_requested_at', digits(now)) end
+  if job[1] == 'queued' then
+    finish(id, 'cancelled', job[2], {}, {}, rung)
+    return 'cancelled'
+  end
+  if job[5] == 'batch' then
+    redis.call('HSET', key, 'sealed', '1')
+    local open = redis.call('SRANDMEMBER', key .. ':open', CHILDREN_AT_ONCE)
+    for _, child in ipairs(open) do
+      if not redis.call('HGET', job_key(child), 'cancel_requested_at') then cancel(child, rung) end
+    end
+    -- The janitor goes on until none is left, whatever becomes of the caller.
+    if redis.call('HGET', key, 'status') == 'in_progress' then
+      redis.call('ZADD', PREFIX .. 'jobs:due', now + 1000, id)
+      settle_batch(id, rung)
+    end
+    if FINAL[redis.call('HGET', key, 'status')] then return 'cancelled' end
+    return 'requested'
+  end
+  -- The renewal tells the worker too, some seconds later; this message makes it stop at once.
+  redis.call('PUBLISH', PREFIX .. 'worker:' .. job[3], cjson.encode({ cancel = id, attempt = tonumber(job[2]) }))
+  return 'requested'
 end
 
 -- A job in progress goes back to be claimed again.
@@ -191,7 +280,7 @@ local function lose(id, rung)
   elseif lost >= tonumber(job[4]) then
     local message = 'every worker that ran this job died (' .. lost .. ' attempts, the last on ' .. worker ..
       '); look at the logs of that worker, then replay the job'
-    redis.call('ZADD', PREFIX .. 'jobs:dead', now, id)
+    redis.call('ZADD', PREFIX .. 'jobs:dead', digits(now), id)
     finish(id, 'failed', attempt, fail_fields('worker_lost', message), { code = 'worker_lost' }, rung)
   else
     -- The first loss is most often the worker's fault, so it costs no time; a job that kills its workers slows down.

@@ -3,14 +3,25 @@
 -- Keys: jobs:due; the records and events; the queues
 -- Returns {number looked at, ids whose attempt was lost, queues to ring}.
 -- Promise: a lapsed lease loses the attempt; a delayed job whose time has come is queued; a job that nobody started in time
--- ends `expired`, one that has outlived its timeout `failed`. Safe to run twice and by many at once.
+-- ends `expired`, a batch that its maker left open is sealed, one that has outlived its timeout `failed`. Safe to run twice and by many at once.
 
 local rung, lost, skipped = {}, {}, 0
 local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'jobs:due', '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(due) do
-  local job = get(id, 'status', 'attempt', 'expires_at', 'not_before', 'started_at', 'waiting', 'timeout_at')
+  local job = get(id, 'status', 'attempt', 'expires_at', 'not_before', 'started_at', 'waiting', 'timeout_at',
+    'kind', 'cancel_requested_at')
   if not job[1] then
     redis.call('ZREM', PREFIX .. 'jobs:due', id)
+  elseif job[8] == 'batch' then
+    if FINAL[job[1]] then
+      redis.call('ZREM', PREFIX .. 'jobs:due', id)
+    elseif job[9] then
+      cancel(id, rung)
+    else
+      redis.call('HSET', job_key(id), 'sealed', '1')
+      redis.call('ZADD', PREFIX .. 'jobs:due', 'inf', id)
+      settle_batch(id, rung)
+    end
   elseif job[1] == 'in_progress' then
     if ARGV[3] == '1' then
       lost[#lost + 1] = id

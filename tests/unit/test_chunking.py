@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.cpu.chunk import CHARACTERS_PER_TOKEN, Chunk, chunk_pages
+from workers.cpu.chunking import CHARACTERS_PER_TOKEN, Chunk, chunk_pages
 
 SIZE, OVERLAP = 24, 6
 

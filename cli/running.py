@@ -1,0 +1,31 @@
+"""Reaching the Redis of a stack that runs: by REDIS_URL or --redis, else by what ``enginehouse up`` wrote into its data folder."""
+
+import json
+import os
+
+import redis
+
+from cli.redis_server import without_password
+from cli.refusal import Refusal
+from shared.redis_connection import OUTAGE, connect
+from shared.settings import Settings
+
+
+def redis_of(settings: Settings, *, given: bool) -> redis.Redis:
+    """A client of the stack's Redis, which has answered. ``given``: the settings name it. Raises Refusal."""
+    url = settings.redis_url
+    if not given and not os.environ.get("REDIS_URL"):
+        state = settings.data_dir / "state.json"
+        try:
+            url = json.loads(state.read_text())["redis"]
+        except FileNotFoundError:
+            raise Refusal(
+                f"No Enginehouse runs on the data folder {settings.data_dir}: start it with `enginehouse up`, "
+                "name another folder with --data, or a Redis with --redis."
+            ) from None
+    client = connect(url, timeout=5, retries=0)
+    try:
+        client.ping()
+    except OUTAGE as error:
+        raise Refusal(f"Redis at {without_password(url)} does not answer ({error}).") from None
+    return client

@@ -1,0 +1,1 @@
+"""Owners, and the API keys that speak for them."""

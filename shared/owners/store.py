@@ -1,0 +1,106 @@
+"""API keys in Redis: made once, shown once, kept as SHA-256 only.
+
+``eh:keys`` is a hash from the SHA-256 of a key to what is known of it; ``eh:weights`` a hash of owners whose share is not 1.
+A key has 256 random bits, so an unsalted digest can neither be guessed nor inverted, and finding one by its digest leaks
+nothing by time.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import redis
+
+from shared.errors import InvalidValue, NotFound
+from shared.ids import new_id
+from shared.redis_connection import PREFIX
+
+KEYS = f"{PREFIX}keys"
+WEIGHTS = f"{PREFIX}weights"
+
+# Whose jobs are those made while there was no key.
+LOCAL = "local"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """What is known of a key. Keys of one owner see the same jobs, so a key can be replaced without a gap.
+
+    Times are Unix milliseconds; ``prefix`` is the beginning of the key, to tell keys apart.
+    """
+
+    id: str
+    name: str
+    owner: str
+    prefix: str
+    admin: bool
+    created_at: int
+    revoked_at: int | None = None
+
+
+class Owners:
+    """The verbs on API keys."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis: Any = client
+
+    def create(self, name: str, *, owner: str = "", admin: bool = False, weight: float = 1.0) -> tuple[ApiKey, str]:
+        """A new key for ``owner`` (by default one called as the key), and its secret, which cannot be had again.
+
+        ``weight`` is the owner's share of a full queue against others. Raises InvalidValue.
+        """
+        for field, value in (("name", name), ("owner", owner or name)):
+            if not _NAME.fullmatch(value):
+                raise InvalidValue(
+                    f"{field}: use 1 to 63 of A-Z a-z 0-9 . _ - and begin with a letter or digit, not {value[:80]!r}", param=field
+                )
+        if not 0.01 <= weight <= 100:
+            raise InvalidValue(f"weight: must be between 0.01 and 100, not {weight}", param="weight")
+        secret = f"eh_{secrets.token_urlsafe(32)}"
+        key = ApiKey(
+            id=new_id("key"),
+            name=name,
+            owner=owner or name,
+            prefix=secret[:10],
+            admin=admin,
+            created_at=int(time.time() * 1000),
+        )
+        with self._redis.pipeline() as pipeline:
+            pipeline.hset(KEYS, _digest(secret), json.dumps(asdict(key)))
+            pipeline.hset(WEIGHTS, key.owner, weight)
+            pipeline.execute()
+        return key, secret
+
+    def keys(self) -> list[ApiKey]:
+        """All keys ever made, oldest first."""
+        return sorted((ApiKey(**json.loads(text)) for text in self._redis.hvals(KEYS)), key=lambda key: key.id)
+
+    def exist(self) -> bool:
+        """Whether any key was ever made. Revoking the last one does not open the server again."""
+        return bool(self._redis.exists(KEYS))
+
+    def find(self, secret: str) -> ApiKey | None:
+        """The key with this secret; None when there is none or it was revoked."""
+        text = self._redis.hget(KEYS, _digest(secret))
+        key = ApiKey(**json.loads(text)) if text else None
+        return key if key is not None and key.revoked_at is None else None
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """Make a key worthless at once. Raises NotFound."""
+        for digest, text in self._redis.hgetall(KEYS).items():
+            key = ApiKey(**json.loads(text))
+            if key.id == key_id:
+                revoked = replace(key, revoked_at=key.revoked_at or int(time.time() * 1000))
+                self._redis.hset(KEYS, digest, json.dumps(asdict(revoked)))
+                return revoked
+        raise NotFound(f"there is no API key {key_id[:80]!r}; `enginehouse keys list` shows them", code="key_not_found")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

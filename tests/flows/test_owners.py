@@ -1,0 +1,107 @@
+"""API keys: made while the stack runs, asked for from then on; what belongs to one owner is not there for another."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shared.settings import REPOSITORY
+from tests.flows.conftest import QUICK
+from tests.flows.stack import Stack
+
+
+def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "cli.main", *arguments, "--data", str(stack.data)]
+    return subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("guarded"), environment=QUICK)
+    try:
+        yield stack.start()
+    finally:
+        stack.kill()
+
+
+@pytest.fixture(scope="module")
+def keys(guarded: Stack) -> dict[str, dict[str, Any]]:
+    """Ada's key, Bob's, and an administrator's, made by the command."""
+    before = guarded.ended(guarded.generate("before there was a key")["id"])
+    assert before["status"] == "completed"
+    made = {
+        "ada": command(guarded, "keys", "create", "--name", "ada", "--json"),
+        "bob": command(guarded, "keys", "create", "--name", "bob", "--json"),
+        "root": command(guarded, "keys", "create", "--name", "root", "--owner", "local", "--admin", "--json"),
+    }
+    return {name: json.loads(done.stdout) for name, done in made.items()}
+
+
+def bearer(keys: dict[str, dict[str, Any]], name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {keys[name]['key']}"}
+
+
+def test_the_command_shows_a_key_once(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+    assert set(keys["ada"]) == {"id", "name", "owner", "admin", "key"}
+    listed = command(guarded, "keys", "list", "--json").stdout
+    assert keys["ada"]["id"] in listed
+    assert keys["ada"]["key"] not in listed
+    assert keys["ada"]["key"] not in guarded.log.read_text()
+
+
+def test_without_a_key_only_health_is_answered(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+    assert guarded.client.get("/health/ready").status_code == 200
+    for path in ("/jobs", "/models", "/collections"):
+        answer = guarded.client.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "key_missing")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    wrong = guarded.client.get("/jobs", headers={"Authorization": "Bearer eh_nonsense"})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "key_unknown")
+
+
+def test_what_one_owner_has_is_not_there_for_another(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+    client, ada, bob = guarded.client, bearer(keys, "ada"), bearer(keys, "bob")
+    job = guarded.post("/generate", {"prompt": "secret"}, Prefer="wait=30", **ada).json()["id"]
+    session = guarded.post("/chat/start", {"message": "hi"}, **ada).json()["sessionId"]
+    uploaded = client.post("/collections/mine/documents", files={"file": ("a.txt", b"secret text")}, headers=ada).json()
+    document = uploaded["data"][0]["id"]
+    paths = [f"/jobs/{job}", f"/chat/history/{session}", f"/documents/{document}", "/collections/mine/documents"]
+    assert [client.get(path, headers=ada).status_code for path in paths] == [200] * 4
+    assert [client.get(path, headers=bob).status_code for path in paths] == [404] * 4
+    assert client.post(f"/jobs/{job}/cancel", headers=bob).status_code == 404
+    assert client.delete(f"/jobs/{job}", headers=bob).status_code == 404
+    assert client.delete(f"/documents/{document}", headers=bob).status_code == 404
+    assert guarded.post("/chat/message", {"sessionId": session, "message": "x"}, **bob).status_code == 404
+    assert client.get("/jobs", headers=bob).json()["data"] == []
+
+
+def test_jobs_made_before_there_was_a_key_belong_to_local(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+    seen = guarded.client.get("/jobs", headers=bearer(keys, "root")).json()["data"]
+    assert "before there was a key" in [job["result"]["text"] for job in seen]
+
+
+def test_only_an_administrator_may_see_the_dead(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+    assert guarded.client.get("/admin/dead", headers=bearer(keys, "root")).json()["data"] == []
+    refused = guarded.client.get("/admin/dead", headers=bearer(keys, "ada"))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
+
+
+def test_a_revoked_key_is_worthless_at_once(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+    made = json.loads(command(guarded, "keys", "create", "--name", "short", "--json").stdout)
+    header = {"Authorization": f"Bearer {made['key']}"}
+    assert guarded.client.get("/jobs", headers=header).status_code == 200
+    assert command(guarded, "keys", "revoke", made["id"]).returncode == 0
+    assert guarded.client.get("/jobs", headers=header).status_code == 401
+    assert command(guarded, "keys", "revoke", "key_nope").returncode == 1
+
+
+def test_a_command_without_a_stack_says_what_to_do(tmp_path_factory: pytest.TempPathFactory, guarded: Stack) -> None:
+    folder = tmp_path_factory.mktemp("empty")
+    line = [sys.executable, "-m", "cli.main", "keys", "list", "--data", str(folder)]
+    done = subprocess.run(line, cwd=REPOSITORY, env=guarded.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "enginehouse up" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,60 @@
+"""Which files the structure tests look at, and what they read from them."""
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.settings import REPOSITORY
+
+PACKAGES = ("api", "cli", "shared", "workers")
+ALL_CODE = (*PACKAGES, "benchmarks", "deploy", "examples", "tests")
+DOCS = REPOSITORY / "docs"
+
+# Made by tools or by running, and ignored by git.
+_MADE = {".venv", ".git", ".enginehouse", "__pycache__", "dist", "node_modules"}
+_MADE |= {".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis"}
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    """Every Python file of these top folders."""
+    for folder in folders:
+        yield from sorted((REPOSITORY / folder).rglob("*.py"))
+
+
+def lua_files() -> list[Path]:
+    return sorted((REPOSITORY / "shared").rglob("*.lua"))
+
+
+def text_files() -> Iterator[Path]:
+    """Every file of the project that is text."""
+    for folder, inner, names in os.walk(REPOSITORY):
+        inner[:] = [name for name in inner if name not in _MADE and not name.endswith(".egg-info")]
+        for name in names:
+            path = Path(folder, name)
+            if b"\0" not in path.read_bytes()[:8192]:
+                yield path
+
+
+def pages() -> list[Path]:
+    """Every page for people: the top folder's and those of docs."""
+    return [*sorted(REPOSITORY.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def defined_names(tree: ast.AST, within: str = "") -> Iterator[str]:
+    """Dotted names of the classes, functions and constants of a module; what a function defines inside counts as the module's."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            yield within + node.name
+            yield from defined_names(node, f"{within}{node.name}.")
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield within + node.name
+            yield from defined_names(node, within)
+        elif isinstance(node, ast.Assign):
+            yield from (within + target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield within + node.target.id

@@ -1,0 +1,152 @@
+"""The pages for people are complete and true: calls, errors, settings, words, commands, and the places they name."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import get_args
+
+import pytest
+
+from api.app import create_app  # with it all the errors that the face has of its own
+from cli import settings_page
+from cli.main import app as command
+from cli.main import models as models_command
+from shared import errors
+from shared.documents import record
+from shared.errors import EnginehouseError
+from shared.jobs.job import Outcome, Status
+from shared.jobs.lifecycle import Event
+from shared.settings import REPOSITORY, Settings
+from tests.structure.sources import DOCS, PACKAGES, defined_names, lua_files, pages, python_files, relative
+
+CODE_SPAN = re.compile(r"`([^`\n]+)`")
+
+
+@cache
+def spans(page: str) -> set[str]:
+    """What stands between backticks on a page."""
+    return set(CODE_SPAN.findall((DOCS / page).read_text(encoding="utf-8")))
+
+
+def calls() -> set[str]:
+    rules = create_app(Settings()).url_map.iter_rules()
+    return {
+        f"{method} {re.sub(r'<path:', '<', rule.rule)}"
+        for rule in rules
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+
+
+def test_every_call_has_a_heading_and_every_heading_is_a_call() -> None:
+    text = (DOCS / "http-api.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ `((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", text, re.MULTILINE)
+    assert len(headings) == len(set(headings))
+    assert set(headings) == calls()
+
+
+def test_the_readme_names_every_call() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert not [call for call in calls() if f"`{call}`" not in text]
+
+
+def error_classes(base: type[EnginehouseError] = EnginehouseError) -> Iterator[type[EnginehouseError]]:
+    yield base
+    for below in base.__subclasses__():
+        yield from error_classes(below)
+
+
+def test_every_error_that_the_http_face_raises_is_listed_with_its_status() -> None:
+    words = {
+        node.id for path in python_files("api") for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)
+    }
+    text = (DOCS / "http-api.md").read_text(encoding="utf-8")
+    for error in error_classes():
+        if error.__name__ in words and error is not EnginehouseError:
+            assert f"| {error.status} | `{error.code}` |" in text, error.__name__
+
+
+def codes() -> set[str]:
+    """Every code that a class has, a call passes, or a move writes."""
+    found = {error.code for error in error_classes(errors.EnginehouseError)}
+    for path in python_files(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+                found.add(str(node.value.value))
+    for lua in lua_files():
+        found |= set(re.findall(r"\bcode = '(\w+)'", lua.read_text(encoding="utf-8")))
+    return found
+
+
+def test_every_error_code_is_listed() -> None:
+    assert codes() <= spans("http-api.md"), sorted(codes() - spans("http-api.md"))
+
+
+def test_the_page_of_settings_is_the_one_that_the_settings_make() -> None:
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_page.page(), (
+        "python -m cli.settings_page > docs/settings.md"
+    )
+
+
+def event_types() -> set[str]:
+    emitted = {kind for lua in lua_files() for kind in re.findall(r"emit\(\w+, '(\w+)'", lua.read_text(encoding="utf-8"))}
+    return emitted | set(get_args(Event.__dataclass_fields__["type"].type))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [set(Status), set(Outcome), set(get_args(record.Status)), event_types()],
+    ids=["status", "outcome", "document", "event"],
+)
+def test_every_state_is_explained(words: set[str]) -> None:
+    assert len(words) > 4
+    assert words <= spans("glossary.md"), sorted(words - spans("glossary.md"))
+
+
+def test_every_file_and_name_that_a_page_gives_exists() -> None:
+    wrong = []
+    for page in pages():
+        for file, name in re.findall(
+            r"`([\w./-]+\.(?:py|lua|md|toml|json|yml))(?: ([\w.]+))?`", page.read_text(encoding="utf-8")
+        ):
+            path = REPOSITORY / file
+            if "/" in file and not path.exists():
+                wrong.append(f"{relative(page)}: {file}")
+            elif name and name not in set(defined_names(ast.parse(path.read_text(encoding="utf-8")))):
+                wrong.append(f"{relative(page)}: {file} {name}")
+    assert not wrong
+
+
+def test_every_link_leads_somewhere() -> None:
+    wrong = [
+        f"{relative(page)}: {target}"
+        for page in pages()
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        if not target.startswith(("http://", "https://")) and not (page.parent / target).exists()
+    ]
+    assert not wrong
+
+
+def test_every_command_that_a_page_gives_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    subcommands = {item.name or item.callback.__name__ for item in command.registered_commands if item.callback}
+    subcommands |= {
+        f"models {item.name or item.callback.__name__}" for item in models_command.registered_commands if item.callback
+    }
+    wrong = []
+    for page in pages():
+        for line in code_lines(page.read_text(encoding="utf-8")):
+            for target in re.findall(r"(?:^|\s)make ([a-z]+)", line):
+                wrong += [f"{relative(page)}: make {target}"] * (target not in targets)
+            for subcommand in re.findall(r"(?:^|/|\s)enginehouse ((?:models )?[a-z]+)", line):
+                wrong += [f"{relative(page)}: enginehouse {subcommand}"] * (subcommand not in subcommands)
+            for module in re.findall(r"python -m ((?:api|benchmarks|cli|shared|workers)[\w.]*)", line):
+                file = REPOSITORY / module.replace(".", "/")
+                wrong += [f"{relative(page)}: python -m {module}"] * (not file.with_suffix(".py").exists() and not file.is_dir())
+    assert not wrong
+
+
+def code_lines(text: str) -> Iterator[str]:
+    """The lines of code blocks, and what stands between backticks."""
+    for number, block in enumerate(re.split(r"^```.*$", text, flags=re.MULTILINE)):
+        yield from block.splitlines() if number % 2 else CODE_SPAN.findall(block)

@@ -1,0 +1,34 @@
+"""Who may import whom, as the contracts in pyproject.toml say, and what the API process has in it when it serves."""
+
+import json
+import subprocess
+import sys
+
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+from shared.settings import REPOSITORY
+
+ABSENT = ("torch", "transformers", "sentence_transformers", "chromadb", "numpy", "pypdfium2", "pypdf", "workers", "cli")
+MOST_MEMORY_MIB = 120
+
+SERVE_ONE_REQUEST = """
+import json, sys
+import psutil
+from api.wsgi import app
+status = app.test_client().get("/health/live").status_code
+print(json.dumps({"status": status, "modules": list(sys.modules), "memory": psutil.Process().memory_info().rss}))
+"""
+
+
+def test_the_contracts_hold() -> None:
+    assert lint_imports(config_filename=str(REPOSITORY / "pyproject.toml"), no_cache=True) == EXIT_STATUS_SUCCESS
+
+
+def test_the_api_process_is_small_and_loads_no_model_index_or_parser() -> None:
+    command = [sys.executable, "-c", SERVE_ONE_REQUEST]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["status"] == 200
+    assert set(ABSENT).isdisjoint(told["modules"])
+    assert told["memory"] < MOST_MEMORY_MIB * 2**20
