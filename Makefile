@@ -26,12 +26,17 @@ lint: .venv/.installed-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint
+test: lint chromium
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 bench: .venv/.installed-dev setup
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/feed.py
+
+# The page is tested in a real browser. Only a machine of continuous integration gets it without being asked.
+chromium:
+	@[ -z "$(CI)" ] || command -v chromium >/dev/null || { echo "[chromium] installing"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; }
 
 clean:
 	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -45,4 +50,4 @@ clean:
 	@$(PYTHON) deploy/install.py $(EXTRAS) dev
 	@touch .venv/.installed $@
 
-.PHONY: help setup demo up lint test bench clean
+.PHONY: chromium help setup demo up lint test bench clean

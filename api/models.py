@@ -6,7 +6,7 @@ from flask import Blueprint, Response, jsonify
 
 from api.services import services
 from shared.jobs.workforce import Worker
-from shared.models.catalogue import ModelEntry
+from shared.models.catalogue import EMBED, ModelEntry
 
 blueprint = Blueprint("models", __name__)
 
@@ -24,7 +24,10 @@ def index() -> Response:
 
 def model_json(entry: ModelEntry, workers: list[Worker]) -> dict[str, Any]:
     """One model as clients see it; ``state`` is ``not_served`` when no living worker holds it."""
-    serving = [worker for worker in workers if worker.model == entry.name]
+    # The embedding model lives in the workers that ingest and retrieve.
+    serving = [
+        worker for worker in workers if worker.model == entry.name or (entry.kind == EMBED and worker.pool in ("cpu", "io"))
+    ]
     best = min(serving, key=lambda worker: ORDER.index(worker.phase), default=None)
     return {
         "name": entry.name,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.figures import figure
 from shared.models.catalogue import ModelEntry, load_catalogue
-from shared.settings import REPOSITORY, Settings, from_environment
+from shared.settings import Settings, from_environment
 from tests.flows.stack import Stack
 
 SENTENCES = (

@@ -50,7 +50,7 @@ def run_demo(settings: Settings) -> None:
         _ingest(client, pdfs, console)
         _show(_ask(client, settings, console), console)
         state = json.loads((settings.data_dir / "state.json").read_text())
-        for name, address in (("API", state["api"]), ("Flower", state["flower"])):
+        for name, address in (("API", state["api"]), ("Page", f"{state['api']}/"), ("Flower", state["flower"])):
             console.print(f"{name:<9} {address}", soft_wrap=True)
     console.print("Everything has stopped; `make up` starts it again.")
 

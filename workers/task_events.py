@@ -43,8 +43,8 @@ class GatheringDispatcher(EventDispatcher):  # type: ignore[misc]
             self._something.clear()
             try:
                 self.flush()
-            except Exception as error:
-                # The top of this thread. The buffer is kept, and the dispatcher of the next connection takes it over.
+            except Exception as error:  # noqa: BLE001 the top of this thread
+                # The buffer is kept, and the dispatcher of the next connection takes it over.
                 logger.debug("task events wait (%s)", error)
 
 

@@ -1,5 +1,39 @@
-"""The stacks of the flows, for tests that break them."""
+"""One house for each file of faults; after every case the invariants I1 to I5 are judged by its ledger.
 
-from tests.flows.conftest import slow_stack, stack
+``HOUSE`` in a test file gives the options of its house.
+"""
 
-__all__ = ["slow_stack", "stack"]
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.rig.house import House, open_house
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-seconds", type=float, help="how long the random mix goes on")
+    parser.addoption("--fault-seed", type=int, help="repeats a random mix")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow_fault: a fault that takes long to show; `make test` leaves it to `make test-faults`")
+
+
+@pytest.fixture(scope="module")
+def shared_house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    options = getattr(request.module, "HOUSE", {})
+    with open_house(tmp_path_factory.mktemp("house"), **options) as house:
+        yield house
+
+
+@pytest.fixture
+def house(shared_house: House) -> Iterator[House]:
+    """The file's house, healthy; the invariants are judged when the case is over."""
+    shared_house.heal()
+    yield shared_house
+    shared_house.proxy.heal()
+    try:
+        shared_house.check()
+    finally:
+        for job in shared_house.ledger.open:
+            shared_house.ledger.excused(job, "judged already")

@@ -11,7 +11,6 @@ import pytest
 from api.app import create_app  # with it all the errors that the face has of its own
 from cli import settings_page
 from cli.main import app as command
-from cli.main import models as models_command
 from shared import errors
 from shared.documents import record
 from shared.errors import EnginehouseError
@@ -62,7 +61,7 @@ def test_every_error_that_the_http_face_raises_is_listed_with_its_status() -> No
     }
     text = (DOCS / "http-api.md").read_text(encoding="utf-8")
     for error in error_classes():
-        if error.__name__ in words and error is not EnginehouseError:
+        if error.__name__ in words and error is not EnginehouseError and not issubclass(error, errors.JobFailure):
             assert f"| {error.status} | `{error.code}` |" in text, error.__name__
 
 
@@ -130,16 +129,19 @@ def test_every_link_leads_somewhere() -> None:
 def test_every_command_that_a_page_gives_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     subcommands = {item.name or item.callback.__name__ for item in command.registered_commands if item.callback}
-    subcommands |= {
-        f"models {item.name or item.callback.__name__}" for item in models_command.registered_commands if item.callback
-    }
+    groups = {str(group.name): group.typer_instance for group in command.registered_groups}
+    for name, group in groups.items():
+        assert group is not None
+        subcommands |= {f"{name} {item.name or item.callback.__name__}" for item in group.registered_commands if item.callback}
     wrong = []
     for page in pages():
         for line in code_lines(page.read_text(encoding="utf-8")):
             for target in re.findall(r"(?:^|\s)make ([a-z]+)", line):
                 wrong += [f"{relative(page)}: make {target}"] * (target not in targets)
-            for subcommand in re.findall(r"(?:^|/|\s)enginehouse ((?:models )?[a-z]+)", line):
-                wrong += [f"{relative(page)}: enginehouse {subcommand}"] * (subcommand not in subcommands)
+            pattern = rf"(?:^|/|\s)enginehouse ((?:(?:{'|'.join(groups)}) )?[a-z]+)"
+            for subcommand in re.findall(pattern, line):
+                # A group may be named as a whole: `enginehouse keys`.
+                wrong += [f"{relative(page)}: enginehouse {subcommand}"] * (subcommand not in subcommands | set(groups))
             for module in re.findall(r"python -m ((?:api|benchmarks|cli|shared|workers)[\w.]*)", line):
                 file = REPOSITORY / module.replace(".", "/")
                 wrong += [f"{relative(page)}: python -m {module}"] * (not file.with_suffix(".py").exists() and not file.is_dir())

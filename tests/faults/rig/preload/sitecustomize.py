@@ -1,0 +1,34 @@
+"""Loaded by Python itself into processes under test that have this folder on PYTHONPATH: faults that only the inside can have.
+
+FAULT_CLOCK_SHIFT (seconds) makes the process' clock wrong. Signal RTMIN stops the main thread for good while the other
+threads live on; RTMIN+1 keeps 64 threads spinning for ten seconds.
+"""
+
+import os
+import signal
+import threading
+import time
+
+shift = float(os.environ.get("FAULT_CLOCK_SHIFT", "0"))
+if shift:
+    true_time = time.time
+    time.time = lambda: true_time() + shift
+
+
+def wedge(*_: object) -> None:
+    threading.Event().wait()
+
+
+def hog(*_: object) -> None:
+    end = time.monotonic() + 10
+
+    def spin() -> None:
+        while time.monotonic() < end:
+            pass
+
+    for _ in range(64):
+        threading.Thread(target=spin, daemon=True).start()
+
+
+signal.signal(signal.SIGRTMIN, wedge)
+signal.signal(signal.SIGRTMIN + 1, hog)
