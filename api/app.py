@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 from flask_cors import CORS
 
-from api import admin, auth, chat, documents, faults, generate, health, jobs, models, page
+from api import admin, auth, chat, documents, events, faults, generate, health, jobs, models, page
 from api.services import Services
 from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
@@ -13,6 +13,7 @@ from shared.documents.store import Documents
 from shared.errors import InvalidRequest
 from shared.jobs.endings import Endings
 from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.streams import Follower
 from shared.jobs.tickets import Tickets
 from shared.jobs.workforce import Workforce
 from shared.models.catalogue import load_catalogue
@@ -59,8 +60,9 @@ def create_app(settings: Settings) -> Flask:
         sessions=Sessions(client, settings),
         catalogue=catalogue,
         waiting=Waiting(lifecycle, Endings(settings.redis_url), settings.api_threads),
+        follower=Follower(settings.redis_url),
     )
-    for module in (admin, chat, documents, generate, health, jobs, models, page):
+    for module in (admin, chat, documents, events, generate, health, jobs, models, page):
         app.register_blueprint(module.blueprint)
     faults.install(app)
     _guard_browsers(app, settings)

@@ -39,7 +39,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "batch": job.parent or None,
         "retry_of": job.retry_of or None,
         "timings": _timings(job),
-        "urls": {"self": f"/jobs/{job.id}", "cancel": f"/jobs/{job.id}/cancel"},
+        "urls": {"self": f"/jobs/{job.id}", "events": f"/jobs/{job.id}/events", "cancel": f"/jobs/{job.id}/cancel"},
     }
     if job.session:
         view["session"] = job.session

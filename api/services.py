@@ -10,6 +10,7 @@ from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.streams import Follower
 from shared.jobs.workforce import Workforce
 from shared.models.catalogue import Catalogue
 from shared.sessions.store import Sessions
@@ -29,6 +30,7 @@ class Services:
     sessions: Sessions
     catalogue: Catalogue
     waiting: Waiting
+    follower: Follower
 
 
 def services() -> Services:

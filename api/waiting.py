@@ -49,12 +49,20 @@ class Waiting:
                 return submitted, self._lifecycle.get(submitted.id)
         return submitted, self.until_ended(submitted.id, seconds)
 
-    @contextmanager
-    def _expected(self, job: str) -> Iterator[threading.Event]:
+    def hold(self) -> None:
+        """Take one of the places of those who wait; ``let_go`` gives it back. Raises Unavailable when all are taken."""
         if not self._free.acquire(blocking=False):
             raise Unavailable(
                 f"{self._most} clients wait on this server process already; ask again without waiting", retry_after=1
             )
+
+    def let_go(self) -> None:
+        """Give a place back."""
+        self._free.release()
+
+    @contextmanager
+    def _expected(self, job: str) -> Iterator[threading.Event]:
+        self.hold()
         try:
             ended = self._endings.expect(job)
             try:
@@ -62,4 +70,4 @@ class Waiting:
             finally:
                 self._endings.forget(job, ended)
         finally:
-            self._free.release()
+            self.let_go()

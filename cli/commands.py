@@ -63,6 +63,8 @@ def flower_command(port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "celery", "--quiet", "--app", "cli.flower_app", "flower"),
         *("--address=127.0.0.1", f"--port={port}", "--read_only=true", "--logging=error"),
+        # A ticket's argument is its queue, and its result the job that it served and how that ended.
+        "--tasks_columns=args,state,result,worker,received,runtime,uuid",
     ]
 
 

@@ -35,20 +35,20 @@ class Stack:
         self._stream: IO[bytes] | None = None
         self.client = httpx2.Client(base_url=self.url, timeout=60)
 
-    def start(self, *options: str) -> "Stack":
+    def start(self, *options: str, flower: bool = False) -> "Stack":
         """Start it and return when it is ready."""
-        self.launch(*options)
+        self.launch(*options, flower=flower)
         process = self.process
         assert process is not None
         wait_until(self._ready_or_dead, f"the stack is ready (its log: {self.log})", seconds=READY_SECONDS, every=0.1)
         assert process.poll() is None, self.log.read_text()[-4000:]
         return self
 
-    def launch(self, *options: str) -> None:
+    def launch(self, *options: str, flower: bool = False) -> None:
         """Start it and return at once."""
         self._stream = self.log.open("ab")
         command = [sys.executable, "-m", "cli.main", "up", "--data", str(self.data), "--port", str(self.port)]
-        command += ["--models", str(self.models), "--no-flower", *options]
+        command += ["--models", str(self.models), *([] if flower else ["--no-flower"]), *options]
         self.process = subprocess.Popen(
             command, stdout=self._stream, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=self.environment
         )

@@ -5,7 +5,9 @@
 -- Promise: only attempts that this worker holds are lost; calling it again finds nothing.
 
 local worker, rung, lost = ARGV[2], {}, {}
-for _, id in ipairs(redis.call('SMEMBERS', PREFIX .. 'worker:' .. worker .. ':jobs')) do
+local held = redis.call('SMEMBERS', PREFIX .. 'worker:' .. worker .. ':jobs')
+table.sort(held)
+for _, id in ipairs(held) do
   local job = get(id, 'status', 'worker')
   if job[1] == 'in_progress' and job[2] == worker then
     lost[#lost + 1] = id

@@ -36,7 +36,8 @@ end
 
 local owners = PREFIX .. 'queue:' .. queue .. ':owners'
 while true do
-  local owner = redis.call('ZRANGE', owners, 0, 0)[1]
+  local first = redis.call('ZRANGE', owners, 0, 0, 'WITHSCORES')
+  local owner, level = first[1], first[2]
   if not owner then return { {}, rung } end
   local id = redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':jobs:' .. owner, 0, 0)[1]
   if id then dequeue(id, queue, owner) else redis.call('ZREM', owners, owner) end
@@ -56,6 +57,7 @@ while true do
     redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
     redis.call('SADD', PREFIX .. 'worker:' .. worker .. ':jobs', id)
     redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
+    redis.call('SET', PREFIX .. 'queue:' .. queue .. ':level', level, 'EX', SERVICE_MEMORY_SECONDS)
     charge(queue, owner, job[3])
     measure(queue)
     emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))

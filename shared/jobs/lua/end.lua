@@ -9,17 +9,13 @@
 
 local id, attempt, status = ARGV[2], ARGV[3], ARGV[4]
 local key, rung = job_key(id), {}
-local job = get(id, 'attempt', 'status', 'worker', 'queue', 'owner', 'cost', 'session', 'written', 'first_token_at')
-if job[1] ~= attempt then return { 'lost', rung } end
-if FINAL[job[2]] then
-  if job[2] == status then return { 'ok', rung } end
-  return { 'lost', rung }
-end
-if job[2] ~= 'in_progress' then return { 'lost', rung } end
+local outcome = outcome_of(id, attempt)
+if outcome then return { outcome == status and 'ok' or 'lost', rung } end
+local job = get(id, 'worker', 'queue', 'owner', 'cost', 'session', 'written', 'first_token_at')
 
-if ARGV[10] ~= '' and tonumber(ARGV[9]) > tonumber(job[8] or 0) then
+if ARGV[10] ~= '' and tonumber(ARGV[9]) > tonumber(job[6] or 0) then
   redis.call('HSET', key, 'written', ARGV[9])
-  if not job[9] then redis.call('HSET', key, 'first_token_at', digits(now)) end
+  if not job[7] then redis.call('HSET', key, 'first_token_at', digits(now)) end
   emit(id, 'delta', attempt, ARGV[10])
 end
 local fields, data = {}, {}
@@ -28,10 +24,10 @@ if ARGV[6] ~= '' then fields[#fields + 1] = 'error'; fields[#fields + 1] = ARGV[
 local code = nil
 if ARGV[7] ~= '' then code = ARGV[7]; data.code = code end
 close_attempt(id, attempt, status, code)
-leave_worker(id, job[3])
-if ARGV[8] ~= '' then charge(job[4], job[5], tonumber(ARGV[8]) - tonumber(job[6])) end
-if job[7] and job[7] ~= '' and #ARGV > 10 then
-  local session_key = PREFIX .. 'session:' .. job[7]
+leave_worker(id, job[1])
+if ARGV[8] ~= '' then charge(job[2], job[3], tonumber(ARGV[8]) - tonumber(job[4])) end
+if job[5] and job[5] ~= '' and #ARGV > 10 then
+  local session_key = PREFIX .. 'session:' .. job[5]
   -- A session deleted meanwhile stays deleted.
   local ttl = redis.call('HGET', session_key, 'ttl_seconds')
   if ttl then

@@ -7,18 +7,14 @@
 
 local id, attempt, outcome, queue = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local key, rung = job_key(id), {}
-local job = get(id, 'attempt', 'status', 'worker', 'cancel_requested_at')
-if job[1] ~= attempt then return { 'lost', rung } end
-if job[2] ~= 'in_progress' then
-  local record = redis.call('HGET', key, 'attempt:' .. attempt)
-  if record and cjson.decode(record).outcome == outcome then return { 'ok', rung } end
-  return { 'lost', rung }
-end
+local ended = outcome_of(id, attempt)
+if ended then return { ended == outcome and 'ok' or 'lost', rung } end
+local job = get(id, 'worker', 'cancel_requested_at')
 close_attempt(id, attempt, outcome)
-leave_worker(id, job[3])
+leave_worker(id, job[1])
 if ARGV[6] ~= '' then redis.call('HSET', key, 'context', ARGV[6]) end
 redis.call('HSET', key, 'queue', queue)
-if job[4] and job[4] ~= '' then
+if job[2] and job[2] ~= '' then
   finish(id, 'cancelled', attempt, {}, {}, rung)
 else
   requeue(id, attempt, 0, outcome, rung)

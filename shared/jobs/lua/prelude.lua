@@ -14,6 +14,7 @@
 --   queue:<q>:owners         zset    owners with a job in this queue -> service received (tokens / weight)
 --   queue:<q>:jobs:<owner>   zset    jobs -> priority, then time of submission
 --   queue:<q>:service        hash    owner -> service received, also of owners with nothing queued now
+--   queue:<q>:level          string  service of the owner whose turn it last was, when it came
 --   queue:<q>:gaps           list    milliseconds between the latest claims while jobs waited, newest first
 --   queue:<q>:claimed_at     string  time of the latest claim, kept while jobs wait
 --   weights                  hash    owner -> weight of its share, where it is not 1
@@ -62,12 +63,17 @@ local function emit(id, kind, attempt, data)
 end
 
 local function charge(queue, owner, tokens)
-  local service = PREFIX .. 'queue:' .. queue .. ':service'
-  local weight = tonumber(redis.call('HGET', PREFIX .. 'weights', owner) or 1)
-  local total = redis.call('HINCRBYFLOAT', service, owner, tokens / weight)
-  redis.call('EXPIRE', service, SERVICE_MEMORY_SECONDS)
-  -- XX: an owner with nothing queued must not enter the set that claim chooses from.
-  redis.call('ZADD', PREFIX .. 'queue:' .. queue .. ':owners', 'XX', total, owner)
+  local stem = PREFIX .. 'queue:' .. queue
+  local share = tokens / tonumber(redis.call('HGET', PREFIX .. 'weights', owner) or 1)
+  -- XX: an owner with nothing queued must not enter the set that claim chooses from. For one that is in it, the set counts:
+  -- it outlives the hash when nobody has claimed for long, and a count begun anew would win every turn.
+  local total = redis.call('ZADD', stem .. ':owners', 'XX', 'INCR', share, owner)
+  if total then
+    redis.call('HSET', stem .. ':service', owner, total)
+  else
+    redis.call('HINCRBYFLOAT', stem .. ':service', owner, share)
+  end
+  redis.call('EXPIRE', stem .. ':service', SERVICE_MEMORY_SECONDS)
 end
 
 -- What an id or an Idempotency-Key was used for before: nil when for nothing, else the answer to give and the job.
@@ -87,14 +93,15 @@ local function remember(id, owner, idempotency, fingerprint)
   redis.call('EXPIRE', key, IDEMPOTENCY_SECONDS)
 end
 
--- By when a queued job must be looked at: it must have started, or must have ended.
+-- By when a queued job must be looked at: it must have started (unless it has been, once) and must have ended.
 local function deadline(id)
-  local job = get(id, 'expires_at', 'timeout_at')
-  return math.min(tonumber(job[1]), tonumber(job[2] or 'inf'))
+  local job = get(id, 'expires_at', 'timeout_at', 'started_at')
+  local start_by = job[3] and math.huge or tonumber(job[1])
+  return math.min(start_by, tonumber(job[2] or 'inf'))
 end
 
--- Put a queued job where claim finds it. A newcomer starts at the least service among those waiting, so that neither
--- a long absence nor a first visit buys the whole queue.
+-- Put a queued job where claim finds it. A newcomer starts at the least service among those waiting, or among those who
+-- last were, so that neither a long absence nor a first visit buys the whole queue.
 local function enqueue(id)
   local job = get(id, 'queue', 'owner', 'priority', 'created_at')
   local queue, owner = job[1], job[2]
@@ -102,9 +109,10 @@ local function enqueue(id)
   if not redis.call('ZSCORE', owners, owner) then
     local service = PREFIX .. 'queue:' .. queue .. ':service'
     local own = tonumber(redis.call('HGET', service, owner) or 0)
-    local least = redis.call('ZRANGE', owners, 0, 0, 'WITHSCORES')[2]
+    local least = redis.call('ZRANGE', owners, 0, 0, 'WITHSCORES')[2] or
+      redis.call('GET', PREFIX .. 'queue:' .. queue .. ':level')
     if least and tonumber(least) > own then
-      own = tonumber(least)
+      own = least
       redis.call('HSET', service, owner, own)
       redis.call('EXPIRE', service, SERVICE_MEMORY_SECONDS)
     end
@@ -136,6 +144,22 @@ local function close_attempt(id, attempt, outcome, code)
   local record = cjson.decode(redis.call('HGET', key, field))
   record.ended_at, record.outcome, record.error = now, outcome, code
   redis.call('HSET', key, field, cjson.encode(record))
+end
+
+-- Put a job that waits for nothing but the time where it belongs.
+-- Returns the queue to ring or ''.
+local function make_ready(id)
+  local not_before = tonumber(redis.call('HGET', job_key(id), 'not_before') or 0)
+  if not_before <= now then return enqueue(id) end
+  postpone(id, not_before)
+  return ''
+end
+
+-- How an attempt ended: nil while it runs, 'lost' when nothing is known of it (any more).
+local function outcome_of(id, attempt)
+  local record = redis.call('HGET', job_key(id), 'attempt:' .. attempt)
+  if not record then return 'lost' end
+  return cjson.decode(record).outcome
 end
 
 -- Take a job away from the worker that holds it.
@@ -204,7 +228,8 @@ finish = function(id, status, attempt, fields, data, rung)
         redis.call('SADD', job_key(heir) .. ':successors', successor)
         redis.call('HSET', job_key(successor), 'after', heir)
       else
-        rung[#rung + 1] = enqueue(successor)
+        local queue = make_ready(successor)
+        if queue ~= '' then rung[#rung + 1] = queue end
       end
     end
   end

@@ -10,12 +10,11 @@ local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'jobs:due', '-inf', now, 'LIMI
 for _, id in ipairs(due) do
   local job = get(id, 'status', 'attempt', 'expires_at', 'not_before', 'started_at', 'waiting', 'timeout_at',
     'kind', 'cancel_requested_at')
-  if not job[1] then
+  if not job[1] or FINAL[job[1]] then
+    -- Gone, or ended with a batch that came before it in this very round.
     redis.call('ZREM', PREFIX .. 'jobs:due', id)
   elseif job[8] == 'batch' then
-    if FINAL[job[1]] then
-      redis.call('ZREM', PREFIX .. 'jobs:due', id)
-    elseif job[9] then
+    if job[9] then
       cancel(id, rung)
     else
       redis.call('HSET', job_key(id), 'sealed', '1')
@@ -31,13 +30,12 @@ for _, id in ipairs(due) do
     end
   elseif job[7] and tonumber(job[7]) <= now then
     time_out(id, job[2], rung)
-  elseif job[6] == 'retry_at' and tonumber(job[4]) <= now and (tonumber(job[3]) > now or job[5]) then
-    rung[#rung + 1] = enqueue(id)
-  elseif not job[5] then
+  elseif tonumber(job[3]) <= now and not job[5] then
     finish(id, 'expired', job[2], {}, {}, rung)
+  elseif job[6] == 'retry_at' and tonumber(job[4]) <= now then
+    rung[#rung + 1] = enqueue(id)
   else
-    -- It was started once, so it is not bound by the time to start any more; look again in a while.
-    redis.call('ZADD', PREFIX .. 'jobs:due', now + 60000, id)
+    redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
   end
 end
 return { #due - skipped, lost, rung }

@@ -6,22 +6,18 @@
 
 local id, attempt = ARGV[2], ARGV[3]
 local key, rung = job_key(id), {}
-local job = get(id, 'attempt', 'status', 'worker', 'retries', 'max_retries', 'cancel_requested_at')
-if job[1] ~= attempt then return { 'lost', rung } end
-if job[2] ~= 'in_progress' then
-  local outcome = cjson.decode(redis.call('HGET', key, 'attempt:' .. attempt)).outcome
-  if outcome == 'retried' then return { 'ok', rung } end
-  if outcome == 'failed' then return { 'failed', rung } end
-  return { 'lost', rung }
-end
-leave_worker(id, job[3])
-local retries = tonumber(job[4])
-if job[6] and job[6] ~= '' then
+local outcome = outcome_of(id, attempt)
+if outcome == 'failed' then return { 'failed', rung } end
+if outcome then return { (outcome == 'retried' or outcome == 'cancelled') and 'ok' or 'lost', rung } end
+local job = get(id, 'worker', 'retries', 'max_retries', 'cancel_requested_at')
+leave_worker(id, job[1])
+local retries = tonumber(job[2])
+if job[4] and job[4] ~= '' then
   close_attempt(id, attempt, 'cancelled', ARGV[6])
   finish(id, 'cancelled', attempt, {}, {}, rung)
   return { 'ok', rung }
 end
-if retries >= tonumber(job[5]) then
+if retries >= tonumber(job[3]) then
   close_attempt(id, attempt, 'failed', ARGV[6])
   finish(id, 'failed', attempt, { 'error', ARGV[5] }, { code = ARGV[6] }, rung)
   return { 'failed', rung }

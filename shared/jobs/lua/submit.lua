@@ -60,14 +60,19 @@ if (given.retry_of or '') ~= '' and (given.document or '') ~= '' then
 end
 
 if parent ~= '' then
-  redis.call('ZADD', job_key(parent) .. ':children', 0, id)
-  redis.call('SADD', job_key(parent) .. ':open', id)
-  redis.call('HINCRBY', job_key(parent), 'children', 1)
-  if redis.call('HGET', job_key(parent), 'cancel_requested_at') then
+  -- The counts of a batch that has ended stand: a job that comes too late is not one of them.
+  local batch = get(parent, 'status', 'cancel_requested_at')
+  if batch[1] == 'in_progress' then
+    redis.call('ZADD', job_key(parent) .. ':children', 0, id)
+    redis.call('SADD', job_key(parent) .. ':open', id)
+    redis.call('HINCRBY', job_key(parent), 'children', 1)
+  end
+  if batch[2] then
     finish(id, 'cancelled', 0, {}, {}, {})
     return { 'created', '', id }
   end
 end
+if tonumber(ARGV[6]) > 0 then redis.call('HSET', key, 'not_before', digits(now + tonumber(ARGV[6]))) end
 if after ~= '' then
   local status = redis.call('HGET', job_key(after), 'status')
   if status and not FINAL[status] then
@@ -77,8 +82,4 @@ if after ~= '' then
     return { 'created', '', id }
   end
 end
-if tonumber(ARGV[6]) > 0 then
-  postpone(id, now + tonumber(ARGV[6]))
-  return { 'created', '', id }
-end
-return { 'created', enqueue(id), id }
+return { 'created', make_ready(id), id }

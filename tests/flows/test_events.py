@@ -1,0 +1,104 @@
+"""Streams: everything that happens to a job, once and in order, from wherever the client was."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+
+from tests.flows.stack import Stack
+from tests.waiting import wait_until
+
+TEXT = "a text of some length that takes a moment"
+
+
+def lines(answer: httpx2.Response) -> Iterator[dict[str, Any]]:
+    """The events of a stream: id, event and data."""
+    event: dict[str, Any] = {}
+    for line in answer.iter_lines():
+        if not line:
+            if "event" in event:
+                yield event
+            event = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            event[name] = json.loads(value) if name == "data" else value
+
+
+def follow(stack: Stack, job: str, **options: Any) -> list[dict[str, Any]]:
+    with stack.client.stream("GET", f"/jobs/{job}/events", timeout=60, **options) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        return list(lines(answer))
+
+
+def text(events: list[dict[str, Any]]) -> str:
+    return "".join(event["data"]["text"] for event in events if event["event"] == "delta")
+
+
+def test_a_stream_shows_the_whole_job_and_ends_with_it(slow_stack: Stack) -> None:
+    job = slow_stack.generate(TEXT)["id"]
+    events = follow(slow_stack, job)
+    assert [int(event["id"]) for event in events] == list(range(1, len(events) + 1))
+    assert [event["event"] for event in events if event["event"] != "delta"] == ["queued", "started", "ended"]
+    assert text(events) == TEXT == slow_stack.job(job)["result"]["text"]
+    assert len([event for event in events if event["event"] == "delta"]) > 5, "pieces come while the model writes"
+    assert events[-1]["data"]["status"] == "completed"
+
+
+def test_a_late_reader_gets_the_stream_from_its_start(stack: Stack) -> None:
+    job = stack.ended(stack.generate("late")["id"])["id"]
+    assert text(follow(stack, job)) == "late"
+
+
+def test_a_reader_that_comes_back_misses_and_repeats_nothing(slow_stack: Stack) -> None:
+    job = slow_stack.generate(TEXT)["id"]
+    seen: list[dict[str, Any]] = []
+    with slow_stack.client.stream("GET", f"/jobs/{job}/events", timeout=60) as answer:
+        for event in lines(answer):
+            seen.append(event)
+            if len(seen) == 8:
+                break
+    rest = follow(slow_stack, job, headers={"Last-Event-ID": seen[-1]["id"]})
+    assert [int(event["id"]) for event in seen + rest] == list(range(1, len(seen) + len(rest) + 1))
+    assert text(seen + rest) == TEXT
+    assert follow(slow_stack, job, params={"after": seen[-1]["id"]}) == rest
+
+
+def test_nothing_more_to_come_is_a_204(stack: Stack) -> None:
+    job = stack.ended(stack.generate("over")["id"])["id"]
+    last = follow(stack, job)[-1]["id"]
+    assert stack.client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": last}).status_code == 204
+
+
+def test_many_readers_of_one_job_each_get_all(slow_stack: Stack) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    job = slow_stack.generate(TEXT)["id"]
+    with ThreadPoolExecutor(20) as pool:
+        streams = list(pool.map(lambda _: follow(slow_stack, job), range(20)))
+    assert all(text(events) == TEXT for events in streams)
+
+
+def test_a_new_attempt_says_that_what_was_shown_is_void(slow_stack: Stack) -> None:
+    import psutil
+
+    job = slow_stack.generate(TEXT)["id"]
+    wait_until(lambda: slow_stack.job(job)["timings"]["first_token"], "the first token", seconds=20)
+    [engine] = [
+        process
+        for process in psutil.Process(slow_stack.pid("gpu0")).children(recursive=True)
+        if "workers.gpu.engine" in process.cmdline()
+    ]
+    engine.kill()
+    events = follow(slow_stack, job)
+    kinds = [event["event"] for event in events]
+    assert "restart" in kinds
+    assert text(events[kinds.index("restart") :]) == TEXT
+
+
+def test_bad_positions_and_unknown_jobs_are_refused(stack: Stack) -> None:
+    job = stack.generate("x")["id"]
+    assert stack.client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": "abc"}).status_code == 422
+    assert stack.client.get(f"/jobs/{job}/events", params={"after": "-1"}).status_code == 422
+    assert stack.client.get("/jobs/job_nope/events").status_code == 404

@@ -1,0 +1,76 @@
+"""Flower shows workers, queues and tickets to those who have its password, and no text of any job."""
+
+import json
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from tests.flows.conftest import QUICK
+from tests.flows.stack import Stack
+from tests.waiting import wait_until
+
+SECRET = "a prompt that nobody else may read"
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("watched"), environment=QUICK)
+    try:
+        yield stack.start(flower=True)
+    finally:
+        stack.kill()
+
+
+@pytest.fixture(scope="module")
+def flower(watched: Stack) -> Iterator[httpx2.Client]:
+    address = json.loads((watched.data / "state.json").read_text())["flower"]
+    with httpx2.Client(base_url=address, timeout=20) as client:
+        wait_until(lambda: _answers(client), "Flower answers", seconds=30)
+        yield client
+
+
+def _answers(client: httpx2.Client) -> bool:
+    try:
+        return bool(client.get("/api/workers").status_code == 200)
+    except httpx2.HTTPError:
+        return False
+
+
+def test_each_ticket_tells_its_queue_and_the_job_it_served(watched: Stack, flower: httpx2.Client) -> None:
+    job = watched.ended(watched.generate(SECRET)["id"])["id"]
+
+    def served() -> list[dict[str, object]]:
+        tasks = flower.get("/api/tasks").json().values()
+        return [task for task in tasks if job in str(task["result"])]
+
+    [ticket] = wait_until(served, "the ticket that served the job", seconds=20)
+    assert (ticket["state"], ticket["name"]) == ("SUCCESS", "enginehouse.ticket")
+    assert "gpu.echo" in str(ticket["args"])
+    assert f"{job} completed" in str(ticket["result"])
+    assert str(ticket["worker"]).startswith("gpu0@")
+    assert SECRET not in flower.get("/api/tasks").text
+
+
+def test_the_workers_are_listed(flower: httpx2.Client) -> None:
+    wait_until(
+        lambda: (
+            {name.partition("@")[0] for name in flower.get("/api/workers", params={"refresh": "1"}).json()}
+            == {"gpu0", "cpu", "io"}
+        ),
+        "all three workers are listed",
+        seconds=30,
+    )
+
+
+def test_nobody_gets_in_without_the_password(watched: Stack, flower: httpx2.Client) -> None:
+    parts = urlsplit(json.loads((watched.data / "state.json").read_text())["flower"])
+    assert parts.hostname == "127.0.0.1"
+    with httpx2.Client(base_url=f"http://127.0.0.1:{parts.port}", timeout=20) as stranger:
+        assert [stranger.get(path).status_code for path in ("/tasks", "/workers", "/api/tasks", "/broker")] == [401] * 4
+
+
+def test_no_text_of_a_job_is_in_the_log_or_the_broker(watched: Stack) -> None:
+    watched.ended(watched.generate(SECRET)["id"])
+    assert SECRET not in watched.log.read_text()
