@@ -77,12 +77,13 @@ def chroma_command(folder: Path, port: int) -> list[str]:
     return [program, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
 
 
-def refuse_open_address(settings: Settings) -> None:
-    """Raises Refusal if the API would listen beyond this machine although nobody has to log in. Asks Redis for keys."""
+def refuse_open_address(settings: Settings, *, keys_possible: bool = True) -> None:
+    """Raises Refusal if the API would listen beyond this machine although nobody has to log in. Asks Redis for keys, if there
+    can be any."""
     if settings.host in LOOPBACK or settings.allow_open:
         return
     try:
-        protected = Owners(connect(settings.redis_url, timeout=5)).exist()
+        protected = keys_possible and Owners(connect(settings.redis_url, timeout=5)).exist()
     except OUTAGE as error:
         raise Refusal(f"Redis cannot be asked whether there are API keys ({error}).") from None
     if not protected:

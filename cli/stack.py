@@ -118,6 +118,8 @@ def run(plan: Plan, *, guardian: int) -> int:
 def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
     """Check all that can be checked before the first process starts, and choose the ports that were left open."""
     served_model(settings)
+    if options.own_redis and not (settings.data_dir / "redis" / "appendonlydir").exists():
+        refuse_open_address(settings, keys_possible=False)  # a new folder has no keys, so nothing needs to be started to know
     _refuse_taken(settings.host, settings.port, "--port")
     if not options.own_redis:
         for warning in check_redis(settings.redis_url, allow_unsafe=settings.allow_unsafe_redis):

@@ -30,6 +30,8 @@ class Generation:
         self.id = f"{attempt.job.id}/{attempt.job.attempt}"
         self._attempt = attempt
         self._decoder = text.decoder(stop, in_conversation=in_conversation)
+        self._in_conversation = in_conversation
+        self._space = ""
         self._pieces: list[str] = []
         self.tokens = 0
         self.reason: Reason | None = None
@@ -58,6 +60,11 @@ class Generation:
             self._end("stop" if self._decoder.stopped else reason, detail)
 
     def _emit(self, piece: str) -> None:
+        if self._in_conversation:
+            # White space is told when something follows it: many models end an answer with some.
+            told = f"{self._space}{piece}".rstrip()
+            self._space = f"{self._space}{piece}"[len(told) :]
+            piece = told
         if piece:
             self._pieces.append(piece)
             self._attempt.delta(piece)
