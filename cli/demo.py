@@ -28,11 +28,11 @@ from shared.documents.record import ENDED
 from shared.settings import Settings
 
 COLLECTION = "demo"
-GENERAL = ("What is the capital of France?", "Which planet is known as the red planet?")
+GENERAL = ("What is the capital of France?", "How many days are in a week?")
 ABOUT_DOCUMENTS = (
-    "Which server alone opens the files of the index?",
-    "How much memory may the child process that opens a file use?",
-    "How long is the lease that a worker holds when it claims a job?",
+    "How long is the lease of a worker that claims a job?",
+    "How does a file that wants a password end?",
+    "Who opens the files of the index?",
 )
 READY_SECONDS = 300
 INGEST_SECONDS = 600

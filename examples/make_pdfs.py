@@ -74,10 +74,14 @@ class Paper(FPDF):
         self.multi_cell(0, size * 0.5, plain, new_x="LMARGIN", new_y="NEXT", align="L")
 
 
+# Papers written for readers, beside the reference that is made of the source.
+PLACES = ("examples/documents/*.md", "docs/architecture.md", "docs/glossary.md")
+
+
 def make_pdfs(folder: Path) -> list[Path]:
     """Write the PDFs into ``folder``, which is made when missing; their paths, the longest document last."""
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [path for place in ("examples/documents", "docs", ".") for path in sorted((REPOSITORY / place).glob("*.md"))]
+    sources = [path for place in PLACES for path in sorted(REPOSITORY.glob(place))]
     made = []
     for source in sources:
         target = folder / f"{source.stem.lower()}.pdf"
