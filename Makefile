@@ -9,6 +9,7 @@ help:
 	@echo "make demo    setup, then: start the stack, read three PDFs, ask questions, show answers, stop"
 	@echo "make up      setup, then run the stack until Ctrl-C (ARGS='--port 8080' for options)"
 	@echo "make test    every check and test    make lint   the checks alone    make bench  the figures"
+	@echo "make test-faults   everything that can be killed, killed, in 20 minutes"
 	@echo "make clean   remove .venv and caches; the data folder .enginehouse stays"
 
 setup: .venv/.installed
@@ -27,11 +28,16 @@ lint: .venv/.installed-dev
 	@$(BIN)/lint-imports
 
 test: lint chromium
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow_fault" $(ARGS)
+
+# Every process killed, every connection broken; a quick part of it belongs to `make test`. Alone on the machine, please.
+test-faults: .venv/.installed-dev
+	@$(BIN)/pytest -n 2 --dist loadfile tests/faults $(ARGS)
 
 bench: .venv/.installed-dev setup
-	@$(BIN)/python benchmarks/overhead.py
-	@$(BIN)/python benchmarks/feed.py
+	@$(BIN)/python -m benchmarks.overhead
+	@$(BIN)/python -m benchmarks.feed
+	@$(BIN)/python -m benchmarks.fairness
 
 # The page is tested in a real browser. Only a machine of continuous integration gets it without being asked.
 chromium:
@@ -50,4 +56,4 @@ clean:
 	@$(PYTHON) deploy/install.py $(EXTRAS) dev
 	@touch .venv/.installed $@
 
-.PHONY: chromium help setup demo up lint test bench clean
+.PHONY: chromium help setup demo up lint test test-faults bench clean

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 from flask_cors import CORS
 
-from api import admin, auth, chat, documents, events, faults, generate, health, jobs, models, page
+from api import admin, auth, chat, documents, events, faults, generate, health, jobs, models, page, reference, webhooks
 from api.services import Services
 from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
@@ -21,6 +21,9 @@ from shared.owners.store import Owners
 from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
+from shared.webhooks.addresses import Guard, parse_networks
+from shared.webhooks.deliveries import Deliveries
+from shared.webhooks.endpoints import Endpoints
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -61,8 +64,11 @@ def create_app(settings: Settings) -> Flask:
         catalogue=catalogue,
         waiting=Waiting(lifecycle, Endings(settings.redis_url), settings.api_threads),
         follower=Follower(settings.redis_url),
+        endpoints=Endpoints(client),
+        deliveries=Deliveries(client),
+        guard=Guard(parse_networks(settings.webhook_allow)),
     )
-    for module in (admin, chat, documents, events, generate, health, jobs, models, page):
+    for module in (admin, chat, documents, events, generate, health, jobs, models, page, reference, webhooks):
         app.register_blueprint(module.blueprint)
     faults.install(app)
     _guard_browsers(app, settings)

@@ -5,10 +5,11 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
 
-from api.parsing import Search, body, query_integer, wait_seconds
-from api.render import RETRY_AFTER, Answer, accepted, job_json, list_json, seconds
+from api.parsing import Search, body, form_webhook, query_integer, wait_seconds
+from api.render import RETRY_AFTER, Answer, accepted, job_json, list_json
 from api.services import owner, services
 from api.submitting import idempotency, job_of, submit
+from api.webhooks import job_webhook
 from shared.documents.files import Stored
 from shared.documents.kinds import media_type
 from shared.documents.record import ENDED, Collection, Document, check_collection_name
@@ -17,6 +18,7 @@ from shared.ids import DOCUMENT, JOB, new_id
 from shared.jobs.job import Job, Status
 from shared.jobs.lifecycle import Submission
 from shared.jobs.tickets import CPU_QUEUE, IO_QUEUE
+from shared.jobs.view import seconds
 
 blueprint = Blueprint("documents", __name__)
 
@@ -28,8 +30,9 @@ QUICK_SECONDS = 30
 def upload() -> Answer:
     """The guide's call: one file into the default collection. Waits for nothing unless ``Prefer: wait=N`` says so."""
     wait = wait_seconds() or 0
+    told = _webhook()
     [received] = _receive(most=1)
-    document, job = _take(_collection(services().settings.default_collection), received)
+    document, job = _take(_collection(services().settings.default_collection), received, webhook=told)
     if job is not None and wait:
         job = services().waiting.until_ended(job.id, wait) or job
         document = services().documents.get(owner(), document.id)
@@ -42,8 +45,9 @@ def add(collection: str) -> Answer:
     """One or many files (multipart, field ``file``): a document and an ingest job for each, and a batch over the jobs."""
     here = services()
     check_collection_name(collection)
+    told = _webhook()
     files = _receive(most=MOST_FILES)
-    content = [collection, [(received.name, received.stored.sha256) for received in files]]
+    content = [collection, [(received.name, received.stored.sha256) for received in files], told]
     taken: list[tuple[Document, Job | None]] = []
     try:
         repeatable = idempotency(content)
@@ -52,6 +56,7 @@ def add(collection: str) -> Answer:
             spec={"collection": collection},
             idempotency_key=repeatable.key,
             fingerprint=repeatable.fingerprint,
+            webhook=told,
         )
         # When this request was sent before and its batch is not whole (the server died, or is still at it), what is there
         # already is found by its content, and what is missing joins.
@@ -152,6 +157,13 @@ class Received:
     stored: Stored
 
 
+def _webhook() -> dict[str, Any] | None:
+    """Where the end of an upload is told: the field ``webhook`` of the form."""
+    # Reading one field reads them all, so the limit must hold by now.
+    request.max_content_length = services().settings.max_upload_bytes
+    return job_webhook(form_webhook())
+
+
 def _receive(*, most: int) -> list[Received]:
     """Store the files of the request. Nothing stays when one of them is refused."""
     here = services()
@@ -176,7 +188,9 @@ def _receive(*, most: int) -> list[Received]:
     return received
 
 
-def _take(collection: Collection, received: Received, batch: str = "") -> tuple[Document, Job | None]:
+def _take(
+    collection: Collection, received: Received, batch: str = "", webhook: dict[str, Any] | None = None
+) -> tuple[Document, Job | None]:
     """Enter one file and submit its ingest; the job is the earlier one when the same bytes are known."""
     here = services()
     try:
@@ -194,18 +208,18 @@ def _take(collection: Collection, received: Received, batch: str = "") -> tuple[
         here.files.remove(received.document_id)
         raise
     if new:
-        return document, _submit_ingest(document, batch)
+        return document, _submit_ingest(document, batch, webhook)
     here.files.remove(received.document_id)
     job = here.lifecycle.get(document.job_id)
     # The server died between entering the document and submitting its job: this upload makes up for it.
     if job is None and document.status == "uploaded":
-        return document, _submit_ingest(document, batch)
+        return document, _submit_ingest(document, batch, webhook)
     return document, job
 
 
-def _submit_ingest(document: Document, batch: str) -> Job:
+def _submit_ingest(document: Document, batch: str, webhook: dict[str, Any] | None) -> Job:
     spec = {"document_id": document.id, "collection_id": document.collection_id}
-    return _submit("ingest", CPU_QUEUE, spec, 0, id=document.job_id, document=document.id, parent=batch)
+    return _submit("ingest", CPU_QUEUE, spec, 0, id=document.job_id, document=document.id, parent=batch, webhook=webhook)
 
 
 def _submit(kind: str, queue: str, spec: dict[str, Any], wait: float, **options: Any) -> Job:

@@ -8,6 +8,7 @@ from api.parsing import Generate, Sampling, body, wait_seconds
 from api.render import Answer
 from api.services import owner, services
 from api.submitting import answer, idempotency, submit
+from api.webhooks import job_webhook
 from shared.errors import InvalidValue, ModelNotServed
 from shared.jobs.job import Job
 from shared.jobs.lifecycle import Submission
@@ -50,6 +51,7 @@ def submit_generation(wanted: Sampling, spec: dict[str, Any], wait: float, *, ch
         raise InvalidValue(f"prompt: may have at most {most} characters over all messages, not {characters}", param="prompt")
     repeatable = idempotency(wanted.model_dump())
     entry = served_model(wanted.model)
+    told = job_webhook(wanted.webhook)
     spec.update((name, getattr(wanted, name)) for name in SAMPLING)
     queue = generation_queue(entry.name)
     if wanted.collection is not None or wanted.use_rag:
@@ -70,6 +72,7 @@ def submit_generation(wanted: Sampling, spec: dict[str, Any], wait: float, *, ch
         cost=characters // 4 + 2 * (wanted.max_tokens or entry.max_tokens),
         expires_ms=None if wanted.expires_in is None else int(wanted.expires_in * 1000),
         timeout_ms=None if wanted.timeout is None else int(wanted.timeout * 1000),
+        webhook=told,
         metadata=wanted.metadata,
         idempotency_key=repeatable.key,
         fingerprint=repeatable.fingerprint,

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api.services import services
 from shared.errors import InvalidValue, MalformedBody
+from shared.webhooks.addresses import LONGEST_URL
+from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, Event, Kind
 
 PRIORITIES = {"interactive": 2, "default": 5, "batch": 8}
 SHOWN_VALUE = 80
@@ -18,6 +20,25 @@ SHOWN_VALUE = 80
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Metadata = dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
+
+
+def _or_one_text(schema: dict[str, Any]) -> None:
+    items = schema["items"]
+    listed = {name: schema.pop(name) for name in ("type", "items", "maxItems")}
+    schema["anyOf"] = [items, listed]
+
+
+def _or_a_word(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"type": schema.pop("type"), "minimum": 0, "maximum": 9}, {"enum": list(PRIORITIES)}]
+
+
+def _exactly_one_input(schema: dict[str, Any]) -> None:
+    inputs = {"prompt": "string", "messages": "array", "text": "string"}
+    schema["oneOf"] = [{"required": [name], "properties": {name: {"type": kind}}} for name, kind in inputs.items()]
+
+
+Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]
+Secret = Annotated[str, StringConstraints(max_length=200)]
 
 
 class Body(BaseModel):
@@ -31,23 +52,60 @@ class Message(Body):
     content: str
 
 
+class JobWebhook(Body):
+    """Where it is told what becomes of one job."""
+
+    url: Url
+    events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=5)
+    secret: Secret | None = None
+
+
+class NewWebhook(Body):
+    """An address that hears of all the owner's jobs of these kinds."""
+
+    url: Url
+    events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=5)
+    kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=5)
+    description: Annotated[str, StringConstraints(max_length=200)] = ""
+    secret: Secret | None = None
+
+
+class WebhookChanges(Body):
+    """What is left out stays as it is."""
+
+    url: Url | None = None
+    events: list[Event] | None = Field(default=None, min_length=1, max_length=5)
+    kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=5)
+    description: Annotated[str, StringConstraints(max_length=200)] | None = None
+    enabled: bool | None = None
+
+
 class Sampling(Body):
     """How a generation goes about it; what is left out is the model's business."""
 
-    model: Name | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    model: Name | None = Field(default=None, description="see `GET /models`; by default the default one")
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="the longest answer; by default the model's"
+    )
+    temperature: Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token")] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
-    top_k: Annotated[int, Field(ge=0, le=100_000)] = 0
-    stop: list[Stop] = Field(default=[], max_length=16)
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    collection: Name | None = None
-    use_rag: bool = False
-    passages: Annotated[int, Field(ge=1, le=50)] | None = None
-    priority: int = 5
-    expires_in: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = None
-    timeout: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = None
-    metadata: Metadata = Field(default={}, max_length=16)
+    top_k: Annotated[int, Field(ge=0, le=100_000, description="0 does not limit")] = 0
+    stop: list[Stop] = Field(default=[], max_length=16, description="texts that end the answer", json_schema_extra=_or_one_text)
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+        default=None, description="the same draws the same tokens"
+    )
+    collection: Name | None = Field(default=None, description="answer from these documents, with citations")
+    use_rag: bool = Field(default=False, description="answer from the default collection")
+    passages: Annotated[int, Field(ge=1, le=50)] | None = Field(default=None, description="how many passages to find")
+    priority: int = Field(default=5, description="0 goes first, 9 last", json_schema_extra=_or_a_word)
+    expires_in: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = Field(
+        default=None, description="seconds; not started by then, it ends `expired`"
+    )
+    timeout: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = Field(
+        default=None, description="seconds; not ended by then, it ends `failed`"
+    )
+    webhook: JobWebhook | None = None
+    metadata: Metadata = Field(default={}, max_length=16, description="comes back with the job")
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -66,9 +124,13 @@ class Sampling(Body):
 class Generate(Sampling):
     """The body of ``POST /generate``: exactly one of ``prompt``, ``messages`` and ``text``."""
 
-    prompt: str | None = None
-    messages: list[Message] | None = Field(default=None, min_length=1, max_length=10_000)
-    text: str | None = None
+    model_config = ConfigDict(json_schema_extra=_exactly_one_input)
+
+    prompt: str | None = Field(default=None, description="given to the model as it is")
+    messages: list[Message] | None = Field(
+        default=None, min_length=1, max_length=10_000, description="go through the model's chat template"
+    )
+    text: str | None = Field(default=None, description="one message of the user; the guide's field")
 
     @model_validator(mode="after")
     def _one_input(self) -> Self:
@@ -79,8 +141,8 @@ class Generate(Sampling):
 
 
 class ChatStart(Sampling):
-    message: str | None = None
-    sessionId: Name | None = None
+    message: str | None = Field(default=None, description="what to say first")
+    sessionId: Name | None = Field(default=None, description="of your own, or of a chat to go on with")
 
 
 class ChatMessage(Sampling):
@@ -90,7 +152,7 @@ class ChatMessage(Sampling):
 
 class Search(Body):
     query: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
-    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    top_k: Annotated[int, Field(ge=1, le=100, description="how many passages")] = 5
 
 
 B = TypeVar("B", bound=BaseModel)
@@ -106,6 +168,20 @@ def body(model: type[B]) -> B:
         return model.model_validate_json(request.get_data())
     except ValidationError as error:
         raise _refusal(error) from None
+
+
+def form_webhook() -> JobWebhook | None:
+    """The field ``webhook`` of a form, which is JSON. Raises InvalidValue."""
+    text = request.form.get("webhook")
+    if not text:
+        return None
+    try:
+        return JobWebhook.model_validate_json(text)
+    except ValidationError as error:
+        refusal = _refusal(error)
+        if isinstance(refusal, MalformedBody) or not refusal.param:
+            raise InvalidValue('webhook: must be JSON such as {"url": "https://…"}', param="webhook") from None
+        raise InvalidValue(f"webhook.{refusal.message}", param=f"webhook.{refusal.param}") from None
 
 
 def _refusal(error: ValidationError) -> InvalidValue | MalformedBody:

@@ -6,8 +6,9 @@ from typing import Any
 from flask import Response, jsonify
 
 from api.services import services
-from shared.jobs.job import AttemptRecord, Job, Status
+from shared.jobs.job import Job, Status
 from shared.jobs.listing import estimated_wait, has_least_service, queue_position
+from shared.jobs.view import job_view, seconds
 
 Answer = tuple[Response, int] | Response
 
@@ -16,41 +17,9 @@ RETRY_AFTER = "1"
 
 def job_json(job: Job) -> dict[str, Any]:
     """One job as its owner sees it."""
-    view: dict[str, Any] = {
-        "id": job.id,
-        "object": "job",
-        "kind": job.kind,
-        "status": job.status.value,
-        "phase": job.phase,
-        "phase_at": seconds(job.phase_at),
-        "model": job.model or None,
-        "priority": job.priority,
-        "created_at": seconds(job.created_at),
-        "started_at": seconds(job.started_at),
-        "ended_at": seconds(job.ended_at),
-        "expires_at": seconds(job.expires_at),
-        "cancel_requested_at": seconds(job.cancel_requested_at),
-        "progress": job.progress,
-        "attempts": [_attempt_json(attempt) for attempt in job.attempts],
-        "metadata": job.metadata,
-        "result": job.result,
-        "error": job.error,
-        "heartbeat_at": seconds(job.heartbeat_at),
-        "batch": job.parent or None,
-        "retry_of": job.retry_of or None,
-        "timings": _timings(job),
-        "urls": {"self": f"/jobs/{job.id}", "events": f"/jobs/{job.id}/events", "cancel": f"/jobs/{job.id}/cancel"},
-    }
-    if job.session:
-        view["session"] = job.session
+    view = job_view(job)
     if job.status is Status.QUEUED:
         view |= _queued(job)
-    if job.counts is not None:
-        view["counts"] = job.counts
-    if job.kind == "generate" and job.result is not None:
-        # The names under which readers of the beginners' guide know them.
-        view["response"] = job.result["text"]
-        view["context_used"] = bool(job.result.get("citations"))
     return view
 
 
@@ -73,22 +42,6 @@ def accepted(job: Job) -> Answer:
 def list_json(data: Sequence[Mapping[str, Any]], following: str | None) -> Response:
     """Every list has this form; ``next`` is what ``after`` must be to go on."""
     return jsonify({"object": "list", "data": list(data), "has_more": following is not None, "next": following})
-
-
-def seconds(milliseconds: int | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000
-
-
-def _attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
-    return {
-        "number": attempt.number,
-        "worker": attempt.worker,
-        "queue": attempt.queue,
-        "started_at": seconds(attempt.started_at),
-        "ended_at": seconds(attempt.ended_at),
-        "outcome": attempt.outcome,
-        "error": attempt.error,
-    }
 
 
 def _queued(job: Job) -> dict[str, Any]:
@@ -115,12 +68,3 @@ def _waiting_for(job: Job) -> str:
     if serving and all(worker.phase in ("loading", "warming") for worker in serving):
         return "model loading"
     return "worker" if not serving or has_least_service(here.redis, job) else "fair share"
-
-
-def _timings(job: Job) -> dict[str, float | None]:
-    """Seconds from submission: to the first claim, to the first token, to the end."""
-
-    def since(moment: int | None) -> float | None:
-        return None if moment is None else (moment - job.created_at) / 1000
-
-    return {"queued": since(job.started_at), "first_token": since(job.first_token_at), "total": since(job.ended_at)}

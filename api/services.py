@@ -15,6 +15,9 @@ from shared.jobs.workforce import Workforce
 from shared.models.catalogue import Catalogue
 from shared.sessions.store import Sessions
 from shared.settings import Settings
+from shared.webhooks.addresses import Guard
+from shared.webhooks.deliveries import Deliveries
+from shared.webhooks.endpoints import Endpoints
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Services:
     catalogue: Catalogue
     waiting: Waiting
     follower: Follower
+    endpoints: Endpoints
+    deliveries: Deliveries
+    guard: Guard
 
 
 def services() -> Services:

@@ -62,7 +62,11 @@ def through_the_stack(entry: ModelEntry, settings: Settings, prompts: list[str],
     with tempfile.TemporaryDirectory() as folder:
         environment = {"ENGINEHOUSE_MODELS_DIR": str(settings.prepared_models), "ENGINEHOUSE_LOG_LEVEL": "WARNING"}
         stack = Stack(Path(folder), environment=environment)
-        stack.models.write_text(settings.models_file.read_text())
+        listed = json.loads(settings.models_file.read_text())
+        for model in listed:
+            # The bare manager knows no stop texts; with them this side would write shorter answers.
+            model.pop("stop", None)
+        stack.models.write_text(json.dumps(listed))
         stack.start()
 
         def ask(prompt: str, count: int) -> int:
@@ -73,6 +77,7 @@ def through_the_stack(entry: ModelEntry, settings: Settings, prompts: list[str],
             return int(job["result"]["usage"]["completion_tokens"])
 
         try:
+            stack.warm_up()
             ask(prompts[0], 2)
             with ThreadPoolExecutor(len(prompts)) as pool:
                 start = time.perf_counter()

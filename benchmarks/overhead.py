@@ -46,7 +46,7 @@ def enginehouse(folder: Path, clients: list[int], jobs: int) -> dict[int, float]
     stack.models.write_text(json.dumps(listed))
     stack.start()
     # The retrieval worker loads its model in the background; the machine must be quiet before anything is measured.
-    warm_up(stack)
+    stack.warm_up()
     body = json.dumps({"prompt": PROMPT, "max_tokens": 8})
     headers = {"Content-Type": "application/json", "Prefer": "wait=60"}
 
@@ -66,14 +66,6 @@ def enginehouse(folder: Path, clients: list[int], jobs: int) -> dict[int, float]
     finally:
         stack.stop()
         stack.kill()
-
-
-def warm_up(stack: Stack) -> None:
-    """Let every worker do one job of each kind."""
-    stack.client.post("/collections/warm/documents", files={"file": ("a.txt", b"warm")}).raise_for_status()
-    stack.post("/collections/warm/search", {"query": "warm"}, Prefer="wait=60").raise_for_status()
-    for document in stack.client.get("/collections/warm/documents").json()["data"]:
-        stack.ended(document["job_id"])
 
 
 def plain_celery(folder: Path, clients: list[int], jobs: int) -> dict[int, float]:

@@ -54,5 +54,5 @@ class Dead:
 
 
 def _plain(job: Job) -> dict[str, object]:
-    private = {"spec", "context", "result"}
+    private = {"spec", "context", "result", "webhook"}
     return {name: value for name, value in asdict(job).items() if name not in private and value not in (None, "", {})}

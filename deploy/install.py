@@ -24,12 +24,16 @@ def main() -> None:
         sys.exit(f"Enginehouse needs Python 3.11 or newer; {sys.executable} is {version}. Try: make PYTHON=python3.12")
     python = VENV / "bin" / "python"
     extras = ",".join(sys.argv[1:])
+    # The client is a distribution of its own; its tests want it as its users have it.
+    client = ["--editable", str(ROOT / "client")] if "dev" in sys.argv[1:] else []
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     if not python.exists():
         step("1/3 virtual environment", [sys.executable, "-m", "venv", str(VENV)], "Debian has venv in its package python3-venv.")
     step("2/3 " + torch, [*pip, torch])
-    step("3/3 Enginehouse and its libraries", [*pip, "--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extras}]"])
+    step(
+        "3/3 Enginehouse and its libraries", [*pip, "--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extras}]", *client]
+    )
 
 
 def step(title: str, command: list[str], advice: str = "The lines above say why; run it again once that is mended.") -> None:

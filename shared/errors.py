@@ -18,8 +18,8 @@
     │   ├── ModelNotServed       no worker has ever offered this model
     │   └── ModelUnavailable     its worker could not load it: how its jobs end
     ├── JobFailure               how an accepted job can fail; stored on the job, never an HTTP status
-    │   └── WorkerLost, EngineFault, IndexUnavailable, EmbeddingModelMismatch, JobTimeout,
-    │       DocumentRejected
+    │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable, EmbeddingModelMismatch,
+    │       JobTimeout, DocumentRejected
     └── InternalError            500
 
 ``code`` is for programs, ``message`` for people; ``param`` names the field at fault. Statuses and codes are listed in
@@ -152,6 +152,14 @@ class WorkerLost(JobFailure):
 class EngineFault(JobFailure):
     code = "engine_fault"
     retryable = True
+
+
+class OutOfMemory(JobFailure):
+    code = "out_of_memory"
+
+
+class NanLogits(JobFailure):
+    code = "nan_logits"
 
 
 class IndexUnavailable(JobFailure):

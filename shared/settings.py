@@ -6,6 +6,7 @@ for each bad value; unknown ``ENGINEHOUSE_*`` names are refused too, as a misspe
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -140,8 +141,26 @@ class Settings:
     default_collection: str = setting(
         "ENGINEHOUSE_DEFAULT_COLLECTION", "default", "The collection of `/upload` and of `use_rag`."
     )
+    webhook_allow: str = setting(
+        "ENGINEHOUSE_WEBHOOK_ALLOW",
+        "",
+        "Address ranges, separated by commas, that webhooks may call although they are not public, such as `10.1.0.0/16`.",
+    )
+    webhook_seconds: float = setting(
+        "ENGINEHOUSE_WEBHOOK_SECONDS", 15.0, "How long one try at a webhook may take, answer and all.", low=0.1, high=600
+    )
+    webhook_threads: int = setting(
+        "ENGINEHOUSE_WEBHOOK_THREADS", 64, "Webhooks that one io worker calls at once.", low=1, high=1024
+    )
     allow_unsafe_redis: bool = setting(
         "ENGINEHOUSE_ALLOW_UNSAFE_REDIS", False, "Start although Redis may evict jobs or forget them at a restart."
+    )
+    engine_hang_seconds: float = setting(
+        "ENGINEHOUSE_ENGINE_HANG_SECONDS",
+        60.0,
+        "How long an engine may be silent, or hold requests without a step, before it is killed and started again.",
+        low=1,
+        high=HOUR,
     )
     worker_model: str = setting(
         "ENGINEHOUSE_WORKER_MODEL", "", "The model of this model worker; by default the default one of the list."
@@ -231,6 +250,11 @@ def _contradictions(settings: Settings) -> list[str]:
         )
     if settings.chunk_overlap_tokens * 2 > settings.chunk_tokens:
         problems.append("ENGINEHOUSE_CHUNK_OVERLAP_TOKENS must be at most half of ENGINEHOUSE_CHUNK_TOKENS")
+    for part in filter(None, map(str.strip, settings.webhook_allow.split(","))):
+        try:
+            ip_network(part)
+        except ValueError as error:
+            problems.append(f"ENGINEHOUSE_WEBHOOK_ALLOW: {error}")
     if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
         problems.append(f"REDIS_URL must start with redis://, rediss:// or unix://, not {settings.redis_url.split(':')[0]!r}")
     if urlsplit(settings.chroma_url).scheme not in ("http", "https"):

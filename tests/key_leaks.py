@@ -16,6 +16,11 @@ OWNED = (
     "eh:queues",
     "eh:models",  # models that have ever been served
     "eh:workers",  # the janitor removes those that are gone
+    "eh:owner:*:webhooks",  # endpoints live until they are deleted
+    "eh:owner:*:webhook_secret",
+    "eh:webhook:*",
+    "eh:owner:*:deliveries",  # purged with the records
+    "eh:deliveries:*",  # each delivery leaves when it has ended
     "eh:collections:*",  # documents live until they are deleted
     "eh:collection:*",
     "eh:document:*",

@@ -51,9 +51,11 @@ class Janitor:
 
     def round(self) -> None:
         """Do everything once."""
+        settings = self._settings
         # After an outage workers need a moment to renew leases that lapsed meanwhile: their jobs still run.
-        calm = time.monotonic() - self._calm_since > 2 * self._settings.renew_seconds
-        _, lost = self._lifecycle.reap(leases=calm)
+        calm = time.monotonic() - self._calm_since > 2 * settings.renew_seconds
+        gap = max(settings.lease_seconds / 4, 3 * settings.janitor_seconds)
+        _, lost = self._lifecycle.reap(leases=calm, gap_ms=int(gap * 1000), grace_ms=int(2000 * settings.renew_seconds))
         for job in lost:
             logger.warning("job %s: its lease has lapsed; it goes back to its queue", job)
         for worker in self._workforce.workers():
@@ -70,7 +72,9 @@ class Janitor:
         """Whether a worker is known to be dead: its process is not there, or nobody has heard of it for long."""
         if self._workforce.is_dead_neighbour(worker):
             return True
-        return self._workforce.silent_for_ms(worker) > 2000 * self._settings.lease_seconds
+        silent = self._workforce.silent_for_ms(worker) > 2000 * self._settings.lease_seconds
+        # Asked afterwards: a stall of Redis until now would make all workers look silent.
+        return silent and self._lifecycle.reaps_steadily()
 
     def return_former_jobs(self) -> None:
         """Take back the jobs of this worker's former self, which ran under the same name in a container that is gone."""

@@ -85,6 +85,7 @@ class Job:
     progress: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
+    webhook: Mapping[str, Any] | None = None
     started_at: int | None = None
     ended_at: int | None = None
     first_token_at: int | None = None
@@ -96,7 +97,7 @@ class Job:
 
 _INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "lost", "retries", "seq", "cost")
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
-_JSON = ("spec", "metadata", "context", "progress", "result", "error")
+_JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
     *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of", "first_queue"),
     *("worker", "waiting"),

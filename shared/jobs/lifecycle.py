@@ -35,7 +35,8 @@ Answer = Literal["ok", "lost"]
 class Submission:
     """A job to be made. ``cost`` is the service it is expected to use, in tokens. It starts after ``wait_ms`` and within
     ``expires_ms``, and has ended within ``timeout_ms``. ``document`` is the document that fails when the job does, ``parent``
-    the batch that it belongs to; ``fingerprint`` tells requests with the same ``idempotency_key`` apart."""
+    the batch that it belongs to; ``fingerprint`` tells requests with the same ``idempotency_key`` apart. ``webhook`` is told
+    of the job: url, place (host and port), events, endpoint (the kept one with this url, or empty), secret (or empty)."""
 
     kind: str
     queue: str
@@ -55,6 +56,7 @@ class Submission:
     wait_ms: int = 0
     expires_ms: int | None = None
     timeout_ms: int | None = None
+    webhook: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -113,6 +115,7 @@ class Lifecycle:
             "metadata": _json(submission.metadata),
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
+            **_told(submission.webhook),
             **self._keeping(),
         }
         answer, queue, about = self._run(
@@ -147,13 +150,20 @@ class Lifecycle:
         return Submitted(about, answer == "replayed")
 
     def open_batch(
-        self, owner: str, *, spec: Mapping[str, Any], idempotency_key: str = "", fingerprint: str = "", id: str = ""
+        self,
+        owner: str,
+        *,
+        spec: Mapping[str, Any],
+        idempotency_key: str = "",
+        fingerprint: str = "",
+        webhook: Mapping[str, Any] | None = None,
+        id: str = "",
     ) -> Submitted:
         """Write a job that stands for others: ``parent`` of those submitted next. It ends with the last of them, once sealed.
 
         Raises IdempotencyConflict.
         """
-        fields: dict[str, str | int] = {"spec": _json(spec), "metadata": "{}", "priority": 5, **self._keeping()}
+        fields: dict[str, str | int] = {"spec": _json(spec), "metadata": "{}", "priority": 5, **_told(webhook), **self._keeping()}
         pairs = [item for pair in fields.items() for item in pair]
         answer, batch = self._run("open_batch", id or new_id(JOB), owner, idempotency_key, fingerprint, SEAL_MS, *pairs)
         if answer == "conflict":
@@ -181,6 +191,7 @@ class Lifecycle:
                 retry_of=job.id,
                 priority=job.priority,
                 cost=job.cost,
+                webhook=job.webhook,
                 metadata=job.metadata,
             )
         )
@@ -285,11 +296,23 @@ class Lifecycle:
         answer: str = self._run("delete", job, owner)
         return answer
 
-    def reap(self, *, limit: int = 200, leases: bool = True) -> tuple[int, list[str]]:
-        """Attend to jobs whose time has come; how many, and which attempts were lost. ``leases=False`` judges no lease."""
-        looked_at, lost, rung = self._run("reap", limit, 1 if leases else 0)
+    def reap(
+        self, *, limit: int = 200, leases: bool = True, gap_ms: int | None = None, grace_ms: int = 0
+    ) -> tuple[int, list[str]]:
+        """Attend to jobs whose time has come; how many, and which attempts were lost. ``leases=False`` judges no lease.
+
+        When nobody has reaped for ``gap_ms``, no lease is judged for ``grace_ms``, as nobody could renew one either.
+        """
+        looked_at, lost, rung = self._run("reap", limit, 1 if leases else 0, "" if gap_ms is None else gap_ms, grace_ms)
         self._ring_for(rung)
         return looked_at, lost
+
+    def reaps_steadily(self) -> bool:
+        """Whether somebody has been reaping without a gap; after one, silence proves nobody's death."""
+        with self._client.pipeline() as pipeline:
+            pipeline.exists(PREFIX + "reaping")
+            pipeline.exists(PREFIX + "reaping:resumed")
+            return pipeline.execute() == [1, 0]
 
     def abandon(self, worker: str) -> list[str]:
         """Take all jobs from a worker known to be dead; their ids."""
@@ -323,6 +346,10 @@ class Lifecycle:
                 self._ring(queue, queues.count(queue))
             except Exception as error:  # noqa: BLE001 the job is safe: its record is written, and the janitor rings for it
                 logger.warning("no ticket for queue %s (%s); the janitor will issue it", queue, error)
+
+
+def _told(webhook: Mapping[str, Any] | None) -> dict[str, str]:
+    return {} if webhook is None else {"webhook": _json(webhook)}
 
 
 def _conflict(key: str, job: str) -> IdempotencyConflict:

@@ -5,7 +5,7 @@ Reads only; a job that is purged between the index and the record is left out.
 
 from collections.abc import Callable
 from math import sqrt
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 from typing import Any
 
 import redis
@@ -47,30 +47,38 @@ def page(
 def queue_position(client: redis.Redis, job: Job) -> int | None:
     """How many claims it takes until this job's turn, 1 being next; None unless it waits in its queue.
 
-    Owners take turns, so of another owner's jobs no more count than this owner has before it.
+    Owners take turns, the one with the least service first; so of another owner's jobs no more count than this owner has
+    before it, and one more when that owner's turn comes first.
     """
     queue = f"{PREFIX}queue:{job.queue}"
     rank = client.zrank(f"{queue}:jobs:{job.owner}", job.id)
     if rank is None:
         return None
-    others = [owner for owner in _texts(client.zrange(f"{queue}:owners", 0, -1)) if owner != job.owner]
+    before = int(str(rank))
+    owners = _texts(client.zrange(f"{queue}:owners", 0, -1))
     with client.pipeline(transaction=False) as pipeline:
-        for owner in others:
+        for owner in owners:
             pipeline.zcard(f"{queue}:jobs:{owner}")
         counts = pipeline.execute()
-    return 1 + int(str(rank)) + sum(min(int(count), int(str(rank))) for count in counts)
+    position, turns = 1 + before, before + 1
+    for owner, count in zip(owners, counts, strict=True):
+        if owner == job.owner:
+            turns = before
+        else:
+            position += min(int(count), turns)
+    return position
 
 
 def estimated_wait(client: redis.Redis, job: Job, position: int) -> dict[str, float] | None:
     """Seconds until a queued job's turn: ``seconds``, and the band ``low`` to ``high`` that holds nine waits in ten.
 
     From the times between the latest claims of its queue; None while there are too few. Sums of many gaps are nearly normal,
-    so the band is 1.64 standard deviations on each side.
+    so the band is 1.64 standard deviations on each side: those of the sum, and of the mean known from so few.
     """
     gaps = [float(gap) / 1000 for gap in _texts(client.lrange(f"{PREFIX}queue:{job.queue}:gaps", 0, -1))]
     if len(gaps) < FEWEST_GAPS:
         return None
-    expected, spread = position * fmean(gaps), 1.64 * pstdev(gaps) * sqrt(position)
+    expected, spread = position * fmean(gaps), 1.64 * stdev(gaps) * sqrt(position + position**2 / len(gaps))
     return {
         "seconds": round(expected, 3),
         "low": round(max(0.0, expected - spread), 3),

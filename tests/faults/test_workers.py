@@ -1,4 +1,4 @@
-"""Faults 1 to 5, 10, 30, 31: workers that are killed, frozen, starved or told to stop."""
+"""Faults 2, 3, 10, 30, 31: workers that are killed, frozen, starved or told to stop."""
 
 import os
 import signal
@@ -12,26 +12,11 @@ from tests.faults.rig.house import DRAIN_SECONDS, LEASE_SECONDS, SECOND, TEXT, H
 from tests.faults.rig.processes import kill, stopped
 from tests.waiting import wait_until
 
-HOUSE = {"slots": 64}
 RING_SECONDS = 1.0
-START_SECONDS = 6.0  # of a worker, beside everything else on two cores
 
 
 def outcomes(house: House, job: str) -> list[Outcome | None]:
     return [attempt.outcome for attempt in house.job(job).attempts]
-
-
-def test_01_a_killed_worker_with_64_in_flight_loses_none(house: House) -> None:
-    jobs = [house.submit(TEXT * 2) for _ in range(64)]
-    wait_until(lambda: all(house.job(job).first_token_at for job in jobs), "all 64 have told a first token", seconds=30)
-    kill(house.pid("gpu0"))
-    wait_until(
-        lambda: all(house.job(job).attempt == 2 for job in jobs), "all have restarted", seconds=LEASE_SECONDS + 2 + START_SECONDS
-    )
-    for job in jobs:
-        house.ended(job)
-        assert outcomes(house, job) == [Outcome.LOST, Outcome.COMPLETED]
-        assert "restart" in [event.type for event in house.events(job)]
 
 
 def test_02_tickets_taken_by_a_worker_that_dies_are_issued_again(house: House) -> None:
@@ -44,15 +29,18 @@ def test_02_tickets_taken_by_a_worker_that_dies_are_issued_again(house: House) -
         assert house.ended(job).attempts[-1].outcome is Outcome.COMPLETED
 
 
+@pytest.mark.slow_fault
 def test_02_a_ticket_that_is_lost_on_its_way_to_the_worker_is_issued_again(house: House) -> None:
     loss = house.proxy.lose_reply(b"BRPOP", reply=b"enginehouse.ticket")
+    wait_until(lambda: loss.seen >= 9, "all three workers wait for tickets anew")
     job = house.submit()
     wait_until(lambda: house.job(job).attempt == 1, "it is claimed", seconds=RING_SECONDS + 4)
     assert loss.lost == 1
 
 
+@pytest.mark.slow_fault
 def test_03_a_stale_worker_changes_nothing(house: House) -> None:
-    other = house.worker(1)
+    house.worker(1)
     job = house.running(1, TEXT * 4)[0]
     stale = int(house.job(job).worker.rpartition("/")[2])
     with stopped([stale]):
@@ -60,11 +48,10 @@ def test_03_a_stale_worker_changes_nothing(house: House) -> None:
         assert not house.job(job).worker.endswith(f"/{stale}")
         house.ended(job)
         record, events = house.job(job), house.events(job)
-    seen = other if stale == other.pid else None
-    more = [house.submit() for _ in range(4)]
-    for one in more:
-        house.ended(one)
-    assert seen is None or seen.lives()
+    # Its engine had finished meanwhile, so by the time that it has served another job it has told all it had to tell.
+    wait_until(
+        lambda: house.ended(house.submit("after")).worker.endswith(f"/{stale}"), "the stale worker serves again", seconds=20
+    )
     assert (house.job(job), house.events(job)) == (record, events)
     assert outcomes(house, job) == [Outcome.LOST, Outcome.COMPLETED]
 
@@ -83,6 +70,7 @@ def test_03_a_stale_worker_that_wakes_in_the_middle_of_the_next_attempt_changes_
     ), "no delta of the old attempt among those of the new one"
 
 
+@pytest.mark.slow_fault
 def test_10_a_process_that_hogs_its_interpreter_lock_loses_no_lease(house: House) -> None:
     patient = {"ENGINEHOUSE_LEASE_SECONDS": "30", "ENGINEHOUSE_RENEW_SECONDS": "2"}
     hog = house.worker(1, model=SECOND, environment=patient)

@@ -92,6 +92,14 @@ class Stack:
     def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
         return self.client.post(path, json=body, headers=headers)
 
+    def warm_up(self) -> None:
+        """Let the workers that load models in the background do a job each, so that the machine is quiet afterwards."""
+        files = {"file": ("warm.txt", b"warm")}
+        self.client.post("/collections/warm/documents", files=files).raise_for_status()
+        self.post("/collections/warm/search", {"query": "warm"}, Prefer="wait=60").raise_for_status()
+        for document in self.client.get("/collections/warm/documents").json()["data"]:
+            self.ended(document["job_id"], 60)
+
     def generate(self, prompt: str, **fields: Any) -> dict[str, Any]:
         """Submit a generation; the job as answered."""
         answer = self.post("/generate", {"prompt": prompt, **fields})

@@ -1,5 +1,6 @@
 """A worker's engine is a process of its own: it serves many requests, dies alone, and is started again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from shared.errors import EngineFault, ModelUnavailable
 from shared.models.catalogue import ECHO, load_catalogue
 from shared.settings import Settings
 from tests.flows.engine_answers import PATIENCE, Answers
-from workers.gpu.engine_process import EngineProcess
+from workers.gpu.engine_process import EngineProcess, EngineState
 from workers.gpu.messages import Submit
 
 
@@ -28,11 +30,14 @@ def answers() -> Answers:
 def engine_of(tmp_path: Path, answers: Answers) -> Iterator[Callable[..., EngineProcess]]:
     started: list[EngineProcess] = []
 
-    def start(url: str = "echo:", engine: str = ECHO, hang_seconds: float = 60.0) -> EngineProcess:
+    def start(
+        url: str = "echo:", engine: str = ECHO, hang_seconds: float = 60.0, in_flight: int = 8, **options: Any
+    ) -> EngineProcess:
         file = tmp_path / "models.json"
-        file.write_text(f'[{{"name": "m", "url": "{url}", "engine": "{engine}", "max_context": 2000, "max_in_flight": 8}}]')
-        settings = Settings(models_file=file, data_dir=tmp_path)
-        process = EngineProcess(load_catalogue(file).get("m"), settings, on_step=answers.on_step, hang_seconds=hang_seconds)
+        entry = {"name": "m", "url": url, "engine": engine, "max_context": 2000, "max_in_flight": in_flight}
+        file.write_text(json.dumps([entry]))
+        settings = Settings(models_file=file, data_dir=tmp_path, engine_hang_seconds=hang_seconds)
+        process = EngineProcess(load_catalogue(file).get("m"), settings, on_step=answers.on_step, **options)
         started.append(process)
         process.start()
         return process
@@ -109,7 +114,8 @@ def test_what_a_killed_process_held_is_lost_once_and_the_next_process_serves(
 
 
 def test_a_process_that_falls_silent_is_killed_and_replaced(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
-    engine = engine_of("echo:0.05", hang_seconds=4.0)
+    states: list[EngineState] = []
+    engine = engine_of("echo:0.05", hang_seconds=4.0, on_state=states.append)
     engine.submit(ask("held", "x" * 500), timeout=PATIENCE)
     answers.until("first token", lambda: bool(answers.tokens.get("held")))
     first = engine.pid
@@ -117,15 +123,66 @@ def test_a_process_that_falls_silent_is_killed_and_replaced(engine_of: Callable[
     os.kill(first, signal.SIGSTOP)
     assert answers.end("held") == "lost"
     assert "no sign of life" in answers.ends["held"][0][1]
+    assert any(state.phase == "stalled" and "with 1 requests in flight" in state.message for state in states)
     wait_gone(first)
     engine.submit(ask("after"), timeout=PATIENCE)
     assert answers.end("after") == "stop"
 
 
+def test_a_process_that_comes_back_in_time_is_left_alone(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+    changed = threading.Condition()
+    phases: list[str] = []
+
+    def on_state(state: EngineState) -> None:
+        with changed:
+            phases.append(state.phase)
+            changed.notify_all()
+
+    engine = engine_of("echo:0.05", hang_seconds=10.0, on_state=on_state)
+    engine.submit(ask("held", "x" * 60), timeout=PATIENCE)
+    answers.until("first token", lambda: bool(answers.tokens.get("held")))
+    pid = engine.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    with changed:
+        assert changed.wait_for(lambda: "stalled" in phases, PATIENCE)
+    with pytest.raises(EngineFault, match="no sign of life"):
+        engine.submit(ask("meanwhile"))
+    os.kill(pid, signal.SIGCONT)
+    engine.submit(ask("later"), timeout=PATIENCE)
+    assert answers.end("later") == "stop"
+    assert answers.end("held") == "stop"
+    assert engine.pid == pid
+    assert phases[-2:] == ["stalled", "ready"]
+
+
+def test_a_process_that_lives_and_makes_no_step_is_killed(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+    engine = engine_of("echo:1000", hang_seconds=3.0)
+    engine.submit(ask("held"), timeout=PATIENCE)
+    assert answers.end("held") == "lost"
+    assert "no step" in answers.ends["held"][0][1]
+
+
+def test_what_waits_for_its_turn_is_cancelled_at_once_and_outlives_a_dead_process(
+    engine_of: Callable[..., EngineProcess], answers: Answers
+) -> None:
+    engine = engine_of("echo:0.05", in_flight=1)
+    for id in ("held", "waits", "gives up"):
+        engine.submit(ask(id, "x" * 500 if id == "held" else "hello"), timeout=PATIENCE)
+    answers.until("first token", lambda: bool(answers.tokens.get("held")))
+    engine.cancel("gives up")
+    assert answers.ends["gives up"] == [("cancelled", "")]
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    assert answers.end("held") == "lost"
+    assert answers.end("waits") == "stop"
+    assert bytes(answers.tokens["waits"]) == b"hello"
+
+
 def test_senders_are_not_held_for_ever_by_a_process_that_reads_nothing(
     engine_of: Callable[..., EngineProcess], answers: Answers
 ) -> None:
-    engine = engine_of(hang_seconds=3.0)
+    engine = engine_of(hang_seconds=3.0, in_flight=1024)
     engine.wait_ready(PATIENCE)
     first = engine.pid
     assert first is not None
@@ -134,9 +191,9 @@ def test_senders_are_not_held_for_ever_by_a_process_that_reads_nothing(
     filler = "x" * 1000
 
     def submit_until_refused() -> None:
-        while True:  # far more than the pipe holds
-            engine.submit(ask(f"r{len(taken)}", filler))
-            taken.append(f"r{len(taken)}")
+        for number in range(1024):  # far more than the pipe holds, and no more than may be in flight
+            engine.submit(ask(f"r{number}", filler))
+            taken.append(f"r{number}")
 
     with pytest.raises(EngineFault):
         submit_until_refused()

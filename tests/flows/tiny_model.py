@@ -1,4 +1,4 @@
-"""Makes a tiny model with random weights, in a fraction of a second: what an engine needs, and no words."""
+"""Makes a tiny model with random weights, in a fraction of a second. Its words are ``w0``, ``w1`` and so on, a token each."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ POISON = 7
 def make_tiny_model(folder: Path, *, poisoned: bool = False, **config: Any) -> Path:
     """Save a Llama of two layers into ``folder``; ``config`` changes its shape."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(1)
     shape: dict[str, Any] = {
@@ -21,15 +22,20 @@ def make_tiny_model(folder: Path, *, poisoned: bool = False, **config: Any) -> P
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 1024,
+        "bos_token_id": None,
+        "eos_token_id": None,
     }
     model = LlamaForCausalLM(LlamaConfig(**{**shape, **config}))
     for parameter in model.parameters():
-        # The usual spread of a small model's weights makes it repeat one token for ever.
+        # With the usual spread of a new model's weights it would repeat one token for ever.
         parameter.data *= 10.0 if parameter.dim() > 1 else 1.0
     if poisoned:
         model.get_input_embeddings().weight.data[POISON] = torch.nan
+        # So that no healthy answer comes upon it by itself.
+        model.get_output_embeddings().weight.data[POISON] = 0.0
     model.save_pretrained(folder)
-    # An engine is given token ids, but a model's folder always has a tokenizer.
-    (folder / "tokenizer.json").write_text("{}")
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCABULARY)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
     return folder

@@ -7,7 +7,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from workers.gpu.engine.sampling import KEY, SamplingProcessors, draw, gumbel, sampling_of  # noqa: E402 - only where torch is
+from workers.gpu.engine.sampling import (  # noqa: E402 - only where torch is
+    KEY,
+    Sampling,
+    SamplingProcessors,
+    draw,
+    gumbel,
+    sampling_of,
+)
+from workers.gpu.engine.step import UNDEFINED, GraphsByKind, take_likeliest  # noqa: E402
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 
@@ -19,7 +27,8 @@ def draws(count: int, *, as_on_gpu: bool = True, **sampling: Any) -> Any:
     return pick(LOGITS.repeat(count, 1), samplings, [7] * count, as_on_gpu=as_on_gpu)
 
 
-def pick(scores: Any, samplings: list[Any], positions: list[int], *, as_on_gpu: bool = False) -> Any:
+def prepared(samplings: list[Sampling], positions: list[int]) -> tuple[SamplingProcessors, Any]:
+    """Processors that are about to make a step, and what they hand to the device for it."""
     processors = SamplingProcessors()
     batch = [
         SimpleNamespace(
@@ -29,9 +38,18 @@ def pick(scores: Any, samplings: list[Any], positions: list[int], *, as_on_gpu: 
     ]
     storage = torch.zeros((processors.tensors_required, len(batch) + 3), dtype=torch.int32)
     processors.prepare_tensor_args(batch, storage)
+    return processors, storage
+
+
+def pick(scores: Any, samplings: list[Any], positions: list[int], *, as_on_gpu: bool = False) -> Any:
+    processors, storage = prepared(samplings, positions)
     if as_on_gpu:
-        return draw(scores, storage[:, : len(batch)]).argmax(-1)
-    return processors(torch.zeros(0), scores.clone(), storage).argmax(-1)
+        processed = draw(scores, storage[:, : len(samplings)])
+    else:
+        processed = processors(torch.zeros(0), scores.clone(), storage)
+    tokens = torch.zeros((1, len(samplings)), dtype=torch.int64)
+    take_likeliest(processed[None], tokens)
+    return tokens[0]
 
 
 def shares(tokens: Any) -> Any:
@@ -106,3 +124,61 @@ def test_noise_is_finite_and_has_the_spread_of_gumbels_distribution() -> None:
     assert bool(torch.isfinite(noise).all())
     assert abs(float(noise.mean()) - 0.5772) < 0.01
     assert abs(float(noise.var()) - 1.6449) < 0.02
+
+
+GREEDY = sampling_of(0.0, 1.0, 0, None)
+WAYS = {
+    "greedy": GREEDY,
+    "all": sampling_of(1.0, 1.0, 0, 1),
+    "top p": sampling_of(0.7, 0.9, 0, 2),
+    "top k": sampling_of(1.3, 1.0, 3, 3),
+    "both": sampling_of(1.0, 0.5, 4, 4),
+}
+
+
+@pytest.mark.parametrize("as_on_gpu", [True, False])
+@pytest.mark.parametrize(
+    "spoilt",
+    [[float("nan")] * 6, [0.0, float("nan"), 1.0, 2.0, 3.0, 4.0], [-float("inf")] * 6, [0.0, float("inf"), 1.0, 2.0, 3.0, 4.0]],
+    ids=["all NaN", "one NaN", "all -inf", "one inf"],
+)
+def test_scores_that_are_no_numbers_give_an_undefined_token_and_leave_the_other_rows_alone(
+    spoilt: list[float], as_on_gpu: bool
+) -> None:
+    ways = [way for name, way in WAYS.items() if not (as_on_gpu and name == "greedy")]
+    healthy = pick(LOGITS.repeat(len(ways), 1), ways, list(range(len(ways))), as_on_gpu=as_on_gpu)
+    rows = torch.stack([LOGITS, torch.tensor(spoilt)]).repeat(len(ways), 1)
+    taken = pick(
+        rows, [way for way in ways for _ in range(2)], [at for at in range(len(ways)) for _ in range(2)], as_on_gpu=as_on_gpu
+    )
+    assert set(taken[1::2].tolist()) == {UNDEFINED}
+    assert taken[::2].tolist() == healthy.tolist()
+
+
+def test_scores_of_some_tokens_may_be_minus_infinity() -> None:
+    scores = LOGITS.clone()[None]
+    scores[0, 1:5] = -torch.inf
+    assert int(pick(scores, [GREEDY], [0])[0]) == 0
+    assert set(pick(scores.repeat(50, 1), [sampling_of(2.0, 1.0, 0, seed) for seed in range(50)], [1] * 50).tolist()) == {0, 5}
+
+
+def test_steps_in_which_nobody_draws_are_known_beforehand_and_leave_the_scores_alone() -> None:
+    processors, storage = prepared([GREEDY, GREEDY], [3, 4])
+    scores = torch.randn(2, 50)
+    assert not processors.drawing
+    assert processors(torch.zeros(0), scores, storage) is scores
+    processors, _ = prepared([GREEDY, WAYS["top p"]], [3, 4])
+    assert processors.drawing
+
+
+def test_graphs_of_steps_that_draw_and_of_steps_that_do_not_are_kept_apart() -> None:
+    processors = SamplingProcessors()
+    graphs = GraphsByKind(processors)
+    plain, drawing = SimpleNamespace(reset=lambda: None), SimpleNamespace(reset=lambda: None)
+    graphs.set_graph((64, 0), plain)
+    processors.drawing = True
+    assert graphs.get_graph((64, 0)) is None
+    graphs.set_graph((64, 0), drawing)
+    assert graphs.get_graph((64, 0)) is drawing
+    processors.drawing = False
+    assert graphs.get_graph((64, 0)) is plain

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from shared.errors import EngineFault, PromptTooLong
+from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory, PromptTooLong
 from shared.models.catalogue import ModelEntry
 from shared.sessions.store import Sessions
 from workers.attempt import Attempt, Result
@@ -96,7 +96,10 @@ class Generations:
                 generation.finish(reason, detail)
 
     def run(self, attempt: Attempt) -> Result:
-        """Run one generation job. Raises PromptTooLong, EngineFault (to be retried), ModelUnavailable, Stopped."""
+        """Run one generation job.
+
+        Raises PromptTooLong, EngineFault (to be retried), OutOfMemory, NanLogits, ModelUnavailable, Stopped.
+        """
         spec = attempt.spec
         wanted = int(spec.get("max_tokens") or self._entry.max_tokens)
         prompt, packed = self._prompt(attempt, wanted)
@@ -129,8 +132,32 @@ class Generations:
             del self._running[generation.id]
         attempt.check()
         if generation.reason not in ("stop", "length"):
-            raise EngineFault(f"the engine of {self._entry.name} gave this request up: {generation.detail or generation.reason}")
+            raise self._failure(generation, request)
         return self._result(attempt, generation, len(prompt), packed)
+
+    def _failure(self, generation: Generation, request: Submit) -> JobFailure:
+        name, reason, detail = self._entry.name, generation.reason, generation.detail
+        prompt, answer, wanted = len(request.prompt), generation.tokens, request.max_new_tokens
+        if reason == "out_of_memory":
+            return OutOfMemory(
+                f"model {name} ran out of memory on this job alone, with a prompt of {prompt} tokens and {answer} tokens of an "
+                f"answer of up to {wanted} ({detail}); send a shorter prompt, ask for fewer max_tokens, or use a smaller model "
+                "or a device with more memory",
+                details={"prompt_tokens": prompt, "completion_tokens": answer, "max_tokens": wanted},
+            )
+        if reason == "nan_logits":
+            return NanLogits(
+                f"model {name} computed no numbers for this job: {detail}. Another prompt may do better; if it fails like this "
+                "often, the weights are damaged, or their dtype in the models file is too narrow: try bfloat16 or float32"
+            )
+        if reason == "lost":
+            return EngineFault(
+                f"the engine of {name} died while it ran this job ({detail}); submit it again, and if it dies again, look into "
+                "the log of its worker"
+            )
+        return EngineFault(
+            f"the engine of {name} gave this job up: {detail or reason}; change the request, or look into the log of its worker"
+        )
 
     def _result(self, attempt: Attempt, generation: Generation, prompt_tokens: int, packed: Context | None) -> Result:
         answer = generation.answer

@@ -10,8 +10,9 @@ from typing import Literal
 
 Phase = Literal["loading", "warming", "ready", "failed"]
 
-Reason = Literal["stop", "length", "cancelled", "failed", "lost"]
-"""Why a request ended: a stop token, its limit, a wish, a fault of its own; ``lost`` with its engine process."""
+Reason = Literal["stop", "length", "cancelled", "failed", "nan_logits", "out_of_memory", "lost"]
+"""Why a request ended: a stop token, its limit, a wish, a fault of its own, scores that are no numbers, too little memory
+for it alone; ``lost`` with its engine process."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class State:
     phase: Phase
     message: str = ""
     fraction: float = 0.0
+    out_of_memory: bool = False
+    """With ``failed``: a smaller batch might have gone well."""
 
 
 @dataclass(frozen=True)

@@ -97,14 +97,18 @@ class ModelWorker:
             self._fail(state.message)
         elif state.phase != "stopped":
             self._failure = None
-            self._tell(state.phase, state.message, state.fraction)
+            # While it is stalled no job is claimed; to the outside a worker is then one that gets ready.
+            self._tell("warming" if state.phase == "stalled" else state.phase, state.message, state.fraction)
 
     def _fail(self, reason: str) -> None:
-        self._failure = ModelUnavailable(f"model {self._entry.name} could not be loaded: {reason}")
+        self._failure = ModelUnavailable(
+            f"model {self._entry.name} could not be loaded: {reason}; once that is mended, submit the job again"
+        )
         logger.error("%s", self._failure.message)
         self._tell("failed", reason, 0.0)
 
     def _tell(self, phase: str, message: str, fraction: float) -> None:
         if self._holder is not None:
             device: dict[str, Any] = {"device": self._settings.worker_device or "auto", "engine": self._entry.engine}
+            device["in_flight"] = self._engine.limit if self._engine is not None else self._entry.max_in_flight
             self._holder.tell(phase=phase, message=message, fraction=fraction, engine=device)

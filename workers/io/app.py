@@ -1,4 +1,4 @@
-"""The Celery worker that retrieves and deletes: ``celery -A workers.io.app worker -P threads -c <threads>``.
+"""The Celery worker that retrieves, deletes, and delivers webhooks: ``celery -A workers.io.app worker -P threads -c <threads>``.
 
 It has a pool of its own so that ten thousand documents under way never delay a question.
 """
@@ -17,7 +17,9 @@ from shared.settings import from_environment
 from workers.attempt import Attempt, Body, HandOver
 from workers.celery_worker import CeleryWorker, Pool
 from workers.embedding import Embedder
+from workers.holder import Holder
 from workers.io.delete import delete
+from workers.io.deliver import Pump
 from workers.io.search import search
 from workers.vectors import Vectors
 
@@ -27,6 +29,7 @@ embedding = load_catalogue(settings.models_file).embedding()
 
 # A process that ends while torch is being loaded aborts; so its end waits for this.
 warming: list[threading.Thread] = []
+pumps: list[Pump] = []
 
 
 def bodies() -> Mapping[str, Body]:
@@ -72,13 +75,29 @@ def _question(spec: Mapping[str, Any]) -> str:
     return str(asked[-1])
 
 
+def deliver(holder: Holder) -> None:
+    """Deliver webhooks beside the tickets, as long as the worker takes any."""
+    pumps.append(Pump(settings, holder.worker.id, holder.draining))
+    pumps[-1].start()
+
+
 def close() -> None:
-    """Let the loading of the embedding model come to its end."""
+    """Let running deliveries and the loading of the embedding model come to their end."""
+    for pump in pumps:
+        pump.stop()
     for thread in warming:
         thread.join(20)
 
 
 app = CeleryWorker(
     settings,
-    Pool(name="io", queues=(IO_QUEUE,), slots=settings.io_workers, prefork=False, bodies=bodies, closed=close),
+    Pool(
+        name="io",
+        queues=(IO_QUEUE,),
+        slots=settings.io_workers,
+        prefork=False,
+        bodies=bodies,
+        opened=deliver,
+        closed=close,
+    ),
 ).app

@@ -60,6 +60,7 @@ while true do
     redis.call('SET', PREFIX .. 'queue:' .. queue .. ':level', level, 'EX', SERVICE_MEMORY_SECONDS)
     charge(queue, owner, job[3])
     measure(queue)
+    if not job[5] then notify(id, 'job.started') end
     emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
     -- What an earlier attempt has shown is void; a client that joined the pieces must drop them.
     if job[4] == '1' then

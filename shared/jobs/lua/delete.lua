@@ -8,7 +8,7 @@ local id, key = ARGV[2], job_key(ARGV[2])
 local job = get(id, 'status', 'owner')
 if not job[1] or job[2] ~= ARGV[3] then return 'missing' end
 if not FINAL[job[1]] then return job[1] end
-redis.call('DEL', key, key .. ':events', key .. ':successors', key .. ':children')
+redis.call('DEL', key, key .. ':events', key .. ':successors', key .. ':children', key .. ':deliveries')
 redis.call('ZREM', PREFIX .. 'owner:' .. ARGV[3] .. ':jobs', id)
 redis.call('ZREM', PREFIX .. 'jobs:dead', id)
 return 'deleted'

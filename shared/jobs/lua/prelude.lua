@@ -5,6 +5,7 @@
 --   job:<id>:events          stream  what clients may see; entry ids are <sequence>-0
 --   job:<id>:successors      set     jobs that wait for this one to end
 --   jobs:due                 zset    every job that has not ended -> time (ms) at which someone must look at it
+--   reaping                  string  there while janitors reap without a gap; reaping:resumed: for a while after a gap
 --   jobs:dead                zset    jobs that lost too many attempts -> time of their end
 --   job:<id>:children        zset    of a batch: ids of its jobs, score 0
 --   job:<id>:open            set     of a batch: those of its jobs that have not ended
@@ -26,7 +27,11 @@
 --   worker:<w>:jobs          set     jobs that this worker has claimed
 --   document:<id>            hash    a document; its status follows its job into failure
 --   session:<id>             hash    a chat session; session:<id>:messages is the list of its messages
--- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker is to stop).
+--   owner:<owner>:webhooks   zset    ids of the endpoints that this owner keeps; webhook:<id> is the hash of one
+--   delivery:<id>            hash    something to be told to a webhook; delivery:<id>:job is the job as it then was
+--   deliveries:due           zset    deliveries -> when someone must look at them (more: shared/webhooks/lua/prelude.lua)
+--   job:<id>:deliveries      zset    of a job: ids of its deliveries, score 0; owner:<owner>:deliveries those of an owner
+-- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker is to stop), deliveries (there are new ones).
 -- ARGV[1] is the time in Unix milliseconds, or '' for Redis' own clock; tests pass it in.
 
 local PREFIX = 'eh:'
@@ -34,6 +39,8 @@ local FINAL = { completed = true, failed = true, cancelled = true, expired = tru
 local SERVICE_MEMORY_SECONDS = 3600
 local CHILDREN_AT_ONCE = 1000
 local IDEMPOTENCY_SECONDS = 24 * 3600
+-- A delivery is tried for about three days, also when its job is kept for less.
+local DELIVERY_MS = 4 * 24 * 3600 * 1000
 
 local finish -- defined below; a batch ends with its last job, so ending calls itself
 
@@ -205,6 +212,59 @@ local function settle_batch(id, rung)
   end
 end
 
+local function lists(texts, text)
+  for _, other in ipairs(texts) do
+    if other == text then return true end
+  end
+  return false
+end
+
+-- The layout of shared/ids.py: ten digits of time, then sixteen. The same `what` at the same time is the same delivery.
+local function delivery_id(what)
+  local alphabet, milliseconds, digits_of_time = '0123456789abcdefghjkmnpqrstvwxyz', now, ''
+  for _ = 1, 10 do
+    local digit = milliseconds % 32
+    digits_of_time = string.sub(alphabet, digit + 1, digit + 1) .. digits_of_time
+    milliseconds = (milliseconds - digit) / 32
+  end
+  return 'dlv_' .. digits_of_time .. string.sub(redis.sha1hex(what), 1, 16)
+end
+
+-- Something happened to a job that webhooks may want to hear: write a delivery to the job's own and to each endpoint of its
+-- owner that listens, with the job as it now stands, as its record may be gone when a receiver is there again.
+local function notify(id, event)
+  local job = get(id, 'owner', 'kind', 'webhook', 'retention_ms')
+  local owner, targets, own = job[1], {}, nil
+  if job[3] then
+    local webhook = cjson.decode(job[3])
+    if lists(webhook.events, event) then targets[1], own = webhook, webhook.url end
+  end
+  for _, endpoint in ipairs(redis.call('ZRANGE', PREFIX .. 'owner:' .. owner .. ':webhooks', 0, -1)) do
+    local kept = redis.call('HMGET', PREFIX .. 'webhook:' .. endpoint, 'url', 'place', 'events', 'kinds', 'disabled')
+    if kept[1] and kept[1] ~= own and kept[5] == '' and lists(cjson.decode(kept[3]), event) and
+      lists(cjson.decode(kept[4]), job[2]) then
+      targets[#targets + 1] = { url = kept[1], place = kept[2], endpoint = endpoint, secret = '' }
+    end
+  end
+  for _, target in ipairs(targets) do
+    local delivery = delivery_id(id .. ' ' .. event .. ' ' .. target.endpoint .. ' ' .. target.url)
+    local key, keep = PREFIX .. 'delivery:' .. delivery, digits(math.max(tonumber(job[4]), DELIVERY_MS))
+    redis.call('HSET', key, 'id', delivery, 'owner', owner, 'job', id, 'event', event, 'url', target.url,
+      'place', target.place, 'endpoint', target.endpoint, 'secret', target.secret, 'status', 'pending',
+      'created_at', digits(now), 'next_at', digits(now), 'try', 0, 'failures', 0, 'lost', 0, 'retention_ms', job[4])
+    redis.call('COPY', job_key(id), key .. ':job', 'REPLACE')
+    redis.call('HSET', key .. ':job', 'spec', '{}')
+    redis.call('HDEL', key .. ':job', 'context', 'webhook')
+    redis.call('PEXPIRE', key, keep)
+    redis.call('PEXPIRE', key .. ':job', keep)
+    redis.call('ZADD', PREFIX .. 'deliveries:due', digits(now), delivery)
+    redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':deliveries', 0, delivery)
+    redis.call('ZADD', job_key(id) .. ':deliveries', 0, delivery)
+    redis.call('PEXPIRE', job_key(id) .. ':deliveries', keep)
+  end
+  if #targets > 0 then redis.call('PUBLISH', PREFIX .. 'deliveries', #targets) end
+end
+
 -- The one way into a final status. `rung` collects the queues in which a job has become claimable.
 finish = function(id, status, attempt, fields, data, rung)
   local key = job_key(id)
@@ -219,6 +279,7 @@ finish = function(id, status, attempt, fields, data, rung)
   redis.call('PUBLISH', PREFIX .. 'ended', id)
   redis.call('PEXPIRE', key, job[4])
   redis.call('PEXPIRE', key .. ':events', job[4])
+  notify(id, 'job.' .. status)
   -- A job that ends while it still waits for another hands its own successors on, or they would overtake that other.
   local heir = nil
   if job[5] == 'after' and not FINAL[redis.call('HGET', job_key(job[6]), 'status') or 'completed'] then heir = job[6] end

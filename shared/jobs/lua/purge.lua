@@ -1,17 +1,18 @@
 -- purge: drop the traces of jobs whose records have outlived their retention.
 -- ARGV: now, limit (oldest jobs looked at for each owner)
--- Keys: owners, owner:<owner>:jobs, jobs:dead
+-- Keys: owners, owner:<owner>:jobs, owner:<owner>:deliveries, jobs:dead
 -- Returns the number of traces dropped.
 -- Promise: a job that still has a record keeps its place.
 
 local dropped = 0
-local function sweep(index)
+local function sweep(index, records)
   for _, id in ipairs(redis.call('ZRANGE', index, 0, tonumber(ARGV[2]) - 1)) do
-    if redis.call('EXISTS', job_key(id)) == 0 then dropped = dropped + redis.call('ZREM', index, id) end
+    if redis.call('EXISTS', PREFIX .. records .. id) == 0 then dropped = dropped + redis.call('ZREM', index, id) end
   end
 end
 for _, owner in ipairs(redis.call('SMEMBERS', PREFIX .. 'owners')) do
-  sweep(PREFIX .. 'owner:' .. owner .. ':jobs')
+  sweep(PREFIX .. 'owner:' .. owner .. ':jobs', 'job:')
+  sweep(PREFIX .. 'owner:' .. owner .. ':deliveries', 'delivery:')
 end
-sweep(PREFIX .. 'jobs:dead')
+sweep(PREFIX .. 'jobs:dead', 'job:')
 return dropped

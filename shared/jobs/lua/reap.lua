@@ -1,11 +1,22 @@
 -- reap: attend to the jobs whose time has come. The janitor's move.
--- ARGV: now, limit, leases ('1' to judge leases, '0' to leave them alone just after an outage of Redis)
--- Keys: jobs:due; the records and events; the queues
+-- ARGV: now, limit, leases ('1' to judge leases, '0' to leave them alone just after an outage of Redis), gap_ms, grace_ms
+--       When nobody has called this for gap_ms, leases are left alone for grace_ms; gap_ms '' asks for no such care.
+-- Keys: jobs:due; the records and events; the queues; reaping (there while somebody reaps), reaping:resumed
 -- Returns {number looked at, ids whose attempt was lost, queues to ring}.
 -- Promise: a lapsed lease loses the attempt; a delayed job whose time has come is queued; a job that nobody started in time
 -- ends `expired`, a batch that its maker left open is sealed, one that has outlived its timeout `failed`. Safe to run twice and by many at once.
 
 local rung, lost, skipped = {}, {}, 0
+local judging = ARGV[3] == '1'
+if ARGV[4] ~= '' then
+  -- What kept every janitor away (a stall, a frozen network, an outage) kept the renewals away too. A janitor cannot tell
+  -- by itself: this very call may have been sent before the stall and be carried out after it.
+  if redis.call('EXISTS', PREFIX .. 'reaping') == 0 then
+    redis.call('SET', PREFIX .. 'reaping:resumed', '1', 'PX', ARGV[5])
+  end
+  redis.call('SET', PREFIX .. 'reaping', '1', 'PX', ARGV[4])
+  judging = judging and redis.call('EXISTS', PREFIX .. 'reaping:resumed') == 0
+end
 local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'jobs:due', '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(due) do
   local job = get(id, 'status', 'attempt', 'expires_at', 'not_before', 'started_at', 'waiting', 'timeout_at',
@@ -22,7 +33,7 @@ for _, id in ipairs(due) do
       settle_batch(id, rung)
     end
   elseif job[1] == 'in_progress' then
-    if ARGV[3] == '1' then
+    if judging then
       lost[#lost + 1] = id
       lose(id, rung)
     else

@@ -12,12 +12,14 @@ from typing import Any
 import httpx2
 import psutil
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from cli.redis_server import RedisServer, start_redis
 from shared.jobs.job import Job, from_record
 from shared.jobs.streams import StreamEvent, read
 from shared.jobs.tickets import generation_queue
-from shared.redis_connection import PREFIX, connect
+from shared.redis_connection import PREFIX
 from shared.settings import REPOSITORY
 from tests.faults.rig.ledger import Ledger, await_none
 from tests.faults.rig.processes import engine_of, family, kill, of_folder
@@ -48,7 +50,10 @@ class House:
         self.redis: RedisServer = start_redis(_made(redis_folder or folder / "redis"))
         self.proxy = Proxy(self.redis.port)
         self.url = self.redis.url.replace(f":{self.redis.port}/", f":{self.proxy.port}/")
-        self.direct: redis.Redis = connect(self.redis.url, timeout=5.0)
+        # No health checks: a Redis in trouble refuses a PING and still lets itself be read.
+        self.direct: redis.Redis = redis.Redis.from_url(
+            self.redis.url, decode_responses=True, socket_timeout=5, retry=Retry(ConstantBackoff(0.2), 5)
+        )
         self.ledger = Ledger(folder / "ledger.jsonl")
         more = {"PYTHONPATH": str(PRELOAD), **QUICK, **(environment or {})}
         self.stack = Stack(folder, token_seconds=TOKEN_SECONDS, environment=more)

@@ -29,13 +29,18 @@ class Ledger:
 
     def accepted(self, job: str, *, text: str | None = None, ends: Collection[str] = ("completed",)) -> None:
         """The server answered 202. ``text`` is what the answer must be, ``ends`` the statuses it may end with."""
-        self._open[job] = {"text": text, "ends": list(ends)}
+        self._open[job] = {"text": text, "ends": list(ends), "stream": True}
         self._write("accepted", job, **self._open[job])
 
     def may_end(self, job: str, *ends: str) -> None:
         """A fault or a wish allows other ends than were expected."""
         self._open[job]["ends"] = list(ends)
         self._write("may_end", job, ends=list(ends))
+
+    def stream_damaged(self, job: str, why: str) -> None:
+        """A fault has destroyed events of this job; its end and its result are promised still."""
+        self._open[job]["stream"] = False
+        self._write("stream_damaged", job, why=why)
 
     def excused(self, job: str, why: str) -> None:
         """Nothing is promised of this job any more."""
@@ -55,10 +60,10 @@ class Ledger:
             record = from_record(dict(client.hgetall(f"{PREFIX}job:{job}")))  # type: ignore[arg-type]
             events = read(client, job, limit=100_000)
             expected = self._open[job]
-            _check_one_end(record, events)
+            _check_one_end(record, events, whole=expected["stream"])
             assert record.status in expected["ends"], f"I1: {job} ended {record.status} ({record.error}), not {expected['ends']}"
             if record.status is Status.COMPLETED and expected["text"] is not None:
-                _check_text(record, events, expected["text"])
+                _check_text(record, events, expected["text"], whole=expected["stream"])
             del self._open[job]
             self._write("ended", job, status=record.status.value, attempts=len(record.attempts))
         check_nothing_left(client)
@@ -76,7 +81,8 @@ def check_nothing_left(client: redis.Redis) -> None:
         found += [str(key) for key in client.scan_iter(f"{PREFIX}queue:*:jobs:*")]
         found += [f"tickets on {queue}" for queue in client.smembers(f"{PREFIX}queues") if client.llen(queue)]
         found += [f"due: {job}" for job in client.zrange(f"{PREFIX}jobs:due", 0, -1)]
-        return found + keys_that_nobody_ends(client)
+        # Celery's transport keeps its list of queues for ever; they are as many as there are queues.
+        return found + [key for key in keys_that_nobody_ends(client) if not key.startswith("_kombu.binding")]
 
     await_none(left, "I4/I5: left although nobody owns it", seconds=10)
 
@@ -107,11 +113,12 @@ def _states(client: redis.Redis, jobs: list[str]) -> list[Any]:
     return [(job, client.hmget(f"{PREFIX}job:{job}", *fields)) for job in _unended(client, jobs)]
 
 
-def _check_one_end(job: Job, events: list[StreamEvent]) -> None:
+def _check_one_end(job: Job, events: list[StreamEvent], *, whole: bool) -> None:
     told = [event for event in events if event.type == "ended"]
     assert len(told) == 1, f"I2: {job.id} has {len(told)} final events"
     assert events[-1] is told[0], f"I2: {job.id} has events after its end: {events[-1]}"
-    assert [event.sequence for event in events] == list(range(events[0].sequence, events[0].sequence + len(events)))
+    gapless = range(events[0].sequence, events[0].sequence + len(events))
+    assert not whole or [event.sequence for event in events] == list(gapless), f"I2: events of {job.id} are missing"
     accepted = [attempt.number for attempt in job.attempts if attempt.outcome in ENDS]
     assert len(accepted) <= 1, f"I2: {job.id} has several accepted ends, of attempts {accepted}"
     assert not accepted or accepted == [job.attempt], f"I3: {job.id} ended by attempt {accepted}, the last is {job.attempt}"
@@ -120,10 +127,12 @@ def _check_one_end(job: Job, events: list[StreamEvent]) -> None:
         assert not running, f"I4: attempts {running} of {job.id} never ended"
 
 
-def _check_text(job: Job, events: list[StreamEvent], text: str) -> None:
+def _check_text(job: Job, events: list[StreamEvent], text: str, *, whole: bool) -> None:
     assert job.result is not None
     assert job.result["text"] == text, f"I3: {job.id} answered {job.result['text']!r}, not {text!r}"
     assert job.attempts[-1].outcome is Outcome.COMPLETED, f"I3: {job.id}: {job.attempts[-1]}"
+    if not whole:
+        return
     shown = "".join(event.data["text"] for event in events if event.type == "delta" and event.attempt == job.attempt)
     assert shown == text, f"I3: the stream of {job.id} shows {shown!r}"
     before = [event for event in events if event.type == "delta" and event.attempt < job.attempt]

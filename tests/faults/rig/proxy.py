@@ -21,12 +21,13 @@ LONGEST_PATTERN = 256
 @dataclass
 class Loss:
     """Requests that hold ``pattern`` are to be lost, ``left`` more times: the request itself, or (``after``) the reply to it,
-    provided that the reply holds ``reply``. The connection is reset either way. ``lost`` counts."""
+    provided that the reply holds ``reply``. The connection is reset either way. ``seen`` and ``lost`` count."""
 
     pattern: bytes
     left: int
     after: bool
     reply: bytes
+    seen: int = 0
     lost: int = 0
 
 
@@ -207,6 +208,7 @@ class Proxy:
         for loss in self._losses:
             if loss.left and loss.pattern in window:
                 link.tail = b""
+                loss.seen += 1
                 if not loss.after:
                     loss.left -= 1
                     loss.lost += 1

@@ -12,12 +12,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 from shared import logs
 from shared.errors import EnginehouseError, SettingsError
 from shared.models.catalogue import ECHO, TRANSFORMERS, ModelEntry, load_catalogue
+from workers.gpu.engine.memory import is_out_of_memory
 from workers.gpu.engine.protocol import Engine, EngineDied, Report
 from workers.gpu.messages import Beat, Cancel, Message, Phase, State, Submit, decode, encode
 
@@ -50,13 +53,28 @@ def main() -> None:
     def report(phase: Phase, message: str, fraction: float) -> None:
         send(State(phase, message, fraction))
 
+    def end(status: int, error: Exception) -> NoReturn:
+        """The model's threads may be in no state to be joined, or have no memory left to tell: they are not asked."""
+        try:
+            send(State("failed", _sentence(error), out_of_memory=is_out_of_memory(error)))
+        finally:
+            os._exit(status)
+
+    def to_the_end(work: Callable[[], None]) -> None:
+        """The top of a thread without which the others are of no use."""
+        try:
+            work()
+        except Exception as error:
+            log.exception("model %s: a thread of its engine met a fault", options.model)
+            end(DIED, error)
+
     def receive() -> None:
         while True:
             try:
-                message = decode(connection.recv_bytes())
+                data = connection.recv_bytes()
             except (EOFError, OSError):
-                # The model's thread may be deep inside a kernel, or stuck: it is not asked.
                 os._exit(0)
+            message = decode(data)
             loaded.wait()
             assert engine is not None
             if isinstance(message, Submit):
@@ -69,27 +87,30 @@ def main() -> None:
             send(engine.stats() if engine is not None and loaded.is_set() else Beat(0, 0, 0, 0, 0.0))
             time.sleep(BEAT_SECONDS)
 
-    threading.Thread(target=receive, name="receive", daemon=True).start()
-    threading.Thread(target=beat, name="beat", daemon=True).start()
+    for work in (receive, beat):
+        threading.Thread(target=to_the_end, args=[work], name=work.__name__, daemon=True).start()
     try:
         entry = load_catalogue(options.models_file, engine=options.engine).get(options.model)
-        engine = _make_engine(entry, options.prepared, options.token_seconds, report)
+        engine = _make_engine(entry, options, report)
         engine.load(report)
     except Exception as error:
         log.error("model %s could not be loaded", options.model, exc_info=not isinstance(error, EnginehouseError))
-        send(State("failed", _sentence(error)))
-        os._exit(FAILED_TO_LOAD)
+        end(FAILED_TO_LOAD, error)
     loaded.set()
     send(State("ready", "", 1.0))
-    try:
-        while True:
-            step = engine.next_step(timeout=1.0)
-            if step is not None:
-                send(step)
-    except EngineDied as error:
-        log.error("model %s: %s", options.model, error)
-        send(State("failed", str(error)))
-        os._exit(DIED)  # the model's threads may be in no state to be joined
+
+    def generate() -> None:
+        assert engine is not None
+        try:
+            while True:
+                step = engine.next_step(timeout=1.0)
+                if step is not None:
+                    send(step)
+        except EngineDied as error:
+            log.error("model %s: %s", options.model, error)
+            end(DIED, error)
+
+    to_the_end(generate)
 
 
 def _options() -> argparse.Namespace:
@@ -99,6 +120,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prepared", required=True, type=Path, help="folder of prepared models")
     parser.add_argument("--engine", default="", choices=("", ECHO, TRANSFORMERS), help="instead of the engine of the entry")
     parser.add_argument("--connection", required=True, type=int, help="inherited file descriptor of a stream socket")
+    parser.add_argument("--in-flight", type=int, default=0, help="requests at once; by default those of the entry")
     parser.add_argument("--token-seconds", type=float, default=0.0, help="how long the echo engine takes for a token")
     parser.add_argument("--log-level", default="INFO")
     return parser.parse_args()
@@ -109,21 +131,21 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _make_engine(entry: ModelEntry, prepared: Path, token_seconds: float, report: Report) -> Engine:
+def _make_engine(entry: ModelEntry, options: argparse.Namespace, report: Report) -> Engine:
     if entry.engine == ECHO:
         from workers.gpu.engine.echo import EchoEngine
 
-        return EchoEngine.of(entry, token_seconds)
+        return EchoEngine.of(entry, options.token_seconds)
     # Imported here: torch takes seconds to import, and an engine that echoes does not need it.
     from workers.gpu.engine.transformers_engine import TransformersEngine
     from workers.gpu.prepare import prepare
 
-    folder = prepare(entry, prepared, lambda message, fraction: report("loading", message, fraction))
-    return TransformersEngine(entry, folder)
+    folder = prepare(entry, options.prepared, lambda message, fraction: report("loading", message, fraction))
+    return TransformersEngine(entry, folder, options.in_flight)
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, EnginehouseError | SettingsError):
+    if isinstance(error, EnginehouseError | SettingsError | EngineDied):
         return str(error)
     return f"{error.__class__.__name__}: {error}"
 

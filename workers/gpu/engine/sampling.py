@@ -37,31 +37,43 @@ def sampling_of(temperature: float, top_p: float, top_k: int, seed: int | None) 
 
 
 GREEDY = sampling_of(0.0, 1.0, 0, 0)
+DRAWN = sampling_of(1.0, 1.0, 0, 0)
 
 
 class SamplingProcessors(ContinuousBatchingLogitsProcessorList):
-    """Takes the place of the manager's own processors; with greedy decoding after it, its scores are the draw."""
+    """Takes the place of the manager's own processors; with greedy decoding after it, its scores are the draw.
+
+    ``drawing`` tells whether any request of the step now prepared draws; if none does, the scores stay as they are.
+    ``unasked`` is the sampling of requests that have none: the manager's own, with which it warms up.
+    """
 
     def __init__(self) -> None:
         super().__init__(LogitsProcessorList())
         self.tensors_required = POSITION + 1
         self.supported_keys = {KEY: tuple}
         self.do_processing = True
+        self.drawing = False
+        self.unasked = GREEDY
 
     def fill_defaults(self, int32_tensor: Tensor) -> None:
         int32_tensor.copy_(torch.tensor([*GREEDY, 0], dtype=torch.int32).view(-1, 1))
 
     def prepare_tensor_args(self, requests_in_batch: list[Any], arg_storage: Tensor) -> Tensor:
         rows = [
-            (*request.state.logit_processor_kwargs.get(KEY, GREEDY), request.state.position_offset)
+            (*request.state.logit_processor_kwargs.get(KEY, self.unasked), request.state.position_offset)
             for request in requests_in_batch
             if request.has_new_token
         ]
+        self.drawing = any(row[TEMPERATURE] for row in rows)
         if rows:
             arg_storage[:, : len(rows)] = torch.tensor(rows, dtype=torch.int32).T
         return arg_storage
 
+    # Out of the compiler's sight: it would compile the model once for steps that draw and once for those that do not.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, input_ids: Tensor, scores: Tensor, logits_processor_args: Tensor) -> Tensor:
+        if not self.drawing:
+            return scores
         rows = logits_processor_args[:, : scores.size(0)]
         if scores.is_cuda:
             # A captured graph cannot branch on its data: every request is drawn for, and greedy ones then put back.
@@ -69,12 +81,11 @@ class SamplingProcessors(ContinuousBatchingLogitsProcessorList):
         sampled = torch.nonzero(rows[TEMPERATURE]).flatten().tolist()
         for row in sampled:
             token = draw_one(scores[row], rows[:, row])
-            scores[row].fill_(-torch.inf)[token] = 0.0
+            if token is not None:
+                scores[row].fill_(-torch.inf)[token] = 0.0
         return scores
 
 
-# Inductor (torch 2.11) cannot compile a running sum behind a softmax; a captured graph holds these kernels as they are.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def draw(scores: Tensor, rows: Tensor) -> Tensor:
     """Scores (a row per request, a column per token, float32) whose largest of each row is the token drawn for it."""
     temperature = rows[TEMPERATURE].contiguous().view(torch.float32)[:, None]
@@ -84,15 +95,19 @@ def draw(scores: Tensor, rows: Tensor) -> Tensor:
     return logits + gumbel(rows[SEED][:, None], rows[POSITION][:, None], tokens)
 
 
-def draw_one(scores: Tensor, row: Tensor) -> int:
-    """The same draw for one request, on the CPU, where a branch is cheap and work on the whole vocabulary is not."""
+def draw_one(scores: Tensor, row: Tensor) -> int | None:
+    """The same draw for one request, on the CPU, where a branch is cheap and work on the whole vocabulary is not.
+
+    None if the scores are no numbers, or infinite.
+    """
     temperature, top_p = row[: TOP_P + 1].contiguous().view(torch.float32).tolist()
     top_k = min(int(row[TOP_K]), len(scores))
     logits = scores / temperature
     tokens = torch.arange(len(scores), dtype=torch.int32)
     if top_k or top_p < 1:
         logits, tokens = _likeliest(logits, top_p, top_k)
-    return int(tokens[(logits + gumbel(row[SEED], row[POSITION], tokens)).argmax()])
+    largest, index = (logits + gumbel(row[SEED], row[POSITION], tokens)).max(-1)
+    return int(tokens[index]) if largest.isfinite() else None
 
 
 def gumbel(seed: Tensor, position: Tensor, tokens: Tensor) -> Tensor:

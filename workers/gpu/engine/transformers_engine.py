@@ -22,8 +22,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
+from workers.gpu.engine.attention import isolate_requests
 from workers.gpu.engine.protocol import EngineDied, Report
-from workers.gpu.engine.sampling import KEY, SamplingProcessors, sampling_of
+from workers.gpu.engine.sampling import DRAWN, GREEDY, KEY, SamplingProcessors, sampling_of
+from workers.gpu.engine.step import UNDEFINED, change_step
 from workers.gpu.messages import Beat, Reason, Step, Submit
 
 log = logging.getLogger("engine.transformers")
@@ -31,12 +33,18 @@ log = logging.getLogger("engine.transformers")
 PAGE_TOKENS = 256
 
 # On the CPU the cache is sized by what is promised, as free memory is shared with everything else on the machine.
-CPU_BATCH_TOKENS = 512
+CPU_BATCH_TOKENS, CPU_FEWEST_BATCH_TOKENS = 512, 64
 CPU_TOKENS_PER_REQUEST = 1024
+
+# What the manager takes by itself for tokens of one step, and how much of the free memory an engine gets that has run out.
+GPU_BATCH_TOKENS = 8192
+CAREFUL_MEMORY_SHARE = 0.8
 
 # Few and large steps of padding: few CUDA graphs, so that almost all of them exist before the first job.
 Q_PADDING, KV_PADDING = 512, 65536
 WARM_UP_SECONDS = 600.0
+# How long the generation loop may take to tell why it ends.
+LAST_WORDS_SECONDS = 10.0
 
 
 class StepRouter(OutputRouter):
@@ -61,10 +69,14 @@ class _Request:
 
 
 class TransformersEngine:
-    """Serves ``entry`` from ``folder``. Its limits are the model's context and what the cache holds for one request."""
+    """Serves ``entry`` from ``folder``. Its limits are the model's context and what the cache holds for one request.
 
-    def __init__(self, entry: ModelEntry, folder: Path) -> None:
+    With ``in_flight`` below the entry's ``max_in_flight``, its steps take less memory: fewer requests and fewer tokens.
+    """
+
+    def __init__(self, entry: ModelEntry, folder: Path, in_flight: int = 0) -> None:
         self._entry = entry
+        self._in_flight = in_flight or entry.max_in_flight
         self._folder = folder
         self._lock = threading.Lock()
         # The manager gets numbers of our own: an id that is used again is never taken for the one cancelled before.
@@ -73,9 +85,11 @@ class TransformersEngine:
         self._number_of: dict[str, str] = {}
         self._router = StepRouter()
         self._ended: list[tuple[str, Reason, str]] = []
+        self._spoilt: list[str] = []
         self._tokens = 0
         self._manager: Any = None
         self._max_context = 0
+        self._vocabulary = 0
 
     # Start
 
@@ -96,17 +110,26 @@ class TransformersEngine:
             use_safetensors=True,
             trust_remote_code=entry.trust_remote_code,
         )
+        if device == "cpu":
+            isolate_requests()
         report("warming", "sizing the cache", 0.0)
         context = entry.max_context or int(model.config.get_text_config().max_position_embeddings)
+        embeddings: Any = model.get_input_embeddings()
+        self._vocabulary = int(embeddings.weight.shape[0])
         self._manager = model.init_continuous_batching(
             # Greedy after our own processors, which have added the noise that makes it a draw; stops come with each request.
             generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),  # type: ignore[no-untyped-call]
             continuous_batching_config=self._batching(model, device, context),
         )
-        self._manager.logit_processor = SamplingProcessors()
+        processors = SamplingProcessors()
+        self._manager.logit_processor = processors
         self._manager.output_router = self._router
+        self._manager.batch_processor = self._manager._create_batch_processor()
+        change_step(self._manager.batch_processor, processors)
         report("warming", "preparing kernels", 0.1)
-        self._manager.warmup()
+        for sampling in (DRAWN, GREEDY):
+            processors.unasked = sampling
+            self._manager.warmup()
         self._manager.start()
         cache = self._manager.batch_processor.cache
         self._max_context = min(context, infer_max_single_request_tokens(cache))
@@ -120,7 +143,7 @@ class TransformersEngine:
         self._warm_up(report, cache.max_batch_tokens if device == "cuda" else 64)
 
     def _batching(self, model: Any, device: str, context: int) -> ContinuousBatchingConfig:
-        in_flight = self._entry.max_in_flight
+        in_flight, share = self._in_flight, self._in_flight / self._entry.max_in_flight
         shared: dict[str, Any] = {
             "page_size": PAGE_TOKENS,
             "max_requests_per_batch": in_flight,
@@ -130,7 +153,11 @@ class TransformersEngine:
             tokens = max(context, in_flight * min(context, CPU_TOKENS_PER_REQUEST))
             # One page more for each request, as its last page is seldom full.
             blocks = -(-tokens // PAGE_TOKENS) + in_flight
-            return ContinuousBatchingConfig(max_batch_tokens=max(CPU_BATCH_TOKENS, in_flight), num_blocks=blocks, **shared)
+            batch = max(int(CPU_BATCH_TOKENS * share), CPU_FEWEST_BATCH_TOKENS, in_flight)
+            return ContinuousBatchingConfig(max_batch_tokens=batch, num_blocks=blocks, **shared)
+        if share < 1:
+            shared["max_batch_tokens"] = max(int(GPU_BATCH_TOKENS * share), Q_PADDING)
+            shared["max_memory_percent"] = CAREFUL_MEMORY_SHARE
         if model._supports_flash_attn and (
             is_flash_attn_3_available(kernels_fallback_ok=True) or is_flash_attn_2_available(kernels_fallback_ok=True)
         ):
@@ -138,7 +165,9 @@ class TransformersEngine:
                 default_compile_level=1, q_padding_interval_size=Q_PADDING, kv_padding_interval_size=KV_PADDING, **shared
             )
         log.warning(
-            "%s: no FlashAttention here, so attention is far slower; install flash-attn-3 or flash-attn", self._entry.name
+            "%s: no FlashAttention here, so attention is far slower, and a NaN in one request spoils those of its step; "
+            "install flash-attn-3 or flash-attn",
+            self._entry.name,
         )
         return ContinuousBatchingConfig(**shared)
 
@@ -146,19 +175,21 @@ class TransformersEngine:
         """Run prompts of every padded length, so that no job waits for a kernel or a graph that is made on first use."""
         longest = min(longest, self._max_context - 2)
         lengths = [*range(Q_PADDING, longest, Q_PADDING), longest]
-        # Twice: with asynchronous batching two sets of buffers take turns, and each has graphs of its own.
-        for done, length in enumerate([length for length in lengths for _ in range(2)]):
-            report("warming", f"a prompt of {length} tokens", 0.1 + 0.9 * done / (2 * len(lengths)))
+        # Twice: with asynchronous batching two sets of buffers take turns, and each has graphs of its own. And once more for
+        # the graphs of steps that draw.
+        kinds = [(length, temperature) for length in lengths for temperature in (0.0, 1.0) for _ in range(2)]
+        for done, (length, temperature) in enumerate(kinds):
+            report("warming", f"a prompt of {length} tokens", 0.1 + 0.9 * done / len(kinds))
             id = f"warm-up {done}"
-            self.submit(Submit(id, [1] * length, 2, []))
+            self.submit(Submit(id, [1] * length, 2, [], temperature=temperature))
             while True:
                 step = self.next_step(WARM_UP_SECONDS)
                 if step is None:
                     raise EngineDied(f"a prompt of {length} tokens took longer than {WARM_UP_SECONDS:.0f} s to warm up")
                 if step.finished:
                     _, reason, detail = step.finished[0]
-                    if reason == "failed":
-                        raise EngineDied(f"warming up failed: {detail}")
+                    if reason != "length":
+                        raise EngineDied(f"warming up ended with {reason}: {detail}")
                     break
         self._tokens = 0
 
@@ -189,6 +220,8 @@ class TransformersEngine:
         # The scheduler drops or chokes on what it can never place, so nothing of the kind may reach it.
         if not request.prompt:
             return "the prompt has no tokens"
+        if not 0 <= min(request.prompt) <= max(request.prompt) < self._vocabulary:
+            return f"the prompt holds tokens that the model, with {self._vocabulary} of them, does not know"
         if len(request.prompt) >= self._max_context:
             return f"the prompt has {len(request.prompt)} tokens and there is room for {self._max_context} with the answer"
         if request.max_new_tokens < 1:
@@ -223,6 +256,9 @@ class TransformersEngine:
             self._ended = []
             for output in outputs:
                 self._add(output, step)
+            spoilt, self._spoilt = self._spoilt, []
+        if spoilt:
+            self._forget(spoilt)
         self._tokens += sum(len(ids) for _, ids in step.tokens)
         return step if step.tokens or step.finished else None
 
@@ -233,6 +269,9 @@ class TransformersEngine:
         if output.status == RequestStatus.FAILED:
             self._check_alive(output.error)
         tokens = output.generated_tokens[request.sent :]
+        if UNDEFINED in tokens:
+            self._end_undefined(request, output, step)
+            return
         request.sent += len(tokens)
         stopped = bool(tokens) and tokens[-1] in request.stops
         if stopped:
@@ -245,11 +284,36 @@ class TransformersEngine:
             del self._requests[output.request_id]
             del self._number_of[request.id]
 
+    def _end_undefined(self, request: _Request, output: GenerationOutput, step: Step) -> None:
+        at = len(output.prompt_ids) + output.generated_tokens.index(UNDEFINED)
+        step.finished.append((request.id, "nan_logits", f"NaN or infinity among the scores after {at} tokens"))
+        del self._requests[output.request_id]
+        del self._number_of[request.id]
+        self._spoilt.append(output.request_id)
+
+    def _forget(self, numbers: list[str]) -> None:
+        """End requests whose pages may hold NaN, and keep none of these pages for prompts that begin alike."""
+        batch_processor = self._manager.batch_processor
+        try:
+            with self._manager.pause():
+                for number in numbers:
+                    batch_processor.cache.free_blocks(number, no_cache=True)
+                    batch_processor.scheduler.set_request_cancellation(number)
+                # Those of a request that had ended by then.
+                batch_processor.cache.evict_cached_blocks()
+        except RuntimeError:
+            self._check_alive()
+
     def _check_alive(self, error: str | None = None) -> None:
         """A fault of one request ends that request; one of the batch stops the manager, and then this process must end."""
         status = self._manager.background_thread_status
         if status.local_status >= BackgroundThreadStatus.HARD_STOP or not self._manager.is_running():
-            raise EngineDied(f"the generation loop has died: {status.fatal_error or error or 'no reason given'}")
+            # It fails its requests first, and only then tells the error itself.
+            self._manager._generation_thread.join(LAST_WORDS_SECONDS)
+            cause = status.fatal_error
+            # CUDA's errors go on with lines of advice to programmers.
+            reason = (str(cause or error or "no reason given") or repr(cause)).splitlines()[0]
+            raise EngineDied(f"the generation loop has died: {reason}") from cause
 
     def stats(self) -> Beat:
         scheduler, cache = self._manager.batch_processor.scheduler, self._manager.batch_processor.cache

@@ -1,0 +1,19 @@
+"""What ``/openapi.json`` says of each call: one module for each of those that answer calls.
+
+A test holds this list against the routes of the application, so a new call enters it in the same commit.
+"""
+
+from api.operations import admin, chat, documents, generate, health, jobs, models, page, webhooks
+from api.operations.operation import Operation
+
+OPERATIONS: tuple[Operation, ...] = (
+    *generate.OPERATIONS,
+    *jobs.OPERATIONS,
+    *documents.OPERATIONS,
+    *chat.OPERATIONS,
+    *webhooks.OPERATIONS,
+    *models.OPERATIONS,
+    *health.OPERATIONS,
+    *admin.OPERATIONS,
+    *page.OPERATIONS,
+)

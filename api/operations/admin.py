@@ -1,0 +1,36 @@
+"""The calls of administrators."""
+
+from api import schemas
+from api.operations.operation import JOB, Operation, Reply, in_query
+
+ONLY = "Wants a key made with `--admin`."
+
+OPERATIONS = (
+    Operation(
+        call="GET /admin/dead",
+        tag="The dead",
+        summary="Jobs whose workers died again and again, the latest first",
+        description=ONLY,
+        parameters=(
+            in_query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "How many at most.", 10),
+        ),
+        replies={200: Reply(description="All on one page.", model=schemas.DeadJobList)},
+    ),
+    Operation(
+        call="POST /admin/dead/{job}/replay",
+        tag="The dead",
+        summary="Do it again, as a new job",
+        description=ONLY,
+        parameters=(JOB,),
+        replies={202: Reply(description="The new job.", model=schemas.Job, headers=("Location", "Retry-After"))},
+        refusals=(429,),
+    ),
+    Operation(
+        call="DELETE /admin/dead/{job}",
+        tag="The dead",
+        summary="Take it off the list",
+        description=ONLY,
+        parameters=(JOB,),
+        replies={200: Reply(description="It is off; its record stays.", model=schemas.Dropped)},
+    ),
+)

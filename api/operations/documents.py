@@ -1,0 +1,116 @@
+"""The calls that take documents, list, search and forget them."""
+
+from api import schemas
+from api.operations.operation import (
+    COLLECTION,
+    DOCUMENT,
+    IDEMPOTENCY_KEY,
+    LIMIT,
+    PREFER,
+    WAIT,
+    Example,
+    Operation,
+    Reply,
+    in_query,
+)
+from api.parsing import Search
+
+ACCEPTED = ("Location", "Retry-After", "Idempotent-Replay")
+MOST_FILES = 1000
+TEXT = Example(summary="A text file", body="The archive is open on weekdays from nine to five.")
+REMOVED = {
+    200: Reply(description="Everything of it is gone.", model=schemas.Deleted),
+    202: Reply(description="It is out of search; this job removes the rest.", model=schemas.Job, headers=ACCEPTED),
+}
+
+OPERATIONS = (
+    Operation(
+        call="POST /upload",
+        tag="Documents",
+        summary="One file into the default collection",
+        parameters=(PREFER, WAIT),
+        files=1,
+        examples={"text": TEXT},
+        replies={
+            200: Reply(description="Its job has ended, or the same bytes were there already.", model=schemas.Upload),
+            202: Reply(description="It was taken.", model=schemas.Upload, headers=ACCEPTED),
+        },
+        refusals=(429,),
+    ),
+    Operation(
+        call="POST /collections/{collection}/documents",
+        tag="Documents",
+        summary="One or many files into a collection",
+        description=(
+            "Makes the collection when there is none of this name. One ingest job for each file, and a batch over these jobs. "
+            "The same bytes in the same collection are one document."
+        ),
+        parameters=(COLLECTION, IDEMPOTENCY_KEY),
+        files=MOST_FILES,
+        examples={"text": TEXT},
+        replies={
+            200: Reply(description="All of them were there already.", model=schemas.TakenList),
+            202: Reply(description="They were taken.", model=schemas.TakenList, headers=ACCEPTED),
+        },
+        refusals=(409, 429),
+    ),
+    Operation(
+        call="GET /collections",
+        tag="Documents",
+        summary="All collections, by name",
+        replies={200: Reply(description="All on one page.", model=schemas.CollectionList)},
+    ),
+    Operation(
+        call="GET /collections/{collection}",
+        tag="Documents",
+        summary="One collection",
+        parameters=(COLLECTION,),
+        replies={200: Reply(description="The collection.", model=schemas.Collection)},
+    ),
+    Operation(
+        call="GET /collections/{collection}/documents",
+        tag="Documents",
+        summary="The documents of a collection, newest first",
+        parameters=(COLLECTION, LIMIT, in_query("after", {"type": "string"}, "The `next` of the page before.")),
+        replies={200: Reply(description="One page.", model=schemas.DocumentList)},
+    ),
+    Operation(
+        call="POST /collections/{collection}/search",
+        tag="Documents",
+        summary="The passages nearest to a query",
+        description="Waits up to 30 s unless told otherwise.",
+        parameters=(COLLECTION, PREFER, WAIT),
+        body=Search,
+        examples={"question": Example(summary="A question", body={"query": "When is the archive open?", "top_k": 2})},
+        replies={
+            200: Reply(description="The best first.", model=schemas.HitList),
+            202: Reply(description="Not found yet; the job will have `hits`.", model=schemas.Job, headers=ACCEPTED),
+        },
+        refusals=(409, 429),
+    ),
+    Operation(
+        call="DELETE /collections/{collection}",
+        tag="Documents",
+        summary="Forget a collection and all that is in it",
+        description="Waits up to 30 s unless told otherwise.",
+        parameters=(COLLECTION, PREFER, WAIT),
+        replies=REMOVED,
+        refusals=(429,),
+    ),
+    Operation(
+        call="GET /documents/{document}",
+        tag="Documents",
+        summary="One document",
+        parameters=(DOCUMENT,),
+        replies={200: Reply(description="The document.", model=schemas.Document)},
+    ),
+    Operation(
+        call="DELETE /documents/{document}",
+        tag="Documents",
+        summary="Forget a document",
+        description="Waits up to 30 s unless told otherwise.",
+        parameters=(DOCUMENT, PREFER, WAIT),
+        replies=REMOVED,
+        refusals=(409, 429),
+    ),
+)

@@ -1,0 +1,14 @@
+"""The call that lists models."""
+
+from api import schemas
+from api.operations.operation import Operation, Reply
+
+OPERATIONS = (
+    Operation(
+        call="GET /models",
+        tag="Models and health",
+        summary="The models, and what their workers say of themselves",
+        description="A plain JSON list.",
+        replies={200: Reply(description="All models.", model=schemas.Model, many=True)},
+    ),
+)

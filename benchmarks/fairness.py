@@ -1,0 +1,238 @@
+"""Does one owner's flood make another wait, and do long queues make moves slow?
+
+First on the moves alone, with simulated workers and a simulated clock; then on the whole stack (echo engine, two API keys):
+one owner queues thousands of jobs, another sends one every second. Beside it in the same run: the second owner alone, and
+the same jobs under one owner, which is first in, first out. Then submit and claim are timed on queues of three lengths.
+Run: ``.venv/bin/python -m benchmarks.fairness``; it draws ``docs/images/fairness.svg``.
+"""
+
+import argparse
+import heapq
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+
+from benchmarks.charts import Axis, Chart, Point, Series, side_by_side
+from benchmarks.figures import figure, percentile
+from cli.redis_server import start_redis
+from shared.jobs.job import Status
+from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.owners.store import Owners
+from shared.redis_connection import connect
+from shared.settings import REPOSITORY, Settings
+from tests.flows.stack import Stack
+from tests.waiting import wait_until
+
+SLOTS = 8
+QUEUE = "gpu.model"
+WAYS = {"idle": "alone", "fair": "fair share", "fifo": "first in, first out"}
+COLOURS = {"idle": "#2a78b8", "fair": "#2c9a4b", "fifo": "#d0522b"}
+DEPTHS = (1_000, 10_000, 100_000)
+OWNERS = 10
+
+# When the second owner sent each job and how long it waited until it was started, in seconds.
+Waits = list[Point]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=3000, help="jobs that the first owner queues")
+    parser.add_argument("--job-seconds", type=float, default=0.08, help="how long each job takes on the stack")
+    parser.add_argument("--image", type=Path, default=REPOSITORY / "docs" / "images" / "fairness.svg")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        simulated = on_the_moves(Path(folder), options.jobs, options.job_seconds)
+        report("moves, simulated workers", simulated, options.jobs)
+        waits = on_the_stack(Path(folder), options.jobs, options.job_seconds)
+        report("whole stack", waits, options.jobs)
+        latencies = by_depth(Path(folder))
+    options.image.parent.mkdir(parents=True, exist_ok=True)
+    options.image.write_text(side_by_side([chart_of_waits(waits, options.jobs), chart_of_depths(latencies)]))
+
+
+def report(where: str, waits: dict[str, Waits], jobs: int) -> None:
+    for way, points in waits.items():
+        milliseconds = [1000 * wait for _, wait in points]
+        about = {"where": where, "what": WAYS[way], "other_owners_jobs": 0 if way == "idle" else jobs, "jobs": len(points)}
+        figure("fairness.wait_p50", percentile(milliseconds, 50), "ms", **about)
+        figure("fairness.wait_p99", percentile(milliseconds, 99), "ms", **about)
+
+
+def on_the_moves(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
+    """Waits by the scheduling alone: moves take no time, and simulated workers exactly ``job_seconds``."""
+    server = start_redis(subfolder(folder, "moves"))
+    client = connect(server.url)
+    waits = {}
+    for way in WAYS:
+        client.flushall()
+        waits[way] = list(simulate(Clocked(server.url), way, jobs, int(1000 * job_seconds)))
+    client.close()
+    server.stop()
+    return waits
+
+
+class Clocked(Lifecycle):
+    """The moves under a clock that the simulation sets."""
+
+    def __init__(self, url: str) -> None:
+        self.now_ms = 1_800_000_000_000
+        super().__init__(connect(url), Settings(redis_url=url), lambda *_: None, clock=lambda: self.now_ms)
+
+
+def simulate(moves: Clocked, way: str, jobs: int, job_ms: int) -> Iterator[Point]:
+    """Let workers claim whatever is next until the flood is gone; the waits of the second owner's jobs."""
+    begin = moves.now_ms
+    flood = 0 if way == "idle" else jobs
+    for _ in range(flood):
+        submit(moves, "many")
+    seconds = max(30, flood * job_ms // (1000 * SLOTS))
+    sendings = [begin + 1000 * number for number in range(seconds)]
+    sent: dict[str, int] = {}
+    running: list[tuple[int, str]] = []
+    number = 0
+    while sendings or sent:
+        while sendings and sendings[0] <= moves.now_ms:
+            sent[submit(moves, "many" if way == "fifo" else "one")] = sendings.pop(0)
+        while running and running[0][0] <= moves.now_ms:
+            moves.end((heapq.heappop(running)[1], 1), Status.COMPLETED, result={}, service=10)
+        while len(running) < SLOTS:
+            number += 1
+            job = moves.claim(QUEUE, "w1", f"token{number}")
+            if job is None:
+                break
+            heapq.heappush(running, (moves.now_ms + job_ms, job.id))
+            if job.id in sent:
+                at = sent.pop(job.id)
+                yield (at - begin) / 1000, (moves.now_ms - at) / 1000
+        following = [running[0][0]] if running else []
+        moves.now_ms = min(following + sendings[:1], default=moves.now_ms)
+
+
+def submit(lifecycle: Lifecycle, owner: str) -> str:
+    return lifecycle.submit(Submission(kind="generate", queue=QUEUE, spec={"prompt": "x"}, owner=owner, cost=10)).id
+
+
+def on_the_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
+    """Waits over HTTP, from one API key while another's jobs are queued; for ``fifo`` both send with one key."""
+    # One token a job, so that the flood takes eight jobs' time for each eight.
+    stack = Stack(subfolder(folder, "stack"), token_seconds=job_seconds, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
+    stack.start()
+    try:
+        keys = Owners(connect(stack.redis_url()))
+        many, one = (httpx2.Client(base_url=stack.url, timeout=60, headers=bearer(keys, name)) for name in ("many", "one"))
+        waits = {"idle": list(send_each_second(one, 20, threading.Event()))}
+        for way, second in (("fair", one), ("fifo", many)):
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda _: generate(many), range(jobs)))
+            emptied = threading.Event()
+            threading.Thread(target=wait_for_room, args=(many, emptied), daemon=True).start()
+            waits[way] = list(send_each_second(second, 120, emptied))
+        return waits
+    finally:
+        stack.stop()
+        stack.kill()
+
+
+def bearer(keys: Owners, name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {keys.create(name)[1]}"}
+
+
+def generate(client: httpx2.Client) -> str:
+    answer = client.post("/generate", json={"prompt": "x", "max_tokens": 1})
+    answer.raise_for_status()
+    return str(answer.json()["id"])
+
+
+def wait_for_room(client: httpx2.Client, emptied: threading.Event) -> None:
+    """Set the event when the flood is over."""
+
+    def none_is_queued() -> bool:
+        listed = client.get("/jobs", params={"status": "queued", "limit": 1})
+        return not listed.json()["data"]
+
+    wait_until(none_is_queued, "the queue is empty", seconds=150, every=1.0)
+    emptied.set()
+
+
+def send_each_second(client: httpx2.Client, most: int, enough: threading.Event) -> Iterator[Point]:
+    """One job each second, at most so many and while it is not enough; when each was sent and how long it waited."""
+    begin = time.monotonic()
+    sent = []
+    for number in range(most):
+        if enough.wait(max(0.0, begin + number - time.monotonic())):
+            break
+        sent.append((time.monotonic() - begin, generate(client)))
+    for at, job_id in sent:
+        job = client.get(f"/jobs/{job_id}", params={"wait": 60}).json()
+        yield at, job["started_at"] - job["created_at"]
+
+
+def by_depth(folder: Path) -> dict[str, list[Point]]:
+    """Milliseconds of submit and claim on queues of several lengths: for each line of the chart, depth and latency."""
+    server = start_redis(subfolder(folder, "depth"))
+    client = connect(server.url)
+    settings = replace(Settings(redis_url=server.url), max_queued=10_000_000, max_queued_per_owner=10_000_000)
+    lifecycle = Lifecycle(client, settings, lambda *_: None)
+    lines: dict[str, list[Point]] = {f"{move} {percent}": [] for move in ("submit", "claim") for percent in ("p50", "p99")}
+    queued = 0
+    for depth in DEPTHS:
+        for number in range(queued, depth):
+            submit(lifecycle, f"owner{number % OWNERS}")
+        queued = depth
+        took: dict[str, list[float]] = {"submit": [], "claim": []}
+        for number in range(1000):
+            start = time.perf_counter()
+            submit(lifecycle, f"owner{number % OWNERS}")
+            middle = time.perf_counter()
+            job = lifecycle.claim(QUEUE, "w1", f"token{depth}.{number}")
+            took["claim"].append(1000 * (time.perf_counter() - middle))
+            took["submit"].append(1000 * (middle - start))
+            assert job is not None
+            lifecycle.end((job.id, 1), Status.COMPLETED, result={}, service=10)
+        for move, values in took.items():
+            for percent in (50, 99):
+                value = percentile(values, percent)
+                lines[f"{move} p{percent}"].append((depth, value))
+                figure(f"fairness.{move}_p{percent}", value, "ms", queued=depth, owners=OWNERS)
+    client.close()
+    server.stop()
+    return lines
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+def chart_of_waits(waits: dict[str, Waits], jobs: int) -> Chart:
+    longest = max(at for points in waits.values() for at, _ in points)
+    return Chart(
+        f"One job a second beside another owner's {jobs:,}",
+        Axis("second at which it was sent", 0, longest, range(0, int(longest) + 1, 10)),
+        Axis("wait until it is started, ms", 1, 100_000, (1, 10, 100, 1_000, 10_000, 100_000), logarithmic=True),
+        [Series(WAYS[way], COLOURS[way], [(at, 1000 * wait) for at, wait in points]) for way, points in waits.items()],
+    )
+
+
+def chart_of_depths(lines: dict[str, list[Point]]) -> Chart:
+    highest = 2 ** max(1, int(max(value for points in lines.values() for _, value in points)).bit_length())
+    colours = {"submit": "#2a78b8", "claim": "#8a4fb0"}
+    return Chart(
+        f"The moves on long queues, {OWNERS} owners",
+        Axis("jobs queued", DEPTHS[0] / 1.5, DEPTHS[-1] * 1.5, DEPTHS, logarithmic=True),
+        Axis("latency, ms", 0, highest, [highest * part / 4 for part in range(5)]),
+        [
+            Series(name, colours[name.split()[0]], points, "line" if name.endswith("p50") else "dashed")
+            for name, points in lines.items()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""All calls of one server."""
+
+from enginehouse_client.documents import DocumentCalls
+from enginehouse_client.effects import Operation
+from enginehouse_client.records import Health, Model
+
+
+class Calls(DocumentCalls):
+    """Jobs, documents, models and health."""
+
+    def models(self) -> Operation[list[Model]]:
+        """The models of the server's list, and what their workers say of themselves."""
+        answer = yield from self._call("GET", "/models")
+        return [Model.read(told) for told in answer.json()]
+
+    def health(self) -> Operation[Health]:
+        """Whether every kind of job can be done; not to be ready is no error."""
+        answer = yield from self._call("GET", "/health/ready", accept=(503,))
+        return Health.read(answer.json())

@@ -1,0 +1,265 @@
+"""The two ways to run an operation: on a blocking connection, and on an asynchronous one.
+
+These classes know httpx2 and none of the calls. ``blocking`` and its three siblings turn an operation, which is written once,
+into a method of a client that keeps its signature.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import httpx2
+
+from enginehouse_client.effects import Answer, Effect, Emit, Open, Operation, Receive, Request, Send, Sleep, Stream
+from enginehouse_client.errors import ConnectionFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """An operation has ended, with this value."""
+
+    value: Any
+
+
+class Blocking:
+    """Runs operations on a blocking client. ``calls`` is the object that makes them."""
+
+    def __init__(self, calls: Any, http: httpx2.Client) -> None:
+        self._calls = calls
+        self._http = http
+
+    def _run(self, operation: Operation[T]) -> T:
+        *_, end = self._steps(operation)
+        value: T = end.value
+        return value
+
+    def _each(self, operation: Stream[T]) -> Iterator[T]:
+        yield from (step.value for step in self._steps(operation) if isinstance(step, Emit))
+
+    def _steps(self, operation: Generator[Any, Any, Any]) -> Iterator[Emit[Any] | Done]:
+        wire = _Wire(self._http)
+        move: Callable[[], Any] = partial(next, operation)
+        try:
+            while True:
+                try:
+                    effect = move()
+                except StopIteration as end:
+                    yield Done(end.value)
+                    return
+                if isinstance(effect, Emit):
+                    yield effect
+                    move = partial(next, operation)
+                    continue
+                try:
+                    with _failures():
+                        move = partial(operation.send, wire.perform(effect))
+                except ConnectionFailed as error:
+                    move = partial(operation.throw, error)
+        finally:
+            wire.close()
+
+
+class Awaiting:
+    """Runs operations on an asynchronous client, under asyncio."""
+
+    def __init__(self, calls: Any, http: httpx2.AsyncClient) -> None:
+        self._calls = calls
+        self._http = http
+
+    async def _run(self, operation: Operation[T]) -> T:
+        end = [step async for step in self._steps(operation)][-1]
+        value: T = end.value
+        return value
+
+    async def _each(self, operation: Stream[T]) -> AsyncIterator[T]:
+        async with aclosing(self._steps(operation)) as steps:
+            async for step in steps:
+                if isinstance(step, Emit):
+                    yield step.value
+
+    async def _steps(self, operation: Generator[Any, Any, Any]) -> Any:
+        wire = _AsyncWire(self._http)
+        move: Callable[[], Any] = partial(next, operation)
+        try:
+            while True:
+                try:
+                    effect = move()
+                except StopIteration as end:
+                    yield Done(end.value)
+                    return
+                if isinstance(effect, Emit):
+                    yield effect
+                    move = partial(next, operation)
+                    continue
+                try:
+                    with _failures():
+                        move = partial(operation.send, await wire.perform(effect))
+                except ConnectionFailed as error:
+                    move = partial(operation.throw, error)
+        finally:
+            await wire.close()
+
+
+class _Wire:
+    """Does what one operation asks for; holds the one answer that it may have open."""
+
+    def __init__(self, http: httpx2.Client) -> None:
+        self._http = http
+        self._opened: httpx2.Response | None = None
+        self._pieces: Iterator[bytes] = iter(())
+
+    def perform(self, effect: Effect) -> Answer | bytes | None:
+        match effect:
+            case Send(request):
+                with _built(self._http, request) as built:
+                    response = self._http.send(built)
+                return _answer(response, response.content)
+            case Open(request):
+                self.close()
+                with _built(self._http, request) as built:
+                    self._opened = self._http.send(built, stream=True)
+                self._pieces = self._opened.iter_bytes()
+                return _answer(self._opened, self._opened.read() if self._opened.is_error else b"")
+            case Receive():
+                return next(self._pieces, b"")
+            case Sleep(seconds):
+                time.sleep(seconds)
+                return None
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+class _AsyncWire:
+    """The same, asynchronously."""
+
+    def __init__(self, http: httpx2.AsyncClient) -> None:
+        self._http = http
+        self._opened: httpx2.Response | None = None
+        self._pieces: AsyncIterator[bytes] | None = None
+
+    async def perform(self, effect: Effect) -> Answer | bytes | None:
+        match effect:
+            case Send(request):
+                with _built(self._http, request) as built:
+                    response = await self._http.send(built)
+                return _answer(response, response.content)
+            case Open(request):
+                await self.close()
+                with _built(self._http, request) as built:
+                    self._opened = await self._http.send(built, stream=True)
+                self._pieces = self._opened.aiter_bytes()
+                return _answer(self._opened, await self._opened.aread() if self._opened.is_error else b"")
+            case Receive():
+                return b"" if self._pieces is None else await anext(self._pieces, b"")
+            case Sleep(seconds):
+                await asyncio.sleep(seconds)
+                return None
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._opened.aclose()
+            self._opened = None
+
+
+@contextmanager
+def _built(http: httpx2.Client | httpx2.AsyncClient, request: Request) -> Iterator[httpx2.Request]:
+    """The request, whose files are open meanwhile. Raises OSError."""
+    with ExitStack() as opened:
+        files = [("file", (source.name, opened.enter_context(source.open()))) for source in request.files]
+        yield http.build_request(
+            request.method,
+            request.path,
+            params=dict(request.query) or None,
+            headers=dict(request.headers),
+            json=request.json,
+            files=files or None,
+            timeout=httpx2.Timeout(request.timeout, connect=CONNECT_SECONDS),
+        )
+
+
+def _answer(response: httpx2.Response, body: bytes) -> Answer:
+    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except httpx2.RequestError as error:
+        unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+        where = error.request.url.copy_with(query=None) if error._request is not None else "the server"
+        raise ConnectionFailed(f"no answer from {where}: {error or type(error).__name__}", unsent=unsent) from error
+
+
+class _Method:
+    """An operation as a method. Found on a class it is the operation itself, whose signature and text documentation shows."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def _bind(self, on: Any, drive: str) -> Any:
+        if on is None:
+            return self._call
+
+        @functools.wraps(self._call)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return getattr(on, drive)(self._call(on._calls, *args, **kwargs))
+
+        return method
+
+
+class blocking(_Method, Generic[P, T]):
+    """A method that runs an operation to its value."""
+
+    def __init__(self, call: Callable[Concatenate[Any, P], Operation[T]]) -> None:
+        super().__init__(call)
+
+    def __get__(self, on: Any, owner: type) -> Callable[P, T]:
+        method: Callable[P, T] = self._bind(on, "_run")
+        return method
+
+
+class blocking_each(_Method, Generic[P, T]):
+    """A method that iterates over what an operation emits."""
+
+    def __init__(self, call: Callable[Concatenate[Any, P], Stream[T]]) -> None:
+        super().__init__(call)
+
+    def __get__(self, on: Any, owner: type) -> Callable[P, Iterator[T]]:
+        method: Callable[P, Iterator[T]] = self._bind(on, "_each")
+        return method
+
+
+class awaiting(_Method, Generic[P, T]):
+    """A coroutine method that runs an operation to its value."""
+
+    def __init__(self, call: Callable[Concatenate[Any, P], Operation[T]]) -> None:
+        super().__init__(call)
+
+    def __get__(self, on: Any, owner: type) -> Callable[P, Coroutine[Any, Any, T]]:
+        method: Callable[P, Coroutine[Any, Any, T]] = self._bind(on, "_run")
+        return method
+
+
+class awaiting_each(_Method, Generic[P, T]):
+    """A method that iterates asynchronously over what an operation emits."""
+
+    def __init__(self, call: Callable[Concatenate[Any, P], Stream[T]]) -> None:
+        super().__init__(call)
+
+    def __get__(self, on: Any, owner: type) -> Callable[P, AsyncIterator[T]]:
+        method: Callable[P, AsyncIterator[T]] = self._bind(on, "_each")
+        return method

@@ -1,0 +1,64 @@
+"""One request until its answer: what is sent again, when, and what is raised in the end."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from enginehouse_client.effects import Answer, Operation, Request, Send, Sleep
+from enginehouse_client.errors import APIError, ConnectionFailed, EnginehouseError, refusal
+
+# The server says with these that it has changed nothing. A proxy says the other two of a server that may have.
+NOTHING_CHANGED = (429, 503)
+PERHAPS_CHANGED = (502, 504)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often and when a request is sent again: ``retries`` times at most, after half a second, one, two … up to ``longest``
+    seconds, less a random part of up to half, so that clients that failed together do not come back together; what the server
+    says in ``Retry-After`` is the least. ``timeout``: seconds until the next byte of an answer. ``clock`` and ``chance`` are
+    for tests."""
+
+    retries: int = 5
+    longest: float = 8.0
+    longest_retry_after: float = 60.0
+    timeout: float = 30.0
+    clock: Callable[[], float] = time.monotonic
+    chance: Callable[[], float] = random.random
+
+    def pause(self, failures: int, retry_after: float | None = None) -> float:
+        """Seconds until the next try, after so many that failed."""
+        pause = min(self.longest, 0.5 * 2.0 ** (failures - 1)) * (1 - self.chance() / 2)
+        return max(pause, min(retry_after or 0.0, self.longest_retry_after))
+
+
+def exchange(request: Request, patience: Patience, accept: tuple[int, ...] = ()) -> Operation[Answer]:
+    """The answer, of a status below 400 or one of ``accept``. Raises the tree of ``errors``."""
+    for tries in count(1):
+        error: EnginehouseError
+        retry_after: float | None = None
+        try:
+            answer: Answer = yield Send(request)
+        except ConnectionFailed as failed:
+            error, again = failed, request.repeatable or failed.unsent
+        else:
+            if answer.status < 400 or answer.status in accept:
+                return answer
+            error = refused(answer, tries)
+            retry_after = error.retry_after if isinstance(error, APIError) else None
+            again = answer.status in NOTHING_CHANGED or (answer.status in PERHAPS_CHANGED and request.repeatable)
+            again = again and isinstance(error, APIError) and answer.headers.get("x-should-retry") != "false"
+        if not again or tries > patience.retries:
+            raise error
+        yield Sleep(patience.pause(tries, retry_after))
+    raise AssertionError("count() does not end")
+
+
+def refused(answer: Answer, tries: int = 1) -> EnginehouseError:
+    """The error that this answer stands for."""
+    told = answer.json()
+    text = answer.headers.get("retry-after", "")
+    retry_after = float(text) if text.isascii() and text.isdigit() else None
+    return refusal(answer.status, told if isinstance(told, dict) else {}, retry_after=retry_after, tries=tries)

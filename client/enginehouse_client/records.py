@@ -1,0 +1,215 @@
+"""What the server tells of jobs, documents, collections and models. Times are Unix seconds.
+
+Each record keeps the whole JSON as ``raw``: what a newer server adds is there, and breaks nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+from enginehouse_client.errors import EnginehouseError, JobFailed
+
+Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Self:
+        """From the server's JSON."""
+        return cls(raw=told, **{item.name: told.get(item.name) for item in fields(cls) if item.name != "raw"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Record):
+    """One try of a worker at a job; ``outcome`` is None while it runs."""
+
+    number: int
+    worker: str
+    queue: str
+    started_at: float
+    ended_at: float | None
+    outcome: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Citation(Record):
+    """A passage that the model was given: characters ``start`` to ``end`` of a page, which count from 1."""
+
+    marker: str
+    document_id: str
+    document: str
+    page: int
+    start: int
+    end: int
+    quote: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit(Record):
+    """A passage that a search found; ``score`` is a cosine, 1 at best."""
+
+    document_id: str
+    document: str
+    page: int
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Record):
+    """A job as it stood when it was read; ``queue_position`` and ``waiting_for`` are told while it is queued."""
+
+    id: str
+    kind: str
+    status: Status
+    phase: str
+    model: str | None
+    priority: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    cancel_requested_at: float | None
+    progress: Mapping[str, Any] | None
+    metadata: Mapping[str, str]
+    result: Mapping[str, Any] | None
+    error: Mapping[str, Any] | None
+    batch: str | None
+    retry_of: str | None
+    queue_position: int | None
+    waiting_for: str | None
+    counts: Mapping[str, int] | None
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in ("queued", "in_progress")
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return [Attempt.read(attempt) for attempt in self.raw["attempts"]]
+
+    @property
+    def text(self) -> str:
+        """What the model wrote. Raises JobFailed as ``completed`` does."""
+        return str(self.completed().get("text", ""))
+
+    @property
+    def citations(self) -> list[Citation]:
+        """The passages that the model was given. Raises JobFailed as ``completed`` does."""
+        return [Citation.read(citation) for citation in self.completed().get("citations", ())]
+
+    def completed(self) -> Mapping[str, Any]:
+        """The result. Raises JobFailed when it ended otherwise, EnginehouseError when it has not ended."""
+        if not self.ended:
+            raise EnginehouseError(f"job {self.id} has not ended, it is {self.status}; wait for it first")
+        if self.status != "completed" or self.result is None:
+            error = self.error or {"code": self.status, "message": f"job {self.id} is {self.status}"}
+            raise JobFailed(
+                str(error["message"]), job=self.id, status=self.status, code=str(error["code"]), param=error.get("param")
+            )
+        return self.result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document(Record):
+    """A document; ``reason`` says why it cannot be searched, or not whole. ``job_id`` is the job that reads it."""
+
+    id: str
+    collection: str
+    name: str
+    size: int
+    sha256: str
+    media_type: str
+    status: str
+    reason: str | None
+    pages: int
+    pages_done: int
+    chunks: int
+    job_id: str
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection(Record):
+    """A collection; ``documents`` is how many it has."""
+
+    id: str
+    name: str
+    embedding_model: str
+    created_at: float
+    documents: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Record):
+    """A model of the server's list; ``state`` is ``ready``, ``warming``, ``loading``, ``failed`` or ``not_served``."""
+
+    name: str
+    kind: str
+    engine: str
+    max_context: int | None
+    max_tokens: int
+    default: bool
+    state: str
+    reason: str | None
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health(Record):
+    """Whether every kind of job can be done, and what is awaited if not."""
+
+    status: Literal["ready", "not_ready"]
+    waiting_for: list[str]
+
+    @property
+    def ready(self) -> bool:
+        return self.status == "ready"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The answer to one message of a chat."""
+
+    text: str
+    job: Job
+
+    @property
+    def citations(self) -> list[Citation]:
+        return self.job.citations
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an ingest has come, in files. ``ended`` counts those that ended in any way, ``failed`` those that cannot be
+    searched."""
+
+    files: int
+    uploaded: int
+    ended: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that cannot be searched: ``code`` is the status it ended with, such as ``needs_ocr``, and ``reason`` says why."""
+
+    document: Document
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """What became of an ingest: a document for each file (the same bytes are one document), the batches, and the files that
+    cannot be searched. ``rejected`` is empty when the ingest was not waited for."""
+
+    documents: list[Document]
+    batches: list[str]
+    rejected: list[Rejected]

@@ -1,0 +1,40 @@
+"""What the client offers, name by name: a change here is a change for its users."""
+
+import inspect
+from pathlib import Path
+
+import enginehouse_client
+from enginehouse_client import AsyncChatSession, AsyncClient, ChatSession, Client
+
+CALLS = [
+    *("ask", "cancel", "chat", "close", "collection", "collections", "delete", "delete_collection", "delete_document"),
+    *("document", "documents", "generate", "get", "health", "ingest", "jobs", "models", "request", "retry", "search", "stream"),
+    *("upload", "wait"),
+]
+CHAT = ["delete", "history", "id", "say", "submit"]
+
+
+def public(kind: type) -> list[str]:
+    return sorted(name for name in dir(kind) if not name.startswith("_"))
+
+
+def test_the_package_exports_what_it_lists() -> None:
+    assert enginehouse_client.__all__ == sorted(enginehouse_client.__all__, key=lambda name: (name[0].islower(), name))
+    assert [name for name in vars(enginehouse_client) if name[0].isupper()] != []
+    offered = {name for name, value in vars(enginehouse_client).items() if inspect.isclass(value)} | {"webhooks"}
+    assert offered == set(enginehouse_client.__all__) | ({"Options"} & offered)
+
+
+def test_both_clients_have_the_same_calls() -> None:
+    assert public(Client) == public(AsyncClient) == CALLS
+    assert public(ChatSession) == public(AsyncChatSession) == CHAT
+
+
+def test_both_are_made_of_the_same_operations_and_show_what_they_do() -> None:
+    for name in set(CALLS) - {"chat", "close"}:
+        assert getattr(Client, name) is getattr(AsyncClient, name)
+        assert getattr(Client, name).__doc__, name
+
+
+def test_types_are_shipped() -> None:
+    assert (Path(enginehouse_client.__file__).parent / "py.typed").exists()

@@ -1,0 +1,41 @@
+"""Which files are uploaded, under which names, and in which portions."""
+
+from pathlib import Path
+
+import pytest
+
+from enginehouse_client.files import Source, portions, sources
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.txt", "a.txt", "deep/er/c.txt", ".hidden", ".git/d.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path
+
+
+def test_a_folder_gives_its_files_by_their_place_in_it(folder: Path) -> None:
+    assert [source.name for source in sources(folder)] == ["a.txt", "b.txt", "deep/er/c.txt"]
+
+
+def test_files_folders_and_bytes_can_be_mixed(folder: Path) -> None:
+    given = [str(folder / "b.txt"), ("note.txt", b"bytes"), folder / "deep"]
+    found = list(sources(given))
+    assert [source.name for source in found] == ["b.txt", "note.txt", "er/c.txt"]
+    assert [source.open().read() for source in found] == [b"b.txt", b"bytes", b"deep/er/c.txt"]
+    assert [source.name for source in sources(("note.txt", b"bytes"))] == ["note.txt"]
+
+
+def test_what_is_not_there_is_said(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nope\.txt"):
+        list(sources(folder / "nope.txt"))
+
+
+def test_portions_are_bounded_in_number_and_bytes() -> None:
+    files = [Source(str(number), bytes(10)) for number in range(7)]
+    assert [len(portion) for portion in portions(files, most=3)] == [3, 3, 1]
+    assert [len(portion) for portion in portions(files, most=100, most_bytes=25)] == [2, 2, 2, 1]
+    assert [len(portion) for portion in portions([Source("big", bytes(100)), *files[:1]], most_bytes=25)] == [1, 1]
+    assert list(portions([])) == []

@@ -1,0 +1,261 @@
+"""Operations without a server: each is told what came of its effects, and what it asks for next is looked at."""
+
+import json
+from typing import Any
+
+import pytest
+
+from enginehouse_client import (
+    Conflict,
+    ConnectionFailed,
+    InvalidRequest,
+    Job,
+    JobFailed,
+    NotFound,
+    Patience,
+    RateLimited,
+    Timeout,
+    Unavailable,
+)
+from enginehouse_client.calls import Calls
+from enginehouse_client.effects import Answer, Emit, Open, Receive, Send, Sleep
+
+Told = Answer | bytes | Exception | None
+
+
+class Time:
+    """A clock that goes on only while an operation sleeps, or as a test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def calls(time: Time) -> Calls:
+    return Calls(Patience(retries=2, clock=time, chance=lambda: 0.0))
+
+
+class Run:
+    """What an operation asked for, and how it ended."""
+
+    def __init__(self, operation: Any, told: list[Told], time: Time | None = None) -> None:
+        self.effects: list[Any] = []
+        self.emitted: list[Any] = []
+        self.value: Any = None
+        answers = iter(told)
+        try:
+            effect = next(operation)
+            while True:
+                self.effects.append(effect)
+                if isinstance(effect, Emit):
+                    self.emitted.append(effect.value)
+                    effect = next(operation)
+                elif isinstance(effect, Sleep):
+                    if time is not None:
+                        time.now += effect.seconds
+                    effect = next(operation)
+                else:
+                    outcome = next(answers)
+                    effect = operation.throw(outcome) if isinstance(outcome, Exception) else operation.send(outcome)
+        except StopIteration as end:
+            self.value = end.value
+
+    @property
+    def sent(self) -> list[Any]:
+        return [effect.request for effect in self.effects if isinstance(effect, Send | Open)]
+
+    @property
+    def slept(self) -> list[float]:
+        return [effect.seconds for effect in self.effects if isinstance(effect, Sleep)]
+
+
+def job(status: str = "completed", **more: Any) -> dict[str, Any]:
+    result = {"text": "hi"} if status == "completed" else None
+    return {"id": "job_1", "kind": "generate", "status": status, "result": result, "error": None, "attempts": [], **more}
+
+
+def answer(status: int, body: Any = None, **headers: str) -> Answer:
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(body).encode())
+
+
+def refusal(status: int, code: str = "x", param: str | None = None, **headers: str) -> Answer:
+    return answer(status, {"error": {"code": code, "message": "no", "param": param, "type": "t"}}, **headers)
+
+
+def test_a_submit_is_sent_again_under_the_same_key(calls: Calls) -> None:
+    run = Run(calls.generate("x"), [ConnectionFailed("reset"), refusal(503), answer(202, job("queued"))])
+    assert run.value.status == "queued"
+    keys = {request.headers["Idempotency-Key"] for request in run.sent}
+    assert len(run.sent) == 3
+    assert len(keys) == 1
+    other = Run(calls.generate("x"), [answer(202, job("queued"))])
+    assert other.sent[0].headers["Idempotency-Key"] not in keys
+    own = Run(calls.generate("x", idempotency_key="mine"), [answer(202, job("queued"))])
+    assert own.sent[0].headers["Idempotency-Key"] == "mine"
+
+
+def test_tries_are_bounded_and_what_the_last_one_met_is_raised(calls: Calls) -> None:
+    with pytest.raises(ConnectionFailed, match="third"):
+        Run(calls.get("job_1"), [ConnectionFailed("first"), ConnectionFailed("second"), ConnectionFailed("third")])
+    with pytest.raises(RateLimited) as raised:
+        Run(calls.get("job_1"), [refusal(429, "queue_full")] * 3)
+    assert (raised.value.code, raised.value.tries) == ("queue_full", 3)
+
+
+def test_pauses_grow_and_retry_after_is_the_least(calls: Calls) -> None:
+    run = Run(calls.get("job_1"), [refusal(503), refusal(503, retry_after="7"), answer(200, job())])
+    assert run.slept == [0.5, 7.0]
+    patience = Patience(chance=lambda: 1.0)
+    assert [patience.pause(n) for n in range(1, 7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 4.0]
+    assert patience.pause(1, 100_000) == patience.longest_retry_after
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
+def test_what_will_fail_again_is_not_sent_again(calls: Calls, status: int) -> None:
+    with pytest.raises(Exception, match="no"):
+        Run(calls.get("job_1"), [refusal(status)])
+
+
+def test_a_server_that_says_not_to_retry_is_obeyed(calls: Calls) -> None:
+    with pytest.raises(RateLimited):
+        Run(calls.generate("x"), [refusal(429, x_should_retry="false")])
+
+
+def test_what_must_not_happen_twice_is_not_sent_twice(calls: Calls) -> None:
+    with pytest.raises(ConnectionFailed):
+        Run(calls.retry("job_1"), [ConnectionFailed("it may have arrived")])
+    with pytest.raises(Unavailable):
+        Run(calls.retry("job_1"), [answer(502)])
+    run = Run(calls.retry("job_1"), [ConnectionFailed("nobody there", unsent=True), refusal(503), answer(202, job("queued"))])
+    assert len(run.sent) == 3
+
+
+def test_a_deletion_whose_answer_was_lost_is_done(calls: Calls) -> None:
+    assert Run(calls.delete("job_1"), [ConnectionFailed("reset"), refusal(404)]).value is None
+    with pytest.raises(NotFound):
+        Run(calls.delete("job_1"), [refusal(404)])
+    with pytest.raises(Conflict):
+        Run(calls.delete("job_1"), [refusal(409, "job_not_ended")])
+
+
+def test_a_deletion_that_takes_long_is_waited_for(calls: Calls) -> None:
+    run = Run(calls.delete_document("doc_1"), [answer(202, job("queued")), answer(200, job())])
+    assert [request.path for request in run.sent] == ["/documents/doc_1", "/jobs/job_1"]
+
+
+def test_waiting_holds_requests_until_the_end(calls: Calls) -> None:
+    seen: list[str] = []
+    told: list[Told] = [answer(200, job("queued")), answer(200, job("in_progress")), answer(200, job())]
+    run = Run(calls.wait("job_1", on_look=lambda found: seen.append(found.status)), told)
+    assert run.value.text == "hi"
+    assert seen == ["queued", "in_progress", "completed"]
+    assert [request.query for request in run.sent] == [{"wait": "20"}] * 3
+    assert all(request.timeout > 20 for request in run.sent)
+    assert run.slept == []
+
+
+def test_a_server_that_does_not_hold_is_asked_at_growing_intervals(calls: Calls) -> None:
+    told: list[Told] = [refusal(422, "invalid_value", "wait"), *[answer(200, job("queued"))] * 9, answer(200, job())]
+    run = Run(calls.wait("job_1"), told)
+    assert [request.query for request in run.sent] == [{"wait": "20"}, *[{}] * 10]
+    assert run.slept == sorted(run.slept)
+    assert (run.slept[0], run.slept[-1]) == (0.5, 10.0)
+
+
+def test_a_wait_that_is_full_becomes_polling(calls: Calls) -> None:
+    run = Run(calls.wait("job_1"), [*[refusal(503, retry_after="1")] * 3, answer(200, job())])
+    assert run.sent[-1].query == {}
+
+
+def test_a_wait_that_is_over_says_how_the_job_stands(calls: Calls, time: Time) -> None:
+    told: list[Told] = [answer(200, job("queued"))] * 100
+    with pytest.raises(Timeout, match="not ended within 3 s, it is queued"):
+        Run(calls.wait("job_1", within=3, every=0.5), told, time)
+    assert 2.9 < time.now < 3.6
+
+
+def test_a_refusal_of_something_else_is_not_taken_for_one_of_the_wait(calls: Calls) -> None:
+    with pytest.raises(InvalidRequest):
+        Run(calls.wait("job_1"), [refusal(422, "invalid_value", "job")])
+
+
+def test_asking_raises_what_the_job_failed_of(calls: Calls) -> None:
+    failed = job("failed", error={"code": "prompt_too_long", "message": "too long", "param": "prompt"})
+    with pytest.raises(JobFailed, match="too long") as raised:
+        Run(calls.ask("x"), [answer(202, job("queued")), answer(200, failed)])
+    assert (raised.value.code, raised.value.job, raised.value.status, raised.value.param) == (
+        *("prompt_too_long", "job_1", "failed", "prompt"),
+    )
+    with pytest.raises(JobFailed) as raised:
+        Job.read(job("cancelled")).completed()
+    assert raised.value.code == "cancelled"
+
+
+def sse(number: int, kind: str, **data: Any) -> bytes:
+    told = json.dumps({"attempt": 1, "at": 1.0, **data})
+    return f"id: {number}\nevent: {kind}\ndata: {told}\n\n".encode()
+
+
+def test_a_stream_is_resumed_after_its_last_event(calls: Calls) -> None:
+    first = sse(1, "queued") + sse(2, "delta", text="a")
+    told: list[Told] = [
+        *(answer(200), first + sse(3, "delta", text="b")[:9], ConnectionFailed("reset")),
+        *(ConnectionFailed("refused", unsent=True), refusal(503)),
+        *(answer(200), b": still there\n\n", b""),
+        *(answer(200), sse(2, "delta", text="a") + sse(3, "delta", text="b"), sse(4, "ended", status="completed")),
+    ]
+    with pytest.raises(Unavailable):
+        Run(calls.stream("job_1"), told[:5])
+    run = Run(Calls(Patience(retries=4, chance=lambda: 0.0)).stream("job_1"), told)
+    assert [event.id for event in run.emitted] == [1, 2, 3, 4]
+    assert "".join(event.text for event in run.emitted) == "ab"
+    assert [request.headers.get("Last-Event-ID") for request in run.sent] == [None, *["2"] * 4]
+    assert run.slept == [0.5, 1.0, 2.0, 4.0]
+
+
+def test_a_stream_of_which_nothing_more_comes_is_empty(calls: Calls) -> None:
+    assert Run(calls.stream("job_1", after=9), [answer(204)]).emitted == []
+    with pytest.raises(NotFound):
+        Run(calls.stream("job_1"), [refusal(404)])
+
+
+def test_an_event_brings_the_patience_back(calls: Calls) -> None:
+    told: list[Told] = []
+    for number in range(1, 9):
+        told += [answer(200), sse(number, "delta", text="x"), ConnectionFailed("reset")]
+    told += [answer(200), sse(9, "ended")]
+    assert len(Run(calls.stream("job_1"), told).emitted) == 9
+
+
+def test_a_list_goes_from_page_to_page(calls: Calls) -> None:
+    pages: list[Told] = [
+        answer(200, {"data": [job(), job()], "next": "job_1"}),
+        answer(200, {"data": [], "next": "job_0"}),
+        answer(200, {"data": [job()], "next": None}),
+    ]
+    run = Run(calls.jobs(status="failed", batch="job_9"), pages)
+    assert len(run.emitted) == 3
+    assert [request.query.get("after") for request in run.sent] == [None, "job_1", "job_0"]
+    assert all(request.query["status"] == "failed" and request.query["batch"] == "job_9" for request in run.sent)
+
+
+def test_ids_never_become_paths(calls: Calls) -> None:
+    assert Run(calls.get("../x?y"), [answer(200, job())]).sent[0].path == "/jobs/..%2Fx%3Fy"
+
+
+def test_health_is_told_also_when_it_is_bad(calls: Calls) -> None:
+    health = Run(calls.health(), [answer(503, {"status": "not_ready", "waiting_for": ["model echo"]})]).value
+    assert (health.ready, health.waiting_for) == (False, ["model echo"])
+
+
+def test_receiving_is_asked_for_only_while_a_stream_is_open(calls: Calls) -> None:
+    run = Run(calls.stream("job_1"), [answer(200), sse(1, "ended")])
+    assert [type(effect) for effect in run.effects] == [Open, Receive, Emit]

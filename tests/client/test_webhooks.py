@@ -1,0 +1,60 @@
+"""Webhooks are believed only with a good signature, as another implementation of Standard Webhooks makes it."""
+
+import base64
+from datetime import UTC, datetime
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from enginehouse_client import InvalidSignature
+from enginehouse_client.webhooks import verify
+
+SECRET = "whsec_" + base64.b64encode(b"a secret of at least 24 bytes").decode()
+OTHER = "whsec_" + base64.b64encode(b"another secret of 24 bytes or so").decode()
+NOW = 1_800_000_000
+BODY = '{"type": "job.completed", "data": {"text": "żółć"}}'
+
+
+def headers(secret: str = SECRET, at: int = NOW) -> dict[str, str]:
+    signature = Webhook(secret).sign("msg_1", datetime.fromtimestamp(at, UTC), BODY)
+    return {"Webhook-Id": "msg_1", "Webhook-Timestamp": str(at), "Webhook-Signature": signature}
+
+
+@pytest.mark.parametrize("body", [BODY, BODY.encode()])
+def test_a_good_signature_gives_the_body(body: str | bytes) -> None:
+    assert verify(SECRET, headers(), body, now=NOW + 10)["data"]["text"] == "żółć"
+
+
+def test_one_good_signature_of_several_will_do() -> None:
+    both = headers() | {"Webhook-Signature": f"v1a,x {headers(OTHER)['Webhook-Signature']} {headers()['Webhook-Signature']}"}
+    assert verify(SECRET, both, BODY, now=NOW)["type"] == "job.completed"
+
+
+@pytest.mark.parametrize(
+    ("secret", "changed", "body", "says"),
+    [
+        (OTHER, {}, BODY, "no signature is of this secret"),
+        (SECRET, {}, BODY.replace("completed", "failed"), "no signature"),
+        (SECRET, {"Webhook-Id": "msg_2"}, BODY, "no signature"),
+        (SECRET, {"Webhook-Timestamp": str(NOW + 1)}, BODY, "no signature"),
+        (SECRET, {"Webhook-Signature": ""}, BODY, "no signature"),
+        (SECRET, {"Webhook-Signature": "v1,ż"}, BODY, "no signature"),
+        (SECRET, {"Webhook-Timestamp": "soon"}, BODY, "no number"),
+        ("whsec_!", {}, BODY, "not base64"),
+    ],
+)
+def test_anything_else_is_refused(secret: str, changed: dict[str, str], body: str, says: str) -> None:
+    with pytest.raises(InvalidSignature, match=says):
+        verify(secret, headers() | changed, body, now=NOW)
+
+
+@pytest.mark.parametrize("at", [NOW - 301, NOW + 301])
+def test_what_is_too_old_or_too_new_is_refused(at: int) -> None:
+    with pytest.raises(InvalidSignature, match="300 s is the limit"):
+        verify(SECRET, headers(at=at), BODY, now=NOW)
+
+
+@pytest.mark.parametrize("missing", ["Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"])
+def test_a_request_without_a_header_is_refused(missing: str) -> None:
+    with pytest.raises(InvalidSignature, match=missing.lower()):
+        verify(SECRET, {name: value for name, value in headers().items() if name != missing}, BODY, now=NOW)

@@ -1,0 +1,116 @@
+"""Fault 34: clients of an event stream that go away and come back, servers that die under them, readers that are slow."""
+
+import json
+import socket
+from contextlib import suppress
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.faults.rig.house import TEXT, House
+from tests.faults.rig.pausing import pause
+from tests.faults.rig.processes import family, kill
+from tests.waiting import wait_until
+
+
+class Reader:
+    """A client that reads a job's stream piece by piece and remembers the last id, as a browser does."""
+
+    def __init__(self, house: House, job: str) -> None:
+        self._house = house
+        self._job = job
+        self.ids: list[int] = []
+        self.text = ""
+        self.ended = False
+
+    def read(self, most: int = 10_000) -> None:
+        """Connect, take up to ``most`` events, and hang up. A connection that breaks is no fault of the reader's."""
+        headers = {"Last-Event-ID": str(self.ids[-1])} if self.ids else {}
+        url = f"{self._house.stack.url}/jobs/{self._job}/events"
+        with suppress(httpx2.HTTPError), httpx2.stream("GET", url, headers=headers, timeout=30) as answer:
+            event: dict[str, Any] = {}
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                if name in ("id", "event", "data"):
+                    event[name] = value
+                elif not line and "id" in event:
+                    self._take(event)
+                    event, most = {}, most - 1
+                if self.ended or not most:
+                    return
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self.ids.append(int(event["id"]))
+        if event["event"] == "restart":
+            self.text = ""
+        elif event["event"] == "delta":
+            self.text += json.loads(event["data"])["text"]
+        self.ended = event["event"] == "ended"
+
+    def check(self, text: str) -> None:
+        assert self.ended
+        assert self.ids == list(range(1, len(self.ids) + 1)), "no event is missing, none doubled"
+        assert self.text == text
+
+
+@pytest.mark.parametrize("events", [1, 7])
+def test_34_a_client_that_comes_back_misses_and_repeats_nothing(house: House, events: int) -> None:
+    job = house.submit(TEXT * 2)
+    reader = Reader(house, job)
+    while not reader.ended:
+        reader.read(events)
+    reader.check(TEXT * 2)
+
+
+@pytest.mark.slow_fault
+def test_34_a_client_sees_through_a_restart_of_its_job(house: House) -> None:
+    [job] = house.running(1, TEXT * 2)
+    reader = Reader(house, job)
+    reader.read(5)
+    kill(house.pid("gpu0"))
+    reader.read()
+    reader.check(TEXT * 2)
+
+
+@pytest.mark.slow_fault
+@pytest.mark.parametrize("what", ["servers", "connections", "redis"])
+def test_34_a_stream_goes_on_after_what_carried_it_has_died(house: House, what: str) -> None:
+    job = house.submit(TEXT * 3)
+    reader = Reader(house, job)
+    reader.read(8)
+    if what == "servers":
+        for process in family(house.pid("api"))[1:]:
+            kill(process.pid)
+    elif what == "connections":
+        house.proxy.reset()
+    else:
+        house.kill_redis()
+        house.start_redis()
+
+    def read_to_the_end() -> bool:
+        reader.read()
+        return reader.ended
+
+    wait_until(read_to_the_end, "the stream has ended", seconds=60, every=0.2)
+    reader.check(TEXT * 3)
+
+
+@pytest.mark.slow_fault
+def test_34_readers_that_read_nothing_slow_nobody(house: House) -> None:
+    jobs = house.running(7, TEXT * 4)
+    sockets = []
+    for job in jobs * 4:
+        reader = socket.socket()
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        reader.connect(("127.0.0.1", house.stack.port))
+        reader.sendall(f"GET /jobs/{job}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        sockets.append(reader)
+    pause(1)
+    brisk = house.ended(house.submit())
+    assert brisk.ended_at is not None
+    assert brisk.ended_at - brisk.created_at < 1000 * len(TEXT) * 0.05 + 2000
+    for job in jobs:
+        house.ended(job)
+    for reader in sockets:
+        reader.close()

@@ -1,0 +1,32 @@
+"""Requests that no person would think of, made by schemathesis from the description: no fault, and no answer that it lacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.flows.stack import Stack
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "allow_header_conformance",
+)
+EXAMPLES = 12
+SECONDS = 150
+
+
+def test_no_fault_and_no_answer_that_is_not_described(stack: Stack, tmp_path: Path) -> None:
+    # The number of examples bounds the run, not the time: the same seed then makes the same requests on every machine.
+    options = [
+        *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--mode", "all"),
+        *("--seed", "17", "--max-examples", str(EXAMPLES), "--generation-database", "none", "--no-shrink"),
+        *("--workers", "2", "--request-timeout", "70", "--warnings", "off", "--continue-on-failure"),
+    ]
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{stack.url}/openapi.json", *options]
+    log = tmp_path / "schemathesis.log"
+    with log.open("wb") as output:
+        done = subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT, timeout=SECONDS, check=False)
+    assert done.returncode == 0, log.read_text()[-20_000:]

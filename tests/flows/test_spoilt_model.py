@@ -1,0 +1,70 @@
+"""What the client of a job is told when the model computes no numbers for it, or has no memory for it."""
+
+import json
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.flows.conftest import QUICK
+from tests.flows.stack import Stack, models
+from tests.flows.tiny_model import POISON, make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def spoilt_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("spoilt")
+    # Its memory goes into the context: 128 KiB for each token that is looked back at, a few times over.
+    heads = {"num_attention_heads": 64, "num_key_value_heads": 64, "head_dim": 256}
+    model = make_tiny_model(folder / "model", poisoned=True, hidden_size=64, num_hidden_layers=1, **heads)
+    stack = Stack(folder, environment=QUICK)
+    listed = models(0.0)
+    listed[0] = {
+        "name": "tiny",
+        "url": str(model),
+        "dtype": "float32",
+        "default": True,
+        "max_context": 1024,
+        "max_in_flight": 1,
+    }
+    stack.models.write_text(json.dumps(listed))
+    try:
+        yield stack.start()
+    finally:
+        stack.kill()
+
+
+def words(count: int) -> str:
+    return " ".join(f"w{10 + number % 100}" for number in range(count))
+
+
+def engine_of(stack: Stack) -> psutil.Process:
+    assert stack.process is not None
+    family = psutil.Process(stack.process.pid).children(recursive=True)
+    [engine] = [process for process in family if "workers.gpu.engine" in process.cmdline()]
+    return engine
+
+
+def test_a_job_without_numbers_fails_at_once_and_says_so(spoilt_stack: Stack) -> None:
+    engine = engine_of(spoilt_stack).pid
+    job = spoilt_stack.ended(spoilt_stack.generate(f"w3 w{POISON} w5", max_tokens=4)["id"])
+    assert (job["status"], job["error"]["code"]) == ("failed", "nan_logits")
+    assert "dtype" in job["error"]["message"]
+    assert len(job["attempts"]) == 1
+    assert spoilt_stack.ended(spoilt_stack.generate("w3 w4 w5", max_tokens=4)["id"])["status"] == "completed"
+    assert engine_of(spoilt_stack).pid == engine
+
+
+def test_a_job_that_does_not_fit_alone_fails_with_its_lengths_and_the_next_is_served(spoilt_stack: Stack) -> None:
+    engine = engine_of(spoilt_stack)
+    status = Path(f"/proc/{engine.pid}/status").read_text()
+    size = int(status.split("VmSize:")[1].split()[0]) * 1024
+    resource.prlimit(engine.pid, resource.RLIMIT_AS, (size + (40 << 20), resource.RLIM_INFINITY))
+    job = spoilt_stack.ended(spoilt_stack.generate(words(900), max_tokens=4)["id"])
+    assert (job["status"], job["error"]["code"]) == ("failed", "out_of_memory")
+    assert (job["error"]["prompt_tokens"], job["error"]["max_tokens"]) == (900, 4)
+    assert len(job["attempts"]) == 1
+    assert spoilt_stack.ended(spoilt_stack.generate(words(900), max_tokens=4)["id"])["status"] == "completed"
+    assert engine_of(spoilt_stack).pid != engine.pid

@@ -1,0 +1,251 @@
+"""Webhooks over the whole stack: from a submit, by way of the io worker, to a receiver that verifies."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from shared.settings import REPOSITORY
+from shared.webhooks.endpoints import new_secret
+from tests.flows.conftest import QUICK
+from tests.flows.stack import Stack
+from tests.receiver import Received, Receiver, status
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that may call receivers on loopback."""
+    environment = {**QUICK, "ENGINEHOUSE_WEBHOOK_ALLOW": "127.0.0.0/8", "ENGINEHOUSE_WEBHOOK_SECONDS": "2"}
+    stack = Stack(tmp_path_factory.mktemp("told"), environment=environment)
+    try:
+        yield stack.start()
+    finally:
+        stack.kill()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(status(200, b"thank you")) as receiver:
+        yield receiver
+
+
+def first(receiver: Receiver, number: int = 1) -> Received:
+    wait_until(lambda: len(receiver.received) >= number, f"delivery {number} arrives", seconds=60)
+    return receiver.received[number - 1]
+
+
+def owner_secret(stack: Stack) -> str:
+    return str(stack.client.get("/webhooks/secret").json()["secret"])
+
+
+def deliveries(stack: Stack, job: str) -> list[dict[str, Any]]:
+    return list(stack.client.get(f"/jobs/{job}/deliveries").json()["data"])
+
+
+def delivered(stack: Stack, job: str, state: str = "delivered") -> dict[str, Any]:
+    """The only delivery of a job, once it is so."""
+    wait_until(lambda: [one["status"] for one in deliveries(stack, job)] == [state], f"the delivery is {state}")
+    return deliveries(stack, job)[0]
+
+
+def keep(stack: Stack, **fields: Any) -> dict[str, Any]:
+    answer = stack.post("/webhooks", fields)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def test_the_end_of_a_job_is_told_as_the_job_is_shown(stack: Stack, receiver: Receiver) -> None:
+    job = stack.generate("tell me", webhook={"url": receiver.url})["id"]
+    content = first(receiver).verified(owner_secret(stack))
+    assert (content["type"], content["data"]) == ("job.completed", stack.ended(job))
+    told = delivered(stack, job)
+    assert (told["id"], told["url"], told["event"]) == (first(receiver).id, receiver.url, "job.completed")
+    [one] = told["tries"]
+    assert (one["status"], one["answer"], one["outcome"]) == (200, "thank you", "delivered")
+    assert one["started_at"] - told["created_at"] < 1.0, "at once"
+    assert len(receiver.received) == 1
+
+
+def test_the_secret_of_a_webhook_is_shown_to_nobody(stack: Stack, receiver: Receiver) -> None:
+    secret = new_secret()
+    job = stack.generate("hush", webhook={"url": receiver.url, "secret": secret})["id"]
+    assert first(receiver).verified(secret)
+    delivery = delivered(stack, job)
+    for path in (f"/jobs/{job}", f"/jobs/{job}/deliveries", f"/deliveries/{delivery['id']}", "/deliveries"):
+        assert secret not in stack.client.get(path).text
+    assert secret not in stack.log.read_text()
+    assert secret.encode() not in first(receiver).body
+
+
+def test_an_upload_and_a_chat_are_told_of_too(stack: Stack, receiver: Receiver) -> None:
+    webhook = {"url": receiver.url}
+    file = {"file": ("note.txt", io.BytesIO(b"The archive is open on weekdays."))}
+    taken = stack.client.post("/collections/told/documents", files=file, data={"webhook": json.dumps(webhook)})
+    assert taken.status_code == 202, taken.text
+    assert first(receiver).verified(owner_secret(stack))["data"]["id"] == taken.json()["batch"]["id"]
+    file = {"file": ("other.txt", io.BytesIO(b"Loans are for thirty days."))}
+    taken = stack.client.post("/upload", files=file, data={"webhook": json.dumps(webhook)})
+    assert taken.status_code == 202, taken.text
+    assert first(receiver, 2).verified(owner_secret(stack))["data"]["kind"] == "ingest"
+    chat = stack.post("/chat/start", {"message": "hello", "webhook": webhook})
+    assert first(receiver, 3).verified(owner_secret(stack))["data"]["id"] == chat.json()["job"]
+
+
+def test_a_cancel_is_told(stack: Stack, receiver: Receiver) -> None:
+    batch = {"url": receiver.url, "events": ["job.started", "job.completed", "job.cancelled"]}
+    job = stack.generate("x " * 50, webhook=batch)["id"]
+    stack.client.post(f"/jobs/{job}/cancel")
+    ended = stack.ended(job)["status"]
+    wait_until(lambda: f"job.{ended}" in [one["event"] for one in deliveries(stack, job)], "its end is told")
+
+
+def test_a_kept_webhook_hears_of_what_it_asked_for(stack: Stack, receiver: Receiver) -> None:
+    kept = keep(stack, url=receiver.url, events=["job.completed"], kinds=["generate"], description="orders")
+    try:
+        job = stack.generate("one")["id"]
+        assert first(receiver).verified(kept["secret"])["data"]["id"] == job
+        assert delivered(stack, job)["webhook"] == kept["id"]
+        listed = stack.client.get("/webhooks").json()["data"]
+        assert [webhook["id"] for webhook in listed] == [kept["id"]]
+        assert "secret" not in listed[0]
+        rotated = stack.client.post(f"/webhooks/{kept['id']}/rotate").json()
+        again = stack.generate("two")["id"]
+        assert first(receiver, 2).verified(kept["secret"]) == first(receiver, 2).verified(rotated["secret"])
+        assert delivered(stack, again)["id"] == first(receiver, 2).id
+        changed = stack.client.patch(f"/webhooks/{kept['id']}", json={"enabled": False})
+        assert (changed.json()["enabled"], changed.json()["url"]) == (False, receiver.url)
+        stack.ended(quiet := stack.generate("three")["id"])
+        assert deliveries(stack, quiet) == []
+    finally:
+        assert stack.client.delete(f"/webhooks/{kept['id']}").json()["deleted"]
+    assert stack.client.get(f"/webhooks/{kept['id']}").json()["error"]["code"] == "webhook_not_found"
+
+
+def test_410_disables_and_patch_enables_again(stack: Stack) -> None:
+    with Receiver(status(410), status(204)) as receiver:
+        kept = keep(stack, url=receiver.url)
+        try:
+            delivery = delivered(stack, stack.generate("gone?")["id"], "failed")
+            assert "410" in stack.client.get(f"/webhooks/{kept['id']}").json()["disabled_reason"]
+            refused = stack.client.post(f"/deliveries/{delivery['id']}/redeliver")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "webhook_disabled")
+            assert stack.client.patch(f"/webhooks/{kept['id']}", json={"enabled": True}).json()["enabled"]
+            assert stack.client.post(f"/deliveries/{delivery['id']}/redeliver").status_code == 202
+            assert first(receiver, 2).id == first(receiver).id
+        finally:
+            stack.client.delete(f"/webhooks/{kept['id']}")
+
+
+def test_a_failed_try_is_seen_and_can_be_made_again(stack: Stack) -> None:
+    with Receiver(status(500, b"no room " * 500), status(204)) as receiver:
+        job = stack.generate("twice", webhook={"url": receiver.url})["id"]
+        wait_until(lambda: [one["tries"][0]["status"] for one in deliveries(stack, job) if one["tries"]] == [500], "one failed")
+        [pending] = deliveries(stack, job)
+        assert (pending["status"], len(pending["tries"][0]["answer"])) == ("pending", 1024)
+        assert 4 < pending["next_try_at"] - pending["created_at"] < 8
+        assert pending["id"] in [one["id"] for one in stack.client.get("/deliveries?status=pending").json()["data"]]
+        assert stack.client.post(f"/deliveries/{pending['id']}/redeliver").status_code == 202
+        assert len(delivered(stack, job)["tries"]) == 2
+        one, other = receiver.received
+        assert (one.id, one.body) == (other.id, other.body)
+
+
+@pytest.mark.parametrize(
+    ("webhook", "param"),
+    [
+        ({"url": "http://10.0.0.1/"}, "webhook.url"),
+        ({"url": "http://[::1]/"}, "webhook.url"),
+        ({"url": "http://169.254.169.254/latest/meta-data"}, "webhook.url"),
+        ({"url": "http://2130706433/"}, "webhook.url"),
+        ({"url": "http://[64:ff9b::a00:1]/"}, "webhook.url"),
+        ({"url": "ftp://8.8.8.8/"}, "webhook.url"),
+        ({"url": "http://user@8.8.8.8/"}, "webhook.url"),
+        ({"url": "http://8.8.8.8/", "events": ["job.done"]}, "webhook.events.0"),
+        ({"url": "http://8.8.8.8/", "events": []}, "webhook.events"),
+        ({"url": "http://8.8.8.8/", "secret": "hunter2"}, "webhook.secret"),
+        ({"url": "http://8.8.8.8/", "header": "x"}, "webhook.header"),
+        ({}, "webhook.url"),
+    ],
+)
+def test_a_webhook_that_must_not_be_makes_no_job(stack: Stack, webhook: dict[str, Any], param: str) -> None:
+    before = stack.client.get("/jobs?limit=1").json()["data"]
+    file = {"file": ("note.txt", io.BytesIO(b"never stored"))}
+    for answer in (
+        stack.post("/generate", {"prompt": "x", "webhook": webhook}),
+        stack.client.post("/upload", files=file, data={"webhook": json.dumps(webhook)}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, param), answer.text
+        assert "hunter2" not in answer.text
+    assert stack.client.get("/jobs?limit=1").json()["data"] == before
+
+
+def test_refusals_of_the_calls_themselves(stack: Stack) -> None:
+    def code(answer: httpx2.Response) -> tuple[int, str]:
+        return answer.status_code, answer.json()["error"]["code"]
+
+    assert code(stack.post("/webhooks", {"url": "http://192.168.0.1/"})) == (422, "invalid_value")
+    assert stack.post("/webhooks", {"url": "http://192.168.0.1/"}).json()["error"]["param"] == "url"
+    assert code(stack.client.get("/webhooks/whk_nothing")) == (404, "webhook_not_found")
+    assert code(stack.client.get("/deliveries/dlv_nothing")) == (404, "delivery_not_found")
+    assert code(stack.client.post("/deliveries/dlv_nothing/redeliver")) == (404, "delivery_not_found")
+    assert code(stack.client.get("/deliveries?status=lost")) == (422, "invalid_value")
+    assert code(stack.client.get("/deliveries?after=x")) == (422, "invalid_value")
+    assert code(stack.client.get("/jobs/job_nothing/deliveries")) == (404, "job_not_found")
+    file = {"file": ("note.txt", io.BytesIO(b"x"))}
+    assert code(stack.client.post("/upload", files=file, data={"webhook": "no JSON"})) == (422, "invalid_value")
+
+
+def test_the_command_listens_and_verifies(stack: Stack) -> None:
+    line = [sys.executable, "-u", "-m", "cli.main", "webhooks", "listen", "--port", "0", "--data", str(stack.data)]
+    listening = subprocess.Popen(
+        line,
+        cwd=REPOSITORY,
+        env=stack.environment | {"COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert listening.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/", listening.stdout.readline())
+        assert found is not None
+        job = stack.generate("listen", webhook={"url": found[0]})["id"]
+        said = listening.stdout.readline()
+        assert "verified job.completed" in said
+        assert job in said
+        forged = httpx2.post(found[0], content=b"{}", headers={"webhook-id": "msg_1"})
+        assert forged.status_code == 401
+        assert "refused" in listening.stdout.readline()
+        assert delivered(stack, job)["tries"][0]["status"] == 204
+    finally:
+        listening.kill()
+        listening.wait(10)
+
+
+def test_what_belongs_to_another_owner_is_not_there(stack: Stack, receiver: Receiver) -> None:
+    """The last one, as from here on every call needs a key."""
+    delivery = delivered(stack, stack.generate("mine", webhook={"url": receiver.url})["id"])
+    kept = keep(stack, url=receiver.url)
+    line = [sys.executable, "-m", "cli.main", "keys", "create", "--name", "bob", "--json", "--data", str(stack.data)]
+    made = subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=60, check=True)
+    bob = {"Authorization": f"Bearer {json.loads(made.stdout)['key']}"}
+    for method, path in (
+        ("GET", f"/deliveries/{delivery['id']}"),
+        ("POST", f"/deliveries/{delivery['id']}/redeliver"),
+        ("GET", f"/jobs/{delivery['job']}/deliveries"),
+        ("GET", f"/webhooks/{kept['id']}"),
+        ("DELETE", f"/webhooks/{kept['id']}"),
+        ("POST", f"/webhooks/{kept['id']}/rotate"),
+    ):
+        assert stack.client.request(method, path, headers=bob).status_code == 404, path
+    changed = stack.client.patch(f"/webhooks/{kept['id']}", json={"enabled": False}, headers=bob)
+    assert changed.status_code == 404
+    assert stack.client.get("/deliveries", headers=bob).json()["data"] == []
+    assert stack.client.get("/webhooks", headers=bob).json()["data"] == []

@@ -1,0 +1,406 @@
+"""What the moves of a job must do, in plain Python, with no thought for speed.
+
+The state machine sends every move to Redis and to this, and compares. Knows neither Redis nor Lua; times are Unix
+milliseconds, ``inf`` where there is none.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import inf
+
+from shared.jobs.lifecycle import SEAL_MS, Submission
+from shared.settings import Settings
+
+FINAL = ("completed", "failed", "cancelled", "expired")
+RECANCEL_MS = 1000
+
+Lease = tuple[str, int]
+
+
+@dataclass
+class Job:
+    """One job or, with ``kind`` "batch", one that stands for others. ``due`` is None once it has ended."""
+
+    id: str
+    owner: str
+    created_at: int
+    expires_at: float
+    kind: str = "generate"
+    queue: str = ""
+    first_queue: str = ""
+    priority: int = 5
+    cost: int = 1
+    timeout_at: float = inf
+    session: str = ""
+    after: str = ""
+    parent: str = ""
+    status: str = "queued"
+    waiting: str = ""
+    not_before: float = -inf
+    due: float | None = inf
+    attempt: int = 0
+    worker: str = ""
+    lost: int = 0
+    retries: int = 0
+    started: bool = False
+    cancel_requested: bool = False
+    written: int = 0
+    shown: bool = False
+    result: object = None
+    code: str | None = None
+    outcomes: dict[int, str] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    sealed: bool = False
+    children: int = 0
+    open: set[str] = field(default_factory=set)
+    ended_children: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def claimable(self) -> bool:
+        return self.status == "queued" and self.waiting == "worker"
+
+    @property
+    def urgency(self) -> tuple[int, int, str]:
+        """The order among the jobs of one owner."""
+        return self.priority, self.created_at, self.id
+
+    def deadline(self) -> float:
+        """By when it must be looked at while it is queued: a job that was started once is bound by its timeout only."""
+        return min(self.timeout_at, inf if self.started else self.expires_at)
+
+
+class Reference:
+    """All jobs, and every move by its verb, with the answer that the real one must give."""
+
+    def __init__(self, clock: Callable[[], int], settings: Settings, weights: dict[str, float]) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._weights = weights
+        self.jobs: dict[str, Job] = {}
+        self.index: dict[str, str] = {}  # job -> owner, until purged
+        self.dead: set[str] = set()
+        self.service: Counter[tuple[str, str]] = Counter()  # by queue and owner: tokens / weight
+        self.level: Counter[str] = Counter()  # by queue: the service of the owner that was last given a turn
+        self.rung: Counter[str] = Counter()  # by queue: how often a job has become claimable
+        self._tokens: dict[str, Lease] = {}
+        self._keys: dict[tuple[str, str], tuple[str, str]] = {}
+        self._newest: dict[str, str] = {}  # session -> job
+
+    def claimable(self, queue: str, owner: str | None = None) -> list[Job]:
+        return [job for job in self.jobs.values() if job.claimable and job.queue == queue and owner in (None, job.owner)]
+
+    def seen(self, job: str, owner: str, key: str, fingerprint: str) -> tuple[str, str] | None:
+        """What an id or an Idempotency-Key answers when it was used before."""
+        if job in self.jobs:
+            return "exists", job
+        if not key or (owner, key) not in self._keys:
+            return None
+        earlier, its_fingerprint = self._keys[owner, key]
+        return ("replayed" if its_fingerprint == fingerprint else "conflict"), earlier
+
+    def submit(self, submission: Submission) -> tuple[str, str]:
+        owner, queue, now = submission.owner, submission.queue, self._clock()
+        seen = self.seen(submission.id, owner, submission.idempotency_key, submission.fingerprint)
+        if seen:
+            return seen
+        if len(self.claimable(queue, owner)) >= self._settings.max_queued_per_owner:
+            return "owner_full", ""
+        if len(self.claimable(queue)) >= self._settings.max_queued:
+            return "queue_full", ""
+        longest_ms = 1000 * self._settings.max_queue_seconds
+        job = Job(
+            id=submission.id,
+            owner=owner,
+            created_at=now,
+            expires_at=now + (longest_ms if submission.expires_ms is None else submission.expires_ms),
+            timeout_at=inf if submission.timeout_ms is None else now + submission.timeout_ms,
+            not_before=now + submission.wait_ms,
+            queue=queue,
+            first_queue=queue,
+            priority=submission.priority,
+            cost=submission.cost,
+            session=submission.session,
+            parent=submission.parent,
+        )
+        if job.session:
+            job.after = self._newest.get(job.session, "")
+            self._newest[job.session] = job.id
+        self._write(job, "queued", submission.idempotency_key, submission.fingerprint)
+        batch = self.jobs.get(job.parent)
+        if batch and not batch.final:
+            batch.open.add(job.id)
+            batch.children += 1
+        predecessor = self.jobs.get(job.after)
+        if batch and batch.cancel_requested:
+            self._finish(job, "cancelled")
+        elif predecessor and not predecessor.final:
+            job.waiting, job.due = "after", job.deadline()
+        else:
+            self._make_ready(job)
+        return "created", job.id
+
+    def open_batch(self, batch: Job, *, key: str = "", fingerprint: str = "") -> tuple[str, str]:
+        seen = self.seen(batch.id, batch.owner, key, fingerprint)
+        if seen:
+            return seen
+        self._write(batch, "started", key, fingerprint)
+        batch.kind, batch.status, batch.started = "batch", "in_progress", True
+        batch.expires_at = batch.due = self._clock() + SEAL_MS
+        return "created", batch.id
+
+    def seal(self, batch_id: str) -> None:
+        batch = self.jobs.get(batch_id)
+        if batch and not batch.final and not batch.sealed:
+            batch.sealed, batch.due = True, inf
+            self._settle(batch)
+
+    def claim(self, queue: str, worker: str, token: str) -> Lease | None:
+        if token in self._tokens:
+            job_id, attempt = self._tokens[token]
+            job = self.jobs.get(job_id)
+            return (job_id, attempt) if job and job.attempt == attempt and job.status == "in_progress" else None
+        while waiting := self.claimable(queue):
+            owner = min((self.service[queue, job.owner], job.owner) for job in waiting)[1]
+            job = min((job for job in waiting if job.owner == owner), key=lambda job: job.urgency)
+            if job.expires_at <= self._clock() and not job.started:
+                self._finish(job, "expired")
+            elif job.timeout_at <= self._clock():
+                self._finish(job, "failed", code="timeout")
+            else:
+                self._start(job, worker)
+                self._tokens[token] = (job.id, job.attempt)
+                return job.id, job.attempt
+        return None
+
+    def append(self, lease: Lease, index: int) -> str:
+        job = self._held(lease)
+        if job is None:
+            return "lost"
+        if index > job.written:
+            job.written, job.shown = index, True
+            job.events.append("delta")
+        return "ok"
+
+    def renew(self, lease: Lease) -> str:
+        job = self._held(lease)
+        if job is None:
+            return "lost"
+        job.due = self._clock() + 1000 * self._settings.lease_seconds
+        return "cancel" if job.cancel_requested else "timeout" if job.timeout_at <= self._clock() else "ok"
+
+    def end(self, lease: Lease, status: str, *, result: object, code: str | None, service: int | None) -> str:
+        job = self._held(lease)
+        if job is None:
+            return "ok" if self._outcome(lease) == status else "lost"
+        if service is not None:
+            self._charge(job, service - job.cost)
+        job.outcomes[job.attempt] = status
+        self._finish(job, status, result=result, code=code)
+        return "ok"
+
+    def hand_over(self, lease: Lease, outcome: str, queue: str) -> str:
+        job = self._held(lease)
+        if job is None:
+            return "ok" if self._outcome(lease) == outcome else "lost"
+        job.outcomes[job.attempt] = outcome
+        job.queue = queue
+        if job.cancel_requested:
+            self._finish(job, "cancelled")
+        else:
+            self._requeue(job, 0)
+        return "ok"
+
+    def retry(self, lease: Lease, delay_ms: int, code: str) -> str:
+        job = self._held(lease)
+        if job is None:
+            return {"retried": "ok", "cancelled": "ok", "failed": "failed"}.get(self._outcome(lease) or "", "lost")
+        if job.cancel_requested:
+            job.outcomes[job.attempt] = "cancelled"
+            self._finish(job, "cancelled")
+        elif job.retries >= self._settings.max_retries:
+            job.outcomes[job.attempt] = "failed"
+            self._finish(job, "failed", code=code)
+            return "failed"
+        else:
+            job.outcomes[job.attempt] = "retried"
+            job.retries += 1
+            self._requeue(job, delay_ms)
+        return "ok"
+
+    def cancel(self, job_id: str, owner: str) -> tuple[str, str]:
+        job = self.jobs.get(job_id)
+        if job is None or job.owner != owner:
+            return "missing", ""
+        if job.final:
+            return "ended", job.status
+        self._cancel(job)
+        return ("cancelled" if job.final else "requested"), job.status
+
+    def reap(self, *, leases: bool) -> tuple[int, list[str]]:
+        now, looked_at = self._clock(), 0
+        lost: list[str] = []
+        due = sorted((job.due, job.id) for job in self.jobs.values() if job.due is not None and job.due <= now)
+        for _, job_id in due:
+            job = self.jobs[job_id]
+            looked_at += 1
+            if job.final:
+                continue
+            if job.kind == "batch" and job.cancel_requested:
+                self._cancel(job)
+            elif job.kind == "batch":
+                job.due = inf
+                job.sealed = True
+                self._settle(job)
+            elif job.status == "in_progress":
+                if leases:
+                    lost.append(job.id)
+                    self._lose(job)
+                else:
+                    looked_at -= 1
+            elif job.timeout_at <= now:
+                self._finish(job, "failed", code="timeout")
+            elif job.expires_at <= now and not job.started:
+                self._finish(job, "expired")
+            else:
+                self._enqueue(job)
+        return looked_at, lost
+
+    def abandon(self, worker: str) -> list[str]:
+        held = sorted(job.id for job in self.jobs.values() if job.worker == worker and job.status == "in_progress")
+        for job_id in held:
+            self._lose(self.jobs[job_id])
+        return held
+
+    def delete(self, job_id: str, owner: str) -> str:
+        job = self.jobs.get(job_id)
+        if job is None or job.owner != owner:
+            return "missing"
+        if not job.final:
+            return job.status
+        self.forget(job_id)
+        del self.index[job_id]
+        self.dead.discard(job_id)
+        return "deleted"
+
+    def forget(self, job_id: str) -> None:
+        """The record has outlived its retention."""
+        del self.jobs[job_id]
+
+    def rename(self, job_id: str, new_id: str) -> None:
+        """A job was submitted under an id that was not known beforehand."""
+        job = self.jobs.pop(job_id)
+        job.id = new_id
+        self.jobs[new_id] = job
+        self.index[new_id] = self.index.pop(job_id)
+        if self._newest.get(job.session) == job_id:
+            self._newest[job.session] = new_id
+
+    def purge(self) -> int:
+        gone, dead = self.index.keys() - self.jobs.keys(), self.dead - self.jobs.keys()
+        for job_id in gone:
+            del self.index[job_id]
+        self.dead -= dead
+        return len(gone) + len(dead)
+
+    def bury(self, job_id: str) -> bool:
+        there = job_id in self.dead
+        self.dead.discard(job_id)
+        return there
+
+    def _write(self, job: Job, event: str, key: str, fingerprint: str) -> None:
+        self.jobs[job.id] = job
+        self.index[job.id] = job.owner
+        job.events.append(event)
+        if key:
+            self._keys[job.owner, key] = (job.id, fingerprint)
+
+    def _held(self, lease: Lease) -> Job | None:
+        """The job of a lease that is still the current one."""
+        job = self.jobs.get(lease[0])
+        return job if job and job.status == "in_progress" and job.attempt == lease[1] else None
+
+    def _outcome(self, lease: Lease) -> str | None:
+        job = self.jobs.get(lease[0])
+        return job.outcomes.get(lease[1]) if job else None
+
+    def _charge(self, job: Job, tokens: int) -> None:
+        self.service[job.queue, job.owner] += tokens / self._weights.get(job.owner, 1)  # type: ignore[assignment]
+
+    def _enqueue(self, job: Job) -> None:
+        others = [self.service[job.queue, other.owner] for other in self.claimable(job.queue)]
+        if not self.claimable(job.queue, job.owner):
+            least = min(others, default=self.level[job.queue])
+            self.service[job.queue, job.owner] = max(self.service[job.queue, job.owner], least)
+        job.waiting, job.due = "worker", job.deadline()
+        self.rung[job.queue] += 1
+
+    def _make_ready(self, job: Job) -> None:
+        if job.not_before > self._clock():
+            job.waiting, job.due = "retry_at", min(job.not_before, job.deadline())
+        else:
+            self._enqueue(job)
+
+    def _start(self, job: Job, worker: str) -> None:
+        self.level[job.queue] = self.service[job.queue, job.owner]
+        self._charge(job, job.cost)
+        job.status, job.waiting, job.worker, job.started = "in_progress", "", worker, True
+        job.attempt += 1
+        job.written = 0
+        job.due = self._clock() + 1000 * self._settings.lease_seconds
+        job.events += ["started", "restart"] if job.shown else ["started"]
+        job.shown = False
+
+    def _requeue(self, job: Job, delay_ms: int) -> None:
+        job.status = "queued"
+        job.events.append("requeued")
+        job.not_before = self._clock() + delay_ms
+        self._make_ready(job)
+
+    def _lose(self, job: Job) -> None:
+        job.outcomes[job.attempt] = "lost"
+        job.lost += 1
+        job.events.append("attempt_lost")
+        if job.cancel_requested:
+            self._finish(job, "cancelled")
+        elif job.lost >= self._settings.max_attempts:
+            self.dead.add(job.id)
+            self._finish(job, "failed", code="worker_lost")
+        else:
+            self._requeue(job, 0 if job.lost == 1 else min(1000 * 2 ** (job.lost - 1), 60_000))
+
+    def _cancel(self, job: Job) -> None:
+        job.cancel_requested = True
+        if job.status == "queued":
+            self._finish(job, "cancelled")
+        elif job.kind == "batch":
+            job.sealed, job.due = True, self._clock() + RECANCEL_MS
+            for child in sorted(job.open):
+                self._cancel(self.jobs[child])
+            self._settle(job)
+
+    def _settle(self, batch: Job) -> None:
+        if not batch.final and batch.sealed and not batch.open:
+            self._finish(batch, "cancelled" if batch.cancel_requested else "completed")
+
+    def _finish(self, job: Job, status: str, *, result: object = None, code: str | None = None) -> None:
+        waited_for = self.jobs.get(job.after) if job.waiting == "after" else None
+        job.status, job.waiting, job.due, job.result, job.code = status, "", None, result, code
+        job.events.append("ended")
+        for successor in self._successors(job):
+            if waited_for and not waited_for.final:
+                successor.after = waited_for.id
+            else:
+                self._make_ready(successor)
+        batch = self.jobs.get(job.parent)
+        if batch and job.id in batch.open:
+            batch.open.remove(job.id)
+            batch.ended_children[status] += 1
+            self._settle(batch)
+
+    def _successors(self, job: Job) -> Iterable[Job]:
+        return [other for other in self.jobs.values() if other.waiting == "after" and other.after == job.id]

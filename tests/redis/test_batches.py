@@ -1,0 +1,154 @@
+"""A batch stands for its jobs: its counts are exact and it ends once, in whatever order they end."""
+
+import itertools
+import random
+
+import pytest
+
+from shared.jobs.job import Job, Status
+from shared.jobs.lifecycle import SEAL_MS, Lifecycle, Submission
+from tests.conftest import Clock
+
+
+def open_batch(lifecycle: Lifecycle, children: int = 0, owner: str = "ada") -> str:
+    batch = lifecycle.open_batch(owner, spec={"collection": "manuals"}).id
+    for _ in range(children):
+        add(lifecycle, batch)
+    return batch
+
+
+def add(lifecycle: Lifecycle, batch: str, **options: int) -> str:
+    return lifecycle.submit(Submission(kind="ingest", queue="cpu", spec={}, owner="ada", parent=batch, **options)).id  # type: ignore[arg-type]
+
+
+def get(lifecycle: Lifecycle, job: str) -> Job:
+    found = lifecycle.get(job)
+    assert found is not None
+    return found
+
+
+def claim(lifecycle: Lifecycle, token: str) -> Job:
+    job = lifecycle.claim("cpu", "w1", token)
+    assert job is not None
+    return job
+
+
+def ended_events(lifecycle: Lifecycle, job: str) -> int:
+    return sum(fields["type"] == "ended" for _, fields in lifecycle._client.xrange(f"eh:job:{job}:events"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_are_exact_whatever_the_order_and_however_often_an_end_is_sent(lifecycle: Lifecycle, seed: int) -> None:
+    chance = random.Random(seed)
+    batch = open_batch(lifecycle, children=9)
+    leases = [(claim(lifecycle, f"t{number}").id, 1) for number in range(9)]
+    chance.shuffle(leases)
+    seal_after = chance.randrange(10)
+    endings = itertools.cycle([Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+    for number, (lease, status) in enumerate(zip(leases, endings, strict=False)):
+        if number == seal_after:
+            lifecycle.seal(batch)
+        for _ in range(chance.randrange(1, 4)):
+            error = {"code": "engine_fault", "message": "it stopped"} if status is Status.FAILED else None
+            lifecycle.end(lease, status, error=error)  # type: ignore[arg-type]
+        assert sum((get(lifecycle, batch).counts or {}).values()) == 9 + number + 1
+    lifecycle.seal(batch)
+    lifecycle.seal(batch)
+    job = get(lifecycle, batch)
+    assert job.status is Status.COMPLETED
+    assert job.result == job.counts == {"total": 9, "completed": 3, "failed": 3, "cancelled": 3, "expired": 0}
+    assert ended_events(lifecycle, batch) == 1
+
+
+def test_an_open_batch_waits_for_more_although_all_its_jobs_have_ended(lifecycle: Lifecycle) -> None:
+    batch = open_batch(lifecycle, children=1)
+    lifecycle.end((claim(lifecycle, "t1").id, 1), Status.COMPLETED, result={})
+    assert get(lifecycle, batch).status is Status.IN_PROGRESS
+    add(lifecycle, batch)
+    lifecycle.seal(batch)
+    lifecycle.end((claim(lifecycle, "t2").id, 1), Status.COMPLETED, result={})
+    assert get(lifecycle, batch).status is Status.COMPLETED
+
+
+def test_an_empty_batch_ends_when_it_is_sealed(lifecycle: Lifecycle) -> None:
+    batch = open_batch(lifecycle)
+    lifecycle.seal(batch)
+    assert get(lifecycle, batch).status is Status.COMPLETED
+
+
+def test_a_batch_whose_maker_died_is_sealed_by_the_janitor_after_an_hour(lifecycle: Lifecycle, clock: Clock) -> None:
+    batch = open_batch(lifecycle, children=1)
+    lifecycle.end((claim(lifecycle, "t1").id, 1), Status.COMPLETED, result={})
+    clock.advance(SEAL_MS / 1000 - 1)
+    lifecycle.reap()
+    assert get(lifecycle, batch).status is Status.IN_PROGRESS
+    clock.advance(2)
+    lifecycle.reap()
+    lifecycle.reap()
+    assert get(lifecycle, batch).status is Status.COMPLETED
+    assert ended_events(lifecycle, batch) == 1
+
+
+def test_cancel_ends_the_queued_jobs_at_once_and_the_batch_with_its_last_running_one(lifecycle: Lifecycle) -> None:
+    batch = open_batch(lifecycle, children=3)
+    running = claim(lifecycle, "t1")
+    lifecycle.seal(batch)
+    assert lifecycle.cancel(batch, "ada") == ("requested", "in_progress")
+    assert lifecycle.claim("cpu", "w1", "t2") is None
+    assert lifecycle.renew("w1", [(running.id, 1)]) == ["cancel"]
+    lifecycle.end((running.id, 1), Status.CANCELLED)
+    job = get(lifecycle, batch)
+    assert (job.status, job.counts) == (
+        Status.CANCELLED,
+        {"total": 3, "completed": 0, "failed": 0, "cancelled": 3, "expired": 0},
+    )
+    assert ended_events(lifecycle, batch) == 1
+    assert lifecycle.cancel(batch, "ada") == ("ended", "cancelled")
+
+
+def test_a_large_batch_is_cancelled_to_its_last_job_although_one_move_takes_only_so_many(
+    lifecycle: Lifecycle, clock: Clock
+) -> None:
+    batch = open_batch(lifecycle)
+    children = [add(lifecycle, batch, expires_ms=1500) for _ in range(1005)]
+    lifecycle.seal(batch)
+    assert lifecycle.cancel(batch, "ada")[0] == "requested"
+    # When the janitor comes to the rest, their time to start has passed as well: they must not end a second time for it.
+    clock.advance(2)
+    lifecycle.reap()
+    counts = get(lifecycle, batch).counts or {}
+    assert (counts["total"], counts["cancelled"], counts["expired"]) == (1005, 1005, 0)
+    assert {ended_events(lifecycle, child) for child in children} == {1}
+    assert lifecycle._client.zcard("eh:jobs:due") == 0
+
+
+def test_a_job_that_comes_after_the_cancel_is_cancelled_too(lifecycle: Lifecycle) -> None:
+    batch = open_batch(lifecycle, children=1)
+    claim(lifecycle, "t1")
+    lifecycle.cancel(batch, "ada")
+    late = add(lifecycle, batch)
+    assert get(lifecycle, late).status is Status.CANCELLED
+    assert (get(lifecycle, batch).counts or {})["total"] == 2
+    lifecycle.abandon("w1")
+    assert get(lifecycle, batch).result == get(lifecycle, batch).counts
+
+
+def test_what_an_ended_batch_has_counted_stands(lifecycle: Lifecycle) -> None:
+    for cancelled in (True, False):
+        batch = open_batch(lifecycle)
+        if cancelled:
+            lifecycle.cancel(batch, "ada")
+        lifecycle.seal(batch)
+        late = add(lifecycle, batch)
+        assert get(lifecycle, batch).counts == get(lifecycle, batch).result
+        assert get(lifecycle, late).status is (Status.CANCELLED if cancelled else Status.QUEUED)
+
+
+def test_a_job_of_a_batch_that_is_gone_runs_alone(lifecycle: Lifecycle) -> None:
+    batch = open_batch(lifecycle)
+    lifecycle.seal(batch)
+    assert lifecycle.delete(batch, "ada") == "deleted"
+    late = add(lifecycle, batch)
+    assert claim(lifecycle, "t1").id == late
+    lifecycle.end((late, 1), Status.COMPLETED, result={})
+    assert lifecycle._client.exists(f"eh:job:{batch}", f"eh:job:{batch}:children") == 0

@@ -1,0 +1,374 @@
+"""The moves of a delivery on a real Redis, with a clock that the test turns: from the end of a job to the last try."""
+
+from typing import Any
+
+import pytest
+import redis
+
+from shared.errors import Conflict, InvalidValue, NotFound
+from shared.ids import is_id
+from shared.jobs.job import Status, from_record
+from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.webhooks.deliveries import DELIVERY, Deliveries, Delivery
+from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, MOST_ENDPOINTS, Endpoint, Endpoints, check_secret, new_secret
+from tests.conftest import Clock
+from workers.io.deliver import JITTER, RETRY_SECONDS, judge
+from workers.io.post import Reply
+
+LEASE = 20.0
+
+
+@pytest.fixture
+def deliveries(redis_client: redis.Redis, clock: Clock) -> Deliveries:
+    return Deliveries(redis_client, clock=clock)
+
+
+@pytest.fixture
+def endpoints(redis_client: redis.Redis, clock: Clock) -> Endpoints:
+    return Endpoints(redis_client, clock=clock)
+
+
+def webhook(place: str = "hook.example:443", events: tuple[str, ...] = FINAL_EVENTS, endpoint: str = "") -> dict[str, Any]:
+    return {"url": f"https://{place}/a", "place": place, "events": events, "endpoint": endpoint, "secret": ""}
+
+
+def submit(lifecycle: Lifecycle, told: dict[str, Any] | None = None, owner: str = "ada", **options: Any) -> str:
+    spec = {"prompt": "a secret of the owner"}
+    return lifecycle.submit(Submission(kind="generate", queue="q", spec=spec, owner=owner, webhook=told, **options)).id
+
+
+def run(lifecycle: Lifecycle, job: str) -> None:
+    """Claim it, the next of its queue, and complete it."""
+    claimed = lifecycle.claim("q", "w", f"claim {job}")
+    assert claimed is not None
+    assert claimed.id == job
+    lifecycle.end((job, claimed.attempt), Status.COMPLETED, result={"text": "done"})
+
+
+def finished(lifecycle: Lifecycle, told: dict[str, Any] | None = None, owner: str = "ada") -> str:
+    job = submit(lifecycle, told, owner)
+    run(lifecycle, job)
+    return job
+
+
+def keep(endpoints: Endpoints, owner: str = "ada", **changes: Any) -> Endpoint:
+    fields = {"url": "https://kept.example/", "place": "kept.example:443", "events": FINAL_EVENTS, "kinds": KINDS}
+    return endpoints.create(owner, **{**fields, "description": "", "secret": ""} | changes)
+
+
+def claim(deliveries: Deliveries, token: str, worker: str = "io1") -> Delivery:
+    found = deliveries.claim(worker, token, LEASE)
+    assert found is not None
+    return found
+
+
+def fail(deliveries: Deliveries, delivery: Delivery, delay: float) -> None:
+    assert deliveries.record(delivery.id, delivery.number, "retry", delay_seconds=delay, status=500, error="answered 500") == "ok"
+
+
+def test_the_move_that_ends_a_job_writes_its_delivery(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    job = submit(lifecycle, webhook())
+    assert deliveries.of_job(job) == []
+    run(lifecycle, job)
+    [delivery] = deliveries.of_job(job)
+    assert is_id(DELIVERY, delivery.id)
+    assert (delivery.event, delivery.status, delivery.url) == ("job.completed", "pending", "https://hook.example:443/a")
+    told = from_record(deliveries.job_record(delivery.id))
+    assert (told.id, told.status, told.result) == (job, Status.COMPLETED, {"text": "done"})
+    assert told.spec == {}, "the prompt is not the receiver's business"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "expired", "failed"])
+def test_every_way_to_end_is_told(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock, how: str) -> None:
+    job = submit(lifecycle, webhook(), expires_ms=5000 if how == "expired" else None)
+    if how == "cancelled":
+        lifecycle.cancel(job, "ada")
+    elif how == "expired":
+        clock.advance(6)
+        lifecycle.reap()
+    else:
+        for number in range(3):
+            assert lifecycle.claim("q", "w", f"t{number}") is not None
+            lifecycle.abandon("w")
+            clock.advance(61)
+            lifecycle.reap()
+    assert [delivery.event for delivery in deliveries.of_job(job)] == [f"job.{how}"]
+
+
+def test_a_start_is_told_once_and_only_when_asked_for(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    job = submit(lifecycle, webhook(events=("job.started",)))
+    assert lifecycle.claim("q", "w", "t1") is not None
+    lifecycle.abandon("w")
+    run(lifecycle, job)
+    assert [delivery.event for delivery in deliveries.of_job(job)] == ["job.started"]
+
+
+def test_a_batch_is_told_of_once(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    batch = lifecycle.open_batch("ada", spec={}, webhook=webhook()).id
+    job = submit(lifecycle, parent=batch)
+    lifecycle.seal(batch)
+    run(lifecycle, job)
+    assert [delivery.event for delivery in deliveries.of_job(batch)] == ["job.completed"]
+    assert deliveries.of_job(job) == []
+
+
+def test_endpoints_hear_of_what_they_listen_to(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+    all_ends = keep(endpoints)
+    keep(endpoints, url="https://other.example/", events=("job.failed",))
+    keep(endpoints, url="https://third.example/", kinds=("ingest",))
+    keep(endpoints, owner="bob", url="https://bob.example/")
+    endpoints.change(keep(endpoints, url="https://off.example/").id, "ada", {"disabled": "by its owner"})
+    [delivery] = deliveries.of_job(finished(lifecycle))
+    assert (delivery.endpoint, delivery.url) == (all_ends.id, all_ends.url)
+
+
+def test_a_job_of_an_endpoints_own_address_is_told_once(
+    lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+) -> None:
+    kept = keep(endpoints)
+    told = {**webhook(endpoint=kept.id), "url": kept.url, "place": "kept.example:443"}
+    assert len(deliveries.of_job(finished(lifecycle, told))) == 1
+    started_only = {**told, "events": ("job.started",)}
+    events = [delivery.event for delivery in deliveries.of_job(finished(lifecycle, started_only))]
+    assert set(events) == {"job.started", "job.completed"}
+
+
+def test_a_job_that_is_deleted_is_told_of_all_the_same(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    job = finished(lifecycle, webhook())
+    assert lifecycle.delete(job, "ada") == "deleted"
+    assert deliveries.job_record(claim(deliveries, "t1").id)["id"] == job
+
+
+def test_a_retry_keeps_the_webhook(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    found = lifecycle.get(finished(lifecycle, webhook()))
+    assert found is not None
+    again = lifecycle.replay(found).id
+    run(lifecycle, again)
+    assert len(deliveries.of_job(again)) == 1
+
+
+def test_the_schedule_and_the_id_of_a_receiver_that_never_answers(
+    lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock
+) -> None:
+    job = finished(lifecycle, webhook())
+    ids, waited = set(), []
+    for number in range(1, 11):
+        delivery = claim(deliveries, f"t{number}")
+        assert delivery.number == number
+        ids.add(delivery.id)
+        verdict, delay = judge(Reply(error="connection refused"), delivery.failures)
+        deliveries.record(delivery.id, number, verdict, delay_seconds=delay, error="connection refused")
+        if verdict == "retry":
+            waited.append(delay)
+            clock.advance(delay - 0.1)
+            assert deliveries.claim("io1", f"early {number}", LEASE) is None
+            clock.advance(0.1)
+    [delivery] = deliveries.of_job(job)
+    assert (delivery.status, delivery.reason, len(delivery.tries)) == ("failed", "connection refused", 10)
+    assert ids == {delivery.id}
+    for delay, planned in zip(waited, RETRY_SECONDS, strict=True):
+        assert abs(delay - planned) <= JITTER * planned
+    clock.advance(10 * 86400)
+    assert deliveries.claim("io1", "after the last", LEASE) is None
+
+
+def test_a_receiver_that_is_down_for_an_hour_gets_everything(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock) -> None:
+    jobs = {finished(lifecycle, webhook()) for _ in range(20)}
+    begun, told, tokens = clock(), {}, 0
+    while len(told) < 20:
+        tokens += 1
+        delivery = deliveries.claim("io1", f"t{tokens}", LEASE)
+        if delivery is None:
+            clock.advance(60)
+            assert clock() - begun < 4 * 3600 * 1000
+        elif clock() - begun < 3600 * 1000:
+            verdict, delay = judge(Reply(error="connection refused"), delivery.failures)
+            deliveries.record(delivery.id, delivery.number, verdict, delay_seconds=delay, error="connection refused")
+        else:
+            told[delivery.job] = delivery.id
+            deliveries.record(delivery.id, delivery.number, "delivered", status=204)
+    assert set(told) == jobs
+    assert {delivery.status for job in jobs for delivery in deliveries.of_job(job)} == {"delivered"}
+
+
+def test_what_a_reply_means() -> None:
+    assert judge(Reply(status=204), 3) == ("delivered", 0)
+    assert judge(Reply(status=410), 0) == ("gone", 0)
+    assert judge(Reply(status=302), 0)[0] == "retry"
+    assert judge(Reply(status=429, retry_after=900), 0) == ("retry", 900)
+    assert judge(Reply(status=503, retry_after=1), 2)[1] > 1000, "an early wish does not use up the tries"
+    assert judge(Reply(status=500), 9) == ("exhausted", 0)
+
+
+def test_a_place_has_four_tries_at_once_and_delays_nobody_else(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    for _ in range(10):
+        finished(lifecycle, webhook("dead.example:443"))
+    alive = finished(lifecycle, webhook("alive.example:443"))
+    held = [claim(deliveries, f"t{number}") for number in range(5)]
+    assert [delivery.job == alive for delivery in held].count(True) == 1
+    assert deliveries.claim("io2", "one too many", LEASE) is None
+    dead = next(delivery for delivery in held if delivery.job != alive)
+    deliveries.record(dead.id, 1, "delivered", status=200)
+    assert claim(deliveries, "t6").job != alive
+
+
+def test_a_place_that_gave_no_answer_has_one_try_at_once(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    for _ in range(8):
+        finished(lifecycle, webhook())
+    for number, delivery in enumerate([claim(deliveries, f"t{number}") for number in range(4)]):
+        deliveries.record(delivery.id, 1, "retry", delay_seconds=300, error="timed out")
+        assert number < 3 or claim(deliveries, "alone")
+    assert deliveries.claim("io1", "second", LEASE) is None
+    [alone] = [one for one in deliveries.page("ada", limit=20)[0] if one.tries and one.tries[-1].ended_at is None]
+    deliveries.record(alone.id, 1, "retry", delay_seconds=300, status=500)
+    assert len([claim(deliveries, f"again {number}") for number in range(3)]) == 3, "an answer, even a bad one, opens it"
+
+
+def test_a_try_whose_worker_died_is_made_again(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock) -> None:
+    job = finished(lifecycle, webhook())
+    first = claim(deliveries, "t1", "io1")
+    clock.advance(LEASE - 1)
+    assert deliveries.claim("io2", "t2", LEASE) is None
+    clock.advance(2)
+    second = claim(deliveries, "t3", "io2")
+    assert (second.id, second.number, second.failures) == (first.id, 2, 0)
+    assert deliveries.record(first.id, 1, "delivered", status=200) == "lost"
+    assert deliveries.record(second.id, 2, "delivered", status=200) == "ok"
+    [delivery] = deliveries.of_job(job)
+    assert [one.outcome for one in delivery.tries] == ["lost", "delivered"]
+    assert delivery.status == "delivered"
+
+
+def test_a_delivery_that_kills_its_workers_is_given_up(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock) -> None:
+    job = finished(lifecycle, webhook())
+    for number in range(4):
+        claim(deliveries, f"t{number}")
+        clock.advance(LEASE + 1)
+    assert deliveries.claim("io1", "t5", LEASE) is None
+    [delivery] = deliveries.of_job(job)
+    assert (delivery.status, len(delivery.tries)) == ("failed", 4)
+
+
+def test_moves_sent_twice_answer_the_same(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    finished(lifecycle, webhook())
+    finished(lifecycle, webhook())
+    delivery = claim(deliveries, "t1")
+    assert claim(deliveries, "t1").id == delivery.id
+    for _ in range(2):
+        fail(deliveries, delivery, 5)
+    delivery = deliveries.get(delivery.id, "ada")
+    assert (delivery.failures, len(delivery.tries)) == (1, 1)
+
+
+def test_410_ends_it_and_disables_the_endpoint(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+    kept = keep(endpoints)
+    first, second = finished(lifecycle), finished(lifecycle)
+    delivery = claim(deliveries, "t1")
+    deliveries.record(delivery.id, 1, "gone", status=410)
+    assert "410" in endpoints.get(kept.id, "ada").disabled
+    assert deliveries.claim("io1", "t2", LEASE) is None, "what was waiting for it is given up"
+    assert [one.status for job in (first, second) for one in deliveries.of_job(job)] == ["failed"] * 2
+    assert deliveries.of_job(finished(lifecycle)) == []
+    with pytest.raises(Conflict):
+        deliveries.redeliver(delivery.id, "ada")
+    endpoints.change(kept.id, "ada", {"disabled": ""})
+    assert deliveries.redeliver(delivery.id, "ada").status == "pending"
+
+
+def test_a_deleted_endpoint_is_not_called(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+    kept = keep(endpoints)
+    job = finished(lifecycle)
+    endpoints.delete(kept.id, "ada")
+    assert deliveries.claim("io1", "t1", LEASE) is None
+    [delivery] = deliveries.of_job(job)
+    assert (delivery.status, delivery.reason) == ("failed", "its webhook was deleted")
+
+
+def test_a_delivery_is_made_again_with_its_id_and_a_new_schedule(
+    lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+) -> None:
+    kept = keep(endpoints)
+    finished(lifecycle)
+    delivery = claim(deliveries, "t1")
+    assert deliveries.redeliver(delivery.id, "ada").tries[-1].ended_at is None, "it is being tried at this moment"
+    fail(deliveries, delivery, 300)
+    endpoints.change(kept.id, "ada", {"url": "https://moved.example/", "place": "moved.example:443"})
+    again = deliveries.redeliver(delivery.id, "ada")
+    assert (again.id, again.failures, again.url) == (delivery.id, 0, "https://moved.example/")
+    second = claim(deliveries, "t2")
+    deliveries.record(second.id, 2, "delivered", status=200)
+    assert deliveries.redeliver(delivery.id, "ada").status == "pending"
+    assert claim(deliveries, "t3").number == 3
+
+
+def test_what_belongs_to_another_owner_is_not_there(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+    kept = keep(endpoints)
+    [delivery] = deliveries.of_job(finished(lifecycle))
+    for forbidden in (
+        lambda: deliveries.get(delivery.id, "bob"),
+        lambda: deliveries.redeliver(delivery.id, "bob"),
+        lambda: endpoints.get(kept.id, "bob"),
+        lambda: endpoints.change(kept.id, "bob", {"url": "https://evil.example/"}),
+        lambda: endpoints.rotate(kept.id, "bob"),
+        lambda: endpoints.delete(kept.id, "bob"),
+    ):
+        with pytest.raises(NotFound):
+            forbidden()
+    assert deliveries.page("bob", limit=10) == ([], None)
+    assert endpoints.of_owner("bob") == []
+
+
+def test_a_rotation_signs_with_both_secrets_for_a_day(endpoints: Endpoints, clock: Clock) -> None:
+    kept = keep(endpoints)
+    rotated = endpoints.rotate(kept.id, "ada")
+    assert endpoints.signing_secrets(endpoint=kept.id, owner="ada") == [rotated.secret, kept.secret]
+    own = endpoints.owner_secret("ada")
+    assert own == endpoints.owner_secret("ada") != endpoints.owner_secret("bob")
+    new = endpoints.rotate_owner_secret("ada")
+    assert endpoints.signing_secrets(endpoint="", owner="ada") == [new, own]
+    clock.advance(24 * 3600 + 1)
+    assert endpoints.signing_secrets(endpoint=kept.id, owner="ada") == [rotated.secret]
+    assert endpoints.signing_secrets(endpoint="", owner="ada") == [new]
+
+
+def test_an_owner_has_so_many_endpoints_and_no_more(endpoints: Endpoints) -> None:
+    for _ in range(MOST_ENDPOINTS):
+        keep(endpoints)
+    with pytest.raises(Conflict):
+        keep(endpoints)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "hunter2", "whsec_short", "whsec_" + "A" * 31, "whsec_" + "!" * 40, "A" * 44])
+def test_a_secret_has_the_form_of_the_standard(secret: str) -> None:
+    assert check_secret(new_secret(), "secret").startswith("whsec_")
+    with pytest.raises(InvalidValue) as refusal:
+        check_secret(secret, "webhook.secret")
+    assert secret in ("", "whsec_") or secret not in refusal.value.message
+
+
+def test_lists_page_and_filter(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock) -> None:
+    ids = []
+    for number in range(5):
+        clock.advance(1)
+        ids.append(deliveries.of_job(finished(lifecycle, webhook(f"h{number}.example:443")))[0].id)
+    deliveries.record(claim(deliveries, "t1").id, 1, "delivered", status=200)
+    first, following = deliveries.page("ada", limit=3)
+    assert [delivery.id for delivery in first] == ids[:1:-1]
+    rest, end = deliveries.page("ada", limit=3, after=following)
+    assert ([delivery.id for delivery in rest], end) == (ids[1::-1], None)
+    assert [delivery.id for delivery in deliveries.page("ada", limit=9, status="delivered")[0]] == ids[:1]
+
+
+def test_records_leave_with_their_retention(lifecycle: Lifecycle, deliveries: Deliveries, redis_client: redis.Redis) -> None:
+    job = finished(lifecycle, webhook())
+    delivery = claim(deliveries, "t1")
+    retention_ms = lifecycle._settings.job_retention_seconds * 1000
+    assert 0 < redis_client.pttl(f"eh:delivery:{delivery.id}") >= 4 * 86400 * 1000 - 1000
+    deliveries.record(delivery.id, 1, "delivered", status=200)
+    for key in (f"eh:delivery:{delivery.id}", f"eh:delivery:{delivery.id}:job", f"eh:job:{job}:deliveries"):
+        assert 0 < redis_client.pttl(key) <= max(retention_ms, 4 * 86400 * 1000)
+    redis_client.delete(f"eh:delivery:{delivery.id}")
+    lifecycle.purge()
+    assert deliveries.page("ada", limit=5) == ([], None)
+    assert not redis_client.exists("eh:owner:ada:deliveries")
+    assert not list(redis_client.scan_iter("eh:deliveries:*"))

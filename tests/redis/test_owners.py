@@ -1,0 +1,135 @@
+"""API keys, and the fair share of the owners they speak for."""
+
+import hashlib
+from collections import Counter
+
+import pytest
+import redis
+
+from shared.errors import InvalidValue, NotFound
+from shared.jobs.job import Job, Status
+from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.owners.store import Owners
+
+
+@pytest.fixture
+def owners(redis_client: redis.Redis) -> Owners:
+    return Owners(redis_client)
+
+
+def submit(lifecycle: Lifecycle, owner: str, cost: int = 10) -> str:
+    return lifecycle.submit(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=cost)).id
+
+
+def serve(lifecycle: Lifecycle, token: str, service: int | None = None) -> Job:
+    """Let the job whose turn it is run, using this much."""
+    job = lifecycle.claim("gpu.m", "w1", token)
+    assert job is not None
+    lifecycle.end((job.id, job.attempt), Status.COMPLETED, result={}, service=service)
+    return job
+
+
+def test_the_secret_is_shown_once_and_only_its_digest_is_kept(owners: Owners, redis_client: redis.Redis) -> None:
+    key, secret = owners.create("laptop", owner="ada")
+    kept = redis_client.hgetall("eh:keys")
+    assert list(kept) == [hashlib.sha256(secret.encode()).hexdigest()]
+    assert secret not in str(kept)
+    assert secret.startswith(key.prefix)
+    assert len(secret) > 40
+    assert owners.keys() == [key]
+
+
+def test_a_key_is_found_by_its_secret_until_it_is_revoked(owners: Owners) -> None:
+    key, secret = owners.create("laptop", owner="ada")
+    other, other_secret = owners.create("server", owner="ada")
+    assert owners.find(secret) == key
+    assert owners.find(secret + "x") is None
+    revoked = owners.revoke(key.id)
+    assert revoked.revoked_at is not None
+    assert owners.revoke(key.id) == revoked, "the time of the first revocation stands"
+    assert owners.find(secret) is None
+    assert owners.find(other_secret) == other
+    assert owners.exist()
+    with pytest.raises(NotFound, match="keys list"):
+        owners.revoke("key_unknown")
+
+
+def test_a_revoked_key_does_not_open_the_server_again(owners: Owners) -> None:
+    assert not owners.exist()
+    owners.revoke(owners.create("only")[0].id)
+    assert owners.exist()
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a" * 64, "ada:jobs", "é", "a\n"])
+def test_a_name_that_would_not_do_in_a_key_is_refused(owners: Owners, name: str) -> None:
+    with pytest.raises(InvalidValue, match="name"):
+        owners.create(name)
+    with pytest.raises(InvalidValue):
+        owners.create("fine", owner=name or " ")
+    assert not owners.exist()
+
+
+@pytest.mark.parametrize("weight", [0, -1, 1000, float("nan"), float("inf")])
+def test_a_weight_out_of_range_is_refused(owners: Owners, weight: float) -> None:
+    with pytest.raises(InvalidValue, match="weight"):
+        owners.create("ada", weight=weight)
+
+
+def test_an_owner_of_weight_two_gets_twice_the_service(owners: Owners, lifecycle: Lifecycle) -> None:
+    owners.create("ada")
+    owners.create("bob", weight=2)
+    for _ in range(200):
+        submit(lifecycle, "ada")
+        submit(lifecycle, "bob")
+    used: Counter[str] = Counter()
+    for number in range(150):
+        # What a job uses is known at its end, and differs from what was expected.
+        service = (5, 17, 40)[number % 3]
+        used[serve(lifecycle, f"t{number}", service).owner] += service
+    assert used["bob"] / used["ada"] == pytest.approx(2, rel=0.05)
+
+
+def test_what_counts_is_service_and_not_the_number_of_jobs(lifecycle: Lifecycle) -> None:
+    for _ in range(60):
+        submit(lifecycle, "long")
+        submit(lifecycle, "short")
+    turns: Counter[str] = Counter()
+    for number in range(60):
+        job = lifecycle.claim("gpu.m", "w1", f"t{number}")
+        assert job is not None
+        turns[job.owner] += 1
+        lifecycle.end((job.id, 1), Status.COMPLETED, result={}, service=90 if job.owner == "long" else 10)
+    assert turns["short"] / turns["long"] == pytest.approx(9, rel=0.2)
+
+
+def test_a_newcomer_starts_at_the_least_service_of_those_who_wait(lifecycle: Lifecycle) -> None:
+    for _ in range(20):
+        submit(lifecycle, "old")
+    for number in range(10):
+        serve(lifecycle, f"t{number}", service=100)
+    for _ in range(20):
+        submit(lifecycle, "new")
+    served = [serve(lifecycle, f"n{number}", service=100).owner for number in range(10)]
+    assert served.count("new") == 5
+
+
+def test_a_newcomer_starts_level_although_nobody_waits_when_it_comes(lifecycle: Lifecycle) -> None:
+    for number in range(50):
+        submit(lifecycle, "regular")
+        serve(lifecycle, f"t{number}", service=100)
+    for _ in range(20):
+        submit(lifecycle, "new")
+        submit(lifecycle, "regular")
+    served = [serve(lifecycle, f"n{number}", service=100).owner for number in range(10)]
+    assert 4 <= served.count("regular") <= 6
+
+
+def test_a_long_silence_of_the_workers_changes_nobodys_standing(lifecycle: Lifecycle, redis_client: redis.Redis) -> None:
+    for _ in range(30):
+        submit(lifecycle, "ada")
+        submit(lifecycle, "bob")
+    for number in range(20):
+        serve(lifecycle, f"t{number}", service=100)
+    redis_client.delete("eh:queue:gpu.m:service")  # as its time to live does when no worker has come for an hour
+    served = [serve(lifecycle, f"n{number}", service=100).owner for number in range(10)]
+    assert served.count("ada") == 5

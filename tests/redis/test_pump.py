@@ -1,0 +1,436 @@
+"""The pump against receivers that misbehave: each try ends in time and in memory, and says what happened."""
+
+import resource
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from standardwebhooks import WebhookVerificationError
+
+from shared.jobs.job import Status
+from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.settings import Settings
+from shared.webhooks.addresses import Guard, parse, parse_networks
+from shared.webhooks.deliveries import Deliveries, Delivery
+from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, Endpoints, new_secret
+from tests.receiver import Receiver, status
+from tests.waiting import wait_until
+from workers.io.deliver import LARGEST_BODY, Pump
+from workers.io.post import LONGEST_RETRY_AFTER, MOST_READ, Poster
+
+SECONDS = 0.6
+LOOPBACK = parse_networks("127.0.0.0/8")
+
+
+@pytest.fixture
+def lifecycle(redis_client: redis.Redis, settings: Settings) -> Lifecycle:
+    return Lifecycle(redis_client, settings, lambda queue, count: None)
+
+
+@pytest.fixture
+def deliveries(redis_client: redis.Redis) -> Deliveries:
+    return Deliveries(redis_client)
+
+
+@pytest.fixture
+def endpoints(redis_client: redis.Redis) -> Endpoints:
+    return Endpoints(redis_client)
+
+
+@pytest.fixture
+def pump(settings: Settings) -> Pump:
+    quick = replace(settings, webhook_allow="127.0.0.0/8", webhook_seconds=SECONDS, webhook_threads=4, janitor_seconds=0.05)
+    return Pump(quick, "io1", threading.Event())
+
+
+@pytest.fixture
+def poster() -> Poster:
+    return Poster(Guard(LOOPBACK), SECONDS)
+
+
+def finished(lifecycle: Lifecycle, url: str, secret: str = "", text: str = "done") -> str:
+    place = url.split("/")[2]
+    told = {"url": url, "place": place, "events": FINAL_EVENTS, "endpoint": "", "secret": secret}
+    job = lifecycle.submit(Submission(kind="generate", queue="q", spec={"prompt": "p"}, owner="ada", webhook=told)).id
+    assert lifecycle.claim("q", "w", f"claim {job}") is not None
+    assert lifecycle.end((job, 1), Status.COMPLETED, result={"text": text, "finish_reason": "stop"}) == "ok"
+    return job
+
+
+def delivered(deliveries: Deliveries, job: str) -> Delivery:
+    [delivery] = deliveries.of_job(job)
+    return delivery
+
+
+def hang(receiver: Receiver) -> Callable[[BaseHTTPRequestHandler], None]:
+    return lambda handler: receiver.closing.wait(30) and None
+
+
+def drip(receiver: Receiver, piece: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Bytes that never end, so slowly that no timeout of a single read is met."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        while not receiver.closing.wait(0.05):
+            handler.wfile.write(piece)
+
+    return answer
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n")
+    for _ in range(1600):
+        handler.wfile.write(b"x" * 65536)
+
+
+def raw(text: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    return lambda handler: handler.wfile.write(text) and None
+
+
+def test_a_delivery_is_signed_and_tells_the_job(
+    pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+) -> None:
+    with Receiver(status(200, b"thank you")) as receiver:
+        job = finished(lifecycle, receiver.url)
+        assert pump.deliver_one()
+        assert not pump.deliver_one()
+    [got] = receiver.received
+    content = got.verified(endpoints.owner_secret("ada"))
+    assert (content["type"], content["data"]["id"], content["data"]["status"]) == ("job.completed", job, "completed")
+    assert content["data"]["result"]["text"] == "done"
+    delivery = delivered(deliveries, job)
+    assert (delivery.status, got.id) == ("delivered", delivery.id)
+    assert (delivery.tries[0].status, delivery.tries[0].answer) == (200, "thank you")
+    with pytest.raises(WebhookVerificationError):
+        got.verified(new_secret())
+
+
+def test_a_secret_of_its_own_signs(pump: Pump, lifecycle: Lifecycle) -> None:
+    secret = new_secret()
+    with Receiver() as receiver:
+        finished(lifecycle, receiver.url, secret)
+        pump.deliver_one()
+    assert receiver.received[0].verified(secret)
+
+
+def test_after_a_rotation_old_and_new_secret_verify(pump: Pump, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
+    with Receiver() as receiver:
+        place = f"127.0.0.1:{receiver.port}"
+        kept = endpoints.create("ada", url=receiver.url, place=place, events=FINAL_EVENTS, kinds=KINDS, description="", secret="")
+        rotated = endpoints.rotate(kept.id, "ada")
+        finished(lifecycle, "http://127.0.0.1:9/elsewhere")
+        while not receiver.received:
+            assert pump.deliver_one()
+    assert receiver.received[0].verified(kept.secret) == receiver.received[0].verified(rotated.secret)
+
+
+def test_every_try_has_the_same_id_and_body(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    with Receiver(status(500, b"not now"), status(204)) as receiver:
+        job = finished(lifecycle, receiver.url)
+        pump.deliver_one()
+        first = delivered(deliveries, job)
+        assert (first.status, first.tries[0].status, first.tries[0].answer) == ("pending", 500, "not now")
+        deliveries.redeliver(first.id, "ada")
+        pump.deliver_one()
+    one, other = receiver.received
+    assert (one.id, one.body) == (other.id, other.body)
+    assert delivered(deliveries, job).status == "delivered"
+
+
+def test_retry_after_is_kept_to(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    with Receiver(status(429, Retry_After="3600")) as receiver:
+        job = finished(lifecycle, receiver.url)
+        pump.deliver_one()
+    delivery = delivered(deliveries, job)
+    assert delivery.next_at is not None
+    assert delivery.tries[0].ended_at is not None
+    assert delivery.next_at - delivery.tries[0].ended_at == 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [
+        ("120", 120, 120),
+        ("0", 0, 0),
+        ("99999999", LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
+        ("Wed, 01 Jan 2020 00:00:00 GMT", 0, 0),
+        ("Sat, 01 Jan 2300 00:00:00 GMT", LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
+        ("-5", 0, 0),
+        ("soon", 0, 0),
+        ("1e9", 0, 0),
+    ],
+)
+def test_every_form_of_retry_after(poster: Poster, value: str, low: float, high: float) -> None:
+    with Receiver(status(503, Retry_After=value)) as receiver:
+        reply = poster.post(receiver.url, b"{}", {})
+    assert low <= reply.retry_after <= high
+
+
+def test_410_disables_the_endpoint(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+    with Receiver(status(410)) as receiver:
+        place = f"127.0.0.1:{receiver.port}"
+        kept = endpoints.create("ada", url=receiver.url, place=place, events=FINAL_EVENTS, kinds=KINDS, description="", secret="")
+        told = {"url": receiver.url, "place": place, "events": FINAL_EVENTS, "endpoint": kept.id, "secret": ""}
+        job = lifecycle.submit(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=told)).id
+        lifecycle.cancel(job, "ada")
+        lifecycle.claim("q", "w", "t")
+        pump.deliver_one()
+    assert endpoints.get(kept.id, "ada").disabled
+    assert delivered(deliveries, job).status == "failed"
+
+
+MISBEHAVIOURS: dict[str, Callable[[Receiver], Callable[[BaseHTTPRequestHandler], Any]]] = {
+    "hang": hang,
+    "drip a status line": lambda receiver: drip(receiver, b"H"),
+    "drip headers": lambda receiver: drip(receiver, b"HTTP/1.1 200 OK\r\nX-A: b"),
+    "drip 100 Continue": lambda receiver: drip(receiver, b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "reset": lambda receiver: reset,
+    "close": lambda receiver: lambda handler: None,
+    "no HTTP": lambda receiver: raw(b"\x00\xff rubbish\r\n\r\n"),
+    "bad status": lambda receiver: raw(b"HTTP/1.1 9999 Huh\r\n\r\n"),
+    "a line without end": lambda receiver: raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000),
+    "headers without end": lambda receiver: raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000),
+}
+
+
+@pytest.mark.parametrize("how", MISBEHAVIOURS)
+def test_a_try_ends_in_time_whatever_the_receiver_does(
+    pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries, how: str
+) -> None:
+    with Receiver() as receiver:
+        receiver.answers = [MISBEHAVIOURS[how](receiver)]
+        job = finished(lifecycle, receiver.url)
+        begun = time.monotonic()
+        assert pump.deliver_one()
+        assert time.monotonic() - begun < SECONDS + 2
+    delivery = delivered(deliveries, job)
+    assert delivery.status == "pending"
+    [one] = delivery.tries
+    assert (one.outcome, one.status) == ("failed", None)
+    assert one.error
+
+
+def test_a_status_decides_although_the_body_never_ends(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    with Receiver() as receiver:
+        dripping = drip(receiver, b"1\r\nx\r\n")
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            dripping(handler)
+
+        receiver.answers = [answer]
+        job = finished(lifecycle, receiver.url)
+        begun = time.monotonic()
+        pump.deliver_one()
+        assert time.monotonic() - begun < SECONDS + 2
+    assert delivered(deliveries, job).status == "delivered"
+
+
+def test_of_an_answer_of_100_mb_little_is_read(poster: Poster) -> None:
+    with Receiver(endless) as receiver:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        reply = poster.post(receiver.url, b"{}", {})
+        grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert (reply.status, len(reply.answer)) == (200, 1024)
+    assert grown_kb < 8 * 1024 > MOST_READ / 1024
+
+
+def test_a_redirect_is_not_followed(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    with Receiver() as secret_place, Receiver(status(307, Location=secret_place.url)) as receiver:
+        job = finished(lifecycle, receiver.url)
+        pump.deliver_one()
+        assert not secret_place.received
+    [one] = delivered(deliveries, job).tries
+    assert (one.outcome, one.status, one.error) == ("failed", 307, "answered 307; redirects are not followed")
+
+
+def test_the_environment_names_no_proxy(poster: Poster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Receiver() as proxy, Receiver() as receiver:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        assert poster.post(receiver.url, b"{}", {}).status == 204
+        assert not proxy.received
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """Takes connections on loopback, and shows if there was one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        yield server
+
+
+def rebinding(*answers: Sequence[str]) -> Callable[[str, int], Sequence[str]]:
+    """A resolver that gives another answer each time, the last one for ever."""
+    left = list(answers)
+    return lambda host, port: left.pop(0) if len(left) > 1 else left[0]
+
+
+@pytest.mark.parametrize("private", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "10.0.0.1", "169.254.169.254"])
+def test_a_name_that_leads_elsewhere_by_now_is_not_called(listener: socket.socket, private: str) -> None:
+    guard = Guard(resolve=rebinding(["8.8.8.8"], [private]))
+    port = listener.getsockname()[1]
+    assert guard.addresses(parse(f"http://hook.example:{port}/")) == ["8.8.8.8"], "at submit"
+    refused = Poster(guard, SECONDS).post(f"http://hook.example:{port}/", b"{}", {})
+    assert refused.status is None
+    assert "not a public address" in refused.error
+    with pytest.raises(TimeoutError):
+        listener.accept()
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_dialled() -> None:
+    asked: list[str] = []
+
+    def resolve(host: str, port: int) -> Sequence[str]:
+        asked.append(host)
+        return ["127.0.0.1"] if len(asked) == 1 else ["10.0.0.1"]
+
+    with Receiver() as receiver:
+        reply = Poster(Guard(LOOPBACK, resolve), SECONDS).post(f"http://hook.example:{receiver.port}/x", b"{}", {})
+    assert (reply.status, asked) == (204, ["hook.example"])
+    assert receiver.received[0].headers["host"] == f"hook.example:{receiver.port}"
+
+
+def test_the_next_address_is_tried_when_one_takes_no_connection() -> None:
+    with Receiver() as receiver:
+        guard = Guard(LOOPBACK, lambda host, port: ["127.9.9.9", "127.0.0.1"])
+        assert Poster(guard, SECONDS).post(f"http://hook.example:{receiver.port}/", b"{}", {}).status == 204
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For hook.example, signed by itself, with its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hook.example")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hook.example")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    file = tmp_path_factory.mktemp("certificate") / "both.pem"
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "error"),
+    [
+        ("hook.example", True, ""),
+        ("hook.example.", True, ""),
+        ("other.example", True, "its certificate is not trusted: Hostname mismatch"),
+        ("hook.example", False, "its certificate is not trusted: self-signed certificate"),
+    ],
+)
+def test_the_certificate_is_held_against_the_name_although_an_address_is_dialled(
+    certificate: Path, host: str, trusted: bool, error: str
+) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate)
+    trust = ssl.create_default_context(cafile=str(certificate) if trusted else None)
+    with Receiver(certificate=server) as receiver:
+        poster = Poster(Guard(LOOPBACK, lambda host, port: ["127.0.0.1"]), 5.0, trust=trust)
+        reply = poster.post(f"https://{host}:{receiver.port}/", b"{}", {})
+    assert reply.error.startswith(error)
+    assert reply.status == (None if error else 204)
+    assert len(receiver.received) == (0 if error else 1)
+
+
+def test_a_drip_over_tls_ends_in_time(certificate: Path) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate)
+    with Receiver(certificate=server) as receiver:
+        receiver.answers = [drip(receiver, b"H")]
+        guard = Guard(LOOPBACK, lambda host, port: ["127.0.0.1"])
+        poster = Poster(guard, SECONDS, trust=ssl.create_default_context(cafile=str(certificate)))
+        begun = time.monotonic()
+        reply = poster.post(f"https://hook.example:{receiver.port}/", b"{}", {})
+        assert time.monotonic() - begun < SECONDS + 2
+    assert reply.error == f"not answered within {SECONDS:g} s"
+
+
+def test_a_server_that_never_greets_by_tls_is_left_in_time(listener: socket.socket, poster: Poster) -> None:
+    begun = time.monotonic()
+    reply = poster.post(f"https://127.0.0.1:{listener.getsockname()[1]}/", b"{}", {})
+    assert reply.status is None
+    assert time.monotonic() - begun < SECONDS + 2
+
+
+def test_plain_http_on_a_tls_port_is_an_error_in_words(poster: Poster) -> None:
+    with Receiver() as receiver:
+        reply = poster.post(receiver.url.replace("http:", "https:"), b"{}", {})
+    assert reply.error.startswith("TLS failed")
+
+
+def test_a_body_that_is_too_large_leaves_the_result_out(pump: Pump, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
+    with Receiver() as receiver:
+        finished(lifecycle, receiver.url, text="x" * (LARGEST_BODY + 1))
+        pump.deliver_one()
+    content = receiver.received[0].verified(endpoints.owner_secret("ada"))
+    assert content["data"]["result"] is None
+    assert "result" in content["data"]["omitted"]
+    assert len(receiver.received[0].body) < 4096
+
+
+def test_a_dead_receiver_delays_nobody_else(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    with Receiver() as dead, Receiver() as alive:
+        dead.answers = [hang(dead)]
+        for _ in range(12):
+            finished(lifecycle, dead.url)
+        jobs = [finished(lifecycle, alive.url) for _ in range(12)]
+        pump.start()
+        try:
+            wait_until(
+                lambda: all(delivered(deliveries, job).status == "delivered" for job in jobs), "the living one has all of its own"
+            )
+            assert len(dead.received) <= 12
+        finally:
+            pump.stop()
+    assert {got.id for got in alive.received} == {delivered(deliveries, job).id for job in jobs}
+
+
+def test_a_delivery_is_tried_at_once(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    pump.start()
+    delays = []
+    try:
+        with Receiver() as receiver:
+            for _ in range(10):
+                job = finished(lifecycle, receiver.url)
+                wait_until(lambda job=job: delivered(deliveries, job).status != "pending", "it is delivered", every=0.005)
+                delivery = delivered(deliveries, job)
+                delays.append(delivery.tries[0].started_at - delivery.created_at)
+    finally:
+        pump.stop()
+    assert sorted(delays)[5] < 200
+
+
+def test_a_worker_that_drains_begins_nothing(settings: Settings, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    draining = threading.Event()
+    draining.set()
+    pump = Pump(replace(settings, webhook_allow="127.0.0.0/8", webhook_threads=2, janitor_seconds=0.05), "io1", draining)
+    with Receiver() as receiver:
+        job = finished(lifecycle, receiver.url)
+        pump.start()
+        pump.stop()
+        assert not receiver.received
+    assert delivered(deliveries, job).tries == ()

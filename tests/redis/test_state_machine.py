@@ -1,0 +1,424 @@
+"""Random orders of all moves, on a real Redis, against ``reference.py``: the two must agree after every step.
+
+Every move is sent twice, as a lost reply makes redis-py do. Each run ends with a drain, after which every job must have
+ended and no key may be left for ever. ``STATE_MACHINE_EXAMPLES`` makes it try longer.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import hypothesis
+import pytest
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from shared.errors import IdempotencyConflict, TooMany
+from shared.ids import JOB, new_id
+from shared.jobs.job import Status, from_record
+from shared.jobs.lifecycle import Event, Lifecycle, Submission, Submitted
+from shared.settings import Settings
+from tests.conftest import Clock
+from tests.key_leaks import keys_that_nobody_ends
+from tests.redis.reference import FINAL, Job, Lease, Reference
+
+T = TypeVar("T")
+
+WEIGHTS = {"ada": 1.0, "bob": 2.0, "cat": 0.5}
+QUEUES = ("gpu", "cpu")
+WORKERS = ("w1", "w2")
+LIMITS = {"max_queued": 6, "max_queued_per_owner": 4, "max_attempts": 2, "max_retries": 1}
+FAULT = {"code": "engine_fault", "message": "the engine stopped"}
+
+owners, queues, workers = st.sampled_from(sorted(WEIGHTS)), st.sampled_from(QUEUES), st.sampled_from(WORKERS)
+numbers = st.integers(0, 63)
+keys = st.sampled_from(["", "key"])
+fingerprints = st.sampled_from(["one body", "one body", "another body"])
+options = st.fixed_dictionaries(
+    {"priority": st.sampled_from([0, 5, 9]), "cost": st.sampled_from([1, 10, 100])},
+    optional={
+        "wait_ms": st.sampled_from([5_000, 40_000]),
+        "expires_ms": st.sampled_from([4_000, 50_000]),
+        "timeout_ms": st.sampled_from([20_000, 100_000]),
+    },
+)
+
+
+def twice(move: Callable[[], T]) -> T:
+    """Send a move, and send it again: the answer must be the same."""
+    first, again = move(), move()
+    assert first == again
+    return first
+
+
+def pick(among: Sequence[T], number: int) -> T:
+    return among[number % len(among)]
+
+
+class Moves(RuleBasedStateMachine):
+    """Owners, workers, janitors and time, in whatever order hypothesis chooses."""
+
+    client: redis.Redis
+    settings: Settings
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.client.hset("eh:weights", mapping=WEIGHTS)
+        self.clock = Clock()
+        self.rung: Counter[str] = Counter()
+        settings = replace(self.settings, **LIMITS)
+        self.real = Lifecycle(self.client, settings, lambda queue, count: self.rung.update({queue: count}), clock=self.clock)
+        self.reference = Reference(self.clock, settings, WEIGHTS)
+        self.made = 0
+        self.claims: list[tuple[str, str, str]] = []
+        self.leases: list[Lease] = []
+        self.remembered: dict[str, list[Lease]] = {worker: [] for worker in WORKERS}
+        self.told: Counter[Lease] = Counter()
+
+    def new_id(self) -> str:
+        self.made += 1
+        return new_id(JOB, now_ms=self.clock.now_ms, random=self.made.to_bytes(10, "big"))
+
+    def some_job(self, number: int) -> str:
+        """Any job, also one whose record is gone."""
+        return pick(list(self.reference.index), number)
+
+    def some_batch(self, number: int) -> str:
+        """Any batch, more often one that has not ended."""
+        batches = [job for job in self.reference.jobs.values() if job.kind == "batch"]
+        still_open = [job for job in batches if not job.final] if number % 4 else []
+        return pick([job.id for job in still_open or batches] or ["job_none"], number // 4)
+
+    def some_lease(self, number: int) -> Lease:
+        """Any lease, more often one that still holds, or one whose job is held by a later attempt."""
+        running = {job.id: job.attempt for job in self.reference.jobs.values() if job.worker and job.status == "in_progress"}
+        current = list(running.items())
+        superseded = [lease for lease in self.leases if lease[0] in running and lease not in current]
+        return pick((self.leases, superseded, current, current)[number % 4] or current or self.leases, number // 4)
+
+    # Clients
+
+    @initialize()
+    def begin(self) -> None:
+        for queue in QUEUES:
+            self.submit_a_job("ada", queue, "", "", {}, False)
+        self.open_batch("bob", "", "")
+        self.add_to_batch(1, QUEUES[0])
+        self.claim(1, QUEUES[0], WORKERS[0])
+
+    @rule(owner=owners, queue=queues, key=keys, fingerprint=fingerprints, options=options, in_session=st.booleans())
+    def submit_a_job(self, owner: str, queue: str, key: str, fingerprint: str, options: Any, in_session: bool) -> None:
+        submission = Submission(
+            kind="generate",
+            queue=queue,
+            spec={},
+            owner=owner,
+            id=self.new_id(),
+            session=self.session_of(owner) if in_session else "",
+            idempotency_key=key,
+            fingerprint=fingerprint,
+            **options,
+        )
+        self.submit_both(submission, lambda: twice(lambda: self.real.submit(submission)))
+
+    @rule(count=st.integers(2, 4), owner=owners, queue=queues, in_session=st.booleans())
+    def submit_some(self, count: int, owner: str, queue: str, in_session: bool) -> None:
+        for _ in range(count):
+            self.submit_a_job(owner, queue, "", "", {}, in_session)
+
+    @rule(owner=owners, key=keys, fingerprint=fingerprints)
+    def open_batch(self, owner: str, key: str, fingerprint: str) -> None:
+        batch = Job(id=self.new_id(), owner=owner, created_at=self.clock.now_ms, expires_at=0)
+        answer, about = self.reference.open_batch(batch, key=key, fingerprint=fingerprint)
+
+        def move() -> Submitted:
+            return self.real.open_batch(owner, spec={}, idempotency_key=key, fingerprint=fingerprint, id=batch.id)
+
+        if answer == "conflict":
+            with pytest.raises(IdempotencyConflict):
+                move()
+        else:
+            assert twice(move) == Submitted(about, answer == "replayed")
+
+    @rule(number=numbers, queue=queues)
+    def add_to_batch(self, number: int, queue: str) -> None:
+        batch = self.some_batch(number)
+        owner = self.reference.index.get(batch, "ada")
+        submission = Submission(kind="ingest", queue=queue, spec={}, owner=owner, id=self.new_id(), parent=batch)
+        self.submit_both(submission, lambda: twice(lambda: self.real.submit(submission)))
+
+    @rule(number=numbers)
+    def seal(self, number: int) -> None:
+        batch = self.some_batch(number)
+        self.reference.seal(batch)
+        twice(lambda: self.real.seal(batch))
+
+    @rule(number=numbers, batch=st.booleans(), stranger=st.sampled_from([False, False, True]))
+    def cancel(self, number: int, batch: bool, stranger: bool) -> None:
+        job = self.some_batch(number) if batch else self.some_job(number)
+        owner = "eve" if stranger else self.reference.index.get(job, "eve")
+        for _ in range(2):
+            assert self.real.cancel(job, owner) == self.reference.cancel(job, owner)
+
+    @rule(number=numbers, what=st.sampled_from(["delete", "outlive", "replay", "replay", "bury"]))
+    def after_the_end(self, number: int, what: str) -> None:
+        dead = sorted(self.reference.dead & self.reference.jobs.keys())
+        ended = [job.id for job in self.reference.jobs.values() if job.final]
+        job = pick((dead, ended, ended, [])[number % 4] or [self.some_job(number // 4)], number // 4)
+        getattr(self, what)(job)
+
+    def delete(self, job: str) -> None:
+        owner = self.reference.index.get(job, "eve")
+        for _ in range(2):
+            assert self.real.delete(job, owner) == self.reference.delete(job, owner)
+
+    def outlive(self, job: str) -> None:
+        """The record of an ended job reaches its time to live, and what is left of it is swept up."""
+        if job in self.reference.jobs and self.reference.jobs[job].final:
+            self.reference.forget(job)
+            self.client.delete(*self.client.keys(f"eh:job:{job}*"))
+        for _ in range(2):
+            assert self.real.purge() == self.reference.purge()
+
+    def bury(self, job: str) -> None:
+        for _ in range(2):
+            assert self.real.bury(job) == self.reference.bury(job)
+
+    def replay(self, job: str) -> None:
+        known, real = self.reference.jobs.get(job), self.real.get(job)
+        if known is None or real is None or not known.final or known.kind == "batch":
+            return
+        again = Submission(
+            kind="generate",
+            queue=known.first_queue,
+            spec={},
+            owner=known.owner,
+            session=self.session_of(known.owner) if known.session else "",
+            priority=known.priority,
+            cost=known.cost,
+        )
+        made: list[str] = []
+
+        def submit() -> Submitted:
+            made.append(self.real.replay(real).id)
+            return Submitted(again.id)
+
+        if self.submit_both(again, submit):
+            self.reference.rename(again.id, made[0])
+            self.reference.bury(job)
+
+    # Workers
+
+    @rule(count=st.integers(1, 3), queue=queues, worker=workers)
+    def claim(self, count: int, queue: str, worker: str) -> None:
+        for _ in range(count):
+            self.made += 1
+            self.claims.append((queue, worker, f"token{self.made}"))
+            self.claim_both(*self.claims[-1])
+
+    @rule(number=numbers)
+    def claim_again(self, number: int) -> None:
+        """With a token that was used some while ago."""
+        self.claim_both(*pick(self.claims, number))
+
+    @precondition(lambda self: self.leases)
+    @rule(number=numbers)
+    def tell(self, number: int) -> None:
+        lease = self.some_lease(number)
+        self.told[lease] += 1
+        expected = self.reference.append(lease, self.told[lease])
+        event = Event(job=lease[0], attempt=lease[1], index=self.told[lease], type="delta", data={"text": "x"})
+        assert twice(lambda: self.real.append([event])) == [expected]
+
+    @precondition(lambda self: self.leases)
+    @rule(
+        number=numbers,
+        status=st.sampled_from([Status.COMPLETED, Status.COMPLETED, Status.FAILED, Status.CANCELLED]),
+        service=st.sampled_from([None, 1, 50, 400]),
+    )
+    def end(self, number: int, status: Any, service: int | None) -> None:
+        self.end_both(self.some_lease(number), status, service)
+
+    @precondition(lambda self: self.leases)
+    @rule(number=numbers, queue=queues, how=st.sampled_from(["handed_over", "released", "retried", "retried"]))
+    def give_back(self, number: int, queue: str, how: str) -> None:
+        lease = self.some_lease(number)
+        job = self.reference.jobs.get(lease[0])
+        if how == "retried":
+            self.retry_both(lease, job.retries if job else 0)
+        elif how == "released":
+            own_queue = job.queue if job else queue
+            expected = self.reference.hand_over(lease, how, own_queue)
+            assert twice(lambda: self.real.release(lease, own_queue)) == expected
+        else:
+            expected = self.reference.hand_over(lease, how, queue)
+            assert twice(lambda: self.real.hand_over(lease, queue, {})) == expected
+
+    @rule(worker=workers)
+    def renew(self, worker: str) -> None:
+        leases = self.remembered[worker]
+        expected = [self.reference.renew(lease) for lease in leases]
+        assert twice(lambda: self.real.renew(worker, leases)) == expected
+        self.remembered[worker] = [lease for lease, word in zip(leases, expected, strict=True) if word != "lost"]
+
+    @rule(worker=workers, known=st.booleans())
+    def worker_dies(self, worker: str, known: bool) -> None:
+        """Nobody renews its leases any more; its writes may still arrive late."""
+        self.remembered[worker].clear()
+        if known:
+            assert self.real.abandon(worker) == self.reference.abandon(worker)
+            assert self.real.abandon(worker) == self.reference.abandon(worker) == []
+
+    # Time
+
+    @rule(seconds=st.sampled_from([0.001, 2, 6, 6, 31, 31, 70, 3601]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(leases=st.sampled_from([True, True, True, False]))
+    def reap(self, leases: bool) -> None:
+        """Two janitors, one after the other."""
+        for _ in range(2):
+            assert self.real.reap(leases=leases) == self.reference.reap(leases=leases)
+
+    # Each of these does one thing to both sides.
+
+    def session_of(self, owner: str) -> str:
+        key = f"eh:session:of-{owner}"
+        self.client.hset(key, mapping={"owner": owner, "ttl_seconds": 60})
+        self.client.expire(key, 60)
+        return f"of-{owner}"
+
+    def submit_both(self, submission: Submission, submit: Callable[[], Submitted]) -> bool:
+        answer, about = self.reference.submit(submission)
+        if answer == "conflict":
+            with pytest.raises(IdempotencyConflict, match=about):
+                submit()
+        elif answer in ("queue_full", "owner_full"):
+            with pytest.raises(TooMany) as refusal:
+                submit()
+            assert refusal.value.code == answer
+        else:
+            assert submit() == Submitted(about, answer == "replayed")
+        return answer == "created"
+
+    def claim_both(self, queue: str, worker: str, token: str) -> Lease | None:
+        lease = self.reference.claim(queue, worker, token)
+        claimed = twice(lambda: self.real.claim(queue, worker, token))
+        assert (claimed and (claimed.id, claimed.attempt)) == lease
+        if lease and lease not in self.leases:
+            self.leases.append(lease)
+            self.remembered[worker].append(lease)
+        return lease
+
+    def end_both(self, lease: Lease, status: Any, service: int | None) -> None:
+        result = {"of": lease[1]} if status is Status.COMPLETED else None
+        error = FAULT if status is Status.FAILED else None
+        code = FAULT["code"] if error else None
+        expected = self.reference.end(lease, status.value, result=result, code=code, service=service)
+        assert twice(lambda: self.real.end(lease, status, service=service, result=result, error=error)) == expected
+
+    def retry_both(self, lease: Lease, retries: int) -> None:
+        random.seed(self.made)
+        delay_ms = int(1000 * 4**retries * random.uniform(1, 1.5))
+        expected = self.reference.retry(lease, delay_ms, FAULT["code"])
+        random.seed(self.made)
+        assert twice(lambda: self.real.retry(lease, retries, FAULT)) == expected
+
+    # What must hold
+
+    @invariant()
+    def both_agree(self) -> None:
+        self.every_record_agrees()
+        self.every_job_is_in_exactly_one_place()
+        # A ticket is issued each time a job becomes claimable, and once only however often a move is sent.
+        assert self.rung == self.reference.rung
+
+    def every_record_agrees(self) -> None:
+        jobs = list(self.reference.jobs.values())
+        with self.client.pipeline(transaction=False) as pipeline:
+            for job in jobs:
+                pipeline.hgetall(f"eh:job:{job.id}")
+                pipeline.xrange(f"eh:job:{job.id}:events")
+                pipeline.zcard(f"eh:job:{job.id}:children")
+                pipeline.smembers(f"eh:job:{job.id}:open")
+            answers = iter(pipeline.execute())
+        for job in jobs:
+            record, stream, children, still_open = (next(answers) for _ in range(4))
+            real = from_record(record)
+            assert (real.status, real.waiting, real.queue) == (job.status, job.waiting, job.queue), job
+            assert (real.attempt, real.lost, real.retries) == (job.attempt, job.lost, job.retries), job
+            assert {attempt.number: attempt.outcome for attempt in real.attempts if attempt.outcome} == job.outcomes
+            assert (real.started_at is not None, real.cancel_requested_at is not None) == (job.started, job.cancel_requested)
+            assert (real.ended_at is not None) == job.final == (job.events.count("ended") == 1)
+            assert [fields["type"] for _, fields in stream if fields["type"] != "progress"] == job.events
+            assert [entry for entry, _ in stream] == [f"{number}-0" for number in range(1, real.seq + 1)]
+            if job.kind == "batch":
+                counts = {"total": job.children} | {status: job.ended_children[status] for status in FINAL}
+                assert real.counts == counts
+                assert (children, still_open) == (job.children, job.open)
+                assert real.result == (counts if job.final else None)
+            else:
+                assert (real.result, real.error and real.error["code"]) == (job.result, job.code)
+
+    def every_job_is_in_exactly_one_place(self) -> None:
+        jobs = self.reference.jobs.values()
+        scored: dict[str, dict[str, float]] = {"eh:jobs:due": {job.id: job.due for job in jobs if job.due is not None}}
+        ordered: dict[str, list[str]] = {}
+        held = {worker: {job.id for job in jobs if job.status == "in_progress" and job.worker == worker} for worker in WORKERS}
+        for queue in QUEUES:
+            waiting = self.reference.claimable(queue)
+            scored[f"eh:queue:{queue}:owners"] = {job.owner: self.reference.service[queue, job.owner] for job in waiting}
+            for owner in WEIGHTS:
+                mine = sorted((job for job in waiting if job.owner == owner), key=lambda job: job.urgency)
+                ordered[f"eh:queue:{queue}:jobs:{owner}"] = [job.id for job in mine]
+        with self.client.pipeline(transaction=False) as pipeline:
+            for key in scored:
+                pipeline.zrange(key, 0, -1, withscores=True)
+            for key in ordered:
+                pipeline.zrange(key, 0, -1)
+            for worker in WORKERS:
+                pipeline.smembers(f"eh:worker:{worker}:jobs")
+            pipeline.zrange("eh:jobs:dead", 0, -1)
+            answers = iter(pipeline.execute())
+        assert {key: dict(next(answers)) for key in scored} == scored
+        assert {key: next(answers) for key in ordered} == ordered
+        assert {worker: next(answers) for worker in WORKERS} == held
+        assert set(next(answers)) == self.reference.dead
+
+    def teardown(self) -> None:
+        """Time passes and workers work: everything must end, and nothing may stay for ever."""
+        for _ in range(12):
+            self.clock.advance(3601)
+            self.reap(leases=True)
+            for queue in QUEUES:
+                self.made += 1
+                while lease := self.claim_both(queue, WORKERS[0], f"token{self.made}"):
+                    self.end_both(lease, Status.COMPLETED, None)
+                    self.made += 1
+            self.both_agree()
+            if all(job.final for job in self.reference.jobs.values()):
+                break
+        assert [job for job in self.reference.jobs.values() if not job.final] == []
+        assert keys_that_nobody_ends(self.client) == []
+
+
+def test_the_moves_agree_with_the_reference(redis_client: redis.Redis, settings: Settings) -> None:
+    class OnThisRedis(Moves):
+        client = redis_client
+
+    OnThisRedis.settings = settings
+    how_long = hypothesis.settings(
+        max_examples=int(os.environ.get("STATE_MACHINE_EXAMPLES", "25")),
+        stateful_step_count=50,
+        deadline=None,
+        derandomize=bool(os.environ.get("CI")),
+        print_blob=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    run_state_machine_as_test(OnThisRedis, settings=how_long)

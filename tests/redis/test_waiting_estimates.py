@@ -1,0 +1,134 @@
+"""What a queued job is told of its wait: its place, and seconds with a band, from the claims of its queue."""
+
+import random
+from statistics import fmean
+
+import pytest
+import redis
+
+from shared.jobs.job import Job, Status
+from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.listing import estimated_wait, has_least_service, queue_position
+from tests.conftest import Clock
+
+
+def submit(lifecycle: Lifecycle, owner: str = "ada") -> Job:
+    made = lifecycle.submit(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=10))
+    job = lifecycle.get(made.id)
+    assert job is not None
+    return job
+
+
+def serve(lifecycle: Lifecycle, token: str) -> str:
+    job = lifecycle.claim("gpu.m", "w1", token)
+    assert job is not None
+    lifecycle.end((job.id, job.attempt), Status.COMPLETED, result={}, service=10)
+    return job.id
+
+
+def position(client: redis.Redis, job: Job) -> int:
+    found = queue_position(client, job)
+    assert found is not None
+    return found
+
+
+def test_the_place_among_ones_own_jobs(lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock) -> None:
+    jobs = []
+    for _ in range(3):
+        clock.advance(1)
+        jobs.append(submit(lifecycle))
+    assert [position(redis_client, job) for job in jobs] == [1, 2, 3]
+    serve(lifecycle, "t1")
+    assert queue_position(redis_client, jobs[0]) is None
+    assert [position(redis_client, job) for job in jobs[1:]] == [1, 2]
+
+
+@pytest.mark.parametrize("others", [1, 4])
+def test_a_place_behind_other_owners_counts_their_turns_and_not_their_backlogs(
+    lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock, others: int
+) -> None:
+    for number in range(others):
+        for _ in range(40):
+            submit(lifecycle, f"greedy{number}")
+    mine = []
+    for _ in range(3):
+        clock.advance(1)
+        mine.append(submit(lifecycle, "modest"))
+    told = [position(redis_client, job) for job in mine]
+    order = [serve(lifecycle, f"t{number}") for number in range(5 * (others + 1))]
+    assert [order.index(job.id) + 1 for job in mine] == told
+
+
+def test_an_owner_knows_whether_it_is_its_turn(lifecycle: Lifecycle, redis_client: redis.Redis) -> None:
+    first = submit(lifecycle, "ada")
+    for _ in range(2):
+        submit(lifecycle, "ada")
+    assert has_least_service(redis_client, first)
+    serve(lifecycle, "t1")
+    newcomer = submit(lifecycle, "bob")
+    serve(lifecycle, "t2")
+    assert has_least_service(redis_client, newcomer)
+
+
+def test_nothing_is_estimated_from_too_few_claims(lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock) -> None:
+    jobs = [submit(lifecycle) for _ in range(8)]
+    for number in range(3):
+        assert estimated_wait(redis_client, jobs[-1], 1) is None
+        clock.advance(1)
+        serve(lifecycle, f"t{number}")
+    clock.advance(1)
+    serve(lifecycle, "t3")
+    assert estimated_wait(redis_client, jobs[-1], 2) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+
+
+def test_time_in_which_nothing_waited_is_not_taken_for_slowness(
+    lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock
+) -> None:
+    for round_ in range(4):
+        for _ in range(3):
+            submit(lifecycle)
+        for number in range(3):
+            clock.advance(2)
+            serve(lifecycle, f"t{round_}.{number}")
+        clock.advance(500)
+    assert estimated_wait(redis_client, submit(lifecycle), 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_the_band_holds_nine_waits_in_ten_of_a_steady_queue(
+    lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock, slots: int
+) -> None:
+    """``slots`` jobs run at once, each for a random time; one job comes for each that leaves, behind a backlog of 30."""
+    chance = random.Random(7)
+    queued: dict[str, tuple[int, dict[str, float]]] = {}
+    waits: list[tuple[float, dict[str, float]]] = []
+    running: list[tuple[int, str]] = []
+
+    def arrive() -> None:
+        job = submit(lifecycle)
+        estimate = estimated_wait(redis_client, job, position(redis_client, job))
+        if estimate:
+            queued[job.id] = (clock.now_ms, estimate)
+
+    for _ in range(30):
+        arrive()
+    for number in range(250):
+        if len(running) == slots:
+            leaves_at, leaving = min(running)
+            running.remove((leaves_at, leaving))
+            clock.now_ms = max(clock.now_ms, leaves_at)
+            lifecycle.end((leaving, 1), Status.COMPLETED, result={})
+        job = lifecycle.claim("gpu.m", "w1", f"t{number}")
+        assert job is not None
+        running.append((clock.now_ms + int(chance.lognormvariate(7.5, 0.6)), job.id))
+        if job.id in queued:
+            since, estimate = queued.pop(job.id)
+            waits.append(((clock.now_ms - since) / 1000, estimate))
+        arrive()
+    assert len(waits) > 200
+    inside = [estimate["low"] <= wait <= estimate["high"] for wait, estimate in waits]
+    assert fmean(inside) >= 0.85
+    assert fmean(estimate["seconds"] for _, estimate in waits) == pytest.approx(fmean(wait for wait, _ in waits), rel=0.1)
+    assert fmean(estimate["high"] - estimate["low"] for _, estimate in waits) < fmean(wait for wait, _ in waits), (
+        "it says something"
+    )
