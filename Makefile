@@ -1,7 +1,7 @@
 # make demo shows everything that works; make help lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-INPUTS := pyproject.toml constraints.txt deploy/install.py
+INPUTS := pyproject.toml constraints.txt deploy/install.py client/pyproject.toml
 EXTRAS := gpu cpu flower onebox
 
 help:

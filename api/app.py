@@ -49,6 +49,8 @@ def create_app(settings: Settings) -> Flask:
     # The page serves its own files; Flask would serve any folder named static that it is started beside.
     app = Flask("enginehouse", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    # An answer is JSON of the call that was made: a path with two slashes is none of ours, not a redirect to another.
+    app.url_map.merge_slashes = False
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     # A client waits for an answer here: better a clear 503 within two seconds than many tries.
     client = connect(settings.redis_url, timeout=1.5, retries=0)

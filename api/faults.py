@@ -68,7 +68,12 @@ def _redis(error: redis.RedisError) -> Answer:
     if not is_outage(error):
         return _unexpected(error)
     logger.warning("Redis is away: %s", error)
-    return answer(RedisUnavailable("Redis does not take requests now; nothing was changed, try again", retry_after=2))
+    return answer(
+        RedisUnavailable(
+            "Redis does not answer now; try again, a submission with the same Idempotency-Key so that it counts once",
+            retry_after=2,
+        )
+    )
 
 
 def _unexpected(error: Exception) -> Answer:

@@ -129,8 +129,6 @@ def _reply(reply: Reply) -> dict[str, Any]:
             content["schema"] = {"type": "array", "items": _ref(reply.model)} if reply.many else _ref(reply.model)
         elif reply.media_type.startswith("text/"):
             content["schema"] = {"type": "string"}
-        if reply.event is not None:
-            content["x-event-data"] = _ref(reply.event)
         if reply.example is not None:
             content["example"] = reply.example
         described["content"] = {reply.media_type: content}
@@ -161,4 +159,4 @@ def _models() -> Iterator[type[BaseModel]]:
         if operation.body is not None:
             yield operation.body
         for reply in operation.replies.values():
-            yield from (model for model in (reply.model, reply.event) if model is not None)
+            yield from (model for model in (reply.model, reply.also) if model is not None)

@@ -304,6 +304,18 @@ class Readiness(Answer):
     workers: int = 0
 
 
+class StreamEvent(Answer):
+    """One event of a stream; on the wire these are its lines."""
+
+    id: str = Field(description="its sequence number, which rises by one", examples=["3"])
+    event: Literal["queued", "started", "delta", "progress", "attempt_lost", "requeued", "restart", "ended"]
+    data: str = Field(
+        description="JSON, as EventData describes it",
+        json_schema_extra={"contentMediaType": "application/json", "contentSchema": {"$ref": "#/components/schemas/EventData"}},
+        examples=['{"attempt": 1, "at": 1795457629.06, "text": "Paris."}'],
+    )
+
+
 class EventData(Answer):
     """The JSON of one event of a stream; which fields it has goes by the event's name."""
 

@@ -8,6 +8,8 @@ Run: ``.venv/bin/python -m benchmarks.fairness``; it draws ``docs/images/fairnes
 
 import argparse
 import heapq
+import os
+import signal
 import tempfile
 import threading
 import time
@@ -27,7 +29,6 @@ from shared.owners.store import Owners
 from shared.redis_connection import connect
 from shared.settings import REPOSITORY, Settings
 from tests.flows.stack import Stack
-from tests.waiting import wait_until
 
 SLOTS = 8
 QUEUE = "gpu.model"
@@ -43,7 +44,7 @@ Waits = list[Point]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=3000, help="jobs that the first owner queues")
-    parser.add_argument("--job-seconds", type=float, default=0.08, help="how long each job takes on the stack")
+    parser.add_argument("--job-seconds", type=float, default=0.03, help="how long each job takes")
     parser.add_argument("--image", type=Path, default=REPOSITORY / "docs" / "images" / "fairness.svg")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -120,7 +121,7 @@ def submit(lifecycle: Lifecycle, owner: str) -> str:
 
 def on_the_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
     """Waits over HTTP, from one API key while another's jobs are queued; for ``fifo`` both send with one key."""
-    # One token a job, so that the flood takes eight jobs' time for each eight.
+    # Each job is one token.
     stack = Stack(subfolder(folder, "stack"), token_seconds=job_seconds, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
     stack.start()
     try:
@@ -128,11 +129,15 @@ def on_the_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits
         many, one = (httpx2.Client(base_url=stack.url, timeout=60, headers=bearer(keys, name)) for name in ("many", "one"))
         waits = {"idle": list(send_each_second(one, 20, threading.Event()))}
         for way, second in (("fair", one), ("fifo", many)):
+            # The worker stands still until the flood is queued, or it would drain it as fast as it comes.
+            worker = stack.pid("gpu0")
+            os.kill(worker, signal.SIGSTOP)
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(lambda _: generate(many), range(jobs)))
-            emptied = threading.Event()
-            threading.Thread(target=wait_for_room, args=(many, emptied), daemon=True).start()
-            waits[way] = list(send_each_second(second, 120, emptied))
+            os.kill(worker, signal.SIGCONT)
+            over = threading.Event()
+            threading.Thread(target=tell_when_over, args=(many, over), daemon=True).start()
+            waits[way] = list(send_each_second(second, 120, over))
         return waits
     finally:
         stack.stop()
@@ -149,27 +154,25 @@ def generate(client: httpx2.Client) -> str:
     return str(answer.json()["id"])
 
 
-def wait_for_room(client: httpx2.Client, emptied: threading.Event) -> None:
-    """Set the event when the flood is over."""
-
-    def none_is_queued() -> bool:
-        listed = client.get("/jobs", params={"status": "queued", "limit": 1})
-        return not listed.json()["data"]
-
-    wait_until(none_is_queued, "the queue is empty", seconds=150, every=1.0)
-    emptied.set()
+def tell_when_over(client: httpx2.Client, over: threading.Event) -> None:
+    """Set the event when no job of the flood is queued any more."""
+    while client.get("/jobs", params={"status": "queued", "limit": 1}).json()["data"]:
+        time.sleep(1.0)
+    over.set()
 
 
-def send_each_second(client: httpx2.Client, most: int, enough: threading.Event) -> Iterator[Point]:
-    """One job each second, at most so many and while it is not enough; when each was sent and how long it waited."""
+def send_each_second(client: httpx2.Client, most: int, over: threading.Event) -> Iterator[Point]:
+    """One job each second, at most so many and until that is over; when each was sent and how long it waited."""
     begin = time.monotonic()
     sent = []
     for number in range(most):
-        if enough.wait(max(0.0, begin + number - time.monotonic())):
+        if over.wait(max(0.0, begin + number - time.monotonic())):
             break
         sent.append((time.monotonic() - begin, generate(client)))
     for at, job_id in sent:
-        job = client.get(f"/jobs/{job_id}", params={"wait": 60}).json()
+        job = {"started_at": None}
+        while job["started_at"] is None:
+            job = client.get(f"/jobs/{job_id}", params={"wait": 60}).json()
         yield at, job["started_at"] - job["created_at"]
 
 

@@ -52,19 +52,6 @@ ENDED_JOB = {
     "context_used": False,
 }
 
-EVENTS = """\
-retry: 1000
-
-id: 3
-event: delta
-data: {"attempt": 1, "at": 1795457629.06, "text": "Paris."}
-
-id: 4
-event: ended
-data: {"attempt": 1, "at": 1795457629.063, "status": "completed"}
-
-"""
-
 SEQUENCE = {"type": "integer", "minimum": 0, "maximum": 10**12}
 ACCEPTED = ("Location", "Retry-After")
 
@@ -113,7 +100,12 @@ OPERATIONS = (
             in_header("Last-Event-ID", SEQUENCE, "The same, as an EventSource sends it by itself."),
         ),
         replies={
-            200: Reply(description="The stream.", media_type="text/event-stream", example=EVENTS, event=schemas.EventData),
+            200: Reply(
+                description="The stream, event by event.",
+                model=schemas.StreamEvent,
+                also=schemas.EventData,
+                media_type="text/event-stream",
+            ),
             204: Reply(description="Nothing more will come.", media_type=""),
         },
     ),

@@ -48,7 +48,10 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """One answer that is no refusal. Without a model it has no JSON: ``media_type`` tells what it has, "" being nothing."""
+    """One answer that is no refusal. Without a model it has no JSON: ``media_type`` tells what it has, "" being nothing.
+
+    Of a stream the model is that of one event, and ``also`` what its data is.
+    """
 
     description: str
     model: type[BaseModel] | None = None
@@ -56,7 +59,7 @@ class Reply:
     headers: tuple[str, ...] = ()
     media_type: str = "application/json"
     example: Any = None
-    event: type[BaseModel] | None = None
+    also: type[BaseModel] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,11 @@ from itertools import count
 from enginehouse_client.effects import Answer, Operation, Request, Send, Sleep
 from enginehouse_client.errors import APIError, ConnectionFailed, EnginehouseError, refusal
 
-# The server says with these that it has changed nothing. A proxy says the other two of a server that may have.
-NOTHING_CHANGED = (429, 503)
-PERHAPS_CHANGED = (502, 504)
+# With these it may help to ask again; a proxy says 502 and 504.
+PASSING = (429, 502, 503, 504)
+# With these the server has not begun. When Redis did not answer, or a proxy has lost the server, it may have acted.
+UNTOUCHED = (429, 503)
+LOST_REDIS = "redis_unavailable"
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ def exchange(request: Request, patience: Patience, accept: tuple[int, ...] = ())
                 return answer
             error = refused(answer, tries)
             retry_after = error.retry_after if isinstance(error, APIError) else None
-            again = answer.status in NOTHING_CHANGED or (answer.status in PERHAPS_CHANGED and request.repeatable)
-            again = again and isinstance(error, APIError) and answer.headers.get("x-should-retry") != "false"
+            again = isinstance(error, APIError) and answer.status in PASSING and answer.headers.get("x-should-retry") != "false"
+            if again and not request.repeatable:
+                again = answer.status in UNTOUCHED and getattr(error, "code", "") != LOST_REDIS
         if not again or tries > patience.retries:
             raise error
         yield Sleep(patience.pause(tries, retry_after))

@@ -132,8 +132,9 @@ def test_a_server_that_says_not_to_retry_is_obeyed(calls: Calls) -> None:
 def test_what_must_not_happen_twice_is_not_sent_twice(calls: Calls) -> None:
     with pytest.raises(ConnectionFailed):
         Run(calls.retry("job_1"), [ConnectionFailed("it may have arrived")])
-    with pytest.raises(Unavailable):
-        Run(calls.retry("job_1"), [answer(502)])
+    for perhaps in (answer(502), refusal(503, "redis_unavailable")):
+        with pytest.raises(Unavailable):
+            Run(calls.retry("job_1"), [perhaps])
     run = Run(calls.retry("job_1"), [ConnectionFailed("nobody there", unsent=True), refusal(503), answer(202, job("queued"))])
     assert len(run.sent) == 3
 

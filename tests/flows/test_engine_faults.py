@@ -2,7 +2,6 @@
 
 import json
 import resource
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,26 +71,17 @@ def watched(tmp_path: Path) -> Iterator[Callable[..., Watched]]:
         one.process.close()
 
 
-class MemoryLimit:
-    """Lets each process of an engine have ``spare`` bytes above what its first one had when it was ready."""
+def limit_memory(engine: Watched, spare: int) -> None:
+    """Let each process of an engine take ``spare`` bytes more than it has when its model and its cache are in memory."""
 
-    def __init__(self, watched: Watched, spare: int) -> None:
-        self._watched, self._spare = watched, spare
-        self._limit = 0
-        self.set = threading.Event()
-        watched.on_state = self.on_state
+    def on_state(state: EngineState) -> None:
+        engine.states.append(state)
+        pid = engine.process.pid
+        if pid is not None and state.phase == "warming" and state.message.startswith("a prompt of"):
+            size = int(Path(f"/proc/{pid}/status").read_text().split("VmSize:")[1].split()[0]) * 1024
+            resource.prlimit(pid, resource.RLIMIT_AS, (size + spare, resource.RLIM_INFINITY))
 
-    def on_state(self, state: EngineState) -> None:
-        self._watched.states.append(state)
-        pid = self._watched.process.pid
-        if pid is None or (state.phase != "warming" and self.set.is_set()):
-            return
-        if state.phase == "ready":
-            size = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmSize"))
-            self._limit = int(size.split()[1]) * 1024 + self._spare
-        if self._limit:
-            resource.prlimit(pid, resource.RLIMIT_AS, (self._limit, self._limit))
-            self.set.set()
+    engine.on_state = on_state
 
 
 @pytest.fixture
@@ -110,8 +100,8 @@ def test_when_memory_runs_out_fewer_run_at_once_and_every_answer_goes_on_where_i
 ) -> None:
     # Its memory goes into its steps: 256 KiB for each token, a few times over.
     engine = watched(make_tiny_model(tmp_path / "wide", intermediate_size=65536, hidden_size=16))
-    limit = MemoryLimit(engine, 250 * MIB)
-    assert limit.set.wait(PATIENCE)
+    limit_memory(engine, 250 * MIB)
+    engine.process.wait_ready(PATIENCE)
     first = engine.process.pid
     asked = {"long": (prompt_of(0, 5), 300), **{f"r{number}": (prompt_of(number, 70), 8) for number in range(1, 8)}}
     for id, (prompt, tokens) in asked.items():
@@ -135,8 +125,7 @@ def test_only_a_request_that_cannot_fit_alone_ends_for_want_of_memory(tmp_path: 
     heads = {"num_attention_heads": 64, "num_key_value_heads": 64, "head_dim": 256}
     folder = make_tiny_model(tmp_path / "deep", hidden_size=64, num_hidden_layers=1, **heads)
     engine = watched(folder, in_flight=2, quiet_seconds=0.5)
-    limit = MemoryLimit(engine, 80 * MIB)
-    assert limit.set.wait(PATIENCE)
+    limit_memory(engine, 80 * MIB)
     engine.ask("small", prompt_of(1, 5), tokens=3)
     engine.ask("huge", prompt_of(2, 900), tokens=3)
     engine.ask("other", prompt_of(3, 5), tokens=3)

@@ -12,9 +12,8 @@ CHECKS = (
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
-    "allow_header_conformance",
 )
-EXAMPLES = 12
+EXAMPLES = 6
 SECONDS = 150
 
 
@@ -23,7 +22,7 @@ def test_no_fault_and_no_answer_that_is_not_described(stack: Stack, tmp_path: Pa
     options = [
         *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--mode", "all"),
         *("--seed", "17", "--max-examples", str(EXAMPLES), "--generation-database", "none", "--no-shrink"),
-        *("--workers", "2", "--request-timeout", "70", "--warnings", "off", "--continue-on-failure"),
+        *("--workers", "1", "--request-timeout", "70", "--warnings", "off", "--continue-on-failure"),
     ]
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{stack.url}/openapi.json", *options]
     log = tmp_path / "schemathesis.log"

@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.settings import REPOSITORY
 
 PACKAGES = ("api", "cli", "shared", "workers")
-ALL_CODE = (*PACKAGES, "benchmarks", "deploy", "examples", "tests")
+ALL_CODE = (*PACKAGES, "benchmarks", "client", "deploy", "examples", "tests")
 DOCS = REPOSITORY / "docs"
 
 # Made by tools or by running, and ignored by git.

@@ -108,3 +108,9 @@ def test_the_page_shows_every_call_and_shape_and_loads_only_our_files(client: Fl
     loaded = [link for link in re.findall(r'(?:src|href)="([^"#]+)"', page) if link not in ("/", "/openapi.json")]
     assert loaded
     assert [client.get(link).status_code for link in loaded] == [200] * len(loaded)
+
+
+@pytest.mark.parametrize("path", ["/jobs//job_x", "/chat/history//x", "/collections//documents"])
+def test_no_path_is_redirected(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "route_not_found")

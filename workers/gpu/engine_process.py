@@ -277,6 +277,8 @@ class EngineProcess:
                     self._admission.grow(now)
                     death.to_grow = True
                     death.reason = f"memory has been enough for long, so {self.limit} requests at once are tried"
+                    # In the same breath, so that no request is taken by a process that is about to end.
+                    self._change_state("loading", death.reason, 0.0)
 
     def _end_life(self, phase: EnginePhase, death: _Death) -> None:
         """Say what became of the requests that the process held. No request is taken from here on until the next is ready."""

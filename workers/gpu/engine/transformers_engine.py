@@ -102,7 +102,7 @@ class TransformersEngine:
         if entry.gpus and device == "cpu":
             raise ModelUnavailable(f"Model {entry.name} needs a GPU and its engine sees none; set gpus to 0 to try the CPU.")
         report("loading", "reading the weights", 0.0)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             self._folder,
             dtype=entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype),
             device_map=device,

@@ -1,0 +1,208 @@
+"""The Python client on the real stack, blocking and asynchronous alike: each test runs with both."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from enginehouse_client import (
+    AsyncClient,
+    Client,
+    Conflict,
+    ConnectionFailed,
+    InvalidRequest,
+    JobFailed,
+    NotFound,
+    Patience,
+    Progress,
+    Unavailable,
+)
+from tests.client.either_way import Awaited
+from tests.flows.stack import Stack
+
+
+def either(kind: str, url: str, **options: Patience) -> Iterator[Client]:
+    """A blocking client, or an asynchronous one that is called like it."""
+    if kind == "blocking":
+        with Client(url, **options) as client:
+            yield client
+        return
+    with asyncio.Runner() as runner:
+        client = AsyncClient(url, **options)
+        yield Awaited(runner, client)  # type: ignore[misc] it has the methods of a Client
+        runner.run(client.close())
+
+
+@pytest.fixture(params=["blocking", "asynchronous"])
+def client(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
+    yield from either(request.param, stack.url)
+
+
+@pytest.fixture
+def collection(request: pytest.FixtureRequest) -> str:
+    """A name of each test's own, for either client."""
+    return "".join(character if character.isalnum() else "-" for character in request.node.name)[-60:].strip("-")
+
+
+def test_a_job_is_submitted_waited_for_and_read(client: Client) -> None:
+    job = client.generate("hello", max_tokens=3, metadata={"page": "7"})
+    ended = client.wait(job)
+    assert (ended.text, ended.status, ended.metadata) == ("hel", "completed", {"page": "7"})
+    assert [attempt.outcome for attempt in ended.attempts] == ["completed"]
+    assert client.get(job.id) == ended
+    assert client.generate("hello", wait=20).text == "hello"
+
+
+def test_a_question_is_answered_in_one_line(client: Client) -> None:
+    assert client.ask("hello") == "user: hello"
+    with pytest.raises(JobFailed) as raised:
+        client.ask("x" * 9000)
+    assert raised.value.code == "prompt_too_long"
+
+
+def test_a_stream_tells_everything_and_ends(client: Client) -> None:
+    job = client.generate("a text")
+    events = list(client.stream(job))
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    assert "".join(event.text for event in events) == "a text"
+    assert (events[0].type, events[-1].type) == ("queued", "ended")
+    assert [event.id for event in client.stream(job, after=events[-2].id)] == [events[-1].id]
+    assert list(client.stream(job, after=events[-1].id)) == []
+
+
+def test_a_stream_may_be_left_early(client: Client) -> None:
+    job = client.generate("a text")
+    for event in client.stream(job):
+        assert event.type == "queued"
+        break
+    assert client.wait(job).text == "a text"
+
+
+def test_ended_jobs_are_repeated_and_forgotten_but_not_cancelled(client: Client) -> None:
+    job = client.wait(client.generate("again"))
+    again = client.retry(job)
+    assert again.retry_of == job.id
+    assert client.wait(again).text == "again"
+    with pytest.raises(Conflict) as raised:
+        client.cancel(job)
+    assert (raised.value.code, raised.value.details) == ("job_ended", {"status": "completed"})
+    client.delete(job)
+    with pytest.raises(NotFound):
+        client.get(job)
+
+
+def test_jobs_are_listed_over_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enginehouse_client.jobs.PAGE", 3)
+    made = [client.generate(f"list {number}").id for number in range(8)]
+    for job in made:
+        client.wait(job)
+    listed = []
+    for job in client.jobs(status="completed", kind="generate"):
+        listed.append(job.id)
+        if len(listed) == 8:
+            break
+    assert listed == made[::-1]
+
+
+def test_a_refusal_is_an_error_with_the_servers_words(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="temperature: input should be less than or equal to 2") as raised:
+        client.generate("x", temperature=9.5)
+    assert (raised.value.status, raised.value.param) == (422, "temperature")
+    with pytest.raises(NotFound) as missing:
+        client.generate("x", model="nope")
+    assert missing.value.code == "model_not_found"
+
+
+def test_a_server_that_cannot_now_is_asked_again_and_then_given_up(request: pytest.FixtureRequest, stack: Stack) -> None:
+    slept: list[float] = []
+
+    def no_chance() -> float:
+        slept.append(0)
+        return 1.0
+
+    for kind in ("blocking", "asynchronous"):
+        for client in either(kind, stack.url, patience=Patience(retries=1, longest_retry_after=0.1, chance=no_chance)):
+            with pytest.raises(Unavailable) as raised:
+                client.generate("x", model="not-started")
+            assert (raised.value.code, raised.value.tries) == ("model_not_served", 2)
+    assert len(slept) == 2
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
+def test_nobody_there_is_said_with_the_address(kind: str) -> None:
+    for client in either(kind, "http://127.0.0.1:9", patience=Patience(retries=0)):
+        with pytest.raises(ConnectionFailed, match=r"no answer from http://127\.0\.0\.1:9/models"):
+            client.models()
+
+
+def test_a_chat_remembers(client: Client) -> None:
+    chat = client.chat(max_tokens=30)
+    first = chat.say("one")
+    assert first.text == "user: one"
+    assert chat.say("two").text.startswith("user: one\nassistant: user:")
+    assert [message["content"] for message in chat.history()][:2] == ["one", "user: one"]
+    same = client.chat(chat.id)
+    same.say("three")
+    assert len(chat.history()) == 6
+    job = same.submit("four")
+    assert list(client.stream(job))[-1].type == "ended"
+    chat.delete()
+    with pytest.raises(NotFound):
+        chat.history()
+    with pytest.raises(NotFound):
+        same.say("five")
+
+
+def test_a_folder_is_ingested_and_what_cannot_be_read_is_told(client: Client, collection: str, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "ducks.txt").write_text("The capital of the ducks is Pondicherry-on-Mud.")
+    (tmp_path / "deep" / "geese.txt").write_text("Geese have no capital.")
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing more")
+    seen: list[Progress] = []
+    done = client.ingest(collection, [tmp_path, ("note.txt", b"A note on ducks.")], on_progress=seen.append)
+    assert sorted(document.name for document in done.documents) == ["broken.pdf", "deep/geese.txt", "ducks.txt", "note.txt"]
+    [rejected] = done.rejected
+    assert (rejected.document.name, rejected.code) == ("broken.pdf", "failed")
+    assert rejected.reason
+    assert seen[-1] == Progress(files=4, uploaded=4, ended=4, failed=1)
+    assert len(list(client.jobs(batch=done.batches[0]))) == 4
+    hits = client.search(collection, "What is the capital of the ducks?", top_k=2)
+    assert hits[0].document == "ducks.txt"
+    answer = client.wait(client.generate(messages=[{"role": "user", "content": "capital?"}], collection=collection))
+    assert answer.citations[0].page == 1
+
+    again = client.ingest(collection, tmp_path / "ducks.txt", on_progress=seen.append)
+    assert again.rejected == []
+    assert seen[-1] == Progress(files=1, uploaded=1, ended=1, failed=0)
+
+
+def test_many_files_go_in_several_batches(client: Client, collection: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enginehouse_client.files.MOST_FILES", 2)
+    monkeypatch.setattr("enginehouse_client.files.portions.__defaults__", (2, 10**6))
+    files = [(f"{number}.txt", f"text number {number}".encode()) for number in range(5)]
+    done = client.ingest(collection, files)
+    assert (len(done.batches), len(done.documents), done.rejected) == (3, 5, [])
+
+
+def test_documents_and_collections_are_listed_and_forgotten(client: Client, collection: str) -> None:
+    document = client.upload(collection, ("a.txt", b"some text to forget"))
+    assert (document.status, document.pages) == ("ready", 1)
+    assert [listed.id for listed in client.documents(collection)] == [document.id]
+    assert client.collection(collection).documents == 1
+    assert collection in [listed.name for listed in client.collections()]
+    client.delete_document(document.id)
+    with pytest.raises(NotFound):
+        client.document(document.id)
+    client.delete_collection(collection)
+    with pytest.raises(NotFound):
+        list(client.documents(collection))
+
+
+def test_models_and_health_are_told(client: Client) -> None:
+    assert client.health().ready
+    assert [(model.name, model.state) for model in client.models() if model.default] == [("echo", "ready")]
+
+
+def test_any_other_call_can_be_made(client: Client) -> None:
+    assert client.request("GET", "/health/live") == {"status": "alive"}

@@ -1,0 +1,29 @@
+"""Every example of the client's README runs as it is printed, against the stack."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from shared.settings import REPOSITORY
+from tests.flows.stack import Stack
+
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "client" / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 6
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_runs(stack: Stack, number: int) -> None:
+    # The README speaks of the usual port; this stack has one of its own.
+    code = EXAMPLES[number].replace("http://127.0.0.1:5000", stack.url).replace("Client()", f"Client({stack.url!r})")
+    code = code.replace("Client(patience", f"Client({stack.url!r}, patience")
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stderr
