@@ -98,6 +98,7 @@ def test_30_a_drain_finishes_the_short_jobs_and_gives_the_long_ones_back(house: 
         assert house.job(job).lost == 0
 
 
+@pytest.mark.slow_fault
 @pytest.mark.parametrize(
     "numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,), (signal.SIGHUP,)], ids=["TERM-TERM", "QUIT", "HUP"]
 )

@@ -11,7 +11,7 @@ from tests.flows.stack import Stack
 from tests.flows.test_client import either
 from tests.waiting import wait_until
 
-TEXT = "a text that is long enough for two servers to die while it is told"
+TEXT = "a text long enough for two servers to die while it is told"
 
 
 @pytest.fixture(params=["blocking", "asynchronous"])
