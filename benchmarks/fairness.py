@@ -8,7 +8,9 @@ Run: ``.venv/bin/python -m benchmarks.fairness``; it draws ``docs/images/fairnes
 
 import argparse
 import heapq
+import json
 import os
+import random
 import signal
 import tempfile
 import threading
@@ -28,9 +30,10 @@ from shared.jobs.lifecycle import Lifecycle, Submission
 from shared.owners.store import Owners
 from shared.redis_connection import connect
 from shared.settings import REPOSITORY, Settings
-from tests.flows.stack import Stack
+from tests.flows.stack import Stack, models
 
-SLOTS = 8
+SLOTS = 8  # of the simulated workers
+STACK_SLOTS = 64
 QUEUE = "gpu.model"
 WAYS = {"idle": "alone", "fair": "fair share", "fifo": "first in, first out"}
 COLOURS = {"idle": "#2a78b8", "fair": "#2c9a4b", "fifo": "#d0522b"}
@@ -44,11 +47,11 @@ Waits = list[Point]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=3000, help="jobs that the first owner queues")
-    parser.add_argument("--job-seconds", type=float, default=0.03, help="how long each job takes")
+    parser.add_argument("--job-seconds", type=float, default=0.03, help="how long each job takes on the stack")
     parser.add_argument("--image", type=Path, default=REPOSITORY / "docs" / "images" / "fairness.svg")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        simulated = on_the_moves(Path(folder), options.jobs, options.job_seconds)
+        simulated = on_the_moves(Path(folder), options.jobs)
         report("moves, simulated workers", simulated, options.jobs)
         waits = on_the_stack(Path(folder), options.jobs, options.job_seconds)
         report("whole stack", waits, options.jobs)
@@ -65,14 +68,14 @@ def report(where: str, waits: dict[str, Waits], jobs: int) -> None:
         figure("fairness.wait_p99", percentile(milliseconds, 99), "ms", **about)
 
 
-def on_the_moves(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
-    """Waits by the scheduling alone: moves take no time, and simulated workers exactly ``job_seconds``."""
+def on_the_moves(folder: Path, jobs: int) -> dict[str, Waits]:
+    """Waits by the scheduling alone: moves take no time, and jobs 50 to 150 ms of a simulated clock."""
     server = start_redis(subfolder(folder, "moves"))
     client = connect(server.url)
     waits = {}
     for way in WAYS:
         client.flushall()
-        waits[way] = list(simulate(Clocked(server.url), way, jobs, int(1000 * job_seconds)))
+        waits[way] = list(simulate(Clocked(server.url), way, jobs, random.Random(7)))
     client.close()
     server.stop()
     return waits
@@ -86,14 +89,13 @@ class Clocked(Lifecycle):
         super().__init__(connect(url), Settings(redis_url=url), lambda *_: None, clock=lambda: self.now_ms)
 
 
-def simulate(moves: Clocked, way: str, jobs: int, job_ms: int) -> Iterator[Point]:
+def simulate(moves: Clocked, way: str, jobs: int, chance: random.Random) -> Iterator[Point]:
     """Let workers claim whatever is next until the flood is gone; the waits of the second owner's jobs."""
     begin = moves.now_ms
     flood = 0 if way == "idle" else jobs
     for _ in range(flood):
         submit(moves, "many")
-    seconds = max(30, flood * job_ms // (1000 * SLOTS))
-    sendings = [begin + 1000 * number for number in range(seconds)]
+    sendings = [begin + 1000 * number for number in range(jobs // (10 * SLOTS))]
     sent: dict[str, int] = {}
     running: list[tuple[int, str]] = []
     number = 0
@@ -107,7 +109,7 @@ def simulate(moves: Clocked, way: str, jobs: int, job_ms: int) -> Iterator[Point
             job = moves.claim(QUEUE, "w1", f"token{number}")
             if job is None:
                 break
-            heapq.heappush(running, (moves.now_ms + job_ms, job.id))
+            heapq.heappush(running, (moves.now_ms + chance.randrange(50, 150), job.id))
             if job.id in sent:
                 at = sent.pop(job.id)
                 yield (at - begin) / 1000, (moves.now_ms - at) / 1000
@@ -122,7 +124,10 @@ def submit(lifecycle: Lifecycle, owner: str) -> str:
 def on_the_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
     """Waits over HTTP, from one API key while another's jobs are queued; for ``fifo`` both send with one key."""
     # Each job is one token.
-    stack = Stack(subfolder(folder, "stack"), token_seconds=job_seconds, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
+    stack = Stack(subfolder(folder, "stack"), environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
+    listed = models(job_seconds)
+    listed[0]["max_in_flight"] = STACK_SLOTS
+    stack.models.write_text(json.dumps(listed))
     stack.start()
     try:
         keys = Owners(connect(stack.redis_url()))
