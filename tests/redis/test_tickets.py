@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
@@ -21,6 +23,8 @@ app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]))
 @app.task(name=TICKET)
 def ticket(queue):
     app.backend_client.rpush("taken", queue)
+    if queue == "slow":
+        app.backend_client.blpop("go on", 30)
 
 @app.task(name=CANARY)
 def canary():
@@ -31,28 +35,52 @@ app.backend_client = redis.Redis.from_url(os.environ["REDIS_URL"])
 """
 
 
+@contextmanager
+def reader(folder: Path, redis_url: str, queues: str) -> Iterator[None]:
+    """A worker of four threads that reads these queues."""
+    (folder / "reader.py").write_text(WORKER)
+    command = [sys.executable, "-m", "celery", "-A", "reader", "worker", "-P", "threads", "-c", "4", "--without-mingle"]
+    worker = subprocess.Popen(
+        [*command, "-Q", queues],
+        env={"REDIS_URL": redis_url, "PYTHONPATH": f"{folder}:{REPOSITORY}", "PATH": ""},
+        cwd=folder,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(20)
+
+
 def test_a_worker_takes_every_ticket_and_the_canary(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
-    (tmp_path / "reader.py").write_text(WORKER)
     tickets = Tickets(redis_client)
     tickets.issue("gpu.some-model", 50)
     tickets.issue("gpu.some-model")
     tickets.issue_canary("w@host")
     tickets.issue_canary("w@host")
-    command = [sys.executable, "-m", "celery", "-A", "reader", "worker", "-P", "threads", "-c", "4", "--without-mingle"]
-    worker = subprocess.Popen(
-        [*command, "-Q", "gpu.some-model,canary.w@host"],
-        env={"REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "PATH": ""},
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
+    with reader(tmp_path, redis_url, "gpu.some-model,canary.w@host"):
         wait_until(lambda: redis_client.llen("taken") == 52, "51 tickets and one canary are taken", seconds=30)
         assert sorted(set(redis_client.lrange("taken", 0, -1))) == ["canary", "gpu.some-model"]
-    finally:
-        worker.terminate()
-        worker.wait(20)
-        redis_client.flushall()
+        assert not list(redis_client.scan_iter("unacked*")), "a ticket is noted nowhere once it is taken"
+    redis_client.flushall()
+
+
+def test_a_worker_whose_slots_are_taken_leaves_the_other_tickets_to_others(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    tickets = Tickets(redis_client)
+    tickets.issue("slow", 10)
+    with reader(tmp_path, redis_url, "slow"):
+        wait_until(lambda: redis_client.llen("taken") == 4, "each of the four slots has a ticket", seconds=30)
+        assert redis_client.llen("slow") == 6
+        redis_client.rpush("go on", 1)
+        wait_until(lambda: redis_client.llen("taken") == 5, "a free slot takes the next one", seconds=10)
+        assert redis_client.llen("slow") == 5
+        redis_client.rpush("go on", *range(9))
+        wait_until(lambda: redis_client.llen("taken") == 10, "all are taken", seconds=10)
+    redis_client.flushall()
 
 
 def test_every_ticket_has_ids_of_its_own(redis_client: redis.Redis) -> None:

@@ -30,7 +30,7 @@ def text_files() -> Iterator[Path]:
     """Every file of the project that is text."""
     for folder, inner, names in os.walk(REPOSITORY):
         inner[:] = [name for name in inner if name not in _MADE and not name.endswith(".egg-info")]
-        for name in names:
+        for name in set(names) - _MADE:  # in a worktree .git is a file
             path = Path(folder, name)
             if b"\0" not in path.read_bytes()[:8192]:
                 yield path
