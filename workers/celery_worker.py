@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.signals import (
     celeryd_after_setup,
     setup_logging,
@@ -57,6 +57,20 @@ class Pool:
     closed: Callable[[], None] = lambda: None
 
 
+class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Takes the signals over that Celery has just put handlers on, all but SIGTERM.
+
+    A pool of threads cannot do what Celery does at SIGQUIT: it stays, with its jobs, and takes no tickets any more. At SIGHUP
+    Celery would replace the program in the same process, whose jobs then look as if they were still in good hands.
+    """
+
+    stop_worker: Callable[[int], None]
+
+    def start(self, parent: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: type(self).stop_worker(number))
+
+
 class CeleryWorker:
     """Ties a pool to a Celery app. One instance a process, made at import by ``workers.<pool>.app``."""
 
@@ -70,7 +84,12 @@ class CeleryWorker:
         self._canary_taken = time.monotonic()
         self._stopping = threading.Event()
         # Made before the fork, so that the children of a prefork pool hear of a drain without Redis.
-        self._drain_children = multiprocessing.get_context("fork").Event() if pool.prefork else None
+        fork = multiprocessing.get_context("fork")
+        self._drain_children = fork.Event() if pool.prefork else None
+        self._hurry_children = fork.Event() if pool.prefork else None
+        self._hurried = False
+        self.app.steps["worker"].add(StopSignals)
+        StopSignals.stop_worker = self._on_stop_signal
         self.app.task(name=TICKET)(self.take_ticket)
         self.app.task(name=CANARY)(self.take_canary)
         if pool.prefork:
@@ -174,22 +193,34 @@ class CeleryWorker:
                 logger.warning("no canary could be sent (%s)", error)
                 free_since = sent = now
 
+    def _on_stop_signal(self, number: int) -> None:
+        """Whatever asks the worker to stop makes it drain; SIGQUIT and a second Ctrl-C, without waiting for what runs."""
+        if number == signal.SIGQUIT or (number == signal.SIGINT and self._stopping.is_set()):
+            self._hurried = True
+        signal.raise_signal(signal.SIGTERM)  # Celery's warm shutdown; it tells `_drain`
+
     def _drain(self, **_: Any) -> None:
-        seconds = self._settings.drain_seconds
+        seconds = 0.0 if self._hurried else self._settings.drain_seconds
         logger.info(
             "%s drains: it takes no new jobs, and those that still run in %.0f s go back to their queue", self._name, seconds
         )
         self._stopping.set()
-        if self._drain_children is not None:
+        if self._drain_children is not None and self._hurry_children is not None:
             self._drain_children.set()
+            if self._hurried:
+                self._hurry_children.set()
         if self._holder is not None:
             self._holder.drain(seconds)
 
     def _drain_with_parent(self) -> None:
         assert self._drain_children is not None
+        assert self._hurry_children is not None
         self._drain_children.wait()
         if self._holder is not None:
             self._holder.drain(self._settings.drain_seconds)
+        self._hurry_children.wait()
+        if self._holder is not None:
+            self._holder.drain(0)
 
     def _stop(self, **_: Any) -> None:
         self._stopping.set()

@@ -107,5 +107,7 @@ def test_31_no_signal_to_a_worker_loses_a_job(house: House, numbers: tuple[signa
     jobs = house.running(8, TEXT * 2)
     for number in numbers:
         kill(worker.pid, number)
+    wait_until(lambda: not worker.lives(), "the worker has ended and taken nothing with it", seconds=DRAIN_SECONDS + 10)
     for job in jobs:
         house.ended(job)
+        assert house.job(job).lost == 0, "it was given back, not missed"
