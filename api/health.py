@@ -8,6 +8,7 @@ from flask import Blueprint, Response, jsonify
 
 from api.render import Answer
 from api.services import services
+from shared.documents.index_trouble import is_silent
 from shared.jobs.workforce import Worker
 
 blueprint = Blueprint("health", __name__)
@@ -27,10 +28,13 @@ def ready() -> Answer:
     awaited: list[str] = []
     try:
         workers = here.workforce.alive(3 * here.settings.renew_seconds)
+        silent = is_silent(here.redis)
     except redis.RedisError as error:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
     if not _index_answers(here.settings.chroma_url):
         awaited.append("the index (Chroma)")
+    elif silent:
+        awaited.append("the index (Chroma lives, and does not answer for a collection: start it again)")
     default = here.catalogue.default().name
     serving = [worker for worker in workers if worker.model]
     if not any(worker.model == default for worker in serving) and not any(worker.phase == "ready" for worker in serving):

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import redis
+
 from cli.commands import (
     api_command,
     bracketed,
@@ -33,13 +35,17 @@ from cli.guardian import GUARDIAN_GONE
 from cli.redis_server import answers, check_redis, free_port, kept_secret, redis_command, redis_url, write_private
 from cli.refusal import Refusal
 from cli.supervisor import Service, Supervisor, Wish
+from shared.documents.index_trouble import take_note
 from shared.errors import SettingsError
+from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
 
 STOP_ORDER = (("api",), ("flower",), ("gpu0", "cpu", "io"), ("chroma",), ("redis",))
 # Chroma greets with a drawing and advertisements, and names the line of its source under every message.
 CHROMA_NOISE = re.compile(r"\({3}|#{3}|[Cc]hroma Cloud|trychroma|--to-cloud|^\s+at rust/|^Connect to")
 FLOWER_USER = "enginehouse"
+# How often it is asked whether the workers wait in vain for the index.
+INDEX_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,12 @@ def run(plan: Plan, *, guardian: int) -> int:
             log.say(f"Enginehouse is ready: {plan.api_url}")
             if plan.flower_url:
                 log.say(f"Flower (queues and workers): {plan.flower_url}")
+        notes = connect(plan.settings.redis_url, timeout=1.0, retries=0)
         while supervisor.wish is Wish.RUN:
-            supervisor.turn(3600)
+            supervisor.turn(INDEX_SECONDS if plan.chroma_port else 3600)
+            if plan.chroma_port and _index_is_silent(notes):
+                log.say("Chroma lives, but a request for a collection was not answered: it is started again")
+                supervisor.kill("chroma")
         log.say(
             "Stopping; running jobs may go on for a while, a second Ctrl-C ends them at once."
             if supervisor.wish is Wish.DRAIN
@@ -160,6 +170,13 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     if plan.flower_port:
         login = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
         supervisor.start(Service("flower", flower_command(plan.flower_port), environment | login, grace=5))
+
+
+def _index_is_silent(notes: redis.Redis) -> bool:
+    try:
+        return take_note(notes)
+    except redis.RedisError:
+        return False  # the workers see more of it than we do, and tell again
 
 
 def _await_ready(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> bool:

@@ -99,6 +99,11 @@ class Supervisor:
                 del self._due[name]
                 self._launch(service, delay)
 
+    def kill(self, name: str) -> None:
+        """End a service at once; as it dies it is started again. Nothing happens to one that does not run."""
+        if name in self._running:
+            signal_group(self._running[name].process.pid, signal.SIGKILL)
+
     def stop(self, order: Sequence[Sequence[str]]) -> None:
         """End the services group by group, each with its grace, then whatever else descends from us."""
         self._due.clear()

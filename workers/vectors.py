@@ -21,7 +21,7 @@ BATCH = 300
 """Vectors a request: large enough to be fast, and small enough that queries get their turn."""
 
 CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 30.0
 
 T = TypeVar("T")
 
@@ -57,11 +57,13 @@ class Hit:
 class Vectors:
     """A client of the Chroma server at ``url``; it connects at the first use in each process. Safe to share by threads.
 
-    Every method raises IndexUnavailable when the server is away, does not answer in time, or is in trouble.
+    Every method raises IndexUnavailable when the server is away, does not answer in time, or is in trouble. ``on_silence`` is
+    called when a request was not answered in time although the server lives.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, on_silence: Callable[[], None] = lambda: None) -> None:
         self._url = url
+        self._on_silence = on_silence
         self._lock = threading.Lock()
         self._client: tuple[int, Any] | None = None
 
@@ -162,10 +164,21 @@ class Vectors:
                     pause *= 2
                     continue
                 if _is_outage(error):
+                    if _is_silence(error) and self._lives():
+                        self._on_silence()
                     raise IndexUnavailable(
                         f"The index at {self._url} cannot be used: {type(error).__name__}: {error}"[:500]
                     ) from error
                 raise
+
+    def _lives(self) -> bool:
+        import httpx
+
+        try:
+            _heartbeat(self._url)
+        except httpx.HTTPError:
+            return False
+        return True
 
     def _connected(self) -> Any:
         with self._lock:
@@ -181,7 +194,7 @@ def _connect(url: str) -> Any:
     from chromadb.config import Settings
 
     # Chroma's client asks without a time limit while it is being made, so it is made only for a server that answers.
-    httpx.get(f"{url.rstrip('/')}/api/v2/heartbeat", timeout=CONNECT_SECONDS, trust_env=False).raise_for_status()
+    _heartbeat(url)
     address = urlsplit(url)
     secure = address.scheme == "https"
     client = chromadb.HttpClient(
@@ -207,6 +220,18 @@ def _found(client: Any, collection_id: str) -> Any:
         return client.get_collection(collection_id, embedding_function=None)
     except NotFoundError:
         return None
+
+
+def _heartbeat(url: str) -> None:
+    import httpx
+
+    httpx.get(f"{url.rstrip('/')}/api/v2/heartbeat", timeout=CONNECT_SECONDS, trust_env=False).raise_for_status()
+
+
+def _is_silence(error: Exception) -> bool:
+    import httpx
+
+    return isinstance(error, httpx.ReadTimeout)
 
 
 def _is_outage(error: Exception) -> bool:

@@ -1,6 +1,6 @@
 """The Redis keys of collections and documents.
 
-None of them has a time to live: a document stays until somebody deletes it. Every key is owned by a collection or a
+None of them but the last has a time to live: a document stays until somebody deletes it. Every key is owned by a collection or a
 document and goes with it.
 
     eh:collections:<owner>           hash  collection name -> collection id
@@ -8,6 +8,7 @@ document and goes with it.
     eh:collection:<id>:documents     zset  document ids, all with score 0, so that their order is the order of the ids
     eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document that holds them
     eh:document:<id>                 hash  the fields of ``record.Document`` and ``attempt``, the fence of its job
+    eh:index:silent                  string  there for a while after the index left a request unanswered (``index_trouble``)
 
 A document that is still under way when its job ends is failed by that end itself (``shared/jobs/lua/prelude.lua``).
 """

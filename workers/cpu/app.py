@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 
+from shared.documents.index_trouble import note_silence
 from shared.documents.store import Documents
 from shared.jobs.tickets import CPU_QUEUE
 from shared.models.catalogue import load_catalogue
@@ -20,10 +21,11 @@ embedding = load_catalogue(settings.models_file).embedding()
 
 def bodies() -> Mapping[str, Body]:
     """Made in each child, as neither a connection nor a model survives a fork."""
-    documents = Documents(connect(settings.redis_url))
+    client = connect(settings.redis_url)
+    documents = Documents(client)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
     embedder = Embedder(embedding.name, embedding.url, threads=threads)
-    vectors = Vectors(settings.chroma_url)
+    vectors = Vectors(settings.chroma_url, on_silence=lambda: note_silence(client))
     return {"ingest": lambda attempt: ingest(attempt, documents, settings, embedder, vectors)}
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from shared.documents.index_trouble import note_silence
 from shared.documents.store import Documents
 from shared.errors import NotFound
 from shared.jobs.tickets import IO_QUEUE
@@ -34,9 +35,10 @@ pumps: list[Pump] = []
 
 def bodies() -> Mapping[str, Body]:
     """What this pool can do, over one embedding model and one client of the index."""
-    documents = Documents(connect(settings.redis_url))
+    client = connect(settings.redis_url)
+    documents = Documents(client)
     embedder = Embedder(embedding.name, embedding.url, threads=1)
-    vectors = Vectors(settings.chroma_url)
+    vectors = Vectors(settings.chroma_url, on_silence=lambda: note_silence(client))
     warming.append(threading.Thread(target=embedder.warm, name="warm", daemon=True))
     warming[-1].start()
 
