@@ -1,4 +1,5 @@
-"""The ``enginehouse`` command. Each subcommand parses its options, reads the settings, and calls one function.
+"""The ``enginehouse`` command. Each subcommand here parses its options, reads the settings, and calls one function; those that
+call a server over HTTP are in ``cli.calls``.
 
 Nothing heavy is imported before it is needed: ``enginehouse --help`` loads neither torch nor Chroma.
 """
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.calls import documents, generate, ingest, jobs, webhooks
 from cli.refusal import Refusal
 from shared.errors import EnginehouseError, SettingsError
 from shared.settings import Settings, from_environment
@@ -20,16 +22,15 @@ if TYPE_CHECKING:
 
     from cli.dead import Dead
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
 models = typer.Typer(no_args_is_help=True, help="The models of the models file.")
 app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="API keys. From the first one on, every call needs one.")
 app.add_typer(keys, name="keys")
 dead = typer.Typer(no_args_is_help=True, help="Jobs whose workers died again and again.")
 app.add_typer(dead, name="dead")
-
-webhooks = typer.Typer(no_args_is_help=True, help="What is told to webhooks.")
-app.add_typer(webhooks, name="webhooks")
+for commands in (generate, jobs, ingest, documents, webhooks):
+    commands.install(app)
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for all state.", show_default=".enginehouse")]
 ModelsFile = Annotated[Path | None, typer.Option("--models", help="The list of models.", show_default="models.json")]
@@ -191,31 +192,6 @@ def drop_dead(job: str, data: Data = None, redis: RedisUrl = None) -> None:
     _dead(data, redis).drop(job)
 
 
-@webhooks.command("listen")
-def listen_webhooks(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes a free one.")] = 8765,
-    secret: Annotated[str, typer.Option(help="What to verify with.", show_default="the owner's own secret")] = "",
-    owner: Annotated[str, typer.Option(help="Whose secret.")] = "local",
-    data: Data = None,
-    redis: RedisUrl = None,
-) -> None:
-    """Receive webhooks here, verify them, and print what arrives: to see them while you build a receiver."""
-    from cli.webhooks import listen
-
-    listen(port, secret or _webhook_secret(owner, data, redis), allow=_settings(data_dir=data, redis_url=redis).webhook_allow)
-
-
-@webhooks.command("secret")
-def show_webhook_secret(
-    owner: Annotated[str, typer.Option(help="Whose secret.")] = "local",
-    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one; the old one signs too for 24 hours.")] = False,
-    data: Data = None,
-    redis: RedisUrl = None,
-) -> None:
-    """Print the secret that an owner's webhooks are signed with, unless they bring one of their own."""
-    print(_webhook_secret(owner, data, redis, rotate=rotate))
-
-
 @app.command("version")
 def show_version() -> None:
     """Print the version."""
@@ -228,7 +204,7 @@ def show_version() -> None:
 def main() -> None:
     """The entry point: runs the command, and turns an error of ours into its sentence and an exit status."""
     try:
-        app()
+        app(prog_name="enginehouse")
     except (Refusal, SettingsError) as error:
         problems = error.problems if isinstance(error, SettingsError) else [str(error)]
         print("\n".join(problems), file=sys.stderr)
@@ -256,13 +232,6 @@ def _dead(data: Path | None, url: str | None) -> "Dead":
     from cli.dead import Dead
 
     return Dead(_redis(data, url), _settings(data_dir=data, redis_url=url))
-
-
-def _webhook_secret(owner: str, data: Path | None, url: str | None, *, rotate: bool = False) -> str:
-    from shared.webhooks.endpoints import Endpoints
-
-    endpoints = Endpoints(_redis(data, url))
-    return endpoints.rotate_owner_secret(owner) if rotate else endpoints.owner_secret(owner)
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -14,7 +14,8 @@ HEAD = """\
 
 Every process reads its settings once, from environment variables, when it starts. A value that cannot be used stops the
 process with one sentence for each bad value; so does a variable that begins with `ENGINEHOUSE_` and is not in this table.
-Options of the `enginehouse` command win over the environment.
+Options of the `enginehouse` command win over the environment. Two variables are for the commands that call a server alone:
+`ENGINEHOUSE_URL` says which, `ENGINEHOUSE_API_KEY` has the key.
 
 Three rules go beyond a single value: `ENGINEHOUSE_RENEW_SECONDS` may be at most half of `ENGINEHOUSE_LEASE_SECONDS`,
 `ENGINEHOUSE_CHUNK_OVERLAP_TOKENS` at most half of `ENGINEHOUSE_CHUNK_TOKENS`, and the two URLs need a scheme that is known

@@ -24,8 +24,8 @@ def main() -> None:
         sys.exit(f"Enginehouse needs Python 3.11 or newer; {sys.executable} is {version}. Try: make PYTHON=python3.12")
     python = VENV / "bin" / "python"
     extras = ",".join(sys.argv[1:])
-    # The client is a distribution of its own; its tests want it as its users have it.
-    client = ["--editable", str(ROOT / "client")] if "dev" in sys.argv[1:] else []
+    # The command stands on the client, a distribution of its own that no registry has: pip must see both in one go.
+    client = ["--editable", str(ROOT / "client")]
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     if not python.exists():

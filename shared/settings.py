@@ -17,6 +17,9 @@ MIB = 1024 * 1024
 HOUR = 3600
 DAY = 24 * HOUR
 
+# Where the command finds a server, and its key: no process reads them, and none must be kept from starting by them.
+OF_THE_COMMAND = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -191,7 +194,7 @@ def from_environment(environment: Mapping[str, str], **overrides: Any) -> Settin
     values: dict[str, Any] = {}
     known = {item.metadata["name"]: item for item in fields(Settings)}
     for name in environment:
-        if name.startswith("ENGINEHOUSE_") and name not in known:
+        if name.startswith("ENGINEHOUSE_") and name not in known and name not in OF_THE_COMMAND:
             problems.append(f"{name} is not a setting (see docs/settings.md)")
     for name, item in known.items():
         if item.name not in overrides and environment.get(name, "") != "":

@@ -24,6 +24,7 @@ from enginehouse_client.records import (
     Attempt,
     Citation,
     Collection,
+    Delivery,
     Document,
     Health,
     Hit,
@@ -32,7 +33,10 @@ from enginehouse_client.records import (
     Model,
     Progress,
     Rejected,
+    Sent,
+    Try,
     Turn,
+    Webhook,
 )
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "Collection",
     "Conflict",
     "ConnectionFailed",
+    "Delivery",
     "Document",
     "EnginehouseError",
     "Event",
@@ -65,9 +70,12 @@ __all__ = [
     "Progress",
     "RateLimited",
     "Rejected",
+    "Sent",
     "Timeout",
+    "Try",
     "Turn",
     "Unauthorized",
     "Unavailable",
+    "Webhook",
     "webhooks",
 ]

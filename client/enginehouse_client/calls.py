@@ -1,12 +1,13 @@
 """All calls of one server."""
 
+from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.documents import DocumentCalls
 from enginehouse_client.effects import Operation
 from enginehouse_client.records import Health, Model
 
 
-class Calls(DocumentCalls):
-    """Jobs, documents, models and health."""
+class Calls(DocumentCalls, DeliveryCalls):
+    """Jobs, documents, webhooks, models and health."""
 
     def models(self) -> Operation[list[Model]]:
         """The models of the server's list, and what their workers say of themselves."""

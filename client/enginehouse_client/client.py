@@ -42,6 +42,7 @@ class Client(Blocking):
     delete = blocking(Calls.delete)
     jobs = blocking_each(Calls.jobs)
     upload = blocking(Calls.upload)
+    send = blocking(Calls.send)
     ingest = blocking(Calls.ingest)
     search = blocking(Calls.search)
     collections = blocking(Calls.collections)
@@ -50,6 +51,16 @@ class Client(Blocking):
     documents = blocking_each(Calls.documents)
     document = blocking(Calls.document)
     delete_document = blocking(Calls.delete_document)
+    webhooks = blocking(Calls.webhooks)
+    webhook = blocking(Calls.webhook)
+    create_webhook = blocking(Calls.create_webhook)
+    change_webhook = blocking(Calls.change_webhook)
+    delete_webhook = blocking(Calls.delete_webhook)
+    rotate_webhook = blocking(Calls.rotate_webhook)
+    webhook_secret = blocking(Calls.webhook_secret)
+    deliveries = blocking_each(Calls.deliveries)
+    delivery = blocking(Calls.delivery)
+    redeliver = blocking(Calls.redeliver)
     models = blocking(Calls.models)
     health = blocking(Calls.health)
     request = blocking(Calls.request)
@@ -83,7 +94,7 @@ class ChatSession(Blocking):
 
 
 class AsyncClient(Awaiting):
-    """The same for asyncio: methods are awaited, and ``stream``, ``jobs`` and ``documents`` are iterated with ``async for``."""
+    """The same for asyncio: methods are awaited, and ``stream`` and what lists by pages are iterated with ``async for``."""
 
     def __init__(
         self,
@@ -106,6 +117,7 @@ class AsyncClient(Awaiting):
     delete = awaiting(Calls.delete)
     jobs = awaiting_each(Calls.jobs)
     upload = awaiting(Calls.upload)
+    send = awaiting(Calls.send)
     ingest = awaiting(Calls.ingest)
     search = awaiting(Calls.search)
     collections = awaiting(Calls.collections)
@@ -114,6 +126,16 @@ class AsyncClient(Awaiting):
     documents = awaiting_each(Calls.documents)
     document = awaiting(Calls.document)
     delete_document = awaiting(Calls.delete_document)
+    webhooks = awaiting(Calls.webhooks)
+    webhook = awaiting(Calls.webhook)
+    create_webhook = awaiting(Calls.create_webhook)
+    change_webhook = awaiting(Calls.change_webhook)
+    delete_webhook = awaiting(Calls.delete_webhook)
+    rotate_webhook = awaiting(Calls.rotate_webhook)
+    webhook_secret = awaiting(Calls.webhook_secret)
+    deliveries = awaiting_each(Calls.deliveries)
+    delivery = awaiting(Calls.delivery)
+    redeliver = awaiting(Calls.redeliver)
     models = awaiting(Calls.models)
     health = awaiting(Calls.health)
     request = awaiting(Calls.request)

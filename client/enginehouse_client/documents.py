@@ -8,7 +8,7 @@ from enginehouse_client.effects import Emit, Operation, Request, Stream
 from enginehouse_client.exchange import exchange
 from enginehouse_client.files import Given, Source, portions, sources
 from enginehouse_client.jobs import JobCalls
-from enginehouse_client.records import Collection, Document, Hit, Ingestion, Job, Progress, Rejected
+from enginehouse_client.records import Collection, Document, Hit, Ingestion, Job, Progress, Rejected, Sent
 
 # Whoever shows progress wants to see it move.
 LOOK_SECONDS = 2.0
@@ -22,14 +22,22 @@ class DocumentCalls(JobCalls):
         """Put one file into a collection, which is made when there is none: the document, once it was read unless ``wait``
         is false. Raises ValueError when it is not one file. A document that cannot be read is no error: look at its status.
         """
-        files = list(sources(file))
-        if len(files) != 1:
-            raise ValueError(f"upload takes one file, not {len(files)}; ingest takes many")
-        _, [document] = yield from self._take(collection, files)
+        document, *_ = yield from self.send(collection, file)
         if wait and document.status in UNDER_WAY:
             yield from self.wait(document.job_id)
             document = yield from self.document(document.id)
         return document
+
+    def send(self, collection: str, file: Given, *, on_sent: Callable[[Sent], None] | None = None) -> Operation[list[Document]]:
+        """Send one file and wait for nothing: its documents, which are several only when it holds several. ``on_sent`` is told
+        how far the sending has come. Raises ValueError when it is not one file, and OSError."""
+        files = list(sources(file))
+        if len(files) != 1:
+            raise ValueError(f"one file is sent at a time, not {len(files)}; ingest takes many")
+        size = files[0].size
+        told = None if on_sent is None else lambda sent: on_sent(Sent(sent, size))
+        _, documents = yield from self._take(collection, files, told)
+        return documents
 
     def ingest(
         self,
@@ -112,12 +120,15 @@ class DocumentCalls(JobCalls):
         """Forget a document. Raises NotFound."""
         yield from self.remove(f"/documents/{_name(document)}")
 
-    def _take(self, collection: str, files: Sequence[Source]) -> Operation[tuple[Job, list[Document]]]:
+    def _take(
+        self, collection: str, files: Sequence[Source], on_sent: Callable[[int], None] | None = None
+    ) -> Operation[tuple[Job, list[Document]]]:
         request = Request(
             method="POST",
             path=f"/collections/{_name(collection)}/documents",
             headers={"Idempotency-Key": str(uuid.uuid4())},
             files=files,
+            on_sent=on_sent,
             timeout=self.patience.timeout + 60,
         )
         answer = yield from exchange(request, self.patience)

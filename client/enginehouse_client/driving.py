@@ -178,7 +178,7 @@ class _AsyncWire:
 def _built(http: httpx2.Client | httpx2.AsyncClient, request: Request) -> Iterator[httpx2.Request]:
     """The request, whose files are open meanwhile. Raises OSError."""
     with ExitStack() as opened:
-        files = [("file", (source.name, opened.enter_context(source.open()))) for source in request.files]
+        files = [("file", (source.name, opened.enter_context(source.open(request.on_sent)))) for source in request.files]
         yield http.build_request(
             request.method,
             request.path,

@@ -5,7 +5,7 @@ connection as on an asynchronous one. Nothing here does anything.
 """
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -17,7 +17,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One HTTP request. ``timeout``: seconds until the next byte. ``repeatable``: sending it twice does no harm."""
+    """One HTTP request. ``timeout``: seconds until the next byte. ``repeatable``: sending it twice does no harm. ``on_sent`` is
+    told how many bytes of its one file have gone out."""
 
     method: str
     path: str
@@ -25,6 +26,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
     files: Sequence[Source] = ()
+    on_sent: Callable[[int], None] | None = None
     timeout: float | None = None
     repeatable: bool = True
 

@@ -1,17 +1,21 @@
 """Files to upload: which there are, and in which portions they go. They are opened when they are sent, and not before."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeGuard, cast
 
-Given: TypeAlias = str | os.PathLike[str] | tuple[str, bytes]
-"""A file, a folder (all files in it and below, but hidden ones), or a name with the bytes."""
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Given: TypeAlias = str | os.PathLike[str] | tuple[str, bytes | os.PathLike[str]]
+"""A file, a folder (all files in it and below, but hidden ones), or a name with the bytes or the file that has them."""
 
 MOST_FILES = 100
 MOST_BYTES = 64 * 1024 * 1024
+PIECE = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,45 @@ class Source:
     def size(self) -> int:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
-    def open(self) -> BinaryIO:
-        """Its bytes from the start. Raises OSError."""
-        return BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb")
+    def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
+        """Its bytes from the start; ``on_read`` is told each time how many have been read. Raises OSError."""
+        opened = BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb")
+        return opened if on_read is None else BufferedReader(_Counted(opened, on_read), PIECE)
+
+
+class _Counted(RawIOBase):
+    """A file that tells how far it has been read."""
+
+    def __init__(self, file: BinaryIO, on_read: Callable[[int], None]) -> None:
+        self._file = file
+        self._on_read = on_read
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        piece = self._file.read(memoryview(buffer).nbytes)
+        memoryview(buffer)[: len(piece)] = piece
+        self._on_read(self._file.tell())
+        return len(piece)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def sources(given: Given | Iterable[Given]) -> Iterator[Source]:
     """The files, those of a folder in order of their names and named by their place in it. Raises FileNotFoundError."""
     for item in [given] if _is_one(given) else cast(Iterable[Given], given):
         if isinstance(item, tuple):
-            yield Source(*item)
+            name, content = item
+            yield Source(name, content if isinstance(content, bytes) else Path(content))
             continue
         path = Path(item)
         if path.is_dir():
@@ -64,5 +97,5 @@ def portions(files: Iterable[Source], most: int = MOST_FILES, most_bytes: int = 
 
 def _is_one(given: object) -> TypeGuard[Given]:
     if isinstance(given, tuple):
-        return len(given) == 2 and isinstance(given[1], bytes)
+        return len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], bytes | os.PathLike)
     return isinstance(given, str | os.PathLike)

@@ -147,6 +147,59 @@ class Collection(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Webhook(Record):
+    """An address that is kept; ``secret`` is told once, when it is made or changed. ``disabled_reason`` says why it is not
+    ``enabled``."""
+
+    id: str
+    url: str
+    events: list[str]
+    kinds: list[str]
+    description: str
+    enabled: bool
+    disabled_reason: str | None
+    secret: str | None
+    previous_secret_until: float | None
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Try(Record):
+    """One POST of a delivery; ``answer`` is the first 1 kB of what came, ``latency`` in seconds."""
+
+    number: int
+    worker: str
+    started_at: float
+    ended_at: float | None
+    outcome: str | None
+    status: int | None
+    latency: float | None
+    answer: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery(Record):
+    """One thing that is told to one address; ``webhook`` is the kept one, if it goes to one."""
+
+    id: str
+    event: str
+    job: str
+    webhook: str | None
+    url: str
+    status: Literal["pending", "delivered", "failed"]
+    reason: str | None
+    created_at: float
+    next_try_at: float | None
+    ended_at: float | None
+
+    @property
+    def tries(self) -> list[Try]:
+        return [Try.read(told) for told in self.raw["tries"]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model(Record):
     """A model of the server's list; ``state`` is ``ready``, ``warming``, ``loading``, ``failed`` or ``not_served``."""
 
@@ -194,6 +247,14 @@ class Progress:
     uploaded: int
     ended: int
     failed: int
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How much of a file has gone out, in bytes."""
+
+    sent: int
+    size: int
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import enginehouse_client
 from enginehouse_client import AsyncChatSession, AsyncClient, ChatSession, Client
 
 CALLS = [
-    *("ask", "cancel", "chat", "close", "collection", "collections", "delete", "delete_collection", "delete_document"),
-    *("document", "documents", "generate", "get", "health", "ingest", "jobs", "models", "request", "retry", "search", "stream"),
-    *("upload", "wait"),
+    *("ask", "cancel", "change_webhook", "chat", "close", "collection", "collections", "create_webhook", "delete"),
+    *("delete_collection", "delete_document", "delete_webhook", "deliveries", "delivery", "document", "documents", "generate"),
+    *("get", "health", "ingest", "jobs", "models", "redeliver", "request", "retry", "rotate_webhook", "search", "send", "stream"),
+    *("upload", "wait", "webhook", "webhook_secret", "webhooks"),
 ]
 CHAT = ["delete", "history", "id", "say", "submit"]
 

@@ -105,3 +105,16 @@ def test_a_command_without_a_stack_says_what_to_do(tmp_path_factory: pytest.Temp
     assert done.returncode == 2
     assert "enginehouse up" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_shows_its_key(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+    def jobs(**environment: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "cli.main", "jobs", "--data", str(guarded.data)]
+        around = guarded.environment | environment
+        return subprocess.run(line, cwd=REPOSITORY, env=around, capture_output=True, text=True, timeout=60, check=False)
+
+    refused = jobs()
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "send an API key" in refused.stderr
+    assert jobs(ENGINEHOUSE_API_KEY=keys["ada"]["key"]).returncode == 0
+    assert command(guarded, "jobs", "--key", keys["ada"]["key"]).returncode == 0

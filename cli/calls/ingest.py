@@ -1,0 +1,74 @@
+"""``enginehouse ingest``: files and folders into a collection, until each has its end."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.calls.calling import PANEL, Here, calling
+from cli.calls.jobs import named
+from cli.refusal import Refusal
+
+if TYPE_CHECKING:
+    from cli.ingest.sending import End
+
+# Fewer are sent without asking first what is there: the server finds the same bytes by itself.
+WORTH_ASKING = 10
+
+
+@calling
+def ingest(
+    here: Here,
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders with all below them, patterns such as 'in/**/*.pdf'; - reads such from standard input.",
+            metavar="FILE|FOLDER…",
+        ),
+    ],
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Where to; made when there is none.")],
+    include: Annotated[list[str] | None, typer.Option(help="Only files like this, such as '*.pdf'; may be given again.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No files like this; may be given again.")] = None,
+    at_once: Annotated[int, typer.Option("--jobs", "-j", min=1, max=100, help="Files under way at once.")] = 8,
+    retries: Annotated[int, typer.Option(min=0, help="How often a request is sent again when the server cannot be had.")] = 10,
+    again: Annotated[bool, typer.Option("--again", help="Also send what the server has and could not read.")] = False,
+) -> None:
+    """Put files into a collection, wait until all are read, and say what became of each. Status 3 if one cannot be searched.
+
+    Run it again to go on where it stopped: what the collection holds already is not sent again. With --json each end is one
+    line on standard output, as it comes.
+    """
+    from cli.ingest.board import Board
+    from cli.ingest.closing import close
+    from cli.ingest.finding import find
+    from cli.ingest.sending import NOBODY_ANSWERS, Sending
+
+    files = find(named(places, whole_lines=True), include=include or (), exclude=exclude or ())
+    if not files:
+        raise Refusal("There is no such file: nothing to ingest.")
+    started = time.monotonic()
+    ends: list[End] = []
+    with here.patient(retries) as house, Board(len(files)) as board:
+        sending = Sending(house, collection, board, again=again)
+        if len(files) > WORTH_ASKING:
+            sending.remember()
+        try:
+            for end in sending.run(files, at_once):
+                ends.append(end)
+                if here.out.as_json:
+                    here.out.value(end.raw)
+        except (KeyboardInterrupt, *NOBODY_ANSWERS):
+            board.__exit__(None, None, None)
+            close(ends, len(files), time.monotonic() - started)
+            here.out.said("Not all files have been seen to their end. Run it again to go on where it stopped.")
+            raise
+    close(ends, len(files), time.monotonic() - started)
+    if any(end.status != "ready" for end in ends):
+        from cli.calls.statuses import NOT_COMPLETED
+
+        raise typer.Exit(NOT_COMPLETED)
+
+
+def install(root: typer.Typer) -> None:
+    """Put this command under the root."""
+    root.command(rich_help_panel=PANEL)(ingest)

@@ -1,0 +1,48 @@
+"""The command as people and scripts run it, on a stack of the tests."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from shared.settings import REPOSITORY
+from tests.flows.stack import Stack
+
+
+def line(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "cli.main", *map(str, arguments)]
+
+
+def run(stack: Stack, *arguments: str | Path, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """What a script gets: outputs and exit status. The server is that of the data folder."""
+    return subprocess.run(
+        line(*arguments),
+        cwd=REPOSITORY,
+        env=stack.environment | {"ENGINEHOUSE_DATA": str(stack.data)} | environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def seen(stack: Stack, *arguments: str | Path) -> str:
+    """What a person sees: the command with a terminal of 200 columns on both its outputs."""
+    ours, theirs = pty.openpty()
+    environment = stack.environment | {"ENGINEHOUSE_DATA": str(stack.data), "COLUMNS": "200", "TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        line(*arguments), cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:
+        pass  # the terminal's other end is closed: Linux says so with EIO
+    finally:
+        os.close(ours)
+    assert process.wait(60) is not None
+    return shown.decode()

@@ -1,0 +1,236 @@
+"""``enginehouse generate|jobs|job|search|collections|documents|webhooks|deliveries``: for people, for pipes, for scripts."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from shared.settings import REPOSITORY
+from tests.flows.command import line, run, seen
+from tests.flows.stack import Stack
+from tests.receiver import Receiver, status
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(status(500), status(204)) as receiver:
+        yield receiver
+
+
+def test_a_generation_is_an_id_that_other_commands_take(stack: Stack) -> None:
+    made = run(stack, "generate", "hello", "--plain", "--metadata", "order=17")
+    [job] = made.stdout.splitlines()
+    waited = run(stack, "job", "wait", job)
+    assert (waited.returncode, waited.stdout) == (0, "hello\n")
+    told = json.loads(run(stack, "job", "show", job, "--json").stdout)
+    assert (told["id"], told["metadata"]) == (job, {"order": "17"})
+    assert run(stack, "job", "wait", "-", given=f"{job}\tand more\n{job}\n").stdout == "hello\nhello\n"
+
+
+def test_prompts_come_by_pipe_and_answers_leave_by_it(stack: Stack) -> None:
+    assert run(stack, "generate", "--plain", "--wait", given="from a pipe").stdout == "from a pipe\n"
+    assert run(stack, "generate", "hi", "--system", "be kind", "--wait").stdout == "system: be kind\nuser: hi\n"
+    many = "".join(f"line {number}\n" for number in range(30))
+    assert run(stack, "generate", "--plain", "--lines", "--wait", "--jobs", "4", given=many).stdout == many
+    jobs = run(stack, "generate", "--plain", "--lines", "--wait", "--json", given="a\nb\n").stdout.splitlines()
+    assert [json.loads(job)["result"]["text"] for job in jobs] == ["a", "b"]
+
+
+def test_an_answer_is_followed_while_it_is_written(slow_stack: Stack) -> None:
+    process = subprocess.Popen(
+        line("generate", "a text that takes a moment", "--plain", "--follow", "--url", slow_stack.url),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    pieces = []
+    while piece := process.stdout.read1(65536):
+        pieces.append(piece)
+    assert process.wait(30) == 0
+    assert b"".join(pieces) == b"a text that takes a moment\n"
+    assert len(pieces) > 3, "pieces came while the model wrote"
+
+
+def test_every_event_is_a_line_of_json(stack: Stack) -> None:
+    job = run(stack, "generate", "events", "--plain").stdout.strip()
+    events = [json.loads(event) for event in run(stack, "job", "follow", job, "--json").stdout.splitlines()]
+    assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+    assert (events[0]["event"], events[-1]["event"]) == ("queued", "ended")
+    assert "".join(event["data"].get("text", "") for event in events) == "events"
+
+
+def test_statuses_say_what_happened(stack: Stack) -> None:
+    for arguments, code, says in (
+        (("generate", "x", "--temperature", "9.5"), 1, "temperature"),
+        (("generate", "x", "--metadata", "nothing"), 2, "NAME=VALUE"),
+        (("generate", "x", "--follow", "--wait"), 2, "--follow"),
+        (("jobs", "--status", "odd"), 2, "--status"),
+        (("jobs", "--url", "ftp://x"), 2, "http://"),
+        (("generate", "x" * 9000, "--wait"), 3, "prompt"),
+        (("job", "show", "job_none"), 4, "there is no job"),
+        (("collections", "show", "none"), 4, "There is no collection"),
+        (("jobs", "--url", "http://127.0.0.1:9"), 5, "no answer from http://127.0.0.1:9"),
+    ):
+        done = run(stack, *arguments)
+        assert done.returncode == code, (arguments, done.stderr)
+        assert says in done.stderr, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+
+
+def test_a_wait_that_is_too_short_is_status_6(slow_stack: Stack) -> None:
+    done = run(slow_stack, "generate", "a text that takes a moment", "--wait", "--within", "0.2")
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "has not ended within 0.2 s" in done.stderr
+
+
+def test_a_job_that_fails_is_status_3_while_others_are_printed(slow_stack: Stack) -> None:
+    good = run(slow_stack, "generate", "good", "--plain").stdout.strip()
+    gone = run(slow_stack, "generate", "a text of which not all is told", "--plain").stdout.strip()
+    assert run(slow_stack, "job", "cancel", gone).returncode == 0
+    done = run(slow_stack, "job", "wait", gone, good)
+    assert (done.returncode, done.stdout) == (3, "good\n")
+    assert f"{gone} is cancelled" in done.stderr
+    assert run(slow_stack, "job", "follow", gone).returncode == 3
+    [again] = run(slow_stack, "job", "retry", good).stdout.splitlines()
+    assert run(slow_stack, "job", "wait", again).stdout == "good\n"
+    assert run(slow_stack, "job", "delete", again).returncode == 0
+    assert run(slow_stack, "job", "show", again).returncode == 4
+
+
+def test_a_list_is_a_table_for_people_and_lines_for_pipes(stack: Stack) -> None:
+    job = run(stack, "generate", "a\tb\nc", "--plain", "--wait", "--json").stdout
+    told = json.loads(job)
+    first, *_ = run(stack, "jobs", "--kind", "generate", "--limit", "3").stdout.splitlines()
+    fields = first.split("\t")
+    assert (fields[:3], fields[-1]) == ([told["id"], "generate", "completed"], "a b c")
+    assert next(one["id"] for one in json.loads(run(stack, "jobs", "--limit", "2", "--json").stdout)) == told["id"]
+    shown = seen(stack, "jobs", "--limit", "3")
+    assert "about" in shown
+    assert told["id"] in shown
+    assert "\x1b[32mcompleted" in shown, "a state has its colour"
+    assert told["id"] in seen(stack, "job", told["id"])
+
+
+def test_output_that_nobody_reads_any_more_is_no_error(stack: Stack) -> None:
+    run(stack, "generate", "--plain", "--lines", given="x\n" * 40)
+    process = subprocess.Popen(
+        line("jobs", "--limit", "100", "--url", stack.url),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait(30)
+
+
+def test_documents_are_searched_listed_and_forgotten(stack: Stack) -> None:
+    collection = "command"
+    files = {"file": ("ducks.txt", b"The capital of the ducks is Pondicherry-on-Mud.")}
+    [document] = stack.client.post(f"/collections/{collection}/documents", files=files).json()["data"]
+    stack.ended(document["job_id"], 60)
+    score, name, page, text = run(stack, "search", "capital of the ducks", "-c", collection).stdout.rstrip("\n").split("\t")
+    assert (name, page, text) == ("ducks.txt", "1", "The capital of the ducks is Pondicherry-on-Mud.")
+    assert 0 < float(score) <= 1
+    cited = run(stack, "generate", "capital?", "--collection", collection, "--wait")
+    assert "[1] ducks.txt, page 1" in cited.stderr
+    assert [one["name"] for one in json.loads(run(stack, "collections", "--json").stdout) if one["name"] == collection]
+    assert json.loads(run(stack, "collections", "show", collection, "--json").stdout)["documents"] == 1
+    assert run(stack, "documents", "-c", collection).stdout.split("\t")[:3] == [document["id"], "ready", "ducks.txt"]
+    assert json.loads(run(stack, "documents", "show", document["id"], "--json").stdout)["status"] == "ready"
+    assert run(stack, "documents", "delete", document["id"]).returncode == 0
+    assert run(stack, "documents", "show", document["id"]).returncode == 4
+    assert run(stack, "collections", "delete", collection).returncode == 1, "nobody is there to be asked"
+    assert run(stack, "collections", "delete", collection, "--yes").returncode == 0
+    assert run(stack, "collections", "show", collection).returncode == 4
+
+
+def test_webhooks_are_kept_changed_and_told_again(stack: Stack, receiver: Receiver) -> None:
+    made = json.loads(run(stack, "webhooks", "create", receiver.url, "--event", "job.completed", "--json").stdout)
+    assert made["secret"].startswith("whsec_")
+    listed = [row.split("\t")[:3] for row in run(stack, "webhooks").stdout.splitlines()]
+    assert [made["id"], receiver.url, "enabled"] in listed
+    job = run(stack, "generate", "told", "--plain").stdout.strip()
+    wait_until(lambda: run(stack, "deliveries", "--job", job).stdout.split("\t")[4:5] == ["1"], "the first try", seconds=30)
+    delivery, state, event, about = run(stack, "deliveries", "--status", "pending", "--job", job).stdout.split("\t")[:4]
+    assert (state, event, about) == ("pending", "job.completed", job)
+    assert run(stack, "deliveries", "redeliver", delivery).returncode == 0
+    wait_until(lambda: stack.client.get(f"/deliveries/{delivery}").json()["status"] == "delivered", "it is told again")
+    shown = seen(stack, "deliveries", "show", delivery)
+    assert "answered 500" in shown
+    assert "answered 204" in shown
+    assert receiver.received[0].id == receiver.received[1].id
+    assert json.loads(run(stack, "webhooks", "rotate", made["id"], "--json").stdout)["secret"] != made["secret"]
+    assert not json.loads(run(stack, "webhooks", "change", made["id"], "--disable", "--json").stdout)["enabled"]
+    assert run(stack, "webhooks", "delete", made["id"]).returncode == 0
+    assert run(stack, "webhooks", "show", made["id"]).returncode == 4
+
+
+def test_listening_hears_of_all_jobs_while_it_lasts(stack: Stack) -> None:
+    before = run(stack, "webhooks").stdout
+    process = subprocess.Popen(
+        line("webhooks", "listen", "--port", "0", "--keep", "--json", "--url", stack.url),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert "Waiting for webhooks at http://127.0.0.1:" in process.stderr.readline()
+        job = stack.generate("overheard")["id"]
+        while (told := json.loads(process.stdout.readline()))["content"]["data"]["id"] != job:
+            pass
+        assert told["verified"]
+        process.send_signal(2)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.communicate()
+    assert run(stack, "webhooks").stdout == before, "it is kept while it listens, and no longer"
+
+
+def test_the_server_is_found_by_option_variable_and_data_folder(stack: Stack) -> None:
+    job = stack.generate("here")["id"]
+    nowhere = {"ENGINEHOUSE_DATA": "/nonexistent"}
+    assert run(stack, "job", "show", job).returncode == 0
+    assert run(stack, "job", "show", job, "--url", stack.url, **nowhere).returncode == 0
+    assert run(stack, "job", "show", job, ENGINEHOUSE_URL=stack.url, **nowhere).returncode == 0
+    assert run(stack, "job", "show", job, "--data", str(stack.data), **nowhere).returncode == 0
+    # Commands that read the settings do not take these two for misspelt ones.
+    assert run(stack, "version", ENGINEHOUSE_URL=stack.url, ENGINEHOUSE_API_KEY="eh_x").returncode == 0
+    assert run(stack, "keys", "list", ENGINEHOUSE_URL=stack.url, ENGINEHOUSE_API_KEY="eh_x").returncode == 0
+
+
+def test_the_shell_completes_commands_and_options(stack: Stack) -> None:
+    def completed(words: str) -> list[str]:
+        at = str(len(words.split(" ")))
+        done = run(stack, _ENGINEHOUSE_COMPLETE="complete_bash", COMP_WORDS=f"enginehouse {words}", COMP_CWORD=at)
+        return done.stdout.split()
+
+    assert completed("gen") == ["generate"]
+    assert set(completed("job ")) == {"cancel", "delete", "follow", "retry", "show", "wait"}
+    assert completed("jobs --sta") == ["--status"]
+    assert completed("jobs --status q") == ["queued"]
+
+
+def test_ctrl_c_is_status_130(slow_stack: Stack) -> None:
+    process = subprocess.Popen(
+        line("generate", "a text that is long enough to be broken off", "--plain", "--follow", "--url", slow_stack.url),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read1(1), "it writes"
+    process.send_signal(2)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
