@@ -38,6 +38,7 @@ bench: .venv/.installed-dev setup
 	@$(BIN)/python -m benchmarks.overhead
 	@$(BIN)/python -m benchmarks.feed
 	@$(BIN)/python -m benchmarks.fairness
+	@$(BIN)/python -m benchmarks.streams
 
 # The page is tested in a real browser. Only a machine of continuous integration gets it without being asked.
 chromium:

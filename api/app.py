@@ -25,6 +25,9 @@ from shared.webhooks.addresses import Guard, parse_networks
 from shared.webhooks.deliveries import Deliveries
 from shared.webhooks.endpoints import Endpoints
 
+# What a page of an allowed origin may read of an answer's headers, besides what every page may.
+TOLD_BY_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry")
+REDIS_CONNECTIONS = 5
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -53,7 +56,8 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     # A client waits for an answer here: better a clear 503 within two seconds than many tries.
-    client = connect(settings.redis_url, timeout=1.5, retries=0)
+    # Hundreds of threads share a few connections: a command takes a fraction of a millisecond, a connection stays.
+    client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
     lifecycle = Lifecycle(client, settings, Tickets(client).issue)
     app.extensions["enginehouse"] = Services(
         settings=settings,
@@ -82,7 +86,7 @@ def _guard_browsers(app: Flask, settings: Settings) -> None:
     """While nobody has to log in, a page from elsewhere in the user's browser must not reach the jobs."""
     allowed = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
     if allowed:
-        CORS(app, origins=sorted(allowed))
+        CORS(app, origins=sorted(allowed), expose_headers=TOLD_BY_HEADERS)
     local_only = settings.host in LOOPBACK
 
     @app.before_request

@@ -4,10 +4,9 @@ The sequence number of an event is its id, so a client that comes back with ``La
 whichever of our processes had ended meanwhile.
 """
 
-import json
-import threading
-from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import redis
 from flask import Blueprint, Response, request
@@ -60,29 +59,31 @@ class _Inbox:
     """Events on their way from the follower's thread to that of one reader; the oldest fall out when it is slow."""
 
     def __init__(self) -> None:
-        self._events: deque[StreamEvent] = deque(maxlen=MOST_KEPT)
-        self._arrived = threading.Event()
+        # Waiting on it is C's work; a thousand threads that wait on a threading.Event spend their time in Python.
+        self._events: SimpleQueue[StreamEvent] = SimpleQueue()
 
     def put(self, event: StreamEvent) -> None:
-        self._events.append(event)
-        self._arrived.set()
+        if self._events.qsize() >= MOST_KEPT:
+            with suppress(Empty):
+                self._events.get_nowait()
+        self._events.put(event)
 
     def take(self, seconds: float) -> list[StreamEvent]:
         """What has arrived, waiting so long for the first."""
-        self._arrived.wait(seconds)
-        self._arrived.clear()
         taken = []
-        while self._events:
-            taken.append(self._events.popleft())
+        with suppress(Empty):
+            taken.append(self._events.get(timeout=seconds))
+            while True:
+                taken.append(self._events.get_nowait())
         return taken
 
 
-def _stream(here: Services, job: str, after: int) -> Iterator[str]:
-    yield f"retry: {RETRY_MS}\n\n"
+def _stream(here: Services, job: str, after: int) -> Iterator[bytes]:
+    yield f"retry: {RETRY_MS}\n\n".encode()
     inbox, position = _Inbox(), after
     for event in _stored(here.redis, job, position):
         position = event.sequence
-        yield _text(event)
+        yield event.server_sent
         if event.type == "ended":
             return
     here.follower.follow(job, position, inbox.put)
@@ -92,20 +93,31 @@ def _stream(here: Services, job: str, after: int) -> Iterator[str]:
             if not arrived:
                 if here.lifecycle.get(job) is None:
                     return  # deleted
-                yield ": still there\n\n"
+                yield b": still there\n\n"
+            # Each piece given out is a system call, so what has arrived goes out as one.
+            pieces: list[bytes] = []
             for event in arrived:
                 if event.sequence > position + 1:
                     # What fell out of the inbox is still in Redis.
+                    yield from _taken(pieces)
                     for missed in _stored(here.redis, job, position, before=event.sequence):
                         position = missed.sequence
-                        yield _text(missed)
+                        yield missed.server_sent
                 if event.sequence > position:
                     position = event.sequence
-                    yield _text(event)
-                if event.type == "ended":
-                    return
+                    pieces.append(event.server_sent)
+            yield from _taken(pieces)
+            if any(event.type == "ended" for event in arrived):
+                return
     finally:
         here.follower.leave(job, inbox.put)
+
+
+def _taken(pieces: list[bytes]) -> Iterator[bytes]:
+    """All pieces as one, if there are any; none is left."""
+    if pieces:
+        yield b"".join(pieces)
+        pieces.clear()
 
 
 def _stored(client: redis.Redis, job: str, after: int, before: int | None = None) -> Iterator[StreamEvent]:
@@ -115,8 +127,3 @@ def _stored(client: redis.Redis, job: str, after: int, before: int | None = None
                 return
             yield event
         after = page[-1].sequence
-
-
-def _text(event: StreamEvent) -> str:
-    data = {"attempt": event.attempt, "at": event.at / 1000, **event.data}
-    return f"id: {event.sequence}\nevent: {event.type}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"

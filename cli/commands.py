@@ -36,6 +36,8 @@ def api_command(settings: Settings) -> list[str]:
     return [
         *(sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", f"{bracketed(settings.host)}:{settings.port}"),
         *("--worker-class", "gthread", "--workers", str(settings.api_workers), "--threads", str(settings.api_threads)),
+        # Beyond the threads there must be room, or gunicorn keeps no connection open between requests.
+        *("--worker-connections", str(2 * settings.api_threads)),
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", "warning"),
     ]
 

@@ -17,9 +17,9 @@ process with one sentence for each bad value; so does a variable that begins wit
 Options of the `enginehouse` command win over the environment. Two variables are for the commands that call a server alone:
 `ENGINEHOUSE_URL` says which, `ENGINEHOUSE_API_KEY` has the key.
 
-Three rules go beyond a single value: `ENGINEHOUSE_RENEW_SECONDS` may be at most half of `ENGINEHOUSE_LEASE_SECONDS`,
-`ENGINEHOUSE_CHUNK_OVERLAP_TOKENS` at most half of `ENGINEHOUSE_CHUNK_TOKENS`, and the two URLs need a scheme that is known
-(`redis`, `rediss` or `unix`; `http` or `https`).
+Some rules go beyond a single value: `ENGINEHOUSE_RENEW_SECONDS` may be at most half of `ENGINEHOUSE_LEASE_SECONDS`,
+`ENGINEHOUSE_CHUNK_OVERLAP_TOKENS` at most half of `ENGINEHOUSE_CHUNK_TOKENS`, the two URLs need a scheme that is known
+(`redis`, `rediss` or `unix`; `http` or `https`), and origins are a scheme, a host and perhaps a port (`https://app.example.org`).
 
 Names that end in `_SECONDS` are in seconds, names that end in `_BYTES` in bytes. This page is made by
 `python -m cli.settings_page` from `shared/settings.py`; change it there.

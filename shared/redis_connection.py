@@ -1,6 +1,6 @@
 """How this project talks to Redis: connections with the timeouts that held under faults, and Lua moves from files.
 
-Knows nothing of jobs. A blocking read needs a connection of its own (``blocking=True``), as the usual socket timeout
+Knows nothing of jobs. A read that waits inside Redis needs a connection of its own (``blocks``), as the usual socket timeout
 would cut it off.
 """
 
@@ -18,23 +18,26 @@ PREFIX = "eh:"
 OUTAGE = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError, redis.OutOfMemoryError)
 
 
-def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocking: bool = False) -> redis.Redis:
+def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float = 0.0, connections: int = 0) -> redis.Redis:
     """A client with a pool of its own that decodes to ``str``.
 
-    ``timeout`` (seconds) bounds connecting and each reply; ``blocking`` lifts the bound on replies to 60 s for readers
-    that wait inside Redis. Every move is safe to send twice, so a lost reply is retried ``retries`` times. No connection
-    is made before the first command.
+    ``timeout`` (seconds) bounds connecting and each reply; a reader that waits inside Redis says for how long, in ``blocks``,
+    and a reply that is later than both together comes from nobody: the connection is half open. Every move is safe to send
+    twice, so a lost reply is retried ``retries`` times. ``connections`` bounds the pool: threads then wait for one, up to
+    ``timeout``. No connection is made before the first command.
     """
-    return redis.Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_connect_timeout=min(timeout, 5.0),
-        socket_timeout=60.0 if blocking else timeout,
-        socket_keepalive=True,
-        health_check_interval=5,
-        max_connections=1024,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
-    )
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_connect_timeout": min(timeout, 5.0),
+        "socket_timeout": timeout + blocks,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
+    }
+    if connections:
+        pool = redis.BlockingConnectionPool.from_url(url, max_connections=connections, timeout=timeout, **options)
+        return redis.Redis.from_pool(pool)
+    return redis.Redis.from_url(url, max_connections=1024, **options)
 
 
 def is_outage(error: BaseException) -> bool:

@@ -106,7 +106,11 @@ class Settings:
     )
     api_workers: int = setting("ENGINEHOUSE_API_WORKERS", 2, "Processes of the API.", low=1, high=64)
     api_threads: int = setting(
-        "ENGINEHOUSE_API_THREADS", 256, "Threads of each API process; each waiting client holds one.", low=4, high=4096
+        "ENGINEHOUSE_API_THREADS",
+        1024,
+        "Threads of each API process, made as they are needed; each waiting client holds one, and four fifths may wait.",
+        low=4,
+        high=4096,
     )
     cpu_workers: int = setting("ENGINEHOUSE_CPU_WORKERS", 2, "Processes that parse, chunk and embed documents.", low=1, high=256)
     io_workers: int = setting("ENGINEHOUSE_IO_WORKERS", 16, "Threads that retrieve and delete.", low=1, high=1024)
@@ -258,6 +262,10 @@ def _contradictions(settings: Settings) -> list[str]:
             ip_network(part)
         except ValueError as error:
             problems.append(f"ENGINEHOUSE_WEBHOOK_ALLOW: {error}")
+    for origin in filter(None, map(str.strip, settings.cors_origins.split(","))):
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
+            problems.append(f"ENGINEHOUSE_CORS_ORIGINS: must be origins such as https://app.example.org, not {origin!r}")
     if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
         problems.append(f"REDIS_URL must start with redis://, rediss:// or unix://, not {settings.redis_url.split(':')[0]!r}")
     if urlsplit(settings.chroma_url).scheme not in ("http", "https"):

@@ -177,7 +177,7 @@ class Holder:
         self._workforce.enroll(replace(self.worker, running=len(attempts)))
 
     def _listen_forever(self) -> None:
-        client = connect(self._settings.redis_url, blocking=True)
+        client = connect(self._settings.redis_url, blocks=50.0)
         while not self._stop.is_set():
             try:
                 with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]

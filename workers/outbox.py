@@ -1,10 +1,12 @@
-"""What running attempts tell their clients, gathered for some tens of milliseconds and written for all jobs at once.
+"""What running attempts tell their clients, gathered and written for all jobs at once, at most every 40 ms.
 
-A token alone costs as much as a round trip to Redis; gathered, the cost hardly depends on the number of jobs.
+A token alone costs as much as a round trip to Redis; gathered, the cost hardly depends on the number of jobs. What comes after
+a pause is not held back: only until the other jobs have put out their part of the same step.
 """
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from shared.jobs.lifecycle import Event, Lifecycle
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.04
+SETTLE_SECONDS = 0.004
 
 
 class Outbox:
@@ -45,11 +48,13 @@ class Outbox:
         self._something.set()
 
     def _run(self) -> None:
+        written = 0.0
         while not self._stop.is_set():
             self._something.wait()
-            self._stop.wait(GATHER_SECONDS)
+            self._stop.wait(max(SETTLE_SECONDS, written + GATHER_SECONDS - time.monotonic()))
             self._something.clear()
             self.flush()
+            written = time.monotonic()
 
     def flush(self) -> None:
         """Write all that waits. What could not be written because Redis is away is kept for the next time."""

@@ -5,6 +5,7 @@ A message may be missed while the connection is down; so after each new connecti
 
 import logging
 import threading
+import time
 from typing import Any
 
 import redis
@@ -14,7 +15,8 @@ from shared.redis_connection import PREFIX, connect, is_outage
 logger = logging.getLogger(__name__)
 
 CHANNEL = f"{PREFIX}ended"
-QUIET_SECONDS = 30.0
+# Nobody's job may end for long; so after so much silence Redis is asked, and must answer within as long again.
+QUIET_SECONDS = 10.0
 
 
 class Endings:
@@ -52,7 +54,7 @@ class Endings:
                 self._waiting.pop(job, None)
 
     def _run(self) -> None:
-        client = connect(self._url, blocking=True)
+        client = connect(self._url, timeout=QUIET_SECONDS)
         while True:
             try:
                 with client.pubsub(ignore_subscribe_messages=False) as channel:  # type: ignore[no-untyped-call]
@@ -68,10 +70,17 @@ class Endings:
                 threading.Event().wait(0.5)
 
     def _listen(self, channel: Any, client: redis.Redis) -> None:
+        asked: float | None = None
         while True:
             message = channel.get_message(timeout=QUIET_SECONDS)
             if message is None:
+                if asked is None:
+                    asked = time.monotonic()
+                    channel.ping("still there")
+                elif time.monotonic() - asked >= QUIET_SECONDS:
+                    raise redis.ConnectionError(f"no answer within {QUIET_SECONDS:g} s")
                 continue
+            asked = None
             if message["type"] == "subscribe":
                 self._listening.set()
                 self._look(client)

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import redis
@@ -17,7 +18,9 @@ from shared.redis_connection import PREFIX, connect, is_outage
 
 logger = logging.getLogger(__name__)
 
-BLOCK_MS = 20_000
+# A half-open connection is known for one when a reply is this much late, and streams stand still until then.
+BLOCK_SECONDS = 15.0
+LATE_SECONDS = 5.0
 WAKE_SECONDS = 60
 
 
@@ -30,6 +33,12 @@ class StreamEvent:
     attempt: int
     at: int
     data: Mapping[str, Any]
+
+    @cached_property
+    def server_sent(self) -> bytes:
+        """As a server-sent event. All readers of a process are given the same object, so it is made once for all of them."""
+        data = json.dumps({"attempt": self.attempt, "at": self.at / 1000, **self.data}, ensure_ascii=False)
+        return f"id: {self.sequence}\nevent: {self.type}\ndata: {data}\n\n".encode()
 
 
 Listener = Callable[[StreamEvent], None]
@@ -53,7 +62,7 @@ class Follower:
         # Written to by this process to interrupt its own blocking read when a stream is added.
         self._wake = f"{PREFIX}wake:{new_id('wake')}"
         self._wake_after = "0-0"
-        self._client = connect(url, timeout=2.0, retries=1)
+        self._client = connect(url, timeout=2.0, retries=1, connections=1)
         self._listeners: dict[str, list[Listener]] = {}
         self._position: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -91,7 +100,7 @@ class Follower:
                 self._position.pop(job, None)
 
     def _run(self) -> None:
-        client = connect(self._url, blocking=True)
+        client = connect(self._url, timeout=LATE_SECONDS, blocks=BLOCK_SECONDS)
         while True:
             try:
                 self._read_once(client)
@@ -107,7 +116,7 @@ class Follower:
         with self._lock:
             streams: dict[Any, Any] = {stream_key(job): position for job, position in self._position.items()}
         streams[self._wake] = self._wake_after
-        answer: Any = client.xread(streams, count=1000, block=BLOCK_MS)
+        answer: Any = client.xread(streams, count=1000, block=int(1000 * BLOCK_SECONDS))
         for key, entries in answer.items() if isinstance(answer, dict) else answer:
             # With RESP3 the entries of a stream come wrapped in one more list.
             entries = entries[0] if entries and isinstance(entries[0], list) else entries

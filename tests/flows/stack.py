@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ import psutil
 
 from cli.redis_server import free_port
 from shared.settings import REPOSITORY
+from tests.faults.rig.processes import of_folder
 from tests.waiting import wait_until
 
 READY_SECONDS = 90
@@ -48,7 +50,8 @@ class Stack:
         """Start it and return at once."""
         self._stream = self.log.open("ab")
         command = [sys.executable, "-m", "cli.main", "up", "--data", str(self.data), "--port", str(self.port)]
-        command += ["--models", str(self.models), *([] if flower else ["--no-flower"]), *options]
+        # A test process that is killed must not leave its stacks behind.
+        command += ["--models", str(self.models), "--with-parent", *([] if flower else ["--no-flower"]), *options]
         self.process = subprocess.Popen(
             command, stdout=self._stream, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=self.environment
         )
@@ -69,18 +72,24 @@ class Stack:
         return self.process.wait(seconds)
 
     def kill(self) -> None:
-        """End whatever is left of it."""
+        """End whatever is left of it, and see that nothing is."""
         self.client.close()
-        if self.process is not None and self.process.poll() is None:
-            family = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
-            for process in family:
-                try:
-                    process.kill()
-                except psutil.NoSuchProcess:
-                    continue
-            self.process.wait(10)
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait(10)
+            wait_until(self._nothing_is_left, f"every process of the stack in {self.data} has ended", seconds=30)
         if self._stream is not None:
             self._stream.close()
+
+    def _nothing_is_left(self) -> bool:
+        # Found by their folder and not as a tree: psutil leaves out of a tree, with all below it, what seems older than the root,
+        # and while a clock is being set that may be a supervisor that started within the same second.
+        left = of_folder(self.data)
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
+        return not left
 
     def pid(self, name: str) -> int:
         """Of one of its processes, such as ``gpu0``."""

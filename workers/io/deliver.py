@@ -136,7 +136,7 @@ class Pump:
                 self._stop.wait(1.0)
 
     def _listen_forever(self) -> None:
-        client = connect(self._settings.redis_url, blocking=True)
+        client = connect(self._settings.redis_url, blocks=50.0)
         while not self._stop.is_set():
             try:
                 with client.pubsub() as channel:  # type: ignore[no-untyped-call]

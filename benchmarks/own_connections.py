@@ -1,0 +1,38 @@
+"""The plain way to serve event streams, to measure beside: each reader has a Redis connection of its own and blocks in it.
+
+A WSGI application for the same server, settings and Redis as the API's: ``GET /jobs/<job>/events``. Knows no owners, no limits.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import redis
+
+from shared.jobs.streams import stream_key
+
+BLOCK_MS = 15_000
+
+
+def app(environment: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The stream of one job, from its start to its end."""
+    job = environment["PATH_INFO"].split("/")[2]
+    start_response("200 OK", [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")])
+    return _events(job)
+
+
+def _events(job: str) -> Iterator[bytes]:
+    client = redis.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True, socket_timeout=60)
+    key, position = stream_key(job), "0-0"
+    try:
+        while True:
+            answer: Any = client.xread({key: position}, block=BLOCK_MS)
+            for _, entries in answer.items() if isinstance(answer, dict) else answer or ():
+                for position, fields in entries[0] if entries and isinstance(entries[0], list) else entries:
+                    data = {"attempt": int(fields["attempt"]), "at": int(fields["at"]) / 1000, **json.loads(fields["data"])}
+                    yield f"id: {position.partition('-')[0]}\nevent: {fields['type']}\ndata: {json.dumps(data)}\n\n".encode()
+                    if fields["type"] == "ended":
+                        return
+    finally:
+        client.close()

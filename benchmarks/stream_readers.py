@@ -1,0 +1,87 @@
+"""Many readers of event streams in one process, on one selector: ``python -m benchmarks.stream_readers < plan > report``.
+
+The plan is JSON: ``host``, ``port``, and ``jobs``, one for each reader. When all have their answer it prints ``connected``; at the
+end, a line of JSON: how long each token was on its way, and what each reader missed.
+"""
+
+import json
+import re
+import selectors
+import socket
+import sys
+import time
+from collections import Counter
+
+STAMP = re.compile(rb"\d{10}\.\d{4} ")
+EVENT = re.compile(rb"^id: (\d+)\r?\nevent: (\w+)", re.MULTILINE)
+TEXT = re.compile(rb'"text": "([^"]*)"')
+SILENCE_SECONDS = 60
+
+
+class Reader:
+    """One connection, and what has come by it."""
+
+    def __init__(self, address: tuple[str, int], job: str) -> None:
+        self.job = job
+        self.socket = socket.create_connection(address, timeout=30)
+        self.socket.sendall(f"GET /jobs/{job}/events HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n\r\n".encode())
+        self.socket.setblocking(False)
+        self.status = b""
+        self.received = bytearray()
+
+    def read(self, delays: list[float]) -> bool:
+        """Take what is there; false when nothing more will come."""
+        try:
+            piece = self.socket.recv(262144)
+        except BlockingIOError:
+            return True
+        now = time.time()
+        if self.received:
+            # What a reader is given first may be old; from then on it waits for each.
+            delays += [now - float(stamp) for stamp in STAMP.findall(piece)]
+        elif piece:
+            self.status = piece.split(b" ", 2)[1]
+        self.received += piece
+        return bool(piece) and b"event: ended" not in self.received[-600:]
+
+    def report(self) -> dict[str, object]:
+        """What a reader has to show for itself: its status, whether ids have no gap, and its text."""
+        ids = [int(number) for number, _ in EVENT.findall(self.received)]
+        return {
+            "job": self.job,
+            "status": self.status.decode(),
+            "whole": bool(ids) and ids == list(range(1, len(ids) + 1)) and b"event: ended" in self.received,
+            "events": len(ids),
+            "text": b"".join(TEXT.findall(self.received)).decode(),
+        }
+
+
+def main() -> None:
+    plan = json.load(sys.stdin)
+    address = (plan["host"], plan["port"])
+    selector = selectors.DefaultSelector()
+    readers = [Reader(address, job) for job in plan["jobs"]]
+    for reader in readers:
+        selector.register(reader.socket, selectors.EVENT_READ, reader)
+    delays: list[float] = []
+    told, waiting = False, set(readers)
+    while waiting:
+        ready = selector.select(SILENCE_SECONDS)
+        if not ready:
+            break
+        for key, _ in ready:
+            if not key.data.read(delays):
+                selector.unregister(key.fileobj)
+                waiting.discard(key.data)
+        if not told and all(reader.status for reader in readers):
+            told = True
+            print("connected", flush=True)
+    if not told:
+        print("connected", flush=True)
+    reports = [reader.report() for reader in readers]
+    statuses = Counter(str(report["status"]) for report in reports)
+    print(json.dumps({"delays": delays, "readers": reports, "statuses": statuses}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
