@@ -39,3 +39,23 @@ def test_portions_are_bounded_in_number_and_bytes() -> None:
     assert [len(portion) for portion in portions(files, most=100, most_bytes=25)] == [2, 2, 2, 1]
     assert [len(portion) for portion in portions([Source("big", bytes(100)), *files[:1]], most_bytes=25)] == [1, 1]
     assert list(portions([])) == []
+
+
+def test_a_file_may_have_another_name_than_its_own(folder: Path) -> None:
+    [path] = [one for one in folder.rglob("*") if one.is_file()][:1]
+    assert [(source.name, source.content) for source in sources([("other/name.txt", path)])] == [("other/name.txt", path)]
+    assert [source.name for source in sources(("one.txt", path))] == ["one.txt"], "one such pair is one file"
+
+
+def test_a_file_tells_how_far_it_has_been_read(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"x" * 200_000)
+    for source in sources([tmp_path / "large", ("bytes", b"y" * 200_000)]):
+        told: list[int] = []
+        with source.open(told.append) as file:
+            whole = b"".join(iter(lambda file=file: file.read(1000), b""))
+            assert len(whole) == 200_000
+            assert told[-1] == 200_000
+            assert told == sorted(told)
+            assert 3 < len(told) < 20, "in pieces, and not for each byte"
+            file.seek(0)
+            assert file.read() == whole, "a request that is sent again begins at its start"

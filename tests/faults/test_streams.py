@@ -2,12 +2,14 @@
 
 import json
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import httpx2
 import pytest
 
+from enginehouse_client import Client, Patience
 from tests.faults.rig.house import TEXT, House
 from tests.faults.rig.pausing import pause
 from tests.faults.rig.processes import family, kill
@@ -74,7 +76,7 @@ def test_34_a_client_sees_through_a_restart_of_its_job(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-@pytest.mark.parametrize("what", ["servers", "connections", "redis"])
+@pytest.mark.parametrize("what", ["servers", "connections", "half-open connections", "redis"])
 def test_34_a_stream_goes_on_after_what_carried_it_has_died(house: House, what: str) -> None:
     job = house.submit(TEXT * 3)
     reader = Reader(house, job)
@@ -84,6 +86,8 @@ def test_34_a_stream_goes_on_after_what_carried_it_has_died(house: House, what: 
             kill(process.pid)
     elif what == "connections":
         house.proxy.reset()
+    elif what == "half-open connections":
+        house.proxy.half_open()
     else:
         house.kill_redis()
         house.start_redis()
@@ -94,6 +98,45 @@ def test_34_a_stream_goes_on_after_what_carried_it_has_died(house: House, what: 
 
     wait_until(read_to_the_end, "the stream has ended", seconds=60, every=0.2)
     reader.check(TEXT * 3)
+
+
+@pytest.mark.slow_fault
+def test_34_the_client_reads_on_whatever_dies(house: House) -> None:
+    """One stream of the Python client, and each process killed under it in turn, at last all of them at once."""
+
+    def redis_again() -> None:
+        house.kill_redis()
+        house.start_redis()
+
+    def all_at_once() -> None:
+        house.kill_redis()
+        house.kill_stack()
+        house.start_redis()
+        house.start()
+
+    deaths: list[Callable[[], None]] = [
+        lambda: kill(house.pid("api")),
+        lambda: kill(house.engine().pid),
+        redis_again,
+        lambda: kill(house.pid("gpu0")),
+        all_at_once,
+    ]
+    job = house.submit(TEXT * 3)
+    ids, text, restarts, pieces = [], "", 0, 0
+    with Client(house.stack.url, patience=Patience(retries=40, longest=2.0)) as client:
+        for event in client.stream(job):
+            ids.append(event.id)
+            if event.type == "restart":
+                text, restarts = "", restarts + 1
+            text += event.text
+            pieces += event.type == "delta"
+            if deaths and pieces >= 5:
+                deaths.pop(0)()
+                pieces = 0
+        assert not deaths, "the stream was long enough"
+        assert ids == list(range(1, len(ids) + 1)), "no event is missing, none doubled"
+        assert text == TEXT * 3 == client.get(job).text
+    assert restarts == 3, "the engine's death, the worker's, and that of all began the answer anew"
 
 
 @pytest.mark.slow_fault

@@ -16,10 +16,14 @@ from enginehouse_client import (
     NotFound,
     Patience,
     Progress,
+    Sent,
     Unavailable,
+    webhooks,
 )
 from tests.client.either_way import Awaited
 from tests.flows.stack import Stack
+from tests.receiver import Receiver, status
+from tests.waiting import wait_until
 
 
 def either(kind: str, url: str, **options: Patience) -> Iterator[Client]:
@@ -206,3 +210,42 @@ def test_models_and_health_are_told(client: Client) -> None:
 
 def test_any_other_call_can_be_made(client: Client) -> None:
     assert client.request("GET", "/health/live") == {"status": "alive"}
+
+
+def test_a_file_is_sent_with_progress_and_not_waited_for(client: Client, collection: str, tmp_path: Path) -> None:
+    (tmp_path / "large.txt").write_text("A line of some length, again and again.\n" * 10_000)
+    told: list[Sent] = []
+    [document] = client.send(collection, ("deep/name.txt", tmp_path / "large.txt"), on_sent=told.append)
+    assert (document.name, document.size) == ("deep/name.txt", 400_000)
+    assert told[-1] == Sent(400_000, 400_000)
+    assert len(told) > 3
+    client.cancel(document.job_id)
+
+
+def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> None:
+    with Receiver(status(500), status(204)) as receiver:
+        kept = client.create_webhook(receiver.url, events=["job.completed"], description="of a test")
+        assert kept.secret is not None
+        assert client.webhook(kept.id).secret is None, "it is told once"
+        assert kept.id in [one.id for one in client.webhooks()]
+        job = client.wait(client.generate("told"))
+
+        def tries() -> int:
+            return sum(len(one.tries) for one in client.deliveries(job=job))
+
+        wait_until(lambda: tries() == 1, "the first try", seconds=30)
+        [delivery] = client.deliveries(job=job, status="pending")
+        assert [one.status for one in delivery.tries] == [500]
+        client.redeliver(delivery.id)
+        wait_until(lambda: client.delivery(delivery.id).status == "delivered", "it is told again", seconds=30)
+        assert delivery.id in [one.id for one in client.deliveries(status="delivered", webhook=kept.id)]
+        for received in receiver.received:
+            assert webhooks.verify(kept.secret, received.headers, received.body)["data"]["id"] == job.id
+        assert client.rotate_webhook(kept.id).secret != kept.secret
+        assert not client.change_webhook(kept.id, enabled=False).enabled
+        client.delete_webhook(kept.id)
+        with pytest.raises(NotFound):
+            client.webhook(kept.id)
+    secret = client.webhook_secret()
+    assert secret.startswith("whsec_")
+    assert client.webhook_secret(rotate=True) != secret

@@ -18,6 +18,7 @@ from shared.jobs.endings import Endings
 from shared.jobs.job import Status
 from shared.jobs.lifecycle import Event, Lifecycle, Submission
 from shared.jobs.streams import Follower, StreamEvent
+from shared.redis_connection import PREFIX
 from shared.settings import Settings
 from tests.faults.rig.proxy import Proxy
 from tests.waiting import wait_until
@@ -133,6 +134,21 @@ def test_many_readers_cost_one_reading_connection(settings: Settings, writer: Wr
     assert {tuple(ids(content)) for content in contents} == {tuple(range(1, 104))}
     assert made.count("xread") == 1
     assert len(made) <= REDIS_CONNECTIONS + 2, "the pool, the one that reads, and the one that wakes it"
+
+
+def test_a_quiet_stream_says_that_it_is_alive_and_ends_with_its_job(
+    settings: Settings, writer: Writer, lifecycle: Lifecycle, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert events.KEEP_ALIVE_SECONDS == 15
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
+    answer = follow(app(settings), writer.job)
+    pieces = iter(answer.response)
+    assert next(pieces) == b"retry: 1000\n\n"
+    assert ids(next(pieces) + next(pieces)) == [1, 2]
+    assert [next(pieces), next(pieces)] == [b": still there\n\n"] * 2
+    redis_client.delete(f"{PREFIX}job:{writer.job}")  # as when its retention is over
+    assert list(pieces) == []
+    answer.close()
 
 
 def test_a_slow_reader_gets_everything_and_slows_nobody(

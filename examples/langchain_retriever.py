@@ -1,0 +1,98 @@
+"""LangChain on Enginehouse: its collections as a retriever, its models as an LLM, and the two in one chain.
+
+    pip install langchain-core ./client
+    enginehouse ingest examples/documents --collection house
+    python examples/langchain_retriever.py house "How long is a lease?"
+
+ENGINEHOUSE_URL and ENGINEHOUSE_API_KEY say where.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.language_models.llms import LLM
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import GenerationChunk
+from langchain_core.prompts import PromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnablePassthrough
+from pydantic import ConfigDict
+
+from enginehouse_client import Client
+
+
+class EnginehouseRetriever(BaseRetriever):
+    """The passages of a collection nearest to a question."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    house: Client
+    collection: str
+    top_k: int = 4
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        return [
+            Document(hit.text, id=f"{hit.document_id}:{hit.page}:{hit.start}", metadata={**hit.raw})
+            for hit in self.house.search(self.collection, query, top_k=self.top_k)
+        ]
+
+
+class EnginehouseLLM(LLM):
+    """A model of the server; a job for each prompt, so that the server decides what runs when."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    house: Client
+    model: str | None = None
+    max_tokens: int = 128
+
+    @property
+    def _llm_type(self) -> str:
+        return "enginehouse"
+
+    def _options(self, stop: list[str] | None) -> Any:
+        wanted = {"model": self.model, "max_tokens": self.max_tokens, "stop": stop}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def _call(
+        self, prompt: str, stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+    ) -> str:
+        return self.house.ask(prompt, **self._options(stop))
+
+    def _stream(
+        self, prompt: str, stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+    ) -> Iterator[GenerationChunk]:
+        job = self.house.generate(messages=[{"role": "user", "content": prompt}], **self._options(stop))
+        for event in self.house.stream(job):
+            if event.type == "restart":
+                raise RuntimeError("a worker died in the middle of the answer; ask again")
+            if event.text:
+                yield GenerationChunk(text=event.text)
+        self.house.get(job).completed()  # raises JobFailed
+
+
+def chain(house: Client, collection: str) -> Runnable[str, str]:
+    """A question to an answer from the collection."""
+
+    def together(documents: list[Document]) -> str:
+        return "\n\n".join(f"{one.metadata['document']}, page {one.metadata['page']}: {one.page_content}" for one in documents)
+
+    prompt = PromptTemplate.from_template("Answer from these passages alone.\n\n{passages}\n\nQuestion: {question}\nAnswer:")
+    retriever = EnginehouseRetriever(house=house, collection=collection)
+    asked = {"passages": retriever | together, "question": RunnablePassthrough()}
+    return asked | prompt | EnginehouseLLM(house=house) | StrOutputParser()
+
+
+def main() -> None:
+    collection, question = sys.argv[1:]
+    address = os.environ.get("ENGINEHOUSE_URL", "http://127.0.0.1:5000")
+    with Client(address, api_key=os.environ.get("ENGINEHOUSE_API_KEY")) as house:
+        for piece in chain(house, collection).stream(question):
+            print(piece, end="", flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The examples, run as their first lines say."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from cli.redis_server import free_port
+from enginehouse_client import Client
+from shared.settings import REPOSITORY
+from tests.flows.command import run as command
+from tests.flows.stack import Stack
+from tests.waiting import wait_until
+
+EXAMPLES = REPOSITORY / "examples"
+
+
+def run(stack: Stack, *line: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    around = os.environ | {"ENGINEHOUSE_URL": stack.url} | environment
+    return subprocess.run(
+        [str(word) for word in line], cwd=REPOSITORY, env=around, capture_output=True, text=True, timeout=150, check=False
+    )
+
+
+@pytest.fixture
+def receiver(stack: Stack) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    secret = command(stack, "webhooks", "secret").stdout.strip()
+    port = str(free_port())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", str(EXAMPLES / "webhook_receiver.py"), "run", "--port", port],
+        cwd=REPOSITORY,
+        env=os.environ | {"WEBHOOK_SECRET": secret, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    url = f"http://127.0.0.1:{port}/hook"
+
+    def answers() -> bool:
+        try:
+            return httpx2.get(url).status_code == 405
+        except httpx2.TransportError:
+            return False
+
+    wait_until(answers, "the receiver answers", seconds=30)
+    yield process, url
+    process.kill()
+    process.communicate()
+
+
+def test_the_receiver_believes_what_is_signed_and_acts_once(stack: Stack, receiver: tuple[subprocess.Popen[str], str]) -> None:
+    process, url = receiver
+    assert process.stdout is not None
+
+    def said() -> str:
+        assert process.stdout is not None
+        return next(line for line in process.stdout if line.startswith("job."))
+
+    assert httpx2.post(url, json={"type": "job.completed"}).status_code == 401
+    job = command(stack, "generate", "told", "--plain", "--webhook", url).stdout.strip()
+    assert said() == f"job.completed {job} told\n"
+    with Client(stack.url) as house:
+        [delivery] = house.deliveries(job=job)
+        wait_until(lambda: house.delivery(delivery.id).status == "delivered", "it is delivered")
+        house.redeliver(delivery.id)
+        wait_until(lambda: len(house.delivery(delivery.id).tries) == 2, "it is told again")
+    other = command(stack, "generate", "other", "--plain", "--webhook", url).stdout.strip()
+    assert said() == f"job.completed {other} other\n", "the one that came twice was acted on once"
+
+
+def test_a_folder_goes_in_and_a_report_comes_out(stack: Stack, tmp_path: Path) -> None:
+    folder, report = tmp_path / "papers", tmp_path / "report.csv"
+    folder.mkdir()
+    (folder / "good.txt").write_text("A good paper.")
+    (folder / "bad.pdf").write_bytes(b"%PDF-1.7\nnothing more")
+    line = [sys.executable, EXAMPLES / "bulk_ingest.py", folder, "--collection", "examples-bulk", "--report", report]
+    done = run(stack, *line)
+    assert done.returncode == 3, done.stderr
+    assert "2 of 2 files are read, 1 of them cannot be searched" in done.stderr
+    rows = {row["file"]: row for row in csv.DictReader(report.open())}
+    assert (rows["good.txt"]["end"], rows["bad.pdf"]["end"]) == ("ready", "failed")
+    assert rows["bad.pdf"]["reason"]
+    (folder / "bad.pdf").unlink()
+    assert run(stack, *line).returncode == 0
+
+
+def test_curl_alone_does_everything(stack: Stack) -> None:
+    done = run(stack, "bash", EXAMPLES / "curl_only.sh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [part.splitlines() for part in done.stdout.split("== ")[1:]]
+    assert [part[0].partition(";")[0].partition(",")[0] for part in said] == [
+        "Submit",
+        "Wait for the answer in the same call",
+        "Watch the answer being written",
+        "Put a document in",
+        "Ask",
+        "Stop a job",
+    ]
+    assert said[0][1:] == ["completed"]
+    assert said[1][1:] == ["user: What is the capital of Fra"]
+    assert {line.split()[-1] for line in said[2][1:]} >= {"queued", "started", "delta", "ended"}
+    assert said[3][1] == "completed"
+    assert "lease" in said[3][2]
+    assert said[4][1:], "a passage is cited"
+
+
+def test_langchain_finds_and_answers(stack: Stack) -> None:
+    with Client(stack.url) as house:
+        assert not house.ingest("examples-langchain", EXAMPLES / "documents").rejected
+    done = run(stack, sys.executable, EXAMPLES / "langchain_retriever.py", "examples-langchain", "How long is a lease?")
+    assert done.returncode == 0, done.stderr
+    # The echo engine says what it was asked.
+    assert done.stdout.startswith("user: Answer from these passages alone.")
+    assert len(done.stdout) > 60
+
+
+def test_the_retriever_gives_documents_with_their_places(stack: Stack) -> None:
+    from examples.langchain_retriever import EnginehouseRetriever
+
+    with Client(stack.url) as house:
+        house.ingest("examples-retriever", EXAMPLES / "documents")
+        found = EnginehouseRetriever(house=house, collection="examples-retriever", top_k=2).invoke("How long is a lease?")
+    assert len(found) == 2
+    assert {"document", "page", "score"} <= set(found[0].metadata)
+    assert found[0].page_content
+
+
+def test_each_says_at_its_top_how_it_is_run() -> None:
+    for example in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.sh")]:
+        head = example.read_text().split("import ", 1)[0] if example.suffix == ".py" else example.read_text()[:400]
+        assert f"examples/{example.name}" in head or example.name == "make_pdfs.py", example
