@@ -1,7 +1,8 @@
 """Many readers of event streams in one process, on one selector: ``python -m benchmarks.stream_readers < plan > report``.
 
 The plan is JSON: ``host``, ``port``, and ``jobs``, one for each reader. When all have their answer it prints ``connected``; at the
-end, a line of JSON: how long each token was on its way, and what each reader missed.
+end, a line of JSON: how long each token was on its way that was made when all had been there for a second, and what each
+reader missed.
 """
 
 import json
@@ -16,6 +17,8 @@ STAMP = re.compile(rb"\d{10}\.\d{4} ")
 EVENT = re.compile(rb"^id: (\d+)\r?\nevent: (\w+)", re.MULTILINE)
 TEXT = re.compile(rb'"text": "([^"]*)"')
 SILENCE_SECONDS = 60
+# What a reader is given first is as old as its job.
+SETTLE_SECONDS = 1.0
 
 
 class Reader:
@@ -29,17 +32,15 @@ class Reader:
         self.status = b""
         self.received = bytearray()
 
-    def read(self, delays: list[float]) -> bool:
-        """Take what is there; false when nothing more will come."""
+    def read(self, delays: list[tuple[float, float]]) -> bool:
+        """Take what is there, and note of each token when it was made and how long it took; false when nothing more will come."""
         try:
             piece = self.socket.recv(262144)
         except BlockingIOError:
             return True
         now = time.time()
-        if self.received:
-            # What a reader is given first may be old; from then on it waits for each.
-            delays += [now - float(stamp) for stamp in STAMP.findall(piece)]
-        elif piece:
+        delays += [(float(stamp), now - float(stamp)) for stamp in STAMP.findall(piece)]
+        if piece and not self.received:
             self.status = piece.split(b" ", 2)[1]
         self.received += piece
         return bool(piece) and b"event: ended" not in self.received[-600:]
@@ -63,8 +64,8 @@ def main() -> None:
     readers = [Reader(address, job) for job in plan["jobs"]]
     for reader in readers:
         selector.register(reader.socket, selectors.EVENT_READ, reader)
-    delays: list[float] = []
-    told, waiting = False, set(readers)
+    delays: list[tuple[float, float]] = []
+    settled, waiting = 0.0, set(readers)
     while waiting:
         ready = selector.select(SILENCE_SECONDS)
         if not ready:
@@ -73,14 +74,17 @@ def main() -> None:
             if not key.data.read(delays):
                 selector.unregister(key.fileobj)
                 waiting.discard(key.data)
-        if not told and all(reader.status for reader in readers):
-            told = True
+        if not settled and all(reader.status for reader in readers):
+            settled = time.time() + SETTLE_SECONDS
             print("connected", flush=True)
-    if not told:
+    if not settled:
         print("connected", flush=True)
     reports = [reader.report() for reader in readers]
     statuses = Counter(str(report["status"]) for report in reports)
-    print(json.dumps({"delays": delays, "readers": reports, "statuses": statuses}), flush=True)
+    print(
+        json.dumps({"delays": [delay for made, delay in delays if made >= settled], "readers": reports, "statuses": statuses}),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

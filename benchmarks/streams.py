@@ -27,8 +27,6 @@ from shared.settings import REPOSITORY, from_environment
 from tests.flows.stack import Stack, models
 from tests.waiting import wait_until
 
-SETTLE_SECONDS = 60
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)

@@ -130,5 +130,5 @@ def server_url(url: str | None, data: Path) -> str:
         return str(json.loads((data / "state.json").read_text())["api"])
     except (FileNotFoundError, NotADirectoryError):
         return "http://127.0.0.1:5000"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refusal(f"{data / 'state.json'} cannot be read ({error}): name the server with --url.") from None

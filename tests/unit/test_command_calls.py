@@ -1,0 +1,72 @@
+"""What the commands that call a server make of their options, of records, and of errors."""
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+import enginehouse_client
+from cli.calls import statuses
+from cli.calls.calling import server_url
+from cli.calls.output import Output, clock, first_line
+from cli.refusal import Refusal
+from enginehouse_client import EnginehouseError
+from enginehouse_client.errors import refusal
+from shared.settings import REPOSITORY
+
+
+def test_the_server_is_the_one_that_was_named_else_that_of_the_data_folder(tmp_path: Path) -> None:
+    assert server_url(None, tmp_path) == "http://127.0.0.1:5000"
+    (tmp_path / "state.json").write_text(json.dumps({"api": "http://127.0.0.1:7001", "redis": "redis://x"}))
+    assert server_url(None, tmp_path) == "http://127.0.0.1:7001"
+    assert server_url("https://house.example", tmp_path) == "https://house.example"
+    with pytest.raises(Refusal, match="must begin with http"):
+        server_url("house.example", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "no JSON"])
+def test_a_state_that_cannot_be_read_is_said(tmp_path: Path, content: str) -> None:
+    (tmp_path / "state.json").write_text(content)
+    with pytest.raises(Refusal, match="name the server with --url"):
+        server_url(None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, 1), (401, 1), (403, 1), (404, 4), (409, 1), (413, 1), (422, 1), (429, 5), (500, 5), (502, 5), (503, 5), (504, 5)],
+)
+def test_what_the_server_answers_is_an_exit_status(status: int, code: int) -> None:
+    error = refusal(status, {"error": {"code": "x", "message": "no"}})
+    assert isinstance(error, EnginehouseError)
+    assert statuses.status_of(error) == code
+
+
+def test_every_exit_status_is_on_the_page() -> None:
+    page = (REPOSITORY / "docs" / "command.md").read_text()
+    told = {value for name, value in vars(statuses).items() if name.isupper() and isinstance(value, int)}
+    assert len(told) == 7
+    assert not [status for status in told if f"| {status} |" not in page]
+    errors = [kind for kind in vars(enginehouse_client).values() if inspect.isclass(kind) and issubclass(kind, EnginehouseError)]
+    assert len(errors) > 10
+
+
+def test_into_a_pipe_a_thing_is_a_line_and_a_field_stays_a_field(capsys: pytest.CaptureFixture[str]) -> None:
+    class Thing:
+        raw = {"a": "x\ty", "b": None}  # noqa: RUF012
+
+    out = Output(as_json=False)
+    out.many(("a", "b", "c"), [Thing()], lambda thing: (thing.raw["a"], thing.raw["b"], "one\r\ntwo"))
+    out.one(Thing(), [("a", "x\ty"), ("b", None), ("c", {"d": 1, "e": None}), ("f", ["g", "h"])])
+    assert capsys.readouterr().out == "x y\t\tone two\na\tx y\nc\td=1\nf\tg, h\n"
+    out = Output(as_json=True)
+    out.many(("a",), [Thing()], lambda thing: ())
+    out.one(Thing(), [])
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [[Thing.raw], Thing.raw]
+
+
+def test_times_and_texts_are_short() -> None:
+    assert clock(None) == ""
+    assert clock(0).startswith(("1970-01-01", "1969-12-31"))
+    assert first_line("  a\n b ") == "a b"
+    assert first_line("x" * 100) == "x" * 59 + "…"
