@@ -1,16 +1,18 @@
 """Documents: upload, look, search, delete. The bytes go to disk here; everything else about them is a job."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
 
-from api.parsing import Search, body, form_webhook, query_integer, wait_seconds
+from api.parsing import Search, body, form_metadata, form_webhook, query_integer, wait_seconds
 from api.render import RETRY_AFTER, Answer, accepted, job_json, list_json
 from api.services import owner, services
 from api.submitting import idempotency, job_of, submit
 from api.webhooks import job_webhook
 from shared.documents.files import Stored
+from shared.documents.filters import Scalar
 from shared.documents.kinds import media_type
 from shared.documents.record import ENDED, Collection, Document, check_collection_name
 from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, InvalidRequest, InvalidValue, Unavailable
@@ -30,9 +32,9 @@ QUICK_SECONDS = 30
 def upload() -> Answer:
     """The guide's call: one file into the default collection. Waits for nothing unless ``Prefer: wait=N`` says so."""
     wait = wait_seconds() or 0
-    told = _webhook()
+    told, metadata = _webhook(), form_metadata()
     [received] = _receive(most=1)
-    document, job = _take(_collection(services().settings.default_collection), received, webhook=told)
+    document, job = _take(_collection(services().settings.default_collection), received, webhook=told, metadata=metadata)
     if job is not None and wait:
         job = services().waiting.until_ended(job.id, wait) or job
         document = services().documents.get(owner(), document.id)
@@ -45,9 +47,9 @@ def add(collection: str) -> Answer:
     """One or many files (multipart, field ``file``): a document and an ingest job for each, and a batch over the jobs."""
     here = services()
     check_collection_name(collection)
-    told = _webhook()
+    told, metadata = _webhook(), form_metadata()
     files = _receive(most=MOST_FILES)
-    content = [collection, [(received.name, received.stored.sha256) for received in files], told]
+    content = [collection, [(received.name, received.stored.sha256) for received in files], told, metadata]
     taken: list[tuple[Document, Job | None]] = []
     try:
         repeatable = idempotency(content)
@@ -62,7 +64,7 @@ def add(collection: str) -> Answer:
         # already is found by its content, and what is missing joins.
         place = _collection(collection)
         while files:
-            taken.append(_take(place, files.pop(0), batch.id))
+            taken.append(_take(place, files.pop(0), batch.id, metadata=metadata))
     finally:
         for received in files:
             here.files.remove(received.document_id)
@@ -78,12 +80,12 @@ def add(collection: str) -> Answer:
 def collections() -> Response:
     here = services()
     found = here.documents.list_collections(owner())
-    return list_json([_collection_json(collection) for collection in found], None)
+    return list_json([collection_json(collection) for collection in found], None)
 
 
 @blueprint.get("/collections/<collection>")
 def collection_(collection: str) -> Response:
-    return jsonify(_collection_json(services().documents.find_collection(owner(), collection)))
+    return jsonify(collection_json(services().documents.find_collection(owner(), collection)))
 
 
 @blueprint.get("/collections/<collection>/documents")
@@ -106,7 +108,7 @@ def delete(document: str) -> Answer:
     found = services().documents.get(owner(), document)
     if found.status not in ENDED:
         services().lifecycle.cancel(found.job_id, owner())
-    return _deleted({"document_id": found.id, "collection_id": found.collection_id}, found.id, "document")
+    return deleted({"document_id": found.id, "collection_id": found.collection_id}, found.id, "document")
 
 
 @blueprint.delete("/collections/<collection>")
@@ -114,15 +116,15 @@ def drop(collection: str) -> Answer:
     """Forget a collection and all its documents."""
     found = services().documents.find_collection(owner(), collection)
     services().documents.drop_collection(found)
-    return _deleted({"collection_id": found.id}, found.id, "collection")
+    return deleted({"collection_id": found.id}, found.id, "collection")
 
 
 @blueprint.post("/collections/<collection>/search")
 def search(collection: str) -> Answer:
-    """The passages nearest to a query."""
+    """The passages that answer a query, by vectors, by words, or by both."""
     wanted = body(Search)
     found = services().documents.find_collection(owner(), collection)
-    spec = {"query": wanted.query, "top_k": wanted.top_k, "collection_id": found.id}
+    spec = {**wanted.model_dump(), "collection_id": found.id}
     wait = wait_seconds()
     job = _submit("search", IO_QUEUE, spec, QUICK_SECONDS if wait is None else wait)
     if job.status is Status.COMPLETED and job.result is not None:
@@ -138,7 +140,7 @@ def document_json(document: Document) -> dict[str, Any]:
     return {**document.as_json(), **times}
 
 
-def _collection_json(collection: Collection) -> dict[str, Any]:
+def collection_json(collection: Collection) -> dict[str, Any]:
     documents = services().documents.count_documents(collection.id)
     return {**collection.as_json(), "created_at": seconds(collection.created_at), "documents": documents}
 
@@ -189,7 +191,11 @@ def _receive(*, most: int) -> list[Received]:
 
 
 def _take(
-    collection: Collection, received: Received, batch: str = "", webhook: dict[str, Any] | None = None
+    collection: Collection,
+    received: Received,
+    batch: str = "",
+    webhook: dict[str, Any] | None = None,
+    metadata: Mapping[str, Scalar] | None = None,
 ) -> tuple[Document, Job | None]:
     """Enter one file and submit its ingest; the job is the earlier one when the same bytes are known."""
     here = services()
@@ -202,6 +208,7 @@ def _take(
             sha256=received.stored.sha256,
             media_type=media_type(here.files.path(received.document_id, "original")),
             job_id=new_id(JOB),
+            metadata=metadata,
         )
     except BaseException:
         # Whatever stopped it (a bad state, Redis away): no file may stay that no record names.
@@ -237,7 +244,7 @@ def _accepted(answer: dict[str, Any], job: Job | None) -> Answer:
     return response, 202
 
 
-def _deleted(spec: dict[str, Any], gone: str, kind: str) -> Answer:
+def deleted(spec: dict[str, Any], gone: str, kind: str) -> Answer:
     wait = wait_seconds()
     job = _submit("delete", IO_QUEUE, spec, QUICK_SECONDS if wait is None else wait)
     if job.status is Status.COMPLETED:

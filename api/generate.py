@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from api.parsing import Generate, Sampling, body, wait_seconds
+from api.parsing import Generate, Sampling, Source, body, wait_seconds
 from api.render import Answer
 from api.services import owner, services
 from api.submitting import answer, idempotency, submit
@@ -55,10 +55,11 @@ def submit_generation(wanted: Sampling, spec: dict[str, Any], wait: float, *, ch
     spec.update((name, getattr(wanted, name)) for name in SAMPLING)
     queue = generation_queue(entry.name)
     if wanted.collection is not None or wanted.use_rag:
-        name = wanted.collection or here.settings.default_collection
-        collection = here.documents.find_collection(owner(), name)
+        source = wanted.collection or Source(name=here.settings.default_collection)
+        collection = here.documents.find_collection(owner(), source.name)
         spec["collection"] = collection.id
-        spec["passages"] = wanted.passages or here.settings.retrieve_top_k
+        top_k = source.top_k or wanted.passages or here.settings.retrieve_top_k
+        spec["retrieval"] = {**source.model_dump(exclude={"name"}), "top_k": top_k}
         spec["then"] = queue
         queue = IO_QUEUE
     submission = Submission(

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from api import schemas
 from api.operations import OPERATIONS
 from api.operations.operation import HEADERS, REFUSALS, RETRYABLE, Operation, Parameter, Reply
-from api.parsing import JobWebhook
+from api.parsing import DocumentMetadata, JobWebhook
 
 SCHEMAS = "#/components/schemas/"
 
@@ -23,6 +23,13 @@ WEBHOOK_FIELD = {
     "contentMediaType": "application/json",
     "contentSchema": {"$ref": f"{SCHEMAS}{JobWebhook.__name__}"},
     "description": "Where it is told how this ends.",
+}
+
+METADATA_FIELD = {
+    "type": "string",
+    "contentMediaType": "application/json",
+    "contentSchema": {"$ref": f"{SCHEMAS}{DocumentMetadata.__name__}"},
+    "description": "A JSON object of what is known of these files; searches can ask for it.",
 }
 
 ABOUT = """\
@@ -115,7 +122,11 @@ def _content(operation: Operation) -> dict[str, Any]:
         name: {"summary": example.summary, "value": {"file": [example.body] if operation.files > 1 else example.body}}
         for name, example in operation.examples.items()
     }
-    form = {"type": "object", "properties": {"file": file, "webhook": WEBHOOK_FIELD}, "required": ["file"]}
+    form = {
+        "type": "object",
+        "properties": {"file": file, "webhook": WEBHOOK_FIELD, "metadata": METADATA_FIELD},
+        "required": ["file"],
+    }
     return {"multipart/form-data": {"schema": form, "examples": examples}}
 
 
@@ -155,6 +166,7 @@ def _schemas() -> dict[str, Any]:
 
 def _models() -> Iterator[type[BaseModel]]:
     yield schemas.ErrorAnswer
+    yield DocumentMetadata
     for operation in OPERATIONS:
         if operation.body is not None:
             yield operation.body

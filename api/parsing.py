@@ -7,9 +7,21 @@ import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    Strict,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from api.services import services
+from shared.documents.filters import Scalar, parse_filter
+from shared.documents.record import COLLECTION_NAME
 from shared.errors import InvalidValue, MalformedBody
 from shared.webhooks.addresses import LONGEST_URL
 from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, Event, Kind
@@ -32,11 +44,22 @@ def _or_a_word(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"type": schema.pop("type"), "minimum": 0, "maximum": 9}, {"enum": list(PRIORITIES)}]
 
 
+def _or_a_name(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"type": "string", "minLength": 1, "maxLength": 200}, *schema["anyOf"]]
+
+
 def _exactly_one_input(schema: dict[str, Any]) -> None:
     inputs = {"prompt": "string", "messages": "array", "text": "string"}
     schema["oneOf"] = [{"required": [name], "properties": {name: {"type": kind}}} for name, kind in inputs.items()]
 
 
+Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Value = (
+    Annotated[bool, Strict()]
+    | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]
+    | Annotated[float, Strict(), Field(allow_inf_nan=False)]
+    | Annotated[str, StringConstraints(max_length=512, strict=True)]
+)
 Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]
 Secret = Annotated[str, StringConstraints(max_length=200)]
 
@@ -80,6 +103,32 @@ class WebhookChanges(Body):
     enabled: bool | None = None
 
 
+class Found(Body):
+    """How passages are found."""
+
+    mode: Literal["vector", "keyword", "hybrid"] = "hybrid"
+    filter: dict[str, Any] | None = Field(
+        default=None,
+        description='conditions on documents, such as {"metadata.year": {"gte": 2020}}: eq, ne, gt, gte, lt, lte, in, nin, and, or',
+        examples=[{"metadata.year": {"gte": 2020}, "or": [{"page": 1}, {"name": {"ne": "draft.txt"}}]}],
+    )
+    threshold: Annotated[float, Field(description="the least score of a passage")] | None = None
+
+    @field_validator("filter")
+    @classmethod
+    def _filter_can_be_read(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            parse_filter(value)
+        return value
+
+
+class Source(Found):
+    """A collection to answer from, and how passages are found there."""
+
+    name: Name
+    top_k: Annotated[int, Field(ge=1, le=50, description="how many passages")] | None = None
+
+
 class Sampling(Body):
     """How a generation goes about it; what is left out is the model's business."""
 
@@ -94,7 +143,11 @@ class Sampling(Body):
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         default=None, description="the same draws the same tokens"
     )
-    collection: Name | None = Field(default=None, description="answer from these documents, with citations")
+    collection: Source | None = Field(
+        default=None,
+        description="answer from these documents, with citations; the name, or an object that also says how",
+        json_schema_extra=_or_a_name,
+    )
     use_rag: bool = Field(default=False, description="answer from the default collection")
     passages: Annotated[int, Field(ge=1, le=50)] | None = Field(default=None, description="how many passages to find")
     priority: int = Field(default=5, description="0 goes first, 9 last", json_schema_extra=_or_a_word)
@@ -111,6 +164,15 @@ class Sampling(Body):
     @classmethod
     def _one_stop_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("collection", mode="before")
+    @classmethod
+    def _collection_by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if not 1 <= len(value) <= 200:
+                raise ValueError("must be the name of a collection")
+            return Source(name=value)
+        return value
 
     @field_validator("priority", mode="before")
     @classmethod
@@ -150,9 +212,39 @@ class ChatMessage(Sampling):
     sessionId: Name
 
 
-class Search(Body):
+class DocumentMetadata(RootModel[dict[Key, Value]]):
+    """What is known of a document; searches can ask for it."""
+
+    root: dict[Key, Value] = Field(max_length=32)
+
+
+class Search(Found):
     query: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
     top_k: Annotated[int, Field(ge=1, le=100, description="how many passages")] = 5
+    neighbours: Annotated[int, Field(ge=0, le=5, description="chunks before and after each hit that come with it")] = 0
+
+
+ChunkTokens = Annotated[int, Field(ge=16, le=8192, description="by default the server's; at most what the model sees")]
+ChunkOverlapTokens = Annotated[int, Field(ge=0, le=4096, description="at most half of chunk_tokens")]
+
+
+class CollectionChanges(Body):
+    """What is left out stays as it is; null takes the server's."""
+
+    chunk_tokens: ChunkTokens | None = None
+    chunk_overlap_tokens: ChunkOverlapTokens | None = None
+
+
+class NewCollection(CollectionChanges):
+    name: Annotated[str, StringConstraints(pattern=f"^{COLLECTION_NAME.pattern}$")]
+    embedding_model: Name | None = Field(default=None, description="by default the default one of the models file")
+
+
+class Reindex(CollectionChanges):
+    """What is left out stays as it is."""
+
+    embedding_model: Name | None = Field(default=None, description="by default the same, or the default one if that is gone")
+    webhook: JobWebhook | None = None
 
 
 B = TypeVar("B", bound=BaseModel)
@@ -182,6 +274,22 @@ def form_webhook() -> JobWebhook | None:
         if isinstance(refusal, MalformedBody) or not refusal.param:
             raise InvalidValue('webhook: must be JSON such as {"url": "https://…"}', param="webhook") from None
         raise InvalidValue(f"webhook.{refusal.message}", param=f"webhook.{refusal.param}") from None
+
+
+def form_metadata() -> dict[str, Scalar]:
+    """The field ``metadata`` of a form, which is a JSON object of texts, numbers and truths. Raises InvalidValue."""
+    text = request.form.get("metadata")
+    if not text:
+        return {}
+    try:
+        return DocumentMetadata.model_validate_json(text).root
+    except ValidationError as error:
+        refusal = _refusal(error)
+        where = f"metadata.{refusal.param}" if refusal.param else "metadata"
+        raise InvalidValue(
+            f"{where}: must be a JSON object of at most 32 fields, each a text of at most 512 characters, a number, true or false",
+            param=where,
+        ) from None
 
 
 def _refusal(error: ValidationError) -> InvalidValue | MalformedBody:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 Time = Annotated[float, Field(description="Unix seconds, with milliseconds")]
 JobId = Annotated[str, Field(pattern=r"^job_[0-9a-hjkmnp-tv-z]{26}$", examples=["job_01m84stetzyr7esggznw5rdjds"])]
-Kind = Literal["generate", "ingest", "search", "delete", "batch"]
+Kind = Literal["generate", "ingest", "search", "delete", "reindex", "batch"]
 
 
 def _open_to_more(schema: dict[str, Any]) -> None:
@@ -68,16 +68,31 @@ class Citation(Answer):
     quote: str
 
 
+class Beside(Answer):
+    """A chunk before or after a hit."""
+
+    position: int = Field(description="in the document, from 0")
+    page: int
+    start: int
+    end: int
+    headings: list[str]
+    text: str
+
+
 class Hit(Answer):
     """A passage that a search found."""
 
     document_id: str
     document: str
+    chunk_id: str = Field(examples=["doc_01m84svpew31wcd91z2271xy1f:0"])
+    position: int = Field(description="of the chunk in the document, from 0")
     page: int
     start: int
     end: int
+    headings: list[str] = Field(description="the titles that it stands under, outermost first")
     text: str
-    score: float = Field(description="a cosine, 1 at best")
+    score: float = Field(description="vector: a cosine; keyword: BM25; hybrid: 1 for what is first by both; higher is better")
+    neighbours: list[Beside]
 
 
 class Generation(Answer):
@@ -110,7 +125,18 @@ class Deletion(Answer):
     """The result of a job of kind ``delete``."""
 
     deleted: Literal[True]
+    documents: int = 0
+    chunks: int = Field(default=0, description="of the deletion of one chunk")
+
+
+class Reindexing(Answer):
+    """The result of a job of kind ``reindex``."""
+
     documents: int
+    chunks: int
+    skipped: list[str] = Field(description="documents whose pages are lost; upload them again")
+    embedding_model: str
+    embedding_revision: str
 
 
 class Counts(Answer):
@@ -161,7 +187,7 @@ class EstimatedWait(Answer):
 
 
 class Job(Answer):
-    """A generation, an ingest, a search, a deletion, or a batch of them."""
+    """A generation, an ingest, a search, a deletion, a reindex, or a batch of them."""
 
     id: JobId
     object: Literal["job"]
@@ -179,7 +205,7 @@ class Job(Answer):
     progress: Progress | None
     attempts: list[Attempt]
     metadata: dict[str, str]
-    result: Generation | Ingestion | Hits | Deletion | Counts | None = Field(description="of a completed job")
+    result: Generation | Ingestion | Hits | Deletion | Reindexing | Counts | None = Field(description="of a completed job")
     error: Error | None = Field(description="of a failed job")
     heartbeat_at: Time | None = Field(description="when its worker last said that it runs")
     batch: str | None = Field(description="the batch that it belongs to")
@@ -218,6 +244,7 @@ class Document(Answer):
     job_id: JobId
     created_at: Time
     updated_at: Time
+    metadata: dict[str, str | int | float | bool] = Field(description="what the upload said of it")
 
 
 class TakenDocument(Document):
@@ -229,6 +256,10 @@ class Collection(Answer):
     object: Literal["collection"]
     name: str
     embedding_model: str
+    embedding_revision: str | None = Field(description="of its weights; null until something was indexed")
+    chunk_tokens: int | None = Field(description="null for the server's")
+    chunk_overlap_tokens: int | None = Field(description="null for the server's")
+    reindex_job: JobId | None = Field(description="the job that makes its index anew")
     created_at: Time
     documents: int = Field(description="how many")
 
@@ -262,7 +293,7 @@ class ChatDeleted(Answer):
 
 class Deleted(Answer):
     id: str
-    object: Literal["job", "document", "collection", "webhook"]
+    object: Literal["job", "document", "chunk", "collection", "webhook"]
     deleted: Literal[True]
 
 
@@ -408,6 +439,24 @@ class DeadJobList(Page[DeadJob]):
 
 
 class DocumentList(Page[Document]):
+    pass
+
+
+class Chunk(Answer):
+    """A piece of a document as it is indexed; its text is exactly the characters from start to end of its page."""
+
+    id: str = Field(examples=["doc_01m84svpew31wcd91z2271xy1f:0"])
+    object: Literal["chunk"]
+    document_id: str
+    position: int = Field(description="in the document, from 0")
+    page: int = Field(description="from 1")
+    start: int
+    end: int
+    headings: list[str]
+    text: str
+
+
+class ChunkList(Page[Chunk]):
     pass
 
 

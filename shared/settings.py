@@ -142,6 +142,12 @@ class Settings:
     chunk_overlap_tokens: int = setting(
         "ENGINEHOUSE_CHUNK_OVERLAP_TOKENS", 20, "Tokens that a chunk repeats of the one before it.", low=0, high=4096
     )
+    embedding_device: str = setting(
+        "ENGINEHOUSE_EMBEDDING_DEVICE",
+        "",
+        "Where embedding models run; by default on a GPU with 4 GiB free memory if there is one, else on the CPU.",
+        one_of=("", "cpu", "cuda"),
+    )
     retrieve_top_k: int = setting(
         "ENGINEHOUSE_RETRIEVE_TOP_K", 3, "Chunks given to the model when a request does not say how many.", low=1, high=100
     )
@@ -187,6 +193,11 @@ class Settings:
     def documents_dir(self) -> Path:
         """Where uploaded bytes, page texts and chunks lie, one folder a document."""
         return self.data_dir / "documents"
+
+    @property
+    def text_index_dir(self) -> Path:
+        """Where the text indexes lie, one file for each."""
+        return self.data_dir / "text-index"
 
 
 def from_environment(environment: Mapping[str, str], **overrides: Any) -> Settings:

@@ -4,8 +4,8 @@ Pure: tokens are counted by a function that the caller brings. One pool finds pa
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 Message = Mapping[str, str]
 
@@ -20,7 +20,8 @@ RULES = (
 class Passage:
     """A chunk with the place where it stands: page from 1, characters ``start`` to ``end`` of that page's text.
 
-    ``document`` is the name that the client gave the file; ``score`` is a cosine, 1 at best.
+    ``document`` is the name that the client gave the file, ``headings`` the titles that it stands under, outermost first;
+    ``score`` is by the mode of the search. ``neighbours`` are chunks beside it, where they were asked for.
     """
 
     document_id: str
@@ -30,9 +31,16 @@ class Passage:
     end: int
     text: str
     score: float
+    position: int = 0
+    headings: Sequence[str] = ()
+    neighbours: Sequence[Mapping[str, Any]] = ()
 
     def as_json(self) -> dict[str, object]:
-        return asdict(self)
+        return {**asdict(self), "chunk_id": f"{self.document_id}:{self.position}"}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        return cls(**{name: value for name, value in given.items() if name != "chunk_id"})
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,21 @@ def with_passages(
 ) -> Context:
     """The conversation with passages in its system message, as many of the best as fit into ``budget`` tokens.
 
-    Without a passage that fits, the conversation comes back as it was.
+    Passages that overlap or touch are given as one, in the place of the better. Without a passage that fits, the
+    conversation comes back as it was.
     """
     chosen: list[Passage] = []
     left = budget - count_tokens(f"{RULES}\n\n")
     for passage in passages:
-        cost = count_tokens(f"{_quoted(len(chosen) + 1, passage)}\n")
-        if cost <= left and not any(_repeats(passage, other) for other in chosen):
-            chosen.append(passage)
-            left -= cost
+        merged, others = _merged(passage, chosen)
+        if merged in chosen:
+            continue
+        # Where it joins two that were chosen, the first of them takes both in.
+        place = next((n for n, other in enumerate(chosen) if other not in others), len(chosen))
+        given = [*others[:place], merged, *others[place:]]
+        cost = sum(count_tokens(f"{_quoted(number, other)}\n") for number, other in enumerate(given, 1))
+        if cost <= left:
+            chosen = given
     conversation = [dict(message) for message in messages]
     if not chosen:
         return Context(conversation, [])
@@ -77,14 +91,26 @@ def _quoted(number: int, passage: Passage) -> str:
     return f'[{number}] {source}, page {passage.page}: "{text}"'
 
 
-def _repeats(passage: Passage, other: Passage) -> bool:
-    """Whether most of a passage is in another one already: the same words, or the same place."""
-    if " ".join(passage.text.split()) == " ".join(other.text.split()):
-        return True
-    if (passage.document_id, passage.page) != (other.document_id, other.page):
-        return False
-    common = min(passage.end, other.end) - max(passage.start, other.start)
-    return common * 2 > passage.end - passage.start
+def _merged(passage: Passage, chosen: Sequence[Passage]) -> tuple[Passage, list[Passage]]:
+    """The passage with all that it overlaps or touches among the chosen, and those of them that it leaves alone.
+
+    One whose words are all in another is that other."""
+    words = " ".join(passage.text.split())
+    others: list[Passage] = []
+    for other in chosen:
+        if words in " ".join(other.text.split()):
+            return other, [each for each in chosen if each is not other]
+        if (other.document_id, other.page) != (passage.document_id, passage.page) or not _meet(passage, other):
+            others.append(other)
+            continue
+        first, second = sorted((passage, other), key=lambda each: each.start)
+        text = first.text + second.text[max(0, first.end - second.start) :]
+        passage = replace(first, end=max(first.end, second.end), text=text, score=max(first.score, second.score), neighbours=())
+    return passage, others
+
+
+def _meet(one: Passage, other: Passage) -> bool:
+    return one.start <= other.end and other.start <= one.end
 
 
 def _citation(number: int, passage: Passage) -> dict[str, Any]:

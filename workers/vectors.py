@@ -1,16 +1,18 @@
-"""The index of chunks: one Chroma server over HTTP, one of its collections for each of ours.
+"""The vectors of chunks: one Chroma server over HTTP, one of its collections for each index.
 
-The ids of vectors are made from document id and position, so that putting a document twice overwrites it. What may be
-shown (only documents that are ready) is not known here.
+The ids of vectors are made from document id and position, so that putting a document twice overwrites it. They are all that
+the server knows of a chunk: its text is in ``shared/documents/text_index.py``, since with it the server takes less than half
+as many vectors a second and three times the disk. What may be shown (only documents that are ready) is not known here.
 """
 
 import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from shared.errors import IndexUnavailable
@@ -23,35 +25,25 @@ BATCH = 300
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 
+MOST_COMPARED = 5_000
+"""Vectors that are compared one by one where the search of the graph lost some: about 0.3 s."""
+
+LISTED = 5_000
+
 T = TypeVar("T")
 
 
-class Placed(Protocol):
-    """A chunk, as far as the index keeps it."""
-
-    @property
-    def position(self) -> int: ...
-    @property
-    def page(self) -> int: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Hit:
-    """A chunk that a query found; ``score`` is the cosine of the two vectors."""
+    """A chunk that a query found, by its place; ``score`` is the cosine of the two vectors."""
 
     document_id: str
     position: int
-    page: int
-    start: int
-    end: int
-    text: str
     score: float
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.document_id, self.position
 
 
 class Vectors:
@@ -67,90 +59,114 @@ class Vectors:
         self._lock = threading.Lock()
         self._client: tuple[int, Any] | None = None
 
-    def put(self, collection_id: str, document_id: str, chunks: Sequence[Placed], vectors: Sequence[Sequence[float]]) -> None:
-        """Write the chunks of a document, over whatever stands at their positions."""
+    def put(self, index: str, document_id: str, positions: Sequence[int], vectors: Sequence[Sequence[float]]) -> None:
+        """Write the vectors of chunks of a document, over whatever stands at their positions."""
 
-        def write(index: Any) -> None:
-            for first in range(0, len(chunks), BATCH):
-                batch = chunks[first : first + BATCH]
-                index.upsert(
-                    ids=[f"{document_id}:{chunk.position}" for chunk in batch],
+        def write(target: Any) -> None:
+            for first in range(0, len(positions), BATCH):
+                batch = positions[first : first + BATCH]
+                target.upsert(
+                    ids=[_name((document_id, position)) for position in batch],
                     embeddings=vectors[first : first + BATCH],
-                    documents=[chunk.text for chunk in batch],
-                    metadatas=[
-                        {
-                            "document": document_id,
-                            "position": chunk.position,
-                            "page": chunk.page,
-                            "start": chunk.start,
-                            "end": chunk.end,
-                        }
-                        for chunk in batch
-                    ],
+                    metadatas=[{"document": document_id, "position": position} for position in batch],
                 )
 
-        if chunks:
-            self._ask(lambda client: write(_made(client, collection_id)))
+        if positions:
+            self._ask(lambda client: write(_made(client, index)))
 
-    def query(self, collection_id: str, vector: Sequence[float], limit: int) -> list[Hit]:
-        """The nearest chunks of a collection, best first; none when nothing was ever put into it."""
-
-        def nearest(client: Any) -> Any:
-            index = _found(client, collection_id)
-            return None if index is None else index.query(query_embeddings=[vector], n_results=limit)
-
-        answer = self._ask(nearest)
-        if answer is None:
+    def query(
+        self, index: str, vector: Sequence[float], limit: int, within: Sequence[tuple[str, int]] | None = None
+    ) -> list[Hit]:
+        """The nearest chunks, best first, of all or of those at the places ``within``; none when nothing was ever put there."""
+        if within is not None and not within:
             return []
-        rows = zip(answer["metadatas"][0], answer["documents"][0], answer["distances"][0], strict=True)
-        return [
-            Hit(
-                document_id=place["document"],
-                position=place["position"],
-                page=place["page"],
-                start=place["start"],
-                end=place["end"],
-                text=text,
-                score=1.0 - distance,
-            )
-            for place, text, distance in rows
-        ]
+        names = None if within is None else [_name(place) for place in within]
 
-    def remove(self, collection_id: str, document_id: str, *, from_position: int = 0) -> None:
-        """Remove the chunks of a document from a position on; nothing happens when there are none."""
+        def nearest(client: Any) -> list[Hit]:
+            source = _found(client, index)
+            if source is None:
+                return []
+            there = names
+            try:
+                answer = source.query(query_embeddings=[vector], n_results=limit, ids=there, include=["distances"])
+            except Exception as error:
+                # A single name that the server does not have (any more) makes it refuse them all.
+                if there is None or "Error finding id" not in str(error):
+                    raise
+                there = source.get(ids=there, include=[])["ids"]
+                if not there:
+                    return []
+                answer = source.query(query_embeddings=[vector], n_results=limit, ids=there, include=["distances"])
+            hits = [_hit(name, 1.0 - distance) for name, distance in zip(answer["ids"][0], answer["distances"][0], strict=True)]
+            if len(hits) >= limit:
+                return hits
+            count = source.count() if there is None else len(there)
+            # The graph that is searched may not lead to every vector: of many that are alike it loses most, of those left
+            # after a deletion some. A small index is then compared as a whole.
+            return _compared(source, vector, limit, there) if len(hits) < count <= MOST_COMPARED else hits
+
+        return self._ask(nearest)
+
+    def remove(self, index: str, document_id: str, *, position: int | None = None, from_position: int = 0) -> None:
+        """Remove the chunks of a document, one of them, or those from a position on; nothing happens when there are none."""
         which: dict[str, Any] = {"document": document_id}
         if from_position:
             which = {"$and": [which, {"position": {"$gte": from_position}}]}
+        if position is not None:
+            which = {"$and": [which, {"position": position}]}
 
         def delete(client: Any) -> None:
-            index = _found(client, collection_id)
-            if index is not None:
-                index.delete(where=which)
+            source = _found(client, index)
+            if source is not None:
+                source.delete(where=which)
 
         self._ask(delete)
 
-    def drop(self, collection_id: str) -> None:
-        """Remove a collection with all its vectors; nothing happens when there is none."""
+    def drop(self, index: str) -> None:
+        """Remove an index with all its vectors; nothing happens when there is none."""
         from chromadb.errors import NotFoundError
 
         def delete(client: Any) -> None:
             try:
-                client.delete_collection(collection_id)
+                client.delete_collection(index)
             except NotFoundError:
-                logger.debug("collection %s was never indexed, or is gone already", collection_id)
+                logger.debug("index %s was never made, or is gone already", index)
 
         self._ask(delete)
 
-    def count(self, collection_id: str, document_id: str | None = None) -> int:
-        """Vectors of a collection, or of one document in it."""
+    def indexes(self, collection_id: str = "") -> list[str]:
+        """The names of all indexes, or of those of one collection."""
+
+        def names(client: Any) -> list[str]:
+            found: list[str] = []
+            while page := client.list_collections(limit=LISTED, offset=len(found)):
+                found += [source.name for source in page]
+            return found
+
+        return sorted(name for name in self._ask(names) if name.startswith(collection_id))
+
+    def count(self, index: str, document_id: str | None = None) -> int:
+        """Vectors of an index, or of one document in it."""
 
         def number(client: Any) -> int:
-            index = _found(client, collection_id)
-            if index is None:
+            source = _found(client, index)
+            if source is None:
                 return 0
-            return index.count() if document_id is None else len(index.get(where={"document": document_id}, include=[])["ids"])
+            return source.count() if document_id is None else len(source.get(where={"document": document_id}, include=[])["ids"])
 
         return self._ask(number)
+
+    def counts(self, index: str) -> dict[str, int]:
+        """Document id -> number of its vectors, of all documents."""
+
+        def numbers(client: Any) -> dict[str, int]:
+            source, found, seen = _found(client, index), Counter[str](), 0
+            while source is not None and (page := source.get(include=[], limit=LISTED, offset=seen)["ids"]):
+                found.update(name.partition(":")[0] for name in page)
+                seen += len(page)
+            return dict(found)
+
+        return self._ask(numbers)
 
     def _ask(self, request: Callable[[Any], T]) -> T:
         """Send a request; again when it meets the moment in which a new collection's files do not exist yet."""
@@ -209,15 +225,37 @@ def _connect(url: str) -> Any:
     return client
 
 
-def _made(client: Any, collection_id: str) -> Any:
-    return client.get_or_create_collection(collection_id, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
+def _name(place: tuple[str, int]) -> str:
+    document_id, position = place
+    return f"{document_id}:{position}"
 
 
-def _found(client: Any, collection_id: str) -> Any:
+def _hit(name: str, score: float) -> Hit:
+    document_id, _, position = name.partition(":")
+    return Hit(document_id, int(position), score)
+
+
+def _compared(source: Any, vector: Sequence[float], limit: int, names: list[str] | None) -> list[Hit]:
+    """The nearest by comparing with each one. All vectors have length 1."""
+    import numpy
+
+    found = source.get(ids=names, include=["embeddings"])
+    if not found["ids"]:
+        return []
+    scores = numpy.asarray(found["embeddings"]) @ numpy.asarray(vector)
+    best = numpy.argsort(-scores, kind="stable")[:limit]
+    return [_hit(found["ids"][place], float(scores[place])) for place in best]
+
+
+def _made(client: Any, index: str) -> Any:
+    return client.get_or_create_collection(index, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
+
+
+def _found(client: Any, index: str) -> Any:
     from chromadb.errors import NotFoundError
 
     try:
-        return client.get_collection(collection_id, embedding_function=None)
+        return client.get_collection(index, embedding_function=None)
     except NotFoundError:
         return None
 

@@ -3,13 +3,14 @@
 A test holds this list against the routes of the application, so a new call enters it in the same commit.
 """
 
-from api.operations import admin, chat, documents, generate, health, jobs, models, page, webhooks
+from api.operations import admin, chat, documents, generate, health, indexing, jobs, models, page, webhooks
 from api.operations.operation import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
     *generate.OPERATIONS,
     *jobs.OPERATIONS,
     *documents.OPERATIONS,
+    *indexing.OPERATIONS,
     *chat.OPERATIONS,
     *webhooks.OPERATIONS,
     *models.OPERATIONS,

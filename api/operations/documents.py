@@ -77,11 +77,16 @@ OPERATIONS = (
     Operation(
         call="POST /collections/{collection}/search",
         tag="Documents",
-        summary="The passages nearest to a query",
+        summary="The passages that answer a query, by vectors, by words, or by both",
         description="Waits up to 30 s unless told otherwise.",
         parameters=(COLLECTION, PREFER, WAIT),
         body=Search,
-        examples={"question": Example(summary="A question", body={"query": "When is the archive open?", "top_k": 2})},
+        examples={
+            "question": Example(summary="A question", body={"query": "When is the archive open?", "top_k": 2}),
+            "filtered": Example(
+                summary="Words, on first pages alone", body={"query": "archive", "mode": "keyword", "filter": {"page": 1}}
+            ),
+        },
         replies={
             200: Reply(description="The best first.", model=schemas.HitList),
             202: Reply(description="Not found yet; the job will have `hits`.", model=schemas.Job, headers=ACCEPTED),

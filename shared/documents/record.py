@@ -3,11 +3,13 @@
 Knows nothing of Redis: ``store`` turns these into hashes and back.
 """
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
+from shared.documents.filters import Scalar
 from shared.errors import InvalidValue
 
 Status = Literal[
@@ -36,13 +38,23 @@ def check_collection_name(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Documents that are searched together, of one owner. ``created_at`` is in Unix milliseconds."""
+    """Documents that are searched together, of one owner. ``created_at`` is in Unix milliseconds.
+
+    ``index`` names the index that answers, ``next_index`` the one that ``reindex_job`` is making. ``embedding_revision`` is
+    empty until the first vectors are made; settings that are None are those of the server.
+    """
 
     id: str
     owner: str
     name: str
     embedding_model: str
     created_at: int
+    embedding_revision: str = ""
+    chunk_tokens: int | None = None
+    chunk_overlap_tokens: int | None = None
+    index: str = ""
+    next_index: str = ""
+    reindex_job: str = ""
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Self:
@@ -52,6 +64,12 @@ class Collection:
             name=fields["name"],
             embedding_model=fields["embedding_model"],
             created_at=int(fields["created_at"]),
+            embedding_revision=fields.get("embedding_revision", ""),
+            chunk_tokens=_number(fields.get("chunk_tokens")),
+            chunk_overlap_tokens=_number(fields.get("chunk_overlap_tokens")),
+            index=fields.get("index") or fields["id"],
+            next_index=fields.get("next_index", ""),
+            reindex_job=fields.get("reindex_job", ""),
         )
 
     def as_json(self) -> dict[str, object]:
@@ -61,6 +79,10 @@ class Collection:
             "object": "collection",
             "name": self.name,
             "embedding_model": self.embedding_model,
+            "embedding_revision": self.embedding_revision or None,
+            "chunk_tokens": self.chunk_tokens,
+            "chunk_overlap_tokens": self.chunk_overlap_tokens,
+            "reindex_job": self.reindex_job or None,
             "created_at": self.created_at,
         }
 
@@ -85,6 +107,7 @@ class Document:
     job_id: str
     created_at: int
     updated_at: int
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Self:
@@ -105,6 +128,7 @@ class Document:
             job_id=fields["job_id"],
             created_at=int(fields["created_at"]),
             updated_at=int(fields["updated_at"]),
+            metadata=json.loads(fields.get("metadata") or "{}"),
         )
 
     def as_json(self) -> dict[str, object]:
@@ -125,4 +149,9 @@ class Document:
             "job_id": self.job_id,
             "created_at": self.created_at,
             "updated_at": self.updated_at,
+            "metadata": dict(self.metadata),
         }
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None

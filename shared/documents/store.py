@@ -4,12 +4,14 @@ Each move that changes something is one Lua script under ``lua/``. Knows nothing
 which fence what a worker writes: an attempt that has been replaced changes nothing.
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import redis
 
 from shared.documents import keys
+from shared.documents.filters import Scalar
 from shared.documents.record import Collection, Document, Status, check_collection_name
 from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
@@ -30,13 +32,59 @@ class Documents:
 
     def ensure_collection(self, owner: str, name: str, embedding_model: str) -> Collection:
         """The owner's collection of this name, made when there is none. Raises InvalidValue for a bad name."""
+        return self.make_collection(owner, name, embedding_model)[0]
+
+    def make_collection(self, owner: str, name: str, embedding_model: str, **chosen: int | None) -> tuple[Collection, bool]:
+        """A new collection with settings of its own, and true; or the one that has the name, as it is, and false.
+
+        Raises InvalidValue for a bad name.
+        """
         collection_id = new_id(COLLECTION)
         found = self._scripts.run(
             "ensure_collection",
-            [collection_id, owner, check_collection_name(name), embedding_model],
+            [collection_id, owner, check_collection_name(name), embedding_model, *_pairs(chosen)],
             [keys.names(owner), keys.collection(collection_id)],
         )
-        return self.collection_by_id(found)
+        return self.collection_by_id(found), found == collection_id
+
+    def configure(self, collection_id: str, **changes: int | None) -> Collection:
+        """Change settings of a collection, for documents that are ingested from now on. Raises NotFound."""
+        self._scripts.run("configure", list(_pairs(changes)), [keys.collection(collection_id)])
+        return self.collection_by_id(collection_id)
+
+    def record_revision(self, collection_id: str, revision: str) -> str:
+        """Note the revision of the embedding model, unless one is noted already; the one that is noted now.
+
+        Raises NotFound when the collection was deleted.
+        """
+        noted = self._scripts.run("record_revision", [revision], [keys.collection(collection_id)])
+        if noted is None:
+            raise NotFound("The collection has been deleted.", param="collection")
+        return str(noted)
+
+    def begin_reindex(self, collection_id: str, next_index: str, job: str) -> str:
+        """Say that a job makes the next index; the half-made one that it replaces, or "". Raises NotFound."""
+        before = self._scripts.run("begin_reindex", [next_index, job], [keys.collection(collection_id)])
+        if before is None:
+            raise NotFound("The collection has been deleted.", param="collection")
+        return str(before)
+
+    def switch_index(self, collection_id: str, next_index: str, *, model: str, revision: str, **chosen: int | None) -> str | None:
+        """Answer from the next index from now on; the index that answered until now, or "" when that was done before.
+
+        None when the collection was deleted, or another job makes its next index.
+        """
+        arguments = [next_index, "embedding_model", model, "embedding_revision", revision, *_pairs(chosen)]
+        before = self._scripts.run("switch_index", arguments, [keys.collection(collection_id)])
+        return None if before is None else str(before)
+
+    def abandon_reindex(self, collection_id: str, next_index: str) -> None:
+        """Forget the next index, if it still is the one given."""
+        self._scripts.run("abandon_reindex", [next_index], [keys.collection(collection_id)])
+
+    def set_chunks(self, document_id: str, chunks: int) -> None:
+        """Say how many chunks a document has, after they were cut anew or one was deleted."""
+        self._scripts.run("configure", ["chunks", chunks], [keys.document(document_id)])
 
     def find_collection(self, owner: str, name: str) -> Collection:
         """Raises NotFound when the owner has no collection of this name."""
@@ -71,7 +119,16 @@ class Documents:
     # Documents, as the API sees them
 
     def register(
-        self, collection: Collection, *, document_id: str, name: str, size: int, sha256: str, media_type: str, job_id: str
+        self,
+        collection: Collection,
+        *,
+        document_id: str,
+        name: str,
+        size: int,
+        sha256: str,
+        media_type: str,
+        job_id: str,
+        metadata: Mapping[str, Scalar] | None = None,
     ) -> tuple[Document, bool]:
         """Enter an uploaded file; true beside the document when it is new.
 
@@ -84,6 +141,7 @@ class Documents:
             *(document_id, sha256, keys.document("")),
             *("owner", collection.owner, "collection_id", collection.id, "collection", collection.name),
             *("name", name, "size", size, "media_type", media_type, "job_id", job_id),
+            *("metadata", json.dumps(dict(metadata or {}), ensure_ascii=False)),
         ]
         named = [
             keys.collection(collection.id),
@@ -175,3 +233,9 @@ class Documents:
 
     def _advance(self, document_id: str, job_id: str, attempt: int, fields: list[str | int]) -> Written:
         return cast(Written, self._scripts.run("advance", [job_id, attempt, *fields], [keys.document(document_id)]))
+
+
+def _pairs(fields: Mapping[str, int | None]) -> Iterator[str | int]:
+    for name, value in fields.items():
+        yield name
+        yield "" if value is None else value

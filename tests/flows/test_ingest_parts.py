@@ -22,6 +22,7 @@ from shared.documents.files import DocumentFiles
 from shared.documents.kinds import media_type
 from shared.documents.record import Collection, Document
 from shared.documents.store import Documents
+from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, IndexUnavailable, JobFailure
 from shared.ids import COLLECTION, DOCUMENT, JOB, new_id
 from shared.jobs.job import Job, Status
@@ -30,7 +31,7 @@ from workers.attempt import Stopped
 from workers.cpu.ingest import ingest
 from workers.embedding import Embedder
 from workers.io.delete import delete
-from workers.io.search import search
+from workers.io.search import Question, search
 from workers.passages import with_passages
 from workers.vectors import Vectors
 
@@ -119,7 +120,7 @@ class Library:
     vectors: Vectors
     collection: Collection
 
-    def upload(self, data: bytes, name: str = "file") -> Document:
+    def upload(self, data: bytes, name: str = "file", metadata: dict[str, Any] | None = None) -> Document:
         document_id = new_id(DOCUMENT)
         stored = self.files.store(document_id, io.BytesIO(data), limit=len(data))
         document, _ = self.documents.register(
@@ -130,6 +131,7 @@ class Library:
             sha256=stored.sha256,
             media_type=media_type(self.files.path(document_id, "original")),
             job_id=new_id(JOB),
+            metadata=metadata,
         )
         return document
 
@@ -168,8 +170,19 @@ class Library:
         assert self.vectors.count(self.collection.id, document.id) == 0
         return found.status, found.reason
 
-    def search(self, query: str, top_k: int = 3) -> list[Any]:
-        return search(query, self.collection, top_k, documents=self.documents, embedder=self.embedder, vectors=self.vectors)
+    @property
+    def texts(self) -> TextIndex:
+        return TextIndex(self.settings.text_index_dir)
+
+    def search(self, query: str, top_k: int = 3, **how: Any) -> list[Any]:
+        return search(
+            Question(query=query, top_k=top_k, **{"mode": "vector"} | how),
+            self.documents.collection_by_id(self.collection.id),
+            documents=self.documents,
+            embedders=self.embedder,
+            vectors=self.vectors,
+            texts=self.texts,
+        )
 
 
 @pytest.fixture

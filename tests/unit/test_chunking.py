@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.cpu.chunking import CHARACTERS_PER_TOKEN, Chunk, chunk_pages
+from workers.cpu.parse import Page
 
 SIZE, OVERLAP = 24, 6
 
@@ -19,7 +20,8 @@ def count(text: str) -> int:
 
 
 def cut(*texts: str) -> list[Chunk]:
-    return list(chunk_pages(enumerate(texts, 1), count, size=SIZE, overlap=OVERLAP))
+    pages = [Page(number=number, text=text) for number, text in enumerate(texts, 1)]
+    return list(chunk_pages(pages, count, size=SIZE, overlap=OVERLAP))
 
 
 @settings(max_examples=200, deadline=None)
@@ -45,7 +47,7 @@ def test_no_chunk_is_longer_than_the_size(text: str) -> None:
 
 
 def test_a_tokenizer_that_counts_more_for_the_whole_than_for_its_parts_is_cut_to_fit() -> None:
-    chunks = list(chunk_pages([(1, "ab " * 200)], lambda text: len(text) ** 2 // 20, size=30, overlap=0))
+    chunks = list(chunk_pages([Page(number=1, text="ab " * 200)], lambda text: len(text) ** 2 // 20, size=30, overlap=0))
     assert all(len(chunk.text) ** 2 // 20 <= 30 for chunk in chunks)
 
 
@@ -72,3 +74,34 @@ def test_a_page_without_text_gives_no_chunk() -> None:
 
 def test_an_endless_word_is_not_one_chunk() -> None:
     assert max(len(chunk.text) for chunk in cut("x" * 10_000)) <= SIZE * CHARACTERS_PER_TOKEN
+
+
+def test_a_chunk_begins_at_a_heading_and_knows_the_titles_above_it_also_from_earlier_pages() -> None:
+    body = " ".join(f"word{number}" for number in range(12)) + "."
+    first = f"Boilers\n{body}\nSafety\n{body}\n"
+    second = f"{body}\nEngines\n{body}\n"
+    pages = [
+        Page(number=1, text=first, headings=[[0, 1, "Boilers"], [first.index("Safety"), 2, " Safety\n"]]),
+        Page(number=2, text=second, headings=[[second.index("Engines"), 1, "Engines"]]),
+    ]
+    chunks = list(chunk_pages(pages, count, size=48, overlap=0))
+    assert [(chunk.page, chunk.headings, chunk.text.split()[0]) for chunk in chunks] == [
+        (1, ("Boilers",), "Boilers"),
+        (1, ("Boilers", "Safety"), "Safety"),
+        (2, ("Boilers", "Safety"), "word0"),
+        (2, ("Engines",), "Engines"),
+    ]
+
+
+def test_a_title_without_text_goes_with_the_section_that_follows_it() -> None:
+    text = "Part one\nChapter\n" + "ab cd " * 6
+    page = Page(number=1, text=text, headings=[[0, 1, "Part one"], [text.index("Chapter"), 2, "Chapter"]])
+    [chunk] = chunk_pages([page], count, size=SIZE, overlap=OVERLAP)
+    assert (chunk.start, chunk.headings) == (0, ("Part one", "Chapter"))
+
+
+def test_code_is_cut_between_definitions() -> None:
+    text = "".join(f"def f{number}(a):\n    b = a\n    return b\n\n\n" for number in range(9))
+    chunks = list(chunk_pages([Page(number=1, text=text)], count, size=SIZE, overlap=0, name="f.py"))
+    assert len(chunks) > 3
+    assert all(chunk.text.startswith("def ") for chunk in chunks)

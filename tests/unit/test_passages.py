@@ -24,11 +24,34 @@ def test_the_best_passages_that_fit_are_numbered_and_cited_in_order() -> None:
 
 
 def test_a_passage_is_not_given_twice() -> None:
-    same_words, same_place = passage("a b  c", page=9), passage("b c d e f g", start=2)
-    context = with_passages(
-        QUESTION, [passage("a b c"), passage("a b c d e f g h"), same_words, same_place], count_tokens=count, budget=500
+    passages = [passage("a b c d e"), passage("b  c", page=9), passage("a b c d e", document="copy.pdf")]
+    context = with_passages(QUESTION, passages, count_tokens=count, budget=500)
+    assert [citation["quote"] for citation in context.citations] == ["a b c d e"]
+
+
+def test_passages_that_overlap_are_given_as_one_in_the_place_of_the_better() -> None:
+    page = "one two three four five six seven eight nine ten"
+
+    def cut(start: int, end: int) -> Passage:
+        return passage(page[start:end], start=start)
+
+    passages = [cut(8, 24), passage("elsewhere", page=2), cut(0, 14), cut(19, 33), cut(40, 49)]
+    context = with_passages(QUESTION, passages, count_tokens=count, budget=500)
+    places = [(citation["page"], citation["start"], citation["end"]) for citation in context.citations]
+    assert places == [(1, 0, 33), (2, 0, 9), (1, 40, 48)]
+    assert all(
+        page[start:end] == citation["quote"]
+        for (n, start, end), citation in zip(places, context.citations, strict=True)
+        if n == 1
     )
-    assert [citation["quote"] for citation in context.citations] == ["a b c", "a b c d e f g h"]
+    assert [citation["marker"] for citation in context.citations] == ["[1]", "[2]", "[3]"]
+
+
+def test_what_would_make_a_passage_too_long_is_left_out() -> None:
+    first = passage("one two three four ", start=0)
+    longer = passage("four " + "more " * 300, start=14)
+    context = with_passages(QUESTION, [first, longer], count_tokens=count, budget=100)
+    assert [citation["quote"] for citation in context.citations] == [first.text]
 
 
 def test_nothing_that_fits_leaves_the_conversation_as_it_was() -> None:

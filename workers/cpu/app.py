@@ -12,11 +12,11 @@ from shared.settings import from_environment
 from workers.attempt import Body
 from workers.celery_worker import CeleryWorker, Pool
 from workers.cpu.ingest import ingest
-from workers.embedding import Embedder
+from workers.cpu.reindex import reindex
+from workers.embedding import Embedders
 from workers.vectors import Vectors
 
 settings = from_environment(os.environ)
-embedding = load_catalogue(settings.models_file).embedding()
 
 
 def bodies() -> Mapping[str, Body]:
@@ -24,9 +24,12 @@ def bodies() -> Mapping[str, Body]:
     client = connect(settings.redis_url)
     documents = Documents(client)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
-    embedder = Embedder(embedding.name, embedding.url, threads=threads)
+    embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
     vectors = Vectors(settings.chroma_url, on_silence=lambda: note_silence(client))
-    return {"ingest": lambda attempt: ingest(attempt, documents, settings, embedder, vectors)}
+    return {
+        "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, vectors),
+        "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, vectors),
+    }
 
 
 app = CeleryWorker(settings, Pool(name="cpu", queues=(CPU_QUEUE,), slots=settings.cpu_workers, prefork=True, bodies=bodies)).app

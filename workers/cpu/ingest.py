@@ -16,16 +16,16 @@ from shared.documents.files import DocumentFiles
 from shared.documents.kinds import media_type
 from shared.documents.record import Document, Status
 from shared.documents.store import Documents, Written
-from shared.errors import DocumentRejected, NotFound
+from shared.documents.text_index import TextIndex
+from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
 from shared.jobs.job import Job
 from shared.settings import Settings
-from workers.cpu.chunking import Chunk, chunk_pages
+from workers.cpu.indexing import Indexer, pages_of
 from workers.cpu.parse import Limits, Page, ranges, read_pages
-from workers.embedding import Embedder
+from workers.embedding import EmbedderSource, check_revision
+from workers.removal import remove_from_indexes
 from workers.vectors import Vectors
 
-# Chunks embedded and indexed in one step: enough to be batched by length, few enough that a cancel is seen in seconds.
-SLAB = 300
 REPORT_SECONDS = 0.5
 
 
@@ -40,7 +40,9 @@ class Attempt(Protocol):
     def check(self) -> None: ...
 
 
-def ingest(attempt: Attempt, documents: Documents, settings: Settings, embedder: Embedder, vectors: Vectors) -> dict[str, Any]:
+def ingest(
+    attempt: Attempt, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+) -> dict[str, Any]:
     """Ingest the document ``spec["document_id"]`` and tell what became of it.
 
     The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages that gave no text, or None) and
@@ -53,9 +55,10 @@ def ingest(attempt: Attempt, documents: Documents, settings: Settings, embedder:
     except NotFound:
         _clear(document_id, collection_id, documents, settings, vectors)
         raise DocumentRejected("The document was deleted before it was ingested.", code="deleted") from None
+    ingestion = _Ingestion(attempt, document, documents, settings, embedders, vectors)
     if document.status == "ready":  # an earlier attempt did all the work and died before it could say so
-        return _result(document.id, document.pages, document.chunks, document.reason, {})
-    return _Ingestion(attempt, document, documents, settings, embedder, vectors).run()
+        return _result(document.id, document.pages, ingestion.follow_index(document.chunks), document.reason, {})
+    return ingestion.run()
 
 
 class _Ingestion:
@@ -67,47 +70,66 @@ class _Ingestion:
         document: Document,
         documents: Documents,
         settings: Settings,
-        embedder: Embedder,
+        embedders: EmbedderSource,
         vectors: Vectors,
     ) -> None:
         self._attempt = attempt
         self._document = document
         self._documents = documents
         self._settings = settings
-        self._embedder = embedder
+        self._embedders = embedders
         self._vectors = vectors
         self._files = DocumentFiles(settings.documents_dir)
         self._timings: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
         try:
-            self._check_model()
+            self._indexer()
             with self._step("parsing"):
                 pages, reason = self._parse()
-            with self._step("chunking"):
-                chunks = self._chunk(pages)
-            with self._step("embedding"):
-                self._embed_and_index(chunks)
-            with self._step("indexing"):
-                self._drop_leftovers(chunks)
+            chunks = self._index(indexer := self._indexer())
+            # A reindex that ended meanwhile has not seen this document; and the next one may do so until it is ready.
+            while (latest := self._indexer()).index != indexer.index:
+                chunks = self._index(indexer := latest)
             self._must(self._finish("ready", reason, pages, chunks))
-            return _result(self._document.id, pages, chunks, reason, self._timings)
+            return _result(self._document.id, pages, self.follow_index(chunks), reason, self._timings)
         except DocumentRejected as rejected:
             if rejected.code not in ("deleted", "superseded"):
                 self._must(self._finish(_status(rejected.code), rejected.message))
             raise
 
-    def _check_model(self) -> None:
+    def follow_index(self, chunks: int) -> int:
+        """Put the document, which is ready, also into an index that has taken the place of the one it is in; its chunks."""
+        indexer = self._indexer()
+        if not indexer.texts.holds(indexer.index, self._document.id):
+            chunks = indexer.put(self._document, self._attempt.check)
+            self._documents.set_chunks(self._document.id, chunks)
+        return chunks
+
+    def _indexer(self) -> Indexer:
+        """For the index that answers now. Raises DocumentRejected when its embedding model is not here."""
         try:
-            wanted = self._documents.collection_by_id(self._document.collection_id).embedding_model
+            collection = self._documents.collection_by_id(self._document.collection_id)
+            embedder = self._embedders.for_model(collection.embedding_model)
+            check_revision(embedder, collection.name, self._documents.record_revision(collection.id, embedder.revision))
         except NotFound:
             self._leave()
-        if wanted != self._embedder.model:
-            raise DocumentRejected(
-                f"Collection {self._document.collection!r} was made with the embedding model {wanted}, and this worker has "
-                f"{self._embedder.model}. Use another collection, or bring the model back in models.json.",
-                code="failed",
-            )
+        except EmbeddingModelMismatch as error:
+            raise DocumentRejected(error.message, code="failed") from error
+        return Indexer(collection.index, collection, embedder, self._settings, self._vectors)
+
+    def _index(self, indexer: Indexer) -> int:
+        """Chunk, embed and index the document; chunks in all."""
+        document, check, told = self._document, self._attempt.check, self._attempt.progress
+        with self._step("chunking"):
+            chunks = indexer.cut(document, check, told)
+        if chunks == 0:
+            raise DocumentRejected("It holds no text that could be indexed.", code="empty")
+        with self._step("embedding"):
+            indexer.embed(document, chunks, self._check_fence, told)
+        with self._step("indexing"):
+            indexer.finish(document, chunks, leftovers=self._attempt.job.attempt > 1)
+        return chunks
 
     def _parse(self) -> tuple[int, str]:
         """Write ``pages.jsonl``, unless an earlier attempt has; pages in all, and what to say of those without text."""
@@ -134,7 +156,7 @@ class _Ingestion:
 
                 read_pages(original, media_type(original), limits, on_page)
         total, images, faults = 0, [], []
-        for page in self._pages():
+        for page in pages_of(self._files, self._document.id):
             total = page.number
             if page.images:
                 images.append(page.number)
@@ -144,54 +166,6 @@ class _Ingestion:
         notes += [f"Pages {ranges(faults)} could not be read."] if faults else []
         return total, " ".join(notes)
 
-    def _chunk(self, pages: int) -> int:
-        """Write ``chunks.jsonl``; chunks in all."""
-        size = min(self._settings.chunk_tokens, self._embedder.max_tokens)
-        overlap = min(self._settings.chunk_overlap_tokens, size // 2)
-        texts = ((page.number, page.text) for page in self._pages())
-        count = 0
-        with self._files.replace(self._document.id, "chunks.jsonl") as target:
-            for chunk in chunk_pages(texts, self._embedder.count_tokens, size=size, overlap=overlap):
-                target.write(_line(chunk))
-                count += 1
-                if count % SLAB == 0:
-                    self._attempt.check()
-                    self._attempt.progress("chunking", chunk.page, pages, "pages")
-        if count == 0:
-            raise DocumentRejected("It holds no text that could be indexed.", code="empty")
-        return count
-
-    def _embed_and_index(self, total: int) -> None:
-        done = 0
-        for slab in self._slabs():
-            self._attempt.check()
-            vectors = self._embedder.encode([chunk.text for chunk in slab])
-            self._advance("embedding")
-            self._vectors.put(self._document.collection_id, self._document.id, slab, vectors)
-            done += len(slab)
-            self._attempt.progress("embedding", done, total, "chunks")
-
-    def _drop_leftovers(self, chunks: int) -> None:
-        # Only an earlier attempt, perhaps with other settings, can have put more chunks than this one.
-        if self._attempt.job.attempt > 1:
-            self._vectors.remove(self._document.collection_id, self._document.id, from_position=chunks)
-
-    def _pages(self) -> Iterator[Page]:
-        with self._files.path(self._document.id, "pages.jsonl").open("rb") as source:
-            for line in source:
-                yield Page(**json.loads(line))
-
-    def _slabs(self) -> Iterator[list[Chunk]]:
-        slab: list[Chunk] = []
-        with self._files.path(self._document.id, "chunks.jsonl").open("rb") as source:
-            for line in source:
-                slab.append(Chunk(**json.loads(line)))
-                if len(slab) == SLAB:
-                    yield slab
-                    slab = []
-        if slab:
-            yield slab
-
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:
         self._attempt.check()
@@ -199,6 +173,11 @@ class _Ingestion:
         start = time.monotonic()
         yield
         self._timings[status] = round(time.monotonic() - start, 3)
+
+    def _check_fence(self) -> None:
+        """Before each write to the index: an attempt that is no longer the latest must not overwrite."""
+        self._attempt.check()
+        self._advance("embedding")
 
     def _advance(self, status: Status, *, pages: int | None = None, pages_done: int | None = None) -> None:
         job = self._attempt.job
@@ -224,12 +203,8 @@ class _Ingestion:
 def _clear(document_id: str, collection_id: str, documents: Documents, settings: Settings, vectors: Vectors) -> None:
     """Take back what an attempt may have written after the document was deleted under it."""
     DocumentFiles(settings.documents_dir).remove(document_id)
-    try:
-        documents.collection_by_id(collection_id)
-    except NotFound:
-        vectors.drop(collection_id)
-    else:
-        vectors.remove(collection_id, document_id)
+    texts = TextIndex(settings.text_index_dir)
+    remove_from_indexes(document_id, collection_id, documents=documents, vectors=vectors, texts=texts)
 
 
 def _status(code: str) -> Status:
@@ -247,5 +222,5 @@ def _result(document_id: str, pages: int, chunks: int, reason: str, timings: Map
     }
 
 
-def _line(row: Page | Chunk) -> bytes:
+def _line(row: Page) -> bytes:
     return json.dumps(dataclasses.asdict(row), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from shared.documents.kinds import PDF, SUPPORTED, TEXT, MediaType
 from shared.errors import DocumentRejected
@@ -33,12 +34,16 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The text of a page. ``number`` counts from 1; ``images`` is told only where there is no text."""
+    """The text of a page. ``number`` counts from 1; ``images`` is told only where there is no text.
+
+    ``headings`` are lists of start (offset in the text), level (from 1) and title, in the order of their starts.
+    """
 
     number: int
     text: str
     images: bool = False
     fault: str = ""
+    headings: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass

@@ -214,5 +214,5 @@ class Generations:
     def _packed(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], wanted: int) -> Context:
         used = len(self._text.encode_messages(messages))
         budget = self._text.max_context - used - min(wanted, self._text.max_context // 4)
-        found = [Passage(**passage) for passage in passages]
+        found = [Passage.from_json(passage) for passage in passages]
         return with_passages(messages, found, count_tokens=self._text.count, budget=budget)

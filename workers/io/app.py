@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.documents.index_trouble import note_silence
 from shared.documents.store import Documents
+from shared.documents.text_index import TextIndex
 from shared.errors import NotFound
 from shared.jobs.tickets import IO_QUEUE
 from shared.models.catalogue import load_catalogue
@@ -17,15 +18,14 @@ from shared.redis_connection import connect
 from shared.settings import from_environment
 from workers.attempt import Attempt, Body, HandOver
 from workers.celery_worker import CeleryWorker, Pool
-from workers.embedding import Embedder
+from workers.embedding import Embedders
 from workers.holder import Holder
 from workers.io.delete import delete
 from workers.io.deliver import Pump
-from workers.io.search import search
+from workers.io.search import Question, search
 from workers.vectors import Vectors
 
 settings = from_environment(os.environ)
-embedding = load_catalogue(settings.models_file).embedding()
 
 
 # A process that ends while torch is being loaded aborts; so its end waits for this.
@@ -37,25 +37,31 @@ def bodies() -> Mapping[str, Body]:
     """What this pool can do, over one embedding model and one client of the index."""
     client = connect(settings.redis_url)
     documents = Documents(client)
-    embedder = Embedder(embedding.name, embedding.url, threads=1)
+    embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
     vectors = Vectors(settings.chroma_url, on_silence=lambda: note_silence(client))
-    warming.append(threading.Thread(target=embedder.warm, name="warm", daemon=True))
+    texts = TextIndex(settings.text_index_dir)
+    warming.append(threading.Thread(target=embedders.warm, name="warm", daemon=True))
     warming[-1].start()
 
-    def passages(query: str, collection_id: str, top_k: int) -> list[dict[str, Any]]:
+    def passages(question: Question, collection_id: str) -> list[dict[str, Any]]:
         collection = documents.collection_by_id(collection_id)
-        found = search(query, collection, top_k, documents=documents, embedder=embedder, vectors=vectors)
-        return [passage.as_json() for passage in found]
+        while True:
+            found = search(question, collection, documents=documents, embedders=embedders, vectors=vectors, texts=texts)
+            latest = documents.collection_by_id(collection_id)
+            # The index that was asked may have been replaced, and dropped, while it was asked.
+            if latest.index == collection.index:
+                return [passage.as_json() for passage in found]
+            collection = latest
 
     def search_job(attempt: Attempt) -> Mapping[str, Any]:
         spec = attempt.spec
-        return {"hits": passages(spec["query"], spec["collection_id"], spec["top_k"])}
+        return {"hits": passages(Question.from_spec(spec["query"], spec), spec["collection_id"])}
 
     def retrieve(attempt: Attempt) -> HandOver:
         """The first phase of a generation with a collection: its passages go with it to the model's queue."""
         attempt.progress("retrieving", 0, 0, "passages")
         spec = attempt.spec
-        found = passages(_question(spec), spec["collection"], spec["passages"])
+        found = passages(Question.from_spec(_question(spec), spec["retrieval"]), spec["collection"])
         return HandOver(queue=spec["then"], context={"passages": found})
 
     return {

