@@ -38,8 +38,8 @@ def create() -> Answer:
 @blueprint.patch("/collections/<collection>")
 def configure(collection: str) -> Response:
     """How documents are cut that come from now on; a reindex does the same for those that are there."""
-    wanted = body(CollectionChanges)
     found = services().documents.find_collection(owner(), collection)
+    wanted = body(CollectionChanges)
     given = wanted.model_dump(exclude_unset=True)
     _chunk_settings(given.get("chunk_tokens", found.chunk_tokens), given.get("chunk_overlap_tokens", found.chunk_overlap_tokens))
     return jsonify(collection_json(services().documents.configure(found.id, **given)))
@@ -49,8 +49,8 @@ def configure(collection: str) -> Response:
 def reindex(collection: str) -> Answer:
     """Index all documents anew, in the background; the old index answers until the new one is whole."""
     here = services()
-    wanted = body(Reindex)
     found = here.documents.find_collection(owner(), collection)
+    wanted = body(Reindex)
     repeatable = idempotency([collection, wanted.model_dump()])
     if not repeatable.key:
         _refuse_second(found)

@@ -1,0 +1,110 @@
+"""Search as clients have it: three modes, filters, chunks, and a collection that is indexed anew."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.flows.stack import Stack
+from tests.flows.test_documents import settled
+
+ENGINES = "Steam engines want a boiler.\n\nThe valve XK-4711 is inspected on Mondays.\fPage two: pistons and their rings."
+
+
+def add(stack: Stack, collection: str, name: str, text: str, **metadata: Any) -> dict[str, Any]:
+    answer = stack.client.post(
+        f"/collections/{collection}/documents",
+        files={"file": (name, text.encode())},
+        data={"metadata": json.dumps(metadata)},
+    )
+    assert answer.status_code == 202, answer.text
+    view = settled(stack, answer.json()["data"][0])
+    assert (view["status"], view["metadata"]) == ("ready", metadata)
+    return view
+
+
+@pytest.fixture(scope="module")
+def works(stack: Stack) -> dict[str, dict[str, Any]]:
+    return {
+        "engines": add(stack, "works", "engines.txt", ENGINES, year=1804, draft=False),
+        "gardens": add(stack, "works", "gardens.txt", "Roses want sun, and no boiler at all.", year=1990),
+    }
+
+
+def search(stack: Stack, **body: Any) -> list[dict[str, Any]]:
+    return list(stack.post("/collections/works/search", body).json()["data"])
+
+
+def test_words_and_meaning_find_what_they_should(stack: Stack, works: dict[str, Any]) -> None:
+    [hit] = search(stack, query="xk-4711", mode="keyword")
+    assert (hit["document"], hit["page"]) == ("engines.txt", 1)
+    assert search(stack, query="flowers", mode="keyword") == []
+    assert search(stack, query="flowers", mode="vector")[0]["document"] == "gardens.txt"
+    both = search(stack, query="When is the valve XK-4711 inspected?")
+    assert (both[0]["document"], both[0]["score"]) == ("engines.txt", 1.0)
+    assert search(stack, query="flowers", threshold=0.99) == []
+
+
+def test_filters_ask_what_the_upload_said(stack: Stack, works: dict[str, Any]) -> None:
+    assert {hit["document"] for hit in search(stack, query="boiler", filter={"metadata.year": {"lt": 1900}})} == {"engines.txt"}
+    assert {hit["document"] for hit in search(stack, query="boiler", filter={"metadata.draft": {"ne": False}})} == {"gardens.txt"}
+    assert {hit["page"] for hit in search(stack, query="boiler", filter={"page": 2})} == {2}
+    refused = stack.client.post("/collections/works/search", json={"query": "x", "filter": {"or": [{"year": 1}]}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "filter.or.0.year")
+
+
+def test_a_collection_may_be_named_with_how_to_search_it(stack: Stack, works: dict[str, Any]) -> None:
+    source = {"name": "works", "mode": "keyword", "top_k": 1, "filter": {"metadata.year": 1990}}
+    view = stack.ended(stack.generate("Who wants a boiler?", collection=source)["id"])
+    assert [citation["document"] for citation in view["result"]["citations"]] == ["gardens.txt"]
+    refused = stack.client.post("/generate", json={"prompt": "x", "collection": {"name": "works", "mode": "odd"}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "collection.mode")
+
+
+@pytest.mark.parametrize("given", ["[]", '{"a": null}', '{"a": [1]}', "{", json.dumps({str(n): n for n in range(33)})])
+def test_metadata_that_is_none_is_refused(stack: Stack, given: str) -> None:
+    refused = stack.client.post("/collections/refused/documents", files={"file": ("a.txt", b"a")}, data={"metadata": given})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid_value")
+    assert refused.json()["error"]["param"].startswith("metadata")
+
+
+def test_chunks_are_listed_and_deleted_one_by_one(stack: Stack) -> None:
+    view = add(stack, "pieces", "pieces.txt", "First page.\fSecond page.\fThird page.")
+    path = f"/documents/{view['id']}/chunks"
+    first = stack.client.get(path, params={"limit": 2}).json()
+    assert [chunk["text"] for chunk in first["data"]] == ["First page.", "Second page."]
+    rest = stack.client.get(path, params={"after": first["next"]}).json()
+    assert ([chunk["text"] for chunk in rest["data"]], rest["has_more"]) == (["Third page."], False)
+    gone = first["data"][1]
+    answer = stack.client.delete(f"{path}/{gone['position']}")
+    assert answer.json() == {"id": gone["id"], "object": "chunk", "deleted": True}
+    assert stack.client.delete(f"{path}/{gone['position']}").status_code == 404
+    assert stack.client.delete(f"{path}/odd").status_code == 404
+    assert [chunk["text"] for chunk in stack.client.get(path).json()["data"]] == ["First page.", "Third page."]
+    assert stack.client.get(f"/documents/{view['id']}").json()["chunks"] == 2
+    hits = stack.post("/collections/pieces/search", {"query": "second page", "top_k": 10}).json()["data"]
+    assert {hit["page"] for hit in hits} == {1, 3}
+
+
+def test_a_collection_with_settings_of_its_own_is_cut_by_them_and_can_be_cut_anew(stack: Stack) -> None:
+    made = stack.client.post("/collections", json={"name": "own", "chunk_tokens": 32, "chunk_overlap_tokens": 0})
+    assert (made.status_code, made.json()["chunk_tokens"], made.json()["documents"]) == (201, 32, 0)
+    assert stack.client.post("/collections", json={"name": "own"}).status_code == 409
+    assert (
+        stack.client.post("/collections", json={"name": "no", "chunk_tokens": 20, "chunk_overlap_tokens": 11}).status_code == 422
+    )
+    assert stack.client.post("/collections", json={"name": "no", "embedding_model": "nobody"}).status_code == 404
+    text = " ".join(f"Sentence number {n} of a text." for n in range(60))
+    view = add(stack, "own", "text.txt", text)
+    many = view["chunks"]
+    assert many > 8
+    assert stack.client.patch("/collections/own", json={"chunk_tokens": 200}).json()["chunk_tokens"] == 200
+    answer = stack.client.post("/collections/own/reindex", json={}, headers={"Prefer": "wait=40"})
+    assert answer.status_code == 200, answer.text
+    result = answer.json()["result"]
+    assert (result["documents"], result["skipped"]) == (1, [])
+    assert stack.client.get(f"/documents/{view['id']}").json()["chunks"] == result["chunks"] < many / 2
+    collection = stack.client.get("/collections/own").json()
+    assert (collection["embedding_revision"], collection["reindex_job"]) == (result["embedding_revision"], None)
+    hits = stack.post("/collections/own/search", {"query": "sentence number 59", "mode": "keyword"}).json()["data"]
+    assert all(text[hit["start"] : hit["end"]] == hit["text"] for hit in hits)
