@@ -32,6 +32,9 @@ app.add_typer(dead, name="dead")
 for commands in (generate, jobs, ingest, documents, webhooks):
     commands.install(app)
 
+collections = typer.Typer(no_args_is_help=True, help="Collections of documents.")
+app.add_typer(collections, name="collections")
+
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for all state.", show_default=".enginehouse")]
 ModelsFile = Annotated[Path | None, typer.Option("--models", help="The list of models.", show_default="models.json")]
 EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help="Run every model on this engine.")]
@@ -166,6 +169,22 @@ def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     from cli import keys
 
     keys.revoke(_redis(data, redis), key_id)
+
+
+@collections.command("check")
+def check_collections(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+    as_json: AsJson = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Compare records, files and indexes; exit with status 1 if faults are left. Runs beside the stack, on its data folder."""
+    from cli.check import check_collections as check
+    from cli.running import chroma_of
+
+    settings = _settings(data_dir=data, redis_url=redis)
+    client = _redis(data, redis)
+    raise typer.Exit(1 if check(client, chroma_of(settings), fix=fix, as_json=as_json) else 0)
 
 
 @dead.command("list")

@@ -1,7 +1,8 @@
-"""Reaching the Redis of a stack that runs: by REDIS_URL or --redis, else by what ``enginehouse up`` wrote into its data folder."""
+"""Reaching Redis and Chroma of a stack that runs: by settings, else by what ``enginehouse up`` wrote into its data folder."""
 
 import json
 import os
+from dataclasses import replace
 
 import redis
 
@@ -29,3 +30,11 @@ def redis_of(settings: Settings, *, given: bool) -> redis.Redis:
     except OUTAGE as error:
         raise Refusal(f"Redis at {without_password(url)} does not answer ({error}).") from None
     return client
+
+
+def chroma_of(settings: Settings) -> Settings:
+    """The settings with the Chroma server of the stack on this data folder, if one runs there and none is named."""
+    state = settings.data_dir / "state.json"
+    if os.environ.get("ENGINEHOUSE_CHROMA_URL") or not state.exists():
+        return settings
+    return replace(settings, chroma_url=json.loads(state.read_text())["chroma"])

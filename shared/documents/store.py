@@ -108,6 +108,15 @@ class Documents:
                 pipeline.hgetall(keys.collection(collection_id))
             return [Collection.from_hash(fields) for fields in pipeline.execute() if fields]
 
+    def every_collection(self) -> Iterator[Collection]:
+        """The collections of all owners, in no order."""
+        for key in self._redis.scan_iter(keys.names("*"), count=500):
+            yield from self.list_collections(key.removeprefix(keys.names("")))
+
+    def exists(self, document_id: str) -> bool:
+        """Whether anybody has a document of this id."""
+        return bool(self._redis.exists(keys.document(document_id)))
+
     def count_documents(self, collection_id: str) -> int:
         return int(self._redis.zcard(keys.listing(collection_id)))
 

@@ -4,7 +4,7 @@ The old index answers until the new one is whole, then the collection is switche
 ready meanwhile is in the old index alone: it is looked for again before and after the switch, and its ingest looks, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from shared.errors import DocumentRejected, NotFound
 from shared.jobs.job import Job
 from shared.settings import Settings
 from workers.cpu.indexing import Indexer
-from workers.embedding import EmbedderSource
+from workers.embedding import EmbedderSource, check_revision
 from workers.removal import drop_indexes, remove_from_indexes
 from workers.vectors import Vectors
 
@@ -36,7 +36,8 @@ def reindex(
 ) -> dict[str, Any]:
     """Index the ready documents of ``spec["collection_id"]`` anew, and answer from that index from then on.
 
-    The spec may name ``embedding_model``, ``chunk_tokens`` and ``chunk_overlap_tokens``. The result has ``documents``,
+    The spec names ``embedding_model``, and may name ``chunk_tokens`` and ``chunk_overlap_tokens``; or ``only``, the ids of
+    documents that are put into the index that answers, in which something of them is missing. The result has ``documents``,
     ``chunks``, ``embedding_model``, ``embedding_revision``, and ``skipped``: ready documents whose pages are lost. Raises
     IndexUnavailable when another attempt may succeed, which goes on where this one stopped.
     """
@@ -62,7 +63,7 @@ class _Reindexing:
 
     def run(self) -> dict[str, Any]:
         try:
-            return self._run()
+            return self._put_only(self._attempt.spec["only"]) if "only" in self._attempt.spec else self._run()
         except NotFound:
             self._documents.abandon_reindex(self._collection_id, self._next)
             drop_indexes(self._collection_id, vectors=self._vectors, texts=self._texts)
@@ -73,12 +74,12 @@ class _Reindexing:
         indexer = self._indexer()
         while self._catch_up(indexer):
             pass
-        revision, (size, overlap) = indexer.embedder.revision, self._chosen
+        size, overlap = self._chosen
         before = self._documents.switch_index(
             self._collection_id,
             self._next,
             model=indexer.embedder.model,
-            revision=revision,
+            revision=indexer.embedder.revision,
             chunk_tokens=size,
             chunk_overlap_tokens=overlap,
         )
@@ -91,12 +92,28 @@ class _Reindexing:
             self._documents.set_chunks(document_id, chunks)
         for index in {*self._texts.indexes(self._collection_id), *self._vectors.indexes(self._collection_id)} - {self._next}:
             self._drop(index)
+        return self._result(indexer)
+
+    def _put_only(self, document_ids: Sequence[str]) -> dict[str, Any]:
+        """Put some documents again into the index that answers."""
+        collection = self._collection()
+        embedder = self._embedders.for_model(collection.embedding_model)
+        check_revision(embedder, collection.name, self._documents.record_revision(collection.id, embedder.revision))
+        indexer = Indexer(collection.index, collection, embedder, self._settings, self._vectors)
+        for number, document_id in enumerate(document_ids, 1):
+            self._attempt.check()
+            if self._put(indexer, document_id):
+                self._documents.set_chunks(document_id, self._chunks.get(document_id, 0))
+            self._attempt.progress("reindexing", number, len(document_ids), "documents")
+        return self._result(indexer)
+
+    def _result(self, indexer: Indexer) -> dict[str, Any]:
         return {
             "documents": len(self._chunks),
             "chunks": sum(self._chunks.values()),
             "skipped": sorted(self._skipped),
             "embedding_model": indexer.embedder.model,
-            "embedding_revision": revision,
+            "embedding_revision": indexer.embedder.revision,
         }
 
     @property

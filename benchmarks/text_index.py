@@ -1,0 +1,150 @@
+"""What the two halves of the index cost at a size: the text index by itself, and Chroma with and without the text of chunks.
+
+The corpus is the Python source that is installed here, in pieces of 800 characters: its words are as unevenly spread as those
+of prose. Vectors are random, as their values cost nothing. Run: ``.venv/bin/python -m benchmarks.text_index``.
+"""
+
+import argparse
+import random
+import re
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy
+
+from benchmarks.figures import figure, percentile
+from cli.redis_server import free_port
+from shared.documents.filters import parse_filter
+from shared.documents.text_index import About, TextIndex
+from tests.flows.test_ingest_parts import ChromaServer
+from workers.cpu.chunking import Chunk
+from workers.vectors import Vectors
+
+PIECE = 800
+CHUNKS_A_DOCUMENT = 100
+DIMENSIONS = 384
+QUERIES = 200
+INDEX = "col_figures"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--chunks", type=int, default=100_000)
+    arguments.add_argument("--vectors", type=int, default=20_000, help="put into Chroma, for each way")
+    options = arguments.parse_args()
+    random.seed(1)
+    pieces = list(islice(corpus(), options.chunks))
+    with tempfile.TemporaryDirectory() as folder:
+        text_index(TextIndex(Path(folder) / "text"), pieces)
+        chroma(Path(folder) / "chroma", pieces[: options.vectors])
+
+
+def corpus() -> Iterator[str]:
+    """Pieces of the Python source of this installation."""
+    for place in ("stdlib", "purelib"):
+        for path in sorted(Path(sysconfig.get_paths()[place]).rglob("*.py")):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            yield from (text[start : start + PIECE] for start in range(0, len(text), PIECE))
+
+
+def text_index(texts: TextIndex, pieces: list[str]) -> None:
+    begun = time.perf_counter()
+    for number in range(0, len(pieces), CHUNKS_A_DOCUMENT):
+        put(texts, number // CHUNKS_A_DOCUMENT, pieces[number : number + CHUNKS_A_DOCUMENT])
+    size = len(pieces)
+    figure("text_index.chunks_per_second", size / (time.perf_counter() - begun), "chunks/s", chunks=size)
+    figure("text_index.bytes_per_chunk", (texts._path(INDEX)).stat().st_size / size, "bytes", chunks=size)
+    queries = [question(random.choice(pieces)) for _ in range(QUERIES)]
+    condition = parse_filter({"metadata.year": 2005})
+
+    def timed(name: str, ask: Callable[[str], object]) -> None:
+        seconds = []
+        for query in queries:
+            begun = time.perf_counter()
+            ask(query)
+            seconds.append(time.perf_counter() - begun)
+        for percent in (50, 95):
+            figure(f"text_index.p{percent}_ms", percentile(seconds, percent) * 1000, "ms", asked=name, chunks=size)
+
+    timed("8 words", lambda query: texts.search(INDEX, query, 58))
+    timed("8 words, a filter that one document in twenty meets", lambda query: texts.search(INDEX, query, 58, condition))
+    timed("places that meet the filter", lambda query: texts.matching(INDEX, condition, 50_000))
+    stop = threading.Event()
+
+    def write() -> None:
+        number = size
+        while not stop.wait(0.5):
+            put(texts, number, pieces[:300])
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    timed("8 words, while 300 chunks are put twice a second", lambda query: texts.search(INDEX, query, 58))
+    stop.set()
+    writer.join()
+
+
+def put(texts: TextIndex, number: int, pieces: list[str]) -> None:
+    about = About(
+        id=f"doc_{number:026d}",
+        name=f"{number}.py",
+        media_type="text/plain",
+        size=1,
+        created_at=0.0,
+        metadata={"year": 2000 + number % 20},
+    )
+    texts.put(INDEX, about, (Chunk(n, 1, 0, len(piece), piece) for n, piece in enumerate(pieces)))
+
+
+def question(piece: str) -> str:
+    words = re.findall(r"\w+", piece)
+    start = random.randrange(max(1, len(words) - 8))
+    return " ".join(words[start : start + 8])
+
+
+def chroma(folder: Path, pieces: list[str]) -> None:
+    server = ChromaServer(folder, free_port())
+    server.start()
+    try:
+        vectors = Vectors(server.url)
+        random_vectors = numpy.random.default_rng(0).normal(size=(len(pieces), DIMENSIONS)).astype("float32")
+        random_vectors /= numpy.linalg.norm(random_vectors, axis=1, keepdims=True)
+        rates, before = {}, 0
+        for way in ("vectors alone", "vectors and text"):
+            begun = time.perf_counter()
+            for first in range(0, len(pieces), 300):
+                batch = slice(first, first + 300)
+                if way == "vectors alone":
+                    positions = list(range(first, min(first + 300, len(pieces))))
+                    vectors.put(INDEX, f"doc_{0:026d}", positions, random_vectors[batch].tolist())
+                else:
+                    vectors._ask(lambda client, batch=batch: with_text(client, pieces, random_vectors, batch))
+            rates[way] = len(pieces) / (time.perf_counter() - begun)
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            figure("chroma.chunks_per_second", rates[way], "chunks/s", way=way, chunks=len(pieces))
+            figure("chroma.bytes_per_chunk", (size - before) / len(pieces), "bytes", way=way, chunks=len(pieces))
+            before = size
+        figure("chroma.without_text_ratio", rates["vectors alone"] / rates["vectors and text"], "without / with text")
+    finally:
+        server.kill()
+
+
+def with_text(client: object, pieces: list[str], vectors: "numpy.ndarray", batch: slice) -> None:
+    """As it was done before there was a text index."""
+    target = client.get_or_create_collection("with_text", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)  # type: ignore[attr-defined]
+    numbers = range(len(pieces))[batch]
+    target.upsert(
+        ids=[f"doc_{0:026d}:{number}" for number in numbers],
+        embeddings=vectors[batch].tolist(),
+        documents=pieces[batch],
+        metadatas=[{"document": f"doc_{0:026d}", "position": number, "page": 1, "start": 0, "end": 800} for number in numbers],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""``enginehouse collections check`` finds what differs between records, files and indexes, and mends it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.documents.text_index import About, TextIndex
+from shared.ids import COLLECTION, DOCUMENT, new_id
+from shared.settings import REPOSITORY
+from tests.flows.conftest import QUICK
+from tests.flows.stack import Stack
+from tests.flows.test_documents import settled, upload
+from workers.cpu.chunking import Chunk
+from workers.vectors import Vectors
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A stack of its own, as a check looks at all that a stack has."""
+    stack = Stack(tmp_path_factory.mktemp("checked"), environment=QUICK)
+    try:
+        yield stack.start()
+    finally:
+        stack.kill()
+
+
+def check(stack: Stack, *options: str) -> tuple[int, dict[str, str]]:
+    """Exit status, and what was found: id -> kind, or ``mended`` before it."""
+    command = [sys.executable, "-m", "cli.main", "collections", "check", "--json", "--data", str(stack.data), *options]
+    done = subprocess.run(command, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=90)
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(done.stdout)
+    return done.returncode, {fault["what"]: ("mended " if fault["mended"] else "") + fault["kind"] for fault in found}
+
+
+def test_every_difference_is_found_and_mended(house: Stack) -> None:
+    documents = upload(house, "checked", *((f"{n}.txt", f"Boilers of house {n}.".encode()) for n in range(5)))
+    whole, wordless, vectorless, lost, failed = (settled(house, document)["id"] for document in documents)
+    [odd] = upload(house, "checked", ("odd.png", b"\x89PNG\r\n\x1a\n" + bytes(200)))
+    assert settled(house, odd)["status"] == "unsupported"
+    assert check(house) == (0, {}), "a healthy house"
+
+    index = house.client.get("/collections/checked").json()["id"]
+    vectors = Vectors(json.loads((house.data / "state.json").read_text())["chroma"])
+    texts = TextIndex(house.data / "text-index")
+    texts.remove(index, wordless)
+    vectors.remove(index, vectorless)
+    for name in ("pages.jsonl", "chunks.jsonl"):
+        (house.data / "documents" / lost / name).unlink()
+    vectors.remove(index, lost)
+    stranger, unused, fresh = new_id(DOCUMENT), new_id(DOCUMENT), new_id(DOCUMENT)
+    about = About(id=stranger, name="x", media_type="text/plain", size=1, created_at=1.0, metadata={})
+    texts.put(index, about, [Chunk(0, 1, 0, 7, "boilers")])
+    vectors.put(index, odd["id"], [0], [[1.0] + [0.0] * 383])
+    half_made, nobodys = f"{index}.{'0' * 26}", new_id(COLLECTION)
+    texts.put(half_made, about, [])
+    vectors.put(nobodys, stranger, [0], [[1.0] + [0.0] * 383])
+    for name in (unused, fresh):
+        (house.data / "documents" / name).mkdir()
+    old = time.time() - 7200
+    os.utime(house.data / "documents" / unused, (old, old))
+
+    expected = {
+        wordless: "unindexed",
+        vectorless: "unindexed",
+        lost: "pages lost",
+        stranger: "leftover",
+        odd["id"]: "leftover",
+        half_made: "index",
+        nobodys: "index",
+        unused: "folder",
+    }
+    assert check(house) == (1, expected)
+    status, found = check(house, "--fix")
+    assert (status, found) == (1, {what: kind if what == lost else f"mended {kind}" for what, kind in expected.items()})
+    assert check(house) == (1, {lost: "pages lost"})
+    assert (house.data / "documents" / fresh).exists(), "it may be an upload under way"
+    assert not (house.data / "documents" / unused).exists()
+    for mode in ("vector", "keyword"):
+        hits = house.post("/collections/checked/search", {"query": "boilers", "mode": mode, "top_k": 50}).json()["data"]
+        assert {hit["document_id"] for hit in hits} >= {whole, wordless, vectorless, failed}
+    assert house.client.delete(f"/documents/{lost}").status_code == 200
+    assert check(house) == (0, {})
+
+
+def test_an_index_whose_files_are_lost_or_damaged_comes_back(house: Stack) -> None:
+    documents = [
+        settled(house, each)["id"] for each in upload(house, "again", *((f"{n}.txt", f"Wheel {n}.".encode()) for n in range(3)))
+    ]
+    index = house.client.get("/collections/again").json()["id"]
+    Path(house.data / "text-index" / f"{index}.db").write_bytes(b"no database" * 1000)
+    Vectors(json.loads((house.data / "state.json").read_text())["chroma"]).drop(index)
+    refused = house.post("/collections/again/search", {"query": "wheel", "mode": "keyword"}, Prefer="wait=0")
+    status, found = check(house, "--fix")
+    assert status == 0
+    assert found == {index: "mended index", **dict.fromkeys(documents, "mended unindexed")}
+    house.ended(refused.json()["id"], 60)
+    hits = house.post("/collections/again/search", {"query": "wheel"}).json()["data"]
+    assert {hit["document_id"] for hit in hits} == set(documents)
+
+
+def test_without_a_stack_it_says_so(house: Stack, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli.main", "collections", "check", "--data", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=house.environment, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, "enginehouse up" in done.stderr) == (2, True)
+    shutil.rmtree(tmp_path)
