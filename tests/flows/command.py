@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,19 @@ def run(stack: Stack, *arguments: str | Path, given: str = "", **environment: st
         text=True,
         timeout=120,
         check=False,
+    )
+
+
+def start(*arguments: str | Path, errors: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
+    """The command beside the test, which reads its output and may interrupt it."""
+    return subprocess.Popen(
+        line(*arguments),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        # A shell that starts tests in the background has them ignore Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

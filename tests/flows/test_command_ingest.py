@@ -9,8 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.settings import REPOSITORY
-from tests.flows.command import line, run, seen
+from tests.flows.command import run, seen, start
 from tests.flows.stack import Stack
 from tests.waiting import wait_until
 
@@ -88,13 +87,7 @@ def test_an_unreadable_file_is_told_and_the_others_go_on(stack: Stack, folder: P
 def test_a_run_that_was_broken_off_is_taken_up(stack: Stack, tmp_path: Path) -> None:
     for number in range(120):
         (tmp_path / f"{number:03}.txt").write_text(f"Broken off at {number}?")
-    process = subprocess.Popen(
-        line("ingest", tmp_path, "-c", "resumed", "--json", "--url", stack.url),
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start("ingest", tmp_path, "-c", "resumed", "--json", "--url", stack.url)
     assert process.stdout is not None
     before = [json.loads(process.stdout.readline())["file"] for _ in range(10)]
     process.send_signal(signal.SIGINT)
@@ -115,13 +108,7 @@ def test_a_run_that_was_broken_off_is_taken_up(stack: Stack, tmp_path: Path) -> 
 def test_an_ingest_outlives_the_servers_that_it_calls(stack: Stack, tmp_path: Path) -> None:
     for number in range(60):
         (tmp_path / f"{number:03}.txt").write_text(f"Killed at {number}?")
-    process = subprocess.Popen(
-        line("ingest", tmp_path, "-c", "survived", "--json", "--url", stack.url),
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start("ingest", tmp_path, "-c", "survived", "--json", "--url", stack.url)
     assert process.stdout is not None
     process.stdout.readline()
     for server in psutil.Process(stack.pid("api")).children(recursive=True):
