@@ -32,9 +32,6 @@ app.add_typer(dead, name="dead")
 for commands in (generate, jobs, ingest, documents, webhooks):
     commands.install(app)
 
-collections = typer.Typer(no_args_is_help=True, help="Collections of documents.")
-app.add_typer(collections, name="collections")
-
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for all state.", show_default=".enginehouse")]
 ModelsFile = Annotated[Path | None, typer.Option("--models", help="The list of models.", show_default="models.json")]
 EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help="Run every model on this engine.")]
@@ -171,7 +168,7 @@ def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     keys.revoke(_redis(data, redis), key_id)
 
 
-@collections.command("check")
+@documents.collections.command("check")
 def check_collections(
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
     as_json: AsJson = False,
