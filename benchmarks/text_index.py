@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import chromadb
 import numpy
 
 from benchmarks.figures import figure, percentile
@@ -40,7 +42,7 @@ def main() -> None:
     random.seed(1)
     pieces = list(islice(corpus(), options.chunks))
     with tempfile.TemporaryDirectory() as folder:
-        text_index(TextIndex(Path(folder) / "text"), pieces)
+        text_index(Path(folder) / "text", pieces)
         chroma(Path(folder) / "chroma", pieces[: options.vectors])
 
 
@@ -52,13 +54,14 @@ def corpus() -> Iterator[str]:
             yield from (text[start : start + PIECE] for start in range(0, len(text), PIECE))
 
 
-def text_index(texts: TextIndex, pieces: list[str]) -> None:
+def text_index(folder: Path, pieces: list[str]) -> None:
+    texts = TextIndex(folder)
     begun = time.perf_counter()
     for number in range(0, len(pieces), CHUNKS_A_DOCUMENT):
         put(texts, number // CHUNKS_A_DOCUMENT, pieces[number : number + CHUNKS_A_DOCUMENT])
     size = len(pieces)
     figure("text_index.chunks_per_second", size / (time.perf_counter() - begun), "chunks/s", chunks=size)
-    figure("text_index.bytes_per_chunk", (texts._path(INDEX)).stat().st_size / size, "bytes", chunks=size)
+    figure("text_index.bytes_per_chunk", (folder / f"{INDEX}.db").stat().st_size / size, "bytes", chunks=size)
     queries = [question(random.choice(pieces)) for _ in range(QUERIES)]
     condition = parse_filter({"metadata.year": 2005})
 
@@ -111,7 +114,7 @@ def chroma(folder: Path, pieces: list[str]) -> None:
     server = ChromaServer(folder, free_port())
     server.start()
     try:
-        vectors = Vectors(server.url)
+        vectors, client = Vectors(server.url), chromadb.HttpClient(host="127.0.0.1", port=server.port)
         random_vectors = numpy.random.default_rng(0).normal(size=(len(pieces), DIMENSIONS)).astype("float32")
         random_vectors /= numpy.linalg.norm(random_vectors, axis=1, keepdims=True)
         rates, before = {}, 0
@@ -123,7 +126,7 @@ def chroma(folder: Path, pieces: list[str]) -> None:
                     positions = list(range(first, min(first + 300, len(pieces))))
                     vectors.put(INDEX, f"doc_{0:026d}", positions, random_vectors[batch].tolist())
                 else:
-                    vectors._ask(lambda client, batch=batch: with_text(client, pieces, random_vectors, batch))
+                    with_text(client, pieces, random_vectors, batch)
             rates[way] = len(pieces) / (time.perf_counter() - begun)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             figure("chroma.chunks_per_second", rates[way], "chunks/s", way=way, chunks=len(pieces))
@@ -134,9 +137,9 @@ def chroma(folder: Path, pieces: list[str]) -> None:
         server.kill()
 
 
-def with_text(client: object, pieces: list[str], vectors: "numpy.ndarray", batch: slice) -> None:
+def with_text(client: Any, pieces: list[str], vectors: "numpy.ndarray", batch: slice) -> None:
     """As it was done before there was a text index."""
-    target = client.get_or_create_collection("with_text", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)  # type: ignore[attr-defined]
+    target = client.get_or_create_collection("with_text", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
     numbers = range(len(pieces))[batch]
     target.upsert(
         ids=[f"doc_{0:026d}:{number}" for number in numbers],

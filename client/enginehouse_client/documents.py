@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from enginehouse_client.effects import Emit, Operation, Request, Stream
@@ -78,9 +79,24 @@ class DocumentCalls(JobCalls):
                     rejected[document.id] = _rejection(document, job)
         return Ingestion(list(documents.values()), [batch.id for batch in batches], list(rejected.values()))
 
-    def search(self, collection: str, query: str, *, top_k: int = 5) -> Operation[list[Hit]]:
-        """The passages nearest to a query, best first."""
-        body = {"query": query, "top_k": top_k}
+    def search(
+        self,
+        collection: str,
+        query: str,
+        *,
+        top_k: int = 5,
+        mode: str = "hybrid",
+        filter: Mapping[str, Any] | None = None,
+        threshold: float | None = None,
+        neighbours: int = 0,
+    ) -> Operation[list[Hit]]:
+        """The passages that answer a query, best first: by ``vector``, by ``keyword``, or by both.
+
+        ``filter`` such as ``{"metadata.year": {"gte": 2020}}``; ``threshold`` is the least score; ``neighbours`` how many chunks
+        beside each hit come with it.
+        """
+        body: dict[str, Any] = {"query": query, "top_k": top_k, "mode": mode, "neighbours": neighbours}
+        body |= {name: value for name, value in (("filter", filter), ("threshold", threshold)) if value is not None}
         path, timeout = f"/collections/{_name(collection)}/search", self.patience.timeout + 30
         answer = yield from self._call("POST", path, json=body, timeout=timeout)
         told = answer.json()

@@ -3,7 +3,7 @@
 Each record keeps the whole JSON as ``raw``: what a newer server adds is there, and breaks nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
@@ -50,15 +50,19 @@ class Citation(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Hit(Record):
-    """A passage that a search found; ``score`` is a cosine, 1 at best."""
+    """A passage that a search found; what ``score`` means goes by the mode, higher is better."""
 
     document_id: str
     document: str
+    chunk_id: str
+    position: int
     page: int
     start: int
     end: int
+    headings: Sequence[str]
     text: str
     score: float
+    neighbours: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

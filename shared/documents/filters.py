@@ -1,6 +1,6 @@
 """Conditions on documents and chunks that a search must meet: what a client may write, checked and made into a tree.
 
-Knows nothing of how they are tested; ``workers/text_index.py`` turns the tree into SQL.
+Knows nothing of how they are tested; ``filter_sql`` turns the tree into SQL.
 """
 
 from collections.abc import Mapping

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from shared.documents.filters import METADATA, Combination, Comparison, Condition
+from shared.documents.filter_sql import sql_of
+from shared.documents.filters import Condition
 from shared.errors import IndexUnavailable
 
 LOCK_SECONDS = 20.0
@@ -139,7 +140,7 @@ class TextIndex:
             match = _match(file, query) if file is not None else ""
             if file is None or not match:
                 return []
-            where, values = _sql(condition) if condition is not None else ("1", [])
+            where, values = sql_of(condition) if condition is not None else ("1", [])
             # Without a filter the best are chosen before anything else is read of them.
             if condition is None:
                 found = "select rowid as key, rank from words where words match ? order by rank limit ?"
@@ -161,7 +162,7 @@ class TextIndex:
         with self._reading(index) as file:
             if file is None:
                 return []
-            where, values = _sql(condition)
+            where, values = sql_of(condition)
             found = file.execute(
                 f"select d.id, c.position from documents d join chunks c on c.document = d.key where {where} limit ?",
                 (*values, most + 1),
@@ -176,7 +177,7 @@ class TextIndex:
         with self._reading(index) as file:
             if file is None:
                 return found
-            where, values = _sql(condition) if condition is not None else ("1", [])
+            where, values = sql_of(condition) if condition is not None else ("1", [])
             for document_id, position in places:
                 for row in file.execute(
                     f"select {_COLUMNS} from documents d join chunks c on c.document = d.key "
@@ -327,41 +328,3 @@ def _entry(row: Sequence[Any], score: float = 0.0) -> Entry:
         text=text,
         score=score,
     )
-
-
-_FIELDS = {
-    "document_id": "d.id",
-    "name": "d.name",
-    "media_type": "d.media_type",
-    "size": "d.size",
-    "created_at": "d.created_at",
-    "page": "c.page",
-}
-_SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-
-
-def _sql(condition: Condition) -> tuple[str, list[Any]]:
-    """The condition as SQL over d (documents) and c (chunks). What is missing meets ``ne`` and ``nin`` alone, and a text is
-    neither above nor below a number."""
-    if isinstance(condition, Combination):
-        parts = [_sql(part) for part in condition.parts]
-        return f"({f' {condition.word} '.join(sql for sql, _ in parts)})", [value for _, values in parts for value in values]
-    return _compared(condition)
-
-
-def _compared(comparison: Comparison) -> tuple[str, list[Any]]:
-    values: list[Any] = list(comparison.values)
-    if comparison.field.startswith(METADATA):
-        field = "(select j.value from json_each(d.metadata) j where j.key = ?)"
-        key = [comparison.field.removeprefix(METADATA)]
-    else:
-        field, key = _FIELDS[comparison.field], []
-    marks = ", ".join("?" * len(values))
-    match comparison.operator:
-        case "eq" | "in":
-            return f"coalesce({field} in ({marks}), 0)", [*key, *values]
-        case "ne" | "nin":
-            return f"not coalesce({field} in ({marks}), 0)", [*key, *values]
-        case operator:
-            text = "=" if isinstance(values[0], str) else "<>"
-            return f"(typeof({field}) {text} 'text' and {field} {_SIGNS[operator]} ?)", [*key, *key, *values]
