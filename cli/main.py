@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.calls import documents, generate, ingest, jobs, webhooks
+from cli.calls.models import list_models
 from cli.refusal import Refusal
 from shared.errors import EnginehouseError, SettingsError
 from shared.settings import Settings, from_environment
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from cli.dead import Dead
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
-models = typer.Typer(no_args_is_help=True, help="The models of the models file.")
+models = typer.Typer(no_args_is_help=True, help="The models: which there are, and their weights.")
 app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="API keys. From the first one on, every call needs one.")
 app.add_typer(keys, name="keys")
@@ -31,6 +32,7 @@ dead = typer.Typer(no_args_is_help=True, help="Jobs whose workers died again and
 app.add_typer(dead, name="dead")
 for commands in (generate, jobs, ingest, documents, webhooks):
     commands.install(app)
+models.command("list")(list_models)
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for all state.", show_default=".enginehouse")]
 ModelsFile = Annotated[Path | None, typer.Option("--models", help="The list of models.", show_default="models.json")]

@@ -115,6 +115,12 @@ def test_a_list_is_a_table_for_people_and_lines_for_pipes(stack: Stack) -> None:
     assert told["id"] in seen(stack, "job", told["id"])
 
 
+def test_models_are_listed_with_their_states(stack: Stack) -> None:
+    listed = [row.split("\t")[:4] for row in run(stack, "models", "list").stdout.splitlines()]
+    assert ["echo", "ready", "generate", "default"] in listed
+    assert ["not-started", "not_served", "generate", ""] in listed
+
+
 def test_output_that_nobody_reads_any_more_is_no_error(stack: Stack) -> None:
     run(stack, "generate", "--plain", "--lines", given="x\n" * 40)
     process = subprocess.Popen(
