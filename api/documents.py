@@ -206,7 +206,7 @@ def _take(
             name=received.name,
             size=received.stored.size,
             sha256=received.stored.sha256,
-            media_type=media_type(here.files.path(received.document_id, "original")),
+            media_type=media_type(here.files.path(received.document_id, "original"), received.name),
             job_id=new_id(JOB),
             metadata=metadata,
         )

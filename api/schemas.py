@@ -228,11 +228,17 @@ class DeadJob(Job):
     owner: str
 
 
+class Problem(Answer):
+    pages: str = Field(examples=["1-3, 7"])
+    text: str = Field(description="what is wrong with them", examples=["holds only images and needs OCR"])
+
+
 class Document(Answer):
     id: str = Field(examples=["doc_01m84svpew31wcd91z2271xy1f"])
     object: Literal["document"]
     collection: str
     name: str
+    version: int = Field(description="counts the documents of this name in the collection")
     size: int = Field(description="bytes")
     sha256: str
     media_type: str
@@ -241,6 +247,7 @@ class Document(Answer):
     pages: int
     pages_done: int
     chunks: int
+    problems: list[Problem] = Field(description="of pages, whatever became of the document")
     job_id: JobId
     created_at: Time
     updated_at: Time

@@ -127,7 +127,11 @@ class Settings:
         "ENGINEHOUSE_MAX_PAGE_CHARACTERS", 1_000_000, "The most characters of one page.", low=1000, high=64 * MIB
     )
     parse_seconds: float = setting(
-        "ENGINEHOUSE_PARSE_SECONDS", 300.0, "The longest that parsing one document may take.", low=1, high=DAY
+        "ENGINEHOUSE_PARSE_SECONDS",
+        300.0,
+        "The longest that parsing one document, or 200 pages of a long one, may take.",
+        low=1,
+        high=DAY,
     )
     parse_memory_bytes: int = setting(
         "ENGINEHOUSE_PARSE_MEMORY_BYTES",

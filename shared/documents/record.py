@@ -5,8 +5,8 @@ Knows nothing of Redis: ``store`` turns these into hashes and back.
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Literal, Self
 
 from shared.documents.filters import Scalar
@@ -14,14 +14,15 @@ from shared.errors import InvalidValue
 
 Status = Literal[
     "uploaded", "parsing", "chunking", "embedding", "indexing",
-    "ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed",
+    "ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed", "replaced",
 ]  # fmt: skip
 
 UNDER_WAY: tuple[Status, ...] = ("uploaded", "parsing", "chunking", "embedding", "indexing")
 """The document's job has yet to end; the same bytes sent again are answered with this document."""
 
-ENDED: tuple[Status, ...] = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed")
-"""Only ``ready`` can be searched; each of the others carries a reason, and its bytes may be uploaded anew."""
+ENDED: tuple[Status, ...] = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed", "replaced")
+"""Only ``ready`` can be searched; each of the others carries a reason, and its bytes may be uploaded anew. ``replaced`` is what
+a document is between the moment in which a newer one of its name becomes ready and its removal."""
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -88,8 +89,19 @@ class Collection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is wrong with some pages of a document: which, such as ``1-3, 7``, and a sentence about them."""
+
+    pages: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
-    """One uploaded file. ``name`` is the client's file name: data, never a path. Sizes in bytes, times in Unix milliseconds."""
+    """One uploaded file. ``name`` is the client's file name: data, never a path; ``version`` counts the documents of that name
+    in the collection, from 1. Sizes in bytes, times in Unix milliseconds.
+
+    ``replaces`` is the id of the document that was ready under the name until this one was, or ""."""
 
     id: str
     owner: str
@@ -108,6 +120,9 @@ class Document:
     created_at: int
     updated_at: int
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    version: int = 1
+    replaces: str = ""
+    problems: Sequence[Problem] = ()
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Self:
@@ -129,6 +144,9 @@ class Document:
             created_at=int(fields["created_at"]),
             updated_at=int(fields["updated_at"]),
             metadata=json.loads(fields.get("metadata") or "{}"),
+            version=int(fields.get("version", 1)),
+            replaces=fields.get("replaces", ""),
+            problems=[Problem(**problem) for problem in json.loads(fields.get("problems") or "[]")],
         )
 
     def as_json(self) -> dict[str, object]:
@@ -138,6 +156,7 @@ class Document:
             "object": "document",
             "collection": self.collection,
             "name": self.name,
+            "version": self.version,
             "size": self.size,
             "sha256": self.sha256,
             "media_type": self.media_type,
@@ -146,6 +165,7 @@ class Document:
             "pages": self.pages,
             "pages_done": self.pages_done,
             "chunks": self.chunks,
+            "problems": [asdict(problem) for problem in self.problems],
             "job_id": self.job_id,
             "created_at": self.created_at,
             "updated_at": self.updated_at,

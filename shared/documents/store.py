@@ -5,14 +5,15 @@ which fence what a worker writes: an attempt that has been replaced changes noth
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, cast
 
 import redis
 
 from shared.documents import keys
 from shared.documents.filters import Scalar
-from shared.documents.record import Collection, Document, Status, check_collection_name
+from shared.documents.record import Collection, Document, Problem, Status, check_collection_name
 from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.redis_connection import Scripts
@@ -229,11 +230,13 @@ class Documents:
         status: Status,
         *,
         reason: str = "",
+        problems: Sequence[Problem] = (),
         pages: int | None = None,
         chunks: int | None = None,
     ) -> Written:
         """Say how the document ended; from ``ready`` on it can be searched."""
         fields: list[str | int] = ["status", status, "reason", reason]
+        fields += ["problems", json.dumps([asdict(problem) for problem in problems], ensure_ascii=False)]
         if pages is not None:
             fields += ["pages", pages, "pages_done", pages]
         if chunks is not None:

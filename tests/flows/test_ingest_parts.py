@@ -367,7 +367,7 @@ def test_an_encrypted_pdf_ends_encrypted(library: Library, pdfs: list[Path]) -> 
 def test_what_is_neither_pdf_nor_text_ends_unsupported(library: Library) -> None:
     code, reason = library.rejected(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
     assert code == "unsupported"
-    assert "PDF and plain text" in reason
+    assert "PDF, Word" in reason
 
 
 def test_an_empty_file_ends_empty(library: Library) -> None:

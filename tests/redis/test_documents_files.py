@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.documents.files import DocumentFiles
-from shared.documents.kinds import PDF, TEXT, UNSUPPORTED, media_type
+from shared.documents.kinds import PDF, TEXT, UNSUPPORTED, ZIP, media_type
 from shared.errors import BodyTooLarge
 from shared.ids import DOCUMENT, new_id
 
@@ -68,7 +68,7 @@ def test_no_path_is_made_from_anything_but_our_ids(tmp_path: Path, name: str) ->
         (("Die Größe der Straße übertrifft die Höhe. " * 20).encode("latin-1"), TEXT),
         (("これは日本語の文章です。" * 20).encode("shift_jis"), TEXT),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", UNSUPPORTED),
-        (b"PK\x03\x04\x14\x00\x06\x00", UNSUPPORTED),
+        (b"PK\x03\x04\x14\x00\x06\x00", ZIP),
         (b"text with \x01 a control character", UNSUPPORTED),
         (b"\xff\xfeodd", UNSUPPORTED),
     ],

@@ -5,23 +5,23 @@ again from the chunks. What becomes of the document is written on it before its 
 (cancelled, out of retries, worker lost), its end fails the document.
 """
 
-import dataclasses
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol
 
 from shared.documents.files import DocumentFiles
-from shared.documents.kinds import media_type
-from shared.documents.record import Document, Status
+from shared.documents.record import Document, Problem, Status
 from shared.documents.store import Documents, Written
 from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
 from shared.jobs.job import Job
 from shared.settings import Settings
 from workers.cpu.indexing import Indexer, pages_of
-from workers.cpu.parse import Limits, Page, ranges, read_pages
+from workers.cpu.parse import Limits
+from workers.cpu.places import Places
+from workers.cpu.ranges import PageRanges
+from workers.cpu.survey import Survey, survey
 from workers.embedding import EmbedderSource, check_revision
 from workers.removal import remove_from_indexes
 from workers.vectors import Vectors
@@ -80,23 +80,28 @@ class _Ingestion:
         self._embedders = embedders
         self._vectors = vectors
         self._files = DocumentFiles(settings.documents_dir)
+        self._places = Places(settings.data_dir / "places", settings.cpu_workers)
         self._timings: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
+        place = self._places.take()
         try:
             self._indexer()
             with self._step("parsing"):
-                pages, reason = self._parse()
+                found = self._parse()
             chunks = self._index(indexer := self._indexer())
             # A reindex that ended meanwhile has not seen this document; and the next one may do so until it is ready.
             while (latest := self._indexer()).index != indexer.index:
                 chunks = self._index(indexer := latest)
-            self._must(self._finish("ready", reason, pages, chunks))
-            return _result(self._document.id, pages, self.follow_index(chunks), reason, self._timings)
+            self._must(self._finish("ready", found.reason, found.pages, chunks, found.problems))
+            return _result(self._document.id, found.pages, self.follow_index(chunks), found.reason, self._timings)
         except DocumentRejected as rejected:
             if rejected.code not in ("deleted", "superseded"):
                 self._must(self._finish(_status(rejected.code), rejected.message))
             raise
+        finally:
+            if place is not None:
+                place.leave()
 
     def follow_index(self, chunks: int) -> int:
         """Put the document, which is ready, also into an index that has taken the place of the one it is in; its chunks."""
@@ -131,40 +136,35 @@ class _Ingestion:
             indexer.finish(document, chunks, leftovers=self._attempt.job.attempt > 1)
         return chunks
 
-    def _parse(self) -> tuple[int, str]:
-        """Write ``pages.jsonl``, unless an earlier attempt has; pages in all, and what to say of those without text."""
-        kept = self._files.path(self._document.id, "pages.jsonl")
-        if not kept.exists():
+    def _parse(self) -> Survey:
+        """Write ``pages.jsonl``, unless an earlier attempt has."""
+        if not self._files.path(self._document.id, "pages.jsonl").exists():
             limits = Limits(
                 seconds=self._settings.parse_seconds,
                 memory_bytes=self._settings.parse_memory_bytes,
                 max_pages=self._settings.max_pages,
                 max_page_characters=self._settings.max_page_characters,
             )
-            original = self._files.path(self._document.id, "original")
             reported = 0.0
-            with self._files.replace(self._document.id, "pages.jsonl") as target:
 
-                def on_page(page: Page, total: int) -> None:
-                    nonlocal reported
-                    target.write(_line(page))
-                    self._attempt.check()
-                    self._attempt.progress("parsing", page.number, total, "pages")
-                    if time.monotonic() - reported > REPORT_SECONDS or page.number == total:
-                        reported = time.monotonic()
-                        self._advance("parsing", pages=total, pages_done=page.number)
+            def told(done: int, total: int) -> None:
+                nonlocal reported
+                self._attempt.progress("parsing", done, total, "pages")
+                if time.monotonic() - reported > REPORT_SECONDS or done == total:
+                    reported = time.monotonic()
+                    self._advance("parsing", pages=total, pages_done=done)
 
-                read_pages(original, media_type(original), limits, on_page)
-        total, images, faults = 0, [], []
-        for page in pages_of(self._files, self._document.id):
-            total = page.number
-            if page.images:
-                images.append(page.number)
-            if page.fault:
-                faults.append(page.number)
-        notes = [f"Pages {ranges(images)} hold only images and need OCR."] if images else []
-        notes += [f"Pages {ranges(faults)} could not be read."] if faults else []
-        return total, " ".join(notes)
+            PageRanges(
+                self._files,
+                self._document.id,
+                self._document.media_type,
+                limits,
+                password="",
+                places=self._places,
+                check=self._attempt.check,
+                told=told,
+            ).write()
+        return survey(pages_of(self._files, self._document.id))
 
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:
@@ -183,9 +183,24 @@ class _Ingestion:
         job = self._attempt.job
         self._must(self._documents.set_stage(self._document.id, job.id, job.attempt, status, pages=pages, pages_done=pages_done))
 
-    def _finish(self, status: Status, reason: str, pages: int | None = None, chunks: int | None = None) -> Written:
-        job = self._attempt.job
-        return self._documents.finish(self._document.id, job.id, job.attempt, status, reason=reason, pages=pages, chunks=chunks)
+    def _finish(
+        self,
+        status: Status,
+        reason: str,
+        pages: int | None = None,
+        chunks: int | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> Written:
+        return self._documents.finish(
+            self._document.id,
+            self._attempt.job.id,
+            self._attempt.job.attempt,
+            status,
+            reason=reason,
+            problems=problems,
+            pages=pages,
+            chunks=chunks,
+        )
 
     def _must(self, written: Written) -> None:
         """Go no further when the document is no longer this attempt's."""
@@ -220,7 +235,3 @@ def _result(document_id: str, pages: int, chunks: int, reason: str, timings: Map
         "reason": reason or None,
         "timings": dict(timings),
     }
-
-
-def _line(row: Page) -> bytes:
-    return json.dumps(dataclasses.asdict(row), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

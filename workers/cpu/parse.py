@@ -1,7 +1,7 @@
-"""Reads the pages of a file in a child process, whatever the file does to the child.
+"""Reads pages of a file in a child process, whatever the file does to the child.
 
-The parent holds the clock, asks for a second opinion when the usual reader dies, refuses or finds nothing, and turns
-every end into a plain one. It opens no PDF itself and knows nothing of documents' records.
+The parent holds the clock, asks for a second opinion when the usual reader dies, refuses or finds nothing, and goes on
+behind a page that kills every reader. It opens no file itself and knows nothing of documents' records.
 """
 
 import json
@@ -11,20 +11,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from shared.documents.kinds import PDF, SUPPORTED, TEXT, MediaType
+from shared.documents.kinds import ARCHIVES, SUPPORTED, MediaType
 from shared.errors import DocumentRejected
+from workers.cpu.readers import READERS_OF
+from workers.cpu.readers.reading import Heading
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+MOST_DEADLY_PAGES = 5
+"""A page that kills every reader is left out; so many of them in one go, and the rest is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one file may take: wall clock in seconds, memory in bytes, pages, characters a page."""
+    """What reading may take: wall clock in seconds, memory in bytes, pages, characters a page."""
 
     seconds: float
     memory_bytes: int
@@ -34,24 +38,24 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The text of a page. ``number`` counts from 1; ``images`` is told only where there is no text.
-
-    ``headings`` are lists of start (offset in the text), level (from 1) and title, in the order of their starts.
-    """
+    """The text of a page. ``number`` counts from 1; ``images`` matters only where there is no text; ``fault`` says what could
+    not be read; ``headings`` are [character offset, level from 1, title] of this page's text."""
 
     number: int
     text: str
     images: bool = False
     fault: str = ""
-    headings: list[list[Any]] = field(default_factory=list)
+    headings: list[Heading] = field(default_factory=list)
 
 
 @dataclass
 class _Progress:
-    """What the children have told so far."""
+    """What the children have told so far: pages in all (0 while unknown), the next page that nobody told anything of, the
+    next that nobody was given, and pages that wait, as none before them has text."""
 
+    first: int
     pages: int = 0
-    title: str = ""
+    reached: int = 0
     delivered: int = 0
     held: dict[int, Page] = field(default_factory=dict)
 
@@ -64,36 +68,61 @@ class _Unreadable(Exception):
     """A reader refused the file."""
 
 
-def read_pages(path: Path, kind: MediaType, limits: Limits, on_page: Callable[[Page, int], None]) -> str:
-    """Hand the pages of a file to ``on_page(page, pages_in_all)`` in order, each once; the document's own title, or "".
+def read_pages(
+    path: Path,
+    kind: MediaType,
+    limits: Limits,
+    on_page: Callable[[Page, int], None],
+    *,
+    first: int = 1,
+    last: int | None = None,
+    password: str = "",
+) -> int:
+    """Hand the pages from ``first`` to ``last`` to ``on_page(page, pages_in_all)`` in order, each once; pages in all.
 
     ``on_page`` may raise, which ends the child. Raises DocumentRejected whose code is ``encrypted``, ``unsupported``,
-    ``too_large``, ``needs_ocr``, ``empty`` or ``failed``, with what happened and the limit that was met.
+    ``too_large`` or ``failed``, with what happened and the limit that was met.
     """
-    if kind not in (PDF, TEXT):
-        raise DocumentRejected(f"It is neither a PDF nor text. Supported are {SUPPORTED}.", code="unsupported")
+    readers = READERS_OF.get(kind)
+    if readers is None:
+        what = "an archive within an upload, and those are not unpacked" if kind in ARCHIVES else "of a kind that cannot be read"
+        raise DocumentRejected(f"It is {what}. Supported are {SUPPORTED}.", code="unsupported")
     deadline = time.monotonic() + limits.seconds
-    progress, faults = _Progress(), []
-    for reader in ("pypdfium2", "pypdf") if kind == PDF else ("text",):
-        try:
-            # Closed here rather than when the error is forgotten: the child must be gone when this returns.
-            with closing(_child_pages(path, reader, progress, limits, deadline)) as pages:
-                for page in pages:
-                    _deliver(page, progress, on_page)
-        except (_Died, _Unreadable) as fault:
-            faults.append(str(fault))
-        else:
-            if progress.delivered:
-                return progress.title
-    if faults and (progress.delivered or not progress.held):
-        where = f" at page {progress.delivered + 1} of {progress.pages}" if progress.pages else ""
-        raise DocumentRejected(f"It could not be read{where}. {'; '.join(faults)}.", code="failed")
-    raise _without_text(list(progress.held.values()), progress.pages, faults)
+    progress = _Progress(first, reached=first, delivered=first - 1)
+    deadly = 0
+    while True:
+        faults = []
+        for reader in readers:
+            order = {"path": str(path.resolve()), "reader": reader, "first": progress.delivered + 1, "last": last}
+            order |= {"password": password, **asdict(limits)}
+            try:
+                # Closed here rather than when the error is forgotten: the child must be gone when this returns.
+                with closing(_child_pages(order, progress, limits, deadline)) as pages:
+                    for page in pages:
+                        _deliver(page, progress, on_page)
+            except (_Died, _Unreadable) as fault:
+                faults.append(str(fault))
+            else:
+                if progress.delivered >= first or reader == readers[-1]:
+                    _release(progress, on_page, faults)
+                    return progress.pages
+        if len(faults) < len(readers):  # the usual reader found pages without text, and the second could not be asked
+            _release(progress, on_page, faults)
+            return progress.pages
+        deadly += 1
+        if not progress.pages or deadly > MOST_DEADLY_PAGES:
+            where = f" at page {progress.reached} of {progress.pages}" if progress.pages else ""
+            raise DocumentRejected(f"It could not be read{where}. {'; '.join(faults)}.", code="failed")
+        _deliver(Page(number=progress.reached, text="", fault="; ".join(faults)), progress, on_page)
+        _release(progress, on_page, [])
+        if progress.delivered >= min(last or progress.pages, progress.pages):
+            return progress.pages
 
 
 def _deliver(page: Page, progress: _Progress, on_page: Callable[[Page, int], None]) -> None:
     """Pages without text wait for the first page with text: while there is none, a second reader may find more."""
-    if progress.delivered or page.text.strip():
+    progress.reached = max(progress.reached, page.number + 1)
+    if progress.delivered >= progress.first or page.text.strip():
         for waiting in (*(held for number, held in sorted(progress.held.items()) if number < page.number), page):
             on_page(waiting, progress.pages)
         progress.held.clear()
@@ -103,49 +132,34 @@ def _deliver(page: Page, progress: _Progress, on_page: Callable[[Page, int], Non
         progress.held[page.number] = replace(page, images=page.images or before.images)
 
 
-def _without_text(pages: list[Page], total: int, faults: list[str]) -> DocumentRejected:
-    pictures = [page.number for page in pages if page.images]
-    broken = [page for page in pages if page.fault]
-    if pictures:
-        where = f"{ranges(pictures)} of {total}"
-        return DocumentRejected(
-            f"It holds no text, only images (pages {where}). Run OCR on it and upload the result.", code="needs_ocr"
-        )
-    if broken:
-        how = "; ".join([*faults, broken[0].fault])
-        return DocumentRejected(f"None of its {total} pages gave text; {len(broken)} could not be read. {how}.", code="failed")
-    return DocumentRejected("It holds neither text nor images.", code="empty")
+def _release(progress: _Progress, on_page: Callable[[Page, int], None], faults: list[str]) -> None:
+    """Nobody finds more on the pages that wait; ``faults`` are of readers that gave up on all of them."""
+    for number, page in sorted(progress.held.items()):
+        on_page(replace(page, fault="; ".join([*faults, page.fault])) if page.fault else page, progress.pages)
+        progress.delivered = number
+    progress.held.clear()
 
 
-def ranges(numbers: list[int]) -> str:
-    """Rising numbers in short: ``1-3, 7``."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
-
-
-def _child_pages(path: Path, reader: str, progress: _Progress, limits: Limits, deadline: float) -> Generator[Page, None, None]:
-    first = progress.delivered + 1
-    order = {"path": str(path.resolve()), "reader": reader, "first": first, **asdict(limits)}
+def _child_pages(order: dict[str, object], progress: _Progress, limits: Limits, deadline: float) -> Generator[Page, None, None]:
     child = subprocess.Popen(
-        [sys.executable, "-B", "-m", "workers.cpu.parse_child", json.dumps(order)],
+        [sys.executable, "-B", "-m", "workers.cpu.parse_child"],
         cwd=REPOSITORY,
         env={},  # what the file may take over should find no address and no secret
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     clock = threading.Timer(max(0.0, deadline - time.monotonic()), child.kill)
     clock.start()
-    # No honest line is longer: six bytes a character at most, and some for the frame.
-    longest = 6 * limits.max_page_characters + 4096
+    # No honest line is longer: six bytes a character at most, headings among them, and some for the frame.
+    longest = 12 * limits.max_page_characters + 65536
+    reader, number = order["reader"], int(str(order["first"]))
+    assert child.stdout is not None
+    assert child.stdin is not None
     try:
-        assert child.stdout is not None
-        number = first
+        with suppress(BrokenPipeError):  # it died at once, which its status tells
+            child.stdin.write(json.dumps(order).encode() + b"\n")
+            child.stdin.close()
         while line := child.stdout.readline(longest):
             match _message(line):
                 case {"end": "read"}:
@@ -154,24 +168,28 @@ def _child_pages(path: Path, reader: str, progress: _Progress, limits: Limits, d
                     raise _Unreadable(reason)
                 case {"end": "encrypted" | "unsupported" | "too_large" as code, "reason": str(reason)}:
                     raise DocumentRejected(reason, code=code)
-                case {"pages": int(pages), "title": str(title)} if pages <= limits.max_pages:
-                    progress.pages, progress.title = pages, title
-                case {"page": int(told), "fault": str(fault)} if told == number <= progress.pages:
-                    yield Page(number=number, text="", fault=fault)
-                    number += 1
-                case {"page": int(told), "text": str(text), "images": bool(images)} if told == number <= progress.pages:
-                    yield Page(number=number, text=text, images=images)
+                case {"pages": int(pages), "title": str()} if pages <= limits.max_pages:
+                    progress.pages = pages
+                case {
+                    "page": int(told),
+                    "text": str(text),
+                    "images": bool(images),
+                    "headings": list(headings),
+                    "fault": str(fault),
+                } if told == number <= progress.pages:
+                    yield Page(number=number, text=text, images=images, fault=fault, headings=_headings(headings, len(text)))
                     number += 1
                 case _:
                     raise _Died(f"{reader} wrote something that is not a page")
         child.wait()
-        raise _death(child.returncode, reader, progress, limits, timed_out=time.monotonic() >= deadline)
+        raise _death(child.returncode, str(reader), progress, limits, timed_out=time.monotonic() >= deadline)
     finally:
         clock.cancel()
         child.kill()
         child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
+        child.stdout.close()
+        with suppress(BrokenPipeError):
+            child.stdin.close()
 
 
 def _message(line: bytes) -> object:
@@ -182,9 +200,18 @@ def _message(line: bytes) -> object:
         return None
 
 
+def _headings(told: list[object], characters: int) -> list[Heading]:
+    headings: list[Heading] = []
+    for heading in told:
+        match heading:
+            case [int(start), int(level), str(title)] if 0 <= start <= characters and level > 0:
+                headings.append((start, level, title[:500]))
+    return headings
+
+
 def _death(returncode: int, reader: str, progress: _Progress, limits: Limits, *, timed_out: bool) -> Exception:
     if timed_out or returncode == -signal.SIGXCPU:
-        where = f", at page {progress.delivered + 1} of {progress.pages}" if progress.pages else ""
+        where = f", at page {progress.reached} of {progress.pages}" if progress.pages else ""
         return DocumentRejected(
             f"Reading it took longer than {limits.seconds:g} s and was stopped{where} (ENGINEHOUSE_PARSE_SECONDS).",
             code="too_large",

@@ -1,0 +1,36 @@
+"""File -> end -> reason: whatever is uploaded ends in one of the ends, and says why."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.documents.kinds import media_type
+from shared.errors import DocumentRejected
+from tests.odd_files import OddFile, odd_files
+from workers.cpu.parse import Limits, Page, read_pages
+from workers.cpu.survey import survey
+
+LIMITS = Limits(seconds=30, memory_bytes=512 << 20, max_pages=100_000, max_page_characters=200_000)
+FILES = list(odd_files())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_an_odd_file_ends_as_it_must(tmp_path: Path, file: OddFile) -> None:
+    path = tmp_path / "original"
+    path.write_bytes(file.make())
+    pages: list[Page] = []
+    end, text = "ready", ""
+    try:
+        read_pages(path, media_type(path, file.name), LIMITS, lambda page, _: pages.append(page), password=file.password)
+        survey(pages)
+        text = "\n".join(page.text for page in pages)
+    except DocumentRejected as rejected:
+        end, text = rejected.code, rejected.message
+    assert (end, file.says in text) == (file.end, True), text[:500]
+    for page in pages:
+        assert all(title in page.text[start : start + len(title) + 10] for start, _, title in page.headings)
+
+
+def test_the_table_is_long_and_its_names_differ() -> None:
+    assert len({file.name for file in FILES}) == len(FILES) >= 60
+    assert {file.end for file in FILES} == {"ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed"}

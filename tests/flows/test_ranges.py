@@ -1,0 +1,133 @@
+"""A long document is read in ranges, side by side; what an attempt finished, the next one need not read again."""
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from shared.documents.files import DocumentFiles
+from shared.documents.kinds import PDF
+from shared.ids import DOCUMENT, new_id
+from tests.odd_files import pdf
+from workers.attempt import Stopped
+from workers.cpu.indexing import pages_of
+from workers.cpu.parse import Limits
+from workers.cpu.places import Places
+from workers.cpu.ranges import RANGE_PAGES, PageRanges
+
+LIMITS = Limits(seconds=60, memory_bytes=512 << 20, max_pages=10_000, max_page_characters=100_000)
+PAGES = 3 * RANGE_PAGES + 7
+
+
+@pytest.fixture(scope="module")
+def long_pdf() -> bytes:
+    return pdf(*(f"This is page {number}." for number in range(1, PAGES + 1)))
+
+
+class Reading:
+    """One document under ``folder``, and what its readers told."""
+
+    def __init__(self, folder: Path, data: bytes, places: int = 2) -> None:
+        self.files = DocumentFiles(folder / "documents")
+        self.id = new_id(DOCUMENT)
+        self.places = Places(folder / "places", places)
+        self.told: list[tuple[int, int]] = []
+        self.stop_at = 0
+        self.seen_beside: set[int] = set()
+        original = self.files.path(self.id, "original")
+        original.parent.mkdir(parents=True)
+        original.write_bytes(data)
+        self.folder = original.parent
+
+    def check(self) -> None:
+        self.seen_beside.add(threading.get_ident())
+        if self.stop_at and len(self.told) >= self.stop_at:
+            raise Stopped("cancel")
+
+    def write(self) -> None:
+        PageRanges(
+            self.files,
+            self.id,
+            PDF,
+            LIMITS,
+            password="",
+            places=self.places,
+            check=self.check,
+            told=lambda done, total: self.told.append((done, total)),
+        ).write()
+
+    def texts(self) -> list[str]:
+        return [page.text.strip() for page in pages_of(self.files, self.id)]
+
+    def names(self) -> set[str]:
+        return {path.name.split(".")[0] for path in self.folder.iterdir()}
+
+
+EXPECTED = [f"This is page {number}." for number in range(1, PAGES + 1)]
+
+
+def test_ranges_are_read_side_by_side_and_put_together_in_order(tmp_path: Path, long_pdf: bytes) -> None:
+    reading = Reading(tmp_path, long_pdf)
+    reading.write()
+    assert reading.texts() == EXPECTED
+    assert len(reading.seen_beside) > 1
+    assert reading.told[-1] == (PAGES, PAGES)
+    assert [done for done, _ in reading.told] == list(range(1, PAGES + 1))
+    assert reading.names() == {"original", "pages"}
+
+
+def test_where_no_place_is_free_a_document_is_read_alone(tmp_path: Path, long_pdf: bytes) -> None:
+    reading = Reading(tmp_path, long_pdf)
+    taken = [reading.places.take(), reading.places.take()]
+    assert reading.places.take() is None
+    reading.write()
+    assert reading.texts() == EXPECTED
+    assert len(reading.seen_beside) == 1
+    for place in taken:
+        assert place is not None
+        place.leave()
+    assert reading.places.take() is not None
+
+
+def test_a_second_attempt_reads_only_what_is_missing_or_spoilt(tmp_path: Path, long_pdf: bytes) -> None:
+    reading = Reading(tmp_path, long_pdf, places=1)
+    reading.stop_at = 2 * RANGE_PAGES + 50
+    with pytest.raises(Stopped):
+        reading.write()
+    first, second = sorted(reading.folder.glob("range.*"))
+    assert not list(reading.folder.glob(".*"))
+    second.write_bytes(second.read_bytes().replace(b"This is page 222.", b"This is page 2222."))
+    whole = first.read_bytes()
+    assert first.name.split(".")[1:3] == ["1", str(PAGES)]
+    assert first.name.endswith(hashlib.sha256(whole).hexdigest())
+    reading.stop_at, reading.told = 0, []
+    reading.write()
+    assert len(reading.told) == PAGES - RANGE_PAGES
+    assert reading.told[-1] == (PAGES, PAGES)
+    assert reading.texts() == EXPECTED
+    assert reading.files.path(reading.id, "pages.jsonl").read_bytes().startswith(whole)
+
+
+def test_a_fault_in_one_range_ends_the_others(tmp_path: Path, long_pdf: bytes) -> None:
+    reading = Reading(tmp_path, long_pdf)
+    told = threading.Event()
+
+    def check() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            told.set()
+            raise Stopped("lost")
+
+    reading.check = check  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="lost"):
+        reading.write()
+    assert told.is_set()
+    assert not reading.files.path(reading.id, "pages.jsonl").exists()
+
+
+def test_a_page_line_has_what_chunking_needs(tmp_path: Path) -> None:
+    reading = Reading(tmp_path, pdf("One."))
+    reading.write()
+    [line] = reading.files.path(reading.id, "pages.jsonl").read_text().splitlines()
+    assert set(json.loads(line)) == {"number", "text", "images", "fault", "headings"}

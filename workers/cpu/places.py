@@ -1,0 +1,40 @@
+"""How many of a machine's processes read files at once: so many as the pool has, whoever started them.
+
+Each place is a file that is locked while it is taken. The kernel gives it back when its process dies, so no crash can lose
+one. A job takes a place for itself if it finds one and goes on without if not; what is left over is lent to long documents.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class Place:
+    """A place that is taken, until ``leave``."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def leave(self) -> None:
+        os.close(self._descriptor)
+
+
+class Places:
+    """The ``count`` places under ``folder``."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder = folder
+        self.count = count
+
+    def take(self) -> Place | None:
+        """A free place, or None; never waits."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for number in range(self.count):
+            descriptor = os.open(self._folder / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+            else:
+                return Place(descriptor)
+        return None

@@ -1,0 +1,55 @@
+"""The readers of files: which kind is read by which, and each loaded only in the child that needs it.
+
+A reader is made from a source and a password, knows how many pages there are, and reads one at a time.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import cast
+
+from shared.documents import kinds
+from workers.cpu.readers.reading import Reader, Source
+
+_TABLE: Mapping[str, tuple[str, str]] = {
+    "pypdfium2": ("pdf", "PdfiumReader"),
+    "pypdf": ("pdf", "PypdfReader"),
+    "text": ("text", "TextReader"),
+    "markdown": ("text", "MarkdownReader"),
+    "csv": ("table", "CsvReader"),
+    "xlsx": ("table", "XlsxReader"),
+    "json": ("structured", "JsonReader"),
+    "json lines": ("structured", "JsonLinesReader"),
+    "html": ("markup", "HtmlReader"),
+    "epub": ("book", "EpubReader"),
+    "docx": ("office", "DocxReader"),
+    "pptx": ("office", "PptxReader"),
+    "rtf": ("rich", "RtfReader"),
+    "e-mail": ("mail", "MailReader"),
+    "office container": ("container", "OfficeContainerReader"),
+}
+
+READERS_OF: Mapping[str, tuple[str, ...]] = {
+    kinds.PDF: ("pypdfium2", "pypdf"),
+    kinds.TEXT: ("text",),
+    kinds.SOURCE: ("text",),
+    kinds.MARKDOWN: ("markdown",),
+    kinds.CSV: ("csv",),
+    kinds.JSON: ("json",),
+    kinds.JSON_LINES: ("json lines",),
+    kinds.HTML: ("html",),
+    kinds.EPUB: ("epub",),
+    kinds.DOCX: ("docx",),
+    kinds.PPTX: ("pptx",),
+    kinds.XLSX: ("xlsx",),
+    kinds.RTF: ("rtf",),
+    kinds.EMAIL: ("e-mail",),
+    kinds.OLE: ("office container",),
+}
+"""Kind of file -> the readers to ask, in this order."""
+
+
+def open_reader(name: str, source: Source, password: str) -> Reader:
+    """Raises Rejected when the file cannot be read as a whole, or whatever the library behind the reader raises."""
+    module, reader = _TABLE[name]
+    made = getattr(importlib.import_module(f"{__name__}.{module}"), reader)
+    return cast(Reader, made(source, password))

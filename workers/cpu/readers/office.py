@@ -1,0 +1,127 @@
+"""Word and PowerPoint.
+
+A page of a Word file is what stands between two page breaks, those that Word noted when it last laid the text out among
+them; a page of a presentation is a slide, with its notes.
+"""
+
+import re
+from typing import Any
+
+from workers.cpu.readers.packed import check_zip
+from workers.cpu.readers.reading import Content, Flow, Sheets, Source
+from workers.cpu.readers.table import add_rows
+
+_HEADING_STYLE = re.compile(r"heading ([1-9])", re.IGNORECASE)
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_BREAKS = (f"{_W}lastRenderedPageBreak", f"{_W}br")
+
+
+class DocxReader(Sheets):
+    """Word files: paragraphs and tables in order; headers, footers and deleted text are left out."""
+
+    name = "docx"
+
+    def __init__(self, source: Source, password: str) -> None:
+        import docx
+        from docx.table import Table
+
+        check_zip(source)
+        document = docx.Document(source)
+        self._flows = [Flow()]
+        for block in document.iter_inner_content():
+            if isinstance(block, Table):
+                self._add_table(block)
+            else:
+                self._add_paragraph(block)
+        if any(True for _ in document.element.body.iter("{http://schemas.openxmlformats.org/drawingml/2006/main}blip")):
+            self._flows[0].images = True
+        contents = [content for flow in self._flows for content in flow.pages()]
+        super().__init__(contents, str(document.core_properties.title or ""))
+
+    def _add_paragraph(self, paragraph: Any) -> None:
+        style = paragraph.style.name if paragraph.style is not None and paragraph.style.name else ""
+        heading = _HEADING_STYLE.fullmatch(style.strip())
+        level = int(heading[1]) if heading else 1 if style == "Title" else 0
+        for number, text in enumerate(_between_breaks(paragraph)):
+            if number and self._flows[-1].length:
+                self._flows.append(Flow())
+            if level:
+                self._flows[-1].heading(level, text)
+            elif text.strip():
+                self._flows[-1].line(text)
+                self._flows[-1].add("\n")
+
+    def _add_table(self, table: Any) -> None:
+        # The cells as the file has them: merged ones are not repeated, and no row is looked up by its number.
+        rows = ([_text(cell) for cell in row.iterchildren(f"{_W}tc")] for row in table._tbl.iterchildren(f"{_W}tr"))
+        add_rows(self._flows[-1], rows)
+        self._flows[-1].add("\n")
+
+
+def _between_breaks(paragraph: Any) -> list[str]:
+    """The text of a paragraph, in pieces where a page ends inside it."""
+    pieces: list[list[str]] = [[]]
+    for element in paragraph._p.iter(f"{_W}t", f"{_W}tab", f"{_W}cr", *_BREAKS):
+        if element.tag == f"{_W}t":
+            pieces[-1].append(element.text or "")
+        elif element.tag == f"{_W}tab":
+            # Tab stops in a paragraph's properties have the same name, and are no text.
+            pieces[-1].append("\t" if element.getparent().tag == f"{_W}r" else "")
+        elif element.tag == _BREAKS[0] or element.get(f"{_W}type") == "page":
+            pieces.append([])
+        else:
+            pieces[-1].append("\n")
+    return ["".join(piece) for piece in pieces]
+
+
+def _text(element: Any) -> str:
+    return " ".join(part.text or "" for part in element.iter(f"{_W}t"))
+
+
+class PptxReader(Sheets):
+    """Presentations: titles, texts, tables and notes of each slide."""
+
+    name = "pptx"
+
+    def __init__(self, source: Source, password: str) -> None:
+        import pptx
+
+        check_zip(source)
+        deck = pptx.Presentation(source)
+        contents = []
+        for slide in deck.slides:
+            flow = Flow()
+            title = slide.shapes.title
+            if title is not None and title.has_text_frame:
+                flow.heading(1, title.text_frame.text)
+            for shape in _shapes(slide.shapes):
+                if title is not None and shape.shape_id == title.shape_id:
+                    continue
+                _add_shape(flow, shape)
+            if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
+                flow.line(slide.notes_slide.notes_text_frame.text)
+            contents += flow.pages()
+        super().__init__(contents or [Content("")], str(deck.core_properties.title or ""))
+
+
+def _shapes(shapes: Any) -> list[Any]:
+    """All shapes, those in groups too, in reading order."""
+    found, waiting = [], list(reversed(list(shapes)))
+    while waiting:
+        shape = waiting.pop()
+        if hasattr(shape, "shapes"):
+            waiting += reversed(list(shape.shapes))
+        else:
+            found.append(shape)
+    return found
+
+
+def _add_shape(flow: Flow, shape: Any) -> None:
+    if getattr(shape, "has_table", False):
+        add_rows(flow, ([cell.text for cell in row.cells] for row in shape.table.rows))
+    elif shape.has_text_frame:
+        for paragraph in shape.text_frame.paragraphs:
+            flow.line(paragraph.text)
+        flow.add("\n")
+    elif hasattr(shape, "image"):
+        flow.images = True

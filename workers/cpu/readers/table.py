@@ -1,0 +1,97 @@
+"""Tables: CSV, and the sheets of a workbook. A row is a line; under a row of titles each value comes with its own.
+
+A sheet of a workbook begins a page, and long ones go on over several.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from workers.cpu.readers.packed import check_zip
+from workers.cpu.readers.reading import Content, Flow, Rejected, Sheets, Source, clean, content_of
+from workers.cpu.readers.text import decode
+
+MOST_CELLS = 20_000_000
+
+
+class CsvReader(Sheets):
+    """Values separated by commas, semicolons, tabs or bars."""
+
+    name = "csv"
+
+    def __init__(self, source: Source, password: str) -> None:
+        text = decode(content_of(source)).lstrip("\ufeff")
+        csv.field_size_limit(2**31 - 1)
+        try:
+            dialect: Any = csv.Sniffer().sniff(text[:10_000], delimiters=",;\t|")
+        except csv.Error:
+            dialect = csv.excel
+        flow = Flow()
+        try:
+            add_rows(flow, csv.reader(io.StringIO(text, newline=""), dialect))
+        except csv.Error:
+            flow = Flow()
+            flow.add(text)
+        super().__init__(flow.pages())
+
+
+class XlsxReader(Sheets):
+    """Excel workbooks, with the values that their formulas last had."""
+
+    name = "xlsx"
+
+    def __init__(self, source: Source, password: str) -> None:
+        import openpyxl
+
+        check_zip(source)
+        # Given a path, it would judge the file by its name.
+        stream = open(source, "rb") if isinstance(source, str) else source  # noqa: SIM115 it is read page by page
+        book = openpyxl.load_workbook(stream, read_only=True, data_only=True, keep_links=False)
+        contents: list[Content] = []
+        for sheet in book.worksheets:
+            sheet.reset_dimensions()
+            flow = Flow()
+            flow.heading(1, sheet.title)
+            before = flow.length
+            add_rows(flow, ([_shown(value) for value in row] for row in sheet.iter_rows(values_only=True)))
+            contents += flow.pages() if flow.length > before else [Content("")]
+        super().__init__(contents or [Content("")], str(book.properties.title or ""))
+
+
+def add_rows(flow: Flow, rows: Iterable[Sequence[str]]) -> None:
+    """Write rows, one a line. Raises Rejected past 20 million cells, empty ones too."""
+    titles: list[str] | None = None
+    cells = 0
+    for row in rows:
+        cells += len(row) or 1
+        if cells > MOST_CELLS:
+            raise Rejected("too_large", f"A table of it has more than {MOST_CELLS} cells.")
+        values = [" ".join(clean(value).split()) for value in row]
+        if not any(values):
+            continue
+        if titles is None:
+            titles = values if _are_titles(values) else []
+            flow.line(" | ".join(values).strip(" |"))
+        elif titles:
+            named = (f"{title}: {value}" for title, value in zip(titles, values, strict=False) if value)
+            flow.line("; ".join([*named, *filter(None, values[len(titles) :])]))
+        else:
+            flow.line(" | ".join(values).strip(" |"))
+
+
+def _are_titles(values: list[str]) -> bool:
+    given = [value for value in values if value]
+    return (
+        len(given) == len(values) > 1
+        and len(set(given)) == len(given)
+        and all(len(value) < 100 and not value.replace(".", "").replace(",", "").lstrip("-").isdigit() for value in given)
+    )
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
