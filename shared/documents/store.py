@@ -12,14 +12,17 @@ from typing import Any, Literal, cast
 import redis
 
 from shared.documents import keys
+from shared.documents.files import DocumentFiles
 from shared.documents.filters import Scalar
+from shared.documents.passwords import Passwords
 from shared.documents.record import Collection, Document, Problem, Status, check_collection_name
 from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.redis_connection import Scripts
 
-Written = Literal["ok", "gone", "stale"]
-"""What became of a worker's write: done, the document was deleted, or another attempt has taken over."""
+Written = Literal["ok", "gone", "stale", "replaced"]
+"""What became of a worker's write: done, the document was deleted, another attempt has taken over, or a newer version of the
+document was ready first."""
 
 
 class Documents:
@@ -28,6 +31,10 @@ class Documents:
     def __init__(self, client: "redis.Redis") -> None:
         self._redis: Any = client  # redis-py types each answer as possibly awaitable
         self._scripts = Scripts(client, "shared.documents.lua")
+
+    def passwords(self, files: DocumentFiles, seconds: int) -> Passwords:
+        """Where the passwords of documents are kept, for so long at most."""
+        return Passwords(self._redis, files, seconds)
 
     # Collections
 
@@ -145,12 +152,13 @@ class Documents:
         When the collection holds the same bytes already, or they are under way, the answer is that earlier document and
         false: the caller then drops its own copy. ``job_id`` is the job that the caller submits next; should the caller die
         before it does, the next upload of these bytes is answered with a document whose job does not exist, and submits it.
-        Raises NotFound when the collection was deleted meanwhile.
+        Other bytes under the name of an earlier document are its next version. Raises NotFound when the collection was
+        deleted meanwhile.
         """
         arguments: list[str | int] = [
-            *(document_id, sha256, keys.document("")),
+            *(document_id, sha256, keys.document(""), name),
             *("owner", collection.owner, "collection_id", collection.id, "collection", collection.name),
-            *("name", name, "size", size, "media_type", media_type, "job_id", job_id),
+            *("size", size, "media_type", media_type, "job_id", job_id),
             *("metadata", json.dumps(dict(metadata or {}), ensure_ascii=False)),
         ]
         named = [
@@ -158,6 +166,7 @@ class Documents:
             keys.listing(collection.id),
             keys.digests(collection.id),
             keys.document(document_id),
+            keys.latest(collection.id),
         ]
         found = self._scripts.run("register", arguments, named)
         if found is None:
@@ -199,7 +208,8 @@ class Documents:
 
     def remove(self, document_id: str, collection_id: str) -> bool:
         """Forget the record, before its vectors and files are removed. False when it was gone already."""
-        named = [keys.document(document_id), keys.listing(collection_id), keys.digests(collection_id)]
+        named = [key(collection_id) for key in (keys.listing, keys.digests, keys.latest, keys.current)]
+        named.insert(0, keys.document(document_id))
         return bool(self._scripts.run("remove", [document_id], named))
 
     # Documents, as the attempt that works on one sees it
@@ -234,14 +244,19 @@ class Documents:
         pages: int | None = None,
         chunks: int | None = None,
     ) -> Written:
-        """Say how the document ended; from ``ready`` on it can be searched."""
+        """Say how the document ended. From ``ready`` on it can be searched, and the one before of its name no more; that is
+        then what the document ``replaces``."""
         fields: list[str | int] = ["status", status, "reason", reason]
         fields += ["problems", json.dumps([asdict(problem) for problem in problems], ensure_ascii=False)]
         if pages is not None:
             fields += ["pages", pages, "pages_done", pages]
         if chunks is not None:
             fields += ["chunks", chunks]
-        return self._advance(document_id, job_id, attempt, fields)
+        if status != "ready":
+            return self._advance(document_id, job_id, attempt, fields)
+        collection_id = self._redis.hget(keys.document(document_id), "collection_id") or ""
+        named = [keys.document(document_id), keys.current(collection_id), keys.digests(collection_id)]
+        return cast(Written, self._scripts.run("make_ready", [job_id, attempt, keys.document(""), *fields], named))
 
     def _advance(self, document_id: str, job_id: str, attempt: int, fields: list[str | int]) -> Written:
         return cast(Written, self._scripts.run("advance", [job_id, attempt, *fields], [keys.document(document_id)]))

@@ -1,10 +1,12 @@
 """The records of collections and documents: dedupe, the fence, lists, and what deleting leaves (nothing)."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
 
+from shared.documents.files import DocumentFiles
 from shared.documents.record import Collection, Document
 from shared.documents.store import Documents
 from shared.errors import InvalidValue, NotFound
@@ -116,3 +118,90 @@ def test_deleting_leaves_no_key(documents: Documents, collection: Collection, re
         assert documents.remove(document_id, collection.id)
         assert documents.set_stage(document_id, "job_1", 1, "parsing") == "gone"
     assert redis_client.keys("*") == []
+
+
+def enter(documents: Documents, collection: Collection, name: str, sha256: str) -> Document:
+    return documents.register(
+        collection,
+        document_id=new_id(DOCUMENT),
+        name=name,
+        size=3,
+        sha256=sha256,
+        media_type="text/plain",
+        job_id="job_1",
+    )[0]
+
+
+def test_a_new_version_takes_the_place_of_the_old_one_in_one_move(documents: Documents, collection: Collection) -> None:
+    old = enter(documents, collection, "plan.txt", "1" * 64)
+    assert documents.finish(old.id, "job_1", 1, "ready") == "ok"
+    new = enter(documents, collection, "plan.txt", "2" * 64)
+    assert (old.version, new.version) == (1, 2)
+    both = [old.id, new.id]
+    assert set(documents.ready_names(both)) == {old.id}, "the old one answers until the new one is whole"
+    for _ in range(2):  # an answer that was lost is asked for again
+        assert documents.finish(new.id, "job_1", 1, "ready") == "ok"
+        assert set(documents.ready_names(both)) == {new.id}
+    assert documents.get("ada", new.id).replaces == old.id
+    assert documents.get("ada", old.id).status == "replaced"
+
+
+def test_an_older_version_that_is_ready_late_is_never_searched(documents: Documents, collection: Collection) -> None:
+    older, newer = (enter(documents, collection, "plan.txt", digit * 64) for digit in "12")
+    assert documents.finish(newer.id, "job_1", 1, "ready") == "ok"
+    for _ in range(2):
+        assert documents.finish(older.id, "job_1", 1, "ready") == "replaced"
+    assert set(documents.ready_names([older.id, newer.id])) == {newer.id}
+    assert newer.id in documents.get("ada", older.id).reason
+
+
+def test_going_back_to_a_former_content_is_a_version_too(documents: Documents, collection: Collection) -> None:
+    first = enter(documents, collection, "plan.txt", "1" * 64)
+    documents.finish(first.id, "job_1", 1, "ready")
+    assert enter(documents, collection, "plan.txt", "1" * 64).id == first.id
+    enter(documents, collection, "plan.txt", "2" * 64)
+    again = enter(documents, collection, "plan.txt", "1" * 64)
+    assert (again.id == first.id, again.version) == (False, 3)
+
+
+def test_the_same_name_elsewhere_is_no_version(documents: Documents, collection: Collection) -> None:
+    here = enter(documents, collection, "plan.txt", "1" * 64)
+    there = enter(documents, documents.ensure_collection("ada", "others", MODEL), "plan.txt", "2" * 64)
+    for document in (here, there):
+        documents.finish(document.id, "job_1", 1, "ready")
+    assert set(documents.ready_names([here.id, there.id])) == {here.id, there.id}
+
+
+def test_a_version_whose_successor_was_deleted_may_be_followed_by_another(documents: Documents, collection: Collection) -> None:
+    first = enter(documents, collection, "plan.txt", "1" * 64)
+    documents.finish(first.id, "job_1", 1, "ready")
+    documents.remove(first.id, collection.id)
+    second = enter(documents, collection, "plan.txt", "1" * 64)
+    assert documents.finish(second.id, "job_1", 1, "ready") == "ok"
+    assert documents.get("ada", second.id).replaces == ""
+
+
+def test_an_id_that_is_entered_already_is_left_as_it_is(documents: Documents, collection: Collection) -> None:
+    fields = {"name": "a", "size": 1, "sha256": "1" * 64, "media_type": "text/plain", "job_id": "job_1"}
+    document_id = new_id(DOCUMENT)
+    documents.register(collection, document_id=document_id, **fields)  # type: ignore[arg-type]
+    documents.finish(document_id, "job_1", 1, "failed", reason="broken")
+    again, _ = documents.register(collection, document_id=document_id, **fields)  # type: ignore[arg-type]
+    assert (again.id, again.status) == (document_id, "failed")
+
+
+def test_a_password_is_in_no_place_as_it_is_and_forgotten_whole(
+    documents: Documents, redis_client: "redis.Redis", tmp_path: Path
+) -> None:
+    files, document_id = DocumentFiles(tmp_path), new_id(DOCUMENT)
+    passwords = documents.passwords(files, 60)
+    passwords.keep(document_id, "sésame")
+    assert passwords.read(document_id) == "sésame"
+    [key] = redis_client.keys("*password")
+    pad = files.path(document_id, "pad")
+    assert "sésame".encode() not in bytes.fromhex(str(redis_client.get(key))) + pad.read_bytes()
+    assert 0 < redis_client.ttl(key) <= 60
+    passwords.forget(document_id)
+    assert passwords.read(document_id) == ""
+    assert redis_client.keys("*") == []
+    assert not pad.exists()

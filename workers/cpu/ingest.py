@@ -57,6 +57,7 @@ def ingest(
         raise DocumentRejected("The document was deleted before it was ingested.", code="deleted") from None
     ingestion = _Ingestion(attempt, document, documents, settings, embedders, vectors)
     if document.status == "ready":  # an earlier attempt did all the work and died before it could say so
+        ingestion.retire_replaced()
         return _result(document.id, document.pages, ingestion.follow_index(document.chunks), document.reason, {})
     return ingestion.run()
 
@@ -80,23 +81,30 @@ class _Ingestion:
         self._embedders = embedders
         self._vectors = vectors
         self._files = DocumentFiles(settings.documents_dir)
+        self._passwords = documents.passwords(self._files, settings.max_queue_seconds)
         self._places = Places(settings.data_dir / "places", settings.cpu_workers)
         self._timings: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
         place = self._places.take()
+        password = self._passwords.read(self._document.id)
         try:
             self._indexer()
             with self._step("parsing"):
-                found = self._parse()
+                found = self._parse(password)
+                if password:
+                    self._passwords.forget(self._document.id)
             chunks = self._index(indexer := self._indexer())
             # A reindex that ended meanwhile has not seen this document; and the next one may do so until it is ready.
             while (latest := self._indexer()).index != indexer.index:
                 chunks = self._index(indexer := latest)
             self._must(self._finish("ready", found.reason, found.pages, chunks, found.problems))
+            self.retire_replaced()
             return _result(self._document.id, found.pages, self.follow_index(chunks), found.reason, self._timings)
         except DocumentRejected as rejected:
-            if rejected.code not in ("deleted", "superseded"):
+            if password:
+                self._passwords.forget(self._document.id)
+            if rejected.code not in ("deleted", "superseded", "replaced"):
                 self._must(self._finish(_status(rejected.code), rejected.message))
             raise
         finally:
@@ -110,6 +118,26 @@ class _Ingestion:
             chunks = indexer.put(self._document, self._attempt.check)
             self._documents.set_chunks(self._document.id, chunks)
         return chunks
+
+    def retire_replaced(self) -> None:
+        """Remove the version that this document has taken the place of. Raises IndexUnavailable."""
+        try:
+            replaced = self._documents.get(self._document.owner, self._document.id).replaces
+        except NotFound:
+            self._leave()
+        if replaced:
+            self._documents.remove(replaced, self._document.collection_id)
+            self._take_out(replaced)
+            self._files.remove(replaced)
+
+    def _take_out(self, document_id: str) -> None:
+        remove_from_indexes(
+            document_id,
+            self._document.collection_id,
+            documents=self._documents,
+            vectors=self._vectors,
+            texts=TextIndex(self._settings.text_index_dir),
+        )
 
     def _indexer(self) -> Indexer:
         """For the index that answers now. Raises DocumentRejected when its embedding model is not here."""
@@ -136,7 +164,7 @@ class _Ingestion:
             indexer.finish(document, chunks, leftovers=self._attempt.job.attempt > 1)
         return chunks
 
-    def _parse(self) -> Survey:
+    def _parse(self, password: str) -> Survey:
         """Write ``pages.jsonl``, unless an earlier attempt has."""
         if not self._files.path(self._document.id, "pages.jsonl").exists():
             limits = Limits(
@@ -159,7 +187,7 @@ class _Ingestion:
                 self._document.id,
                 self._document.media_type,
                 limits,
-                password="",
+                password=password,
                 places=self._places,
                 check=self._attempt.check,
                 told=told,
@@ -206,6 +234,9 @@ class _Ingestion:
         """Go no further when the document is no longer this attempt's."""
         if written == "gone":
             self._leave()
+        if written == "replaced":
+            self._take_out(self._document.id)
+            raise DocumentRejected("A newer version of the document was ready first.", code="replaced")
         if written == "stale":
             self._attempt.check()
             raise DocumentRejected("Another attempt works on the document.", code="superseded")
