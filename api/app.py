@@ -5,7 +5,23 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 from flask_cors import CORS
 
-from api import admin, auth, chat, documents, events, faults, generate, health, indexing, jobs, models, page, reference, webhooks
+from api import (
+    admin,
+    auth,
+    chat,
+    documents,
+    events,
+    faults,
+    generate,
+    health,
+    indexing,
+    jobs,
+    models,
+    page,
+    reference,
+    uploads,
+    webhooks,
+)
 from api.services import Services
 from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
@@ -74,7 +90,7 @@ def create_app(settings: Settings) -> Flask:
         deliveries=Deliveries(client),
         guard=Guard(parse_networks(settings.webhook_allow)),
     )
-    for module in (admin, chat, documents, events, generate, health, indexing, jobs, models, page, reference, webhooks):
+    for module in (admin, chat, documents, events, generate, health, indexing, jobs, models, page, reference, uploads, webhooks):
         app.register_blueprint(module.blueprint)
     faults.install(app)
     _guard_browsers(app, settings)

@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, jsonify, request
 
-from api.parsing import query_integer, wait_seconds
+from api.parsing import Retry, body, check_password, query_integer, wait_seconds
 from api.render import Answer, accepted, job_answer, job_json, list_json
 from api.services import owner, services
 from api.submitting import job_of
@@ -55,12 +55,20 @@ def cancel(job: str) -> Answer:
 
 @blueprint.post("/jobs/<job>/retry")
 def retry(job: str) -> Answer:
-    """Do an ended job again, as a new job that names this one in ``retry_of``."""
+    """Do an ended job again, as a new job that names this one in ``retry_of``; that of an encrypted document with a password."""
     found = owned_job(job)
     if not found.status.final:
         raise Conflict(f"job {job} is {found.status}; it can be retried once it has ended", code="job_not_ended")
     if found.kind == "batch":
         raise Conflict(f"job {job} is a batch; retry those of its jobs that failed", code="batch_not_retried")
+    wanted = body(Retry) if request.content_length else Retry()
+    if wanted.password is not None:
+        if not found.document:
+            raise InvalidValue(f"password: job {job} is about no document that could be encrypted", param="password")
+        here = services()
+        document = here.documents.get(owner(), found.document)
+        passwords = here.documents.passwords(here.files, here.settings.max_queue_seconds)
+        passwords.keep(document.id, check_password(wanted.password.get_secret_value()))
     return accepted(job_of(services().lifecycle.replay(found)))
 
 

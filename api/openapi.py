@@ -15,6 +15,7 @@ from api import schemas
 from api.operations import OPERATIONS
 from api.operations.operation import HEADERS, REFUSALS, RETRYABLE, Operation, Parameter, Reply
 from api.parsing import DocumentMetadata, JobWebhook
+from shared.documents.passwords import LONGEST as LONGEST_PASSWORD
 
 SCHEMAS = "#/components/schemas/"
 
@@ -23,6 +24,12 @@ WEBHOOK_FIELD = {
     "contentMediaType": "application/json",
     "contentSchema": {"$ref": f"{SCHEMAS}{JobWebhook.__name__}"},
     "description": "Where it is told how this ends.",
+}
+
+PASSWORD_FIELD = {
+    "type": "string",
+    "maxLength": LONGEST_PASSWORD,
+    "description": "Opens those of these files that are encrypted. Forgotten once they are read.",
 }
 
 METADATA_FIELD = {
@@ -83,7 +90,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.parameters:
         described["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
     if operation.body is not None or operation.files:
-        described["requestBody"] = {"required": True, "content": _content(operation)}
+        described["requestBody"] = {"required": operation.body_required, "content": _content(operation)}
     described["responses"] = {str(status): _reply(reply) for status, reply in operation.replies.items()} | {
         str(status): {"$ref": f"#/components/responses/{status}"} for status in operation.statuses
     }
@@ -124,7 +131,7 @@ def _content(operation: Operation) -> dict[str, Any]:
     }
     form = {
         "type": "object",
-        "properties": {"file": file, "webhook": WEBHOOK_FIELD, "metadata": METADATA_FIELD},
+        "properties": {"file": file, "webhook": WEBHOOK_FIELD, "metadata": METADATA_FIELD, "password": PASSWORD_FIELD},
         "required": ["file"],
     }
     return {"multipart/form-data": {"schema": form, "examples": examples}}

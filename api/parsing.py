@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     RootModel,
+    SecretStr,
     Strict,
     StringConstraints,
     ValidationError,
@@ -21,6 +22,7 @@ from pydantic import (
 
 from api.services import services
 from shared.documents.filters import Scalar, parse_filter
+from shared.documents.passwords import LONGEST as LONGEST_PASSWORD
 from shared.documents.record import COLLECTION_NAME
 from shared.errors import InvalidValue, MalformedBody
 from shared.webhooks.addresses import LONGEST_URL
@@ -88,7 +90,7 @@ class NewWebhook(Body):
 
     url: Url
     events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=5)
-    kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=5)
+    kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=6)
     description: Annotated[str, StringConstraints(max_length=200)] = ""
     secret: Secret | None = None
 
@@ -98,7 +100,7 @@ class WebhookChanges(Body):
 
     url: Url | None = None
     events: list[Event] | None = Field(default=None, min_length=1, max_length=5)
-    kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=5)
+    kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=6)
     description: Annotated[str, StringConstraints(max_length=200)] | None = None
     enabled: bool | None = None
 
@@ -218,6 +220,10 @@ class DocumentMetadata(RootModel[dict[Key, Value]]):
     root: dict[Key, Value] = Field(max_length=32)
 
 
+class Retry(Body):
+    password: SecretStr | None = Field(default=None, description="of a document that ended `encrypted`")
+
+
 class Search(Found):
     query: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
     top_k: Annotated[int, Field(ge=1, le=100, description="how many passages")] = 5
@@ -274,6 +280,17 @@ def form_webhook() -> JobWebhook | None:
         if isinstance(refusal, MalformedBody) or not refusal.param:
             raise InvalidValue('webhook: must be JSON such as {"url": "https://…"}', param="webhook") from None
         raise InvalidValue(f"webhook.{refusal.message}", param=f"webhook.{refusal.param}") from None
+
+
+def form_password() -> str:
+    """The field ``password`` of a form, or "". Raises InvalidValue, which does not repeat it."""
+    return check_password(request.form.get("password", ""))
+
+
+def check_password(password: str) -> str:
+    if len(password) > LONGEST_PASSWORD:
+        raise InvalidValue(f"password: at most {LONGEST_PASSWORD} characters, not {len(password)}", param="password")
+    return password
 
 
 def form_metadata() -> dict[str, Scalar]:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 Time = Annotated[float, Field(description="Unix seconds, with milliseconds")]
 JobId = Annotated[str, Field(pattern=r"^job_[0-9a-hjkmnp-tv-z]{26}$", examples=["job_01m84stetzyr7esggznw5rdjds"])]
-Kind = Literal["generate", "ingest", "search", "delete", "reindex", "batch"]
+Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "batch"]
 
 
 def _open_to_more(schema: dict[str, Any]) -> None:
@@ -273,7 +273,8 @@ class Collection(Answer):
 
 class Upload(Answer):
     message: str
-    document: Document
+    document_ids: list[str] = Field(description="of the chunks, once the document is ready")
+    document: Document | None = Field(description="of an archive there is none; its batch is the job")
     job: Job | None
 
 
@@ -483,5 +484,11 @@ class DeliveryList(Page[Delivery]):
     pass
 
 
+class TakenArchive(Answer):
+    name: str
+    job: JobId = Field(description="the job that unpacks it; its documents join the batch")
+
+
 class TakenList(Page[TakenDocument]):
+    archives: list[TakenArchive]
     batch: Job

@@ -175,6 +175,11 @@ class JobTimeout(JobFailure):
     code = "timeout"
 
 
+class QueueFull(JobFailure):
+    code = "queue_full"
+    retryable = True
+
+
 class DocumentRejected(JobFailure):
     """A document that cannot become ``ready``; ``code`` is the status it ends with."""
 

@@ -5,6 +5,7 @@ Crockford's base 32 (the layout of ULID, https://github.com/ulid/spec), so that 
 order of their making and a page of a list can start "after this id".
 """
 
+import hashlib
 import os
 import time
 
@@ -29,6 +30,13 @@ def new_id(prefix: str, *, now_ms: int | None = None, random: bytes | None = Non
         digits.append(ALPHABET[number & 31])
         number >>= 5
     return f"{prefix}_{''.join(reversed(digits))}"
+
+
+def derived_id(prefix: str, parent: str, *what: str) -> str:
+    """The one id that stands for ``what`` under the job ``parent``, and sorts beside it. Whoever makes it gets the same."""
+    digest = int.from_bytes(hashlib.sha256("\0".join((prefix, parent, *what)).encode()).digest()[:10], "big")
+    digits = [ALPHABET[(digest >> 5 * place) % 32] for place in range(16)]
+    return f"{prefix}_{parent.partition('_')[2][:10]}{''.join(digits)}"
 
 
 def is_id(prefix: str, text: str) -> bool:

@@ -119,6 +119,23 @@ class Settings:
     max_upload_bytes: int = setting(
         "ENGINEHOUSE_MAX_UPLOAD_BYTES", 1024 * MIB, "The largest upload request.", low=1024, high=64 * 1024 * MIB
     )
+    max_archive_members: int = setting(
+        "ENGINEHOUSE_MAX_ARCHIVE_MEMBERS", 20_000, "The most files in one archive that is uploaded.", low=1, high=1_000_000
+    )
+    max_archive_bytes: int = setting(
+        "ENGINEHOUSE_MAX_ARCHIVE_BYTES",
+        8 * 1024 * MIB,
+        "The most bytes that an archive may unpack to.",
+        low=1024,
+        high=1024 * 1024 * MIB,
+    )
+    max_archive_ratio: int = setting(
+        "ENGINEHOUSE_MAX_ARCHIVE_RATIO",
+        200,
+        "How many times its size an archive above 16 MiB may unpack to.",
+        low=1,
+        high=100_000,
+    )
     max_prompt_characters: int = setting(
         "ENGINEHOUSE_MAX_PROMPT_CHARACTERS", 2_000_000, "The longest prompt, over all its messages.", low=1, high=64 * MIB
     )
@@ -197,6 +214,11 @@ class Settings:
     def documents_dir(self) -> Path:
         """Where uploaded bytes, page texts and chunks lie, one folder a document."""
         return self.data_dir / "documents"
+
+    @property
+    def archives_dir(self) -> Path:
+        """Where uploaded archives wait to be unpacked, one folder each."""
+        return self.data_dir / "archives"
 
     @property
     def text_index_dir(self) -> Path:

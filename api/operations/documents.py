@@ -43,7 +43,8 @@ OPERATIONS = (
         summary="One or many files into a collection",
         description=(
             "Makes the collection when there is none of this name. One ingest job for each file, and a batch over these jobs. "
-            "The same bytes in the same collection are one document."
+            "The same bytes in the same collection are one document; other bytes under the name of an earlier one are its next "
+            "version. A zip or a tar is unpacked, and each member becomes a document."
         ),
         parameters=(COLLECTION, IDEMPOTENCY_KEY),
         files=MOST_FILES,

@@ -4,6 +4,7 @@ from typing import get_args
 
 from api import schemas
 from api.operations.operation import JOB, LIMIT, PREFER, WAIT, Operation, Reply, in_header, in_query
+from api.parsing import Retry
 from shared.jobs.job import Status
 
 ENDED_JOB = {
@@ -124,7 +125,10 @@ OPERATIONS = (
         call="POST /jobs/{job}/retry",
         tag="Jobs",
         summary="Do an ended job again, as a new one",
+        description="Of a document that ended `encrypted`, a password may be given.",
         parameters=(JOB,),
+        body=Retry,
+        body_required=False,
         replies={202: Reply(description="The new job; `retry_of` names the old one.", model=schemas.Job, headers=ACCEPTED)},
         refusals=(409, 429),
     ),

@@ -85,6 +85,7 @@ class Operation:
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: type[BaseModel] | None = None
+    body_required: bool = True
     files: int = 0
     examples: Mapping[str, Example] = field(default_factory=dict)
     replies: Mapping[int, Reply]

@@ -84,6 +84,13 @@ class DocumentFiles:
         finally:
             draft.unlink(missing_ok=True)
 
+    def move(self, document_id: str, other: "DocumentFiles", other_id: str) -> None:
+        """Give the folder of a document to other files, over what they have under that id."""
+        other.remove(other_id)
+        target = other._folder(other_id)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._folder(document_id).rename(target)
+
     def remove(self, document_id: str) -> None:
         """Remove the folder with all that is in it; nothing happens when there is none."""
         with suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
 """The Redis keys of collections and documents.
 
-None of them but passwords and the last has a time to live: a document stays until somebody deletes it. Every key is owned by a collection or a
-document and goes with it.
+None of them but passwords and the last has a time to live: a document stays until somebody deletes it. Every key is owned by a
+collection or a document and goes with it.
 
     eh:collections:<owner>           hash  collection name -> collection id
     eh:collection:<id>               hash  the fields of ``record.Collection``

@@ -23,9 +23,9 @@ from shared.redis_connection import PREFIX
 
 Event = Literal["job.started", "job.completed", "job.failed", "job.cancelled", "job.expired"]
 FINAL_EVENTS: tuple[Event, ...] = ("job.completed", "job.failed", "job.cancelled", "job.expired")
-Kind = Literal["generate", "ingest", "search", "delete", "reindex", "batch"]
+Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "batch"]
 # A search is mostly awaited by whoever makes it, so an endpoint hears of searches only when it asks to.
-KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "batch")
+KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", "batch")
 
 ENDPOINT = "whk"
 MOST_ENDPOINTS = 16

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from shared.documents.index_trouble import note_silence
 from shared.documents.store import Documents
-from shared.jobs.tickets import CPU_QUEUE
+from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.tickets import CPU_QUEUE, Tickets
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
 from shared.settings import from_environment
@@ -13,6 +14,7 @@ from workers.attempt import Body
 from workers.celery_worker import CeleryWorker, Pool
 from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
+from workers.cpu.unpack import unpack
 from workers.embedding import Embedders
 from workers.vectors import Vectors
 
@@ -22,12 +24,13 @@ settings = from_environment(os.environ)
 def bodies() -> Mapping[str, Body]:
     """Made in each child, as neither a connection nor a model survives a fork."""
     client = connect(settings.redis_url)
-    documents = Documents(client)
+    documents, lifecycle = Documents(client), Lifecycle(client, settings, Tickets(client).issue)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
     vectors = Vectors(settings.chroma_url, on_silence=lambda: note_silence(client))
     return {
         "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, vectors),
+        "unpack": lambda attempt: unpack(attempt, documents, lifecycle, settings),
         "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, vectors),
     }
 

@@ -1,0 +1,136 @@
+"""Many documents at once: archives, versions, passwords, odd files among good ones."""
+
+import io
+import zipfile
+from typing import Any
+
+import pytest
+
+from tests.faults.rig.processes import kill
+from tests.flows.stack import Stack
+from tests.odd_files import locked_pdf, odd_files, packed_tar, pdf, pdf_bomb
+from tests.waiting import wait_until
+
+ODD = {file.name: file for file in odd_files()}
+
+
+def packed(members: dict[str, bytes]) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return target.getvalue()
+
+
+def send(stack: Stack, collection: str, *files: tuple[str, bytes], **form: str) -> dict[str, Any]:
+    answer = stack.client.post(f"/collections/{collection}/documents", files=[("file", file) for file in files], data=form)
+    assert answer.status_code in (200, 202), answer.text
+    return dict(answer.json())
+
+
+def documents(stack: Stack, collection: str) -> dict[str, dict[str, Any]]:
+    found = stack.client.get(f"/collections/{collection}/documents", params={"limit": 100}).json()["data"]
+    return {document["name"]: document for document in found}
+
+
+def found(stack: Stack, collection: str, query: str) -> set[str]:
+    hits = stack.post(f"/collections/{collection}/search", {"query": query, "top_k": 20}).json()["data"]
+    return {hit["text"] for hit in hits}
+
+
+def test_an_archive_becomes_documents_of_its_batch(stack: Stack) -> None:
+    inner = packed({"x.txt": b"never seen"})
+    archive = packed(
+        {"a/one.txt": b"The first letter.", "b/two.txt": b"The second letter.", "../up.txt": b"No.", "in.zip": inner}
+    )
+    taken = send(
+        stack, "archive", ("letters.zip", archive), ("three.txt", b"The third letter."), ("copy.txt", b"The third letter.")
+    )
+    assert [entry["name"] for entry in taken["archives"]] == ["letters.zip"]
+    batch = stack.ended(taken["batch"]["id"], 60)
+    # Two documents of the request (the copy is the same document), the archive, and what is in it.
+    assert batch["counts"] == {"total": 5, "completed": 4, "failed": 1, "cancelled": 0, "expired": 0}
+    ends = {name: document["status"] for name, document in documents(stack, "archive").items()}
+    assert ends == {"a/one.txt": "ready", "b/two.txt": "ready", "three.txt": "ready", "in.zip": "unsupported"}
+    result = stack.job(taken["archives"][0]["job"])["result"]
+    assert (result["documents"], result["duplicates"], result["skipped"]) == (3, 0, 1)
+    assert result["skipped_members"] == [{"name": "../up.txt", "reason": "its name climbs out of the archive"}]
+    assert not list(stack.data.glob("archives/*"))
+
+
+def test_the_guides_upload_takes_an_archive_too(stack: Stack) -> None:
+    files = {"file": ("letter.tar", packed_tar("letter.txt", b"Sent in a tar."))}
+    answer = stack.client.post("/upload", files=files, headers={"Prefer": "wait=40"}).json()
+    assert (answer["document"], answer["job"]["kind"], answer["job"]["counts"]["completed"]) == (None, "batch", 2)
+
+
+def test_an_archive_that_cannot_be_unpacked_fails_and_ends_its_batch(stack: Stack) -> None:
+    taken = send(stack, "broken", ("broken.zip", packed({"a.txt": b"text"})[:-40]))
+    assert stack.ended(taken["batch"]["id"])["counts"]["failed"] == 1
+    job = stack.job(taken["archives"][0]["job"])
+    assert "could not be unpacked" in job["error"]["message"]
+    assert not list(stack.data.glob("archives/*"))
+
+
+def test_a_new_version_replaces_the_old_one_and_leaves_nothing_of_it(stack: Stack) -> None:
+    [old] = send(stack, "versions", ("plan.txt", b"The plan says Monday."))["data"]
+    stack.ended(old["job"])
+    [new] = send(stack, "versions", ("plan.txt", b"The plan says Friday."))["data"]
+    stack.ended(new["job"])
+    view = stack.client.get(f"/documents/{new['id']}").json()
+    assert (view["status"], view["version"]) == ("ready", 2)
+    assert found(stack, "versions", "What does the plan say?") == {"The plan says Friday."}
+    assert stack.client.get(f"/documents/{old['id']}").status_code == 404
+    assert not list(stack.data.glob(f"documents/{old['id']}*"))
+
+
+def test_a_password_opens_an_encrypted_file_with_the_upload_or_with_a_retry(stack: Stack) -> None:
+    [given] = send(stack, "locked", ("given.pdf", locked_pdf("sesame")), password="sesame")["data"]
+    stack.ended(given["job"])
+    assert stack.client.get(f"/documents/{given['id']}").json()["status"] == "ready"
+    [later] = send(stack, "locked", ("later.pdf", locked_pdf("sesame", "RC4-128")))["data"]
+    assert stack.ended(later["job"])["error"]["code"] == "encrypted"
+    again = stack.post(f"/jobs/{later['job']}/retry", {"password": "sesame"}).json()
+    assert stack.ended(again["id"])["result"]["status"] == "ready"
+    assert "sesame" not in stack.log.read_text()
+    assert not list(stack.data.glob("documents/*/pad"))
+
+
+@pytest.mark.parametrize("name", ["locked.docx", "scanned.pdf", "truncated.pdf", "bomb.docx", "picture.png", "spaces.txt"])
+def test_an_odd_file_ends_with_a_reason(stack: Stack, name: str) -> None:
+    file = ODD[name]
+    [document] = send(stack, "odd-files", (name, file.make()))["data"]
+    assert stack.ended(document["job"])["status"] == "failed"
+    view = stack.client.get(f"/documents/{document['id']}").json()
+    assert (view["status"], file.says in view["reason"]) == (file.end, True), view["reason"]
+
+
+def test_a_bomb_delays_no_neighbour_and_the_worker_lives(stack: Stack) -> None:
+    before = stack.pid("cpu")
+    [bomb, *neighbours] = send(
+        stack, "neighbours", ("bomb.pdf", pdf_bomb()), *((f"{n}.txt", f"Neighbour {n}.".encode()) for n in range(5))
+    )["data"]
+    for neighbour in neighbours:
+        assert stack.ended(neighbour["job"])["status"] == "completed"
+    assert stack.ended(bomb["job"])["status"] == "failed"
+    assert stack.pid("cpu") == before
+
+
+def test_a_half_scanned_pdf_is_ready_and_says_which_pages_are_not(stack: Stack) -> None:
+    [document] = send(stack, "scans", ("half.pdf", pdf("Typed.", None, None, "Typed again.")))["data"]
+    stack.ended(document["job"])
+    view = stack.client.get(f"/documents/{document['id']}").json()
+    assert (view["status"], view["pages"], view["pages_done"]) == ("ready", 4, 4)
+    assert view["problems"] == [{"pages": "2-3", "text": "holds only images and needs OCR"}]
+
+
+def test_a_killed_worker_loses_no_member_and_doubles_none(stack: Stack) -> None:
+    members = {f"{number:03}.txt": f"Member number {number}.".encode() for number in range(150)}
+    taken = send(stack, "killed", ("many.zip", packed(members)))
+    job = taken["archives"][0]["job"]
+    wait_until(lambda: len(documents(stack, "killed")) > 5, "some members are entered", seconds=30, every=0.02)
+    kill(stack.pid("cpu"))
+    batch = stack.ended(taken["batch"]["id"], 60)
+    assert batch["counts"]["completed"] == batch["counts"]["total"] == 151
+    assert stack.client.get("/collections/killed").json()["documents"] == 150
+    assert stack.job(job)["result"]["documents"] == 150
