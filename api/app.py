@@ -13,6 +13,7 @@ from api import (
     events,
     faults,
     generate,
+    gpus,
     health,
     indexing,
     jobs,
@@ -29,6 +30,7 @@ from shared.documents.store import Documents
 from shared.errors import InvalidRequest
 from shared.jobs.endings import Endings
 from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.seats import Seats
 from shared.jobs.streams import Follower
 from shared.jobs.tickets import Tickets
 from shared.jobs.workforce import Workforce
@@ -80,6 +82,7 @@ def create_app(settings: Settings) -> Flask:
         redis=client,
         lifecycle=lifecycle,
         workforce=Workforce(client),
+        seats=Seats(client),
         documents=Documents(client),
         files=DocumentFiles(settings.documents_dir),
         sessions=Sessions(client, settings),
@@ -90,7 +93,22 @@ def create_app(settings: Settings) -> Flask:
         deliveries=Deliveries(client),
         guard=Guard(parse_networks(settings.webhook_allow)),
     )
-    for module in (admin, chat, documents, events, generate, health, indexing, jobs, models, page, reference, uploads, webhooks):
+    for module in (
+        admin,
+        chat,
+        documents,
+        events,
+        generate,
+        gpus,
+        health,
+        indexing,
+        jobs,
+        models,
+        page,
+        reference,
+        uploads,
+        webhooks,
+    ):
         app.register_blueprint(module.blueprint)
     faults.install(app)
     _guard_browsers(app, settings)

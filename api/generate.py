@@ -87,10 +87,15 @@ def served_model(name: str | None) -> ModelEntry:
     entry = here.catalogue.get(name) if name is not None else here.catalogue.default()
     if entry.kind != GENERATE:
         raise InvalidValue(f"model: {entry.name} turns text into vectors; it does not generate", param="model")
-    if not here.workforce.has_served(entry.name):
-        raise ModelNotServed(
-            f"no worker serves model {entry.name}; start one with: enginehouse worker gpu --model {entry.name}",
-            param="model",
-            retry_after=5,
-        )
-    return entry
+    if here.workforce.has_served(entry.name) or _can_be_loaded(entry):
+        return entry
+    raise ModelNotServed(
+        f"no worker serves model {entry.name}; start one with: enginehouse worker gpu --model {entry.name}",
+        param="model",
+        retry_after=5,
+    )
+
+
+def _can_be_loaded(entry: ModelEntry) -> bool:
+    here = services()
+    return here.settings.load_on_demand and any(entry.name in seat.offers for seat in here.taken_seats())

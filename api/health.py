@@ -9,11 +9,13 @@ from flask import Blueprint, Response, jsonify
 from api.render import Answer
 from api.services import services
 from shared.documents.index_trouble import is_silent
+from shared.jobs.seats import Seat
 from shared.jobs.workforce import Worker
 
 blueprint = Blueprint("health", __name__)
 
 INDEX_SECONDS = 2.0
+PROMISES = ("start", "operator")
 
 
 @blueprint.get("/health/live")
@@ -35,20 +37,35 @@ def ready() -> Answer:
         awaited.append("the index (Chroma)")
     elif silent:
         awaited.append("the index (Chroma lives, and does not answer for a collection: start it again)")
-    default = here.catalogue.default().name
-    serving = [worker for worker in workers if worker.model]
-    if not any(worker.model == default for worker in serving) and not any(worker.phase == "ready" for worker in serving):
-        awaited.append(f"model {default} (no worker yet)")
-    awaited += [_awaited_model(worker) for worker in serving if worker.phase != "ready"]
+    awaited += _awaited_models(workers, here.taken_seats())
     awaited += [f"the {pool} worker" for pool in ("cpu", "io") if not any(worker.pool == pool for worker in workers)]
     state = {"status": "not_ready" if awaited else "ready", "waiting_for": awaited, "workers": len(workers)}
     return jsonify(state), 503 if awaited else 200
 
 
-def _awaited_model(worker: Worker) -> str:
+def _awaited_models(workers: list[Worker], seats: list[Seat]) -> list[str]:
+    """The models that were wished at the start or by an operator and that no worker holds ready. What was loaded only because a
+    job asked for it is no promise of ours. Without any of these, the default model is awaited, unless it can be loaded."""
+    here = services()
+    wished = {seat.wish for seat in seats if seat.by in PROMISES} - {""}
+    default = here.catalogue.default().name
+    if not wished and not any(worker.phase == "ready" and worker.model for worker in workers):
+        can_load = here.settings.load_on_demand and any(default in seat.offers for seat in seats)
+        wished = set() if can_load else {default}
+    return [text for model in sorted(wished) if (text := _awaited_model(model, workers))]
+
+
+def _awaited_model(model: str, workers: list[Worker]) -> str:
+    """Nothing when one of its workers is ready; one that is stopping for another model counts as none."""
+    holding = [worker for worker in workers if worker.model == model]
+    if any(worker.phase == "ready" for worker in holding):
+        return ""
+    if not holding:
+        return f"model {model} (no worker yet)"
+    worker = holding[0]
     if worker.phase == "failed":
-        return f"model {worker.model} (failed: {worker.message})"
-    return f"model {worker.model} ({worker.phase} {worker.fraction:.0%}: {worker.message})"
+        return f"model {model} (failed: {worker.message})"
+    return f"model {model} ({worker.phase} {worker.fraction:.0%}: {worker.message})"
 
 
 def _index_answers(url: str) -> bool:

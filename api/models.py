@@ -5,13 +5,14 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from api.services import services
+from shared.jobs.seats import Seat
 from shared.jobs.workforce import Worker
 from shared.models.catalogue import EMBED, ModelEntry
 
 blueprint = Blueprint("models", __name__)
 
 # The best state of several workers of a model is the model's.
-ORDER = ("ready", "warming", "loading", "failed")
+ORDER = ("ready", "warming", "loading", "draining", "failed")
 
 
 @blueprint.get("/models")
@@ -19,11 +20,13 @@ def index() -> Response:
     """A JSON list, as in the guide: ``name`` and ``url`` of each model, then its limits and its state."""
     here = services()
     workers = here.workforce.alive(3 * here.settings.renew_seconds)
-    return jsonify([model_json(entry, workers) for entry in here.catalogue.models])
+    seats = here.taken_seats()
+    return jsonify([model_json(entry, workers, seats) for entry in here.catalogue.models])
 
 
-def model_json(entry: ModelEntry, workers: list[Worker]) -> dict[str, Any]:
-    """One model as clients see it; ``state`` is ``not_served`` when no living worker holds it."""
+def model_json(entry: ModelEntry, workers: list[Worker], seats: list[Seat]) -> dict[str, Any]:
+    """One model as clients see it. When no living worker holds it, ``state`` is ``loading`` if one is to, ``unloaded`` if one
+    could, else ``not_served``."""
     # The embedding model lives in the workers that ingest and retrieve.
     serving = [
         worker for worker in workers if worker.model == entry.name or (entry.kind == EMBED and worker.pool in ("cpu", "io"))
@@ -42,9 +45,22 @@ def model_json(entry: ModelEntry, workers: list[Worker]) -> dict[str, Any]:
         "chat_template": entry.chat_template,
         "stop": list(entry.stop),
         "gpus": entry.gpus,
+        "replicas": entry.replicas,
+        "devices": None if entry.devices is None else list(entry.devices),
+        "gpu_share": entry.gpu_share,
+        "load": entry.load,
+        "pinned": entry.pinned,
+        "keep_alive": entry.keep_alive,
+        "parameters": entry.parameters,
         "default": entry.default,
-        "state": best.phase if best else "not_served",
+        "state": best.phase if best else _absent(entry, seats),
         "reason": best.message or None if best and best.phase != "ready" else None,
         "progress": best.fraction if best and best.phase in ("loading", "warming") else None,
         "workers": len(serving),
     }
+
+
+def _absent(entry: ModelEntry, seats: list[Seat]) -> str:
+    if any(seat.wish == entry.name for seat in seats):
+        return "loading"
+    return "unloaded" if any(entry.name in seat.offers for seat in seats) else "not_served"

@@ -253,6 +253,12 @@ class Reindex(CollectionChanges):
     webhook: JobWebhook | None = None
 
 
+class ModelWish(Body):
+    """Which model a GPU is to hold."""
+
+    model: Name | None = Field(description="a model of the list; null for none")
+
+
 B = TypeVar("B", bound=BaseModel)
 
 

@@ -8,6 +8,7 @@ from flask import Response, jsonify
 from api.services import services
 from shared.jobs.job import Job, Status
 from shared.jobs.listing import estimated_wait, has_least_service, queue_position
+from shared.jobs.tickets import generation_queue
 from shared.jobs.view import job_view, seconds
 
 Answer = tuple[Response, int] | Response
@@ -57,14 +58,29 @@ def _queued(job: Job) -> dict[str, Any]:
 
 
 def _waiting_for(job: Job) -> str:
-    """In words: ``retry at`` (a time), ``earlier message`` (of its session), ``model loading``, ``worker`` (none is there, or
-    all are busy), ``fair share`` (another owner has had less)."""
+    """In words: ``retry at`` (a time), ``earlier message`` (of its session), ``model loading``, ``gpu`` (one that another model
+    can give up), ``model not loaded`` (and nobody will load it unless told), ``worker`` (none is there, or all are busy),
+    ``fair share`` (another owner has had less)."""
     if job.waiting == "retry_at":
         return "retry at"
     if job.waiting == "after":
         return "earlier message"
     here = services()
-    serving = [worker for worker in here.workforce.alive(3 * here.settings.renew_seconds) if job.queue in worker.queues]
+    alive = here.workforce.alive(3 * here.settings.renew_seconds)
+    serving = [worker for worker in alive if job.queue in worker.queues and worker.phase != "draining"]
+    if not serving and job.queue == generation_queue(job.model):
+        return _waiting_for_model(job.model)
     if serving and all(worker.phase in ("loading", "warming") for worker in serving):
         return "model loading"
     return "worker" if not serving or has_least_service(here.redis, job) else "fair share"
+
+
+def _waiting_for_model(model: str) -> str:
+    """Of a model that no living worker holds."""
+    here = services()
+    seats = here.taken_seats()
+    if any(seat.wish == model for seat in seats):
+        return "model loading"
+    if any(model in seat.offers for seat in seats):
+        return "gpu" if here.settings.load_on_demand else "model not loaded"
+    return "worker"

@@ -10,6 +10,7 @@ from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.seats import Seat, Seats
 from shared.jobs.streams import Follower
 from shared.jobs.workforce import Workforce
 from shared.models.catalogue import Catalogue
@@ -28,6 +29,7 @@ class Services:
     redis: redis.Redis
     lifecycle: Lifecycle
     workforce: Workforce
+    seats: Seats
     documents: Documents
     files: DocumentFiles
     sessions: Sessions
@@ -37,6 +39,10 @@ class Services:
     endpoints: Endpoints
     deliveries: Deliveries
     guard: Guard
+
+    def taken_seats(self) -> list[Seat]:
+        """The seats that workers sit on, or come back to within moments."""
+        return self.seats.taken(2 * self.settings.lease_seconds)
 
 
 def services() -> Services:

@@ -48,16 +48,16 @@ def worker_command(pool: str, settings: Settings, number: int = 0) -> list[str]:
     Raises Refusal if the models file has no such model, SettingsError if it cannot be read.
     """
     if pool == "gpu":
-        model = served_model(settings)
-        shape = ["--pool", "threads", "--concurrency", str(model.max_in_flight), "--queues", f"gpu.{model.name}"]
-    elif pool == "cpu":
+        if not settings.worker_empty:
+            served_model(settings)
+        return [sys.executable, "-m", "workers.gpu", "--number", str(number)]
+    if pool == "cpu":
         shape = ["--pool", "prefork", "--concurrency", str(settings.cpu_workers), "--queues", "cpu"]
     else:
         shape = ["--pool", "threads", "--concurrency", str(settings.io_workers), "--queues", "io"]
-    name = f"gpu{number}" if pool == "gpu" else pool
     celery = [sys.executable, "-m", "celery", "--quiet", "--app", f"workers.{pool}.app", "worker"]
     # Flower lives on events. Workers need not know each other, and asking around delays their start by a second.
-    return [*celery, *shape, "--hostname", f"{name}@%h", "--task-events", "--without-mingle", "--without-gossip"]
+    return [*celery, *shape, "--hostname", f"{pool}@%h", "--task-events", "--without-mingle", "--without-gossip"]
 
 
 def flower_command(port: int) -> list[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from cli.dead import Dead
+    from cli.loading import Loading
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
 models = typer.Typer(no_args_is_help=True, help="The models: which there are, and their weights.")
@@ -39,6 +40,7 @@ ModelsFile = Annotated[Path | None, typer.Option("--models", help="The list of m
 EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help="Run every model on this engine.")]
 ModelName = Annotated[str | None, typer.Option(help="The model to serve.", show_default="the default one of the list")]
 RedisUrl = Annotated[str | None, typer.Option("--redis", help="Use this Redis and start none.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535)]
 
 
@@ -48,7 +50,10 @@ def up(
     data: Data = None,
     engine: EngineName = None,
     models_file: ModelsFile = None,
-    model: ModelName = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A model to load; may be repeated.", show_default="those with load in the list, or its default one"),
+    ] = None,
     redis: RedisUrl = None,
     flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Show queues and workers in Flower.")] = True,
     flower_port: Port = None,
@@ -59,11 +64,13 @@ def up(
     from cli.guardian import run_guarded
     from cli.process_tree import end_with_parent
 
-    settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, worker_model=model, redis_url=redis)
+    settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, redis_url=redis)
     command = [sys.executable, "-m", "cli.stack", "--guardian", str(os.getpid())]
     command += ["--own-redis"] * (redis is None and not os.environ.get("REDIS_URL"))
     command += ["--own-chroma"] * (not os.environ.get("ENGINEHOUSE_CHROMA_URL"))
     command += ["--flower"] * flower
+    for name in model or []:
+        command += ["--model", name]
     command += ["--flower-port", str(flower_port or 0), "--chroma-port", str(chroma_port or 0)]
     if with_parent:
         end_with_parent()
@@ -75,7 +82,8 @@ def worker(
     pool: Annotated[Literal["gpu", "cpu", "io"], typer.Argument(help="gpu generates, cpu ingests documents, io retrieves.")],
     number: Annotated[int, typer.Option(min=0, help="Tells the gpu workers of one host apart.")] = 0,
     model: ModelName = None,
-    device: Annotated[str | None, typer.Option(help="The GPU, as CUDA_VISIBLE_DEVICES counts.")] = None,
+    empty: Annotated[bool, typer.Option("--empty", help="Begin without a model, and take one when it is wanted.")] = False,
+    device: Annotated[str | None, typer.Option(help="The GPU, as nvidia-smi counts; several, as in 0,1, for one model.")] = None,
     data: Data = None,
     engine: EngineName = None,
     models_file: ModelsFile = None,
@@ -85,7 +93,13 @@ def worker(
     from cli.commands import worker_command
 
     settings = _settings(
-        data_dir=data, engine=engine, models_file=models_file, worker_model=model, worker_device=device, redis_url=redis
+        data_dir=data,
+        engine=engine,
+        models_file=models_file,
+        worker_model=model,
+        worker_empty=empty or None,
+        worker_device=device,
+        redis_url=redis,
     )
     _become(worker_command(pool, settings, number), settings)
 
@@ -122,6 +136,42 @@ def prepare(
     prepare_models(_settings(data_dir=data, models_file=models_file), names or [])
 
 
+@models.command("list")
+def list_models(as_json: AsJson = False, data: Data = None, models_file: ModelsFile = None, redis: RedisUrl = None) -> None:
+    """Show the models and the workers that hold them."""
+    _loading(data, models_file, redis).show_all(as_json=as_json)
+
+
+Gpu = Annotated[str | None, typer.Option(help="Number of a gpu worker, or its name such as gpu0@host.")]
+Wait = Annotated[float, typer.Option(min=0, help="How many seconds to wait until it is done.")]
+
+
+@models.command("load")
+def load_model(
+    name: str,
+    gpu: Gpu = None,
+    wait: Wait = 600,
+    data: Data = None,
+    models_file: ModelsFile = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Load a model: on the GPU named, else on an empty one, else where nothing has been done for longest."""
+    _loading(data, models_file, redis).load(name, gpu, wait=wait)
+
+
+@models.command("unload")
+def unload_model(
+    name: str,
+    gpu: Gpu = None,
+    wait: Wait = 60,
+    data: Data = None,
+    models_file: ModelsFile = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Unload a model, everywhere or on the GPU named. Its jobs wait, or bring it back when it may be loaded on demand."""
+    _loading(data, models_file, redis).unload(name, gpu, wait=wait)
+
+
 @app.command()
 def demo(
     data: Data = None,
@@ -133,9 +183,6 @@ def demo(
     from cli.demo import run_demo
 
     run_demo(_settings(data_dir=data, port=port, engine=engine, models_file=models_file))
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @keys.command("create")
@@ -244,6 +291,14 @@ def _redis(data: Path | None, url: str | None) -> "Redis":
     from cli.running import redis_of
 
     return redis_of(_settings(data_dir=data, redis_url=url), given=url is not None)
+
+
+def _loading(data: Path | None, models_file: Path | None, url: str | None) -> "Loading":
+    from cli.loading import Loading
+    from shared.models.catalogue import load_catalogue
+
+    settings = _settings(data_dir=data, models_file=models_file, redis_url=url)
+    return Loading(_redis(data, url), load_catalogue(settings.models_file, engine=settings.engine), settings)
 
 
 def _dead(data: Path | None, url: str | None) -> "Dead":

@@ -27,20 +27,24 @@ from cli.commands import (
     environment_of,
     flower_command,
     refuse_open_address,
-    served_model,
     worker_command,
 )
 from cli.console_log import ConsoleLog
 from cli.guardian import GUARDIAN_GONE
+from cli.placement import Replica, place, wanted
 from cli.redis_server import answers, check_redis, free_port, kept_secret, redis_command, redis_url, write_private
 from cli.refusal import Refusal
+from cli.seats import take_seats
 from cli.supervisor import Service, Supervisor, Wish
 from shared.documents.index_trouble import take_note
 from shared.errors import SettingsError
+from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
+from workers.gpu.devices import gpus_here
+from workers.gpu.fitting import need_of
 
-STOP_ORDER = (("api",), ("flower",), ("gpu0", "cpu", "io"), ("chroma",), ("redis",))
+BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",))
 # Chroma greets with a drawing and advertisements, and names the line of its source under every message.
 CHROMA_NOISE = re.compile(r"\({3}|#{3}|[Cc]hroma Cloud|trychroma|--to-cloud|^\s+at rust/|^Connect to")
 FLOWER_USER = "enginehouse"
@@ -56,6 +60,11 @@ class Plan:
     redis_port: int | None
     chroma_port: int | None
     flower_port: int | None
+    replicas: tuple[Replica, ...] = ()
+
+    @property
+    def stop_order(self) -> tuple[tuple[str, ...], ...]:
+        return (*BEFORE_WORKERS, (*(replica.name for replica in self.replicas), "cpu", "io"), *AFTER_WORKERS)
 
     @property
     def api_url(self) -> str:
@@ -77,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stack until it is told to stop. Returns the exit status: 0 after a stop that was asked for, 2 when refused."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--guardian", type=int, required=True)
+    parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--own-redis", action="store_true")
     parser.add_argument("--own-chroma", action="store_true")
     parser.add_argument("--chroma-port", type=int, default=0)
@@ -119,7 +129,7 @@ def run(plan: Plan, *, guardian: int) -> int:
         )
     finally:
         log.status("")
-        supervisor.stop(STOP_ORDER)
+        supervisor.stop(plan.stop_order)
         _state_file(plan).unlink(missing_ok=True)
     log.say("Enginehouse has stopped.")
     return 0
@@ -127,7 +137,8 @@ def run(plan: Plan, *, guardian: int) -> int:
 
 def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
     """Check all that can be checked before the first process starts, and choose the ports that were left open."""
-    served_model(settings)
+    catalogue = load_catalogue(settings.models_file, engine=settings.engine)
+    entries = wanted(catalogue, options.model or [name for name in [settings.worker_model] if name])
     if options.own_redis and not (settings.data_dir / "redis" / "appendonlydir").exists():
         refuse_open_address(settings, keys_possible=False)  # a new folder has no keys, so nothing needs to be started to know
     _refuse_taken(settings.host, settings.port, "--port")
@@ -144,12 +155,13 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
         settings = replace(settings, redis_url=redis_url(settings.data_dir / "redis", redis_port))
     if chroma_port:
         settings = replace(settings, chroma_url=f"http://127.0.0.1:{chroma_port}")
-    return Plan(settings, redis_port, chroma_port, flower_port)
+    replicas = place(entries, gpus_here().read(), lambda entry: need_of(entry, settings.prepared_models))
+    return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
 
 
 def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     settings, environment = plan.settings, environment_of(plan.settings)
-    for name in (name for names in STOP_ORDER for name in names):
+    for name in (name for names in plan.stop_order for name in names):
         log.announce(name)
     if plan.redis_port:
         supervisor.start(Service("redis", redis_command(settings.data_dir / "redis", plan.redis_port), environment))
@@ -164,8 +176,11 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
         quiet = environment | {"ANONYMIZED_TELEMETRY": "False", "NO_COLOR": "1", "RUST_LOG": "warn"}
         supervisor.start(Service("chroma", command, quiet, noise=CHROMA_NOISE))
     patience = settings.drain_seconds + 10
-    for name, pool in (("gpu0", "gpu"), ("cpu", "cpu"), ("io", "io")):
-        supervisor.start(Service(name, worker_command(pool, settings), environment, grace=patience))
+    take_seats(connect(settings.redis_url), plan.replicas)
+    for replica in plan.replicas:
+        supervisor.start(Service(replica.name, *_replica(replica, settings), grace=patience))
+    for pool in ("cpu", "io"):
+        supervisor.start(Service(pool, worker_command(pool, settings), environment, grace=patience))
     supervisor.start(Service("api", api_command(settings), environment))
     if plan.flower_port:
         login = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
@@ -177,6 +192,13 @@ def _index_is_silent(notes: redis.Redis) -> bool:
         return take_note(notes)
     except redis.RedisError:
         return False  # the workers see more of it than we do, and tell again
+
+
+def _replica(replica: Replica, settings: Settings) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of one model worker."""
+    devices = ",".join(map(str, replica.devices)) or settings.worker_device
+    own = replace(settings, worker_model=replica.model, worker_empty=not replica.model, worker_device=devices)
+    return worker_command("gpu", own, replica.number), environment_of(own)
 
 
 def _await_ready(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> bool:

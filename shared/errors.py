@@ -15,7 +15,7 @@
     │   └── TooMany              429  a limit is reached; later there is room again
     ├── Unavailable              503  the server cannot do it now; try again
     │   ├── RedisUnavailable
-    │   ├── ModelNotServed       no worker has ever offered this model
+    │   ├── ModelNotServed       no worker has ever held this model, and none could be given it
     │   └── ModelUnavailable     its worker could not load it: how its jobs end
     ├── JobFailure               how an accepted job can fail; stored on the job, never an HTTP status
     │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable, EmbeddingModelMismatch,

@@ -196,13 +196,37 @@ class Settings:
         low=1,
         high=HOUR,
     )
+    load_on_demand: bool = setting(
+        "ENGINEHOUSE_LOAD_ON_DEMAND",
+        True,
+        "Load a model that jobs wait for where a GPU is empty or its model has nothing to do.",
+    )
+    keep_alive_seconds: float = setting(
+        "ENGINEHOUSE_KEEP_ALIVE_SECONDS",
+        0.0,
+        "A model without a job for this long is unloaded until one comes; 0 keeps it. Needs loading on demand.",
+        low=0,
+        high=365 * DAY,
+    )
+    strand_seconds: float = setting(
+        "ENGINEHOUSE_STRAND_SECONDS",
+        600.0,
+        "Jobs whose model no living worker could hold end `failed` after this time.",
+        low=1,
+        high=30 * DAY,
+    )
     worker_model: str = setting(
         "ENGINEHOUSE_WORKER_MODEL", "", "The model of this model worker; by default the default one of the list."
+    )
+    worker_empty: bool = setting(
+        "ENGINEHOUSE_WORKER_EMPTY",
+        False,
+        "Start this model worker without a model; it takes one when it is told or a job needs one.",
     )
     worker_device: str = setting(
         "ENGINEHOUSE_WORKER_DEVICE",
         "",
-        "The GPU of this model worker, as `CUDA_VISIBLE_DEVICES` counts; by default GPU 0, or the CPU where there is none.",
+        "The GPUs of this model worker, separated by commas, as `nvidia-smi` counts; by default GPU 0, or the CPU where there is none.",
     )
 
     @property

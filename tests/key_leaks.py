@@ -16,6 +16,7 @@ OWNED = (
     "eh:queues",
     "eh:models",  # models that have ever been served
     "eh:workers",  # the janitor removes those that are gone
+    "eh:seats",  # purged when nobody has taken them for a week
     "eh:owner:*:webhooks",  # endpoints live until they are deleted
     "eh:owner:*:webhook_secret",
     "eh:webhook:*",

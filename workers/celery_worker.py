@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from celery.worker import state as worker_state
 
 from shared import logs
 from shared.jobs.lifecycle import Lifecycle
@@ -83,6 +84,7 @@ class CeleryWorker:
         self._janitor: Janitor | None = None
         self._canary_taken = time.monotonic()
         self._stopping = threading.Event()
+        self._told_to_stop = self._leaving = False
         # Made before the fork, so that the children of a prefork pool hear of a drain without Redis.
         fork = multiprocessing.get_context("fork")
         self._drain_children = fork.Event() if pool.prefork else None
@@ -108,6 +110,17 @@ class CeleryWorker:
             logger.exception("a ticket of queue %s failed", queue)
             return f"failed: {type(error).__name__}"
 
+    def run(self, arguments: Sequence[str]) -> bool:
+        """Be the Celery worker with these options until it ends; whether that was its own wish (``leave``) and nobody else's."""
+        self.app.worker_main(["--quiet", "worker", *arguments])
+        return self._leaving and not self._told_to_stop
+
+    def leave(self) -> None:
+        """Drain and end as SIGTERM would have it, so that ``run`` returns. Any thread may call this."""
+        self._leaving = True
+        self._drain()
+        worker_state.should_stop = 0
+
     def take_canary(self) -> str:
         """Taking it in time shows that the worker still takes tickets (``ping`` is answered by a wedged one too)."""
         self._canary_taken = time.monotonic()
@@ -116,7 +129,7 @@ class CeleryWorker:
     def _connect_signals(self) -> None:
         setup_logging.connect(lambda **_: logs.configure(self._settings.log_level), weak=False)
         celeryd_after_setup.connect(self._start_worker, weak=False)
-        worker_shutting_down.connect(self._drain, weak=False)
+        worker_shutting_down.connect(self._told, weak=False)
         worker_shutdown.connect(self._stop, weak=False)
         if self._pool.prefork:
             worker_process_init.connect(self._start_child, weak=False)
@@ -199,7 +212,11 @@ class CeleryWorker:
             self._hurried = True
         signal.raise_signal(signal.SIGTERM)  # Celery's warm shutdown; it tells `_drain`
 
-    def _drain(self, **_: Any) -> None:
+    def _told(self, **_: Any) -> None:
+        self._told_to_stop = True
+        self._drain()
+
+    def _drain(self) -> None:
         seconds = 0.0 if self._hurried else self._settings.drain_seconds
         logger.info(
             "%s drains: it takes no new jobs, and those that still run in %.0f s go back to their queue", self._name, seconds

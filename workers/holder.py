@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +69,10 @@ class Holder:
             phase=phase,
         )
         self.busy = 0
+        # For a pool that has more to tell and to hear: called before, and with the answer after, each word to the workforce.
+        self.before_enrolling: Callable[[], Mapping[str, Any]] = dict
+        self.after_enrolling: Callable[[str | None], None] = lambda wish: None
+        self._used = time.monotonic()
         if phase == "ready":
             self._ready.set()
 
@@ -117,11 +121,13 @@ class Holder:
             attempt = Attempt(job, self.outbox)
             with self._lock:
                 self._attempts[attempt.lease] = attempt
+                self._used = time.monotonic()
             try:
                 outcome = run_attempt(self._lifecycle, self.outbox, attempt, self._bodies)
             finally:
                 with self._lock:
                     self._attempts.pop(attempt.lease, None)
+                    self._used = time.monotonic()
             logger.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
             return f"{job.id} {outcome}"
         finally:
@@ -150,6 +156,12 @@ class Holder:
 
         threading.Thread(target=release, name="drain", daemon=True).start()
 
+    @property
+    def idle_seconds(self) -> float:
+        """For how long nothing has run here."""
+        with self._lock:
+            return 0.0 if self._attempts else time.monotonic() - self._used
+
     def _in_hand(self) -> list[Attempt]:
         with self._lock:
             return list(self._attempts.values())
@@ -174,7 +186,9 @@ class Holder:
             if word != "ok":
                 logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, word)
                 attempt.stop(word)
-        self._workforce.enroll(replace(self.worker, running=len(attempts)))
+        more = self.before_enrolling()
+        told = replace(self.worker, running=len(attempts), idle_ms=int(1000 * self.idle_seconds), **more)
+        self.after_enrolling(self._workforce.enroll(told))
 
     def _listen_forever(self) -> None:
         client = connect(self._settings.redis_url, blocks=50.0)
@@ -192,6 +206,9 @@ class Holder:
                 self._stop.wait(1.0)
 
     def _hear(self, message: dict[str, Any]) -> None:
+        if "wish" in message:
+            self._tell.set()  # the answer to the next word to the workforce has it
+            return
         lease = (message["cancel"], message["attempt"])
         with self._lock:
             attempt = self._attempts.get(lease)

@@ -20,7 +20,8 @@ RING_MS = 1000
 
 
 class Janitor:
-    """Reaps lapsed leases, returns the jobs of dead neighbours, issues missing tickets, purges what is past its time."""
+    """Reaps lapsed leases, returns the jobs of dead neighbours, finds seats for models that are asked for, issues missing tickets,
+    purges what is past its time."""
 
     def __init__(self, settings: Settings, lifecycle: Lifecycle, workforce: Workforce, name: str) -> None:
         self._settings = settings
@@ -62,6 +63,12 @@ class Janitor:
             if self.is_gone(worker):
                 for job in self._lifecycle.abandon(worker.id):
                     logger.warning("job %s: its worker %s is gone; it goes back to its queue", job, worker.id)
+        # A worker that was killed comes back to its seat; one that is loading elsewhere meanwhile would be in vain.
+        given, ended = self._lifecycle.give_seats(patience_ms=int(2000 * settings.lease_seconds))
+        for model, seat in given.items():
+            logger.info("jobs wait for model %s, which nobody holds: %s is to hold it", model, seat)
+        for job in ended:
+            logger.warning("job %s: no living worker can hold its model; it has ended", job)
         for queue, count in self._lifecycle.ring_missing(RING_MS).items():
             logger.debug("queue %s lacked %d tickets", queue, count)
         if time.monotonic() - self._purged > PURGE_SECONDS:

@@ -3,7 +3,7 @@
 A test holds this list against the routes of the application, so a new call enters it in the same commit.
 """
 
-from api.operations import admin, chat, documents, generate, health, indexing, jobs, models, page, webhooks
+from api.operations import admin, chat, documents, generate, gpus, health, indexing, jobs, models, page, webhooks
 from api.operations.operation import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -16,5 +16,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *models.OPERATIONS,
     *health.OPERATIONS,
     *admin.OPERATIONS,
+    *gpus.OPERATIONS,
     *page.OPERATIONS,
 )

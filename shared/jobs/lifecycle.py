@@ -328,6 +328,15 @@ class Lifecycle:
             self._ring(queue, count)
         return missing
 
+    def give_seats(self, *, patience_ms: int, limit: int = 200) -> tuple[dict[str, str], list[str]]:
+        """Wish for the models that jobs wait for and nobody holds: model and worker's name. And the jobs that were ended as no
+        living worker could hold their model. A silent worker keeps its seat for ``patience_ms``."""
+        settings = self._settings
+        alive_ms, strand_ms = int(3000 * settings.renew_seconds), int(1000 * settings.strand_seconds)
+        given, ended, rung = self._run("demand", alive_ms, patience_ms, int(settings.load_on_demand), strand_ms, limit)
+        self._ring_for(rung)
+        return dict(zip(given[::2], given[1::2], strict=True)), list(ended)
+
     def purge(self, limit: int = 200) -> int:
         """Drop what is left of jobs that have outlived their retention; how many traces."""
         return int(self._run("purge", limit))

@@ -17,7 +17,8 @@ from shared.redis_connection import PREFIX, Scripts
 @dataclass(frozen=True, kw_only=True)
 class Worker:
     """One worker. ``machine`` tells process ids of different hosts and containers apart; ``started`` tells a process from
-    a later one with the same id. ``phase`` is ``loading``, ``warming``, ``ready`` or ``failed`` (``message`` says why)."""
+    a later one with the same id. ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` says why),
+    ``draining`` (it gives up its model), or ``unloaded`` (it holds none). ``idle_ms`` is how long it has run nothing."""
 
     id: str
     name: str
@@ -28,11 +29,13 @@ class Worker:
     queues: tuple[str, ...]
     slots: int
     running: int = 0
+    idle_ms: int = 0
     model: str = ""
     phase: str = "ready"
     message: str = ""
     fraction: float = 1.0
     engine: Mapping[str, Any] | None = None
+    gpus: tuple[Mapping[str, Any], ...] = ()
     seen_at: int = 0
 
 
@@ -44,12 +47,13 @@ class Workforce:
         self._clock = clock
         self._scripts = Scripts(client, "shared.jobs.lua")
 
-    def enroll(self, worker: Worker) -> None:
-        """Tell that this worker is alive; to be repeated."""
+    def enroll(self, worker: Worker) -> str | None:
+        """Tell that this worker is alive; to be repeated. The model that it should hold, None for a worker without a seat."""
         description = {name: value for name, value in asdict(worker).items() if value is not None and name != "queues"}
         description["queues"] = " ".join(worker.queues)
         now = self._clock() if self._clock else ""
-        self._scripts.run("enroll", [now, worker.id, json.dumps(description), worker.model])
+        seated, wish = self._scripts.run("enroll", [now, worker.id, json.dumps(description), worker.model])
+        return str(wish) if seated == "1" else None
 
     def workers(self) -> list[Worker]:
         """Everybody on the list, also those that have fallen silent."""
@@ -58,6 +62,7 @@ class Workforce:
             values = json.loads(text)
             values["queues"] = tuple(values["queues"].split())
             values["seen_at"] = int(values["seen_at"])
+            values["gpus"] = tuple(values.get("gpus") or ())
             result.append(Worker(**{name: values[name] for name in values if name in Worker.__dataclass_fields__}))
         return result
 

@@ -48,6 +48,22 @@ def _integer(low: int, high: int) -> Callable[[Any], str | None]:
     return check
 
 
+def _number(low: float, high: float) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return "must be a number"
+        return None if low <= value <= high else f"must be between {low:g} and {high:g}"
+
+    return check
+
+
+def _devices(value: Any) -> str | None:
+    numbers = isinstance(value, list) and value and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+    if not numbers or min(value) < 0 or len(set(value)) < len(value):
+        return "must be a list of different GPU numbers, such as [0, 1]"
+    return None
+
+
 def _truth(value: Any) -> str | None:
     return None if isinstance(value, bool) else "must be true or false"
 
@@ -84,8 +100,22 @@ class ModelEntry:
     """Jinja text that turns messages into a prompt; by default the tokenizer's own."""
     stop: tuple[str, ...] = _entry(_stops, ())
     """Texts that end every answer, besides those of the request."""
-    gpus: int = _entry(_integer(0, 1), 0)
-    """GPUs of one engine; 0 takes one if there is one, and the CPU if not."""
+    gpus: int = _entry(_integer(0, 16), 0)
+    """GPUs of one replica; 0 takes one if there is one, and the CPU if not."""
+    replicas: int | None = _entry(_integer(1, 64), None)
+    """How many times it is loaded by ``enginehouse up``; by default once, or once on each of ``devices``."""
+    devices: tuple[int, ...] | None = _entry(_devices, None)
+    """The numbers of the GPUs that its replicas take, in this order; by default those with the most free memory."""
+    gpu_share: float = _entry(_number(0.05, 1.0), 1.0)
+    """The part of its GPU that it is given; below 1, models whose parts add up to no more than 1 may share a GPU."""
+    load: bool = _entry(_truth, False)
+    """Loaded by ``enginehouse up`` when no model is named there; if no model says so, the default one is."""
+    pinned: bool = _entry(_truth, False)
+    """Never given up for another model that a job asks for."""
+    keep_alive: float | None = _entry(_number(0, 1_000_000_000), None)
+    """Seconds without a job after which it is unloaded, 0 for never; by default ENGINEHOUSE_KEEP_ALIVE_SECONDS."""
+    parameters: int | None = _entry(_integer(1, 10**13), None)
+    """How many parameters it has, so that it can be placed before its weights are here."""
     default: bool = _entry(_truth, False)
     """Serves the requests that name no model of its kind."""
     revision: str | None = _entry(_text(), None)
@@ -144,7 +174,7 @@ def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
         where = f"{path}: model {number}" + (f" ({name})" if name else "")
         problems += [f"{where}: {fault}" for fault in faults]
         if not faults:
-            values: dict[str, Any] = {key: tuple(value) if key == "stop" else value for key, value in item.items()}
+            values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
             models.append(ModelEntry(**values))
     problems += [f"{path}: {fault}" for fault in _faults_together(models)]
     if problems:
@@ -168,7 +198,20 @@ def _faults(item: Any) -> list[str]:
             fault = entry.metadata["check"](item[key])
             if fault:
                 faults.append(f"{key} is {json.dumps(item[key])[:80]}: it {fault}")
-    return faults
+    return faults or _faults_of_devices(item)
+
+
+def _faults_of_devices(item: dict[str, Any]) -> list[str]:
+    devices, gpus, replicas = item.get("devices"), item.get("gpus") or 1, item.get("replicas")
+    if item.get("gpu_share", 1) < 1 and gpus > 1:
+        return [f"gpu_share is {item['gpu_share']} and gpus {gpus}: a model over several GPUs takes them whole"]
+    if devices is None:
+        return []
+    if len(devices) % gpus:
+        return [f"devices has {len(devices)} GPUs, which is no multiple of the {gpus} of one replica (gpus)"]
+    if replicas is not None and replicas * gpus != len(devices):
+        return [f"devices has {len(devices)} GPUs, but replicas and gpus ask for {replicas} times {gpus}; leave replicas out"]
+    return []
 
 
 def _faults_together(models: list[ModelEntry]) -> list[str]:

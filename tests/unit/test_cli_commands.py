@@ -8,7 +8,9 @@ import pytest
 from cli.commands import api_command, environment_of, served_model, worker_command
 from cli.redis_server import without_password
 from cli.refusal import Refusal
+from shared.models.catalogue import load_catalogue
 from shared.settings import Settings, from_environment
+from workers.gpu.app import celery_arguments
 
 MODELS = [
     {"name": "small", "url": "echo:0", "engine": "echo", "max_in_flight": 7, "default": True},
@@ -29,15 +31,20 @@ def after(command: list[str], option: str) -> str:
 
 
 def test_a_gpu_worker_takes_as_many_jobs_as_its_engine_holds(models_file: Path) -> None:
-    command = worker_command("gpu", Settings(models_file=models_file, worker_model="large"), number=2)
-    assert after(command, "--queues") == "gpu.large"
-    assert after(command, "--concurrency") == "3"
-    assert after(command, "--hostname") == "gpu2@%h"
-    assert after(command, "--pool") == "threads"
+    arguments = celery_arguments("gpu2@host", load_catalogue(models_file).get("large"))
+    assert after(arguments, "--queues") == "gpu.large"
+    assert after(arguments, "--concurrency") == "3"
+    assert after(arguments, "--hostname") == "gpu2@host"
+    assert after(arguments, "--pool") == "threads"
 
 
-def test_a_gpu_worker_holds_the_default_model_unless_told(models_file: Path) -> None:
-    assert after(worker_command("gpu", Settings(models_file=models_file)), "--queues") == "gpu.small"
+def test_a_gpu_worker_without_a_model_takes_nothing_but_its_canary() -> None:
+    assert after(celery_arguments("gpu2@host", None), "--queues") == "canary.gpu2@host"
+
+
+def test_a_gpu_worker_knows_its_number_and_chooses_its_model_itself(models_file: Path) -> None:
+    assert after(worker_command("gpu", Settings(models_file=models_file), number=2), "--number") == "2"
+    assert worker_command("gpu", Settings(models_file=models_file / "none", worker_empty=True))
 
 
 def test_documents_are_read_in_processes_and_retrieval_in_threads() -> None:
@@ -48,8 +55,9 @@ def test_documents_are_read_in_processes_and_retrieval_in_threads() -> None:
 
 
 def test_every_worker_tells_flower_of_its_tickets(models_file: Path) -> None:
-    for pool in ("gpu", "cpu", "io"):
+    for pool in ("cpu", "io"):
         assert "--task-events" in worker_command(pool, Settings(models_file=models_file))
+    assert "--task-events" in celery_arguments("gpu0@host", None)
 
 
 def test_the_api_gets_its_threads_and_address() -> None:

@@ -1,32 +1,115 @@
-"""The Celery worker that holds one model: ``celery -A workers.gpu.app worker -P threads -c <jobs at once>``.
+"""The Celery worker that holds one model, or waits for one, and follows the wish of its seat."""
 
-Its model and device come from ENGINEHOUSE_WORKER_MODEL and ENGINEHOUSE_WORKER_DEVICE.
-"""
+import logging
+from collections.abc import Mapping
+from typing import Any
 
-import os
+import redis
 
-from shared.jobs.tickets import generation_queue
-from shared.models.catalogue import load_catalogue
-from shared.settings import from_environment
+from shared.jobs.seats import Seats
+from shared.jobs.tickets import canary_queue, generation_queue
+from shared.models.catalogue import ModelEntry
+from shared.redis_connection import connect
+from shared.settings import Settings
 from workers.celery_worker import CeleryWorker, Pool
+from workers.gpu.devices import Gpus
+from workers.gpu.health import Health
 from workers.gpu.model_worker import ModelWorker
+from workers.gpu.seating import Seating
+from workers.holder import Holder
 
-settings = from_environment(os.environ)
-catalogue = load_catalogue(settings.models_file, engine=settings.engine)
-entry = catalogue.get(settings.worker_model) if settings.worker_model else catalogue.default()
-model_worker = ModelWorker(entry, settings)
+logger = logging.getLogger(__name__)
 
-app = CeleryWorker(
-    settings,
-    Pool(
-        name="gpu",
-        queues=(generation_queue(entry.name),),
-        slots=entry.max_in_flight,
-        prefork=False,
-        bodies=lambda: {"generate": model_worker.generate},
-        model=entry.name,
-        phase="loading",
-        opened=model_worker.open,
-        closed=model_worker.close,
-    ),
-).app
+
+class GpuWorker:
+    """One life of the worker: with this model (None: with none) until another is wished, or until it is told to stop."""
+
+    def __init__(self, seating: Seating, entry: ModelEntry | None, settings: Settings, gpus: Gpus) -> None:
+        self._seating = seating
+        self._entry = entry
+        self._held = entry.name if entry is not None else ""
+        self._health = Health(gpus, [gpu.index for gpu in seating.gpus])
+        self._model = ModelWorker(entry, settings, self._health) if entry is not None else None
+        self._seats = Seats(connect(settings.redis_url))
+        keep_alive = entry.keep_alive if entry is not None else None
+        self._keep_alive = settings.keep_alive_seconds if keep_alive is None else keep_alive
+        self._on_demand = settings.load_on_demand
+        self._holder: Holder | None = None
+        self._leaving = False
+        self._celery = CeleryWorker(
+            settings,
+            Pool(
+                name="gpu",
+                queues=(generation_queue(entry.name),) if entry is not None else (),
+                slots=entry.max_in_flight if entry is not None else 1,
+                prefork=False,
+                bodies=lambda: {"generate": self._model.generate} if self._model is not None else {},
+                model=self._held,
+                phase="loading" if entry is not None else "unloaded",
+                opened=self._open,
+                closed=self._close,
+            ),
+        )
+
+    def run(self) -> bool:
+        """Work until the end; whether that came because the worker is to begin anew."""
+        return self._celery.run(celery_arguments(self._seating.name, self._entry))
+
+    def _open(self, holder: Holder) -> None:
+        self._holder = holder
+        holder.before_enrolling = self._tell
+        holder.after_enrolling = self._hear
+        if self._model is not None:
+            self._model.open(holder)
+
+    def _close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+
+    def _tell(self) -> Mapping[str, Any]:
+        told: dict[str, Any] = {"gpus": tuple(self._health.look())}
+        if self._model is not None:
+            told["engine"] = self._model.stats()
+        return told
+
+    def _hear(self, wish: str | None) -> None:
+        """The wish of the seat, each time that the worker has told of itself."""
+        assert self._holder is not None
+        if self._leaving or self._holder.draining.is_set():
+            return
+        try:
+            if wish is None:
+                wish = self._seating.take(self._seats).wish
+            if wish == self._held and self._is_idle():
+                seat = self._seats.wish(self._seating.name, "", "idle", instead_of=self._held)
+                wish = seat.wish if seat is not None else wish
+        except redis.RedisError as error:
+            logger.info("the seat could not be asked (%s)", error)
+            return
+        if wish is not None and wish != self._held:
+            self._leaving = True
+            what = f"gives up {self._held or 'nothing'} for {wish or 'nothing'}"
+            logger.info("%s %s", self._seating.name, what)
+            self._holder.tell(phase="draining", message=what)
+            self._celery.leave()
+
+    def _is_idle(self) -> bool:
+        assert self._holder is not None
+        return bool(
+            self._held
+            and self._on_demand
+            and self._keep_alive
+            and self._holder.worker.phase == "ready"
+            and self._holder.idle_seconds > self._keep_alive
+        )
+
+
+def celery_arguments(name: str, entry: ModelEntry | None) -> list[str]:
+    """The options of the Celery worker: as many threads as jobs at once, and the queue of its model."""
+    queue = generation_queue(entry.name) if entry is not None else canary_queue(name)
+    slots = entry.max_in_flight if entry is not None else 1
+    # Flower lives on events. Workers need not know each other, and asking around delays their start by a second.
+    return [
+        *("--pool", "threads", "--concurrency", str(slots), "--queues", queue, "--hostname", name),
+        *("--task-events", "--without-mingle", "--without-gossip"),
+    ]

@@ -37,6 +37,8 @@ class EngineLife:
         environment = dict(os.environ)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
+            # CUDA would put the fastest first; NVML, nvidia-smi and people count by the bus.
+            environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._sending = threading.Lock()
         self._connection = Connection(ours.detach())
         with theirs:

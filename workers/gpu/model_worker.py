@@ -5,6 +5,7 @@ Everything that is text happens here, beside the engine process, which sees toke
 
 import logging
 import threading
+import time
 from typing import Any
 
 from shared.errors import EnginehouseError, ModelUnavailable
@@ -13,24 +14,33 @@ from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from workers.attempt import Attempt, Result
+from workers.gpu.devices import gib
 from workers.gpu.engine_process import EngineProcess, EngineState
+from workers.gpu.fitting import need_of
 from workers.gpu.generation import Generations
+from workers.gpu.health import Health
 from workers.gpu.messages import Step
 from workers.gpu.prepare import prepare
+from workers.gpu.rates import Rates
 from workers.gpu.text import Text
 from workers.holder import Holder
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
+# How long to wait for memory of a GPU: before a model is loaded, and after its engine has ended.
+ROOM_SECONDS, RETURN_SECONDS = 30.0, 5.0
 
 
 class ModelWorker:
     """Owns the engine process of one model and what turns jobs into its requests."""
 
-    def __init__(self, entry: ModelEntry, settings: Settings) -> None:
+    def __init__(self, entry: ModelEntry, settings: Settings, health: Health) -> None:
         self._entry = entry
         self._settings = settings
+        self._health = health
+        self._used_before: int | None = None
+        self._rates = Rates()
         self._holder: Holder | None = None
         self._generations: Generations | None = None
         self._failure: EnginehouseError | None = None
@@ -43,10 +53,24 @@ class ModelWorker:
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def close(self) -> None:
-        """End the engine process."""
+        """End the engine process, and see that its GPU memory has come back."""
         self._closing.set()
-        if self._engine is not None:
-            self._engine.close()
+        if self._engine is None:
+            return
+        held = self._health.used()
+        self._engine.close()
+        if self._used_before is not None and self._health.await_return(self._used_before, RETURN_SECONDS):
+            logger.info("model %s has given back %s", self._entry.name, gib(max(0, held - self._health.used())))
+
+    def stats(self) -> dict[str, Any]:
+        """What the engine is doing now: its last beat, and how fast it went since the one that was asked for before."""
+        beat = self._engine.beat if self._engine is not None else None
+        told: dict[str, Any] = {
+            "engine": self._entry.engine,
+            "device": self._settings.worker_device or "auto",
+            "in_flight": self._engine.limit if self._engine is not None else self._entry.max_in_flight,
+        }
+        return told | (vars(beat) | self._rates.of(beat, time.monotonic()) if beat is not None else {})
 
     def generate(self, attempt: Attempt) -> Result:
         """The body of a generation job."""
@@ -77,14 +101,22 @@ class ModelWorker:
         folder = None
         if entry.engine != ECHO:
             folder = prepare(entry, settings.prepared_models, lambda step, fraction: self._tell("loading", step, fraction))
+        self._make_room()
         # The engine reads its weights while this process reads the tokenizer.
         self._engine = EngineProcess(
-            entry, settings, device=settings.worker_device or None, on_step=self._on_step, on_state=self._on_state
+            entry, settings, device=self._health.device(settings.worker_device), on_step=self._on_step, on_state=self._on_state
         )
         self._engine.start()
         text = Text(entry, folder)
         self._generations = Generations(entry, text, self._engine, Sessions(connect(settings.redis_url), settings))
         self._on_state(self._engine.state)
+
+    def _make_room(self) -> None:
+        """What was here before, in this process or another, may not have given back all its memory yet."""
+        need = need_of(self._entry, self._settings.prepared_models)
+        self._health.await_room(need.each, ROOM_SECONDS, lambda sentence: self._tell("loading", sentence, 0.0))
+        if self._used_before is None:
+            self._used_before = self._health.used()
 
     def _on_step(self, step: Step) -> None:
         if self._generations is not None:
@@ -109,6 +141,4 @@ class ModelWorker:
 
     def _tell(self, phase: str, message: str, fraction: float) -> None:
         if self._holder is not None:
-            device: dict[str, Any] = {"device": self._settings.worker_device or "auto", "engine": self._entry.engine}
-            device["in_flight"] = self._engine.limit if self._engine is not None else self._entry.max_in_flight
-            self._holder.tell(phase=phase, message=message, fraction=fraction, engine=device)
+            self._holder.tell(phase=phase, message=message, fraction=fraction)

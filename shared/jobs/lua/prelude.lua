@@ -22,6 +22,8 @@
 --   idempotency:<owner>:<k>  hash    what was submitted with this Idempotency-Key: fingerprint, job
 --   ring:<q>                 string  tickets were issued for this queue a moment ago
 --   workers                  hash    worker -> what it last told of itself (enroll)
+--   seats                    hash    name of a gpu worker -> which model it should hold, and could (seat, wish, demand)
+--   stranded:<q>             string  since when jobs wait in this queue for a model that no living worker could hold
 --   models                   hash    every model that a worker has ever offered -> when it first was
 --   claim:<token>            string  "<job id> <attempt>" claimed with this token
 --   worker:<w>:jobs          set     jobs that this worker has claimed
@@ -31,7 +33,8 @@
 --   delivery:<id>            hash    something to be told to a webhook; delivery:<id>:job is the job as it then was
 --   deliveries:due           zset    deliveries -> when someone must look at them (more: shared/webhooks/lua/prelude.lua)
 --   job:<id>:deliveries      zset    of a job: ids of its deliveries, score 0; owner:<owner>:deliveries those of an owner
--- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker is to stop), deliveries (there are new ones).
+-- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker is to stop, or that its wish has changed),
+-- deliveries (there are new ones).
 -- ARGV[1] is the time in Unix milliseconds, or '' for Redis' own clock; tests pass it in.
 
 local PREFIX = 'eh:'
@@ -374,4 +377,35 @@ local function lose(id, rung)
     if lost > 1 then delay_ms = math.min(1000 * 2 ^ (lost - 1), 60000) end
     requeue(id, attempt, delay_ms, 'worker_lost', rung)
   end
+end
+
+-- How many jobs wait in a queue.
+local function waits(queue)
+  local count = 0
+  for _, owner in ipairs(redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':owners', 0, -1)) do
+    count = count + redis.call('ZCARD', PREFIX .. 'queue:' .. queue .. ':jobs:' .. owner)
+  end
+  return count
+end
+
+-- Whether a worker, as it last told of itself, has claimed anything that has not ended.
+local function holds(worker)
+  return redis.call('EXISTS', PREFIX .. 'worker:' .. worker.id .. ':jobs') == 1
+end
+
+-- What the process of this name last told of itself, or nil.
+local function worker_of(name)
+  local newest = nil
+  for _, text in ipairs(redis.call('HVALS', PREFIX .. 'workers')) do
+    local worker = cjson.decode(text)
+    if worker.name == name and (not newest or worker.seen_at > newest.seen_at) then newest = worker end
+  end
+  return newest
+end
+
+-- Wish a model for a seat, and tell its worker if one lives.
+local function make_wish(name, seat, model, by, worker)
+  seat.wish, seat.by, seat.wished_at = model, by, now
+  redis.call('HSET', PREFIX .. 'seats', name, cjson.encode(seat))
+  if worker then redis.call('PUBLISH', PREFIX .. 'worker:' .. worker.id, cjson.encode({ wish = model })) end
 end

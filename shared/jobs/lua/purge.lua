@@ -1,6 +1,6 @@
--- purge: drop the traces of jobs whose records have outlived their retention.
+-- purge: drop the traces of jobs whose records have outlived their retention, and seats that nobody has taken for a week.
 -- ARGV: now, limit (oldest jobs looked at for each owner)
--- Keys: owners, owner:<owner>:jobs, owner:<owner>:deliveries, jobs:dead
+-- Keys: owners, owner:<owner>:jobs, owner:<owner>:deliveries, jobs:dead, seats
 -- Returns the number of traces dropped.
 -- Promise: a job that still has a record keeps its place.
 
@@ -15,4 +15,10 @@ for _, owner in ipairs(redis.call('SMEMBERS', PREFIX .. 'owners')) do
   sweep(PREFIX .. 'owner:' .. owner .. ':deliveries', 'delivery:')
 end
 sweep(PREFIX .. 'jobs:dead', 'job:')
+local seats = redis.call('HGETALL', PREFIX .. 'seats')
+for i = 1, #seats, 2 do
+  if now - cjson.decode(seats[i + 1]).seen_at > 7 * 24 * 3600 * 1000 then
+    dropped = dropped + redis.call('HDEL', PREFIX .. 'seats', seats[i])
+  end
+end
 return dropped

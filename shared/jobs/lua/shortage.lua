@@ -6,11 +6,7 @@
 
 local result = {}
 for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
-  local waiting = 0
-  for _, owner in ipairs(redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':owners', 0, -1)) do
-    waiting = waiting + redis.call('ZCARD', PREFIX .. 'queue:' .. queue .. ':jobs:' .. owner)
-  end
-  local missing = waiting - redis.call('LLEN', queue)
+  local missing = waits(queue) - redis.call('LLEN', queue)
   if missing > 0 and redis.call('SET', PREFIX .. 'ring:' .. queue, '1', 'NX', 'PX', ARGV[2]) then
     result[#result + 1] = queue
     result[#result + 1] = missing

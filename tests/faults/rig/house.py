@@ -55,7 +55,8 @@ class House:
             self.redis.url, decode_responses=True, socket_timeout=5, retry=Retry(ConstantBackoff(0.2), 5)
         )
         self.ledger = Ledger(folder / "ledger.jsonl")
-        more = {"PYTHONPATH": str(PRELOAD), **QUICK, **(environment or {})}
+        # A model stays with its worker here, whoever is killed, unless a case wants otherwise.
+        more = {"PYTHONPATH": str(PRELOAD), **QUICK, "ENGINEHOUSE_LOAD_ON_DEMAND": "0", **(environment or {})}
         self.stack = Stack(folder, token_seconds=TOKEN_SECONDS, environment=more)
         self.stack.models.write_text(json.dumps(_models(slots)))
         self.client = self.stack.client

@@ -1,0 +1,167 @@
+"""Models are placed on machines that are given as data; what cannot fit is refused with the arithmetic."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.placement import Replica, place, wanted
+from cli.refusal import Refusal
+from shared.models.catalogue import EMBED, Catalogue, ModelEntry
+from workers.gpu.devices import GIB, Gpu, visible_indexes
+from workers.gpu.fitting import Need, need_of, shortage
+
+
+def machine(*free: float, total: float = 80) -> list[Gpu]:
+    """A machine whose GPUs have so many GiB free."""
+    return [
+        Gpu(index=index, uuid=f"GPU-{index}", name="H100", memory_total=int(total * GIB), memory_free=int(room * GIB))
+        for index, room in enumerate(free)
+    ]
+
+
+def model(name: str = "a", **fields: Any) -> ModelEntry:
+    return ModelEntry(name=name, url="org/model", **fields)
+
+
+def sized(**gibs: float) -> Any:
+    """Needs by name, in GiB on each GPU."""
+    return lambda entry: Need(int(gibs.get(entry.name, 10) * GIB) * max(1, entry.gpus), 0, 0, max(1, entry.gpus), "weights")
+
+
+def test_one_model_on_a_machine_without_gpus_is_a_worker_on_the_cpu() -> None:
+    assert place([model()], [], sized()) == [Replica(0, "a")]
+
+
+def test_several_models_and_replicas_on_the_cpu_get_a_worker_each() -> None:
+    assert place([model("a", replicas=2), model("b")], [], sized()) == [Replica(0, "a"), Replica(1, "a"), Replica(2, "b")]
+
+
+def test_a_model_takes_the_gpu_with_the_most_free_memory_and_the_others_wait_for_models() -> None:
+    placed = place([model()], machine(20, 70, 40), sized())
+    assert placed == [Replica(1, "a", (1,)), Replica(0, "", (0,)), Replica(2, "", (2,))]
+
+
+def test_a_replica_each_on_its_own_gpu() -> None:
+    placed = place([model(replicas=4)], machine(80, 80, 80, 80), sized())
+    assert sorted(replica.devices for replica in placed) == [(0,), (1,), (2,), (3,)]
+    assert {replica.model for replica in placed} == {"a"}
+
+
+def test_devices_say_where_and_how_many() -> None:
+    placed = place(
+        [
+            model("tp", gpus=2, devices=(3, 1, 0, 2)),
+        ],
+        machine(80, 80, 80, 80),
+        sized(),
+    )
+    assert [replica.devices for replica in placed] == [(3, 1), (0, 2)]
+
+
+def test_models_that_name_their_devices_and_large_ones_choose_first() -> None:
+    placed = place([model("small"), model("large"), model("fixed", devices=(0,))], machine(80, 20, 60), sized(small=5, large=50))
+    assert {replica.model: replica.devices for replica in placed} == {"small": (1,), "large": (2,), "fixed": (0,)}
+
+
+def test_a_gpu_is_shared_only_when_all_on_it_allow_that() -> None:
+    half = {"gpu_share": 0.5}
+    placed = place([model("a", **half), model("b", **half)], machine(80, 79), sized())
+    assert placed == [Replica(0, "a", (0,)), Replica(2, "b", (0,)), Replica(1, "", (1,))]
+    with pytest.raises(Refusal, match="of 1 here 0 are not taken yet"):
+        place([model("a"), model("b", **half)], machine(80), sized())
+
+
+@pytest.mark.parametrize(
+    ("entries", "gpus", "words"),
+    [
+        ([model(gpus=1)], [], "needs 1 GPU and this machine has none"),
+        ([model(devices=(0, 1))], [], "needs GPUs 0, 1 and this machine has none"),
+        ([model(devices=(4,))], machine(80), "is to be on GPU 4 (devices), and this machine has GPU 0"),
+        ([model("a", devices=(0,)), model("b", devices=(0,))], machine(80, 80), "which another model has taken"),
+        ([model(gpus=2)], machine(80), "needs 2 GPUs for each replica, and of 1 here 1 is not taken yet"),
+        ([model(replicas=3)], machine(80, 80), "of 2 here 0 are not taken yet"),
+        ([model("big")], machine(80), "big needs 90.0 GiB: weights; GPU 0 (H100) has 80.0 GiB free of 80.0 GiB"),
+        ([model("big", gpus=2)], machine(80, 95, total=96), "90.0 GiB on each of 2 GPUs"),
+        ([model("half", gpu_share=0.5)], machine(80), "has 40.0 GiB free at gpu_share 0.5"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(entries: list[ModelEntry], gpus: list[Gpu], words: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        place(entries, gpus, sized(big=90, half=50))
+    assert words in str(refused.value)
+
+
+def test_which_models_are_wanted() -> None:
+    every = Catalogue((model("a"), model("b", default=True), model("c", load=True), model("v", kind=EMBED, load=True)))
+    assert [entry.name for entry in wanted(every, [])] == ["c"]
+    assert [entry.name for entry in wanted(every, ["b", "a"])] == ["b", "a"]
+    assert [entry.name for entry in wanted(Catalogue(every.models[:2]), [])] == ["b"]
+    for names, words in ((["x"], "no model 'x'"), (["v"], "does not generate"), (["a", "a"], "given twice")):
+        with pytest.raises(Refusal, match=words):
+            wanted(every, names)
+
+
+def weights(folder: Path, *, dtype: str = "BF16", numbers: int = 1000, **config: Any) -> Path:
+    """A model folder with one tensor and the shape of Llama 3.1 8B, unless told."""
+    folder.mkdir(exist_ok=True)
+    header = json.dumps({"w": {"dtype": dtype, "shape": [numbers, 2], "data_offsets": [0, 0]}, "__metadata__": {}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (folder / "tokenizer.json").write_text("{}")
+    shape = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
+    (folder / "config.json").write_text(json.dumps({**shape, "dtype": "bfloat16", "max_position_embeddings": 8192, **config}))
+    return folder
+
+
+def test_the_need_is_counted_from_the_files(tmp_path: Path) -> None:
+    folder = str(weights(tmp_path / "m", numbers=GIB))
+    need = need_of(ModelEntry(name="a", url=folder, max_in_flight=4), tmp_path)
+    assert need.weights == 4 * GIB, "two numbers a row of two bytes each"
+    assert need.cache == 8192 * 128 * 1024, (
+        "one request as long as the context; a token has 2 x 32 layers x 8 heads x 128 x 2 bytes"
+    )
+    assert need.each == 4 * GIB + GIB + GIB
+    assert "2,147,483,648 parameters in bfloat16" in need.terms
+    assert "8,192 tokens of 128 KiB" in need.terms
+
+
+def test_many_in_flight_want_more_cache_than_one_long_request(tmp_path: Path) -> None:
+    folder = str(weights(tmp_path / "m"))
+    assert need_of(ModelEntry(name="a", url=folder, max_in_flight=64), tmp_path).cache == 64 * 1024 * 128 * 1024
+
+
+def test_the_dtype_of_the_entry_counts_and_quantized_weights_count_as_they_lie(tmp_path: Path) -> None:
+    folder = weights(tmp_path / "m", numbers=GIB)
+    assert need_of(ModelEntry(name="a", url=str(folder), dtype="float32"), tmp_path).weights == 8 * GIB
+    packed = weights(tmp_path / "q", dtype="U8", text_config={"num_hidden_layers": 1})
+    need = need_of(ModelEntry(name="q", url=str(packed)), tmp_path)
+    assert need.weights == (packed / "model.safetensors").stat().st_size
+    assert need.cache == 16 * 1024 * 4096
+
+
+def test_a_model_that_is_not_here_is_counted_by_its_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    need = need_of(ModelEntry(name="a", url="org/not-here", parameters=GIB), tmp_path)
+    assert (need.weights, need.cache) == (2 * GIB, 0)
+    unknown = need_of(ModelEntry(name="a", url="org/not-here"), tmp_path)
+    assert "unknown size" in unknown.terms
+    assert not shortage(ModelEntry(name="a", url="org/not-here"), unknown, machine(2))
+
+
+def test_an_echo_fits_anywhere(tmp_path: Path) -> None:
+    assert need_of(ModelEntry(name="e", url="echo:0", engine="echo"), tmp_path).each == 0
+
+
+def test_cuda_visible_devices_says_which_gpus_are_ours() -> None:
+    uuids = ["GPU-aaa", "GPU-bbb", "GPU-ccc"]
+    assert visible_indexes(None, uuids) == [0, 1, 2]
+    assert visible_indexes("2,0", uuids) == [2, 0]
+    assert visible_indexes("GPU-b", uuids) == [1]
+    assert visible_indexes("1,7,0", uuids) == [1]
+    assert visible_indexes("", uuids) == []
+
+
+def test_a_gpu_warns_at_80_and_is_critical_at_90_percent() -> None:
+    assert [gpu.alarm for gpu in machine(17, 16, 8, 7.9)] == ["", "warning", "critical", "critical"]
