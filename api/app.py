@@ -17,6 +17,7 @@ from api import (
     health,
     indexing,
     jobs,
+    metrics,
     models,
     page,
     reference,
@@ -30,6 +31,7 @@ from shared.documents.store import Documents
 from shared.errors import InvalidRequest
 from shared.jobs.endings import Endings
 from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.overview import Overviews
 from shared.jobs.seats import Seats
 from shared.jobs.streams import Follower
 from shared.jobs.tickets import Tickets
@@ -83,6 +85,7 @@ def create_app(settings: Settings) -> Flask:
         lifecycle=lifecycle,
         workforce=Workforce(client),
         seats=Seats(client),
+        overviews=Overviews(client),
         documents=Documents(client),
         files=DocumentFiles(settings.documents_dir),
         sessions=Sessions(client, settings),
@@ -103,6 +106,7 @@ def create_app(settings: Settings) -> Flask:
         health,
         indexing,
         jobs,
+        metrics,
         models,
         page,
         reference,
@@ -110,6 +114,7 @@ def create_app(settings: Settings) -> Flask:
         webhooks,
     ):
         app.register_blueprint(module.blueprint)
+    metrics.install(app)
     faults.install(app)
     _guard_browsers(app, settings)
     auth.install(app, Owners(client))

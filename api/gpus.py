@@ -28,9 +28,9 @@ def index() -> Response:
 @blueprint.put("/<gpu>/model")
 def put(gpu: str) -> Answer:
     """Say which model a GPU is to hold. Its worker lets running jobs go on for a while, gives up the old model, loads the new."""
-    wanted = body(ModelWish).model
     here = services()
     seat = _seat(gpu)
+    wanted = body(ModelWish).model
     if wanted is not None:
         entry = here.catalogue.get(wanted)
         if entry.kind != GENERATE:

@@ -217,9 +217,9 @@ class Job(Answer):
     queue_position: int | None = Field(default=None, description="only while queued: 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is not known")
     not_before: Time | None = Field(default=None, description="only while queued")
-    waiting_for: Literal["worker", "fair share", "model loading", "retry at", "earlier message", ""] = Field(
-        default="", description="only while queued"
-    )
+    waiting_for: Literal[
+        "worker", "fair share", "model loading", "gpu", "model not loaded", "retry at", "earlier message", ""
+    ] = Field(default="", description="only while queued")
     response: str = Field(default="", description="the text of a completed generation, under the guide's name")
     context_used: bool = Field(default=False, description="of a completed generation: whether it has citations")
 

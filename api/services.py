@@ -10,6 +10,7 @@ from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.jobs.lifecycle import Lifecycle
+from shared.jobs.overview import Overviews
 from shared.jobs.seats import Seat, Seats
 from shared.jobs.streams import Follower
 from shared.jobs.workforce import Workforce
@@ -30,6 +31,7 @@ class Services:
     lifecycle: Lifecycle
     workforce: Workforce
     seats: Seats
+    overviews: Overviews
     documents: Documents
     files: DocumentFiles
     sessions: Sessions

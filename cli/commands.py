@@ -34,7 +34,16 @@ def bracketed(host: str) -> str:
 def api_command(settings: Settings) -> list[str]:
     """The HTTP face: a few processes, many threads, as a waiting client holds a thread."""
     return [
-        *(sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", f"{bracketed(settings.host)}:{settings.port}"),
+        *(
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "api.wsgi:app",
+            "--config",
+            "python:api.serving",
+            "--bind",
+            f"{bracketed(settings.host)}:{settings.port}",
+        ),
         *("--worker-class", "gthread", "--workers", str(settings.api_workers), "--threads", str(settings.api_threads)),
         # Beyond the threads there must be room, or gunicorn keeps no connection open between requests.
         *("--worker-connections", str(2 * settings.api_threads)),

@@ -13,6 +13,7 @@ OWNED = (
     "eh:owners",
     "eh:keys",  # until an operator deletes them
     "eh:weights",
+    "eh:counts",  # as many fields as there are kinds, statuses and queues
     "eh:queues",
     "eh:models",  # models that have ever been served
     "eh:workers",  # the janitor removes those that are gone

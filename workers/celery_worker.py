@@ -210,7 +210,7 @@ class CeleryWorker:
         """Whatever asks the worker to stop makes it drain; SIGQUIT and a second Ctrl-C, without waiting for what runs."""
         if number == signal.SIGQUIT or (number == signal.SIGINT and self._stopping.is_set()):
             self._hurried = True
-        signal.raise_signal(signal.SIGTERM)  # Celery's warm shutdown; it tells `_drain`
+        signal.raise_signal(signal.SIGTERM)  # Celery's warm shutdown; it tells `_told`
 
     def _told(self, **_: Any) -> None:
         self._told_to_stop = True

@@ -3,7 +3,7 @@
 A test holds this list against the routes of the application, so a new call enters it in the same commit.
 """
 
-from api.operations import admin, chat, documents, generate, gpus, health, indexing, jobs, models, page, webhooks
+from api.operations import admin, chat, documents, generate, gpus, health, indexing, jobs, metrics, models, page, webhooks
 from api.operations.operation import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -15,6 +15,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *webhooks.OPERATIONS,
     *models.OPERATIONS,
     *health.OPERATIONS,
+    *metrics.OPERATIONS,
     *admin.OPERATIONS,
     *gpus.OPERATIONS,
     *page.OPERATIONS,

@@ -59,6 +59,7 @@ while true do
     redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
     redis.call('SET', PREFIX .. 'queue:' .. queue .. ':level', level, 'EX', SERVICE_MEMORY_SECONDS)
     charge(queue, owner, job[3])
+    tally('claimed', queue)
     measure(queue)
     if not job[5] then notify(id, 'job.started') end
     emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))

@@ -17,6 +17,7 @@ redis.call('HSET', job_key(id), 'id', id, 'owner', owner, 'kind', 'batch', 'stat
 redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
 redis.call('SADD', PREFIX .. 'owners', owner)
 redis.call('ZADD', PREFIX .. 'jobs:due', digits(now + tonumber(ARGV[6])), id)
+tally('submitted', 'batch')
 emit(id, 'started', 0, '{}')
 remember(id, owner, ARGV[4], ARGV[5])
 return { 'created', id }

@@ -19,6 +19,7 @@
 --   queue:<q>:gaps           list    milliseconds between the latest claims while jobs waited, newest first
 --   queue:<q>:claimed_at     string  time of the latest claim, kept while jobs wait
 --   weights                  hash    owner -> weight of its share, where it is not 1
+--   counts                   hash    how often what has happened since the Redis is there, for metrics (overview)
 --   idempotency:<owner>:<k>  hash    what was submitted with this Idempotency-Key: fingerprint, job
 --   ring:<q>                 string  tickets were issued for this queue a moment ago
 --   workers                  hash    worker -> what it last told of itself (enroll)
@@ -62,6 +63,11 @@ local function digits(number) return string.format('%.0f', number) end
 
 local function get(id, ...)
   return redis.call('HMGET', job_key(id), ...)
+end
+
+-- For metrics: one more of these.
+local function tally(...)
+  redis.call('HINCRBY', PREFIX .. 'counts', table.concat({ ... }, ' '), 1)
 end
 
 local function emit(id, kind, attempt, data)
@@ -255,6 +261,7 @@ local function notify(id, event)
     redis.call('HSET', key, 'id', delivery, 'owner', owner, 'job', id, 'event', event, 'url', target.url,
       'place', target.place, 'endpoint', target.endpoint, 'secret', target.secret, 'status', 'pending',
       'created_at', digits(now), 'next_at', digits(now), 'try', 0, 'failures', 0, 'lost', 0, 'retention_ms', job[4])
+    tally('deliveries made')
     redis.call('COPY', job_key(id), key .. ':job', 'REPLACE')
     redis.call('HSET', key .. ':job', 'spec', '{}')
     redis.call('HDEL', key .. ':job', 'context', 'webhook')
@@ -271,7 +278,7 @@ end
 -- The one way into a final status. `rung` collects the queues in which a job has become claimable.
 finish = function(id, status, attempt, fields, data, rung)
   local key = job_key(id)
-  local job = get(id, 'queue', 'owner', 'status', 'retention_ms', 'waiting', 'after', 'document', 'parent')
+  local job = get(id, 'queue', 'owner', 'status', 'retention_ms', 'waiting', 'after', 'document', 'parent', 'kind')
   if job[3] == 'queued' then dequeue(id, job[1], job[2]) end
   redis.call('HSET', key, 'status', status, 'ended_at', digits(now), 'waiting', '', 'phase', status,
     'phase_at', digits(now), unpack(fields))
@@ -280,6 +287,7 @@ finish = function(id, status, attempt, fields, data, rung)
   data.status = status
   emit(id, 'ended', attempt, cjson.encode(data))
   redis.call('PUBLISH', PREFIX .. 'ended', id)
+  tally('ended', job[9], status)
   redis.call('PEXPIRE', key, job[4])
   redis.call('PEXPIRE', key .. ':events', job[4])
   notify(id, 'job.' .. status)
@@ -363,6 +371,7 @@ local function lose(id, rung)
   close_attempt(id, attempt, 'lost')
   leave_worker(id, worker)
   redis.call('HSET', job_key(id), 'lost', lost)
+  tally('attempts lost')
   emit(id, 'attempt_lost', attempt, cjson.encode({ attempt = tonumber(attempt), worker = worker }))
   if job[5] and job[5] ~= '' then
     finish(id, 'cancelled', attempt, {}, {}, rung)

@@ -24,5 +24,6 @@ if retries >= tonumber(job[3]) then
 end
 close_attempt(id, attempt, 'retried', ARGV[6])
 redis.call('HSET', key, 'retries', retries + 1)
+tally('attempts retried')
 requeue(id, attempt, tonumber(ARGV[4]), ARGV[6], rung)
 return { 'ok', rung }

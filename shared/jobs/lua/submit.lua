@@ -47,6 +47,7 @@ redis.call('HSET', key, 'id', id, 'owner', owner, 'session', session, 'parent', 
   'worker', '', 'seq', 0, 'phase', 'queued', 'phase_at', digits(now), 'first_queue', queue, unpack(fields))
 redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
 redis.call('SADD', PREFIX .. 'owners', owner)
+tally('submitted', given.kind)
 emit(id, 'queued', 0, cjson.encode({ queue = queue }))
 remember(id, owner, ARGV[9], ARGV[10])
 

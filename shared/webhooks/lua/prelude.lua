@@ -10,6 +10,7 @@
 --   deliveries:places          zset    places that may be called now -> since when their oldest delivery is ready
 --   delivery_claim:<token>     string  "<delivery> <try>" claimed with this token
 --   webhook:<id>               hash    an endpoint; fields are listed in shared/webhooks/endpoints.py
+--   counts                     hash    how many deliveries were made and how they ended, among counts of jobs
 -- Channel: deliveries (something may be claimed).
 -- ARGV[1] is the time in Unix milliseconds, or '' for Redis' own clock; tests pass it in.
 
@@ -72,5 +73,6 @@ end
 -- The one way into a final status.
 local function finish(id, status, reason)
   redis.call('HSET', key_of(id), 'status', status, 'reason', reason, 'ended_at', digits(now), 'next_at', '')
+  redis.call('HINCRBY', PREFIX .. 'counts', 'deliveries ' .. status, 1)
   keep(id)
 end

@@ -16,6 +16,7 @@ if delivery[4] ~= '' then
 end
 redis.call('ZREM', PREFIX .. 'deliveries:ready:' .. delivery[3], id)
 judge(delivery[3])
+if redis.call('HGET', key_of(id), 'status') ~= 'pending' then redis.call('HINCRBY', PREFIX .. 'counts', 'deliveries made', 1) end
 redis.call('HSET', key_of(id), 'status', 'pending', 'reason', '', 'ended_at', '', 'failures', 0, 'lost', 0, 'next_at', digits(now))
 redis.call('ZADD', PREFIX .. 'deliveries:due', digits(now), id)
 keep(id)

@@ -1,0 +1,81 @@
+"""Metrics: Prometheus' own parser reads them, they tell what was done, and none is missing from the page."""
+
+import re
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from api import readings
+from shared.jobs.overview import Overview, QueueState
+from shared.jobs.workforce import Worker
+from shared.settings import REPOSITORY
+from tests.flows.stack import Stack
+from tests.waiting import wait_until
+
+Labels = dict[str, str]
+
+
+def read(stack: Stack) -> dict[str, list[tuple[Labels, float]]]:
+    answer = stack.client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    found: dict[str, list[tuple[Labels, float]]] = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((dict(sample.labels), sample.value))
+    return found
+
+
+def value(stack: Stack, name: str, **labels: str) -> float:
+    return sum(value for own, value in read(stack).get(name, []) if labels.items() <= own.items())
+
+
+def test_jobs_are_counted_as_they_are_submitted_claimed_and_ended(stack: Stack) -> None:
+    before = value(stack, "enginehouse_jobs_ended_total", kind="generate", status="completed")
+    for _ in range(3):
+        stack.ended(stack.generate("count me")["id"])
+    assert value(stack, "enginehouse_jobs_ended_total", kind="generate", status="completed") == before + 3
+    assert value(stack, "enginehouse_jobs_submitted_total", kind="generate") >= before + 3
+    assert value(stack, "enginehouse_jobs_claimed_total", queue="gpu.echo") >= before + 3
+    assert value(stack, "enginehouse_redis_up") == 1
+
+
+def test_the_engine_tells_what_it_does(stack: Stack) -> None:
+    before = value(stack, "enginehouse_engine_tokens_total", model="echo")
+    stack.ended(stack.generate("twelve bytes")["id"])
+    wait_until(lambda: value(stack, "enginehouse_engine_tokens_total", model="echo") >= before + 12, "the tokens are counted")
+    assert value(stack, "enginehouse_engine_requests_limit", model="echo") == 8
+    assert value(stack, "enginehouse_workers", pool="gpu", model="echo", phase="ready") == 1
+
+
+def test_answers_of_all_processes_are_counted_together(stack: Stack) -> None:
+    labels = {"call": "GET /health/live", "status": "200"}
+    before = value(stack, "enginehouse_api_answer_seconds_count", **labels)
+    for _ in range(20):
+        # A new connection may be taken by either of the two processes.
+        stack.client.get("/health/live", headers={"Connection": "close"})
+    assert value(stack, "enginehouse_api_answer_seconds_count", **labels) == before + 20
+    paths = {labels["call"] for labels, _ in read(stack)["enginehouse_api_answer_seconds_count"]}
+    assert not [path for path in paths if "job_" in path], "a series for each id would never end"
+
+
+def test_every_metric_is_on_the_page() -> None:
+    gpu = dict.fromkeys(["memory_used", "memory_total", "utilisation", "temperature", "power", "ecc_errors"], 1) | {
+        "index": 0,
+        "xid_errors": [79],
+    }
+    engine = dict.fromkeys([key for key, _, _ in (*readings.ENGINE_GAUGES, *readings.ENGINE_COUNTERS)], 1)
+    worker = Worker(
+        id="g/1", name="g", pool="gpu", machine="m", pid=1, started=0, queues=(), slots=1, model="a", engine=engine, gpus=(gpu,)
+    )
+    families = [
+        readings.of_redis(True),
+        *readings.of_jobs(Overview(1, 1, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
+        *readings.of_workers([worker]),
+    ]
+    assert all(
+        family.samples for family in families if family.name not in ("enginehouse_jobs_submitted", "enginehouse_jobs_claimed")
+    )
+    names = {family.name + "_total" * (family.type == "counter") for family in families} | {"enginehouse_api_answer_seconds"}
+    page = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page[page.index("## Metrics") : page.index("Worth an alarm")]
+    assert names == set(re.findall(r"`(enginehouse_\w+)`", table))

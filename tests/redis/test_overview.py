@@ -1,0 +1,81 @@
+"""One look tells how much there is of everything, and counts what has happened, once each."""
+
+import pytest
+import redis
+
+from shared.errors import EngineFault
+from shared.jobs.job import Job, Status
+from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.overview import Overview, Overviews, QueueState
+from shared.jobs.workforce import Worker, Workforce
+from tests.conftest import Clock
+
+WORKER = "gpu0@h/1"
+
+
+@pytest.fixture
+def overviews(redis_client: redis.Redis, clock: Clock) -> Overviews:
+    worker = Worker(id=WORKER, name="gpu0@h", pool="gpu", machine="m", pid=1, started=0.0, queues=("gpu.a",), slots=4, model="a")
+    Workforce(redis_client, clock=clock).enroll(worker)
+    return Overviews(redis_client, clock=clock)
+
+
+def submit(lifecycle: Lifecycle, **fields: object) -> str:
+    values: dict[str, object] = {"kind": "generate", "queue": "gpu.a", "spec": {}, "owner": "ada", **fields}
+    return lifecycle.submit(Submission(**values)).id  # type: ignore[arg-type]
+
+
+def claim(lifecycle: Lifecycle, token: str) -> Job:
+    job = lifecycle.claim("gpu.a", WORKER, token)
+    assert job is not None
+    return job
+
+
+def test_an_empty_house(overviews: Overviews) -> None:
+    assert overviews.look() == Overview(0, 0, 0, {}, {})
+
+
+def test_queues_have_lengths_and_the_age_of_their_oldest_whatever_its_priority(
+    lifecycle: Lifecycle, overviews: Overviews, clock: Clock
+) -> None:
+    jobs = [submit(lifecycle, priority=9)]
+    clock.advance(5)
+    jobs += [submit(lifecycle, priority=0, owner="bob"), submit(lifecycle, priority=0)]
+    clock.advance(1)
+    seen = overviews.look()
+    assert seen.queues == {"gpu.a": QueueState(waiting=3, oldest_ms=6000, tickets=0)}
+    assert (seen.open, seen.running) == (3, 0)
+    for job, owner in zip(jobs, ("ada", "bob", "ada"), strict=True):
+        lifecycle.cancel(job, owner)
+
+
+def test_what_happens_is_counted_once(lifecycle: Lifecycle, overviews: Overviews, clock: Clock) -> None:
+    submit(lifecycle)
+    job = claim(lifecycle, "one")
+    lifecycle.claim("gpu.a", WORKER, "one")
+    assert overviews.look().running == 1
+    lifecycle.retry((job.id, 1), 0, EngineFault("gone").as_json())
+    clock.advance(10)
+    lifecycle.reap()
+    lost = claim(lifecycle, "two")
+    assert lifecycle.abandon(WORKER) == [lost.id]
+    last = claim(lifecycle, "three")
+    for _ in range(2):
+        lifecycle.end((last.id, last.attempt), Status.COMPLETED)
+    seen = overviews.look()
+    assert (seen.open, seen.running) == (0, 0)
+    assert seen.counted("submitted") == {"generate": 1}
+    assert seen.counted("claimed") == {"gpu.a": 3}
+    assert seen.counted("ended") == {"generate completed": 1}
+    assert seen.counted("attempts") == {"lost": 1, "retried": 1}
+
+
+def test_deliveries_are_pending_until_they_have_ended() -> None:
+    counts = {"deliveries made": 5, "deliveries delivered": 2, "deliveries failed": 1, "ended generate failed": 1}
+    assert Overview(0, 0, 0, {}, counts).deliveries_pending == 2
+
+
+def test_a_webhook_that_is_to_be_told_is_counted(lifecycle: Lifecycle, overviews: Overviews) -> None:
+    webhook = {"url": "https://x.example/", "place": "x.example:443", "endpoint": "", "secret": "", "events": ["job.cancelled"]}
+    lifecycle.cancel(submit(lifecycle, webhook=webhook), "ada")
+    assert overviews.look().deliveries_pending == 1
