@@ -62,7 +62,9 @@ class Workforce:
             values = json.loads(text)
             values["queues"] = tuple(values["queues"].split())
             values["seen_at"] = int(values["seen_at"])
-            values["gpus"] = tuple(values.get("gpus") or ())
+            # Redis' JSON cannot tell an empty list from an empty object.
+            gpus = values.get("gpus") or ()
+            values["gpus"] = tuple({**gpu, "xid_errors": list(gpu.get("xid_errors") or ())} for gpu in gpus)
             result.append(Worker(**{name: values[name] for name in values if name in Worker.__dataclass_fields__}))
         return result
 

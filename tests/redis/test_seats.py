@@ -210,3 +210,10 @@ def test_nothing_is_given_up_where_loading_on_demand_is_off(redis_client: redis.
     place.submit("a")
     assert place.give() == {}
     place.end_all("a")
+
+
+def test_what_a_worker_tells_of_its_gpus_is_read_as_it_was_told(place: Place) -> None:
+    quiet, faulty = {"index": 0, "xid_errors": []}, {"index": 1, "xid_errors": [79]}
+    place.sit("gpu0@h", "a", gpus=(quiet, faulty))
+    [worker] = place.workforce.workers()
+    assert worker.gpus == (quiet, faulty)

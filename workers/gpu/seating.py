@@ -39,8 +39,9 @@ class Seating:
     def _why_not(self, entry: ModelEntry) -> str:
         if not self._on_gpu:
             return f"{entry.name} needs a GPU, and this worker has none" if entry.gpus else ""
-        if max(1, entry.gpus) != self._count:
-            return f"{entry.name} needs {max(1, entry.gpus)} GPUs, and this worker has {self._count}"
+        wanted = max(1, entry.gpus)
+        if wanted != self._count:
+            return f"{entry.name} needs {wanted} GPU{'s' * (wanted > 1)}, and this worker has {self._count}"
         # All memory of the GPU counts: whatever is loaded there now is given up first.
         return shortage(entry, need_of(entry, self._settings.prepared_models), self.gpus, whole=True)
 

@@ -1,0 +1,114 @@
+"""The stack on machines with GPUs that are made up below NVML: placed, pinned, refused with the arithmetic, looked after."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import missing_service
+from tests.faults.rig.processes import engine_of
+from tests.flows.conftest import QUICK
+from tests.flows.stack import Stack
+from tests.flows.test_metrics import value
+from tests.flows.test_swap import await_model, gpu, models, wish
+from tests.flows.test_up import refusal
+from tests.nvml import MadeUpGpu, MadeUpMachine
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> MadeUpMachine:
+    if not (shutil.which("cc") or shutil.which("gcc")):
+        missing_service("there is no C compiler")
+    return MadeUpMachine(tmp_path / "nvml", MadeUpGpu(), MadeUpGpu(), MadeUpGpu(free=1000))
+
+
+@pytest.fixture
+def stack(machine: MadeUpMachine, tmp_path: Path) -> Iterator[Stack]:
+    stack = Stack(tmp_path, environment={**QUICK, **machine.environment})
+    yield stack
+    stack.kill()
+
+
+def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Stack, machine: MadeUpMachine) -> None:
+    models(stack, {"name": "a", "default": True, "gpus": 1, "replicas": 2}, {"name": "b", "gpus": 1}, {"name": "wide", "gpus": 2})
+    stack.start()
+    assert [(gpu(stack, number)["wish"], gpu(stack, number)["devices"]) for number in range(3)] == [
+        ("a", ["0"]),
+        ("a", ["1"]),
+        (None, ["2"]),
+    ]
+    engine = engine_of(stack.pid("gpu1"))
+    assert engine is not None
+    seen = psutil.Process(engine.pid).environ()
+    assert (seen["CUDA_VISIBLE_DEVICES"], seen["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
+    assert "needs 2 GPUs, and this worker has 1" in gpu(stack)["refuses"]["wide"]
+    # A job of a model that nobody holds goes to the empty GPU.
+    assert stack.ended(stack.generate("hello", model="b")["id"])["attempts"][0]["worker"].startswith("gpu2@")
+
+    machine.set(
+        MadeUpGpu(free=5000, utilisation=97, temperature=71, ecc=2), MadeUpGpu(free=14000, milliwatts=0), MadeUpGpu(xid=79)
+    )
+    wait_until(lambda: gpu(stack, 2)["gpus"][0]["xid_errors"] == [79], "the Xid error is seen")
+    wait_until(lambda: gpu(stack, 0)["gpus"][0]["memory_alarm"] == "critical", "the alarm is told")
+    told = gpu(stack, 0)["gpus"][0]
+    assert (told["utilisation"], told["temperature"], told["ecc_errors"], told["power"]) == (0.97, 71, 2, 70.0)
+    wait_until(lambda: gpu(stack, 1)["gpus"][0]["memory_alarm"] == "warning", "the warning is told")
+    assert gpu(stack, 1)["gpus"][0]["power"] is None
+    assert value(stack, "enginehouse_gpu_xid_errors", gpu="2") == 1
+    assert value(stack, "enginehouse_gpu_memory_used_bytes", gpu="0") == (81559 - 5000) * 2**20
+    log = stack.log.read_text()
+    assert "memory of GPU 0: critical (74.8 GiB of 79.6 GiB used)" in log
+    assert log.count("memory of GPU 0: critical") == 1, "once at each change"
+
+
+def test_a_model_over_two_gpus_gets_both(stack: Stack) -> None:
+    models(stack, {"name": "wide", "default": True, "gpus": 2, "devices": [0, 1]}, {"name": "a"})
+    stack.start()
+    assert gpu(stack, 0)["devices"] == ["0", "1"]
+    engine = engine_of(stack.pid("gpu0"))
+    assert engine is not None
+    assert psutil.Process(engine.pid).environ()["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert {one["number"] for one in stack.client.get("/admin/gpus").json()["data"]} == {0, 2}
+    assert "needs 1 GPU, and this worker has 2" in gpu(stack)["refuses"]["a"]
+
+
+def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(stack: Stack, machine: MadeUpMachine) -> None:
+    large = {"name": "large", "url": "org/large", "engine": "transformers", "dtype": "bfloat16", "parameters": 70_000_000_000}
+    stack.environment["HF_HUB_OFFLINE"] = "1"
+    models(stack, {"name": "a", "default": True}, large)
+    sentence = refusal(stack, "--model", "large")
+    assert "large needs 131.4 GiB: weights 130.4 GiB (70,000,000,000 parameters in bfloat16)" in sentence
+    assert "GPU 0 (NVIDIA H100 80GB HBM3) has 79.1 GiB free of 79.6 GiB" in sentence
+    stack.start()
+    answer = stack.client.put("/admin/gpus/0/model", json={"model": "large"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "model_does_not_fit")
+    assert "has 79.6 GiB" in answer.json()["error"]["message"]
+    assert stack.post("/generate", {"prompt": "x", "model": "large"}).json()["error"]["code"] == "model_not_served"
+
+
+def test_memory_that_has_not_come_back_is_waited_for(stack: Stack, machine: MadeUpMachine, tmp_path: Path) -> None:
+    """The model is a folder whose weights are said to be large; only how much memory it waits for is looked at."""
+    from tests.unit.test_placement import weights
+
+    folder = weights(tmp_path / "large", numbers=8 * 2**30)
+    large = {"name": "large", "url": str(folder), "engine": "transformers", "gpus": 1}
+    models(stack, {"name": "a", "default": True}, large)
+    stack.start()
+    machine.set(MadeUpGpu(free=20000), MadeUpGpu(), MadeUpGpu(free=1000))
+    wish(stack, "large")
+    reason = wait_until(
+        lambda: (gpu(stack)["reason"] or "").startswith("waiting for memory") and gpu(stack)["reason"], "it waits"
+    )
+    assert "GPU 0 has 19.5 GiB free of the" in str(reason)
+    machine.set(MadeUpGpu(), MadeUpGpu(), MadeUpGpu(free=1000))
+    wait_until(lambda: not (gpu(stack)["reason"] or "").startswith("waiting for memory"), "it goes on")
+    wish(stack, "a")
+    await_model(stack, "a")
+
+
+def test_a_machine_whose_gpus_are_hidden_has_none(stack: Stack) -> None:
+    models(stack, {"name": "a", "default": True, "gpus": 1})
+    assert "needs 1 GPU and this machine has none" in refusal(stack, CUDA_VISIBLE_DEVICES="")

@@ -1,0 +1,48 @@
+"""A machine with GPUs that are made up: NVIDIA's library is replaced, below everything of ours."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("nvml.c")
+
+
+@dataclass(frozen=True)
+class MadeUpGpu:
+    """Memory in MiB, as nvidia-smi tells it."""
+
+    total: int = 81559
+    free: int = 81000
+    utilisation: int = 0
+    temperature: int = 30
+    milliwatts: int = 70_000
+    ecc: int = 0
+    xid: int = 0
+    name: str = "NVIDIA H100 80GB HBM3"
+
+    @property
+    def line(self) -> str:
+        return f"{self.total} {self.free} {self.utilisation} {self.temperature} {self.milliwatts} {self.ecc} {self.xid} {self.name}\n"
+
+
+class MadeUpMachine:
+    """What processes with its ``environment`` see; ``set`` changes it under them."""
+
+    def __init__(self, folder: Path, *gpus: MadeUpGpu) -> None:
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        assert compiler is not None, "a C compiler is needed to make up a machine"
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(folder / "libnvidia-ml.so.1"), str(SOURCE)]
+        subprocess.run(command, check=True)
+        self._file = folder / "gpus"
+        self.set(*gpus)
+        paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+        self.environment = {"LD_LIBRARY_PATH": ":".join(paths), "MADE_UP_GPUS": str(self._file)}
+
+    def set(self, *gpus: MadeUpGpu) -> None:
+        """From now on the machine has these GPUs."""
+        unfinished = self._file.with_suffix(".unfinished")
+        unfinished.write_text("".join(gpu.line for gpu in gpus))
+        unfinished.rename(self._file)
