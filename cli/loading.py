@@ -1,22 +1,19 @@
-"""``enginehouse models list|load|unload``: which model each gpu worker holds, and wishing it another one.
+"""``enginehouse models load|unload``: wishing a gpu worker another model than the one it holds.
 
 Works on the Redis of a stack, as the workers do; what is wished here outlives this command.
 """
 
-import json
 import sys
 import time
 from collections.abc import Sequence
 
 import redis
-from rich.console import Console
-from rich.table import Table
 
 from cli.refusal import Refusal
 from shared.errors import NotFound
 from shared.jobs.seats import Seat, Seats
 from shared.jobs.workforce import Worker, Workforce
-from shared.models.catalogue import EMBED, GENERATE, Catalogue, ModelEntry
+from shared.models.catalogue import GENERATE, Catalogue, ModelEntry
 from shared.settings import Settings
 
 TURN_SECONDS = 0.2
@@ -30,20 +27,6 @@ class Loading:
         self._workforce = Workforce(client)
         self._catalogue = catalogue
         self._settings = settings
-
-    def show_all(self, *, as_json: bool) -> None:
-        """Print every model and the workers that hold it."""
-        workers = self._workers()
-        rows = [self._row(entry, workers) for entry in self._catalogue.models]
-        if as_json:
-            print(json.dumps(rows))
-            return
-        table = Table("model", "kind", "engine", "state", "worker", "from")
-        for row in rows:
-            table.add_row(
-                *(str(row[key]) for key in ("name", "kind", "engine", "state")), ", ".join(row["workers"]), str(row["url"])
-            )
-        Console().print(table)
 
     def load(self, name: str, gpu: str | None, *, wait: float) -> None:
         """Wish a model for a worker, and wait up to ``wait`` seconds until it holds it. Raises Refusal."""
@@ -67,20 +50,6 @@ class Loading:
         for seat in holding:
             self._seats.wish(seat.name, "", "operator", instead_of=name)
         self._await([seat.name for seat in holding], "", wait)
-
-    def _row(self, entry: ModelEntry, workers: dict[str, Worker]) -> dict[str, list[str] | str]:
-        holding = [worker for worker in workers.values() if worker.model == entry.name]
-        states = sorted({worker.phase for worker in holding})
-        state = ", ".join(states) if states else "in the cpu and io workers" if entry.kind == EMBED else "unloaded"
-        names = [worker.name for worker in holding]
-        return {
-            "name": entry.name,
-            "kind": entry.kind,
-            "engine": entry.engine,
-            "state": state,
-            "workers": names,
-            "url": entry.url,
-        }
 
     def _choose(self, name: str, seats: Sequence[Seat]) -> Seat:
         """The seat that has it already, else an empty one, else the one that has done nothing for longest."""

@@ -136,12 +136,6 @@ def prepare(
     prepare_models(_settings(data_dir=data, models_file=models_file), names or [])
 
 
-@models.command("list")
-def list_models(as_json: AsJson = False, data: Data = None, models_file: ModelsFile = None, redis: RedisUrl = None) -> None:
-    """Show the models and the workers that hold them."""
-    _loading(data, models_file, redis).show_all(as_json=as_json)
-
-
 Gpu = Annotated[str | None, typer.Option(help="Number of a gpu worker, or its name such as gpu0@host.")]
 Wait = Annotated[float, typer.Option(min=0, help="How many seconds to wait until it is done.")]
 
