@@ -22,6 +22,7 @@ from tests.flows.test_ingest_parts import (
     embedder,
     library,
 )
+from workers.attempt import Stopped
 from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
 from workers.embedding import Embedders
@@ -275,6 +276,19 @@ def test_a_reindex_gives_way_to_another_and_to_the_end_of_its_collection(library
     assert caught.value.code == "deleted"
     assert library.vectors.indexes(library.collection.id) == library.texts.indexes(library.collection.id) == []
     assert library.texts.indexes() == []
+
+
+def test_a_reindex_that_is_cancelled_leaves_the_old_index_and_nothing_else(library: Library, embedders: Embedders) -> None:
+    for n in range(2):
+        library.add(f"Boilers of house {n}.".encode(), f"{n}.txt")
+    attempt = reindex_attempt(library)
+    attempt.stop_at = ("reindexing", 1)
+    with pytest.raises(Stopped):
+        reindexed(library, embedders, attempt)
+    collection = library.documents.collection_by_id(library.collection.id)
+    assert (collection.index, collection.next_index, collection.reindex_job) == (library.collection.id, "", "")
+    assert library.vectors.indexes(collection.id) == library.texts.indexes(collection.id) == [collection.index]
+    assert len(found(library, "boilers")) == 2
 
 
 def test_other_weights_under_the_same_name_are_refused_until_a_reindex(library: Library, embedders: Embedders) -> None:

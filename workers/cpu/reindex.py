@@ -14,6 +14,7 @@ from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, NotFound
 from shared.jobs.job import Job
 from shared.settings import Settings
+from workers.attempt import Stopped
 from workers.cpu.indexing import Indexer
 from workers.embedding import EmbedderSource, check_revision
 from workers.removal import drop_indexes, remove_from_indexes
@@ -64,6 +65,12 @@ class _Reindexing:
     def run(self) -> dict[str, Any]:
         try:
             return self._put_only(self._attempt.spec["only"]) if "only" in self._attempt.spec else self._run()
+        except Stopped as stop:
+            if stop.reason in ("cancel", "timeout"):  # no other attempt will go on with it
+                self._documents.abandon_reindex(self._collection_id, self._next)
+                if self._collection().index != self._next:
+                    self._drop(self._next)
+            raise
         except NotFound:
             self._documents.abandon_reindex(self._collection_id, self._next)
             drop_indexes(self._collection_id, vectors=self._vectors, texts=self._texts)
