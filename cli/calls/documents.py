@@ -1,12 +1,15 @@
 """``enginehouse search``, ``collections`` and ``documents``: what is there, and what it says."""
 
+import json
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli.calls.calling import PANEL, Group, Here, calling
+from cli.calls.jobs import print_id, print_results
 from cli.calls.output import clock, first_line
+from cli.refusal import Refusal
 
 if TYPE_CHECKING:
     from enginehouse_client import Collection, Document, Hit
@@ -24,13 +27,29 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     collection: Annotated[str, typer.Option("--collection", "-c", help="Where.")],
     top_k: Annotated[int, typer.Option(min=1, max=100, help="How many passages at most.")] = 5,
+    mode: Annotated[
+        Literal["vector", "keyword", "hybrid"] | None,
+        typer.Option(help="By meaning, by words, or by both.", show_default="hybrid"),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--filter", help="""Of these documents and pages only, as JSON: '{"metadata.year": 2024}'.""")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="The least score.")] = None,
+    neighbours: Annotated[int | None, typer.Option(min=0, max=5, help="With --json: chunks around each passage.")] = None,
 ) -> None:
-    """Print the passages of a collection nearest to a query, best first."""
+    """Print the passages of a collection that answer a query, best first."""
+    try:
+        wanted = None if only is None else dict(json.loads(only))
+    except (ValueError, TypeError):
+        raise Refusal("--filter: must be a JSON object") from None
 
     def row(hit: "Hit") -> tuple[object, ...]:
         return f"{hit.score:.3f}", hit.document, hit.page, first_line(hit.text, 160)
 
-    here.out.many(("score", "document", "page", "passage"), here.house.search(collection, query, top_k=top_k), row)
+    found = here.house.search(
+        collection, query, top_k=top_k, mode=mode, filter=wanted, threshold=threshold, neighbours=neighbours
+    )
+    here.out.many(("score", "document", "page", "passage"), found, row)
 
 
 @collections.command("list")
@@ -73,6 +92,26 @@ def delete_collection(
         typer.confirm(f"Forget {found.name} and its {found.documents} documents?", abort=True, err=True)
     here.house.delete_collection(name)
     _forgotten(here, name)
+
+
+@collections.command("reindex")
+@calling
+def reindex(
+    here: Here,
+    name: Name,
+    embedding_model: Annotated[str | None, typer.Option(help="With this model from now on.")] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="In chunks of this size from now on.")] = None,
+    chunk_overlap_tokens: Annotated[int | None, typer.Option(help="With so much of the chunk before in each.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and print its result.")] = False,
+) -> None:
+    """Index a collection anew, while the old index answers; prints the id of the job that does it."""
+    job = here.house.reindex(
+        name, embedding_model=embedding_model, chunk_tokens=chunk_tokens, chunk_overlap_tokens=chunk_overlap_tokens
+    )
+    if wait:
+        print_results(here, [here.steady.wait(job)])
+    else:
+        print_id(here, job)
 
 
 @documents.command("list")

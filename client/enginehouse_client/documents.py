@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from enginehouse_client.effects import Emit, Operation, Request, Stream
@@ -85,18 +85,16 @@ class DocumentCalls(JobCalls):
         query: str,
         *,
         top_k: int = 5,
-        mode: str = "hybrid",
+        mode: Literal["vector", "keyword", "hybrid"] | None = None,
         filter: Mapping[str, Any] | None = None,
         threshold: float | None = None,
-        neighbours: int = 0,
+        neighbours: int | None = None,
     ) -> Operation[list[Hit]]:
-        """The passages that answer a query, best first: by ``vector``, by ``keyword``, or by both.
-
-        ``filter`` such as ``{"metadata.year": {"gte": 2020}}``; ``threshold`` is the least score; ``neighbours`` how many chunks
-        beside each hit come with it.
-        """
-        body: dict[str, Any] = {"query": query, "top_k": top_k, "mode": mode, "neighbours": neighbours}
-        body |= {name: value for name, value in (("filter", filter), ("threshold", threshold)) if value is not None}
+        """The passages that answer a query, best first: by meaning, by words, or (unless told otherwise) by both. ``filter`` says
+        of which documents and pages, ``threshold`` is the least score, ``neighbours`` how many chunks around each hit its
+        ``raw`` has."""
+        options = {"mode": mode, "filter": filter, "threshold": threshold, "neighbours": neighbours}
+        body = {"query": query, "top_k": top_k, **{name: value for name, value in options.items() if value is not None}}
         path, timeout = f"/collections/{_name(collection)}/search", self.patience.timeout + 30
         answer = yield from self._call("POST", path, json=body, timeout=timeout)
         told = answer.json()
@@ -118,6 +116,26 @@ class DocumentCalls(JobCalls):
     def delete_collection(self, name: str) -> Operation[None]:
         """Forget a collection and all that is in it. Raises NotFound."""
         yield from self.remove(f"/collections/{_name(name)}")
+
+    def reindex(
+        self,
+        collection: str,
+        *,
+        embedding_model: str | None = None,
+        chunk_tokens: int | None = None,
+        chunk_overlap_tokens: int | None = None,
+    ) -> Operation[Job]:
+        """Index a collection anew, with what is given or as before: the job that does it. The old index answers meanwhile. Raises
+        NotFound, and Conflict while another such job runs."""
+        options = {
+            "embedding_model": embedding_model,
+            "chunk_tokens": chunk_tokens,
+            "chunk_overlap_tokens": chunk_overlap_tokens,
+        }
+        body = {name: value for name, value in options.items() if value is not None}
+        # Sent twice, it would be refused for its own sake.
+        answer = yield from self._call("POST", f"/collections/{_name(collection)}/reindex", json=body, repeatable=False)
+        return Job.read(answer.json())
 
     def documents(self, collection: str) -> Stream[Document]:
         """The documents of a collection, newest first, page after page as they are asked for. Raises NotFound."""

@@ -3,7 +3,7 @@
 Each record keeps the whole JSON as ``raw``: what a newer server adds is there, and breaks nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
@@ -50,19 +50,15 @@ class Citation(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Hit(Record):
-    """A passage that a search found; what ``score`` means goes by the mode, higher is better."""
+    """A passage that a search found; what ``score`` means depends on the mode, and higher is better."""
 
     document_id: str
     document: str
-    chunk_id: str
-    position: int
     page: int
     start: int
     end: int
-    headings: Sequence[str]
     text: str
     score: float
-    neighbours: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +201,7 @@ class Delivery(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Record):
-    """A model of the server's list; ``state`` is ``ready``, ``warming``, ``loading``, ``draining``, ``failed``, ``unloaded``
-    or ``not_served``."""
+    """A model of the server's list; ``state`` is ``ready``, ``warming``, ``loading``, ``failed`` or ``not_served``."""
 
     name: str
     kind: str

@@ -9,7 +9,21 @@ from enginehouse_client import AsyncChatSession, AsyncClient, ChatSession, Clien
 CALLS = [
     *("ask", "cancel", "change_webhook", "chat", "close", "collection", "collections", "create_webhook", "delete"),
     *("delete_collection", "delete_document", "delete_webhook", "deliveries", "delivery", "document", "documents", "generate"),
-    *("get", "health", "ingest", "jobs", "models", "redeliver", "request", "retry", "rotate_webhook", "search", "send", "stream"),
+    *(
+        "get",
+        "health",
+        "ingest",
+        "jobs",
+        "models",
+        "redeliver",
+        "reindex",
+        "request",
+        "retry",
+        "rotate_webhook",
+        "search",
+        "send",
+        "stream",
+    ),
     *("upload", "wait", "webhook", "webhook_secret", "webhooks"),
 ]
 CHAT = ["delete", "history", "id", "say", "submit"]

@@ -203,6 +203,16 @@ def test_documents_and_collections_are_listed_and_forgotten(client: Client, coll
         list(client.documents(collection))
 
 
+def test_a_search_goes_by_words_and_within_a_filter_and_an_index_is_made_anew(client: Client, collection: str) -> None:
+    client.ingest(collection, [("ducks.txt", b"Ducks quack."), ("geese.txt", b"Geese honk.")])
+    assert [hit.document for hit in client.search(collection, "quack", mode="keyword")] == ["ducks.txt"]
+    assert [hit.document for hit in client.search(collection, "birds", filter={"name": "geese.txt"})] == ["geese.txt"]
+    assert client.search(collection, "quack", mode="vector", threshold=0.999) == []
+    ended = client.wait(client.reindex(collection, chunk_tokens=100))
+    assert ended.completed()["documents"] == 2
+    assert len(client.search(collection, "quack honk", neighbours=1)) == 2
+
+
 def test_models_and_health_are_told(client: Client) -> None:
     assert client.health().ready
     assert [(model.name, model.state) for model in client.models() if model.default] == [("echo", "ready")]

@@ -145,6 +145,12 @@ def test_documents_are_searched_listed_and_forgotten(stack: Stack) -> None:
     score, name, page, text = run(stack, "search", "capital of the ducks", "-c", collection).stdout.rstrip("\n").split("\t")
     assert (name, page, text) == ("ducks.txt", "1", "The capital of the ducks is Pondicherry-on-Mud.")
     assert 0 < float(score) <= 1
+    found = ("search", "Pondicherry", "-c", collection, "--mode", "keyword")
+    assert run(stack, *found, "--filter", '{"name": "ducks.txt"}').stdout.split("\t")[1] == "ducks.txt"
+    assert run(stack, *found, "--filter", '{"name": "geese.txt"}').stdout == ""
+    assert run(stack, *found, "--filter", "nothing").returncode == 2
+    made = run(stack, "collections", "reindex", collection, "--chunk-tokens", "120", "--wait")
+    assert json.loads(made.stdout)["documents"] == 1
     cited = run(stack, "generate", "capital?", "--collection", collection, "--wait")
     assert "[1] ducks.txt, page 1" in cited.stderr
     assert [one["name"] for one in json.loads(run(stack, "collections", "--json").stdout) if one["name"] == collection]
