@@ -74,7 +74,7 @@ def search(collection: str) -> Answer:
     if job.status is Status.COMPLETED and job.result is not None:
         return list_json(job.result["hits"], None)
     if job.status.final:
-        raise _failure(job, "search")
+        raise failure(job, "search")
     return accepted(job)
 
 
@@ -99,11 +99,11 @@ def deleted(spec: dict[str, Any], gone: str, kind: str) -> Answer:
     if job.status is Status.COMPLETED:
         return jsonify({"id": gone, "object": kind, "deleted": True})
     if job.status.final:
-        raise _failure(job, "deletion")
+        raise failure(job, "deletion")
     return accepted(job)
 
 
-def _failure(job: Job, what: str) -> EnginehouseError:
+def failure(job: Job, what: str) -> EnginehouseError:
     """What a client is told of a job that it waited for and that did not complete."""
     error = job.error or {"code": job.status.value, "message": f"the {what} is {job.status.value}"}
     message, code = str(error["message"]), str(error["code"])

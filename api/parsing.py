@@ -224,6 +224,27 @@ class Retry(Body):
     password: SecretStr | None = Field(default=None, description="of a document that ended `encrypted`")
 
 
+class ChunkIds(Body):
+    ids: list[Annotated[str, StringConstraints(max_length=100)]] = Field(min_length=1, max_length=1000)
+
+
+class Removal(Body):
+    ids: list[Annotated[str, StringConstraints(max_length=100)]] | None = Field(default=None, min_length=1, max_length=1000)
+    query: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = Field(
+        default=None, description="removes what a search finds first, as many as `ENGINEHOUSE_RETRIEVE_TOP_K`"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.ids is None) == (self.query is None):
+            raise ValueError("give either ids or query")
+        return self
+
+
+class Clear(Body):
+    confirm: Literal[True] = Field(description="must be true: this removes everything in the default collection")
+
+
 class Search(Found):
     query: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
     top_k: Annotated[int, Field(ge=1, le=100, description="how many passages")] = 5

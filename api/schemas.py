@@ -278,6 +278,37 @@ class Upload(Answer):
     job: Job | None
 
 
+class GuideText(Answer):
+    id: str
+    content: str
+    metadata: dict[str, Any]
+
+
+class GuideTexts(Answer):
+    documents: list[GuideText]
+    count: int
+
+
+class GuideDeleted(Answer):
+    message: str
+    deleted_ids: list[str]
+
+
+class GuideDeletedChunk(Answer):
+    message: str
+    deleted_id: str
+
+
+class GuideRemoved(Answer):
+    message: str
+    removed_ids: list[str]
+
+
+class GuideCleared(Answer):
+    message: str
+    removed_count: int = Field(description="chunks")
+
+
 class ChatTurn(Answer):
     role: Literal["user", "assistant"]
     content: str

@@ -3,7 +3,7 @@
 A test holds this list against the routes of the application, so a new call enters it in the same commit.
 """
 
-from api.operations import admin, chat, documents, generate, gpus, health, indexing, jobs, metrics, models, page, webhooks
+from api.operations import admin, chat, documents, generate, gpus, guide, health, indexing, jobs, metrics, models, page, webhooks
 from api.operations.operation import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -12,6 +12,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *documents.OPERATIONS,
     *indexing.OPERATIONS,
     *chat.OPERATIONS,
+    *guide.OPERATIONS,
     *webhooks.OPERATIONS,
     *models.OPERATIONS,
     *health.OPERATIONS,
