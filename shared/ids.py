@@ -7,6 +7,7 @@ order of their making and a page of a list can start "after this id".
 
 import hashlib
 import os
+import threading
 import time
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -18,13 +19,27 @@ SESSION = "ses"
 CLAIM = "clm"
 
 
+_lock = threading.Lock()
+_latest = 0
+
+
+def _after_the_latest(number: int) -> int:
+    """Of two ids made in the same millisecond the random bits would decide the order; here it is that of their making."""
+    global _latest
+    with _lock:
+        _latest = max(number, _latest + 1)
+        return _latest
+
+
 def new_id(prefix: str, *, now_ms: int | None = None, random: bytes | None = None) -> str:
-    """A new id such as ``job_01k9w3c5…`` (26 characters after the underscore).
+    """A new id such as ``job_01k9w3c5…`` (26 characters after the underscore), which sorts after all that this process made.
 
     ``now_ms`` (Unix milliseconds) and ``random`` (10 bytes) are for tests.
     """
     milliseconds = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     number = (milliseconds << 80) | int.from_bytes(os.urandom(10) if random is None else random, "big")
+    if now_ms is None and random is None:
+        number = _after_the_latest(number)
     digits = []
     for _ in range(26):
         digits.append(ALPHABET[number & 31])
