@@ -248,8 +248,9 @@ def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> Non
         client.redeliver(delivery.id)
         wait_until(lambda: client.delivery(delivery.id).status == "delivered", "it is told again", seconds=30)
         assert delivery.id in [one.id for one in client.deliveries(status="delivered", webhook=kept.id)]
-        for received in receiver.received:
-            assert webhooks.verify(kept.secret, received.headers, received.body)["data"]["id"] == job.id
+        told = [webhooks.verify(kept.secret, received.headers, received.body)["data"]["id"] for received in receiver.received]
+        # Jobs of the tests before this one may end meanwhile, and are told too.
+        assert told.count(job.id) == 2
         assert client.rotate_webhook(kept.id).secret != kept.secret
         assert not client.change_webhook(kept.id, enabled=False).enabled
         client.delete_webhook(kept.id)

@@ -315,7 +315,7 @@ def test_a_document_deleted_while_it_is_ingested_leaves_nothing(library: Library
 
 
 def test_deleting_a_collection_leaves_nothing(library: Library, redis_client: "redis.Redis") -> None:
-    documents = [library.add(f"Text number {number}.".encode()) for number in range(3)]
+    documents = [library.add(f"Text number {number}.".encode(), f"{number}.txt") for number in range(3)]
     assert library.documents.drop_collection(library.collection)
     attempt = library.attempt(documents[0])
     attempt.job = replace(attempt.job, spec={"collection_id": library.collection.id})

@@ -139,7 +139,14 @@ def test_every_event_has_its_shape(slow_stack: Stack, things: dict[str, str], bo
 
 def test_a_refusal_has_its_shape(slow_stack: Stack) -> None:
     for operation in OPERATIONS:
-        missing = {"job": "job_nope", "document": "doc_nope", "webhook": "whk_nope", "delivery": "dlv_nope", "gpu": "99"}
+        missing = {
+            "job": "job_nope",
+            "document": "doc_nope",
+            "webhook": "whk_nope",
+            "delivery": "dlv_nope",
+            "gpu": "99",
+            "chunk": "doc_nope:0",
+        }
         path = operation.path.format(**missing, collection="no-such", session="nope", name="nope", position="0")
         if "{" in operation.path and not operation.files:
             answer = slow_stack.client.request(operation.method, path, json={"query": "x"} if operation.body else None)
