@@ -1,0 +1,161 @@
+"""FlashAttention-3 as transformers expects it, over the kernels of another distribution, for machines with no hub.
+
+Only for these benchmarks: ``install_flash.py`` puts it beside the library. That build reads pages but cannot append to
+them, so each new key and value is written into its page first.
+"""
+
+from pathlib import Path
+
+import torch
+import triton
+import triton.language as tl
+
+torch.ops.load_library(str(Path(__file__).with_name("_vllm_fa3_C.abi3.so")))
+
+
+def flash_attn_func(q, k, v, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0):
+    """q: (batch, queries, heads, size). That build knows lengths only as sums, so they are made."""
+    (batch, queries), keys = q.shape[:2], k.shape[1]
+    ends_q, ends_k = (torch.arange(batch + 1, dtype=torch.int32, device=q.device) * length for length in (queries, keys))
+    out = _forward(
+        *(x.flatten(0, 1) for x in (q, k, v)),
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        cu_seqlens_q=ends_q,
+        cu_seqlens_k=ends_k,
+        max_seqlen_q=queries,
+        max_seqlen_k=keys,
+    )
+    return out.unflatten(0, (batch, queries))
+
+
+def flash_attn_varlen_func(
+    q,
+    k,
+    v,
+    cu_seqlens_q,
+    cu_seqlens_k,
+    max_seqlen_q,
+    max_seqlen_k,
+    softmax_scale=None,
+    causal=False,
+    window_size=(-1, -1),
+    softcap=0.0,
+):
+    return _forward(
+        q,
+        k,
+        v,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k,
+        max_seqlen_q=max_seqlen_q,
+        max_seqlen_k=max_seqlen_k,
+    )
+
+
+def flash_attn_with_kvcache(
+    q,
+    k_cache,
+    v_cache,
+    k=None,
+    v=None,
+    cache_seqlens=None,
+    page_table=None,
+    softmax_scale=None,
+    causal=False,
+    window_size=(-1, -1),
+    softcap=0.0,
+    num_splits=0,
+):
+    if k is not None:
+        _append(k, v, k_cache, v_cache, cache_seqlens, page_table)
+        cache_seqlens = cache_seqlens + 1
+    return _forward(
+        q,
+        k_cache,
+        v_cache,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        seqused_k=cache_seqlens,
+        page_table=page_table,
+        num_splits=num_splits,
+    )
+
+
+def _forward(
+    q,
+    k,
+    v,
+    softmax_scale,
+    causal,
+    window_size,
+    softcap,
+    *,
+    cu_seqlens_q=None,
+    cu_seqlens_k=None,
+    seqused_k=None,
+    max_seqlen_q=None,
+    max_seqlen_k=None,
+    page_table=None,
+    num_splits=0,
+):
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    out, *_ = torch.ops._vllm_fa3_C.fwd(
+        *(q, k, v, None, None, None, None, cu_seqlens_q, cu_seqlens_k, None, None, seqused_k, max_seqlen_q, max_seqlen_k),
+        *(page_table, None, None, None, None, None, None, None, None),
+        *(softmax_scale or q.shape[-1] ** -0.5, causal, window_size[0], window_size[1], softcap, True, None, num_splits),
+        *(None, 0, None, 1, 0, None),
+    )
+    return out
+
+
+@triton.jit
+def _append_kernel(
+    k,
+    v,
+    k_pages,
+    v_pages,
+    lengths,
+    tables,
+    k_row,
+    k_head,
+    v_row,
+    v_head,
+    page_stride,
+    token_stride,
+    table_stride,
+    PAGE: tl.constexpr,
+    HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0)
+    at = tl.load(lengths + row)
+    page = tl.load(tables + row * table_stride + at // PAGE).to(tl.int64)
+    element = tl.arange(0, BLOCK)
+    inside = element < HEADS * SIZE
+    head, within = element // SIZE, element % SIZE
+    target = page * page_stride + (at % PAGE) * token_stride + element
+    tl.store(k_pages + target, tl.load(k + row * k_row + head * k_head + within, mask=inside), mask=inside)
+    tl.store(v_pages + target, tl.load(v + row * v_row + head * v_head + within, mask=inside), mask=inside)
+
+
+def _append(k, v, k_pages, v_pages, lengths, tables):
+    """k, v: (requests, 1, heads, size); pages: (pages, tokens, heads, size), heads and sizes without gaps."""
+    rows, _, heads, size = k.shape
+    _append_kernel[(rows,)](
+        *(k, v, k_pages, v_pages, lengths, tables, k.stride(0), k.stride(2), v.stride(0), v.stride(2)),
+        *(k_pages.stride(0), k_pages.stride(1), tables.stride(0)),
+        PAGE=k_pages.shape[1],
+        HEADS=heads,
+        SIZE=size,
+        BLOCK=triton.next_power_of_2(heads * size),
+    )

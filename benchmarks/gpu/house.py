@@ -1,0 +1,125 @@
+"""What a generation needs of Enginehouse, started for a benchmark: Redis, the API, and a worker for each device.
+
+The same commands as ``enginehouse up`` uses, without the parts that read documents.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+from cli.commands import api_command, environment_of, worker_command
+from cli.redis_server import RedisServer, free_port, start_redis
+from shared.settings import REPOSITORY, Settings
+
+READY_SECONDS = 300.0
+
+
+class House:
+    """``devices`` are CUDA's numbers, a replica of the model on each; None for the CPU."""
+
+    def __init__(self, folder: Path, models_file: Path, devices: list[int] | None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        # Told to end, it must still end what it has started, or that would hold the GPU.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        self._redis: RedisServer = start_redis(folder / "redis")
+        self.settings = Settings(
+            data_dir=folder,
+            redis_url=self._redis.url,
+            port=free_port(),
+            models_file=models_file,
+            models_dir=folder / "models",
+            api_workers=4,
+            log_level="INFO",
+        )
+        self.url = f"http://127.0.0.1:{self.settings.port}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._start("api", api_command(self.settings), self.settings)
+        for number, device in enumerate(devices if devices is not None else [None]):
+            settings = replace(self.settings, worker_device="" if device is None else str(device))
+            self._start(f"gpu{number}", worker_command("gpu", settings, number), settings)
+        self.replicas = len(self._processes) - 1
+
+    def _start(self, name: str, command: list[str], settings: Settings) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=REPOSITORY, env=environment_of(settings), start_new_session=True
+            )
+
+    def wait_ready(self) -> float:
+        """Seconds until every replica is ready, looked at often."""
+        start = time.monotonic()
+        with httpx2.Client(base_url=self.url, timeout=10) as client:
+            while time.monotonic() - start < READY_SECONDS:
+                if any(process.poll() is not None for process in self._processes.values()):
+                    break
+                try:
+                    model = client.get("/models").json()[0]
+                except (httpx2.HTTPError, ValueError):
+                    model = {}
+                if model.get("state") == "ready" and model["workers"] == self.replicas:
+                    return time.monotonic() - start
+                time.sleep(0.05)
+        raise SystemExit(f"the stack did not get ready; the end of its logs:\n{self.logs()}")
+
+    def logs(self, characters: int = 3000) -> str:
+        return "\n".join(f"== {file.name}\n{file.read_text()[-characters:]}" for file in self.folder.glob("*.log"))
+
+    def engines(self) -> list[psutil.Process]:
+        """The engine processes that live now."""
+        found = []
+        for name, process in self._processes.items():
+            if name.startswith("gpu"):
+                try:
+                    family = psutil.Process(process.pid).children(recursive=True)
+                    found += [one for one in family if "workers.gpu.engine" in one.cmdline()]
+                except psutil.Error:
+                    continue
+        return found
+
+    def memory(self) -> dict[str, int]:
+        """Resident MiB of each process."""
+        sizes = {name: _family(process.pid) for name, process in self._processes.items()}
+        sizes["engines"] = sum(_resident(engine) for engine in self.engines())
+        sizes["redis"] = _family(self._redis.process.pid)
+        return sizes
+
+    def model(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(httpx2.get(f"{self.url}/models", timeout=10).text)[0]
+        return answer
+
+    def stop(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.wait()
+        self._redis.stop()
+
+
+def _family(pid: int) -> int:
+    try:
+        parent = psutil.Process(pid)
+        mine = [one for one in (parent, *parent.children(recursive=True)) if "workers.gpu.engine" not in one.cmdline()]
+    except psutil.Error:
+        return 0
+    return sum(_resident(one) for one in mine)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss) // 2**20
+    except psutil.Error:
+        return 0

@@ -1,0 +1,98 @@
+"""Models of real shapes with random weights: what a step costs depends on the shape, and no hub is needed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+LLAMA: dict[str, Any] = {"vocab_size": 128256, "rope_theta": 500000.0, "max_position_embeddings": 131072}
+SHAPES: dict[str, dict[str, Any]] = {
+    "8b": LLAMA
+    | {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "1b": LLAMA
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "tie_word_embeddings": True,
+    },
+    "70b": LLAMA
+    | {
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+    },
+    "tiny": {
+        "vocab_size": 2048,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+    },
+}
+CONTEXT = 4096
+
+
+def model_folder(name: str, where: Path, device: str) -> Path:
+    """The folder of a model, made on ``device`` and kept for the next benchmark on this machine."""
+    folder = where / name
+    if (folder / "config.json").exists() and (folder / "tokenizer.json").exists():
+        return folder
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    config = LlamaConfig(**SHAPES[name], bos_token_id=None, eos_token_id=None)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = LlamaForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    if name == "tiny":
+        for parameter in model.parameters():
+            # With the usual spread of a new model's weights it would repeat one token for ever.
+            parameter.data *= 10.0 if parameter.dim() > 1 else 1.0
+    model.save_pretrained(folder)
+    _save_tokenizer(folder, SHAPES[name]["vocab_size"])
+    return folder
+
+
+def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: int) -> Path:
+    """A models file with this model alone."""
+    entry = {
+        "name": name,
+        "url": str(folder.resolve()),
+        "dtype": "float32" if device == "cpu" else "bfloat16",
+        "max_context": CONTEXT,
+        "max_in_flight": in_flight,
+        "max_tokens": 1024,
+        "gpus": 0 if device == "cpu" else 1,
+        "default": True,
+    }
+    embedding = {"name": "none", "url": "/nowhere", "kind": "embed"}
+    at.write_text(json.dumps([entry, embedding]))
+    return at
+
+
+def _save_tokenizer(folder: Path, words: int) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
