@@ -56,6 +56,7 @@ def model_json(entry: ModelEntry, workers: list[Worker], seats: list[Seat]) -> d
         "state": best.phase if best else _absent(entry, seats),
         "reason": best.message or None if best and best.phase != "ready" else None,
         "progress": best.fraction if best and best.phase in ("loading", "warming") else None,
+        "attention": ((best.engine or {}).get("attention") or None) if best else None,
         "workers": len(serving),
     }
 

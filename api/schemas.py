@@ -368,6 +368,7 @@ class Model(Answer):
     state: Literal["ready", "warming", "loading", "draining", "failed", "unloaded", "not_served"]
     reason: str | None
     progress: float | None
+    attention: str | None = Field(description="the kernel by which its engine attends, once it is ready")
     workers: int = Field(description="how many serve it")
 
 

@@ -36,6 +36,10 @@ class EngineHere:
         self._engine.close()
 
     @property
+    def engine(self) -> Any:
+        return self._engine
+
+    @property
     def model(self) -> Any:
         return self._engine._manager.model
 

@@ -32,6 +32,7 @@ class EngineLife:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         command = [sys.executable, "-m", "workers.gpu.engine", "--model", entry.name]
         command += ["--models-file", str(settings.models_file.resolve()), "--prepared", str(settings.prepared_models.resolve())]
+        command += ["--compiled", str((settings.data_dir / "compiled").resolve())]
         command += ["--engine", settings.engine, "--connection", str(theirs.fileno()), "--log-level", settings.log_level]
         command += ["--in-flight", str(in_flight), "--token-seconds", str(token_seconds)]
         environment = dict(os.environ)

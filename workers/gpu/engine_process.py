@@ -84,6 +84,7 @@ class EngineProcess:
         self._admission = Admission(entry.max_in_flight, quiet_seconds)
         self._life: EngineLife | None = None
         self._beat: Beat | None = None
+        self._attention = ""
         self._closing = threading.Event()
         # A step may end an answer early, whose cancel comes back here from the same thread.
         self._telling = threading.RLock()
@@ -104,6 +105,11 @@ class EngineProcess:
     def beat(self) -> Beat | None:
         """The last sign of life of the present process; None before its first."""
         return self._beat
+
+    @property
+    def attention(self) -> str:
+        """The kernel that it attends by; empty before it was ready."""
+        return self._attention
 
     @property
     def limit(self) -> int:
@@ -253,6 +259,7 @@ class EngineProcess:
             # A process that served and then failed is started again at once: the model can be loaded.
             death.unloadable = not loaded and not death.out_of_memory
         elif isinstance(message, State):
+            self._attention = message.attention or self._attention
             self._set_state(message.phase, message.message or self._admission.note, message.fraction)
             self._feed()
 

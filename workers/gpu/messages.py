@@ -48,6 +48,8 @@ class State:
     fraction: float = 0.0
     out_of_memory: bool = False
     """With ``failed``: a smaller batch might have gone well."""
+    attention: str = ""
+    """With ``ready``: the kernel that it attends by."""
 
 
 @dataclass(frozen=True)

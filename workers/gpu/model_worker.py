@@ -69,6 +69,7 @@ class ModelWorker:
             "engine": self._entry.engine,
             "device": self._settings.worker_device or "auto",
             "in_flight": self._engine.limit if self._engine is not None else self._entry.max_in_flight,
+            "attention": self._engine.attention if self._engine is not None else "",
         }
         return told | (vars(beat) | self._rates.of(beat, time.monotonic()) if beat is not None else {})
 

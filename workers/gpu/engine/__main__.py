@@ -38,6 +38,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     logs.configure(options.log_level)
+    _keep_compiled(options.compiled)
     connection = Connection(options.connection)
     sending = threading.Lock()
     loaded = threading.Event()
@@ -97,7 +98,7 @@ def main() -> None:
         log.error("model %s could not be loaded", options.model, exc_info=not isinstance(error, EnginehouseError))
         end(FAILED_TO_LOAD, error)
     loaded.set()
-    send(State("ready", "", 1.0))
+    send(State("ready", "", 1.0, attention=engine.attention))
 
     def generate() -> None:
         assert engine is not None
@@ -118,6 +119,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="name of the model in the models file")
     parser.add_argument("--models-file", required=True, type=Path)
     parser.add_argument("--prepared", required=True, type=Path, help="folder of prepared models")
+    parser.add_argument("--compiled", required=True, type=Path, help="folder of compiled code, kept for the next start")
     parser.add_argument("--engine", default="", choices=("", ECHO, TRANSFORMERS), help="instead of the engine of the entry")
     parser.add_argument("--connection", required=True, type=int, help="inherited file descriptor of a stream socket")
     parser.add_argument("--in-flight", type=int, default=0, help="requests at once; by default those of the entry")
@@ -129,6 +131,12 @@ def _options() -> argparse.Namespace:
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _keep_compiled(folder: Path) -> None:
+    """Before torch is imported, which reads these when it first compiles."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
 
 def _make_engine(entry: ModelEntry, options: argparse.Namespace, report: Report) -> Engine:

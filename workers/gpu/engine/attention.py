@@ -1,14 +1,18 @@
-"""Attention on the CPU, each request by itself.
+"""Attention as the engine needs it: on the CPU each request by itself, on a GPU by pages, without what padding leaves behind.
 
-Transformers' own multiplies the keys and values of the whole batch and masks what belongs to others. A mask stops numbers
-but not NaN, as NaN times zero is NaN: one spoilt request spoils all of them. By itself each request is less work besides.
+On the CPU, transformers' own multiplies the keys and values of the whole batch and masks what belongs to others. A mask
+stops numbers but not NaN, as NaN times zero is NaN: one spoilt request spoils all of them. By itself each request is less
+work besides.
 """
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.integrations.flash_attention import flash_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
 from transformers.modeling_utils import AttentionInterface
 
 
@@ -30,6 +34,8 @@ def attend(
     """What ``sdpa_attention_forward`` gives: (batch, queries, heads, size of a head)."""
     if cache is None or attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, cache=cache, **kwargs)
+    if kwargs.get("block_table") is not None:
+        return _attend_by_pages(module, query, key, value, cache, kwargs), None
     key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
     ends_q, ends_k = kwargs.pop("cu_seq_lens_q").tolist(), kwargs.pop("cu_seq_lens_k").tolist()
     requests = [
@@ -77,3 +83,73 @@ def _attend_side_by_side(
     )
     own_answer = sdpa_attention_forward(module, own_query, own_key, own_value, own_mask, **kwargs)[0]
     answer[0, rows] = own_answer[:, 0]
+
+
+def _attend_by_pages(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, cache: Any, kwargs: Any) -> Tensor:
+    """A token for each request: its key and value are written into its last page, and its pages are read where they lie.
+
+    Side by side too, each filled up with its own last key, masked.
+    """
+    cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
+    keys, values, tables = kwargs.pop("k_cache"), kwargs.pop("v_cache"), kwargs.pop("block_table").long()
+    size, last = keys.shape[1], kwargs.pop("cu_seq_lens_k").diff().long()[:, None] - 1
+    tables = tables[: len(last)]
+    for cached, states in ((keys, key), (values, value)):
+        cached[tables.gather(1, last // size)[:, 0], last[:, 0] % size] = states[0].transpose(0, 1)
+    reach = torch.arange(int(last.max()) + 1)
+    places = torch.minimum(reach, last)
+    pages = tables.gather(1, places // size)
+    own_keys, own_values = (cached[pages, places % size].transpose(1, 2) for cached in (keys, values))
+    mask = torch.zeros(places.shape, dtype=query.dtype).masked_fill_(reach > last, torch.finfo(query.dtype).min)
+    queries = query[0].transpose(0, 1)[:, :, None]
+    return sdpa_attention_forward(module, queries, own_keys, own_values, mask[:, None, None], **kwargs)[0].transpose(0, 1)
+
+
+def attend_by_flash(implementation: str) -> None:
+    """Let every model of this process that runs on this FlashAttention attend as ``FlashAttention`` does here."""
+    attend = torch.compiler.disable(FlashAttention(implementation).attend)  # type: ignore[no-untyped-call]
+    AttentionInterface.register(implementation, attend)
+
+
+class FlashAttention:
+    """Transformers' way to FlashAttention with two changes, for models whose attention has no window, cap or sink.
+
+    Answers: the positions of their tokens are what the kernel wants to know of the cache, so nothing is computed of it in
+    every layer; and as the compiler need not look in here, it does not compile anew for each layer.
+
+    Prompts: the kernel leaves rows that only pad the step as they were in memory. Were they NaN, they would become keys and
+    values, and the last prompt's tile reaches over them: masked, but NaN times zero is NaN. So they are made zero.
+    """
+
+    def __init__(self, implementation: str) -> None:
+        self._by_pages: Any = lazy_import_flash_attention(implementation)[0][2]
+        names = inspect.signature(self._by_pages).parameters if self._by_pages is not None else {}
+        self._table = "block_table" if "block_table" in names else "page_table"
+
+    def attend(
+        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        cache, table, positions = kwargs.get("cache"), kwargs.get("block_table"), kwargs.get("position_ids")
+        plain = all(kwargs.get(name) is None for name in ("sliding_window", "softcap", "s_aux"))
+        if cache is not None and table is not None and positions is not None and plain:
+            return self._answers(module, query, key, value, cache, table, positions, kwargs.get("scaling")), None
+        ends = kwargs.get("cu_seq_lens_q") if cache is not None and table is None else None
+        answers, _ = flash_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        if ends is not None:
+            padding = torch.arange(answers.shape[1], device=answers.device) >= ends[-1]
+            answers = answers.masked_fill(padding[None, :, None, None], 0)
+        return answers, None
+
+    def _answers(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, cache: Any, table: Tensor, positions: Tensor, scaling: Any
+    ) -> Tensor:
+        allocator = cache.layer_to_allocator[module.layer_idx]
+        keys, values = allocator.get_cache_for_block_table(module.layer_idx)
+        q, k, v = (states[0].transpose(0, 1).unsqueeze(1) for states in (query, key, value))
+        pages = {self._table: table[allocator.index]}
+        answers = self._by_pages(
+            q, keys, values, k=k, v=v, cache_seqlens=positions[0], softmax_scale=scaling, causal=True, **pages
+        )
+        answers = answers[0] if isinstance(answers, tuple) else answers
+        flat: Tensor = answers.view(1, -1, *answers.shape[-2:])
+        return flat

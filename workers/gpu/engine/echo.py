@@ -48,6 +48,10 @@ class EchoEngine:
                 raise ModelUnavailable(f"Model {entry.name}: {seconds!r} in its url is not a number of seconds.") from None
         return cls(token_seconds=token_seconds, max_context=entry.max_context or CONTEXT, max_running=entry.max_in_flight)
 
+    @property
+    def attention(self) -> str:
+        return ""
+
     def load(self, report: Report) -> None:
         report("loading", "no model to load", 1.0)
 

@@ -16,8 +16,12 @@ class EngineDied(Exception):
 class Engine(Protocol):
     """Generates for many requests at once.
 
+    ``attention`` is the kernel that it attends by, known after ``load``; empty if there is nothing to tell.
     ``next_step`` is called from one thread, ``submit``, ``cancel`` and ``stats`` from others, all only after ``load``.
     """
+
+    @property
+    def attention(self) -> str: ...
 
     def load(self, report: Report) -> None:
         """Load the model and warm it up; afterwards the first request is as fast as the next. Raises whatever prevents it."""

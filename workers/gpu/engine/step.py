@@ -10,9 +10,8 @@ from torch import Tensor
 from transformers.generation.continuous_batching.utils import CudaGraphBuffer
 
 from workers.gpu.engine.sampling import SamplingProcessors
-
-UNDEFINED = -1
-"""In place of a token that could not be taken: the largest of its scores is NaN or infinite."""
+from workers.gpu.engine.shapes import Shapes
+from workers.gpu.engine.steps import UNDEFINED, Delivery, Steps
 
 
 def change_step(batch_processor: Any, processors: SamplingProcessors) -> None:
@@ -40,6 +39,24 @@ def change_step(batch_processor: Any, processors: SamplingProcessors) -> None:
         pair.device_io.graphs = GraphsByKind(processors)
     if hasattr(buffers, "graphs"):
         buffers.graphs = GraphsByKind(processors)
+
+
+def take_over_steps(batch_processor: Any, processors: SamplingProcessors, shapes: Shapes, deliver: Delivery) -> Steps:
+    """Have our steps prepared and taken up in place of the manager's. Its kernel must read pages."""
+    steps = Steps(batch_processor, processors, shapes, deliver)
+    batch_processor.prepare_next_batch = steps.prepare
+    batch_processor.update_batch = steps.update
+    runner, buffers = batch_processor.model_runner, batch_processor.inputs_and_outputs
+    choose = runner._get_forward_fn
+
+    def get_forward_fn(use_block_table: bool) -> tuple[Any, bool]:
+        forward, graph = choose(use_block_table)
+        host = steps.hosts[getattr(buffers, "current_pair", 0)].io
+        # Prompts that read what is in the cache come in too many sizes for a graph of each.
+        return forward, graph and (use_block_table or not host.max_kv_read)
+
+    runner._get_forward_fn = get_forward_fn
+    return steps
 
 
 def take_likeliest(scores: Tensor, output_ids: Tensor) -> None:

@@ -4,68 +4,52 @@ Requests join and leave the running batch at every step. It knows nothing of tex
 whoever calls ``next_step`` reads what it left.
 """
 
+import gc
 import itertools
 import logging
-import queue
 import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
-from transformers.generation.continuous_batching.continuous_api import BackgroundThreadStatus, OutputRouter
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.generation.continuous_batching.continuous_api import BackgroundThreadStatus
 from transformers.generation.continuous_batching.model_runner import infer_max_single_request_tokens
-from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
-from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 from transformers.utils.logging import disable_progress_bar
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
-from workers.gpu.engine.attention import isolate_requests
+from workers.gpu.engine.attention import attend_by_flash, isolate_requests
+from workers.gpu.engine.batching import PAGE_TOKENS, batching_config, let_answers_read_pages
+from workers.gpu.engine.comparison import compare_batch
+from workers.gpu.engine.feed import Feed
+from workers.gpu.engine.gathering import Gathered, Gathering
+from workers.gpu.engine.kernels import Kernel, choose_kernel
 from workers.gpu.engine.protocol import EngineDied, Report
-from workers.gpu.engine.sampling import DRAWN, GREEDY, KEY, SamplingProcessors, sampling_of
-from workers.gpu.engine.step import UNDEFINED, change_step
-from workers.gpu.messages import Beat, Reason, Step, Submit
+from workers.gpu.engine.sampling import KEY, SamplingProcessors, sampling_of
+from workers.gpu.engine.shapes import Shapes
+from workers.gpu.engine.step import change_step, take_over_steps
+from workers.gpu.engine.steps import UNDEFINED, Steps
+from workers.gpu.engine.warm_up import make_graphs
+from workers.gpu.messages import Beat, Step, Submit
 
 log = logging.getLogger("engine.transformers")
 
-PAGE_TOKENS = 256
-
-# On the CPU the cache is sized by what is promised, as free memory is shared with everything else on the machine.
-CPU_BATCH_TOKENS, CPU_FEWEST_BATCH_TOKENS = 512, 64
-CPU_TOKENS_PER_REQUEST = 1024
-
-# What the manager takes by itself for tokens of one step, and how much of the free memory an engine gets that has run out.
-GPU_BATCH_TOKENS = 8192
-CAREFUL_MEMORY_SHARE = 0.8
-
-# Few and large steps of padding: few CUDA graphs, so that almost all of them exist before the first job.
-Q_PADDING, KV_PADDING = 512, 65536
 WARM_UP_SECONDS = 600.0
+WARM_UP_PROMPT = 64
 # How long the generation loop may take to tell why it ends.
 LAST_WORDS_SECONDS = 10.0
 
 
-class StepRouter(OutputRouter):
-    """Hands over what one step gave as one item, where the manager's own would hand over each request's by itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: queue.SimpleQueue[list[GenerationOutput]] = queue.SimpleQueue()
-
-    def deliver(self, output: GenerationOutput) -> None:
-        self.steps.put([output])
-
-    def deliver_batch(self, outputs: list[GenerationOutput]) -> None:
-        self.steps.put(outputs)
-
-
 @dataclass
 class _Request:
-    id: str
-    stops: frozenset[int]
-    sent: int = 0
+    """``tokens``: how many of its answer have come."""
+
+    submit: Submit
+    tokens: int = 0
 
 
 class TransformersEngine:
@@ -83,15 +67,20 @@ class TransformersEngine:
         self._numbers = itertools.count()
         self._requests: dict[str, _Request] = {}
         self._number_of: dict[str, str] = {}
-        self._router = StepRouter()
-        self._ended: list[tuple[str, Reason, str]] = []
-        self._spoilt: list[str] = []
+        self._gathering = Gathering()
         self._tokens = 0
         self._manager: Any = None
+        self._feed: Feed | None = None
+        self._steps: Steps | None = None
         self._max_context = 0
         self._vocabulary = 0
+        self.kernel = Kernel("sdpa")
 
     # Start
+
+    @property
+    def attention(self) -> str:
+        return self.kernel.implementation
 
     def load(self, report: Report) -> None:
         disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -110,88 +99,101 @@ class TransformersEngine:
             use_safetensors=True,
             trust_remote_code=entry.trust_remote_code,
         )
+        self.serve(model, report)
+
+    def serve(self, model: Any, report: Report) -> None:
+        """The second half of loading: make the batch of a model that is on its device, and warm it up."""
+        device = model.device.type
+        self.kernel = choose_kernel(model, self._entry.name)
+        if self.kernel.is_flash:
+            attend_by_flash(self.kernel.implementation)
+            model.set_attn_implementation(self.kernel.implementation)
         if device == "cpu":
             isolate_requests()
         report("warming", "sizing the cache", 0.0)
-        context = entry.max_context or int(model.config.get_text_config().max_position_embeddings)
-        embeddings: Any = model.get_input_embeddings()
-        self._vocabulary = int(embeddings.weight.shape[0])
-        self._manager = model.init_continuous_batching(
+        context = self._entry.max_context or int(model.config.get_text_config().max_position_embeddings)
+        self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        processors = SamplingProcessors()
+        shapes = self._make_batch(model, context, processors)
+        start = time.monotonic()
+        if self._steps is not None and device == "cuda":
+            count = make_graphs(
+                self._manager, self._steps, processors, shapes, lambda what, done: report("warming", what, 0.1 + 0.8 * done)
+            )
+            log.info("%s: %d graphs in %.1f s", self._entry.name, count, time.monotonic() - start)
+        self._manager.start()
+        self._warm_up(report)
+        report("warming", "comparing a batch with single requests", 0.95)
+        compare_batch(model, self._generate, vocabulary=self._vocabulary, context=self._max_context, name=self._entry.name)
+        # What is there now stays. Going through it again and again would hold up the loop.
+        gc.collect()
+        gc.freeze()
+
+    def _make_batch(self, model: Any, context: int, processors: SamplingProcessors) -> Shapes:
+        share = self._in_flight / self._entry.max_in_flight
+        manager = model.init_continuous_batching(
             # Greedy after our own processors, which have added the noise that makes it a draw; stops come with each request.
             generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),  # type: ignore[no-untyped-call]
-            continuous_batching_config=self._batching(model, device, context),
+            continuous_batching_config=batching_config(
+                model, self.kernel, context=context, in_flight=self._in_flight, share=share
+            ),
         )
-        processors = SamplingProcessors()
-        self._manager.logit_processor = processors
-        self._manager.output_router = self._router
-        self._manager.batch_processor = self._manager._create_batch_processor()
-        change_step(self._manager.batch_processor, processors)
-        report("warming", "preparing kernels", 0.1)
-        for sampling in (DRAWN, GREEDY):
-            processors.unasked = sampling
-            self._manager.warmup()
-        self._manager.start()
-        cache = self._manager.batch_processor.cache
+        manager.logit_processor = processors
+        manager.output_router = self._gathering
+        let_answers_read_pages(manager, model, self.kernel, context)
+        manager.batch_processor = manager._create_batch_processor()
+        self._manager = manager
+        processor = manager.batch_processor
+        cache = processor.cache
+        shapes = Shapes(cache.max_batch_tokens, processor.cb_config.max_requests_per_batch)
+        change_step(processor, processors)
+        if cache.max_blocks_per_request:
+            self._steps = take_over_steps(processor, processors, shapes, self._gathering.put)
+        allocators = cache.cache_allocators.values()
+        self._feed = Feed(
+            self._in_flight,
+            cache.num_sectors,
+            lambda length: tuple(allocator.needs_new_blocks("", 0, length) for allocator in allocators),
+            tuple(allocator.blocks_per_sector for allocator in allocators),
+            PAGE_TOKENS,
+        )
         self._max_context = min(context, infer_max_single_request_tokens(cache))
         if self._max_context < context:
             log.warning(
                 "%s: the cache holds %d tokens for one request, less than the context of %d",
-                entry.name,
+                self._entry.name,
                 self._max_context,
                 context,
             )
-        self._warm_up(report, cache.max_batch_tokens if device == "cuda" else 64)
+        return shapes
 
-    def _batching(self, model: Any, device: str, context: int) -> ContinuousBatchingConfig:
-        in_flight, share = self._in_flight, self._in_flight / self._entry.max_in_flight
-        shared: dict[str, Any] = {
-            "page_size": PAGE_TOKENS,
-            "max_requests_per_batch": in_flight,
-            "scheduler_type": "prefill_first",
-        }
-        if device == "cpu":
-            tokens = max(context, in_flight * min(context, CPU_TOKENS_PER_REQUEST))
-            # One page more for each request, as its last page is seldom full.
-            blocks = -(-tokens // PAGE_TOKENS) + in_flight
-            batch = max(int(CPU_BATCH_TOKENS * share), CPU_FEWEST_BATCH_TOKENS, in_flight)
-            return ContinuousBatchingConfig(max_batch_tokens=batch, num_blocks=blocks, **shared)
-        if share < 1:
-            shared["max_batch_tokens"] = max(int(GPU_BATCH_TOKENS * share), Q_PADDING)
-            shared["max_memory_percent"] = CAREFUL_MEMORY_SHARE
-        if model._supports_flash_attn and (
-            is_flash_attn_3_available(kernels_fallback_ok=True) or is_flash_attn_2_available(kernels_fallback_ok=True)
-        ):
-            return ContinuousBatchingConfig(
-                default_compile_level=1, q_padding_interval_size=Q_PADDING, kv_padding_interval_size=KV_PADDING, **shared
-            )
-        log.warning(
-            "%s: no FlashAttention here, so attention is far slower, and a NaN in one request spoils those of its step; "
-            "install flash-attn-3 or flash-attn",
-            self._entry.name,
-        )
-        return ContinuousBatchingConfig(**shared)
+    def _warm_up(self, report: Report) -> None:
+        """A prompt and a few tokens of each kind, so that no job waits for what is made on first use."""
+        length = min(WARM_UP_PROMPT, self._max_context - 3)
+        for done, temperature in enumerate((0.0, 1.0)):
+            report("warming", f"a prompt of {length} tokens", 0.9 + 0.02 * done)
+            self._generate([[1] * length], 3, temperature=temperature)
 
-    def _warm_up(self, report: Report, longest: int) -> None:
-        """Run prompts of every padded length, so that no job waits for a kernel or a graph that is made on first use."""
-        longest = min(longest, self._max_context - 2)
-        lengths = [*range(Q_PADDING, longest, Q_PADDING), longest]
-        # Twice: with asynchronous batching two sets of buffers take turns, and each has graphs of its own. And once more for
-        # the graphs of steps that draw.
-        kinds = [(length, temperature) for length in lengths for temperature in (0.0, 1.0) for _ in range(2)]
-        for done, (length, temperature) in enumerate(kinds):
-            report("warming", f"a prompt of {length} tokens", 0.1 + 0.9 * done / len(kinds))
-            id = f"warm-up {done}"
-            self.submit(Submit(id, [1] * length, 2, [], temperature=temperature))
-            while True:
-                step = self.next_step(WARM_UP_SECONDS)
-                if step is None:
-                    raise EngineDied(f"a prompt of {length} tokens took longer than {WARM_UP_SECONDS:.0f} s to warm up")
-                if step.finished:
-                    _, reason, detail = step.finished[0]
-                    if reason != "length":
-                        raise EngineDied(f"warming up ended with {reason}: {detail}")
-                    break
-        self._tokens = 0
+    def _generate(self, prompts: Sequence[list[int]], tokens: int, *, temperature: float = 0.0) -> list[list[int] | None]:
+        """All at once, before there are other requests. None where there were no numbers."""
+        ids = [f"warm-up {next(self._numbers)}" for _ in prompts]
+        for id, prompt in zip(ids, prompts, strict=True):
+            self.submit(Submit(id, prompt, tokens, [], temperature=temperature))
+        answers: dict[str, list[int] | None] = {id: [] for id in ids}
+        running = set(ids)
+        while running:
+            step = self.next_step(WARM_UP_SECONDS)
+            if step is None:
+                raise EngineDied(f"{len(running)} requests took longer than {WARM_UP_SECONDS:.0f} s to warm up")
+            for id, new in step.tokens:
+                answers[id] = [*(answers[id] or []), *new]
+            for id, reason, detail in step.finished:
+                running.discard(id)
+                if reason == "nan_logits":
+                    answers[id] = None
+                elif reason != "length":
+                    raise EngineDied(f"a request to warm up ended as {reason}: {detail}")
+        return [answers[id] for id in ids]
 
     # Work
 
@@ -201,20 +203,29 @@ class TransformersEngine:
             if request.id in self._number_of:
                 fault = "a request of this id is running already"
             if fault:
-                self._ended.append((request.id, "failed", fault))
-                self._router.steps.put([])
+                self._gathering.tell((request.id, "failed", fault))
                 return
             number = str(next(self._numbers))
-            self._requests[number] = _Request(request.id, frozenset(request.stop_token_ids))
+            self._requests[number] = _Request(request)
             self._number_of[request.id] = number
-        self._manager.add_request(
-            input_ids=request.prompt,
-            request_id=number,
-            max_new_tokens=min(request.max_new_tokens, self._max_context - len(request.prompt)),
-            streaming=True,
-            eos_token_id=request.stop_token_ids,
-            **{KEY: sampling_of(request.temperature, request.top_p, request.top_k, request.seed)},
-        )
+            assert self._feed is not None
+            length = min(len(request.prompt) + request.max_new_tokens, self._max_context)
+            self._feed.add(number, request.prompt, length)
+            self._admit()
+
+    def _admit(self) -> None:
+        """Give the manager what the cache has room for."""
+        assert self._feed is not None
+        for number in self._feed.admit():
+            request = self._requests[number].submit
+            self._manager.add_request(
+                input_ids=request.prompt,
+                request_id=number,
+                max_new_tokens=min(request.max_new_tokens, self._max_context - len(request.prompt)),
+                streaming=True,
+                eos_token_id=request.stop_token_ids,
+                **{KEY: sampling_of(request.temperature, request.top_p, request.top_k, request.seed)},
+            )
 
     def _fault(self, request: Submit) -> str:
         # The scheduler drops or chokes on what it can never place, so nothing of the kind may reach it.
@@ -230,68 +241,76 @@ class TransformersEngine:
 
     def cancel(self, id: str) -> None:
         with self._lock:
-            number = self._number_of.pop(id, None)
+            number = self._number_of.get(id)
             if number is None:
                 return
-            del self._requests[number]
-            self._ended.append((id, "cancelled", ""))
-        # The manager says nothing about what it has cancelled, so the end is told from here.
-        self._manager.cancel_request(number)
-        self._router.steps.put([])
+            self._forget(number)
+            # The manager says nothing about what it has cancelled, so the end is told from here. It hears of the cancel
+            # before it hears of whatever takes the place.
+            self._manager.cancel_request(number)
+            self._admit()
+        self._gathering.tell((id, "cancelled", ""))
 
     def next_step(self, timeout: float) -> Step | None:
-        try:
-            outputs = self._router.steps.get(timeout=timeout)
-        except queue.Empty:
+        gathered = self._gathering.take(timeout)
+        if gathered is None:
             self._check_alive()
             return None
-        try:
-            # Steps that have come meanwhile go along: a slow reader gets fewer and larger messages.
-            while True:
-                outputs = outputs + self._router.steps.get_nowait()
-        except queue.Empty:
-            pass
+        if gathered.fault is not None:
+            self._check_alive(gathered.fault)
+        spoilt: list[str] = []
         with self._lock:
-            step = Step([], self._ended)
-            self._ended = []
-            for output in outputs:
-                self._add(output, step)
-            spoilt, self._spoilt = self._spoilt, []
+            step = self._step_of(gathered, spoilt)
+            self._admit()
         if spoilt:
-            self._forget(spoilt)
+            self._free_spoilt(spoilt)
         self._tokens += sum(len(ids) for _, ids in step.tokens)
         return step if step.tokens or step.finished else None
 
-    def _add(self, output: GenerationOutput, step: Step) -> None:
-        request = self._requests.get(output.request_id)
-        if request is None:
-            return  # cancelled meanwhile
-        if output.status == RequestStatus.FAILED:
-            self._check_alive(output.error)
-        tokens = output.generated_tokens[request.sent :]
+    def _step_of(self, gathered: Gathered, spoilt: list[str]) -> Step:
+        """What the gathered tokens and ends of numbers are for the ids that were asked for."""
+        step = Step([], [])
+        assert self._feed is not None
+        for number, tokens in gathered.tokens.items():
+            request = self._requests.get(number)
+            if request is None:
+                continue  # cancelled meanwhile
+            if not request.tokens:
+                self._feed.began(number)
+            if self._steps is None and self._ends_early(number, request, tokens, step, spoilt):
+                continue
+            request.tokens += len(tokens)
+            step.tokens.append((request.submit.id, tokens))
+        for number, reason, detail in gathered.ends:
+            request = self._requests.get(number)
+            if request is not None:
+                step.finished.append((request.submit.id, reason, detail))
+                self._forget(number)
+        step.finished.extend(gathered.told)
+        return step
+
+    def _ends_early(self, number: str, request: _Request, tokens: list[int], step: Step, spoilt: list[str]) -> bool:
+        """The manager's own steps know nothing of undefined tokens, and count a stop token as one of the answer."""
         if UNDEFINED in tokens:
-            self._end_undefined(request, output, step)
-            return
-        request.sent += len(tokens)
-        stopped = bool(tokens) and tokens[-1] in request.stops
-        if stopped:
-            tokens = tokens[:-1]
-        if tokens:
-            step.tokens.append((request.id, tokens))
-        if output.is_finished():
-            failed = output.status == RequestStatus.FAILED
-            step.finished.append((request.id, "failed" if failed else "stop" if stopped else "length", output.error or ""))
-            del self._requests[output.request_id]
-            del self._number_of[request.id]
+            at = len(request.submit.prompt) + request.tokens + tokens.index(UNDEFINED)
+            step.finished.append((request.submit.id, "nan_logits", f"NaN or infinity among the scores after {at} tokens"))
+            self._forget(number)
+            spoilt.append(number)
+            return True
+        if tokens[-1] in request.submit.stop_token_ids:
+            if len(tokens) > 1:
+                step.tokens.append((request.submit.id, tokens[:-1]))
+            step.finished.append((request.submit.id, "stop", ""))
+            self._forget(number)
+            return True
+        return False
 
-    def _end_undefined(self, request: _Request, output: GenerationOutput, step: Step) -> None:
-        at = len(output.prompt_ids) + output.generated_tokens.index(UNDEFINED)
-        step.finished.append((request.id, "nan_logits", f"NaN or infinity among the scores after {at} tokens"))
-        del self._requests[output.request_id]
-        del self._number_of[request.id]
-        self._spoilt.append(output.request_id)
+    def _forget(self, number: str) -> None:
+        assert self._feed is not None
+        del self._number_of[self._requests.pop(number).submit.id]
+        self._feed.ended(number)
 
-    def _forget(self, numbers: list[str]) -> None:
+    def _free_spoilt(self, numbers: list[str]) -> None:
         """End requests whose pages may hold NaN, and keep none of these pages for prompts that begin alike."""
         batch_processor = self._manager.batch_processor
         try:
@@ -316,15 +335,14 @@ class TransformersEngine:
             raise EngineDied(f"the generation loop has died: {reason}") from cause
 
     def stats(self) -> Beat:
-        scheduler, cache = self._manager.batch_processor.scheduler, self._manager.batch_processor.cache
-        held = len(self._requests)
-        running = len(scheduler.active_requests)
+        assert self._feed is not None
+        held, waiting = len(self._requests), len(self._feed)
         return Beat(
             steps=self._manager.current_batch,
             tokens=self._tokens,
-            running=min(running, held),
-            waiting=max(held - running, 0),
-            cache_use=round(1.0 - cache.compute_free_capacity(), 4),
+            running=max(held - waiting, 0),
+            waiting=waiting,
+            cache_use=round(1.0 - self._manager.batch_processor.cache.compute_free_capacity(), 4),
         )
 
     def close(self) -> None:
