@@ -2,8 +2,9 @@
 
 import pytest
 
+from shared.errors import ModelUnavailable
 from workers.gpu.admission import Admission
-from workers.gpu.engine.memory import is_out_of_memory
+from workers.gpu.engine.memory import cache_part, is_out_of_memory
 from workers.gpu.engine_life import Watchdog
 from workers.gpu.messages import Beat, State, Step, Submit
 
@@ -156,3 +157,12 @@ def test_other_faults_are_not_taken_for_want_of_memory() -> None:
     assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
     assert not is_out_of_memory(ValueError("a prompt about being out of memory"))
     assert not is_out_of_memory(None)
+
+
+def test_an_engine_that_shares_its_gpu_takes_a_cache_that_keeps_all_of_it_within_its_part() -> None:
+    total, weights, kernels = 80, 15, 1
+    part = cache_part(0.5, total, weights, kernels)
+    assert part * (total - weights) + weights + kernels == pytest.approx(0.5 * total)
+    assert cache_part(1.0, total, 0, 0) == 0.9
+    with pytest.raises(ModelUnavailable, match=r"gpu_share 0\.2 of .* leaves nothing for the cache"):
+        cache_part(0.2, total, weights, kernels)

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import torch
 from transformers import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
 from transformers.generation.continuous_batching.cache_allocators import FULL_ATTENTION
 
 from workers.gpu.engine.kernels import Kernel
+from workers.gpu.engine.memory import cache_part
+from workers.gpu.fitting import KERNELS
 
 PAGE_TOKENS = 256
 
@@ -19,8 +22,10 @@ GPU_BATCH_TOKENS, GPU_FEWEST_BATCH_TOKENS = 8192, 512
 CAREFUL_MEMORY_SHARE = 0.8
 
 
-def batching_config(model: Any, kernel: Kernel, *, context: int, in_flight: int, share: float) -> ContinuousBatchingConfig:
-    """For ``in_flight`` requests at once, which is ``share`` of what the model's entry wants."""
+def batching_config(
+    model: Any, kernel: Kernel, *, context: int, in_flight: int, share: float, gpu_share: float = 1.0
+) -> ContinuousBatchingConfig:
+    """For ``in_flight`` requests at once, which is ``share`` of what the model's entry wants, on ``gpu_share`` of a GPU."""
     common: dict[str, Any] = {
         "page_size": PAGE_TOKENS,
         "max_requests_per_batch": in_flight,
@@ -36,6 +41,10 @@ def batching_config(model: Any, kernel: Kernel, *, context: int, in_flight: int,
     common["max_batch_tokens"] = max(int(GPU_BATCH_TOKENS * share), GPU_FEWEST_BATCH_TOKENS, in_flight)
     if share < 1:
         common["max_memory_percent"] = CAREFUL_MEMORY_SHARE
+    if gpu_share < 1:
+        total = int(torch.cuda.get_device_properties(0).total_memory)
+        part = cache_part(gpu_share, total, int(torch.cuda.memory_reserved()), KERNELS)
+        common["max_memory_percent"] = min(part, common.get("max_memory_percent", part))
     return ContinuousBatchingConfig(default_compile_level=1 if kernel.is_flash else 0, **common)
 
 

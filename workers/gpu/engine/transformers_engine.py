@@ -135,7 +135,7 @@ class TransformersEngine:
             # Greedy after our own processors, which have added the noise that makes it a draw; stops come with each request.
             generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),  # type: ignore[no-untyped-call]
             continuous_batching_config=batching_config(
-                model, self.kernel, context=context, in_flight=self._in_flight, share=share
+                model, self.kernel, context=context, in_flight=self._in_flight, share=share, gpu_share=self._entry.gpu_share
             ),
         )
         manager.logit_processor = processors
