@@ -28,11 +28,11 @@ from shared.documents.record import ENDED
 from shared.settings import Settings
 
 COLLECTION = "demo"
-GENERAL = ("What is the capital of France?", "How many days are in a week?")
+GENERAL = ("What is the capital of France?", "What color is the sky on a clear day?")
 ABOUT_DOCUMENTS = (
-    "How long is the lease of a worker that claims a job?",
+    "Who issues the tickets that are missing?",
     "How does a file that wants a password end?",
-    "Who opens the files of the index?",
+    "What does the Chroma server own?",
 )
 READY_SECONDS = 300
 INGEST_SECONDS = 600
