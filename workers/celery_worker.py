@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 # A wedged worker exits with this status, and its supervisor starts it again.
 WEDGED = 70
 
+# How soon a slot that has become free takes the next ticket.
+FREE_SLOT_SECONDS = 0.02
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
@@ -72,6 +75,19 @@ class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
             signal.signal(number, lambda number, frame: type(self).stop_worker(number))
 
 
+class LookForFreeSlots(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Makes Celery's loop turn often, and see that a slot has become free.
+
+    While all slots are taken it asks Redis for no ticket, and a pool of threads does not tell it when one is free again: it slept
+    up to a second beside waiting jobs.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        parent.timer.call_repeatedly(FREE_SLOT_SECONDS, lambda: None)
+
+
 class CeleryWorker:
     """Ties a pool to a Celery app. One instance a process, made at import by ``workers.<pool>.app``."""
 
@@ -90,6 +106,8 @@ class CeleryWorker:
         self._drain_children = fork.Event() if pool.prefork else None
         self._hurry_children = fork.Event() if pool.prefork else None
         self._hurried = False
+        if not pool.prefork:
+            self.app.steps["consumer"].add(LookForFreeSlots)
         self.app.steps["worker"].add(StopSignals)
         StopSignals.stop_worker = self._on_stop_signal
         self.app.task(name=TICKET)(self.take_ticket)

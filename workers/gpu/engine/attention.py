@@ -6,6 +6,8 @@ work besides.
 """
 
 import inspect
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,52 +39,62 @@ def attend(
     if kwargs.get("block_table") is not None:
         return _attend_by_pages(module, query, key, value, cache, kwargs), None
     key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
-    ends_q, ends_k = kwargs.pop("cu_seq_lens_q").tolist(), kwargs.pop("cu_seq_lens_k").tolist()
-    requests = [
-        (slice(q, q_end), slice(k, k_end))
-        for q, q_end, k, k_end in zip(ends_q, ends_q[1:], ends_k, ends_k[1:], strict=False)
-        if q_end > q
-    ]
+    layout = _layout(tuple(kwargs.pop("cu_seq_lens_q").tolist()), tuple(kwargs.pop("cu_seq_lens_k").tolist()))
+    if layout.places is not None and len(layout.rows) == query.shape[2]:
+        return _side_by_side(module, query, key, value, attention_mask, layout, kwargs).transpose(0, 1), None
     answer = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    generating = [request for request in requests if request[0].stop - request[0].start == 1]
-    if len(generating) > 1:
-        _attend_side_by_side(module, query, key, value, attention_mask, generating, answer, kwargs)
-        requests = [request for request in requests if request[0].stop - request[0].start > 1]
-    for rows, own in requests:
+    if layout.places is not None:
+        answer[0, layout.rows] = _side_by_side(module, query, key, value, attention_mask, layout, kwargs)[:, 0]
+    for rows, own in layout.apart:
         mask = attention_mask[..., rows, own]
         answer[:, rows] = sdpa_attention_forward(module, query[:, :, rows], key[:, :, own], value[:, :, own], mask, **kwargs)[0]
     return answer, None
 
 
-def _attend_side_by_side(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor,
-    requests: list[tuple[slice, slice]],
-    answer: Tensor,
-    kwargs: dict[str, Any],
-) -> None:
+@dataclass(frozen=True)
+class _Layout:
+    """Where the requests of a step lie in its rows and keys, as all its layers find them. Those in ``apart`` attend one by one;
+    the others, with one query each at ``rows``, side by side, their keys at ``places``, of which some are ``beyond`` their own.
+    """
+
+    apart: list[tuple[slice, slice]]
+    rows: Tensor
+    places: Tensor | None
+    beyond: Tensor
+
+
+# As many as one step has: layers that see everything, and layers with a window.
+@lru_cache(maxsize=4)
+def _layout(ends_q: tuple[int, ...], ends_k: tuple[int, ...]) -> _Layout:
+    bounds = zip(ends_q, ends_q[1:], ends_k, ends_k[1:], strict=False)
+    requests = [(slice(q, q_end), slice(k, k_end)) for q, q_end, k, k_end in bounds if q_end > q]
+    generating = [own for row, own in requests if row.stop - row.start == 1]
+    rows = torch.tensor([row.start for row, _ in requests if row.stop - row.start == 1])
+    if len(generating) < 2:
+        return _Layout(requests, rows, None, rows)
+    first, last = (torch.tensor(ends)[:, None] for ends in zip(*((own.start, own.stop - 1) for own in generating), strict=True))
+    places = first + torch.arange(int((last - first).max()) + 1)
+    apart = [request for request in requests if request[0].stop - request[0].start > 1]
+    return _Layout(apart, rows, torch.minimum(places, last), places > last)
+
+
+def _side_by_side(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, layout: _Layout, kwargs: dict[str, Any]
+) -> Tensor:
     """Requests with one query each, as a batch: for short contexts a call for each would cost several times as much.
 
     Shorter ones are filled up with their own last key, masked, so that none sees anything of another.
     """
-    rows = torch.tensor([row.start for row, _ in requests])
-    first = torch.tensor([own.start for _, own in requests])[:, None]
-    last = torch.tensor([own.stop - 1 for _, own in requests])[:, None]
-    places = first + torch.arange(max(own.stop - own.start for _, own in requests))
-    beyond = places > last
-    places = torch.minimum(places, last)
+    rows, places = layout.rows, layout.places
+    assert places is not None
     fill: float = 0 if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-    own_mask = mask[0, 0].index_select(0, rows).gather(1, places).masked_fill_(beyond, fill)[:, None, None]
+    own_mask = mask[0, 0].index_select(0, rows).gather(1, places).masked_fill_(layout.beyond, fill)[:, None, None]
     own_query = query[0].index_select(1, rows).transpose(0, 1)[:, :, None]
     own_key, own_value = (
         states[0].index_select(1, places.flatten()).view(states.shape[1], *places.shape, -1).transpose(0, 1)
         for states in (key, value)
     )
-    own_answer = sdpa_attention_forward(module, own_query, own_key, own_value, own_mask, **kwargs)[0]
-    answer[0, rows] = own_answer[:, 0]
+    return sdpa_attention_forward(module, own_query, own_key, own_value, own_mask, **kwargs)[0]
 
 
 def _attend_by_pages(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, cache: Any, kwargs: Any) -> Tensor:
