@@ -60,6 +60,7 @@ class _Layout:
     apart: list[tuple[slice, slice]]
     rows: Tensor
     places: Tensor | None
+    flat: Tensor
     beyond: Tensor
 
 
@@ -71,11 +72,12 @@ def _layout(ends_q: tuple[int, ...], ends_k: tuple[int, ...]) -> _Layout:
     generating = [own for row, own in requests if row.stop - row.start == 1]
     rows = torch.tensor([row.start for row, _ in requests if row.stop - row.start == 1])
     if len(generating) < 2:
-        return _Layout(requests, rows, None, rows)
+        return _Layout(requests, rows, None, rows, rows)
     first, last = (torch.tensor(ends)[:, None] for ends in zip(*((own.start, own.stop - 1) for own in generating), strict=True))
     places = first + torch.arange(int((last - first).max()) + 1)
     apart = [request for request in requests if request[0].stop - request[0].start > 1]
-    return _Layout(apart, rows, torch.minimum(places, last), places > last)
+    own_places = torch.minimum(places, last)
+    return _Layout(apart, rows, own_places, own_places.flatten(), places > last)
 
 
 def _side_by_side(
@@ -89,12 +91,11 @@ def _side_by_side(
     assert places is not None
     fill: float = 0 if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
     own_mask = mask[0, 0].index_select(0, rows).gather(1, places).masked_fill_(layout.beyond, fill)[:, None, None]
-    own_query = query[0].index_select(1, rows).transpose(0, 1)[:, :, None]
+    own_query = query[0] if len(rows) == query.shape[2] else query[0].index_select(1, rows)
     own_key, own_value = (
-        states[0].index_select(1, places.flatten()).view(states.shape[1], *places.shape, -1).transpose(0, 1)
-        for states in (key, value)
+        states[0].index_select(1, layout.flat).view(states.shape[1], *places.shape, -1).transpose(0, 1) for states in (key, value)
     )
-    return sdpa_attention_forward(module, own_query, own_key, own_value, own_mask, **kwargs)[0]
+    return sdpa_attention_forward(module, own_query.transpose(0, 1)[:, :, None], own_key, own_value, own_mask, **kwargs)[0]
 
 
 def _attend_by_pages(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, cache: Any, kwargs: Any) -> Tensor:
