@@ -190,7 +190,9 @@ from transformers import LlamaForCausalLM
 
 class BlockingForCausalLM(LlamaForCausalLM):
     def forward(self, input_ids=None, **rest):
-        if (input_ids == 7).any():
+        ids = input_ids.flatten()
+        # Three in a row, which only a prompt brings: warming up draws tokens, any one of them now and then.
+        if ((ids[:-2] == 3) & (ids[1:-1] == 7) & (ids[2:] == 5)).any():
             threading.Event().wait()
         return super().forward(input_ids=input_ids, **rest)
 """
