@@ -42,9 +42,10 @@ def main() -> None:
 
 
 def chosen(folder: Path, most: int) -> list[Path]:
-    """Files of the folder, the smallest first, until they have so many pages."""
+    """Files of the folder, the smallest first and each content once, until they have so many pages."""
     files, pages = [], 0
-    for path in sorted(folder.rglob("*.pdf"), key=lambda path: path.stat().st_size):
+    contents = {path.read_bytes(): path for path in sorted(folder.rglob("*.pdf")) if path.is_file()}
+    for path in sorted(contents.values(), key=lambda path: path.stat().st_size):
         count = PdfiumReader(str(path), "").pages
         if pages and pages + count > most * 1.5:
             break
