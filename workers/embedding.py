@@ -80,13 +80,15 @@ class Embedder:
         with self._lock:
             return len(self._load()[1].encode(text, add_special_tokens=False).ids)
 
-    def encode(self, texts: list[str]) -> list[list[float]]:
+    def encode(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
         """One vector of length 1 for each text. Hand over many at once: they are batched by length.
 
-        Raises ModelUnavailable when the model cannot be loaded.
+        ``shares`` is how many processes' worth of threads it may use. Raises ModelUnavailable when the model cannot be loaded.
         """
         with self._lock:
             model, *_ = self._load()
+            if self._threads is not None:
+                _use_threads(self._threads * shares)
             vectors = model.encode(
                 texts,
                 batch_size=32 if model.device.type == "cpu" else 512,
@@ -230,6 +232,13 @@ def _faster(name: str, model: Any) -> Any:
         halved * 1000,
     )
     return half if halved * WORTHWHILE < plain else model
+
+
+def _use_threads(threads: int) -> None:
+    import torch
+
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def _seconds(model: Any, texts: int) -> float:

