@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ import pytest
 from shared.documents.files import DocumentFiles
 from shared.documents.kinds import PDF
 from shared.ids import DOCUMENT, new_id
-from tests.odd_files import pdf
+from tests.odd_files import many_pages, pdf
 from workers.attempt import Stopped
+from workers.cpu.chunking import chunk_pages
 from workers.cpu.indexing import pages_of
 from workers.cpu.parse import Limits
 from workers.cpu.places import Places
 from workers.cpu.ranges import RANGE_PAGES, PageRanges
+from workers.cpu.survey import survey
 
 LIMITS = Limits(seconds=60, memory_bytes=512 << 20, max_pages=10_000, max_page_characters=100_000)
 PAGES = 3 * RANGE_PAGES + 7
@@ -124,6 +127,24 @@ def test_a_fault_in_one_range_ends_the_others(tmp_path: Path, long_pdf: bytes) -
         reading.write()
     assert told.is_set()
     assert not reading.files.path(reading.id, "pages.jsonl").exists()
+
+
+def test_five_thousand_pages_are_never_held_at_once(tmp_path: Path) -> None:
+    words = "The boiler of the engine house is fed by hand. " * 60
+    reading = Reading(tmp_path, many_pages(*(f"Page {number}. {words}" for number in range(1, 5001))))
+    tracemalloc.start()
+    try:
+        reading.write()
+        found = survey(pages_of(reading.files, reading.id))
+        pages = pages_of(reading.files, reading.id)
+        chunks = sum(1 for _ in chunk_pages(pages, lambda text: len(text) // 4, size=800, overlap=0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found.pages, chunks, reading.told[-1]) == (5000, 5000, (5000, 5000))
+    written = reading.files.path(reading.id, "pages.jsonl").stat().st_size
+    assert written > 5000 * len(words)
+    assert peak < 0.25 * written, f"{peak:,} bytes at once of {written:,} bytes of text"
 
 
 def test_a_page_line_has_what_chunking_needs(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from workers.cpu.places import Places
 def test_no_more_are_taken_than_there_are(tmp_path: Path) -> None:
     places = Places(tmp_path, 2)
     first, second = places.take(), places.take()
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert places.take() is None
     first.leave()
-    assert (again := places.take()) is not None
+    again = places.take()
+    assert again is not None
     assert places.take() is None
     second.leave(), again.leave()
 
@@ -27,9 +29,8 @@ def test_only_free_ones_are_lent_and_they_come_back(tmp_path: Path) -> None:
         assert places.take() is None
         with places.lent() as none_left:
             assert none_left == 0
-    with pytest.raises(ZeroDivisionError), places.lent() as lent:
-        assert lent == 2
+    with pytest.raises(ZeroDivisionError), places.lent():
         raise ZeroDivisionError
-    with places.lent() as lent:
-        assert lent == 2
+    with places.lent() as again:
+        assert again == 2
     own.leave()

@@ -24,7 +24,8 @@ SHORT_SECTION = 0.25
 
 LONGEST_TITLE = 200
 
-COUNTS_KEPT = 8192
+# Counts of short texts are kept; a long one hardly comes twice, and thousands of them would be megabytes.
+COUNTS_KEPT, LONGEST_KEPT = 8192, 100
 
 _WORD = re.compile(r"\S+")
 _PROSE = ["\n\n", "\n", "。", ". ", "? ", "! ", " ", ""]
@@ -89,10 +90,14 @@ def chunk_pages(
     ``name`` is the document's; its ending tells in which language code is written.
     """
 
-    # Words and line ends come by the thousand: asked each time, the tokenizer took four fifths of the cutting.
-    @lru_cache(COUNTS_KEPT)
-    def length(text: str) -> int:
+    def counted(text: str) -> int:
         return max(count_tokens(text), -(-len(text) // CHARACTERS_PER_TOKEN))
+
+    # Words and line ends come by the thousand: asked each time, the tokenizer took four fifths of the cutting.
+    kept = lru_cache(COUNTS_KEPT)(counted)
+
+    def length(text: str) -> int:
+        return kept(text) if len(text) <= LONGEST_KEPT else counted(text)
 
     # The splitter cuts without overlap, so that its pieces follow one another and each has one place; what they repeat
     # is added here. Its own overlap would leave the place of a piece to a search, which repeated text leads astray.
