@@ -4,6 +4,7 @@ Used by two pools: for chunks when they are indexed, for queries when they are a
 """
 
 import copy
+import ctypes
 import hashlib
 import json
 import logging
@@ -96,6 +97,8 @@ class Embedder:
                 show_progress_bar=False,
                 convert_to_numpy=True,
             )
+            if model.device.type == "cpu":
+                _give_memory_back()
         rows: list[list[float]] = vectors.tolist()
         return rows
 
@@ -232,6 +235,14 @@ def _faster(name: str, model: Any) -> Any:
         halved * 1000,
     )
     return half if halved * WORTHWHILE < plain else model
+
+
+def _give_memory_back() -> None:
+    """Batches of ever other sizes tear the heap: a process that had embedded 8,000 texts held 500 MB of holes. This costs about
+    a hundredth of the time. Elsewhere than with glibc there is no such call, and nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _use_threads(threads: int) -> None:
