@@ -3,15 +3,23 @@
 Three ways over the same files in the same run: the stack with two worker processes; pypdfium2, our splitter and our embedder
 in one loop of one process that has all cores; and PyPDFLoader, 1,000 characters and HuggingFaceEmbeddings in one process, as
 the beginners' guide has it. Run: ``.venv/bin/python -m benchmarks.ingest FOLDER``, with a folder of PDFs.
+
+``--long 500 5000`` does something else: the files are bound into one PDF of so many pages, and it tells the most memory that
+the processes which read and embed it held.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import queue
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
+from pypdf import PdfReader, PdfWriter
 
 from benchmarks.figures import figure
 from tests.flows.stack import Stack
@@ -30,7 +38,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("folder", type=Path, help="a folder of PDFs")
     arguments.add_argument("--pages", type=int, default=600, help="take files until they have so many pages")
+    arguments.add_argument("--long", type=int, nargs="+", help="the memory that one PDF of so many pages takes")
     options = arguments.parse_args()
+    if options.long:
+        with tempfile.TemporaryDirectory() as folder:
+            for pages in options.long:
+                peak = peak_of(bound(options.folder, pages, Path(folder) / f"{pages}.pdf"))
+                figure("ingest.long_memory", peak, "MB", pages=pages)
+        return
     files = chosen(options.folder, options.pages)
     stack = through_the_stack(files)
     loop, guide = (apart(way, files) for way in (our_loop, guides_way))
@@ -74,6 +89,47 @@ def through_the_stack(files: list[Path]) -> Counted:
             views = [stack.client.get(f"/documents/{document['id']}").json() for document in taken["data"]]
             assert all(view["status"] == "ready" for view in views), [view["reason"] for view in views]
             return seconds, sum(view["pages"] for view in views), sum(view["chunks"] for view in views)
+        finally:
+            stack.stop()
+            stack.kill()
+
+
+def bound(folder: Path, pages: int, target: Path) -> Path:
+    """One PDF of so many pages, of the files of the folder in turn, again and again if need be."""
+    writer = PdfWriter()
+    for path in itertools.cycle(sorted(folder.rglob("*.pdf"))):
+        left = pages - len(writer.pages)
+        if left <= 0:
+            break
+        writer.append(str(path), pages=(0, min(left, len(PdfReader(path).pages))), import_outline=False)
+    writer.write(target)
+    return target
+
+
+def peak_of(path: Path) -> float:
+    """Megabytes at most, in the processes of the CPU worker, while the file is ingested; two are ready for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            "ENGINEHOUSE_LOG_LEVEL": "WARNING",
+            "ENGINEHOUSE_CPU_WORKERS": "2",
+            "ENGINEHOUSE_MAX_UPLOAD_BYTES": str(2**31),
+        }
+        stack = Stack(Path(folder), environment=environment).start()
+        try:
+            stack.warm_up()
+            with path.open("rb") as file:
+                taken = stack.client.post("/collections/papers/documents", files={"file": (path.name, file)}, timeout=600).json()
+            peak = 0.0
+            while stack.job(taken["batch"]["id"], wait=1)["ended_at"] is None:
+                worker = psutil.Process(stack.pid("cpu"))
+                now = 0.0
+                for process in [worker, *worker.children(recursive=True)]:
+                    with suppress(psutil.NoSuchProcess):
+                        now += process.memory_info().rss / 2**20
+                peak = max(peak, now)
+            view = stack.client.get(f"/documents/{taken['data'][0]['id']}").json()
+            assert view["status"] == "ready", view["reason"]
+            return peak
         finally:
             stack.stop()
             stack.kill()
