@@ -4,9 +4,11 @@
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.faults.rig.disks import disk
 from tests.faults.rig.house import House, open_house
 
 
@@ -37,3 +39,13 @@ def house(shared_house: House) -> Iterator[House]:
     finally:
         for job in shared_house.ledger.open:
             shared_house.ledger.excused(job, "judged already")
+
+
+@pytest.fixture
+def house_with_a_small_index(tmp_path: Path) -> Iterator[tuple[House, Path]]:
+    """A house of one test's own, and the disk of 32 MB that its index lies on. What fails there is tried once more."""
+    with (
+        disk(tmp_path / "house" / "data" / "chroma", 32) as folder,
+        open_house(tmp_path / "house", environment={"ENGINEHOUSE_MAX_RETRIES": "1"}) as house,
+    ):
+        yield house, folder

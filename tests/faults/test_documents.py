@@ -4,15 +4,14 @@ import json
 import resource
 import signal
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from shared.jobs.job import Outcome
-from tests.faults.rig.disks import disk, full
-from tests.faults.rig.house import TEXT, House, open_house
+from tests.faults.rig.disks import full
+from tests.faults.rig.house import TEXT, House
 from tests.faults.rig.pausing import pause
 from tests.faults.rig.processes import descendant, family, kill, limited, stopped
 from tests.waiting import wait_until
@@ -117,15 +116,6 @@ def test_39_an_index_that_hangs_delays_ingestion_and_no_answer(house: House, sec
         pause(seconds)
     house.ended(job, 90)
     assert house.client.get(f"/documents/{document}").json()["status"] == "ready"
-
-
-@pytest.fixture
-def house_with_a_small_index(tmp_path: Path) -> Iterator[tuple[House, Path]]:
-    with (
-        disk(tmp_path / "house" / "data" / "chroma", 32) as folder,
-        open_house(tmp_path / "house", environment={"ENGINEHOUSE_MAX_RETRIES": "1"}) as house,
-    ):
-        yield house, folder
 
 
 def test_40_an_index_whose_disk_is_full_fails_the_job_and_not_the_server(house_with_a_small_index: tuple[House, Path]) -> None:
