@@ -139,8 +139,33 @@ class Reindexing(Answer):
     embedding_revision: str
 
 
+class Member(Answer):
+    """A member of an archive."""
+
+    name: str
+
+
+class Skipped(Member):
+    reason: str = Field(description="why it was left out")
+
+
+class DuplicateMember(Member):
+    document_id: str = Field(description="the document that its bytes are")
+
+
+class Unpacking(Answer):
+    """The result of a job of kind ``unpack``."""
+
+    name: str = Field(description="of the archive")
+    documents: int
+    duplicates: int = Field(description="members whose bytes were in the collection already")
+    duplicate_members: list[DuplicateMember] = Field(description="the first thousand of them")
+    skipped: int = Field(description="members that were left out")
+    skipped_members: list[Skipped] = Field(description="the first thousand of them")
+
+
 class Counts(Answer):
-    """The jobs of a batch; also its result."""
+    """The documents of a batch, an archive counting as one until it is unpacked; also its result."""
 
     total: int
     completed: int
@@ -205,7 +230,9 @@ class Job(Answer):
     progress: Progress | None
     attempts: list[Attempt]
     metadata: dict[str, str]
-    result: Generation | Ingestion | Hits | Deletion | Reindexing | Counts | None = Field(description="of a completed job")
+    result: Generation | Ingestion | Hits | Deletion | Reindexing | Unpacking | Counts | None = Field(
+        description="of a completed job"
+    )
     error: Error | None = Field(description="of a failed job")
     heartbeat_at: Time | None = Field(description="when its worker last said that it runs")
     batch: str | None = Field(description="the batch that it belongs to")
@@ -256,6 +283,7 @@ class Document(Answer):
 
 class TakenDocument(Document):
     job: JobId = Field(description="the job that reads it")
+    known: bool = Field(description="whether its bytes were there already; then that job is not of this batch")
 
 
 class Collection(Answer):

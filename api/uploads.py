@@ -104,7 +104,14 @@ def add(collection: str) -> Answer:
             here.files.remove(received.document_id)
     here.lifecycle.seal(batch.id)
     g.replayed = batch.replayed
-    data = [{**document_json(document), "job": job.id if job else document.job_id} for document, job in taken]
+    data = [
+        {
+            **document_json(document),
+            "job": job.id if job else document.job_id,
+            "known": job is None or job.parent != batch.id,
+        }
+        for document, job in taken
+    ]
     parent = job_of(batch)
     answer = {"object": "list", "batch": job_json(parent), "data": data, "archives": archives, "has_more": False, "next": None}
     return _accepted(answer, parent)

@@ -30,14 +30,16 @@ def main() -> int:
         except EnginehouseError as error:
             print(error, file=sys.stderr)
             return 1
-    rejected = {one.document.id: one for one in done.rejected}
+    unreadable = {one.document.id for one in done.rejected if one.document is not None}
     with options.report.open("w", newline="") as file:
         report = csv.writer(file)
         report.writerow(["file", "document", "end", "reason"])
         for document in done.documents:
-            one = rejected.get(document.id)
-            report.writerow([document.name, document.id, one.code if one else "ready", one.reason if one else ""])
-    return 3 if rejected else 0
+            if document.id not in unreadable:
+                report.writerow([document.name, document.id, "ready", ""])
+        for one in done.rejected:
+            report.writerow([one.name, one.document.id if one.document else "", one.code, one.reason])
+    return 3 if done.rejected else 0
 
 
 def show(progress: Progress) -> None:

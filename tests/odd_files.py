@@ -12,7 +12,7 @@ import json
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import docx
@@ -232,9 +232,9 @@ def letter(*, html: str = "", attached: dict[str, bytes] | None = None) -> bytes
     return message.as_bytes()
 
 
-def packed_zip(**members: bytes) -> bytes:
+def packed_zip(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as packed:
+    with zipfile.ZipFile(target, "w", method) as packed:
         for name, data in members.items():
             packed.writestr(name, data)
     return target.getvalue()
@@ -376,7 +376,7 @@ def odd_files() -> Iterator[OddFile]:
     yield OddFile("letter.rtf", lambda: b"{\\rtf1\\ansi Rich {\\b text} with \\'fc.\\par}", "ready", "Rich text with ü.")
     yield OddFile("cut.rtf", lambda: b"{\\rtf1\\ansi Rich {\\b te", "failed", "cut off")
     yield OddFile("deep.rtf", lambda: b"{\\rtf1 " + b"{" * 50_000 + b"deep" + b"}" * 50_001, "ready", "deep")
-    yield OddFile("inner.zip", lambda: packed_zip(**{"a.zip": packed_zip(a=b"text")}), "unsupported", "archive")
+    yield OddFile("inner.zip", lambda: packed_zip({"a.zip": packed_zip({"a": b"text"})}), "unsupported", "archive")
     yield OddFile("inner.tar", lambda: packed_tar("a.txt", b"text"), "unsupported", "archive")
     yield OddFile("inner.tar.gz", lambda: gzip.compress(packed_tar("a.txt", b"text")), "unsupported", "archive")
     yield OddFile("text.gz", lambda: gzip.compress(b"text"), "unsupported", "Supported are")

@@ -63,7 +63,7 @@ def ingest(
             here.out.said("Not all files have been seen to their end. Run it again to go on where it stopped.")
             raise
     close(ends, len(files), time.monotonic() - started)
-    if any(end.status != "ready" for end in ends):
+    if any(end.failed for end in ends):
         from cli.calls.statuses import NOT_COMPLETED
 
         raise typer.Exit(NOT_COMPLETED)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 STYLES = {
     **dict.fromkeys(("completed", "ready", "delivered"), "green"),
     **dict.fromkeys(("failed", "expired", "cancelled", "not sent"), "red"),
-    **dict.fromkeys(("empty", "needs_ocr", "encrypted", "unsupported", "too_large"), "yellow"),
+    **dict.fromkeys(("empty", "needs_ocr", "encrypted", "unsupported", "too_large", "left out"), "yellow"),
     **dict.fromkeys(("in_progress", "pending"), "cyan"),
 }
 

@@ -55,7 +55,7 @@ class Board:
     def end(self, file: str, ends: list[End]) -> None:
         with self._lock:
             self._ended += bool(ends)
-            self._failed += any(end.status != "ready" for end in ends)
+            self._failed += any(end.failed for end in ends)
             if self._bars is not None:
                 task = self._of.pop(file, None)
                 if task is not None:

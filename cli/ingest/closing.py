@@ -14,14 +14,16 @@ from cli.ingest.sending import End
 def close(ends: Sequence[End], files: int, seconds: float) -> None:
     """Print it on standard error; with no terminal there, in plain lines."""
     console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 200)
-    rejected = [end for end in ends if end.status != "ready"]
+    rejected = [end for end in ends if end.failed]
     if rejected:
         reasons = Table("file", "end", "reason", box=None, pad_edge=False)
         for end in sorted(rejected, key=lambda end: (end.status, end.file)):
             reasons.add_row(Text(end.file), Text(end.status, STYLES.get(end.status, "")), Text(end.reason))
         console.print(reasons)
         console.print()
-    counts = Counter((end.status, end.known) for end in ends)
+    counts = Counter[tuple[str, bool]]()
+    for end in ends:
+        counts[end.status, end.known] += end.count
     table = Table("end", "documents", box=None, pad_edge=False)
     for (status, known), count in sorted(counts.items(), key=lambda item: (item[0][0] != "ready", item[0])):
         table.add_row(Text(f"{status}{', there already' if known else ''}", STYLES.get(status, "")), f"{count:,}")

@@ -23,11 +23,14 @@ from enginehouse_client import (
     NotFound,
     RateLimited,
     Sent,
+    Taken,
     Unavailable,
 )
 
 LOOK_SECONDS = 1.0
 NOT_SENT = "not sent"
+LEFT_OUT = "left out"
+DUPLICATE = "duplicate"
 # How a document ends that the same bytes will end with again.
 LASTING = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large")
 UNDER_WAY = ("uploaded", "parsing", "chunking", "embedding", "indexing")
@@ -37,14 +40,20 @@ NOBODY_ANSWERS = (ConnectionFailed, Unavailable, RateLimited)
 
 @dataclass(frozen=True)
 class End:
-    """What became of a file, or of one document in it: ``status`` is the document's, or ``not sent``. ``known``: the server had
-    it already."""
+    """What became of a file, or of one member of an archive: ``status`` is the document's, or ``not sent``, of a member also
+    ``left out``. ``known``: the server had it already. An end of status ``duplicate`` is that of ``count`` members that are
+    known, and whose documents are not told."""
 
     file: str
     status: str
     reason: str
     document: str | None
     known: bool = False
+    count: int = 1
+
+    @property
+    def failed(self) -> bool:
+        return self.status not in ("ready", DUPLICATE)
 
     @property
     def raw(self) -> Mapping[str, Any]:
@@ -125,12 +134,30 @@ class Sending:
         if known is not None and (known.status == "ready" or (known.status in LASTING and not self._again)):
             return [_end(file, known, known_before=True)]
         if known is not None and known.status in UNDER_WAY:
-            documents = [known]
-        else:
-            documents = self._house.send(
-                self._collection, (file.name, file.path), on_sent=lambda sent: self._watch.sent(file.name, sent)
-            )
-        return [self._read(file, document, known is not None) for document in documents]
+            return [self._read(file, known, known_before=True)]
+        taken = self._house.send(self._collection, (file.name, file.path), on_sent=lambda sent: self._watch.sent(file.name, sent))
+        if taken.archives:
+            return self._unpacked(file, taken)
+        return [self._read(file, document, bool(document.raw["known"])) for document in taken.documents]
+
+    def _unpacked(self, file: Found, taken: Taken) -> list[End]:
+        """The ends of all members of an archive; of one that has none, its own."""
+        read = self._house.until_read(taken, on_look=lambda job: self._looked(file, job))
+        ends = [
+            End(f"{file.name}: {document.name}", document.status, document.reason or "", document.id)
+            for document in read.documents
+        ]
+        for rejected in read.rejected:
+            if rejected.document is None:
+                status = LEFT_OUT if rejected.code == "left_out" else rejected.code
+                ends.append(End(rejected.name, status, rejected.reason, None))
+        for twin in read.duplicates:
+            known = twin.document.status == "ready"
+            ends.append(End(twin.name, twin.document.status, twin.document.reason or "", twin.document.id, known))
+        if more := read.more_duplicates:
+            reason = "the collection had their bytes already"
+            ends.append(End(f"{file.name}: {more} more members", DUPLICATE, reason, None, known=True, count=more))
+        return ends or [End(file.name, "empty", "It is an archive of no files.", None)]
 
     def _read(self, file: Found, document: Document, known_before: bool) -> End:
         if document.status in UNDER_WAY:

@@ -21,11 +21,13 @@ from enginehouse_client.events import Event
 from enginehouse_client.exchange import Patience
 from enginehouse_client.jobs import Message, Options
 from enginehouse_client.records import (
+    Archive,
     Attempt,
     Citation,
     Collection,
     Delivery,
     Document,
+    Duplicate,
     Health,
     Hit,
     Ingestion,
@@ -34,6 +36,7 @@ from enginehouse_client.records import (
     Progress,
     Rejected,
     Sent,
+    Taken,
     Try,
     Turn,
     Webhook,
@@ -41,6 +44,7 @@ from enginehouse_client.records import (
 
 __all__ = [
     "APIError",
+    "Archive",
     "AsyncChatSession",
     "AsyncClient",
     "Attempt",
@@ -52,6 +56,7 @@ __all__ = [
     "ConnectionFailed",
     "Delivery",
     "Document",
+    "Duplicate",
     "EnginehouseError",
     "Event",
     "Forbidden",
@@ -71,6 +76,7 @@ __all__ = [
     "RateLimited",
     "Rejected",
     "Sent",
+    "Taken",
     "Timeout",
     "Try",
     "Turn",

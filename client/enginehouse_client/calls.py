@@ -1,12 +1,12 @@
 """All calls of one server."""
 
 from enginehouse_client.deliveries import DeliveryCalls
-from enginehouse_client.documents import DocumentCalls
 from enginehouse_client.effects import Operation
+from enginehouse_client.intake import IntakeCalls
 from enginehouse_client.records import Health, Model
 
 
-class Calls(DocumentCalls, DeliveryCalls):
+class Calls(IntakeCalls, DeliveryCalls):
     """Jobs, documents, webhooks, models and health."""
 
     def models(self) -> Operation[list[Model]]:

@@ -136,6 +136,14 @@ class Document(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Archive(Record):
+    """A file whose members become documents; ``job`` is the job that unpacks it."""
+
+    name: str
+    job: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collection(Record):
     """A collection; ``documents`` is how many it has."""
 
@@ -241,7 +249,8 @@ class Turn:
 @dataclass(frozen=True)
 class Progress:
     """How far an ingest has come, in files. ``ended`` counts those that ended in any way, ``failed`` those that cannot be
-    searched."""
+    searched. An archive is one of the ``files`` until it is unpacked, and then as many as have come out of it; ``uploaded``
+    counts it as one."""
 
     files: int
     uploaded: int
@@ -258,19 +267,44 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A file that cannot be searched: ``code`` is the status it ended with, such as ``needs_ocr``, and ``reason`` says why."""
+class Taken:
+    """What the server has taken of one request: documents, archives, and the batch over the jobs that read them."""
 
-    document: Document
+    collection: str
+    documents: list[Document]
+    archives: list[Archive]
+    batch: Job
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that cannot be searched: ``code`` is the status it ended with, such as ``needs_ocr``, and ``reason`` says why.
+
+    ``document`` is None where there is none: of an archive that could not be unpacked, of a member that was ``left_out`` of one,
+    and of a document that is gone again."""
+
+    document: Document | None
     code: str
     reason: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A member of an archive whose bytes the collection had already, and the document that they are."""
+
+    name: str
+    document: Document
 
 
 @dataclass(frozen=True)
 class Ingestion:
-    """What became of an ingest: a document for each file (the same bytes are one document), the batches, and the files that
-    cannot be searched. ``rejected`` is empty when the ingest was not waited for."""
+    """What became of an ingest: a document for each file (the same bytes are one document) and each member of an archive, the
+    batches, the files that cannot be searched, and what of archives was there already (of the first thousand of each; of the
+    others only the number). When the ingest was not waited for, nothing is known of archives, and ``rejected`` is empty."""
 
     documents: list[Document]
     batches: list[str]
     rejected: list[Rejected]
+    duplicates: list[Duplicate] = field(default_factory=list)
+    more_duplicates: int = 0

@@ -24,7 +24,7 @@ CALLS = [
         "send",
         "stream",
     ),
-    *("upload", "wait", "webhook", "webhook_secret", "webhooks"),
+    *("until_read", "upload", "wait", "webhook", "webhook_secret", "webhooks"),
 ]
 CHAT = ["delete", "history", "id", "say", "submit"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import DocumentRejected
+from tests.odd_files import packed_zip
 from workers.cpu.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
 
 LIMITS = ArchiveLimits(
@@ -31,14 +32,6 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, target
     return member
-
-
-def packed_zip(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", method) as packed:
-        for name, data in members.items():
-            packed.writestr(name, data)
-    return target.getvalue()
 
 
 def unpacked(

@@ -22,6 +22,7 @@ from enginehouse_client import (
 )
 from tests.client.either_way import Awaited
 from tests.flows.stack import Stack
+from tests.odd_files import packed_zip
 from tests.receiver import Receiver, status
 from tests.waiting import wait_until
 
@@ -167,7 +168,7 @@ def test_a_folder_is_ingested_and_what_cannot_be_read_is_told(client: Client, co
     done = client.ingest(collection, [tmp_path, ("note.txt", b"A note on ducks.")], on_progress=seen.append)
     assert sorted(document.name for document in done.documents) == ["broken.pdf", "deep/geese.txt", "ducks.txt", "note.txt"]
     [rejected] = done.rejected
-    assert (rejected.document.name, rejected.code) == ("broken.pdf", "failed")
+    assert (rejected.name, rejected.code) == ("broken.pdf", "failed")
     assert rejected.reason
     assert seen[-1] == Progress(files=4, uploaded=4, ended=4, failed=1)
     assert len(list(client.jobs(batch=done.batches[0]))) == 4
@@ -179,6 +180,41 @@ def test_a_folder_is_ingested_and_what_cannot_be_read_is_told(client: Client, co
     again = client.ingest(collection, tmp_path / "ducks.txt", on_progress=seen.append)
     assert again.rejected == []
     assert seen[-1] == Progress(files=1, uploaded=1, ended=1, failed=0)
+
+
+def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, collection: str, tmp_path: Path) -> None:
+    known = client.upload(collection, ("known.txt", b"Known before."))
+    members = {"a/one.txt": b"The first letter.", "broken.pdf": b"%PDF-1.7\nnothing more", "../up.txt": b"No."}
+    (tmp_path / "letters.zip").write_bytes(
+        packed_zip({**members, "copy.txt": b"The first letter.", "again.txt": b"Known before."})
+    )
+    (tmp_path / "spoilt.zip").write_bytes(packed_zip({"x.txt": b"text"})[:-40])
+    (tmp_path / "loose.txt").write_text("Known before.")
+    seen: list[Progress] = []
+    done = client.ingest(collection, tmp_path, on_progress=seen.append)
+    assert sorted((document.name, document.id == known.id) for document in done.documents) == [
+        ("a/one.txt", False),
+        ("broken.pdf", False),
+        ("known.txt", True),
+    ]
+    assert sorted((one.name, one.code, one.document is None) for one in done.rejected) == [
+        ("broken.pdf", "failed", False),
+        ("letters.zip: ../up.txt", "left_out", True),
+        ("spoilt.zip", "failed", True),
+    ]
+    assert all(one.reason for one in done.rejected)
+    assert sorted((twin.name, twin.document.name, twin.document.status) for twin in done.duplicates) == [
+        ("letters.zip: again.txt", "known.txt", "ready"),
+        ("letters.zip: copy.txt", "a/one.txt", "ready"),
+    ]
+    # The file that was known, two documents of the archive, and the archive that could not be unpacked.
+    assert seen[-1] == Progress(files=4, uploaded=3, ended=4, failed=2)
+    assert client.get(done.batches[0]).counts == {"total": 3, "completed": 1, "failed": 2, "cancelled": 0, "expired": 0}
+
+    again = client.ingest(collection, tmp_path / "letters.zip")
+    assert ([document.name for document in again.documents], len(again.duplicates)) == (["broken.pdf"], 3)
+    with pytest.raises(ValueError, match=r"letters\.zip is an archive"):
+        client.upload(collection, tmp_path / "letters.zip")
 
 
 def test_many_files_go_in_several_batches(client: Client, collection: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +261,7 @@ def test_any_other_call_can_be_made(client: Client) -> None:
 def test_a_file_is_sent_with_progress_and_not_waited_for(client: Client, collection: str, tmp_path: Path) -> None:
     (tmp_path / "large.txt").write_text("A line of some length, again and again.\n" * 10_000)
     told: list[Sent] = []
-    [document] = client.send(collection, ("deep/name.txt", tmp_path / "large.txt"), on_sent=told.append)
+    [document] = client.send(collection, ("deep/name.txt", tmp_path / "large.txt"), on_sent=told.append).documents
     assert (document.name, document.size) == ("deep/name.txt", 400_000)
     assert told[-1] == Sent(400_000, 400_000)
     assert len(told) > 3

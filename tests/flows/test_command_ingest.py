@@ -11,6 +11,7 @@ import pytest
 
 from tests.flows.command import run, seen, start
 from tests.flows.stack import Stack
+from tests.odd_files import packed_zip
 from tests.waiting import wait_until
 
 
@@ -51,6 +52,32 @@ def test_every_file_has_an_end_and_a_reason(stack: Stack, folder: Path) -> None:
     only = run(stack, "ingest", folder, "-c", "papers", "--include", "*.txt", "--exclude", "empty*")
     assert (only.returncode, only.stdout) == (0, "")
     assert "ready, there already" in only.stderr
+
+
+def test_each_member_of_an_archive_has_an_end(stack: Stack, folder: Path) -> None:
+    members = {"in.txt": b"Within.", "deep/in.pdf": b"%PDF-1.7\nnothing more", "../up.txt": b"No.", "twin.txt": b"Within."}
+    (folder / "letters.zip").write_bytes(packed_zip(members))
+    (folder / "spoilt.zip").write_bytes(packed_zip({"x.txt": b"text"})[:-40])
+    (folder / "none.zip").write_bytes(packed_zip({"folder/": b""}))
+    zips = [folder / name for name in ("letters.zip", "spoilt.zip", "none.zip")]
+    done = run(stack, "ingest", *zips, "-c", "archives", "--json")
+    assert done.returncode == 3
+    assert ends(done) == {
+        "letters.zip: in.txt": ("ready", False),
+        "letters.zip: deep/in.pdf": ("failed", False),
+        "letters.zip: ../up.txt": ("left out", False),
+        "letters.zip: twin.txt": ("ready", True),
+        "spoilt.zip": ("failed", False),
+        "none.zip": ("empty", False),
+    }
+    for reason in ("It could not be read", "climbs out", "could not be unpacked", "no files"):
+        assert reason in done.stderr
+    assert "ready, there already" in done.stderr
+
+    (folder / "good.zip").write_bytes(packed_zip({"good.txt": b"Good."}))
+    for known in (False, True):
+        done = run(stack, "ingest", folder / "good.zip", "-c", "archives", "--json")
+        assert (done.returncode, ends(done)) == (0, {"good.zip: good.txt": ("ready", known)})
 
 
 def test_files_are_named_by_pipe_too(stack: Stack, folder: Path) -> None:

@@ -60,6 +60,38 @@ def test_counts_are_exact_whatever_the_order_and_however_often_an_end_is_sent(li
     assert ended_events(lifecycle, batch) == 1
 
 
+@pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+def test_an_archive_counts_as_one_until_its_documents_count_in_its_place(lifecycle: Lifecycle, end: Status) -> None:
+    batch = open_batch(lifecycle)
+    lifecycle.submit(Submission(kind="unpack", queue="cpu", spec={}, owner="ada", parent=batch))
+    lifecycle.seal(batch)
+    unpacking = (claim(lifecycle, "t1").id, 1)
+    assert (get(lifecycle, batch).counts or {})["total"] == 1
+    for _ in range(2):
+        add(lifecycle, batch)
+    lifecycle.end((claim(lifecycle, "t2").id, 1), Status.COMPLETED, result={})
+    assert (get(lifecycle, batch).counts or {})["total"] == 3
+    for _ in range(2):
+        lifecycle.end(unpacking, end, error={"code": "failed", "message": "It is broken."} if end is Status.FAILED else None)  # type: ignore[arg-type]
+    assert get(lifecycle, batch).status is Status.IN_PROGRESS
+    lifecycle.end((claim(lifecycle, "t3").id, 1), Status.COMPLETED, result={})
+    expected = {"total": 2, "completed": 2, "failed": 0, "cancelled": 0, "expired": 0}
+    if end is not Status.COMPLETED:
+        expected |= {"total": 3, end.value: 1}
+    job = get(lifecycle, batch)
+    assert (job.status, job.result, job.counts) == (Status.COMPLETED, expected, expected)
+    assert ended_events(lifecycle, batch) == 1
+
+
+def test_an_archive_of_nothing_new_leaves_an_empty_batch(lifecycle: Lifecycle) -> None:
+    batch = open_batch(lifecycle)
+    lifecycle.submit(Submission(kind="unpack", queue="cpu", spec={}, owner="ada", parent=batch))
+    lifecycle.seal(batch)
+    lifecycle.end((claim(lifecycle, "t1").id, 1), Status.COMPLETED, result={})
+    job = get(lifecycle, batch)
+    assert (job.status, (job.counts or {})["total"]) == (Status.COMPLETED, 0)
+
+
 def test_an_open_batch_waits_for_more_although_all_its_jobs_have_ended(lifecycle: Lifecycle) -> None:
     batch = open_batch(lifecycle, children=1)
     lifecycle.end((claim(lifecycle, "t1").id, 1), Status.COMPLETED, result={})

@@ -21,8 +21,8 @@ from shared.jobs.tickets import CPU_QUEUE
 from shared.settings import Settings
 from workers.cpu.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
 
-MOST_TOLD = 100
-"""Members that were left out and are named in the result; of the others only the number is told."""
+MOST_TOLD = 1000
+"""Members that were left out, and as many duplicates, are named in the result; of the others only the number is told."""
 
 
 class Attempt(Protocol):
@@ -39,16 +39,17 @@ class Attempt(Protocol):
 @dataclass
 class _Tally:
     documents: int = 0
-    duplicates: int = 0
+    duplicates: list[dict[str, str]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
 
 
 def unpack(attempt: Attempt, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
     """Unpack ``spec["archive_id"]`` into ``spec["collection_id"]``.
 
-    The result has ``name``, ``documents`` (entered), ``duplicates`` (their bytes were in the collection), ``skipped`` (how many
-    were left out) and ``skipped_members`` (name and reason, of the first hundred). Raises DocumentRejected, ``too_large``,
-    ``encrypted``, ``failed`` or ``deleted``, and QueueFull; documents that were entered before stay.
+    The result has ``name``, ``documents`` (entered), ``duplicates`` (how many were in the collection, by their bytes),
+    ``duplicate_members`` (name and document id, of the first thousand), ``skipped`` (how many were left out) and
+    ``skipped_members`` (name and reason, of as many). Raises DocumentRejected, ``too_large``, ``encrypted``, ``failed`` or
+    ``deleted``, and QueueFull; documents that were entered before stay.
     """
     archives = DocumentFiles(settings.archives_dir)
     _sweep(settings.archives_dir, archives, lifecycle)
@@ -71,7 +72,8 @@ def unpack(attempt: Attempt, documents: Documents, lifecycle: Lifecycle, setting
     return {
         "name": name,
         "documents": tally.documents,
-        "duplicates": tally.duplicates,
+        "duplicates": len(tally.duplicates),
+        "duplicate_members": tally.duplicates[:MOST_TOLD],
         "skipped": len(tally.skipped),
         "skipped_members": tally.skipped[:MOST_TOLD],
     }
@@ -107,7 +109,7 @@ class _Unpacking:
             document, new = self._enter(collection, document_id, job_id, name, stored.size, stored.sha256)
             if not new:
                 self._files.remove(document_id)
-                self.tally.duplicates += 1
+                self.tally.duplicates.append({"name": name, "document_id": document.id})
                 return
         self.tally.documents += 1
         self._submit(document.id, collection.id, document.job_id)

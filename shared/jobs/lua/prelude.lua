@@ -308,7 +308,12 @@ finish = function(id, status, attempt, fields, data, rung)
   redis.call('DEL', key .. ':successors')
   redis.call('PEXPIRE', key .. ':children', job[4])
   if job[8] and job[8] ~= '' and redis.call('SREM', job_key(job[8]) .. ':open', id) == 1 then
-    redis.call('HINCRBY', job_key(job[8]), status, 1)
+    -- An archive counts as one document until it is unpacked, and from then on its documents count in its place.
+    if job[9] == 'unpack' and status == 'completed' then
+      redis.call('HINCRBY', job_key(job[8]), 'children', -1)
+    else
+      redis.call('HINCRBY', job_key(job[8]), status, 1)
+    end
     settle_batch(job[8], rung)
   end
 end

@@ -1,0 +1,232 @@
+"""How documents get into a collection: files are sent, and what becomes of them is told, of those in an archive as well."""
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from urllib.parse import quote
+
+from enginehouse_client.documents import DocumentCalls
+from enginehouse_client.effects import Operation, Request
+from enginehouse_client.errors import NotFound
+from enginehouse_client.exchange import exchange
+from enginehouse_client.files import Given, Source, portions, sources
+from enginehouse_client.records import Archive, Document, Duplicate, Ingestion, Job, Progress, Rejected, Sent, Taken
+
+# Whoever shows progress wants to see it move.
+LOOK_SECONDS = 2.0
+UNDER_WAY = ("uploaded", "parsing", "chunking", "embedding", "indexing")
+# The server's clocks may differ by so much, and not by more.
+SKEW_SECONDS = 60.0
+
+OnLook = Callable[[Job], None]
+
+
+class IntakeCalls(DocumentCalls):
+    """What is sent is read by jobs, under one batch for each request."""
+
+    def upload(self, collection: str, file: Given, *, wait: bool = True) -> Operation[Document]:
+        """Put one file into a collection, which is made when there is none: the document, once it was read unless ``wait``
+        is false. Raises ValueError when it is not one file, or is an archive, which becomes many documents; the server has
+        taken it then. A document that cannot be read is no error: look at its status.
+        """
+        taken = yield from self.send(collection, file)
+        if taken.archives:
+            raise ValueError(f"{taken.archives[0].name} is an archive; its documents are entered by job {taken.archives[0].job}")
+        [document] = taken.documents
+        if wait and document.status in UNDER_WAY:
+            yield from self.wait(document.job_id)
+            document = yield from self.document(document.id)
+        return document
+
+    def send(self, collection: str, file: Given, *, on_sent: Callable[[Sent], None] | None = None) -> Operation[Taken]:
+        """Send one file and wait for nothing: the document or the archive that it is, and the batch. ``on_sent`` is told how far
+        the sending has come. Raises ValueError when it is not one file, and OSError."""
+        files = list(sources(file))
+        if len(files) != 1:
+            raise ValueError(f"one file is sent at a time, not {len(files)}; ingest takes many")
+        size = files[0].size
+        told = None if on_sent is None else lambda sent: on_sent(Sent(sent, size))
+        return (yield from self._take(collection, files, told))
+
+    def ingest(
+        self,
+        collection: str,
+        files: Given | Iterable[Given],
+        *,
+        wait: bool = True,
+        within: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Operation[Ingestion]:
+        """Put files, archives and whole folders into a collection, in batches, and wait until all were read.
+
+        ``on_progress`` is told each time something has changed. Raises Timeout when a batch has not ended ``within`` so many
+        seconds, FileNotFoundError and OSError. A file that cannot be read is no error: ``rejected`` lists them.
+        """
+        found = list(sources(files))
+        tally = _Tally(len(found), on_progress)
+        taken: list[Taken] = []
+        for portion in portions(found):
+            taken.append((yield from self._take(collection, portion)))
+            tally.uploaded(taken[-1], len(portion))
+        if not wait:
+            return _together([Ingestion(list(part.documents), [part.batch.id], []) for part in taken])
+        deadline = None if within is None else self.patience.clock() + within
+        read: list[Ingestion] = []
+        for part in taken:
+            read.append((yield from self.until_read(part, within=self._left(deadline), on_look=tally.looked)))
+        return _together(read)
+
+    def until_read(self, taken: Taken, *, within: float | None = None, on_look: OnLook | None = None) -> Operation[Ingestion]:
+        """Wait until all that was taken has been read, the documents in archives too: what became of it. ``on_look`` is shown the
+        batch now and then. Raises Timeout after ``within`` seconds, and NotFound when batch or collection was deleted."""
+        deadline = None if within is None else self.patience.clock() + within
+        yield from self.wait(taken.batch, within=within, every=LOOK_SECONDS, on_look=on_look)
+        documents = {document.id: document for document in taken.documents}
+        rejected: dict[str, Rejected] = {}
+        duplicates: list[Duplicate] = []
+        more_duplicates = 0
+        if taken.archives:
+            members = yield from self._members(taken)
+            documents |= {document.id: document for document in members}
+        for archive in taken.archives:
+            job = yield from self.get(archive.job)
+            rejected |= {f"{archive.job} {number}": one for number, one in enumerate(_of_archive(archive, job))}
+            twins, more = yield from self._duplicates(archive, job, deadline)
+            duplicates += twins
+            more_duplicates += more
+        rejected |= yield from self._rejections(taken, documents.values())
+        for document in taken.documents:
+            if document.raw["known"] and document.status in UNDER_WAY:
+                job = yield from self.wait(document.job_id, within=self._left(deadline))
+                if job.status != "completed":
+                    rejected[document.id] = _rejection(document.name, document, job)
+        return Ingestion(list(documents.values()), [taken.batch.id], list(rejected.values()), duplicates, more_duplicates)
+
+    def _take(self, collection: str, files: Sequence[Source], on_sent: Callable[[int], None] | None = None) -> Operation[Taken]:
+        request = Request(
+            method="POST",
+            path=f"/collections/{quote(collection, safe='')}/documents",
+            headers={"Idempotency-Key": str(uuid.uuid4())},
+            files=files,
+            on_sent=on_sent,
+            timeout=self.patience.timeout + 60,
+        )
+        answer = yield from exchange(request, self.patience)
+        told = answer.json()
+        documents, archives = map(Document.read, told["data"]), map(Archive.read, told["archives"])
+        return Taken(collection, list(documents), list(archives), Job.read(told["batch"]))
+
+    def _left(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(0.0, deadline - self.patience.clock())
+
+    def _batch_jobs(self, batch: str, **wanted: str) -> Operation[list[Job]]:
+        jobs: list[Job] = []
+        more: str | None = ""
+        while more is not None:
+            page, more = yield from self._page("/jobs", {"batch": batch, **wanted}, more)
+            jobs += map(Job.read, page)
+        return jobs
+
+    def _members(self, taken: Taken) -> Operation[list[Document]]:
+        """The documents that have come out of archives; not those that are gone again, as a newer version has replaced them."""
+        jobs = yield from self._batch_jobs(taken.batch.id, kind="ingest")
+        wanted = {job.id for job in jobs} - {document.job_id for document in taken.documents}
+        members: list[Document] = []
+        more: str | None = ""
+        while more is not None and len(members) < len(wanted):
+            page, more = yield from self._page(f"/collections/{quote(taken.collection, safe='')}/documents", {}, more)
+            found = list(map(Document.read, page))
+            members += [document for document in found if document.job_id in wanted]
+            if found and found[-1].created_at < taken.batch.created_at - SKEW_SECONDS:
+                more = None  # newest first: from here on all were there before
+        return members
+
+    def _duplicates(self, archive: Archive, job: Job, deadline: float | None) -> Operation[tuple[list[Duplicate], int]]:
+        """The members that are documents already, read by now, and how many more there are."""
+        result = job.result or {}
+        found: list[Duplicate] = []
+        gone = 0
+        for member in result.get("duplicate_members", ()):
+            try:
+                document = yield from self.document(member["document_id"])
+                if document.status in UNDER_WAY:
+                    yield from self.wait(document.job_id, within=self._left(deadline))
+                    document = yield from self.document(document.id)
+            except NotFound:
+                gone += 1  # replaced by a newer version, or deleted since
+                continue
+            found.append(Duplicate(f"{archive.name}: {member['name']}", document))
+        return found, result.get("duplicates", 0) - len(found) - gone
+
+    def _rejections(self, taken: Taken, documents: Iterable[Document]) -> Operation[dict[str, Rejected]]:
+        by_job = {document.job_id: document for document in documents}
+        archives = {archive.job for archive in taken.archives}
+        rejected: dict[str, Rejected] = {}
+        for status in ("failed", "cancelled", "expired"):
+            jobs = yield from self._batch_jobs(taken.batch.id, status=status)
+            for job in jobs:
+                document = by_job.get(job.id)
+                if document is not None:
+                    rejected[document.id] = _rejection(document.name, document, job)
+                elif job.id not in archives:
+                    rejected[job.id] = _rejection(f"a document of {', '.join(a.name for a in taken.archives)}", None, job)
+        return rejected
+
+
+class _Tally:
+    """Counts files over all batches, and tells when a number has changed."""
+
+    def __init__(self, files: int, on_progress: Callable[[Progress], None] | None) -> None:
+        self._unsent = files
+        self._on_progress = on_progress
+        self._uploaded = 0
+        self._in_no_batch = 0
+        self._batches: dict[str, Mapping[str, int]] = {}
+        self._told: Progress | None = None
+
+    def uploaded(self, taken: Taken, files: int) -> None:
+        self._unsent -= files
+        self._uploaded += files
+        in_batch = {document.id for document in taken.documents if not document.raw["known"]}
+        self._in_no_batch += len(taken.documents) - len(in_batch)
+        self.looked(taken.batch)
+
+    def looked(self, batch: Job) -> None:
+        self._batches[batch.id] = batch.counts or {}
+        total, completed, *otherwise = (
+            sum(counts.get(name, 0) for counts in self._batches.values())
+            for name in ("total", "completed", "failed", "cancelled", "expired")
+        )
+        failed = sum(otherwise)
+        files = self._unsent + self._in_no_batch + total
+        now = Progress(files, self._uploaded, self._in_no_batch + completed + failed, failed)
+        if self._on_progress is not None and now != self._told:
+            self._on_progress(now)
+        self._told = now
+
+
+def _together(parts: Sequence[Ingestion]) -> Ingestion:
+    documents = {document.id: document for part in parts for document in part.documents}
+    return Ingestion(
+        list(documents.values()),
+        [batch for part in parts for batch in part.batches],
+        [one for part in parts for one in part.rejected],
+        [one for part in parts for one in part.duplicates],
+        sum(part.more_duplicates for part in parts),
+    )
+
+
+def _of_archive(archive: Archive, job: Job) -> Iterable[Rejected]:
+    """What of an archive did not become a document: all of it when it could not be unpacked, or what was left out of it."""
+    if job.status != "completed" or job.result is None:
+        yield _rejection(archive.name, None, job)
+        return
+    named = job.result["skipped_members"]
+    for member in named:
+        yield Rejected(None, "left_out", str(member["reason"]), f"{archive.name}: {member['name']}")
+    if (more := job.result["skipped"] - len(named)) > 0:
+        yield Rejected(None, "left_out", f"{more} more members were left out", archive.name)
+
+
+def _rejection(name: str, document: Document | None, job: Job) -> Rejected:
+    error = job.error or {"code": job.status, "message": f"its job is {job.status}"}
+    return Rejected(document, str(error["code"]), str(error["message"]), name)
