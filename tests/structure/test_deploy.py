@@ -1,5 +1,6 @@
 """What is given to operators is read by the tools that will read it, and names only metrics and commands that exist."""
 
+import configparser
 import json
 import re
 import shutil
@@ -86,25 +87,67 @@ def test_pods_of_workers_may_drain() -> None:
             assert pod["terminationGracePeriodSeconds"] > drain + 10
 
 
+# All that a unit says: a word that systemd does not know it ignores, with no more than a line in its log.
+MUST = {
+    "Unit": {"Description": r".+", "After": r"network-online\.target", "Wants": r"network-online\.target"},
+    "Service": {
+        "Type": r"simple",
+        "User": r"[a-z]+",
+        "WorkingDirectory": r"/\S+",
+        "Environment": r"ENGINEHOUSE_DATA=/var/lib/enginehouse",
+        "EnvironmentFile": r"-?/\S+",
+        "ExecStart": r"/\S+/enginehouse .+",
+        "StateDirectory": r"enginehouse",
+        "StateDirectoryMode": r"0700",
+        "Restart": r"always",
+        "RestartSec": r"\d+",
+        "KillMode": r"mixed",
+        "TimeoutStopSec": r"\d+",
+        "LimitNOFILE": r"\d{5,}",
+        "NoNewPrivileges": r"true",
+        "ProtectSystem": r"full|strict",
+        "PrivateTmp": r"true",
+    },
+    "Install": {"WantedBy": r"multi-user\.target"},
+}
+
+
+def unit_of(file: Path) -> configparser.RawConfigParser:
+    """Raises configparser.Error when a word stands twice or outside a section."""
+    unit = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=("#", ";"), interpolation=None, strict=True)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(file.read_text(encoding="utf-8"))
+    return unit
+
+
+@pytest.mark.parametrize("file", UNITS, ids=lambda path: str(path.name))
+def test_units_say_what_they_must_and_nothing_else(file: Path) -> None:
+    unit = unit_of(file)
+    assert unit.sections() == list(MUST)
+    for section, words in MUST.items():
+        said = dict(unit[section])
+        assert set(said) == set(words), section
+        for word, pattern in words.items():
+            assert re.fullmatch(pattern, said[word]), f"{word}={said[word]}"
+    assert unit["Service"]["ExecStart"].startswith(unit["Service"]["WorkingDirectory"]), "it is started from its own checkout"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here; the test above reads the units")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: str(path.name))
 def test_systemd_takes_the_units(unit: Path, tmp_path: Path) -> None:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("there is no systemd here")
     # The program is not where the unit will find it; everything else is judged as it stands.
     copy = tmp_path / unit.name
     copy.write_text(unit.read_text().replace("/opt/enginehouse/.venv/bin/enginehouse", "/bin/true"))
-    done = run(program, "verify", copy)
+    done = run("systemd-analyze", "verify", copy)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: str(path.name))
 def test_units_start_commands_that_exist_and_let_them_drain(unit: Path) -> None:
-    text = unit.read_text()
-    [words] = re.findall(r"^ExecStart=\S+/enginehouse (.+)$", text, re.MULTILINE)
-    assert words.split()[0] in {item.name or (item.callback and item.callback.__name__) for item in command.registered_commands}
-    [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
-    assert int(seconds) > Settings().drain_seconds + 10
+    service = unit_of(unit)["Service"]
+    words = service["ExecStart"].split()[1:]
+    assert words[0] in {item.name or (item.callback and item.callback.__name__) for item in command.registered_commands}
+    assert int(service["TimeoutStopSec"]) > Settings().drain_seconds + 10
 
 
 def test_nginx_reads_its_file_and_streams_are_not_held_back(tmp_path: Path) -> None:
