@@ -1,30 +1,12 @@
 """The Flask application."""
 
+from importlib import import_module
 from urllib.parse import urlsplit
 
 from flask import Flask, request
 from flask_cors import CORS
 
-from api import (
-    admin,
-    auth,
-    chat,
-    documents,
-    events,
-    faults,
-    generate,
-    gpus,
-    guide,
-    health,
-    indexing,
-    jobs,
-    metrics,
-    models,
-    page,
-    reference,
-    uploads,
-    webhooks,
-)
+from api import auth, faults, metrics
 from api.services import Services
 from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
@@ -45,6 +27,12 @@ from shared.settings import Settings
 from shared.webhooks.addresses import Guard, parse_networks
 from shared.webhooks.deliveries import Deliveries
 from shared.webhooks.endpoints import Endpoints
+
+# The modules of this folder that answer calls.
+CALLS = (
+    *("admin", "chat", "documents", "events", "generate", "gpus", "guide", "health", "indexing", "jobs", "metrics", "models"),
+    *("page", "reference", "uploads", "webhooks"),
+)
 
 # What a page of an allowed origin may read of an answer's headers, besides what every page may.
 TOLD_BY_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry")
@@ -97,25 +85,8 @@ def create_app(settings: Settings) -> Flask:
         deliveries=Deliveries(client),
         guard=Guard(parse_networks(settings.webhook_allow)),
     )
-    for module in (
-        admin,
-        chat,
-        documents,
-        events,
-        generate,
-        gpus,
-        guide,
-        health,
-        indexing,
-        jobs,
-        metrics,
-        models,
-        page,
-        reference,
-        uploads,
-        webhooks,
-    ):
-        app.register_blueprint(module.blueprint)
+    for name in CALLS:
+        app.register_blueprint(import_module(f"api.{name}").blueprint)
     metrics.install(app)
     faults.install(app)
     _guard_browsers(app, settings)

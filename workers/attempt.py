@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from shared.errors import EnginehouseError, InternalError, JobFailure, JobTimeout
 from shared.jobs.job import Job, Status
@@ -45,6 +45,17 @@ class Result:
     value: Mapping[str, Any]
     service: int | None = None
     messages: Iterable[Mapping[str, Any]] = ()
+
+
+class Running(Protocol):
+    """What a body that goes step by step needs of its attempt, which need not be that of a worker."""
+
+    @property
+    def job(self) -> Job: ...
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
+    def progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
+    def check(self) -> None: ...
 
 
 class Attempt:

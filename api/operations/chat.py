@@ -1,10 +1,9 @@
 """The guide's chat calls."""
 
 from api import schemas
-from api.operations.operation import IDEMPOTENCY_KEY, PREFER, SESSION, WAIT, Example, Operation, Reply
+from api.operations.operation import ACCEPTED, IDEMPOTENCY_KEY, PREFER, SESSION, WAIT, Example, Operation, Reply
 from api.parsing import ChatMessage, ChatStart
 
-ACCEPTED = ("Location", "Retry-After", "Idempotent-Replay")
 TURN = {
     200: Reply(description="The whole history, with the answer.", model=schemas.Chat),
     202: Reply(description="No answer yet; this job will have it.", model=schemas.Job, headers=ACCEPTED),

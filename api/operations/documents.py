@@ -2,6 +2,7 @@
 
 from api import schemas
 from api.operations.operation import (
+    ACCEPTED,
     COLLECTION,
     DOCUMENT,
     IDEMPOTENCY_KEY,
@@ -15,7 +16,6 @@ from api.operations.operation import (
 )
 from api.parsing import Search
 
-ACCEPTED = ("Location", "Retry-After", "Idempotent-Replay")
 MOST_FILES = 1000
 TEXT = Example(summary="A text file", body="The archive is open on weekdays from nine to five.")
 REMOVED = {

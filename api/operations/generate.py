@@ -1,10 +1,8 @@
 """The call that submits a generation."""
 
 from api import schemas
-from api.operations.operation import IDEMPOTENCY_KEY, PREFER, WAIT, Example, Operation, Reply
+from api.operations.operation import ACCEPTED, IDEMPOTENCY_KEY, PREFER, WAIT, Example, Operation, Reply
 from api.parsing import Generate
-
-ACCEPTED = ("Location", "Retry-After", "Idempotent-Replay")
 
 OPERATIONS = (
     Operation(

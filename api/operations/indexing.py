@@ -1,8 +1,9 @@
 """The calls on the settings of collections, their index, and single chunks."""
 
 from api import schemas
-from api.operations.documents import ACCEPTED, REMOVED
+from api.operations.documents import REMOVED
 from api.operations.operation import (
+    ACCEPTED,
     COLLECTION,
     DOCUMENT,
     IDEMPOTENCY_KEY,

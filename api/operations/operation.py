@@ -33,6 +33,9 @@ HEADERS: Mapping[str, Schema] = {
     },
 }
 
+# Of an answer 202, when the request may have been sent before.
+ACCEPTED = ("Location", "Retry-After", "Idempotent-Replay")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:

@@ -8,15 +8,15 @@ again from the chunks. What becomes of the document is written on it before its 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from shared.documents.files import DocumentFiles
 from shared.documents.record import Document, Problem, Status
 from shared.documents.store import Documents, Written
 from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
-from shared.jobs.job import Job
 from shared.settings import Settings
+from workers.attempt import Running
 from workers.cpu.indexing import Indexer, pages_of
 from workers.cpu.parse import Limits
 from workers.cpu.places import places_of
@@ -29,19 +29,8 @@ from workers.vectors import Vectors
 REPORT_SECONDS = 0.5
 
 
-class Attempt(Protocol):
-    """What the body needs of the attempt that it runs for."""
-
-    @property
-    def job(self) -> Job: ...
-    @property
-    def spec(self) -> Mapping[str, Any]: ...
-    def progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
-    def check(self) -> None: ...
-
-
 def ingest(
-    attempt: Attempt, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+    attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
 ) -> dict[str, Any]:
     """Ingest the document ``spec["document_id"]`` and tell what became of it.
 
@@ -67,7 +56,7 @@ class _Ingestion:
 
     def __init__(
         self,
-        attempt: Attempt,
+        attempt: Running,
         document: Document,
         documents: Documents,
         settings: Settings,

@@ -4,36 +4,24 @@ The old index answers until the new one is whole, then the collection is switche
 ready meanwhile is in the old index alone: it is looked for again before and after the switch, and its ingest looks, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from shared.documents.record import Collection, Document
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, NotFound
-from shared.jobs.job import Job
 from shared.settings import Settings
-from workers.attempt import Stopped
+from workers.attempt import Running, Stopped
 from workers.cpu.indexing import Indexer
 from workers.embedding import EmbedderSource, check_revision
 from workers.removal import drop_indexes, remove_from_indexes
 from workers.vectors import Vectors
 
 
-class Attempt(Protocol):
-    """What the body needs of the attempt that it runs for."""
-
-    @property
-    def job(self) -> Job: ...
-    @property
-    def spec(self) -> Mapping[str, Any]: ...
-    def progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
-    def check(self) -> None: ...
-
-
 def reindex(
-    attempt: Attempt, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+    attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
 ) -> dict[str, Any]:
     """Index the ready documents of ``spec["collection_id"]`` anew, and answer from that index from then on.
 
@@ -49,7 +37,7 @@ class _Reindexing:
     """One attempt; ``run`` in reading order."""
 
     def __init__(
-        self, attempt: Attempt, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+        self, attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
     ) -> None:
         self._attempt = attempt
         self._documents = documents

@@ -4,10 +4,9 @@ Ids of documents and jobs come from the job and the member's number, so that an 
 unpacking: the next one finds what is there and adds what is missing.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from shared.documents.files import DocumentFiles
 from shared.documents.kinds import ARCHIVES, ZIP, media_type
@@ -15,25 +14,14 @@ from shared.documents.record import Collection
 from shared.documents.store import Documents
 from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, TooMany
 from shared.ids import DOCUMENT, JOB, derived_id
-from shared.jobs.job import Job
 from shared.jobs.lifecycle import Lifecycle, Submission
 from shared.jobs.tickets import CPU_QUEUE
 from shared.settings import Settings
+from workers.attempt import Running
 from workers.cpu.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
 
 MOST_TOLD = 1000
 """Members that were left out, and as many duplicates, are named in the result; of the others only the number is told."""
-
-
-class Attempt(Protocol):
-    """What the body needs of the attempt that it runs for."""
-
-    @property
-    def job(self) -> Job: ...
-    @property
-    def spec(self) -> Mapping[str, Any]: ...
-    def progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
-    def check(self) -> None: ...
 
 
 @dataclass
@@ -43,7 +31,7 @@ class _Tally:
     skipped: list[dict[str, str]] = field(default_factory=list)
 
 
-def unpack(attempt: Attempt, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
+def unpack(attempt: Running, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
     """Unpack ``spec["archive_id"]`` into ``spec["collection_id"]``.
 
     The result has ``name``, ``documents`` (entered), ``duplicates`` (how many were in the collection, by their bytes),
@@ -82,7 +70,7 @@ def unpack(attempt: Attempt, documents: Documents, lifecycle: Lifecycle, setting
 class _Unpacking:
     """One attempt at one archive."""
 
-    def __init__(self, attempt: Attempt, documents: Documents, lifecycle: Lifecycle, settings: Settings, password: str) -> None:
+    def __init__(self, attempt: Running, documents: Documents, lifecycle: Lifecycle, settings: Settings, password: str) -> None:
         self._attempt = attempt
         self._documents = documents
         self._lifecycle = lifecycle

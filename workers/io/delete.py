@@ -4,28 +4,19 @@ The record goes first, so that nothing can be found and no attempt at ingesting 
 files. Every step may be repeated. Whether the owner may delete it was decided when the job was submitted.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.settings import Settings
+from workers.attempt import Running
 from workers.io.delete_chunk import remove_from_files
 from workers.removal import drop_indexes, remove_from_indexes
 from workers.vectors import Vectors
 
 
-class Attempt(Protocol):
-    """What the body needs of the attempt that it runs for."""
-
-    @property
-    def spec(self) -> Mapping[str, Any]: ...
-    def progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
-    def check(self) -> None: ...
-
-
-def delete(attempt: Attempt, documents: Documents, settings: Settings, vectors: Vectors) -> dict[str, Any]:
+def delete(attempt: Running, documents: Documents, settings: Settings, vectors: Vectors) -> dict[str, Any]:
     """Delete ``spec["document_id"]``, one chunk of it when there is a ``position``, or all of ``spec["collection_id"]``
     when no document is named.
 
