@@ -4,8 +4,9 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from api.bodies import ChatMessage, ChatStart, Sampling
 from api.generate import served_model, submit_generation
-from api.parsing import ChatMessage, ChatStart, Sampling, body, wait_seconds
+from api.parsing import body, wait_seconds
 from api.render import Answer
 from api.services import owner, services
 from api.submitting import answer

@@ -4,7 +4,8 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from api.parsing import Search, body, query_integer, wait_seconds
+from api.bodies import Search
+from api.parsing import body, query_integer, wait_seconds
 from api.render import Answer, accepted, list_json
 from api.services import owner, services
 from api.submitting import submit

@@ -4,7 +4,8 @@ from typing import Any
 
 from flask import Blueprint
 
-from api.parsing import Generate, Sampling, Source, body, wait_seconds
+from api.bodies import Generate, Sampling, Source
+from api.parsing import body, wait_seconds
 from api.render import Answer
 from api.services import owner, services
 from api.submitting import answer, idempotency, submit

@@ -5,7 +5,8 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from api.auth import require_admin
-from api.parsing import ModelWish, body
+from api.bodies import ModelWish
+from api.parsing import body
 from api.render import Answer, list_json
 from api.services import services
 from shared.errors import Conflict, InvalidValue, NotFound

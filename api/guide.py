@@ -6,8 +6,9 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from api.bodies import ChunkIds, Clear, Removal, Search
 from api.documents import failure
-from api.parsing import ChunkIds, Clear, Removal, Search, body, wait_seconds
+from api.parsing import body, wait_seconds
 from api.render import Answer, accepted
 from api.services import owner, services
 from api.submitting import submit

@@ -5,8 +5,9 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from api.bodies import CollectionChanges, NewCollection, Reindex
 from api.documents import collection_json, deleted
-from api.parsing import CollectionChanges, NewCollection, Reindex, body, query_integer, wait_seconds
+from api.parsing import body, query_integer, wait_seconds
 from api.render import Answer, accepted, job_answer, list_json
 from api.services import owner, services
 from api.submitting import idempotency, submit

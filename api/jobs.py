@@ -2,7 +2,8 @@
 
 from flask import Blueprint, Response, jsonify, request
 
-from api.parsing import Retry, body, check_password, query_integer, wait_seconds
+from api.bodies import Retry
+from api.parsing import body, check_password, query_integer, wait_seconds
 from api.render import Answer, accepted, job_answer, job_json, list_json
 from api.services import owner, services
 from api.submitting import job_of

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api import schemas
+from api.bodies import DocumentMetadata, JobWebhook
 from api.operations import OPERATIONS
 from api.operations.operation import HEADERS, REFUSALS, RETRYABLE, Operation, Parameter, Reply
-from api.parsing import DocumentMetadata, JobWebhook
 from shared.documents.passwords import LONGEST as LONGEST_PASSWORD
 
 SCHEMAS = "#/components/schemas/"

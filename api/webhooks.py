@@ -4,8 +4,9 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from api.bodies import JobWebhook, NewWebhook, WebhookChanges
 from api.jobs import owned_job
-from api.parsing import JobWebhook, NewWebhook, WebhookChanges, body, query_integer
+from api.parsing import body, query_integer
 from api.render import Answer, list_json
 from api.services import owner, services
 from shared.errors import InvalidValue

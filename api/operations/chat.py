@@ -1,8 +1,8 @@
 """The guide's chat calls."""
 
 from api import schemas
+from api.bodies import ChatMessage, ChatStart
 from api.operations.operation import ACCEPTED, IDEMPOTENCY_KEY, PREFER, SESSION, WAIT, Example, Operation, Reply
-from api.parsing import ChatMessage, ChatStart
 
 TURN = {
     200: Reply(description="The whole history, with the answer.", model=schemas.Chat),

@@ -1,6 +1,7 @@
 """The calls that take documents, list, search and forget them."""
 
 from api import schemas
+from api.bodies import Search
 from api.operations.operation import (
     ACCEPTED,
     COLLECTION,
@@ -14,7 +15,6 @@ from api.operations.operation import (
     Reply,
     in_query,
 )
-from api.parsing import Search
 
 MOST_FILES = 1000
 TEXT = Example(summary="A text file", body="The archive is open on weekdays from nine to five.")

@@ -1,8 +1,8 @@
 """The call that submits a generation."""
 
 from api import schemas
+from api.bodies import Generate
 from api.operations.operation import ACCEPTED, IDEMPOTENCY_KEY, PREFER, WAIT, Example, Operation, Reply
-from api.parsing import Generate
 
 OPERATIONS = (
     Operation(

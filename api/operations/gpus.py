@@ -1,8 +1,8 @@
 """The calls that show the GPUs and say which models they hold."""
 
 from api import schemas
+from api.bodies import ModelWish
 from api.operations.operation import Example, Operation, Reply, in_path
-from api.parsing import ModelWish
 
 TAG = "GPUs"
 ONLY = "Wants a key made with `--admin`."

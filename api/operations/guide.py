@@ -1,8 +1,8 @@
 """The calls on chunks that the beginners' guide has."""
 
 from api import schemas
+from api.bodies import ChunkIds, Clear, Removal
 from api.operations.operation import PREFER, WAIT, Operation, Reply, in_path
-from api.parsing import ChunkIds, Clear, Removal
 
 RUNS = Reply(description="It is not done yet; this job is at it.", model=schemas.Job, headers=("Location", "Retry-After"))
 CHUNK = in_path("chunk", "The id of a chunk.", "doc_01m84svpew31wcd91z2271xy1f:0")

@@ -1,6 +1,7 @@
 """The calls on the settings of collections, their index, and single chunks."""
 
 from api import schemas
+from api.bodies import CollectionChanges, NewCollection, Reindex
 from api.operations.documents import REMOVED
 from api.operations.operation import (
     ACCEPTED,
@@ -16,7 +17,6 @@ from api.operations.operation import (
     in_path,
     in_query,
 )
-from api.parsing import CollectionChanges, NewCollection, Reindex
 
 POSITION = {"type": "integer", "minimum": 0}
 

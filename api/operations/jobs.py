@@ -3,8 +3,8 @@
 from typing import get_args
 
 from api import schemas
+from api.bodies import Retry
 from api.operations.operation import JOB, LIMIT, PREFER, WAIT, Operation, Reply, in_header, in_query
-from api.parsing import Retry
 from shared.jobs.job import Status
 
 ENDED_JOB = {

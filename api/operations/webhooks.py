@@ -1,8 +1,8 @@
 """The calls that keep webhooks, show their secrets and what was sent to them."""
 
 from api import schemas
+from api.bodies import NewWebhook, WebhookChanges
 from api.operations.operation import JOB, LIMIT, Example, Operation, Reply, in_path, in_query
-from api.parsing import NewWebhook, WebhookChanges
 from shared.webhooks.deliveries import STATUSES
 
 TAG = "Webhooks"
