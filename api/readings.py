@@ -26,7 +26,7 @@ ENGINE_GAUGES = (
 ENGINE_COUNTERS = (
     ("tokens", "engine_tokens", "Tokens that an engine has made since it was started."),
     ("steps", "engine_steps", "Steps that an engine has made since it was started."),
-    ("evictions", "engine_evictions", "Requests that an engine has put out of its full cache since it was started."),
+    ("evictions", "engine_evictions", "Requests whose cache pages an engine took away and computed again since it was started."),
 )
 GPU_GAUGES = (
     ("memory_used", "gpu_memory_used_bytes", "Memory of a GPU in use."),

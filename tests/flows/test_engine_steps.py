@@ -78,6 +78,29 @@ def test_nothing_is_left_in_the_cache_but_pages_to_share(folder: Path) -> None:
         assert cache.compute_free_capacity() == 1.0
 
 
+def test_requests_whose_pages_are_taken_away_are_counted_and_answer_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.gpu.engine import batching, transformers_engine
+
+    requests = [Submit(f"r{n}", prompt_of(n, 400), 500, []) for n in range(4)]
+    with EngineHere(folder, max_in_flight=4) as here:
+        right = {request.id: answers_of(here.engine, [request])[request.id] for request in requests}
+        assert answers_of(here.engine, requests) == right
+        assert here.engine.stats().evictions == 0
+    # Eight pages for requests that take four each, in the manager's own steps, and a feed that believes in more room.
+    monkeypatch.setattr(batching, "CPU_TOKENS_PER_REQUEST", 256)
+    monkeypatch.setattr(transformers_engine, "let_answers_read_pages", lambda manager, *_: _no_tables(manager))
+    with EngineHere(folder, max_in_flight=4) as here:
+        monkeypatch.setattr(here.engine._feed, "_room", 1000)
+        assert answers_of(here.engine, requests) == right
+        assert here.engine.stats().evictions > 0
+
+
+def _no_tables(manager: Any) -> None:
+    manager.continuous_batching_config.max_blocks_per_request = 0
+
+
 def test_a_model_whose_batch_answers_otherwise_is_not_served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from workers.gpu.engine import attention
 

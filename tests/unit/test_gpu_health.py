@@ -8,7 +8,7 @@ import pytest
 
 from workers.gpu.devices import GIB, Gpu, NoGpus
 from workers.gpu.health import Health
-from workers.gpu.messages import Beat
+from workers.gpu.messages import Beat, decode, encode
 from workers.gpu.rates import Rates
 from workers.gpu.seating import gpus_of
 
@@ -95,6 +95,11 @@ def test_memory_has_come_back_when_no_more_is_used_than_before(left: float, came
 def test_a_worker_has_the_gpus_that_its_device_names(device: str, indexes: list[int]) -> None:
     gpus = [GPU, replace(GPU, index=1, uuid="GPU-b")]
     assert [gpu.index for gpu in gpus_of(device, gpus)] == indexes
+
+
+def test_a_beat_crosses_with_its_evictions() -> None:
+    beat = Beat(steps=3, tokens=5, running=2, waiting=1, cache_use=0.5, evictions=4)
+    assert decode(encode(beat)) == beat
 
 
 def test_rates_are_between_beats_and_begin_anew_with_a_new_engine() -> None:

@@ -68,6 +68,7 @@ class Beat:
     """From the engine, about once a second: that it lives, and what it holds.
 
     ``steps`` and ``tokens`` count from the start of the process; ``cache_use`` is the used fraction of the key-value cache.
+    ``evictions`` counts requests whose pages were taken from them and computed again, from the start of the process too.
     """
 
     steps: int
@@ -75,6 +76,7 @@ class Beat:
     running: int
     waiting: int
     cache_use: float
+    evictions: int = 0
 
 
 Message = Submit | Cancel | State | Step | Beat

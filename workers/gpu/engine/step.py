@@ -65,6 +65,24 @@ def take_likeliest(scores: Tensor, output_ids: Tensor) -> None:
     output_ids[0, : tokens.size(0)].copy_(torch.where(largest.isfinite(), tokens, UNDEFINED))
 
 
+class Evictions:
+    """Counts the requests whose pages the manager takes away, to compute them again. The feed sees to it that there are none."""
+
+    def __init__(self, batch_processor: Any) -> None:
+        self.count = 0
+        offloading, scheduler = batch_processor.offloading_manager, batch_processor.scheduler
+        offload = offloading.offload_requests
+
+        def offload_requests() -> bool:
+            before = len(scheduler.active_requests)
+            helped: bool = offload()
+            # They go back to the waiting line, and nothing else leaves the batch or joins it meanwhile.
+            self.count += before - len(scheduler.active_requests)
+            return helped
+
+        offloading.offload_requests = offload_requests
+
+
 class GraphsByKind(CudaGraphBuffer):
     """Graphs of steps that draw and of steps that do not, as a captured graph cannot leave the drawing out."""
 

@@ -31,7 +31,7 @@ from workers.gpu.engine.kernels import Kernel, choose_kernel
 from workers.gpu.engine.protocol import EngineDied, Report
 from workers.gpu.engine.sampling import KEY, SamplingProcessors, sampling_of
 from workers.gpu.engine.shapes import Shapes
-from workers.gpu.engine.step import change_step, take_over_steps
+from workers.gpu.engine.step import Evictions, change_step, take_over_steps
 from workers.gpu.engine.steps import UNDEFINED, Steps
 from workers.gpu.engine.warm_up import make_graphs
 from workers.gpu.messages import Beat, Step, Submit
@@ -72,6 +72,7 @@ class TransformersEngine:
         self._manager: Any = None
         self._feed: Feed | None = None
         self._steps: Steps | None = None
+        self._evictions: Evictions | None = None
         self._max_context = 0
         self._vocabulary = 0
         self.kernel = Kernel("sdpa")
@@ -147,6 +148,7 @@ class TransformersEngine:
         cache = processor.cache
         shapes = Shapes(cache.max_batch_tokens, processor.cb_config.max_requests_per_batch)
         change_step(processor, processors)
+        self._evictions = Evictions(processor)
         if cache.max_blocks_per_request:
             self._steps = take_over_steps(processor, processors, shapes, self._gathering.put)
         allocators = cache.cache_allocators.values()
@@ -343,6 +345,7 @@ class TransformersEngine:
             running=max(held - waiting, 0),
             waiting=waiting,
             cache_use=round(1.0 - self._manager.batch_processor.cache.compute_free_capacity(), 4),
+            evictions=self._evictions.count if self._evictions is not None else 0,
         )
 
     def close(self) -> None:
