@@ -32,7 +32,7 @@ def main() -> None:
     folder = model_folder(options.shape, options.models, options.device)
     file = models_file(options.shape, folder, options.models / "models.json", device=options.device, in_flight=options.in_flight)
     with tempfile.TemporaryDirectory() as data:
-        house = House(Path(data), file, None if options.device == "cpu" else [0])
+        house = House(Path(data), file, None if options.device == "cpu" else [[0]])
         try:
             house.wait_ready()
             asyncio.run(endure(house, options.jobs, options.seconds, options.kills, SHAPES[options.shape]["vocab_size"]))

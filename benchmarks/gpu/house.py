@@ -24,9 +24,9 @@ READY_SECONDS = 300.0
 
 
 class House:
-    """``devices`` are CUDA's numbers, a replica of the model on each; None for the CPU."""
+    """``devices`` are CUDA's numbers for each replica of the model; None for the CPU."""
 
-    def __init__(self, folder: Path, models_file: Path, devices: list[int] | None) -> None:
+    def __init__(self, folder: Path, models_file: Path, devices: list[list[int]] | None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         # Told to end, it must still end what it has started, or that would hold the GPU.
@@ -44,8 +44,8 @@ class House:
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._start("api", api_command(self.settings), self.settings)
-        for number, device in enumerate(devices if devices is not None else [None]):
-            settings = replace(self.settings, worker_device="" if device is None else str(device))
+        for number, own in enumerate(devices if devices is not None else [[]]):
+            settings = replace(self.settings, worker_device=",".join(map(str, own)))
             self._start(f"gpu{number}", worker_command("gpu", settings, number), settings)
         self.replicas = len(self._processes) - 1
 

@@ -72,7 +72,7 @@ def model_folder(name: str, where: Path, device: str) -> Path:
     return folder
 
 
-def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: int) -> Path:
+def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: int, gpus: int = 1) -> Path:
     """A models file with this model alone."""
     entry = {
         "name": name,
@@ -81,7 +81,7 @@ def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: in
         "max_context": CONTEXT,
         "max_in_flight": in_flight,
         "max_tokens": 1024,
-        "gpus": 0 if device == "cpu" else 1,
+        "gpus": 0 if device == "cpu" else gpus,
         "default": True,
     }
     embedding = {"name": "none", "url": "/nowhere", "kind": "embed"}

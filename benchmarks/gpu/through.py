@@ -1,7 +1,7 @@
 """The same workload through all of Enginehouse: arrivals from the first second after ``ready``, then all jobs at once.
 
 ``python -m benchmarks.gpu.through 8b --models FOLDER --rate 30`` (``tiny --device cpu`` tries the program itself).
-``--gpus 0,1`` puts a replica on each of these devices.
+``--gpus 0,1`` puts a replica on each of these devices; with ``--spread 2`` one replica over both.
 """
 
 import argparse
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder in which models are kept")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--gpus", default="0", help="devices, a replica on each")
+    parser.add_argument("--spread", type=int, default=1, help="devices of one replica")
     parser.add_argument("--requests", type=int, default=512, help="jobs at once, for each replica")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rate", type=float, default=30.0, help="arrivals a second")
@@ -36,13 +37,22 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="record where the worker's time goes, by py-spy")
     options = parser.parse_args()
     folder = model_folder(options.shape, options.models, options.device)
-    devices = None if options.device == "cpu" else [int(device) for device in options.gpus.split(",")]
-    file = models_file(options.shape, folder, options.models / "models.json", device=options.device, in_flight=options.requests)
+    numbers = [int(device) for device in options.gpus.split(",")]
+    spread = [numbers[at : at + options.spread] for at in range(0, len(numbers), options.spread)]
+    devices = None if options.device == "cpu" else spread
+    file = models_file(
+        options.shape,
+        folder,
+        options.models / "models.json",
+        device=options.device,
+        in_flight=options.requests,
+        gpus=options.spread,
+    )
     vocabulary = SHAPES[options.shape]["vocab_size"]
     with tempfile.TemporaryDirectory() as data:
         house = House(Path(data), file, devices)
         try:
-            about: dict[str, Any] = {"shape": options.shape, "replicas": house.replicas}
+            about: dict[str, Any] = {"shape": options.shape, "replicas": house.replicas, "spread": options.spread}
             line("through.ready", house.wait_ready(), "s from the start of the processes", **about)
             about["kernel"] = house.model().get("attention") or "not told"
             times = list(islice(arrivals(options.rate), int(options.rate * options.seconds)))

@@ -24,7 +24,7 @@ class EngineLife:
     """Starts the process. The kernel ties it to the thread that calls this: it is killed when that thread ends."""
 
     def __init__(
-        self, entry: ModelEntry, settings: Settings, *, device: str | None, in_flight: int, token_seconds: float
+        self, entry: ModelEntry, settings: Settings, *, device: str | None, in_flight: int, token_seconds: float, ranks: int = 1
     ) -> None:
         ours, theirs = socket.socketpair()
         # A process that reads nothing must not hold its senders for longer than it may be silent.
@@ -34,7 +34,7 @@ class EngineLife:
         command += ["--models-file", str(settings.models_file.resolve()), "--prepared", str(settings.prepared_models.resolve())]
         command += ["--compiled", str((settings.data_dir / "compiled").resolve())]
         command += ["--engine", settings.engine, "--connection", str(theirs.fileno()), "--log-level", settings.log_level]
-        command += ["--in-flight", str(in_flight), "--token-seconds", str(token_seconds)]
+        command += ["--in-flight", str(in_flight), "--token-seconds", str(token_seconds), "--ranks", str(ranks)]
         environment = dict(os.environ)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device

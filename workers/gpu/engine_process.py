@@ -60,6 +60,7 @@ class EngineProcess:
     receiving thread, and must not block. ``device`` is the value of ``CUDA_VISIBLE_DEVICES`` for the process. A process
     that is silent, or holds requests without a step, for ``engine_hang_seconds`` of the settings is killed.
     ``quiet_seconds`` is how long memory must have been enough before more requests at once are tried.
+    ``ranks`` is how many processes the model is spread over; by default one for each GPU of the entry.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class EngineProcess:
         on_state: Callable[[EngineState], None] | None = None,
         token_seconds: float = 0.0,
         quiet_seconds: float = QUIET_SECONDS,
+        ranks: int = 0,
     ) -> None:
         self._entry = entry
         self._settings = settings
@@ -79,6 +81,7 @@ class EngineProcess:
         self._on_step = on_step
         self._on_state = on_state
         self._token_seconds = token_seconds
+        self._ranks = ranks or max(1, entry.gpus)
         self._changed = threading.Condition()
         self._state = EngineState("loading", "not started", 0.0, time.monotonic())
         self._admission = Admission(entry.max_in_flight, quiet_seconds)
@@ -221,7 +224,12 @@ class EngineProcess:
     def _live_once(self) -> _Death:
         self._set_state("loading", "starting the engine process", 0.0)
         life = EngineLife(
-            self._entry, self._settings, device=self._device, in_flight=self.limit, token_seconds=self._token_seconds
+            self._entry,
+            self._settings,
+            device=self._device,
+            in_flight=self.limit,
+            token_seconds=self._token_seconds,
+            ranks=self._ranks,
         )
         with self._changed:
             self._life, self._beat = life, None

@@ -22,6 +22,7 @@ from shared.errors import EnginehouseError, SettingsError
 from shared.models.catalogue import ECHO, TRANSFORMERS, ModelEntry, load_catalogue
 from workers.gpu.engine.memory import is_out_of_memory
 from workers.gpu.engine.protocol import Engine, EngineDied, Report
+from workers.gpu.engine.ranks import Followers, join
 from workers.gpu.messages import Beat, Cancel, Message, Phase, State, Submit, decode, encode
 
 log = logging.getLogger("engine")
@@ -39,6 +40,8 @@ def main() -> None:
     _die_with_parent()
     logs.configure(options.log_level)
     _keep_compiled(options.compiled)
+    if options.rank:
+        _follow(options)
     connection = Connection(options.connection)
     sending = threading.Lock()
     loaded = threading.Event()
@@ -90,9 +93,15 @@ def main() -> None:
 
     for work in (receive, beat):
         threading.Thread(target=to_the_end, args=[work], name=work.__name__, daemon=True).start()
+
+    def lost(sentence: str) -> None:
+        log.error("model %s: %s", options.model, sentence)
+        end(DIED, EngineDied(sentence))
+
     try:
         entry = load_catalogue(options.models_file, engine=options.engine).get(options.model)
-        engine = _make_engine(entry, options, report)
+        followers = Followers(options.ranks, sys.argv[1:], lost) if options.ranks > 1 and entry.engine != ECHO else None
+        engine = _make_engine(entry, options, report, followers)
         engine.load(report)
     except Exception as error:
         log.error("model %s could not be loaded", options.model, exc_info=not isinstance(error, EnginehouseError))
@@ -114,6 +123,23 @@ def main() -> None:
     to_the_end(generate)
 
 
+def _follow(options: argparse.Namespace) -> NoReturn:
+    """Make the steps of rank 0 on another device until that ends."""
+    if os.getppid() != options.leader:
+        os._exit(0)  # it went before this process could be tied to it
+    join(options.rank, options.ranks, options.port)
+    try:
+        entry = load_catalogue(options.models_file, engine=options.engine).get(options.model)
+        engine = _make_engine(entry, options, lambda phase, message, fraction: None)
+        engine.load(lambda phase, message, fraction: None)
+        while True:
+            engine.next_step(timeout=60.0)
+    except Exception:
+        # Rank 0 sees the end of this process, and ends with it.
+        log.exception("model %s, rank %d", options.model, options.rank)
+    os._exit(DIED)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="workers.gpu.engine", description=__doc__)
     parser.add_argument("--model", required=True, help="name of the model in the models file")
@@ -123,6 +149,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--engine", default="", choices=("", ECHO, TRANSFORMERS), help="instead of the engine of the entry")
     parser.add_argument("--connection", required=True, type=int, help="inherited file descriptor of a stream socket")
     parser.add_argument("--in-flight", type=int, default=0, help="requests at once; by default those of the entry")
+    parser.add_argument("--ranks", type=int, default=1, help="devices that the model is spread over, a process on each")
+    parser.add_argument("--rank", type=int, default=0, help="which of them this process is; rank 0 starts the others")
+    parser.add_argument("--port", type=int, default=0, help="where rank 0 listens for the others")
+    parser.add_argument("--leader", type=int, default=0, help="process id of rank 0")
     parser.add_argument("--token-seconds", type=float, default=0.0, help="how long the echo engine takes for a token")
     parser.add_argument("--log-level", default="INFO")
     return parser.parse_args()
@@ -139,7 +169,7 @@ def _keep_compiled(folder: Path) -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
 
-def _make_engine(entry: ModelEntry, options: argparse.Namespace, report: Report) -> Engine:
+def _make_engine(entry: ModelEntry, options: argparse.Namespace, report: Report, followers: Followers | None = None) -> Engine:
     if entry.engine == ECHO:
         from workers.gpu.engine.echo import EchoEngine
 
@@ -149,7 +179,7 @@ def _make_engine(entry: ModelEntry, options: argparse.Namespace, report: Report)
     from workers.gpu.prepare import prepare
 
     folder = prepare(entry, options.prepared, lambda message, fraction: report("loading", message, fraction))
-    return TransformersEngine(entry, folder, options.in_flight)
+    return TransformersEngine(entry, folder, options.in_flight, ranks=options.ranks, followers=followers)
 
 
 def _sentence(error: Exception) -> str:

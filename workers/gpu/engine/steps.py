@@ -67,7 +67,8 @@ class Steps:
         """Whether there is a step to make, which is then prepared."""
         if self._processor._update_tp_group_state():
             return False
-        for state in self._scheduler.clear_cancelled_requests():
+        # In an order that is the same in every rank: rows that become free must do so alike.
+        for state in sorted(self._scheduler.clear_cancelled_requests(), key=lambda state: int(state.request_id)):
             self.rows.drop(state.request_id)
             self._processor.offloading_manager.free_request_cpu_cache(state)
             self._unread = [one for one in self._unread if one is not state]

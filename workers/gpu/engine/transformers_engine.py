@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.generation.continuous_batching.continuous_api import BackgroundThreadStatus
 from transformers.generation.continuous_batching.model_runner import infer_max_single_request_tokens
 from transformers.utils.logging import disable_progress_bar
@@ -29,6 +30,7 @@ from workers.gpu.engine.feed import Feed
 from workers.gpu.engine.gathering import Gathered, Gathering
 from workers.gpu.engine.kernels import Kernel, choose_kernel
 from workers.gpu.engine.protocol import EngineDied, Report
+from workers.gpu.engine.ranks import Answers, Followers, told
 from workers.gpu.engine.sampling import KEY, SamplingProcessors, sampling_of
 from workers.gpu.engine.shapes import Shapes
 from workers.gpu.engine.step import Evictions, change_step, take_over_steps
@@ -56,12 +58,19 @@ class TransformersEngine:
     """Serves ``entry`` from ``folder``. Its limits are the model's context and what the cache holds for one request.
 
     With ``in_flight`` below the entry's ``max_in_flight``, its steps take less memory: fewer requests and fewer tokens.
+    With ``ranks`` above 1 the model is spread over so many processes; the one with ``followers`` takes the requests, and the
+    others call ``load`` and then ``next_step`` for ever.
     """
 
-    def __init__(self, entry: ModelEntry, folder: Path, in_flight: int = 0) -> None:
+    def __init__(
+        self, entry: ModelEntry, folder: Path, in_flight: int = 0, *, ranks: int = 1, followers: Followers | None = None
+    ) -> None:
         self._entry = entry
         self._in_flight = in_flight or entry.max_in_flight
         self._folder = folder
+        self._ranks = ranks
+        self._followers = followers
+        self._follows = ranks > 1 and followers is None
         self._lock = threading.Lock()
         # The manager gets numbers of our own: an id that is used again is never taken for the one cancelled before.
         self._numbers = itertools.count()
@@ -91,16 +100,25 @@ class TransformersEngine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if entry.gpus and device == "cpu":
             raise ModelUnavailable(f"Model {entry.name} needs a GPU and its engine sees none; set gpus to 0 to try the CPU.")
+        if device == "cuda" and torch.cuda.device_count() < self._ranks:
+            raise ModelUnavailable(
+                f"Model {entry.name} is to be spread over {self._ranks} GPUs (gpus) and its engine sees {torch.cuda.device_count()}."
+            )
         report("loading", "reading the weights", 0.0)
         model: Any = AutoModelForCausalLM.from_pretrained(
             self._folder,
             dtype=entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype),
-            device_map=device,
+            **self._spread(device),
             attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=entry.trust_remote_code,
         )
         self.serve(model, report)
+
+    def _spread(self, device: str) -> dict[str, Any]:
+        if self._ranks == 1:
+            return {"device_map": device}
+        return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=self._ranks)}
 
     def serve(self, model: Any, report: Report) -> None:
         """The second half of loading: make the batch of a model that is on its device, and warm it up."""
@@ -123,12 +141,22 @@ class TransformersEngine:
             )
             log.info("%s: %d graphs in %.1f s", self._entry.name, count, time.monotonic() - start)
         self._manager.start()
-        self._warm_up(report)
+        if not self._follows:
+            self._warm_up(report)
         report("warming", "comparing a batch with single requests", 0.95)
-        compare_batch(model, self._generate, vocabulary=self._vocabulary, context=self._max_context, name=self._entry.name)
+        compare_batch(model, self._compared, vocabulary=self._vocabulary, context=self._max_context, name=self._entry.name)
         # What is there now stays. Going through it again and again would hold up the loop.
         gc.collect()
         gc.freeze()
+
+    def _compared(self, prompts: Sequence[list[int]], tokens: int) -> Answers:
+        """What is compared must be the same in all ranks, as each computes its part of the scores that it is held against."""
+        if self._follows:
+            return told()
+        answers = self._generate(prompts, tokens)
+        if self._followers is not None:
+            self._followers.tell(answers)
+        return answers
 
     def _make_batch(self, model: Any, context: int, processors: SamplingProcessors) -> Shapes:
         share = self._in_flight / self._entry.max_in_flight
@@ -151,6 +179,11 @@ class TransformersEngine:
         self._evictions = Evictions(processor)
         if cache.max_blocks_per_request:
             self._steps = take_over_steps(processor, processors, shapes, self._gathering.put)
+        if self._steps is None and self._ranks > 1:
+            raise ModelUnavailable(
+                f"Model {self._entry.name} cannot be spread over {self._ranks} GPUs: that wants FlashAttention and attention over "
+                "the whole context in every layer; set gpus to 1"
+            )
         allocators = cache.cache_allocators.values()
         self._feed = Feed(
             self._in_flight,
