@@ -30,7 +30,21 @@ from shared.webhooks.endpoints import Endpoints
 
 # The modules of this folder that answer calls.
 CALLS = (
-    *("admin", "chat", "documents", "events", "generate", "gpus", "guide", "health", "indexing", "jobs", "metrics", "models"),
+    *(
+        "admin",
+        "batches",
+        "chat",
+        "documents",
+        "events",
+        "generate",
+        "gpus",
+        "guide",
+        "health",
+        "indexing",
+        "jobs",
+        "metrics",
+        "models",
+    ),
     *("page", "reference", "uploads", "webhooks"),
 )
 

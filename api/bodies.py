@@ -207,6 +207,13 @@ class ChatMessage(Sampling):
     sessionId: Name
 
 
+class NewBatch(Body):
+    """A batch that is opened before there is anything in it."""
+
+    webhook: JobWebhook | None = None
+    metadata: Metadata = Field(default={}, max_length=16, description="comes back with the job")
+
+
 class DocumentMetadata(RootModel[dict[Key, Value]]):
     """What is known of a document; searches can ask for it."""
 

@@ -10,7 +10,7 @@ from api.documents import document_json
 from api.parsing import form_metadata, form_password, form_webhook, wait_seconds
 from api.render import RETRY_AFTER, Answer, job_json
 from api.services import owner, services
-from api.submitting import idempotency, job_of, submit
+from api.submitting import Repeatable, idempotency, job_of, submit
 from api.webhooks import job_webhook
 from shared.documents.files import DocumentFiles, Stored
 from shared.documents.filters import Scalar
@@ -20,7 +20,7 @@ from shared.documents.record import Collection, Document, check_collection_name
 from shared.errors import InvalidRequest, InvalidValue
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
 from shared.jobs.job import Job
-from shared.jobs.lifecycle import Submission
+from shared.jobs.lifecycle import Submission, Submitted
 from shared.jobs.tickets import CPU_QUEUE
 
 blueprint = Blueprint("uploads", __name__)
@@ -73,36 +73,41 @@ def upload() -> Answer:
 
 @blueprint.post("/collections/<collection>/documents")
 def add(collection: str) -> Answer:
-    """One or many files (multipart, field ``file``): a document and an ingest job for each, and a batch over the jobs."""
+    """One or many files (multipart, field ``file``): a document and an ingest job for each, and a batch over the jobs, which is one
+    that was opened before if ``?batch=`` says so."""
     here = services()
     check_collection_name(collection)
+    joined = request.args.get("batch")
+    if joined is not None:
+        # Refused before the files are taken; and if they take long to come, the batch is not sealed meanwhile.
+        here.lifecycle.join(joined, owner())
     about = _about()
+    if joined is not None and about.webhook is not None:
+        raise InvalidValue("webhook: the webhook of a batch is given when it is opened, with POST /batches", param="webhook")
     files = _receive(most=MOST_FILES)
     digests = [(received.name, received.stored.sha256) for received in files]
     taken: list[tuple[Document, Job | None]] = []
     archives: list[dict[str, str]] = []
     try:
-        repeatable = idempotency([collection, digests, about.webhook, about.metadata])
-        batch = here.lifecycle.open_batch(
-            owner(),
-            spec={"collection": collection},
-            idempotency_key=repeatable.key,
-            fingerprint=repeatable.fingerprint,
-            webhook=about.webhook,
-        )
+        repeatable = idempotency([collection, joined, digests, about.webhook, about.metadata])
+        batch = _batch(joined, collection, repeatable, about)
         # When this request was sent before and its batch is not whole (the server died, or is still at it), what is there
-        # already is found by its content, and what is missing joins.
+        # already is found by its id or its content, and what is missing joins.
         place = _collection(collection)
-        while files:
+        for number in range(len(files)):
             received = files.pop(0)
             if received.kind in ARCHIVES:
                 archives.append({"name": received.name, "job": _take_archive(place, received, batch.id, about)})
-            else:
-                taken.append(_take(place, received, about, batch.id))
+                continue
+            # A file that was read before this request came a second time would become a second document: none could be found by
+            # its content any more if it could not be read.
+            again = derived_id(DOCUMENT, batch.id, repeatable.key, str(number)) if repeatable.key else None
+            taken.append(_take(place, received, about, batch.id, document_id=again))
     finally:
         for received in files:
             here.files.remove(received.document_id)
-    here.lifecycle.seal(batch.id)
+    if joined is None:
+        here.lifecycle.seal(batch.id)
     g.replayed = batch.replayed
     data = [
         {
@@ -115,6 +120,16 @@ def add(collection: str) -> Answer:
     parent = job_of(batch)
     answer = {"object": "list", "batch": job_json(parent), "data": data, "archives": archives, "has_more": False, "next": None}
     return _accepted(answer, parent)
+
+
+def _batch(joined: str | None, collection: str, repeatable: Repeatable, about: About) -> Submitted:
+    """The batch that the jobs of this request belong to."""
+    lifecycle, (key, fingerprint) = services().lifecycle, repeatable
+    if joined is not None:
+        lifecycle.join(joined, owner(), idempotency_key=key, fingerprint=fingerprint)
+        return Submitted(joined)
+    spec = {"collection": collection}
+    return lifecycle.open_batch(owner(), spec=spec, webhook=about.webhook, idempotency_key=key, fingerprint=fingerprint)
 
 
 def _about() -> About:
@@ -155,14 +170,21 @@ def _receive(*, most: int) -> list[Received]:
 
 
 def _take(
-    collection: Collection, received: Received, about: About, batch: str = "", webhook: dict[str, Any] | None = None
+    collection: Collection,
+    received: Received,
+    about: About,
+    batch: str = "",
+    *,
+    document_id: str | None = None,
+    webhook: dict[str, Any] | None = None,
 ) -> tuple[Document, Job | None]:
-    """Enter one file and submit its ingest; the job is the earlier one when the same bytes are known."""
+    """Enter one file and submit its ingest; the job is the earlier one when the same bytes are known, or there is a document of
+    this id."""
     here = services()
     try:
-        document, new = here.documents.register(
+        document, _ = here.documents.register(
             collection,
-            document_id=received.document_id,
+            document_id=document_id or received.document_id,
             name=received.name,
             size=received.stored.size,
             sha256=received.stored.sha256,
@@ -170,19 +192,20 @@ def _take(
             job_id=new_id(JOB),
             metadata=about.metadata,
         )
-        if new and about.password:
-            _passwords(here.files).keep(document.id, about.password)
+        job = here.lifecycle.get(document.job_id)
+        # It is new, or the server died between entering the document and submitting its job, and this upload makes up for it.
+        fresh = job is None and document.status == "uploaded"
+        if fresh:
+            here.files.give(received.document_id, document.id)
+            if about.password:
+                _passwords(here.files).keep(document.id, about.password)
     except BaseException:
         # Whatever stopped it (a bad state, Redis away): no file may stay that no record names.
         here.files.remove(received.document_id)
         raise
-    if new:
+    if fresh:
         return document, _submit_ingest(document, batch, webhook)
     here.files.remove(received.document_id)
-    job = here.lifecycle.get(document.job_id)
-    # The server died between entering the document and submitting its job: this upload makes up for it.
-    if job is None and document.status == "uploaded":
-        return document, _submit_ingest(document, batch, webhook)
     return document, job
 
 

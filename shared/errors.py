@@ -109,6 +109,10 @@ class Conflict(InvalidRequest):
     code = "conflict"
 
 
+class BatchSealed(Conflict):
+    code = "batch_sealed"
+
+
 class IdempotencyConflict(Conflict):
     code = "idempotency_conflict"
     should_retry = False

@@ -94,6 +94,13 @@ class Settings:
     job_retention_seconds: int = setting(
         "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long an ended job is kept.", low=60, high=365 * DAY
     )
+    seal_seconds: float = setting(
+        "ENGINEHOUSE_SEAL_SECONDS",
+        3600.0,
+        "How long a batch that is left open waits for more jobs once those that it has have ended; then it is sealed.",
+        low=1,
+        high=30 * DAY,
+    )
     event_limit: int = setting("ENGINEHOUSE_EVENT_LIMIT", 10_000, "Events kept for each job.", low=100, high=1_000_000)
     session_seconds: int = setting(
         "ENGINEHOUSE_SESSION_SECONDS", DAY, "How long an unused chat session is kept.", low=60, high=365 * DAY

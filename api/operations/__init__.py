@@ -3,13 +3,29 @@
 A test holds this list against the routes of the application, so a new call enters it in the same commit.
 """
 
-from api.operations import admin, chat, documents, generate, gpus, guide, health, indexing, jobs, metrics, models, page, webhooks
+from api.operations import (
+    admin,
+    batches,
+    chat,
+    documents,
+    generate,
+    gpus,
+    guide,
+    health,
+    indexing,
+    jobs,
+    metrics,
+    models,
+    page,
+    webhooks,
+)
 from api.operations.operation import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
     *generate.OPERATIONS,
     *jobs.OPERATIONS,
     *documents.OPERATIONS,
+    *batches.OPERATIONS,
     *indexing.OPERATIONS,
     *chat.OPERATIONS,
     *guide.OPERATIONS,

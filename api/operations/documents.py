@@ -44,9 +44,14 @@ OPERATIONS = (
         description=(
             "Makes the collection when there is none of this name. One ingest job for each file, and a batch over these jobs. "
             "The same bytes in the same collection are one document; other bytes under the name of an earlier one are its next "
-            "version. A zip or a tar is unpacked, and each member becomes a document."
+            "version. A zip or a tar is unpacked, and each member becomes a document. With `?batch=` the jobs join a batch that was "
+            "opened before, by `POST /batches`; it stays open, and its webhook is told of its end."
         ),
-        parameters=(COLLECTION, IDEMPOTENCY_KEY),
+        parameters=(
+            COLLECTION,
+            in_query("batch", {"type": "string"}, "The batch that the jobs join; 409 when it is sealed."),
+            IDEMPOTENCY_KEY,
+        ),
         files=MOST_FILES,
         examples={"text": TEXT},
         replies={

@@ -177,6 +177,7 @@ class Job(Answer):
     urls: Urls
     session: str = Field(default="", description="only with a chat")
     counts: Counts | None = Field(default=None, description="only of a batch")
+    sealed: bool = Field(default=False, description="only of a batch: no more jobs will join it")
     queue_position: int | None = Field(default=None, description="only while queued: 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is not known")
     not_before: Time | None = Field(default=None, description="only while queued")

@@ -91,6 +91,15 @@ class DocumentFiles:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._folder(document_id).rename(target)
 
+    def give(self, document_id: str, other_id: str) -> None:
+        """Let another document have this one's folder; when it has one already, this one is removed."""
+        try:
+            self._folder(document_id).rename(self._folder(other_id))
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            self.remove(document_id)
+
     def remove(self, document_id: str) -> None:
         """Remove the folder with all that is in it; nothing happens when there is none."""
         with suppress(FileNotFoundError):

@@ -53,7 +53,8 @@ class AttemptRecord:
 @dataclass(frozen=True)
 class Job:
     """One job as it stood when it was read. ``spec`` is what it is to do and never changes; ``context`` is what an
-    earlier phase has handed over (for a generation: the retrieved passages); ``counts`` of a batch are of its jobs."""
+    earlier phase has handed over (for a generation: the retrieved passages); ``counts`` of a batch are of its jobs, and no more
+    join it once it is ``sealed``."""
 
     id: str
     kind: str
@@ -80,6 +81,7 @@ class Job:
     seq: int = 0
     cost: int = 1
     counts: Mapping[str, int] | None = None
+    sealed: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] | None = None
@@ -120,6 +122,7 @@ def from_record(record: Mapping[str, str]) -> Job:
                 attempt["outcome"] = Outcome(attempt["outcome"])
             attempts.append(AttemptRecord(**attempt))
     if "children" in record:
+        values["sealed"] = record.get("sealed") == "1"
         values["counts"] = {"total": int(record["children"])} | {name: int(record.get(name, 0)) for name in _COUNTS}
     values["attempts"] = tuple(sorted(attempts, key=lambda attempt: attempt.number))
     return Job(**values)

@@ -13,16 +13,13 @@ from typing import Any, Literal
 
 import redis
 
-from shared.errors import IdempotencyConflict, NotFound, TooMany
-from shared.ids import JOB, new_id
+from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
+from shared.ids import JOB, is_id, new_id
 from shared.jobs.job import Job, Status, from_record
 from shared.redis_connection import PREFIX, Scripts
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-# A batch that its maker leaves open (it died, say) is closed by the janitor after an hour.
-SEAL_MS = 3_600_000
 
 Ring = Callable[[str, int], None]
 Lease = tuple[str, int]  # job id, attempt number
@@ -157,18 +154,45 @@ class Lifecycle:
         idempotency_key: str = "",
         fingerprint: str = "",
         webhook: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         id: str = "",
     ) -> Submitted:
         """Write a job that stands for others: ``parent`` of those submitted next. It ends with the last of them, once sealed.
 
         Raises IdempotencyConflict.
         """
-        fields: dict[str, str | int] = {"spec": _json(spec), "metadata": "{}", "priority": 5, **_told(webhook), **self._keeping()}
+        fields: dict[str, str | int] = {
+            "spec": _json(spec),
+            "metadata": _json(metadata or {}),
+            "priority": 5,
+            **_told(webhook),
+            **self._keeping(),
+        }
         pairs = [item for pair in fields.items() for item in pair]
-        answer, batch = self._run("open_batch", id or new_id(JOB), owner, idempotency_key, fingerprint, SEAL_MS, *pairs)
+        seal_ms = int(1000 * self._settings.seal_seconds)
+        answer, batch = self._run("open_batch", id or new_id(JOB), owner, idempotency_key, fingerprint, seal_ms, *pairs)
         if answer == "conflict":
             raise _conflict(idempotency_key, batch)
         return Submitted(batch, answer == "replayed")
+
+    def join(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:
+        """Say that jobs are about to be submitted into a batch that was opened earlier: the janitor's time to seal it begins anew.
+
+        Raises NotFound, BatchSealed, and IdempotencyConflict.
+        """
+        answer, about = "missing", ""
+        if is_id(JOB, batch):
+            answer, about = self._run("join", batch, owner, idempotency_key, fingerprint)
+        if answer == "missing":
+            raise NotFound(f"batch: there is no batch {batch[:80]!r}", code="job_not_found", param="batch")
+        if answer == "sealed":
+            raise BatchSealed(
+                f"batch: no more can join {batch}, which is sealed and {about}; open another one",
+                param="batch",
+                details={"status": about},
+            )
+        if answer == "conflict":
+            raise _conflict(idempotency_key, about)
 
     def seal(self, batch: str) -> None:
         """No further job will join this batch."""

@@ -38,7 +38,7 @@ def job_view(job: Job) -> dict[str, Any]:
     if job.session:
         view["session"] = job.session
     if job.counts is not None:
-        view["counts"] = job.counts
+        view["counts"], view["sealed"] = job.counts, job.sealed
     if job.kind == "generate" and job.result is not None:
         # The names under which readers of the beginners' guide know them.
         view["response"] = job.result["text"]

@@ -126,6 +126,17 @@ def test_what_fails_has_its_shape_too(slow_stack: Stack) -> None:
     call(slow_stack, "DELETE /collections/{collection}", "/collections/mixed")
 
 
+def test_a_batch_has_its_shape_from_its_opening_to_its_end(slow_stack: Stack) -> None:
+    batch = call(slow_stack, "POST /batches")["id"]
+    upload = "POST /collections/{collection}/documents"
+    files = {"file": ("joined.txt", b"some text that joins")}
+    call(slow_stack, upload, "/collections/joined/documents", files=files, params={"batch": batch})
+    assert call(slow_stack, "GET /jobs/{job}", f"/jobs/{batch}")["sealed"] is False
+    assert call(slow_stack, "POST /jobs/{job}/seal", f"/jobs/{batch}/seal")["sealed"] is True
+    slow_stack.ended(batch)
+    assert call(slow_stack, "POST /jobs/{job}/seal", f"/jobs/{batch}/seal")["status"] == "completed"
+
+
 @pytest.mark.parametrize("body", [{"prompt": TEXT}, {"prompt": TEXT, "collection": "handbook"}], ids=["plain", "retrieval"])
 def test_every_event_has_its_shape(slow_stack: Stack, things: dict[str, str], body: dict[str, Any]) -> None:
     job = slow_stack.post("/generate", body).json()["id"]

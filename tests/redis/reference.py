@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from shared.jobs.lifecycle import SEAL_MS, Submission
+from shared.jobs.lifecycle import Submission
 from shared.settings import Settings
 
 FINAL = ("completed", "failed", "cancelled", "expired")
@@ -135,6 +135,7 @@ class Reference:
         if batch and not batch.final:
             batch.open.add(job.id)
             batch.children += 1
+            self._keep_open(batch)
         predecessor = self.jobs.get(job.after)
         if batch and batch.cancel_requested:
             self._finish(job, "cancelled")
@@ -150,8 +151,20 @@ class Reference:
             return seen
         self._write(batch, "started", key, fingerprint)
         batch.kind, batch.status, batch.started = "batch", "in_progress", True
-        batch.expires_at = batch.due = self._clock() + SEAL_MS
+        self._keep_open(batch)
         return "created", batch.id
+
+    def join(self, batch_id: str, owner: str, *, key: str = "", fingerprint: str = "") -> tuple[str, str]:
+        batch = self.jobs.get(batch_id)
+        if batch is None or batch.kind != "batch" or batch.owner != owner:
+            return "missing", ""
+        if batch.final or batch.sealed:
+            return "sealed", batch.status
+        earlier, its_fingerprint = self._keys.setdefault((owner, key), (batch_id, fingerprint)) if key else ("", fingerprint)
+        if its_fingerprint != fingerprint:
+            return "conflict", earlier
+        self._keep_open(batch)
+        return "joined", ""
 
     def seal(self, batch_id: str) -> None:
         batch = self.jobs.get(batch_id)
@@ -252,6 +265,8 @@ class Reference:
                 continue
             if job.kind == "batch" and job.cancel_requested:
                 self._cancel(job)
+            elif job.kind == "batch" and job.open:
+                self._keep_open(job)
             elif job.kind == "batch":
                 job.due = inf
                 job.sealed = True
@@ -383,6 +398,10 @@ class Reference:
                 self._cancel(self.jobs[child])
             self._settle(job)
 
+    def _keep_open(self, batch: Job) -> None:
+        if not batch.final and not batch.sealed:
+            batch.due = self._clock() + 1000 * self._settings.seal_seconds
+
     def _settle(self, batch: Job) -> None:
         if not batch.final and batch.sealed and not batch.open:
             self._finish(batch, "cancelled" if batch.cancel_requested else "completed")
@@ -400,6 +419,7 @@ class Reference:
         if batch and job.id in batch.open:
             batch.open.remove(job.id)
             batch.ended_children[status] += 1
+            self._keep_open(batch)
             self._settle(batch)
 
     def _successors(self, job: Job) -> Iterable[Job]:

@@ -5,9 +5,13 @@ import random
 
 import pytest
 
+from shared.errors import BatchSealed, IdempotencyConflict, NotFound
 from shared.jobs.job import Job, Status
-from shared.jobs.lifecycle import SEAL_MS, Lifecycle, Submission
+from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.settings import Settings
 from tests.conftest import Clock
+
+OPEN_SECONDS = Settings().seal_seconds
 
 
 def open_batch(lifecycle: Lifecycle, children: int = 0, owner: str = "ada") -> str:
@@ -111,7 +115,7 @@ def test_an_empty_batch_ends_when_it_is_sealed(lifecycle: Lifecycle) -> None:
 def test_a_batch_whose_maker_died_is_sealed_by_the_janitor_after_an_hour(lifecycle: Lifecycle, clock: Clock) -> None:
     batch = open_batch(lifecycle, children=1)
     lifecycle.end((claim(lifecycle, "t1").id, 1), Status.COMPLETED, result={})
-    clock.advance(SEAL_MS / 1000 - 1)
+    clock.advance(OPEN_SECONDS - 1)
     lifecycle.reap()
     assert get(lifecycle, batch).status is Status.IN_PROGRESS
     clock.advance(2)
@@ -119,6 +123,81 @@ def test_a_batch_whose_maker_died_is_sealed_by_the_janitor_after_an_hour(lifecyc
     lifecycle.reap()
     assert get(lifecycle, batch).status is Status.COMPLETED
     assert ended_events(lifecycle, batch) == 1
+
+
+def test_an_open_batch_that_jobs_still_join_is_not_sealed(lifecycle: Lifecycle, clock: Clock) -> None:
+    batch = open_batch(lifecycle)
+    for number in range(4):
+        clock.advance(OPEN_SECONDS - 1)
+        lifecycle.reap()
+        # By turns one of the two ways to show that its maker lives: an upload that begins, and one whose job is there.
+        if number % 2:
+            lifecycle.join(batch, "ada")
+        else:
+            add(lifecycle, batch)
+            lifecycle.end((claim(lifecycle, f"t{number}").id, 1), Status.COMPLETED, result={})
+    assert get(lifecycle, batch).sealed is False
+    clock.advance(OPEN_SECONDS + 1)
+    lifecycle.reap()
+    job = get(lifecycle, batch)
+    assert (job.status, job.sealed, job.counts) == (
+        Status.COMPLETED,
+        True,
+        {"total": 2, "completed": 2, "failed": 0, "cancelled": 0, "expired": 0},
+    )
+
+
+def test_an_open_batch_is_not_sealed_while_its_jobs_run_as_its_maker_may_wait_for_them(
+    lifecycle: Lifecycle, clock: Clock
+) -> None:
+    batch = open_batch(lifecycle, children=1)
+    running = claim(lifecycle, "t1")
+    for _ in range(int(3 * OPEN_SECONDS / 20)):
+        clock.advance(20)
+        assert lifecycle.renew("w1", [(running.id, 1)]) == ["ok"]
+        lifecycle.reap()
+    lifecycle.join(batch, "ada")
+    add(lifecycle, batch)
+    lifecycle.end((running.id, 1), Status.COMPLETED, result={})
+    lifecycle.end((claim(lifecycle, "t2").id, 1), Status.COMPLETED, result={})
+    clock.advance(OPEN_SECONDS - 1)
+    lifecycle.reap()
+    assert get(lifecycle, batch).status is Status.IN_PROGRESS
+    clock.advance(2)
+    lifecycle.reap()
+    assert (get(lifecycle, batch).counts or {})["completed"] == 2
+    assert ended_events(lifecycle, batch) == 1
+
+
+def test_nothing_joins_a_batch_that_is_sealed_cancelled_or_over(lifecycle: Lifecycle) -> None:
+    sealed, cancelled, over = (open_batch(lifecycle, children=1) for _ in range(3))
+    claim(lifecycle, "t1")
+    running = [claim(lifecycle, token).id for token in ("t2", "t3")]
+    lifecycle.seal(sealed)
+    lifecycle.cancel(cancelled, "ada")
+    lifecycle.seal(over)
+    lifecycle.end((running[1], 1), Status.COMPLETED, result={})
+    for batch, status in ((sealed, "in_progress"), (cancelled, "in_progress"), (over, "completed")):
+        with pytest.raises(BatchSealed) as refusal:
+            lifecycle.join(batch, "ada")
+        assert refusal.value.details == {"status": status}
+    assert lifecycle._client.zscore("eh:jobs:due", sealed) == float("inf")
+
+
+def test_a_batch_is_joined_by_its_owner_alone_and_only_a_batch_is(lifecycle: Lifecycle) -> None:
+    batch = open_batch(lifecycle, children=1)
+    [child] = lifecycle._client.smembers(f"eh:job:{batch}:open")
+    for job, owner in ((batch, "eve"), (child, "ada"), ("job_none", "ada")):
+        with pytest.raises(NotFound, match=job):
+            lifecycle.join(job, owner)
+
+
+def test_a_key_joins_again_with_the_same_request_alone(lifecycle: Lifecycle) -> None:
+    batch = open_batch(lifecycle)
+    for _ in range(2):
+        lifecycle.join(batch, "ada", idempotency_key="upload-8", fingerprint="files")
+    with pytest.raises(IdempotencyConflict, match=batch):
+        lifecycle.join(batch, "ada", idempotency_key="upload-8", fingerprint="other files")
 
 
 def test_cancel_ends_the_queued_jobs_at_once_and_the_batch_with_its_last_running_one(lifecycle: Lifecycle) -> None:

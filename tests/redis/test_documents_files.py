@@ -40,6 +40,18 @@ def test_a_failed_upload_leaves_nothing(tmp_path: Path, source: io.BytesIO, faul
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_given_folder_never_replaces_what_is_there(tmp_path: Path) -> None:
+    files = DocumentFiles(tmp_path)
+    first, second, taker = (new_id(DOCUMENT) for _ in range(3))
+    for document_id in (first, second):
+        files.store(document_id, io.BytesIO(document_id.encode()), limit=100)
+    files.give(first, taker)
+    files.give(second, taker)
+    files.give(taker, taker)
+    assert files.path(taker, "original").read_text() == first
+    assert [folder.name for folder in tmp_path.iterdir()] == [taker]
+
+
 def test_a_failed_rewrite_keeps_the_old_file(tmp_path: Path) -> None:
     files, document_id = DocumentFiles(tmp_path), new_id(DOCUMENT)
     with files.replace(document_id, "pages.jsonl") as target:

@@ -17,7 +17,7 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from shared.errors import IdempotencyConflict, TooMany
+from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
 from shared.ids import JOB, new_id
 from shared.jobs.job import Status, from_record
 from shared.jobs.lifecycle import Event, Lifecycle, Submission, Submitted
@@ -151,6 +151,23 @@ class Moves(RuleBasedStateMachine):
         owner = self.reference.index.get(batch, "ada")
         submission = Submission(kind="ingest", queue=queue, spec={}, owner=owner, id=self.new_id(), parent=batch)
         self.submit_both(submission, lambda: twice(lambda: self.real.submit(submission)))
+
+    @rule(number=numbers, key=keys, fingerprint=fingerprints, stranger=st.sampled_from([False, False, True]))
+    def join(self, number: int, key: str, fingerprint: str, stranger: bool) -> None:
+        batch = self.some_batch(number)
+        owner = "eve" if stranger else self.reference.index.get(batch, "eve")
+        answer, about = self.reference.join(batch, owner, key=key, fingerprint=fingerprint)
+        refusals = {"missing": NotFound, "sealed": BatchSealed, "conflict": IdempotencyConflict}
+
+        def move() -> None:
+            self.real.join(batch, owner, idempotency_key=key, fingerprint=fingerprint)
+
+        for _ in range(2):
+            if answer == "joined":
+                move()
+            else:
+                with pytest.raises(refusals[answer], match=about or None):
+                    move()
 
     @rule(number=numbers)
     def seal(self, number: int) -> None:

@@ -207,6 +207,15 @@ local function counts(id)
   return result, ended
 end
 
+-- Something has happened to a batch that more jobs may join: the time after which the janitor seals it begins anew.
+local function keep_open(id)
+  local batch = get(id, 'status', 'sealed', 'seal_ms')
+  if batch[1] ~= 'in_progress' or batch[2] == '1' or not batch[3] then return end
+  local seal_at = digits(now + tonumber(batch[3]))
+  redis.call('HSET', job_key(id), 'expires_at', seal_at)
+  redis.call('ZADD', PREFIX .. 'jobs:due', seal_at, id)
+end
+
 -- A batch ends when it is sealed (no job will join it) and its last job has ended.
 local function settle_batch(id, rung)
   local result, ended = counts(id)
@@ -314,6 +323,7 @@ finish = function(id, status, attempt, fields, data, rung)
     else
       redis.call('HINCRBY', job_key(job[8]), status, 1)
     end
+    keep_open(job[8])
     settle_batch(job[8], rung)
   end
 end

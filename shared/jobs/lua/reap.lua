@@ -4,7 +4,8 @@
 -- Keys: jobs:due; the records and events; the queues; reaping (there while somebody reaps), reaping:resumed
 -- Returns {number looked at, ids whose attempt was lost, queues to ring}.
 -- Promise: a lapsed lease loses the attempt; a delayed job whose time has come is queued; a job that nobody started in time
--- ends `expired`, a batch that its maker left open is sealed, one that has outlived its timeout `failed`. Safe to run twice and by many at once.
+-- ends `expired`, one that has outlived its timeout `failed`, a batch that its maker left open is sealed once all its jobs have
+-- ended. Safe to run twice and by many at once.
 
 local rung, lost, skipped = {}, {}, 0
 local judging = ARGV[3] == '1'
@@ -27,6 +28,9 @@ for _, id in ipairs(due) do
   elseif job[8] == 'batch' then
     if job[9] then
       cancel(id, rung)
+    elseif redis.call('SCARD', job_key(id) .. ':open') > 0 then
+      -- It cannot end yet, and its maker may be waiting for these before it adds the next.
+      keep_open(id)
     else
       redis.call('HSET', job_key(id), 'sealed', '1')
       redis.call('ZADD', PREFIX .. 'jobs:due', 'inf', id)

@@ -67,6 +67,7 @@ if parent ~= '' then
     redis.call('ZADD', job_key(parent) .. ':children', 0, id)
     redis.call('SADD', job_key(parent) .. ':open', id)
     redis.call('HINCRBY', job_key(parent), 'children', 1)
+    keep_open(parent)
   end
   if batch[2] then
     finish(id, 'cancelled', 0, {}, {}, {})
