@@ -1,6 +1,7 @@
 """Uploads: the bytes go to disk here; everything else about them is a job. An archive's members become documents later."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from shared.documents.filters import Scalar
 from shared.documents.kinds import ARCHIVES, media_type
 from shared.documents.passwords import Passwords
 from shared.documents.record import Collection, Document, check_collection_name
-from shared.errors import InvalidRequest, InvalidValue
+from shared.errors import BatchSealed, InvalidRequest, InvalidValue, NotFound
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
 from shared.jobs.job import Job
 from shared.jobs.lifecycle import Submission, Submitted
@@ -79,8 +80,10 @@ def add(collection: str) -> Answer:
     check_collection_name(collection)
     joined = request.args.get("batch")
     if joined is not None:
-        # Refused before the files are taken; and if they take long to come, the batch is not sealed meanwhile.
-        here.lifecycle.join(joined, owner())
+        # If the files take long to come, the batch is not sealed meanwhile. A refusal has to wait for them: a client that is still
+        # sending would find its connection closed and not hear why.
+        with suppress(NotFound, BatchSealed):
+            here.lifecycle.join(joined, owner())
     about = _about()
     if joined is not None and about.webhook is not None:
         raise InvalidValue("webhook: the webhook of a batch is given when it is opened, with POST /batches", param="webhook")

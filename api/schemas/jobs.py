@@ -100,7 +100,7 @@ class Skipped(Member):
     reason: str = Field(description="why it was left out")
 
 
-class DuplicateMember(Member):
+class Member(Member):
     document_id: str = Field(description="the document that its bytes are")
 
 
@@ -109,8 +109,9 @@ class Unpacking(Answer):
 
     name: str = Field(description="of the archive")
     documents: int
+    members: list[Member] = Field(description="the first thousand of them")
     duplicates: int = Field(description="members whose bytes were in the collection already")
-    duplicate_members: list[DuplicateMember] = Field(description="the first thousand of them")
+    duplicate_members: list[Member] = Field(description="the first thousand of them")
     skipped: int = Field(description="members that were left out")
     skipped_members: list[Skipped] = Field(description="the first thousand of them")
 

@@ -1,6 +1,7 @@
 """``enginehouse ingest``: files and folders into a collection, until each has its end."""
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 # Fewer are sent without asking first what is there: the server finds the same bytes by itself.
 WORTH_ASKING = 10
+AGAIN = "Run it again to go on where it stopped."
 
 
 @calling
@@ -35,35 +37,49 @@ def ingest(
 ) -> None:
     """Put files into a collection, wait until all are read, and say what became of each. Status 3 if one cannot be searched.
 
-    Run it again to go on where it stopped: what the collection holds already is not sent again. With --json each end is one
-    line on standard output, as it comes.
+    Run it again to go on where it stopped: what the collection holds already is not sent again. One batch job counts all that is
+    sent; its id is printed first, and cancelling it stops the ingest. With --json each end is one line on standard output, as it
+    comes.
     """
     from cli.ingest.board import Board
     from cli.ingest.closing import close
     from cli.ingest.finding import find
     from cli.ingest.sending import NOBODY_ANSWERS, Sending
+    from enginehouse_client import EnginehouseError
 
     files = find(named(places, whole_lines=True), include=include or (), exclude=exclude or ())
     if not files:
         raise Refusal("There is no such file: nothing to ingest.")
     started = time.monotonic()
     ends: list[End] = []
-    with here.patient(retries) as house, Board(len(files)) as board:
-        sending = Sending(house, collection, board, again=again)
-        if len(files) > WORTH_ASKING:
-            sending.remember()
-        try:
-            for end in sending.run(files, at_once):
-                ends.append(end)
-                if here.out.as_json:
-                    here.out.value(end.raw)
-        except (KeyboardInterrupt, *NOBODY_ANSWERS):
-            board.__exit__(None, None, None)
-            close(ends, len(files), time.monotonic() - started)
-            here.out.said("Not all files have been seen to their end. Run it again to go on where it stopped.")
-            raise
-    close(ends, len(files), time.monotonic() - started)
-    if any(end.failed for end in ends):
+    with here.patient(retries) as house:
+        batch = house.open_batch()
+        here.out.said(f"Batch {batch.id} counts the jobs of these {len(files):,} files.")
+        with Board(len(files)) as board:
+            sending = Sending(house, collection, batch, board, again=again)
+            try:
+                if len(files) > WORTH_ASKING:
+                    sending.remember()
+                for end in sending.run(files, at_once):
+                    ends.append(end)
+                    if here.out.as_json:
+                        here.out.value(end.raw)
+                # All files have their end, but members of archives may still be read.
+                batch = house.wait(house.seal(batch))
+            except (KeyboardInterrupt, BrokenPipeError, *NOBODY_ANSWERS):
+                board.__exit__(None, None, None)
+                # Should this fail too, the server seals it some time after the last of its jobs.
+                with suppress(EnginehouseError):
+                    batch = here.house.seal(batch)
+                close(ends, len(files), batch, time.monotonic() - started)
+                here.out.said(f"Not all files have been seen to their end. {AGAIN}")
+                raise
+    close(ends, len(files), batch, time.monotonic() - started)
+    if sending.unsent:
+        what = "cancelled" if batch.cancel_requested_at else "sealed by somebody else"
+        here.out.said(f"Batch {batch.id} was {what}, so {sending.unsent:,} files were not sent. {AGAIN}")
+    counts = batch.counts or {}
+    if any(end.failed for end in ends) or batch.status != "completed" or counts["completed"] != counts["total"]:
         from cli.calls.statuses import NOT_COMPLETED
 
         raise typer.Exit(NOT_COMPLETED)

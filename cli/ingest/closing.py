@@ -9,10 +9,11 @@ from rich.text import Text
 
 from cli.calls.output import STYLES
 from cli.ingest.sending import End
+from enginehouse_client import Job
 
 
-def close(ends: Sequence[End], files: int, seconds: float) -> None:
-    """Print it on standard error; with no terminal there, in plain lines."""
+def close(ends: Sequence[End], files: int, batch: Job, seconds: float) -> None:
+    """Print it on standard error, with what the batch counts; with no terminal there, in plain lines."""
     console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 200)
     rejected = [end for end in ends if end.failed]
     if rejected:
@@ -28,5 +29,14 @@ def close(ends: Sequence[End], files: int, seconds: float) -> None:
     for (status, known), count in sorted(counts.items(), key=lambda item: (item[0][0] != "ready", item[0])):
         table.add_row(Text(f"{status}{', there already' if known else ''}", STYLES.get(status, "")), f"{count:,}")
     console.print(table)
+    console.print(Text(f"batch {batch.id} is {batch.status}: {counted(batch)}"))
     rate = f", {files / seconds:,.1f} files/s" if seconds > 1 else ""
     console.print(f"{files:,} files in {seconds:,.1f} s{rate}", highlight=False)
+
+
+def counted(batch: Job) -> str:
+    """The counts of a batch in words, those that are none left out."""
+    counts = dict(batch.counts or {})
+    total = counts.pop("total", 0)
+    counts["under way"] = total - sum(counts.values())
+    return ", ".join([f"{total:,} jobs", *(f"{count:,} {name}" for name, count in counts.items() if count)])

@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from cli.ingest.finding import Found
 from enginehouse_client import (
     APIError,
     Client,
+    Conflict,
     ConnectionFailed,
     Document,
     EnginehouseError,
@@ -31,6 +33,7 @@ LOOK_SECONDS = 1.0
 NOT_SENT = "not sent"
 LEFT_OUT = "left out"
 DUPLICATE = "duplicate"
+COUNTED = "counted"
 # How a document ends that the same bytes will end with again.
 LASTING = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large")
 UNDER_WAY = ("uploaded", "parsing", "chunking", "embedding", "indexing")
@@ -41,8 +44,8 @@ NOBODY_ANSWERS = (ConnectionFailed, Unavailable, RateLimited)
 @dataclass(frozen=True)
 class End:
     """What became of a file, or of one member of an archive: ``status`` is the document's, or ``not sent``, of a member also
-    ``left out``. ``known``: the server had it already. An end of status ``duplicate`` is that of ``count`` members that are
-    known, and whose documents are not told."""
+    ``left out``. ``known``: the server had it already, and the batch does not count it. ``count`` members have one end together
+    when they are not told one by one: as ``duplicate``, which are known, or as ``counted`` by the batch alone."""
 
     file: str
     status: str
@@ -53,7 +56,7 @@ class End:
 
     @property
     def failed(self) -> bool:
-        return self.status not in ("ready", DUPLICATE)
+        return self.status not in ("ready", DUPLICATE, COUNTED)
 
     @property
     def raw(self) -> Mapping[str, Any]:
@@ -73,15 +76,21 @@ class Watch(Protocol):
 
 
 class Sending:
-    """One ingest into one collection. ``again``: also send what the collection holds and could not be read."""
+    """One ingest into one collection, counted by one open batch. ``again``: also send what the collection holds and could not be
+    read. When nothing can join the batch any more, as it was cancelled, no further file is begun: ``unsent`` says how many."""
 
-    def __init__(self, house: Client, collection: str, watch: Watch, *, again: bool) -> None:
+    def __init__(self, house: Client, collection: str, batch: Job, watch: Watch, *, again: bool) -> None:
         self._house = house
         self._collection = collection
+        self._batch = batch.id
         self._watch = watch
         self._again = again
         self._known: dict[str, Document] = {}
+        self._ours: set[str] = set()
+        self._lock = threading.Lock()
+        self._refused = threading.Event()
         self._stop = threading.Event()
+        self.unsent = 0
 
     def remember(self) -> int:
         """Ask the server what it has of this collection; how many documents that are."""
@@ -103,6 +112,8 @@ class Sending:
             under_way: set[Future[list[End]]] = set()
             try:
                 while True:
+                    if self._refused.is_set():
+                        self.unsent += sum(1 for _ in waiting)
                     under_way |= {pool.submit(self._one, file) for file in islice(waiting, at_once - len(under_way))}
                     if not under_way:
                         return
@@ -121,6 +132,12 @@ class Sending:
             ends = [End(file.name, NOT_SENT, error.strerror or str(error), None)]
         except NOBODY_ANSWERS:
             raise
+        except Conflict as error:
+            ends = [End(file.name, NOT_SENT, error.message, None)]
+            if error.code == "batch_sealed":
+                self._refused.set()
+                with self._lock:
+                    self.unsent += 1
         except (APIError, EnginehouseError) as error:
             ends = [End(file.name, NOT_SENT, error.message, None)]
         finally:
@@ -134,11 +151,16 @@ class Sending:
         if known is not None and (known.status == "ready" or (known.status in LASTING and not self._again)):
             return [_end(file, known, known_before=True)]
         if known is not None and known.status in UNDER_WAY:
-            return [self._read(file, known, known_before=True)]
-        taken = self._house.send(self._collection, (file.name, file.path), on_sent=lambda sent: self._watch.sent(file.name, sent))
+            return [self._read(file, known)]
+        taken = self._house.send(
+            self._collection,
+            (file.name, file.path),
+            batch=self._batch,
+            on_sent=lambda sent: self._watch.sent(file.name, sent),
+        )
         if taken.archives:
             return self._unpacked(file, taken)
-        return [self._read(file, document, bool(document.raw["known"])) for document in taken.documents]
+        return [self._read(file, document) for document in taken.documents]
 
     def _unpacked(self, file: Found, taken: Taken) -> list[End]:
         """The ends of all members of an archive; of one that has none, its own."""
@@ -157,13 +179,28 @@ class Sending:
         if more := read.more_duplicates:
             reason = "the collection had their bytes already"
             ends.append(End(f"{file.name}: {more} more members", DUPLICATE, reason, None, known=True, count=more))
+        result = self._house.get(taken.archives[0].job).result or {}
+        if (more := result.get("documents", 0) - len(result.get("members", ()))) > 0:
+            reason = "what became of them is in the counts of the batch"
+            ends.append(End(f"{file.name}: {more} more members", COUNTED, reason, None, count=more))
         return ends or [End(file.name, "empty", "It is an archive of no files.", None)]
 
-    def _read(self, file: Found, document: Document, known_before: bool) -> End:
+    def _read(self, file: Found, document: Document) -> End:
+        job: Job | None = None
         if document.status in UNDER_WAY:
-            self._house.wait(document.job_id, every=LOOK_SECONDS, on_look=lambda job: self._looked(file, job))
+            job = self._house.wait(document.job_id, every=LOOK_SECONDS, on_look=lambda job: self._looked(file, job))
             document = self._house.document(document.id)
-        return _end(file, document, known_before=known_before and document.status == "ready")
+        else:
+            with suppress(NotFound):  # jobs are forgotten before documents
+                job = self._house.get(document.job_id)
+        return _end(file, document, known_before=not self._is_new(document, job))
+
+    def _is_new(self, document: Document, job: Job | None) -> bool:
+        """Whether our batch counts it, and no other file of this ingest has the same bytes."""
+        with self._lock:
+            new = job is not None and job.batch == self._batch and document.id not in self._ours
+            self._ours.add(document.id)
+        return new
 
     def _looked(self, file: Found, job: Job) -> None:
         if self._stop.is_set():

@@ -2,11 +2,13 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
 from enginehouse_client.documents import DocumentCalls
 from enginehouse_client.effects import Operation, Request
-from enginehouse_client.errors import NotFound
+from enginehouse_client.errors import APIError, ConnectionFailed, NotFound
 from enginehouse_client.exchange import exchange
 from enginehouse_client.files import Given, Source, portions, sources
 from enginehouse_client.records import Archive, Document, Duplicate, Ingestion, Job, Progress, Rejected, Sent, Taken
@@ -21,7 +23,7 @@ OnLook = Callable[[Job], None]
 
 
 class IntakeCalls(DocumentCalls):
-    """What is sent is read by jobs, under one batch for each request."""
+    """What is sent is read by jobs, under one batch for each request, or one that is opened for many."""
 
     def upload(self, collection: str, file: Given, *, wait: bool = True) -> Operation[Document]:
         """Put one file into a collection, which is made when there is none: the document, once it was read unless ``wait``
@@ -37,15 +39,38 @@ class IntakeCalls(DocumentCalls):
             document = yield from self.document(document.id)
         return document
 
-    def send(self, collection: str, file: Given, *, on_sent: Callable[[Sent], None] | None = None) -> Operation[Taken]:
-        """Send one file and wait for nothing: the document or the archive that it is, and the batch. ``on_sent`` is told how far
-        the sending has come. Raises ValueError when it is not one file, and OSError."""
+    def open_batch(
+        self, *, metadata: Mapping[str, str] | None = None, webhook: Mapping[str, Any] | None = None
+    ) -> Operation[Job]:
+        """Open a batch: a job that counts all that is sent into it, until ``seal`` says that no more will come. The server seals it
+        an hour after the last of its jobs has ended, should nobody do so."""
+        given = {"metadata": metadata, "webhook": webhook}
+        answer = yield from self.submit("/batches", {name: value for name, value in given.items() if value is not None})
+        return Job.read(answer.json())
+
+    def seal(self, batch: str | Job) -> Operation[Job]:
+        """Nothing more will be sent into a batch: it ends with the last of its jobs. Sealing it again does no harm. Raises
+        NotFound, and Conflict when it is another kind of job."""
+        answer = yield from self._call("POST", f"/jobs/{quote(_id(batch), safe='')}/seal")
+        return Job.read(answer.json())
+
+    def send(
+        self,
+        collection: str,
+        file: Given,
+        *,
+        batch: str | Job | None = None,
+        on_sent: Callable[[Sent], None] | None = None,
+    ) -> Operation[Taken]:
+        """Send one file, into an open ``batch`` if one is given, and wait for nothing: the document or the archive that it is, and
+        the batch. ``on_sent`` is told how far the sending has come. Raises ValueError when it is not one file, OSError, and
+        Conflict (``batch_sealed``) when nothing can join the batch any more."""
         files = list(sources(file))
         if len(files) != 1:
             raise ValueError(f"one file is sent at a time, not {len(files)}; ingest takes many")
         size = files[0].size
         told = None if on_sent is None else lambda sent: on_sent(Sent(sent, size))
-        return (yield from self._take(collection, files, told))
+        return (yield from self._take(collection, files, batch, told))
 
     def ingest(
         self,
@@ -56,55 +81,88 @@ class IntakeCalls(DocumentCalls):
         within: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Operation[Ingestion]:
-        """Put files, archives and whole folders into a collection, in batches, and wait until all were read.
+        """Put files, archives and whole folders into a collection, in one batch, and wait until all were read.
 
-        ``on_progress`` is told each time something has changed. Raises Timeout when a batch has not ended ``within`` so many
-        seconds, FileNotFoundError and OSError. A file that cannot be read is no error: ``rejected`` lists them.
+        ``on_progress`` is told each time something has changed. Raises Timeout when the batch has not ended ``within`` so many
+        seconds, FileNotFoundError and OSError, and Conflict when the batch is cancelled before all is sent. A file that cannot be
+        read is no error: ``rejected`` lists them.
         """
         found = list(sources(files))
         tally = _Tally(len(found), on_progress)
-        taken: list[Taken] = []
-        for portion in portions(found):
-            taken.append((yield from self._take(collection, portion)))
-            tally.uploaded(taken[-1], len(portion))
+        batch = yield from self.open_batch()
+        parts: list[Taken] = []
+        try:
+            for portion in portions(found):
+                parts.append((yield from self._take(collection, portion, batch)))
+                tally.uploaded(parts[-1], len(portion))
+        except (APIError, OSError):
+            with suppress(APIError, ConnectionFailed):
+                yield from self.seal(batch)
+            raise
+        batch = yield from self.seal(batch)
+        documents = {document.id: document for part in parts for document in part.documents}
         if not wait:
-            return _together([Ingestion(list(part.documents), [part.batch.id], []) for part in taken])
-        deadline = None if within is None else self.patience.clock() + within
-        read: list[Ingestion] = []
-        for part in taken:
-            read.append((yield from self.until_read(part, within=self._left(deadline), on_look=tally.looked)))
-        return _together(read)
+            return Ingestion(list(documents.values()), batch.id, [])
+        archives = [archive for part in parts for archive in part.archives]
+        taken = Taken(collection, list(documents.values()), archives, batch)
+        return (yield from self.until_read(taken, within=within, on_look=tally.looked))
 
     def until_read(self, taken: Taken, *, within: float | None = None, on_look: OnLook | None = None) -> Operation[Ingestion]:
         """Wait until all that was taken has been read, the documents in archives too: what became of it. ``on_look`` is shown the
-        batch now and then. Raises Timeout after ``within`` seconds, and NotFound when batch or collection was deleted."""
+        batch now and then, or, where what was taken has joined one over more, the job that is waited for; of such an archive the
+        first thousand documents are waited for, the batch has all. Raises Timeout after ``within`` seconds, and NotFound when
+        batch or collection was deleted."""
         deadline = None if within is None else self.patience.clock() + within
-        yield from self.wait(taken.batch, within=within, every=LOOK_SECONDS, on_look=on_look)
-        documents = {document.id: document for document in taken.documents}
         rejected: dict[str, Rejected] = {}
         duplicates: list[Duplicate] = []
         more_duplicates = 0
-        if taken.archives:
-            members = yield from self._members(taken)
-            documents |= {document.id: document for document in members}
+        if not taken.joined:
+            yield from self.wait(taken.batch, within=within, every=LOOK_SECONDS, on_look=on_look)
+        entered: list[Document] = []
         for archive in taken.archives:
-            job = yield from self.get(archive.job)
+            job = yield from self.wait(archive.job, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
             rejected |= {f"{archive.job} {number}": one for number, one in enumerate(_of_archive(archive, job))}
             twins, more = yield from self._duplicates(archive, job, deadline)
             duplicates += twins
             more_duplicates += more
-        rejected |= yield from self._rejections(taken, documents.values())
-        for document in taken.documents:
-            if document.raw["known"] and document.status in UNDER_WAY:
-                job = yield from self.wait(document.job_id, within=self._left(deadline))
+            if taken.joined:
+                entered += yield from self._found((job.result or {}).get("members", ()))
+        if taken.archives and not taken.joined:
+            entered = yield from self._members(taken)
+        own = [document for document in taken.documents if taken.joined or document.raw["known"]]
+        if not taken.joined:
+            rejected |= yield from self._rejections(taken, [*taken.documents, *entered])
+        for document in [*own, *(entered if taken.joined else ())]:
+            if document.status in UNDER_WAY:
+                job = yield from self.wait(document.job_id, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
                 if job.status != "completed":
                     rejected[document.id] = _rejection(document.name, document, job)
-        return Ingestion(list(documents.values()), [taken.batch.id], list(rejected.values()), duplicates, more_duplicates)
+        if taken.joined:
+            entered = yield from self._found([{"document_id": document.id} for document in entered])
+        documents = {document.id: document for document in [*taken.documents, *entered]}
+        return Ingestion(list(documents.values()), taken.batch.id, list(rejected.values()), duplicates, more_duplicates)
 
-    def _take(self, collection: str, files: Sequence[Source], on_sent: Callable[[int], None] | None = None) -> Operation[Taken]:
+    def _found(self, members: Iterable[Mapping[str, Any]]) -> Operation[list[Document]]:
+        """The documents of these members; not those that are gone again, as a newer version has replaced them."""
+        found: list[Document] = []
+        for member in members:
+            try:
+                found.append((yield from self.document(member["document_id"])))
+            except NotFound:
+                continue
+        return found
+
+    def _take(
+        self,
+        collection: str,
+        files: Sequence[Source],
+        batch: str | Job | None = None,
+        on_sent: Callable[[int], None] | None = None,
+    ) -> Operation[Taken]:
         request = Request(
             method="POST",
             path=f"/collections/{quote(collection, safe='')}/documents",
+            query={} if batch is None else {"batch": _id(batch)},
             headers={"Idempotency-Key": str(uuid.uuid4())},
             files=files,
             on_sent=on_sent,
@@ -113,7 +171,7 @@ class IntakeCalls(DocumentCalls):
         answer = yield from exchange(request, self.patience)
         told = answer.json()
         documents, archives = map(Document.read, told["data"]), map(Archive.read, told["archives"])
-        return Taken(collection, list(documents), list(archives), Job.read(told["batch"]))
+        return Taken(collection, list(documents), list(archives), Job.read(told["batch"]), batch is not None)
 
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(0.0, deadline - self.patience.clock())
@@ -173,14 +231,13 @@ class IntakeCalls(DocumentCalls):
 
 
 class _Tally:
-    """Counts files over all batches, and tells when a number has changed."""
+    """Counts files, and tells when a number has changed."""
 
     def __init__(self, files: int, on_progress: Callable[[Progress], None] | None) -> None:
         self._unsent = files
         self._on_progress = on_progress
         self._uploaded = 0
         self._in_no_batch = 0
-        self._batches: dict[str, Mapping[str, int]] = {}
         self._told: Progress | None = None
 
     def uploaded(self, taken: Taken, files: int) -> None:
@@ -190,11 +247,11 @@ class _Tally:
         self._in_no_batch += len(taken.documents) - len(in_batch)
         self.looked(taken.batch)
 
-    def looked(self, batch: Job) -> None:
-        self._batches[batch.id] = batch.counts or {}
+    def looked(self, job: Job) -> None:
+        if job.counts is None:
+            return
         total, completed, *otherwise = (
-            sum(counts.get(name, 0) for counts in self._batches.values())
-            for name in ("total", "completed", "failed", "cancelled", "expired")
+            job.counts.get(name, 0) for name in ("total", "completed", "failed", "cancelled", "expired")
         )
         failed = sum(otherwise)
         files = self._unsent + self._in_no_batch + total
@@ -204,15 +261,8 @@ class _Tally:
         self._told = now
 
 
-def _together(parts: Sequence[Ingestion]) -> Ingestion:
-    documents = {document.id: document for part in parts for document in part.documents}
-    return Ingestion(
-        list(documents.values()),
-        [batch for part in parts for batch in part.batches],
-        [one for part in parts for one in part.rejected],
-        [one for part in parts for one in part.duplicates],
-        sum(part.more_duplicates for part in parts),
-    )
+def _id(job: str | Job) -> str:
+    return job if isinstance(job, str) else job.id
 
 
 def _of_archive(archive: Archive, job: Job) -> Iterable[Rejected]:

@@ -268,12 +268,14 @@ class Sent:
 
 @dataclass(frozen=True)
 class Taken:
-    """What the server has taken of one request: documents, archives, and the batch over the jobs that read them."""
+    """What the server has taken: documents, archives, and the batch over the jobs that read them. ``joined``: an open batch, over
+    more than this."""
 
     collection: str
     documents: list[Document]
     archives: list[Archive]
     batch: Job
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -299,12 +301,12 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Ingestion:
-    """What became of an ingest: a document for each file (the same bytes are one document) and each member of an archive, the
-    batches, the files that cannot be searched, and what of archives was there already (of the first thousand of each; of the
+    """What became of an ingest: a document for each file (the same bytes are one document) and each member of an archive, the id of
+    the batch, the files that cannot be searched, and what of archives was there already (of the first thousand of each; of the
     others only the number). When the ingest was not waited for, nothing is known of archives, and ``rejected`` is empty."""
 
     documents: list[Document]
-    batches: list[str]
+    batch: str
     rejected: list[Rejected]
     duplicates: list[Duplicate] = field(default_factory=list)
     more_duplicates: int = 0

@@ -171,7 +171,7 @@ def test_a_folder_is_ingested_and_what_cannot_be_read_is_told(client: Client, co
     assert (rejected.name, rejected.code) == ("broken.pdf", "failed")
     assert rejected.reason
     assert seen[-1] == Progress(files=4, uploaded=4, ended=4, failed=1)
-    assert len(list(client.jobs(batch=done.batches[0]))) == 4
+    assert len(list(client.jobs(batch=done.batch))) == 4
     hits = client.search(collection, "What is the capital of the ducks?", top_k=2)
     assert hits[0].document == "ducks.txt"
     answer = client.wait(client.generate(messages=[{"role": "user", "content": "capital?"}], collection=collection))
@@ -209,7 +209,7 @@ def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, col
     ]
     # The file that was known, two documents of the archive, and the archive that could not be unpacked.
     assert seen[-1] == Progress(files=4, uploaded=3, ended=4, failed=2)
-    assert client.get(done.batches[0]).counts == {"total": 3, "completed": 1, "failed": 2, "cancelled": 0, "expired": 0}
+    assert client.get(done.batch).counts == {"total": 3, "completed": 1, "failed": 2, "cancelled": 0, "expired": 0}
 
     again = client.ingest(collection, tmp_path / "letters.zip")
     assert ([document.name for document in again.documents], len(again.duplicates)) == (["broken.pdf"], 3)
@@ -217,12 +217,53 @@ def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, col
         client.upload(collection, tmp_path / "letters.zip")
 
 
-def test_many_files_go_in_several_batches(client: Client, collection: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_go_in_several_requests_into_one_batch(
+    client: Client, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("enginehouse_client.files.MOST_FILES", 2)
     monkeypatch.setattr("enginehouse_client.files.portions.__defaults__", (2, 10**6))
     files = [(f"{number}.txt", f"text number {number}".encode()) for number in range(5)]
-    done = client.ingest(collection, files)
-    assert (len(done.batches), len(done.documents), done.rejected) == (3, 5, [])
+    # Under way in no batch of this ingest, and waited for all the same.
+    before = client.send(collection, ("before.txt", b"a line that was sent before\n" * 2000))
+    done = client.ingest(collection, [*files, ("copy.txt", b"a line that was sent before\n" * 2000)])
+    assert (len(done.documents), done.rejected) == (6, [])
+    assert client.document(before[0].id).status == "ready"
+    ended = client.get(done.batch)
+    assert (ended.status, ended.counts) == ("completed", {"total": 5, "completed": 5, "failed": 0, "cancelled": 0, "expired": 0})
+
+
+def test_files_are_sent_into_a_batch_until_it_takes_no_more(client: Client, collection: str) -> None:
+    batch = client.open_batch(metadata={"from": "scanner-2"})
+    for number in range(3):
+        client.send(collection, (f"{number}.txt", f"scan number {number}".encode()), batch=batch)
+    assert client.get(batch).status == "in_progress"
+    client.seal(batch.id)
+    ended = client.wait(batch)
+    assert (ended.metadata, ended.counts and ended.counts["completed"]) == ({"from": "scanner-2"}, 3)
+    # However large it is, the refusal is heard, and not a connection that breaks.
+    with pytest.raises(Conflict, match="no more can join") as refusal:
+        client.send(collection, ("late.txt", b"late " * 4_000_000), batch=batch)
+    assert (refusal.value.code, refusal.value.tries) == ("batch_sealed", 1)
+    with pytest.raises(NotFound):
+        client.send(collection, ("stray.txt", b"stray"), batch="job_00000000000000000000000000")
+
+
+def test_an_ingest_whose_batch_is_cancelled_says_so(
+    client: Client, stack: Stack, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enginehouse_client.files.portions.__defaults__", (1, 10**6))
+    batches: list[str] = []
+
+    def cancel(progress: Progress) -> None:
+        if not batches:
+            newest = stack.client.get("/jobs", params={"kind": "batch"}).json()["data"][0]["id"]
+            batches.append(newest)
+            stack.client.post(f"/jobs/{newest}/cancel")
+
+    files = [(f"{number}.txt", f"cancelled number {number}".encode()) for number in range(4)]
+    with pytest.raises(Conflict, match="no more can join"):
+        client.ingest(collection, files, on_progress=cancel)
+    assert client.wait(batches[0]).status == "cancelled"
 
 
 def test_documents_and_collections_are_listed_and_forgotten(client: Client, collection: str) -> None:

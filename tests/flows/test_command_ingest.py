@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests.flows.command import run, seen, start
 from tests.flows.stack import Stack
 from tests.odd_files import packed_zip
 from tests.waiting import wait_until
+
+NONE = {"total": 0, "completed": 0, "failed": 0, "cancelled": 0, "expired": 0}
 
 
 @pytest.fixture
@@ -32,6 +35,18 @@ def ends(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, bool]]:
     return {end["file"]: (end["status"], end["known"]) for end in told}
 
 
+def batch_of(said: str) -> str:
+    """The id that is printed first, on standard error."""
+    found = re.match(r"Batch (job_\w+) counts", said)
+    assert found, said
+    return found[1]
+
+
+def counted(stack: Stack, said: str, seconds: int = 40) -> dict[str, int]:
+    """What the batch of an ingest counts once it has ended."""
+    return dict(stack.ended(batch_of(said), seconds)["counts"])
+
+
 def test_every_file_has_an_end_and_a_reason(stack: Stack, folder: Path) -> None:
     done = run(stack, "ingest", folder, "-c", "papers", "--json")
     assert done.returncode == 3, "two cannot be searched"
@@ -42,9 +57,12 @@ def test_every_file_has_an_end_and_a_reason(stack: Stack, folder: Path) -> None:
     assert "It could not be read" in done.stderr
     assert "14 files" in done.stderr
     assert stack.client.get("/collections/papers").json()["documents"] == 14
+    assert counted(stack, done.stderr) == {**NONE, "total": 14, "completed": 12, "failed": 2}
+    assert f"batch {batch_of(done.stderr)} is completed: 14 jobs, 12 completed, 2 failed" in done.stderr
 
     again = run(stack, "ingest", folder, "-c", "papers", "--json")
     assert set(ends(again).values()) == {("ready", True), ("empty", True), ("failed", False)}
+    assert counted(stack, again.stderr) == {**NONE, "total": 1, "failed": 1}, "what is there already is not counted again"
     # What failed may not fail again; what is empty will be, and is sent only when asked for.
     assert stack.client.get("/collections/papers").json()["documents"] == 15
     assert ends(run(stack, "ingest", folder, "-c", "papers", "--json", "--again"))["empty.txt"] == ("empty", False)
@@ -78,6 +96,16 @@ def test_each_member_of_an_archive_has_an_end(stack: Stack, folder: Path) -> Non
     for known in (False, True):
         done = run(stack, "ingest", folder / "good.zip", "-c", "archives", "--json")
         assert (done.returncode, ends(done)) == (0, {"good.zip: good.txt": ("ready", known)})
+
+
+def test_the_same_bytes_twice_are_counted_once_and_nobody_waits_for_the_second(stack: Stack, tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number:02}.txt").write_text(f"Of these there are two: {number // 2}.")
+    done = run(stack, "ingest", tmp_path, "-c", "doubles", "--json")
+    assert done.returncode == 0, done.stderr
+    told = list(ends(done).values())
+    assert (told.count(("ready", False)), told.count(("ready", True))) == (6, 6)
+    assert counted(stack, done.stderr) == {**NONE, "total": 6, "completed": 6}
 
 
 def test_files_are_named_by_pipe_too(stack: Stack, folder: Path) -> None:
@@ -123,12 +151,15 @@ def test_a_run_that_was_broken_off_is_taken_up(stack: Stack, tmp_path: Path) -> 
     assert "Run it again" in said
     before += [json.loads(end)["file"] for end in rest.splitlines()]
     assert len(before) < 120
+    counts = counted(stack, said)
+    assert len(before) <= counts["completed"] == counts["total"] < 120, "it was sealed, and ends with what was sent"
 
     done = run(stack, "ingest", tmp_path, "-c", "resumed", "--json")
     assert done.returncode == 0
     told = ends(done)
     assert len(told) == 120
     assert all(told[file] == ("ready", True) for file in before), "what was read is not sent again"
+    assert counted(stack, done.stderr)["total"] == 120 - counts["total"], "the second batch counts the rest"
     assert stack.client.get("/collections/resumed").json()["documents"] == 120
 
 
@@ -143,5 +174,61 @@ def test_an_ingest_outlives_the_servers_that_it_calls(stack: Stack, tmp_path: Pa
     rest, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert len(rest.splitlines()) == 59
+    assert counted(stack, said) == {**NONE, "total": 60, "completed": 60}
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "ready", seconds=30)
     assert stack.client.get("/collections/survived").json()["documents"] == 60
+
+
+def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"{number:03}.txt").write_text(f"Cancelled at {number}?")
+    process = start("ingest", tmp_path, "-c", "cancelled", "--json", "--url", stack.url)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    batch = batch_of(process.stderr.readline())
+    process.stdout.readline()
+    assert stack.client.post(f"/jobs/{batch}/cancel").status_code in (200, 202)
+    rest, said = process.communicate(timeout=60)
+    assert process.returncode == 3
+    unsent = re.search(rf"Batch {batch} was cancelled, so (\d+) files were not sent. Run it again", said)
+    assert unsent, said
+    job = stack.ended(batch)
+    assert job["status"] == "cancelled"
+    told = [json.loads(end) for end in rest.splitlines()]
+    sent = 1 + sum(end["status"] != "not sent" for end in told)
+    assert sent == 200 - int(unsent[1]), "each file was sent or is told of"
+    assert sum(end["status"] != "not sent" for end in told) >= job["counts"]["cancelled"]
+    # Up to eight were on their way when the batch ended; these are cancelled too, and what it has counted stands.
+    assert sent - 8 <= job["counts"]["total"] <= sent
+    assert ends(run(stack, "ingest", tmp_path, "-c", "cancelled", "--json")).keys() >= {"000.txt", "199.txt"}
+    assert stack.client.get("/collections/cancelled").json()["documents"] >= 200
+
+
+def test_the_batch_of_an_ingest_that_was_killed_ends_and_another_run_does_the_rest(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    for place in (tmp_path / "stack", files):
+        place.mkdir()
+    stack = Stack(tmp_path / "stack", environment={"ENGINEHOUSE_SEAL_SECONDS": "3"})
+    for number in range(100):
+        (files / f"{number:03}.txt").write_text(f"Killed at {number}?")
+    try:
+        stack.start()
+        process = start("ingest", files, "-c", "killed", "--json", "--url", stack.url)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        batch = batch_of(process.stderr.readline())
+        for _ in range(20):
+            process.stdout.readline()
+        process.kill()
+        process.communicate(timeout=60)
+        job = stack.ended(batch)
+        assert (job["status"], job["sealed"], job["result"]) == ("completed", True, job["counts"])
+        assert 20 <= job["counts"]["completed"] == job["counts"]["total"] < 100
+
+        done = run(stack, "ingest", files, "-c", "killed", "--json")
+        assert done.returncode == 0, done.stderr
+        assert len(ends(done)) == 100
+        assert counted(stack, done.stderr)["total"] == 100 - job["counts"]["total"]
+        assert stack.client.get("/collections/killed").json()["documents"] == 100
+    finally:
+        stack.kill()

@@ -27,6 +27,7 @@ MOST_TOLD = 1000
 @dataclass
 class _Tally:
     documents: int = 0
+    entered: list[dict[str, str]] = field(default_factory=list)
     duplicates: list[dict[str, str]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
 
@@ -34,9 +35,9 @@ class _Tally:
 def unpack(attempt: Running, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
     """Unpack ``spec["archive_id"]`` into ``spec["collection_id"]``.
 
-    The result has ``name``, ``documents`` (entered), ``duplicates`` (how many were in the collection, by their bytes),
-    ``duplicate_members`` (name and document id, of the first thousand), ``skipped`` (how many were left out) and
-    ``skipped_members`` (name and reason, of as many). Raises DocumentRejected, ``too_large``, ``encrypted``, ``failed`` or
+    The result has ``name``, ``documents`` (how many were entered), ``duplicates`` (how many were in the collection, by their bytes)
+    and ``skipped`` (how many were left out); of the first thousand of each, ``members`` and ``duplicate_members`` have name and
+    document id, ``skipped_members`` name and reason. Raises DocumentRejected, ``too_large``, ``encrypted``, ``failed`` or
     ``deleted``, and QueueFull; documents that were entered before stay.
     """
     archives = DocumentFiles(settings.archives_dir)
@@ -60,6 +61,7 @@ def unpack(attempt: Running, documents: Documents, lifecycle: Lifecycle, setting
     return {
         "name": name,
         "documents": tally.documents,
+        "members": tally.entered[:MOST_TOLD],
         "duplicates": len(tally.duplicates),
         "duplicate_members": tally.duplicates[:MOST_TOLD],
         "skipped": len(tally.skipped),
@@ -100,6 +102,8 @@ class _Unpacking:
                 self.tally.duplicates.append({"name": name, "document_id": document.id})
                 return
         self.tally.documents += 1
+        if len(self.tally.entered) < MOST_TOLD:
+            self.tally.entered.append({"name": name, "document_id": document.id})
         self._submit(document.id, collection.id, document.job_id)
 
     def _enter(self, collection: Collection, document_id: str, job_id: str, name: str, size: int, sha256: str) -> Any:
