@@ -58,7 +58,11 @@ def test_every_file_has_an_end_and_a_reason(stack: Stack, folder: Path) -> None:
     assert "14 files" in done.stderr
     assert stack.client.get("/collections/papers").json()["documents"] == 14
     assert counted(stack, done.stderr) == {**NONE, "total": 14, "completed": 12, "failed": 2}
-    assert f"batch {batch_of(done.stderr)} is completed: 14 jobs, 12 completed, 2 failed" in done.stderr
+    batch = batch_of(done.stderr)
+    assert f"batch {batch} is completed: 14 jobs, 12 completed, 2 failed" in done.stderr
+    for asked in ("show", "follow", "wait"):
+        shown = run(stack, "job", asked, batch)
+        assert (shown.returncode, re.search(r'total(=|": )14', shown.stdout) is not None) == (0, True), shown.stdout
 
     again = run(stack, "ingest", folder, "-c", "papers", "--json")
     assert set(ends(again).values()) == {("ready", True), ("empty", True), ("failed", False)}
