@@ -100,7 +100,7 @@ class Skipped(Member):
     reason: str = Field(description="why it was left out")
 
 
-class Member(Member):
+class EnteredMember(Member):
     document_id: str = Field(description="the document that its bytes are")
 
 
@@ -109,9 +109,9 @@ class Unpacking(Answer):
 
     name: str = Field(description="of the archive")
     documents: int
-    members: list[Member] = Field(description="the first thousand of them")
+    members: list[EnteredMember] = Field(description="the first thousand of them")
     duplicates: int = Field(description="members whose bytes were in the collection already")
-    duplicate_members: list[Member] = Field(description="the first thousand of them")
+    duplicate_members: list[EnteredMember] = Field(description="the first thousand of them")
     skipped: int = Field(description="members that were left out")
     skipped_members: list[Skipped] = Field(description="the first thousand of them")
 
