@@ -34,6 +34,12 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     return member
 
 
+def folder(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.DIRTYPE
+    return member
+
+
 def unpacked(
     tmp_path: Path, data: bytes, kind: str, limits: ArchiveLimits = LIMITS, password: str = ""
 ) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -135,6 +141,8 @@ def lying_zip() -> bytes:
         (lambda: tar(*((tarfile.TarInfo(str(number)), b"") for number in range(51))), "tar", "50 members"),
         (lambda: packed_zip({str(number): bytes(1 << 20) for number in range(30)}), "zip", "200 times"),
         (lambda: tar(*((tarfile.TarInfo(str(n)), bytes(1 << 20)) for n in range(30)), mode="w:xz"), "tar", "200 times"),
+        (lambda: tar(*((folder(str(number)), b"") for number in range(101))), "tar", "50 members"),
+        (lambda: tar(*((tarfile.TarInfo(str(n)), bytes(3 << 20)) for n in range(8)), mode="w:xz"), "tar", "200 times"),
     ],
 )
 def test_bombs_are_refused(tmp_path: Path, make: Callable[[], bytes], kind: str, says: str) -> None:

@@ -227,7 +227,7 @@ def test_many_files_go_in_several_requests_into_one_batch(
     before = client.send(collection, ("before.txt", b"a line that was sent before\n" * 2000))
     done = client.ingest(collection, [*files, ("copy.txt", b"a line that was sent before\n" * 2000)])
     assert (len(done.documents), done.rejected) == (6, [])
-    assert client.document(before[0].id).status == "ready"
+    assert client.document(before.documents[0].id).status == "ready"
     ended = client.get(done.batch)
     assert (ended.status, ended.counts) == ("completed", {"total": 5, "completed": 5, "failed": 0, "cancelled": 0, "expired": 0})
 

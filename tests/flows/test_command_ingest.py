@@ -92,6 +92,7 @@ def test_each_member_of_an_archive_has_an_end(stack: Stack, folder: Path) -> Non
         "spoilt.zip": ("failed", False),
         "none.zip": ("empty", False),
     }
+    assert counted(stack, done.stderr) == {**NONE, "total": 3, "completed": 1, "failed": 2}
     for reason in ("It could not be read", "climbs out", "could not be unpacked", "no files"):
         assert reason in done.stderr
     assert "ready, there already" in done.stderr
