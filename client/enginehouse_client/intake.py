@@ -20,6 +20,8 @@ UNDER_WAY = ("uploaded", "parsing", "chunking", "embedding", "indexing")
 SKEW_SECONDS = 60.0
 
 OnLook = Callable[[Job], None]
+Read = tuple[list[Document], list[Rejected]]
+"""The documents that have come out of archives, and what could not be read of all."""
 
 
 class IntakeCalls(DocumentCalls):
@@ -113,41 +115,65 @@ class IntakeCalls(DocumentCalls):
         first thousand documents are waited for, the batch has all. Raises Timeout after ``within`` seconds, and NotFound when
         batch or collection was deleted."""
         deadline = None if within is None else self.patience.clock() + within
-        rejected: dict[str, Rejected] = {}
+        read = self._read_one_by_one if taken.joined else self._read_together
+        entered, rejected = yield from read(taken, deadline, on_look)
         duplicates: list[Duplicate] = []
         more_duplicates = 0
-        if not taken.joined:
-            yield from self.wait(taken.batch, within=within, every=LOOK_SECONDS, on_look=on_look)
-        entered: list[Document] = []
         for archive in taken.archives:
-            job = yield from self.wait(archive.job, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
-            rejected |= {f"{archive.job} {number}": one for number, one in enumerate(_of_archive(archive, job))}
+            job = yield from self.get(archive.job)
+            rejected += _of_archive(archive, job)
             twins, more = yield from self._duplicates(archive, job, deadline)
             duplicates += twins
             more_duplicates += more
-            if taken.joined:
-                entered += yield from self._found((job.result or {}).get("members", ()))
-        if taken.archives and not taken.joined:
+        documents = {document.id: document for document in [*taken.documents, *entered]}
+        return Ingestion(list(documents.values()), taken.batch.id, rejected, duplicates, more_duplicates)
+
+    def _read_together(self, taken: Taken, deadline: float | None, on_look: OnLook | None) -> Operation[Read]:
+        """Wait for the batch, which is over what was taken and nothing else."""
+        yield from self.wait(taken.batch, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
+        entered: list[Document] = []
+        if taken.archives:
             entered = yield from self._members(taken)
-        own = [document for document in taken.documents if taken.joined or document.raw["known"]]
-        if not taken.joined:
-            rejected |= yield from self._rejections(taken, [*taken.documents, *entered])
-        for document in [*own, *(entered if taken.joined else ())]:
+        rejected = yield from self._rejections(taken, [*taken.documents, *entered])
+        known = [document for document in taken.documents if document.raw["known"]]
+        rejected |= yield from self._waited_for(known, deadline, on_look)
+        return entered, list(rejected.values())
+
+    def _read_one_by_one(self, taken: Taken, deadline: float | None, on_look: OnLook | None) -> Operation[Read]:
+        """Wait for each job: the batch is over more."""
+        members: list[str] = []
+        for archive in taken.archives:
+            job = yield from self.wait(archive.job, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
+            members += [member["document_id"] for member in (job.result or {}).get("members", ())]
+        documents = [*taken.documents, *(yield from self._found(members))]
+        yield from self._waited_for(documents, deadline, on_look)
+        # Now that each has its end; some had it before they were looked at.
+        own = yield from self._found([document.id for document in taken.documents])
+        entered = yield from self._found(members)
+        rejected = [
+            Rejected(document, document.status, document.reason or "", document.name)
+            for document in (*own, *entered)
+            if document.status != "ready"
+        ]
+        return entered, rejected
+
+    def _waited_for(
+        self, documents: Iterable[Document], deadline: float | None, on_look: OnLook | None
+    ) -> Operation[dict[str, Rejected]]:
+        rejected: dict[str, Rejected] = {}
+        for document in documents:
             if document.status in UNDER_WAY:
                 job = yield from self.wait(document.job_id, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
                 if job.status != "completed":
                     rejected[document.id] = _rejection(document.name, document, job)
-        if taken.joined:
-            entered = yield from self._found([{"document_id": document.id} for document in entered])
-        documents = {document.id: document for document in [*taken.documents, *entered]}
-        return Ingestion(list(documents.values()), taken.batch.id, list(rejected.values()), duplicates, more_duplicates)
+        return rejected
 
-    def _found(self, members: Iterable[Mapping[str, Any]]) -> Operation[list[Document]]:
-        """The documents of these members; not those that are gone again, as a newer version has replaced them."""
+    def _found(self, ids: Iterable[str]) -> Operation[list[Document]]:
+        """The documents with these ids; not those that are gone again, as a newer version has replaced them."""
         found: list[Document] = []
-        for member in members:
+        for id in ids:
             try:
-                found.append((yield from self.document(member["document_id"])))
+                found.append((yield from self.document(id)))
             except NotFound:
                 continue
         return found

@@ -217,6 +217,26 @@ def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, col
         client.upload(collection, tmp_path / "letters.zip")
 
 
+def test_what_has_joined_a_batch_is_waited_for_by_itself(client: Client, collection: str) -> None:
+    batch = client.open_batch()
+    packed = packed_zip({"one.txt": b"The first of the letters.", "broken.pdf": b"%PDF-1.7\nnothing more", "../up.txt": b"No."})
+    letters = client.send(collection, ("letters.zip", packed), batch=batch)
+    spoilt = client.send(collection, ("spoilt.pdf", b"%PDF-1.7\nnothing at all"), batch=batch)
+    read, alone = client.until_read(letters), client.until_read(spoilt)
+    assert sorted((document.name, document.status) for document in read.documents) == [
+        ("broken.pdf", "failed"),
+        ("one.txt", "ready"),
+    ]
+    assert sorted((one.name, one.code) for one in read.rejected) == [
+        ("broken.pdf", "failed"),
+        ("letters.zip: ../up.txt", "left_out"),
+    ]
+    assert [(one.name, one.code, bool(one.reason)) for one in alone.rejected] == [("spoilt.pdf", "failed", True)]
+    assert client.get(batch.id).status == "in_progress"
+    counts = client.wait(client.seal(batch)).counts
+    assert counts == {"total": 3, "completed": 1, "failed": 2, "cancelled": 0, "expired": 0}
+
+
 def test_many_files_go_in_several_requests_into_one_batch(
     client: Client, collection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,10 +46,11 @@ class Places:
 
     @contextmanager
     def lent(self) -> Iterator[int]:
-        """All places that are free now, taken for the time of the block; how many they are."""
+        """All places that are free now, taken for the time of the block; how many they are. One stays for the borrower, who may
+        have found none for itself."""
         taken: list[Place] = []
         try:
-            while len(taken) < self.count and (place := self.take()):
+            while len(taken) < self.count - 1 and (place := self.take()):
                 taken.append(place)
             yield len(taken)
         finally:

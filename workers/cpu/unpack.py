@@ -21,12 +21,12 @@ from workers.attempt import Running
 from workers.cpu.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
 
 MOST_TOLD = 1000
-"""Members that were left out, and as many duplicates, are named in the result; of the others only the number is told."""
+"""So many members that were entered, that are duplicates, and that were left out are named in the result; of the others only the
+number is told."""
 
 
 @dataclass
 class _Tally:
-    documents: int = 0
     entered: list[dict[str, str]] = field(default_factory=list)
     duplicates: list[dict[str, str]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -60,7 +60,7 @@ def unpack(attempt: Running, documents: Documents, lifecycle: Lifecycle, setting
     _forget(archives, archive_id, documents, settings)
     return {
         "name": name,
-        "documents": tally.documents,
+        "documents": len(tally.entered),
         "members": tally.entered[:MOST_TOLD],
         "duplicates": len(tally.duplicates),
         "duplicate_members": tally.duplicates[:MOST_TOLD],
@@ -101,9 +101,7 @@ class _Unpacking:
                 self._files.remove(document_id)
                 self.tally.duplicates.append({"name": name, "document_id": document.id})
                 return
-        self.tally.documents += 1
-        if len(self.tally.entered) < MOST_TOLD:
-            self.tally.entered.append({"name": name, "document_id": document.id})
+        self.tally.entered.append({"name": name, "document_id": document.id})
         self._submit(document.id, collection.id, document.job_id)
 
     def _enter(self, collection: Collection, document_id: str, job_id: str, name: str, size: int, sha256: str) -> Any:
@@ -140,7 +138,7 @@ class _Unpacking:
         try:
             self._lifecycle.submit(submission)
         except TooMany as full:
-            raise QueueFull(f"{full.message}; {self.tally.documents - 1} members were taken, and the rest will be.") from None
+            raise QueueFull(f"{full.message}; {len(self.tally.entered) - 1} members were taken, and the rest will be.") from None
 
 
 def _limits(settings: Settings) -> ArchiveLimits:
