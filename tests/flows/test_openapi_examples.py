@@ -14,6 +14,7 @@ from api.operations.operation import COLLECTION, DOCUMENT, JOB, SESSION, Operati
 from api.operations.webhooks import DELIVERY, WEBHOOK
 from tests.flows.stack import Stack
 from tests.flows.test_events import TEXT, lines
+from tests.waiting import wait_until
 
 BODIES = [(operation, name) for operation in OPERATIONS for name in operation.examples]
 READS = [operation for operation in OPERATIONS if operation.method == "get"]
@@ -105,7 +106,9 @@ def test_a_job_has_its_shape_at_every_moment_of_its_life(slow_stack: Stack) -> N
     assert views[-1]["status"] == "queued", "eight run at once"
     assert views[-1]["queue_position"] >= 1
     assert call(slow_stack, "POST /jobs/{job}/cancel", f"/jobs/{jobs[-1]}/cancel")["status"] == "cancelled"
-    running = next(view["id"] for view in views if view["status"] == "in_progress")
+    wait_until(lambda: slow_stack.job(jobs[0])["status"] == "in_progress", "the first of them runs")
+    running = jobs[0]
+    call(slow_stack, "GET /jobs/{job}", f"/jobs/{running}")
     assert call(slow_stack, "POST /jobs/{job}/cancel", f"/jobs/{running}/cancel")["cancel_requested_at"]
     for job in jobs:
         slow_stack.ended(job)
