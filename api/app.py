@@ -6,46 +6,33 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 from flask_cors import CORS
 
-from api import auth, faults, metrics
+from api import auth, errors
+from api.job_waiter import JobWaiter
+from api.routes import metrics
 from api.services import Services
-from api.waiting import Waiting
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.errors import InvalidRequest
-from shared.jobs.endings import Endings
-from shared.jobs.lifecycle import Lifecycle
-from shared.jobs.overview import Overviews
-from shared.jobs.seats import Seats
-from shared.jobs.streams import Follower
-from shared.jobs.tickets import Tickets
-from shared.jobs.workforce import Workforce
+from shared.jobs.celery_broker import CeleryBroker
+from shared.jobs.completion_listener import CompletionListener
+from shared.jobs.event_streams import Follower
+from shared.jobs.model_assignments import ModelAssignments
+from shared.jobs.stats import Overviews
+from shared.jobs.transitions import Lifecycle
+from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.owners.store import Owners
 from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
-from shared.webhooks.addresses import Guard, parse_networks
 from shared.webhooks.deliveries import Deliveries
 from shared.webhooks.endpoints import Endpoints
+from shared.webhooks.ssrf import AddressPolicy, parse_networks
 
-# The modules of this folder that answer calls.
-CALLS = (
-    *(
-        "admin",
-        "batches",
-        "chat",
-        "documents",
-        "events",
-        "generate",
-        "gpus",
-        "guide",
-        "health",
-        "indexing",
-        "jobs",
-        "metrics",
-        "models",
-    ),
-    *("page", "reference", "uploads", "webhooks"),
+# The modules of api/routes, one for each resource.
+ROUTES = (
+    *("api_docs", "batches", "chat", "collections", "dead_letters", "documents", "events", "generate", "gpus", "health", "jobs"),
+    *("metrics", "models", "tutorial_compat", "uploads", "web_ui", "webhooks"),
 )
 
 # What a page of an allowed origin may read of an answer's headers, besides what every page may.
@@ -81,28 +68,28 @@ def create_app(settings: Settings) -> Flask:
     # A client waits for an answer here: better a clear 503 within two seconds than many tries.
     # Hundreds of threads share a few connections: a command takes a fraction of a millisecond, a connection stays.
     client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
-    lifecycle = Lifecycle(client, settings, Tickets(client).issue)
+    lifecycle = Lifecycle(client, settings, CeleryBroker(client).issue)
     app.extensions["enginehouse"] = Services(
         settings=settings,
         redis=client,
         lifecycle=lifecycle,
-        workforce=Workforce(client),
-        seats=Seats(client),
+        worker_registry=WorkerRegistry(client),
+        assignments=ModelAssignments(client),
         overviews=Overviews(client),
         documents=Documents(client),
         files=DocumentFiles(settings.documents_dir),
         sessions=Sessions(client, settings),
         catalogue=catalogue,
-        waiting=Waiting(lifecycle, Endings(settings.redis_url), settings.api_threads),
+        waiting=JobWaiter(lifecycle, CompletionListener(settings.redis_url), settings.api_threads),
         follower=Follower(settings.redis_url),
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),
-        guard=Guard(parse_networks(settings.webhook_allow)),
+        guard=AddressPolicy(parse_networks(settings.webhook_allow)),
     )
-    for name in CALLS:
-        app.register_blueprint(import_module(f"api.{name}").blueprint)
+    for name in ROUTES:
+        app.register_blueprint(import_module(f"api.routes.{name}").blueprint)
     metrics.install(app)
-    faults.install(app)
+    errors.install(app)
     _guard_browsers(app, settings)
     auth.install(app, Owners(client))
     return app

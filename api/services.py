@@ -6,20 +6,20 @@ from typing import cast
 import redis
 from flask import current_app, g
 
-from api.waiting import Waiting
+from api.job_waiter import JobWaiter
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
-from shared.jobs.lifecycle import Lifecycle
-from shared.jobs.overview import Overviews
-from shared.jobs.seats import Seat, Seats
-from shared.jobs.streams import Follower
-from shared.jobs.workforce import Workforce
+from shared.jobs.event_streams import Follower
+from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
+from shared.jobs.stats import Overviews
+from shared.jobs.transitions import Lifecycle
+from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import Catalogue
 from shared.sessions.store import Sessions
 from shared.settings import Settings
-from shared.webhooks.addresses import Guard
 from shared.webhooks.deliveries import Deliveries
 from shared.webhooks.endpoints import Endpoints
+from shared.webhooks.ssrf import AddressPolicy
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class Services:
     settings: Settings
     redis: redis.Redis
     lifecycle: Lifecycle
-    workforce: Workforce
-    seats: Seats
+    worker_registry: WorkerRegistry
+    assignments: ModelAssignments
     overviews: Overviews
     documents: Documents
     files: DocumentFiles
     sessions: Sessions
     catalogue: Catalogue
-    waiting: Waiting
+    waiting: JobWaiter
     follower: Follower
     endpoints: Endpoints
     deliveries: Deliveries
-    guard: Guard
+    guard: AddressPolicy
 
-    def taken_seats(self) -> list[Seat]:
+    def active_assignments(self) -> list[ModelAssignment]:
         """The seats that workers sit on, or come back to within moments."""
-        return self.seats.taken(2 * self.settings.lease_seconds)
+        return self.assignments.taken(2 * self.settings.lease_seconds)
 
 
 def services() -> Services:

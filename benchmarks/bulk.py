@@ -23,7 +23,7 @@ import psutil
 from benchmarks.charts import Axis, Chart, Series, side_by_side
 from benchmarks.figures import figure, percentile
 from shared.settings import REPOSITORY
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 WORDS = [
     "engine",
@@ -175,7 +175,7 @@ def seen(stack: Stack) -> Sample:
     for name, pid in json.loads((stack.data / "state.json").read_text())["processes"].items():
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
             try:
-                if "workers.cpu.parse_child" not in process.cmdline():
+                if "workers.cpu.parsing.parse_child" not in process.cmdline():
                     found[name] = found.get(name, 0.0) + process.memory_info().rss / 2**20
             except psutil.NoSuchProcess:
                 continue

@@ -24,13 +24,13 @@ import httpx2
 
 from benchmarks.charts import Axis, Chart, Point, Series, side_by_side
 from benchmarks.figures import figure, percentile
-from cli.redis_server import start_redis
-from shared.jobs.job import Status
-from shared.jobs.lifecycle import Lifecycle, Submission
+from cli.local.redis_server import start_redis
+from shared.jobs.models import Status
+from shared.jobs.transitions import Lifecycle, Submission
 from shared.owners.store import Owners
 from shared.redis_connection import connect
 from shared.settings import REPOSITORY, Settings
-from tests.flows.stack import Stack, models
+from testing.stack import Stack, models
 
 SLOTS = 8  # of the simulated workers
 STACK_SLOTS = 64

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.figures import figure
 from shared.models.catalogue import ModelEntry, load_catalogue
 from shared.settings import Settings, from_environment
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 SENTENCES = (
     "The lighthouse keeper counted the ships that passed and wrote",

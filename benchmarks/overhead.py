@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.figures import figure, percentile
-from cli.redis_server import start_redis
-from tests.flows.stack import Stack, models
-from tests.waiting import wait_until
+from cli.local.redis_server import start_redis
+from testing.stack import Stack, models
+from testing.waiting import wait_until
 
 SLOTS = 64
 PROMPT = "x" * 200

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from shared.jobs.streams import stream_key
+from shared.jobs.event_streams import stream_key
 
 BLOCK_MS = 15_000
 

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.figures import figure, percentile
 from examples.make_pdfs import paper_from_markdown, source_reference
 from shared.settings import REPOSITORY
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 LABELS = Path(__file__).with_name("retrieval_labels.jsonl")
 PAPERS = ("examples/documents/*.md", "docs/*.md", "docs/decisions/*.md", "CONTRIBUTING.md")

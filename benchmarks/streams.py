@@ -21,11 +21,11 @@ import psutil
 import redis
 
 from benchmarks.figures import figure, percentile
-from cli.commands import api_command, environment_of
-from cli.redis_server import free_port
+from cli.local.process_commands import api_command, environment_of
+from cli.local.redis_server import free_port
 from shared.settings import REPOSITORY, from_environment
-from tests.flows.stack import Stack, models
-from tests.waiting import wait_until
+from testing.stack import Stack, models
+from testing.waiting import wait_until
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ import chromadb
 import numpy
 
 from benchmarks.figures import figure, percentile
-from cli.redis_server import free_port
+from cli.local.redis_server import free_port
 from shared.documents.filters import parse_filter
 from shared.documents.text_index import About, TextIndex
 from tests.flows.test_ingest_parts import ChromaServer
 from workers.cpu.chunking import Chunk
-from workers.vectors import Vectors
+from workers.index.vector_store import VectorStore
 
 PIECE = 800
 CHUNKS_A_DOCUMENT = 100
@@ -114,7 +114,7 @@ def chroma(folder: Path, pieces: list[str]) -> None:
     server = ChromaServer(folder, free_port())
     server.start()
     try:
-        vectors, client = Vectors(server.url), chromadb.HttpClient(host="127.0.0.1", port=server.port)
+        vectors, client = VectorStore(server.url), chromadb.HttpClient(host="127.0.0.1", port=server.port)
         random_vectors = numpy.random.default_rng(0).normal(size=(len(pieces), DIMENSIONS)).astype("float32")
         random_vectors /= numpy.linalg.norm(random_vectors, axis=1, keepdims=True)
         rates, before = {}, 0

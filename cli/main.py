@@ -1,5 +1,5 @@
 """The ``enginehouse`` command. Each subcommand here parses its options, reads the settings, and calls one function; those that
-call a server over HTTP are in ``cli.calls``.
+call a server over HTTP are in ``cli.remote``.
 
 Nothing heavy is imported before it is needed: ``enginehouse --help`` loads neither torch nor Chroma.
 """
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.calls import documents, generate, ingest, jobs, webhooks
-from cli.calls.models import list_models
-from cli.refusal import Refusal
+from cli.errors import CommandError
+from cli.remote import documents, generate, ingest, jobs, webhooks
+from cli.remote.models import list_models
 from shared.errors import EnginehouseError, SettingsError
 from shared.settings import Settings, from_environment
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from cli.dead import Dead
-    from cli.loading import Loading
+    from cli.admin.dead_letters import Dead
+    from cli.admin.model_loading import Loading
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
 models = typer.Typer(no_args_is_help=True, help="The models: which there are, and their weights.")
@@ -61,11 +61,11 @@ def up(
     with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the process that started this one ends.")] = False,
 ) -> None:
     """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C does not wait for running jobs."""
-    from cli.guardian import run_guarded
-    from cli.process_tree import end_with_parent
+    from cli.local.guardian import run_guarded
+    from cli.local.process_tree import end_with_parent
 
     settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, redis_url=redis)
-    command = [sys.executable, "-m", "cli.stack", "--guardian", str(os.getpid())]
+    command = [sys.executable, "-m", "cli.local.stack", "--guardian", str(os.getpid())]
     command += ["--own-redis"] * (redis is None and not os.environ.get("REDIS_URL"))
     command += ["--own-chroma"] * (not os.environ.get("ENGINEHOUSE_CHROMA_URL"))
     command += ["--flower"] * flower
@@ -90,7 +90,7 @@ def worker(
     redis: RedisUrl = None,
 ) -> None:
     """Run one worker: on further hosts, or under a supervisor of your own."""
-    from cli.commands import worker_command
+    from cli.local.process_commands import worker_command
 
     settings = _settings(
         data_dir=data,
@@ -107,7 +107,7 @@ def worker(
 @app.command()
 def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, redis: RedisUrl = None) -> None:
     """Run the HTTP face alone."""
-    from cli.commands import api_command, refuse_open_address
+    from cli.local.process_commands import api_command, refuse_open_address
 
     settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
     refuse_open_address(settings)
@@ -117,7 +117,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 @app.command()
 def alive(redis: RedisUrl = None) -> None:
     """Exit with status 0 if a worker of this host has told within 30 s that it lives, else with 1: a health check."""
-    from cli.alive import worker_is_alive
+    from cli.local.healthcheck import worker_is_alive
 
     raise typer.Exit(0 if worker_is_alive(_settings(redis_url=redis)) else 1)
 
@@ -131,7 +131,7 @@ def prepare(
     models_file: ModelsFile = None,
 ) -> None:
     """Fetch or convert the weights of models now, rather than when their workers start."""
-    from cli.prepare import prepare_models
+    from cli.local.prepare import prepare_models
 
     prepare_models(_settings(data_dir=data, models_file=models_file), names or [])
 
@@ -174,7 +174,7 @@ def demo(
     models_file: ModelsFile = None,
 ) -> None:
     """Start the stack, read three PDFs, ask questions about them, show the answers, stop everything."""
-    from cli.demo import run_demo
+    from cli.local.demo import run_demo
 
     run_demo(_settings(data_dir=data, port=port, engine=engine, models_file=models_file))
 
@@ -190,25 +190,25 @@ def create_key(
     redis: RedisUrl = None,
 ) -> None:
     """Make a key. It is shown once."""
-    from cli import keys
+    from cli.admin import api_keys
 
-    keys.create(_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
+    api_keys.create(_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
 
 
 @keys.command("list")
 def list_keys(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
     """Show all keys, without their secrets."""
-    from cli import keys
+    from cli.admin import api_keys
 
-    keys.show(_redis(data, redis), as_json=as_json)
+    api_keys.show(_redis(data, redis), as_json=as_json)
 
 
 @keys.command("revoke")
 def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     """Make a key worthless at once."""
-    from cli import keys
+    from cli.admin import api_keys
 
-    keys.revoke(_redis(data, redis), key_id)
+    api_keys.revoke(_redis(data, redis), key_id)
 
 
 @documents.collections.command("check")
@@ -219,8 +219,8 @@ def check_collections(
     redis: RedisUrl = None,
 ) -> None:
     """Compare records, files and indexes; exit with status 1 if faults are left. Runs beside the stack, on its data folder."""
-    from cli.check import check_collections as check
-    from cli.running import chroma_of
+    from cli.admin.index_check import check_collections as check
+    from cli.local.running_stack import chroma_of
 
     settings = _settings(data_dir=data, redis_url=redis)
     client = _redis(data, redis)
@@ -257,14 +257,14 @@ def show_version() -> None:
     try:
         print(version("enginehouse"))
     except PackageNotFoundError:
-        raise Refusal("Enginehouse is not installed here: run `make setup`.") from None
+        raise CommandError("Enginehouse is not installed here: run `make setup`.") from None
 
 
 def main() -> None:
     """The entry point: runs the command, and turns an error of ours into its sentence and an exit status."""
     try:
         app(prog_name="enginehouse")
-    except (Refusal, SettingsError) as error:
+    except (CommandError, SettingsError) as error:
         problems = error.problems if isinstance(error, SettingsError) else [str(error)]
         print("\n".join(problems), file=sys.stderr)
         sys.exit(2)
@@ -282,13 +282,13 @@ def _settings(**options: Any) -> Settings:
 
 
 def _redis(data: Path | None, url: str | None) -> "Redis":
-    from cli.running import redis_of
+    from cli.local.running_stack import redis_of
 
     return redis_of(_settings(data_dir=data, redis_url=url), given=url is not None)
 
 
 def _loading(data: Path | None, models_file: Path | None, url: str | None) -> "Loading":
-    from cli.loading import Loading
+    from cli.admin.model_loading import Loading
     from shared.models.catalogue import load_catalogue
 
     settings = _settings(data_dir=data, models_file=models_file, redis_url=url)
@@ -296,13 +296,13 @@ def _loading(data: Path | None, models_file: Path | None, url: str | None) -> "L
 
 
 def _dead(data: Path | None, url: str | None) -> "Dead":
-    from cli.dead import Dead
+    from cli.admin.dead_letters import Dead
 
     return Dead(_redis(data, url), _settings(data_dir=data, redis_url=url))
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    from cli.commands import environment_of
+    from cli.local.process_commands import environment_of
 
     return environment_of(settings)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from cli.redis_server import RedisServer, start_redis
-from cli.refusal import Refusal
-from shared.jobs.lifecycle import Lifecycle
+from cli.errors import CommandError
+from cli.local.redis_server import RedisServer, start_redis
+from shared.jobs.transitions import Lifecycle
 from shared.redis_connection import connect
 from shared.settings import Settings
 from tests.key_leaks import keys_that_nobody_ends
@@ -28,7 +28,7 @@ def missing_service(reason: str) -> None:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     try:
         server = start_redis(tmp_path_factory.mktemp("redis"))
-    except Refusal as error:
+    except CommandError as error:
         missing_service(str(error))
     yield server
     server.stop()

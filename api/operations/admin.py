@@ -1,7 +1,7 @@
 """The calls of administrators."""
 
-from api import schemas
 from api.operations.operation import JOB, Operation, Reply, in_query
+from api.schemas import responses
 
 ONLY = "Wants a key made with `--admin`."
 
@@ -14,7 +14,7 @@ OPERATIONS = (
         parameters=(
             in_query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "How many at most.", 10),
         ),
-        replies={200: Reply(description="All on one page.", model=schemas.DeadJobList)},
+        replies={200: Reply(description="All on one page.", model=responses.DeadJobList)},
     ),
     Operation(
         call="POST /admin/dead/{job}/replay",
@@ -22,7 +22,7 @@ OPERATIONS = (
         summary="Do it again, as a new job",
         description=ONLY,
         parameters=(JOB,),
-        replies={202: Reply(description="The new job.", model=schemas.Job, headers=("Location", "Retry-After"))},
+        replies={202: Reply(description="The new job.", model=responses.Job, headers=("Location", "Retry-After"))},
         refusals=(429,),
     ),
     Operation(
@@ -31,6 +31,6 @@ OPERATIONS = (
         summary="Take it off the list",
         description=ONLY,
         parameters=(JOB,),
-        replies={200: Reply(description="It is off; its record stays.", model=schemas.Dropped)},
+        replies={200: Reply(description="It is off; its record stays.", model=responses.Dropped)},
     ),
 )

@@ -1,8 +1,8 @@
 """The calls by which one batch counts what is uploaded in many requests."""
 
-from api import schemas
-from api.bodies import NewBatch
 from api.operations.operation import ACCEPTED, IDEMPOTENCY_KEY, JOB, Example, Operation, Reply
+from api.schemas import responses
+from api.schemas.requests import NewBatch
 
 OPERATIONS = (
     Operation(
@@ -22,7 +22,7 @@ OPERATIONS = (
             "named": Example(summary="A name of its own", body={"metadata": {"from": "scanner-2"}}),
         },
         replies={
-            201: Reply(description="It is open.", model=schemas.Job, headers=("Location", "Idempotent-Replay")),
+            201: Reply(description="It is open.", model=responses.Job, headers=("Location", "Idempotent-Replay")),
         },
         refusals=(409,),
     ),
@@ -33,8 +33,8 @@ OPERATIONS = (
         description="Sealing it again does no harm.",
         parameters=(JOB,),
         replies={
-            200: Reply(description="All its jobs have ended, and so has it.", model=schemas.Job),
-            202: Reply(description="It ends with the last of its jobs.", model=schemas.Job, headers=ACCEPTED),
+            200: Reply(description="All its jobs have ended, and so has it.", model=responses.Job),
+            202: Reply(description="It ends with the last of its jobs.", model=responses.Job, headers=ACCEPTED),
         },
         refusals=(409,),
     ),

@@ -1,12 +1,12 @@
 """The guide's chat calls."""
 
-from api import schemas
-from api.bodies import ChatMessage, ChatStart
 from api.operations.operation import ACCEPTED, IDEMPOTENCY_KEY, PREFER, SESSION, WAIT, Example, Operation, Reply
+from api.schemas import responses
+from api.schemas.requests import ChatMessage, ChatStart
 
 TURN = {
-    200: Reply(description="The whole history, with the answer.", model=schemas.Chat),
-    202: Reply(description="No answer yet; this job will have it.", model=schemas.Job, headers=ACCEPTED),
+    200: Reply(description="The whole history, with the answer.", model=responses.Chat),
+    202: Reply(description="No answer yet; this job will have it.", model=responses.Job, headers=ACCEPTED),
 }
 WAITS = "Waits for the answer (`ENGINEHOUSE_CHAT_WAIT_SECONDS`) unless told otherwise."
 
@@ -41,13 +41,13 @@ OPERATIONS = (
         tag="Chats",
         summary="What has been said",
         parameters=(SESSION,),
-        replies={200: Reply(description="Oldest first.", model=schemas.Chat)},
+        replies={200: Reply(description="Oldest first.", model=responses.Chat)},
     ),
     Operation(
         call="DELETE /chat/session/{session}",
         tag="Chats",
         summary="Forget a chat",
         parameters=(SESSION,),
-        replies={200: Reply(description="Forgotten.", model=schemas.ChatDeleted)},
+        replies={200: Reply(description="Forgotten.", model=responses.ChatDeleted)},
     ),
 )

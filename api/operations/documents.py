@@ -1,7 +1,5 @@
 """The calls that take documents, list, search and forget them."""
 
-from api import schemas
-from api.bodies import Search
 from api.operations.operation import (
     ACCEPTED,
     COLLECTION,
@@ -15,12 +13,14 @@ from api.operations.operation import (
     Reply,
     in_query,
 )
+from api.schemas import responses
+from api.schemas.requests import Search
 
 MOST_FILES = 1000
 TEXT = Example(summary="A text file", body="The archive is open on weekdays from nine to five.")
 REMOVED = {
-    200: Reply(description="Everything of it is gone.", model=schemas.Deleted),
-    202: Reply(description="It is out of search; this job removes the rest.", model=schemas.Job, headers=ACCEPTED),
+    200: Reply(description="Everything of it is gone.", model=responses.Deleted),
+    202: Reply(description="It is out of search; this job removes the rest.", model=responses.Job, headers=ACCEPTED),
 }
 
 OPERATIONS = (
@@ -32,8 +32,8 @@ OPERATIONS = (
         files=1,
         examples={"text": TEXT},
         replies={
-            200: Reply(description="Its job has ended, or the same bytes were there already.", model=schemas.Upload),
-            202: Reply(description="It was taken.", model=schemas.Upload, headers=ACCEPTED),
+            200: Reply(description="Its job has ended, or the same bytes were there already.", model=responses.Upload),
+            202: Reply(description="It was taken.", model=responses.Upload, headers=ACCEPTED),
         },
         refusals=(429,),
     ),
@@ -55,8 +55,8 @@ OPERATIONS = (
         files=MOST_FILES,
         examples={"text": TEXT},
         replies={
-            200: Reply(description="All of them were there already.", model=schemas.TakenList),
-            202: Reply(description="They were taken.", model=schemas.TakenList, headers=ACCEPTED),
+            200: Reply(description="All of them were there already.", model=responses.TakenList),
+            202: Reply(description="They were taken.", model=responses.TakenList, headers=ACCEPTED),
         },
         refusals=(409, 429),
     ),
@@ -64,21 +64,21 @@ OPERATIONS = (
         call="GET /collections",
         tag="Documents",
         summary="All collections, by name",
-        replies={200: Reply(description="All on one page.", model=schemas.CollectionList)},
+        replies={200: Reply(description="All on one page.", model=responses.CollectionList)},
     ),
     Operation(
         call="GET /collections/{collection}",
         tag="Documents",
         summary="One collection",
         parameters=(COLLECTION,),
-        replies={200: Reply(description="The collection.", model=schemas.Collection)},
+        replies={200: Reply(description="The collection.", model=responses.Collection)},
     ),
     Operation(
         call="GET /collections/{collection}/documents",
         tag="Documents",
         summary="The documents of a collection, newest first",
         parameters=(COLLECTION, LIMIT, in_query("after", {"type": "string"}, "The `next` of the page before.")),
-        replies={200: Reply(description="One page.", model=schemas.DocumentList)},
+        replies={200: Reply(description="One page.", model=responses.DocumentList)},
     ),
     Operation(
         call="POST /collections/{collection}/search",
@@ -94,8 +94,8 @@ OPERATIONS = (
             ),
         },
         replies={
-            200: Reply(description="The best first.", model=schemas.HitList),
-            202: Reply(description="Not found yet; the job will have `hits`.", model=schemas.Job, headers=ACCEPTED),
+            200: Reply(description="The best first.", model=responses.HitList),
+            202: Reply(description="Not found yet; the job will have `hits`.", model=responses.Job, headers=ACCEPTED),
         },
         refusals=(409, 429),
     ),
@@ -113,7 +113,7 @@ OPERATIONS = (
         tag="Documents",
         summary="One document",
         parameters=(DOCUMENT,),
-        replies={200: Reply(description="The document.", model=schemas.Document)},
+        replies={200: Reply(description="The document.", model=responses.Document)},
     ),
     Operation(
         call="DELETE /documents/{document}",

@@ -1,8 +1,8 @@
 """The call that submits a generation."""
 
-from api import schemas
-from api.bodies import Generate
 from api.operations.operation import ACCEPTED, IDEMPOTENCY_KEY, PREFER, WAIT, Example, Operation, Reply
+from api.schemas import responses
+from api.schemas.requests import Generate
 
 OPERATIONS = (
     Operation(
@@ -31,8 +31,8 @@ OPERATIONS = (
             ),
         },
         replies={
-            200: Reply(description="It ended within the wait.", model=schemas.Job, headers=("Idempotent-Replay",)),
-            202: Reply(description="It was taken, and will end.", model=schemas.Job, headers=ACCEPTED),
+            200: Reply(description="It ended within the wait.", model=responses.Job, headers=("Idempotent-Replay",)),
+            202: Reply(description="It was taken, and will end.", model=responses.Job, headers=ACCEPTED),
         },
         refusals=(404, 409, 429),
     ),

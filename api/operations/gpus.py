@@ -1,8 +1,8 @@
 """The calls that show the GPUs and say which models they hold."""
 
-from api import schemas
-from api.bodies import ModelWish
 from api.operations.operation import Example, Operation, Reply, in_path
+from api.schemas import responses
+from api.schemas.requests import ModelWish
 
 TAG = "GPUs"
 ONLY = "Wants a key made with `--admin`."
@@ -14,7 +14,7 @@ OPERATIONS = (
         tag=TAG,
         summary="Every gpu worker: the model that it holds and should hold, what its engine does, the health of its GPUs",
         description=ONLY,
-        replies={200: Reply(description="All on one page.", model=schemas.GpuList)},
+        replies={200: Reply(description="All on one page.", model=responses.GpuList)},
     ),
     Operation(
         call="PUT /admin/gpus/{gpu}/model",
@@ -24,7 +24,7 @@ OPERATIONS = (
         parameters=(GPU,),
         body=ModelWish,
         examples={"unload": Example(summary="Hold none", body={"model": None})},
-        replies={202: Reply(description="The wish is written.", model=schemas.GpuSeat)},
+        replies={202: Reply(description="The wish is written.", model=responses.GpuSeat)},
         refusals=(409,),
     ),
 )

@@ -1,10 +1,10 @@
 """The calls on chunks that the beginners' guide has."""
 
-from api import schemas
-from api.bodies import ChunkIds, Clear, Removal
 from api.operations.operation import PREFER, WAIT, Operation, Reply, in_path
+from api.schemas import responses
+from api.schemas.requests import ChunkIds, Clear, Removal
 
-RUNS = Reply(description="It is not done yet; this job is at it.", model=schemas.Job, headers=("Location", "Retry-After"))
+RUNS = Reply(description="It is not done yet; this job is at it.", model=responses.Job, headers=("Location", "Retry-After"))
 CHUNK = in_path("chunk", "The id of a chunk.", "doc_01m84svpew31wcd91z2271xy1f:0")
 
 OPERATIONS = (
@@ -13,7 +13,7 @@ OPERATIONS = (
         tag="The guide's calls",
         summary="Chunks by their ids",
         body=ChunkIds,
-        replies={200: Reply(description="Those that are there.", model=schemas.GuideTexts)},
+        replies={200: Reply(description="Those that are there.", model=responses.GuideTexts)},
     ),
     Operation(
         call="DELETE /delete_document",
@@ -21,7 +21,7 @@ OPERATIONS = (
         summary="Forget chunks, or whole documents, by their ids",
         parameters=(PREFER, WAIT),
         body=ChunkIds,
-        replies={200: Reply(description="Those that were there are gone.", model=schemas.GuideDeleted), 202: RUNS},
+        replies={200: Reply(description="Those that were there are gone.", model=responses.GuideDeleted), 202: RUNS},
         refusals=(404, 409, 429),
     ),
     Operation(
@@ -29,7 +29,7 @@ OPERATIONS = (
         tag="The guide's calls",
         summary="Forget one chunk",
         parameters=(CHUNK, PREFER, WAIT),
-        replies={200: Reply(description="It is gone.", model=schemas.GuideDeletedChunk), 202: RUNS},
+        replies={200: Reply(description="It is gone.", model=responses.GuideDeletedChunk), 202: RUNS},
         refusals=(409, 429),
     ),
     Operation(
@@ -38,7 +38,7 @@ OPERATIONS = (
         summary="Forget chunks by their ids, or by what a search finds",
         parameters=(PREFER, WAIT),
         body=Removal,
-        replies={200: Reply(description="They are gone.", model=schemas.GuideRemoved), 202: RUNS},
+        replies={200: Reply(description="They are gone.", model=responses.GuideRemoved), 202: RUNS},
         refusals=(404, 409, 429),
     ),
     Operation(
@@ -47,7 +47,7 @@ OPERATIONS = (
         summary="Forget all that is in the default collection",
         parameters=(PREFER, WAIT),
         body=Clear,
-        replies={200: Reply(description="It is empty.", model=schemas.GuideCleared), 202: RUNS},
+        replies={200: Reply(description="It is empty.", model=responses.GuideCleared), 202: RUNS},
         refusals=(409, 429),
     ),
 )

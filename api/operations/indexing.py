@@ -1,7 +1,5 @@
 """The calls on the settings of collections, their index, and single chunks."""
 
-from api import schemas
-from api.bodies import CollectionChanges, NewCollection, Reindex
 from api.operations.documents import REMOVED
 from api.operations.operation import (
     ACCEPTED,
@@ -17,6 +15,8 @@ from api.operations.operation import (
     in_path,
     in_query,
 )
+from api.schemas import responses
+from api.schemas.requests import CollectionChanges, NewCollection, Reindex
 
 POSITION = {"type": "integer", "minimum": 0}
 
@@ -28,7 +28,7 @@ OPERATIONS = (
         description="An upload makes one, too, with the server's settings.",
         body=NewCollection,
         examples={"small": Example(summary="Short chunks", body={"name": "minutes", "chunk_tokens": 100})},
-        replies={201: Reply(description="It was made.", model=schemas.Collection)},
+        replies={201: Reply(description="It was made.", model=responses.Collection)},
         refusals=(404, 409),
     ),
     Operation(
@@ -39,7 +39,7 @@ OPERATIONS = (
         parameters=(COLLECTION,),
         body=CollectionChanges,
         examples={"smaller": Example(summary="Shorter chunks", body={"chunk_tokens": 120})},
-        replies={200: Reply(description="The collection.", model=schemas.Collection)},
+        replies={200: Reply(description="The collection.", model=responses.Collection)},
     ),
     Operation(
         call="POST /collections/{collection}/reindex",
@@ -53,8 +53,8 @@ OPERATIONS = (
         body=Reindex,
         examples={"again": Example(summary="As before", body={})},
         replies={
-            200: Reply(description="The job, which has ended.", model=schemas.Job),
-            202: Reply(description="The job, which makes the index.", model=schemas.Job, headers=ACCEPTED),
+            200: Reply(description="The job, which has ended.", model=responses.Job),
+            202: Reply(description="The job, which makes the index.", model=responses.Job, headers=ACCEPTED),
         },
         refusals=(409, 429),
     ),
@@ -63,7 +63,7 @@ OPERATIONS = (
         tag="Documents",
         summary="The chunks of a document, in order",
         parameters=(DOCUMENT, LIMIT, in_query("after", POSITION, "The `next` of the page before.")),
-        replies={200: Reply(description="One page.", model=schemas.ChunkList)},
+        replies={200: Reply(description="One page.", model=responses.ChunkList)},
     ),
     Operation(
         call="DELETE /documents/{document}/chunks/{position}",

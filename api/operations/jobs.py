@@ -2,10 +2,10 @@
 
 from typing import get_args
 
-from api import schemas
-from api.bodies import Retry
 from api.operations.operation import JOB, LIMIT, PREFER, WAIT, Operation, Reply, in_header, in_query
-from shared.jobs.job import Status
+from api.schemas import responses
+from api.schemas.requests import Retry
+from shared.jobs.models import Status
 
 ENDED_JOB = {
     "id": "job_01m84stetzyr7esggznw5rdjds",
@@ -65,11 +65,11 @@ OPERATIONS = (
             LIMIT,
             in_query("after", {"type": "string"}, "The `next` of the page before."),
             in_query("status", {"enum": [status.value for status in Status]}, "Only jobs of this status.", "completed"),
-            in_query("kind", {"enum": list(get_args(schemas.Kind))}, "Only jobs of this kind.", "generate"),
+            in_query("kind", {"enum": list(get_args(responses.Kind))}, "Only jobs of this kind.", "generate"),
             in_query("model", {"type": "string"}, "Only jobs of this model."),
             in_query("batch", {"type": "string"}, "Only the jobs of this batch."),
         ),
-        replies={200: Reply(description="One page.", model=schemas.JobList)},
+        replies={200: Reply(description="One page.", model=responses.JobList)},
     ),
     Operation(
         call="GET /jobs/{job}",
@@ -80,7 +80,7 @@ OPERATIONS = (
         replies={
             200: Reply(
                 description="The job; `Retry-After` when it has not ended.",
-                model=schemas.Job,
+                model=responses.Job,
                 headers=("Retry-After",),
                 example=ENDED_JOB,
             )
@@ -103,8 +103,8 @@ OPERATIONS = (
         replies={
             200: Reply(
                 description="The stream, event by event.",
-                model=schemas.StreamEvent,
-                also=schemas.EventData,
+                model=responses.StreamEvent,
+                also=responses.EventData,
                 media_type="text/event-stream",
             ),
             204: Reply(description="Nothing more will come.", media_type=""),
@@ -116,8 +116,8 @@ OPERATIONS = (
         summary="Stop a job",
         parameters=(JOB,),
         replies={
-            200: Reply(description="It was queued and never runs.", model=schemas.Job),
-            202: Reply(description="It runs, and will stop.", model=schemas.Job, headers=ACCEPTED),
+            200: Reply(description="It was queued and never runs.", model=responses.Job),
+            202: Reply(description="It runs, and will stop.", model=responses.Job, headers=ACCEPTED),
         },
         refusals=(409,),
     ),
@@ -129,7 +129,7 @@ OPERATIONS = (
         parameters=(JOB,),
         body=Retry,
         body_required=False,
-        replies={202: Reply(description="The new job; `retry_of` names the old one.", model=schemas.Job, headers=ACCEPTED)},
+        replies={202: Reply(description="The new job; `retry_of` names the old one.", model=responses.Job, headers=ACCEPTED)},
         refusals=(409, 429),
     ),
     Operation(
@@ -137,7 +137,7 @@ OPERATIONS = (
         tag="Jobs",
         summary="Forget an ended job, its result and its events",
         parameters=(JOB,),
-        replies={200: Reply(description="Forgotten.", model=schemas.Deleted)},
+        replies={200: Reply(description="Forgotten.", model=responses.Deleted)},
         refusals=(409,),
     ),
 )

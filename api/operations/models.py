@@ -1,7 +1,7 @@
 """The call that lists models."""
 
-from api import schemas
 from api.operations.operation import Operation, Reply
+from api.schemas import responses
 
 OPERATIONS = (
     Operation(
@@ -9,6 +9,6 @@ OPERATIONS = (
         tag="Models and health",
         summary="The models, and what their workers say of themselves",
         description="A plain JSON list.",
-        replies={200: Reply(description="All models.", model=schemas.Model, many=True)},
+        replies={200: Reply(description="All models.", model=responses.Model, many=True)},
     ),
 )

@@ -1,8 +1,8 @@
 """The calls that keep webhooks, show their secrets and what was sent to them."""
 
-from api import schemas
-from api.bodies import NewWebhook, WebhookChanges
 from api.operations.operation import JOB, LIMIT, Example, Operation, Reply, in_path, in_query
+from api.schemas import responses
+from api.schemas.requests import NewWebhook, WebhookChanges
 from shared.webhooks.deliveries import STATUSES
 
 TAG = "Webhooks"
@@ -22,21 +22,21 @@ OPERATIONS = (
                 body={"url": "http://127.0.0.1:8765/", "events": ["job.expired"], "description": "the pager"},
             ),
         },
-        replies={201: Reply(description="It is kept.", model=schemas.WebhookWithSecret)},
+        replies={201: Reply(description="It is kept.", model=responses.WebhookWithSecret)},
         refusals=(409,),
     ),
     Operation(
         call="GET /webhooks",
         tag=TAG,
         summary="All kept webhooks, oldest first",
-        replies={200: Reply(description="All on one page.", model=schemas.WebhookList)},
+        replies={200: Reply(description="All on one page.", model=responses.WebhookList)},
     ),
     Operation(
         call="GET /webhooks/{webhook}",
         tag=TAG,
         summary="One kept webhook",
         parameters=(WEBHOOK,),
-        replies={200: Reply(description="The webhook.", model=schemas.Webhook)},
+        replies={200: Reply(description="The webhook.", model=responses.Webhook)},
     ),
     Operation(
         call="PATCH /webhooks/{webhook}",
@@ -46,7 +46,7 @@ OPERATIONS = (
         parameters=(WEBHOOK,),
         body=WebhookChanges,
         examples={"events": Example(summary="Hear of failures too", body={"events": ["job.expired", "job.failed"]})},
-        replies={200: Reply(description="As it is now.", model=schemas.Webhook)},
+        replies={200: Reply(description="As it is now.", model=responses.Webhook)},
     ),
     Operation(
         call="DELETE /webhooks/{webhook}",
@@ -54,7 +54,7 @@ OPERATIONS = (
         summary="Forget it",
         description="What was still to be delivered to it is not.",
         parameters=(WEBHOOK,),
-        replies={200: Reply(description="It is gone.", model=schemas.Deleted)},
+        replies={200: Reply(description="It is gone.", model=responses.Deleted)},
     ),
     Operation(
         call="POST /webhooks/{webhook}/rotate",
@@ -62,27 +62,27 @@ OPERATIONS = (
         summary="Give it a new secret",
         description="The old one signs too for 24 hours.",
         parameters=(WEBHOOK,),
-        replies={200: Reply(description="It, with the new secret.", model=schemas.WebhookWithSecret)},
+        replies={200: Reply(description="It, with the new secret.", model=responses.WebhookWithSecret)},
     ),
     Operation(
         call="GET /webhooks/secret",
         tag=TAG,
         summary="What your jobs are signed with when their webhook brings no secret",
-        replies={200: Reply(description="The secret.", model=schemas.WebhookSecret)},
+        replies={200: Reply(description="The secret.", model=responses.WebhookSecret)},
     ),
     Operation(
         call="POST /webhooks/secret/rotate",
         tag=TAG,
         summary="A new one in its place",
         description="The old one signs too for 24 hours.",
-        replies={200: Reply(description="The new secret.", model=schemas.WebhookSecret)},
+        replies={200: Reply(description="The new secret.", model=responses.WebhookSecret)},
     ),
     Operation(
         call="GET /jobs/{job}/deliveries",
         tag=TAG,
         summary="What was told of a job, and how that went",
         parameters=(JOB,),
-        replies={200: Reply(description="Oldest first, all on one page.", model=schemas.DeliveryList)},
+        replies={200: Reply(description="Oldest first, all on one page.", model=responses.DeliveryList)},
     ),
     Operation(
         call="GET /deliveries",
@@ -94,14 +94,14 @@ OPERATIONS = (
             LIMIT,
             in_query("after", {"type": "string"}, "The `next` of the page before."),
         ),
-        replies={200: Reply(description="One page.", model=schemas.DeliveryList)},
+        replies={200: Reply(description="One page.", model=responses.DeliveryList)},
     ),
     Operation(
         call="GET /deliveries/{delivery}",
         tag=TAG,
         summary="One delivery with all its tries",
         parameters=(DELIVERY,),
-        replies={200: Reply(description="The delivery.", model=schemas.Delivery)},
+        replies={200: Reply(description="The delivery.", model=responses.Delivery)},
     ),
     Operation(
         call="POST /deliveries/{delivery}/redeliver",
@@ -109,7 +109,7 @@ OPERATIONS = (
         summary="Send it again now",
         description="Under its `webhook-id`, whatever became of it; its schedule begins anew.",
         parameters=(DELIVERY,),
-        replies={202: Reply(description="It will be tried at once.", model=schemas.Delivery)},
+        replies={202: Reply(description="It will be tried at once.", model=responses.Delivery)},
         refusals=(409,),
     ),
 )

@@ -8,7 +8,7 @@ import time
 
 if "workers.gpu.engine" in sys.orig_argv:
     from workers.gpu.engine.echo import EchoEngine
-    from workers.gpu.messages import Step
+    from workers.gpu.engine.messages import Step
 
     class Clocked:
         """In place of one step of the echo engine."""

@@ -17,9 +17,9 @@ from benchmarks.gpu.lines import line, percentiles
 from benchmarks.gpu.shapes import SHAPES, model_folder, models_file
 from benchmarks.gpu.workload import Ask, workload
 from shared.models.catalogue import load_catalogue
-from workers.gpu.engine import steps as steps_module
+from workers.gpu.engine import batch_scheduler as steps_module
+from workers.gpu.engine.messages import Submit
 from workers.gpu.engine.transformers_engine import TransformersEngine
-from workers.gpu.messages import Submit
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def drive(engine: TransformersEngine, asks: list[Ask], **sampling: float) -> tup
 
 def parity(engine: TransformersEngine, count: int, vocabulary: int, scale: float, about: dict[str, Any]) -> None:
     """Mixed requests with stops, cancels and lengths at once, then one at a time: equal up to the first near-tie."""
-    from workers.gpu.engine.comparison import MARGINS, shortfalls
+    from workers.gpu.engine.self_test import MARGINS, shortfalls
 
     chance = random.Random(7)
     asks = workload(count, vocabulary, scale=0.4 * scale, seed=8)

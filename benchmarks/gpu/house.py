@@ -16,8 +16,8 @@ from typing import Any
 import httpx2
 import psutil
 
-from cli.commands import api_command, environment_of, worker_command
-from cli.redis_server import RedisServer, free_port, start_redis
+from cli.local.process_commands import api_command, environment_of, worker_command
+from cli.local.redis_server import RedisServer, free_port, start_redis
 from shared.settings import REPOSITORY, Settings
 
 READY_SECONDS = 300.0

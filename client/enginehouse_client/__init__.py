@@ -18,9 +18,8 @@ from enginehouse_client.errors import (
     Unavailable,
 )
 from enginehouse_client.events import Event
-from enginehouse_client.exchange import Patience
 from enginehouse_client.jobs import Message, Options
-from enginehouse_client.records import (
+from enginehouse_client.models import (
     Archive,
     Attempt,
     Citation,
@@ -41,6 +40,7 @@ from enginehouse_client.records import (
     Turn,
     Webhook,
 )
+from enginehouse_client.retry import Patience
 
 __all__ = [
     "APIError",

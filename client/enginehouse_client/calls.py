@@ -2,8 +2,8 @@
 
 from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.effects import Operation
-from enginehouse_client.intake import IntakeCalls
-from enginehouse_client.records import Health, Model
+from enginehouse_client.models import Health, Model
+from enginehouse_client.uploads import IntakeCalls
 
 
 class Calls(IntakeCalls, DeliveryCalls):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from enginehouse_client.effects import Operation
 from enginehouse_client.jobs import JobCalls, Options
-from enginehouse_client.records import Job, Turn
+from enginehouse_client.models import Job, Turn
 
 
 class Chat:

@@ -7,9 +7,9 @@ import httpx2
 
 from enginehouse_client import chat
 from enginehouse_client.calls import Calls
-from enginehouse_client.driving import Awaiting, Blocking, awaiting, awaiting_each, blocking, blocking_each
-from enginehouse_client.exchange import Patience
 from enginehouse_client.jobs import Options
+from enginehouse_client.retry import Patience
+from enginehouse_client.runtime import Awaiting, Blocking, awaiting, awaiting_each, blocking, blocking_each
 
 HERE = "http://127.0.0.1:5000"
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from enginehouse_client.effects import Emit, Operation, Stream
 from enginehouse_client.jobs import JobCalls
-from enginehouse_client.records import Delivery, Job, Webhook
+from enginehouse_client.models import Delivery, Job, Webhook
 
 
 class DeliveryCalls(JobCalls):

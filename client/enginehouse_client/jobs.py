@@ -8,8 +8,8 @@ from urllib.parse import quote
 from enginehouse_client.effects import Answer, Emit, Open, Operation, Receive, Request, Sleep, Stream
 from enginehouse_client.errors import ConnectionFailed, InvalidRequest, NotFound, RateLimited, Timeout, Unavailable
 from enginehouse_client.events import Event, EventParser
-from enginehouse_client.exchange import Patience, exchange, refused
-from enginehouse_client.records import Job, Status
+from enginehouse_client.models import Job, Status
+from enginehouse_client.retry import Patience, exchange, refused
 
 # One long poll: short enough for any proxy, long enough to be few.
 POLL_SECONDS = 20

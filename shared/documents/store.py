@@ -14,8 +14,8 @@ import redis
 from shared.documents import keys
 from shared.documents.files import DocumentFiles
 from shared.documents.filters import Scalar
+from shared.documents.models import Collection, Document, Problem, Status, check_collection_name
 from shared.documents.passwords import Passwords
-from shared.documents.record import Collection, Document, Problem, Status, check_collection_name
 from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.redis_connection import Scripts

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from testing.stack import Stack
 from tests.conftest import missing_service
 from tests.flows.conftest import stack
-from tests.flows.stack import Stack
 
 __all__ = ["stack"]
 

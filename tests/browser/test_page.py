@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import FilePayload, Locator, Page, expect
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 NASTY_NAME = "<img src=x onerror=hacked=1>.txt"
 NASTY_TEXT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> The lighthouse is green."

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.rig.disks import disk
-from tests.faults.rig.house import House, open_house
+from testing.fault_rig.disks import disk
+from testing.fault_rig.fault_stack import FaultStack, open_house
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,14 +22,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared_house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def shared_house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
     options = getattr(request.module, "HOUSE", {})
     with open_house(tmp_path_factory.mktemp("house"), **options) as house:
         yield house
 
 
 @pytest.fixture
-def house(shared_house: House) -> Iterator[House]:
+def house(shared_house: FaultStack) -> Iterator[FaultStack]:
     """The file's house, healthy; the invariants are judged when the case is over."""
     shared_house.heal()
     yield shared_house
@@ -42,7 +42,7 @@ def house(shared_house: House) -> Iterator[House]:
 
 
 @pytest.fixture
-def house_with_a_small_index(tmp_path: Path) -> Iterator[tuple[House, Path]]:
+def house_with_a_small_index(tmp_path: Path) -> Iterator[tuple[FaultStack, Path]]:
     """A house of one test's own, and the disk of 32 MB that its index lies on. What fails there is tried once more."""
     with (
         disk(tmp_path / "house" / "data" / "chroma", 32) as folder,

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from tests.faults.rig.house import TEXT, House
-from tests.faults.rig.pausing import pause
-from tests.faults.rig.processes import engine_of, family, kill, stopped
-from tests.waiting import wait_until
+from testing.fault_rig.fault_stack import TEXT, FaultStack
+from testing.fault_rig.pausing import pause
+from testing.fault_rig.processes import engine_of, family, kill, stopped
+from testing.waiting import wait_until
 
 SECONDS = 120.0
 HOUSE = {
@@ -25,7 +25,7 @@ HOUSE = {
 class Mix:
     """The faults, each as a method; ``chance`` decides everything that is left to chance."""
 
-    def __init__(self, house: House, chance: random.Random) -> None:
+    def __init__(self, house: FaultStack, chance: random.Random) -> None:
         self._house = house
         self._chance = chance
 
@@ -122,7 +122,7 @@ class Mix:
 
 @pytest.mark.slow_fault
 @pytest.mark.timeout(0)
-def test_50_a_random_mix_of_faults_at_load(house: House, request: pytest.FixtureRequest) -> None:
+def test_50_a_random_mix_of_faults_at_load(house: FaultStack, request: pytest.FixtureRequest) -> None:
     seconds = request.config.getoption("--fault-seconds", default=None) or SECONDS
     seed = request.config.getoption("--fault-seed", default=None) or random.SystemRandom().randrange(1, 1_000_000)
     again = f"pytest tests/faults/test_50_random_mix.py --fault-seed {seed} --fault-seconds {seconds:g}"
@@ -151,7 +151,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _tried(house: House, prompt: str, chance: random.Random) -> int:
+def _tried(house: FaultStack, prompt: str, chance: random.Random) -> int:
     try:
         answer = house.try_submit(prompt * chance.randint(1, 4))
     except httpx2.HTTPError:

@@ -9,13 +9,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.jobs.job import Outcome
-from tests.faults.rig.disks import full
-from tests.faults.rig.house import TEXT, House
-from tests.faults.rig.pausing import pause
-from tests.faults.rig.processes import descendant, family, kill, limited, stopped
-from tests.waiting import wait_until
-from workers.vectors import Vectors
+from shared.jobs.models import Outcome
+from testing.fault_rig.disks import full
+from testing.fault_rig.fault_stack import TEXT, FaultStack
+from testing.fault_rig.pausing import pause
+from testing.fault_rig.processes import descendant, family, kill, limited, stopped
+from testing.waiting import wait_until
+from workers.index.vector_store import VectorStore
 
 pytestmark = pytest.mark.slow_fault
 HOUSE = {"environment": {"ENGINEHOUSE_PARSE_SECONDS": "6", "ENGINEHOUSE_PARSE_MEMORY_BYTES": str(256 * 1024 * 1024)}}
@@ -27,15 +27,15 @@ def text(name: str, sentences: int = 60) -> bytes:
     return "".join(f"{name} number {n}: {TEXT}. " for n in range(sentences)).encode()
 
 
-def holder(house: House, job: str) -> int:
+def runtime(house: FaultStack, job: str) -> int:
     """The process that holds a running job."""
     wait_until(lambda: house.job(job).status == "in_progress", f"{job} is under way", seconds=30)
     return int(house.job(job).worker.rpartition("/")[2])
 
 
-def check_indexed_once(house: House, collection: str, documents: list[str]) -> None:
+def check_indexed_once(house: FaultStack, collection: str, documents: list[str]) -> None:
     """Each document is ready, and the index holds each of its chunks once (their ids are made of document and position)."""
-    index = Vectors(json.loads((house.stack.data / "state.json").read_text())["chroma"])
+    index = VectorStore(json.loads((house.stack.data / "state.json").read_text())["chroma"])
     collection_id = house.client.get(f"/collections/{collection}").json()["id"]
     for document in documents:
         view = house.client.get(f"/documents/{document}").json()
@@ -48,22 +48,22 @@ def check_indexed_once(house: House, collection: str, documents: list[str]) -> N
 
 
 @pytest.mark.parametrize("victim", ["child", "main"])
-def test_04_05_a_killed_prefork_worker_indexes_every_document_once(house: House, victim: str) -> None:
+def test_04_05_a_killed_prefork_worker_indexes_every_document_once(house: FaultStack, victim: str) -> None:
     uploads = [house.upload(victim, f"{n}.txt", text(f"{victim} {n}", 60)) for n in range(3)]
     main = house.pid("cpu")
-    kill(holder(house, uploads[0][1]) if victim == "child" else main)
+    kill(runtime(house, uploads[0][1]) if victim == "child" else main)
     for _, job in uploads:
         house.ended(job, 60)
     check_indexed_once(house, victim, [document for document, _ in uploads])
     assert (house.pid("cpu") == main) == (victim == "child")
 
 
-def test_06_a_job_that_kills_each_of_its_workers_ends_dead_and_harms_no_other(house: House) -> None:
+def test_06_a_job_that_kills_each_of_its_workers_ends_dead_and_harms_no_other(house: FaultStack) -> None:
     document, job = house.upload("poison", "poison.txt", text("poison", 400), ends=("failed",))
     others = [house.upload("poison", f"{n}.txt", text(f"other {n}")) for n in range(2)]
     for attempt in range(1, 4):
         wait_until(lambda attempt=attempt: house.job(job).attempt == attempt, f"attempt {attempt}", seconds=30)
-        kill(holder(house, job))
+        kill(runtime(house, job))
     record = house.ended(job)
     assert record.error is not None
     assert record.error["code"] == "worker_lost"
@@ -79,7 +79,7 @@ def test_06_a_job_that_kills_each_of_its_workers_ends_dead_and_harms_no_other(ho
     assert house.client.get(f"/documents/{document}").json()["status"] == "ready"
 
 
-def test_07_a_job_that_runs_out_of_memory_costs_no_worker_and_no_slot(house: House) -> None:
+def test_07_a_job_that_runs_out_of_memory_costs_no_worker_and_no_slot(house: FaultStack) -> None:
     pid = house.pid("gpu0")
     room = psutil.Process(pid).memory_info().vms + 24 * 1024 * 1024
     with limited(pid, resource.RLIMIT_AS, room):
@@ -90,10 +90,10 @@ def test_07_a_job_that_runs_out_of_memory_costs_no_worker_and_no_slot(house: Hou
     house.ended(house.submit())
 
 
-def test_38_an_index_killed_during_ingestion_misses_and_doubles_nothing(house: House) -> None:
+def test_38_an_index_killed_during_ingestion_misses_and_doubles_nothing(house: FaultStack) -> None:
     uploads = [house.upload("killed", f"{n}.txt", text(f"killed {n}", 100)) for n in range(4)]
     for _ in range(2):
-        holder(house, uploads[0][1])
+        runtime(house, uploads[0][1])
         kill(house.pid("chroma"))
         pause(1)
     for _, job in uploads:
@@ -102,7 +102,7 @@ def test_38_an_index_killed_during_ingestion_misses_and_doubles_nothing(house: H
 
 
 @pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow_fault)])
-def test_39_an_index_that_hangs_delays_ingestion_and_no_answer(house: House, seconds: float) -> None:
+def test_39_an_index_that_hangs_delays_ingestion_and_no_answer(house: FaultStack, seconds: float) -> None:
     house.ended(house.upload("hangs", f"first{seconds}.txt", text(f"first {seconds}"))[1], 60)
     with stopped([house.pid("chroma")]):
         document, job = house.upload("hangs", f"second{seconds}.txt", text(f"second {seconds}"))
@@ -118,7 +118,9 @@ def test_39_an_index_that_hangs_delays_ingestion_and_no_answer(house: House, sec
     assert house.client.get(f"/documents/{document}").json()["status"] == "ready"
 
 
-def test_40_an_index_whose_disk_is_full_fails_the_job_and_not_the_server(house_with_a_small_index: tuple[House, Path]) -> None:
+def test_40_an_index_whose_disk_is_full_fails_the_job_and_not_the_server(
+    house_with_a_small_index: tuple[FaultStack, Path],
+) -> None:
     house, folder = house_with_a_small_index
     with full(folder):
         document, job = house.upload("full", "a.txt", text("full", 100), ends=("failed",))
@@ -170,7 +172,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_41_a_hostile_file_ends_in_time_and_leaves_the_worker_as_it_was(house: House, name: str) -> None:
+def test_41_a_hostile_file_ends_in_time_and_leaves_the_worker_as_it_was(house: FaultStack, name: str) -> None:
     house.ended(house.upload("hostile", f"warm-{name}.txt", text(f"warm {name}"))[1], 60)
     before = _memory(house)
     _, job = house.upload("hostile", f"{name}.pdf", HOSTILE[name](), ends=("failed", "completed"))
@@ -180,7 +182,7 @@ def test_41_a_hostile_file_ends_in_time_and_leaves_the_worker_as_it_was(house: H
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGSTOP], ids=["crashes", "endless"])
-def test_41_a_parser_that_crashes_or_never_ends_fails_the_file_alone(house: House, number: signal.Signals) -> None:
+def test_41_a_parser_that_crashes_or_never_ends_fails_the_file_alone(house: FaultStack, number: signal.Signals) -> None:
     name = f"parser{int(number)}"
     pages = _pdf(_deflated(b"BT /F 9 Tf 1 0 0 1 9 9 Tm (x) Tj ET\n" * 1_000_000), filters="/Filter /FlateDecode")
     _, job = house.upload("hostile", f"{name}.pdf", pages + name.encode(), ends=("failed", "completed"))
@@ -200,5 +202,5 @@ def test_41_a_parser_that_crashes_or_never_ends_fails_the_file_alone(house: Hous
     assert house.job(job).status == "failed"
 
 
-def _memory(house: House) -> int:
+def _memory(house: FaultStack) -> int:
     return sum(process.memory_info().rss for process in family(house.pid("cpu")))

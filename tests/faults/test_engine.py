@@ -5,21 +5,21 @@ import signal
 import psutil
 import pytest
 
-from shared.jobs.job import Outcome
-from tests.faults.rig.house import LEASE_SECONDS, TEXT, House
-from tests.faults.rig.processes import engine_of, kill
-from tests.waiting import wait_until
+from shared.jobs.models import Outcome
+from testing.fault_rig.fault_stack import LEASE_SECONDS, TEXT, FaultStack
+from testing.fault_rig.processes import engine_of, kill
+from testing.waiting import wait_until
 
 START_SECONDS = 6.0  # of a worker, beside everything else on two cores
 HANG_SECONDS = 6.0
 HOUSE = {"slots": 64, "environment": {"ENGINEHOUSE_ENGINE_HANG_SECONDS": str(HANG_SECONDS)}}
 
 
-def outcomes(house: House, job: str) -> list[Outcome | None]:
+def outcomes(house: FaultStack, job: str) -> list[Outcome | None]:
     return [attempt.outcome for attempt in house.job(job).attempts]
 
 
-def test_01_a_killed_worker_with_64_in_flight_loses_none(house: House) -> None:
+def test_01_a_killed_worker_with_64_in_flight_loses_none(house: FaultStack) -> None:
     jobs = [house.submit(TEXT * 2) for _ in range(64)]
     wait_until(lambda: all(house.job(job).first_token_at for job in jobs), "all 64 have told a first token", seconds=30)
     kill(house.pid("gpu0"))
@@ -33,7 +33,7 @@ def test_01_a_killed_worker_with_64_in_flight_loses_none(house: House) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM], ids=["KILL", "SEGV", "TERM"])
-def test_08_an_engine_that_dies_costs_its_batch_a_retry_and_the_worker_nothing(house: House, number: signal.Signals) -> None:
+def test_08_an_engine_that_dies_costs_its_batch_a_retry_and_the_worker_nothing(house: FaultStack, number: signal.Signals) -> None:
     worker, engine = house.pid("gpu0"), house.engine()
     jobs = house.running(16, TEXT * 2)
     kill(engine.pid, number)
@@ -45,7 +45,7 @@ def test_08_an_engine_that_dies_costs_its_batch_a_retry_and_the_worker_nothing(h
 
 
 @pytest.mark.slow_fault
-def test_09_an_engine_that_hangs_is_ended_and_its_jobs_are_resumed(house: House) -> None:
+def test_09_an_engine_that_hangs_is_ended_and_its_jobs_are_resumed(house: FaultStack) -> None:
     worker, engine = house.pid("gpu0"), house.engine()
     jobs = house.running(8, TEXT * 2)
     kill(engine.pid, signal.SIGSTOP)

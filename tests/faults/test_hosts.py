@@ -4,17 +4,17 @@ import signal
 
 import pytest
 
-from shared.jobs.job import Outcome
-from tests.faults.rig.house import LEASE_SECONDS, SECOND, TEXT, House
-from tests.faults.rig.processes import kill
-from tests.waiting import wait_until
+from shared.jobs.models import Outcome
+from testing.fault_rig.fault_stack import LEASE_SECONDS, SECOND, TEXT, FaultStack
+from testing.fault_rig.processes import kill
+from testing.waiting import wait_until
 
 HOUR = 3600
 
 
 @pytest.mark.slow_fault
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_33_a_worker_whose_clock_is_an_hour_wrong_keeps_its_leases_and_takes_nobody_elses(house: House, hours: int) -> None:
+def test_33_a_worker_whose_clock_is_an_hour_wrong_keeps_its_leases_and_takes_nobody_elses(house: FaultStack, hours: int) -> None:
     wrong = house.worker(1, model=SECOND, environment={"FAULT_CLOCK_SHIFT": str(hours * HOUR)})
     jobs = house.running(4, TEXT * 3, model=SECOND) + house.running(4, TEXT * 3)
     for job in jobs:
@@ -26,7 +26,7 @@ def test_33_a_worker_whose_clock_is_an_hour_wrong_keeps_its_leases_and_takes_nob
 
 
 @pytest.mark.slow_fault
-def test_33_a_worker_whose_clock_is_wrong_is_missed_when_it_dies(house: House) -> None:
+def test_33_a_worker_whose_clock_is_wrong_is_missed_when_it_dies(house: FaultStack) -> None:
     wrong = house.worker(1, model=SECOND, environment={"FAULT_CLOCK_SHIFT": str(HOUR)})
     jobs = house.running(4, TEXT * 3, model=SECOND)
     wrong.kill()
@@ -36,7 +36,7 @@ def test_33_a_worker_whose_clock_is_wrong_is_missed_when_it_dies(house: House) -
         assert [attempt.outcome for attempt in house.ended(job).attempts] == [Outcome.LOST, Outcome.COMPLETED]
 
 
-def test_48_everything_killed_at_once_loses_nothing(house: House) -> None:
+def test_48_everything_killed_at_once_loses_nothing(house: FaultStack) -> None:
     jobs = house.running(8, TEXT * 2) + [house.submit(f"{n} {TEXT}") for n in range(24)]
     document = house.upload("machine", "a.txt", "".join(f"{n} {TEXT}. " for n in range(60)).encode())[1]
     house.direct.execute_command("WAITAOF", 1, 0, 5000)
@@ -49,7 +49,7 @@ def test_48_everything_killed_at_once_loses_nothing(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_49_workers_replaced_under_load_lose_and_double_nothing(house: House) -> None:
+def test_49_workers_replaced_under_load_lose_and_double_nothing(house: FaultStack) -> None:
     jobs = [house.submit(f"{n} {TEXT}") for n in range(24)]
     old = house.pids()
     kill(old["io"], signal.SIGTERM)
@@ -67,7 +67,7 @@ def test_49_workers_replaced_under_load_lose_and_double_nothing(house: House) ->
 
 
 @pytest.mark.slow_fault
-def test_49_a_record_of_a_newer_version_is_served_by_an_older_worker(house: House) -> None:
+def test_49_a_record_of_a_newer_version_is_served_by_an_older_worker(house: FaultStack) -> None:
     running = house.running(8)
     job = house.submit()
     house.direct.hset(f"eh:job:{job}", "a_field_of_tomorrow", "yes")

@@ -12,22 +12,22 @@ import httpx2
 import psutil
 import pytest
 
-from tests.faults.rig.disks import disk, full
-from tests.faults.rig.house import TEXT, House, open_house
-from tests.faults.rig.pausing import pause
-from tests.faults.rig.processes import family, kill, limited, stopped
+from testing.fault_rig.disks import disk, full
+from testing.fault_rig.fault_stack import TEXT, FaultStack, open_house
+from testing.fault_rig.pausing import pause
+from testing.fault_rig.processes import family, kill, limited, stopped
 
 MEGABYTE = 1024 * 1024
 HOUSE = {"environment": {"ENGINEHOUSE_MAX_UPLOAD_BYTES": str(MEGABYTE), "ENGINEHOUSE_MAX_BODY_BYTES": str(MEGABYTE)}}
 
 
-def api_processes(house: House) -> list[int]:
+def api_processes(house: FaultStack) -> list[int]:
     """What answers: gunicorn's workers."""
     return [process.pid for process in family(house.pid("api"))[1:]]
 
 
 @pytest.mark.slow_fault
-def test_21_a_server_killed_in_the_middle_of_a_submit_makes_one_job_for_a_client_that_tries_again(house: House) -> None:
+def test_21_a_server_killed_in_the_middle_of_a_submit_makes_one_job_for_a_client_that_tries_again(house: FaultStack) -> None:
     key = {"Idempotency-Key": "killed-under-me"}
     house.proxy.freeze()
     outcome: list[object] = []
@@ -55,7 +55,7 @@ def test_21_a_server_killed_in_the_middle_of_a_submit_makes_one_job_for_a_client
     assert len(house.ended(jobs.pop()).attempts) == 1
 
 
-def test_21_killed_servers_lose_no_accepted_job(house: House) -> None:
+def test_21_killed_servers_lose_no_accepted_job(house: FaultStack) -> None:
     jobs = [house.submit() for _ in range(4)]
     for pid in api_processes(house):
         kill(pid)
@@ -64,7 +64,7 @@ def test_21_killed_servers_lose_no_accepted_job(house: House) -> None:
         assert len(house.ended(job).attempts) == 1
 
 
-def test_32_a_cancelled_queued_job_never_runs(house: House) -> None:
+def test_32_a_cancelled_queued_job_never_runs(house: FaultStack) -> None:
     running = house.running(8)
     job = house.submit()
     house.ledger.may_end(job, "cancelled")
@@ -75,7 +75,7 @@ def test_32_a_cancelled_queued_job_never_runs(house: House) -> None:
     assert house.job(job).attempts == ()
 
 
-def test_32_a_cancelled_running_job_stops_at_once(house: House) -> None:
+def test_32_a_cancelled_running_job_stops_at_once(house: FaultStack) -> None:
     [job] = house.running(1, TEXT * 8)
     house.ledger.may_end(job, "cancelled")
     assert house.client.post(f"/jobs/{job}/cancel").status_code == 202
@@ -86,7 +86,7 @@ def test_32_a_cancelled_running_job_stops_at_once(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_32_a_cancel_that_the_worker_does_not_hear_comes_with_its_renewal(house: House) -> None:
+def test_32_a_cancel_that_the_worker_does_not_hear_comes_with_its_renewal(house: FaultStack) -> None:
     [job] = house.running(1, TEXT * 8)
     house.ledger.may_end(job, "cancelled")
     house.proxy.lose_reply(f"worker:{house.job(job).worker}".encode())
@@ -97,7 +97,7 @@ def test_32_a_cancel_that_the_worker_does_not_hear_comes_with_its_renewal(house:
     assert loss.seen
 
 
-def test_32_a_job_that_ends_while_it_is_cancelled_ends_once(house: House) -> None:
+def test_32_a_job_that_ends_while_it_is_cancelled_ends_once(house: FaultStack) -> None:
     jobs = [house.submit("x" * 4) for _ in range(20)]
     for job in jobs:
         house.ledger.may_end(job, "cancelled", "completed")
@@ -112,7 +112,7 @@ def test_32_a_job_that_ends_while_it_is_cancelled_ends_once(house: House) -> Non
 
 
 @pytest.mark.slow_fault
-def test_32_a_job_can_be_cancelled_while_no_worker_is_up(house: House) -> None:
+def test_32_a_job_can_be_cancelled_while_no_worker_is_up(house: FaultStack) -> None:
     jobs = house.running(2, TEXT * 4)
     with stopped(process.pid for process in family(house.pid("gpu0"))):
         jobs.append(house.submit())
@@ -124,7 +124,7 @@ def test_32_a_job_can_be_cancelled_while_no_worker_is_up(house: House) -> None:
             assert house.ended(job, 12).status == "cancelled", "when its lease has lapsed"
 
 
-def raw(house: House, *pieces: bytes, every: float = 0.0, seconds: float = 20) -> bytes:
+def raw(house: FaultStack, *pieces: bytes, every: float = 0.0, seconds: float = 20) -> bytes:
     """What the server answers to these very bytes."""
     with socket.create_connection(("127.0.0.1", house.stack.port), timeout=seconds) as connection:
         for piece in pieces:
@@ -166,14 +166,14 @@ DEEP = b'{"prompt": "x", "metadata": ' + b'{"a":' * 200_000 + b"1" + b"}" * 200_
         pytest.param(request("/upload", b"no parts at all", FORM), {400}, id="no multipart"),
     ],
 )  # fmt: skip
-def test_42_a_bad_request_is_the_fault_of_the_client(house: House, sent: bytes, statuses: set[int]) -> None:
+def test_42_a_bad_request_is_the_fault_of_the_client(house: FaultStack, sent: bytes, statuses: set[int]) -> None:
     answer = raw(house, sent)
     status = int(answer.split(b" ", 2)[1]) if answer else 0
     assert status in statuses, answer[:400]
     assert house.client.get("/health/live").status_code == 200
 
 
-def test_42_a_file_name_with_a_path_stays_a_name(house: House) -> None:
+def test_42_a_file_name_with_a_path_stays_a_name(house: FaultStack) -> None:
     before = set(house.stack.folder.rglob("*passwd*"))
     answer = raw(house, request("/upload", multipart("../../../passwd", b"some words to be kept"), FORM))
     assert answer.startswith(b"HTTP/1.1 202"), answer[:400]
@@ -183,7 +183,7 @@ def test_42_a_file_name_with_a_path_stays_a_name(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_42_clients_that_send_slowly_hold_nobody_up(house: House) -> None:
+def test_42_clients_that_send_slowly_hold_nobody_up(house: FaultStack) -> None:
     with ExitStack() as slow:
         head = request("/upload", b"", FORM, 100_000)
         for _ in range(50):
@@ -197,13 +197,13 @@ def test_42_clients_that_send_slowly_hold_nobody_up(house: House) -> None:
 
 
 @pytest.fixture
-def house_with_little_room(tmp_path: Path) -> Iterator[tuple[House, Path]]:
+def house_with_little_room(tmp_path: Path) -> Iterator[tuple[FaultStack, Path]]:
     with disk(tmp_path / "house" / "data" / "documents", 8) as folder, open_house(tmp_path / "house") as house:
         yield house, folder
 
 
 @pytest.mark.slow_fault
-def test_43_a_full_disk_refuses_the_upload_and_keeps_no_half_file(house_with_little_room: tuple[House, Path]) -> None:
+def test_43_a_full_disk_refuses_the_upload_and_keeps_no_half_file(house_with_little_room: tuple[FaultStack, Path]) -> None:
     house, folder = house_with_little_room
     with full(folder):
         answer = house.client.post("/upload", files={"file": ("a.txt", TEXT.encode() * 5000)})
@@ -217,7 +217,7 @@ def test_43_a_full_disk_refuses_the_upload_and_keeps_no_half_file(house_with_lit
 
 
 @pytest.mark.slow_fault
-def test_44_a_server_out_of_descriptors_answers_again_when_it_has_some(house: House) -> None:
+def test_44_a_server_out_of_descriptors_answers_again_when_it_has_some(house: FaultStack) -> None:
     with ExitStack() as limits:
         for pid in api_processes(house):
             limits.enter_context(limited(pid, resource.RLIMIT_NOFILE, psutil.Process(pid).num_fds() + 3))
@@ -232,7 +232,7 @@ def test_44_a_server_out_of_descriptors_answers_again_when_it_has_some(house: Ho
 
 
 @pytest.mark.slow_fault
-def test_44_a_worker_out_of_descriptors_serves_again_when_it_has_some(house: House) -> None:
+def test_44_a_worker_out_of_descriptors_serves_again_when_it_has_some(house: FaultStack) -> None:
     pid = house.pid("gpu0")
     jobs = house.running(4, TEXT * 3)
     with limited(pid, resource.RLIMIT_NOFILE, psutil.Process(pid).num_fds()):

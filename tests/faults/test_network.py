@@ -6,11 +6,11 @@ from importlib.resources import files
 import httpx2
 import pytest
 
-from shared.jobs.job import Outcome, Status
-from tests.faults.rig.house import TEXT, House
-from tests.faults.rig.pausing import pause
-from tests.faults.rig.processes import kill
-from tests.waiting import wait_until
+from shared.jobs.models import Outcome, Status
+from testing.fault_rig.fault_stack import TEXT, FaultStack
+from testing.fault_rig.pausing import pause
+from testing.fault_rig.processes import kill
+from testing.waiting import wait_until
 
 SCRIPTS = files("shared.jobs.lua")
 
@@ -21,7 +21,7 @@ def script(name: str) -> bytes:
     return hashlib.sha1(text.encode()).hexdigest().encode()
 
 
-def test_15_resets_of_all_connections_run_nothing_twice(house: House) -> None:
+def test_15_resets_of_all_connections_run_nothing_twice(house: FaultStack) -> None:
     jobs = house.running(8, TEXT * 2)
     for _ in range(5):
         assert house.proxy.reset() > 0
@@ -31,7 +31,7 @@ def test_15_resets_of_all_connections_run_nothing_twice(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_16_half_open_connections_are_given_up_within_half_a_minute(house: House) -> None:
+def test_16_half_open_connections_are_given_up_within_half_a_minute(house: FaultStack) -> None:
     running = house.running(4, TEXT * 12)
     assert house.proxy.half_open() > 0
     new = [house.submit_when_possible(seconds=30) for _ in range(4)]
@@ -42,7 +42,7 @@ def test_16_half_open_connections_are_given_up_within_half_a_minute(house: House
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow_fault)])
-def test_17_a_freeze_costs_time_and_nothing_else(house: House, seconds: float) -> None:
+def test_17_a_freeze_costs_time_and_nothing_else(house: FaultStack, seconds: float) -> None:
     jobs = house.running(8, TEXT * 2)
     house.proxy.freeze()
     pause(seconds)
@@ -52,7 +52,7 @@ def test_17_a_freeze_costs_time_and_nothing_else(house: House, seconds: float) -
 
 
 @pytest.mark.parametrize("move", ["claim", "append", "renew", "end"])
-def test_19_a_lost_reply_to_a_worker_changes_nothing(house: House, move: str) -> None:
+def test_19_a_lost_reply_to_a_worker_changes_nothing(house: FaultStack, move: str) -> None:
     loss = house.proxy.lose_reply(script(move), 3)
     jobs = [house.submit() for _ in range(4)]
     for job in jobs:
@@ -61,7 +61,7 @@ def test_19_a_lost_reply_to_a_worker_changes_nothing(house: House, move: str) ->
 
 
 @pytest.mark.slow_fault
-def test_19_a_lost_reply_to_a_hand_over_hands_over_once(house: House) -> None:
+def test_19_a_lost_reply_to_a_hand_over_hands_over_once(house: FaultStack) -> None:
     house.ended(house.upload("facts", "facts.txt", TEXT.encode())[1])
     loss = house.proxy.lose_reply(script("hand_over"), 2)
     answer = house.client.post("/generate", json={"prompt": "what does the fox do?", "collection": "facts", "max_tokens": 4})
@@ -72,7 +72,7 @@ def test_19_a_lost_reply_to_a_hand_over_hands_over_once(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_19_a_lost_reply_to_a_retry_counts_one_retry(house: House) -> None:
+def test_19_a_lost_reply_to_a_retry_counts_one_retry(house: FaultStack) -> None:
     [job] = house.running(1, TEXT * 2)
     loss = house.proxy.lose_reply(script("retry"), 2)
     kill(house.engine().pid)
@@ -83,7 +83,7 @@ def test_19_a_lost_reply_to_a_retry_counts_one_retry(house: House) -> None:
 
 @pytest.mark.slow_fault
 @pytest.mark.parametrize("move", ["reap", "abandon"])
-def test_19_a_lost_reply_to_the_janitor_costs_one_attempt_at_most(house: House, move: str) -> None:
+def test_19_a_lost_reply_to_the_janitor_costs_one_attempt_at_most(house: FaultStack, move: str) -> None:
     [job] = house.running(1, TEXT * 2)
     loss = house.proxy.lose_reply(script(move), 3)
     kill(house.pid("gpu0"))
@@ -92,7 +92,7 @@ def test_19_a_lost_reply_to_the_janitor_costs_one_attempt_at_most(house: House, 
 
 
 @pytest.mark.slow_fault
-def test_19_a_lost_reply_to_a_cancel_cancels(house: House) -> None:
+def test_19_a_lost_reply_to_a_cancel_cancels(house: FaultStack) -> None:
     [job] = house.running(1, TEXT * 4)
     house.ledger.may_end(job, "cancelled")
     house.proxy.lose_reply(script("cancel"))
@@ -102,14 +102,14 @@ def test_19_a_lost_reply_to_a_cancel_cancels(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_19_a_lost_reply_to_a_ticket_is_no_fault_of_the_submit(house: House) -> None:
+def test_19_a_lost_reply_to_a_ticket_is_no_fault_of_the_submit(house: FaultStack) -> None:
     loss = house.proxy.lose_reply(b"LPUSH")
     job = house.submit()
     assert len(house.ended(job).attempts) == 1
     assert loss.lost == 1
 
 
-def test_19_a_lost_reply_to_a_submit_makes_one_job_for_one_idempotency_key(house: House) -> None:
+def test_19_a_lost_reply_to_a_submit_makes_one_job_for_one_idempotency_key(house: FaultStack) -> None:
     loss = house.proxy.lose_reply(script("submit"))
     key = {"Idempotency-Key": f"lost-{house.proxy.port}"}
     before = _ids(house)
@@ -119,7 +119,7 @@ def test_19_a_lost_reply_to_a_submit_makes_one_job_for_one_idempotency_key(house
     assert _ids(house) - before == {answer.json()["id"]}
 
 
-def test_20_a_job_whose_ticket_was_never_issued_runs(house: House) -> None:
+def test_20_a_job_whose_ticket_was_never_issued_runs(house: FaultStack) -> None:
     # The only request that is lost is the ticket's; it must not be sent again by anybody but the janitor.
     loss = house.proxy.lose_request(b"LPUSH", 1)
     job = house.submit()
@@ -128,7 +128,7 @@ def test_20_a_job_whose_ticket_was_never_issued_runs(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_20_a_job_whose_server_died_before_the_ticket_runs(house: House) -> None:
+def test_20_a_job_whose_server_died_before_the_ticket_runs(house: FaultStack) -> None:
     before = _ids(house)
     loss = house.proxy.lose_reply(script("submit"))
     with pytest.raises((AssertionError, httpx2.HTTPError)):
@@ -139,7 +139,7 @@ def test_20_a_job_whose_server_died_before_the_ticket_runs(house: House) -> None
     assert len(house.ended(job).attempts) == 1
 
 
-def _ids(house: House) -> set[str]:
+def _ids(house: FaultStack) -> set[str]:
     """Every job there is."""
     return {
         str(key).removeprefix("eh:job:") for key in house.direct.scan_iter("eh:job:*", count=1000) if str(key).count(":") == 2

@@ -5,22 +5,22 @@ import time
 import httpx2
 import pytest
 
-from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.transitions import Lifecycle, Submission
+from testing.fault_rig.fault_stack import SECOND, TEXT, ExtraWorker, FaultStack
+from testing.fault_rig.pausing import pause
+from testing.fault_rig.processes import stopped
+from testing.waiting import wait_until
 from tests.conftest import Clock
-from tests.faults.rig.house import SECOND, TEXT, ExtraWorker, House
-from tests.faults.rig.pausing import pause
-from tests.faults.rig.processes import stopped
-from tests.waiting import wait_until
 
 RESUME_SECONDS = 15.0
 
 
-def check_one_run(house: House, jobs: list[str]) -> None:
+def check_one_run(house: FaultStack, jobs: list[str]) -> None:
     for job in jobs:
         assert len(house.ended(job).attempts) == 1, house.job(job).attempts
 
 
-def test_11_redis_killed_for_three_seconds_costs_no_worker_and_no_attempt(house: House) -> None:
+def test_11_redis_killed_for_three_seconds_costs_no_worker_and_no_attempt(house: FaultStack) -> None:
     pids = house.pids()
     jobs = house.running(8, TEXT * 4)
     house.kill_redis()
@@ -33,7 +33,7 @@ def test_11_redis_killed_for_three_seconds_costs_no_worker_and_no_attempt(house:
 
 
 @pytest.mark.parametrize("seconds", [6, pytest.param(20, marks=pytest.mark.slow_fault)])
-def test_12_jobs_that_end_while_redis_is_down_are_stored_by_the_same_attempt(house: House, seconds: float) -> None:
+def test_12_jobs_that_end_while_redis_is_down_are_stored_by_the_same_attempt(house: FaultStack, seconds: float) -> None:
     jobs = house.running(8)
     house.redis.stop()
     pause(seconds)  # they end after two; a lease lasts four
@@ -42,7 +42,7 @@ def test_12_jobs_that_end_while_redis_is_down_are_stored_by_the_same_attempt(hou
 
 
 @pytest.mark.slow_fault
-def test_13_ten_restarts_of_redis_lose_no_worker_for_good(house: House) -> None:
+def test_13_ten_restarts_of_redis_lose_no_worker_for_good(house: FaultStack) -> None:
     jobs = []
     for turn in range(10):
         jobs.append(house.submit_when_possible(f"turn {turn} {TEXT}"))
@@ -58,7 +58,7 @@ def test_13_ten_restarts_of_redis_lose_no_worker_for_good(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_14_a_worker_that_starts_without_redis_serves_once_it_comes(house: House) -> None:
+def test_14_a_worker_that_starts_without_redis_serves_once_it_comes(house: FaultStack) -> None:
     house.kill_redis()
     worker = _launched(house)
     pause(4)
@@ -68,7 +68,7 @@ def test_14_a_worker_that_starts_without_redis_serves_once_it_comes(house: House
     house.ended(house.submit_when_possible(model=SECOND))
 
 
-def test_14_without_redis_the_api_says_so_within_two_seconds(house: House) -> None:
+def test_14_without_redis_the_api_says_so_within_two_seconds(house: FaultStack) -> None:
     house.kill_redis()
     house.client.get("/health/live").raise_for_status()
     for call in (lambda: house.try_submit(), lambda: house.client.get("/jobs"), lambda: house.client.get("/health/ready")):
@@ -83,7 +83,7 @@ def test_14_without_redis_the_api_says_so_within_two_seconds(house: House) -> No
 
 
 @pytest.mark.slow_fault
-def test_18_a_redis_that_stands_still_runs_nothing_twice(house: House) -> None:
+def test_18_a_redis_that_stands_still_runs_nothing_twice(house: FaultStack) -> None:
     jobs = house.running(4, TEXT * 2)
     with stopped([house.redis.process.pid]):
         with pytest.raises((AssertionError, httpx2.HTTPError)):
@@ -93,7 +93,7 @@ def test_18_a_redis_that_stands_still_runs_nothing_twice(house: House) -> None:
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(15, marks=pytest.mark.slow_fault)])
-def test_18_a_paused_redis_runs_nothing_twice(house: House, seconds: int) -> None:
+def test_18_a_paused_redis_runs_nothing_twice(house: FaultStack, seconds: int) -> None:
     jobs = house.running(4, TEXT * 2)
     house.direct.execute_command("CLIENT", "PAUSE", seconds * 1000, "ALL")
     pause(seconds)
@@ -101,7 +101,7 @@ def test_18_a_paused_redis_runs_nothing_twice(house: House, seconds: int) -> Non
     house.ended(house.submit_when_possible())
 
 
-def _launched(house: House) -> ExtraWorker:
+def _launched(house: FaultStack) -> ExtraWorker:
     worker = ExtraWorker(house, 2, SECOND, {}).launch()
     house.more.append(worker)
     return worker

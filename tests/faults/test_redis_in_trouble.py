@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from cli.redis_server import check_redis, start_redis
-from cli.refusal import Refusal
+from cli.errors import CommandError
+from cli.local.redis_server import check_redis, start_redis
 from shared.redis_connection import connect
-from tests.faults.rig.disks import disk, full
-from tests.faults.rig.house import TEXT, House, open_house
-from tests.faults.rig.pausing import pause
-from tests.waiting import wait_until
+from testing.fault_rig.disks import disk, full
+from testing.fault_rig.fault_stack import TEXT, FaultStack, open_house
+from testing.fault_rig.pausing import pause
+from testing.waiting import wait_until
 
 TAIL_BYTES = 100
 
 
-def check_refused_quickly(house: House) -> None:
+def check_refused_quickly(house: FaultStack) -> None:
     """503 within two seconds, in a sentence."""
     start = time.monotonic()
     answer = house.try_submit()
@@ -27,7 +27,7 @@ def check_refused_quickly(house: House) -> None:
     assert answer.json()["error"]["code"] == "redis_unavailable"
 
 
-def test_22_a_full_redis_refuses_submits_and_keeps_what_runs(house: House) -> None:
+def test_22_a_full_redis_refuses_submits_and_keeps_what_runs(house: FaultStack) -> None:
     jobs = house.running(8, TEXT * 2)
     house.direct.config_set("maxmemory", "1mb")
     check_refused_quickly(house)
@@ -39,13 +39,13 @@ def test_22_a_full_redis_refuses_submits_and_keeps_what_runs(house: House) -> No
 
 
 @pytest.fixture
-def house_on_a_disk(tmp_path: Path) -> Iterator[tuple[House, Path]]:
+def house_on_a_disk(tmp_path: Path) -> Iterator[tuple[FaultStack, Path]]:
     with disk(tmp_path / "disk", 64) as folder, open_house(tmp_path / "house", redis_folder=folder) as house:
         yield house, folder
 
 
 @pytest.mark.slow_fault
-def test_23_a_redis_whose_disk_is_full_refuses_submits_and_keeps_what_runs(house_on_a_disk: tuple[House, Path]) -> None:
+def test_23_a_redis_whose_disk_is_full_refuses_submits_and_keeps_what_runs(house_on_a_disk: tuple[FaultStack, Path]) -> None:
     house, folder = house_on_a_disk
     jobs = house.running(8, TEXT * 3)
     with full(folder):
@@ -65,13 +65,13 @@ def test_24_a_redis_that_may_lose_jobs_is_refused(tmp_path: Path, name: str, val
     server = start_redis(tmp_path / "redis")
     with connect(server.url) as client:
         client.config_set(name, value)
-    with pytest.raises(Refusal, match=reason):
+    with pytest.raises(CommandError, match=reason):
         check_redis(server.url)
     server.stop()
 
 
 @pytest.mark.slow_fault
-def test_25_a_cut_tail_of_the_log_costs_the_last_write_at_most(house: House) -> None:
+def test_25_a_cut_tail_of_the_log_costs_the_last_write_at_most(house: FaultStack) -> None:
     jobs = [house.submit(TEXT * 3) for _ in range(20)]
     wait_until(lambda: house.in_progress(jobs) == 8, "the first are running")
     house.direct.execute_command("WAITAOF", 1, 0, 5000)
@@ -91,7 +91,7 @@ def test_25_a_cut_tail_of_the_log_costs_the_last_write_at_most(house: House) -> 
 
 
 @pytest.mark.slow_fault
-def test_26_a_redis_that_comes_back_empty_is_told_and_served(house: House) -> None:
+def test_26_a_redis_that_comes_back_empty_is_told_and_served(house: FaultStack) -> None:
     jobs = house.running(8, TEXT * 3)
     house.kill_redis()
     for job in jobs:

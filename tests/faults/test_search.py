@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.rig.disks import full
-from tests.faults.rig.house import TEXT, House
-from tests.faults.rig.pausing import pause
-from tests.faults.rig.processes import kill, stopped
+from testing.fault_rig.disks import full
+from testing.fault_rig.fault_stack import TEXT, FaultStack
+from testing.fault_rig.pausing import pause
+from testing.fault_rig.processes import kill, stopped
+from testing.waiting import wait_until
 from tests.faults.test_documents import HOUSE, text
-from tests.waiting import wait_until
-from workers.vectors import Vectors
+from workers.index.vector_store import VectorStore
 
 __all__ = ["HOUSE"]
 
 pytestmark = pytest.mark.slow_fault
 
 
-def library(house: House, collection: str) -> set[str]:
+def library(house: FaultStack, collection: str) -> set[str]:
     """Documents that are ready."""
     uploads = [house.upload(collection, f"{n}.txt", text(f"{collection} {n}", 40)) for n in range(4)]
     for _, job in uploads:
@@ -26,7 +26,7 @@ def library(house: House, collection: str) -> set[str]:
     return {document for document, _ in uploads}
 
 
-def reindex(house: House, collection: str, *, ends: str = "completed") -> str:
+def reindex(house: FaultStack, collection: str, *, ends: str = "completed") -> str:
     answer = house.client.post(f"/collections/{collection}/reindex", json={"chunk_tokens": 40})
     assert answer.status_code == 202, answer.text
     job = str(answer.json()["id"])
@@ -34,22 +34,22 @@ def reindex(house: House, collection: str, *, ends: str = "completed") -> str:
     return job
 
 
-def reindex_under_way(house: House, collection: str, *, ends: str = "completed") -> str:
+def reindex_under_way(house: FaultStack, collection: str, *, ends: str = "completed") -> str:
     job = reindex(house, collection, ends=ends)
     wait_until(lambda: house.job(job).phase == "reindexing", "the reindex is under way", seconds=30)
     return job
 
 
-def found(house: House, collection: str) -> set[str]:
+def found(house: FaultStack, collection: str) -> set[str]:
     answer = house.client.post(f"/collections/{collection}/search", json={"query": TEXT, "top_k": 100})
     assert answer.status_code == 200, answer.text
     return {hit["document_id"] for hit in answer.json()["data"]}
 
 
-def check_whole(house: House, collection: str, documents: set[str]) -> None:
+def check_whole(house: FaultStack, collection: str, documents: set[str]) -> None:
     """Every chunk of every document is there once, in text and in vectors, and of no other index is anything left."""
     assert found(house, collection) == documents
-    vectors = Vectors(json.loads((house.stack.data / "state.json").read_text())["chroma"])
+    vectors = VectorStore(json.loads((house.stack.data / "state.json").read_text())["chroma"])
     view = house.client.get(f"/collections/{collection}").json()
     assert view["reindex_job"] is None
     [index] = vectors.indexes(view["id"])
@@ -62,7 +62,7 @@ def check_whole(house: House, collection: str, documents: set[str]) -> None:
 
 
 @pytest.mark.parametrize("fault", ["killed", "hangs"])
-def test_38_39_an_index_in_trouble_while_it_is_made_anew(house: House, fault: str) -> None:
+def test_38_39_an_index_in_trouble_while_it_is_made_anew(house: FaultStack, fault: str) -> None:
     name = f"anew-{fault}"
     documents = library(house, name)
     job = reindex_under_way(house, name)
@@ -85,7 +85,7 @@ def test_38_39_an_index_in_trouble_while_it_is_made_anew(house: House, fault: st
 
 
 def test_40_an_index_made_anew_on_a_disk_that_is_full_fails_and_can_be_asked_again(
-    house_with_a_small_index: tuple[House, Path],
+    house_with_a_small_index: tuple[FaultStack, Path],
 ) -> None:
     house, folder = house_with_a_small_index
     documents = library(house, "full")
@@ -104,7 +104,7 @@ def test_40_an_index_made_anew_on_a_disk_that_is_full_fails_and_can_be_asked_aga
     house.check()
 
 
-def test_38_a_worker_killed_while_it_makes_an_index_anew_goes_on_where_it_was(house: House) -> None:
+def test_38_a_worker_killed_while_it_makes_an_index_anew_goes_on_where_it_was(house: FaultStack) -> None:
     documents = library(house, "worker")
     job = reindex_under_way(house, "worker")
     kill(int(house.job(job).worker.rpartition("/")[2]))

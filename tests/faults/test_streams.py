@@ -11,16 +11,16 @@ import httpx2
 import pytest
 
 from enginehouse_client import Client, Patience
-from tests.faults.rig.house import TEXT, House
-from tests.faults.rig.pausing import pause
-from tests.faults.rig.processes import family, kill
-from tests.waiting import wait_until
+from testing.fault_rig.fault_stack import TEXT, FaultStack
+from testing.fault_rig.pausing import pause
+from testing.fault_rig.processes import family, kill
+from testing.waiting import wait_until
 
 
 class Reader:
     """A client that reads a job's stream piece by piece and remembers the last id, as a browser does."""
 
-    def __init__(self, house: House, job: str) -> None:
+    def __init__(self, house: FaultStack, job: str) -> None:
         self._house = house
         self._job = job
         self.ids: list[int] = []
@@ -58,7 +58,7 @@ class Reader:
 
 
 @pytest.mark.parametrize("events", [1, 7])
-def test_34_a_client_that_comes_back_misses_and_repeats_nothing(house: House, events: int) -> None:
+def test_34_a_client_that_comes_back_misses_and_repeats_nothing(house: FaultStack, events: int) -> None:
     job = house.submit(TEXT * 2)
     reader = Reader(house, job)
     while not reader.ended:
@@ -67,7 +67,7 @@ def test_34_a_client_that_comes_back_misses_and_repeats_nothing(house: House, ev
 
 
 @pytest.mark.slow_fault
-def test_34_a_client_sees_through_a_restart_of_its_job(house: House) -> None:
+def test_34_a_client_sees_through_a_restart_of_its_job(house: FaultStack) -> None:
     [job] = house.running(1, TEXT * 2)
     reader = Reader(house, job)
     reader.read(5)
@@ -78,7 +78,7 @@ def test_34_a_client_sees_through_a_restart_of_its_job(house: House) -> None:
 
 @pytest.mark.slow_fault
 @pytest.mark.parametrize("what", ["servers", "connections", "half-open connections", "redis"])
-def test_34_a_stream_goes_on_after_what_carried_it_has_died(house: House, what: str) -> None:
+def test_34_a_stream_goes_on_after_what_carried_it_has_died(house: FaultStack, what: str) -> None:
     job = house.submit(TEXT * 3)
     reader = Reader(house, job)
     reader.read(8)
@@ -102,7 +102,7 @@ def test_34_a_stream_goes_on_after_what_carried_it_has_died(house: House, what: 
 
 
 @pytest.mark.slow_fault
-def test_34_the_client_reads_on_whatever_dies(house: House) -> None:
+def test_34_the_client_reads_on_whatever_dies(house: FaultStack) -> None:
     """One stream of the Python client, and each process killed under it in turn, at last all of them at once."""
 
     def redis_again() -> None:
@@ -144,7 +144,7 @@ def test_34_the_client_reads_on_whatever_dies(house: House) -> None:
 
 
 @pytest.mark.slow_fault
-def test_34_readers_that_read_nothing_slow_nobody(house: House) -> None:
+def test_34_readers_that_read_nothing_slow_nobody(house: FaultStack) -> None:
     jobs = house.running(7, TEXT * 4)
     sockets = []
     for job in jobs * 4:

@@ -10,28 +10,28 @@ import uuid
 
 import pytest
 
-from shared.jobs.job import Outcome
-from shared.jobs.lifecycle import Lifecycle, Submission
-from shared.jobs.tickets import Tickets, generation_queue
+from shared.jobs.celery_broker import CeleryBroker, generation_queue
+from shared.jobs.models import Outcome
+from shared.jobs.transitions import Lifecycle, Submission
 from shared.redis_connection import PREFIX, connect
 from shared.settings import Settings
-from tests.faults.rig.house import DEFAULT, TEXT, House
-from tests.faults.rig.pausing import pause
-from tests.faults.rig.processes import family, kill, stopped
-from tests.waiting import wait_until
+from testing.fault_rig.fault_stack import DEFAULT, TEXT, FaultStack
+from testing.fault_rig.pausing import pause
+from testing.fault_rig.processes import family, kill, stopped
+from testing.waiting import wait_until
 
 HOUSE = {"environment": {"ENGINEHOUSE_CANARY_SECONDS": "1"}}
 QUEUE = generation_queue(DEFAULT)
 
 
 @pytest.mark.slow_fault
-def test_27_many_janitors_at_once_take_one_attempt(house: House) -> None:
+def test_27_many_janitors_at_once_take_one_attempt(house: FaultStack) -> None:
     jobs = house.running(8, TEXT * 2)
     over = threading.Event()
 
     def reap() -> None:
         client = connect(house.redis.url)
-        lifecycle = Lifecycle(client, Settings(), Tickets(client).issue)
+        lifecycle = Lifecycle(client, Settings(), CeleryBroker(client).issue)
         while not over.is_set():
             lifecycle.reap()
             lifecycle.ring_missing(100)
@@ -52,7 +52,7 @@ def test_27_many_janitors_at_once_take_one_attempt(house: House) -> None:
 
 
 @pytest.mark.parametrize("seconds", [8, pytest.param(60, marks=pytest.mark.slow_fault)])
-def test_28_what_was_left_undone_without_janitors_is_done_without_a_storm(house: House, seconds: float) -> None:
+def test_28_what_was_left_undone_without_janitors_is_done_without_a_storm(house: FaultStack, seconds: float) -> None:
     workers = [process.pid for pid in house.pids().values() for process in family(pid)]
     with stopped(workers):
         jobs = [house.submit(max_tokens=5) for _ in range(50)]
@@ -70,8 +70,8 @@ def test_28_what_was_left_undone_without_janitors_is_done_without_a_storm(house:
 
 
 @pytest.mark.slow_fault
-def test_29_ten_thousand_queued_jobs_need_no_new_tickets_and_slow_nobody(house: House) -> None:
-    lifecycle = Lifecycle(house.direct, Settings(), Tickets(house.direct).issue)
+def test_29_ten_thousand_queued_jobs_need_no_new_tickets_and_slow_nobody(house: FaultStack) -> None:
+    lifecycle = Lifecycle(house.direct, Settings(), CeleryBroker(house.direct).issue)
     with stopped(process.pid for process in family(house.pid("gpu0"))):
         jobs = [_submitted(lifecycle) for _ in range(10_000)]
         pause(5)
@@ -88,8 +88,8 @@ def test_29_ten_thousand_queued_jobs_need_no_new_tickets_and_slow_nobody(house: 
 
 
 @pytest.mark.slow_fault
-def test_29_a_queue_at_its_bound_refuses_and_says_when_to_come_back(house: House) -> None:
-    lifecycle = Lifecycle(house.direct, Settings(max_queued=20), Tickets(house.direct).issue)
+def test_29_a_queue_at_its_bound_refuses_and_says_when_to_come_back(house: FaultStack) -> None:
+    lifecycle = Lifecycle(house.direct, Settings(max_queued=20), CeleryBroker(house.direct).issue)
     with stopped(process.pid for process in family(house.pid("gpu0"))):
         jobs = [house.submit() for _ in range(20)]
         with pytest.raises(Exception, match="20") as refused:
@@ -134,7 +134,7 @@ GARBAGE = {
 
 @pytest.mark.slow_fault
 @pytest.mark.parametrize("name", GARBAGE)
-def test_45_garbage_among_the_tickets_stops_nobody_for_long(house: House, name: str) -> None:
+def test_45_garbage_among_the_tickets_stops_nobody_for_long(house: FaultStack, name: str) -> None:
     jobs = house.running(2, TEXT)
     house.direct.lpush(QUEUE, GARBAGE[name])
     jobs.append(house.submit())
@@ -143,7 +143,7 @@ def test_45_garbage_among_the_tickets_stops_nobody_for_long(house: House, name: 
 
 
 @pytest.mark.slow_fault
-def test_46_a_worker_that_takes_no_tickets_any_more_is_replaced(house: House) -> None:
+def test_46_a_worker_that_takes_no_tickets_any_more_is_replaced(house: FaultStack) -> None:
     wedged = house.pid("gpu0")
     jobs = house.running(4, TEXT * 2)
     os.kill(wedged, signal.SIGRTMIN)  # its main thread, which takes tickets, stands still; all others live
@@ -153,10 +153,10 @@ def test_46_a_worker_that_takes_no_tickets_any_more_is_replaced(house: House) ->
         house.ended(job)
 
 
-def test_47_a_hundred_tickets_too_many_run_a_job_once(house: House) -> None:
+def test_47_a_hundred_tickets_too_many_run_a_job_once(house: FaultStack) -> None:
     with stopped(process.pid for process in family(house.pid("gpu0"))):
         job = house.submit()
-        Tickets(house.direct).issue(QUEUE, 100)
+        CeleryBroker(house.direct).issue(QUEUE, 100)
     assert len(house.ended(job).attempts) == 1
     wait_until(lambda: not house.tickets(), "the tickets for nothing are used up")
 

@@ -6,10 +6,10 @@ What receivers may do (35) and where names may lead (36) is in tests/redis/test_
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.faults.rig.house import House
-from tests.faults.rig.processes import kill
-from tests.receiver import Answer, Receiver, status
-from tests.waiting import wait_until
+from testing.fault_rig.fault_stack import FaultStack
+from testing.fault_rig.processes import kill
+from testing.receiver import Answer, Receiver, status
+from testing.waiting import wait_until
 
 WEBHOOK_SECONDS = 2
 # The time of a try and five seconds.
@@ -18,12 +18,12 @@ LEASE_SECONDS = WEBHOOK_SECONDS + 5
 HOUSE = {"environment": {"ENGINEHOUSE_WEBHOOK_SECONDS": str(WEBHOOK_SECONDS)}}
 
 
-def delivery(house: House, job: str) -> dict[str, Any]:
+def delivery(house: FaultStack, job: str) -> dict[str, Any]:
     [one] = house.client.get(f"/jobs/{job}/deliveries").json()["data"]
     return dict(one)
 
 
-def delivered(house: House, job: str) -> dict[str, Any]:
+def delivered(house: FaultStack, job: str) -> dict[str, Any]:
     """The only delivery of a job, once its receiver has it."""
     wait_until(lambda: delivery(house, job)["status"] == "delivered", "it is delivered", seconds=LEASE_SECONDS + 40)
     return delivery(house, job)
@@ -39,7 +39,7 @@ def after(fault: Any) -> Answer:
     return answer
 
 
-def test_37_a_worker_killed_between_post_and_record_delivers_again_under_the_same_id(house: House) -> None:
+def test_37_a_worker_killed_between_post_and_record_delivers_again_under_the_same_id(house: FaultStack) -> None:
     with Receiver() as receiver:
         receiver.answers = [after(lambda: kill(house.pid("io"))), status(204)]
         job = house.submit("tell me", webhook={"url": receiver.url})
@@ -50,7 +50,7 @@ def test_37_a_worker_killed_between_post_and_record_delivers_again_under_the_sam
     assert [one["outcome"] for one in record["tries"]] == ["lost", "delivered"]
 
 
-def test_37_a_record_that_redis_does_not_take_is_offered_again(house: House) -> None:
+def test_37_a_record_that_redis_does_not_take_is_offered_again(house: FaultStack) -> None:
     with Receiver() as receiver:
         receiver.answers = [after(house.kill_redis), status(204)]
         job = house.submit("tell me", webhook={"url": receiver.url})
@@ -63,7 +63,7 @@ def test_37_a_record_that_redis_does_not_take_is_offered_again(house: House) -> 
         assert record["tries"][-1]["outcome"] == "delivered"
 
 
-def test_35_what_was_to_be_told_outlives_the_whole_stack(house: House) -> None:
+def test_35_what_was_to_be_told_outlives_the_whole_stack(house: FaultStack) -> None:
     with Receiver(status(500), status(204)) as receiver:
         job = house.submit("tell me", webhook={"url": receiver.url})
         house.ended(job)

@@ -7,19 +7,19 @@ import time
 import psutil
 import pytest
 
-from shared.jobs.job import Outcome
-from tests.faults.rig.house import DRAIN_SECONDS, LEASE_SECONDS, SECOND, TEXT, House
-from tests.faults.rig.processes import kill, stopped
-from tests.waiting import wait_until
+from shared.jobs.models import Outcome
+from testing.fault_rig.fault_stack import DRAIN_SECONDS, LEASE_SECONDS, SECOND, TEXT, FaultStack
+from testing.fault_rig.processes import kill, stopped
+from testing.waiting import wait_until
 
 RING_SECONDS = 1.0
 
 
-def outcomes(house: House, job: str) -> list[Outcome | None]:
+def outcomes(house: FaultStack, job: str) -> list[Outcome | None]:
     return [attempt.outcome for attempt in house.job(job).attempts]
 
 
-def test_02_tickets_taken_by_a_worker_that_dies_are_issued_again(house: House) -> None:
+def test_02_tickets_taken_by_a_worker_that_dies_are_issued_again(house: FaultStack) -> None:
     other = house.worker(1)
     with stopped([house.pid("gpu0"), other.pid]):
         jobs = [house.submit() for _ in range(4)]
@@ -30,7 +30,7 @@ def test_02_tickets_taken_by_a_worker_that_dies_are_issued_again(house: House) -
 
 
 @pytest.mark.slow_fault
-def test_02_a_ticket_that_is_lost_on_its_way_to_the_worker_is_issued_again(house: House) -> None:
+def test_02_a_ticket_that_is_lost_on_its_way_to_the_worker_is_issued_again(house: FaultStack) -> None:
     loss = house.proxy.lose_reply(b"BRPOP", reply=b"enginehouse.ticket")
     wait_until(lambda: loss.seen >= 9, "all three workers wait for tickets anew")
     job = house.submit()
@@ -39,7 +39,7 @@ def test_02_a_ticket_that_is_lost_on_its_way_to_the_worker_is_issued_again(house
 
 
 @pytest.mark.slow_fault
-def test_03_a_stale_worker_changes_nothing(house: House) -> None:
+def test_03_a_stale_worker_changes_nothing(house: FaultStack) -> None:
     house.worker(1)
     job = house.running(1, TEXT * 4)[0]
     stale = int(house.job(job).worker.rpartition("/")[2])
@@ -56,7 +56,7 @@ def test_03_a_stale_worker_changes_nothing(house: House) -> None:
     assert outcomes(house, job) == [Outcome.LOST, Outcome.COMPLETED]
 
 
-def test_03_a_stale_worker_that_wakes_in_the_middle_of_the_next_attempt_changes_nothing(house: House) -> None:
+def test_03_a_stale_worker_that_wakes_in_the_middle_of_the_next_attempt_changes_nothing(house: FaultStack) -> None:
     house.worker(1)
     job = house.running(1, TEXT * 4)[0]
     stale = int(house.job(job).worker.rpartition("/")[2])
@@ -71,7 +71,7 @@ def test_03_a_stale_worker_that_wakes_in_the_middle_of_the_next_attempt_changes_
 
 
 @pytest.mark.slow_fault
-def test_10_a_process_that_hogs_its_interpreter_lock_loses_no_lease(house: House) -> None:
+def test_10_a_process_that_hogs_its_interpreter_lock_loses_no_lease(house: FaultStack) -> None:
     patient = {"ENGINEHOUSE_LEASE_SECONDS": "30", "ENGINEHOUSE_RENEW_SECONDS": "2"}
     hog = house.worker(1, model=SECOND, environment=patient)
     jobs = [house.submit(TEXT * 5, model=SECOND) for _ in range(8)]
@@ -82,7 +82,7 @@ def test_10_a_process_that_hogs_its_interpreter_lock_loses_no_lease(house: House
         assert outcomes(house, job) == [Outcome.COMPLETED]
 
 
-def test_30_a_drain_finishes_the_short_jobs_and_gives_the_long_ones_back(house: House) -> None:
+def test_30_a_drain_finishes_the_short_jobs_and_gives_the_long_ones_back(house: FaultStack) -> None:
     short = house.running(4, max_tokens=15)
     long = house.running(4, TEXT * 3)
     worker = psutil.Process(house.pid("gpu0"))
@@ -102,7 +102,7 @@ def test_30_a_drain_finishes_the_short_jobs_and_gives_the_long_ones_back(house: 
 @pytest.mark.parametrize(
     "numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,), (signal.SIGHUP,)], ids=["TERM-TERM", "QUIT", "HUP"]
 )
-def test_31_no_signal_to_a_worker_loses_a_job(house: House, numbers: tuple[signal.Signals, ...]) -> None:
+def test_31_no_signal_to_a_worker_loses_a_job(house: FaultStack, numbers: tuple[signal.Signals, ...]) -> None:
     worker = house.worker(1)
     jobs = house.running(8, TEXT * 2)
     for number in numbers:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from shared.settings import REPOSITORY
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 
 def line(*arguments: str | Path) -> list[str]:

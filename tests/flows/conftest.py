@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 # The tests wait for leases and janitors, so both are quicker than in service.
 QUICK = {

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from workers.gpu.messages import Reason, Step
+from workers.gpu.engine.messages import Reason, Step
 
 PATIENCE = 60.0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.models.catalogue import ModelEntry
 from tests.flows.engine_answers import PATIENCE
-from workers.gpu.messages import Reason, Step, Submit
+from workers.gpu.engine.messages import Reason, Step, Submit
 
 
 @dataclass

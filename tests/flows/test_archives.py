@@ -12,7 +12,7 @@ import pytest
 
 from shared.errors import DocumentRejected
 from tests.odd_files import packed_zip
-from workers.cpu.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
+from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
 
 LIMITS = ArchiveLimits(
     seconds=20, memory_bytes=512 << 20, max_members=50, max_member_bytes=1 << 20, max_bytes=64 << 20, max_ratio=200

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from testing.stack import Stack, models
+from testing.waiting import wait_until
 from tests.flows.conftest import QUICK
-from tests.flows.stack import Stack, models
-from tests.waiting import wait_until
 
 
 @pytest.fixture

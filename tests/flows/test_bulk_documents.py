@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.rig.processes import kill
-from tests.flows.stack import Stack
+from testing.fault_rig.processes import kill
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.odd_files import locked_pdf, odd_files, packed_tar, packed_zip, pdf, pdf_bomb
-from tests.waiting import wait_until
 
 ODD = {file.name: file for file in odd_files()}
 

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 
 def test_a_chat_remembers_what_was_said(stack: Stack) -> None:

@@ -14,11 +14,11 @@ import pytest
 from shared.documents.text_index import About, TextIndex
 from shared.ids import COLLECTION, DOCUMENT, new_id
 from shared.settings import REPOSITORY
+from testing.stack import Stack
 from tests.flows.conftest import QUICK
-from tests.flows.stack import Stack
 from tests.flows.test_documents import settled, upload
 from workers.cpu.chunking import Chunk
-from workers.vectors import Vectors
+from workers.index.vector_store import VectorStore
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_every_difference_is_found_and_mended(house: Stack) -> None:
     assert check(house) == (0, {}), "a healthy house"
 
     index = house.client.get("/collections/checked").json()["id"]
-    vectors = Vectors(json.loads((house.data / "state.json").read_text())["chroma"])
+    vectors = VectorStore(json.loads((house.data / "state.json").read_text())["chroma"])
     texts = TextIndex(house.data / "text-index")
     texts.remove(index, wordless)
     vectors.remove(index, vectorless)
@@ -96,7 +96,7 @@ def test_an_index_whose_files_are_lost_or_damaged_comes_back(house: Stack) -> No
     ]
     index = house.client.get("/collections/again").json()["id"]
     Path(house.data / "text-index" / f"{index}.db").write_bytes(b"no database" * 1000)
-    Vectors(json.loads((house.data / "state.json").read_text())["chroma"]).drop(index)
+    VectorStore(json.loads((house.data / "state.json").read_text())["chroma"]).drop(index)
     refused = house.post("/collections/again/search", {"query": "wheel", "mode": "keyword"}, Prefer="wait=0")
     status, found = check(house, "--fix")
     assert status == 0

@@ -20,11 +20,11 @@ from enginehouse_client import (
     Unavailable,
     webhooks,
 )
+from testing.receiver import Receiver, status
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.client.either_way import Awaited
-from tests.flows.stack import Stack
 from tests.odd_files import packed_zip
-from tests.receiver import Receiver, status
-from tests.waiting import wait_until
 
 
 def either(kind: str, url: str, **options: Patience) -> Iterator[Client]:

@@ -7,9 +7,9 @@ import psutil
 import pytest
 
 from enginehouse_client import Client, Event, Timeout
-from tests.flows.stack import Stack
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.test_client import either
-from tests.waiting import wait_until
 
 TEXT = "a text long enough for two servers to die while it is told"
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from shared.settings import REPOSITORY
+from testing.receiver import Receiver, status
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.command import line, run, seen, start
-from tests.flows.stack import Stack
-from tests.receiver import Receiver, status
-from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.command import run, seen, start
-from tests.flows.stack import Stack
 from tests.odd_files import packed_zip
-from tests.waiting import wait_until
 
 NONE = {"total": 0, "completed": 0, "failed": 0, "cancelled": 0, "expired": 0}
 

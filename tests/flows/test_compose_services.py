@@ -14,12 +14,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from cli.process_tree import signal_group, spawn
-from cli.redis_server import find_binary, free_port
+from cli.local.process_tree import signal_group, spawn
+from cli.local.redis_server import find_binary, free_port
 from shared.settings import REPOSITORY
-from tests.flows.stack import models
+from testing.stack import models
+from testing.waiting import wait_until
 from tests.structure.test_compose import compose
-from tests.waiting import wait_until
 
 SERVICES = ("redis", "chroma", "model-on-cpu", "cpu", "io", "api", "flower")
 PORTS = ("6379", "8000", "5000", "5555")

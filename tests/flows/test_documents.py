@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from examples.make_pdfs import make_pdfs
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import pytest
 
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings
+from testing.waiting import wait_until
 from tests.flows.engine_answers import PATIENCE, Answers
 from tests.flows.tiny_model import POISON, VOCABULARY, make_tiny_model
-from tests.waiting import wait_until
-from workers.gpu.engine_process import EngineProcess, EngineState
-from workers.gpu.messages import Submit
+from workers.gpu.engine.messages import Submit
+from workers.gpu.engine_client.engine_client import EngineClient, EngineState
 
 pytest.importorskip("torch")
 
@@ -40,7 +40,7 @@ class Watched:
         self.states: list[EngineState] = []
         self.on_state: Callable[[EngineState], None] = self.states.append
         settings = Settings(models_file=file, data_dir=folder.parent, engine_hang_seconds=engine_hang_seconds)
-        self.process = EngineProcess(
+        self.process = EngineClient(
             load_catalogue(file).get("tiny"),
             settings,
             on_step=self.answers.on_step,

@@ -17,8 +17,8 @@ from shared.errors import EngineFault, ModelUnavailable
 from shared.models.catalogue import ECHO, load_catalogue
 from shared.settings import Settings
 from tests.flows.engine_answers import PATIENCE, Answers
-from workers.gpu.engine_process import EngineProcess, EngineState
-from workers.gpu.messages import Submit
+from workers.gpu.engine.messages import Submit
+from workers.gpu.engine_client.engine_client import EngineClient, EngineState
 
 
 @pytest.fixture
@@ -27,17 +27,17 @@ def answers() -> Answers:
 
 
 @pytest.fixture
-def engine_of(tmp_path: Path, answers: Answers) -> Iterator[Callable[..., EngineProcess]]:
-    started: list[EngineProcess] = []
+def engine_of(tmp_path: Path, answers: Answers) -> Iterator[Callable[..., EngineClient]]:
+    started: list[EngineClient] = []
 
     def start(
         url: str = "echo:", engine: str = ECHO, hang_seconds: float = 60.0, in_flight: int = 8, **options: Any
-    ) -> EngineProcess:
+    ) -> EngineClient:
         file = tmp_path / "models.json"
         entry = {"name": "m", "url": url, "engine": engine, "max_context": 2000, "max_in_flight": in_flight}
         file.write_text(json.dumps([entry]))
         settings = Settings(models_file=file, data_dir=tmp_path, engine_hang_seconds=hang_seconds)
-        process = EngineProcess(load_catalogue(file).get("m"), settings, on_step=answers.on_step, **options)
+        process = EngineClient(load_catalogue(file).get("m"), settings, on_step=answers.on_step, **options)
         started.append(process)
         process.start()
         return process
@@ -59,7 +59,7 @@ def wait_gone(pid: int) -> None:
 
 
 def test_many_requests_are_answered_at_once_each_with_its_own_tokens(
-    engine_of: Callable[..., EngineProcess], answers: Answers
+    engine_of: Callable[..., EngineClient], answers: Answers
 ) -> None:
     engine = engine_of()
     for number in range(50):
@@ -70,14 +70,14 @@ def test_many_requests_are_answered_at_once_each_with_its_own_tokens(
     assert all(len(ends) == 1 for ends in answers.ends.values())
 
 
-def test_an_answer_ends_at_its_limit(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+def test_an_answer_ends_at_its_limit(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
     engine_of().submit(ask("r", "abcdef", limit=3), timeout=PATIENCE)
     assert answers.end("r") == "length"
     assert bytes(answers.tokens["r"]) == b"abc"
 
 
 def test_a_prompt_longer_than_the_context_fails_and_hangs_nothing(
-    engine_of: Callable[..., EngineProcess], answers: Answers
+    engine_of: Callable[..., EngineClient], answers: Answers
 ) -> None:
     engine = engine_of()
     engine.submit(ask("long", "x" * 3000), timeout=PATIENCE)
@@ -87,7 +87,7 @@ def test_a_prompt_longer_than_the_context_fails_and_hangs_nothing(
     assert answers.end("next") == "stop"
 
 
-def test_a_cancelled_request_ends_within_two_tokens(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+def test_a_cancelled_request_ends_within_two_tokens(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
     engine = engine_of("echo:0.05")
     engine.submit(ask("r", "x" * 500), timeout=PATIENCE)
     answers.until("first token", lambda: bool(answers.tokens.get("r")))
@@ -98,7 +98,7 @@ def test_a_cancelled_request_ends_within_two_tokens(engine_of: Callable[..., Eng
 
 
 def test_what_a_killed_process_held_is_lost_once_and_the_next_process_serves(
-    engine_of: Callable[..., EngineProcess], answers: Answers
+    engine_of: Callable[..., EngineClient], answers: Answers
 ) -> None:
     engine = engine_of("echo:0.05")
     engine.submit(ask("held", "x" * 500), timeout=PATIENCE)
@@ -113,7 +113,7 @@ def test_what_a_killed_process_held_is_lost_once_and_the_next_process_serves(
     assert len(answers.ends["held"]) == 1
 
 
-def test_a_process_that_falls_silent_is_killed_and_replaced(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+def test_a_process_that_falls_silent_is_killed_and_replaced(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
     states: list[EngineState] = []
     engine = engine_of("echo:0.05", hang_seconds=4.0, on_state=states.append)
     engine.submit(ask("held", "x" * 500), timeout=PATIENCE)
@@ -129,7 +129,7 @@ def test_a_process_that_falls_silent_is_killed_and_replaced(engine_of: Callable[
     assert answers.end("after") == "stop"
 
 
-def test_a_process_that_comes_back_in_time_is_left_alone(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+def test_a_process_that_comes_back_in_time_is_left_alone(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
     changed = threading.Condition()
     phases: list[str] = []
 
@@ -156,7 +156,7 @@ def test_a_process_that_comes_back_in_time_is_left_alone(engine_of: Callable[...
     assert phases[-2:] == ["stalled", "ready"]
 
 
-def test_a_process_that_lives_and_makes_no_step_is_killed(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+def test_a_process_that_lives_and_makes_no_step_is_killed(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
     engine = engine_of("echo:1000", hang_seconds=3.0)
     engine.submit(ask("held"), timeout=PATIENCE)
     assert answers.end("held") == "lost"
@@ -164,7 +164,7 @@ def test_a_process_that_lives_and_makes_no_step_is_killed(engine_of: Callable[..
 
 
 def test_what_waits_for_its_turn_is_cancelled_at_once_and_outlives_a_dead_process(
-    engine_of: Callable[..., EngineProcess], answers: Answers
+    engine_of: Callable[..., EngineClient], answers: Answers
 ) -> None:
     engine = engine_of("echo:0.05", in_flight=1)
     for id in ("held", "waits", "gives up"):
@@ -180,7 +180,7 @@ def test_what_waits_for_its_turn_is_cancelled_at_once_and_outlives_a_dead_proces
 
 
 def test_senders_are_not_held_for_ever_by_a_process_that_reads_nothing(
-    engine_of: Callable[..., EngineProcess], answers: Answers
+    engine_of: Callable[..., EngineClient], answers: Answers
 ) -> None:
     engine = engine_of(hang_seconds=3.0, in_flight=1024)
     engine.wait_ready(PATIENCE)
@@ -204,7 +204,7 @@ def test_senders_are_not_held_for_ever_by_a_process_that_reads_nothing(
     assert answers.end("after") == "stop"
 
 
-def test_closing_ends_the_process_and_loses_what_it_held(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+def test_closing_ends_the_process_and_loses_what_it_held(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
     engine = engine_of("echo:0.05")
     engine.submit(ask("held", "x" * 500), timeout=PATIENCE)
     pid = engine.pid
@@ -221,7 +221,7 @@ def test_the_process_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
     file.write_text('[{"name": "m", "url": "echo:", "engine": "echo"}]')
     program = (
         "import sys; from pathlib import Path; from shared.models.catalogue import load_catalogue\n"
-        "from shared.settings import Settings; from workers.gpu.engine_process import EngineProcess\n"
+        "from shared.settings import Settings; from workers.gpu.engine_client.engine_client import EngineProcess\n"
         "settings = Settings(models_file=Path(sys.argv[1]))\n"
         "engine = EngineProcess(load_catalogue(settings.models_file).get('m'), settings, on_step=print)\n"
         "engine.start(); engine.wait_ready(60); print(engine.pid, flush=True); sys.stdin.read()"
@@ -240,19 +240,19 @@ def test_the_process_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
         wait_gone(pid)
 
 
-def test_a_model_that_cannot_be_loaded_is_refused_with_its_reason(engine_of: Callable[..., EngineProcess]) -> None:
+def test_a_model_that_cannot_be_loaded_is_refused_with_its_reason(engine_of: Callable[..., EngineClient]) -> None:
     engine = engine_of("/nowhere/at/all", "transformers")
     with pytest.raises(ModelUnavailable, match="/nowhere/at/all"):
         engine.submit(ask("r"), timeout=PATIENCE)
     assert engine.state.phase == "failed"
 
 
-def test_a_request_is_refused_when_the_engine_is_not_ready_in_time(engine_of: Callable[..., EngineProcess]) -> None:
+def test_a_request_is_refused_when_the_engine_is_not_ready_in_time(engine_of: Callable[..., EngineClient]) -> None:
     with pytest.raises(EngineFault, match="not ready"):
         engine_of().submit(ask("r"), timeout=0.0)
 
 
-def test_two_requests_of_one_id_are_not_mixed(engine_of: Callable[..., EngineProcess], answers: Answers) -> None:
+def test_two_requests_of_one_id_are_not_mixed(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
     engine = engine_of("echo:0.05")
     engine.submit(ask("r", "x" * 500), timeout=PATIENCE)
     with pytest.raises(EngineFault, match="running"):

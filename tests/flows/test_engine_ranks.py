@@ -11,11 +11,11 @@ import pytest
 
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings
+from testing.waiting import wait_until
 from tests.flows.engine_answers import PATIENCE, Answers
 from tests.flows.tiny_model import make_tiny_model
-from tests.waiting import wait_until
-from workers.gpu.engine_process import EngineProcess
-from workers.gpu.messages import Submit
+from workers.gpu.engine.messages import Submit
+from workers.gpu.engine_client.engine_client import EngineClient
 
 pytest.importorskip("torch")
 
@@ -29,7 +29,7 @@ class Spread:
         file.write_text(json.dumps([entry]))
         self.answers = Answers()
         settings = Settings(models_file=file, data_dir=folder.parent)
-        self.process = EngineProcess(load_catalogue(file).get("tiny"), settings, on_step=self.answers.on_step, ranks=ranks)
+        self.process = EngineClient(load_catalogue(file).get("tiny"), settings, on_step=self.answers.on_step, ranks=ranks)
         self.process.start()
 
     def ask(self, id: str, number: int, length: int, tokens: int, stops: list[int]) -> None:

@@ -11,7 +11,7 @@ from shared.errors import ModelUnavailable
 from tests.flows.engine_answers import PATIENCE
 from tests.flows.engine_here import EngineHere
 from tests.flows.tiny_model import VOCABULARY, make_tiny_model
-from workers.gpu.messages import Submit
+from workers.gpu.engine.messages import Submit
 
 torch = pytest.importorskip("torch")
 

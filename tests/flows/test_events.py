@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx2
 
-from tests.flows.stack import Stack
-from tests.waiting import wait_until
+from testing.stack import Stack
+from testing.waiting import wait_until
 
 TEXT = "a text of some length that takes a moment"
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from cli.redis_server import free_port
+from cli.local.redis_server import free_port
 from enginehouse_client import Client
 from shared.settings import REPOSITORY
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.command import run as command
-from tests.flows.stack import Stack
-from tests.waiting import wait_until
 
 EXAMPLES = REPOSITORY / "examples"
 

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.conftest import QUICK
-from tests.flows.stack import Stack
-from tests.waiting import wait_until
 
 SECRET = "a prompt that nobody else may read"
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 
 def test_a_job_is_accepted_polled_and_completed(stack: Stack) -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 
 def curl(stack: Stack, *arguments: str) -> object:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 LONG = "\n\n".join(
     f"Paragraph {number} of a long text about the boilers of engine house number {number}." for number in range(60)

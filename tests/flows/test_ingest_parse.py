@@ -12,10 +12,10 @@ from fpdf import FPDF
 from PIL import Image
 from pypdf import PdfWriter
 
-from shared.documents.kinds import PDF, TEXT, MediaType
+from shared.documents.media_types import PDF, TEXT, MediaType
 from shared.errors import DocumentRejected
-from workers.cpu.parse import Limits, Page, read_pages
-from workers.cpu.survey import spans, survey
+from workers.cpu.parsing.page_summary import spans, survey
+from workers.cpu.parsing.parser import Limits, Page, read_pages
 
 LIMITS = Limits(seconds=20, memory_bytes=1 << 30, max_pages=100, max_page_characters=200_000)
 

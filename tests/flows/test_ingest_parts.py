@@ -19,21 +19,21 @@ from pypdf import PdfWriter
 
 from examples.make_pdfs import make_pdfs
 from shared.documents.files import DocumentFiles
-from shared.documents.kinds import media_type
-from shared.documents.record import Collection, Document
+from shared.documents.media_types import media_type
+from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, IndexUnavailable, JobFailure
 from shared.ids import COLLECTION, DOCUMENT, JOB, new_id
-from shared.jobs.job import Job, Status
+from shared.jobs.models import Job, Status
 from shared.settings import Settings
-from workers.attempt import Stopped
 from workers.cpu.ingest import ingest
-from workers.embedding import Embedder
+from workers.index.embedder import Embedder
+from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
 from workers.io.search import Question, search
-from workers.passages import with_passages
-from workers.vectors import Vectors
+from workers.rag_prompt import with_passages
+from workers.runtime.attempt import Stopped
 
 MODEL = "all-minilm-l6-v2"
 
@@ -117,7 +117,7 @@ class Library:
     files: DocumentFiles
     settings: Settings
     embedder: Embedder
-    vectors: Vectors
+    vectors: VectorStore
     collection: Collection
 
     def upload(self, data: bytes, name: str = "file", metadata: dict[str, Any] | None = None) -> Document:
@@ -190,7 +190,7 @@ def library(redis_client: "redis.Redis", settings: Settings, chroma: ChromaServe
     documents = Documents(redis_client)
     settings = replace(settings, chroma_url=chroma.url)
     collection = documents.ensure_collection("ada", "papers", MODEL)
-    return Library(documents, DocumentFiles(settings.documents_dir), settings, embedder, Vectors(chroma.url), collection)
+    return Library(documents, DocumentFiles(settings.documents_dir), settings, embedder, VectorStore(chroma.url), collection)
 
 
 def pages_of(library: Library, document: Document) -> list[str]:

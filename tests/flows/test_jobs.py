@@ -1,7 +1,7 @@
 """Looking at jobs, stopping and forgetting them."""
 
-from tests.flows.stack import Stack
-from tests.waiting import wait_until
+from testing.stack import Stack
+from testing.waiting import wait_until
 
 
 def test_the_list_pages_from_new_to_old(stack: Stack) -> None:

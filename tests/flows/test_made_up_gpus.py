@@ -7,15 +7,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from testing.fault_rig.processes import engine_of
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.conftest import missing_service
-from tests.faults.rig.processes import engine_of
 from tests.flows.conftest import QUICK
-from tests.flows.stack import Stack
 from tests.flows.test_metrics import value
 from tests.flows.test_swap import await_model, gpu, models, wish
 from tests.flows.test_up import refusal
 from tests.nvml import MadeUpGpu, MadeUpMachine
-from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from api import readings
-from shared.jobs.overview import Overview, QueueState
-from shared.jobs.workforce import Worker
+from api import metric_families
+from shared.jobs.stats import Overview, QueueState
+from shared.jobs.worker_registry import Worker
 from shared.settings import REPOSITORY
-from tests.flows.stack import Stack
-from tests.waiting import wait_until
+from testing.stack import Stack
+from testing.waiting import wait_until
 
 Labels = dict[str, str]
 
@@ -63,14 +63,14 @@ def test_every_metric_is_on_the_page() -> None:
         "index": 0,
         "xid_errors": [79],
     }
-    engine = dict.fromkeys([key for key, _, _ in (*readings.ENGINE_GAUGES, *readings.ENGINE_COUNTERS)], 1)
+    engine = dict.fromkeys([key for key, _, _ in (*metric_families.ENGINE_GAUGES, *metric_families.ENGINE_COUNTERS)], 1)
     worker = Worker(
         id="g/1", name="g", pool="gpu", machine="m", pid=1, started=0, queues=(), slots=1, model="a", engine=engine, gpus=(gpu,)
     )
     families = [
-        readings.of_redis(True),
-        *readings.of_jobs(Overview(1, 1, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
-        *readings.of_workers([worker]),
+        metric_families.of_redis(True),
+        *metric_families.of_jobs(Overview(1, 1, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
+        *metric_families.of_workers([worker]),
     ]
     assert all(
         family.samples for family in families if family.name not in ("enginehouse_jobs_submitted", "enginehouse_jobs_claimed")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.documents.kinds import media_type
+from shared.documents.media_types import media_type
 from shared.errors import DocumentRejected
 from tests.odd_files import OddFile, odd_files
-from workers.cpu.parse import Limits, Page, read_pages
-from workers.cpu.survey import survey
+from workers.cpu.parsing.page_summary import survey
+from workers.cpu.parsing.parser import Limits, Page, read_pages
 
 LIMITS = Limits(seconds=30, memory_bytes=512 << 20, max_pages=100_000, max_page_characters=200_000)
 FILES = list(odd_files())

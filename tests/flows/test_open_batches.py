@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 NOTHING = {"total": 0, "completed": 0, "failed": 0, "cancelled": 0, "expired": 0}
 

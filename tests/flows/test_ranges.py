@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from shared.documents.files import DocumentFiles
-from shared.documents.kinds import PDF
+from shared.documents.media_types import PDF
 from shared.ids import DOCUMENT, new_id
 from tests.odd_files import many_pages, pdf
-from workers.attempt import Stopped
 from workers.cpu.chunking import chunk_pages
-from workers.cpu.indexing import pages_of
-from workers.cpu.parse import Limits
-from workers.cpu.places import Places
-from workers.cpu.ranges import RANGE_PAGES, PageRanges
-from workers.cpu.survey import survey
+from workers.cpu.cpu_slots import CpuSlots
+from workers.cpu.indexer import pages_of
+from workers.cpu.parsing.page_ranges import RANGE_PAGES, PageRanges
+from workers.cpu.parsing.page_summary import survey
+from workers.cpu.parsing.parser import Limits
+from workers.runtime.attempt import Stopped
 
 LIMITS = Limits(seconds=60, memory_bytes=512 << 20, max_pages=10_000, max_page_characters=100_000)
 PAGES = 3 * RANGE_PAGES + 7
@@ -35,7 +35,7 @@ class Reading:
     def __init__(self, folder: Path, data: bytes, places: int = 2) -> None:
         self.files = DocumentFiles(folder / "documents")
         self.id = new_id(DOCUMENT)
-        self.places = Places(folder / "places", places)
+        self.places = CpuSlots(folder / "places", places)
         self.told: list[tuple[int, int]] = []
         self.stop_at = 0
         self.seen_beside: set[int] = set()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.redis_connection import connect
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 
 @pytest.mark.parametrize(

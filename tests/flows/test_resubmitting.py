@@ -2,8 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.flows.stack import Stack
-from tests.waiting import wait_until
+from testing.stack import Stack
+from testing.waiting import wait_until
 
 
 def test_the_same_key_and_body_are_one_job(stack: Stack) -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 
 CHECKS = (
     "not_a_server_error",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.stack import Stack
+from testing.stack import Stack
 from tests.flows.test_documents import settled
 
 ENGINES = "Steam engines want a boiler.\n\nThe valve XK-4711 is inspected on Mondays.\fPage two: pistons and their rings."

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from shared.documents.filters import parse_filter
-from shared.documents.record import Document
+from shared.documents.models import Document
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavailable
 from shared.ids import COLLECTION, JOB, new_id
-from shared.jobs.job import Job, Status
+from shared.jobs.models import Job, Status
 from shared.models.catalogue import Catalogue, ModelEntry
 from tests.flows.test_ingest_parts import (
     MODEL,
@@ -22,12 +22,12 @@ from tests.flows.test_ingest_parts import (
     embedder,
     library,
 )
-from workers.attempt import Stopped
 from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
-from workers.embedding import Embedders
+from workers.index.embedder import Embedders
+from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
-from workers.vectors import Vectors
+from workers.runtime.attempt import Stopped
 
 __all__ = ["chroma", "embedder", "library"]
 
@@ -305,7 +305,7 @@ def test_other_weights_under_the_same_name_are_refused_until_a_reindex(library: 
 def test_words_alone_need_no_model(library: Library) -> None:
     library.add(BOILERS, "boilers.txt")
     away = copy.copy(library)
-    away.vectors = Vectors("http://127.0.0.1:9")
+    away.vectors = VectorStore("http://127.0.0.1:9")
     assert found(away, "XK-4711", mode="keyword") == [("boilers.txt", 1)]
     with pytest.raises(IndexUnavailable):
         away.search("XK-4711", mode="hybrid")

@@ -10,10 +10,10 @@ import pytest
 from shared.models.catalogue import ModelEntry, load_catalogue
 from shared.settings import from_environment
 from tests.flows.engine_answers import PATIENCE, Answers
-from workers.gpu.engine_process import EngineProcess
-from workers.gpu.messages import Submit
-from workers.gpu.prepare import prepare
-from workers.gpu.text import Text
+from workers.gpu.engine.messages import Submit
+from workers.gpu.engine_client.engine_client import EngineClient
+from workers.gpu.tokenization import Text
+from workers.gpu.weights import prepare
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
@@ -27,7 +27,7 @@ PASSAGE = (
 class Served:
     entry: ModelEntry
     text: Text
-    engine: EngineProcess
+    engine: EngineClient
     answers: Answers
 
     def tokens_of(self, id: str) -> list[int]:
@@ -51,7 +51,7 @@ def model() -> Iterator[Served]:
     entry = load_catalogue(settings.models_file).default()
     folder = prepare(entry, settings.prepared_models, lambda step, fraction: None)
     answers = Answers()
-    engine = EngineProcess(entry, settings, on_step=answers.on_step)
+    engine = EngineClient(entry, settings, on_step=answers.on_step)
     engine.start()
     engine.wait_ready(PATIENCE * 3)
     yield Served(entry, Text(entry, folder), engine, answers)

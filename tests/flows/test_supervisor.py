@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from shared.settings import REPOSITORY
-from tests.waiting import wait_until
+from testing.waiting import wait_until
 
 # A service with a child that has left its process group and ignores SIGTERM: the worst that a library may do to us.
 SERVICE = """
@@ -26,9 +26,9 @@ time.sleep(600)
 
 SUPERVISED = """
 import os, sys
-from cli.console_log import ConsoleLog
-from cli.guardian import GUARDIAN_GONE
-from cli.supervisor import Service, Supervisor, Wish
+from cli.local.console_log import ConsoleLog
+from cli.local.guardian import GUARDIAN_GONE
+from cli.local.supervisor import Service, Supervisor, Wish
 supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE)
 for name in ("first", "second"):
     supervisor.start(Service(name, [sys.executable, "-c", sys.argv[1], *sys.argv[2:]], dict(os.environ), grace=30))
@@ -41,7 +41,7 @@ print("stopped", flush=True)
 
 GUARD = """
 import os, sys
-from cli.guardian import run_guarded
+from cli.local.guardian import run_guarded
 sys.exit(run_guarded([sys.executable, "-c", *sys.argv[1:]], os.environ))
 """
 

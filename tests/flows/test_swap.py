@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from shared.settings import REPOSITORY
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.conftest import QUICK
-from tests.flows.stack import Stack
-from tests.waiting import wait_until
 
 FOUR: tuple[dict[str, Any], ...] = (
     {"name": "a", "default": True},

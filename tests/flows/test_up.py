@@ -14,10 +14,10 @@ import psutil
 import pytest
 import redis
 
-from cli.redis_server import start_redis
+from cli.local.redis_server import start_redis
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.conftest import QUICK
-from tests.flows.stack import Stack
-from tests.waiting import wait_until
 
 
 @pytest.fixture

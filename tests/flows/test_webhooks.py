@@ -13,10 +13,10 @@ import pytest
 
 from shared.settings import REPOSITORY
 from shared.webhooks.endpoints import new_secret
+from testing.receiver import Received, Receiver, status
+from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.flows.conftest import QUICK
-from tests.flows.stack import Stack
-from tests.receiver import Received, Receiver, status
-from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

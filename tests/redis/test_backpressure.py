@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from shared.errors import TooMany
-from shared.jobs.job import Status
-from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.models import Status
+from shared.jobs.transitions import Lifecycle, Submission
 from shared.settings import Settings
 from tests.conftest import Clock
 

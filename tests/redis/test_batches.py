@@ -6,8 +6,8 @@ import random
 import pytest
 
 from shared.errors import BatchSealed, IdempotencyConflict, NotFound
-from shared.jobs.job import Job, Status
-from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.models import Job, Status
+from shared.jobs.transitions import Lifecycle, Submission
 from shared.settings import Settings
 from tests.conftest import Clock
 

@@ -7,13 +7,13 @@ import redis
 
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import is_id
-from shared.jobs.job import Status, from_record
-from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.models import Status, from_record
+from shared.jobs.transitions import Lifecycle, Submission
 from shared.webhooks.deliveries import DELIVERY, Deliveries, Delivery
 from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, MOST_ENDPOINTS, Endpoint, Endpoints, check_secret, new_secret
 from tests.conftest import Clock
-from workers.io.deliver import JITTER, RETRY_SECONDS, judge
-from workers.io.post import Reply
+from workers.io.webhooks.dispatcher import JITTER, RETRY_SECONDS, judge
+from workers.io.webhooks.http_sender import Reply
 
 LEASE = 20.0
 

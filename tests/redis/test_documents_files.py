@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.documents.files import DocumentFiles
-from shared.documents.kinds import PDF, TEXT, UNSUPPORTED, ZIP, media_type
+from shared.documents.media_types import PDF, TEXT, UNSUPPORTED, ZIP, media_type
 from shared.errors import BodyTooLarge
 from shared.ids import DOCUMENT, new_id
 
@@ -92,6 +92,6 @@ def test_the_kind_is_judged_by_content(tmp_path: Path, data: bytes | str, expect
 
 
 def test_the_package_brings_no_heavy_library_into_the_api() -> None:
-    program = "import sys, shared.documents.store, shared.documents.files, shared.documents.kinds; print(*sys.modules)"
+    program = "import sys, shared.documents.store, shared.documents.files, shared.documents.media_types; print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
     assert not loaded & {"torch", "numpy", "chromadb", "transformers", "pypdf", "pypdfium2", "charset_normalizer"}

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from shared.documents.files import DocumentFiles
-from shared.documents.record import Collection, Document
+from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
 from shared.errors import InvalidValue, NotFound
 from shared.ids import DOCUMENT, new_id

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from shared.errors import IdempotencyConflict
-from shared.jobs.lifecycle import Lifecycle, Submission, Submitted
+from shared.jobs.transitions import Lifecycle, Submission, Submitted
 
 DAY_SECONDS = 24 * 3600
 

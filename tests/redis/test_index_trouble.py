@@ -2,7 +2,7 @@
 
 import redis
 
-from shared.documents.index_trouble import KEY, is_silent, note_silence, take_note
+from shared.documents.index_health import KEY, is_silent, note_silence, take_note
 
 
 def test_a_note_is_seen_by_all_and_taken_by_one(redis_client: redis.Redis) -> None:

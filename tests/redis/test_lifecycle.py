@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from shared.errors import NotFound
-from shared.jobs.job import Job, Outcome, Status
-from shared.jobs.lifecycle import Event, Lifecycle, Submission
+from shared.jobs.models import Job, Outcome, Status
+from shared.jobs.transitions import Event, Lifecycle, Submission
 from tests.conftest import Clock
 
 

@@ -3,8 +3,8 @@
 import pytest
 import redis
 
-from cli.commands import refuse_open_address
-from cli.refusal import Refusal
+from cli.errors import CommandError
+from cli.local.process_commands import refuse_open_address
 from shared.owners.store import Owners
 from shared.settings import Settings
 
@@ -12,7 +12,7 @@ from shared.settings import Settings
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::"])
 def test_an_address_beyond_this_machine_wants_a_key(redis_client: redis.Redis, redis_url: str, host: str) -> None:
     settings = Settings(host=host, redis_url=redis_url)
-    with pytest.raises(Refusal, match="this machine only"):
+    with pytest.raises(CommandError, match="this machine only"):
         refuse_open_address(settings)
     refuse_open_address(Settings(host=host, redis_url=redis_url, allow_open=True))
     Owners(redis_client).create("first")
@@ -20,5 +20,5 @@ def test_an_address_beyond_this_machine_wants_a_key(redis_client: redis.Redis, r
 
 
 def test_a_redis_that_cannot_be_asked_is_no_permission() -> None:
-    with pytest.raises(Refusal, match="cannot be asked"):
+    with pytest.raises(CommandError, match="cannot be asked"):
         refuse_open_address(Settings(host="0.0.0.0", redis_url="redis://127.0.0.1:1/0"))

@@ -4,10 +4,10 @@ import pytest
 import redis
 
 from shared.errors import EngineFault
-from shared.jobs.job import Job, Status
-from shared.jobs.lifecycle import Lifecycle, Submission
-from shared.jobs.overview import Overview, Overviews, QueueState
-from shared.jobs.workforce import Worker, Workforce
+from shared.jobs.models import Job, Status
+from shared.jobs.stats import Overview, Overviews, QueueState
+from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.worker_registry import Worker, WorkerRegistry
 from tests.conftest import Clock
 
 WORKER = "gpu0@h/1"
@@ -16,7 +16,7 @@ WORKER = "gpu0@h/1"
 @pytest.fixture
 def overviews(redis_client: redis.Redis, clock: Clock) -> Overviews:
     worker = Worker(id=WORKER, name="gpu0@h", pool="gpu", machine="m", pid=1, started=0.0, queues=("gpu.a",), slots=4, model="a")
-    Workforce(redis_client, clock=clock).enroll(worker)
+    WorkerRegistry(redis_client, clock=clock).enroll(worker)
     return Overviews(redis_client, clock=clock)
 
 

@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from shared.errors import InvalidValue, NotFound
-from shared.jobs.job import Job, Status
-from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.models import Job, Status
+from shared.jobs.transitions import Lifecycle, Submission
 from shared.owners.store import Owners
 
 

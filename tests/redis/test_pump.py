@@ -21,16 +21,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from standardwebhooks import WebhookVerificationError
 
-from shared.jobs.job import Status
-from shared.jobs.lifecycle import Lifecycle, Submission
+from shared.jobs.models import Status
+from shared.jobs.transitions import Lifecycle, Submission
 from shared.settings import Settings
-from shared.webhooks.addresses import Guard, parse, parse_networks
 from shared.webhooks.deliveries import Deliveries, Delivery
 from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, Endpoints, new_secret
-from tests.receiver import Receiver, status
-from tests.waiting import wait_until
-from workers.io.deliver import LARGEST_BODY, Pump
-from workers.io.post import LONGEST_RETRY_AFTER, MOST_READ, Poster
+from shared.webhooks.ssrf import AddressPolicy, parse, parse_networks
+from testing.receiver import Receiver, status
+from testing.waiting import wait_until
+from workers.io.webhooks.dispatcher import LARGEST_BODY, WebhookDispatcher
+from workers.io.webhooks.http_sender import LONGEST_RETRY_AFTER, MOST_READ, HttpSender
 
 SECONDS = 0.6
 LOOPBACK = parse_networks("127.0.0.0/8")
@@ -52,14 +52,14 @@ def endpoints(redis_client: redis.Redis) -> Endpoints:
 
 
 @pytest.fixture
-def pump(settings: Settings) -> Pump:
+def pump(settings: Settings) -> WebhookDispatcher:
     quick = replace(settings, webhook_allow="127.0.0.0/8", webhook_seconds=SECONDS, webhook_threads=4, janitor_seconds=0.05)
-    return Pump(quick, "io1", threading.Event())
+    return WebhookDispatcher(quick, "io1", threading.Event())
 
 
 @pytest.fixture
-def poster() -> Poster:
-    return Poster(Guard(LOOPBACK), SECONDS)
+def poster() -> HttpSender:
+    return HttpSender(AddressPolicy(LOOPBACK), SECONDS)
 
 
 def finished(lifecycle: Lifecycle, url: str, secret: str = "", text: str = "done") -> str:
@@ -106,7 +106,7 @@ def raw(text: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
 
 
 def test_a_delivery_is_signed_and_tells_the_job(
-    pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+    pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     with Receiver(status(200, b"thank you")) as receiver:
         job = finished(lifecycle, receiver.url)
@@ -123,7 +123,7 @@ def test_a_delivery_is_signed_and_tells_the_job(
         got.verified(new_secret())
 
 
-def test_a_secret_of_its_own_signs(pump: Pump, lifecycle: Lifecycle) -> None:
+def test_a_secret_of_its_own_signs(pump: WebhookDispatcher, lifecycle: Lifecycle) -> None:
     secret = new_secret()
     with Receiver() as receiver:
         finished(lifecycle, receiver.url, secret)
@@ -131,7 +131,7 @@ def test_a_secret_of_its_own_signs(pump: Pump, lifecycle: Lifecycle) -> None:
     assert receiver.received[0].verified(secret)
 
 
-def test_after_a_rotation_old_and_new_secret_verify(pump: Pump, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
+def test_after_a_rotation_old_and_new_secret_verify(pump: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
     with Receiver() as receiver:
         place = f"127.0.0.1:{receiver.port}"
         kept = endpoints.create("ada", url=receiver.url, place=place, events=FINAL_EVENTS, kinds=KINDS, description="", secret="")
@@ -142,7 +142,7 @@ def test_after_a_rotation_old_and_new_secret_verify(pump: Pump, lifecycle: Lifec
     assert receiver.received[0].verified(kept.secret) == receiver.received[0].verified(rotated.secret)
 
 
-def test_every_try_has_the_same_id_and_body(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_every_try_has_the_same_id_and_body(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     with Receiver(status(500, b"not now"), status(204)) as receiver:
         job = finished(lifecycle, receiver.url)
         pump.deliver_one()
@@ -155,7 +155,7 @@ def test_every_try_has_the_same_id_and_body(pump: Pump, lifecycle: Lifecycle, de
     assert delivered(deliveries, job).status == "delivered"
 
 
-def test_retry_after_is_kept_to(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_retry_after_is_kept_to(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     with Receiver(status(429, Retry_After="3600")) as receiver:
         job = finished(lifecycle, receiver.url)
         pump.deliver_one()
@@ -178,13 +178,15 @@ def test_retry_after_is_kept_to(pump: Pump, lifecycle: Lifecycle, deliveries: De
         ("1e9", 0, 0),
     ],
 )
-def test_every_form_of_retry_after(poster: Poster, value: str, low: float, high: float) -> None:
+def test_every_form_of_retry_after(poster: HttpSender, value: str, low: float, high: float) -> None:
     with Receiver(status(503, Retry_After=value)) as receiver:
         reply = poster.post(receiver.url, b"{}", {})
     assert low <= reply.retry_after <= high
 
 
-def test_410_disables_the_endpoint(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+def test_410_disables_the_endpoint(
+    pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+) -> None:
     with Receiver(status(410)) as receiver:
         place = f"127.0.0.1:{receiver.port}"
         kept = endpoints.create("ada", url=receiver.url, place=place, events=FINAL_EVENTS, kinds=KINDS, description="", secret="")
@@ -213,7 +215,7 @@ MISBEHAVIOURS: dict[str, Callable[[Receiver], Callable[[BaseHTTPRequestHandler],
 
 @pytest.mark.parametrize("how", MISBEHAVIOURS)
 def test_a_try_ends_in_time_whatever_the_receiver_does(
-    pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries, how: str
+    pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, how: str
 ) -> None:
     with Receiver() as receiver:
         receiver.answers = [MISBEHAVIOURS[how](receiver)]
@@ -228,7 +230,9 @@ def test_a_try_ends_in_time_whatever_the_receiver_does(
     assert one.error
 
 
-def test_a_status_decides_although_the_body_never_ends(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_status_decides_although_the_body_never_ends(
+    pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries
+) -> None:
     with Receiver() as receiver:
         dripping = drip(receiver, b"1\r\nx\r\n")
 
@@ -244,7 +248,7 @@ def test_a_status_decides_although_the_body_never_ends(pump: Pump, lifecycle: Li
     assert delivered(deliveries, job).status == "delivered"
 
 
-def test_of_an_answer_of_100_mb_little_is_read(poster: Poster) -> None:
+def test_of_an_answer_of_100_mb_little_is_read(poster: HttpSender) -> None:
     with Receiver(endless) as receiver:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         reply = poster.post(receiver.url, b"{}", {})
@@ -253,7 +257,7 @@ def test_of_an_answer_of_100_mb_little_is_read(poster: Poster) -> None:
     assert grown_kb < 8 * 1024 > MOST_READ / 1024
 
 
-def test_a_redirect_is_not_followed(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_redirect_is_not_followed(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     with Receiver() as secret_place, Receiver(status(307, Location=secret_place.url)) as receiver:
         job = finished(lifecycle, receiver.url)
         pump.deliver_one()
@@ -262,7 +266,7 @@ def test_a_redirect_is_not_followed(pump: Pump, lifecycle: Lifecycle, deliveries
     assert (one.outcome, one.status, one.error) == ("failed", 307, "answered 307; redirects are not followed")
 
 
-def test_the_environment_names_no_proxy(poster: Poster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_no_proxy(poster: HttpSender, monkeypatch: pytest.MonkeyPatch) -> None:
     with Receiver() as proxy, Receiver() as receiver:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
@@ -286,10 +290,10 @@ def rebinding(*answers: Sequence[str]) -> Callable[[str, int], Sequence[str]]:
 
 @pytest.mark.parametrize("private", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "10.0.0.1", "169.254.169.254"])
 def test_a_name_that_leads_elsewhere_by_now_is_not_called(listener: socket.socket, private: str) -> None:
-    guard = Guard(resolve=rebinding(["8.8.8.8"], [private]))
+    guard = AddressPolicy(resolve=rebinding(["8.8.8.8"], [private]))
     port = listener.getsockname()[1]
     assert guard.addresses(parse(f"http://hook.example:{port}/")) == ["8.8.8.8"], "at submit"
-    refused = Poster(guard, SECONDS).post(f"http://hook.example:{port}/", b"{}", {})
+    refused = HttpSender(guard, SECONDS).post(f"http://hook.example:{port}/", b"{}", {})
     assert refused.status is None
     assert "not a public address" in refused.error
     with pytest.raises(TimeoutError):
@@ -304,15 +308,15 @@ def test_the_address_that_was_checked_is_the_one_that_is_dialled() -> None:
         return ["127.0.0.1"] if len(asked) == 1 else ["10.0.0.1"]
 
     with Receiver() as receiver:
-        reply = Poster(Guard(LOOPBACK, resolve), SECONDS).post(f"http://hook.example:{receiver.port}/x", b"{}", {})
+        reply = HttpSender(AddressPolicy(LOOPBACK, resolve), SECONDS).post(f"http://hook.example:{receiver.port}/x", b"{}", {})
     assert (reply.status, asked) == (204, ["hook.example"])
     assert receiver.received[0].headers["host"] == f"hook.example:{receiver.port}"
 
 
 def test_the_next_address_is_tried_when_one_takes_no_connection() -> None:
     with Receiver() as receiver:
-        guard = Guard(LOOPBACK, lambda host, port: ["127.9.9.9", "127.0.0.1"])
-        assert Poster(guard, SECONDS).post(f"http://hook.example:{receiver.port}/", b"{}", {}).status == 204
+        guard = AddressPolicy(LOOPBACK, lambda host, port: ["127.9.9.9", "127.0.0.1"])
+        assert HttpSender(guard, SECONDS).post(f"http://hook.example:{receiver.port}/", b"{}", {}).status == 204
 
 
 @pytest.fixture(scope="module")
@@ -349,7 +353,7 @@ def test_the_certificate_is_held_against_the_name_although_an_address_is_dialled
     server.load_cert_chain(certificate)
     trust = ssl.create_default_context(cafile=str(certificate) if trusted else None)
     with Receiver(certificate=server) as receiver:
-        poster = Poster(Guard(LOOPBACK, lambda host, port: ["127.0.0.1"]), 5.0, trust=trust)
+        poster = HttpSender(AddressPolicy(LOOPBACK, lambda host, port: ["127.0.0.1"]), 5.0, trust=trust)
         reply = poster.post(f"https://{host}:{receiver.port}/", b"{}", {})
     assert reply.error.startswith(error)
     assert reply.status == (None if error else 204)
@@ -361,28 +365,30 @@ def test_a_drip_over_tls_ends_in_time(certificate: Path) -> None:
     server.load_cert_chain(certificate)
     with Receiver(certificate=server) as receiver:
         receiver.answers = [drip(receiver, b"H")]
-        guard = Guard(LOOPBACK, lambda host, port: ["127.0.0.1"])
-        poster = Poster(guard, SECONDS, trust=ssl.create_default_context(cafile=str(certificate)))
+        guard = AddressPolicy(LOOPBACK, lambda host, port: ["127.0.0.1"])
+        poster = HttpSender(guard, SECONDS, trust=ssl.create_default_context(cafile=str(certificate)))
         begun = time.monotonic()
         reply = poster.post(f"https://hook.example:{receiver.port}/", b"{}", {})
         assert time.monotonic() - begun < SECONDS + 2
     assert reply.error == f"not answered within {SECONDS:g} s"
 
 
-def test_a_server_that_never_greets_by_tls_is_left_in_time(listener: socket.socket, poster: Poster) -> None:
+def test_a_server_that_never_greets_by_tls_is_left_in_time(listener: socket.socket, poster: HttpSender) -> None:
     begun = time.monotonic()
     reply = poster.post(f"https://127.0.0.1:{listener.getsockname()[1]}/", b"{}", {})
     assert reply.status is None
     assert time.monotonic() - begun < SECONDS + 2
 
 
-def test_plain_http_on_a_tls_port_is_an_error_in_words(poster: Poster) -> None:
+def test_plain_http_on_a_tls_port_is_an_error_in_words(poster: HttpSender) -> None:
     with Receiver() as receiver:
         reply = poster.post(receiver.url.replace("http:", "https:"), b"{}", {})
     assert reply.error.startswith("TLS failed")
 
 
-def test_a_body_that_is_too_large_leaves_the_result_out(pump: Pump, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
+def test_a_body_that_is_too_large_leaves_the_result_out(
+    pump: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints
+) -> None:
     with Receiver() as receiver:
         finished(lifecycle, receiver.url, text="x" * (LARGEST_BODY + 1))
         pump.deliver_one()
@@ -392,7 +398,7 @@ def test_a_body_that_is_too_large_leaves_the_result_out(pump: Pump, lifecycle: L
     assert len(receiver.received[0].body) < 4096
 
 
-def test_a_dead_receiver_delays_nobody_else(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_dead_receiver_delays_nobody_else(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     with Receiver() as dead, Receiver() as alive:
         dead.answers = [hang(dead)]
         for _ in range(12):
@@ -409,7 +415,7 @@ def test_a_dead_receiver_delays_nobody_else(pump: Pump, lifecycle: Lifecycle, de
     assert {got.id for got in alive.received} == {delivered(deliveries, job).id for job in jobs}
 
 
-def test_a_delivery_is_tried_at_once(pump: Pump, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_delivery_is_tried_at_once(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     pump.start()
     delays = []
     try:
@@ -427,7 +433,9 @@ def test_a_delivery_is_tried_at_once(pump: Pump, lifecycle: Lifecycle, deliverie
 def test_a_worker_that_drains_begins_nothing(settings: Settings, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     draining = threading.Event()
     draining.set()
-    pump = Pump(replace(settings, webhook_allow="127.0.0.0/8", webhook_threads=2, janitor_seconds=0.05), "io1", draining)
+    pump = WebhookDispatcher(
+        replace(settings, webhook_allow="127.0.0.0/8", webhook_threads=2, janitor_seconds=0.05), "io1", draining
+    )
     with Receiver() as receiver:
         job = finished(lifecycle, receiver.url)
         pump.start()

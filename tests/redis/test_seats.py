@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import redis
 
-from shared.jobs.job import Status
-from shared.jobs.lifecycle import Lifecycle, Submission
-from shared.jobs.seats import Seats
-from shared.jobs.workforce import Worker, Workforce
+from shared.jobs.model_assignments import ModelAssignments
+from shared.jobs.models import Status
+from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.settings import Settings
 from tests.conftest import Clock
 
@@ -23,13 +23,13 @@ class Place:
 
     def __init__(self, client: redis.Redis, lifecycle: Lifecycle, clock: Clock) -> None:
         self.client, self.lifecycle, self.clock = client, lifecycle, clock
-        self.seats = Seats(client, clock=clock)
-        self.workforce = Workforce(client, clock=clock)
+        self.assignments = ModelAssignments(client, clock=clock)
+        self.worker_registry = WorkerRegistry(client, clock=clock)
         self.workers: dict[str, Worker] = {}
 
     def sit(self, name: str, model: str, offers: Sequence[str] = ("a", "b", "c"), **fields: Any) -> None:
         """A living worker that holds what its seat wishes."""
-        self.seats.take(name, model, offers=offers)
+        self.assignments.take(name, model, offers=offers)
         self.workers[name] = Worker(
             id=f"{name}/1",
             name=name,
@@ -46,7 +46,7 @@ class Place:
 
     def tell(self, name: str, **changes: Any) -> str | None:
         self.workers[name] = replace(self.workers[name], **changes)
-        return self.workforce.enroll(self.workers[name])
+        return self.worker_registry.enroll(self.workers[name])
 
     def submit(self, model: str, **fields: Any) -> str:
         submission = Submission(kind="generate", queue=f"gpu.{model}", model=model, spec={}, owner="local", **fields)
@@ -57,7 +57,7 @@ class Place:
         return given
 
     def wishes(self) -> dict[str, str]:
-        return {seat.name: seat.wish for seat in self.seats.all()}
+        return {assignment.name: assignment.wish for assignment in self.assignments.all()}
 
     def end_all(self, model: str) -> None:
         """Run whatever waits for a model, so that nothing is left when the test is over."""
@@ -72,22 +72,22 @@ def place(redis_client: redis.Redis, lifecycle: Lifecycle, clock: Clock) -> Plac
 
 
 def test_a_wish_outlives_the_worker_until_it_is_started_with_another_model(place: Place) -> None:
-    place.seats.take("gpu0@h", "a")
-    place.seats.wish("gpu0@h", "b", "operator")
-    again = place.seats.take("gpu0@h", "a", offers=["b"])
+    place.assignments.take("gpu0@h", "a")
+    place.assignments.wish("gpu0@h", "b", "operator")
+    again = place.assignments.take("gpu0@h", "a", offers=["b"])
     assert (again.wish, again.by, again.offers) == ("b", "operator", ("b",))
-    told_otherwise = place.seats.take("gpu0@h", "c")
+    told_otherwise = place.assignments.take("gpu0@h", "c")
     assert (told_otherwise.wish, told_otherwise.by) == ("c", "start")
 
 
 def test_a_worker_hears_its_wish_whenever_it_tells_of_itself(place: Place) -> None:
     place.sit("gpu0@h", "a")
     assert place.tell("gpu0@h") == "a"
-    place.seats.wish("gpu0@h", "", "operator")
+    place.assignments.wish("gpu0@h", "", "operator")
     assert place.tell("gpu0@h") == ""
-    place.seats.forget(["gpu0@h"])
+    place.assignments.forget(["gpu0@h"])
     assert place.tell("gpu0@h") is None
-    assert place.seats.wish("gpu0@h", "a", "operator") is None
+    assert place.assignments.wish("gpu0@h", "a", "operator") is None
 
 
 def test_a_wish_is_published_to_the_living_worker(place: Place) -> None:
@@ -95,7 +95,7 @@ def test_a_wish_is_published_to_the_living_worker(place: Place) -> None:
     with place.client.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe("eh:worker:gpu0@h/1")
         channel.get_message(timeout=1)
-        place.seats.wish("gpu0@h", "b", "operator")
+        place.assignments.wish("gpu0@h", "b", "operator")
         message = channel.get_message(timeout=1) or channel.get_message(timeout=1)
     assert message is not None
     assert json.loads(message["data"]) == {"wish": "b"}
@@ -103,14 +103,14 @@ def test_a_wish_is_published_to_the_living_worker(place: Place) -> None:
 
 def test_a_model_is_unloaded_for_idleness_only_while_nothing_has_come(place: Place) -> None:
     place.sit("gpu0@h", "a")
-    assert place.seats.wish("gpu0@h", "", "idle", instead_of="b") is None, "another model is wished there"
+    assert place.assignments.wish("gpu0@h", "", "idle", instead_of="b") is None, "another model is wished there"
     place.submit("a")
-    assert place.seats.wish("gpu0@h", "", "idle", instead_of="a") is None, "a job waits"
+    assert place.assignments.wish("gpu0@h", "", "idle", instead_of="a") is None, "a job waits"
     job = place.lifecycle.claim("gpu.a", "gpu0@h/1", "t")
     assert job is not None
-    assert place.seats.wish("gpu0@h", "", "idle", instead_of="a") is None, "a job runs"
+    assert place.assignments.wish("gpu0@h", "", "idle", instead_of="a") is None, "a job runs"
     place.lifecycle.end((job.id, job.attempt), Status.COMPLETED)
-    assert place.seats.wish("gpu0@h", "", "idle", instead_of="a") is not None
+    assert place.assignments.wish("gpu0@h", "", "idle", instead_of="a") is not None
     assert place.wishes() == {"gpu0@h": ""}
 
 
@@ -155,7 +155,7 @@ def test_a_seat_that_is_getting_ready_is_left_alone(place: Place, phase: str) ->
 
 def test_a_pinned_model_stays(place: Place) -> None:
     place.sit("gpu0@h", "a")
-    place.seats.take("gpu0@h", "a", offers=["b"], pinned=["a"])
+    place.assignments.take("gpu0@h", "a", offers=["b"], pinned=["a"])
     place.submit("b")
     assert place.give() == {}
     place.end_all("b")
@@ -215,5 +215,5 @@ def test_nothing_is_given_up_where_loading_on_demand_is_off(redis_client: redis.
 def test_what_a_worker_tells_of_its_gpus_is_read_as_it_was_told(place: Place) -> None:
     quiet, faulty = {"index": 0, "xid_errors": []}, {"index": 1, "xid_errors": [79]}
     place.sit("gpu0@h", "a", gpus=(quiet, faulty))
-    [worker] = place.workforce.workers()
+    [worker] = place.worker_registry.workers()
     assert worker.gpus == (quiet, faulty)

@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
 from shared.ids import JOB, new_id
-from shared.jobs.job import Status, from_record
-from shared.jobs.lifecycle import Event, Lifecycle, Submission, Submitted
+from shared.jobs.models import Status, from_record
+from shared.jobs.transitions import Event, Lifecycle, Submission, Submitted
 from shared.settings import Settings
 from tests.conftest import Clock
 from tests.key_leaks import keys_that_nobody_ends

@@ -11,17 +11,17 @@ import redis
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from api import events
 from api.app import REDIS_CONNECTIONS, create_app
-from shared.jobs import endings, streams
-from shared.jobs.endings import Endings
-from shared.jobs.job import Status
-from shared.jobs.lifecycle import Event, Lifecycle, Submission
-from shared.jobs.streams import Follower, StreamEvent
+from api.routes import events
+from shared.jobs import completion_listener, event_streams
+from shared.jobs.completion_listener import CompletionListener
+from shared.jobs.event_streams import Follower, StreamEvent
+from shared.jobs.models import Status
+from shared.jobs.transitions import Event, Lifecycle, Submission
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
-from tests.faults.rig.proxy import Proxy
-from tests.waiting import wait_until
+from testing.fault_rig.proxy import Proxy
+from testing.waiting import wait_until
 
 
 class Writer:
@@ -177,9 +177,9 @@ def test_a_slow_reader_gets_everything_and_slows_nobody(
 def test_a_stream_outlives_a_connection_that_is_half_open(
     settings: Settings, writer: Writer, proxy: Proxy, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert streams.BLOCK_SECONDS + streams.LATE_SECONDS <= 25, "so long may a stream stand still"
-    monkeypatch.setattr(streams, "BLOCK_SECONDS", 0.5)
-    monkeypatch.setattr(streams, "LATE_SECONDS", 0.5)
+    assert event_streams.BLOCK_SECONDS + event_streams.LATE_SECONDS <= 25, "so long may a stream stand still"
+    monkeypatch.setattr(event_streams, "BLOCK_SECONDS", 0.5)
+    monkeypatch.setattr(event_streams, "LATE_SECONDS", 0.5)
     follower = Follower(through(redis_url, proxy))
     heard: list[StreamEvent] = []
     follower.follow(writer.job, 0, heard.append)
@@ -194,8 +194,8 @@ def test_a_stream_outlives_a_connection_that_is_half_open(
 def test_a_wait_outlives_a_connection_that_is_half_open(
     writer: Writer, proxy: Proxy, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "QUIET_SECONDS", 0.5)
-    listening = Endings(through(redis_url, proxy))
+    monkeypatch.setattr(completion_listener, "QUIET_SECONDS", 0.5)
+    listening = CompletionListener(through(redis_url, proxy))
     ended = listening.expect(writer.job)
     assert proxy.half_open() > 0
     writer.end()
@@ -206,8 +206,8 @@ def test_a_wait_outlives_a_connection_that_is_half_open(
 def test_a_silent_connection_that_answers_is_kept(
     writer: Writer, redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "QUIET_SECONDS", 0.1)
-    listening = Endings(redis_url)
+    monkeypatch.setattr(completion_listener, "QUIET_SECONDS", 0.1)
+    listening = CompletionListener(redis_url)
     ended = listening.expect(writer.job)
 
     def subscribers() -> list[str]:

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import redis
 
-from shared.jobs.tickets import Tickets, celery_app
+from shared.jobs.celery_broker import CeleryBroker, celery_app
 from shared.settings import REPOSITORY, Settings
-from tests.waiting import wait_until
+from testing.waiting import wait_until
 
 TICKETS = 400
 
 WORKER = """
 import os
-from shared.jobs.tickets import TICKET, celery_app
+from shared.jobs.celery_broker import TICKET, celery_app
 from shared.settings import Settings
 
-app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]), events="workers.task_events:GatheredEvents")
+app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]), events="workers.runtime.celery_events:GatheredEvents")
 
 @app.task(name=TICKET)
 def ticket(queue):
@@ -52,7 +52,7 @@ def test_every_ticket_is_received_started_and_succeeded_for_flower(
     worker = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: seen["worker-online"], "the worker is online", seconds=30)
-        Tickets(redis_client).issue("quick", TICKETS)
+        CeleryBroker(redis_client).issue("quick", TICKETS)
         wait_until(lambda: seen["task-succeeded"] == TICKETS, "all tickets have succeeded", seconds=30)
         assert (seen["task-received"], seen["task-started"]) == (TICKETS, TICKETS)
     finally:

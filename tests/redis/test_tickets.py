@@ -9,13 +9,13 @@ from pathlib import Path
 
 import redis
 
-from shared.jobs.tickets import Tickets
+from shared.jobs.celery_broker import CeleryBroker
 from shared.settings import REPOSITORY
-from tests.waiting import wait_until
+from testing.waiting import wait_until
 
 WORKER = """
 import os
-from shared.jobs.tickets import CANARY, TICKET, celery_app
+from shared.jobs.celery_broker import CANARY, TICKET, celery_app
 from shared.settings import Settings
 
 app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]))
@@ -55,7 +55,7 @@ def reader(folder: Path, redis_url: str, queues: str) -> Iterator[None]:
 
 
 def test_a_worker_takes_every_ticket_and_the_canary(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
-    tickets = Tickets(redis_client)
+    tickets = CeleryBroker(redis_client)
     tickets.issue("gpu.some-model", 50)
     tickets.issue("gpu.some-model")
     tickets.issue_canary("w@host")
@@ -70,7 +70,7 @@ def test_a_worker_takes_every_ticket_and_the_canary(redis_client: redis.Redis, r
 def test_a_worker_whose_slots_are_taken_leaves_the_other_tickets_to_others(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
-    tickets = Tickets(redis_client)
+    tickets = CeleryBroker(redis_client)
     tickets.issue("slow", 10)
     with reader(tmp_path, redis_url, "slow"):
         wait_until(lambda: redis_client.llen("taken") == 4, "each of the four slots has a ticket", seconds=30)
@@ -84,7 +84,7 @@ def test_a_worker_whose_slots_are_taken_leaves_the_other_tickets_to_others(
 
 
 def test_every_ticket_has_ids_of_its_own(redis_client: redis.Redis) -> None:
-    Tickets(redis_client).issue("q", 3)
+    CeleryBroker(redis_client).issue("q", 3)
     messages = [json.loads(text) for text in redis_client.lrange("q", 0, -1)]
     redis_client.delete("q")
     for place, name in (("headers", "id"), ("properties", "correlation_id"), ("properties", "delivery_tag")):

@@ -6,9 +6,9 @@ from statistics import fmean
 import pytest
 import redis
 
-from shared.jobs.job import Job, Status
-from shared.jobs.lifecycle import Lifecycle, Submission
-from shared.jobs.listing import estimated_wait, has_least_service, queue_position
+from shared.jobs.models import Job, Status
+from shared.jobs.queries import estimated_wait, has_least_service, queue_position
+from shared.jobs.transitions import Lifecycle, Submission
 from tests.conftest import Clock
 
 

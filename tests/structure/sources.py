@@ -1,6 +1,5 @@
 """Which files the structure tests look at, and what they read from them."""
 
-import ast
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from shared.settings import REPOSITORY
 
 PACKAGES = ("api", "cli", "shared", "workers")
-ALL_CODE = (*PACKAGES, "benchmarks", "client", "deploy", "examples", "tests")
+ALL_CODE = (*PACKAGES, "benchmarks", "client", "deploy", "examples", "testing", "tests")
 DOCS = REPOSITORY / "docs"
 
 # Made by tools or by running, and ignored by git.
@@ -43,18 +42,3 @@ def pages() -> list[Path]:
 
 def relative(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
-
-
-def defined_names(tree: ast.AST, within: str = "") -> Iterator[str]:
-    """Dotted names of the classes, functions and constants of a module; what a function defines inside counts as the module's."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.ClassDef):
-            yield within + node.name
-            yield from defined_names(node, f"{within}{node.name}.")
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield within + node.name
-            yield from defined_names(node, within)
-        elif isinstance(node, ast.Assign):
-            yield from (within + target.id for target in node.targets if isinstance(target, ast.Name))
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield within + node.target.id

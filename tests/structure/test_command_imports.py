@@ -7,9 +7,7 @@ HEAVY = ("torch", "transformers", "chromadb", "numpy", "sentence_transformers", 
 
 
 def test_the_command_loads_nothing_heavy() -> None:
-    code = (
-        f"import sys, cli.main, cli.stack, cli.demo; sys.exit(' '.join(name for name in {HEAVY!r} if name in sys.modules) or 0)"
-    )
+    code = f"import sys, cli.main, cli.local.stack, cli.local.demo; sys.exit(' '.join(name for name in {HEAVY!r} if name in sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 

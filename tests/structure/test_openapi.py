@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from api.app import create_app
 from api.auth import OPEN
-from api.openapi import document
+from api.openapi.document import document
 from api.operations import OPERATIONS
 from api.operations.operation import Operation
 from shared.settings import Settings

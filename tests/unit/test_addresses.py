@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.settings import from_environment
-from shared.webhooks.addresses import AddressRefused, Guard, Unresolved, parse, parse_networks
+from shared.webhooks.ssrf import AddressPolicy, AddressRefused, Unresolved, parse, parse_networks
 
 ALLOWED = (
     ("http://8.8.8.8/", "8.8.8.8", 80, "/"),
@@ -62,8 +62,8 @@ def nobody_is_asked(host: str, port: int) -> Sequence[str]:
     raise AssertionError(f"{host} was resolved")
 
 
-def answering(*addresses: str) -> Guard:
-    return Guard(resolve=lambda host, port: addresses)
+def answering(*addresses: str) -> AddressPolicy:
+    return AddressPolicy(resolve=lambda host, port: addresses)
 
 
 def test_the_table_is_long_enough() -> None:
@@ -74,14 +74,14 @@ def test_the_table_is_long_enough() -> None:
 def test_a_public_address_may_be_dialled(url: str, host: str, port: int, path: str) -> None:
     target = parse(url)
     assert (target.host, target.port, target.path, target.secure) == (host, port, path, url.lower().startswith("https"))
-    assert Guard(resolve=nobody_is_asked).addresses(target) == [host]
+    assert AddressPolicy(resolve=nobody_is_asked).addresses(target) == [host]
 
 
 @pytest.mark.parametrize("host", NOT_PUBLIC)
 def test_an_address_that_is_not_public_is_refused(host: str) -> None:
     target = parse(f"http://{host}:8080/hook")
     with pytest.raises(AddressRefused):
-        Guard(resolve=nobody_is_asked).addresses(target)
+        AddressPolicy(resolve=nobody_is_asked).addresses(target)
 
 
 @pytest.mark.parametrize("host", NOT_PUBLIC)
@@ -93,7 +93,7 @@ def test_a_name_that_leads_there_is_refused_even_among_public_ones(host: str) ->
 @pytest.mark.parametrize("host", NAMES_OF_LOOPBACK)
 def test_a_name_of_loopback_is_refused_without_asking(host: str) -> None:
     with pytest.raises(AddressRefused):
-        Guard(resolve=nobody_is_asked).addresses(parse(f"http://{host}/"))
+        AddressPolicy(resolve=nobody_is_asked).addresses(parse(f"http://{host}/"))
 
 
 @pytest.mark.parametrize("host", ILL_WRITTEN)
@@ -115,7 +115,7 @@ def test_an_answer_that_is_no_plain_public_address_is_refused(answer: str) -> No
 
 
 def test_a_setting_opens_ranges_and_no_more() -> None:
-    guard = Guard(parse_networks("127.0.0.0/8, fd00:1::/32,"), resolve=nobody_is_asked)
+    guard = AddressPolicy(parse_networks("127.0.0.0/8, fd00:1::/32,"), resolve=nobody_is_asked)
     for open_host in ("127.0.0.1", "127.9.9.9", "localhost", "[::ffff:127.0.0.1]", "[fd00:1::7]"):
         assert guard.addresses(parse(f"http://{open_host}/"))
     for closed in ("10.0.0.1", "[::1]", "[fd00:2::7]", "169.254.169.254", "[::127.0.0.1]"):
@@ -133,7 +133,7 @@ def test_a_name_without_an_address_is_told_from_one_that_is_refused() -> None:
     def fails(host: str, port: int) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
-    for guard in (Guard(resolve=fails), answering()):
+    for guard in (AddressPolicy(resolve=fails), answering()):
         with pytest.raises(Unresolved):
             guard.addresses(parse("https://hook.example/"))
 
@@ -147,7 +147,7 @@ def test_a_resolver_that_hangs_is_not_waited_for() -> None:
 
     try:
         with pytest.raises(Unresolved):
-            Guard(resolve=hangs).addresses(parse("https://hook.example/"), seconds=0.05)
+            AddressPolicy(resolve=hangs).addresses(parse("https://hook.example/"), seconds=0.05)
     finally:
         hold.set()
 

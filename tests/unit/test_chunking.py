@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.cpu.chunking import CHARACTERS_PER_TOKEN, Chunk, chunk_pages
-from workers.cpu.parse import Page
+from workers.cpu.parsing.parser import Page
 
 SIZE, OVERLAP = 24, 6
 

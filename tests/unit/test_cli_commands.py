@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands import api_command, environment_of, served_model, worker_command
-from cli.redis_server import without_password
-from cli.refusal import Refusal
+from cli.errors import CommandError
+from cli.local.process_commands import api_command, environment_of, served_model, worker_command
+from cli.local.redis_server import without_password
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings, from_environment
 from workers.gpu.app import celery_arguments
@@ -67,7 +67,7 @@ def test_the_api_gets_its_threads_and_address() -> None:
 
 @pytest.mark.parametrize(("name", "why"), [("huge", "no model 'huge'"), ("vectors", "does not generate text")])
 def test_a_model_that_cannot_be_served_is_refused_by_name(models_file: Path, name: str, why: str) -> None:
-    with pytest.raises(Refusal, match=why):
+    with pytest.raises(CommandError, match=why):
         served_model(Settings(models_file=models_file, worker_model=name))
 
 

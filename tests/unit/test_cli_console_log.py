@@ -3,7 +3,7 @@
 import io
 import os
 
-from cli.console_log import ConsoleLog
+from cli.local.console_log import ConsoleLog
 
 
 def test_every_line_has_the_name_of_its_process_in_one_column() -> None:

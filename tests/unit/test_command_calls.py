@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import enginehouse_client
-from cli.calls import statuses
-from cli.calls.calling import server_url
-from cli.calls.output import Output, clock, first_line
-from cli.refusal import Refusal
+from cli.errors import CommandError
+from cli.remote import exit_statuses
+from cli.remote.command import server_url
+from cli.remote.output import Output, clock, first_line
 from enginehouse_client import EnginehouseError
 from enginehouse_client.errors import refusal
 from shared.settings import REPOSITORY
@@ -21,14 +21,14 @@ def test_the_server_is_the_one_that_was_named_else_that_of_the_data_folder(tmp_p
     (tmp_path / "state.json").write_text(json.dumps({"api": "http://127.0.0.1:7001", "redis": "redis://x"}))
     assert server_url(None, tmp_path) == "http://127.0.0.1:7001"
     assert server_url("https://house.example", tmp_path) == "https://house.example"
-    with pytest.raises(Refusal, match="must begin with http"):
+    with pytest.raises(CommandError, match="must begin with http"):
         server_url("house.example", tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "no JSON"])
 def test_a_state_that_cannot_be_read_is_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
-    with pytest.raises(Refusal, match="name the server with --url"):
+    with pytest.raises(CommandError, match="name the server with --url"):
         server_url(None, tmp_path)
 
 
@@ -39,12 +39,12 @@ def test_a_state_that_cannot_be_read_is_said(tmp_path: Path, content: str) -> No
 def test_what_the_server_answers_is_an_exit_status(status: int, code: int) -> None:
     error = refusal(status, {"error": {"code": "x", "message": "no"}})
     assert isinstance(error, EnginehouseError)
-    assert statuses.status_of(error) == code
+    assert exit_statuses.status_of(error) == code
 
 
 def test_every_exit_status_is_on_the_page() -> None:
     page = (REPOSITORY / "docs" / "command.md").read_text()
-    told = {value for name, value in vars(statuses).items() if name.isupper() and isinstance(value, int)}
+    told = {value for name, value in vars(exit_statuses).items() if name.isupper() and isinstance(value, int)}
     assert len(told) == 7
     assert not [status for status in told if f"| {status} |" not in page]
     errors = [kind for kind in vars(enginehouse_client).values() if inspect.isclass(kind) and issubclass(kind, EnginehouseError)]

@@ -3,15 +3,15 @@
 import pytest
 
 from shared.errors import ModelUnavailable
-from workers.gpu.admission import Admission
 from workers.gpu.engine.memory import cache_part, is_out_of_memory
-from workers.gpu.engine_life import Watchdog
-from workers.gpu.messages import Beat, State, Step, Submit
+from workers.gpu.engine.messages import Beat, State, Step, Submit
+from workers.gpu.engine_client.engine_connection import Watchdog
+from workers.gpu.engine_client.in_flight_requests import InFlightRequests
 
 
-def filled(count: int, most: int = 8) -> Admission:
+def filled(count: int, most: int = 8) -> InFlightRequests:
     """With requests ``r0``, ``r1`` … of which as many as may are in flight."""
-    admission = Admission(most, quiet_seconds=600.0)
+    admission = InFlightRequests(most, quiet_seconds=600.0)
     for number in range(count):
         admission.add(Submit(f"r{number}", [number], 10, []))
     admission.admit()
@@ -23,7 +23,7 @@ def ids(requests: list[Submit]) -> list[str]:
 
 
 def test_no_more_requests_are_in_flight_than_the_limit_and_the_oldest_go_first() -> None:
-    admission = Admission(2)
+    admission = InFlightRequests(2)
     for number in range(4):
         admission.add(Submit(f"r{number}", [1], 5, []))
     assert ids(admission.admit()) == ["r0", "r1"]

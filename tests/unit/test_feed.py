@@ -4,14 +4,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-from workers.gpu.engine.feed import PASSES, Feed
+from workers.gpu.engine.admission_queue import PASSES, AdmissionQueue
 
 PAGE = 4
 
 
-def feed(most: int = 100, room: int = 10) -> Feed:
+def feed(most: int = 100, room: int = 10) -> AdmissionQueue:
     """A cache of ``room`` pages."""
-    return Feed(most, room, lambda length: (-(-length // PAGE),), (1,), PAGE)
+    return AdmissionQueue(most, room, lambda length: (-(-length // PAGE),), (1,), PAGE)
 
 
 def test_requests_go_in_until_the_cache_could_not_hold_them_to_their_end() -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from workers.gpu.devices import GIB, Gpu, NoGpus
-from workers.gpu.health import Health
-from workers.gpu.messages import Beat, decode, encode
+from workers.gpu.assignment import gpus_of
+from workers.gpu.engine.messages import Beat, decode, encode
+from workers.gpu.hardware.devices import GIB, Gpu, NoGpus
+from workers.gpu.hardware.gpu_monitor import GpuMonitor
 from workers.gpu.rates import Rates
-from workers.gpu.seating import gpus_of
 
 GPU = Gpu(index=0, uuid="GPU-a", name="H100", memory_total=80 * GIB, memory_free=79 * GIB)
 
@@ -37,7 +37,7 @@ class Gone(Machine):
 @pytest.fixture(autouse=True)
 def heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """lint-imports, run by another test of this process, disables every logger that exists by then."""
-    monkeypatch.setattr(logging.getLogger("workers.gpu.health"), "disabled", False)
+    monkeypatch.setattr(logging.getLogger("workers.gpu.hardware.gpu_monitor"), "disabled", False)
 
 
 def free(gib: float) -> Sequence[Gpu]:
@@ -46,14 +46,14 @@ def free(gib: float) -> Sequence[Gpu]:
 
 def test_only_the_workers_own_gpus_are_told_with_their_faults() -> None:
     other = replace(GPU, index=1)
-    told = Health(Machine([GPU, other], faults={1: [79], 0: list(range(20))}), [0]).look()
+    told = GpuMonitor(Machine([GPU, other], faults={1: [79], 0: list(range(20))}), [0]).look()
     assert [gpu["index"] for gpu in told] == [0]
     assert told[0]["xid_errors"] == list(range(10, 20))
     assert told[0]["memory_used"] == GIB
 
 
 def test_an_alarm_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
-    health = Health(Machine(free(79), free(15), free(15), free(7), free(70)), [0])
+    health = GpuMonitor(Machine(free(79), free(15), free(15), free(7), free(70)), [0])
     with caplog.at_level(logging.INFO):
         alarms = [health.look()[0]["memory_alarm"] for _ in range(5)]
     assert alarms == [None, "warning", "warning", "critical", None]
@@ -61,7 +61,7 @@ def test_an_alarm_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_a_gpu_that_does_not_answer_is_said_once_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    health = Health(Gone([]), [0])
+    health = GpuMonitor(Gone([]), [0])
     assert health.look() == health.look() == []
     assert [record.message for record in caplog.records] == [
         "GPU 0 does not answer: GPU is lost: a GPU that has fallen off its bus needs a restart of the machine"
@@ -69,7 +69,7 @@ def test_a_gpu_that_does_not_answer_is_said_once_and_stops_nothing(caplog: pytes
 
 
 def test_a_machine_without_gpus_waits_for_nothing() -> None:
-    health = Health(NoGpus(), [])
+    health = GpuMonitor(NoGpus(), [])
     said: list[str] = []
     assert health.look() == []
     assert health.await_room(GIB, 0.0, said.append)
@@ -79,14 +79,14 @@ def test_a_machine_without_gpus_waits_for_nothing() -> None:
 
 def test_room_is_waited_for_and_what_is_lacking_is_said() -> None:
     said: list[str] = []
-    assert Health(Machine(free(10), free(10), free(40)), [0]).await_room(30 * GIB, 20.0, said.append)
+    assert GpuMonitor(Machine(free(10), free(10), free(40)), [0]).await_room(30 * GIB, 20.0, said.append)
     assert said == ["waiting for memory: GPU 0 has 10.0 GiB free of the 30.0 GiB that it needs"] * 2
-    assert not Health(Machine(free(10)), [0]).await_room(30 * GIB, 0.0, said.append)
+    assert not GpuMonitor(Machine(free(10)), [0]).await_room(30 * GIB, 0.0, said.append)
 
 
 @pytest.mark.parametrize(("left", "came"), [(79, True), (78.6, True), (60, False)])
 def test_memory_has_come_back_when_no_more_is_used_than_before(left: float, came: bool) -> None:
-    assert Health(Machine(free(20), free(left)), [0]).await_return(GIB, 0.5) is came
+    assert GpuMonitor(Machine(free(20), free(left)), [0]).await_return(GIB, 0.5) is came
 
 
 @pytest.mark.parametrize(

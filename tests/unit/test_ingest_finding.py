@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.ingest.finding import find
-from cli.refusal import Refusal
+from cli.errors import CommandError
+from cli.remote.bulk_ingest.file_discovery import find
 
 
 @pytest.fixture
@@ -51,5 +51,5 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder: Path) -> None:
 
 
 def test_what_is_not_there_is_refused(folder: Path) -> None:
-    with pytest.raises(Refusal, match=r"no file or folder .*nothing"):
+    with pytest.raises(CommandError, match=r"no file or folder .*nothing"):
         names(folder, folder / "nothing")

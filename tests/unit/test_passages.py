@@ -1,6 +1,6 @@
 """Which chunks go into a prompt, how they are quoted, and that each citation is one of them."""
 
-from workers.passages import RULES, Passage, with_passages
+from workers.rag_prompt import RULES, Passage, with_passages
 
 QUESTION = [{"role": "user", "content": "Why?"}]
 

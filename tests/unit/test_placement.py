@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cli.placement import Replica, place, wanted
-from cli.refusal import Refusal
+from cli.errors import CommandError
+from cli.local.placement import Replica, place, wanted
 from shared.models.catalogue import EMBED, Catalogue, ModelEntry
-from workers.gpu.devices import GIB, Gpu, visible_indexes
-from workers.gpu.fitting import Need, need_of, shortage
+from workers.gpu.hardware.devices import GIB, Gpu, visible_indexes
+from workers.gpu.hardware.memory_estimate import MemoryEstimate, need_of, shortage
 
 
 def machine(*free: float, total: float = 80) -> list[Gpu]:
@@ -28,7 +28,9 @@ def model(name: str = "a", **fields: Any) -> ModelEntry:
 
 def sized(**gibs: float) -> Any:
     """Needs by name, in GiB on each GPU."""
-    return lambda entry: Need(int(gibs.get(entry.name, 10) * GIB) * max(1, entry.gpus), 0, 0, max(1, entry.gpus), "weights")
+    return lambda entry: MemoryEstimate(
+        int(gibs.get(entry.name, 10) * GIB) * max(1, entry.gpus), 0, 0, max(1, entry.gpus), "weights"
+    )
 
 
 def test_one_model_on_a_machine_without_gpus_is_a_worker_on_the_cpu() -> None:
@@ -70,7 +72,7 @@ def test_a_gpu_is_shared_only_when_all_on_it_allow_that() -> None:
     half = {"gpu_share": 0.5}
     placed = place([model("a", **half), model("b", **half)], machine(80, 79), sized())
     assert placed == [Replica(0, "a", (0,)), Replica(2, "b", (0,)), Replica(1, "", (1,))]
-    with pytest.raises(Refusal, match="of 1 here 0 are not taken yet"):
+    with pytest.raises(CommandError, match="of 1 here 0 are not taken yet"):
         place([model("a"), model("b", **half)], machine(80), sized())
 
 
@@ -89,7 +91,7 @@ def test_a_gpu_is_shared_only_when_all_on_it_allow_that() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(entries: list[ModelEntry], gpus: list[Gpu], words: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(CommandError) as refused:
         place(entries, gpus, sized(big=90, half=50))
     assert words in str(refused.value)
 
@@ -100,7 +102,7 @@ def test_which_models_are_wanted() -> None:
     assert [entry.name for entry in wanted(every, ["b", "a"])] == ["b", "a"]
     assert [entry.name for entry in wanted(Catalogue(every.models[:2]), [])] == ["b"]
     for names, words in ((["x"], "no model 'x'"), (["v"], "does not generate"), (["a", "a"], "given twice")):
-        with pytest.raises(Refusal, match=words):
+        with pytest.raises(CommandError, match=words):
             wanted(every, names)
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from workers.cpu.places import Places
+from workers.cpu.cpu_slots import CpuSlots
 
 
 def test_no_more_are_taken_than_there_are(tmp_path: Path) -> None:
-    places = Places(tmp_path, 2)
+    places = CpuSlots(tmp_path, 2)
     first, second = places.take(), places.take()
     assert first is not None
     assert second is not None
@@ -21,7 +21,7 @@ def test_no_more_are_taken_than_there_are(tmp_path: Path) -> None:
 
 
 def test_only_free_ones_are_lent_and_they_come_back(tmp_path: Path) -> None:
-    places = Places(tmp_path, 3)
+    places = CpuSlots(tmp_path, 3)
     own = places.take()
     assert own is not None
     with places.lent() as lent:

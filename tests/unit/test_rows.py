@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from workers.gpu.engine.rows import Rows
+from workers.gpu.engine.decode_batch import DecodeBatch
+from workers.gpu.engine.graph_sizes import GraphSizes
 from workers.gpu.engine.sampling import GREEDY, KEY
-from workers.gpu.engine.shapes import Shapes
 
 SPARE = 7
 
@@ -25,7 +25,7 @@ def state(name: str, new: int = 5, stops: tuple[int, ...] = (), length: int = 3)
 
 
 def test_a_request_is_in_the_steps_that_its_answer_needs_after_the_one_that_ends_its_prompt() -> None:
-    rows = Rows(4, 2, SPARE)
+    rows = DecodeBatch(4, 2, SPARE)
     row = rows.join(state("a", new=3), [1])
     assert len(rows) == 1
     assert rows.advance().tolist() == [row]
@@ -35,7 +35,7 @@ def test_a_request_is_in_the_steps_that_its_answer_needs_after_the_one_that_ends
 
 
 def test_a_request_for_one_token_is_in_no_step_of_answers() -> None:
-    rows = Rows(4, 2, SPARE)
+    rows = DecodeBatch(4, 2, SPARE)
     rows.join(state("a", new=1), [1])
     assert len(rows) == 0
     assert rows.drop("a").request_id == "a"
@@ -43,7 +43,7 @@ def test_a_request_for_one_token_is_in_no_step_of_answers() -> None:
 
 
 def test_those_in_a_step_know_their_place_in_its_output() -> None:
-    rows = Rows(4, 2, SPARE)
+    rows = DecodeBatch(4, 2, SPARE)
     first, second, third = (rows.join(state(name), [1]) for name in "abc")
     rows.drop("b")
     rows.advance()
@@ -53,7 +53,7 @@ def test_those_in_a_step_know_their_place_in_its_output() -> None:
 
 
 def test_a_row_that_is_used_again_has_another_serial_and_its_own_pages() -> None:
-    rows = Rows(1, 3, SPARE)
+    rows = DecodeBatch(1, 3, SPARE)
     row = rows.join(state("a"), [1, 2, 3])
     before = int(rows.serial[row])
     rows.drop("a")
@@ -66,7 +66,7 @@ def test_a_row_that_is_used_again_has_another_serial_and_its_own_pages() -> None
 
 
 def test_only_the_stops_of_living_rows_are_looked_for() -> None:
-    rows = Rows(2, 1, SPARE)
+    rows = DecodeBatch(2, 1, SPARE)
     rows.join(state("a", stops=(5, 6)), [1])
     rows.join(state("b", stops=(6,)), [1])
     assert sorted(rows.stop_tokens) == [5, 6]
@@ -75,6 +75,6 @@ def test_only_the_stops_of_living_rows_are_looked_for() -> None:
 
 
 def test_a_step_is_padded_to_the_next_size_and_the_largest_size_is_what_there_may_be() -> None:
-    shapes = Shapes(700, 20)
+    shapes = GraphSizes(700, 20)
     assert [shapes.prompt(tokens) for tokens in (1, 64, 65, 600, 641, 700)] == [64, 64, 128, 640, 700, 700]
     assert [shapes.answer(requests) for requests in (1, 3, 9, 17, 20)] == [1, 4, 16, 20, 20]

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from workers.gpu.engine.batch_scheduler import UNDEFINED  # noqa: E402
 from workers.gpu.engine.sampling import (  # noqa: E402 - only where torch is
     KEY,
     Sampling,
@@ -15,8 +16,7 @@ from workers.gpu.engine.sampling import (  # noqa: E402 - only where torch is
     gumbel,
     sampling_of,
 )
-from workers.gpu.engine.step import GraphsByKind, take_likeliest  # noqa: E402
-from workers.gpu.engine.steps import UNDEFINED  # noqa: E402
+from workers.gpu.engine.transformers_patches import GraphsByKind, take_likeliest  # noqa: E402
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.models.catalogue import ECHO, ModelEntry
-from workers.gpu.text import BROKEN, Bytes, Decoder, Text
+from workers.gpu.tokenization import BROKEN, Bytes, Decoder, Text
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=[BROKEN]))
 

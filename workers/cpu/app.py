@@ -3,20 +3,20 @@
 import os
 from collections.abc import Mapping
 
-from shared.documents.index_trouble import note_silence
+from shared.documents.index_health import note_silence
 from shared.documents.store import Documents
-from shared.jobs.lifecycle import Lifecycle
-from shared.jobs.tickets import CPU_QUEUE, Tickets
+from shared.jobs.celery_broker import CPU_QUEUE, CeleryBroker
+from shared.jobs.transitions import Lifecycle
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
 from shared.settings import from_environment
-from workers.attempt import Body
-from workers.celery_worker import CeleryWorker, Pool
+from workers.cpu.archives.unpack import unpack
 from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
-from workers.cpu.unpack import unpack
-from workers.embedding import Embedders
-from workers.vectors import Vectors
+from workers.index.embedder import Embedders
+from workers.index.vector_store import VectorStore
+from workers.runtime.attempt import Body
+from workers.runtime.celery_worker import CeleryWorker, Pool
 
 settings = from_environment(os.environ)
 
@@ -24,10 +24,10 @@ settings = from_environment(os.environ)
 def bodies() -> Mapping[str, Body]:
     """Made in each child, as neither a connection nor a model survives a fork."""
     client = connect(settings.redis_url)
-    documents, lifecycle = Documents(client), Lifecycle(client, settings, Tickets(client).issue)
+    documents, lifecycle = Documents(client), Lifecycle(client, settings, CeleryBroker(client).issue)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
-    vectors = Vectors(settings.chroma_url, on_silence=lambda: note_silence(client))
+    vectors = VectorStore(settings.chroma_url, on_silence=lambda: note_silence(client))
     return {
         "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, vectors),
         "unpack": lambda attempt: unpack(attempt, documents, lifecycle, settings),

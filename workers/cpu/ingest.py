@@ -11,26 +11,26 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from shared.documents.files import DocumentFiles
-from shared.documents.record import Document, Problem, Status
+from shared.documents.models import Document, Problem, Status
 from shared.documents.store import Documents, Written
 from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
 from shared.settings import Settings
-from workers.attempt import Running
-from workers.cpu.indexing import Indexer, pages_of
-from workers.cpu.parse import Limits
-from workers.cpu.places import places_of
-from workers.cpu.ranges import PageRanges
-from workers.cpu.survey import Survey, survey
-from workers.embedding import EmbedderSource, check_revision
-from workers.removal import remove_from_indexes
-from workers.vectors import Vectors
+from workers.cpu.cpu_slots import places_of
+from workers.cpu.indexer import Indexer, pages_of
+from workers.cpu.parsing.page_ranges import PageRanges
+from workers.cpu.parsing.page_summary import Survey, survey
+from workers.cpu.parsing.parser import Limits
+from workers.index.embedder import EmbedderSource, check_revision
+from workers.index.removal import remove_from_indexes
+from workers.index.vector_store import VectorStore
+from workers.runtime.attempt import Running
 
 REPORT_SECONDS = 0.5
 
 
 def ingest(
-    attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+    attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
 ) -> dict[str, Any]:
     """Ingest the document ``spec["document_id"]`` and tell what became of it.
 
@@ -61,7 +61,7 @@ class _Ingestion:
         documents: Documents,
         settings: Settings,
         embedders: EmbedderSource,
-        vectors: Vectors,
+        vectors: VectorStore,
     ) -> None:
         self._attempt = attempt
         self._document = document
@@ -235,7 +235,7 @@ class _Ingestion:
         raise DocumentRejected("The document was deleted while it was ingested.", code="deleted")
 
 
-def _clear(document_id: str, collection_id: str, documents: Documents, settings: Settings, vectors: Vectors) -> None:
+def _clear(document_id: str, collection_id: str, documents: Documents, settings: Settings, vectors: VectorStore) -> None:
     """Take back what an attempt may have written after the document was deleted under it."""
     DocumentFiles(settings.documents_dir).remove(document_id)
     texts = TextIndex(settings.text_index_dir)

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from shared.documents.record import Collection, Document
+from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, NotFound
 from shared.settings import Settings
-from workers.attempt import Running, Stopped
-from workers.cpu.indexing import Indexer
-from workers.embedding import EmbedderSource, check_revision
-from workers.removal import drop_indexes, remove_from_indexes
-from workers.vectors import Vectors
+from workers.cpu.indexer import Indexer
+from workers.index.embedder import EmbedderSource, check_revision
+from workers.index.removal import drop_indexes, remove_from_indexes
+from workers.index.vector_store import VectorStore
+from workers.runtime.attempt import Running, Stopped
 
 
 def reindex(
-    attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+    attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
 ) -> dict[str, Any]:
     """Index the ready documents of ``spec["collection_id"]`` anew, and answer from that index from then on.
 
@@ -37,7 +37,7 @@ class _Reindexing:
     """One attempt; ``run`` in reading order."""
 
     def __init__(
-        self, attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: Vectors
+        self, attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
     ) -> None:
         self._attempt = attempt
         self._documents = documents

@@ -15,13 +15,13 @@ import redis
 
 from shared import logs
 from shared.errors import EnginehouseError, SettingsError
-from shared.jobs.seats import Seat, Seats
+from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.models.catalogue import Catalogue, load_catalogue
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
 from workers.gpu.app import GpuWorker
-from workers.gpu.devices import gpus_here
-from workers.gpu.seating import Seating
+from workers.gpu.assignment import Seating
+from workers.gpu.hardware.devices import gpus_here
 
 logger = logging.getLogger("workers.gpu")
 
@@ -55,21 +55,21 @@ def main() -> int:
     return 0
 
 
-def _take(seating: Seating, settings: Settings) -> Seat:
+def _take(seating: Seating, settings: Settings) -> ModelAssignment:
     """The worker's seat, as soon as Redis answers."""
     client = connect(settings.redis_url)
     while True:
         try:
-            return seating.take(Seats(client))
+            return seating.take(ModelAssignments(client))
         except redis.RedisError as error:
             logger.warning("Redis is away (%s); it is asked again", error)
             time.sleep(1.0)
 
 
-def _model(seat: Seat, catalogue: Catalogue) -> str:
-    if not seat.wish or any(entry.name == seat.wish for entry in catalogue.models):
-        return seat.wish
-    logger.error("%s is to hold %s, which the models file no longer has; it holds nothing", seat.name, seat.wish)
+def _model(assignment: ModelAssignment, catalogue: Catalogue) -> str:
+    if not assignment.wish or any(entry.name == assignment.wish for entry in catalogue.models):
+        return assignment.wish
+    logger.error("%s is to hold %s, which the models file no longer has; it holds nothing", assignment.name, assignment.wish)
     return ""
 
 

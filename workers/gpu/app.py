@@ -6,17 +6,17 @@ from typing import Any
 
 import redis
 
-from shared.jobs.seats import Seats
-from shared.jobs.tickets import canary_queue, generation_queue
+from shared.jobs.celery_broker import canary_queue, generation_queue
+from shared.jobs.model_assignments import ModelAssignments
 from shared.models.catalogue import ModelEntry
 from shared.redis_connection import connect
 from shared.settings import Settings
-from workers.celery_worker import CeleryWorker, Pool
-from workers.gpu.devices import Gpus
-from workers.gpu.health import Health
+from workers.gpu.assignment import Seating
+from workers.gpu.hardware.devices import Gpus
+from workers.gpu.hardware.gpu_monitor import GpuMonitor
 from workers.gpu.model_worker import ModelWorker
-from workers.gpu.seating import Seating
-from workers.holder import Holder
+from workers.runtime.celery_worker import CeleryWorker, Pool
+from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ class GpuWorker:
         self._seating = seating
         self._entry = entry
         self._held = entry.name if entry is not None else ""
-        self._health = Health(gpus, [gpu.index for gpu in seating.gpus])
+        self._health = GpuMonitor(gpus, [gpu.index for gpu in seating.gpus])
         self._model = ModelWorker(entry, settings, self._health) if entry is not None else None
-        self._seats = Seats(connect(settings.redis_url))
+        self._assignments = ModelAssignments(connect(settings.redis_url))
         keep_alive = entry.keep_alive if entry is not None else None
         self._keep_alive = settings.keep_alive_seconds if keep_alive is None else keep_alive
         self._on_demand = settings.load_on_demand
-        self._holder: Holder | None = None
+        self._runtime: WorkerRuntime | None = None
         self._leaving = False
         self._celery = CeleryWorker(
             settings,
@@ -55,12 +55,12 @@ class GpuWorker:
         """Work until the end; whether that came because the worker is to begin anew."""
         return self._celery.run(celery_arguments(self._seating.name, self._entry))
 
-    def _open(self, holder: Holder) -> None:
-        self._holder = holder
-        holder.before_enrolling = self._tell
-        holder.after_enrolling = self._hear
+    def _open(self, runtime: WorkerRuntime) -> None:
+        self._runtime = runtime
+        runtime.before_enrolling = self._tell
+        runtime.after_enrolling = self._hear
         if self._model is not None:
-            self._model.open(holder)
+            self._model.open(runtime)
 
     def _close(self) -> None:
         if self._model is not None:
@@ -74,15 +74,15 @@ class GpuWorker:
 
     def _hear(self, wish: str | None) -> None:
         """The wish of the seat, each time that the worker has told of itself."""
-        assert self._holder is not None
-        if self._leaving or self._holder.draining.is_set():
+        assert self._runtime is not None
+        if self._leaving or self._runtime.draining.is_set():
             return
         try:
             if wish is None:
-                wish = self._seating.take(self._seats).wish
+                wish = self._seating.take(self._assignments).wish
             if wish == self._held and self._is_idle():
-                seat = self._seats.wish(self._seating.name, "", "idle", instead_of=self._held)
-                wish = seat.wish if seat is not None else wish
+                assignment = self._assignments.wish(self._seating.name, "", "idle", instead_of=self._held)
+                wish = assignment.wish if assignment is not None else wish
         except redis.RedisError as error:
             logger.info("the seat could not be asked (%s)", error)
             return
@@ -90,17 +90,17 @@ class GpuWorker:
             self._leaving = True
             what = f"gives up {self._held or 'nothing'} for {wish or 'nothing'}"
             logger.info("%s %s", self._seating.name, what)
-            self._holder.tell(phase="draining", message=what)
+            self._runtime.tell(phase="draining", message=what)
             self._celery.leave()
 
     def _is_idle(self) -> bool:
-        assert self._holder is not None
+        assert self._runtime is not None
         return bool(
             self._held
             and self._on_demand
             and self._keep_alive
-            and self._holder.worker.phase == "ready"
-            and self._holder.idle_seconds > self._keep_alive
+            and self._runtime.worker.phase == "ready"
+            and self._runtime.idle_seconds > self._keep_alive
         )
 
 

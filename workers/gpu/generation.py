@@ -12,11 +12,11 @@ from typing import Any
 from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory, PromptTooLong
 from shared.models.catalogue import ModelEntry
 from shared.sessions.store import Sessions
-from workers.attempt import Attempt, Result
-from workers.gpu.engine_process import EngineProcess
-from workers.gpu.messages import Reason, Step, Submit
-from workers.gpu.text import Text
-from workers.passages import Context, Passage, with_passages
+from workers.gpu.engine.messages import Reason, Step, Submit
+from workers.gpu.engine_client.engine_client import EngineClient
+from workers.gpu.tokenization import Text
+from workers.rag_prompt import Context, Passage, with_passages
+from workers.runtime.attempt import Attempt, Result
 
 Message = dict[str, str]
 
@@ -77,7 +77,7 @@ class Generation:
 class Generations:
     """All generations that run on one engine."""
 
-    def __init__(self, entry: ModelEntry, text: Text, engine: EngineProcess, sessions: Sessions) -> None:
+    def __init__(self, entry: ModelEntry, text: Text, engine: EngineClient, sessions: Sessions) -> None:
         self._entry = entry
         self._text = text
         self._engine = engine

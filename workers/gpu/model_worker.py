@@ -13,17 +13,17 @@ from shared.models.catalogue import ECHO, ModelEntry
 from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
-from workers.attempt import Attempt, Result
-from workers.gpu.devices import gib
-from workers.gpu.engine_process import EngineProcess, EngineState
-from workers.gpu.fitting import need_of
+from workers.gpu.engine.messages import Step
+from workers.gpu.engine_client.engine_client import EngineClient, EngineState
 from workers.gpu.generation import Generations
-from workers.gpu.health import Health
-from workers.gpu.messages import Step
-from workers.gpu.prepare import prepare
+from workers.gpu.hardware.devices import gib
+from workers.gpu.hardware.gpu_monitor import GpuMonitor
+from workers.gpu.hardware.memory_estimate import need_of
 from workers.gpu.rates import Rates
-from workers.gpu.text import Text
-from workers.holder import Holder
+from workers.gpu.tokenization import Text
+from workers.gpu.weights import prepare
+from workers.runtime.attempt import Attempt, Result
+from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +35,21 @@ ROOM_SECONDS, RETURN_SECONDS = 30.0, 5.0
 class ModelWorker:
     """Owns the engine process of one model and what turns jobs into its requests."""
 
-    def __init__(self, entry: ModelEntry, settings: Settings, health: Health) -> None:
+    def __init__(self, entry: ModelEntry, settings: Settings, health: GpuMonitor) -> None:
         self._entry = entry
         self._settings = settings
         self._health = health
         self._used_before: int | None = None
         self._rates = Rates()
-        self._holder: Holder | None = None
+        self._runtime: WorkerRuntime | None = None
         self._generations: Generations | None = None
         self._failure: EnginehouseError | None = None
-        self._engine: EngineProcess | None = None
+        self._engine: EngineClient | None = None
         self._closing = threading.Event()
 
-    def open(self, holder: Holder) -> None:
+    def open(self, runtime: WorkerRuntime) -> None:
         """Begin to load; returns at once. The holder is told of every step."""
-        self._holder = holder
+        self._runtime = runtime
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class ModelWorker:
             folder = prepare(entry, settings.prepared_models, lambda step, fraction: self._tell("loading", step, fraction))
         self._make_room()
         # The engine reads its weights while this process reads the tokenizer.
-        self._engine = EngineProcess(
+        self._engine = EngineClient(
             entry, settings, device=self._health.device(settings.worker_device), on_step=self._on_step, on_state=self._on_state
         )
         self._engine.start()
@@ -141,5 +141,5 @@ class ModelWorker:
         self._tell("failed", reason, 0.0)
 
     def _tell(self, phase: str, message: str, fraction: float) -> None:
-        if self._holder is not None:
-            self._holder.tell(phase=phase, message=message, fraction=fraction)
+        if self._runtime is not None:
+            self._runtime.tell(phase=phase, message=message, fraction=fraction)

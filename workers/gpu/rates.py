@@ -1,6 +1,6 @@
 """How fast an engine goes, from the counts of its beats."""
 
-from workers.gpu.messages import Beat
+from workers.gpu.engine.messages import Beat
 
 
 class Rates:

@@ -8,29 +8,29 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from shared.documents.index_trouble import note_silence
+from shared.documents.index_health import note_silence
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.errors import NotFound
-from shared.jobs.tickets import IO_QUEUE
+from shared.jobs.celery_broker import IO_QUEUE
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
 from shared.settings import from_environment
-from workers.attempt import Attempt, Body, HandOver
-from workers.celery_worker import CeleryWorker, Pool
-from workers.embedding import Embedders
-from workers.holder import Holder
+from workers.index.embedder import Embedders
+from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
-from workers.io.deliver import Pump
 from workers.io.search import Question, search
-from workers.vectors import Vectors
+from workers.io.webhooks.dispatcher import WebhookDispatcher
+from workers.runtime.attempt import Attempt, Body, HandOver
+from workers.runtime.celery_worker import CeleryWorker, Pool
+from workers.runtime.worker_runtime import WorkerRuntime
 
 settings = from_environment(os.environ)
 
 
 # A process that ends while torch is being loaded aborts; so its end waits for this.
 warming: list[threading.Thread] = []
-pumps: list[Pump] = []
+pumps: list[WebhookDispatcher] = []
 
 
 def bodies() -> Mapping[str, Body]:
@@ -38,7 +38,7 @@ def bodies() -> Mapping[str, Body]:
     client = connect(settings.redis_url)
     documents = Documents(client)
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
-    vectors = Vectors(settings.chroma_url, on_silence=lambda: note_silence(client))
+    vectors = VectorStore(settings.chroma_url, on_silence=lambda: note_silence(client))
     texts = TextIndex(settings.text_index_dir)
     warming.append(threading.Thread(target=embedders.warm, name="warm", daemon=True))
     warming[-1].start()
@@ -83,9 +83,9 @@ def _question(spec: Mapping[str, Any]) -> str:
     return str(asked[-1])
 
 
-def deliver(holder: Holder) -> None:
+def deliver(runtime: WorkerRuntime) -> None:
     """Deliver webhooks beside the tickets, as long as the worker takes any."""
-    pumps.append(Pump(settings, holder.worker.id, holder.draining))
+    pumps.append(WebhookDispatcher(settings, runtime.worker.id, runtime.draining))
     pumps[-1].start()
 
 

@@ -10,13 +10,13 @@ from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.settings import Settings
-from workers.attempt import Running
-from workers.io.delete_chunk import remove_from_files
-from workers.removal import drop_indexes, remove_from_indexes
-from workers.vectors import Vectors
+from workers.index.removal import drop_indexes, remove_from_indexes
+from workers.index.vector_store import VectorStore
+from workers.io.chunk_redaction import remove_from_files
+from workers.runtime.attempt import Running
 
 
-def delete(attempt: Running, documents: Documents, settings: Settings, vectors: Vectors) -> dict[str, Any]:
+def delete(attempt: Running, documents: Documents, settings: Settings, vectors: VectorStore) -> dict[str, Any]:
     """Delete ``spec["document_id"]``, one chunk of it when there is a ``position``, or all of ``spec["collection_id"]``
     when no document is named.
 

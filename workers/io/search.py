@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from shared.documents.filters import Condition, parse_filter
-from shared.documents.record import Collection
+from shared.documents.models import Collection
 from shared.documents.store import Documents
 from shared.documents.text_index import Entry, TextIndex
-from workers.embedding import EmbedderSource, check_revision
-from workers.passages import Passage
-from workers.vectors import Vectors
+from workers.index.embedder import EmbedderSource, check_revision
+from workers.index.vector_store import VectorStore
+from workers.rag_prompt import Passage
 
 Mode = Literal["vector", "keyword", "hybrid"]
 
@@ -58,7 +58,7 @@ def search(
     *,
     documents: Documents,
     embedders: EmbedderSource,
-    vectors: Vectors,
+    vectors: VectorStore,
     texts: TextIndex,
 ) -> list[Passage]:
     """The best passages, best first; fewer than ``top_k`` when the collection has no more that meet the question's terms.
@@ -77,7 +77,7 @@ class _Search:
         collection: Collection,
         documents: Documents,
         embedders: EmbedderSource,
-        vectors: Vectors,
+        vectors: VectorStore,
         texts: TextIndex,
     ) -> None:
         self._question = question

@@ -1,7 +1,7 @@
 -- What every move shares. It is put before each of the other files when they are loaded (Redis' Lua has no require).
 --
 -- Keys, all with the prefix "eh:" (one Redis, no Cluster: a move may touch a queue and a job together):
---   job:<id>                 hash    the record; fields are listed in shared/jobs/job.py
+--   job:<id>                 hash    the record; fields are listed in shared/jobs/models.py
 --   job:<id>:events          stream  what clients may see; entry ids are <sequence>-0
 --   job:<id>:successors      set     jobs that wait for this one to end
 --   jobs:due                 zset    every job that has not ended -> time (ms) at which someone must look at it

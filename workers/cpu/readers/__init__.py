@@ -7,8 +7,8 @@ import importlib
 from collections.abc import Mapping
 from typing import cast
 
-from shared.documents import kinds
-from workers.cpu.readers.reading import Reader, Source
+from shared.documents import media_types
+from workers.cpu.readers.base import Reader, Source
 
 _TABLE: Mapping[str, tuple[str, str]] = {
     "pypdfium2": ("pdf", "PdfiumReader"),
@@ -29,21 +29,21 @@ _TABLE: Mapping[str, tuple[str, str]] = {
 }
 
 READERS_OF: Mapping[str, tuple[str, ...]] = {
-    kinds.PDF: ("pypdfium2", "pypdf"),
-    kinds.TEXT: ("text",),
-    kinds.SOURCE: ("text",),
-    kinds.MARKDOWN: ("markdown",),
-    kinds.CSV: ("csv",),
-    kinds.JSON: ("json",),
-    kinds.JSON_LINES: ("json lines",),
-    kinds.HTML: ("html",),
-    kinds.EPUB: ("epub",),
-    kinds.DOCX: ("docx",),
-    kinds.PPTX: ("pptx",),
-    kinds.XLSX: ("xlsx",),
-    kinds.RTF: ("rtf",),
-    kinds.EMAIL: ("e-mail",),
-    kinds.OLE: ("office container",),
+    media_types.PDF: ("pypdfium2", "pypdf"),
+    media_types.TEXT: ("text",),
+    media_types.SOURCE: ("text",),
+    media_types.MARKDOWN: ("markdown",),
+    media_types.CSV: ("csv",),
+    media_types.JSON: ("json",),
+    media_types.JSON_LINES: ("json lines",),
+    media_types.HTML: ("html",),
+    media_types.EPUB: ("epub",),
+    media_types.DOCX: ("docx",),
+    media_types.PPTX: ("pptx",),
+    media_types.XLSX: ("xlsx",),
+    media_types.RTF: ("rtf",),
+    media_types.EMAIL: ("e-mail",),
+    media_types.OLE: ("office container",),
 }
 """Kind of file -> the readers to ask, in this order."""
 

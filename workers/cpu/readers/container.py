@@ -3,8 +3,8 @@
 import io
 import zipfile
 
-from shared.documents.kinds import DOCX, PPTX, SUPPORTED, XLSX
-from workers.cpu.readers.reading import Reader, Rejected, Source, locked
+from shared.documents.media_types import DOCX, PPTX, SUPPORTED, XLSX
+from workers.cpu.readers.base import Reader, Rejected, Source, locked
 
 _PARTS = {"word/document.xml": DOCX, "ppt/presentation.xml": PPTX, "xl/workbook.xml": XLSX}
 

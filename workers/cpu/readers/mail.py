@@ -7,22 +7,22 @@ from email import policy
 from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
 
+from workers.cpu.readers.base import Content, InMemoryReader, Source, TextBuilder, content_of
 from workers.cpu.readers.markup import add_markup, tree
-from workers.cpu.readers.reading import Content, Flow, Sheets, Source, content_of
 from workers.cpu.readers.text import decode
 
 _SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _MOST_PARTS = 1000
 
 
-class MailReader(Sheets):
+class MailReader(InMemoryReader):
     """A letter as it was sent (RFC 5322), with MIME."""
 
     name = "e-mail"
 
     def __init__(self, source: Source, password: str) -> None:
         letter = BytesParser(EmailMessage, policy=policy.default).parsebytes(content_of(source))
-        first = Flow()
+        first = TextBuilder()
         for name in _SHOWN:
             value = letter.get(name)
             if value:
@@ -42,7 +42,7 @@ class MailReader(Sheets):
                 continue
             name = " ".join(str(part.get_filename() or part.get_content_type()).split())[:100]
             if part.get_content_maintype() == "text" and part.get_filename():
-                flow = Flow()
+                flow = TextBuilder()
                 flow.heading(1, name)
                 _add_part(flow, part)
                 further += flow.pages()
@@ -53,7 +53,7 @@ class MailReader(Sheets):
         super().__init__([*first.pages(), *further], subject)
 
 
-def _add_part(flow: Flow, part: MIMEPart) -> None:
+def _add_part(flow: TextBuilder, part: MIMEPart) -> None:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 from lxml import etree, html
 
-from workers.cpu.readers.reading import Content, Flow, Rejected, Sheets, Source, content_of
+from workers.cpu.readers.base import Content, InMemoryReader, Rejected, Source, TextBuilder, content_of
 from workers.cpu.readers.text import decode
 
 _UNSEEN = frozenset(
@@ -57,14 +57,14 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _DECLARED = re.compile(rb"""<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
 
 
-class HtmlReader(Sheets):
+class HtmlReader(InMemoryReader):
     """A web page, cut where it is long."""
 
     name = "html"
 
     def __init__(self, source: Source, password: str) -> None:
         root = tree(content_of(source))
-        flow = Flow()
+        flow = TextBuilder()
         if root is not None:
             add_markup(flow, root)
         title = "" if root is None else " ".join((root.findtext(".//title") or "").split())
@@ -92,7 +92,7 @@ def tree(data: bytes) -> Any:
     return root
 
 
-def add_markup(flow: Flow, root: Any) -> None:
+def add_markup(flow: TextBuilder, root: Any) -> None:
     """Write what is seen of an element and all that is in it."""
     line: list[str] = []
     heading: int | None = None
@@ -144,7 +144,7 @@ def add_markup(flow: Flow, root: Any) -> None:
 
 def chapter(data: bytes) -> list[Content]:
     """One chapter as pages."""
-    flow = Flow()
+    flow = TextBuilder()
     root = tree(data)
     if root is not None:
         add_markup(flow, root)

@@ -7,16 +7,16 @@ them; a page of a presentation is a slide, with its notes.
 import re
 from typing import Any
 
-from workers.cpu.readers.packed import check_zip
-from workers.cpu.readers.reading import Content, Flow, Sheets, Source
+from workers.cpu.readers.base import Content, InMemoryReader, Source, TextBuilder
 from workers.cpu.readers.table import add_rows
+from workers.cpu.readers.zip_safety import check_zip
 
 _HEADING_STYLE = re.compile(r"heading ([1-9])", re.IGNORECASE)
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _BREAKS = (f"{_W}lastRenderedPageBreak", f"{_W}br")
 
 
-class DocxReader(Sheets):
+class DocxReader(InMemoryReader):
     """Word files: paragraphs and tables in order; headers, footers and deleted text are left out."""
 
     name = "docx"
@@ -27,7 +27,7 @@ class DocxReader(Sheets):
 
         check_zip(source)
         document = docx.Document(source)
-        self._flows = [Flow()]
+        self._flows = [TextBuilder()]
         for block in document.iter_inner_content():
             if isinstance(block, Table):
                 self._add_table(block)
@@ -44,7 +44,7 @@ class DocxReader(Sheets):
         level = int(heading[1]) if heading else 1 if style == "Title" else 0
         for number, text in enumerate(_between_breaks(paragraph)):
             if number and self._flows[-1].length:
-                self._flows.append(Flow())
+                self._flows.append(TextBuilder())
             if level:
                 self._flows[-1].heading(level, text)
             elif text.strip():
@@ -78,7 +78,7 @@ def _text(element: Any) -> str:
     return " ".join(part.text or "" for part in element.iter(f"{_W}t"))
 
 
-class PptxReader(Sheets):
+class PptxReader(InMemoryReader):
     """Presentations: titles, texts, tables and notes of each slide."""
 
     name = "pptx"
@@ -90,7 +90,7 @@ class PptxReader(Sheets):
         deck = pptx.Presentation(source)
         contents = []
         for slide in deck.slides:
-            flow = Flow()
+            flow = TextBuilder()
             title = slide.shapes.title
             if title is not None and title.has_text_frame:
                 flow.heading(1, title.text_frame.text)
@@ -116,7 +116,7 @@ def _shapes(shapes: Any) -> list[Any]:
     return found
 
 
-def _add_shape(flow: Flow, shape: Any) -> None:
+def _add_shape(flow: TextBuilder, shape: Any) -> None:
     if getattr(shape, "has_table", False):
         add_rows(flow, ([cell.text for cell in row.cells] for row in shape.table.rows))
     elif shape.has_text_frame:

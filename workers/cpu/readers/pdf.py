@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workers.cpu.readers.reading import Content, Source, locked
+from workers.cpu.readers.base import Content, Source, locked
 
 
 class PdfiumReader:

@@ -4,20 +4,20 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from workers.cpu.readers.reading import Flow, Rejected, Sheets, Source, clean, content_of
+from workers.cpu.readers.base import InMemoryReader, Rejected, Source, TextBuilder, clean, content_of
 from workers.cpu.readers.text import decode
 
 DEEPEST = 200
 
 
-class JsonReader(Sheets):
+class JsonReader(InMemoryReader):
     """One value. What only looks like JSON is read as text."""
 
     name = "json"
 
     def __init__(self, source: Source, password: str) -> None:
         text = decode(content_of(source)).lstrip("\ufeff")
-        flow = Flow()
+        flow = TextBuilder()
         try:
             value = json.loads(text)
         except RecursionError:
@@ -29,13 +29,13 @@ class JsonReader(Sheets):
         super().__init__(flow.pages())
 
 
-class JsonLinesReader(Sheets):
+class JsonLinesReader(InMemoryReader):
     """One value a line; a blank line parts their texts. Lines that are no JSON are kept as they stand."""
 
     name = "json lines"
 
     def __init__(self, source: Source, password: str) -> None:
-        flow = Flow()
+        flow = TextBuilder()
         bad = []
         for number, line in enumerate(decode(content_of(source)).lstrip("\ufeff").splitlines(), 1):
             if not line.strip():
@@ -53,7 +53,7 @@ class JsonLinesReader(Sheets):
         super().__init__(flow.pages())
 
 
-def add_value(flow: Flow, value: Any) -> None:
+def add_value(flow: TextBuilder, value: Any) -> None:
     for path, leaf in _leaves(value):
         text = " ".join(clean(leaf if isinstance(leaf, str) else json.dumps(leaf)).split())
         if text:

@@ -8,14 +8,14 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from workers.cpu.readers.packed import check_zip
-from workers.cpu.readers.reading import Content, Flow, Rejected, Sheets, Source, clean, content_of
+from workers.cpu.readers.base import Content, InMemoryReader, Rejected, Source, TextBuilder, clean, content_of
 from workers.cpu.readers.text import decode
+from workers.cpu.readers.zip_safety import check_zip
 
 MOST_CELLS = 20_000_000
 
 
-class CsvReader(Sheets):
+class CsvReader(InMemoryReader):
     """Values separated by commas, semicolons, tabs or bars."""
 
     name = "csv"
@@ -27,16 +27,16 @@ class CsvReader(Sheets):
             dialect: Any = csv.Sniffer().sniff(text[:10_000], delimiters=",;\t|")
         except csv.Error:
             dialect = csv.excel
-        flow = Flow()
+        flow = TextBuilder()
         try:
             add_rows(flow, csv.reader(io.StringIO(text, newline=""), dialect))
         except csv.Error:
-            flow = Flow()
+            flow = TextBuilder()
             flow.add(text)
         super().__init__(flow.pages())
 
 
-class XlsxReader(Sheets):
+class XlsxReader(InMemoryReader):
     """Excel workbooks, with the values that their formulas last had."""
 
     name = "xlsx"
@@ -51,7 +51,7 @@ class XlsxReader(Sheets):
         contents: list[Content] = []
         for sheet in book.worksheets:
             sheet.reset_dimensions()
-            flow = Flow()
+            flow = TextBuilder()
             flow.heading(1, sheet.title)
             before = flow.length
             add_rows(flow, ([_shown(value) for value in row] for row in sheet.iter_rows(values_only=True)))
@@ -59,7 +59,7 @@ class XlsxReader(Sheets):
         super().__init__(contents or [Content("")], str(book.properties.title or ""))
 
 
-def add_rows(flow: Flow, rows: Iterable[Sequence[str]]) -> None:
+def add_rows(flow: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
     """Write rows, one a line. Raises Rejected past 20 million cells, empty ones too."""
     titles: list[str] | None = None
     cells = 0

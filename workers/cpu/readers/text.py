@@ -2,17 +2,17 @@
 
 import re
 
-from shared.documents.kinds import HEAD, SUPPORTED
+from shared.documents.media_types import HEAD, SUPPORTED
 from shared.documents.text_encoding import encoding
-from workers.cpu.readers.reading import PAGE_CHARACTERS as PAGE
-from workers.cpu.readers.reading import Content, Flow, Rejected, Sheets, Source, clean, content_of, cut
+from workers.cpu.readers.base import PAGE_CHARACTERS as PAGE
+from workers.cpu.readers.base import Content, InMemoryReader, Rejected, Source, TextBuilder, clean, content_of, cut
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
 
 
-class TextReader(Sheets):
+class TextReader(InMemoryReader):
     """Text as it stands."""
 
     name = "text"
@@ -22,7 +22,7 @@ class TextReader(Sheets):
         super().__init__([Content(piece) for sheet in text.split("\f") for piece in cut(sheet, PAGE)])
 
 
-class MarkdownReader(Sheets):
+class MarkdownReader(InMemoryReader):
     """Text as it stands, with what its lines say of headings."""
 
     name = "markdown"
@@ -30,13 +30,13 @@ class MarkdownReader(Sheets):
     def __init__(self, source: Source, password: str) -> None:
         contents = []
         for sheet in clean_lines(decode(content_of(source))).split("\f"):
-            flow = Flow()
+            flow = TextBuilder()
             _markdown(flow, sheet.splitlines(keepends=True))
             contents += flow.pages()
         super().__init__(contents)
 
 
-def _markdown(flow: Flow, lines: list[str]) -> None:
+def _markdown(flow: TextBuilder, lines: list[str]) -> None:
     fence = ""
     for number, line in enumerate(lines):
         opening = _FENCE.match(line)

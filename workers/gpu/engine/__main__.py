@@ -21,9 +21,9 @@ from shared import logs
 from shared.errors import EnginehouseError, SettingsError
 from shared.models.catalogue import ECHO, TRANSFORMERS, ModelEntry, load_catalogue
 from workers.gpu.engine.memory import is_out_of_memory
+from workers.gpu.engine.messages import Beat, Cancel, Message, Phase, State, Submit, decode, encode
 from workers.gpu.engine.protocol import Engine, EngineDied, Report
-from workers.gpu.engine.ranks import Followers, join
-from workers.gpu.messages import Beat, Cancel, Message, Phase, State, Submit, decode, encode
+from workers.gpu.engine.tensor_parallel import TensorParallelGroup, join
 
 log = logging.getLogger("engine")
 
@@ -100,7 +100,7 @@ def main() -> None:
 
     try:
         entry = load_catalogue(options.models_file, engine=options.engine).get(options.model)
-        followers = Followers(options.ranks, sys.argv[1:], lost) if options.ranks > 1 and entry.engine != ECHO else None
+        followers = TensorParallelGroup(options.ranks, sys.argv[1:], lost) if options.ranks > 1 and entry.engine != ECHO else None
         engine = _make_engine(entry, options, report, followers)
         engine.load(report)
     except Exception as error:
@@ -169,14 +169,16 @@ def _keep_compiled(folder: Path) -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
 
-def _make_engine(entry: ModelEntry, options: argparse.Namespace, report: Report, followers: Followers | None = None) -> Engine:
+def _make_engine(
+    entry: ModelEntry, options: argparse.Namespace, report: Report, followers: TensorParallelGroup | None = None
+) -> Engine:
     if entry.engine == ECHO:
         from workers.gpu.engine.echo import EchoEngine
 
         return EchoEngine.of(entry, options.token_seconds)
     # Imported here: torch takes seconds to import, and an engine that echoes does not need it.
     from workers.gpu.engine.transformers_engine import TransformersEngine
-    from workers.gpu.prepare import prepare
+    from workers.gpu.weights import prepare
 
     folder = prepare(entry, options.prepared, lambda message, fraction: report("loading", message, fraction))
     return TransformersEngine(entry, folder, options.in_flight, ranks=options.ranks, followers=followers)

@@ -9,7 +9,7 @@ from transformers.generation.continuous_batching.cache_allocators import FULL_AT
 
 from workers.gpu.engine.kernels import Kernel
 from workers.gpu.engine.memory import cache_part
-from workers.gpu.fitting import KERNELS
+from workers.gpu.hardware.memory_estimate import KERNELS
 
 PAGE_TOKENS = 256
 

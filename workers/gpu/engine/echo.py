@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
+from workers.gpu.engine.messages import Beat, Reason, Step, Submit
 from workers.gpu.engine.protocol import Report
-from workers.gpu.messages import Beat, Reason, Step, Submit
 
 # Tokens of prompt and answer together, for an entry that sets no limit: there is no model to ask.
 CONTEXT = 8192

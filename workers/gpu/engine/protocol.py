@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from workers.gpu.messages import Beat, Phase, Step, Submit
+from workers.gpu.engine.messages import Beat, Phase, Step, Submit
 
 Report = Callable[[Phase, str, float], None]
 """Called with the phase of the start, what is being done, and the fraction of the phase that is behind."""

@@ -23,20 +23,20 @@ from transformers.utils.logging import disable_progress_bar
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
+from workers.gpu.engine.admission_queue import AdmissionQueue
 from workers.gpu.engine.attention import attend_by_flash, isolate_requests
+from workers.gpu.engine.batch_scheduler import UNDEFINED, BatchScheduler
 from workers.gpu.engine.batching import PAGE_TOKENS, batching_config, let_answers_read_pages
-from workers.gpu.engine.comparison import compare_batch
-from workers.gpu.engine.feed import Feed
-from workers.gpu.engine.gathering import Gathered, Gathering
+from workers.gpu.engine.graph_sizes import GraphSizes
 from workers.gpu.engine.kernels import Kernel, choose_kernel
+from workers.gpu.engine.messages import Beat, Step, Submit
+from workers.gpu.engine.output_buffer import Gathered, OutputBuffer
 from workers.gpu.engine.protocol import EngineDied, Report
-from workers.gpu.engine.ranks import Answers, Followers, told
 from workers.gpu.engine.sampling import KEY, SamplingProcessors, sampling_of
-from workers.gpu.engine.shapes import Shapes
-from workers.gpu.engine.step import Evictions, change_step, take_over_steps
-from workers.gpu.engine.steps import UNDEFINED, Steps
+from workers.gpu.engine.self_test import compare_batch
+from workers.gpu.engine.tensor_parallel import Answers, TensorParallelGroup, told
+from workers.gpu.engine.transformers_patches import Evictions, change_step, take_over_steps
 from workers.gpu.engine.warm_up import make_graphs
-from workers.gpu.messages import Beat, Step, Submit
 
 log = logging.getLogger("engine.transformers")
 
@@ -63,7 +63,7 @@ class TransformersEngine:
     """
 
     def __init__(
-        self, entry: ModelEntry, folder: Path, in_flight: int = 0, *, ranks: int = 1, followers: Followers | None = None
+        self, entry: ModelEntry, folder: Path, in_flight: int = 0, *, ranks: int = 1, followers: TensorParallelGroup | None = None
     ) -> None:
         self._entry = entry
         self._in_flight = in_flight or entry.max_in_flight
@@ -76,11 +76,11 @@ class TransformersEngine:
         self._numbers = itertools.count()
         self._requests: dict[str, _Request] = {}
         self._number_of: dict[str, str] = {}
-        self._gathering = Gathering()
+        self._gathering = OutputBuffer()
         self._tokens = 0
         self._manager: Any = None
-        self._feed: Feed | None = None
-        self._steps: Steps | None = None
+        self._feed: AdmissionQueue | None = None
+        self._steps: BatchScheduler | None = None
         self._evictions: Evictions | None = None
         self._max_context = 0
         self._vocabulary = 0
@@ -158,7 +158,7 @@ class TransformersEngine:
             self._followers.tell(answers)
         return answers
 
-    def _make_batch(self, model: Any, context: int, processors: SamplingProcessors) -> Shapes:
+    def _make_batch(self, model: Any, context: int, processors: SamplingProcessors) -> GraphSizes:
         share = self._in_flight / self._entry.max_in_flight
         manager = model.init_continuous_batching(
             # Greedy after our own processors, which have added the noise that makes it a draw; stops come with each request.
@@ -174,7 +174,7 @@ class TransformersEngine:
         self._manager = manager
         processor = manager.batch_processor
         cache = processor.cache
-        shapes = Shapes(cache.max_batch_tokens, processor.cb_config.max_requests_per_batch)
+        shapes = GraphSizes(cache.max_batch_tokens, processor.cb_config.max_requests_per_batch)
         change_step(processor, processors)
         self._evictions = Evictions(processor)
         if cache.max_blocks_per_request:
@@ -185,7 +185,7 @@ class TransformersEngine:
                 "the whole context in every layer; set gpus to 1"
             )
         allocators = cache.cache_allocators.values()
-        self._feed = Feed(
+        self._feed = AdmissionQueue(
             self._in_flight,
             cache.num_sectors,
             lambda length: tuple(allocator.needs_new_blocks("", 0, length) for allocator in allocators),

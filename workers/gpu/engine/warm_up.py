@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
+from workers.gpu.engine.batch_scheduler import BatchScheduler
+from workers.gpu.engine.graph_sizes import GraphSizes
 from workers.gpu.engine.sampling import SamplingProcessors
-from workers.gpu.engine.shapes import Shapes
-from workers.gpu.engine.steps import Steps
 
 Report = Callable[[str, float], None]
 
 
-def make_graphs(manager: Any, steps: Steps, processors: SamplingProcessors, shapes: Shapes, report: Report) -> int:
+def make_graphs(manager: Any, steps: BatchScheduler, processors: SamplingProcessors, shapes: GraphSizes, report: Report) -> int:
     """Returns the number of graphs. The loop must not be running. Largest first: the smaller ones then share its memory."""
     processor = manager.batch_processor
     io = processor.inputs_and_outputs
@@ -36,7 +36,7 @@ def make_graphs(manager: Any, steps: Steps, processors: SamplingProcessors, shap
     return len(wanted) * len(steps.hosts)
 
 
-def _wanted(shapes: Shapes) -> Iterator[tuple[bool, int, bool]]:
+def _wanted(shapes: GraphSizes) -> Iterator[tuple[bool, int, bool]]:
     for drawing in (True, False):
         yield from ((False, size, drawing) for size in reversed(shapes.prompts))
         yield from ((True, size, drawing) for size in reversed(shapes.answers))

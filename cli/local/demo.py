@@ -1,0 +1,193 @@
+"""``enginehouse demo``: the whole road once, through the same command and the same HTTP calls that users have.
+
+Starts ``enginehouse up``, uploads PDFs, asks questions with and without them, shows the answers with their citations,
+and stops everything. Knows the stack only by its HTTP face and its ``state.json``.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cli.errors import CommandError
+from cli.local.prepare import prepare_models
+from cli.local.process_commands import bracketed, environment_of
+from cli.local.process_tree import spawn
+from shared.documents.models import ENDED
+from shared.settings import Settings
+
+COLLECTION = "demo"
+GENERAL = ("What is the capital of France?", "What color is the sky on a clear day?")
+ABOUT_DOCUMENTS = (
+    "Who issues the tickets that are missing?",
+    "How does a file that wants a password end?",
+    "What does the Chroma server own?",
+)
+READY_SECONDS = 300
+INGEST_SECONDS = 600
+ANSWER_SECONDS = 300
+
+
+def run_demo(settings: Settings) -> None:
+    """Run the demonstration; everything it started has ended when this returns. Raises Refusal if a step did not end well."""
+    console = Console()
+    if settings.engine != "echo":
+        prepare_models(settings, [])
+    pdfs = _make_pdfs(settings.data_dir / "demo")
+    console.print(f"Made {len(pdfs)} PDFs: {', '.join(pdf.name for pdf in pdfs)}", soft_wrap=True)
+    with _stack(settings, console) as client:
+        _ingest(client, pdfs, console)
+        _show(_ask(client, settings, console), console)
+        state = json.loads((settings.data_dir / "state.json").read_text())
+        for name, address in (("API", state["api"]), ("Page", f"{state['api']}/"), ("Flower", state["flower"])):
+            console.print(f"{name:<9} {address}", soft_wrap=True)
+    console.print("Everything has stopped; `make up` starts it again.")
+
+
+@contextmanager
+def _stack(settings: Settings, console: Console) -> Iterator[httpx2.Client]:
+    """The running stack, and a client of its API; stopped in order at the end, whatever happened."""
+    log = settings.data_dir / "demo.log"
+    with log.open("wb") as output:
+        # Its refusals go to our standard error; its log would bury the answers.
+        command = [sys.executable, "-m", "cli.main", "up", "--port", str(settings.port), "--data", str(settings.data_dir)]
+        process = spawn(
+            command, environment=_launch_environment(settings), output=output, errors=None, death_signal=signal.SIGTERM
+        )
+    try:
+        with httpx2.Client(base_url=f"http://{bracketed(settings.host)}:{settings.port}", timeout=60, trust_env=False) as client:
+            _await_ready(client, process, log, console)
+            yield client
+    finally:
+        with console.status("Stopping"):
+            process.terminate()
+            status = process.wait()
+    if status != 0:
+        raise CommandError(f"The stack ended with status {status}; its log is {log}.")
+
+
+def _launch_environment(settings: Settings) -> dict[str, str]:
+    """The settings for ``up``, without the addresses of servers that it is to start itself."""
+    environment = environment_of(settings)
+    for name in ("REDIS_URL", "ENGINEHOUSE_CHROMA_URL"):
+        if name not in os.environ:
+            del environment[name]
+    return environment
+
+
+def _await_ready(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path, console: Console) -> None:
+    started = time.monotonic()
+    awaited = "the API"
+    with _progress(console) as progress:
+        bar = progress.add_task("Starting the stack", total=1)
+        while time.monotonic() - started < READY_SECONDS:
+            if process.poll() is not None:
+                raise CommandError(f"The stack did not start (status {process.returncode}); its log is {log}.")
+            try:
+                answer = client.get("/health/ready")
+                if answer.status_code == 200:
+                    progress.update(bar, completed=1, description=f"Ready in {time.monotonic() - started:.1f} s")
+                    return
+                awaited = ", ".join(answer.json().get("waiting_for", [])) or f"the API (it answers {answer.status_code})"
+            except httpx2.TransportError:
+                awaited = "the API"
+            progress.update(bar, description=f"Waiting for {awaited}")
+            time.sleep(0.2)
+    raise CommandError(f"The stack was not ready within {READY_SECONDS} s: it waits for {awaited}; its log is {log}.")
+
+
+def _ingest(client: httpx2.Client, pdfs: Sequence[Path], console: Console) -> None:
+    """Upload the PDFs and wait until each can be searched."""
+    started = time.monotonic()
+    documents = []
+    for pdf in pdfs:
+        form = {"file": (pdf.name, pdf.read_bytes(), "application/pdf")}
+        documents += _checked(client.post(f"/collections/{COLLECTION}/documents", files=form))["data"]
+    with _progress(console) as progress:
+        bar = progress.add_task("Reading, embedding, indexing", total=len(documents))
+        while time.monotonic() - started < INGEST_SECONDS:
+            documents = [_checked(client.get(f"/documents/{document['id']}")) for document in documents]
+            ended = [document for document in documents if document["status"] in ENDED]
+            progress.update(bar, completed=len(ended))
+            if len(ended) == len(documents):
+                break
+            time.sleep(0.3)
+    for document in documents:
+        if document["status"] != "ready":
+            reason = document["reason"] or f"waited {INGEST_SECONDS} s"
+            raise CommandError(f"{document['name']} did not become ready: it is {document['status']} ({reason}).")
+    console.print(
+        f"Ingested {len(documents)} documents, {sum(document['pages'] for document in documents)} pages, in {time.monotonic() - started:.1f} s"
+    )
+
+
+def _ask(client: httpx2.Client, settings: Settings, console: Console) -> list[tuple[str, dict[str, Any]]]:
+    """Submit all questions at once, then follow each job to its end."""
+    questions = [(question, None) for question in GENERAL] + [(question, COLLECTION) for question in ABOUT_DOCUMENTS]
+    submitted = []
+    for question, collection in questions:
+        body = {"messages": [{"role": "user", "content": question}], "max_tokens": 48, "temperature": 0} | (
+            {"collection": collection} if collection else {}
+        )
+        submitted.append((question, _checked(client.post("/generate", json=body))["id"]))
+    ended = []
+    with _progress(console) as progress:
+        for question, job_id in progress.track(submitted, description="Answering"):
+            deadline = time.monotonic() + ANSWER_SECONDS
+            job = _checked(client.get(f"/jobs/{job_id}", params={"wait": 20}))
+            while job["status"] in ("queued", "in_progress") and time.monotonic() < deadline:
+                job = _checked(client.get(f"/jobs/{job_id}", params={"wait": 20}))
+            if job["status"] != "completed":
+                raise CommandError(
+                    f"The job {job_id} is {job['status']}: {(job.get('error') or {}).get('message', 'no error was told')}"
+                )
+            ended.append((question, job))
+    return ended
+
+
+def _show(ended: Sequence[tuple[str, dict[str, Any]]], console: Console) -> None:
+    for question, job in ended:
+        result, times = job["result"], job["timings"]
+        cited = dict.fromkeys(f"{citation['document']}, page {citation['page']}" for citation in result.get("citations") or [])
+        first = "no token" if times["first_token"] is None else f"first token after {times['first_token']:.1f} s"
+        rows = {
+            "Question": question,
+            "Answer": " ".join(result["text"].split()),
+            "Cited": "; ".join(cited) or "nothing: asked without documents",
+            "Time": f"{times['total']:.1f} s, {first}",
+        }
+        console.print()
+        for name, text in rows.items():
+            console.print(f"[bold]{name:<9}[/bold] {escape(text)}", soft_wrap=True, highlight=False)
+    console.print()
+
+
+def _make_pdfs(folder: Path) -> list[Path]:
+    try:
+        from examples.make_pdfs import make_pdfs
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"The demonstration makes its PDFs from the repository's documents and misses {error.name}: run it by `make demo`."
+        ) from None
+    return list(make_pdfs(folder))
+
+
+def _checked(answer: httpx2.Response) -> dict[str, Any]:
+    if answer.is_success:
+        return dict(answer.json())
+    raise CommandError(f"{answer.request.method} {answer.request.url} answered {answer.status_code}: {answer.text[:500]}")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)

@@ -1,0 +1,201 @@
+"""Keeps a set of processes running: starts them in order, passes their lines on, restarts what dies, ends all of them.
+
+One thread. A selector waits on the processes' output and on signals, so nothing here races with anything. Knows neither
+Redis nor Celery: a ``Service`` is a command with a name.
+"""
+
+import os
+import re
+import selectors
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from subprocess import Popen
+from types import FrameType
+
+from cli.errors import CommandError
+from cli.local.console_log import ConsoleLog
+from cli.local.process_tree import adopt_orphans, children, descendants, signal_group, spawn
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+STEADY_SECONDS = 60.0
+LONGEST_LINE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process to keep running. ``grace`` is the time in seconds that it gets between SIGTERM and SIGKILL; lines in which
+    ``noise`` is found are not passed on."""
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str] = field(repr=False)
+    grace: float = 10.0
+    noise: re.Pattern[str] | None = None
+
+
+class Wish(IntEnum):
+    """What we were asked to do; it only ever rises."""
+
+    RUN = 0
+    DRAIN = 1
+    KILL = 2
+
+
+@dataclass
+class _Running:
+    service: Service
+    process: Popen[bytes]
+    since: float
+    delay: float
+    unfinished: bytes = b""
+
+
+class Supervisor:
+    """``start`` services, call ``turn`` again and again, then ``stop``. All from the main thread."""
+
+    def __init__(
+        self, log: ConsoleLog, *, guardian_signal: int = signal.SIGUSR1, on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        """``guardian_signal`` says that whoever started us is gone; ``on_change`` is called when a process starts or ends."""
+        adopt_orphans()
+        self.wish = Wish.RUN
+        self._log = log
+        self._on_change = on_change
+        self._running: dict[str, _Running] = {}
+        self._due: dict[str, tuple[float, float, Service]] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake_up, writer = os.pipe()
+        for descriptor in (self._wake_up, writer):
+            os.set_blocking(descriptor, False)
+        self._selector.register(self._wake_up, selectors.EVENT_READ)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake the selector
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, guardian_signal):
+            signal.signal(number, self._on_signal)
+        self._guardian_signal = guardian_signal
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each service that runs now."""
+        return {name: running.process.pid for name, running in self._running.items()}
+
+    def start(self, service: Service) -> None:
+        """Start a service and keep it running. Raises Refusal if its program is not there."""
+        self._log.announce(service.name)
+        self._launch(service, FIRST_DELAY)
+
+    def turn(self, seconds: float) -> None:
+        """Pass on what the processes wrote within ``seconds``, bury the dead, start again what is due."""
+        self._pass_lines(min([seconds, *(max(0.0, when - time.monotonic()) for when, _, _ in self._due.values())]))
+        for running in self._reap():
+            self._plan_restart(running)
+        for name, (when, delay, service) in list(self._due.items()):
+            if when <= time.monotonic():
+                del self._due[name]
+                self._launch(service, delay)
+
+    def kill(self, name: str) -> None:
+        """End a service at once; as it dies it is started again. Nothing happens to one that does not run."""
+        if name in self._running:
+            signal_group(self._running[name].process.pid, signal.SIGKILL)
+
+    def stop(self, order: Sequence[Sequence[str]]) -> None:
+        """End the services group by group, each with its grace, then whatever else descends from us."""
+        self._due.clear()
+        for names in order:
+            leaving = [running for name, running in self._running.items() if name in names]
+            for running in leaving:
+                running.process.terminate()
+            started = time.monotonic()
+            while any(running.service.name in self._running for running in leaving):
+                for running in leaving:
+                    overdue = time.monotonic() - started > running.service.grace
+                    if running.service.name in self._running and (overdue or self.wish is Wish.KILL):
+                        self._log.say(
+                            f"{running.service.name} is killed: it did not end within {running.service.grace:g} s"
+                            if overdue
+                            else f"{running.service.name} is killed"
+                        )
+                        signal_group(running.process.pid, signal.SIGKILL)
+                        running.process.wait()
+                self._pass_lines(0.1)
+                self._reap()
+        while descendants(os.getpid()):
+            self._bury_orphans()
+
+    def _launch(self, service: Service, delay: float) -> None:
+        reader, writer = os.pipe()
+        try:
+            process = spawn(service.command, environment=service.environment, output=writer)
+        except OSError as error:
+            os.close(reader)
+            raise CommandError(f"{service.name} cannot be started: {error}.") from None
+        finally:
+            os.close(writer)
+        os.set_blocking(reader, False)
+        running = _Running(service, process, time.monotonic(), delay)
+        self._running[service.name] = running
+        self._selector.register(reader, selectors.EVENT_READ, running)
+        self._on_change()
+
+    def _pass_lines(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
+            if key.fd == self._wake_up:
+                with suppress(BlockingIOError):
+                    os.read(self._wake_up, 4096)
+            else:
+                self._read(key.fd, key.data)
+
+    def _read(self, descriptor: int, running: _Running) -> None:
+        try:
+            data = os.read(descriptor, LONGEST_LINE)
+        except BlockingIOError:
+            return
+        lines = (running.unfinished + data).replace(b"\r", b"\n").split(b"\n")
+        running.unfinished = lines.pop() if data and len(lines[-1]) < LONGEST_LINE else b""
+        noise = running.service.noise
+        for line in lines:
+            text = line.decode(errors="replace").rstrip()
+            if text and not (noise and noise.search(text)):
+                self._log.line(running.service.name, text)
+        if not data:  # the last holder of the other end is gone
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+
+    def _reap(self) -> list[_Running]:
+        dead = [running for running in self._running.values() if running.process.poll() is not None]
+        for running in dead:
+            signal_group(running.process.pid, signal.SIGKILL)  # what it started goes with it
+            del self._running[running.service.name]
+        self._bury_orphans()
+        if dead:
+            self._on_change()
+        return dead
+
+    def _bury_orphans(self) -> None:
+        """A child of ours that we did not start has lost its parent: kill it and all below, and collect the zombies."""
+        ours = {running.process.pid for running in self._running.values()}
+        for pid in children(os.getpid()):
+            if pid not in ours:
+                for victim in [*descendants(pid), pid]:
+                    with suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+    def _plan_restart(self, running: _Running) -> None:
+        name, code = running.service.name, running.process.returncode
+        delay = FIRST_DELAY if time.monotonic() - running.since >= STEADY_SECONDS else running.delay
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        if self.wish is Wish.RUN:
+            self._log.say(f"{name} {how}; it is started again in {delay:g} s")
+            self._due[name] = (time.monotonic() + delay, min(2 * delay, LONGEST_DELAY), running.service)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again = number == signal.SIGINT and self.wish is Wish.DRAIN
+        self.wish = Wish.KILL if again or number == self._guardian_signal else max(self.wish, Wish.DRAIN)

@@ -1,0 +1,71 @@
+"""A job as its owner sees it: the JSON of ``GET /jobs/<job>`` and the data of a webhook. Times are Unix seconds with milliseconds.
+
+What only the moment can tell (the place of a queued job) is added by the HTTP face.
+"""
+
+from typing import Any
+
+from shared.jobs.models import AttemptRecord, Job
+
+
+def job_view(job: Job) -> dict[str, Any]:
+    """What the record tells of a job, without its spec."""
+    view: dict[str, Any] = {
+        "id": job.id,
+        "object": "job",
+        "kind": job.kind,
+        "status": job.status.value,
+        "phase": job.phase,
+        "phase_at": seconds(job.phase_at),
+        "model": job.model or None,
+        "priority": job.priority,
+        "created_at": seconds(job.created_at),
+        "started_at": seconds(job.started_at),
+        "ended_at": seconds(job.ended_at),
+        "expires_at": seconds(job.expires_at),
+        "cancel_requested_at": seconds(job.cancel_requested_at),
+        "progress": job.progress,
+        "attempts": [_attempt_view(attempt) for attempt in job.attempts],
+        "metadata": job.metadata,
+        "result": job.result,
+        "error": job.error,
+        "heartbeat_at": seconds(job.heartbeat_at),
+        "batch": job.parent or None,
+        "retry_of": job.retry_of or None,
+        "timings": _timings(job),
+        "urls": {"self": f"/jobs/{job.id}", "events": f"/jobs/{job.id}/events", "cancel": f"/jobs/{job.id}/cancel"},
+    }
+    if job.session:
+        view["session"] = job.session
+    if job.counts is not None:
+        view["counts"], view["sealed"] = job.counts, job.sealed
+    if job.kind == "generate" and job.result is not None:
+        # The names under which readers of the beginners' guide know them.
+        view["response"] = job.result["text"]
+        view["context_used"] = bool(job.result.get("citations"))
+    return view
+
+
+def seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _attempt_view(attempt: AttemptRecord) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "worker": attempt.worker,
+        "queue": attempt.queue,
+        "started_at": seconds(attempt.started_at),
+        "ended_at": seconds(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+    }
+
+
+def _timings(job: Job) -> dict[str, float | None]:
+    """Seconds from submission: to the first claim, to the first token, to the end."""
+
+    def since(moment: int | None) -> float | None:
+        return None if moment is None else (moment - job.created_at) / 1000
+
+    return {"queued": since(job.started_at), "first_token": since(job.first_token_at), "total": since(job.ended_at)}

@@ -1,0 +1,140 @@
+"""What was promised and what became of it, written outside Redis, and the judge of the five invariants.
+
+The judge reads Redis around the proxy and trusts nothing that the stack says of itself but its records.
+"""
+
+import json
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from shared.jobs.event_streams import StreamEvent, read
+from shared.jobs.models import Job, Outcome, Status, from_record
+from shared.redis_connection import PREFIX
+from testing.waiting import wait_until
+from tests.key_leaks import keys_that_nobody_ends
+
+ENDS = (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED)
+
+
+class Ledger:
+    """Append-only: a line for each job accepted, excused (its record was destroyed on purpose), and seen to have ended."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._open: dict[str, dict[str, Any]] = {}
+
+    def accepted(self, job: str, *, text: str | None = None, ends: Collection[str] = ("completed",)) -> None:
+        """The server answered 202. ``text`` is what the answer must be, ``ends`` the statuses it may end with."""
+        self._open[job] = {"text": text, "ends": list(ends), "stream": True}
+        self._write("accepted", job, **self._open[job])
+
+    def may_end(self, job: str, *ends: str) -> None:
+        """A fault or a wish allows other ends than were expected."""
+        self._open[job]["ends"] = list(ends)
+        self._write("may_end", job, ends=list(ends))
+
+    def stream_damaged(self, job: str, why: str) -> None:
+        """A fault has destroyed events of this job; its end and its result are promised still."""
+        self._open[job]["stream"] = False
+        self._write("stream_damaged", job, why=why)
+
+    def excused(self, job: str, why: str) -> None:
+        """Nothing is promised of this job any more."""
+        self._open.pop(job, None)
+        self._write("excused", job, why=why)
+
+    @property
+    def open(self) -> list[str]:
+        """Jobs accepted and not yet seen to have ended."""
+        return list(self._open)
+
+    def check(self, client: redis.Redis, seconds: float = 40) -> None:
+        """I1, I2 and I3 of every open job, then I5. Raises AssertionError that names the job and the invariant."""
+        jobs = self.open
+        await_none(lambda: _states(client, jobs), "I1: jobs that have not ended", seconds=seconds)
+        for job in jobs:
+            record = from_record(dict(client.hgetall(f"{PREFIX}job:{job}")))  # type: ignore[arg-type]
+            events = read(client, job, limit=100_000)
+            expected = self._open[job]
+            _check_one_end(record, events, whole=expected["stream"])
+            assert record.status in expected["ends"], f"I1: {job} ended {record.status} ({record.error}), not {expected['ends']}"
+            if record.status is Status.COMPLETED and expected["text"] is not None:
+                _check_text(record, events, expected["text"], whole=expected["stream"])
+            del self._open[job]
+            self._write("ended", job, status=record.status.value, attempts=len(record.attempts))
+        check_nothing_left(client)
+
+    def _write(self, what: str, job: str, **more: Any) -> None:
+        with self._file.open("a") as stream:
+            stream.write(json.dumps({"at": time.time(), "what": what, "job": job, **more}) + "\n")
+
+
+def check_nothing_left(client: redis.Redis) -> None:
+    """I5, and of I4 what Redis shows. For a moment after the last end tickets may still be on their way."""
+
+    def left() -> list[str]:
+        found = [f"{key}: {client.smembers(key)}" for key in client.scan_iter(f"{PREFIX}worker:*:jobs")]
+        found += [str(key) for key in client.scan_iter(f"{PREFIX}queue:*:jobs:*")]
+        found += [f"tickets on {queue}" for queue in client.smembers(f"{PREFIX}queues") if client.llen(queue)]
+        found += [f"due: {job}" for job in client.zrange(f"{PREFIX}jobs:due", 0, -1)]
+        # Celery's transport keeps its list of queues for ever; they are as many as there are queues.
+        return found + [key for key in keys_that_nobody_ends(client) if not key.startswith("_kombu.binding")]
+
+    await_none(left, "I4/I5: left although nobody owns it", seconds=10)
+
+
+def await_none(find: Callable[[], list[Any]], what: str, *, seconds: float) -> None:
+    """Wait until ``find`` finds nothing. Raises AssertionError with what it still finds."""
+    found: list[Any] = []
+
+    def nothing() -> bool:
+        found[:] = find()
+        return not found
+
+    try:
+        wait_until(nothing, what, seconds=seconds, every=0.1)
+    except AssertionError:
+        raise AssertionError(f"not gone within {seconds:g} s: {what}: {found[:5]}") from None
+
+
+def _unended(client: redis.Redis, jobs: list[str]) -> list[str]:
+    with client.pipeline(transaction=False) as pipeline:
+        for job in jobs:
+            pipeline.hget(f"{PREFIX}job:{job}", "ended_at")
+        return [job for job, ended in zip(jobs, pipeline.execute(), strict=True) if not ended]
+
+
+def _states(client: redis.Redis, jobs: list[str]) -> list[Any]:
+    fields = ("status", "attempt", "worker", "waiting", "queue", "not_before")
+    return [(job, client.hmget(f"{PREFIX}job:{job}", *fields)) for job in _unended(client, jobs)]
+
+
+def _check_one_end(job: Job, events: list[StreamEvent], *, whole: bool) -> None:
+    told = [event for event in events if event.type == "ended"]
+    assert len(told) == 1, f"I2: {job.id} has {len(told)} final events"
+    assert events[-1] is told[0], f"I2: {job.id} has events after its end: {events[-1]}"
+    gapless = range(events[0].sequence, events[0].sequence + len(events))
+    assert not whole or [event.sequence for event in events] == list(gapless), f"I2: events of {job.id} are missing"
+    accepted = [attempt.number for attempt in job.attempts if attempt.outcome in ENDS]
+    assert len(accepted) <= 1, f"I2: {job.id} has several accepted ends, of attempts {accepted}"
+    assert not accepted or accepted == [job.attempt], f"I3: {job.id} ended by attempt {accepted}, the last is {job.attempt}"
+    running = [attempt.number for attempt in job.attempts if attempt.outcome is None]
+    if job.status is not Status.CANCELLED:
+        assert not running, f"I4: attempts {running} of {job.id} never ended"
+
+
+def _check_text(job: Job, events: list[StreamEvent], text: str, *, whole: bool) -> None:
+    assert job.result is not None
+    assert job.result["text"] == text, f"I3: {job.id} answered {job.result['text']!r}, not {text!r}"
+    assert job.attempts[-1].outcome is Outcome.COMPLETED, f"I3: {job.id}: {job.attempts[-1]}"
+    if not whole:
+        return
+    shown = "".join(event.data["text"] for event in events if event.type == "delta" and event.attempt == job.attempt)
+    assert shown == text, f"I3: the stream of {job.id} shows {shown!r}"
+    before = [event for event in events if event.type == "delta" and event.attempt < job.attempt]
+    if before and before[-1].attempt == job.attempts[-1].number - 1:
+        assert any(event.type == "restart" and event.attempt == job.attempt for event in events), f"I3: {job.id}: no restart told"

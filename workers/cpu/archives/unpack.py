@@ -1,0 +1,169 @@
+"""The body of an unpack job: each member of an archive becomes a document with an ingest job in the archive's batch.
+
+Ids of documents and jobs come from the job and the member's number, so that an attempt that dies costs nothing but the
+unpacking: the next one finds what is there and adds what is missing.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.documents.files import DocumentFiles
+from shared.documents.media_types import ARCHIVES, ZIP, media_type
+from shared.documents.models import Collection
+from shared.documents.store import Documents
+from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, TooMany
+from shared.ids import DOCUMENT, JOB, derived_id
+from shared.jobs.celery_broker import CPU_QUEUE
+from shared.jobs.transitions import Lifecycle, Submission
+from shared.settings import Settings
+from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
+from workers.runtime.attempt import Running
+
+MOST_TOLD = 1000
+"""So many members that were entered, that are duplicates, and that were left out are named in the result; of the others only the
+number is told."""
+
+
+@dataclass
+class _Tally:
+    entered: list[dict[str, str]] = field(default_factory=list)
+    duplicates: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+
+def unpack(attempt: Running, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
+    """Unpack ``spec["archive_id"]`` into ``spec["collection_id"]``.
+
+    The result has ``name``, ``documents`` (how many were entered), ``duplicates`` (how many were in the collection, by their bytes)
+    and ``skipped`` (how many were left out); of the first thousand of each, ``members`` and ``duplicate_members`` have name and
+    document id, ``skipped_members`` name and reason. Raises DocumentRejected, ``too_large``, ``encrypted``, ``failed`` or
+    ``deleted``, and QueueFull; documents that were entered before stay.
+    """
+    archives = DocumentFiles(settings.archives_dir)
+    _sweep(settings.archives_dir, archives, lifecycle)
+    archive_id, name = attempt.spec["archive_id"], attempt.spec["name"]
+    path = archives.path(archive_id, "original")
+    if not path.exists():
+        raise DocumentRejected("The archive is no longer kept. Upload it again.", code="failed")
+    passwords = documents.passwords(archives, settings.max_queue_seconds)
+    unpacking = _Unpacking(attempt, documents, lifecycle, settings, passwords.read(archive_id))
+    kind = media_type(path)
+    try:
+        if kind not in ARCHIVES:
+            raise DocumentRejected("It is no archive any more.", code="failed")
+        unpack_members(path, "zip" if kind == ZIP else "tar", _limits(settings), unpacking.password, unpacking.take)
+    except DocumentRejected:
+        _forget(archives, archive_id, documents, settings)
+        raise
+    tally = unpacking.tally
+    _forget(archives, archive_id, documents, settings)
+    return {
+        "name": name,
+        "documents": len(tally.entered),
+        "members": tally.entered[:MOST_TOLD],
+        "duplicates": len(tally.duplicates),
+        "duplicate_members": tally.duplicates[:MOST_TOLD],
+        "skipped": len(tally.skipped),
+        "skipped_members": tally.skipped[:MOST_TOLD],
+    }
+
+
+class _Unpacking:
+    """One attempt at one archive."""
+
+    def __init__(self, attempt: Running, documents: Documents, lifecycle: Lifecycle, settings: Settings, password: str) -> None:
+        self._attempt = attempt
+        self._documents = documents
+        self._lifecycle = lifecycle
+        self._settings = settings
+        self._files = DocumentFiles(settings.documents_dir)
+        self.password = password
+        self.tally = _Tally()
+
+    def take(self, number: int, name: str, source: MemberBytes) -> None:
+        """Enter one member."""
+        self._attempt.check()
+        self._attempt.progress("unpacking", number, 0, "members")
+        job, name = self._attempt.job, name[-255:] or "unnamed"
+        document_id, job_id = (derived_id(prefix, job.id, str(number)) for prefix in (DOCUMENT, JOB))
+        collection = self._collection()
+        try:
+            document = self._documents.get(job.owner, document_id)
+        except NotFound:
+            try:
+                stored = self._files.store(document_id, source, limit=self._settings.max_upload_bytes)
+            except (Skipped, BodyTooLarge) as left_out:
+                self.tally.skipped.append({"name": name, "reason": str(left_out)[:300]})
+                return
+            document, new = self._enter(collection, document_id, job_id, name, stored.size, stored.sha256)
+            if not new:
+                self._files.remove(document_id)
+                self.tally.duplicates.append({"name": name, "document_id": document.id})
+                return
+        self.tally.entered.append({"name": name, "document_id": document.id})
+        self._submit(document.id, collection.id, document.job_id)
+
+    def _enter(self, collection: Collection, document_id: str, job_id: str, name: str, size: int, sha256: str) -> Any:
+        try:
+            document, new = self._documents.register(
+                collection,
+                document_id=document_id,
+                name=name,
+                size=size,
+                sha256=sha256,
+                media_type=media_type(self._files.path(document_id, "original"), name),
+                job_id=job_id,
+                metadata=self._attempt.spec.get("metadata"),
+            )
+        except NotFound:
+            self._files.remove(document_id)
+            raise _deleted() from None
+        if new and self.password:
+            self._documents.passwords(self._files, self._settings.max_queue_seconds).keep(document_id, self.password)
+        return document, new
+
+    def _collection(self) -> Collection:
+        try:
+            return self._documents.collection_by_id(self._attempt.spec["collection_id"])
+        except NotFound:
+            raise _deleted() from None
+
+    def _submit(self, document_id: str, collection_id: str, job_id: str) -> None:
+        job = self._attempt.job
+        spec = {"document_id": document_id, "collection_id": collection_id}
+        submission = Submission(
+            kind="ingest", queue=CPU_QUEUE, spec=spec, owner=job.owner, id=job_id, document=document_id, parent=job.parent
+        )
+        try:
+            self._lifecycle.submit(submission)
+        except TooMany as full:
+            raise QueueFull(f"{full.message}; {len(self.tally.entered) - 1} members were taken, and the rest will be.") from None
+
+
+def _limits(settings: Settings) -> ArchiveLimits:
+    return ArchiveLimits(
+        seconds=settings.parse_seconds,
+        memory_bytes=settings.parse_memory_bytes,
+        max_members=settings.max_archive_members,
+        max_member_bytes=settings.max_upload_bytes,
+        max_bytes=settings.max_archive_bytes,
+        max_ratio=settings.max_archive_ratio,
+    )
+
+
+def _forget(archives: DocumentFiles, archive_id: str, documents: Documents, settings: Settings) -> None:
+    documents.passwords(archives, settings.max_queue_seconds).forget(archive_id)
+    archives.remove(archive_id)
+
+
+def _sweep(folder: Path, archives: DocumentFiles, lifecycle: Lifecycle) -> None:
+    """Remove archives whose jobs have ended in any other way than here: cancelled in the queue, say."""
+    for path in folder.iterdir() if folder.exists() else ():
+        job = lifecycle.get(path.name.replace(DOCUMENT, JOB, 1))
+        if job is not None and job.status.final:
+            archives.remove(path.name)
+
+
+def _deleted() -> DocumentRejected:
+    return DocumentRejected("The collection was deleted while the archive was unpacked.", code="deleted")

@@ -1,0 +1,63 @@
+"""How many of a machine's processes work on documents at once: so many as the pool has, whoever started them.
+
+Each place is a file that is locked while it is taken. The kernel gives it back when its process dies, so no crash can lose
+one. A job takes a place for itself if it finds one and goes on without if not; what is left over is lent to long documents,
+for reading and for embedding.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.settings import Settings
+
+
+class Place:
+    """A place that is taken, until ``leave``."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def leave(self) -> None:
+        os.close(self._descriptor)
+
+
+class CpuSlots:
+    """The ``count`` places under ``folder``."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder = folder
+        self.count = count
+
+    def take(self) -> Place | None:
+        """A free place, or None; never waits."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for number in range(self.count):
+            descriptor = os.open(self._folder / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+            else:
+                return Place(descriptor)
+        return None
+
+    @contextmanager
+    def lent(self) -> Iterator[int]:
+        """All places that are free now, taken for the time of the block; how many they are. One stays for the borrower, who may
+        have found none for itself."""
+        taken: list[Place] = []
+        try:
+            while len(taken) < self.count - 1 and (place := self.take()):
+                taken.append(place)
+            yield len(taken)
+        finally:
+            for place in taken:
+                place.leave()
+
+
+def places_of(settings: Settings) -> CpuSlots:
+    """Those of this machine's CPU workers on one data folder."""
+    return CpuSlots(settings.data_dir / "places", settings.cpu_workers)

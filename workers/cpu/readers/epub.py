@@ -1,0 +1,59 @@
+"""EPUB: each chapter, in the order of the book's spine, begins a page."""
+
+import posixpath
+import zipfile
+from typing import Any
+from urllib.parse import unquote
+
+from lxml import etree
+
+from workers.cpu.readers.base import Content, InMemoryReader, Rejected, Source
+from workers.cpu.readers.markup import chapter
+from workers.cpu.readers.zip_safety import check_zip
+
+# Fonts are often scrambled by these, which locks nobody out of the text.
+_FONT_SCRAMBLERS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
+
+
+class EpubReader(InMemoryReader):
+    """Electronic books."""
+
+    name = "epub"
+
+    def __init__(self, source: Source, password: str) -> None:
+        check_zip(source)
+        with zipfile.ZipFile(source) as packed:
+            place = _xml(packed, "META-INF/container.xml").xpath("string(//*[local-name()='rootfile']/@full-path)")
+            package = _xml(packed, place)
+            items = {
+                item.get("id"): posixpath.normpath(posixpath.join(posixpath.dirname(place), unquote(item.get("href") or "")))
+                for item in package.xpath("//*[local-name()='manifest']/*[local-name()='item']")
+            }
+            spine = [items.get(entry.get("idref")) for entry in package.xpath("//*[local-name()='spine']/*")]
+            locked = _locked_parts(packed)
+            if locked & set(spine):
+                raise Rejected("encrypted", "Its chapters are encrypted (DRM). Upload a copy that is not.")
+            contents: list[Content] = []
+            for part in filter(None, spine):
+                try:
+                    contents += chapter(packed.read(part))
+                except (KeyError, zipfile.BadZipFile) as error:
+                    contents.append(Content("", fault=f"chapter {part!r}: {error}"[:200]))
+            title = package.xpath("string(//*[local-name()='title'])")
+        super().__init__(contents or [Content("")], " ".join(str(title).split()))
+
+
+def _xml(packed: zipfile.ZipFile, part: str) -> Any:
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    return etree.fromstring(packed.read(part), parser)
+
+
+def _locked_parts(packed: zipfile.ZipFile) -> set[str | None]:
+    if "META-INF/encryption.xml" not in packed.namelist():
+        return set()
+    locked: set[str | None] = set()
+    for data in _xml(packed, "META-INF/encryption.xml").xpath("//*[local-name()='EncryptedData']"):
+        method = data.xpath("string(*[local-name()='EncryptionMethod']/@Algorithm)")
+        if method not in _FONT_SCRAMBLERS:
+            locked.add(unquote(data.xpath("string(.//*[local-name()='CipherReference']/@URI)")))
+    return locked
