@@ -58,21 +58,21 @@ def _queued(job: Job) -> dict[str, Any]:
 
 
 def _waiting_for(job: Job) -> str:
-    """In words: ``retry at`` (a time), ``earlier message`` (of its session), ``model loading``, ``gpu`` (one that another model
-    can give up), ``model not loaded`` (and nobody will load it unless told), ``worker`` (none is there, or all are busy),
-    ``fair share`` (another owner has had less)."""
+    """In words: ``retry_backoff`` (a time), ``previous_turn`` (of its session), ``model_loading``, ``gpu_busy`` (one that another model
+    can give up), ``model_not_loaded`` (and nobody will load it unless told), ``worker`` (none is there, or all are busy),
+    ``fair_share`` (another owner has had less)."""
     if job.waiting == "retry_at":
-        return "retry at"
+        return "retry_backoff"
     if job.waiting == "after":
-        return "earlier message"
+        return "previous_turn"
     here = services()
     alive = here.worker_registry.alive(3 * here.settings.renew_seconds)
     serving = [worker for worker in alive if job.queue in worker.queues and worker.phase != "draining"]
     if not serving and job.queue == generation_queue(job.model):
         return _waiting_for_model(job.model)
     if serving and all(worker.phase in ("loading", "warming") for worker in serving):
-        return "model loading"
-    return "worker" if not serving or has_least_service(here.redis, job) else "fair share"
+        return "model_loading"
+    return "worker" if not serving or has_least_service(here.redis, job) else "fair_share"
 
 
 def _waiting_for_model(model: str) -> str:
@@ -80,7 +80,7 @@ def _waiting_for_model(model: str) -> str:
     here = services()
     assignments = here.active_assignments()
     if any(assignment.wish == model for assignment in assignments):
-        return "model loading"
+        return "model_loading"
     if any(model in assignment.offers for assignment in assignments):
-        return "gpu" if here.settings.load_on_demand else "model not loaded"
+        return "gpu_busy" if here.settings.load_on_demand else "model_not_loaded"
     return "worker"

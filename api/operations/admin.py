@@ -7,7 +7,7 @@ ONLY = "Wants a key made with `--admin`."
 
 OPERATIONS = (
     Operation(
-        call="GET /admin/dead",
+        call="GET /admin/dead-letters",
         tag="The dead",
         summary="Jobs whose workers died again and again, the latest first",
         description=ONLY,
@@ -17,7 +17,7 @@ OPERATIONS = (
         replies={200: Reply(description="All on one page.", model=responses.DeadJobList)},
     ),
     Operation(
-        call="POST /admin/dead/{job}/replay",
+        call="POST /admin/dead-letters/{job}/replay",
         tag="The dead",
         summary="Do it again, as a new job",
         description=ONLY,
@@ -26,7 +26,7 @@ OPERATIONS = (
         refusals=(429,),
     ),
     Operation(
-        call="DELETE /admin/dead/{job}",
+        call="DELETE /admin/dead-letters/{job}",
         tag="The dead",
         summary="Take it off the list",
         description=ONLY,

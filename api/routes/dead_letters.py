@@ -14,25 +14,25 @@ blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 blueprint.before_request(require_admin)
 
 
-@blueprint.get("/dead")
+@blueprint.get("/dead-letters")
 def index() -> Response:
     """Jobs whose workers died again and again, the latest first."""
     dead = services().lifecycle.dead(query_integer("limit", 100, 1, 1000))
     return list_json([{**job_json(job), "owner": job.owner} for job in dead], None)
 
 
-@blueprint.post("/dead/<job>/replay")
+@blueprint.post("/dead-letters/<job>/replay")
 def replay(job: str) -> Answer:
     """Do a dead job again as a new one."""
     return accepted(job_of(services().lifecycle.replay(_dead(job))))
 
 
-@blueprint.delete("/dead/<job>")
+@blueprint.delete("/dead-letters/<job>")
 def drop(job: str) -> Response:
     """Take a job off the list; its record stays until its retention is over."""
     found = _dead(job)
     services().lifecycle.bury(found.id)
-    return jsonify({"id": found.id, "object": "job", "dropped": True})
+    return jsonify({"id": found.id, "object": "job", "removed": True})
 
 
 def _dead(job: str) -> Job:

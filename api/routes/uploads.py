@@ -116,7 +116,7 @@ def add(collection: str) -> Answer:
         {
             **document_json(document),
             "job": job.id if job else document.job_id,
-            "known": job is None or job.parent != batch.id,
+            "duplicate": job is None or job.parent != batch.id,
         }
         for document, job in taken
     ]

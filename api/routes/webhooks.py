@@ -31,7 +31,7 @@ def create() -> Answer:
         url=wanted.url,
         place=_place(wanted.url, "url"),
         events=wanted.events,
-        kinds=wanted.kinds,
+        job_kinds=wanted.job_kinds,
         description=wanted.description,
         secret=check_secret(wanted.secret, "secret") if wanted.secret else "",
     )
@@ -141,7 +141,7 @@ def webhook_json(endpoint: Endpoint) -> dict[str, Any]:
         "object": "webhook",
         "url": endpoint.url,
         "events": endpoint.events,
-        "kinds": endpoint.kinds,
+        "job_kinds": endpoint.job_kinds,
         "description": endpoint.description,
         "enabled": not endpoint.disabled,
         "disabled_reason": endpoint.disabled or None,

@@ -83,7 +83,7 @@ class NewWebhook(Body):
 
     url: Url
     events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=5)
-    kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=6)
+    job_kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=6)
     description: Annotated[str, StringConstraints(max_length=200)] = ""
     secret: Secret | None = None
 
@@ -93,7 +93,7 @@ class WebhookChanges(Body):
 
     url: Url | None = None
     events: list[Event] | None = Field(default=None, min_length=1, max_length=5)
-    kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=6)
+    job_kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=6)
     description: Annotated[str, StringConstraints(max_length=200)] | None = None
     enabled: bool | None = None
 

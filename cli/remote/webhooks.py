@@ -30,9 +30,9 @@ def list_webhooks(here: Here) -> None:
     """List the webhooks that are kept, oldest first."""
 
     def row(one: "Webhook") -> tuple[object, ...]:
-        return one.id, one.url, "enabled" if one.enabled else one.disabled_reason, one.events, one.kinds, one.description
+        return one.id, one.url, "enabled" if one.enabled else one.disabled_reason, one.events, one.job_kinds, one.description
 
-    here.out.many(("webhook", "address", "state", "events", "kinds", "description"), here.house.webhooks(), row)
+    here.out.many(("webhook", "address", "state", "events", "job_kinds", "description"), here.house.webhooks(), row)
 
 
 @webhooks.command("show")
@@ -55,7 +55,9 @@ def create_webhook(
     """Keep an address that is told of all your jobs. Its secret is shown this once."""
     _show(
         here,
-        here.house.create_webhook(address, events=events or None, kinds=kinds or None, description=description, secret=secret),
+        here.house.create_webhook(
+            address, events=events or None, job_kinds=kinds or None, description=description, secret=secret
+        ),
     )
 
 
@@ -72,7 +74,7 @@ def change_webhook(
 ) -> None:
     """Change a webhook."""
     changed = here.house.change_webhook(
-        webhook, url=address, events=events or None, kinds=kinds or None, description=description, enabled=enabled
+        webhook, url=address, events=events or None, job_kinds=kinds or None, description=description, enabled=enabled
     )
     _show(here, changed)
 
@@ -182,7 +184,7 @@ def install(root: typer.Typer) -> None:
 
 
 def _show(here: Here, webhook: "Webhook") -> None:
-    names = ("id", "url", "enabled", "disabled_reason", "events", "kinds", "description", "secret")
+    names = ("id", "url", "enabled", "disabled_reason", "events", "job_kinds", "description", "secret")
     until = clock(webhook.previous_secret_until)
     made = clock(webhook.created_at)
     here.out.one(webhook, [*((name, getattr(webhook, name)) for name in names), ("old secret until", until), ("made", made)])

@@ -27,13 +27,13 @@ class DeliveryCalls(JobCalls):
         url: str,
         *,
         events: Sequence[str] | None = None,
-        kinds: Sequence[str] | None = None,
+        job_kinds: Sequence[str] | None = None,
         description: str | None = None,
         secret: str | None = None,
     ) -> Operation[Webhook]:
         """Keep an address; the answer alone, and that of ``rotate_webhook``, has its secret. By default it hears of the ends of
         all kinds of jobs. Raises InvalidRequest when the address must not be called."""
-        wanted = {"url": url, "events": events, "kinds": kinds, "description": description, "secret": secret}
+        wanted = {"url": url, "events": events, "job_kinds": job_kinds, "description": description, "secret": secret}
         return (yield from self._change("POST", "/webhooks", wanted))
 
     def change_webhook(
@@ -42,12 +42,12 @@ class DeliveryCalls(JobCalls):
         *,
         url: str | None = None,
         events: Sequence[str] | None = None,
-        kinds: Sequence[str] | None = None,
+        job_kinds: Sequence[str] | None = None,
         description: str | None = None,
         enabled: bool | None = None,
     ) -> Operation[Webhook]:
         """Change what is given; ``enabled`` also brings back one that answered 410. Raises NotFound."""
-        wanted = {"url": url, "events": events, "kinds": kinds, "description": description, "enabled": enabled}
+        wanted = {"url": url, "events": events, "job_kinds": job_kinds, "description": description, "enabled": enabled}
         return (yield from self._change("PATCH", f"/webhooks/{_id(webhook)}", wanted))
 
     def delete_webhook(self, webhook: str) -> Operation[None]:

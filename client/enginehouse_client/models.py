@@ -162,7 +162,7 @@ class Webhook(Record):
     id: str
     url: str
     events: list[str]
-    kinds: list[str]
+    job_kinds: list[str]
     description: str
     enabled: bool
     disabled_reason: str | None

@@ -135,7 +135,7 @@ class IntakeCalls(DocumentCalls):
         if taken.archives:
             entered = yield from self._members(taken)
         rejected = yield from self._rejections(taken, [*taken.documents, *entered])
-        known = [document for document in taken.documents if document.raw["known"]]
+        known = [document for document in taken.documents if document.raw["duplicate"]]
         rejected |= yield from self._waited_for(known, deadline, on_look)
         return entered, list(rejected.values())
 
@@ -269,7 +269,7 @@ class _Tally:
     def uploaded(self, taken: Taken, files: int) -> None:
         self._unsent -= files
         self._uploaded += files
-        in_batch = {document.id for document in taken.documents if not document.raw["known"]}
+        in_batch = {document.id for document in taken.documents if not document.raw["duplicate"]}
         self._in_no_batch += len(taken.documents) - len(in_batch)
         self.looked(taken.batch)
 

@@ -1,6 +1,6 @@
 """Endpoints that owners keep, and the secrets that deliveries are signed with.
 
-``eh:webhook:<id>`` is a hash (id, owner, url, place, events, kinds, description, secret, previous_secret, previous_until,
+``eh:webhook:<id>`` is a hash (id, owner, url, place, events, job_kinds, description, secret, previous_secret, previous_until,
 disabled: why, or empty, created_at, updated_at); ``eh:owner:<owner>:webhooks`` lists an owner's.
 ``eh:owner:<owner>:webhook_secret`` is a hash with the secret for webhooks that have none of their own. Knows nothing of
 sending.
@@ -43,7 +43,7 @@ class Endpoint:
     owner: str
     url: str
     events: tuple[str, ...]
-    kinds: tuple[str, ...]
+    job_kinds: tuple[str, ...]
     description: str
     secret: str
     previous_until: int | None
@@ -76,7 +76,7 @@ class Endpoints:
         self._clock = clock or (lambda: time.time_ns() // 1_000_000)
 
     def create(
-        self, owner: str, *, url: str, place: str, events: Sequence[str], kinds: Sequence[str], description: str, secret: str
+        self, owner: str, *, url: str, place: str, events: Sequence[str], job_kinds: Sequence[str], description: str, secret: str
     ) -> Endpoint:
         """Keep an endpoint. Raises Conflict when the owner has as many as may be."""
         now, endpoint, index = self._clock(), new_id(ENDPOINT), _index(owner)
@@ -90,7 +90,7 @@ class Endpoints:
             "description": description,
             "disabled": "",
             "events": json.dumps(events),
-            "kinds": json.dumps(kinds),
+            "job_kinds": json.dumps(job_kinds),
             "secret": secret or new_secret(),
             "previous_secret": "",
             "previous_until": 0,
@@ -113,7 +113,7 @@ class Endpoints:
             return [_endpoint(record) for record in pipeline.execute() if record]
 
     def change(self, endpoint: str, owner: str, changes: Mapping[str, Any]) -> Endpoint:
-        """Change some of ``url`` (with its ``place``), ``events``, ``kinds``, ``description``, ``disabled``. Raises NotFound."""
+        """Change some of ``url`` (with its ``place``), ``events``, ``job_kinds``, ``description``, ``disabled``. Raises NotFound."""
         fields = {name: json.dumps(value) if isinstance(value, tuple | list) else value for name, value in changes.items()}
         self._write(_key(endpoint), lambda record: _owned(record, endpoint, owner) and fields)
         return self.get(endpoint, owner)
@@ -180,7 +180,7 @@ def _endpoint(record: Mapping[str, str]) -> Endpoint:
     return Endpoint(
         **texts,
         events=tuple(json.loads(record["events"])),
-        kinds=tuple(json.loads(record["kinds"])),
+        job_kinds=tuple(json.loads(record["job_kinds"])),
         previous_until=int(record["previous_until"]) or None,
         created_at=int(record["created_at"]),
         updated_at=int(record["updated_at"]),

@@ -69,10 +69,10 @@ def test_06_a_job_that_kills_each_of_its_workers_ends_dead_and_harms_no_other(ho
     assert record.error["code"] == "worker_lost"
     assert [attempt.outcome for attempt in record.attempts] == [Outcome.LOST] * 3
     assert house.client.get(f"/documents/{document}").json()["status"] == "failed"
-    assert [dead["id"] for dead in house.client.get("/admin/dead").json()["data"]] == [job]
+    assert [dead["id"] for dead in house.client.get("/admin/dead-letters").json()["data"]] == [job]
     for _, other in others:
         assert house.ended(other, 60).status == "completed"
-    replayed = house.client.post(f"/admin/dead/{job}/replay")
+    replayed = house.client.post(f"/admin/dead-letters/{job}/replay")
     assert replayed.status_code == 202, replayed.text
     house.ledger.accepted(replayed.json()["id"])
     assert house.ended(replayed.json()["id"], 60).status == "completed"

@@ -35,7 +35,7 @@ def stack(machine: MadeUpMachine, tmp_path: Path) -> Iterator[Stack]:
 def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Stack, machine: MadeUpMachine) -> None:
     models(stack, {"name": "a", "default": True, "gpus": 1, "replicas": 2}, {"name": "b", "gpus": 1}, {"name": "wide", "gpus": 2})
     stack.start()
-    assert [(gpu(stack, number)["wish"], gpu(stack, number)["devices"]) for number in range(3)] == [
+    assert [(gpu(stack, number)["desired_model"], gpu(stack, number)["devices"]) for number in range(3)] == [
         ("a", ["0"]),
         ("a", ["1"]),
         (None, ["2"]),
@@ -44,7 +44,7 @@ def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Sta
     assert engine is not None
     seen = psutil.Process(engine.pid).environ()
     assert (seen["CUDA_VISIBLE_DEVICES"], seen["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
-    assert "needs 2 GPUs, and this worker has 1" in gpu(stack)["refuses"]["wide"]
+    assert "needs 2 GPUs, and this worker has 1" in gpu(stack)["unloadable_models"]["wide"]
     # A job of a model that nobody holds goes to the empty GPU.
     assert stack.ended(stack.generate("hello", model="b")["id"])["attempts"][0]["worker"].startswith("gpu2@")
 
@@ -72,7 +72,7 @@ def test_a_model_over_two_gpus_gets_both(stack: Stack) -> None:
     assert engine is not None
     assert psutil.Process(engine.pid).environ()["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert {one["number"] for one in stack.client.get("/admin/gpus").json()["data"]} == {0, 2}
-    assert "needs 1 GPU, and this worker has 2" in gpu(stack)["refuses"]["a"]
+    assert "needs 1 GPU, and this worker has 2" in gpu(stack)["unloadable_models"]["a"]
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(stack: Stack, machine: MadeUpMachine) -> None:

@@ -84,8 +84,8 @@ def test_jobs_made_before_there_was_a_key_belong_to_local(guarded: Stack, keys: 
 
 
 def test_only_an_administrator_may_see_the_dead(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
-    assert guarded.client.get("/admin/dead", headers=bearer(keys, "root")).json()["data"] == []
-    refused = guarded.client.get("/admin/dead", headers=bearer(keys, "ada"))
+    assert guarded.client.get("/admin/dead-letters", headers=bearer(keys, "root")).json()["data"] == []
+    refused = guarded.client.get("/admin/dead-letters", headers=bearer(keys, "ada"))
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
 
 

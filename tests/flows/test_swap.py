@@ -77,10 +77,10 @@ def state(stack: Stack, model: str) -> str:
 
 def test_an_operator_swaps_models_and_the_process_lives_on(swapping: Stack) -> None:
     worker = swapping.pid("gpu0")
-    assert wish(swapping, "b")["wish"] == "b"
+    assert wish(swapping, "b")["desired_model"] == "b"
     seen = await_model(swapping, "b")
-    assert (seen["by"], seen["offers"]) == ("operator", ["a", "b", "slow"])
-    assert "needs a GPU" in seen["refuses"]["big"]
+    assert (seen["requested_by"], seen["loadable_models"]) == ("operator", ["a", "b", "slow"])
+    assert "needs a GPU" in seen["unloadable_models"]["big"]
     assert (state(swapping, "b"), state(swapping, "a"), state(swapping, "big")) == ("ready", "unloaded", "not_served")
     assert swapping.ended(swapping.generate("hello", model="b")["id"])["result"]["text"] == "hello"
     assert swapping.pid("gpu0") == worker
@@ -91,13 +91,13 @@ def test_a_job_for_a_model_that_is_not_loaded_loads_it_where_nothing_is_done(swa
     await_model(swapping, "a")
     job = swapping.generate("hello", model="b")
     view = wait_until(
-        lambda: swapping.job(job["id"]) if swapping.job(job["id"])["waiting_for"] == "model loading" else None,
+        lambda: swapping.job(job["id"]) if swapping.job(job["id"])["waiting_for"] == "model_loading" else None,
         "it says why",
         every=0.01,
     )
     assert view["status"] == "queued"
     assert swapping.ended(job["id"])["result"]["text"] == "hello"
-    assert gpu(swapping)["by"] == "demand"
+    assert gpu(swapping)["requested_by"] == "demand"
 
 
 def test_a_model_with_work_is_not_given_up_and_the_other_job_says_what_it_waits_for(swapping: Stack) -> None:
@@ -105,7 +105,7 @@ def test_a_model_with_work_is_not_given_up_and_the_other_job_says_what_it_waits_
     await_model(swapping, "slow")
     busy = [swapping.generate("the quick brown fox jumps over the lazy dog", model="slow")["id"] for _ in range(6)]
     wanted = swapping.generate("hello", model="a")["id"]
-    assert swapping.job(wanted)["waiting_for"] == "gpu"
+    assert swapping.job(wanted)["waiting_for"] == "gpu_busy"
     for job in busy:
         assert [attempt["outcome"] for attempt in swapping.ended(job)["attempts"]] == ["completed"]
     done = swapping.ended(wanted)
@@ -123,7 +123,7 @@ def test_an_operators_swap_lets_running_jobs_go_on_and_gives_the_rest_back(told:
     await_model(told, "a")
     assert [attempt["outcome"] for attempt in told.ended(short)["attempts"]] == ["completed"]
     view = told.job(long)
-    assert (view["status"], view["waiting_for"]) == ("queued", "model not loaded")
+    assert (view["status"], view["waiting_for"]) == ("queued", "model_not_loaded")
     wish(told, "slow")
     assert [attempt["outcome"] for attempt in told.ended(long)["attempts"]] == ["released", "completed"]
 
@@ -140,7 +140,7 @@ def test_kill_9_in_the_middle_of_a_swap_ends_in_the_wished_state(told: Stack, wh
     else:
         wait_until(lambda: gpu(told)["state"] == "away", "it is between two models", every=0.01)
     os.kill(told.pid("gpu0"), signal.SIGKILL)
-    assert await_model(told, "b")["by"] == "operator"
+    assert await_model(told, "b")["requested_by"] == "operator"
     wish(told, "slow")
     for job in jobs:
         view = told.ended(job)
@@ -167,10 +167,10 @@ def test_unloading_leaves_the_worker_and_a_job_brings_the_model_back(swapping: S
     ],
 )
 def test_what_cannot_be_wished_is_refused(swapping: Stack, number: str, body: Any, status: int, code: str) -> None:
-    before = gpu(swapping)["wish"]
+    before = gpu(swapping)["desired_model"]
     answer = swapping.client.put(f"/admin/gpus/{number}/model", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-    assert gpu(swapping)["wish"] == before
+    assert gpu(swapping)["desired_model"] == before
 
 
 def command(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
@@ -211,15 +211,17 @@ def test_several_models_a_worker_each_and_idle_ones_are_unloaded(tmp_path: Path)
     models(stack, {"name": "a", "default": True, "load": True}, {"name": "b", "load": True, "keep_alive": 1.5}, {"name": "c"})
     try:
         stack.start()
-        assert {gpu(stack, 0)["wish"], gpu(stack, 1)["wish"]} == {"a", "b"}
+        assert {gpu(stack, 0)["desired_model"], gpu(stack, 1)["desired_model"]} == {"a", "b"}
         assert stack.ended(stack.generate("one", model="b")["id"])["status"] == "completed"
         await_model(stack, None, number=1)
-        assert gpu(stack, 1)["by"] == "idle"
+        assert gpu(stack, 1)["requested_by"] == "idle"
         assert stack.ended(stack.generate("c", model="c")["id"])["attempts"][0]["worker"].startswith("gpu1@")
         assert gpu(stack, 0)["model"] == "a", "the empty place was taken first"
         assert stack.stop() == 0
         stack.start("--model", "c")
-        assert [one["wish"] for one in stack.client.get("/admin/gpus").json()["data"]] == ["c"], "a new start begins anew"
+        assert [one["desired_model"] for one in stack.client.get("/admin/gpus").json()["data"]] == ["c"], (
+            "a new start begins anew"
+        )
     finally:
         stack.kill()
 

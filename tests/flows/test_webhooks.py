@@ -107,7 +107,7 @@ def test_a_cancel_is_told(stack: Stack, receiver: Receiver) -> None:
 
 
 def test_a_kept_webhook_hears_of_what_it_asked_for(stack: Stack, receiver: Receiver) -> None:
-    kept = keep(stack, url=receiver.url, events=["job.completed"], kinds=["generate"], description="orders")
+    kept = keep(stack, url=receiver.url, events=["job.completed"], job_kinds=["generate"], description="orders")
     try:
         job = stack.generate("one")["id"]
         assert first(receiver).verified(kept["secret"])["data"]["id"] == job

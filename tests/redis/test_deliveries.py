@@ -52,7 +52,7 @@ def finished(lifecycle: Lifecycle, told: dict[str, Any] | None = None, owner: st
 
 
 def keep(endpoints: Endpoints, owner: str = "ada", **changes: Any) -> Endpoint:
-    fields = {"url": "https://kept.example/", "place": "kept.example:443", "events": FINAL_EVENTS, "kinds": KINDS}
+    fields = {"url": "https://kept.example/", "place": "kept.example:443", "events": FINAL_EVENTS, "job_kinds": KINDS}
     return endpoints.create(owner, **{**fields, "description": "", "secret": ""} | changes)
 
 
@@ -115,7 +115,7 @@ def test_a_batch_is_told_of_once(lifecycle: Lifecycle, deliveries: Deliveries) -
 def test_endpoints_hear_of_what_they_listen_to(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
     all_ends = keep(endpoints)
     keep(endpoints, url="https://other.example/", events=("job.failed",))
-    keep(endpoints, url="https://third.example/", kinds=("ingest",))
+    keep(endpoints, url="https://third.example/", job_kinds=("ingest",))
     keep(endpoints, owner="bob", url="https://bob.example/")
     endpoints.change(keep(endpoints, url="https://off.example/").id, "ada", {"disabled": "by its owner"})
     [delivery] = deliveries.of_job(finished(lifecycle))

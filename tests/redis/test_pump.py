@@ -134,7 +134,9 @@ def test_a_secret_of_its_own_signs(pump: WebhookDispatcher, lifecycle: Lifecycle
 def test_after_a_rotation_old_and_new_secret_verify(pump: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
     with Receiver() as receiver:
         place = f"127.0.0.1:{receiver.port}"
-        kept = endpoints.create("ada", url=receiver.url, place=place, events=FINAL_EVENTS, kinds=KINDS, description="", secret="")
+        kept = endpoints.create(
+            "ada", url=receiver.url, place=place, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
+        )
         rotated = endpoints.rotate(kept.id, "ada")
         finished(lifecycle, "http://127.0.0.1:9/elsewhere")
         while not receiver.received:
@@ -189,7 +191,9 @@ def test_410_disables_the_endpoint(
 ) -> None:
     with Receiver(status(410)) as receiver:
         place = f"127.0.0.1:{receiver.port}"
-        kept = endpoints.create("ada", url=receiver.url, place=place, events=FINAL_EVENTS, kinds=KINDS, description="", secret="")
+        kept = endpoints.create(
+            "ada", url=receiver.url, place=place, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
+        )
         told = {"url": receiver.url, "place": place, "events": FINAL_EVENTS, "endpoint": kept.id, "secret": ""}
         job = lifecycle.submit(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=told)).id
         lifecycle.cancel(job, "ada")

@@ -30,7 +30,7 @@ def test_a_page_that_is_named_may_call_and_read() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH"])
-@pytest.mark.parametrize("path", ["/generate", "/jobs/job_x/events", "/admin/dead"])
+@pytest.mark.parametrize("path", ["/generate", "/jobs/job_x/events", "/admin/dead-letters"])
 def test_a_browser_that_asks_first_needs_no_key(path: str, method: str) -> None:
     asked = {
         "Origin": OURS,

@@ -37,7 +37,7 @@ class Document(Answer):
 
 class TakenDocument(Document):
     job: JobId = Field(description="the job that reads it")
-    known: bool = Field(description="whether its bytes were there already; then that job is not of this batch")
+    duplicate: bool = Field(description="whether its bytes were there already; then that job is not of this batch")
 
 
 class Collection(Answer):

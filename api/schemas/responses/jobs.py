@@ -183,7 +183,7 @@ class Job(Answer):
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is not known")
     not_before: Time | None = Field(default=None, description="only while queued")
     waiting_for: Literal[
-        "worker", "fair share", "model loading", "gpu", "model not loaded", "retry at", "earlier message", ""
+        "worker", "fair_share", "model_loading", "gpu_busy", "model_not_loaded", "retry_backoff", "previous_turn", ""
     ] = Field(default="", description="only while queued")
     response: str = Field(default="", description="the text of a completed generation, under the guide's name")
     context_used: bool = Field(default=False, description="of a completed generation: whether it has citations")
@@ -196,7 +196,7 @@ class DeadJob(Job):
 class Dropped(Answer):
     id: JobId
     object: Literal["job"]
-    dropped: Literal[True]
+    removed: Literal[True]
 
 
 class JobList(Page[Job]):

@@ -60,17 +60,17 @@ class GpuSeat(Answer):
     number: int
     object: Literal["gpu"]
     devices: list[str] = Field(description="its GPUs, as `nvidia-smi` counts; none on the CPU")
-    wish: str | None = Field(description="the model that it should hold")
-    by: Literal["start", "operator", "idle", "demand"] = Field(description="who wished it")
-    wished_at: float
+    desired_model: str | None = Field(description="the model that it should hold")
+    requested_by: Literal["start", "operator", "idle", "demand"] = Field(description="who requested it")
+    requested_at: float
     model: str | None = Field(description="the model that it holds now")
     state: Literal["ready", "warming", "loading", "draining", "failed", "unloaded", "away"]
     reason: str | None
     progress: float | None
     running: int = Field(description="jobs that it runs")
     idle_seconds: float | None = Field(description="for how long it has run none")
-    offers: list[str] = Field(description="the models that it could hold")
-    refuses: dict[str, str] = Field(description="those that it could not, with the reason")
+    loadable_models: list[str] = Field(description="the models that it could hold")
+    unloadable_models: dict[str, str] = Field(description="those that it could not, with the reason")
     engine: dict[str, Any] | None = Field(description="what its engine does, by its last beat")
     gpus: list[GpuHealth] = Field(description="their health; empty on the CPU")
 

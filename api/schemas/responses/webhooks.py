@@ -15,7 +15,7 @@ class Webhook(Answer):
     object: Literal["webhook"]
     url: str
     events: list[Event]
-    kinds: list[Kind] = Field(description="of which jobs")
+    job_kinds: list[Kind] = Field(description="of which jobs")
     description: str
     enabled: bool
     disabled_reason: str | None

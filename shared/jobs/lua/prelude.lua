@@ -258,7 +258,7 @@ local function notify(id, event)
     if lists(webhook.events, event) then targets[1], own = webhook, webhook.url end
   end
   for _, endpoint in ipairs(redis.call('ZRANGE', PREFIX .. 'owner:' .. owner .. ':webhooks', 0, -1)) do
-    local kept = redis.call('HMGET', PREFIX .. 'webhook:' .. endpoint, 'url', 'place', 'events', 'kinds', 'disabled')
+    local kept = redis.call('HMGET', PREFIX .. 'webhook:' .. endpoint, 'url', 'place', 'events', 'job_kinds', 'disabled')
     if kept[1] and kept[1] ~= own and kept[5] == '' and lists(cjson.decode(kept[3]), event) and
       lists(cjson.decode(kept[4]), job[2]) then
       targets[#targets + 1] = { url = kept[1], place = kept[2], endpoint = endpoint, secret = '' }
