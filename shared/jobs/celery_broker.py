@@ -2,7 +2,7 @@
 
 Which job a worker gets is decided by ``claim``; so a ticket that is lost, doubled or late does no harm, and prompts never
 reach the broker. This is the one file of ``shared`` that knows Celery. The settings below held under every fault that was
-tried (docs/decisions/tickets.md).
+tried (docs/decisions/wakeups.md).
 """
 
 import json
