@@ -67,8 +67,8 @@ class Settings:
         "ENGINEHOUSE_LEASE_SECONDS", 30.0, "How long a claimed job stays with a worker that has fallen silent.", low=1, high=HOUR
     )
     renew_seconds: float = setting("ENGINEHOUSE_RENEW_SECONDS", 5.0, "How often a worker renews its leases.", low=0.1, high=600)
-    janitor_seconds: float = setting(
-        "ENGINEHOUSE_JANITOR_SECONDS", 1.0, "How often each worker looks for jobs that need attention.", low=0.05, high=60
+    maintenance_seconds: float = setting(
+        "ENGINEHOUSE_MAINTENANCE_SECONDS", 1.0, "How often each worker looks for jobs that need attention.", low=0.05, high=60
     )
     canary_seconds: float = setting(
         "ENGINEHOUSE_CANARY_SECONDS", 30.0, "How often each worker is sent a canary ticket.", low=1, high=600

@@ -33,7 +33,7 @@ from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
 from workers.io.search import Question, search
 from workers.rag_prompt import with_passages
-from workers.runtime.attempt import Stopped
+from workers.runtime.attempt import AttemptStopped
 
 MODEL = "all-minilm-l6-v2"
 
@@ -101,12 +101,12 @@ class Attempt:
     def spec(self) -> dict[str, Any]:
         return dict(self.job.spec)
 
-    def progress(self, phase: str, done: int, total: int, unit: str) -> None:
+    def report_progress(self, phase: str, done: int, total: int, unit: str) -> None:
         self.told.append((phase, done, total, unit))
 
-    def check(self) -> None:
+    def raise_if_stopped(self) -> None:
         if self.stop_at is not None and any((phase, done) == self.stop_at for phase, done, _, _ in self.told):
-            raise Stopped("cancel")
+            raise AttemptStopped("cancel")
 
 
 @dataclass
@@ -280,7 +280,7 @@ def test_a_cancelled_attempt_stops_at_once_and_leaves_no_half_file(library: Libr
     document = library.upload(pdfs[-1].read_bytes())
     attempt = library.attempt(document)
     attempt.stop_at = ("parsing", 3)
-    with pytest.raises(Stopped):
+    with pytest.raises(AttemptStopped):
         library.ingest(attempt)
     assert attempt.told[-1][:2] == ("parsing", 3)
     assert [path.name for path in library.files.path(document.id, "original").parent.iterdir()] == ["original"]
@@ -299,14 +299,14 @@ def test_deleting_a_document_leaves_nothing(library: Library) -> None:
 def test_a_document_deleted_while_it_is_ingested_leaves_nothing(library: Library) -> None:
     document = library.upload(b"Text that is to vanish.")
     attempt = library.attempt(document)
-    told = attempt.progress
+    told = attempt.report_progress
 
     def progress(phase: str, done: int, total: int, unit: str) -> None:
         told(phase, done, total, unit)
         if phase == "embedding":
             delete(attempt, library.documents, library.settings, library.vectors)
 
-    attempt.progress = progress  # type: ignore[method-assign]
+    attempt.report_progress = progress  # type: ignore[method-assign]
     with pytest.raises(DocumentRejected) as caught:
         library.ingest(attempt)
     assert caught.value.code == "deleted"

@@ -18,7 +18,7 @@ from workers.cpu.indexer import pages_of
 from workers.cpu.parsing.page_ranges import RANGE_PAGES, PageRanges
 from workers.cpu.parsing.page_summary import survey
 from workers.cpu.parsing.parser import Limits
-from workers.runtime.attempt import Stopped
+from workers.runtime.attempt import AttemptStopped
 
 LIMITS = Limits(seconds=60, memory_bytes=512 << 20, max_pages=10_000, max_page_characters=100_000)
 PAGES = 3 * RANGE_PAGES + 7
@@ -47,7 +47,7 @@ class Reading:
     def check(self) -> None:
         self.seen_beside.add(threading.get_ident())
         if self.stop_at and len(self.told) >= self.stop_at:
-            raise Stopped("cancel")
+            raise AttemptStopped("cancel")
 
     def write(self) -> None:
         PageRanges(
@@ -97,7 +97,7 @@ def test_where_no_place_is_free_a_document_is_read_alone(tmp_path: Path, long_pd
 def test_a_second_attempt_reads_only_what_is_missing_or_spoilt(tmp_path: Path, long_pdf: bytes) -> None:
     reading = Reading(tmp_path, long_pdf, places=1)
     reading.stop_at = 2 * RANGE_PAGES + 50
-    with pytest.raises(Stopped):
+    with pytest.raises(AttemptStopped):
         reading.write()
     first, second = sorted(reading.folder.glob("range.*"))
     assert not list(reading.folder.glob(".*"))
@@ -120,10 +120,10 @@ def test_a_fault_in_one_range_ends_the_others(tmp_path: Path, long_pdf: bytes) -
     def check() -> None:
         if threading.current_thread() is not threading.main_thread():
             told.set()
-            raise Stopped("lost")
+            raise AttemptStopped("lost")
 
     reading.check = check  # type: ignore[method-assign]
-    with pytest.raises(Stopped, match="lost"):
+    with pytest.raises(AttemptStopped, match="lost"):
         reading.write()
     assert told.is_set()
     assert not reading.files.path(reading.id, "pages.jsonl").exists()

@@ -27,7 +27,7 @@ from workers.cpu.reindex import reindex
 from workers.index.embedder import Embedders
 from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
-from workers.runtime.attempt import Stopped
+from workers.runtime.attempt import AttemptStopped
 
 __all__ = ["chroma", "embedder", "library"]
 
@@ -162,14 +162,14 @@ def reindexed(library: Library, embedders: Embedders, attempt: Attempt | None = 
 
 def when(attempt: Attempt, phase: str, act: Callable[[], None]) -> None:
     """Do something once, in the middle of an attempt."""
-    told, waiting = attempt.progress, [act]
+    told, waiting = attempt.report_progress, [act]
 
     def progress(now: str, done: int, total: int, unit: str) -> None:
         told(now, done, total, unit)
         if now == phase and waiting:
             waiting.pop()()
 
-    attempt.progress = progress  # type: ignore[method-assign]
+    attempt.report_progress = progress  # type: ignore[method-assign]
 
 
 def test_a_reindex_changes_model_and_chunks_while_the_old_index_answers(library: Library, embedders: Embedders) -> None:
@@ -283,7 +283,7 @@ def test_a_reindex_that_is_cancelled_leaves_the_old_index_and_nothing_else(libra
         library.add(f"Boilers of house {n}.".encode(), f"{n}.txt")
     attempt = reindex_attempt(library)
     attempt.stop_at = ("reindexing", 1)
-    with pytest.raises(Stopped):
+    with pytest.raises(AttemptStopped):
         reindexed(library, embedders, attempt)
     collection = library.documents.collection_by_id(library.collection.id)
     assert (collection.index, collection.next_index, collection.reindex_job) == (library.collection.id, "", "")

@@ -53,7 +53,7 @@ def endpoints(redis_client: redis.Redis) -> Endpoints:
 
 @pytest.fixture
 def pump(settings: Settings) -> WebhookDispatcher:
-    quick = replace(settings, webhook_allow="127.0.0.0/8", webhook_seconds=SECONDS, webhook_threads=4, janitor_seconds=0.05)
+    quick = replace(settings, webhook_allow="127.0.0.0/8", webhook_seconds=SECONDS, webhook_threads=4, maintenance_seconds=0.05)
     return WebhookDispatcher(quick, "io1", threading.Event())
 
 
@@ -438,7 +438,7 @@ def test_a_worker_that_drains_begins_nothing(settings: Settings, lifecycle: Life
     draining = threading.Event()
     draining.set()
     pump = WebhookDispatcher(
-        replace(settings, webhook_allow="127.0.0.0/8", webhook_threads=2, janitor_seconds=0.05), "io1", draining
+        replace(settings, webhook_allow="127.0.0.0/8", webhook_threads=2, maintenance_seconds=0.05), "io1", draining
     )
     with Receiver() as receiver:
         job = finished(lifecycle, receiver.url)

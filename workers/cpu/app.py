@@ -15,13 +15,13 @@ from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
 from workers.index.embedder import Embedders
 from workers.index.vector_store import VectorStore
-from workers.runtime.attempt import Body
+from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
 
 settings = from_environment(os.environ)
 
 
-def bodies() -> Mapping[str, Body]:
+def build_handlers() -> Mapping[str, Handler]:
     """Made in each child, as neither a connection nor a model survives a fork."""
     client = connect(settings.redis_url)
     documents, lifecycle = Documents(client), Lifecycle(client, settings, CeleryBroker(client).issue)
@@ -35,4 +35,6 @@ def bodies() -> Mapping[str, Body]:
     }
 
 
-app = CeleryWorker(settings, Pool(name="cpu", queues=(CPU_QUEUE,), slots=settings.cpu_workers, prefork=True, bodies=bodies)).app
+app = CeleryWorker(
+    settings, Pool(name="cpu", queues=(CPU_QUEUE,), slots=settings.cpu_workers, prefork=True, build_handlers=build_handlers)
+).app

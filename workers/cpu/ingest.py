@@ -24,13 +24,13 @@ from workers.cpu.parsing.parser import Limits
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.removal import remove_from_indexes
 from workers.index.vector_store import VectorStore
-from workers.runtime.attempt import Running
+from workers.runtime.attempt import AttemptHandle
 
 REPORT_SECONDS = 0.5
 
 
 def ingest(
-    attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
+    attempt: AttemptHandle, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
 ) -> dict[str, Any]:
     """Ingest the document ``spec["document_id"]`` and tell what became of it.
 
@@ -56,7 +56,7 @@ class _Ingestion:
 
     def __init__(
         self,
-        attempt: Running,
+        attempt: AttemptHandle,
         document: Document,
         documents: Documents,
         settings: Settings,
@@ -104,7 +104,7 @@ class _Ingestion:
         """Put the document, which is ready, also into an index that has taken the place of the one it is in; its chunks."""
         indexer = self._indexer()
         if not indexer.texts.holds(indexer.index, self._document.id):
-            chunks = indexer.put(self._document, self._attempt.check)
+            chunks = indexer.put(self._document, self._attempt.raise_if_stopped)
             self._documents.set_chunks(self._document.id, chunks)
         return chunks
 
@@ -142,7 +142,7 @@ class _Ingestion:
 
     def _index(self, indexer: Indexer) -> int:
         """Chunk, embed and index the document; chunks in all."""
-        document, check, told = self._document, self._attempt.check, self._attempt.progress
+        document, check, told = self._document, self._attempt.raise_if_stopped, self._attempt.report_progress
         with self._step("chunking"):
             chunks = indexer.cut(document, check, told)
         if chunks == 0:
@@ -166,7 +166,7 @@ class _Ingestion:
 
             def told(done: int, total: int) -> None:
                 nonlocal reported
-                self._attempt.progress("parsing", done, total, "pages")
+                self._attempt.report_progress("parsing", done, total, "pages")
                 if time.monotonic() - reported > REPORT_SECONDS or done == total:
                     reported = time.monotonic()
                     self._advance("parsing", pages=total, pages_done=done)
@@ -178,14 +178,14 @@ class _Ingestion:
                 limits,
                 password=password,
                 places=self._places,
-                check=self._attempt.check,
+                check=self._attempt.raise_if_stopped,
                 told=told,
             ).write()
         return survey(pages_of(self._files, self._document.id))
 
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:
-        self._attempt.check()
+        self._attempt.raise_if_stopped()
         self._advance(status)
         start = time.monotonic()
         yield
@@ -193,7 +193,7 @@ class _Ingestion:
 
     def _check_fence(self) -> None:
         """Before each write to the index: an attempt that is no longer the latest must not overwrite."""
-        self._attempt.check()
+        self._attempt.raise_if_stopped()
         self._advance("embedding")
 
     def _advance(self, status: Status, *, pages: int | None = None, pages_done: int | None = None) -> None:
@@ -227,7 +227,7 @@ class _Ingestion:
             self._take_out(self._document.id)
             raise DocumentRejected("A newer version of the document was ready first.", code="replaced")
         if written == "stale":
-            self._attempt.check()
+            self._attempt.raise_if_stopped()
             raise DocumentRejected("Another attempt works on the document.", code="superseded")
 
     def _leave(self) -> NoReturn:

@@ -17,11 +17,11 @@ from workers.cpu.indexer import Indexer
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.removal import drop_indexes, remove_from_indexes
 from workers.index.vector_store import VectorStore
-from workers.runtime.attempt import Running, Stopped
+from workers.runtime.attempt import AttemptHandle, AttemptStopped
 
 
 def reindex(
-    attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
+    attempt: AttemptHandle, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
 ) -> dict[str, Any]:
     """Index the ready documents of ``spec["collection_id"]`` anew, and answer from that index from then on.
 
@@ -37,7 +37,7 @@ class _Reindexing:
     """One attempt; ``run`` in reading order."""
 
     def __init__(
-        self, attempt: Running, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
+        self, attempt: AttemptHandle, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
     ) -> None:
         self._attempt = attempt
         self._documents = documents
@@ -53,7 +53,7 @@ class _Reindexing:
     def run(self) -> dict[str, Any]:
         try:
             return self._put_only(self._attempt.spec["only"]) if "only" in self._attempt.spec else self._run()
-        except Stopped as stop:
+        except AttemptStopped as stop:
             if stop.reason in ("cancel", "timeout"):  # no other attempt will go on with it
                 self._documents.abandon_reindex(self._collection_id, self._next)
                 if self._collection().index != self._next:
@@ -96,10 +96,10 @@ class _Reindexing:
         check_revision(embedder, collection.name, self._documents.record_revision(collection.id, embedder.revision))
         indexer = Indexer(collection.index, collection, embedder, self._settings, self._vectors)
         for number, document_id in enumerate(document_ids, 1):
-            self._attempt.check()
+            self._attempt.raise_if_stopped()
             if self._put(indexer, document_id):
                 self._documents.set_chunks(document_id, self._chunks.get(document_id, 0))
-            self._attempt.progress("reindexing", number, len(document_ids), "documents")
+            self._attempt.report_progress("reindexing", number, len(document_ids), "documents")
         return self._result(indexer)
 
     def _result(self, indexer: Indexer) -> dict[str, Any]:
@@ -130,10 +130,10 @@ class _Reindexing:
         self._chunks |= have
         total, put = self._documents.count_documents(self._collection_id), 0
         for number, document_id in enumerate(self._documents.document_ids(self._collection_id), 1):
-            self._attempt.check()
+            self._attempt.raise_if_stopped()
             if document_id not in have and document_id not in self._skipped:
                 put += self._put(indexer, document_id)
-            self._attempt.progress("reindexing", number, total, "documents")
+            self._attempt.report_progress("reindexing", number, total, "documents")
         return put
 
     def _put(self, indexer: Indexer, document_id: str) -> int:
@@ -141,7 +141,7 @@ class _Reindexing:
         if document is None:
             return 0
         try:
-            self._chunks[document_id] = indexer.put(document, self._attempt.check)
+            self._chunks[document_id] = indexer.put(document, self._attempt.raise_if_stopped)
         except FileNotFoundError:
             if self._ready(document.owner, document_id) is not None:
                 self._skipped.add(document_id)

@@ -43,11 +43,11 @@ class GpuWorker:
                 queues=(generation_queue(entry.name),) if entry is not None else (),
                 slots=entry.max_in_flight if entry is not None else 1,
                 prefork=False,
-                bodies=lambda: {"generate": self._model.generate} if self._model is not None else {},
+                build_handlers=lambda: {"generate": self._model.generate} if self._model is not None else {},
                 model=self._held,
                 phase="loading" if entry is not None else "unloaded",
-                opened=self._open,
-                closed=self._close,
+                on_start=self._open,
+                on_stop=self._close,
             ),
         )
 
@@ -57,8 +57,8 @@ class GpuWorker:
 
     def _open(self, runtime: WorkerRuntime) -> None:
         self._runtime = runtime
-        runtime.before_enrolling = self._tell
-        runtime.after_enrolling = self._hear
+        runtime.collect_details = self._tell
+        runtime.on_heartbeat = self._hear
         if self._model is not None:
             self._model.open(runtime)
 
@@ -90,8 +90,8 @@ class GpuWorker:
             self._leaving = True
             what = f"gives up {self._held or 'nothing'} for {wish or 'nothing'}"
             logger.info("%s %s", self._seating.name, what)
-            self._runtime.tell(phase="draining", message=what)
-            self._celery.leave()
+            self._runtime.update_status(phase="draining", message=what)
+            self._celery.drain_and_exit()
 
     def _is_idle(self) -> bool:
         assert self._runtime is not None

@@ -67,7 +67,7 @@ class Generation:
             piece = told
         if piece:
             self._pieces.append(piece)
-            self._attempt.delta(piece)
+            self._attempt.send_text(piece)
 
     def _end(self, reason: Reason, detail: str) -> None:
         self.reason, self.detail = reason, detail
@@ -126,11 +126,11 @@ class Generations:
         self._running[generation.id] = generation
         try:
             self._engine.submit(request, timeout=LOAD_PATIENCE_SECONDS)
-            attempt.when_stopped(lambda: self._engine.cancel(generation.id))
+            attempt.on_stop(lambda: self._engine.cancel(generation.id))
             generation.ended.wait()
         finally:
             del self._running[generation.id]
-        attempt.check()
+        attempt.raise_if_stopped()
         if generation.reason not in ("stop", "length"):
             raise self._failure(generation, request)
         return self._result(attempt, generation, len(prompt), packed)

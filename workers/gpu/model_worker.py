@@ -142,4 +142,4 @@ class ModelWorker:
 
     def _tell(self, phase: str, message: str, fraction: float) -> None:
         if self._runtime is not None:
-            self._runtime.tell(phase=phase, message=message, fraction=fraction)
+            self._runtime.update_status(phase=phase, message=message, fraction=fraction)

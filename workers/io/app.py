@@ -21,7 +21,7 @@ from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
 from workers.io.search import Question, search
 from workers.io.webhooks.dispatcher import WebhookDispatcher
-from workers.runtime.attempt import Attempt, Body, HandOver
+from workers.runtime.attempt import Attempt, Handler, Handover
 from workers.runtime.celery_worker import CeleryWorker, Pool
 from workers.runtime.worker_runtime import WorkerRuntime
 
@@ -33,7 +33,7 @@ warming: list[threading.Thread] = []
 pumps: list[WebhookDispatcher] = []
 
 
-def bodies() -> Mapping[str, Body]:
+def build_handlers() -> Mapping[str, Handler]:
     """What this pool can do, over one embedding model and one client of the index."""
     client = connect(settings.redis_url)
     documents = Documents(client)
@@ -57,12 +57,12 @@ def bodies() -> Mapping[str, Body]:
         spec = attempt.spec
         return {"hits": passages(Question.from_spec(spec["query"], spec), spec["collection_id"])}
 
-    def retrieve(attempt: Attempt) -> HandOver:
+    def retrieve(attempt: Attempt) -> Handover:
         """The first phase of a generation with a collection: its passages go with it to the model's queue."""
-        attempt.progress("retrieving", 0, 0, "passages")
+        attempt.report_progress("retrieving", 0, 0, "passages")
         spec = attempt.spec
         found = passages(Question.from_spec(_question(spec), spec["retrieval"]), spec["collection"])
-        return HandOver(queue=spec["then"], context={"passages": found})
+        return Handover(queue=spec["then"], context={"passages": found})
 
     return {
         "search": search_job,
@@ -104,8 +104,8 @@ app = CeleryWorker(
         queues=(IO_QUEUE,),
         slots=settings.io_workers,
         prefork=False,
-        bodies=bodies,
-        opened=deliver,
-        closed=close,
+        build_handlers=build_handlers,
+        on_start=deliver,
+        on_stop=close,
     ),
 ).app

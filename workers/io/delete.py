@@ -13,10 +13,10 @@ from shared.settings import Settings
 from workers.index.removal import drop_indexes, remove_from_indexes
 from workers.index.vector_store import VectorStore
 from workers.io.chunk_redaction import remove_from_files
-from workers.runtime.attempt import Running
+from workers.runtime.attempt import AttemptHandle
 
 
-def delete(attempt: Running, documents: Documents, settings: Settings, vectors: VectorStore) -> dict[str, Any]:
+def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, vectors: VectorStore) -> dict[str, Any]:
     """Delete ``spec["document_id"]``, one chunk of it when there is a ``position``, or all of ``spec["collection_id"]``
     when no document is named.
 
@@ -45,10 +45,10 @@ def delete(attempt: Running, documents: Documents, settings: Settings, vectors: 
     # The files of a document are removed after its record, and the id is known from the record alone: an attempt that
     # dies in between must not lose it, so the record goes last here. Nobody can see it: its collection has no name.
     for member in documents.document_ids(collection_id):
-        attempt.check()
+        attempt.raise_if_stopped()
         files.remove(member)
         documents.remove(member, collection_id)
         done += 1
-        attempt.progress("deleting", done, total, "documents")
+        attempt.report_progress("deleting", done, total, "documents")
     drop_indexes(collection_id, vectors=vectors, texts=texts)
     return {"deleted": True, "documents": done}

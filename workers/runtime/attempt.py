@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 StopReason = Literal["cancel", "timeout", "lost", "release"]
 
 
-class Stopped(Exception):
+class AttemptStopped(Exception):
     """The attempt must not go on; ``reason`` says why."""
 
     def __init__(self, reason: StopReason) -> None:
@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HandOver:
+class Handover:
     """This phase is done: the job goes to another queue with what was found out."""
 
     queue: str
@@ -47,15 +47,15 @@ class Result:
     messages: Iterable[Mapping[str, Any]] = ()
 
 
-class Running(Protocol):
+class AttemptHandle(Protocol):
     """What a body that goes step by step needs of its attempt, which need not be that of a worker."""
 
     @property
     def job(self) -> Job: ...
     @property
     def spec(self) -> Mapping[str, Any]: ...
-    def progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
-    def check(self) -> None: ...
+    def report_progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
+    def raise_if_stopped(self) -> None: ...
 
 
 class Attempt:
@@ -82,24 +82,24 @@ class Attempt:
     def context(self) -> Mapping[str, Any]:
         return self.job.context
 
-    def delta(self, text: str) -> None:
+    def send_text(self, text: str) -> None:
         """Tell the client the next piece of the answer."""
         with self._lock:
             self._text.append(text)
         self._event_publisher.put(self)
 
-    def progress(self, phase: str, done: int, total: int, unit: str) -> None:
+    def report_progress(self, phase: str, done: int, total: int, unit: str) -> None:
         """Tell how far the job is: ``done`` of ``total`` (0 when unknown) of a unit such as ``pages``."""
         with self._lock:
             self._progress = (phase, {"phase": phase, "done": done, "total": total, "unit": unit})
         self._event_publisher.put(self)
 
-    def check(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise Stopped if the job must not go on. To be called between steps of work."""
         if self._reason is not None:
-            raise Stopped(self._reason)
+            raise AttemptStopped(self._reason)
 
-    def stop(self, reason: StopReason) -> None:
+    def request_stop(self, reason: StopReason) -> None:
         """Make ``check`` raise, and interrupt a body that waits. The first reason stays, except that a loss overrides."""
         with self._lock:
             if self._reason is None or reason == "lost":
@@ -108,7 +108,7 @@ class Attempt:
         if interrupt is not None:
             interrupt()
 
-    def when_stopped(self, interrupt: Callable[[], None]) -> None:
+    def on_stop(self, interrupt: Callable[[], None]) -> None:
         """Call ``interrupt`` when the attempt is to stop (from another thread), at once if that was earlier."""
         with self._lock:
             self._on_stop = interrupt
@@ -138,15 +138,15 @@ class Attempt:
         return Event(job=self.job.id, attempt=self.job.attempt, index=self._index, type=kind, data=data, phase=phase)
 
 
-Body = Callable[[Attempt], Result | HandOver | Mapping[str, Any]]
+Handler = Callable[[Attempt], Result | Handover | Mapping[str, Any]]
 
 
 def run_attempt(
     lifecycle: Lifecycle,
     event_publisher: EventPublisher,
     attempt: Attempt,
-    bodies: Mapping[str, Body],
-    patience_seconds: float = 600.0,
+    handlers: Mapping[str, Handler],
+    outage_seconds: float = 600.0,
 ) -> str:
     """Run the body of a claimed job and end the attempt in one of the closed set of outcomes, whose name is returned.
 
@@ -154,7 +154,7 @@ def run_attempt(
     """
 
     def insist(move: Callable[[], str]) -> str:
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + outage_seconds
         pause = 0.1
         while True:
             try:
@@ -194,12 +194,12 @@ def run_attempt(
         return "lost"
 
     try:
-        body = bodies.get(attempt.job.kind)
-        if body is None:
+        handler = handlers.get(attempt.job.kind)
+        if handler is None:
             raise InternalError(f"no worker of queue {attempt.job.queue} knows jobs of kind {attempt.job.kind!r}")
-        attempt.check()
-        outcome = body(attempt)
-    except Stopped as stop:
+        attempt.raise_if_stopped()
+        outcome = handler(attempt)
+    except AttemptStopped as stop:
         return stopped(stop.reason)
     except EnginehouseError as error:
         return fail(error)
@@ -212,7 +212,7 @@ def run_attempt(
             Status.FAILED,
             error=InternalError(f"the worker met a fault of its own ({type(error).__name__}); its log tells more").as_json(),
         )
-    if isinstance(outcome, HandOver):
+    if isinstance(outcome, Handover):
         handed = outcome
         return (
             "handed_over" if insist(lambda: lifecycle.hand_over(attempt.lease, handed.queue, handed.context)) == "ok" else "lost"

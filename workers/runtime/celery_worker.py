@@ -32,8 +32,8 @@ from shared.jobs.transitions import Lifecycle
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.redis_connection import connect
 from shared.settings import Settings
-from workers.runtime.attempt import Body
-from workers.runtime.maintenance import Janitor
+from workers.runtime.attempt import Handler
+from workers.runtime.maintenance import MaintenanceThread
 from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
@@ -54,11 +54,11 @@ class Pool:
     queues: tuple[str, ...]
     slots: int
     prefork: bool
-    bodies: Callable[[], Mapping[str, Body]]
+    build_handlers: Callable[[], Mapping[str, Handler]]
     model: str = ""
     phase: str = "ready"
-    opened: Callable[[WorkerRuntime], None] = lambda runtime: None
-    closed: Callable[[], None] = lambda: None
+    on_start: Callable[[WorkerRuntime], None] = lambda runtime: None
+    on_stop: Callable[[], None] = lambda: None
 
 
 class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -97,10 +97,10 @@ class CeleryWorker:
         self._pool = pool
         self._name = pool.name
         self._runtime: WorkerRuntime | None = None
-        self._janitor: Janitor | None = None
+        self._maintenance: MaintenanceThread | None = None
         self._canary_taken = time.monotonic()
         self._stopping = threading.Event()
-        self._told_to_stop = self._leaving = False
+        self._stop_requested = self._exiting = False
         # Made before the fork, so that the children of a prefork pool hear of a drain without Redis.
         fork = multiprocessing.get_context("fork")
         self._drain_children = fork.Event() if pool.prefork else None
@@ -110,20 +110,20 @@ class CeleryWorker:
             self.app.steps["consumer"].add(LookForFreeSlots)
         self.app.steps["worker"].add(StopSignals)
         StopSignals.stop_worker = self._on_stop_signal
-        self.app.task(name=TICKET)(self.take_ticket)
-        self.app.task(name=CANARY)(self.take_canary)
+        self.app.task(name=TICKET)(self.run_next_job)
+        self.app.task(name=CANARY)(self.answer_canary)
         if pool.prefork:
             # Loading what a child needs may take longer than the four seconds that Celery allows by default.
             self.app.conf.worker_proc_alive_timeout = 120
         self._connect_signals()
 
-    def take_ticket(self, queue: str) -> str:
+    def run_next_job(self, queue: str) -> str:
         """Serve one ticket; the answer is shown by Flower. Nothing may leave a task by exception: the threads pool would
         lose the slot for ever."""
         if self._runtime is None:
             return "this process holds no leases"
         try:
-            return self._runtime.serve(queue)
+            return self._runtime.run_next_job(queue)
         except Exception as error:
             logger.exception("a ticket of queue %s failed", queue)
             return f"failed: {type(error).__name__}"
@@ -131,15 +131,15 @@ class CeleryWorker:
     def run(self, arguments: Sequence[str]) -> bool:
         """Be the Celery worker with these options until it ends; whether that was its own wish (``leave``) and nobody else's."""
         self.app.worker_main(["--quiet", "worker", *arguments])
-        return self._leaving and not self._told_to_stop
+        return self._exiting and not self._stop_requested
 
-    def leave(self) -> None:
+    def drain_and_exit(self) -> None:
         """Drain and end as SIGTERM would have it, so that ``run`` returns. Any thread may call this."""
-        self._leaving = True
+        self._exiting = True
         self._drain()
         worker_state.should_stop = 0
 
-    def take_canary(self) -> str:
+    def answer_canary(self) -> str:
         """Taking it in time shows that the worker still takes tickets (``ping`` is answered by a wedged one too)."""
         self._canary_taken = time.monotonic()
         return "alive"
@@ -147,7 +147,7 @@ class CeleryWorker:
     def _connect_signals(self) -> None:
         setup_logging.connect(lambda **_: logs.configure(self._settings.log_level), weak=False)
         celeryd_after_setup.connect(self._start_worker, weak=False)
-        worker_shutting_down.connect(self._told, weak=False)
+        worker_shutting_down.connect(self._on_stop_request, weak=False)
         worker_shutdown.connect(self._stop, weak=False)
         if self._pool.prefork:
             worker_process_init.connect(self._start_child, weak=False)
@@ -159,16 +159,16 @@ class CeleryWorker:
         lifecycle, worker_registry = self._lifecycle()
         if not self._pool.prefork:
             self._open(lifecycle, worker_registry)
-        self._janitor = Janitor(self._settings, lifecycle, worker_registry, self._name)
-        self._janitor.start()
-        threading.Thread(target=self._take_back, args=(self._janitor,), name="take back", daemon=True).start()
+        self._maintenance = MaintenanceThread(self._settings, lifecycle, worker_registry, self._name)
+        self._maintenance.start()
+        threading.Thread(target=self._return_former_jobs, args=(self._maintenance,), name="take back", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
 
-    def _take_back(self, janitor: Janitor) -> None:
+    def _return_former_jobs(self, maintenance: MaintenanceThread) -> None:
         """Return what this worker's former self held, as soon as Redis answers."""
         while not self._stopping.is_set():
             try:
-                janitor.return_former_jobs()
+                maintenance.return_former_jobs()
                 return
             except redis.RedisError as error:
                 logger.warning("Redis is away (%s); it is asked again", error)
@@ -189,7 +189,7 @@ class CeleryWorker:
             self._settings,
             lifecycle,
             worker_registry,
-            pool.bodies(),
+            pool.build_handlers(),
             name=self._name,
             pool=pool.name,
             queues=pool.queues,
@@ -198,7 +198,7 @@ class CeleryWorker:
             phase=pool.phase,
         )
         self._runtime.start()
-        pool.opened(self._runtime)
+        pool.on_start(self._runtime)
 
     def _send_canaries(self) -> None:
         tickets, interval = CeleryBroker(connect(self._settings.redis_url)), self._settings.canary_seconds
@@ -206,7 +206,7 @@ class CeleryWorker:
         while not self._stopping.wait(min(1.0, interval / 4)):
             now = time.monotonic()
             # A worker whose slots are all taken rightly leaves its canary waiting.
-            if self._runtime is not None and self._runtime.busy >= self._pool.slots:
+            if self._runtime is not None and self._runtime.busy_slots >= self._pool.slots:
                 free_since = now
             if now - sent < interval:
                 continue
@@ -230,8 +230,8 @@ class CeleryWorker:
             self._hurried = True
         signal.raise_signal(signal.SIGTERM)  # Celery's warm shutdown; it tells `_told`
 
-    def _told(self, **_: Any) -> None:
-        self._told_to_stop = True
+    def _on_stop_request(self, **_: Any) -> None:
+        self._stop_requested = True
         self._drain()
 
     def _drain(self) -> None:
@@ -259,13 +259,13 @@ class CeleryWorker:
 
     def _stop(self, **_: Any) -> None:
         self._stopping.set()
-        if self._janitor is not None:
-            self._janitor.stop()
+        if self._maintenance is not None:
+            self._maintenance.stop()
         self._stop_child()
 
     def _stop_child(self, **_: Any) -> None:
         if self._runtime is not None:
-            self._pool.closed()
+            self._pool.on_stop()
             self._runtime.stop()
 
 

@@ -80,5 +80,5 @@ class EventPublisher:
             for event, word in zip(events, words, strict=True):
                 attempt = owners[event.job, event.attempt]
                 if word == "lost":
-                    attempt.stop("lost")
+                    attempt.request_stop("lost")
                 attempt.sent(event)

@@ -19,7 +19,7 @@ PURGE_SECONDS = 60.0
 RING_MS = 1000
 
 
-class Janitor:
+class MaintenanceThread:
     """Reaps lapsed leases, returns the jobs of dead neighbours, finds seats for models that are asked for, issues missing tickets,
     purges what is past its time."""
 
@@ -40,7 +40,7 @@ class Janitor:
         self._stop.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._settings.janitor_seconds):
+        while not self._stop.wait(self._settings.maintenance_seconds):
             try:
                 self.round()
             except Exception as error:  # the top of this thread, which must live as long as the process
@@ -55,7 +55,7 @@ class Janitor:
         settings = self._settings
         # After an outage workers need a moment to renew leases that lapsed meanwhile: their jobs still run.
         calm = time.monotonic() - self._calm_since > 2 * settings.renew_seconds
-        gap = max(settings.lease_seconds / 4, 3 * settings.janitor_seconds)
+        gap = max(settings.lease_seconds / 4, 3 * settings.maintenance_seconds)
         _, lost = self._lifecycle.reap(leases=calm, gap_ms=int(gap * 1000), grace_ms=int(2000 * settings.renew_seconds))
         for job in lost:
             logger.warning("job %s: its lease has lapsed; it goes back to its queue", job)

@@ -21,7 +21,7 @@ from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id, started
 from shared.redis_connection import PREFIX, connect, is_outage
 from shared.settings import Settings
-from workers.runtime.attempt import Attempt, Body, run_attempt
+from workers.runtime.attempt import Attempt, Handler, run_attempt
 from workers.runtime.event_publisher import EventPublisher
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class WorkerRuntime:
         settings: Settings,
         lifecycle: Lifecycle,
         worker_registry: WorkerRegistry,
-        bodies: Mapping[str, Body],
+        handlers: Mapping[str, Handler],
         *,
         name: str,
         pool: str,
@@ -48,10 +48,10 @@ class WorkerRuntime:
         self._settings = settings
         self._lifecycle = lifecycle
         self._worker_registry = worker_registry
-        self._bodies = bodies
+        self._handlers = handlers
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._lock = threading.Lock()
-        self._tell = threading.Event()
+        self._heartbeat_due = threading.Event()
         self._stop = threading.Event()
         self._ready = threading.Event()
         self.draining = threading.Event()
@@ -68,10 +68,10 @@ class WorkerRuntime:
             model=model,
             phase=phase,
         )
-        self.busy = 0
+        self.busy_slots = 0
         # For a pool that has more to tell and to hear: called before, and with the answer after, each word to the workforce.
-        self.before_enrolling: Callable[[], Mapping[str, Any]] = dict
-        self.after_enrolling: Callable[[str | None], None] = lambda wish: None
+        self.collect_details: Callable[[], Mapping[str, Any]] = dict
+        self.on_heartbeat: Callable[[str | None], None] = lambda wish: None
         self._used = time.monotonic()
         if phase == "ready":
             self._ready.set()
@@ -85,14 +85,14 @@ class WorkerRuntime:
     def stop(self) -> None:
         """End the threads and leave the list of workers; nothing may run any more."""
         self._stop.set()
-        self._tell.set()
+        self._heartbeat_due.set()
         self.event_publisher.stop()
         try:
             self._lifecycle.abandon(self.worker.id)
         except redis.RedisError as error:
             logger.info("could not sign off (%s); the others will notice", error)
 
-    def tell(self, **changes: Any) -> None:
+    def update_status(self, **changes: Any) -> None:
         """Change what this worker says of itself (``phase``, ``message`` …) and tell it at once."""
         with self._lock:
             self.worker = replace(self.worker, **changes)
@@ -100,15 +100,15 @@ class WorkerRuntime:
             self._ready.set()
         else:
             self._ready.clear()
-        self._tell.set()
+        self._heartbeat_due.set()
 
-    def serve(self, queue: str) -> str:
+    def run_next_job(self, queue: str) -> str:
         """Take the next job of a queue and run it to the end of the attempt. The answer is what Flower shows.
 
         While the worker is not ready no job is claimed, so that another worker may have it and its queue position is true.
         """
         with self._lock:
-            self.busy += 1
+            self.busy_slots += 1
         try:
             while not self._ready.wait(0.5):
                 if self.draining.is_set():
@@ -123,7 +123,7 @@ class WorkerRuntime:
                 self._attempts[attempt.lease] = attempt
                 self._used = time.monotonic()
             try:
-                outcome = run_attempt(self._lifecycle, self.event_publisher, attempt, self._bodies)
+                outcome = run_attempt(self._lifecycle, self.event_publisher, attempt, self._handlers)
             finally:
                 with self._lock:
                     self._attempts.pop(attempt.lease, None)
@@ -132,7 +132,7 @@ class WorkerRuntime:
             return f"{job.id} {outcome}"
         finally:
             with self._lock:
-                self.busy -= 1
+                self.busy_slots -= 1
 
     def _claim(self, queue: str) -> Job | None:
         """Claim, asking again with the same token while Redis is away: the claim may have been made and its answer lost."""
@@ -151,8 +151,8 @@ class WorkerRuntime:
 
         def release() -> None:
             if not self._stop.wait(seconds):
-                for attempt in self._in_hand():
-                    attempt.stop("release")
+                for attempt in self._running_attempts():
+                    attempt.request_stop("release")
 
         threading.Thread(target=release, name="drain", daemon=True).start()
 
@@ -162,7 +162,7 @@ class WorkerRuntime:
         with self._lock:
             return 0.0 if self._attempts else time.monotonic() - self._used
 
-    def _in_hand(self) -> list[Attempt]:
+    def _running_attempts(self) -> list[Attempt]:
         with self._lock:
             return list(self._attempts.values())
 
@@ -175,20 +175,20 @@ class WorkerRuntime:
                     logger.warning("Redis is away (%s); %d leases cannot be renewed", error, len(self._attempts))
                 else:
                     logger.exception("renewing leases failed")
-            self._tell.wait(self._settings.renew_seconds)
-            self._tell.clear()
+            self._heartbeat_due.wait(self._settings.renew_seconds)
+            self._heartbeat_due.clear()
 
     def renew(self) -> None:
         """Renew all leases once, tell that this worker is alive, and pass on what the answers say."""
-        attempts = self._in_hand()
+        attempts = self._running_attempts()
         words = self._lifecycle.renew(self.worker.id, [attempt.lease for attempt in attempts])
         for attempt, word in zip(attempts, words, strict=True):
             if word != "ok":
                 logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, word)
-                attempt.stop(word)
-        more = self.before_enrolling()
+                attempt.request_stop(word)
+        more = self.collect_details()
         told = replace(self.worker, running=len(attempts), idle_ms=int(1000 * self.idle_seconds), **more)
-        self.after_enrolling(self._worker_registry.enroll(told))
+        self.on_heartbeat(self._worker_registry.enroll(told))
 
     def _listen_forever(self) -> None:
         client = connect(self._settings.redis_url, blocks=50.0)
@@ -199,18 +199,18 @@ class WorkerRuntime:
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=5.0)
                         if message is not None:
-                            self._hear(json.loads(message["data"]))
+                            self._handle_control_message(json.loads(message["data"]))
             except (redis.RedisError, OSError) as error:
                 # A cancel missed here comes with the next renewal.
                 logger.debug("the control channel broke (%s)", error)
                 self._stop.wait(1.0)
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _handle_control_message(self, message: dict[str, Any]) -> None:
         if "wish" in message:
-            self._tell.set()  # the answer to the next word to the workforce has it
+            self._heartbeat_due.set()  # the answer to the next word to the workforce has it
             return
         lease = (message["cancel"], message["attempt"])
         with self._lock:
             attempt = self._attempts.get(lease)
         if attempt is not None:
-            attempt.stop("cancel")
+            attempt.request_stop("cancel")

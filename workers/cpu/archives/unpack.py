@@ -18,7 +18,7 @@ from shared.jobs.celery_broker import CPU_QUEUE
 from shared.jobs.transitions import Lifecycle, Submission
 from shared.settings import Settings
 from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
-from workers.runtime.attempt import Running
+from workers.runtime.attempt import AttemptHandle
 
 MOST_TOLD = 1000
 """So many members that were entered, that are duplicates, and that were left out are named in the result; of the others only the
@@ -32,7 +32,7 @@ class _Tally:
     skipped: list[dict[str, str]] = field(default_factory=list)
 
 
-def unpack(attempt: Running, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
+def unpack(attempt: AttemptHandle, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
     """Unpack ``spec["archive_id"]`` into ``spec["collection_id"]``.
 
     The result has ``name``, ``documents`` (how many were entered), ``duplicates`` (how many were in the collection, by their bytes)
@@ -72,7 +72,9 @@ def unpack(attempt: Running, documents: Documents, lifecycle: Lifecycle, setting
 class _Unpacking:
     """One attempt at one archive."""
 
-    def __init__(self, attempt: Running, documents: Documents, lifecycle: Lifecycle, settings: Settings, password: str) -> None:
+    def __init__(
+        self, attempt: AttemptHandle, documents: Documents, lifecycle: Lifecycle, settings: Settings, password: str
+    ) -> None:
         self._attempt = attempt
         self._documents = documents
         self._lifecycle = lifecycle
@@ -83,8 +85,8 @@ class _Unpacking:
 
     def take(self, number: int, name: str, source: MemberBytes) -> None:
         """Enter one member."""
-        self._attempt.check()
-        self._attempt.progress("unpacking", number, 0, "members")
+        self._attempt.raise_if_stopped()
+        self._attempt.report_progress("unpacking", number, 0, "members")
         job, name = self._attempt.job, name[-255:] or "unnamed"
         document_id, job_id = (derived_id(prefix, job.id, str(number)) for prefix in (DOCUMENT, JOB))
         collection = self._collection()

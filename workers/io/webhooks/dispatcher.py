@@ -143,7 +143,7 @@ class WebhookDispatcher:
                     channel.subscribe(CHANNEL)
                     while not self._stop.is_set():
                         # The answer to the subscription wakes too: something may have been missed before.
-                        channel.get_message(timeout=self._settings.janitor_seconds)
+                        channel.get_message(timeout=self._settings.maintenance_seconds)
                         self._wake()
             except (redis.RedisError, OSError) as error:
                 logger.debug("the channel of deliveries broke (%s)", error)
