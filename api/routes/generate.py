@@ -86,7 +86,7 @@ def served_model(name: str | None) -> ModelEntry:
     """The model that a request asks for. Raises NotFound, InvalidValue or ModelNotServed."""
     here = services()
     entry = here.catalogue.get(name) if name is not None else here.catalogue.default()
-    if entry.kind != GENERATE:
+    if entry.task != GENERATE:
         raise InvalidValue(f"model: {entry.name} turns text into vectors; it does not generate", param="model")
     if here.worker_registry.has_served(entry.name) or _can_be_loaded(entry):
         return entry

@@ -34,7 +34,7 @@ def put(gpu: str) -> Answer:
     wanted = body(ModelWish).model
     if wanted is not None:
         entry = here.catalogue.get(wanted)
-        if entry.kind != GENERATE:
+        if entry.task != GENERATE:
             raise InvalidValue(f"model: {entry.name} turns text into vectors; it does not generate", param="model")
         if wanted in assignment.refuses:
             raise Conflict(assignment.refuses[wanted], code="model_does_not_fit", param="model")

@@ -29,14 +29,14 @@ def model_json(entry: ModelEntry, workers: list[Worker], assignments: list[Model
     could, else ``not_served``."""
     # The embedding model lives in the workers that ingest and retrieve.
     serving = [
-        worker for worker in workers if worker.model == entry.name or (entry.kind == EMBED and worker.pool in ("cpu", "io"))
+        worker for worker in workers if worker.model == entry.name or (entry.task == EMBED and worker.pool in ("cpu", "io"))
     ]
     best = min(serving, key=lambda worker: ORDER.index(worker.phase), default=None)
     return {
         "name": entry.name,
         "url": entry.url,
         "object": "model",
-        "kind": entry.kind,
+        "task": entry.task,
         "engine": entry.engine,
         "dtype": entry.dtype,
         "max_context": entry.max_context,

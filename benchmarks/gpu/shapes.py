@@ -84,7 +84,7 @@ def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: in
         "gpus": 0 if device == "cpu" else gpus,
         "default": True,
     }
-    embedding = {"name": "none", "url": "/nowhere", "kind": "embed"}
+    embedding = {"name": "none", "url": "/nowhere", "task": "embed"}
     at.write_text(json.dumps([entry, embedding]))
     return at
 

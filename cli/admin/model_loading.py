@@ -110,7 +110,7 @@ class Loading:
             entry = self._catalogue.get(name)
         except NotFound as error:
             raise CommandError(f"{self._settings.models_file}: {error.message}") from None
-        if entry.kind != GENERATE:
+        if entry.task != GENERATE:
             raise CommandError(f"{name} turns text into vectors: the cpu and io workers hold it, always.")
         return entry
 

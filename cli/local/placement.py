@@ -34,13 +34,13 @@ def wanted(catalogue: Catalogue, names: Sequence[str]) -> list[ModelEntry]:
     try:
         entries = [catalogue.get(name) for name in names]
         if not names:
-            entries = [entry for entry in catalogue.models if entry.load and entry.kind == GENERATE] or [catalogue.default()]
+            entries = [entry for entry in catalogue.models if entry.load and entry.task == GENERATE] or [catalogue.default()]
     except NotFound as error:
         raise CommandError(f"The models file: {error.message}") from None
     for entry in entries:
-        if entry.kind != GENERATE:
+        if entry.task != GENERATE:
             raise CommandError(
-                f"The models file: {entry.name} does not generate text (its kind is {entry.kind}); choose another model."
+                f"The models file: {entry.name} does not generate text (its task is {entry.task}); choose another model."
             )
         if entries.count(entry) > 1:
             raise CommandError(f"--model {entry.name} is given twice; for more of it set `replicas` in the models file.")

@@ -111,8 +111,8 @@ def served_model(settings: Settings) -> ModelEntry:
         model = catalogue.get(settings.worker_model) if settings.worker_model else catalogue.default()
     except NotFound as error:
         raise CommandError(f"{settings.models_file}: {error.message}") from None
-    if model.kind != GENERATE:
+    if model.task != GENERATE:
         raise CommandError(
-            f"{settings.models_file}: {model.name} does not generate text (its kind is {model.kind}); choose another model."
+            f"{settings.models_file}: {model.name} does not generate text (its task is {model.task}); choose another model."
         )
     return model

@@ -14,7 +14,7 @@ def list_models(here: Here) -> None:
 
     def row(model: "Model") -> tuple[object, ...]:
         default = "default" if model.default else ""
-        return model.name, model.state, model.kind, default, model.engine, model.workers, model.max_context, model.reason
+        return model.name, model.state, model.task, default, model.engine, model.workers, model.max_context, model.reason
 
-    columns = ("model", "state", "kind", "", "engine", "workers", "context", "reason")
+    columns = ("model", "state", "task", "", "engine", "workers", "context", "reason")
     here.out.many(columns, here.house.models(), row)

@@ -212,7 +212,7 @@ class Model(Record):
     """A model of the server's list; ``state`` is ``ready``, ``warming``, ``loading``, ``failed`` or ``not_served``."""
 
     name: str
-    kind: str
+    task: str
     engine: str
     max_context: int | None
     max_tokens: int

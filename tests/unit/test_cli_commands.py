@@ -15,7 +15,7 @@ from workers.gpu.app import celery_arguments
 MODELS = [
     {"name": "small", "url": "echo:0", "engine": "echo", "max_in_flight": 7, "default": True},
     {"name": "large", "url": "echo:0", "engine": "echo", "max_in_flight": 3},
-    {"name": "vectors", "url": "package:x", "kind": "embed"},
+    {"name": "vectors", "url": "package:x", "task": "embed"},
 ]
 
 

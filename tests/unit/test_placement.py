@@ -97,7 +97,7 @@ def test_what_cannot_be_is_refused_with_the_reason(entries: list[ModelEntry], gp
 
 
 def test_which_models_are_wanted() -> None:
-    every = Catalogue((model("a"), model("b", default=True), model("c", load=True), model("v", kind=EMBED, load=True)))
+    every = Catalogue((model("a"), model("b", default=True), model("c", load=True), model("v", task=EMBED, load=True)))
     assert [entry.name for entry in wanted(every, [])] == ["c"]
     assert [entry.name for entry in wanted(every, ["b", "a"])] == ["b", "a"]
     assert [entry.name for entry in wanted(Catalogue(every.models[:2]), [])] == ["b"]

@@ -233,7 +233,7 @@ async function known(id, signal) {
 }
 
 function showModels(models) {
-  const generators = models.filter((model) => model.kind === "generate");
+  const generators = models.filter((model) => model.task === "generate");
   const ready = generators.filter((model) => model.state === "ready");
   const choices = [...ready, ...generators.filter((model) => model.state !== "ready")].map((model) => ({
     value: model.name,

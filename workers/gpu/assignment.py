@@ -24,7 +24,7 @@ class Seating:
         self._refuses: dict[str, str] = {}
         self._pinned = [entry.name for entry in catalogue.models if entry.pinned]
         for entry in catalogue.models:
-            if entry.kind == GENERATE:
+            if entry.task == GENERATE:
                 reason = self._why_not(entry)
                 if reason:
                     self._refuses[entry.name] = reason

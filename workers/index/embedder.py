@@ -125,7 +125,7 @@ class Embedders:
     def for_model(self, name: str) -> Embedder:
         with self._lock:
             if name not in self._made:
-                known = [entry.name for entry in self._catalogue.models if entry.kind == EMBED]
+                known = [entry.name for entry in self._catalogue.models if entry.task == EMBED]
                 if name not in known:
                     raise _mismatch(name, known)
                 self._made[name] = Embedder(name, self._catalogue.get(name).url, **self._options)

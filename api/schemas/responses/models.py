@@ -13,7 +13,7 @@ class Model(Answer):
     name: str
     url: str
     object: Literal["model"]
-    kind: Literal["generate", "embed"]
+    task: Literal["generate", "embed"]
     engine: str
     dtype: str
     max_context: int | None
