@@ -5,6 +5,7 @@ Nothing heavy is imported before it is needed: ``enginehouse --help`` loads neit
 """
 
 import os
+import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,7 +63,7 @@ def up(
 ) -> None:
     """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C does not wait for running jobs."""
     from cli.local.guardian import run_guarded
-    from cli.local.process_tree import end_with_parent
+    from shared.prctl import die_with_parent
 
     settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, redis_url=redis)
     command = [sys.executable, "-m", "cli.local.stack", "--guardian", str(os.getpid())]
@@ -73,7 +74,7 @@ def up(
         command += ["--model", name]
     command += ["--flower-port", str(flower_port or 0), "--chroma-port", str(chroma_port or 0)]
     if with_parent:
-        end_with_parent()
+        die_with_parent(signal.SIGTERM)
     raise typer.Exit(run_guarded(command, _environment(settings)))
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from subprocess import Popen
 from types import FrameType
 
-from cli.local.process_tree import adopt_orphans, kill_descendants, spawn
+from cli.local.process_tree import kill_descendants, spawn
+from shared.prctl import adopt_orphans
 
 GUARDIAN_GONE = signal.SIGUSR1
 

@@ -5,21 +5,16 @@ that started it ends), and the subreaper (orphaned grandchildren become ours ins
 Elsewhere only the process group holds. Knows nothing about what the processes do.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+from shared.prctl import die_with_parent
 
 
 def spawn(
@@ -44,18 +39,6 @@ def spawn(
         start_new_session=True,
         preexec_fn=_tie_to(os.getpid(), death_signal),
     )
-
-
-def adopt_orphans() -> None:
-    """Make this process the parent of every descendant whose own parent has died."""
-    if _libc is not None:
-        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_with_parent() -> None:
-    """Have this process sent SIGTERM when the one that started it ends."""
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def descendants(root: int) -> list[int]:
@@ -110,14 +93,9 @@ def _processes() -> Iterator[tuple[int, int, str]]:
             yield int(entry.name), int(parent), state
 
 
-def _tie_to(parent: int, number: int) -> Callable[[], None] | None:
-    if _libc is None:
-        return None
-    libc = _libc
-
+def _tie_to(parent: int, number: int) -> Callable[[], None]:
     def tie() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
+        if die_with_parent(number) and os.getppid() != parent:  # it died before the line above
             os._exit(1)
 
     return tie

@@ -18,7 +18,8 @@ from types import FrameType
 
 from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
-from cli.local.process_tree import adopt_orphans, children, descendants, signal_group, spawn
+from cli.local.process_tree import children, descendants, signal_group, spawn
+from shared.prctl import adopt_orphans
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0

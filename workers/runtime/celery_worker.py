@@ -30,6 +30,7 @@ from shared import logs
 from shared.jobs.celery_broker import CANARY, TICKET, CeleryBroker, canary_queue, celery_app
 from shared.jobs.transitions import Lifecycle
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.prctl import die_with_parent
 from shared.redis_connection import connect
 from shared.settings import Settings
 from workers.runtime.attempt import Handler
@@ -175,7 +176,8 @@ class CeleryWorker:
                 self._stopping.wait(1.0)
 
     def _start_child(self, **_: Any) -> None:
-        _die_with_parent()
+        # A child that outlives its worker would go on taking jobs without a supervisor.
+        die_with_parent()
         self._open(*self._lifecycle())
         threading.Thread(target=self._drain_with_parent, name="drain", daemon=True).start()
 
@@ -267,14 +269,3 @@ class CeleryWorker:
         if self._runtime is not None:
             self._pool.on_stop()
             self._runtime.stop()
-
-
-def _die_with_parent() -> None:
-    """Make the kernel kill this child when its parent dies (Linux, prctl(2) PR_SET_PDEATHSIG): a child of a dead prefork
-    worker would go on taking tickets that nobody supervises."""
-    try:
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    except (OSError, AttributeError):
-        logger.warning("this system cannot tie a process to its parent; a killed worker may leave children behind")

@@ -1,13 +1,9 @@
 """What a child process that opens a stranger's file takes from itself first. Knows no file."""
 
-import ctypes
 import math
 import resource
-import signal
-import sys
 
-PR_SET_PDEATHSIG = 1
-PR_SET_NO_NEW_PRIVS = 38
+from shared.prctl import die_with_parent, forbid_new_privileges
 
 
 def restrict(memory_bytes: int, seconds: float) -> None:
@@ -21,7 +17,5 @@ def restrict(memory_bytes: int, seconds: float) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (limit, limit))
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    die_with_parent()
+    forbid_new_privileges()

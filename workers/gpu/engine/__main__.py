@@ -5,7 +5,6 @@ It ends with its worker, whatever any of them is doing then.
 """
 
 import argparse
-import ctypes
 import logging
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import NoReturn
 from shared import logs
 from shared.errors import EnginehouseError, SettingsError
 from shared.models.catalogue import ECHO, TRANSFORMERS, ModelEntry, load_catalogue
+from shared.prctl import die_with_parent
 from workers.gpu.engine.memory import is_out_of_memory
 from workers.gpu.engine.messages import Beat, Cancel, Message, Phase, State, Submit, decode, encode
 from workers.gpu.engine.protocol import Engine, EngineDied, Report
@@ -27,7 +27,6 @@ from workers.gpu.engine.tensor_parallel import TensorParallelGroup, join
 
 log = logging.getLogger("engine")
 
-PR_SET_PDEATHSIG = 1
 BEAT_SECONDS = 1.0
 FAILED_TO_LOAD = 3
 DIED = 4
@@ -37,7 +36,7 @@ def main() -> None:
     options = _options()
     # The terminal sends Ctrl-C to every process at once; the worker alone decides when its engine stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     logs.configure(options.log_level)
     _keep_compiled(options.compiled)
     if options.rank:
@@ -156,11 +155,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--token-seconds", type=float, default=0.0, help="how long the echo engine takes for a token")
     parser.add_argument("--log-level", default="INFO")
     return parser.parse_args()
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _keep_compiled(folder: Path) -> None:

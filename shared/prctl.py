@@ -1,0 +1,34 @@
+"""prctl(2): Linux's controls over the own process, for its death signal, its orphans and its privileges.
+
+On other systems each function does nothing and returns False.
+"""
+
+import ctypes
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+# Loaded at import, because `die_with_parent` may run between fork and exec, where loading a library can deadlock.
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> bool:
+    """Have the kernel send this process a signal when the thread that started it ends."""
+    return _prctl(PR_SET_PDEATHSIG, number)
+
+
+def adopt_orphans() -> bool:
+    """Make this process the parent of every descendant whose own parent has died."""
+    return _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def forbid_new_privileges() -> bool:
+    """Keep this process and its children from gaining privileges by executing a file."""
+    return _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _prctl(option: int, value: int) -> bool:
+    return _libc is not None and _libc.prctl(option, value, 0, 0, 0) == 0
