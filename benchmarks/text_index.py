@@ -22,7 +22,7 @@ import numpy
 from benchmarks.figures import figure, percentile
 from cli.local.redis_server import free_port
 from shared.documents.filters import parse_filter
-from shared.documents.text_index import About, TextIndex
+from shared.documents.text_index import DocumentAttributes, TextIndex
 from tests.flows.test_ingest_parts import ChromaServer
 from workers.cpu.chunking import Chunk
 from workers.index.vector_store import VectorStore
@@ -74,9 +74,9 @@ def text_index(folder: Path, pieces: list[str]) -> None:
         for percent in (50, 95):
             figure(f"text_index.p{percent}_ms", percentile(seconds, percent) * 1000, "ms", asked=name, chunks=size)
 
-    timed("8 words", lambda query: texts.search(INDEX, query, 58))
-    timed("8 words, a filter that one document in twenty meets", lambda query: texts.search(INDEX, query, 58, condition))
-    timed("places that meet the filter", lambda query: texts.matching(INDEX, condition, 50_000))
+    timed("8 words", lambda query: texts.search_text(INDEX, query, 58))
+    timed("8 words, a filter that one document in twenty meets", lambda query: texts.search_text(INDEX, query, 58, condition))
+    timed("places that meet the filter", lambda query: texts.matching_chunks(INDEX, condition, 50_000))
     stop = threading.Event()
 
     def write() -> None:
@@ -87,13 +87,13 @@ def text_index(folder: Path, pieces: list[str]) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    timed("8 words, while 300 chunks are put twice a second", lambda query: texts.search(INDEX, query, 58))
+    timed("8 words, while 300 chunks are put twice a second", lambda query: texts.search_text(INDEX, query, 58))
     stop.set()
     writer.join()
 
 
 def put(texts: TextIndex, number: int, pieces: list[str]) -> None:
-    about = About(
+    about = DocumentAttributes(
         id=f"doc_{number:026d}",
         name=f"{number}.py",
         media_type="text/plain",
@@ -101,7 +101,7 @@ def put(texts: TextIndex, number: int, pieces: list[str]) -> None:
         created_at=0.0,
         metadata={"year": 2000 + number % 20},
     )
-    texts.put(INDEX, about, (Chunk(n, 1, 0, len(piece), piece) for n, piece in enumerate(pieces)))
+    texts.put_document(INDEX, about, (Chunk(n, 1, 0, len(piece), piece) for n, piece in enumerate(pieces)))
 
 
 def question(piece: str) -> str:
@@ -124,7 +124,7 @@ def chroma(folder: Path, pieces: list[str]) -> None:
                 batch = slice(first, first + 300)
                 if way == "vectors alone":
                     positions = list(range(first, min(first + 300, len(pieces))))
-                    vectors.put(INDEX, f"doc_{0:026d}", positions, random_vectors[batch].tolist())
+                    vectors.put_vectors(INDEX, f"doc_{0:026d}", positions, random_vectors[batch].tolist())
                 else:
                     with_text(client, pieces, random_vectors, batch)
             rates[way] = len(pieces) / (time.perf_counter() - begun)

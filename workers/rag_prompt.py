@@ -44,16 +44,16 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Context:
+class RagPrompt:
     """``messages`` to give to the model, and ``citations``: one for each passage in them, in the order of their numbers."""
 
     messages: list[dict[str, str]]
     citations: list[dict[str, Any]]
 
 
-def with_passages(
+def build_rag_prompt(
     messages: Sequence[Message], passages: Sequence[Passage], *, count_tokens: Callable[[str], int], budget: int
-) -> Context:
+) -> RagPrompt:
     """The conversation with passages in its system message, as many of the best as fit into ``budget`` tokens.
 
     Passages that overlap or touch are given as one, in the place of the better. Without a passage that fits, the
@@ -73,14 +73,14 @@ def with_passages(
             chosen = given
     conversation = [dict(message) for message in messages]
     if not chosen:
-        return Context(conversation, [])
+        return RagPrompt(conversation, [])
     quoted = "\n".join(_quoted(number, passage) for number, passage in enumerate(chosen, 1))
     material = f"{RULES}\n\n{quoted}"
     if conversation[0]["role"] == "system":
         conversation[0]["content"] = f"{conversation[0]['content']}\n\n{material}"
     else:
         conversation.insert(0, {"role": "system", "content": material})
-    return Context(conversation, [_citation(number, passage) for number, passage in enumerate(chosen, 1)])
+    return RagPrompt(conversation, [_citation(number, passage) for number, passage in enumerate(chosen, 1)])
 
 
 def _quoted(number: int, passage: Passage) -> str:

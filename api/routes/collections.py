@@ -13,7 +13,7 @@ from api.schemas.requests import CollectionChanges, NewCollection, Reindex
 from api.services import owner, services
 from api.submission import idempotency, submit
 from shared.documents.models import Collection
-from shared.documents.text_index import Entry, TextIndex
+from shared.documents.text_index import IndexedChunk, TextIndex
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.jobs.celery_broker import CPU_QUEUE
 from shared.jobs.transitions import Submission
@@ -85,7 +85,7 @@ def chunks(document: str) -> Response:
     after = query_integer("after", -1, -1, 2**31)
     found = services().documents.get(owner(), document)
     index = services().documents.collection_by_id(found.collection_id).index
-    entries = _texts().chunks(index, found.id, first=after + 1, limit=limit + 1) if found.status == "ready" else []
+    entries = _texts().document_chunks(index, found.id, first=after + 1, limit=limit + 1) if found.status == "ready" else []
     page = entries[:limit]
     return list_json([_chunk_json(entry) for entry in page], str(page[-1].position) if len(entries) > limit else None)
 
@@ -96,7 +96,7 @@ def delete_chunk(document: str, position: str) -> Answer:
     found = services().documents.get(owner(), document)
     index = services().documents.collection_by_id(found.collection_id).index
     place = int(position) if re.fullmatch(r"\d{1,9}", position) else -1
-    if found.status != "ready" or not _texts().fetch(index, [(found.id, place)]):
+    if found.status != "ready" or not _texts().load_chunks(index, [(found.id, place)]):
         raise NotFound(f"Document {found.id} has no chunk {position[:80]!r}.", param="position")
     spec = {"document_id": found.id, "collection_id": found.collection_id, "position": place}
     return deleted(spec, f"{found.id}:{position}", "chunk")
@@ -106,7 +106,7 @@ def _texts() -> TextIndex:
     return TextIndex(services().settings.text_index_dir)
 
 
-def _chunk_json(entry: Entry) -> dict[str, Any]:
+def _chunk_json(entry: IndexedChunk) -> dict[str, Any]:
     return {
         "id": f"{entry.document_id}:{entry.position}",
         "object": "chunk",

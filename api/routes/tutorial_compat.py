@@ -35,7 +35,7 @@ def get_texts() -> Response:
         if place is None:
             continue
         document, position = place
-        entry = _texts().fetch(_index(document), [(document.id, position)]).get((document.id, position))
+        entry = _texts().load_chunks(_index(document), [(document.id, position)]).get((document.id, position))
         if entry is not None:
             about = {"document_id": document.id, "source": document.name, "page": entry.page, "position": position}
             found.append({"id": name, "content": entry.text, "metadata": {**document.metadata, **about}})
@@ -105,7 +105,7 @@ def _removal(name: str) -> dict[str, Any] | None:
     place = _place(name)
     if place is not None:
         document, position = place
-        if not _texts().fetch(_index(document), [(document.id, position)]):
+        if not _texts().load_chunks(_index(document), [(document.id, position)]):
             return None
         return {"document_id": document.id, "collection_id": document.collection_id, "position": position}
     try:

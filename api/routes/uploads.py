@@ -15,7 +15,7 @@ from api.services import owner, services
 from api.submission import Repeatable, idempotency, job_of, submit
 from shared.documents.files import DocumentFiles, Stored
 from shared.documents.filters import Scalar
-from shared.documents.media_types import ARCHIVES, media_type
+from shared.documents.media_types import ARCHIVES, detect_media_type
 from shared.documents.models import Collection, Document, check_collection_name
 from shared.documents.passwords import Passwords
 from shared.errors import BatchSealed, InvalidRequest, InvalidValue, NotFound
@@ -163,7 +163,7 @@ def _receive(*, most: int) -> list[Received]:
             document_id, name = new_id(DOCUMENT), (file.filename or "unnamed")[:255]
             stored = here.files.store(document_id, file.stream, limit=here.settings.max_upload_bytes)
             received.append(Received(document_id, name, stored, "application/octet-stream"))
-            kind = media_type(here.files.path(document_id, "original"), name)
+            kind = detect_media_type(here.files.path(document_id, "original"), name)
             received[-1] = Received(document_id, name, stored, kind)
     except BaseException:
         for earlier in received:

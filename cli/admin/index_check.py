@@ -74,7 +74,7 @@ class Check:
 
     def faults(self) -> Iterator[Fault]:
         # Listed before the records are read: what is made meanwhile is then not seen rather than seen without its record.
-        indexes = {*self._texts.indexes(), *self._vectors.indexes()}
+        indexes = {*self._texts.list_indexes(), *self._vectors.list_indexes()}
         collections = list(self._documents.every_collection())
         self.collections = len(collections)
         for collection in collections:
@@ -102,11 +102,13 @@ class Check:
 
     def _of_collection(self, collection: Collection) -> Iterator[Fault]:
         try:
-            texts = self._texts.counts(collection.index)
+            texts = self._texts.count_by_document(collection.index)
         except IndexUnavailable as error:
-            yield Fault("index", collection.index, error.message, collection, mend=lambda: self._texts.drop(collection.index))
+            yield Fault(
+                "index", collection.index, error.message, collection, mend=lambda: self._texts.drop_index(collection.index)
+            )
             texts = {}
-        vectors = self._vectors.counts(collection.index)
+        vectors = self._vectors.count_by_document(collection.index)
         known = set()
         for document_id in self._documents.document_ids(collection.id):
             known.add(document_id)
@@ -132,10 +134,10 @@ class Check:
         if latest is None or latest.status != "ready" or current.index != collection.index:
             return
         try:
-            texts = self._texts.count(current.index, document_id)
+            texts = self._texts.count_chunks(current.index, document_id)
         except IndexUnavailable:
             texts = 0
-        vectors = self._vectors.count(current.index, document_id)
+        vectors = self._vectors.count_vectors(current.index, document_id)
         if (texts, vectors) == (latest.chunks, latest.chunks):
             return
         if not self._files.path(document_id, "pages.jsonl").exists():
@@ -152,8 +154,8 @@ class Check:
 
     def _leftover(self, collection: Collection, document_id: str, says: str) -> Fault:
         def mend() -> None:
-            self._texts.remove(collection.index, document_id)
-            self._vectors.remove(collection.index, document_id)
+            self._texts.remove_document(collection.index, document_id)
+            self._vectors.remove_vectors(collection.index, document_id)
 
         return Fault("leftover", document_id, says, collection, mend)
 
@@ -164,8 +166,8 @@ class Check:
 
     def _drop(self, index: str) -> None:
         self._documents.abandon_reindex(index.partition(".")[0], index)
-        self._texts.drop(index)
-        self._vectors.drop(index)
+        self._texts.drop_index(index)
+        self._vectors.drop_index(index)
 
     def _unused_folders(self) -> Iterator[Fault]:
         for folder in sorted(self._settings.documents_dir.glob(f"{DOCUMENT}_*")):

@@ -80,7 +80,7 @@ _MAIL_HEADERS = frozenset(
 )
 
 
-def media_type(path: Path, name: str = "") -> MediaType:
+def detect_media_type(path: Path, name: str = "") -> MediaType:
     """The kind of the file at ``path``, which its client calls ``name``; an empty file is text."""
     with path.open("rb") as source:
         head = source.read(HEAD)

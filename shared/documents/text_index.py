@@ -45,7 +45,7 @@ _UNSPACED_CHARACTER = re.compile(f"([{_UNSPACED}])")
 _TERM = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
 
 
-class Placed(Protocol):
+class ChunkRecord(Protocol):
     """A chunk, as far as it is kept here."""
 
     @property
@@ -63,7 +63,7 @@ class Placed(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class DocumentAttributes:
     """What filters may ask of a document. ``created_at`` is in Unix seconds."""
 
     id: str
@@ -75,7 +75,7 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class IndexedChunk:
     """A chunk that is kept; ``score`` is its BM25 for the query that found it, higher is better, else 0."""
 
     document_id: str
@@ -88,7 +88,7 @@ class Entry:
     score: float = 0.0
 
     @property
-    def place(self) -> tuple[str, int]:
+    def chunk_ref(self) -> tuple[str, int]:
         return self.document_id, self.position
 
 
@@ -101,7 +101,7 @@ class TextIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, index: str, about: About, chunks: Iterable[Placed]) -> int:
+    def put_document(self, index: str, about: DocumentAttributes, chunks: Iterable[ChunkRecord]) -> int:
         """Replace a document and all its chunks, as a whole; how many chunks it has now."""
         with self._writing(index) as file:
             _forget(file, about.id)
@@ -119,22 +119,22 @@ class TextIndex:
                 count += 1
         return count
 
-    def remove(self, index: str, document_id: str, *, position: int | None = None) -> None:
+    def remove_document(self, index: str, document_id: str, *, position: int | None = None) -> None:
         """Remove a document, or one chunk of it; nothing happens when it is not there."""
         if self._path(index).exists():
             with self._writing(index) as file:
                 _forget(file, document_id, position)
 
-    def drop(self, index: str) -> None:
+    def drop_index(self, index: str) -> None:
         """Remove an index with all that is in it."""
         for path in (self._path(index), self._folder / f"{index}.db-journal"):
             path.unlink(missing_ok=True)
 
-    def indexes(self, collection_id: str = "") -> list[str]:
+    def list_indexes(self, collection_id: str = "") -> list[str]:
         """The names of all indexes, or of those of one collection."""
         return sorted(path.stem for path in self._folder.glob(f"{collection_id}*.db"))
 
-    def search(self, index: str, query: str, limit: int, condition: Condition | None = None) -> list[Entry]:
+    def search_text(self, index: str, query: str, limit: int, condition: Condition | None = None) -> list[IndexedChunk]:
         """The chunks in which words of the query stand, by BM25, best first."""
         with self._reading(index) as file:
             match = _match(file, query) if file is not None else ""
@@ -157,7 +157,7 @@ class TextIndex:
                 )
             return [_entry(row[:-1], row[-1]) for row in rows]
 
-    def matching(self, index: str, condition: Condition, most: int) -> list[tuple[str, int]] | None:
+    def matching_chunks(self, index: str, condition: Condition, most: int) -> list[tuple[str, int]] | None:
         """The places (document, position) of all chunks that meet a filter; None when there are more than ``most``."""
         with self._reading(index) as file:
             if file is None:
@@ -169,11 +169,11 @@ class TextIndex:
             ).fetchall()
         return found if len(found) <= most else None
 
-    def fetch(
+    def load_chunks(
         self, index: str, places: Iterable[tuple[str, int]], condition: Condition | None = None
-    ) -> dict[tuple[str, int], Entry]:
+    ) -> dict[tuple[str, int], IndexedChunk]:
         """The chunks at these places, of those that are there and meet the filter."""
-        found: dict[tuple[str, int], Entry] = {}
+        found: dict[tuple[str, int], IndexedChunk] = {}
         with self._reading(index) as file:
             if file is None:
                 return found
@@ -187,7 +187,9 @@ class TextIndex:
                     found[document_id, position] = _entry(row)
         return found
 
-    def chunks(self, index: str, document_id: str, *, first: int = 0, last: int | None = None, limit: int = -1) -> list[Entry]:
+    def document_chunks(
+        self, index: str, document_id: str, *, first: int = 0, last: int | None = None, limit: int = -1
+    ) -> list[IndexedChunk]:
         """The chunks of a document from position ``first`` to ``last``, in order, at most ``limit`` of them."""
         with self._reading(index) as file:
             if file is None:
@@ -199,7 +201,7 @@ class TextIndex:
             )
             return [_entry(row) for row in rows]
 
-    def counts(self, index: str) -> dict[str, int]:
+    def count_by_document(self, index: str) -> dict[str, int]:
         """Document id -> number of its chunks, of all documents."""
         with self._reading(index) as file:
             if file is None:
@@ -208,7 +210,7 @@ class TextIndex:
                 file.execute("select d.id, count(c.key) from documents d left join chunks c on c.document = d.key group by d.key")
             )
 
-    def count(self, index: str, document_id: str) -> int:
+    def count_chunks(self, index: str, document_id: str) -> int:
         """How many chunks of a document there are."""
         with self._reading(index) as file:
             if file is None:
@@ -218,7 +220,7 @@ class TextIndex:
             )
             return int(found.fetchone()[0])
 
-    def holds(self, index: str, document_id: str) -> bool:
+    def contains_document(self, index: str, document_id: str) -> bool:
         """Whether the document has been put into this index."""
         with self._reading(index) as file:
             return (
@@ -316,9 +318,9 @@ def _stands_in_more(file: sqlite3.Connection, term: str, limit: int) -> bool:
     return int(found.fetchone()[0]) > limit
 
 
-def _entry(row: Sequence[Any], score: float = 0.0) -> Entry:
+def _entry(row: Sequence[Any], score: float = 0.0) -> IndexedChunk:
     document_id, position, page, start, end, headings, text = row
-    return Entry(
+    return IndexedChunk(
         document_id=document_id,
         position=position,
         page=page,

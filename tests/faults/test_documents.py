@@ -40,7 +40,7 @@ def check_indexed_once(house: FaultStack, collection: str, documents: list[str])
     for document in documents:
         view = house.client.get(f"/documents/{document}").json()
         assert view["status"] == "ready", view
-        assert index.count(collection_id, document) == view["chunks"] > 0
+        assert index.count_vectors(collection_id, document) == view["chunks"] > 0
     answer = house.client.post(f"/collections/{collection}/search", json={"query": TEXT, "top_k": 20})
     places = [(hit["document_id"], hit["page"], hit["start"]) for hit in answer.json()["data"]]
     assert places

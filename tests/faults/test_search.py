@@ -52,13 +52,13 @@ def check_whole(house: FaultStack, collection: str, documents: set[str]) -> None
     vectors = VectorStore(json.loads((house.stack.data / "state.json").read_text())["chroma"])
     view = house.client.get(f"/collections/{collection}").json()
     assert view["reindex_job"] is None
-    [index] = vectors.indexes(view["id"])
+    [index] = vectors.list_indexes(view["id"])
     expected = {}
     for document in documents:
         expected[document] = house.client.get(f"/documents/{document}").json()["chunks"]
         listed = house.client.get(f"/documents/{document}/chunks", params={"limit": 100}).json()["data"]
         assert [chunk["position"] for chunk in listed] == list(range(expected[document]))
-    assert vectors.counts(index) == expected
+    assert vectors.count_by_document(index) == expected
 
 
 @pytest.mark.parametrize("fault", ["killed", "hangs"])

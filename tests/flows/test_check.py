@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shared.documents.text_index import About, TextIndex
+from shared.documents.text_index import DocumentAttributes, TextIndex
 from shared.ids import COLLECTION, DOCUMENT, new_id
 from shared.settings import REPOSITORY
 from testing.stack import Stack
@@ -50,18 +50,18 @@ def test_every_difference_is_found_and_mended(house: Stack) -> None:
     index = house.client.get("/collections/checked").json()["id"]
     vectors = VectorStore(json.loads((house.data / "state.json").read_text())["chroma"])
     texts = TextIndex(house.data / "text-index")
-    texts.remove(index, wordless)
-    vectors.remove(index, vectorless)
+    texts.remove_document(index, wordless)
+    vectors.remove_vectors(index, vectorless)
     for name in ("pages.jsonl", "chunks.jsonl"):
         (house.data / "documents" / lost / name).unlink()
-    vectors.remove(index, lost)
+    vectors.remove_vectors(index, lost)
     stranger, unused, fresh = new_id(DOCUMENT), new_id(DOCUMENT), new_id(DOCUMENT)
-    about = About(id=stranger, name="x", media_type="text/plain", size=1, created_at=1.0, metadata={})
-    texts.put(index, about, [Chunk(0, 1, 0, 7, "boilers")])
-    vectors.put(index, odd["id"], [0], [[1.0] + [0.0] * 383])
+    about = DocumentAttributes(id=stranger, name="x", media_type="text/plain", size=1, created_at=1.0, metadata={})
+    texts.put_document(index, about, [Chunk(0, 1, 0, 7, "boilers")])
+    vectors.put_vectors(index, odd["id"], [0], [[1.0] + [0.0] * 383])
     half_made, nobodys = f"{index}.{'0' * 26}", new_id(COLLECTION)
-    texts.put(half_made, about, [])
-    vectors.put(nobodys, stranger, [0], [[1.0] + [0.0] * 383])
+    texts.put_document(half_made, about, [])
+    vectors.put_vectors(nobodys, stranger, [0], [[1.0] + [0.0] * 383])
     for name in (unused, fresh):
         (house.data / "documents" / name).mkdir()
     old = time.time() - 7200
@@ -96,7 +96,7 @@ def test_an_index_whose_files_are_lost_or_damaged_comes_back(house: Stack) -> No
     ]
     index = house.client.get("/collections/again").json()["id"]
     Path(house.data / "text-index" / f"{index}.db").write_bytes(b"no database" * 1000)
-    VectorStore(json.loads((house.data / "state.json").read_text())["chroma"]).drop(index)
+    VectorStore(json.loads((house.data / "state.json").read_text())["chroma"]).drop_index(index)
     refused = house.post("/collections/again/search", {"query": "wheel", "mode": "keyword"}, Prefer="wait=0")
     status, found = check(house, "--fix")
     assert status == 0

@@ -14,7 +14,7 @@ from pypdf import PdfWriter
 
 from shared.documents.media_types import PDF, TEXT, MediaType
 from shared.errors import DocumentRejected
-from workers.cpu.parsing.page_summary import spans, survey
+from workers.cpu.parsing.page_summary import format_ranges, summarize_pages
 from workers.cpu.parsing.parser import Limits, Page, read_pages
 
 LIMITS = Limits(seconds=20, memory_bytes=1 << 30, max_pages=100, max_page_characters=200_000)
@@ -61,7 +61,7 @@ def read(tmp_path: Path, data: bytes, kind: MediaType = PDF, limits: Limits = LI
     path.write_bytes(data)
     pages: list[Page] = []
     read_pages(path, kind, limits, lambda page, _total: pages.append(page))
-    survey(pages)
+    summarize_pages(pages)
     return pages
 
 
@@ -180,4 +180,4 @@ def test_a_reader_of_pages_that_raises_ends_the_child(tmp_path: Path) -> None:
 
 
 def test_numbers_of_pages_are_told_in_short() -> None:
-    assert spans([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"
+    assert format_ranges([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"

@@ -19,7 +19,7 @@ from pypdf import PdfWriter
 
 from examples.make_pdfs import make_pdfs
 from shared.documents.files import DocumentFiles
-from shared.documents.media_types import media_type
+from shared.documents.media_types import detect_media_type
 from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
@@ -32,7 +32,7 @@ from workers.index.embedder import Embedder
 from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
 from workers.io.search import Question, search
-from workers.rag_prompt import with_passages
+from workers.rag_prompt import build_rag_prompt
 from workers.runtime.attempt import AttemptStopped
 
 MODEL = "all-minilm-l6-v2"
@@ -129,7 +129,7 @@ class Library:
             name=name,
             size=stored.size,
             sha256=stored.sha256,
-            media_type=media_type(self.files.path(document_id, "original")),
+            media_type=detect_media_type(self.files.path(document_id, "original")),
             job_id=new_id(JOB),
             metadata=metadata,
         )
@@ -167,7 +167,7 @@ class Library:
             self.ingest(self.attempt(document))
         found = self.documents.get("ada", document.id)
         assert (found.status, found.reason) == (caught.value.code, caught.value.message)
-        assert self.vectors.count(self.collection.id, document.id) == 0
+        assert self.vectors.count_vectors(self.collection.id, document.id) == 0
         return found.status, found.reason
 
     @property
@@ -205,7 +205,7 @@ def test_a_long_pdf_becomes_ready_and_every_chunk_stands_where_it_says(library: 
     found = library.documents.get("ada", document.id)
     assert found.status == result["status"] == "ready"
     assert found.pages == found.pages_done == result["pages"] > 50
-    assert library.vectors.count(library.collection.id, document.id) == found.chunks == result["chunks"] > 50
+    assert library.vectors.count_vectors(library.collection.id, document.id) == found.chunks == result["chunks"] > 50
     assert ("parsing", found.pages, found.pages, "pages") in attempt.told
     assert attempt.told[-1] == ("embedding", found.chunks, found.chunks, "chunks")
     pages = pages_of(library, document)
@@ -223,7 +223,7 @@ def test_a_question_finds_the_page_that_answers_it(library: Library, pdfs: list[
     assert best.page == 1
     assert "encrypted" in best.text
     assert 0 < best.score <= 1
-    context = with_passages(
+    context = build_rag_prompt(
         [{"role": "user", "content": "How does it end?"}], [best], count_tokens=library.embedder.count_tokens, budget=1000
     )
     [citation] = context.citations
@@ -243,12 +243,12 @@ def test_a_repeated_attempt_overwrites_and_drops_what_a_longer_one_left(library:
     document = library.upload("\n\n".join(f"Sentence {number} of a long text about engines." for number in range(400)).encode())
     first, second = library.attempt(document), library.attempt(document, 2)
     library.ingest(first)
-    many = library.vectors.count(library.collection.id, document.id)
+    many = library.vectors.count_vectors(library.collection.id, document.id)
     library.documents.set_stage(document.id, document.job_id, 2, "embedding")  # as if it had died just before the end
     larger = replace(library.settings, chunk_tokens=250)
     result = ingest(second, library.documents, larger, library.embedder, library.vectors)
     assert result["chunks"] < many
-    assert library.vectors.count(library.collection.id, document.id) == result["chunks"]
+    assert library.vectors.count_vectors(library.collection.id, document.id) == result["chunks"]
 
 
 def test_an_attempt_after_the_work_is_done_only_tells_the_result(library: Library) -> None:
@@ -291,7 +291,7 @@ def test_deleting_a_document_leaves_nothing(library: Library) -> None:
     attempt = library.attempt(document)
     for _ in range(2):  # a repeated attempt ends the same way
         assert delete(attempt, library.documents, library.settings, library.vectors)["deleted"]
-    assert library.vectors.count(library.collection.id) == 0
+    assert library.vectors.count_vectors(library.collection.id) == 0
     assert list(library.settings.documents_dir.iterdir()) == []
     assert library.documents.count_documents(library.collection.id) == 0
 
@@ -310,7 +310,7 @@ def test_a_document_deleted_while_it_is_ingested_leaves_nothing(library: Library
     with pytest.raises(DocumentRejected) as caught:
         library.ingest(attempt)
     assert caught.value.code == "deleted"
-    assert library.vectors.count(library.collection.id) == 0
+    assert library.vectors.count_vectors(library.collection.id) == 0
     assert list(library.settings.documents_dir.iterdir()) == []
 
 
@@ -322,7 +322,7 @@ def test_deleting_a_collection_leaves_nothing(library: Library, redis_client: "r
     assert delete(attempt, library.documents, library.settings, library.vectors)["documents"] == 3
     assert redis_client.keys("eh:*") == []
     assert list(library.settings.documents_dir.iterdir()) == []
-    assert library.vectors.count(library.collection.id) == 0
+    assert library.vectors.count_vectors(library.collection.id) == 0
 
 
 def test_an_index_that_is_away_is_told_as_retryable_and_the_retry_needs_no_second_parse(
@@ -353,8 +353,8 @@ def test_vectors_of_another_model_are_not_mixed_in(library: Library) -> None:
 
 
 def test_a_collection_that_was_never_indexed_has_no_hits(library: Library) -> None:
-    assert library.vectors.query(new_id(COLLECTION), [0.0] * 384, 3) == []
-    library.vectors.drop(new_id(COLLECTION))
+    assert library.vectors.nearest_chunks(new_id(COLLECTION), [0.0] * 384, 3) == []
+    library.vectors.drop_index(new_id(COLLECTION))
 
 
 def test_an_encrypted_pdf_ends_encrypted(library: Library, pdfs: list[Path]) -> None:

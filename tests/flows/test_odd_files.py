@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.documents.media_types import media_type
+from shared.documents.media_types import detect_media_type
 from shared.errors import DocumentRejected
 from tests.odd_files import OddFile, odd_files
-from workers.cpu.parsing.page_summary import survey
+from workers.cpu.parsing.page_summary import summarize_pages
 from workers.cpu.parsing.parser import Limits, Page, read_pages
 
 LIMITS = Limits(seconds=30, memory_bytes=512 << 20, max_pages=100_000, max_page_characters=200_000)
@@ -21,8 +21,8 @@ def test_an_odd_file_ends_as_it_must(tmp_path: Path, file: OddFile) -> None:
     pages: list[Page] = []
     end, text = "ready", ""
     try:
-        read_pages(path, media_type(path, file.name), LIMITS, lambda page, _: pages.append(page), password=file.password)
-        survey(pages)
+        read_pages(path, detect_media_type(path, file.name), LIMITS, lambda page, _: pages.append(page), password=file.password)
+        summarize_pages(pages)
         text = "\n".join(page.text for page in pages)
     except DocumentRejected as rejected:
         end, text = rejected.code, rejected.message

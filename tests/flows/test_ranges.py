@@ -15,8 +15,8 @@ from tests.odd_files import many_pages, pdf
 from workers.cpu.chunking import chunk_pages
 from workers.cpu.cpu_slots import CpuSlots
 from workers.cpu.indexer import pages_of
-from workers.cpu.parsing.page_ranges import RANGE_PAGES, PageRanges
-from workers.cpu.parsing.page_summary import survey
+from workers.cpu.page_ranges import RANGE_PAGES, PageRanges
+from workers.cpu.parsing.page_summary import summarize_pages
 from workers.cpu.parsing.parser import Limits
 from workers.runtime.attempt import AttemptStopped
 
@@ -32,10 +32,10 @@ def long_pdf() -> bytes:
 class Reading:
     """One document under ``folder``, and what its readers told."""
 
-    def __init__(self, folder: Path, data: bytes, places: int = 2) -> None:
+    def __init__(self, folder: Path, data: bytes, slots: int = 2) -> None:
         self.files = DocumentFiles(folder / "documents")
         self.id = new_id(DOCUMENT)
-        self.places = CpuSlots(folder / "places", places)
+        self.slots = CpuSlots(folder / "cpu-slots", slots)
         self.told: list[tuple[int, int]] = []
         self.stop_at = 0
         self.seen_beside: set[int] = set()
@@ -56,7 +56,7 @@ class Reading:
             PDF,
             LIMITS,
             password="",
-            places=self.places,
+            slots=self.slots,
             check=self.check,
             told=lambda done, total: self.told.append((done, total)),
         ).write()
@@ -83,19 +83,19 @@ def test_ranges_are_read_side_by_side_and_put_together_in_order(tmp_path: Path, 
 
 def test_where_no_place_is_free_a_document_is_read_alone(tmp_path: Path, long_pdf: bytes) -> None:
     reading = Reading(tmp_path, long_pdf)
-    taken = [reading.places.take(), reading.places.take()]
-    assert reading.places.take() is None
+    taken = [reading.slots.acquire(), reading.slots.acquire()]
+    assert reading.slots.acquire() is None
     reading.write()
     assert reading.texts() == EXPECTED
     assert len(reading.seen_beside) == 1
-    for place in taken:
-        assert place is not None
-        place.leave()
-    assert reading.places.take() is not None
+    for slot in taken:
+        assert slot is not None
+        slot.release()
+    assert reading.slots.acquire() is not None
 
 
 def test_a_second_attempt_reads_only_what_is_missing_or_spoilt(tmp_path: Path, long_pdf: bytes) -> None:
-    reading = Reading(tmp_path, long_pdf, places=1)
+    reading = Reading(tmp_path, long_pdf, slots=1)
     reading.stop_at = 2 * RANGE_PAGES + 50
     with pytest.raises(AttemptStopped):
         reading.write()
@@ -135,7 +135,7 @@ def test_five_thousand_pages_are_never_held_at_once(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         reading.write()
-        found = survey(pages_of(reading.files, reading.id))
+        found = summarize_pages(pages_of(reading.files, reading.id))
         pages = pages_of(reading.files, reading.id)
         chunks = sum(1 for _ in chunk_pages(pages, lambda text: len(text) // 4, size=800, overlap=0))
         peak = tracemalloc.get_traced_memory()[1]

@@ -100,16 +100,16 @@ def test_a_small_index_gives_every_chunk_however_alike_they_are(library: Library
     vectors, index = library.vectors, new_id(COLLECTION)
     same = [1.0] + [0.0] * 383
     for first in range(0, 150, 15):
-        vectors.put(index, "doc_a", list(range(first, first + 15)), [same] * 15)
-    vectors.put(index, "doc_b", [0], [[0.0, 1.0] + [0.0] * 382])
+        vectors.put_vectors(index, "doc_a", list(range(first, first + 15)), [same] * 15)
+    vectors.put_vectors(index, "doc_b", [0], [[0.0, 1.0] + [0.0] * 382])
     for position in range(0, 150, 3):
-        vectors.remove(index, "doc_a", position=position)
-    hits = vectors.query(index, same, 200)
+        vectors.remove_vectors(index, "doc_a", position=position)
+    hits = vectors.nearest_chunks(index, same, 200)
     assert [(hit.document_id, round(hit.score, 3)) for hit in hits] == [("doc_a", 1.0)] * 100 + [("doc_b", 0.0)]
-    assert len({hit.place for hit in hits}) == 101
+    assert len({hit.chunk_ref for hit in hits}) == 101
     within = [("doc_a", position) for position in range(150)]
-    assert len(vectors.query(index, same, 120, within)) == 100
-    vectors.drop(index)
+    assert len(vectors.nearest_chunks(index, same, 120, within)) == 100
+    vectors.drop_index(index)
 
 
 def delete_chunk(library: Library, document: Document, position: int) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def test_a_deleted_chunk_is_gone_from_everything_that_is_kept(library: Library, 
     text = "\n\n".join(f"Paragraph {n} holds secret{n}. " + "It goes on and on for a while. " * 22 for n in range(4))
     document = library.add(text.encode(), "secrets.txt")
     [hit] = library.search("secret2", mode="keyword", top_k=1)
-    chunks = library.texts.chunks(library.collection.id, document.id)
+    chunks = library.texts.document_chunks(library.collection.id, document.id)
     assert delete_chunk(library, document, hit.position)["chunks"] == 1
     assert delete_chunk(library, document, hit.position)["chunks"] == 0
     assert library.search("secret2", mode="keyword") == []
@@ -191,10 +191,10 @@ def test_a_reindex_changes_model_and_chunks_while_the_old_index_answers(library:
     assert (collection.embedding_model, collection.chunk_tokens, collection.next_index) == ("the-twin", 60, "")
     assert collection.embedding_revision == embedders.for_model("the-twin").revision == result["embedding_revision"]
     assert result["documents"] == 2
-    assert library.vectors.indexes(collection.id) == library.texts.indexes(collection.id) == [collection.index]
+    assert library.vectors.list_indexes(collection.id) == library.texts.list_indexes(collection.id) == [collection.index]
     assert collection.index != collection.id
-    counts = library.texts.counts(collection.index)
-    assert library.vectors.counts(collection.index) == counts
+    counts = library.texts.count_by_document(collection.index)
+    assert library.vectors.count_by_document(collection.index) == counts
     assert set(counts) == {document.id, late.id}
     assert counts[document.id] == library.documents.get("ada", document.id).chunks > 2 * before
     with pytest.raises(EmbeddingModelMismatch, match="reindex"):
@@ -213,13 +213,15 @@ def test_an_ingest_that_ends_after_a_switch_goes_into_the_new_index(library: Lib
     ingest(attempt, library.documents, library.settings, embedders, library.vectors)
     assert set(found(library, "boilers")) == {("first.txt", 1), ("second.txt", 1)}
     index = library.documents.collection_by_id(library.collection.id).index
-    assert library.vectors.indexes(library.collection.id) == [index], "what the ingest wrote into the old one is gone with it"
+    assert library.vectors.list_indexes(library.collection.id) == [index], (
+        "what the ingest wrote into the old one is gone with it"
+    )
 
 
 def test_a_lost_index_is_made_anew_from_the_pages(library: Library, embedders: Embedders) -> None:
     library.add(BOILERS, "boilers.txt")
-    library.vectors.drop(library.collection.id)
-    library.texts.drop(library.collection.id)
+    library.vectors.drop_index(library.collection.id)
+    library.texts.drop_index(library.collection.id)
     assert library.search("boilers", mode="hybrid") == []
     assert reindexed(library, embedders)["documents"] == 1
     assert library.search("boilers", mode="hybrid")[0].document == "boilers.txt"
@@ -266,7 +268,7 @@ def test_a_reindex_gives_way_to_another_and_to_the_end_of_its_collection(library
         reindexed(library, embedders, attempt)
     assert caught.value.code == "superseded"
     index = library.documents.collection_by_id(library.collection.id).index
-    assert library.vectors.indexes(library.collection.id) == [index]
+    assert library.vectors.list_indexes(library.collection.id) == [index]
     assert library.search("boilers")
 
     attempt = reindex_attempt(library)
@@ -274,8 +276,8 @@ def test_a_reindex_gives_way_to_another_and_to_the_end_of_its_collection(library
     with pytest.raises(DocumentRejected) as caught:
         reindexed(library, embedders, attempt)
     assert caught.value.code == "deleted"
-    assert library.vectors.indexes(library.collection.id) == library.texts.indexes(library.collection.id) == []
-    assert library.texts.indexes() == []
+    assert library.vectors.list_indexes(library.collection.id) == library.texts.list_indexes(library.collection.id) == []
+    assert library.texts.list_indexes() == []
 
 
 def test_a_reindex_that_is_cancelled_leaves_the_old_index_and_nothing_else(library: Library, embedders: Embedders) -> None:
@@ -287,7 +289,7 @@ def test_a_reindex_that_is_cancelled_leaves_the_old_index_and_nothing_else(libra
         reindexed(library, embedders, attempt)
     collection = library.documents.collection_by_id(library.collection.id)
     assert (collection.index, collection.next_index, collection.reindex_job) == (library.collection.id, "", "")
-    assert library.vectors.indexes(collection.id) == library.texts.indexes(collection.id) == [collection.index]
+    assert library.vectors.list_indexes(collection.id) == library.texts.list_indexes(collection.id) == [collection.index]
     assert len(found(library, "boilers")) == 2
 
 

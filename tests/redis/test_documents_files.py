@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.documents.files import DocumentFiles
-from shared.documents.media_types import PDF, TEXT, UNSUPPORTED, ZIP, media_type
+from shared.documents.media_types import PDF, TEXT, UNSUPPORTED, ZIP, detect_media_type
 from shared.errors import BodyTooLarge
 from shared.ids import DOCUMENT, new_id
 
@@ -88,7 +88,7 @@ def test_no_path_is_made_from_anything_but_our_ids(tmp_path: Path, name: str) ->
 def test_the_kind_is_judged_by_content(tmp_path: Path, data: bytes | str, expected: str) -> None:
     path = tmp_path / "named.exe"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
-    assert media_type(path) == expected
+    assert detect_media_type(path) == expected
 
 
 def test_the_package_brings_no_heavy_library_into_the_api() -> None:

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from shared.documents.filters import parse_filter
-from shared.documents.text_index import About, TextIndex
+from shared.documents.text_index import DocumentAttributes, TextIndex
 from shared.errors import IndexUnavailable, InvalidValue
 from workers.cpu.chunking import Chunk
 
 INDEX = "col_one"
 
 
-def about(name: str, **metadata: Any) -> About:
-    return About(id=name, name=f"{name}.txt", media_type="text/plain", size=10, created_at=1000.0, metadata=metadata)
+def about(name: str, **metadata: Any) -> DocumentAttributes:
+    return DocumentAttributes(id=name, name=f"{name}.txt", media_type="text/plain", size=10, created_at=1000.0, metadata=metadata)
 
 
 def chunks(*texts: str) -> list[Chunk]:
@@ -32,11 +32,11 @@ def texts(tmp_path: Path) -> TextIndex:
 
 def found(texts: TextIndex, query: str, given: dict[str, Any] | None = None) -> list[str]:
     condition = None if given is None else parse_filter(given)
-    return [f"{entry.document_id}:{entry.position}" for entry in texts.search(INDEX, query, 10, condition)]
+    return [f"{entry.document_id}:{entry.position}" for entry in texts.search_text(INDEX, query, 10, condition)]
 
 
 def test_rarer_words_count_more_and_their_forms_are_one(texts: TextIndex) -> None:
-    texts.put(INDEX, about("a"), chunks("The boiler runs.", "The wheel of the engine.", "A wheel and a boiler valve."))
+    texts.put_document(INDEX, about("a"), chunks("The boiler runs.", "The wheel of the engine.", "A wheel and a boiler valve."))
     assert found(texts, "valves") == ["a:2"]
     assert found(texts, "boilers with valve")[0] == "a:2"
     assert found(texts, "nothing") == []
@@ -48,37 +48,42 @@ def test_rarer_words_count_more_and_their_forms_are_one(texts: TextIndex) -> Non
     ("text", "query"), [("蒸汽机的压力很高", "汽机压力"), ("Über die Kesselgröße", "uber"), ("отчёт за год", "ОТЧЁТ")]
 )
 def test_words_of_any_script_are_found(texts: TextIndex, text: str, query: str) -> None:
-    texts.put(INDEX, about("a"), chunks(text))
-    texts.put(INDEX, about("b"), chunks("Something else."))
+    texts.put_document(INDEX, about("a"), chunks(text))
+    texts.put_document(INDEX, about("b"), chunks("Something else."))
     assert found(texts, query) == ["a:0"]
 
 
 def test_a_document_is_replaced_as_a_whole(texts: TextIndex) -> None:
-    texts.put(INDEX, about("a"), chunks("boiler one", "boiler two", "boiler three"))
-    texts.put(INDEX, about("a"), chunks("boiler four"))
-    assert [entry.text for entry in texts.search(INDEX, "boiler", 10)] == ["boiler four"]
-    assert texts.counts(INDEX) == {"a": 1}
+    texts.put_document(INDEX, about("a"), chunks("boiler one", "boiler two", "boiler three"))
+    texts.put_document(INDEX, about("a"), chunks("boiler four"))
+    assert [entry.text for entry in texts.search_text(INDEX, "boiler", 10)] == ["boiler four"]
+    assert texts.count_by_document(INDEX) == {"a": 1}
     assert found(texts, "one") == []
 
 
 def test_nothing_is_left_of_what_was_removed(texts: TextIndex, tmp_path: Path) -> None:
-    texts.put(INDEX, about("a"), chunks("unforgettable words", "other words"))
-    texts.remove(INDEX, "a", position=0)
-    assert texts.counts(INDEX) == {"a": 1}
+    texts.put_document(INDEX, about("a"), chunks("unforgettable words", "other words"))
+    texts.remove_document(INDEX, "a", position=0)
+    assert texts.count_by_document(INDEX) == {"a": 1}
     assert found(texts, "unforgettable") == []
-    texts.remove(INDEX, "a")
-    texts.remove(INDEX, "a")
-    assert (texts.counts(INDEX), texts.holds(INDEX, "a")) == ({}, False)
+    texts.remove_document(INDEX, "a")
+    texts.remove_document(INDEX, "a")
+    assert (texts.count_by_document(INDEX), texts.contains_document(INDEX, "a")) == ({}, False)
     assert b"unforgettable words" not in (tmp_path / "text-index" / f"{INDEX}.db").read_bytes()
-    texts.drop(INDEX)
+    texts.drop_index(INDEX)
     assert list((tmp_path / "text-index").iterdir()) == []
 
 
 def test_an_index_that_was_never_made_answers_nothing(texts: TextIndex) -> None:
-    assert (found(texts, "boiler"), texts.counts(INDEX), texts.chunks(INDEX, "a"), texts.indexes()) == ([], {}, [], [])
-    assert texts.matching(INDEX, parse_filter({"page": 1}), 10) == []
-    texts.remove(INDEX, "a")
-    texts.drop(INDEX)
+    assert (found(texts, "boiler"), texts.count_by_document(INDEX), texts.document_chunks(INDEX, "a"), texts.list_indexes()) == (
+        [],
+        {},
+        [],
+        [],
+    )
+    assert texts.matching_chunks(INDEX, parse_filter({"page": 1}), 10) == []
+    texts.remove_document(INDEX, "a")
+    texts.drop_index(INDEX)
 
 
 FILTERS = [
@@ -107,18 +112,18 @@ FILTERS = [
 
 @pytest.mark.parametrize(("given", "expected"), FILTERS, ids=lambda value: str(value)[:60])
 def test_a_filter_lets_through_what_it_says(texts: TextIndex, given: dict[str, Any], expected: str) -> None:
-    texts.put(INDEX, about("a", year=2020, draft=True), chunks("boiler"))
-    texts.put(INDEX, about("b", year=2022, draft=False), chunks("boiler"))
-    texts.put(INDEX, about("c", year="last year"), chunks("boiler"))
-    texts.put(INDEX, about("d", **{'it\'s "odd"': "x"}), chunks("boiler"))
+    texts.put_document(INDEX, about("a", year=2020, draft=True), chunks("boiler"))
+    texts.put_document(INDEX, about("b", year=2022, draft=False), chunks("boiler"))
+    texts.put_document(INDEX, about("c", year="last year"), chunks("boiler"))
+    texts.put_document(INDEX, about("d", **{'it\'s "odd"': "x"}), chunks("boiler"))
     condition = parse_filter(given)
-    assert sorted(entry.document_id for entry in texts.search(INDEX, "boiler", 10, condition)) == list(expected)
-    matching = texts.matching(INDEX, condition, 10)
+    assert sorted(entry.document_id for entry in texts.search_text(INDEX, "boiler", 10, condition)) == list(expected)
+    matching = texts.matching_chunks(INDEX, condition, 10)
     assert matching is not None
     assert sorted(matching) == [(name, 0) for name in expected]
-    everything = texts.fetch(INDEX, [(name, 0) for name in "abcd"], condition)
+    everything = texts.load_chunks(INDEX, [(name, 0) for name in "abcd"], condition)
     assert sorted(document for document, _ in everything) == list(expected)
-    assert len(expected) < 2 or texts.matching(INDEX, condition, 1) is None
+    assert len(expected) < 2 or texts.matching_chunks(INDEX, condition, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -155,7 +160,7 @@ def test_a_filter_is_not_nested_without_end() -> None:
 
 
 def test_words_that_stand_nearly_everywhere_do_not_drown_the_others(texts: TextIndex) -> None:
-    texts.put(INDEX, about("a"), chunks(*(f"the engine number {n}" for n in range(1200)), "the only valve"))
+    texts.put_document(INDEX, about("a"), chunks(*(f"the engine number {n}" for n in range(1200)), "the only valve"))
     assert found(texts, "the engine number of the valve") == ["a:1200"]
     assert len(found(texts, "the engine")) == 10, "a query of such words alone still finds something"
 
@@ -168,9 +173,9 @@ from workers.cpu.chunking import Chunk
 texts, who = TextIndex(Path(sys.argv[1])), sys.argv[2]
 for n in range(20):
     about = About(id=f"{who}-{n}", name="x", media_type="text/plain", size=1, created_at=1.0, metadata={})
-    texts.put("col_one", about, [Chunk(p, 1, 0, 1, f"boiler {who} {n} {p}") for p in range(50)])
+    texts.put_document("col_one", about, [Chunk(p, 1, 0, 1, f"boiler {who} {n} {p}") for p in range(50)])
     if n % 2:
-        texts.remove("col_one", f"{who}-{n}")
+        texts.remove_document("col_one", f"{who}-{n}")
 """
 
 
@@ -181,8 +186,8 @@ def test_processes_that_write_at_once_lose_nothing_and_readers_see_whole_documen
 
     def read() -> None:
         while not stop.is_set():
-            halves.extend(count for count in texts.counts(INDEX).values() if count != 50)
-            texts.search(INDEX, "boiler", 10)
+            halves.extend(count for count in texts.count_by_document(INDEX).values() if count != 50)
+            texts.search_text(INDEX, "boiler", 10)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -190,12 +195,12 @@ def test_processes_that_write_at_once_lose_nothing_and_readers_see_whole_documen
     stop.set()
     reader.join()
     assert halves == []
-    assert texts.counts(INDEX) == {f"{who}-{n}": 50 for who in ("one", "two", "three") for n in range(0, 20, 2)}
-    assert len(texts.search(INDEX, "two", 5000)) == 500
+    assert texts.count_by_document(INDEX) == {f"{who}-{n}": 50 for who in ("one", "two", "three") for n in range(0, 20, 2)}
+    assert len(texts.search_text(INDEX, "two", 5000)) == 500
 
 
 def test_a_writer_killed_in_the_middle_leaves_what_was_there(texts: TextIndex, tmp_path: Path) -> None:
-    texts.put(INDEX, about("a"), chunks("boiler"))
+    texts.put_document(INDEX, about("a"), chunks("boiler"))
     code = (
         "import os, sys; from pathlib import Path; from shared.documents.text_index import TextIndex\n"
         "texts = TextIndex(Path(sys.argv[1]))\n"
@@ -207,13 +212,13 @@ def test_a_writer_killed_in_the_middle_leaves_what_was_there(texts: TextIndex, t
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "text-index")])
     assert writer.wait(60) == -9
-    assert texts.counts(INDEX) == {"a": 1}
+    assert texts.count_by_document(INDEX) == {"a": 1}
     assert found(texts, "boiler") == ["a:0"]
 
 
 def test_a_damaged_file_is_told_with_what_to_do(texts: TextIndex, tmp_path: Path) -> None:
-    texts.put(INDEX, about("a"), chunks("boiler"))
+    texts.put_document(INDEX, about("a"), chunks("boiler"))
     (tmp_path / "text-index" / f"{INDEX}.db").write_bytes(b"no database" * 1000)
     with pytest.raises(IndexUnavailable, match="collections check --fix") as caught:
-        texts.search(INDEX, "boiler", 1)
+        texts.search_text(INDEX, "boiler", 1)
     assert isinstance(caught.value.__cause__, sqlite3.Error)

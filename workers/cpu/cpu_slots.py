@@ -14,13 +14,13 @@ from pathlib import Path
 from shared.settings import Settings
 
 
-class Place:
+class CpuSlot:
     """A place that is taken, until ``leave``."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def leave(self) -> None:
+    def release(self) -> None:
         os.close(self._descriptor)
 
 
@@ -31,7 +31,7 @@ class CpuSlots:
         self._folder = folder
         self.count = count
 
-    def take(self) -> Place | None:
+    def acquire(self) -> CpuSlot | None:
         """A free place, or None; never waits."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for number in range(self.count):
@@ -41,23 +41,23 @@ class CpuSlots:
             except BlockingIOError:
                 os.close(descriptor)
             else:
-                return Place(descriptor)
+                return CpuSlot(descriptor)
         return None
 
     @contextmanager
-    def lent(self) -> Iterator[int]:
+    def borrow_idle(self) -> Iterator[int]:
         """All places that are free now, taken for the time of the block; how many they are. One stays for the borrower, who may
         have found none for itself."""
-        taken: list[Place] = []
+        taken: list[CpuSlot] = []
         try:
-            while len(taken) < self.count - 1 and (place := self.take()):
-                taken.append(place)
+            while len(taken) < self.count - 1 and (slot := self.acquire()):
+                taken.append(slot)
             yield len(taken)
         finally:
-            for place in taken:
-                place.leave()
+            for slot in taken:
+                slot.release()
 
 
-def places_of(settings: Settings) -> CpuSlots:
+def machine_cpu_slots(settings: Settings) -> CpuSlots:
     """Those of this machine's CPU workers on one data folder."""
-    return CpuSlots(settings.data_dir / "places", settings.cpu_workers)
+    return CpuSlots(settings.data_dir / "cpu-slots", settings.cpu_workers)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Collection, Document
-from shared.documents.text_index import About, TextIndex
+from shared.documents.text_index import DocumentAttributes, TextIndex
 from shared.settings import Settings
 from workers.cpu.chunking import Chunk, chunk_pages
-from workers.cpu.cpu_slots import CpuSlots, places_of
+from workers.cpu.cpu_slots import CpuSlots, machine_cpu_slots
 from workers.cpu.parsing.parser import Page
 from workers.index.embedder import Embedder
 from workers.index.vector_store import VectorStore
@@ -21,10 +21,10 @@ from workers.index.vector_store import VectorStore
 # Chunks embedded and indexed in one step: enough to be batched by length, few enough that a cancel is seen in seconds.
 EMBED_BATCH = 300
 
-Told = Callable[[str, int, int, str], None]
+ProgressCallback = Callable[[str, int, int, str], None]
 
 
-def nobody(phase: str, done: int, total: int, unit: str) -> None:
+def ignore_progress(phase: str, done: int, total: int, unit: str) -> None:
     """Tells nobody how far it is."""
 
 
@@ -47,8 +47,8 @@ class Indexer:
         return TextIndex(self.settings.text_index_dir)
 
     @property
-    def places(self) -> CpuSlots:
-        return places_of(self.settings)
+    def slots(self) -> CpuSlots:
+        return machine_cpu_slots(self.settings)
 
     @property
     def chunk_tokens(self) -> tuple[int, int]:
@@ -58,14 +58,14 @@ class Indexer:
         overlap = collection.chunk_overlap_tokens
         return size, min(settings.chunk_overlap_tokens if overlap is None else overlap, size // 2)
 
-    def put(self, document: Document, check: Callable[[], None], told: Told = nobody) -> int:
+    def put(self, document: Document, check: Callable[[], None], told: ProgressCallback = ignore_progress) -> int:
         """Cut, embed and put a whole document; how many chunks it has. ``check`` may raise, between steps."""
-        chunks = self.cut(document, check, told)
+        chunks = self.write_chunks(document, check, told)
         self.embed(document, chunks, check, told)
         self.finish(document, chunks)
         return chunks
 
-    def cut(self, document: Document, check: Callable[[], None], told: Told) -> int:
+    def write_chunks(self, document: Document, check: Callable[[], None], told: ProgressCallback) -> int:
         """Write ``chunks.jsonl``; chunks in all."""
         size, overlap = self.chunk_tokens
         pages = pages_of(self.files, document.id)
@@ -79,24 +79,24 @@ class Indexer:
                     told("chunking", chunk.page, document.pages, "pages")
         return count
 
-    def embed(self, document: Document, total: int, check: Callable[[], None], told: Told) -> None:
+    def embed(self, document: Document, total: int, check: Callable[[], None], told: ProgressCallback) -> None:
         """Put the vectors of all chunks, as ``chunks.jsonl`` has them."""
         done = 0
-        for slab in self._slabs(document.id):
+        for batch in self._batches(document.id):
             check()
-            with self.places.lent() as more:
-                vectors = self.embedder.encode([self._embedded(chunk) for chunk in slab], shares=1 + more)
+            with self.slots.borrow_idle() as more:
+                vectors = self.embedder.encode([self._embedded(chunk) for chunk in batch], shares=1 + more)
             check()
-            self.vectors.put(self.index, document.id, [chunk.position for chunk in slab], vectors)
-            done += len(slab)
+            self.vectors.put_vectors(self.index, document.id, [chunk.position for chunk in batch], vectors)
+            done += len(batch)
             told("embedding", done, total, "chunks")
 
     def finish(self, document: Document, total: int, *, leftovers: bool = True) -> None:
         """Put the text of all chunks, and drop the vectors that an earlier attempt, perhaps with other settings, put behind
         them; without ``leftovers`` there can be none."""
         if leftovers:
-            self.vectors.remove(self.index, document.id, from_position=total)
-        about = About(
+            self.vectors.remove_vectors(self.index, document.id, from_position=total)
+        about = DocumentAttributes(
             id=document.id,
             name=document.name,
             media_type=document.media_type,
@@ -104,7 +104,7 @@ class Indexer:
             created_at=document.created_at / 1000,
             metadata=document.metadata,
         )
-        self.texts.put(self.index, about, (chunk for slab in self._slabs(document.id) for chunk in slab))
+        self.texts.put_document(self.index, about, (chunk for batch in self._batches(document.id) for chunk in batch))
 
     def _embedded(self, chunk: Chunk) -> str:
         """What the model reads of a chunk: its titles too, as far as it sees the end of the text with them."""
@@ -113,16 +113,16 @@ class Indexer:
         with_titles = f"{' > '.join(chunk.headings)}\n{chunk.text}"
         return with_titles if self.embedder.count_tokens(with_titles) <= self.embedder.max_tokens else chunk.text
 
-    def _slabs(self, document_id: str) -> Iterator[Sequence[Chunk]]:
-        slab: list[Chunk] = []
+    def _batches(self, document_id: str) -> Iterator[Sequence[Chunk]]:
+        batch: list[Chunk] = []
         with self.files.path(document_id, "chunks.jsonl").open("rb") as source:
             for line in source:
-                slab.append(Chunk(**json.loads(line)))
-                if len(slab) == EMBED_BATCH:
-                    yield slab
-                    slab = []
-        if slab:
-            yield slab
+                batch.append(Chunk(**json.loads(line)))
+                if len(batch) == EMBED_BATCH:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
 
 
 def pages_of(files: DocumentFiles, document_id: str) -> Iterator[Page]:

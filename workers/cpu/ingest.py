@@ -16,10 +16,10 @@ from shared.documents.store import Documents, Written
 from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
 from shared.settings import Settings
-from workers.cpu.cpu_slots import places_of
+from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.indexer import Indexer, pages_of
-from workers.cpu.parsing.page_ranges import PageRanges
-from workers.cpu.parsing.page_summary import Survey, survey
+from workers.cpu.page_ranges import PageRanges
+from workers.cpu.parsing.page_summary import PageSummary, summarize_pages
 from workers.cpu.parsing.parser import Limits
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.removal import remove_from_indexes
@@ -71,11 +71,11 @@ class _Ingestion:
         self._vectors = vectors
         self._files = DocumentFiles(settings.documents_dir)
         self._passwords = documents.passwords(self._files, settings.max_queue_seconds)
-        self._places = places_of(settings)
+        self._slots = machine_cpu_slots(settings)
         self._timings: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
-        place = self._places.take()
+        slot = self._slots.acquire()
         password = self._passwords.read(self._document.id)
         try:
             self._indexer()
@@ -97,13 +97,13 @@ class _Ingestion:
                 self._must(self._finish(_status(rejected.code), rejected.message))
             raise
         finally:
-            if place is not None:
-                place.leave()
+            if slot is not None:
+                slot.release()
 
     def follow_index(self, chunks: int) -> int:
         """Put the document, which is ready, also into an index that has taken the place of the one it is in; its chunks."""
         indexer = self._indexer()
-        if not indexer.texts.holds(indexer.index, self._document.id):
+        if not indexer.texts.contains_document(indexer.index, self._document.id):
             chunks = indexer.put(self._document, self._attempt.raise_if_stopped)
             self._documents.set_chunks(self._document.id, chunks)
         return chunks
@@ -144,7 +144,7 @@ class _Ingestion:
         """Chunk, embed and index the document; chunks in all."""
         document, check, told = self._document, self._attempt.raise_if_stopped, self._attempt.report_progress
         with self._step("chunking"):
-            chunks = indexer.cut(document, check, told)
+            chunks = indexer.write_chunks(document, check, told)
         if chunks == 0:
             raise DocumentRejected("It holds no text that could be indexed.", code="empty")
         with self._step("embedding"):
@@ -153,7 +153,7 @@ class _Ingestion:
             indexer.finish(document, chunks, leftovers=self._attempt.job.attempt > 1)
         return chunks
 
-    def _parse(self, password: str) -> Survey:
+    def _parse(self, password: str) -> PageSummary:
         """Write ``pages.jsonl``, unless an earlier attempt has."""
         if not self._files.path(self._document.id, "pages.jsonl").exists():
             limits = Limits(
@@ -177,11 +177,11 @@ class _Ingestion:
                 self._document.media_type,
                 limits,
                 password=password,
-                places=self._places,
+                slots=self._slots,
                 check=self._attempt.raise_if_stopped,
                 told=told,
             ).write()
-        return survey(pages_of(self._files, self._document.id))
+        return summarize_pages(pages_of(self._files, self._document.id))
 
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:

@@ -85,7 +85,9 @@ class _Reindexing:
         self._catch_up(indexer)
         for document_id, chunks in self._chunks.items():
             self._documents.set_chunks(document_id, chunks)
-        for index in {*self._texts.indexes(self._collection_id), *self._vectors.indexes(self._collection_id)} - {self._next}:
+        for index in {*self._texts.list_indexes(self._collection_id), *self._vectors.list_indexes(self._collection_id)} - {
+            self._next
+        }:
             self._drop(index)
         return self._result(indexer)
 
@@ -126,7 +128,7 @@ class _Reindexing:
 
     def _catch_up(self, indexer: Indexer) -> int:
         """Put every ready document that the next index lacks into it; how many were put."""
-        have = self._texts.counts(self._next)
+        have = self._texts.count_by_document(self._next)
         self._chunks |= have
         total, put = self._documents.count_documents(self._collection_id), 0
         for number, document_id in enumerate(self._documents.document_ids(self._collection_id), 1):
@@ -162,5 +164,5 @@ class _Reindexing:
 
     def _drop(self, index: str) -> None:
         if index:
-            self._texts.drop(index)
-            self._vectors.drop(index)
+            self._texts.drop_index(index)
+            self._vectors.drop_index(index)

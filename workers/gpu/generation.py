@@ -15,7 +15,7 @@ from shared.sessions.store import Sessions
 from workers.gpu.engine.messages import Reason, Step, Submit
 from workers.gpu.engine_client.engine_client import EngineClient
 from workers.gpu.tokenization import Text
-from workers.rag_prompt import Context, Passage, with_passages
+from workers.rag_prompt import Passage, RagPrompt, build_rag_prompt
 from workers.runtime.attempt import Attempt, Result
 
 Message = dict[str, str]
@@ -159,7 +159,7 @@ class Generations:
             f"the engine of {name} gave this job up: {detail or reason}; change the request, or look into the log of its worker"
         )
 
-    def _result(self, attempt: Attempt, generation: Generation, prompt_tokens: int, packed: Context | None) -> Result:
+    def _result(self, attempt: Attempt, generation: Generation, prompt_tokens: int, packed: RagPrompt | None) -> Result:
         answer = generation.answer
         value: dict[str, Any] = {
             "text": answer,
@@ -182,7 +182,7 @@ class Generations:
         # A token read costs about half of a token written, so the fair share counts it so (DESIGN of the scheduler).
         return Result(value=value, service=prompt_tokens + 2 * generation.tokens, messages=messages)
 
-    def _prompt(self, attempt: Attempt, wanted: int) -> tuple[list[int], Context | None]:
+    def _prompt(self, attempt: Attempt, wanted: int) -> tuple[list[int], RagPrompt | None]:
         spec, passages = attempt.spec, attempt.context.get("passages")
         if spec.get("prompt") is not None and passages is None:
             return self._text.encode_prompt(spec["prompt"]), None
@@ -195,7 +195,7 @@ class Generations:
         packed = self._packed(messages, passages, wanted)
         return self._text.encode_messages(packed.messages), packed
 
-    def _conversation(self, attempt: Attempt, wanted: int) -> tuple[list[int], Context | None]:
+    def _conversation(self, attempt: Attempt, wanted: int) -> tuple[list[int], RagPrompt | None]:
         """The history of the session, without its oldest messages where they no longer fit, and the new message."""
         history: list[Message] = [
             {"role": message["role"], "content": message["content"]} for message in self._sessions.messages(attempt.job.session)
@@ -211,8 +211,8 @@ class Generations:
                 return ids, packed
             history = history[2:]
 
-    def _packed(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], wanted: int) -> Context:
+    def _packed(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], wanted: int) -> RagPrompt:
         used = len(self._text.encode_messages(messages))
         budget = self._text.max_context - used - min(wanted, self._text.max_context // 4)
         found = [Passage.from_json(passage) for passage in passages]
-        return with_passages(messages, found, count_tokens=self._text.count, budget=budget)
+        return build_rag_prompt(messages, found, count_tokens=self._text.count, budget=budget)

@@ -27,17 +27,17 @@ def remove_from_indexes(
     except NotFound:
         drop_indexes(collection_id, vectors=vectors, texts=texts)
         return
-    texts.remove(collection.index, document_id, position=position)
-    vectors.remove(collection.index, document_id, position=position)
+    texts.remove_document(collection.index, document_id, position=position)
+    vectors.remove_vectors(collection.index, document_id, position=position)
     if collection.next_index:
         # Its chunks may be cut in other places, so the whole document goes; the reindex finds it missing and puts it again.
-        texts.remove(collection.next_index, document_id)
-        vectors.remove(collection.next_index, document_id)
+        texts.remove_document(collection.next_index, document_id)
+        vectors.remove_vectors(collection.next_index, document_id)
 
 
 def drop_indexes(collection_id: str, *, vectors: VectorStore, texts: TextIndex) -> None:
     """Remove all indexes of a collection. Raises IndexUnavailable."""
-    for index in texts.indexes(collection_id):
-        texts.drop(index)
-    for index in vectors.indexes(collection_id):
-        vectors.drop(index)
+    for index in texts.list_indexes(collection_id):
+        texts.drop_index(index)
+    for index in vectors.list_indexes(collection_id):
+        vectors.drop_index(index)

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Hit:
+class VectorHit:
     """A chunk that a query found, by its place; ``score`` is the cosine of the two vectors."""
 
     document_id: str
@@ -42,7 +42,7 @@ class Hit:
     score: float
 
     @property
-    def place(self) -> tuple[str, int]:
+    def chunk_ref(self) -> tuple[str, int]:
         return self.document_id, self.position
 
 
@@ -59,7 +59,7 @@ class VectorStore:
         self._lock = threading.Lock()
         self._client: tuple[int, Any] | None = None
 
-    def put(self, index: str, document_id: str, positions: Sequence[int], vectors: Sequence[Sequence[float]]) -> None:
+    def put_vectors(self, index: str, document_id: str, positions: Sequence[int], vectors: Sequence[Sequence[float]]) -> None:
         """Write the vectors of chunks of a document, over whatever stands at their positions."""
 
         def write(target: Any) -> None:
@@ -74,15 +74,15 @@ class VectorStore:
         if positions:
             self._ask(lambda client: write(_made(client, index)))
 
-    def query(
+    def nearest_chunks(
         self, index: str, vector: Sequence[float], limit: int, within: Sequence[tuple[str, int]] | None = None
-    ) -> list[Hit]:
+    ) -> list[VectorHit]:
         """The nearest chunks, best first, of all or of those at the places ``within``; none when nothing was ever put there."""
         if within is not None and not within:
             return []
         names = None if within is None else [_name(place) for place in within]
 
-        def nearest(client: Any) -> list[Hit]:
+        def nearest(client: Any) -> list[VectorHit]:
             source = _found(client, index)
             if source is None:
                 return []
@@ -107,7 +107,7 @@ class VectorStore:
 
         return self._ask(nearest)
 
-    def remove(self, index: str, document_id: str, *, position: int | None = None, from_position: int = 0) -> None:
+    def remove_vectors(self, index: str, document_id: str, *, position: int | None = None, from_position: int = 0) -> None:
         """Remove the chunks of a document, one of them, or those from a position on; nothing happens when there are none."""
         which: dict[str, Any] = {"document": document_id}
         if from_position:
@@ -122,7 +122,7 @@ class VectorStore:
 
         self._ask(delete)
 
-    def drop(self, index: str) -> None:
+    def drop_index(self, index: str) -> None:
         """Remove an index with all its vectors; nothing happens when there is none."""
         from chromadb.errors import NotFoundError
 
@@ -134,7 +134,7 @@ class VectorStore:
 
         self._ask(delete)
 
-    def indexes(self, collection_id: str = "") -> list[str]:
+    def list_indexes(self, collection_id: str = "") -> list[str]:
         """The names of all indexes, or of those of one collection."""
 
         def names(client: Any) -> list[str]:
@@ -145,7 +145,7 @@ class VectorStore:
 
         return sorted(name for name in self._ask(names) if name.startswith(collection_id))
 
-    def count(self, index: str, document_id: str | None = None) -> int:
+    def count_vectors(self, index: str, document_id: str | None = None) -> int:
         """Vectors of an index, or of one document in it."""
 
         def number(client: Any) -> int:
@@ -156,7 +156,7 @@ class VectorStore:
 
         return self._ask(number)
 
-    def counts(self, index: str) -> dict[str, int]:
+    def count_by_document(self, index: str) -> dict[str, int]:
         """Document id -> number of its vectors, of all documents."""
 
         def numbers(client: Any) -> dict[str, int]:
@@ -230,12 +230,12 @@ def _name(place: tuple[str, int]) -> str:
     return f"{document_id}:{position}"
 
 
-def _hit(name: str, score: float) -> Hit:
+def _hit(name: str, score: float) -> VectorHit:
     document_id, _, position = name.partition(":")
-    return Hit(document_id, int(position), score)
+    return VectorHit(document_id, int(position), score)
 
 
-def _compared(source: Any, vector: Sequence[float], limit: int, names: list[str] | None) -> list[Hit]:
+def _compared(source: Any, vector: Sequence[float], limit: int, names: list[str] | None) -> list[VectorHit]:
     """The nearest by comparing with each one. All vectors have length 1."""
     import numpy
 

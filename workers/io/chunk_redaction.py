@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shared.documents.files import DocumentFiles, FileName
-from shared.documents.text_index import Entry
+from shared.documents.text_index import IndexedChunk
 
 
-def remove_from_files(files: DocumentFiles, document_id: str, gone: Entry, others: Sequence[Entry]) -> None:
+def remove_from_files(files: DocumentFiles, document_id: str, gone: IndexedChunk, others: Sequence[IndexedChunk]) -> None:
     """Remove a chunk from ``chunks.jsonl``, and blank in ``pages.jsonl`` what stands in it and in none of the ``others``.
 
     The places of everything else stay as they are.
@@ -24,7 +24,7 @@ def remove_from_files(files: DocumentFiles, document_id: str, gone: Entry, other
     _write(files, document_id, "chunks.jsonl", rest)
 
 
-def _blanked(pages: Iterator[dict[str, Any]], gone: Entry, others: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+def _blanked(pages: Iterator[dict[str, Any]], gone: IndexedChunk, others: Sequence[IndexedChunk]) -> Iterator[dict[str, Any]]:
     for page in pages:
         if page["number"] == gone.page:
             text = list(page["text"])

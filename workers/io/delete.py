@@ -27,7 +27,7 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, vec
     collection_id, document_id = attempt.spec["collection_id"], attempt.spec.get("document_id")
     if document_id is not None and "position" in attempt.spec:
         index = documents.collection_by_id(collection_id).index
-        chunks = texts.chunks(index, document_id)
+        chunks = texts.document_chunks(index, document_id)
         gone = next((chunk for chunk in chunks if chunk.position == attempt.spec["position"]), None)
         if gone is None:
             return {"deleted": True, "chunks": 0}

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from shared.documents.filters import Condition, parse_filter
 from shared.documents.models import Collection
 from shared.documents.store import Documents
-from shared.documents.text_index import Entry, TextIndex
+from shared.documents.text_index import IndexedChunk, TextIndex
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.vector_store import VectorStore
 from workers.rag_prompt import Passage
@@ -101,31 +101,31 @@ class _Search:
         chosen = [entry for entry in found if least is None or entry.score >= least][: question.top_k]
         return [self._passage(entry) for entry in chosen]
 
-    def _by_vector(self, wanted: int) -> list[Entry]:
+    def _by_vector(self, wanted: int) -> list[IndexedChunk]:
         embedder = self._embedders.for_model(self._collection.embedding_model)
         check_revision(embedder, self._collection.name, self._collection.embedding_revision)
         [vector] = embedder.encode([self._question.query])
         index, condition = self._collection.index, self._question.condition
-        within = None if condition is None else self._texts.matching(index, condition, MOST_PLACES)
+        within = None if condition is None else self._texts.matching_chunks(index, condition, MOST_PLACES)
 
-        def ask(limit: int) -> tuple[list[Entry], bool]:
-            hits = self._vectors.query(index, vector, limit, within)
+        def ask(limit: int) -> tuple[list[IndexedChunk], bool]:
+            hits = self._vectors.nearest_chunks(index, vector, limit, within)
             # Tested again where the places were too many to tell, and harmless where they were not.
-            kept = self._texts.fetch(index, (hit.place for hit in hits), condition)
-            return [replace(kept[hit.place], score=hit.score) for hit in hits if hit.place in kept], len(hits) < limit
+            kept = self._texts.load_chunks(index, (hit.chunk_ref for hit in hits), condition)
+            return [replace(kept[hit.chunk_ref], score=hit.score) for hit in hits if hit.chunk_ref in kept], len(hits) < limit
 
         return self._visible(ask, wanted)
 
-    def _by_words(self, wanted: int) -> list[Entry]:
+    def _by_words(self, wanted: int) -> list[IndexedChunk]:
         index, question = self._collection.index, self._question
 
-        def ask(limit: int) -> tuple[list[Entry], bool]:
-            found = self._texts.search(index, question.query, limit, question.condition)
+        def ask(limit: int) -> tuple[list[IndexedChunk], bool]:
+            found = self._texts.search_text(index, question.query, limit, question.condition)
             return found, len(found) < limit
 
         return self._visible(ask, wanted)
 
-    def _visible(self, ask: Callable[[int], tuple[list[Entry], bool]], wanted: int) -> list[Entry]:
+    def _visible(self, ask: Callable[[int], tuple[list[IndexedChunk], bool]], wanted: int) -> list[IndexedChunk]:
         """The best of ready documents. Chunks of others (under way, replaced, just deleted) are in the index too."""
         limit = wanted + 8
         while True:
@@ -136,11 +136,11 @@ class _Search:
                 return visible[:wanted]
             limit *= 4
 
-    def _passage(self, entry: Entry) -> Passage:
-        around: Sequence[Entry] = ()
+    def _passage(self, entry: IndexedChunk) -> Passage:
+        around: Sequence[IndexedChunk] = ()
         if self._question.neighbours:
             first, last = entry.position - self._question.neighbours, entry.position + self._question.neighbours
-            around = self._texts.chunks(self._collection.index, entry.document_id, first=first, last=last)
+            around = self._texts.document_chunks(self._collection.index, entry.document_id, first=first, last=last)
         return Passage(
             document_id=entry.document_id,
             document=self._names[entry.document_id],
@@ -166,14 +166,14 @@ class _Search:
         )
 
 
-def _fused(*lists: Sequence[Entry]) -> list[Entry]:
+def _fused(*lists: Sequence[IndexedChunk]) -> list[IndexedChunk]:
     """Reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009)."""
     scores: dict[tuple[str, int], float] = {}
-    entries: dict[tuple[str, int], Entry] = {}
+    entries: dict[tuple[str, int], IndexedChunk] = {}
     for ranked in lists:
         for rank, entry in enumerate(ranked, 1):
-            scores[entry.place] = scores.get(entry.place, 0.0) + (RANK_CONSTANT + 1) / (RANK_CONSTANT + rank) / len(lists)
-            entries.setdefault(entry.place, entry)
+            scores[entry.chunk_ref] = scores.get(entry.chunk_ref, 0.0) + (RANK_CONSTANT + 1) / (RANK_CONSTANT + rank) / len(lists)
+            entries.setdefault(entry.chunk_ref, entry)
     # Sorting is stable, so of equals the one that a vector found comes first.
     best = sorted(scores, key=lambda place: -scores[place])
     return [replace(entries[place], score=scores[place]) for place in best]

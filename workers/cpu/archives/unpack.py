@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.documents.files import DocumentFiles
-from shared.documents.media_types import ARCHIVES, ZIP, media_type
+from shared.documents.media_types import ARCHIVES, ZIP, detect_media_type
 from shared.documents.models import Collection
 from shared.documents.store import Documents
 from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, TooMany
@@ -48,7 +48,7 @@ def unpack(attempt: AttemptHandle, documents: Documents, lifecycle: Lifecycle, s
         raise DocumentRejected("The archive is no longer kept. Upload it again.", code="failed")
     passwords = documents.passwords(archives, settings.max_queue_seconds)
     unpacking = _Unpacking(attempt, documents, lifecycle, settings, passwords.read(archive_id))
-    kind = media_type(path)
+    kind = detect_media_type(path)
     try:
         if kind not in ARCHIVES:
             raise DocumentRejected("It is no archive any more.", code="failed")
@@ -114,7 +114,7 @@ class _Unpacking:
                 name=name,
                 size=size,
                 sha256=sha256,
-                media_type=media_type(self._files.path(document_id, "original"), name),
+                media_type=detect_media_type(self._files.path(document_id, "original"), name),
                 job_id=job_id,
                 metadata=self._attempt.spec.get("metadata"),
             )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from workers.cpu.parsing.limits import restrict
-from workers.cpu.readers.base import Rejected
+from workers.cpu.readers.reader import ReadError
 
 BLOCK = 256 * 1024
 HARMLESS = 16 * 1024 * 1024
@@ -69,7 +69,7 @@ def _zip_members(order: dict[str, Any]) -> Iterator[Member]:
     _check_size(sum(member.file_size for member in members), order)
     password = order["password"].encode() or None
     if members and not password and all(member.flag_bits & 1 for member in members):
-        raise Rejected("encrypted", "It opens only with a password. Upload it again with the field `password`.")
+        raise ReadError("encrypted", "It opens only with a password. Upload it again with the field `password`.")
     for member in members:
         why = ""
         if member.external_attr >> 28 == 0o12:
@@ -104,15 +104,15 @@ def _tar_members(order: dict[str, Any]) -> Iterator[Member]:
 
 def _check_size(size: int, order: dict[str, Any]) -> None:
     if size > order["max_bytes"]:
-        raise Rejected("too_large", f"It unpacks to more than {order['max_bytes']} bytes (ENGINEHOUSE_MAX_ARCHIVE_BYTES).")
+        raise ReadError("too_large", f"It unpacks to more than {order['max_bytes']} bytes (ENGINEHOUSE_MAX_ARCHIVE_BYTES).")
     if size > HARMLESS and size > order["max_ratio"] * order["size"]:
-        raise Rejected(
+        raise ReadError(
             "too_large", f"It unpacks to more than {order['max_ratio']} times its size (ENGINEHOUSE_MAX_ARCHIVE_RATIO)."
         )
 
 
-def _too_many(order: dict[str, Any]) -> Rejected:
-    return Rejected("too_large", f"It has more than {order['max_members']} members (ENGINEHOUSE_MAX_ARCHIVE_MEMBERS).")
+def _too_many(order: dict[str, Any]) -> ReadError:
+    return ReadError("too_large", f"It has more than {order['max_members']} members (ENGINEHOUSE_MAX_ARCHIVE_MEMBERS).")
 
 
 def main() -> None:
@@ -120,7 +120,7 @@ def main() -> None:
     restrict(order["memory_bytes"], order["seconds"])
     try:
         run(order)
-    except Rejected as rejected:
+    except ReadError as rejected:
         tell(end=rejected.end, reason=str(rejected))
     except MemoryError:
         tell(end="too_large", reason=f"Unpacking it takes more than {order['memory_bytes'] // 2**20} MiB of memory.")

@@ -13,7 +13,7 @@ MOST_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
-class Survey:
+class PageSummary:
     """Pages in all, and what is to be said of some."""
 
     pages: int
@@ -25,7 +25,7 @@ class Survey:
         return " ".join(f"Page {problem.pages} {problem.text}." for problem in self.problems[:10])
 
 
-def survey(pages: Iterable[Page]) -> Survey:
+def summarize_pages(pages: Iterable[Page]) -> PageSummary:
     """Raises DocumentRejected, ``needs_ocr``, ``failed`` or ``empty``, when no page has text."""
     total, texts = 0, 0
     faults: dict[str, list[int]] = {}
@@ -43,14 +43,14 @@ def survey(pages: Iterable[Page]) -> Survey:
             pictures.append(page.number)
     if not texts:
         raise _without_text(pictures, total, broken, next(iter(faults), ""))
-    found = [Problem(pages=spans(pictures), text=ONLY_IMAGES)] if pictures else []
-    found += [Problem(pages=spans(numbers), text=what) for what, numbers in faults.items()]
-    return Survey(total, found[:MOST_PROBLEMS])
+    found = [Problem(pages=format_ranges(pictures), text=ONLY_IMAGES)] if pictures else []
+    found += [Problem(pages=format_ranges(numbers), text=what) for what, numbers in faults.items()]
+    return PageSummary(total, found[:MOST_PROBLEMS])
 
 
 def _without_text(pictures: list[int], total: int, broken: int, fault: str) -> DocumentRejected:
     if pictures:
-        where = f"{spans(pictures)} of {total}"
+        where = f"{format_ranges(pictures)} of {total}"
         return DocumentRejected(
             f"It holds no text, only images (pages {where}). Run OCR on it and upload the result.", code="needs_ocr"
         )
@@ -59,7 +59,7 @@ def _without_text(pictures: list[int], total: int, broken: int, fault: str) -> D
     return DocumentRejected("It holds neither text nor images.", code="empty")
 
 
-def spans(numbers: list[int]) -> str:
+def format_ranges(numbers: list[int]) -> str:
     """Rising numbers in short: ``1-3, 7``."""
     found: list[list[int]] = []
     for number in numbers:

@@ -17,8 +17,8 @@ from functools import cache
 from typing import Any
 
 from workers.cpu.parsing.limits import restrict
-from workers.cpu.readers import open_reader
-from workers.cpu.readers.base import Content, Reader, Rejected, clean
+from workers.cpu.readers.reader import Content, Reader, ReadError, clean_text
+from workers.cpu.readers.registry import open_reader
 
 
 def tell(**line: object) -> None:
@@ -32,15 +32,15 @@ def run(order: dict[str, Any]) -> None:
     reader = open_reader(order["reader"], path, password)
     second_opinion = cache(lambda: open_reader("pypdf", path, password)) if reader.name == "pypdfium2" else None
     if reader.pages > order["max_pages"]:
-        raise Rejected(
+        raise ReadError(
             "too_large", f"It has {reader.pages} pages; at most {order['max_pages']} are read (ENGINEHOUSE_MAX_PAGES)."
         )
-    tell(pages=reader.pages, title=clean(reader.title)[:500])
+    tell(pages=reader.pages, title=clean_text(reader.title)[:500])
     for number in range(order["first"], min(order["last"] or reader.pages, reader.pages) + 1):
         content = _read_page(reader, second_opinion, number)
-        text = clean(content.text)
+        text = clean_text(content.text)
         if len(text) > most:
-            raise Rejected(
+            raise ReadError(
                 "too_large",
                 f"Page {number} has more than {most} characters, the most of one page (ENGINEHOUSE_MAX_PAGE_CHARACTERS).",
             )
@@ -66,7 +66,7 @@ def main() -> None:
     restrict(order["memory_bytes"], order["seconds"])
     try:
         run(order)
-    except Rejected as rejected:
+    except ReadError as rejected:
         tell(end=rejected.end, reason=str(rejected))
     except MemoryError:
         mebibytes = order["memory_bytes"] // 2**20

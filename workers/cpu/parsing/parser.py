@@ -18,8 +18,8 @@ from pathlib import Path
 from shared.documents.media_types import ARCHIVES, SUPPORTED, MediaType
 from shared.errors import DocumentRejected
 from shared.settings import REPOSITORY
-from workers.cpu.readers import READERS_OF
-from workers.cpu.readers.base import Heading
+from workers.cpu.readers.reader import Heading
+from workers.cpu.readers.registry import READERS_BY_MEDIA_TYPE
 
 MOST_DEADLY_PAGES = 5
 """A page that kills every reader is left out; so many of them in one go, and the rest is given up."""
@@ -82,7 +82,7 @@ def read_pages(
     ``on_page`` may raise, which ends the child. Raises DocumentRejected whose code is ``encrypted``, ``unsupported``,
     ``too_large`` or ``failed``, with what happened and the limit that was met.
     """
-    readers = READERS_OF.get(kind)
+    readers = READERS_BY_MEDIA_TYPE.get(kind)
     if readers is None:
         what = "an archive within an upload, and those are not unpacked" if kind in ARCHIVES else "of a kind that cannot be read"
         raise DocumentRejected(f"It is {what}. Supported are {SUPPORTED}.", code="unsupported")

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 from lxml import etree
 
-from workers.cpu.readers.base import Content, InMemoryReader, Rejected, Source
 from workers.cpu.readers.markup import chapter
+from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source
 from workers.cpu.readers.zip_safety import check_zip
 
 # Fonts are often scrambled by these, which locks nobody out of the text.
@@ -32,7 +32,7 @@ class EpubReader(InMemoryReader):
             spine = [items.get(entry.get("idref")) for entry in package.xpath("//*[local-name()='spine']/*")]
             locked = _locked_parts(packed)
             if locked & set(spine):
-                raise Rejected("encrypted", "Its chapters are encrypted (DRM). Upload a copy that is not.")
+                raise ReadError("encrypted", "Its chapters are encrypted (DRM). Upload a copy that is not.")
             contents: list[Content] = []
             for part in filter(None, spine):
                 try:

@@ -7,8 +7,8 @@ from email import policy
 from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
 
-from workers.cpu.readers.base import Content, InMemoryReader, Source, TextBuilder, content_of
 from workers.cpu.readers.markup import add_markup, tree
+from workers.cpu.readers.reader import Content, InMemoryReader, Source, TextBuilder, read_source
 from workers.cpu.readers.text import decode
 
 _SHOWN = ("From", "To", "Cc", "Date", "Subject")
@@ -21,7 +21,7 @@ class MailReader(InMemoryReader):
     name = "e-mail"
 
     def __init__(self, source: Source, password: str) -> None:
-        letter = BytesParser(EmailMessage, policy=policy.default).parsebytes(content_of(source))
+        letter = BytesParser(EmailMessage, policy=policy.default).parsebytes(read_source(source))
         first = TextBuilder()
         for name in _SHOWN:
             value = letter.get(name)
@@ -42,10 +42,10 @@ class MailReader(InMemoryReader):
                 continue
             name = " ".join(str(part.get_filename() or part.get_content_type()).split())[:100]
             if part.get_content_maintype() == "text" and part.get_filename():
-                flow = TextBuilder()
-                flow.heading(1, name)
-                _add_part(flow, part)
-                further += flow.pages()
+                builder = TextBuilder()
+                builder.heading(1, name)
+                _add_part(builder, part)
+                further += builder.pages()
             elif part.get_filename() or part.get_content_maintype() != "text":
                 unread.append(name)
         if unread:
@@ -53,17 +53,17 @@ class MailReader(InMemoryReader):
         super().__init__([*first.pages(), *further], subject)
 
 
-def _add_part(flow: TextBuilder, part: MIMEPart) -> None:
+def _add_part(builder: TextBuilder, part: MIMEPart) -> None:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return
     if part.get_content_subtype() == "html":
         root = tree(data)
         if root is not None:
-            add_markup(flow, root)
+            add_markup(builder, root)
         return
     charset = part.get_content_charset()
     try:
-        flow.add(data.decode(charset) if charset else decode(data))
+        builder.add(data.decode(charset) if charset else decode(data))
     except (LookupError, UnicodeDecodeError):
-        flow.add(data.decode("latin-1"))
+        builder.add(data.decode("latin-1"))

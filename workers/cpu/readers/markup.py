@@ -8,7 +8,7 @@ from typing import Any
 
 from lxml import etree, html
 
-from workers.cpu.readers.base import Content, InMemoryReader, Rejected, Source, TextBuilder, content_of
+from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, TextBuilder, read_source
 from workers.cpu.readers.text import decode
 
 _UNSEEN = frozenset(
@@ -63,12 +63,12 @@ class HtmlReader(InMemoryReader):
     name = "html"
 
     def __init__(self, source: Source, password: str) -> None:
-        root = tree(content_of(source))
-        flow = TextBuilder()
+        root = tree(read_source(source))
+        builder = TextBuilder()
         if root is not None:
-            add_markup(flow, root)
+            add_markup(builder, root)
         title = "" if root is None else " ".join((root.findtext(".//title") or "").split())
-        super().__init__(flow.pages(), title)
+        super().__init__(builder.pages(), title)
 
 
 def tree(data: bytes) -> Any:
@@ -88,11 +88,11 @@ def tree(data: bytes) -> Any:
         raise MemoryError from None
     if any("depth" in str(entry.message) for entry in parser.error_log):
         # What stands deeper is gone from the tree, and a page must not lose text in silence.
-        raise Rejected("too_large", "Its elements are nested deeper than can be read, some two thousand levels.")
+        raise ReadError("too_large", "Its elements are nested deeper than can be read, some two thousand levels.")
     return root
 
 
-def add_markup(flow: TextBuilder, root: Any) -> None:
+def add_markup(builder: TextBuilder, root: Any) -> None:
     """Write what is seen of an element and all that is in it."""
     line: list[str] = []
     heading: int | None = None
@@ -102,7 +102,7 @@ def add_markup(flow: TextBuilder, root: Any) -> None:
         text = "".join(line) if preformatted else " ".join("".join(line).split()).strip(" |")
         line.clear()
         if text.strip():
-            flow.line(text)
+            builder.line(text)
 
     walk = etree.iterwalk(root, events=("start", "end"))
     for event, element in walk:
@@ -121,18 +121,18 @@ def add_markup(flow: TextBuilder, root: Any) -> None:
             if tag == "li":
                 line.append("- ")
             if tag in ("img", "image", "picture"):
-                flow.images = True
+                builder.images = True
             if element.text and tag:
                 line.append(element.text)
         else:
             if tag in _HEADINGS:
-                flow.heading(heading or _HEADINGS[tag], "".join(line))
+                builder.heading(heading or _HEADINGS[tag], "".join(line))
                 line.clear()
                 heading = None
             elif tag in _BLOCKS:
                 end_line()
                 if tag in ("p", "table", "ul", "ol", "blockquote", "pre"):
-                    flow.add("\n")
+                    builder.add("\n")
             if tag in ("td", "th"):
                 line.append(" | ")
             if tag == "pre":
@@ -144,11 +144,11 @@ def add_markup(flow: TextBuilder, root: Any) -> None:
 
 def chapter(data: bytes) -> list[Content]:
     """One chapter as pages."""
-    flow = TextBuilder()
+    builder = TextBuilder()
     root = tree(data)
     if root is not None:
-        add_markup(flow, root)
-    return flow.pages()
+        add_markup(builder, root)
+    return builder.pages()
 
 
 def _decoded(data: bytes) -> str:

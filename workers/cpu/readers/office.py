@@ -7,7 +7,7 @@ them; a page of a presentation is a slide, with its notes.
 import re
 from typing import Any
 
-from workers.cpu.readers.base import Content, InMemoryReader, Source, TextBuilder
+from workers.cpu.readers.reader import Content, InMemoryReader, Source, TextBuilder
 from workers.cpu.readers.table import add_rows
 from workers.cpu.readers.zip_safety import check_zip
 
@@ -27,15 +27,15 @@ class DocxReader(InMemoryReader):
 
         check_zip(source)
         document = docx.Document(source)
-        self._flows = [TextBuilder()]
+        self._builders = [TextBuilder()]
         for block in document.iter_inner_content():
             if isinstance(block, Table):
                 self._add_table(block)
             else:
                 self._add_paragraph(block)
         if any(True for _ in document.element.body.iter("{http://schemas.openxmlformats.org/drawingml/2006/main}blip")):
-            self._flows[0].images = True
-        contents = [content for flow in self._flows for content in flow.pages()]
+            self._builders[0].images = True
+        contents = [content for builder in self._builders for content in builder.pages()]
         super().__init__(contents, str(document.core_properties.title or ""))
 
     def _add_paragraph(self, paragraph: Any) -> None:
@@ -43,19 +43,19 @@ class DocxReader(InMemoryReader):
         heading = _HEADING_STYLE.fullmatch(style.strip())
         level = int(heading[1]) if heading else 1 if style == "Title" else 0
         for number, text in enumerate(_between_breaks(paragraph)):
-            if number and self._flows[-1].length:
-                self._flows.append(TextBuilder())
+            if number and self._builders[-1].length:
+                self._builders.append(TextBuilder())
             if level:
-                self._flows[-1].heading(level, text)
+                self._builders[-1].heading(level, text)
             elif text.strip():
-                self._flows[-1].line(text)
-                self._flows[-1].add("\n")
+                self._builders[-1].line(text)
+                self._builders[-1].add("\n")
 
     def _add_table(self, table: Any) -> None:
         # The cells as the file has them: merged ones are not repeated, and no row is looked up by its number.
         rows = ([_text(cell) for cell in row.iterchildren(f"{_W}tc")] for row in table._tbl.iterchildren(f"{_W}tr"))
-        add_rows(self._flows[-1], rows)
-        self._flows[-1].add("\n")
+        add_rows(self._builders[-1], rows)
+        self._builders[-1].add("\n")
 
 
 def _between_breaks(paragraph: Any) -> list[str]:
@@ -90,17 +90,17 @@ class PptxReader(InMemoryReader):
         deck = pptx.Presentation(source)
         contents = []
         for slide in deck.slides:
-            flow = TextBuilder()
+            builder = TextBuilder()
             title = slide.shapes.title
             if title is not None and title.has_text_frame:
-                flow.heading(1, title.text_frame.text)
+                builder.heading(1, title.text_frame.text)
             for shape in _shapes(slide.shapes):
                 if title is not None and shape.shape_id == title.shape_id:
                     continue
-                _add_shape(flow, shape)
+                _add_shape(builder, shape)
             if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
-                flow.line(slide.notes_slide.notes_text_frame.text)
-            contents += flow.pages()
+                builder.line(slide.notes_slide.notes_text_frame.text)
+            contents += builder.pages()
         super().__init__(contents or [Content("")], str(deck.core_properties.title or ""))
 
 
@@ -116,12 +116,12 @@ def _shapes(shapes: Any) -> list[Any]:
     return found
 
 
-def _add_shape(flow: TextBuilder, shape: Any) -> None:
+def _add_shape(builder: TextBuilder, shape: Any) -> None:
     if getattr(shape, "has_table", False):
-        add_rows(flow, ([cell.text for cell in row.cells] for row in shape.table.rows))
+        add_rows(builder, ([cell.text for cell in row.cells] for row in shape.table.rows))
     elif shape.has_text_frame:
         for paragraph in shape.text_frame.paragraphs:
-            flow.line(paragraph.text)
-        flow.add("\n")
+            builder.line(paragraph.text)
+        builder.add("\n")
     elif hasattr(shape, "image"):
-        flow.images = True
+        builder.images = True

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workers.cpu.readers.base import Content, Source, locked
+from workers.cpu.readers.reader import Content, Source, password_error
 
 
 class PdfiumReader:
@@ -18,7 +18,7 @@ class PdfiumReader:
             self._document = pypdfium2.PdfDocument(source, password=password or None)
         except pypdfium2.PdfiumError as error:
             if error.err_code == self._raw.FPDF_ERR_PASSWORD:
-                raise locked(password) from error
+                raise password_error(password) from error
             raise
         self.pages = len(self._document)
         self.title = str(self._document.get_metadata_value("Title"))
@@ -46,7 +46,7 @@ class PypdfReader:
 
         self._document = pypdf.PdfReader(source)
         if self._document.is_encrypted and not self._document.decrypt(password):
-            raise locked(password)
+            raise password_error(password)
         self.pages = len(self._document.pages)
         self.title = str(self._document.metadata.title or "") if self._document.metadata else ""
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workers.cpu.readers.base import InMemoryReader, Rejected, Source, TextBuilder, content_of
+from workers.cpu.readers.reader import InMemoryReader, ReadError, Source, TextBuilder, read_source
 
 
 class RtfReader(InMemoryReader):
@@ -13,12 +13,12 @@ class RtfReader(InMemoryReader):
     def __init__(self, source: Source, password: str) -> None:
         from striprtf.striprtf import rtf_to_text
 
-        data = content_of(source)
+        data = read_source(source)
         if not data.rstrip(b"\0\r\n\t ").endswith(b"}"):
-            raise Rejected("unreadable", "rtf: the file is cut off")
-        flow = TextBuilder()
+            raise ReadError("unreadable", "rtf: the file is cut off")
+        builder = TextBuilder()
         # RTF is ASCII; whatever else stands in it is escaped, and in practice Windows' Western code page where it is not.
         read: Any = rtf_to_text
-        flow.add(read(data.decode("cp1252", "replace"), errors="replace"))
-        flow.images = b"\\pict" in data
-        super().__init__(flow.pages())
+        builder.add(read(data.decode("cp1252", "replace"), errors="replace"))
+        builder.images = b"\\pict" in data
+        super().__init__(builder.pages())

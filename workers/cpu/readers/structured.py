@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from workers.cpu.readers.base import InMemoryReader, Rejected, Source, TextBuilder, clean, content_of
+from workers.cpu.readers.reader import InMemoryReader, ReadError, Source, TextBuilder, clean_text, read_source
 from workers.cpu.readers.text import decode
 
 DEEPEST = 200
@@ -16,17 +16,17 @@ class JsonReader(InMemoryReader):
     name = "json"
 
     def __init__(self, source: Source, password: str) -> None:
-        text = decode(content_of(source)).lstrip("\ufeff")
-        flow = TextBuilder()
+        text = decode(read_source(source)).lstrip("\ufeff")
+        builder = TextBuilder()
         try:
             value = json.loads(text)
         except RecursionError:
             raise _too_deep() from None
         except ValueError:
-            flow.add(text)
+            builder.add(text)
         else:
-            add_value(flow, value)
-        super().__init__(flow.pages())
+            add_value(builder, value)
+        super().__init__(builder.pages())
 
 
 class JsonLinesReader(InMemoryReader):
@@ -35,29 +35,29 @@ class JsonLinesReader(InMemoryReader):
     name = "json lines"
 
     def __init__(self, source: Source, password: str) -> None:
-        flow = TextBuilder()
+        builder = TextBuilder()
         bad = []
-        for number, line in enumerate(decode(content_of(source)).lstrip("\ufeff").splitlines(), 1):
+        for number, line in enumerate(decode(read_source(source)).lstrip("\ufeff").splitlines(), 1):
             if not line.strip():
                 continue
             try:
-                add_value(flow, json.loads(line))
+                add_value(builder, json.loads(line))
             except RecursionError:
                 raise _too_deep() from None
             except ValueError:
                 bad.append(number)
-                flow.line(line)
-            flow.add("\n")
+                builder.line(line)
+            builder.add("\n")
         if bad:
-            flow.fault = f"{len(bad)} lines are no JSON and were taken as text, the first of them line {bad[0]}"
-        super().__init__(flow.pages())
+            builder.fault = f"{len(bad)} lines are no JSON and were taken as text, the first of them line {bad[0]}"
+        super().__init__(builder.pages())
 
 
-def add_value(flow: TextBuilder, value: Any) -> None:
+def add_value(builder: TextBuilder, value: Any) -> None:
     for path, leaf in _leaves(value):
-        text = " ".join(clean(leaf if isinstance(leaf, str) else json.dumps(leaf)).split())
+        text = " ".join(clean_text(leaf if isinstance(leaf, str) else json.dumps(leaf)).split())
         if text:
-            flow.line(f"{path}: {text}" if path else text)
+            builder.line(f"{path}: {text}" if path else text)
 
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
@@ -75,5 +75,5 @@ def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
             yield path, here
 
 
-def _too_deep() -> Rejected:
-    return Rejected("too_large", f"It is nested more than {DEEPEST} levels deep.")
+def _too_deep() -> ReadError:
+    return ReadError("too_large", f"It is nested more than {DEEPEST} levels deep.")

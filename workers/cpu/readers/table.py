@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from workers.cpu.readers.base import Content, InMemoryReader, Rejected, Source, TextBuilder, clean, content_of
+from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, TextBuilder, clean_text, read_source
 from workers.cpu.readers.text import decode
 from workers.cpu.readers.zip_safety import check_zip
 
@@ -21,19 +21,19 @@ class CsvReader(InMemoryReader):
     name = "csv"
 
     def __init__(self, source: Source, password: str) -> None:
-        text = decode(content_of(source)).lstrip("\ufeff")
+        text = decode(read_source(source)).lstrip("\ufeff")
         csv.field_size_limit(2**31 - 1)
         try:
             dialect: Any = csv.Sniffer().sniff(text[:10_000], delimiters=",;\t|")
         except csv.Error:
             dialect = csv.excel
-        flow = TextBuilder()
+        builder = TextBuilder()
         try:
-            add_rows(flow, csv.reader(io.StringIO(text, newline=""), dialect))
+            add_rows(builder, csv.reader(io.StringIO(text, newline=""), dialect))
         except csv.Error:
-            flow = TextBuilder()
-            flow.add(text)
-        super().__init__(flow.pages())
+            builder = TextBuilder()
+            builder.add(text)
+        super().__init__(builder.pages())
 
 
 class XlsxReader(InMemoryReader):
@@ -51,33 +51,33 @@ class XlsxReader(InMemoryReader):
         contents: list[Content] = []
         for sheet in book.worksheets:
             sheet.reset_dimensions()
-            flow = TextBuilder()
-            flow.heading(1, sheet.title)
-            before = flow.length
-            add_rows(flow, ([_shown(value) for value in row] for row in sheet.iter_rows(values_only=True)))
-            contents += flow.pages() if flow.length > before else [Content("")]
+            builder = TextBuilder()
+            builder.heading(1, sheet.title)
+            before = builder.length
+            add_rows(builder, ([_shown(value) for value in row] for row in sheet.iter_rows(values_only=True)))
+            contents += builder.pages() if builder.length > before else [Content("")]
         super().__init__(contents or [Content("")], str(book.properties.title or ""))
 
 
-def add_rows(flow: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
+def add_rows(builder: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
     """Write rows, one a line. Raises Rejected past 20 million cells, empty ones too."""
     titles: list[str] | None = None
     cells = 0
     for row in rows:
         cells += len(row) or 1
         if cells > MOST_CELLS:
-            raise Rejected("too_large", f"A table of it has more than {MOST_CELLS} cells.")
-        values = [" ".join(clean(value).split()) for value in row]
+            raise ReadError("too_large", f"A table of it has more than {MOST_CELLS} cells.")
+        values = [" ".join(clean_text(value).split()) for value in row]
         if not any(values):
             continue
         if titles is None:
             titles = values if _are_titles(values) else []
-            flow.line(" | ".join(values).strip(" |"))
+            builder.line(" | ".join(values).strip(" |"))
         elif titles:
             named = (f"{title}: {value}" for title, value in zip(titles, values, strict=False) if value)
-            flow.line("; ".join([*named, *filter(None, values[len(titles) :])]))
+            builder.line("; ".join([*named, *filter(None, values[len(titles) :])]))
         else:
-            flow.line(" | ".join(values).strip(" |"))
+            builder.line(" | ".join(values).strip(" |"))
 
 
 def _are_titles(values: list[str]) -> bool:

@@ -4,8 +4,17 @@ import re
 
 from shared.documents.media_types import HEAD, SUPPORTED
 from shared.documents.text_encoding import encoding
-from workers.cpu.readers.base import PAGE_CHARACTERS as PAGE
-from workers.cpu.readers.base import Content, InMemoryReader, Rejected, Source, TextBuilder, clean, content_of, cut
+from workers.cpu.readers.reader import PAGE_CHARACTERS as PAGE
+from workers.cpu.readers.reader import (
+    Content,
+    InMemoryReader,
+    ReadError,
+    Source,
+    TextBuilder,
+    clean_text,
+    read_source,
+    split_text,
+)
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
@@ -18,8 +27,8 @@ class TextReader(InMemoryReader):
     name = "text"
 
     def __init__(self, source: Source, password: str) -> None:
-        text = clean_lines(decode(content_of(source)))
-        super().__init__([Content(piece) for sheet in text.split("\f") for piece in cut(sheet, PAGE)])
+        text = clean_lines(decode(read_source(source)))
+        super().__init__([Content(piece) for sheet in text.split("\f") for piece in split_text(sheet, PAGE)])
 
 
 class MarkdownReader(InMemoryReader):
@@ -29,14 +38,14 @@ class MarkdownReader(InMemoryReader):
 
     def __init__(self, source: Source, password: str) -> None:
         contents = []
-        for sheet in clean_lines(decode(content_of(source))).split("\f"):
-            flow = TextBuilder()
-            _markdown(flow, sheet.splitlines(keepends=True))
-            contents += flow.pages()
+        for sheet in clean_lines(decode(read_source(source))).split("\f"):
+            builder = TextBuilder()
+            _markdown(builder, sheet.splitlines(keepends=True))
+            contents += builder.pages()
         super().__init__(contents)
 
 
-def _markdown(flow: TextBuilder, lines: list[str]) -> None:
+def _markdown(builder: TextBuilder, lines: list[str]) -> None:
     fence = ""
     for number, line in enumerate(lines):
         opening = _FENCE.match(line)
@@ -46,10 +55,10 @@ def _markdown(flow: TextBuilder, lines: list[str]) -> None:
             titled = _ATX.match(line.rstrip("\n"))
             below = _UNDERLINE.match(lines[number + 1].rstrip("\n")) if number + 1 < len(lines) and line.strip() else None
             if titled and titled[2]:
-                flow.mark(len(titled[1]), clean(titled[2]))
+                builder.mark(len(titled[1]), clean_text(titled[2]))
             elif below and not line.lstrip().startswith(("#", ">", "-", "*", "|")):
-                flow.mark(1 if below[1][0] == "=" else 2, clean(line.strip()))
-        flow.add(line)
+                builder.mark(1 if below[1][0] == "=" else 2, clean_text(line.strip()))
+        builder.add(line)
 
 
 def clean_lines(text: str) -> str:
@@ -67,4 +76,4 @@ def decode(data: bytes) -> str:
         codec = encoding(data[max(0, error.start - 64) : error.start + HEAD])
         if codec is not None and not codec.startswith("utf"):
             return data.decode(codec, errors="replace")
-    raise Rejected("unsupported", f"It is not text in an encoding that is known. Supported are {SUPPORTED}.")
+    raise ReadError("unsupported", f"It is not text in an encoding that is known. Supported are {SUPPORTED}.")

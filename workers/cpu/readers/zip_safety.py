@@ -2,7 +2,7 @@
 
 import zipfile
 
-from workers.cpu.readers.base import Rejected, Source
+from workers.cpu.readers.reader import ReadError, Source
 
 MOST_BYTES = 512 * 1024 * 1024
 MOST_MEMBERS = 20_000
@@ -19,13 +19,13 @@ def check_zip(source: Source) -> None:
     with zipfile.ZipFile(source) as packed:
         members = packed.infolist()
         if any(member.flag_bits & 1 for member in members):
-            raise Rejected("encrypted", "Parts of it are encrypted. Save a copy without a password and upload that.")
+            raise ReadError("encrypted", "Parts of it are encrypted. Save a copy without a password and upload that.")
         if len(members) > MOST_MEMBERS:
-            raise Rejected("too_large", f"It is packed from {len(members)} parts; at most {MOST_MEMBERS} are read.")
+            raise ReadError("too_large", f"It is packed from {len(members)} parts; at most {MOST_MEMBERS} are read.")
         size = sum(member.file_size for member in members)
         bombs = [m for m in members if m.file_size > HARMLESS and m.file_size > MOST_RATIO * max(1, m.compress_size)]
     if size > MOST_BYTES or bombs:
         how = f"; one part of it unpacks to more than {MOST_RATIO} times its size" if bombs else ""
-        raise Rejected("too_large", f"It unpacks to {size} bytes, and at most {MOST_BYTES} are read{how}.")
+        raise ReadError("too_large", f"It unpacks to {size} bytes, and at most {MOST_BYTES} are read{how}.")
     if not isinstance(source, str):
         source.seek(0)

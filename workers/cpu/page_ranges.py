@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, MediaType
-from workers.cpu.cpu_slots import CpuSlots, Place
+from workers.cpu.cpu_slots import CpuSlot, CpuSlots
 from workers.cpu.parsing.parser import Limits, Page, read_pages
 
 RANGE_PAGES = 200
@@ -40,7 +40,7 @@ class PageRanges:
         limits: Limits,
         *,
         password: str,
-        places: CpuSlots,
+        slots: CpuSlots,
         check: Callable[[], None],
         told: Callable[[int, int], None],
     ) -> None:
@@ -50,7 +50,7 @@ class PageRanges:
         self._kind = kind
         self._limits = limits
         self._password = password
-        self._places = places
+        self._slots = slots
         self._check = check
         self._told = told
         self._lock = threading.Lock()
@@ -102,24 +102,24 @@ class PageRanges:
                 read[first] = self._read(first)
             return first is not None
 
-        def read_beside(place: Place) -> None:
+        def read_beside(slot: CpuSlot) -> None:
             try:
                 read_next()
             except BaseException:
                 self._failed.set()
                 raise
             finally:
-                place.leave()
+                slot.release()
 
         beside: set[Future[None]] = set()
-        with ThreadPoolExecutor(self._places.count, thread_name_prefix="range") as pool:
+        with ThreadPoolExecutor(self._slots.count, thread_name_prefix="range") as pool:
             try:
                 while True:
                     for ended in [one for one in beside if one.done()]:
                         beside.remove(ended)
                         ended.result()
-                    while len(beside) < min(self._places.count, len(missing) - len(read)) - 1 and (place := self._places.take()):
-                        beside.add(pool.submit(read_beside, place))
+                    while len(beside) < min(self._slots.count, len(missing) - len(read)) - 1 and (slot := self._slots.acquire()):
+                        beside.add(pool.submit(read_beside, slot))
                     if not read_next():
                         break
             except _Stopped:

@@ -21,7 +21,7 @@ _CONTROLS = {code: None for code in range(32) if chr(code) not in "\n\t"} | {0xF
 _CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 
 
-class Rejected(Exception):
+class ReadError(Exception):
     """The file as a whole cannot be read; ``end`` is ``encrypted``, ``unsupported``, ``too_large`` or ``unreadable``."""
 
     def __init__(self, end: str, reason: str) -> None:
@@ -33,9 +33,9 @@ WANTS_PASSWORD = "It opens only with a password. Upload it again with the field 
 WRONG_PASSWORD = "The password that was given does not open it. Upload it again with the right one."
 
 
-def locked(password: str) -> Rejected:
+def password_error(password: str) -> ReadError:
     """What to say of a file that the password did not open."""
-    return Rejected("encrypted", WRONG_PASSWORD if password else WANTS_PASSWORD)
+    return ReadError("encrypted", WRONG_PASSWORD if password else WANTS_PASSWORD)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class TextBuilder:
         self.fault = ""
 
     def add(self, text: str) -> None:
-        text = clean(text)
+        text = clean_text(text)
         self._parts.append(text)
         self._length += len(text)
 
@@ -93,7 +93,7 @@ class TextBuilder:
 
     def heading(self, level: int, title: str) -> None:
         """A title on a line of its own."""
-        title = " ".join(clean(title).split())
+        title = " ".join(clean_text(title).split())
         if title:
             self._headings.append((self._length, level, title))
             self.add(title + "\n")
@@ -108,7 +108,7 @@ class TextBuilder:
 
     def pages(self, size: int = PAGE_CHARACTERS) -> list[Content]:
         """The text in pieces of at most ``size`` characters, each with its own headings; one page at least."""
-        pieces = cut("".join(self._parts), size)
+        pieces = split_text("".join(self._parts), size)
         starts, place = [], 0
         for piece in pieces:
             starts.append(place)
@@ -122,7 +122,7 @@ class TextBuilder:
         return contents
 
 
-def cut(text: str, size: int) -> list[str]:
+def split_text(text: str, size: int) -> list[str]:
     """Pieces of at most ``size`` characters, at the end of a line where there is one in the second half."""
     pieces, start = [], 0
     while len(text) - start > size:
@@ -133,10 +133,10 @@ def cut(text: str, size: int) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Lines end in a newline; control characters, lone surrogates and non-characters, which no index takes, are gone."""
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
 
 
-def content_of(source: Source) -> bytes:
+def read_source(source: Source) -> bytes:
     return Path(source).read_bytes() if isinstance(source, str) else source.read()

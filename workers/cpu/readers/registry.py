@@ -1,0 +1,55 @@
+"""The readers of files: which kind is read by which, and each loaded only in the child that needs it.
+
+A reader is made from a source and a password, knows how many pages there are, and reads one at a time.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import cast
+
+from shared.documents import media_types
+from workers.cpu.readers.reader import Reader, Source
+
+_TABLE: Mapping[str, tuple[str, str]] = {
+    "pypdfium2": ("pdf", "PdfiumReader"),
+    "pypdf": ("pdf", "PypdfReader"),
+    "text": ("text", "TextReader"),
+    "markdown": ("text", "MarkdownReader"),
+    "csv": ("table", "CsvReader"),
+    "xlsx": ("table", "XlsxReader"),
+    "json": ("structured", "JsonReader"),
+    "json lines": ("structured", "JsonLinesReader"),
+    "html": ("markup", "HtmlReader"),
+    "epub": ("epub", "EpubReader"),
+    "docx": ("office", "DocxReader"),
+    "pptx": ("office", "PptxReader"),
+    "rtf": ("rtf", "RtfReader"),
+    "e-mail": ("mail", "MailReader"),
+    "office container": ("container", "OfficeContainerReader"),
+}
+
+READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
+    media_types.PDF: ("pypdfium2", "pypdf"),
+    media_types.TEXT: ("text",),
+    media_types.SOURCE: ("text",),
+    media_types.MARKDOWN: ("markdown",),
+    media_types.CSV: ("csv",),
+    media_types.JSON: ("json",),
+    media_types.JSON_LINES: ("json lines",),
+    media_types.HTML: ("html",),
+    media_types.EPUB: ("epub",),
+    media_types.DOCX: ("docx",),
+    media_types.PPTX: ("pptx",),
+    media_types.XLSX: ("xlsx",),
+    media_types.RTF: ("rtf",),
+    media_types.EMAIL: ("e-mail",),
+    media_types.OLE: ("office container",),
+}
+"""Kind of file -> the readers to ask, in this order."""
+
+
+def open_reader(name: str, source: Source, password: str) -> Reader:
+    """Raises Rejected when the file cannot be read as a whole, or whatever the library behind the reader raises."""
+    module, reader = _TABLE[name]
+    made = getattr(importlib.import_module(f"workers.cpu.readers.{module}"), reader)
+    return cast(Reader, made(source, password))
