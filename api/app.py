@@ -17,7 +17,7 @@ from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignments
-from shared.jobs.stats import Overviews
+from shared.jobs.stats import StatsReader
 from shared.jobs.transitions import Lifecycle
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
@@ -68,14 +68,14 @@ def create_app(settings: Settings) -> Flask:
     # A client waits for an answer here: better a clear 503 within two seconds than many tries.
     # Hundreds of threads share a few connections: a command takes a fraction of a millisecond, a connection stays.
     client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
-    lifecycle = Lifecycle(client, settings, CeleryBroker(client).issue)
+    lifecycle = Lifecycle(client, settings, CeleryBroker(client).wake)
     app.extensions["enginehouse"] = Services(
         settings=settings,
         redis=client,
         lifecycle=lifecycle,
         worker_registry=WorkerRegistry(client),
         assignments=ModelAssignments(client),
-        overviews=Overviews(client),
+        stats_reader=StatsReader(client),
         documents=Documents(client),
         files=DocumentFiles(settings.documents_dir),
         sessions=Sessions(client, settings),

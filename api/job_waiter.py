@@ -26,27 +26,27 @@ class JobWaiter:
         Raises Unavailable when too many wait already.
         """
         if seconds <= 0:
-            return self._lifecycle.get(job)
+            return self._lifecycle.get_job(job)
         with self._expected(job) as ended:
-            now = self._lifecycle.get(job)
+            now = self._lifecycle.get_job(job)
             if now is None or now.status.final:
                 return now
             ended.wait(seconds)
-        return self._lifecycle.get(job)
+        return self._lifecycle.get_job(job)
 
     def submit(self, submission: Submission, seconds: float) -> tuple[Submitted, Job | None]:
         """Submit, and return the job once it has ended or as it stands after ``seconds``.
 
-        Raises what ``Lifecycle.submit`` does, and Unavailable, with nothing submitted, when too many wait already.
+        Raises what ``Lifecycle.submit_job`` does, and Unavailable, with nothing submitted, when too many wait already.
         """
         if seconds <= 0:
-            submitted = self._lifecycle.submit(submission)
-            return submitted, self._lifecycle.get(submitted.id)
+            submitted = self._lifecycle.submit_job(submission)
+            return submitted, self._lifecycle.get_job(submitted.id)
         with self._expected(submission.id) as ended:
-            submitted = self._lifecycle.submit(submission)
+            submitted = self._lifecycle.submit_job(submission)
             if not submitted.replayed:
                 ended.wait(seconds)
-                return submitted, self._lifecycle.get(submitted.id)
+                return submitted, self._lifecycle.get_job(submitted.id)
         return submitted, self.until_ended(submitted.id, seconds)
 
     def hold(self) -> None:

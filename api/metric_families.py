@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from shared.jobs.stats import Overview
+from shared.jobs.stats import Stats
 from shared.jobs.worker_registry import Worker
 
 # By the values of the labels, a tuple.
@@ -39,17 +39,17 @@ GPU_GAUGES = (
 )
 
 
-def of_jobs(overview: Overview) -> Iterator[Metric]:
+def of_jobs(stats: Stats) -> Iterator[Metric]:
     """Jobs by status, queues, ends, attempts, deliveries."""
-    queues = overview.queues
+    queues = stats.queues
     waiting = sum(queue.waiting for queue in queues.values())
     statuses = {
-        ("in_progress",): overview.running,
+        ("in_progress",): stats.running,
         ("queued",): waiting,
-        ("postponed",): max(0, overview.open - overview.running - waiting),
+        ("postponed",): max(0, stats.open - stats.running - waiting),
     }
     yield _gauge("jobs", "Jobs that have not ended: they run, wait in a queue, or wait for something else.", ["status"], statuses)
-    yield _gauge("jobs_dead", "Jobs on the list of the dead.", [], {(): overview.dead})
+    yield _gauge("jobs_dead_letters", "Jobs on the list of the dead.", [], {(): stats.dead_letters})
     for name, about, values in (
         ("queue_waiting", "Jobs that wait in a queue.", {(name,): float(queue.waiting) for name, queue in queues.items()}),
         (
@@ -58,9 +58,9 @@ def of_jobs(overview: Overview) -> Iterator[Metric]:
             {(name,): queue.oldest_ms / 1000 for name, queue in queues.items()},
         ),
         (
-            "queue_tickets",
+            "queue_wakeups",
             "Tickets in the Celery list of a queue.",
-            {(name,): float(queue.tickets) for name, queue in queues.items()},
+            {(name,): float(queue.wakeups) for name, queue in queues.items()},
         ),
     ):
         yield _gauge(name, about, ["queue"], values)
@@ -68,13 +68,13 @@ def of_jobs(overview: Overview) -> Iterator[Metric]:
         ("jobs_submitted", "Jobs that were accepted.", "submitted", "kind"),
         ("jobs_claimed", "Attempts that were begun.", "claimed", "queue"),
     ):
-        yield _counter(name, about, [label], {(key,): count for key, count in overview.counted(what).items()})
-    ended = {(kind, status): count for (kind, _, status), count in _split(overview.counted("ended"))}
+        yield _counter(name, about, [label], {(key,): count for key, count in stats.counted(what).items()})
+    ended = {(kind, status): count for (kind, _, status), count in _split(stats.counted("ended"))}
     yield _counter("jobs_ended", "Jobs that ended.", ["kind", "status"], ended)
-    attempts, deliveries = overview.counted("attempts"), overview.counted("deliveries")
+    attempts, deliveries = stats.counted("attempts"), stats.counted("deliveries")
     yield _counter("attempts_lost", "Attempts whose worker died or fell silent.", [], {(): attempts.get("lost", 0)})
     yield _counter("attempts_retried", "Attempts that met a fault that may pass.", [], {(): attempts.get("retried", 0)})
-    yield _gauge("deliveries_pending", "Webhook deliveries that have not ended.", [], {(): overview.deliveries_pending})
+    yield _gauge("deliveries_pending", "Webhook deliveries that have not ended.", [], {(): stats.deliveries_pending})
     ends = {(status,): deliveries.get(status, 0) for status in ("delivered", "failed")}
     yield _counter("deliveries_ended", "Webhook deliveries that ended.", ["status"], ends)
 

@@ -79,8 +79,8 @@ def _waiting_for_model(model: str) -> str:
     """Of a model that no living worker holds."""
     here = services()
     assignments = here.active_assignments()
-    if any(assignment.wish == model for assignment in assignments):
+    if any(assignment.desired_model == model for assignment in assignments):
         return "model_loading"
-    if any(model in assignment.offers for assignment in assignments):
+    if any(model in assignment.loadable_models for assignment in assignments):
         return "gpu_busy" if here.settings.load_on_demand else "model_not_loaded"
     return "worker"

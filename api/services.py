@@ -11,7 +11,7 @@ from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
-from shared.jobs.stats import Overviews
+from shared.jobs.stats import StatsReader
 from shared.jobs.transitions import Lifecycle
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import Catalogue
@@ -31,7 +31,7 @@ class Services:
     lifecycle: Lifecycle
     worker_registry: WorkerRegistry
     assignments: ModelAssignments
-    overviews: Overviews
+    stats_reader: StatsReader
     documents: Documents
     files: DocumentFiles
     sessions: Sessions
@@ -44,7 +44,7 @@ class Services:
 
     def active_assignments(self) -> list[ModelAssignment]:
         """The seats that workers sit on, or come back to within moments."""
-        return self.assignments.taken(2 * self.settings.lease_seconds)
+        return self.assignments.list_active(2 * self.settings.lease_seconds)
 
 
 def services() -> Services:

@@ -37,7 +37,7 @@ def idempotency(content: Any) -> Repeatable:
 
 
 def submit(submission: Submission, wait: float) -> Job:
-    """Submit a job and wait so many seconds for its end; the job as it then stands. Raises what ``Lifecycle.submit`` does."""
+    """Submit a job and wait so many seconds for its end; the job as it then stands. Raises what ``Lifecycle.submit_job`` does."""
     submitted, job = services().waiting.submit(submission, wait)
     g.replayed = submitted.replayed
     return _written(submitted, job)
@@ -45,7 +45,7 @@ def submit(submission: Submission, wait: float) -> Job:
 
 def job_of(submitted: Submitted) -> Job:
     """The job that was just written."""
-    return _written(submitted, services().lifecycle.get(submitted.id))
+    return _written(submitted, services().lifecycle.get_job(submitted.id))
 
 
 def answer(job: Job, wait: float) -> Answer:

@@ -118,7 +118,7 @@ def simulate(moves: Clocked, way: str, jobs: int, chance: random.Random) -> Iter
 
 
 def submit(lifecycle: Lifecycle, owner: str) -> str:
-    return lifecycle.submit(Submission(kind="generate", queue=QUEUE, spec={"prompt": "x"}, owner=owner, cost=10)).id
+    return lifecycle.submit_job(Submission(kind="generate", queue=QUEUE, spec={"prompt": "x"}, owner=owner, cost=10)).id
 
 
 def on_the_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
@@ -202,7 +202,7 @@ def by_depth(folder: Path) -> dict[str, list[Point]]:
             took["claim"].append(1000 * (time.perf_counter() - middle))
             took["submit"].append(1000 * (middle - start))
             assert job is not None
-            lifecycle.end((job.id, 1), Status.COMPLETED, result={}, service=10)
+            lifecycle.finish((job.id, 1), Status.COMPLETED, result={}, service=10)
         for move, values in took.items():
             for percent in (50, 99):
                 value = percentile(values, percent)

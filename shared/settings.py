@@ -215,8 +215,8 @@ class Settings:
         low=0,
         high=365 * DAY,
     )
-    strand_seconds: float = setting(
-        "ENGINEHOUSE_STRAND_SECONDS",
+    unschedulable_seconds: float = setting(
+        "ENGINEHOUSE_UNSCHEDULABLE_SECONDS",
         600.0,
         "Jobs whose model no living worker could hold end `failed` after this time.",
         low=1,

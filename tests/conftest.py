@@ -73,12 +73,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def rung() -> list[tuple[str, int]]:
+def wakeups() -> list[tuple[str, int]]:
     """What was rung for: queue and number of tickets."""
     return []
 
 
 @pytest.fixture
-def lifecycle(redis_client: redis.Redis, settings: Settings, clock: Clock, rung: list[tuple[str, int]]) -> Lifecycle:
-    ring: Callable[[str, int], None] = lambda queue, count: rung.append((queue, count))  # noqa: E731
+def lifecycle(redis_client: redis.Redis, settings: Settings, clock: Clock, wakeups: list[tuple[str, int]]) -> Lifecycle:
+    ring: Callable[[str, int], None] = lambda queue, count: wakeups.append((queue, count))  # noqa: E731
     return Lifecycle(redis_client, settings, ring, clock=clock)

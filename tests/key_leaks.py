@@ -8,7 +8,7 @@ import redis
 # Keys that may live for ever, and who ends them.
 OWNED = (
     "eh:jobs:due",  # every job that has not ended; each leaves at its end
-    "eh:jobs:dead",  # purged with the records
+    "eh:jobs:dead_letters",  # purged with the records
     "eh:owner:*:jobs",  # purged with the records
     "eh:owners",
     "eh:keys",  # until an operator deletes them
@@ -17,7 +17,7 @@ OWNED = (
     "eh:queues",
     "eh:models",  # models that have ever been served
     "eh:workers",  # the janitor removes those that are gone
-    "eh:seats",  # purged when nobody has taken them for a week
+    "eh:assignments",  # purged when nobody has taken them for a week
     "eh:owner:*:webhooks",  # endpoints live until they are deleted
     "eh:owner:*:webhook_secret",
     "eh:webhook:*",

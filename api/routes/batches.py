@@ -41,6 +41,6 @@ def seal(job: str) -> Answer:
     found = owned_job(job)
     if found.kind != "batch":
         raise Conflict(f"job {job} is no batch, and nothing can join it; it is of kind {found.kind}", code="not_a_batch")
-    services().lifecycle.seal(job)
+    services().lifecycle.seal_batch(job)
     found = owned_job(job)
     return job_answer(found) if found.status.final else accepted(found)

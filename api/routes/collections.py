@@ -148,7 +148,7 @@ def _chunk_settings(size: int | None, overlap: int | None) -> dict[str, int | No
 def _refuse_second(collection: Collection) -> None:
     if not collection.reindex_job:
         return
-    job = services().lifecycle.get(collection.reindex_job)
+    job = services().lifecycle.get_job(collection.reindex_job)
     if job is not None and not job.status.final:
         raise Conflict(
             f"Collection {collection.name!r} is being indexed anew by {job.id}; wait for its end, or cancel it.",

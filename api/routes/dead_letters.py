@@ -17,7 +17,7 @@ blueprint.before_request(require_admin)
 @blueprint.get("/dead-letters")
 def index() -> Response:
     """Jobs whose workers died again and again, the latest first."""
-    dead = services().lifecycle.dead(query_integer("limit", 100, 1, 1000))
+    dead = services().lifecycle.dead_letters(query_integer("limit", 100, 1, 1000))
     return list_json([{**job_json(job), "owner": job.owner} for job in dead], None)
 
 
@@ -31,12 +31,12 @@ def replay(job: str) -> Answer:
 def drop(job: str) -> Response:
     """Take a job off the list; its record stays until its retention is over."""
     found = _dead(job)
-    services().lifecycle.bury(found.id)
+    services().lifecycle.remove_dead_letter(found.id)
     return jsonify({"id": found.id, "object": "job", "removed": True})
 
 
 def _dead(job: str) -> Job:
-    for dead in services().lifecycle.dead(1000):
+    for dead in services().lifecycle.dead_letters(1000):
         if dead.id == job:
             return dead
     raise NotFound(f"job {job[:80]!r} is not on the list of the dead", code="job_not_found")

@@ -91,7 +91,7 @@ def _stream(here: Services, job: str, after: int) -> Iterator[bytes]:
         while True:
             arrived = inbox.take(KEEP_ALIVE_SECONDS)
             if not arrived:
-                if here.lifecycle.get(job) is None:
+                if here.lifecycle.get_job(job) is None:
                     return  # deleted
                 yield b": still there\n\n"
             # Each piece given out is a system call, so what has arrived goes out as one.

@@ -99,4 +99,6 @@ def served_model(name: str | None) -> ModelEntry:
 
 def _can_be_loaded(entry: ModelEntry) -> bool:
     here = services()
-    return here.settings.load_on_demand and any(entry.name in assignment.offers for assignment in here.active_assignments())
+    return here.settings.load_on_demand and any(
+        entry.name in assignment.loadable_models for assignment in here.active_assignments()
+    )

@@ -23,7 +23,9 @@ blueprint.before_request(require_admin)
 def index() -> Response:
     """Every gpu worker, by name."""
     workers = _workers()
-    return list_json([gpu_json(assignment, workers.get(assignment.name)) for assignment in services().assignments.all()], None)
+    return list_json(
+        [gpu_json(assignment, workers.get(assignment.name)) for assignment in services().assignments.list_all()], None
+    )
 
 
 @blueprint.put("/<gpu>/model")
@@ -36,9 +38,9 @@ def put(gpu: str) -> Answer:
         entry = here.catalogue.get(wanted)
         if entry.task != GENERATE:
             raise InvalidValue(f"model: {entry.name} turns text into vectors; it does not generate", param="model")
-        if wanted in assignment.refuses:
-            raise Conflict(assignment.refuses[wanted], code="model_does_not_fit", param="model")
-    wished = here.assignments.wish(assignment.name, wanted or "", "operator")
+        if wanted in assignment.unloadable_models:
+            raise Conflict(assignment.unloadable_models[wanted], code="model_does_not_fit", param="model")
+    wished = here.assignments.set_desired_model(assignment.name, wanted or "", "operator")
     if wished is None:
         raise _missing(gpu)
     return jsonify(gpu_json(wished, _workers().get(assignment.name))), 202
@@ -51,17 +53,17 @@ def gpu_json(assignment: ModelAssignment, worker: Worker | None) -> dict[str, An
         "number": assignment.number,
         "object": "gpu",
         "devices": list(assignment.devices),
-        "desired_model": assignment.wish or None,
-        "requested_by": assignment.by,
-        "requested_at": seconds(assignment.wished_at),
+        "desired_model": assignment.desired_model or None,
+        "requested_by": assignment.requested_by,
+        "requested_at": seconds(assignment.requested_at),
         "model": (worker.model or None) if worker else None,
         "state": worker.phase if worker else "away",
         "reason": worker.message or None if worker and worker.phase != "ready" else None,
         "progress": worker.fraction if worker and worker.phase in ("loading", "warming") else None,
         "running": worker.running if worker else 0,
         "idle_seconds": seconds(worker.idle_ms) if worker else None,
-        "loadable_models": list(assignment.offers),
-        "unloadable_models": dict(assignment.refuses),
+        "loadable_models": list(assignment.loadable_models),
+        "unloadable_models": dict(assignment.unloadable_models),
         "engine": worker.engine if worker else None,
         "gpus": list(worker.gpus) if worker else [],
     }
@@ -74,7 +76,7 @@ def _workers() -> dict[str, Worker]:
 
 def _seat(gpu: str) -> ModelAssignment:
     """By the name of its worker, or by its number where one host only has that."""
-    found = [assignment for assignment in services().assignments.all() if gpu in (assignment.name, str(assignment.number))]
+    found = [assignment for assignment in services().assignments.list_all() if gpu in (assignment.name, str(assignment.number))]
     if not found:
         raise _missing(gpu)
     if len(found) > 1:
@@ -84,5 +86,5 @@ def _seat(gpu: str) -> ModelAssignment:
 
 
 def _missing(gpu: str) -> NotFound:
-    there = ", ".join(assignment.name for assignment in services().assignments.all())
+    there = ", ".join(assignment.name for assignment in services().assignments.list_all())
     return NotFound(f"there is no gpu worker {gpu[:80]!r}; there are: {there or 'none'}", code="gpu_not_found")

@@ -47,10 +47,10 @@ def _awaited_models(workers: list[Worker], assignments: list[ModelAssignment]) -
     """The models that were wished at the start or by an operator and that no worker holds ready. What was loaded only because a
     job asked for it is no promise of ours. Without any of these, the default model is awaited, unless it can be loaded."""
     here = services()
-    wished = {assignment.wish for assignment in assignments if assignment.by in PROMISES} - {""}
+    wished = {assignment.desired_model for assignment in assignments if assignment.requested_by in PROMISES} - {""}
     default = here.catalogue.default().name
     if not wished and not any(worker.phase == "ready" and worker.model for worker in workers):
-        can_load = here.settings.load_on_demand and any(default in assignment.offers for assignment in assignments)
+        can_load = here.settings.load_on_demand and any(default in assignment.loadable_models for assignment in assignments)
         wished = set() if can_load else {default}
     return [text for model in sorted(wished) if (text := _awaited_model(model, workers))]
 

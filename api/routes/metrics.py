@@ -61,11 +61,11 @@ class _Stack(Collector):
     def collect(self) -> Iterator[Metric]:
         here = services()
         try:
-            overview = here.overviews.look()
+            stats = here.stats_reader.read()
             workers = here.worker_registry.alive(3 * here.settings.renew_seconds)
         except redis.RedisError:
             yield metric_families.of_redis(False)
             return
         yield metric_families.of_redis(True)
-        yield from metric_families.of_jobs(overview)
+        yield from metric_families.of_jobs(stats)
         yield from metric_families.of_workers(workers)

@@ -62,6 +62,6 @@ def model_json(entry: ModelEntry, workers: list[Worker], assignments: list[Model
 
 
 def _absent(entry: ModelEntry, assignments: list[ModelAssignment]) -> str:
-    if any(assignment.wish == entry.name for assignment in assignments):
+    if any(assignment.desired_model == entry.name for assignment in assignments):
         return "loading"
-    return "unloaded" if any(entry.name in assignment.offers for assignment in assignments) else "not_served"
+    return "unloaded" if any(entry.name in assignment.loadable_models for assignment in assignments) else "not_served"

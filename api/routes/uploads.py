@@ -60,7 +60,7 @@ def upload() -> Answer:
     if received.kind in ARCHIVES:
         batch = here.lifecycle.open_batch(owner(), spec={"collection": collection.name}, webhook=about.webhook)
         _take_archive(collection, received, batch.id, about)
-        here.lifecycle.seal(batch.id)
+        here.lifecycle.seal_batch(batch.id)
         job: Job | None = job_of(batch)
     else:
         document, job = _take(collection, received, about, webhook=about.webhook)
@@ -83,7 +83,7 @@ def add(collection: str) -> Answer:
         # If the files take long to come, the batch is not sealed meanwhile. A refusal has to wait for them: a client that is still
         # sending would find its connection closed and not hear why.
         with suppress(NotFound, BatchSealed):
-            here.lifecycle.join(joined, owner())
+            here.lifecycle.join_batch(joined, owner())
     about = _about()
     if joined is not None and about.webhook is not None:
         raise InvalidValue("webhook: the webhook of a batch is given when it is opened, with POST /batches", param="webhook")
@@ -110,7 +110,7 @@ def add(collection: str) -> Answer:
         for received in files:
             here.files.remove(received.document_id)
     if joined is None:
-        here.lifecycle.seal(batch.id)
+        here.lifecycle.seal_batch(batch.id)
     g.replayed = batch.replayed
     data = [
         {
@@ -129,7 +129,7 @@ def _batch(joined: str | None, collection: str, repeatable: Repeatable, about: A
     """The batch that the jobs of this request belong to."""
     lifecycle, (key, fingerprint) = services().lifecycle, repeatable
     if joined is not None:
-        lifecycle.join(joined, owner(), idempotency_key=key, fingerprint=fingerprint)
+        lifecycle.join_batch(joined, owner(), idempotency_key=key, fingerprint=fingerprint)
         return Submitted(joined)
     spec = {"collection": collection}
     return lifecycle.open_batch(owner(), spec=spec, webhook=about.webhook, idempotency_key=key, fingerprint=fingerprint)
@@ -195,7 +195,7 @@ def _take(
             job_id=new_id(JOB),
             metadata=about.metadata,
         )
-        job = here.lifecycle.get(document.job_id)
+        job = here.lifecycle.get_job(document.job_id)
         # It is new, or the server died between entering the document and submitting its job, and this upload makes up for it.
         fresh = job is None and document.status == "uploaded"
         if fresh:
@@ -223,7 +223,7 @@ def _take_archive(collection: Collection, received: Received, batch: str, about:
     here = services()
     archives = DocumentFiles(here.settings.archives_dir)
     job_id, archive_id = (derived_id(prefix, batch, received.stored.sha256) for prefix in (JOB, DOCUMENT))
-    if here.lifecycle.get(job_id) is not None:
+    if here.lifecycle.get_job(job_id) is not None:
         here.files.remove(received.document_id)
         return job_id
     here.files.move(received.document_id, archives, archive_id)

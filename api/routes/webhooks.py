@@ -12,7 +12,7 @@ from api.services import owner, services
 from shared.errors import InvalidValue
 from shared.ids import is_id
 from shared.jobs.serialization import seconds
-from shared.webhooks.deliveries import DELIVERY, STATUSES, Delivery, Try
+from shared.webhooks.deliveries import DELIVERY, STATUSES, Delivery, DeliveryAttempt
 from shared.webhooks.endpoints import Endpoint, check_secret
 from shared.webhooks.ssrf import AddressRefused, Unresolved, parse
 
@@ -29,7 +29,7 @@ def create() -> Answer:
     endpoint = services().endpoints.create(
         owner(),
         url=wanted.url,
-        place=_place(wanted.url, "url"),
+        authority=_authority(wanted.url, "url"),
         events=wanted.events,
         job_kinds=wanted.job_kinds,
         description=wanted.description,
@@ -68,7 +68,7 @@ def change(webhook: str) -> Response:
     wanted = body(WebhookChanges)
     changes: dict[str, Any] = wanted.model_dump(exclude_none=True, exclude={"enabled"})
     if wanted.url is not None:
-        changes["place"] = _place(wanted.url, "url")
+        changes["authority"] = _authority(wanted.url, "url")
     if wanted.enabled is not None:
         changes["disabled"] = "" if wanted.enabled else DISABLED_BY_OWNER
     return jsonify(webhook_json(services().endpoints.change(webhook, owner(), changes)))
@@ -127,7 +127,7 @@ def job_webhook(wanted: JobWebhook | None) -> dict[str, Any] | None:
     kept = next((endpoint for endpoint in services().endpoints.of_owner(owner()) if endpoint.url == wanted.url), None)
     return {
         "url": wanted.url,
-        "place": _place(wanted.url, "webhook.url"),
+        "authority": _authority(wanted.url, "webhook.url"),
         "events": wanted.events,
         "endpoint": kept.id if kept is not None and not kept.disabled else "",
         "secret": check_secret(wanted.secret, "webhook.secret") if wanted.secret else "",
@@ -165,11 +165,11 @@ def delivery_json(delivery: Delivery) -> dict[str, Any]:
         "created_at": seconds(delivery.created_at),
         "next_try_at": seconds(delivery.next_at),
         "ended_at": seconds(delivery.ended_at),
-        "tries": [_try_json(one) for one in delivery.tries],
+        "tries": [_try_json(one) for one in delivery.attempts],
     }
 
 
-def _try_json(one: Try) -> dict[str, Any]:
+def _try_json(one: DeliveryAttempt) -> dict[str, Any]:
     return {
         "number": one.number,
         "worker": one.worker,
@@ -187,7 +187,7 @@ def _with_secret(endpoint: Endpoint) -> Response:
     return jsonify({**webhook_json(endpoint), "secret": endpoint.secret})
 
 
-def _place(url: str, param: str) -> str:
+def _authority(url: str, param: str) -> str:
     """Host and port of an address that may be called, as far as can be told now; it is checked again at every try."""
     try:
         target = parse(url)
@@ -198,4 +198,4 @@ def _place(url: str, param: str) -> str:
         # A resolver that is away for a moment must not refuse a job; a name that is known not to exist is a slip.
         if error.unknown:
             raise InvalidValue(f"{param}: {error}", param=param) from None
-    return target.place
+    return target.authority

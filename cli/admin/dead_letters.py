@@ -19,11 +19,11 @@ class Dead:
     """The list of the dead, over the stack's Redis."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self._lifecycle = Lifecycle(client, settings, CeleryBroker(client).issue)
+        self._lifecycle = Lifecycle(client, settings, CeleryBroker(client).wake)
 
     def show_all(self, *, as_json: bool) -> None:
         """Print the list, the latest first."""
-        dead = self._lifecycle.dead(1000)
+        dead = self._lifecycle.dead_letters(1000)
         if as_json:
             print(json.dumps([_plain(job) for job in dead]))
             return
@@ -43,11 +43,11 @@ class Dead:
 
     def drop(self, job: str) -> None:
         """Take it off the list."""
-        self._lifecycle.bury(self._find(job).id)
+        self._lifecycle.remove_dead_letter(self._find(job).id)
         print(f"{job} is off the list; its record stays until its retention is over")
 
     def _find(self, job: str) -> Job:
-        for dead in self._lifecycle.dead(1000):
+        for dead in self._lifecycle.dead_letters(1000):
             if dead.id == job:
                 return dead
         raise CommandError(f"Job {job} is not on the list of the dead: `enginehouse dead list` shows it.")

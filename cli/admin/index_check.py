@@ -66,7 +66,7 @@ class Check:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._settings = settings
         self._documents = Documents(client)
-        self._lifecycle = Lifecycle(client, settings, CeleryBroker(client).issue)
+        self._lifecycle = Lifecycle(client, settings, CeleryBroker(client).wake)
         self._files = DocumentFiles(settings.documents_dir)
         self._texts = TextIndex(settings.text_index_dir)
         self._vectors = VectorStore(settings.chroma_url)
@@ -161,7 +161,7 @@ class Check:
 
     def _being_made(self, collection: Collection) -> str:
         """The next index, if there is still a job that makes it."""
-        job = self._lifecycle.get(collection.reindex_job) if collection.reindex_job else None
+        job = self._lifecycle.get_job(collection.reindex_job) if collection.reindex_job else None
         return collection.next_index if job is not None and not job.status.final else ""
 
     def _drop(self, index: str) -> None:
@@ -186,10 +186,10 @@ class Check:
             spec["only"] = [fault.what for fault in faults]
         else:
             spec |= {"chunk_tokens": collection.chunk_tokens, "chunk_overlap_tokens": collection.chunk_overlap_tokens}
-        job = self._lifecycle.submit(Submission(kind="reindex", queue=CPU_QUEUE, spec=spec, owner=collection.owner)).id
+        job = self._lifecycle.submit_job(Submission(kind="reindex", queue=CPU_QUEUE, spec=spec, owner=collection.owner)).id
         if console is not None:
             console.print(f"{collection.name}: {len(faults)} documents are indexed by {job}", soft_wrap=True)
-        while (now := self._lifecycle.get(job)) is not None and not now.status.final:
+        while (now := self._lifecycle.get_job(job)) is not None and not now.status.final:
             time.sleep(0.2)
         if now is None or now.status != "completed":
             if console is not None:

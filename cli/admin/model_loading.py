@@ -31,53 +31,55 @@ class Loading:
     def load(self, name: str, gpu: str | None, *, wait: float) -> None:
         """Wish a model for a worker, and wait up to ``wait`` seconds until it holds it. Raises Refusal."""
         self._entry(name)
-        assignments = self._assignments.taken(2 * self._settings.lease_seconds)
+        assignments = self._assignments.list_active(2 * self._settings.lease_seconds)
         assignment = _named(assignments, gpu) if gpu is not None else self._choose(name, assignments)
-        if name in assignment.refuses:
-            raise CommandError(f"{assignment.refuses[name]}.")
-        if self._assignments.wish(assignment.name, name, "operator") is None:
+        if name in assignment.unloadable_models:
+            raise CommandError(f"{assignment.unloadable_models[name]}.")
+        if self._assignments.set_desired_model(assignment.name, name, "operator") is None:
             raise CommandError(f"{assignment.name} has gone away.")
         self._await([assignment.name], name, wait)
 
     def unload(self, name: str, gpu: str | None, *, wait: float) -> None:
         """Let the workers that hold a model, or the one named, hold none. Raises Refusal."""
         self._entry(name)
-        assignments = self._assignments.taken(2 * self._settings.lease_seconds)
+        assignments = self._assignments.list_active(2 * self._settings.lease_seconds)
         holding = [
             assignment
             for assignment in ([_named(assignments, gpu)] if gpu is not None else assignments)
-            if assignment.wish == name
+            if assignment.desired_model == name
         ]
         if not holding:
             where = f"worker {gpu}" if gpu is not None else "any worker"
             raise CommandError(f"{name} is not held by {where}: `enginehouse models list` shows what is.")
         for assignment in holding:
-            self._assignments.wish(assignment.name, "", "operator", instead_of=name)
+            self._assignments.set_desired_model(assignment.name, "", "operator", expected=name)
         self._await([assignment.name for assignment in holding], "", wait)
 
     def _choose(self, name: str, assignments: Sequence[ModelAssignment]) -> ModelAssignment:
         """The seat that has it already, else an empty one, else the one that has done nothing for longest."""
         for assignment in assignments:
-            if assignment.wish == name:
+            if assignment.desired_model == name:
                 return assignment
-        able = [assignment for assignment in assignments if name in assignment.offers]
+        able = [assignment for assignment in assignments if name in assignment.loadable_models]
         if not able:
             reasons = "; ".join(
-                f"{assignment.name}: {assignment.refuses[name]}" for assignment in assignments if name in assignment.refuses
+                f"{assignment.name}: {assignment.unloadable_models[name]}"
+                for assignment in assignments
+                if name in assignment.unloadable_models
             )
             raise CommandError(f"No worker here could hold {name}" + (f": {reasons}." if reasons else "; is a stack running?"))
         workers = self._workers()
         idle = [
             assignment
             for assignment in able
-            if not assignment.wish or (assignment.name in workers and not workers[assignment.name].running)
+            if not assignment.desired_model or (assignment.name in workers and not workers[assignment.name].running)
         ]
         if not idle:
             raise CommandError(f"Every worker that could hold {name} has work; say with --gpu which one is to give its model up.")
         return min(
             idle,
             key=lambda assignment: (
-                assignment.wish != "",
+                assignment.desired_model != "",
                 -workers[assignment.name].idle_ms if assignment.name in workers else 0,
             ),
         )

@@ -19,12 +19,12 @@ def take_seats(client: redis.Redis, replicas: Sequence[Replica]) -> None:
     assignments = ModelAssignments(client)
     alive = {worker.name for worker in WorkerRegistry(client).alive(SILENCE_SECONDS)}
     ours = {f"{replica.name}{host}": replica for replica in replicas}
-    assignments.forget(
+    assignments.forget_workers(
         [
             assignment.name
-            for assignment in assignments.all()
+            for assignment in assignments.list_all()
             if assignment.name.endswith(host) and (assignment.name in ours or assignment.name not in alive)
         ]
     )
     for name, replica in ours.items():
-        assignments.take(name, replica.model, devices=list(map(str, replica.devices)))
+        assignments.register(name, replica.model, devices=list(map(str, replica.devices)))

@@ -20,7 +20,7 @@ from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.redis_connection import Scripts
 
-Written = Literal["ok", "gone", "stale", "replaced"]
+DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """What became of a worker's write: done, the document was deleted, another attempt has taken over, or a newer version of the
 document was ready first."""
 
@@ -223,7 +223,7 @@ class Documents:
         *,
         pages: int | None = None,
         pages_done: int | None = None,
-    ) -> Written:
+    ) -> DocumentUpdateResult:
         """Say how far the document has come."""
         fields: list[str | int] = ["status", status, "reason", ""]
         if pages is not None:
@@ -243,7 +243,7 @@ class Documents:
         problems: Sequence[Problem] = (),
         pages: int | None = None,
         chunks: int | None = None,
-    ) -> Written:
+    ) -> DocumentUpdateResult:
         """Say how the document ended. From ``ready`` on it can be searched, and the one before of its name no more; that is
         then what the document ``replaces``."""
         fields: list[str | int] = ["status", status, "reason", reason]
@@ -256,10 +256,10 @@ class Documents:
             return self._advance(document_id, job_id, attempt, fields)
         collection_id = self._redis.hget(keys.document(document_id), "collection_id") or ""
         named = [keys.document(document_id), keys.current(collection_id), keys.digests(collection_id)]
-        return cast(Written, self._scripts.run("make_ready", [job_id, attempt, keys.document(""), *fields], named))
+        return cast(DocumentUpdateResult, self._scripts.run("make_ready", [job_id, attempt, keys.document(""), *fields], named))
 
-    def _advance(self, document_id: str, job_id: str, attempt: int, fields: list[str | int]) -> Written:
-        return cast(Written, self._scripts.run("advance", [job_id, attempt, *fields], [keys.document(document_id)]))
+    def _advance(self, document_id: str, job_id: str, attempt: int, fields: list[str | int]) -> DocumentUpdateResult:
+        return cast(DocumentUpdateResult, self._scripts.run("advance", [job_id, attempt, *fields], [keys.document(document_id)]))
 
 
 def _pairs(fields: Mapping[str, int | None]) -> Iterator[str | int]:

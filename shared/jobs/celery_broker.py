@@ -16,7 +16,7 @@ from kombu.transport.virtual import Message
 
 from shared.settings import Settings
 
-TICKET = "enginehouse.ticket"
+RUN_NEXT_JOB = "enginehouse.run_next_job"
 CANARY = "enginehouse.canary"
 
 IO_QUEUE = "io"
@@ -33,14 +33,14 @@ def canary_queue(worker: str) -> str:
     return f"canary.{worker}"
 
 
-class Taken(Message):
+class UnackedMessage(Message):
     """A message that was noted nowhere when it was taken, so that there is nothing to cross out."""
 
     def ack(self, multiple: bool = False) -> None:
         self._state = "ACK"
 
 
-class TicketQueues(AMQP):  # type: ignore[misc]
+class UnackedQueues(AMQP):  # type: ignore[misc]
     """How a worker reads tickets: off the list and noted nowhere, as one that is lost is issued again.
 
     Noting a ticket and crossing it out would be two more round trips to Redis, a third of what a worker's main thread does,
@@ -50,13 +50,13 @@ class TicketQueues(AMQP):  # type: ignore[misc]
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **options: Any) -> Any:
         consumer = super().TaskConsumer(channel, queues, accept, no_ack=True, **options)
         # `no_ack` alone is not enough: Celery acknowledges all the same, and this transport asks Redis to forget it then.
-        consumer.channel.Message = Taken
+        consumer.channel.Message = UnackedMessage
         return consumer
 
 
 def celery_app(settings: Settings, *, events: str | None = None) -> Celery:
     """A Celery app without acknowledgement, results and prefetch: nothing of ours rests on the broker."""
-    app = Celery("enginehouse", broker=settings.redis_url, events=events, amqp=TicketQueues)
+    app = Celery("enginehouse", broker=settings.redis_url, events=events, amqp=UnackedQueues)
     app.conf.update(
         task_acks_late=False,
         task_ignore_result=True,
@@ -98,11 +98,11 @@ class CeleryBroker:
         self._client = client
         self._patterns: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def issue(self, queue: str, count: int = 1) -> None:
+    def wake(self, queue: str, count: int = 1) -> None:
         """Put ``count`` tickets on a queue. Raises RedisError when Redis is away; the janitor will then issue them."""
-        self._client.lpush(queue, *(self._copy(TICKET, queue, [queue]) for _ in range(count)))
+        self._client.lpush(queue, *(self._copy(RUN_NEXT_JOB, queue, [queue]) for _ in range(count)))
 
-    def issue_canary(self, worker: str) -> None:
+    def send_canary(self, worker: str) -> None:
         """Send a Celery worker its canary, unless the last one still waits."""
         queue = canary_queue(worker)
         if not self._client.llen(queue):

@@ -13,7 +13,7 @@ import redis
 
 from shared.redis_connection import PREFIX, Scripts
 
-By = Literal["start", "operator", "idle", "demand"]
+RequestedBy = Literal["start", "operator", "idle", "demand"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,14 @@ class ModelAssignment:
     ``refuses`` those that it cannot hold, with the reason. Times are Unix milliseconds."""
 
     name: str
-    wish: str
-    by: By
+    desired_model: str
+    requested_by: RequestedBy
     home: str
     devices: tuple[str, ...] = ()
-    offers: tuple[str, ...] = ()
-    refuses: Mapping[str, str] = field(default_factory=dict)
+    loadable_models: tuple[str, ...] = ()
+    unloadable_models: Mapping[str, str] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
-    wished_at: int = 0
+    requested_at: int = 0
     seen_at: int = 0
 
     @property
@@ -47,41 +47,46 @@ class ModelAssignments:
         self._clock = clock
         self._scripts = Scripts(client, "shared.jobs.lua")
 
-    def take(
+    def register(
         self,
         name: str,
         home: str,
         *,
         devices: Sequence[str] = (),
-        offers: Sequence[str] = (),
+        loadable_models: Sequence[str] = (),
         pinned: Sequence[str] = (),
-        refuses: Mapping[str, str] | None = None,
+        unloadable_models: Mapping[str, str] | None = None,
     ) -> ModelAssignment:
         """A worker of this name is started with the model ``home``; its seat, whose wish it is to follow."""
-        description = {"devices": list(devices), "offers": list(offers), "pinned": list(pinned), "refuses": dict(refuses or {})}
-        return _seat(name, self._run("seat", name, home, json.dumps(description)))
+        description = {
+            "devices": list(devices),
+            "loadable_models": list(loadable_models),
+            "pinned": list(pinned),
+            "unloadable_models": dict(unloadable_models or {}),
+        }
+        return _seat(name, self._run("register_assignment", name, home, json.dumps(description)))
 
-    def wish(self, name: str, model: str, by: By, *, instead_of: str | None = None) -> ModelAssignment | None:
+    def set_desired_model(self, name: str, model: str, by: RequestedBy, *, expected: str | None = None) -> ModelAssignment | None:
         """Wish a model ('' for none) for a seat. None when there is no such seat, or, if ``instead_of`` is given, when another
         model is wished there; by ``idle`` also when work has come."""
-        text = self._run("wish", name, model, by, "*" if instead_of is None else instead_of)
+        text = self._run("set_desired_model", name, model, by, "*" if expected is None else expected)
         return _seat(name, text) if text not in ("", "no") else None
 
-    def all(self) -> list[ModelAssignment]:
+    def list_all(self) -> list[ModelAssignment]:
         """Every seat, by name."""
-        texts: Any = self._client.hgetall(PREFIX + "seats")
+        texts: Any = self._client.hgetall(PREFIX + "assignments")
         return [_seat(name, text) for name, text in sorted(texts.items())]
 
-    def taken(self, within_seconds: float) -> list[ModelAssignment]:
+    def list_active(self, within_seconds: float) -> list[ModelAssignment]:
         """The seats whose worker has told of itself within this time, by Redis' clock: it is there, or between two lives."""
         seconds, microseconds = self._client.time()
         now = self._clock() if self._clock else seconds * 1000 + microseconds // 1000
-        return [assignment for assignment in self.all() if now - assignment.seen_at <= within_seconds * 1000]
+        return [assignment for assignment in self.list_all() if now - assignment.seen_at <= within_seconds * 1000]
 
-    def forget(self, names: Sequence[str]) -> None:
+    def forget_workers(self, names: Sequence[str]) -> None:
         """These workers will not come back; a later one of the same name begins anew."""
         if names:
-            self._client.hdel(PREFIX + "seats", *names)
+            self._client.hdel(PREFIX + "assignments", *names)
 
     def _run(self, name: str, *arguments: str) -> str:
         return str(self._scripts.run(name, [self._clock() if self._clock else "", *arguments]))
@@ -90,6 +95,6 @@ class ModelAssignments:
 def _seat(name: str, text: str) -> ModelAssignment:
     values: dict[str, Any] = json.loads(text)
     # Redis' JSON cannot tell an empty list from an empty object.
-    lists = {key: tuple(values.get(key) or ()) for key in ("devices", "offers", "pinned")}
+    lists = {key: tuple(values.get(key) or ()) for key in ("devices", "loadable_models", "pinned")}
     known = {key: value for key, value in values.items() if key in ModelAssignment.__dataclass_fields__}
-    return ModelAssignment(**{**known, "name": name, **lists, "refuses": dict(values.get("refuses") or {})})
+    return ModelAssignment(**{**known, "name": name, **lists, "unloadable_models": dict(values.get("unloadable_models") or {})})

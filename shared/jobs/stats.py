@@ -15,17 +15,17 @@ class QueueState:
 
     waiting: int
     oldest_ms: int
-    tickets: int
+    wakeups: int
 
 
 @dataclass(frozen=True)
-class Overview:
+class Stats:
     """``open`` jobs have not ended, ``running`` ones are held by a worker. ``counts`` has rising counts by what was counted,
     such as ``ended generate completed``."""
 
     open: int
     running: int
-    dead: int
+    dead_letters: int
     queues: Mapping[str, QueueState]
     counts: Mapping[str, int]
 
@@ -40,16 +40,16 @@ class Overview:
         return max(0, told.get("made", 0) - told.get("delivered", 0) - told.get("failed", 0))
 
 
-class Overviews:
+class StatsReader:
     """Looks, over one Redis."""
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._clock = clock
         self._scripts = Scripts(client, "shared.jobs.lua")
 
-    def look(self) -> Overview:
+    def read(self) -> Stats:
         """The state of this moment."""
-        told = json.loads(self._scripts.run("overview", [self._clock() if self._clock else ""]))
+        told = json.loads(self._scripts.run("stats", [self._clock() if self._clock else ""]))
         # Redis' JSON cannot tell an empty list from an empty object.
         queues = {name: QueueState(**state) for name, state in dict(told["queues"] or {}).items()}
-        return Overview(told["open"], told["running"], told["dead"], queues, dict(told["counts"] or {}))
+        return Stats(told["open"], told["running"], told["dead_letters"], queues, dict(told["counts"] or {}))

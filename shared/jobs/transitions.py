@@ -21,11 +21,11 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Ring = Callable[[str, int], None]
+Wake = Callable[[str, int], None]
 Lease = tuple[str, int]  # job id, attempt number
 
 # What an ended attempt may answer: the job moved, or the attempt was no longer the current one.
-Answer = Literal["ok", "lost"]
+TransitionResult = Literal["ok", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +84,14 @@ class Lifecycle:
     clock rules, as a worker's may be wrong by an hour.
     """
 
-    def __init__(self, client: redis.Redis, settings: Settings, ring: Ring, *, clock: Callable[[], int] | None = None) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings, ring: Wake, *, clock: Callable[[], int] | None = None) -> None:
         self._client = client
         self._settings = settings
-        self._ring = ring
+        self._wake = ring
         self._clock = clock
         self._scripts = Scripts(client, "shared.jobs.lua")
 
-    def submit(self, submission: Submission) -> Submitted:
+    def submit_job(self, submission: Submission) -> Submitted:
         """Write the job and ring for it. Sending the same submission again makes no second job.
 
         Raises NotFound when its session is gone, IdempotencyConflict, and TooMany when the queue is full.
@@ -143,7 +143,7 @@ class Lifecycle:
                 retry_after=5,
                 details={"limit": limit},
             )
-        self._ring_for([queue] if queue else [])
+        self._wake_for([queue] if queue else [])
         return Submitted(about, answer == "replayed")
 
     def open_batch(
@@ -175,14 +175,14 @@ class Lifecycle:
             raise _conflict(idempotency_key, batch)
         return Submitted(batch, answer == "replayed")
 
-    def join(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:
+    def join_batch(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:
         """Say that jobs are about to be submitted into a batch that was opened earlier: the janitor's time to seal it begins anew.
 
         Raises NotFound, BatchSealed, and IdempotencyConflict.
         """
         answer, about = "missing", ""
         if is_id(JOB, batch):
-            answer, about = self._run("join", batch, owner, idempotency_key, fingerprint)
+            answer, about = self._run("join_batch", batch, owner, idempotency_key, fingerprint)
         if answer == "missing":
             raise NotFound(f"batch: there is no batch {batch[:80]!r}", code="job_not_found", param="batch")
         if answer == "sealed":
@@ -194,16 +194,16 @@ class Lifecycle:
         if answer == "conflict":
             raise _conflict(idempotency_key, about)
 
-    def seal(self, batch: str) -> None:
+    def seal_batch(self, batch: str) -> None:
         """No further job will join this batch."""
-        self._run("seal", batch)
+        self._run("seal_batch", batch)
 
     def replay(self, job: Job) -> Submitted:
         """Do an ended job again as a new job, which says of which it is the retry; a dead one leaves the list of the dead.
 
         Raises what ``submit`` does.
         """
-        submitted = self.submit(
+        submitted = self.submit_job(
             Submission(
                 kind=job.kind,
                 queue=job.first_queue,
@@ -219,17 +219,17 @@ class Lifecycle:
                 metadata=job.metadata,
             )
         )
-        self.bury(job.id)
+        self.remove_dead_letter(job.id)
         return submitted
 
-    def bury(self, job: str) -> bool:
+    def remove_dead_letter(self, job: str) -> bool:
         """Take a job off the list of the dead; whether it was there. Its record stays."""
-        return bool(self._run("bury", job))
+        return bool(self._run("remove_dead_letter", job))
 
-    def dead(self, limit: int = 100) -> list[Job]:
+    def dead_letters(self, limit: int = 100) -> list[Job]:
         """Jobs that lost too many attempts, the latest first."""
-        ids: Any = self._client.zrange(f"{PREFIX}jobs:dead", 0, limit - 1, desc=True)
-        return [job for job in map(self.get, ids) if job is not None]
+        ids: Any = self._client.zrange(f"{PREFIX}jobs:dead_letters", 0, limit - 1, desc=True)
+        return [job for job in map(self.get_job, ids) if job is not None]
 
     def _keeping(self) -> dict[str, str | int]:
         return {"retention_ms": self._settings.job_retention_seconds * 1000, "event_limit": self._settings.event_limit}
@@ -237,7 +237,7 @@ class Lifecycle:
     def claim(self, queue: str, worker: str, token: str) -> Job | None:
         """The next job of a queue, now held by this worker under a lease; None when there is none."""
         record, rung = self._run("claim", queue, worker, token, int(self._settings.lease_seconds * 1000))
-        self._ring_for(rung)
+        self._wake_for(rung)
         return from_record(_pairs(record)) if record else None
 
     def renew(self, worker: str, leases: Sequence[Lease]) -> list[Literal["ok", "cancel", "timeout", "lost"]]:
@@ -249,17 +249,17 @@ class Lifecycle:
         words = self._run("renew", worker, int(self._settings.lease_seconds * 1000), *flat)
         return words
 
-    def append(self, events: Sequence[Event]) -> list[Answer]:
+    def append_events(self, events: Sequence[Event]) -> list[TransitionResult]:
         """Put events of many jobs on their streams in one go; one word for each."""
         if not events:
             return []
         flat: list[str | int] = []
         for event in events:
             flat += [event.job, event.attempt, event.index, event.type, _json(event.data), event.phase]
-        words: list[Answer] = self._run("append", *flat)
+        words: list[TransitionResult] = self._run("append", *flat)
         return words
 
-    def end(
+    def finish(
         self,
         lease: Lease,
         status: Literal[Status.COMPLETED, Status.FAILED, Status.CANCELLED],
@@ -269,11 +269,11 @@ class Lifecycle:
         service: int | None = None,
         last: Event | None = None,
         messages: Iterable[Mapping[str, Any]] = (),
-    ) -> Answer:
+    ) -> TransitionResult:
         """End a job: its last delta, status, result and session messages in one move. ``service`` is what it has used."""
-        answer: Answer
+        answer: TransitionResult
         answer, rung = self._run(
-            "end",
+            "finish",
             *lease,
             status.value,
             _json(result) if result is not None else "",
@@ -284,21 +284,21 @@ class Lifecycle:
             _json(last.data) if last else "",
             *(_json(message) for message in messages),
         )
-        self._ring_for(rung)
+        self._wake_for(rung)
         return answer
 
-    def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> Answer:
+    def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> TransitionResult:
         """Give a job to the queue of its next phase, with what this phase has found out."""
         return self._hand_over(lease, "handed_over", queue, _json(context))
 
-    def release(self, lease: Lease, queue: str) -> Answer:
+    def release(self, lease: Lease, queue: str) -> TransitionResult:
         """Give a job back unfinished because this worker stops; costs the job nothing."""
         return self._hand_over(lease, "released", queue, "")
 
-    def _hand_over(self, lease: Lease, outcome: str, queue: str, context: str) -> Answer:
-        answer: Answer
+    def _hand_over(self, lease: Lease, outcome: str, queue: str, context: str) -> TransitionResult:
+        answer: TransitionResult
         answer, rung = self._run("hand_over", *lease, outcome, queue, context)
-        self._ring_for(rung)
+        self._wake_for(rung)
         return answer
 
     def retry(self, lease: Lease, retries: int, error: Mapping[str, Any]) -> Literal["ok", "failed", "lost"]:
@@ -306,13 +306,13 @@ class Lifecycle:
         delay_ms = int(min(1000 * 4**retries, 60_000) * random.uniform(1, 1.5))
         answer: Literal["ok", "failed", "lost"]
         answer, rung = self._run("retry", *lease, delay_ms, _json(error), str(error["code"]))
-        self._ring_for(rung)
+        self._wake_for(rung)
         return answer
 
     def cancel(self, job: str, owner: str) -> tuple[Literal["cancelled", "requested", "ended", "missing"], str]:
         """Wish a job away; what became of the wish, and the job's status."""
         answer, status, rung = self._run("cancel", job, owner)
-        self._ring_for(rung)
+        self._wake_for(rung)
         return answer, status
 
     def delete(self, job: str, owner: str) -> str:
@@ -328,7 +328,7 @@ class Lifecycle:
         When nobody has reaped for ``gap_ms``, no lease is judged for ``grace_ms``, as nobody could renew one either.
         """
         looked_at, lost, rung = self._run("reap", limit, 1 if leases else 0, "" if gap_ms is None else gap_ms, grace_ms)
-        self._ring_for(rung)
+        self._wake_for(rung)
         return looked_at, lost
 
     def reaps_steadily(self) -> bool:
@@ -338,34 +338,36 @@ class Lifecycle:
             pipeline.exists(PREFIX + "reaping:resumed")
             return pipeline.execute() == [1, 0]
 
-    def abandon(self, worker: str) -> list[str]:
+    def mark_worker_dead(self, worker: str) -> list[str]:
         """Take all jobs from a worker known to be dead; their ids."""
-        lost, rung = self._run("abandon", worker)
-        self._ring_for(rung)
+        lost, rung = self._run("mark_worker_dead", worker)
+        self._wake_for(rung)
         return list(lost)
 
-    def ring_missing(self, interval_ms: int) -> dict[str, int]:
+    def missing_wakeups(self, interval_ms: int) -> dict[str, int]:
         """Issue the tickets that queues lack; how many for which queue."""
-        flat = self._run("shortage", interval_ms)
+        flat = self._run("missing_wakeups", interval_ms)
         missing = {queue: int(count) for queue, count in zip(flat[::2], flat[1::2], strict=True)}
         for queue, count in missing.items():
-            self._ring(queue, count)
+            self._wake(queue, count)
         return missing
 
-    def give_seats(self, *, patience_ms: int, limit: int = 200) -> tuple[dict[str, str], list[str]]:
+    def schedule_models(self, *, patience_ms: int, limit: int = 200) -> tuple[dict[str, str], list[str]]:
         """Wish for the models that jobs wait for and nobody holds: model and worker's name. And the jobs that were ended as no
         living worker could hold their model. A silent worker keeps its seat for ``patience_ms``."""
         settings = self._settings
-        alive_ms, strand_ms = int(3000 * settings.renew_seconds), int(1000 * settings.strand_seconds)
-        given, ended, rung = self._run("demand", alive_ms, patience_ms, int(settings.load_on_demand), strand_ms, limit)
-        self._ring_for(rung)
+        alive_ms, unschedulable_ms = int(3000 * settings.renew_seconds), int(1000 * settings.unschedulable_seconds)
+        given, ended, rung = self._run(
+            "schedule_models", alive_ms, patience_ms, int(settings.load_on_demand), unschedulable_ms, limit
+        )
+        self._wake_for(rung)
         return dict(zip(given[::2], given[1::2], strict=True)), list(ended)
 
     def purge(self, limit: int = 200) -> int:
         """Drop what is left of jobs that have outlived their retention; how many traces."""
         return int(self._run("purge", limit))
 
-    def get(self, job: str) -> Job | None:
+    def get_job(self, job: str) -> Job | None:
         """The job as it stands."""
         record: Any = self._client.hgetall(PREFIX + "job:" + job)
         return from_record(record) if record else None
@@ -373,10 +375,10 @@ class Lifecycle:
     def _run(self, name: str, *arguments: str | int | float) -> Any:
         return self._scripts.run(name, [self._clock() if self._clock else "", *arguments])
 
-    def _ring_for(self, queues: Sequence[str]) -> None:
+    def _wake_for(self, queues: Sequence[str]) -> None:
         for queue in set(queues):
             try:
-                self._ring(queue, queues.count(queue))
+                self._wake(queue, queues.count(queue))
             except Exception as error:  # noqa: BLE001 the job is safe: its record is written, and the janitor rings for it
                 logger.warning("no ticket for queue %s (%s); the janitor will issue it", queue, error)
 

@@ -47,12 +47,12 @@ class WorkerRegistry:
         self._clock = clock
         self._scripts = Scripts(client, "shared.jobs.lua")
 
-    def enroll(self, worker: Worker) -> str | None:
+    def heartbeat(self, worker: Worker) -> str | None:
         """Tell that this worker is alive; to be repeated. The model that it should hold, None for a worker without a seat."""
         description = {name: value for name, value in asdict(worker).items() if value is not None and name != "queues"}
         description["queues"] = " ".join(worker.queues)
         now = self._clock() if self._clock else ""
-        seated, wish = self._scripts.run("enroll", [now, worker.id, json.dumps(description), worker.model])
+        seated, wish = self._scripts.run("heartbeat", [now, worker.id, json.dumps(description), worker.model])
         return str(wish) if seated == "1" else None
 
     def workers(self) -> list[Worker]:

@@ -15,7 +15,7 @@ import redis
 from shared.errors import Conflict, NotFound
 from shared.redis_connection import PREFIX, Scripts
 
-Verdict = Literal["delivered", "retry", "exhausted", "gone"]
+DeliveryOutcome = Literal["delivered", "retry", "exhausted", "gone"]
 
 DELIVERY = "dlv"
 STATUSES = ("pending", "delivered", "failed")
@@ -27,7 +27,7 @@ BATCH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Try:
+class DeliveryAttempt:
     """One try. ``outcome`` is ``delivered``, ``failed`` or ``lost`` (its worker died), None while it runs; ``status`` what was
     answered, if anything was, and ``answer`` the beginning of that."""
 
@@ -59,12 +59,12 @@ class Delivery:
     created_at: int
     next_at: int | None
     ended_at: int | None
-    tries: tuple[Try, ...]
+    attempts: tuple[DeliveryAttempt, ...]
 
     @property
     def number(self) -> int:
         """Of the latest try."""
-        return self.tries[-1].number if self.tries else 0
+        return self.attempts[-1].number if self.attempts else 0
 
 
 class Deliveries:
@@ -84,7 +84,7 @@ class Deliveries:
         self,
         delivery: str,
         number: int,
-        verdict: Verdict,
+        verdict: DeliveryOutcome,
         *,
         delay_seconds: float = 0,
         status: int | None = None,
@@ -154,7 +154,7 @@ class Deliveries:
 
 
 def _delivery(record: Mapping[str, str]) -> Delivery:
-    tries = [Try(**json.loads(text)) for name, text in record.items() if name.startswith("try:")]
+    attempts = [DeliveryAttempt(**json.loads(text)) for name, text in record.items() if name.startswith("attempt:")]
     texts = {name: record[name] for name in ("id", "owner", "job", "event", "url", "endpoint", "secret", "status")}
     return Delivery(
         **texts,
@@ -163,7 +163,7 @@ def _delivery(record: Mapping[str, str]) -> Delivery:
         created_at=int(record["created_at"]),
         next_at=int(record["next_at"]) if record.get("next_at") else None,
         ended_at=int(record["ended_at"]) if record.get("ended_at") else None,
-        tries=tuple(sorted(tries, key=lambda one: one.number)),
+        attempts=tuple(sorted(attempts, key=lambda one: one.number)),
     )
 
 

@@ -28,7 +28,7 @@ Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "b
 KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", "batch")
 
 ENDPOINT = "whk"
-MOST_ENDPOINTS = 16
+MAX_ENDPOINTS = 16
 # For so long after a rotation, deliveries are signed with the old secret too.
 ROTATION_MS = 24 * 3600 * 1000
 
@@ -76,17 +76,25 @@ class Endpoints:
         self._clock = clock or (lambda: time.time_ns() // 1_000_000)
 
     def create(
-        self, owner: str, *, url: str, place: str, events: Sequence[str], job_kinds: Sequence[str], description: str, secret: str
+        self,
+        owner: str,
+        *,
+        url: str,
+        authority: str,
+        events: Sequence[str],
+        job_kinds: Sequence[str],
+        description: str,
+        secret: str,
     ) -> Endpoint:
         """Keep an endpoint. Raises Conflict when the owner has as many as may be."""
         now, endpoint, index = self._clock(), new_id(ENDPOINT), _index(owner)
-        if self._redis.zcard(index) >= MOST_ENDPOINTS:
-            raise Conflict(f"an owner may keep {MOST_ENDPOINTS} webhooks; delete one of them first", code="webhook_limit")
+        if self._redis.zcard(index) >= MAX_ENDPOINTS:
+            raise Conflict(f"an owner may keep {MAX_ENDPOINTS} webhooks; delete one of them first", code="webhook_limit")
         fields = {
             "id": endpoint,
             "owner": owner,
             "url": url,
-            "place": place,
+            "authority": authority,
             "description": description,
             "disabled": "",
             "events": json.dumps(events),

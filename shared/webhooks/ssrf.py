@@ -62,7 +62,7 @@ class Target:
     path: str
 
     @property
-    def place(self) -> str:
+    def authority(self) -> str:
         """Host and port: deliveries to one place share its limit."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -194,4 +194,4 @@ def _literal(host: str) -> list[str]:
 
 
 def _resolve(host: str, port: int) -> list[str]:
-    return [str(place[0]) for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    return [str(authority[0]) for *_, authority in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]

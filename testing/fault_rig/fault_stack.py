@@ -211,7 +211,7 @@ class FaultStack:
                 pipeline.hget(f"{PREFIX}job:{job}", "status")
             return pipeline.execute().count("in_progress")
 
-    def tickets(self, model: str = DEFAULT) -> int:
+    def wakeups(self, model: str = DEFAULT) -> int:
         return int(str(self.direct.llen(generation_queue(model))))
 
     # The judge
@@ -283,10 +283,10 @@ class ExtraWorker:
         return self
 
     def is_ready(self) -> bool:
-        worker = self.enrolled()
+        worker = self.registered()
         return worker is not None and worker["phase"] == "ready"
 
-    def enrolled(self) -> dict[str, Any] | None:
+    def registered(self) -> dict[str, Any] | None:
         """What the living process last told of itself."""
         with suppress(redis.RedisError):
             for name, text in self._house.direct.hgetall(f"{PREFIX}workers").items():  # type: ignore[union-attr]

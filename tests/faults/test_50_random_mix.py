@@ -109,7 +109,7 @@ class Mix:
 
     def lose_tickets(self) -> None:
         self._house.proxy.lose_request(b"LPUSH", self._chance.randint(1, 5))
-        self._house.proxy.lose_reply(b"BRPOP", self._chance.randint(1, 5), reply=b"enginehouse.ticket")
+        self._house.proxy.lose_reply(b"BRPOP", self._chance.randint(1, 5), reply=b"enginehouse.run_next_job")
 
     def lose_replies(self) -> None:
         self._house.proxy.lose_reply(b"EVALSHA", self._chance.randint(1, 20))

@@ -108,7 +108,7 @@ def _launched(house: FaultStack) -> ExtraWorker:
 
 
 def test_18_after_a_gap_in_the_reaping_leases_have_time_to_be_renewed(lifecycle: Lifecycle, clock: Clock) -> None:
-    job = lifecycle.submit(Submission(kind="generate", queue="q", spec={}, owner="a")).id
+    job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={}, owner="a")).id
     assert lifecycle.claim("q", "w", "token") is not None
     clock.advance(3600)
     assert lifecycle.reap(gap_ms=60_000, grace_ms=500) == (0, [])

@@ -31,10 +31,10 @@ def test_27_many_janitors_at_once_take_one_attempt(house: FaultStack) -> None:
 
     def reap() -> None:
         client = connect(house.redis.url)
-        lifecycle = Lifecycle(client, Settings(), CeleryBroker(client).issue)
+        lifecycle = Lifecycle(client, Settings(), CeleryBroker(client).wake)
         while not over.is_set():
             lifecycle.reap()
-            lifecycle.ring_missing(100)
+            lifecycle.missing_wakeups(100)
 
     janitors = [threading.Thread(target=reap) for _ in range(4)]
     for janitor in janitors:
@@ -62,7 +62,7 @@ def test_28_what_was_left_undone_without_janitors_is_done_without_a_storm(house:
 
     def done() -> bool:
         nonlocal most
-        most = max(most, house.tickets())
+        most = max(most, house.wakeups())
         return all(house.job(job).status.final for job in jobs)
 
     wait_until(done, "all have ended", seconds=30)
@@ -71,12 +71,12 @@ def test_28_what_was_left_undone_without_janitors_is_done_without_a_storm(house:
 
 @pytest.mark.slow_fault
 def test_29_ten_thousand_queued_jobs_need_no_new_tickets_and_slow_nobody(house: FaultStack) -> None:
-    lifecycle = Lifecycle(house.direct, Settings(), CeleryBroker(house.direct).issue)
+    lifecycle = Lifecycle(house.direct, Settings(), CeleryBroker(house.direct).wake)
     with stopped(process.pid for process in family(house.pid("gpu0"))):
         jobs = [_submitted(lifecycle) for _ in range(10_000)]
         pause(5)
         # A janitor that looks between a submit and its ticket may issue one too many.
-        assert len(jobs) <= house.tickets() < len(jobs) + 20, "janitors issue none where none is missing"
+        assert len(jobs) <= house.wakeups() < len(jobs) + 20, "janitors issue none where none is missing"
         memory = int(house.direct.info("memory")["used_memory"])
         assert memory < 200e6
         extra = house.submit(priority="interactive")
@@ -84,12 +84,12 @@ def test_29_ten_thousand_queued_jobs_need_no_new_tickets_and_slow_nobody(house: 
     assert house.ended(extra).status == "completed"
     for job in jobs:
         lifecycle.cancel(job, "local")
-    wait_until(lambda: not house.tickets(), "the tickets for nothing are used up", seconds=60)
+    wait_until(lambda: not house.wakeups(), "the tickets for nothing are used up", seconds=60)
 
 
 @pytest.mark.slow_fault
 def test_29_a_queue_at_its_bound_refuses_and_says_when_to_come_back(house: FaultStack) -> None:
-    lifecycle = Lifecycle(house.direct, Settings(max_queued=20), CeleryBroker(house.direct).issue)
+    lifecycle = Lifecycle(house.direct, Settings(max_queued=20), CeleryBroker(house.direct).wake)
     with stopped(process.pid for process in family(house.pid("gpu0"))):
         jobs = [house.submit() for _ in range(20)]
         with pytest.raises(Exception, match="20") as refused:
@@ -128,7 +128,7 @@ GARBAGE = {
     "nothing in it": "{}",
     "a pickle": _message(**{"body": PICKLE, "content-type": "application/x-python-serialize", "content-encoding": "binary"}),
     "an unknown task": _message(),
-    "wrong arguments": _message(headers={"lang": "py", "task": "enginehouse.ticket", "id": str(uuid.uuid4())}, body="AAAA"),
+    "wrong arguments": _message(headers={"lang": "py", "task": "enginehouse.run_next_job", "id": str(uuid.uuid4())}, body="AAAA"),
 }
 
 
@@ -156,12 +156,12 @@ def test_46_a_worker_that_takes_no_tickets_any_more_is_replaced(house: FaultStac
 def test_47_a_hundred_tickets_too_many_run_a_job_once(house: FaultStack) -> None:
     with stopped(process.pid for process in family(house.pid("gpu0"))):
         job = house.submit()
-        CeleryBroker(house.direct).issue(QUEUE, 100)
+        CeleryBroker(house.direct).wake(QUEUE, 100)
     assert len(house.ended(job).attempts) == 1
-    wait_until(lambda: not house.tickets(), "the tickets for nothing are used up")
+    wait_until(lambda: not house.wakeups(), "the tickets for nothing are used up")
 
 
 def _submitted(lifecycle: Lifecycle) -> str:
     submission = Submission(kind="generate", queue=QUEUE, spec={"prompt": TEXT}, owner="local", model=DEFAULT)
-    answer = lifecycle.submit(submission)
+    answer = lifecycle.submit_job(submission)
     return answer if isinstance(answer, str) else answer.id

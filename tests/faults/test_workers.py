@@ -31,7 +31,7 @@ def test_02_tickets_taken_by_a_worker_that_dies_are_issued_again(house: FaultSta
 
 @pytest.mark.slow_fault
 def test_02_a_ticket_that_is_lost_on_its_way_to_the_worker_is_issued_again(house: FaultStack) -> None:
-    loss = house.proxy.lose_reply(b"BRPOP", reply=b"enginehouse.ticket")
+    loss = house.proxy.lose_reply(b"BRPOP", reply=b"enginehouse.run_next_job")
     wait_until(lambda: loss.seen >= 9, "all three workers wait for tickets anew")
     job = house.submit()
     wait_until(lambda: house.job(job).attempt == 1, "it is claimed", seconds=RING_SECONDS + 4)

@@ -46,7 +46,7 @@ def test_each_ticket_tells_its_queue_and_the_job_it_served(watched: Stack, flowe
         return [task for task in tasks if job in str(task["result"])]
 
     [ticket] = wait_until(served, "the ticket that served the job", seconds=20)
-    assert (ticket["state"], ticket["name"]) == ("SUCCESS", "enginehouse.ticket")
+    assert (ticket["state"], ticket["name"]) == ("SUCCESS", "enginehouse.run_next_job")
     assert "gpu.echo" in str(ticket["args"])
     assert f"{job} completed" in str(ticket["result"])
     assert str(ticket["worker"]).startswith("gpu0@")

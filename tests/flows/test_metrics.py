@@ -5,7 +5,7 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from api import metric_families
-from shared.jobs.stats import Overview, QueueState
+from shared.jobs.stats import QueueState, Stats
 from shared.jobs.worker_registry import Worker
 from shared.settings import REPOSITORY
 from testing.stack import Stack
@@ -69,7 +69,7 @@ def test_every_metric_is_on_the_page() -> None:
     )
     families = [
         metric_families.of_redis(True),
-        *metric_families.of_jobs(Overview(1, 1, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
+        *metric_families.of_jobs(Stats(1, 1, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
         *metric_families.of_workers([worker]),
     ]
     assert all(

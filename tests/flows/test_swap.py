@@ -227,7 +227,7 @@ def test_several_models_a_worker_each_and_idle_ones_are_unloaded(tmp_path: Path)
 
 
 def test_jobs_of_a_model_that_no_worker_could_ever_hold_end(tmp_path: Path) -> None:
-    stack = Stack(tmp_path, environment={**QUICK, "ENGINEHOUSE_STRAND_SECONDS": "2"})
+    stack = Stack(tmp_path, environment={**QUICK, "ENGINEHOUSE_UNSCHEDULABLE_SECONDS": "2"})
     models(stack, {"name": "a", "default": True}, {"name": "b"})
     try:
         stack.start("--model", "b")

@@ -86,7 +86,7 @@ class Reference:
         self.dead: set[str] = set()
         self.service: Counter[tuple[str, str]] = Counter()  # by queue and owner: tokens / weight
         self.level: Counter[str] = Counter()  # by queue: the service of the owner that was last given a turn
-        self.rung: Counter[str] = Counter()  # by queue: how often a job has become claimable
+        self.wakeups: Counter[str] = Counter()  # by queue: how often a job has become claimable
         self._tokens: dict[str, Lease] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._newest: dict[str, str] = {}  # session -> job
@@ -285,7 +285,7 @@ class Reference:
                 self._enqueue(job)
         return looked_at, lost
 
-    def abandon(self, worker: str) -> list[str]:
+    def mark_worker_dead(self, worker: str) -> list[str]:
         held = sorted(job.id for job in self.jobs.values() if job.worker == worker and job.status == "in_progress")
         for job_id in held:
             self._lose(self.jobs[job_id])
@@ -322,7 +322,7 @@ class Reference:
         self.dead -= dead
         return len(gone) + len(dead)
 
-    def bury(self, job_id: str) -> bool:
+    def remove_dead_letter(self, job_id: str) -> bool:
         there = job_id in self.dead
         self.dead.discard(job_id)
         return there
@@ -352,7 +352,7 @@ class Reference:
             least = min(others, default=self.level[job.queue])
             self.service[job.queue, job.owner] = max(self.service[job.queue, job.owner], least)
         job.waiting, job.due = "worker", job.deadline()
-        self.rung[job.queue] += 1
+        self.wakeups[job.queue] += 1
 
     def _make_ready(self, job: Job) -> None:
         if job.not_before > self._clock():

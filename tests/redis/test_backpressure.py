@@ -20,7 +20,7 @@ def bounded(redis_client: redis.Redis, settings: Settings, clock: Clock) -> Life
 
 
 def submit(lifecycle: Lifecycle, owner: str, queue: str = "gpu.m", **options: str) -> str:
-    return lifecycle.submit(Submission(kind="generate", queue=queue, spec={}, owner=owner, **options)).id  # type: ignore[arg-type]
+    return lifecycle.submit_job(Submission(kind="generate", queue=queue, spec={}, owner=owner, **options)).id  # type: ignore[arg-type]
 
 
 def fill(lifecycle: Lifecycle, owners: Iterable[str]) -> None:
@@ -60,7 +60,7 @@ def test_what_is_claimed_or_ended_makes_room(bounded: Lifecycle) -> None:
     job = bounded.claim("gpu.m", "w1", "t1")
     assert job is not None
     waiting = submit(bounded, "ada")
-    bounded.end((job.id, 1), Status.COMPLETED, result={})
+    bounded.finish((job.id, 1), Status.COMPLETED, result={})
     with pytest.raises(TooMany):
         submit(bounded, "ada")
     bounded.cancel(waiting, "ada")

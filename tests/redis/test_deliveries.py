@@ -10,7 +10,7 @@ from shared.ids import is_id
 from shared.jobs.models import Status, from_record
 from shared.jobs.transitions import Lifecycle, Submission
 from shared.webhooks.deliveries import DELIVERY, Deliveries, Delivery
-from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, MOST_ENDPOINTS, Endpoint, Endpoints, check_secret, new_secret
+from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, MAX_ENDPOINTS, Endpoint, Endpoints, check_secret, new_secret
 from tests.conftest import Clock
 from workers.io.webhooks.dispatcher import JITTER, RETRY_SECONDS, judge
 from workers.io.webhooks.http_sender import Reply
@@ -28,13 +28,13 @@ def endpoints(redis_client: redis.Redis, clock: Clock) -> Endpoints:
     return Endpoints(redis_client, clock=clock)
 
 
-def webhook(place: str = "hook.example:443", events: tuple[str, ...] = FINAL_EVENTS, endpoint: str = "") -> dict[str, Any]:
-    return {"url": f"https://{place}/a", "place": place, "events": events, "endpoint": endpoint, "secret": ""}
+def webhook(authority: str = "hook.example:443", events: tuple[str, ...] = FINAL_EVENTS, endpoint: str = "") -> dict[str, Any]:
+    return {"url": f"https://{authority}/a", "authority": authority, "events": events, "endpoint": endpoint, "secret": ""}
 
 
 def submit(lifecycle: Lifecycle, told: dict[str, Any] | None = None, owner: str = "ada", **options: Any) -> str:
     spec = {"prompt": "a secret of the owner"}
-    return lifecycle.submit(Submission(kind="generate", queue="q", spec=spec, owner=owner, webhook=told, **options)).id
+    return lifecycle.submit_job(Submission(kind="generate", queue="q", spec=spec, owner=owner, webhook=told, **options)).id
 
 
 def run(lifecycle: Lifecycle, job: str) -> None:
@@ -42,7 +42,7 @@ def run(lifecycle: Lifecycle, job: str) -> None:
     claimed = lifecycle.claim("q", "w", f"claim {job}")
     assert claimed is not None
     assert claimed.id == job
-    lifecycle.end((job, claimed.attempt), Status.COMPLETED, result={"text": "done"})
+    lifecycle.finish((job, claimed.attempt), Status.COMPLETED, result={"text": "done"})
 
 
 def finished(lifecycle: Lifecycle, told: dict[str, Any] | None = None, owner: str = "ada") -> str:
@@ -52,7 +52,7 @@ def finished(lifecycle: Lifecycle, told: dict[str, Any] | None = None, owner: st
 
 
 def keep(endpoints: Endpoints, owner: str = "ada", **changes: Any) -> Endpoint:
-    fields = {"url": "https://kept.example/", "place": "kept.example:443", "events": FINAL_EVENTS, "job_kinds": KINDS}
+    fields = {"url": "https://kept.example/", "authority": "kept.example:443", "events": FINAL_EVENTS, "job_kinds": KINDS}
     return endpoints.create(owner, **{**fields, "description": "", "secret": ""} | changes)
 
 
@@ -89,7 +89,7 @@ def test_every_way_to_end_is_told(lifecycle: Lifecycle, deliveries: Deliveries, 
     else:
         for number in range(3):
             assert lifecycle.claim("q", "w", f"t{number}") is not None
-            lifecycle.abandon("w")
+            lifecycle.mark_worker_dead("w")
             clock.advance(61)
             lifecycle.reap()
     assert [delivery.event for delivery in deliveries.of_job(job)] == [f"job.{how}"]
@@ -98,7 +98,7 @@ def test_every_way_to_end_is_told(lifecycle: Lifecycle, deliveries: Deliveries, 
 def test_a_start_is_told_once_and_only_when_asked_for(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     job = submit(lifecycle, webhook(events=("job.started",)))
     assert lifecycle.claim("q", "w", "t1") is not None
-    lifecycle.abandon("w")
+    lifecycle.mark_worker_dead("w")
     run(lifecycle, job)
     assert [delivery.event for delivery in deliveries.of_job(job)] == ["job.started"]
 
@@ -106,7 +106,7 @@ def test_a_start_is_told_once_and_only_when_asked_for(lifecycle: Lifecycle, deli
 def test_a_batch_is_told_of_once(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     batch = lifecycle.open_batch("ada", spec={}, webhook=webhook()).id
     job = submit(lifecycle, parent=batch)
-    lifecycle.seal(batch)
+    lifecycle.seal_batch(batch)
     run(lifecycle, job)
     assert [delivery.event for delivery in deliveries.of_job(batch)] == ["job.completed"]
     assert deliveries.of_job(job) == []
@@ -126,7 +126,7 @@ def test_a_job_of_an_endpoints_own_address_is_told_once(
     lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     kept = keep(endpoints)
-    told = {**webhook(endpoint=kept.id), "url": kept.url, "place": "kept.example:443"}
+    told = {**webhook(endpoint=kept.id), "url": kept.url, "authority": "kept.example:443"}
     assert len(deliveries.of_job(finished(lifecycle, told))) == 1
     started_only = {**told, "events": ("job.started",)}
     events = [delivery.event for delivery in deliveries.of_job(finished(lifecycle, started_only))]
@@ -140,7 +140,7 @@ def test_a_job_that_is_deleted_is_told_of_all_the_same(lifecycle: Lifecycle, del
 
 
 def test_a_retry_keeps_the_webhook(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    found = lifecycle.get(finished(lifecycle, webhook()))
+    found = lifecycle.get_job(finished(lifecycle, webhook()))
     assert found is not None
     again = lifecycle.replay(found).id
     run(lifecycle, again)
@@ -164,7 +164,7 @@ def test_the_schedule_and_the_id_of_a_receiver_that_never_answers(
             assert deliveries.claim("io1", f"early {number}", LEASE) is None
             clock.advance(0.1)
     [delivery] = deliveries.of_job(job)
-    assert (delivery.status, delivery.reason, len(delivery.tries)) == ("failed", "connection refused", 10)
+    assert (delivery.status, delivery.reason, len(delivery.attempts)) == ("failed", "connection refused", 10)
     assert ids == {delivery.id}
     for delay, planned in zip(waited, RETRY_SECONDS, strict=True):
         assert abs(delay - planned) <= JITTER * planned
@@ -219,7 +219,7 @@ def test_a_place_that_gave_no_answer_has_one_try_at_once(lifecycle: Lifecycle, d
         deliveries.record(delivery.id, 1, "retry", delay_seconds=300, error="timed out")
         assert number < 3 or claim(deliveries, "alone")
     assert deliveries.claim("io1", "second", LEASE) is None
-    [alone] = [one for one in deliveries.page("ada", limit=20)[0] if one.tries and one.tries[-1].ended_at is None]
+    [alone] = [one for one in deliveries.page("ada", limit=20)[0] if one.attempts and one.attempts[-1].ended_at is None]
     deliveries.record(alone.id, 1, "retry", delay_seconds=300, status=500)
     assert len([claim(deliveries, f"again {number}") for number in range(3)]) == 3, "an answer, even a bad one, opens it"
 
@@ -235,7 +235,7 @@ def test_a_try_whose_worker_died_is_made_again(lifecycle: Lifecycle, deliveries:
     assert deliveries.record(first.id, 1, "delivered", status=200) == "lost"
     assert deliveries.record(second.id, 2, "delivered", status=200) == "ok"
     [delivery] = deliveries.of_job(job)
-    assert [one.outcome for one in delivery.tries] == ["lost", "delivered"]
+    assert [one.outcome for one in delivery.attempts] == ["lost", "delivered"]
     assert delivery.status == "delivered"
 
 
@@ -246,7 +246,7 @@ def test_a_delivery_that_kills_its_workers_is_given_up(lifecycle: Lifecycle, del
         clock.advance(LEASE + 1)
     assert deliveries.claim("io1", "t5", LEASE) is None
     [delivery] = deliveries.of_job(job)
-    assert (delivery.status, len(delivery.tries)) == ("failed", 4)
+    assert (delivery.status, len(delivery.attempts)) == ("failed", 4)
 
 
 def test_moves_sent_twice_answer_the_same(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
@@ -257,7 +257,7 @@ def test_moves_sent_twice_answer_the_same(lifecycle: Lifecycle, deliveries: Deli
     for _ in range(2):
         fail(deliveries, delivery, 5)
     delivery = deliveries.get(delivery.id, "ada")
-    assert (delivery.failures, len(delivery.tries)) == (1, 1)
+    assert (delivery.failures, len(delivery.attempts)) == (1, 1)
 
 
 def test_410_ends_it_and_disables_the_endpoint(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
@@ -290,9 +290,9 @@ def test_a_delivery_is_made_again_with_its_id_and_a_new_schedule(
     kept = keep(endpoints)
     finished(lifecycle)
     delivery = claim(deliveries, "t1")
-    assert deliveries.redeliver(delivery.id, "ada").tries[-1].ended_at is None, "it is being tried at this moment"
+    assert deliveries.redeliver(delivery.id, "ada").attempts[-1].ended_at is None, "it is being tried at this moment"
     fail(deliveries, delivery, 300)
-    endpoints.change(kept.id, "ada", {"url": "https://moved.example/", "place": "moved.example:443"})
+    endpoints.change(kept.id, "ada", {"url": "https://moved.example/", "authority": "moved.example:443"})
     again = deliveries.redeliver(delivery.id, "ada")
     assert (again.id, again.failures, again.url) == (delivery.id, 0, "https://moved.example/")
     second = claim(deliveries, "t2")
@@ -332,7 +332,7 @@ def test_a_rotation_signs_with_both_secrets_for_a_day(endpoints: Endpoints, cloc
 
 
 def test_an_owner_has_so_many_endpoints_and_no_more(endpoints: Endpoints) -> None:
-    for _ in range(MOST_ENDPOINTS):
+    for _ in range(MAX_ENDPOINTS):
         keep(endpoints)
     with pytest.raises(Conflict):
         keep(endpoints)

@@ -12,7 +12,7 @@ DAY_SECONDS = 24 * 3600
 
 
 def submit(lifecycle: Lifecycle, *, owner: str = "ada", key: str = "order-7", fingerprint: str = "body") -> Submitted:
-    return lifecycle.submit(
+    return lifecycle.submit_job(
         Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, idempotency_key=key, fingerprint=fingerprint)
     )
 
@@ -53,7 +53,7 @@ def test_a_refused_submission_does_not_use_its_key_up(lifecycle: Lifecycle) -> N
         kind="generate", queue="gpu.m", spec={}, owner="ada", session="gone", idempotency_key="order-7", fingerprint="body"
     )
     with pytest.raises(Exception, match="no session"):
-        lifecycle.submit(gone)
+        lifecycle.submit_job(gone)
     assert submit(lifecycle).replayed is False
 
 

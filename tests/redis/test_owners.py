@@ -18,14 +18,14 @@ def owners(redis_client: redis.Redis) -> Owners:
 
 
 def submit(lifecycle: Lifecycle, owner: str, cost: int = 10) -> str:
-    return lifecycle.submit(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=cost)).id
+    return lifecycle.submit_job(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=cost)).id
 
 
 def serve(lifecycle: Lifecycle, token: str, service: int | None = None) -> Job:
     """Let the job whose turn it is run, using this much."""
     job = lifecycle.claim("gpu.m", "w1", token)
     assert job is not None
-    lifecycle.end((job.id, job.attempt), Status.COMPLETED, result={}, service=service)
+    lifecycle.finish((job.id, job.attempt), Status.COMPLETED, result={}, service=service)
     return job
 
 
@@ -98,7 +98,7 @@ def test_what_counts_is_service_and_not_the_number_of_jobs(lifecycle: Lifecycle)
         job = lifecycle.claim("gpu.m", "w1", f"t{number}")
         assert job is not None
         turns[job.owner] += 1
-        lifecycle.end((job.id, 1), Status.COMPLETED, result={}, service=90 if job.owner == "long" else 10)
+        lifecycle.finish((job.id, 1), Status.COMPLETED, result={}, service=90 if job.owner == "long" else 10)
     assert turns["short"] / turns["long"] == pytest.approx(9, rel=0.2)
 
 

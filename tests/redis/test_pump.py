@@ -63,11 +63,11 @@ def poster() -> HttpSender:
 
 
 def finished(lifecycle: Lifecycle, url: str, secret: str = "", text: str = "done") -> str:
-    place = url.split("/")[2]
-    told = {"url": url, "place": place, "events": FINAL_EVENTS, "endpoint": "", "secret": secret}
-    job = lifecycle.submit(Submission(kind="generate", queue="q", spec={"prompt": "p"}, owner="ada", webhook=told)).id
+    authority = url.split("/")[2]
+    told = {"url": url, "authority": authority, "events": FINAL_EVENTS, "endpoint": "", "secret": secret}
+    job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "p"}, owner="ada", webhook=told)).id
     assert lifecycle.claim("q", "w", f"claim {job}") is not None
-    assert lifecycle.end((job, 1), Status.COMPLETED, result={"text": text, "finish_reason": "stop"}) == "ok"
+    assert lifecycle.finish((job, 1), Status.COMPLETED, result={"text": text, "finish_reason": "stop"}) == "ok"
     return job
 
 
@@ -118,7 +118,7 @@ def test_a_delivery_is_signed_and_tells_the_job(
     assert content["data"]["result"]["text"] == "done"
     delivery = delivered(deliveries, job)
     assert (delivery.status, got.id) == ("delivered", delivery.id)
-    assert (delivery.tries[0].status, delivery.tries[0].answer) == (200, "thank you")
+    assert (delivery.attempts[0].status, delivery.attempts[0].answer) == (200, "thank you")
     with pytest.raises(WebhookVerificationError):
         got.verified(new_secret())
 
@@ -133,9 +133,9 @@ def test_a_secret_of_its_own_signs(pump: WebhookDispatcher, lifecycle: Lifecycle
 
 def test_after_a_rotation_old_and_new_secret_verify(pump: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
     with Receiver() as receiver:
-        place = f"127.0.0.1:{receiver.port}"
+        authority = f"127.0.0.1:{receiver.port}"
         kept = endpoints.create(
-            "ada", url=receiver.url, place=place, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
+            "ada", url=receiver.url, authority=authority, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
         )
         rotated = endpoints.rotate(kept.id, "ada")
         finished(lifecycle, "http://127.0.0.1:9/elsewhere")
@@ -149,7 +149,7 @@ def test_every_try_has_the_same_id_and_body(pump: WebhookDispatcher, lifecycle: 
         job = finished(lifecycle, receiver.url)
         pump.deliver_one()
         first = delivered(deliveries, job)
-        assert (first.status, first.tries[0].status, first.tries[0].answer) == ("pending", 500, "not now")
+        assert (first.status, first.attempts[0].status, first.attempts[0].answer) == ("pending", 500, "not now")
         deliveries.redeliver(first.id, "ada")
         pump.deliver_one()
     one, other = receiver.received
@@ -163,8 +163,8 @@ def test_retry_after_is_kept_to(pump: WebhookDispatcher, lifecycle: Lifecycle, d
         pump.deliver_one()
     delivery = delivered(deliveries, job)
     assert delivery.next_at is not None
-    assert delivery.tries[0].ended_at is not None
-    assert delivery.next_at - delivery.tries[0].ended_at == 3_600_000
+    assert delivery.attempts[0].ended_at is not None
+    assert delivery.next_at - delivery.attempts[0].ended_at == 3_600_000
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_410_disables_the_endpoint(
     pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     with Receiver(status(410)) as receiver:
-        place = f"127.0.0.1:{receiver.port}"
+        authority = f"127.0.0.1:{receiver.port}"
         kept = endpoints.create(
-            "ada", url=receiver.url, place=place, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
+            "ada", url=receiver.url, authority=authority, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
         )
-        told = {"url": receiver.url, "place": place, "events": FINAL_EVENTS, "endpoint": kept.id, "secret": ""}
-        job = lifecycle.submit(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=told)).id
+        told = {"url": receiver.url, "authority": authority, "events": FINAL_EVENTS, "endpoint": kept.id, "secret": ""}
+        job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=told)).id
         lifecycle.cancel(job, "ada")
         lifecycle.claim("q", "w", "t")
         pump.deliver_one()
@@ -229,7 +229,7 @@ def test_a_try_ends_in_time_whatever_the_receiver_does(
         assert time.monotonic() - begun < SECONDS + 2
     delivery = delivered(deliveries, job)
     assert delivery.status == "pending"
-    [one] = delivery.tries
+    [one] = delivery.attempts
     assert (one.outcome, one.status) == ("failed", None)
     assert one.error
 
@@ -266,7 +266,7 @@ def test_a_redirect_is_not_followed(pump: WebhookDispatcher, lifecycle: Lifecycl
         job = finished(lifecycle, receiver.url)
         pump.deliver_one()
         assert not secret_place.received
-    [one] = delivered(deliveries, job).tries
+    [one] = delivered(deliveries, job).attempts
     assert (one.outcome, one.status, one.error) == ("failed", 307, "answered 307; redirects are not followed")
 
 
@@ -428,7 +428,7 @@ def test_a_delivery_is_tried_at_once(pump: WebhookDispatcher, lifecycle: Lifecyc
                 job = finished(lifecycle, receiver.url)
                 wait_until(lambda job=job: delivered(deliveries, job).status != "pending", "it is delivered", every=0.005)
                 delivery = delivered(deliveries, job)
-                delays.append(delivery.tries[0].started_at - delivery.created_at)
+                delays.append(delivery.attempts[0].started_at - delivery.created_at)
     finally:
         pump.stop()
     assert sorted(delays)[5] < 200
@@ -445,4 +445,4 @@ def test_a_worker_that_drains_begins_nothing(settings: Settings, lifecycle: Life
         pump.start()
         pump.stop()
         assert not receiver.received
-    assert delivered(deliveries, job).tries == ()
+    assert delivered(deliveries, job).attempts == ()

@@ -70,9 +70,9 @@ class Moves(RuleBasedStateMachine):
         self.client.flushall()
         self.client.hset("eh:weights", mapping=WEIGHTS)
         self.clock = Clock()
-        self.rung: Counter[str] = Counter()
+        self.wakeups: Counter[str] = Counter()
         settings = replace(self.settings, **LIMITS)
-        self.real = Lifecycle(self.client, settings, lambda queue, count: self.rung.update({queue: count}), clock=self.clock)
+        self.real = Lifecycle(self.client, settings, lambda queue, count: self.wakeups.update({queue: count}), clock=self.clock)
         self.reference = Reference(self.clock, settings, WEIGHTS)
         self.made = 0
         self.claims: list[tuple[str, str, str]] = []
@@ -124,7 +124,7 @@ class Moves(RuleBasedStateMachine):
             fingerprint=fingerprint,
             **options,
         )
-        self.submit_both(submission, lambda: twice(lambda: self.real.submit(submission)))
+        self.submit_both(submission, lambda: twice(lambda: self.real.submit_job(submission)))
 
     @rule(count=st.integers(2, 4), owner=owners, queue=queues, in_session=st.booleans())
     def submit_some(self, count: int, owner: str, queue: str, in_session: bool) -> None:
@@ -150,7 +150,7 @@ class Moves(RuleBasedStateMachine):
         batch = self.some_batch(number)
         owner = self.reference.index.get(batch, "ada")
         submission = Submission(kind="ingest", queue=queue, spec={}, owner=owner, id=self.new_id(), parent=batch)
-        self.submit_both(submission, lambda: twice(lambda: self.real.submit(submission)))
+        self.submit_both(submission, lambda: twice(lambda: self.real.submit_job(submission)))
 
     @rule(number=numbers, key=keys, fingerprint=fingerprints, stranger=st.sampled_from([False, False, True]))
     def join(self, number: int, key: str, fingerprint: str, stranger: bool) -> None:
@@ -160,7 +160,7 @@ class Moves(RuleBasedStateMachine):
         refusals = {"missing": NotFound, "sealed": BatchSealed, "conflict": IdempotencyConflict}
 
         def move() -> None:
-            self.real.join(batch, owner, idempotency_key=key, fingerprint=fingerprint)
+            self.real.join_batch(batch, owner, idempotency_key=key, fingerprint=fingerprint)
 
         for _ in range(2):
             if answer == "joined":
@@ -173,7 +173,7 @@ class Moves(RuleBasedStateMachine):
     def seal(self, number: int) -> None:
         batch = self.some_batch(number)
         self.reference.seal(batch)
-        twice(lambda: self.real.seal(batch))
+        twice(lambda: self.real.seal_batch(batch))
 
     @rule(number=numbers, batch=st.booleans(), stranger=st.sampled_from([False, False, True]))
     def cancel(self, number: int, batch: bool, stranger: bool) -> None:
@@ -182,7 +182,7 @@ class Moves(RuleBasedStateMachine):
         for _ in range(2):
             assert self.real.cancel(job, owner) == self.reference.cancel(job, owner)
 
-    @rule(number=numbers, what=st.sampled_from(["delete", "outlive", "replay", "replay", "bury"]))
+    @rule(number=numbers, what=st.sampled_from(["delete", "outlive", "replay", "replay", "remove_dead_letter"]))
     def after_the_end(self, number: int, what: str) -> None:
         dead = sorted(self.reference.dead & self.reference.jobs.keys())
         ended = [job.id for job in self.reference.jobs.values() if job.final]
@@ -202,12 +202,12 @@ class Moves(RuleBasedStateMachine):
         for _ in range(2):
             assert self.real.purge() == self.reference.purge()
 
-    def bury(self, job: str) -> None:
+    def remove_dead_letter(self, job: str) -> None:
         for _ in range(2):
-            assert self.real.bury(job) == self.reference.bury(job)
+            assert self.real.remove_dead_letter(job) == self.reference.remove_dead_letter(job)
 
     def replay(self, job: str) -> None:
-        known, real = self.reference.jobs.get(job), self.real.get(job)
+        known, real = self.reference.jobs.get(job), self.real.get_job(job)
         if known is None or real is None or not known.final or known.kind == "batch":
             return
         again = Submission(
@@ -227,7 +227,7 @@ class Moves(RuleBasedStateMachine):
 
         if self.submit_both(again, submit):
             self.reference.rename(again.id, made[0])
-            self.reference.bury(job)
+            self.reference.remove_dead_letter(job)
 
     # Workers
 
@@ -250,7 +250,7 @@ class Moves(RuleBasedStateMachine):
         self.told[lease] += 1
         expected = self.reference.append(lease, self.told[lease])
         event = Event(job=lease[0], attempt=lease[1], index=self.told[lease], type="delta", data={"text": "x"})
-        assert twice(lambda: self.real.append([event])) == [expected]
+        assert twice(lambda: self.real.append_events([event])) == [expected]
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -288,8 +288,8 @@ class Moves(RuleBasedStateMachine):
         """Nobody renews its leases any more; its writes may still arrive late."""
         self.remembered[worker].clear()
         if known:
-            assert self.real.abandon(worker) == self.reference.abandon(worker)
-            assert self.real.abandon(worker) == self.reference.abandon(worker) == []
+            assert self.real.mark_worker_dead(worker) == self.reference.mark_worker_dead(worker)
+            assert self.real.mark_worker_dead(worker) == self.reference.mark_worker_dead(worker) == []
 
     # Time
 
@@ -338,7 +338,7 @@ class Moves(RuleBasedStateMachine):
         error = FAULT if status is Status.FAILED else None
         code = FAULT["code"] if error else None
         expected = self.reference.end(lease, status.value, result=result, code=code, service=service)
-        assert twice(lambda: self.real.end(lease, status, service=service, result=result, error=error)) == expected
+        assert twice(lambda: self.real.finish(lease, status, service=service, result=result, error=error)) == expected
 
     def retry_both(self, lease: Lease, retries: int) -> None:
         random.seed(self.made)
@@ -354,7 +354,7 @@ class Moves(RuleBasedStateMachine):
         self.every_record_agrees()
         self.every_job_is_in_exactly_one_place()
         # A ticket is issued each time a job becomes claimable, and once only however often a move is sent.
-        assert self.rung == self.reference.rung
+        assert self.wakeups == self.reference.wakeups
 
     def every_record_agrees(self) -> None:
         jobs = list(self.reference.jobs.values())
@@ -401,7 +401,7 @@ class Moves(RuleBasedStateMachine):
                 pipeline.zrange(key, 0, -1)
             for worker in WORKERS:
                 pipeline.smembers(f"eh:worker:{worker}:jobs")
-            pipeline.zrange("eh:jobs:dead", 0, -1)
+            pipeline.zrange("eh:jobs:dead_letters", 0, -1)
             answers = iter(pipeline.execute())
         assert {key: dict(next(answers)) for key in scored} == scored
         assert {key: next(answers) for key in ordered} == ordered

@@ -29,7 +29,7 @@ class Writer:
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
-        self.job = lifecycle.submit(Submission(kind="generate", queue="q", spec={"prompt": "x"}, owner="local")).id
+        self.job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "x"}, owner="local")).id
         claimed = lifecycle.claim("q", "w", self.job)
         assert claimed is not None
         self._attempt = claimed.attempt
@@ -40,10 +40,10 @@ class Writer:
         for piece in pieces:
             self._index += 1
             made.append(Event(job=self.job, attempt=self._attempt, index=self._index, type="delta", data={"text": piece}))
-        assert set(self._lifecycle.append(made)) == {"ok"}
+        assert set(self._lifecycle.append_events(made)) == {"ok"}
 
     def end(self) -> None:
-        self._lifecycle.end((self.job, self._attempt), Status.COMPLETED, result={"text": ""})
+        self._lifecycle.finish((self.job, self._attempt), Status.COMPLETED, result={"text": ""})
 
 
 @pytest.fixture

@@ -13,17 +13,17 @@ from shared.jobs.celery_broker import CeleryBroker, celery_app
 from shared.settings import REPOSITORY, Settings
 from testing.waiting import wait_until
 
-TICKETS = 400
+WAKEUPS = 400
 
 WORKER = """
 import os
-from shared.jobs.celery_broker import TICKET, celery_app
+from shared.jobs.celery_broker import RUN_NEXT_JOB, celery_app
 from shared.settings import Settings
 
 app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]), events="workers.runtime.celery_events:GatheredEvents")
 
-@app.task(name=TICKET)
-def ticket(queue):
+@app.task(name=RUN_NEXT_JOB)
+def run_next_job(queue):
     return queue
 """
 
@@ -52,9 +52,9 @@ def test_every_ticket_is_received_started_and_succeeded_for_flower(
     worker = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: seen["worker-online"], "the worker is online", seconds=30)
-        CeleryBroker(redis_client).issue("quick", TICKETS)
-        wait_until(lambda: seen["task-succeeded"] == TICKETS, "all tickets have succeeded", seconds=30)
-        assert (seen["task-received"], seen["task-started"]) == (TICKETS, TICKETS)
+        CeleryBroker(redis_client).wake("quick", WAKEUPS)
+        wait_until(lambda: seen["task-succeeded"] == WAKEUPS, "all tickets have succeeded", seconds=30)
+        assert (seen["task-received"], seen["task-started"]) == (WAKEUPS, WAKEUPS)
     finally:
         worker.terminate()
         worker.wait(20)

@@ -13,8 +13,8 @@ from tests.conftest import Clock
 
 
 def submit(lifecycle: Lifecycle, owner: str = "ada") -> Job:
-    made = lifecycle.submit(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=10))
-    job = lifecycle.get(made.id)
+    made = lifecycle.submit_job(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=10))
+    job = lifecycle.get_job(made.id)
     assert job is not None
     return job
 
@@ -22,7 +22,7 @@ def submit(lifecycle: Lifecycle, owner: str = "ada") -> Job:
 def serve(lifecycle: Lifecycle, token: str) -> str:
     job = lifecycle.claim("gpu.m", "w1", token)
     assert job is not None
-    lifecycle.end((job.id, job.attempt), Status.COMPLETED, result={}, service=10)
+    lifecycle.finish((job.id, job.attempt), Status.COMPLETED, result={}, service=10)
     return job.id
 
 
@@ -117,7 +117,7 @@ def test_the_band_holds_nine_waits_in_ten_of_a_steady_queue(
             leaves_at, leaving = min(running)
             running.remove((leaves_at, leaving))
             clock.now_ms = max(clock.now_ms, leaves_at)
-            lifecycle.end((leaving, 1), Status.COMPLETED, result={})
+            lifecycle.finish((leaving, 1), Status.COMPLETED, result={})
         job = lifecycle.claim("gpu.m", "w1", f"t{number}")
         assert job is not None
         running.append((clock.now_ms + int(chance.lognormvariate(7.5, 0.6)), job.id))

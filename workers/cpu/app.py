@@ -24,7 +24,7 @@ settings = from_environment(os.environ)
 def build_handlers() -> Mapping[str, Handler]:
     """Made in each child, as neither a connection nor a model survives a fork."""
     client = connect(settings.redis_url)
-    documents, lifecycle = Documents(client), Lifecycle(client, settings, CeleryBroker(client).issue)
+    documents, lifecycle = Documents(client), Lifecycle(client, settings, CeleryBroker(client).wake)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
     vectors = VectorStore(settings.chroma_url, on_silence=lambda: note_silence(client))

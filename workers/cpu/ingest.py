@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Document, Problem, Status
-from shared.documents.store import Documents, Written
+from shared.documents.store import Documents, DocumentUpdateResult
 from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
 from shared.settings import Settings
@@ -207,7 +207,7 @@ class _Ingestion:
         pages: int | None = None,
         chunks: int | None = None,
         problems: Sequence[Problem] = (),
-    ) -> Written:
+    ) -> DocumentUpdateResult:
         return self._documents.finish(
             self._document.id,
             self._attempt.job.id,
@@ -219,7 +219,7 @@ class _Ingestion:
             chunks=chunks,
         )
 
-    def _must(self, written: Written) -> None:
+    def _must(self, written: DocumentUpdateResult) -> None:
         """Go no further when the document is no longer this attempt's."""
         if written == "gone":
             self._leave()

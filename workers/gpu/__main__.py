@@ -20,7 +20,7 @@ from shared.models.catalogue import Catalogue, load_catalogue
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
 from workers.gpu.app import GpuWorker
-from workers.gpu.assignment import Seating
+from workers.gpu.assignment import WorkerCapabilities
 from workers.gpu.hardware.devices import gpus_here
 
 logger = logging.getLogger("workers.gpu")
@@ -44,32 +44,34 @@ def main() -> int:
         print(error.message, file=sys.stderr)  # noqa: T201
         return 2
     gpus = gpus_here()
-    seating = Seating(f"gpu{number}@{socket.gethostname()}", home, catalogue, settings, gpus.read())
-    model = _model(_take(seating, settings), catalogue)
-    worker = GpuWorker(seating, catalogue.get(model) if model else None, settings, gpus)
+    capabilities = WorkerCapabilities(f"gpu{number}@{socket.gethostname()}", home, catalogue, settings, gpus.read())
+    model = _model(_take(capabilities, settings), catalogue)
+    worker = GpuWorker(capabilities, catalogue.get(model) if model else None, settings, gpus)
     if worker.run():
-        logger.info("%s begins anew, to hold another model", seating.name)
+        logger.info("%s begins anew, to hold another model", capabilities.name)
         logging.shutdown()
         # The same process with everything in it replaced: who watches it sees no end.
         os.execv(sys.executable, [sys.executable, "-m", "workers.gpu", *sys.argv[1:]])
     return 0
 
 
-def _take(seating: Seating, settings: Settings) -> ModelAssignment:
+def _take(capabilities: WorkerCapabilities, settings: Settings) -> ModelAssignment:
     """The worker's seat, as soon as Redis answers."""
     client = connect(settings.redis_url)
     while True:
         try:
-            return seating.take(ModelAssignments(client))
+            return capabilities.take(ModelAssignments(client))
         except redis.RedisError as error:
             logger.warning("Redis is away (%s); it is asked again", error)
             time.sleep(1.0)
 
 
 def _model(assignment: ModelAssignment, catalogue: Catalogue) -> str:
-    if not assignment.wish or any(entry.name == assignment.wish for entry in catalogue.models):
-        return assignment.wish
-    logger.error("%s is to hold %s, which the models file no longer has; it holds nothing", assignment.name, assignment.wish)
+    if not assignment.desired_model or any(entry.name == assignment.desired_model for entry in catalogue.models):
+        return assignment.desired_model
+    logger.error(
+        "%s is to hold %s, which the models file no longer has; it holds nothing", assignment.name, assignment.desired_model
+    )
     return ""
 
 

@@ -11,7 +11,7 @@ from shared.jobs.model_assignments import ModelAssignments
 from shared.models.catalogue import ModelEntry
 from shared.redis_connection import connect
 from shared.settings import Settings
-from workers.gpu.assignment import Seating
+from workers.gpu.assignment import WorkerCapabilities
 from workers.gpu.hardware.devices import Gpus
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
 from workers.gpu.model_worker import ModelWorker
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 class GpuWorker:
     """One life of the worker: with this model (None: with none) until another is wished, or until it is told to stop."""
 
-    def __init__(self, seating: Seating, entry: ModelEntry | None, settings: Settings, gpus: Gpus) -> None:
-        self._seating = seating
+    def __init__(self, capabilities: WorkerCapabilities, entry: ModelEntry | None, settings: Settings, gpus: Gpus) -> None:
+        self._capabilities = capabilities
         self._entry = entry
         self._held = entry.name if entry is not None else ""
-        self._health = GpuMonitor(gpus, [gpu.index for gpu in seating.gpus])
+        self._health = GpuMonitor(gpus, [gpu.index for gpu in capabilities.gpus])
         self._model = ModelWorker(entry, settings, self._health) if entry is not None else None
         self._assignments = ModelAssignments(connect(settings.redis_url))
         keep_alive = entry.keep_alive if entry is not None else None
@@ -53,7 +53,7 @@ class GpuWorker:
 
     def run(self) -> bool:
         """Work until the end; whether that came because the worker is to begin anew."""
-        return self._celery.run(celery_arguments(self._seating.name, self._entry))
+        return self._celery.run(celery_arguments(self._capabilities.name, self._entry))
 
     def _open(self, runtime: WorkerRuntime) -> None:
         self._runtime = runtime
@@ -72,24 +72,24 @@ class GpuWorker:
             told["engine"] = self._model.stats()
         return told
 
-    def _hear(self, wish: str | None) -> None:
+    def _hear(self, desired_model: str | None) -> None:
         """The wish of the seat, each time that the worker has told of itself."""
         assert self._runtime is not None
         if self._leaving or self._runtime.draining.is_set():
             return
         try:
-            if wish is None:
-                wish = self._seating.take(self._assignments).wish
-            if wish == self._held and self._is_idle():
-                assignment = self._assignments.wish(self._seating.name, "", "idle", instead_of=self._held)
-                wish = assignment.wish if assignment is not None else wish
+            if desired_model is None:
+                desired_model = self._capabilities.take(self._assignments).desired_model
+            if desired_model == self._held and self._is_idle():
+                assignment = self._assignments.set_desired_model(self._capabilities.name, "", "idle", expected=self._held)
+                desired_model = assignment.desired_model if assignment is not None else desired_model
         except redis.RedisError as error:
             logger.info("the seat could not be asked (%s)", error)
             return
-        if wish is not None and wish != self._held:
+        if desired_model is not None and desired_model != self._held:
             self._leaving = True
-            what = f"gives up {self._held or 'nothing'} for {wish or 'nothing'}"
-            logger.info("%s %s", self._seating.name, what)
+            what = f"gives up {self._held or 'nothing'} for {desired_model or 'nothing'}"
+            logger.info("%s %s", self._capabilities.name, what)
             self._runtime.update_status(phase="draining", message=what)
             self._celery.drain_and_exit()
 

@@ -9,7 +9,7 @@ from workers.gpu.hardware.devices import Gpu
 from workers.gpu.hardware.memory_estimate import need_of, shortage
 
 
-class Seating:
+class WorkerCapabilities:
     """``gpus`` are those of the machine that may be used; the worker has those that its device setting names, or the first."""
 
     def __init__(self, name: str, home: str, catalogue: Catalogue, settings: Settings, gpus: Sequence[Gpu]) -> None:
@@ -20,22 +20,27 @@ class Seating:
         self._settings = settings
         self._on_gpu = bool(self.gpus or settings.worker_device)
         self._count = max(1, len(self.gpus))
-        self._offers: list[str] = []
-        self._refuses: dict[str, str] = {}
+        self._loadable_models: list[str] = []
+        self._unloadable_models: dict[str, str] = {}
         self._pinned = [entry.name for entry in catalogue.models if entry.pinned]
         for entry in catalogue.models:
             if entry.task == GENERATE:
                 reason = self._why_not(entry)
                 if reason:
-                    self._refuses[entry.name] = reason
+                    self._unloadable_models[entry.name] = reason
                 else:
-                    self._offers.append(entry.name)
+                    self._loadable_models.append(entry.name)
 
     def take(self, assignments: ModelAssignments) -> ModelAssignment:
         """Tell Redis; the seat that says which model to hold."""
         devices = [str(gpu.index) for gpu in self.gpus] or [word for word in self._settings.worker_device.split(",") if word]
-        return assignments.take(
-            self.name, self.home, devices=devices, offers=self._offers, pinned=self._pinned, refuses=self._refuses
+        return assignments.register(
+            self.name,
+            self.home,
+            devices=devices,
+            loadable_models=self._loadable_models,
+            pinned=self._pinned,
+            unloadable_models=self._unloadable_models,
         )
 
     def _why_not(self, entry: ModelEntry) -> str:

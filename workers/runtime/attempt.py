@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from shared.errors import EnginehouseError, InternalError, JobFailure, JobTimeout
 from shared.jobs.models import Job, Status
-from shared.jobs.transitions import Answer, Event, Lease, Lifecycle
+from shared.jobs.transitions import Event, Lease, Lifecycle, TransitionResult
 from shared.redis_connection import is_outage
 from workers.runtime.event_publisher import EventPublisher
 
@@ -167,13 +167,13 @@ def run_attempt(
                 pause = min(pause * 2, 2.0)
 
     def end(status: Literal[Status.COMPLETED, Status.FAILED, Status.CANCELLED], **what: Any) -> str:
-        def move() -> Answer:
+        def move() -> TransitionResult:
             with event_publisher.writing:
                 # Events that were refused or delayed go first; the newest delta travels with the end itself.
                 events = attempt.unsent()
                 last = events.pop() if events and events[-1].type == "delta" else None
-                lifecycle.append(events)
-                return lifecycle.end(attempt.lease, status, last=last, **what)
+                lifecycle.append_events(events)
+                return lifecycle.finish(attempt.lease, status, last=last, **what)
 
         return status.value if insist(move) == "ok" else "lost"
 

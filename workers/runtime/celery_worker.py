@@ -27,7 +27,7 @@ from celery.signals import (
 from celery.worker import state as worker_state
 
 from shared import logs
-from shared.jobs.celery_broker import CANARY, TICKET, CeleryBroker, canary_queue, celery_app
+from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, canary_queue, celery_app
 from shared.jobs.transitions import Lifecycle
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.prctl import die_with_parent
@@ -111,7 +111,7 @@ class CeleryWorker:
             self.app.steps["consumer"].add(LookForFreeSlots)
         self.app.steps["worker"].add(StopSignals)
         StopSignals.stop_worker = self._on_stop_signal
-        self.app.task(name=TICKET)(self.run_next_job)
+        self.app.task(name=RUN_NEXT_JOB)(self.run_next_job)
         self.app.task(name=CANARY)(self.answer_canary)
         if pool.prefork:
             # Loading what a child needs may take longer than the four seconds that Celery allows by default.
@@ -183,7 +183,7 @@ class CeleryWorker:
 
     def _lifecycle(self) -> tuple[Lifecycle, WorkerRegistry]:
         client = connect(self._settings.redis_url)
-        return Lifecycle(client, self._settings, CeleryBroker(client).issue), WorkerRegistry(client)
+        return Lifecycle(client, self._settings, CeleryBroker(client).wake), WorkerRegistry(client)
 
     def _open(self, lifecycle: Lifecycle, worker_registry: WorkerRegistry) -> None:
         pool = self._pool
@@ -220,7 +220,7 @@ class CeleryWorker:
                 logging.shutdown()
                 os._exit(WEDGED)
             try:
-                tickets.issue_canary(self._name)
+                tickets.send_canary(self._name)
                 sent = now
             except Exception as error:  # noqa: BLE001 the top of this thread; a broker that is away is no sign of a wedge
                 logger.warning("no canary could be sent (%s)", error)

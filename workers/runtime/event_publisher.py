@@ -68,7 +68,7 @@ class EventPublisher:
                 events += attempt.unsent()
             owners = {attempt.lease: attempt for attempt in attempts}
             try:
-                words = self._lifecycle.append(events)
+                words = self._lifecycle.append_events(events)
             except Exception as error:  # the top of this thread: events are kept and sent again with the same index
                 if not is_outage(error):
                     logger.exception("could not write events")

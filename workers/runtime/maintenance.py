@@ -61,15 +61,15 @@ class MaintenanceThread:
             logger.warning("job %s: its lease has lapsed; it goes back to its queue", job)
         for worker in self._worker_registry.workers():
             if self.is_gone(worker):
-                for job in self._lifecycle.abandon(worker.id):
+                for job in self._lifecycle.mark_worker_dead(worker.id):
                     logger.warning("job %s: its worker %s is gone; it goes back to its queue", job, worker.id)
         # A worker that was killed comes back to its seat; one that is loading elsewhere meanwhile would be in vain.
-        given, ended = self._lifecycle.give_seats(patience_ms=int(2000 * settings.lease_seconds))
+        given, ended = self._lifecycle.schedule_models(patience_ms=int(2000 * settings.lease_seconds))
         for model, assignment in given.items():
             logger.info("jobs wait for model %s, which nobody holds: %s is to hold it", model, assignment)
         for job in ended:
             logger.warning("job %s: no living worker can hold its model; it has ended", job)
-        for queue, count in self._lifecycle.ring_missing(RING_MS).items():
+        for queue, count in self._lifecycle.missing_wakeups(RING_MS).items():
             logger.debug("queue %s lacked %d tickets", queue, count)
         if time.monotonic() - self._purged > PURGE_SECONDS:
             self._purged = time.monotonic()
@@ -87,5 +87,5 @@ class MaintenanceThread:
         """Take back the jobs of this worker's former self, which ran under the same name in a container that is gone."""
         for worker in self._worker_registry.workers():
             if worker.name == self._name and worker.machine != machine_id():
-                for job in self._lifecycle.abandon(worker.id):
+                for job in self._lifecycle.mark_worker_dead(worker.id):
                     logger.warning("job %s: was held by this worker's former self; it goes back to its queue", job)

@@ -88,7 +88,7 @@ class WorkerRuntime:
         self._heartbeat_due.set()
         self.event_publisher.stop()
         try:
-            self._lifecycle.abandon(self.worker.id)
+            self._lifecycle.mark_worker_dead(self.worker.id)
         except redis.RedisError as error:
             logger.info("could not sign off (%s); the others will notice", error)
 
@@ -188,7 +188,7 @@ class WorkerRuntime:
                 attempt.request_stop(word)
         more = self.collect_details()
         told = replace(self.worker, running=len(attempts), idle_ms=int(1000 * self.idle_seconds), **more)
-        self.on_heartbeat(self._worker_registry.enroll(told))
+        self.on_heartbeat(self._worker_registry.heartbeat(told))
 
     def _listen_forever(self) -> None:
         client = connect(self._settings.redis_url, blocks=50.0)
@@ -206,7 +206,7 @@ class WorkerRuntime:
                 self._stop.wait(1.0)
 
     def _handle_control_message(self, message: dict[str, Any]) -> None:
-        if "wish" in message:
+        if "desired_model" in message:
             self._heartbeat_due.set()  # the answer to the next word to the workforce has it
             return
         lease = (message["cancel"], message["attempt"])

@@ -10,5 +10,5 @@ if not job[1] or job[2] ~= ARGV[3] then return 'missing' end
 if not FINAL[job[1]] then return job[1] end
 redis.call('DEL', key, key .. ':events', key .. ':successors', key .. ':children', key .. ':deliveries')
 redis.call('ZREM', PREFIX .. 'owner:' .. ARGV[3] .. ':jobs', id)
-redis.call('ZREM', PREFIX .. 'jobs:dead', id)
+redis.call('ZREM', PREFIX .. 'jobs:dead_letters', id)
 return 'deleted'

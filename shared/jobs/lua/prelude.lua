@@ -6,7 +6,7 @@
 --   job:<id>:successors      set     jobs that wait for this one to end
 --   jobs:due                 zset    every job that has not ended -> time (ms) at which someone must look at it
 --   reaping                  string  there while janitors reap without a gap; reaping:resumed: for a while after a gap
---   jobs:dead                zset    jobs that lost too many attempts -> time of their end
+--   jobs:dead_letters                zset    jobs that lost too many attempts -> time of their end
 --   job:<id>:children        zset    of a batch: ids of its jobs, score 0
 --   job:<id>:open            set     of a batch: those of its jobs that have not ended
 --   owners                   set     every owner that has ever had a job
@@ -21,10 +21,10 @@
 --   weights                  hash    owner -> weight of its share, where it is not 1
 --   counts                   hash    how often what has happened since the Redis is there, for metrics (overview)
 --   idempotency:<owner>:<k>  hash    what was submitted with this Idempotency-Key: fingerprint, job
---   ring:<q>                 string  tickets were issued for this queue a moment ago
+--   wakeup_sent:<q>                 string  tickets were issued for this queue a moment ago
 --   workers                  hash    worker -> what it last told of itself (enroll)
---   seats                    hash    name of a gpu worker -> which model it should hold, and could (seat, wish, demand)
---   stranded:<q>             string  since when jobs wait in this queue for a model that no living worker could hold
+--   assignments                 hash    name of a gpu worker -> which model it should hold, and could (seat, wish, demand)
+--   unschedulable:<q>        string  since when jobs wait in this queue for a model that no living worker could hold
 --   models                   hash    every model that a worker has ever offered -> when it first was
 --   claim:<token>            string  "<job id> <attempt>" claimed with this token
 --   worker:<w>:jobs          set     jobs that this worker has claimed
@@ -78,7 +78,7 @@ local function emit(id, kind, attempt, data)
     'type', kind, 'attempt', attempt, 'at', digits(now), 'data', data)
 end
 
-local function charge(queue, owner, tokens)
+local function add_service(queue, owner, tokens)
   local stem = PREFIX .. 'queue:' .. queue
   local share = tokens / tonumber(redis.call('HGET', PREFIX .. 'weights', owner) or 1)
   -- XX: an owner with nothing queued must not enter the set that claim chooses from. For one that is in it, the set counts:
@@ -162,8 +162,8 @@ local function close_attempt(id, attempt, outcome, code)
   redis.call('HSET', key, field, cjson.encode(record))
 end
 
--- Put a job that waits for nothing but the time where it belongs.
--- Returns the queue to ring or ''.
+-- Put a job that queue_length for nothing but the time where it belongs.
+-- Returns the queues to wake or ''.
 local function make_ready(id)
   local not_before = tonumber(redis.call('HGET', job_key(id), 'not_before') or 0)
   if not_before <= now then return enqueue(id) end
@@ -178,8 +178,8 @@ local function outcome_of(id, attempt)
   return cjson.decode(record).outcome
 end
 
--- Take a job away from the worker that holds it.
-local function leave_worker(id, worker)
+-- Take a job away from the worker that has_running_jobs it.
+local function release_from_worker(id, worker)
   redis.call('SREM', PREFIX .. 'worker:' .. worker .. ':jobs', id)
 end
 
@@ -217,20 +217,20 @@ local function keep_open(id)
 end
 
 -- A batch ends when it is sealed (no job will join it) and its last job has ended.
-local function settle_batch(id, rung)
+local function finish_batch_if_done(id, wakeups)
   local result, ended = counts(id)
   local batch = get(id, 'sealed', 'cancel_requested_at', 'status')
   if batch[3] ~= 'in_progress' then return end
   if batch[1] == '1' and ended == result.total then
     local status = 'completed'
     if batch[2] then status = 'cancelled' end
-    finish(id, status, 0, { 'result', cjson.encode(result) }, {}, rung)
+    finish(id, status, 0, { 'result', cjson.encode(result) }, {}, wakeups)
   elseif ended % math.max(1, math.floor(result.total / 100)) == 0 then
     emit(id, 'progress', 0, cjson.encode({ phase = 'running', done = ended, total = result.total, unit = 'jobs' }))
   end
 end
 
-local function lists(texts, text)
+local function contains(texts, text)
   for _, other in ipairs(texts) do
     if other == text then return true end
   end
@@ -255,21 +255,21 @@ local function notify(id, event)
   local owner, targets, own = job[1], {}, nil
   if job[3] then
     local webhook = cjson.decode(job[3])
-    if lists(webhook.events, event) then targets[1], own = webhook, webhook.url end
+    if contains(webhook.events, event) then targets[1], own = webhook, webhook.url end
   end
   for _, endpoint in ipairs(redis.call('ZRANGE', PREFIX .. 'owner:' .. owner .. ':webhooks', 0, -1)) do
-    local kept = redis.call('HMGET', PREFIX .. 'webhook:' .. endpoint, 'url', 'place', 'events', 'job_kinds', 'disabled')
-    if kept[1] and kept[1] ~= own and kept[5] == '' and lists(cjson.decode(kept[3]), event) and
-      lists(cjson.decode(kept[4]), job[2]) then
-      targets[#targets + 1] = { url = kept[1], place = kept[2], endpoint = endpoint, secret = '' }
+    local kept = redis.call('HMGET', PREFIX .. 'webhook:' .. endpoint, 'url', 'authority', 'events', 'job_kinds', 'disabled')
+    if kept[1] and kept[1] ~= own and kept[5] == '' and contains(cjson.decode(kept[3]), event) and
+      contains(cjson.decode(kept[4]), job[2]) then
+      targets[#targets + 1] = { url = kept[1], authority = kept[2], endpoint = endpoint, secret = '' }
     end
   end
   for _, target in ipairs(targets) do
     local delivery = delivery_id(id .. ' ' .. event .. ' ' .. target.endpoint .. ' ' .. target.url)
     local key, keep = PREFIX .. 'delivery:' .. delivery, digits(math.max(tonumber(job[4]), DELIVERY_MS))
     redis.call('HSET', key, 'id', delivery, 'owner', owner, 'job', id, 'event', event, 'url', target.url,
-      'place', target.place, 'endpoint', target.endpoint, 'secret', target.secret, 'status', 'pending',
-      'created_at', digits(now), 'next_at', digits(now), 'try', 0, 'failures', 0, 'lost', 0, 'retention_ms', job[4])
+      'authority', target.authority, 'endpoint', target.endpoint, 'secret', target.secret, 'status', 'pending',
+      'created_at', digits(now), 'next_at', digits(now), 'attempt', 0, 'failures', 0, 'lost', 0, 'retention_ms', job[4])
     tally('deliveries made')
     redis.call('COPY', job_key(id), key .. ':job', 'REPLACE')
     redis.call('HSET', key .. ':job', 'spec', '{}')
@@ -284,8 +284,8 @@ local function notify(id, event)
   if #targets > 0 then redis.call('PUBLISH', PREFIX .. 'deliveries', #targets) end
 end
 
--- The one way into a final status. `rung` collects the queues in which a job has become claimable.
-finish = function(id, status, attempt, fields, data, rung)
+-- The one way into a final status. `wakeups` collects the queues in which a job has become claimable.
+finish = function(id, status, attempt, fields, data, wakeups)
   local key = job_key(id)
   local job = get(id, 'queue', 'owner', 'status', 'retention_ms', 'waiting', 'after', 'document', 'parent', 'kind')
   if job[3] == 'queued' then dequeue(id, job[1], job[2]) end
@@ -300,17 +300,17 @@ finish = function(id, status, attempt, fields, data, rung)
   redis.call('PEXPIRE', key, job[4])
   redis.call('PEXPIRE', key .. ':events', job[4])
   notify(id, 'job.' .. status)
-  -- A job that ends while it still waits for another hands its own successors on, or they would overtake that other.
-  local heir = nil
-  if job[5] == 'after' and not FINAL[redis.call('HGET', job_key(job[6]), 'status') or 'completed'] then heir = job[6] end
+  -- A job that ends while it still queue_length for another hands its own successors on, or they would overtake that other.
+  local predecessor = nil
+  if job[5] == 'after' and not FINAL[redis.call('HGET', job_key(job[6]), 'status') or 'completed'] then predecessor = job[6] end
   for _, successor in ipairs(redis.call('SMEMBERS', key .. ':successors')) do
     if redis.call('HGET', job_key(successor), 'status') == 'queued' then
-      if heir then
-        redis.call('SADD', job_key(heir) .. ':successors', successor)
-        redis.call('HSET', job_key(successor), 'after', heir)
+      if predecessor then
+        redis.call('SADD', job_key(predecessor) .. ':successors', successor)
+        redis.call('HSET', job_key(successor), 'after', predecessor)
       else
         local queue = make_ready(successor)
-        if queue ~= '' then rung[#rung + 1] = queue end
+        if queue ~= '' then wakeups[#wakeups + 1] = queue end
       end
     end
   end
@@ -324,31 +324,31 @@ finish = function(id, status, attempt, fields, data, rung)
       redis.call('HINCRBY', job_key(job[8]), status, 1)
     end
     keep_open(job[8])
-    settle_batch(job[8], rung)
+    finish_batch_if_done(job[8], wakeups)
   end
 end
 
 -- A client no longer wants a job: a queued one ends, a running one's worker is told, a batch passes it on to its jobs.
 -- Returns 'cancelled' | 'requested'.
 local cancel
-cancel = function(id, rung)
+cancel = function(id, wakeups)
   local key = job_key(id)
   local job = get(id, 'status', 'attempt', 'worker', 'cancel_requested_at', 'kind')
   if not job[4] then redis.call('HSET', key, 'cancel_requested_at', digits(now)) end
   if job[1] == 'queued' then
-    finish(id, 'cancelled', job[2], {}, {}, rung)
+    finish(id, 'cancelled', job[2], {}, {}, wakeups)
     return 'cancelled'
   end
   if job[5] == 'batch' then
     redis.call('HSET', key, 'sealed', '1')
     local open = redis.call('SRANDMEMBER', key .. ':open', CHILDREN_AT_ONCE)
     for _, child in ipairs(open) do
-      if not redis.call('HGET', job_key(child), 'cancel_requested_at') then cancel(child, rung) end
+      if not redis.call('HGET', job_key(child), 'cancel_requested_at') then cancel(child, wakeups) end
     end
     -- The janitor goes on until none is left, whatever becomes of the caller.
     if redis.call('HGET', key, 'status') == 'in_progress' then
       redis.call('ZADD', PREFIX .. 'jobs:due', now + 1000, id)
-      settle_batch(id, rung)
+      finish_batch_if_done(id, wakeups)
     end
     if FINAL[redis.call('HGET', key, 'status')] then return 'cancelled' end
     return 'requested'
@@ -359,13 +359,13 @@ cancel = function(id, rung)
 end
 
 -- A job in progress goes back to be claimed again.
-local function requeue(id, attempt, delay_ms, why, rung)
+local function requeue(id, attempt, delay_ms, why, wakeups)
   redis.call('HSET', job_key(id), 'status', 'queued', 'worker', '', 'phase', 'queued', 'phase_at', digits(now))
   emit(id, 'requeued', attempt, cjson.encode({ why = why, delay_ms = delay_ms }))
   if delay_ms > 0 then
     postpone(id, now + delay_ms)
   else
-    rung[#rung + 1] = enqueue(id)
+    wakeups[#wakeups + 1] = enqueue(id)
   end
 end
 
@@ -373,38 +373,38 @@ local function fail_fields(code, message)
   return { 'error', cjson.encode({ code = code, message = message, param = cjson.null, type = 'job_error' }) }
 end
 
-local function time_out(id, attempt, rung)
+local function time_out(id, attempt, wakeups)
   local message = 'the job did not end within its timeout'
-  finish(id, 'failed', attempt, fail_fields('timeout', message), { code = 'timeout' }, rung)
+  finish(id, 'failed', attempt, fail_fields('timeout', message), { code = 'timeout' }, wakeups)
 end
 
 -- The attempt of a job is lost: its worker has died or fallen silent.
-local function lose(id, rung)
+local function mark_attempt_lost(id, wakeups)
   local job = get(id, 'attempt', 'worker', 'lost', 'max_attempts', 'cancel_requested_at')
   local attempt, worker = job[1], job[2]
   local lost = tonumber(job[3]) + 1
   close_attempt(id, attempt, 'lost')
-  leave_worker(id, worker)
+  release_from_worker(id, worker)
   redis.call('HSET', job_key(id), 'lost', lost)
   tally('attempts lost')
   emit(id, 'attempt_lost', attempt, cjson.encode({ attempt = tonumber(attempt), worker = worker }))
   if job[5] and job[5] ~= '' then
-    finish(id, 'cancelled', attempt, {}, {}, rung)
+    finish(id, 'cancelled', attempt, {}, {}, wakeups)
   elseif lost >= tonumber(job[4]) then
     local message = 'every worker that ran this job died (' .. lost .. ' attempts, the last on ' .. worker ..
       '); look at the logs of that worker, then replay the job'
-    redis.call('ZADD', PREFIX .. 'jobs:dead', digits(now), id)
-    finish(id, 'failed', attempt, fail_fields('worker_lost', message), { code = 'worker_lost' }, rung)
+    redis.call('ZADD', PREFIX .. 'jobs:dead_letters', digits(now), id)
+    finish(id, 'failed', attempt, fail_fields('worker_lost', message), { code = 'worker_lost' }, wakeups)
   else
     -- The first loss is most often the worker's fault, so it costs no time; a job that kills its workers slows down.
     local delay_ms = 0
     if lost > 1 then delay_ms = math.min(1000 * 2 ^ (lost - 1), 60000) end
-    requeue(id, attempt, delay_ms, 'worker_lost', rung)
+    requeue(id, attempt, delay_ms, 'worker_lost', wakeups)
   end
 end
 
 -- How many jobs wait in a queue.
-local function waits(queue)
+local function queue_length(queue)
   local count = 0
   for _, owner in ipairs(redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':owners', 0, -1)) do
     count = count + redis.call('ZCARD', PREFIX .. 'queue:' .. queue .. ':jobs:' .. owner)
@@ -413,7 +413,7 @@ local function waits(queue)
 end
 
 -- Whether a worker, as it last told of itself, has claimed anything that has not ended.
-local function holds(worker)
+local function has_running_jobs(worker)
   return redis.call('EXISTS', PREFIX .. 'worker:' .. worker.id .. ':jobs') == 1
 end
 
@@ -428,8 +428,8 @@ local function worker_of(name)
 end
 
 -- Wish a model for a seat, and tell its worker if one lives.
-local function make_wish(name, seat, model, by, worker)
-  seat.wish, seat.by, seat.wished_at = model, by, now
-  redis.call('HSET', PREFIX .. 'seats', name, cjson.encode(seat))
-  if worker then redis.call('PUBLISH', PREFIX .. 'worker:' .. worker.id, cjson.encode({ wish = model })) end
+local function set_desired_model(name, seat, model, by, worker)
+  seat.desired_model, seat.requested_by, seat.requested_at = model, by, now
+  redis.call('HSET', PREFIX .. 'assignments', name, cjson.encode(seat))
+  if worker then redis.call('PUBLISH', PREFIX .. 'worker:' .. worker.id, cjson.encode({ desired_model = model })) end
 end

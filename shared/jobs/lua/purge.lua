@@ -1,6 +1,6 @@
 -- purge: drop the traces of jobs whose records have outlived their retention, and seats that nobody has taken for a week.
 -- ARGV: now, limit (oldest jobs looked at for each owner)
--- Keys: owners, owner:<owner>:jobs, owner:<owner>:deliveries, jobs:dead, seats
+-- Keys: owners, owner:<owner>:jobs, owner:<owner>:deliveries, jobs:dead_letters, seats
 -- Returns the number of traces dropped.
 -- Promise: a job that still has a record keeps its place.
 
@@ -14,11 +14,11 @@ for _, owner in ipairs(redis.call('SMEMBERS', PREFIX .. 'owners')) do
   sweep(PREFIX .. 'owner:' .. owner .. ':jobs', 'job:')
   sweep(PREFIX .. 'owner:' .. owner .. ':deliveries', 'delivery:')
 end
-sweep(PREFIX .. 'jobs:dead', 'job:')
-local seats = redis.call('HGETALL', PREFIX .. 'seats')
+sweep(PREFIX .. 'jobs:dead_letters', 'job:')
+local seats = redis.call('HGETALL', PREFIX .. 'assignments')
 for i = 1, #seats, 2 do
   if now - cjson.decode(seats[i + 1]).seen_at > 7 * 24 * 3600 * 1000 then
-    dropped = dropped + redis.call('HDEL', PREFIX .. 'seats', seats[i])
+    dropped = dropped + redis.call('HDEL', PREFIX .. 'assignments', seats[i])
   end
 end
 return dropped

@@ -2,12 +2,12 @@
 -- ARGV: now, limit, leases ('1' to judge leases, '0' to leave them alone just after an outage of Redis), gap_ms, grace_ms
 --       When nobody has called this for gap_ms, leases are left alone for grace_ms; gap_ms '' asks for no such care.
 -- Keys: jobs:due; the records and events; the queues; reaping (there while somebody reaps), reaping:resumed
--- Returns {number looked at, ids whose attempt was lost, queues to ring}.
+-- Returns {number looked at, ids whose attempt was lost, queues to wake}.
 -- Promise: a lapsed lease loses the attempt; a delayed job whose time has come is queued; a job that nobody started in time
 -- ends `expired`, one that has outlived its timeout `failed`, a batch that its maker left open is sealed once all its jobs have
 -- ended. Safe to run twice and by many at once.
 
-local rung, lost, skipped = {}, {}, 0
+local wakeups, lost, skipped = {}, {}, 0
 local judging = ARGV[3] == '1'
 if ARGV[4] ~= '' then
   -- What kept every janitor away (a stall, a frozen network, an outage) kept the renewals away too. A janitor cannot tell
@@ -27,30 +27,30 @@ for _, id in ipairs(due) do
     redis.call('ZREM', PREFIX .. 'jobs:due', id)
   elseif job[8] == 'batch' then
     if job[9] then
-      cancel(id, rung)
+      cancel(id, wakeups)
     elseif redis.call('SCARD', job_key(id) .. ':open') > 0 then
       -- It cannot end yet, and its maker may be waiting for these before it adds the next.
       keep_open(id)
     else
       redis.call('HSET', job_key(id), 'sealed', '1')
       redis.call('ZADD', PREFIX .. 'jobs:due', 'inf', id)
-      settle_batch(id, rung)
+      finish_batch_if_done(id, wakeups)
     end
   elseif job[1] == 'in_progress' then
     if judging then
       lost[#lost + 1] = id
-      lose(id, rung)
+      mark_attempt_lost(id, wakeups)
     else
       skipped = skipped + 1
     end
   elseif job[7] and tonumber(job[7]) <= now then
-    time_out(id, job[2], rung)
+    time_out(id, job[2], wakeups)
   elseif tonumber(job[3]) <= now and not job[5] then
-    finish(id, 'expired', job[2], {}, {}, rung)
+    finish(id, 'expired', job[2], {}, {}, wakeups)
   elseif job[6] == 'retry_at' and tonumber(job[4]) <= now then
-    rung[#rung + 1] = enqueue(id)
+    wakeups[#wakeups + 1] = enqueue(id)
   else
     redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
   end
 end
-return { #due - skipped, lost, rung }
+return { #due - skipped, lost, wakeups }

@@ -1,4 +1,4 @@
--- renew: keep the leases of all jobs that a worker holds.
+-- renew: keep the leases of all jobs that a worker has_running_jobs.
 -- ARGV: now, worker, lease_ms, then job id and attempt in pairs
 -- Keys: the records; jobs:due
 -- Returns one word a job: 'ok' | 'cancel' (held, but its end is wished) | 'timeout' (held, but out of time) |

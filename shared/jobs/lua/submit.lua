@@ -4,7 +4,7 @@
 --       ...); `after` is a job to wait for, '' for none; with a session, the session's newest job takes its place.
 --       wait_ms > 0 delays the job; it must be claimed within expires_ms and must have ended within timeout_ms.
 -- Keys: job:<id>, its events and index; the queue; session:<session>; idempotency:<owner>:<key>; the parent
--- Returns {'created' | 'exists' | 'replayed' | 'conflict' | 'no_session' | 'queue_full' | 'owner_full', queue to ring or '',
+-- Returns {'created' | 'exists' | 'replayed' | 'conflict' | 'no_session' | 'queue_full' | 'owner_full', queues to wake or '',
 -- the id of the job, or how many are queued}.
 -- Promise: the same id, or the same idempotency key and fingerprint, sent twice make one job. A refusal writes nothing.
 

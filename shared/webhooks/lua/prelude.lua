@@ -4,10 +4,10 @@
 --   delivery:<id>              hash    the record; fields are listed in shared/webhooks/deliveries.py
 --   delivery:<id>:job          hash    the job as it was when there was something to tell
 --   deliveries:due             zset    deliveries that wait for a time or are being tried -> that time, or the end of the lease
---   deliveries:ready:<place>   zset    deliveries to a place (host:port) whose time has come -> since when
---   deliveries:busy:<place>    set     deliveries to a place that are being tried
---   deliveries:mute:<place>    string  the latest try there got no answer
---   deliveries:places          zset    places that may be called now -> since when their oldest delivery is ready
+--   deliveries:ready:<authority>   zset    deliveries to a authority (host:port) whose time has come -> since when
+--   deliveries:busy:<authority>    set     deliveries to a authority that are being tried
+--   deliveries:mute:<authority>    string  the latest try there got no answer
+--   deliveries:authorities          zset    authorities that may be called now -> since when their oldest delivery is ready
 --   delivery_claim:<token>     string  "<delivery> <try>" claimed with this token
 --   webhook:<id>               hash    an endpoint; fields are listed in shared/webhooks/endpoints.py
 --   counts                     hash    how many deliveries were made and how they ended, among counts of jobs
@@ -45,28 +45,28 @@ local function keep(id)
   redis.call('PEXPIRE', key_of(id) .. ':job', digits(milliseconds))
 end
 
--- Enter a place where claim looks for one, or take it out: at most AT_ONCE tries at a time, one while it gives no answer, so
+-- Enter a authority where claim looks for one, or take it out: at most AT_ONCE tries at a time, one while it gives no answer, so
 -- that a dead receiver holds up its own deliveries alone.
-local function judge(place)
+local function judge(authority)
   local most = AT_ONCE
-  if redis.call('EXISTS', PREFIX .. 'deliveries:mute:' .. place) == 1 then most = 1 end
-  local oldest = redis.call('ZRANGE', PREFIX .. 'deliveries:ready:' .. place, 0, 0, 'WITHSCORES')[2]
-  if oldest and redis.call('SCARD', PREFIX .. 'deliveries:busy:' .. place) < most then
-    redis.call('ZADD', PREFIX .. 'deliveries:places', oldest, place)
+  if redis.call('EXISTS', PREFIX .. 'deliveries:mute:' .. authority) == 1 then most = 1 end
+  local oldest = redis.call('ZRANGE', PREFIX .. 'deliveries:ready:' .. authority, 0, 0, 'WITHSCORES')[2]
+  if oldest and redis.call('SCARD', PREFIX .. 'deliveries:busy:' .. authority) < most then
+    redis.call('ZADD', PREFIX .. 'deliveries:authorities', oldest, authority)
     return true
   end
-  redis.call('ZREM', PREFIX .. 'deliveries:places', place)
+  redis.call('ZREM', PREFIX .. 'deliveries:authorities', authority)
   return false
 end
 
 -- Close the try that runs.
-local function close_try(id, place, changes)
-  local number = redis.call('HGET', key_of(id), 'try')
-  local try = cjson.decode(redis.call('HGET', key_of(id), 'try:' .. number))
+local function close_try(id, authority, changes)
+  local number = redis.call('HGET', key_of(id), 'attempt')
+  local try = cjson.decode(redis.call('HGET', key_of(id), 'attempt:' .. number))
   try.ended_at = now
   for name, value in pairs(changes) do try[name] = value end
-  redis.call('HSET', key_of(id), 'try:' .. number, cjson.encode(try), 'claimed', '')
-  redis.call('SREM', PREFIX .. 'deliveries:busy:' .. place, id)
+  redis.call('HSET', key_of(id), 'attempt:' .. number, cjson.encode(try), 'claimed', '')
+  redis.call('SREM', PREFIX .. 'deliveries:busy:' .. authority, id)
   redis.call('ZREM', PREFIX .. 'deliveries:due', id)
 end
 

@@ -1,26 +1,26 @@
 -- record: tell how a try went, and with that what becomes of the delivery.
 -- ARGV: now, id, number of the try, verdict ('delivered' | 'retry' | 'exhausted' | 'gone'), delay_ms until the next try,
 --       HTTP status or '', latency_ms, the beginning of the answer, what went wrong or ''
--- Keys: the record; deliveries:due and those of its place; webhook:<id> when that is to be called no more
+-- Keys: the record; deliveries:due and those of its authority; webhook:<id> when that is to be called no more
 -- Returns 'ok' | 'lost' (this try was no longer the delivery's own).
 -- Promise: a try is recorded once; a stale one changes nothing; sent twice it answers the same.
 
 local id, number, verdict = ARGV[2], ARGV[3], ARGV[4]
-local delivery = get(id, 'place', 'endpoint', 'claimed', 'try', 'try:' .. number)
+local delivery = get(id, 'authority', 'endpoint', 'claimed', 'attempt', 'attempt:' .. number)
 if not delivery[5] then return 'lost' end
 local try = cjson.decode(delivery[5])
 if try.ended_at then return try.outcome == 'lost' and 'lost' or 'ok' end
 if delivery[3] ~= '1' or delivery[4] ~= number then return 'lost' end
 
-local place, why = delivery[1], ARGV[9]
-close_try(id, place, {
+local authority, why = delivery[1], ARGV[9]
+close_try(id, authority, {
   outcome = verdict == 'delivered' and 'delivered' or 'failed',
   status = ARGV[6] ~= '' and tonumber(ARGV[6]) or nil,
   latency_ms = tonumber(ARGV[7]),
   answer = ARGV[8],
   error = why ~= '' and why or nil,
 })
-local mute = PREFIX .. 'deliveries:mute:' .. place
+local mute = PREFIX .. 'deliveries:mute:' .. authority
 if ARGV[6] ~= '' then redis.call('DEL', mute) else redis.call('SET', mute, '1', 'EX', MUTE_SECONDS) end
 
 if verdict == 'delivered' then
@@ -39,5 +39,5 @@ elseif verdict == 'gone' then
 else
   finish(id, 'failed', why)
 end
-if judge(place) then redis.call('PUBLISH', PREFIX .. 'deliveries', '1') end
+if judge(authority) then redis.call('PUBLISH', PREFIX .. 'deliveries', '1') end
 return 'ok'

@@ -138,7 +138,7 @@ class _Unpacking:
             kind="ingest", queue=CPU_QUEUE, spec=spec, owner=job.owner, id=job_id, document=document_id, parent=job.parent
         )
         try:
-            self._lifecycle.submit(submission)
+            self._lifecycle.submit_job(submission)
         except TooMany as full:
             raise QueueFull(f"{full.message}; {len(self.tally.entered) - 1} members were taken, and the rest will be.") from None
 
@@ -162,7 +162,7 @@ def _forget(archives: DocumentFiles, archive_id: str, documents: Documents, sett
 def _sweep(folder: Path, archives: DocumentFiles, lifecycle: Lifecycle) -> None:
     """Remove archives whose jobs have ended in any other way than here: cancelled in the queue, say."""
     for path in folder.iterdir() if folder.exists() else ():
-        job = lifecycle.get(path.name.replace(DOCUMENT, JOB, 1))
+        job = lifecycle.get_job(path.name.replace(DOCUMENT, JOB, 1))
         if job is not None and job.status.final:
             archives.remove(path.name)
 

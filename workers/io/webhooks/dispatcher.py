@@ -22,7 +22,7 @@ from shared.jobs.models import from_record
 from shared.jobs.serialization import job_view
 from shared.redis_connection import connect, is_outage
 from shared.settings import Settings
-from shared.webhooks.deliveries import CHANNEL, Deliveries, Delivery, Verdict
+from shared.webhooks.deliveries import CHANNEL, Deliveries, Delivery, DeliveryOutcome
 from shared.webhooks.endpoints import Endpoints
 from shared.webhooks.ssrf import AddressPolicy, parse_networks
 from workers.io.webhooks.http_sender import HttpSender, Reply
@@ -183,7 +183,7 @@ def headers(delivery: str, body: str, secrets: list[str], now: datetime) -> dict
     }
 
 
-def judge(reply: Reply, failures: int) -> tuple[Verdict, float]:
+def judge(reply: Reply, failures: int) -> tuple[DeliveryOutcome, float]:
     """What a try means after so many that failed: the verdict, and the seconds until the next try."""
     if reply.status is not None and 200 <= reply.status < 300:
         return "delivered", 0

@@ -95,7 +95,7 @@ class HttpSender:
             # The certificate must be for the name that was asked for.
             name = target.host.removesuffix(".")
             return self._trust.wrap_socket(connected, server_hostname=name, do_handshake_on_connect=False)
-        raise TimeoutError(f"no connection to {target.place}")
+        raise TimeoutError(f"no connection to {target.authority}")
 
 
 def _end(connection: socket.socket) -> None:

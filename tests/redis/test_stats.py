@@ -5,7 +5,7 @@ import redis
 
 from shared.errors import EngineFault
 from shared.jobs.models import Job, Status
-from shared.jobs.stats import Overview, Overviews, QueueState
+from shared.jobs.stats import QueueState, Stats, StatsReader
 from shared.jobs.transitions import Lifecycle, Submission
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from tests.conftest import Clock
@@ -14,15 +14,15 @@ WORKER = "gpu0@h/1"
 
 
 @pytest.fixture
-def overviews(redis_client: redis.Redis, clock: Clock) -> Overviews:
+def stats_reader(redis_client: redis.Redis, clock: Clock) -> StatsReader:
     worker = Worker(id=WORKER, name="gpu0@h", pool="gpu", machine="m", pid=1, started=0.0, queues=("gpu.a",), slots=4, model="a")
-    WorkerRegistry(redis_client, clock=clock).enroll(worker)
-    return Overviews(redis_client, clock=clock)
+    WorkerRegistry(redis_client, clock=clock).heartbeat(worker)
+    return StatsReader(redis_client, clock=clock)
 
 
 def submit(lifecycle: Lifecycle, **fields: object) -> str:
     values: dict[str, object] = {"kind": "generate", "queue": "gpu.a", "spec": {}, "owner": "ada", **fields}
-    return lifecycle.submit(Submission(**values)).id  # type: ignore[arg-type]
+    return lifecycle.submit_job(Submission(**values)).id  # type: ignore[arg-type]
 
 
 def claim(lifecycle: Lifecycle, token: str) -> Job:
@@ -31,38 +31,38 @@ def claim(lifecycle: Lifecycle, token: str) -> Job:
     return job
 
 
-def test_an_empty_house(overviews: Overviews) -> None:
-    assert overviews.look() == Overview(0, 0, 0, {}, {})
+def test_an_empty_house(stats_reader: StatsReader) -> None:
+    assert stats_reader.read() == Stats(0, 0, 0, {}, {})
 
 
 def test_queues_have_lengths_and_the_age_of_their_oldest_whatever_its_priority(
-    lifecycle: Lifecycle, overviews: Overviews, clock: Clock
+    lifecycle: Lifecycle, stats_reader: StatsReader, clock: Clock
 ) -> None:
     jobs = [submit(lifecycle, priority=9)]
     clock.advance(5)
     jobs += [submit(lifecycle, priority=0, owner="bob"), submit(lifecycle, priority=0)]
     clock.advance(1)
-    seen = overviews.look()
-    assert seen.queues == {"gpu.a": QueueState(waiting=3, oldest_ms=6000, tickets=0)}
+    seen = stats_reader.read()
+    assert seen.queues == {"gpu.a": QueueState(waiting=3, oldest_ms=6000, wakeups=0)}
     assert (seen.open, seen.running) == (3, 0)
     for job, owner in zip(jobs, ("ada", "bob", "ada"), strict=True):
         lifecycle.cancel(job, owner)
 
 
-def test_what_happens_is_counted_once(lifecycle: Lifecycle, overviews: Overviews, clock: Clock) -> None:
+def test_what_happens_is_counted_once(lifecycle: Lifecycle, stats_reader: StatsReader, clock: Clock) -> None:
     submit(lifecycle)
     job = claim(lifecycle, "one")
     lifecycle.claim("gpu.a", WORKER, "one")
-    assert overviews.look().running == 1
+    assert stats_reader.read().running == 1
     lifecycle.retry((job.id, 1), 0, EngineFault("gone").as_json())
     clock.advance(10)
     lifecycle.reap()
     lost = claim(lifecycle, "two")
-    assert lifecycle.abandon(WORKER) == [lost.id]
+    assert lifecycle.mark_worker_dead(WORKER) == [lost.id]
     last = claim(lifecycle, "three")
     for _ in range(2):
-        lifecycle.end((last.id, last.attempt), Status.COMPLETED)
-    seen = overviews.look()
+        lifecycle.finish((last.id, last.attempt), Status.COMPLETED)
+    seen = stats_reader.read()
     assert (seen.open, seen.running) == (0, 0)
     assert seen.counted("submitted") == {"generate": 1}
     assert seen.counted("claimed") == {"gpu.a": 3}
@@ -72,10 +72,16 @@ def test_what_happens_is_counted_once(lifecycle: Lifecycle, overviews: Overviews
 
 def test_deliveries_are_pending_until_they_have_ended() -> None:
     counts = {"deliveries made": 5, "deliveries delivered": 2, "deliveries failed": 1, "ended generate failed": 1}
-    assert Overview(0, 0, 0, {}, counts).deliveries_pending == 2
+    assert Stats(0, 0, 0, {}, counts).deliveries_pending == 2
 
 
-def test_a_webhook_that_is_to_be_told_is_counted(lifecycle: Lifecycle, overviews: Overviews) -> None:
-    webhook = {"url": "https://x.example/", "place": "x.example:443", "endpoint": "", "secret": "", "events": ["job.cancelled"]}
+def test_a_webhook_that_is_to_be_told_is_counted(lifecycle: Lifecycle, stats_reader: StatsReader) -> None:
+    webhook = {
+        "url": "https://x.example/",
+        "authority": "x.example:443",
+        "endpoint": "",
+        "secret": "",
+        "events": ["job.cancelled"],
+    }
     lifecycle.cancel(submit(lifecycle, webhook=webhook), "ada")
-    assert overviews.look().deliveries_pending == 1
+    assert stats_reader.read().deliveries_pending == 1

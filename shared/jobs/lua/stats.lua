@@ -1,11 +1,11 @@
 -- overview: how much there is of everything, and how often what has happened; for metrics.
 -- ARGV: now
--- Keys: queues with their owners and jobs, Celery's lists; jobs:due, jobs:dead; workers and their jobs; counts
+-- Keys: queues with their owners and jobs, Celery's contains; jobs:due, jobs:dead_letters; workers and their jobs; counts
 -- Returns one JSON object: open (jobs that have not ended), dead, running, queues (each with waiting, oldest_ms, tickets),
 -- and counts.
 -- Promise: it reads and changes nothing; its cost grows with queues, owners and workers, not with jobs.
 
-local told = { open = redis.call('ZCARD', PREFIX .. 'jobs:due'), dead = redis.call('ZCARD', PREFIX .. 'jobs:dead'), running = 0 }
+local told = { open = redis.call('ZCARD', PREFIX .. 'jobs:due'), dead_letters = redis.call('ZCARD', PREFIX .. 'jobs:dead_letters'), running = 0 }
 
 for _, worker in ipairs(redis.call('HKEYS', PREFIX .. 'workers')) do
   told.running = told.running + redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
@@ -25,8 +25,8 @@ for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
       if first[2] then oldest = math.min(oldest or math.huge, tonumber(first[2]) - priority * PRIORITY) end
     end
   end
-  told.queues[queue] = { waiting = waits(queue), oldest_ms = oldest and math.max(0, now - oldest) or 0,
-    tickets = redis.call('LLEN', queue) }
+  told.queues[queue] = { waiting = queue_length(queue), oldest_ms = oldest and math.max(0, now - oldest) or 0,
+    wakeups = redis.call('LLEN', queue) }
 end
 
 told.counts = {}

@@ -6,14 +6,14 @@
 -- made has been told otherwise, and the wish is void.
 
 local seat = cjson.decode(ARGV[4])
-local was = redis.call('HGET', PREFIX .. 'seats', ARGV[2])
+local was = redis.call('HGET', PREFIX .. 'assignments', ARGV[2])
 if was then was = cjson.decode(was) end
 if was and was.home == ARGV[3] then
-  seat.wish, seat.by, seat.wished_at = was.wish, was.by, was.wished_at
+  seat.desired_model, seat.requested_by, seat.requested_at = was.desired_model, was.requested_by, was.requested_at
 else
-  seat.wish, seat.by, seat.wished_at = ARGV[3], 'start', now
+  seat.desired_model, seat.requested_by, seat.requested_at = ARGV[3], 'start', now
 end
 seat.home, seat.seen_at = ARGV[3], now
 local text = cjson.encode(seat)
-redis.call('HSET', PREFIX .. 'seats', ARGV[2], text)
+redis.call('HSET', PREFIX .. 'assignments', ARGV[2], text)
 return text

@@ -15,13 +15,13 @@ from testing.waiting import wait_until
 
 WORKER = """
 import os
-from shared.jobs.celery_broker import CANARY, TICKET, celery_app
+from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, celery_app
 from shared.settings import Settings
 
 app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]))
 
-@app.task(name=TICKET)
-def ticket(queue):
+@app.task(name=RUN_NEXT_JOB)
+def run_next_job(queue):
     app.backend_client.rpush("taken", queue)
     if queue == "slow":
         app.backend_client.blpop("go on", 30)
@@ -56,10 +56,10 @@ def reader(folder: Path, redis_url: str, queues: str) -> Iterator[None]:
 
 def test_a_worker_takes_every_ticket_and_the_canary(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
     tickets = CeleryBroker(redis_client)
-    tickets.issue("gpu.some-model", 50)
-    tickets.issue("gpu.some-model")
-    tickets.issue_canary("w@host")
-    tickets.issue_canary("w@host")
+    tickets.wake("gpu.some-model", 50)
+    tickets.wake("gpu.some-model")
+    tickets.send_canary("w@host")
+    tickets.send_canary("w@host")
     with reader(tmp_path, redis_url, "gpu.some-model,canary.w@host"):
         wait_until(lambda: redis_client.llen("taken") == 52, "51 tickets and one canary are taken", seconds=30)
         assert sorted(set(redis_client.lrange("taken", 0, -1))) == ["canary", "gpu.some-model"]
@@ -71,7 +71,7 @@ def test_a_worker_whose_slots_are_taken_leaves_the_other_tickets_to_others(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     tickets = CeleryBroker(redis_client)
-    tickets.issue("slow", 10)
+    tickets.wake("slow", 10)
     with reader(tmp_path, redis_url, "slow"):
         wait_until(lambda: redis_client.llen("taken") == 4, "each of the four slots has a ticket", seconds=30)
         assert redis_client.llen("slow") == 6
@@ -84,7 +84,7 @@ def test_a_worker_whose_slots_are_taken_leaves_the_other_tickets_to_others(
 
 
 def test_every_ticket_has_ids_of_its_own(redis_client: redis.Redis) -> None:
-    CeleryBroker(redis_client).issue("q", 3)
+    CeleryBroker(redis_client).wake("q", 3)
     messages = [json.loads(text) for text in redis_client.lrange("q", 0, -1)]
     redis_client.delete("q")
     for place, name in (("headers", "id"), ("properties", "correlation_id"), ("properties", "delivery_tag")):

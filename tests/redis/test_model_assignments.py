@@ -27,9 +27,9 @@ class Place:
         self.worker_registry = WorkerRegistry(client, clock=clock)
         self.workers: dict[str, Worker] = {}
 
-    def sit(self, name: str, model: str, offers: Sequence[str] = ("a", "b", "c"), **fields: Any) -> None:
+    def sit(self, name: str, model: str, loadable_models: Sequence[str] = ("a", "b", "c"), **fields: Any) -> None:
         """A living worker that holds what its seat wishes."""
-        self.assignments.take(name, model, offers=offers)
+        self.assignments.register(name, model, loadable_models=loadable_models)
         self.workers[name] = Worker(
             id=f"{name}/1",
             name=name,
@@ -46,23 +46,23 @@ class Place:
 
     def tell(self, name: str, **changes: Any) -> str | None:
         self.workers[name] = replace(self.workers[name], **changes)
-        return self.worker_registry.enroll(self.workers[name])
+        return self.worker_registry.heartbeat(self.workers[name])
 
     def submit(self, model: str, **fields: Any) -> str:
         submission = Submission(kind="generate", queue=f"gpu.{model}", model=model, spec={}, owner="local", **fields)
-        return self.lifecycle.submit(submission).id
+        return self.lifecycle.submit_job(submission).id
 
     def give(self) -> dict[str, str]:
-        given, _ = self.lifecycle.give_seats(patience_ms=PATIENCE_MS)
+        given, _ = self.lifecycle.schedule_models(patience_ms=PATIENCE_MS)
         return given
 
     def wishes(self) -> dict[str, str]:
-        return {assignment.name: assignment.wish for assignment in self.assignments.all()}
+        return {assignment.name: assignment.desired_model for assignment in self.assignments.list_all()}
 
     def end_all(self, model: str) -> None:
         """Run whatever waits for a model, so that nothing is left when the test is over."""
         while job := self.lifecycle.claim(f"gpu.{model}", "gpu0@h/1", f"t{self.clock.now_ms}"):
-            self.lifecycle.end((job.id, job.attempt), Status.COMPLETED)
+            self.lifecycle.finish((job.id, job.attempt), Status.COMPLETED)
             self.clock.advance(1)
 
 
@@ -72,22 +72,22 @@ def place(redis_client: redis.Redis, lifecycle: Lifecycle, clock: Clock) -> Plac
 
 
 def test_a_wish_outlives_the_worker_until_it_is_started_with_another_model(place: Place) -> None:
-    place.assignments.take("gpu0@h", "a")
-    place.assignments.wish("gpu0@h", "b", "operator")
-    again = place.assignments.take("gpu0@h", "a", offers=["b"])
-    assert (again.wish, again.by, again.offers) == ("b", "operator", ("b",))
-    told_otherwise = place.assignments.take("gpu0@h", "c")
-    assert (told_otherwise.wish, told_otherwise.by) == ("c", "start")
+    place.assignments.register("gpu0@h", "a")
+    place.assignments.set_desired_model("gpu0@h", "b", "operator")
+    again = place.assignments.register("gpu0@h", "a", loadable_models=["b"])
+    assert (again.desired_model, again.requested_by, again.loadable_models) == ("b", "operator", ("b",))
+    told_otherwise = place.assignments.register("gpu0@h", "c")
+    assert (told_otherwise.desired_model, told_otherwise.requested_by) == ("c", "start")
 
 
 def test_a_worker_hears_its_wish_whenever_it_tells_of_itself(place: Place) -> None:
     place.sit("gpu0@h", "a")
     assert place.tell("gpu0@h") == "a"
-    place.assignments.wish("gpu0@h", "", "operator")
+    place.assignments.set_desired_model("gpu0@h", "", "operator")
     assert place.tell("gpu0@h") == ""
-    place.assignments.forget(["gpu0@h"])
+    place.assignments.forget_workers(["gpu0@h"])
     assert place.tell("gpu0@h") is None
-    assert place.assignments.wish("gpu0@h", "a", "operator") is None
+    assert place.assignments.set_desired_model("gpu0@h", "a", "operator") is None
 
 
 def test_a_wish_is_published_to_the_living_worker(place: Place) -> None:
@@ -95,22 +95,22 @@ def test_a_wish_is_published_to_the_living_worker(place: Place) -> None:
     with place.client.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe("eh:worker:gpu0@h/1")
         channel.get_message(timeout=1)
-        place.assignments.wish("gpu0@h", "b", "operator")
+        place.assignments.set_desired_model("gpu0@h", "b", "operator")
         message = channel.get_message(timeout=1) or channel.get_message(timeout=1)
     assert message is not None
-    assert json.loads(message["data"]) == {"wish": "b"}
+    assert json.loads(message["data"]) == {"desired_model": "b"}
 
 
 def test_a_model_is_unloaded_for_idleness_only_while_nothing_has_come(place: Place) -> None:
     place.sit("gpu0@h", "a")
-    assert place.assignments.wish("gpu0@h", "", "idle", instead_of="b") is None, "another model is wished there"
+    assert place.assignments.set_desired_model("gpu0@h", "", "idle", expected="b") is None, "another model is wished there"
     place.submit("a")
-    assert place.assignments.wish("gpu0@h", "", "idle", instead_of="a") is None, "a job waits"
+    assert place.assignments.set_desired_model("gpu0@h", "", "idle", expected="a") is None, "a job waits"
     job = place.lifecycle.claim("gpu.a", "gpu0@h/1", "t")
     assert job is not None
-    assert place.assignments.wish("gpu0@h", "", "idle", instead_of="a") is None, "a job runs"
-    place.lifecycle.end((job.id, job.attempt), Status.COMPLETED)
-    assert place.assignments.wish("gpu0@h", "", "idle", instead_of="a") is not None
+    assert place.assignments.set_desired_model("gpu0@h", "", "idle", expected="a") is None, "a job runs"
+    place.lifecycle.finish((job.id, job.attempt), Status.COMPLETED)
+    assert place.assignments.set_desired_model("gpu0@h", "", "idle", expected="a") is not None
     assert place.wishes() == {"gpu0@h": ""}
 
 
@@ -125,7 +125,7 @@ def test_a_job_finds_the_empty_seat_first_then_the_failed_then_the_longest_idle(
         assert place.give() == {}, "one seat is enough"
         place.tell(expected, model=model, phase="ready", idle_ms=0)
         place.end_all(model)
-    place.sit("gpu1@h", "d", offers=("a", "b", "c", "x"), idle_ms=90_000)
+    place.sit("gpu1@h", "d", loadable_models=("a", "b", "c", "x"), idle_ms=90_000)
     place.submit("x")
     assert place.give() == {"x": "gpu1@h"}
     place.end_all("x")
@@ -140,7 +140,7 @@ def test_a_seat_with_work_is_never_given_up(place: Place) -> None:
     assert job is not None
     assert job.id == waiting
     assert place.give() == {}, "and now it runs"
-    place.lifecycle.end((job.id, job.attempt), Status.COMPLETED)
+    place.lifecycle.finish((job.id, job.attempt), Status.COMPLETED)
     assert place.give() == {"b": "gpu0@h"}
     place.end_all("b")
 
@@ -155,7 +155,7 @@ def test_a_seat_that_is_getting_ready_is_left_alone(place: Place, phase: str) ->
 
 def test_a_pinned_model_stays(place: Place) -> None:
     place.sit("gpu0@h", "a")
-    place.assignments.take("gpu0@h", "a", offers=["b"], pinned=["a"])
+    place.assignments.register("gpu0@h", "a", loadable_models=["b"], pinned=["a"])
     place.submit("b")
     assert place.give() == {}
     place.end_all("b")
@@ -176,17 +176,17 @@ def test_a_dead_workers_model_is_waited_for_before_another_gives_up_its_place(pl
 
 
 def test_jobs_of_a_model_that_no_living_worker_could_hold_end_after_a_while(place: Place, settings: Settings) -> None:
-    place.sit("gpu0@h", "a", offers=("a",))
+    place.sit("gpu0@h", "a", loadable_models=("a",))
     job = place.submit("b")
     place.give()
-    place.clock.advance(settings.strand_seconds - 1)
+    place.clock.advance(settings.unschedulable_seconds - 1)
     place.tell("gpu0@h")
     place.give()
-    assert place.lifecycle.get(job).status is Status.QUEUED  # type: ignore[union-attr]
+    assert place.lifecycle.get_job(job).status is Status.QUEUED  # type: ignore[union-attr]
     place.clock.advance(2)
     place.tell("gpu0@h")
-    _, ended = place.lifecycle.give_seats(patience_ms=PATIENCE_MS)
-    failed = place.lifecycle.get(job)
+    _, ended = place.lifecycle.schedule_models(patience_ms=PATIENCE_MS)
+    failed = place.lifecycle.get_job(job)
     assert ended == [job]
     assert failed is not None
     assert failed.status is Status.FAILED
@@ -197,9 +197,9 @@ def test_jobs_of_a_model_that_no_living_worker_could_hold_end_after_a_while(plac
 def test_without_any_living_worker_jobs_wait(place: Place, settings: Settings) -> None:
     job = place.submit("b")
     place.give()
-    place.clock.advance(settings.strand_seconds * 2)
+    place.clock.advance(settings.unschedulable_seconds * 2)
     place.give()
-    assert place.lifecycle.get(job).status is Status.QUEUED  # type: ignore[union-attr]
+    assert place.lifecycle.get_job(job).status is Status.QUEUED  # type: ignore[union-attr]
     place.end_all("b")
 
 

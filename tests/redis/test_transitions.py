@@ -12,7 +12,7 @@ from tests.conftest import Clock
 
 def submit(lifecycle: Lifecycle, queue: str = "gpu.m", **options: Any) -> str:
     options = {"kind": "generate", "spec": {"prompt": "hello"}, "owner": "ada"} | options
-    return lifecycle.submit(Submission(queue=queue, **options)).id
+    return lifecycle.submit_job(Submission(queue=queue, **options)).id
 
 
 def claim(lifecycle: Lifecycle, token: str, queue: str = "gpu.m", worker: str = "w1") -> Job:
@@ -22,7 +22,7 @@ def claim(lifecycle: Lifecycle, token: str, queue: str = "gpu.m", worker: str = 
 
 
 def get(lifecycle: Lifecycle, job: str) -> Job:
-    found = lifecycle.get(job)
+    found = lifecycle.get_job(job)
     assert found is not None
     return found
 
@@ -35,14 +35,14 @@ def delta(job: Job, index: int, text: str = "x") -> Event:
     return Event(job=job.id, attempt=job.attempt, index=index, type="delta", data={"text": text})
 
 
-def test_a_job_goes_from_queued_to_completed(lifecycle: Lifecycle, rung: list[Any]) -> None:
+def test_a_job_goes_from_queued_to_completed(lifecycle: Lifecycle, wakeups: list[Any]) -> None:
     job_id = submit(lifecycle)
-    assert rung == [("gpu.m", 1)]
+    assert wakeups == [("gpu.m", 1)]
     assert get(lifecycle, job_id).status is Status.QUEUED
     job = claim(lifecycle, "t1")
     assert (job.id, job.attempt, job.status, job.spec) == (job_id, 1, Status.IN_PROGRESS, {"prompt": "hello"})
-    assert lifecycle.append([delta(job, 1)]) == ["ok"]
-    assert lifecycle.end((job.id, 1), Status.COMPLETED, result={"text": "x"}, last=delta(job, 2)) == "ok"
+    assert lifecycle.append_events([delta(job, 1)]) == ["ok"]
+    assert lifecycle.finish((job.id, 1), Status.COMPLETED, result={"text": "x"}, last=delta(job, 2)) == "ok"
     ended = get(lifecycle, job_id)
     assert (ended.status, ended.result) == (Status.COMPLETED, {"text": "x"})
     assert ended.attempts[0].outcome is Outcome.COMPLETED
@@ -51,13 +51,13 @@ def test_a_job_goes_from_queued_to_completed(lifecycle: Lifecycle, rung: list[An
     assert lifecycle._client.exists("eh:worker:w1:jobs") == 0
 
 
-def test_submitting_the_same_id_twice_makes_one_job(lifecycle: Lifecycle, rung: list[Any]) -> None:
+def test_submitting_the_same_id_twice_makes_one_job(lifecycle: Lifecycle, wakeups: list[Any]) -> None:
     submission = Submission(kind="generate", queue="gpu.m", spec={}, owner="ada")
-    lifecycle.submit(submission)
-    lifecycle.submit(submission)
+    lifecycle.submit_job(submission)
+    lifecycle.submit_job(submission)
     claim(lifecycle, "t1")
     assert lifecycle.claim("gpu.m", "w1", "t2") is None
-    assert rung == [("gpu.m", 1)]
+    assert wakeups == [("gpu.m", 1)]
 
 
 def test_a_claim_sent_twice_gets_the_same_job(lifecycle: Lifecycle) -> None:
@@ -88,17 +88,17 @@ def test_the_owner_with_the_least_service_comes_first(lifecycle: Lifecycle) -> N
 def test_a_stale_attempt_changes_nothing(lifecycle: Lifecycle, clock: Clock) -> None:
     job_id = submit(lifecycle)
     first = claim(lifecycle, "t1")
-    lifecycle.append([delta(first, 1)])
+    lifecycle.append_events([delta(first, 1)])
     clock.advance(31)
     assert lifecycle.reap()[1] == [job_id]
     second = claim(lifecycle, "t2", worker="w2")
     assert second.attempt == 2
     assert lifecycle.renew("w1", [(job_id, 1)]) == ["lost"]
-    assert lifecycle.append([delta(first, 2)]) == ["lost"]
-    assert lifecycle.end((job_id, 1), Status.COMPLETED, result={"text": "stale"}) == "lost"
+    assert lifecycle.append_events([delta(first, 2)]) == ["lost"]
+    assert lifecycle.finish((job_id, 1), Status.COMPLETED, result={"text": "stale"}) == "lost"
     assert lifecycle.hand_over((job_id, 1), "io", {}) == "lost"
     assert lifecycle.retry((job_id, 1), 0, {"code": "engine_fault"}) == "lost"
-    assert lifecycle.end((job_id, 2), Status.COMPLETED, result={"text": "right"}) == "ok"
+    assert lifecycle.finish((job_id, 2), Status.COMPLETED, result={"text": "right"}) == "ok"
     assert get(lifecycle, job_id).result == {"text": "right"}
     assert events(lifecycle, job_id) == [
         "queued", "started", "delta", "attempt_lost", "requeued", "started", "restart", "ended",
@@ -110,7 +110,7 @@ def test_every_ending_move_answers_the_same_when_sent_twice(lifecycle: Lifecycle
         job_id = submit(lifecycle)
         lease = (claim(lifecycle, f"first {name}").id, 1)
         moves: dict[str, Any] = {
-            "end": lambda lease=lease: lifecycle.end(lease, Status.COMPLETED, result={}),
+            "end": lambda lease=lease: lifecycle.finish(lease, Status.COMPLETED, result={}),
             "hand_over": lambda lease=lease: lifecycle.hand_over(lease, "gpu.m", {}),
             "release": lambda lease=lease: lifecycle.release(lease, "gpu.m"),
             "retry": lambda lease=lease: lifecycle.retry(lease, 0, {"code": "engine_fault"}),
@@ -122,13 +122,13 @@ def test_every_ending_move_answers_the_same_when_sent_twice(lifecycle: Lifecycle
             clock.advance(10)
             lifecycle.reap()
             again = claim(lifecycle, f"second {name}")
-            lifecycle.end((again.id, again.attempt), Status.COMPLETED, result={})
+            lifecycle.finish((again.id, again.attempt), Status.COMPLETED, result={})
 
 
 def test_an_event_sent_twice_is_written_once(lifecycle: Lifecycle) -> None:
     submit(lifecycle)
     job = claim(lifecycle, "t1")
-    assert lifecycle.append([delta(job, 1), delta(job, 1), delta(job, 2)]) == ["ok"] * 3
+    assert lifecycle.append_events([delta(job, 1), delta(job, 1), delta(job, 2)]) == ["ok"] * 3
     assert events(lifecycle, job.id).count("delta") == 2
 
 
@@ -153,15 +153,15 @@ def test_a_job_that_kills_its_workers_ends_failed_and_dead(lifecycle: Lifecycle,
     assert job.status is Status.FAILED
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
-    assert lifecycle._client.zscore("eh:jobs:dead", job_id) is not None
+    assert lifecycle._client.zscore("eh:jobs:dead_letters", job_id) is not None
 
 
 def test_a_dead_workers_jobs_go_back_at_once_and_nobody_elses(lifecycle: Lifecycle) -> None:
     submit(lifecycle)
     submit(lifecycle)
     dead, alive = claim(lifecycle, "t1", worker="dead"), claim(lifecycle, "t2", worker="alive")
-    assert lifecycle.abandon("dead") == [dead.id]
-    assert lifecycle.abandon("dead") == []
+    assert lifecycle.mark_worker_dead("dead") == [dead.id]
+    assert lifecycle.mark_worker_dead("dead") == []
     assert get(lifecycle, dead.id).status is Status.QUEUED
     assert get(lifecycle, alive.id).status is Status.IN_PROGRESS
 
@@ -193,7 +193,7 @@ def test_cancel_of_a_running_job_reaches_its_worker(lifecycle: Lifecycle) -> Non
     assert message is not None
     assert message["data"] == f'{{"cancel":"{job.id}","attempt":1}}' or job.id in message["data"]
     assert lifecycle.renew("w1", [(job.id, 1)]) == ["cancel"]
-    assert lifecycle.end((job.id, 1), Status.CANCELLED) == "ok"
+    assert lifecycle.finish((job.id, 1), Status.CANCELLED) == "ok"
     assert get(lifecycle, job.id).status is Status.CANCELLED
 
 
@@ -201,7 +201,7 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(lifecycle: Lifecycle
     submit(lifecycle)
     job = claim(lifecycle, "t1")
     lifecycle.cancel(job.id, "ada")
-    lifecycle.abandon("w1")
+    lifecycle.mark_worker_dead("w1")
     assert get(lifecycle, job.id).status is Status.CANCELLED
 
 
@@ -219,7 +219,7 @@ def test_a_job_nobody_starts_in_time_expires(lifecycle: Lifecycle, clock: Clock)
 def test_a_job_that_was_started_once_never_expires(lifecycle: Lifecycle, clock: Clock) -> None:
     job_id = submit(lifecycle, expires_ms=5000)
     claim(lifecycle, "t1")
-    lifecycle.abandon("w1")
+    lifecycle.mark_worker_dead("w1")
     clock.advance(60)
     lifecycle.reap()
     assert claim(lifecycle, "t2").id == job_id
@@ -255,16 +255,16 @@ def test_a_hand_over_costs_no_attempt_and_carries_its_context(lifecycle: Lifecyc
     assert events(lifecycle, job_id) == ["queued", "started", "requeued", "started"]
 
 
-def test_messages_of_a_session_run_one_after_the_other(lifecycle: Lifecycle, rung: list[Any]) -> None:
+def test_messages_of_a_session_run_one_after_the_other(lifecycle: Lifecycle, wakeups: list[Any]) -> None:
     lifecycle._client.hset("eh:session:s1", mapping={"owner": "ada", "ttl_seconds": 60})
     lifecycle._client.expire("eh:session:s1", 60)
     first, second, third = (submit(lifecycle, session="s1") for _ in range(3))
-    assert rung == [("gpu.m", 1)]
+    assert wakeups == [("gpu.m", 1)]
     assert claim(lifecycle, "t1").id == first
     assert lifecycle.claim("gpu.m", "w1", "t2") is None
     lifecycle.cancel(second, "ada")
     assert lifecycle.claim("gpu.m", "w1", "t3") is None, "the third must not overtake the first when the second leaves"
-    lifecycle.end((first, 1), Status.COMPLETED, result={}, messages=[{"role": "assistant", "content": "hi"}])
+    lifecycle.finish((first, 1), Status.COMPLETED, result={}, messages=[{"role": "assistant", "content": "hi"}])
     assert claim(lifecycle, "t4").id == third
     assert lifecycle._client.lrange("eh:session:s1:messages", 0, -1) == ['{"role":"assistant","content":"hi"}']
     assert lifecycle._client.ttl("eh:session:s1:messages") > 0
@@ -276,14 +276,14 @@ def test_a_message_to_a_session_that_is_gone_is_refused(lifecycle: Lifecycle) ->
     assert lifecycle._client.zcard("eh:jobs:due") == 0
 
 
-def test_missing_tickets_are_issued_once(lifecycle: Lifecycle, rung: list[Any]) -> None:
+def test_missing_tickets_are_issued_once(lifecycle: Lifecycle, wakeups: list[Any]) -> None:
     for _ in range(5):
         submit(lifecycle)
     lifecycle._client.lpush("gpu.m", "ticket", "ticket")
-    rung.clear()
-    assert lifecycle.ring_missing(1000) == {"gpu.m": 3}
-    assert lifecycle.ring_missing(1000) == {}, "a second janitor in the same second rings for nothing"
-    assert rung == [("gpu.m", 3)]
+    wakeups.clear()
+    assert lifecycle.missing_wakeups(1000) == {"gpu.m": 3}
+    assert lifecycle.missing_wakeups(1000) == {}, "a second janitor in the same second rings for nothing"
+    assert wakeups == [("gpu.m", 3)]
 
 
 def test_only_an_ended_job_can_be_deleted(lifecycle: Lifecycle) -> None:
@@ -292,7 +292,7 @@ def test_only_an_ended_job_can_be_deleted(lifecycle: Lifecycle) -> None:
     lifecycle.cancel(job_id, "ada")
     assert lifecycle.delete(job_id, "eve") == "missing"
     assert lifecycle.delete(job_id, "ada") == "deleted"
-    assert lifecycle.get(job_id) is None
+    assert lifecycle.get_job(job_id) is None
 
 
 def test_purge_drops_what_outlived_its_record(lifecycle: Lifecycle) -> None:
@@ -323,6 +323,6 @@ def test_a_document_fails_with_its_job_unless_it_has_ended(lifecycle: Lifecycle)
         job_id = submit(lifecycle, queue="cpu", kind="ingest", document="doc_1")
         lifecycle._client.hset("eh:document:doc_1", mapping={"job_id": job_id, "status": status})
         job = claim(lifecycle, f"t {status}", queue="cpu")
-        lifecycle.end((job.id, 1), Status.FAILED, error={"code": "worker_lost", "message": "its worker died"})
+        lifecycle.finish((job.id, 1), Status.FAILED, error={"code": "worker_lost", "message": "its worker died"})
         assert lifecycle._client.hget("eh:document:doc_1", "status") == after
     assert lifecycle._client.hget("eh:document:doc_1", "reason") is None or status == "ready"

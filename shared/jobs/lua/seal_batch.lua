@@ -9,6 +9,6 @@ local batch = get(id, 'status', 'sealed')
 if batch[1] == 'in_progress' and batch[2] ~= '1' then
   redis.call('HSET', job_key(id), 'sealed', '1')
   redis.call('ZADD', PREFIX .. 'jobs:due', 'inf', id)
-  settle_batch(id, {})
+  finish_batch_if_done(id, {})
 end
 return redis.status_reply('OK')

@@ -10,9 +10,9 @@ description.seen_at = now
 redis.call('HSET', PREFIX .. 'workers', ARGV[2], cjson.encode(description))
 if ARGV[4] ~= '' then redis.call('HSETNX', PREFIX .. 'models', ARGV[4], digits(now)) end
 if description.pool ~= 'gpu' then return { '0', '' } end
-local text = redis.call('HGET', PREFIX .. 'seats', description.name)
+local text = redis.call('HGET', PREFIX .. 'assignments', description.name)
 if not text then return { '0', '' } end
 local seat = cjson.decode(text)
 seat.seen_at = now
-redis.call('HSET', PREFIX .. 'seats', description.name, cjson.encode(seat))
-return { '1', seat.wish }
+redis.call('HSET', PREFIX .. 'assignments', description.name, cjson.encode(seat))
+return { '1', seat.desired_model }

@@ -3,14 +3,14 @@
 --       error code or '', service (tokens used, '' when unknown), last event's index, last event's data ('' for none),
 --       then the session's new messages (JSON each)
 -- Keys: the record and events; the worker's jobs; the queue's service; the session
--- Returns {'ok' | 'lost', queues to ring}.
+-- Returns {'ok' | 'lost', queues to wake}.
 -- Promise: the last delta, status, result, last event and session are written together; only the current attempt can end a
 -- job; sent twice by the same attempt it answers 'ok' and changes nothing.
 
 local id, attempt, status = ARGV[2], ARGV[3], ARGV[4]
-local key, rung = job_key(id), {}
+local key, wakeups = job_key(id), {}
 local outcome = outcome_of(id, attempt)
-if outcome then return { outcome == status and 'ok' or 'lost', rung } end
+if outcome then return { outcome == status and 'ok' or 'lost', wakeups } end
 local job = get(id, 'worker', 'queue', 'owner', 'cost', 'session', 'written', 'first_token_at')
 
 if ARGV[10] ~= '' and tonumber(ARGV[9]) > tonumber(job[6] or 0) then
@@ -24,8 +24,8 @@ if ARGV[6] ~= '' then fields[#fields + 1] = 'error'; fields[#fields + 1] = ARGV[
 local code = nil
 if ARGV[7] ~= '' then code = ARGV[7]; data.code = code end
 close_attempt(id, attempt, status, code)
-leave_worker(id, job[1])
-if ARGV[8] ~= '' then charge(job[2], job[3], tonumber(ARGV[8]) - tonumber(job[4])) end
+release_from_worker(id, job[1])
+if ARGV[8] ~= '' then add_service(job[2], job[3], tonumber(ARGV[8]) - tonumber(job[4])) end
 if job[5] and job[5] ~= '' and #ARGV > 10 then
   local session_key = PREFIX .. 'session:' .. job[5]
   -- A session deleted meanwhile stays deleted.
@@ -36,5 +36,5 @@ if job[5] and job[5] ~= '' and #ARGV > 10 then
     redis.call('EXPIRE', session_key .. ':messages', ttl)
   end
 end
-finish(id, status, attempt, fields, data, rung)
-return { 'ok', rung }
+finish(id, status, attempt, fields, data, wakeups)
+return { 'ok', wakeups }
