@@ -36,7 +36,7 @@ test-faults: .venv/.installed-dev
 
 bench: .venv/.installed-dev setup
 	@$(BIN)/python -m benchmarks.overhead
-	@$(BIN)/python -m benchmarks.feed
+	@$(BIN)/python -m benchmarks.generation_throughput
 	@$(BIN)/python -m benchmarks.fairness
 	@$(BIN)/python -m benchmarks.streams
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx2
 
-from benchmarks.gpu.asking import Seen, client, poll, submit
-from benchmarks.gpu.house import House
-from benchmarks.gpu.lines import line
-from benchmarks.gpu.shapes import SHAPES, model_folder, models_file
+from benchmarks.gpu.http_clients import Seen, client, poll, submit
+from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file
+from benchmarks.gpu.reporting import line
+from benchmarks.gpu.stack import BenchmarkStack
 from benchmarks.gpu.workload import Ask
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     folder = model_folder(options.shape, options.models, options.device)
     file = models_file(options.shape, folder, options.models / "models.json", device=options.device, in_flight=options.in_flight)
     with tempfile.TemporaryDirectory() as data:
-        house = House(Path(data), file, None if options.device == "cpu" else [[0]])
+        house = BenchmarkStack(Path(data), file, None if options.device == "cpu" else [[0]])
         try:
             house.wait_ready()
             asyncio.run(endure(house, options.jobs, options.seconds, options.kills, SHAPES[options.shape]["vocab_size"]))
@@ -43,7 +43,7 @@ def main() -> None:
             house.stop()
 
 
-async def endure(house: House, jobs: int, seconds: float, kills: int, vocabulary: int) -> None:
+async def endure(house: BenchmarkStack, jobs: int, seconds: float, kills: int, vocabulary: int) -> None:
     chance, start = random.Random(11), time.perf_counter()
     memory: list[dict[str, int]] = []
     killed: list[float] = []

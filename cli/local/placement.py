@@ -10,7 +10,7 @@ from cli.errors import CommandError
 from shared.errors import NotFound
 from shared.models.catalogue import GENERATE, Catalogue, ModelEntry
 from workers.gpu.hardware.devices import Gpu
-from workers.gpu.hardware.memory_estimate import MemoryEstimate, shortage
+from workers.gpu.hardware.memory_estimate import MemoryEstimate, explain_shortage
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def wanted(catalogue: Catalogue, names: Sequence[str]) -> list[ModelEntry]:
     return entries
 
 
-def place(entries: Sequence[ModelEntry], gpus: Sequence[Gpu], need_of: Callable[[ModelEntry], MemoryEstimate]) -> list[Replica]:
+def place(
+    entries: Sequence[ModelEntry], gpus: Sequence[Gpu], estimate_memory: Callable[[ModelEntry], MemoryEstimate]
+) -> list[Replica]:
     """A worker for each replica, and one without a model for each GPU that is left over.
 
     Models with ``devices`` come first, then the largest. A GPU is shared only by models whose ``gpu_share`` allows it. On a
@@ -56,7 +58,7 @@ def place(entries: Sequence[ModelEntry], gpus: Sequence[Gpu], need_of: Callable[
     if not gpus:
         return _on_cpu(entries)
     machine = _Machine(gpus)
-    needs = {entry.name: need_of(entry) for entry in entries}
+    needs = {entry.name: estimate_memory(entry) for entry in entries}
     order = sorted(entries, key=lambda entry: (entry.devices is None, -entry.gpus, -needs[entry.name].each))
     placed = {entry.name: [machine.take(entry, needs[entry.name], turn) for turn in range(replicas(entry))] for entry in order}
     # In the order in which they were asked for, so that workers are numbered as people expect.
@@ -120,7 +122,7 @@ class _Machine:
         else:
             chosen = self._choose(entry, need, count)
         self._refuse_given(entry, chosen)
-        lacking = shortage(entry, need, [self._now(index) for index in chosen])
+        lacking = explain_shortage(entry, need, [self._now(index) for index in chosen])
         if lacking:
             raise CommandError(f"{lacking}. Free memory there, lower max_context or max_in_flight, or give it more GPUs (gpus).")
         for index in chosen:
@@ -139,7 +141,7 @@ class _Machine:
             )
         if entry.gpu_share < 1:
             shared = [index for index in open_to if self._given[index] > 0]
-            fitting = [index for index in shared if not shortage(entry, need, [self._now(index)])]
+            fitting = [index for index in shared if not explain_shortage(entry, need, [self._now(index)])]
             open_to = fitting or open_to
         # In tenths, as what a driver keeps for itself differs by some MiB and must not decide.
         open_to.sort(key=lambda index: (-round(10 * self._room[index] / self._gpus[index].memory_total), index))

@@ -41,8 +41,8 @@ from shared.errors import SettingsError
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
-from workers.gpu.hardware.devices import gpus_here
-from workers.gpu.hardware.memory_estimate import need_of
+from workers.gpu.hardware.devices import detect_gpus
+from workers.gpu.hardware.memory_estimate import estimate_memory
 
 BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",))
 # Chroma greets with a drawing and advertisements, and names the line of its source under every message.
@@ -155,7 +155,7 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
         settings = replace(settings, redis_url=redis_url(settings.data_dir / "redis", redis_port))
     if chroma_port:
         settings = replace(settings, chroma_url=f"http://127.0.0.1:{chroma_port}")
-    replicas = place(entries, gpus_here().read(), lambda entry: need_of(entry, settings.prepared_models))
+    replicas = place(entries, detect_gpus().read(), lambda entry: estimate_memory(entry, settings.prepared_models))
     return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
 
 

@@ -11,9 +11,9 @@ import pytest
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings
 from testing.waiting import wait_until
-from tests.flows.engine_answers import PATIENCE, Answers
+from tests.flows.engine_outputs import PATIENCE, Answers
 from tests.flows.tiny_model import POISON, VOCABULARY, make_tiny_model
-from workers.gpu.engine.messages import Submit
+from workers.gpu.engine.messages import GenerationRequest
 from workers.gpu.engine_client.engine_client import EngineClient, EngineState
 
 pytest.importorskip("torch")
@@ -49,7 +49,7 @@ class Watched:
         )
 
     def ask(self, id: str, prompt: list[int], tokens: int = 8, **sampling: Any) -> None:
-        self.process.submit(Submit(id, prompt, tokens, [], **sampling), timeout=PATIENCE)
+        self.process.submit(GenerationRequest(id, prompt, tokens, [], **sampling), timeout=PATIENCE)
 
     def answer(self, id: str) -> list[int]:
         assert self.answers.end(id) == "length", self.answers.ends[id]
@@ -164,9 +164,9 @@ def test_pages_with_nan_are_not_kept_for_prompts_that_begin_alike(tmp_path: Path
     # In this process, as the fault has to pass: a bit that flips for a moment must not spoil a prefix for good.
     import torch
 
-    from tests.flows.engine_here import EngineHere
+    from tests.flows.in_process_engine import InProcessEngine
 
-    with EngineHere(make_tiny_model(tmp_path / "poisoned", poisoned=True)) as engine:
+    with InProcessEngine(make_tiny_model(tmp_path / "poisoned", poisoned=True)) as engine:
         prompt = [POISON, *prompt_of(1, 600)]
         assert engine.ask(prompt).reason == "nan_logits"
         embedding = engine.model.get_input_embeddings().weight.data
@@ -175,9 +175,9 @@ def test_pages_with_nan_are_not_kept_for_prompts_that_begin_alike(tmp_path: Path
 
 
 def test_tokens_that_the_model_does_not_know_fail_their_request_and_reach_no_step(tmp_path: Path) -> None:
-    from tests.flows.engine_here import EngineHere
+    from tests.flows.in_process_engine import InProcessEngine
 
-    with EngineHere(make_tiny_model(tmp_path / "tiny")) as engine:
+    with InProcessEngine(make_tiny_model(tmp_path / "tiny")) as engine:
         for prompt in ([5, VOCABULARY], [5, -1]):
             ended = engine.ask(prompt)
             assert (ended.reason, str(VOCABULARY) in ended.detail) == ("failed", True)

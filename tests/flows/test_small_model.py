@@ -9,10 +9,10 @@ import pytest
 
 from shared.models.catalogue import ModelEntry, load_catalogue
 from shared.settings import from_environment
-from tests.flows.engine_answers import PATIENCE, Answers
-from workers.gpu.engine.messages import Submit
+from tests.flows.engine_outputs import PATIENCE, Answers
+from workers.gpu.engine.messages import GenerationRequest
 from workers.gpu.engine_client.engine_client import EngineClient
-from workers.gpu.tokenization import Text
+from workers.gpu.tokenization import TextCodec
 from workers.gpu.weights import prepare
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
@@ -26,7 +26,7 @@ PASSAGE = (
 @dataclass
 class Served:
     entry: ModelEntry
-    text: Text
+    text: TextCodec
     engine: EngineClient
     answers: Answers
 
@@ -38,7 +38,7 @@ class Served:
         system = [{"role": "system", "content": f"Use the following context to answer.\n\n{context}"}] if context else []
         prompt = self.text.encode_messages([*system, {"role": "user", "content": question}])
         asked = {"max_new_tokens": 24, "stop_token_ids": list(self.text.stop_token_ids), **options}
-        self.engine.submit(Submit(id, prompt, **asked))
+        self.engine.submit(GenerationRequest(id, prompt, **asked))
 
     def answer(self, id: str) -> str:
         decoder = self.text.decoder(in_conversation=True)
@@ -54,7 +54,7 @@ def model() -> Iterator[Served]:
     engine = EngineClient(entry, settings, on_step=answers.on_step)
     engine.start()
     engine.wait_ready(PATIENCE * 3)
-    yield Served(entry, Text(entry, folder), engine, answers)
+    yield Served(entry, TextCodec(entry, folder), engine, answers)
     engine.close()
 
 
@@ -94,9 +94,9 @@ def test_a_cancelled_request_stops_and_the_others_go_on(model: Served) -> None:
 
 
 def test_what_does_not_fit_fails_and_what_follows_is_served(model: Served) -> None:
-    model.engine.submit(Submit("too long", [5] * model.text.max_context, 5, []))
-    model.engine.submit(Submit("empty", [], 5, []))
-    model.engine.submit(Submit("next", [2, 5, 6], 3, []))
+    model.engine.submit(GenerationRequest("too long", [5] * model.text.max_context, 5, []))
+    model.engine.submit(GenerationRequest("empty", [], 5, []))
+    model.engine.submit(GenerationRequest("next", [2, 5, 6], 3, []))
     assert model.answers.end("too long") == "failed"
     assert str(model.text.max_context) in model.answers.ends["too long"][0][1]
     assert model.answers.end("empty") == "failed"

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).with_name("nvml.c")
 
 
 @dataclass(frozen=True)
-class MadeUpGpu:
+class SimulatedGpu:
     """Memory in MiB, as nvidia-smi tells it."""
 
     total: int = 81559
@@ -27,10 +27,10 @@ class MadeUpGpu:
         return f"{self.total} {self.free} {self.utilisation} {self.temperature} {self.milliwatts} {self.ecc} {self.xid} {self.name}\n"
 
 
-class MadeUpMachine:
+class SimulatedMachine:
     """What processes with its ``environment`` see; ``set`` changes it under them."""
 
-    def __init__(self, folder: Path, *gpus: MadeUpGpu) -> None:
+    def __init__(self, folder: Path, *gpus: SimulatedGpu) -> None:
         compiler = shutil.which("cc") or shutil.which("gcc")
         assert compiler is not None, "a C compiler is needed to make up a machine"
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,9 +39,9 @@ class MadeUpMachine:
         self._file = folder / "gpus"
         self.set(*gpus)
         paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-        self.environment = {"LD_LIBRARY_PATH": ":".join(paths), "MADE_UP_GPUS": str(self._file)}
+        self.environment = {"LD_LIBRARY_PATH": ":".join(paths), "SIMULATED_GPUS": str(self._file)}
 
-    def set(self, *gpus: MadeUpGpu) -> None:
+    def set(self, *gpus: SimulatedGpu) -> None:
         """From now on the machine has these GPUs."""
         unfinished = self._file.with_suffix(".unfinished")
         unfinished.write_text("".join(gpu.line for gpu in gpus))

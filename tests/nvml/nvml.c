@@ -1,4 +1,4 @@
-/* NVIDIA's management library as far as we ask it, for machines that are made up: one line of the file that MADE_UP_GPUS names
+/* NVIDIA's management library as far as we ask it, for machines that are made up: one line of the file that SIMULATED_GPUS names
    is one GPU: memory total and free in MiB, utilisation in %, temperature, milliwatts, ECC errors, Xid error or 0, name. */
 
 #include <stdio.h>
@@ -16,7 +16,7 @@ static Gpu gpus[MOST];
 static unsigned long long told[MOST];
 
 static unsigned look(void) {
-  FILE *file = fopen(getenv("MADE_UP_GPUS") ? getenv("MADE_UP_GPUS") : "", "r");
+  FILE *file = fopen(getenv("SIMULATED_GPUS") ? getenv("SIMULATED_GPUS") : "", "r");
   unsigned count = 0;
   while (file && count < MOST) {
     Gpu *gpu = &gpus[count];

@@ -3,8 +3,8 @@
 import pytest
 
 from shared.errors import ModelUnavailable
-from workers.gpu.engine.memory import cache_part, is_out_of_memory
-from workers.gpu.engine.messages import Beat, State, Step, Submit
+from workers.gpu.engine.memory import cache_fraction, is_out_of_memory
+from workers.gpu.engine.messages import GenerationRequest, Heartbeat, State, StepOutput
 from workers.gpu.engine_client.engine_connection import Watchdog
 from workers.gpu.engine_client.in_flight_requests import InFlightRequests
 
@@ -13,22 +13,22 @@ def filled(count: int, most: int = 8) -> InFlightRequests:
     """With requests ``r0``, ``r1`` … of which as many as may are in flight."""
     admission = InFlightRequests(most, quiet_seconds=600.0)
     for number in range(count):
-        admission.add(Submit(f"r{number}", [number], 10, []))
+        admission.add(GenerationRequest(f"r{number}", [number], 10, []))
     admission.admit()
     return admission
 
 
-def ids(requests: list[Submit]) -> list[str]:
+def ids(requests: list[GenerationRequest]) -> list[str]:
     return [request.id for request in requests]
 
 
 def test_no_more_requests_are_in_flight_than_the_limit_and_the_oldest_go_first() -> None:
     admission = InFlightRequests(2)
     for number in range(4):
-        admission.add(Submit(f"r{number}", [1], 5, []))
+        admission.add(GenerationRequest(f"r{number}", [1], 5, []))
     assert ids(admission.admit()) == ["r0", "r1"]
     assert admission.admit() == []
-    admission.take(Step([], [("r0", "stop", "")]))
+    admission.take(StepOutput([], [("r0", "stop", "")]))
     assert ids(admission.admit()) == ["r2"]
     assert "r0" not in admission
     assert "r3" in admission
@@ -36,16 +36,16 @@ def test_no_more_requests_are_in_flight_than_the_limit_and_the_oldest_go_first()
 
 def test_after_want_of_memory_half_go_on_where_they_were_and_the_others_wait_before_the_rest() -> None:
     admission = filled(9)
-    admission.take(Step([("r3", [50, 51])], []))
+    admission.take(StepOutput([("r3", [50, 51])], []))
     assert admission.out_of_memory("too little", now=0.0) == []
     assert admission.limit == 4
     admitted = admission.admit()
     assert ids(admitted) == ["r0", "r1", "r2", "r3"]
     assert (admitted[3].prompt, admitted[3].max_new_tokens) == ([3, 50, 51], 8)
-    admission.take(Step([("r3", [52])], [("r0", "stop", ""), ("r1", "stop", ""), ("r2", "stop", "")]))
+    admission.take(StepOutput([("r3", [52])], [("r0", "stop", ""), ("r1", "stop", ""), ("r2", "stop", "")]))
     assert ids(admission.admit()) == ["r4", "r5", "r6"]
     assert admission.out_of_memory("too little", now=1.0) == []
-    assert admission.admit()[0] == Submit("r3", [3, 50, 51, 52], 7, [])
+    assert admission.admit()[0] == GenerationRequest("r3", [3, 50, 51, 52], 7, [])
 
 
 def test_half_is_of_those_in_flight_and_never_less_than_one() -> None:
@@ -75,8 +75,8 @@ def test_a_crash_loses_what_was_in_flight_and_not_what_waited() -> None:
     assert admission.lose("gone") == [("r0", "lost", "gone"), ("r1", "lost", "gone")]
     assert ids(admission.admit()) == ["r2"]
     assert admission.limit == 2
-    admission.add(Submit("r3", [1], 5, []))
-    admission.add(Submit("r4", [1], 5, []))
+    admission.add(GenerationRequest("r3", [1], 5, []))
+    admission.add(GenerationRequest("r4", [1], 5, []))
     assert [id for id, _, _ in admission.lose_all("gone")] == ["r2", "r3", "r4"]
 
 
@@ -95,8 +95,8 @@ def test_the_limit_doubles_after_a_quiet_time_when_nothing_would_be_disturbed() 
     assert not admission.may_grow(now=10_000.0)
 
 
-def beat(steps: int) -> Beat:
-    return Beat(steps=steps, tokens=0, running=1, waiting=0, cache_use=0.0)
+def beat(steps: int) -> Heartbeat:
+    return Heartbeat(steps=steps, tokens=0, running=1, waiting=0, cache_use=0.0)
 
 
 def watchdog() -> Watchdog:
@@ -117,7 +117,7 @@ def test_beats_without_a_step_count_as_hanging_only_while_requests_are_held() ->
     for second in range(1, 11):
         watching.saw(beat(7), holding=second > 4, now=float(second))
     assert watching.hanging(10.0) == (6.0, "held requests and made no step")
-    watching.saw(Step([], []), holding=True, now=11.0)
+    watching.saw(StepOutput([], []), holding=True, now=11.0)
     assert watching.hanging(11.0)[0] == 0.0
 
 
@@ -161,8 +161,8 @@ def test_other_faults_are_not_taken_for_want_of_memory() -> None:
 
 def test_an_engine_that_shares_its_gpu_takes_a_cache_that_keeps_all_of_it_within_its_part() -> None:
     total, weights, kernels = 80, 15, 1
-    part = cache_part(0.5, total, weights, kernels)
+    part = cache_fraction(0.5, total, weights, kernels)
     assert part * (total - weights) + weights + kernels == pytest.approx(0.5 * total)
-    assert cache_part(1.0, total, 0, 0) == 0.9
+    assert cache_fraction(1.0, total, 0, 0) == 0.9
     with pytest.raises(ModelUnavailable, match=r"gpu_share 0\.2 of .* leaves nothing for the cache"):
-        cache_part(0.2, total, weights, kernels)
+        cache_fraction(0.2, total, weights, kernels)

@@ -11,7 +11,7 @@ from cli.errors import CommandError
 from cli.local.placement import Replica, place, wanted
 from shared.models.catalogue import EMBED, Catalogue, ModelEntry
 from workers.gpu.hardware.devices import GIB, Gpu, visible_indexes
-from workers.gpu.hardware.memory_estimate import MemoryEstimate, need_of, shortage
+from workers.gpu.hardware.memory_estimate import MemoryEstimate, estimate_memory, explain_shortage
 
 
 def machine(*free: float, total: float = 80) -> list[Gpu]:
@@ -119,7 +119,7 @@ def weights(folder: Path, *, dtype: str = "BF16", numbers: int = 1000, **config:
 
 def test_the_need_is_counted_from_the_files(tmp_path: Path) -> None:
     folder = str(weights(tmp_path / "m", numbers=GIB))
-    need = need_of(ModelEntry(name="a", url=folder, max_in_flight=4), tmp_path)
+    need = estimate_memory(ModelEntry(name="a", url=folder, max_in_flight=4), tmp_path)
     assert need.weights == 4 * GIB, "two numbers a row of two bytes each"
     assert need.cache == 8192 * 128 * 1024, (
         "one request as long as the context; a token has 2 x 32 layers x 8 heads x 128 x 2 bytes"
@@ -131,29 +131,29 @@ def test_the_need_is_counted_from_the_files(tmp_path: Path) -> None:
 
 def test_many_in_flight_want_more_cache_than_one_long_request(tmp_path: Path) -> None:
     folder = str(weights(tmp_path / "m"))
-    assert need_of(ModelEntry(name="a", url=folder, max_in_flight=64), tmp_path).cache == 64 * 1024 * 128 * 1024
+    assert estimate_memory(ModelEntry(name="a", url=folder, max_in_flight=64), tmp_path).cache == 64 * 1024 * 128 * 1024
 
 
 def test_the_dtype_of_the_entry_counts_and_quantized_weights_count_as_they_lie(tmp_path: Path) -> None:
     folder = weights(tmp_path / "m", numbers=GIB)
-    assert need_of(ModelEntry(name="a", url=str(folder), dtype="float32"), tmp_path).weights == 8 * GIB
+    assert estimate_memory(ModelEntry(name="a", url=str(folder), dtype="float32"), tmp_path).weights == 8 * GIB
     packed = weights(tmp_path / "q", dtype="U8", text_config={"num_hidden_layers": 1})
-    need = need_of(ModelEntry(name="q", url=str(packed)), tmp_path)
+    need = estimate_memory(ModelEntry(name="q", url=str(packed)), tmp_path)
     assert need.weights == (packed / "model.safetensors").stat().st_size
     assert need.cache == 16 * 1024 * 4096
 
 
 def test_a_model_that_is_not_here_is_counted_by_its_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    need = need_of(ModelEntry(name="a", url="org/not-here", parameters=GIB), tmp_path)
+    need = estimate_memory(ModelEntry(name="a", url="org/not-here", parameters=GIB), tmp_path)
     assert (need.weights, need.cache) == (2 * GIB, 0)
-    unknown = need_of(ModelEntry(name="a", url="org/not-here"), tmp_path)
+    unknown = estimate_memory(ModelEntry(name="a", url="org/not-here"), tmp_path)
     assert "unknown size" in unknown.terms
-    assert not shortage(ModelEntry(name="a", url="org/not-here"), unknown, machine(2))
+    assert not explain_shortage(ModelEntry(name="a", url="org/not-here"), unknown, machine(2))
 
 
 def test_an_echo_fits_anywhere(tmp_path: Path) -> None:
-    assert need_of(ModelEntry(name="e", url="echo:0", engine="echo"), tmp_path).each == 0
+    assert estimate_memory(ModelEntry(name="e", url="echo:0", engine="echo"), tmp_path).each == 0
 
 
 def test_cuda_visible_devices_says_which_gpus_are_ours() -> None:

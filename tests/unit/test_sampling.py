@@ -7,16 +7,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from workers.gpu.engine.batch_scheduler import UNDEFINED  # noqa: E402
+from workers.gpu.engine.batch_scheduler import INVALID_TOKEN  # noqa: E402
 from workers.gpu.engine.sampling import (  # noqa: E402 - only where torch is
     KEY,
     Sampling,
     SamplingProcessors,
     draw,
+    encode_sampling,
     gumbel,
-    sampling_of,
 )
-from workers.gpu.engine.transformers_patches import GraphsByKind, take_likeliest  # noqa: E402
+from workers.gpu.engine.transformers_patches import GraphsByKind, argmax_tokens  # noqa: E402
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 
@@ -24,7 +24,7 @@ LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 def draws(count: int, *, as_on_gpu: bool = True, **sampling: Any) -> Any:
     """The tokens of ``count`` requests that differ in nothing but their seed."""
     asked = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **sampling}
-    samplings = [sampling_of(**asked, seed=seed) for seed in range(count)]
+    samplings = [encode_sampling(**asked, seed=seed) for seed in range(count)]
     return pick(LOGITS.repeat(count, 1), samplings, [7] * count, as_on_gpu=as_on_gpu)
 
 
@@ -49,7 +49,7 @@ def pick(scores: Any, samplings: list[Any], positions: list[int], *, as_on_gpu: 
     else:
         processed = processors(torch.zeros(0), scores.clone(), storage)
     tokens = torch.zeros((1, len(samplings)), dtype=torch.int64)
-    take_likeliest(processed[None], tokens)
+    argmax_tokens(processed[None], tokens)
     return tokens[0]
 
 
@@ -91,10 +91,10 @@ def test_a_temperature_of_zero_takes_the_likeliest() -> None:
 def test_a_draw_does_not_depend_on_the_rest_of_the_batch() -> None:
     logits = torch.randn(4, 5000, generator=torch.Generator().manual_seed(1))
     samplings = [
-        sampling_of(0.9, 0.95, 40, 11),
-        sampling_of(1.5, 1.0, 0, 12),
-        sampling_of(0.0, 1.0, 0, 13),
-        sampling_of(0.7, 0.5, 0, 14),
+        encode_sampling(0.9, 0.95, 40, 11),
+        encode_sampling(1.5, 1.0, 0, 12),
+        encode_sampling(0.0, 1.0, 0, 13),
+        encode_sampling(0.7, 0.5, 0, 14),
     ]
     together = pick(logits, samplings, [5, 6, 7, 8])
     alone = [pick(logits[i : i + 1], samplings[i : i + 1], [5 + i])[0] for i in range(4)]
@@ -103,20 +103,20 @@ def test_a_draw_does_not_depend_on_the_rest_of_the_batch() -> None:
 
 def test_the_draw_changes_with_the_seed_and_with_the_position() -> None:
     flat = torch.zeros(1, 5000)
-    seen = {int(pick(flat, [sampling_of(1.0, 1.0, 0, seed)], [position])[0]) for seed in range(20) for position in range(20)}
+    seen = {int(pick(flat, [encode_sampling(1.0, 1.0, 0, seed)], [position])[0]) for seed in range(20) for position in range(20)}
     assert len(seen) > 350
 
 
 def test_the_gpus_way_of_drawing_gives_the_same_tokens() -> None:
     logits = torch.randn(200, 3000, generator=torch.Generator().manual_seed(2)) * 3
     ways = [(0.8, 1.0, 0), (0.8, 1.0, 40), (1.3, 0.9, 0), (1.0, 0.95, 64), (2.0, 0.999, 2000)]
-    samplings = [sampling_of(*ways[row % len(ways)], seed=row) for row in range(200)]
+    samplings = [encode_sampling(*ways[row % len(ways)], seed=row) for row in range(200)]
     positions = list(range(200))
     assert pick(logits, samplings, positions).tolist() == pick(logits, samplings, positions, as_on_gpu=True).tolist()
 
 
 def test_requests_without_a_seed_differ() -> None:
-    assert len({sampling_of(1.0, 1.0, 0, None) for _ in range(50)}) == 50
+    assert len({encode_sampling(1.0, 1.0, 0, None) for _ in range(50)}) == 50
 
 
 def test_noise_is_finite_and_has_the_spread_of_gumbels_distribution() -> None:
@@ -127,13 +127,13 @@ def test_noise_is_finite_and_has_the_spread_of_gumbels_distribution() -> None:
     assert abs(float(noise.var()) - 1.6449) < 0.02
 
 
-GREEDY = sampling_of(0.0, 1.0, 0, None)
+GREEDY = encode_sampling(0.0, 1.0, 0, None)
 WAYS = {
     "greedy": GREEDY,
-    "all": sampling_of(1.0, 1.0, 0, 1),
-    "top p": sampling_of(0.7, 0.9, 0, 2),
-    "top k": sampling_of(1.3, 1.0, 3, 3),
-    "both": sampling_of(1.0, 0.5, 4, 4),
+    "all": encode_sampling(1.0, 1.0, 0, 1),
+    "top p": encode_sampling(0.7, 0.9, 0, 2),
+    "top k": encode_sampling(1.3, 1.0, 3, 3),
+    "both": encode_sampling(1.0, 0.5, 4, 4),
 }
 
 
@@ -152,7 +152,7 @@ def test_scores_that_are_no_numbers_give_an_undefined_token_and_leave_the_other_
     taken = pick(
         rows, [way for way in ways for _ in range(2)], [at for at in range(len(ways)) for _ in range(2)], as_on_gpu=as_on_gpu
     )
-    assert set(taken[1::2].tolist()) == {UNDEFINED}
+    assert set(taken[1::2].tolist()) == {INVALID_TOKEN}
     assert taken[::2].tolist() == healthy.tolist()
 
 
@@ -160,7 +160,10 @@ def test_scores_of_some_tokens_may_be_minus_infinity() -> None:
     scores = LOGITS.clone()[None]
     scores[0, 1:5] = -torch.inf
     assert int(pick(scores, [GREEDY], [0])[0]) == 0
-    assert set(pick(scores.repeat(50, 1), [sampling_of(2.0, 1.0, 0, seed) for seed in range(50)], [1] * 50).tolist()) == {0, 5}
+    assert set(pick(scores.repeat(50, 1), [encode_sampling(2.0, 1.0, 0, seed) for seed in range(50)], [1] * 50).tolist()) == {
+        0,
+        5,
+    }
 
 
 def test_steps_in_which_nobody_draws_are_known_beforehand_and_leave_the_scores_alone() -> None:

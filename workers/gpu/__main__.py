@@ -21,7 +21,7 @@ from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
 from workers.gpu.app import GpuWorker
 from workers.gpu.assignment import WorkerCapabilities
-from workers.gpu.hardware.devices import gpus_here
+from workers.gpu.hardware.devices import detect_gpus
 
 logger = logging.getLogger("workers.gpu")
 
@@ -43,7 +43,7 @@ def main() -> int:
     except EnginehouseError as error:
         print(error.message, file=sys.stderr)  # noqa: T201
         return 2
-    gpus = gpus_here()
+    gpus = detect_gpus()
     capabilities = WorkerCapabilities(f"gpu{number}@{socket.gethostname()}", home, catalogue, settings, gpus.read())
     model = _model(_take(capabilities, settings), catalogue)
     worker = GpuWorker(capabilities, catalogue.get(model) if model else None, settings, gpus)

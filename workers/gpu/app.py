@@ -12,7 +12,7 @@ from shared.models.catalogue import ModelEntry
 from shared.redis_connection import connect
 from shared.settings import Settings
 from workers.gpu.assignment import WorkerCapabilities
-from workers.gpu.hardware.devices import Gpus
+from workers.gpu.hardware.devices import GpuReader
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
 from workers.gpu.model_worker import ModelWorker
 from workers.runtime.celery_worker import CeleryWorker, Pool
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class GpuWorker:
     """One life of the worker: with this model (None: with none) until another is wished, or until it is told to stop."""
 
-    def __init__(self, capabilities: WorkerCapabilities, entry: ModelEntry | None, settings: Settings, gpus: Gpus) -> None:
+    def __init__(self, capabilities: WorkerCapabilities, entry: ModelEntry | None, settings: Settings, gpus: GpuReader) -> None:
         self._capabilities = capabilities
         self._entry = entry
         self._held = entry.name if entry is not None else ""

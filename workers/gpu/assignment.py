@@ -6,7 +6,7 @@ from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.models.catalogue import GENERATE, Catalogue, ModelEntry
 from shared.settings import Settings
 from workers.gpu.hardware.devices import Gpu
-from workers.gpu.hardware.memory_estimate import need_of, shortage
+from workers.gpu.hardware.memory_estimate import estimate_memory, explain_shortage
 
 
 class WorkerCapabilities:
@@ -15,7 +15,7 @@ class WorkerCapabilities:
     def __init__(self, name: str, home: str, catalogue: Catalogue, settings: Settings, gpus: Sequence[Gpu]) -> None:
         self.name = name
         self.home = home
-        self.gpus = gpus_of(settings.worker_device, gpus)
+        self.gpus = select_gpus(settings.worker_device, gpus)
         """Those of this worker; none where it runs on the CPU, or where NVML does not tell."""
         self._settings = settings
         self._on_gpu = bool(self.gpus or settings.worker_device)
@@ -50,10 +50,10 @@ class WorkerCapabilities:
         if wanted != self._count:
             return f"{entry.name} needs {wanted} GPU{'s' * (wanted > 1)}, and this worker has {self._count}"
         # All memory of the GPU counts: whatever is loaded there now is given up first.
-        return shortage(entry, need_of(entry, self._settings.prepared_models), self.gpus, whole=True)
+        return explain_shortage(entry, estimate_memory(entry, self._settings.prepared_models), self.gpus, whole=True)
 
 
-def gpus_of(device: str, gpus: Sequence[Gpu]) -> list[Gpu]:
+def select_gpus(device: str, gpus: Sequence[Gpu]) -> list[Gpu]:
     """The GPUs that a device setting names, by number or UUID, in its order; the first one if it names none."""
     words = [word.strip() for word in device.split(",") if word.strip()]
     if not words:

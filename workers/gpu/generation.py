@@ -12,9 +12,9 @@ from typing import Any
 from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory, PromptTooLong
 from shared.models.catalogue import ModelEntry
 from shared.sessions.store import Sessions
-from workers.gpu.engine.messages import Reason, Step, Submit
+from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput
 from workers.gpu.engine_client.engine_client import EngineClient
-from workers.gpu.tokenization import Text
+from workers.gpu.tokenization import TextCodec
 from workers.rag_prompt import Passage, RagPrompt, build_rag_prompt
 from workers.runtime.attempt import Attempt, Result
 
@@ -26,7 +26,7 @@ LOAD_PATIENCE_SECONDS = 600.0
 class Generation:
     """One request to the engine, and the answer as it grows."""
 
-    def __init__(self, attempt: Attempt, text: Text, stop: Sequence[str], *, in_conversation: bool) -> None:
+    def __init__(self, attempt: Attempt, text: TextCodec, stop: Sequence[str], *, in_conversation: bool) -> None:
         self.id = f"{attempt.job.id}/{attempt.job.attempt}"
         self._attempt = attempt
         self._decoder = text.decoder(stop, in_conversation=in_conversation)
@@ -34,7 +34,7 @@ class Generation:
         self._space = ""
         self._pieces: list[str] = []
         self.tokens = 0
-        self.reason: Reason | None = None
+        self.reason: FinishReason | None = None
         self.detail = ""
         self.ended = threading.Event()
 
@@ -53,7 +53,7 @@ class Generation:
             self._end("stop", "")
         return stopped
 
-    def finish(self, reason: Reason, detail: str) -> None:
+    def finish(self, reason: FinishReason, detail: str) -> None:
         """The engine has ended the request."""
         if not self.ended.is_set():
             self._emit(self._decoder.flush())
@@ -69,22 +69,22 @@ class Generation:
             self._pieces.append(piece)
             self._attempt.send_text(piece)
 
-    def _end(self, reason: Reason, detail: str) -> None:
+    def _end(self, reason: FinishReason, detail: str) -> None:
         self.reason, self.detail = reason, detail
         self.ended.set()
 
 
-class Generations:
+class GenerationHandler:
     """All generations that run on one engine."""
 
-    def __init__(self, entry: ModelEntry, text: Text, engine: EngineClient, sessions: Sessions) -> None:
+    def __init__(self, entry: ModelEntry, text: TextCodec, engine: EngineClient, sessions: Sessions) -> None:
         self._entry = entry
         self._text = text
         self._engine = engine
         self._sessions = sessions
         self._running: dict[str, Generation] = {}
 
-    def on_step(self, step: Step) -> None:
+    def on_step(self, step: StepOutput) -> None:
         """Take what one step of the engine gave. Called by the engine's receiving thread."""
         for request, ids in step.tokens:
             generation = self._running.get(request)
@@ -113,7 +113,7 @@ class Generations:
             )
         bare = spec.get("prompt") is not None and packed is None
         generation = Generation(attempt, self._text, spec.get("stop") or (), in_conversation=not bare)
-        request = Submit(
+        request = GenerationRequest(
             id=generation.id,
             prompt=prompt,
             max_new_tokens=min(wanted, context - len(prompt)),
@@ -135,7 +135,7 @@ class Generations:
             raise self._failure(generation, request)
         return self._result(attempt, generation, len(prompt), packed)
 
-    def _failure(self, generation: Generation, request: Submit) -> JobFailure:
+    def _failure(self, generation: Generation, request: GenerationRequest) -> JobFailure:
         name, reason, detail = self._entry.name, generation.reason, generation.detail
         prompt, answer, wanted = len(request.prompt), generation.tokens, request.max_new_tokens
         if reason == "out_of_memory":

@@ -13,14 +13,14 @@ from shared.models.catalogue import ECHO, ModelEntry
 from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
-from workers.gpu.engine.messages import Step
+from workers.gpu.engine.messages import StepOutput
 from workers.gpu.engine_client.engine_client import EngineClient, EngineState
-from workers.gpu.generation import Generations
-from workers.gpu.hardware.devices import gib
+from workers.gpu.engine_client.throughput_meter import ThroughputMeter
+from workers.gpu.generation import GenerationHandler
+from workers.gpu.hardware.devices import format_gib
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
-from workers.gpu.hardware.memory_estimate import need_of
-from workers.gpu.rates import Rates
-from workers.gpu.tokenization import Text
+from workers.gpu.hardware.memory_estimate import estimate_memory
+from workers.gpu.tokenization import TextCodec
 from workers.gpu.weights import prepare
 from workers.runtime.attempt import Attempt, Result
 from workers.runtime.worker_runtime import WorkerRuntime
@@ -40,9 +40,9 @@ class ModelWorker:
         self._settings = settings
         self._health = health
         self._used_before: int | None = None
-        self._rates = Rates()
+        self._rates = ThroughputMeter()
         self._runtime: WorkerRuntime | None = None
-        self._generations: Generations | None = None
+        self._generations: GenerationHandler | None = None
         self._failure: EnginehouseError | None = None
         self._engine: EngineClient | None = None
         self._closing = threading.Event()
@@ -59,8 +59,8 @@ class ModelWorker:
             return
         held = self._health.used()
         self._engine.close()
-        if self._used_before is not None and self._health.await_return(self._used_before, RETURN_SECONDS):
-            logger.info("model %s has given back %s", self._entry.name, gib(max(0, held - self._health.used())))
+        if self._used_before is not None and self._health.wait_for_memory_release(self._used_before, RETURN_SECONDS):
+            logger.info("model %s has given back %s", self._entry.name, format_gib(max(0, held - self._health.used())))
 
     def stats(self) -> dict[str, Any]:
         """What the engine is doing now: its last beat, and how fast it went since the one that was asked for before."""
@@ -108,18 +108,18 @@ class ModelWorker:
             entry, settings, device=self._health.device(settings.worker_device), on_step=self._on_step, on_state=self._on_state
         )
         self._engine.start()
-        text = Text(entry, folder)
-        self._generations = Generations(entry, text, self._engine, Sessions(connect(settings.redis_url), settings))
+        text = TextCodec(entry, folder)
+        self._generations = GenerationHandler(entry, text, self._engine, Sessions(connect(settings.redis_url), settings))
         self._on_state(self._engine.state)
 
     def _make_room(self) -> None:
         """What was here before, in this process or another, may not have given back all its memory yet."""
-        need = need_of(self._entry, self._settings.prepared_models)
-        self._health.await_room(need.each, ROOM_SECONDS, lambda sentence: self._tell("loading", sentence, 0.0))
+        need = estimate_memory(self._entry, self._settings.prepared_models)
+        self._health.wait_for_free_memory(need.each, ROOM_SECONDS, lambda sentence: self._tell("loading", sentence, 0.0))
         if self._used_before is None:
             self._used_before = self._health.used()
 
-    def _on_step(self, step: Step) -> None:
+    def _on_step(self, step: StepOutput) -> None:
         if self._generations is not None:
             self._generations.on_step(step)
 

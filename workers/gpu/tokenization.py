@@ -19,7 +19,7 @@ BROKEN = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_CHARACTER = 64
 
 
-class Vocabulary(Protocol):
+class Tokenizer(Protocol):
     """The two ways between text and tokens."""
 
     stop_token_ids: tuple[int, ...]
@@ -29,7 +29,7 @@ class Vocabulary(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
-class Bytes:
+class ByteTokenizer:
     """The echo engine's vocabulary: a token is a byte of UTF-8."""
 
     stop_token_ids: tuple[int, ...] = ()
@@ -44,7 +44,7 @@ class Bytes:
         return bytes(ids).decode(errors="replace")
 
 
-class Tokenizer:
+class ModelTokenizer:
     """A model's own vocabulary, from the tokenizer files in its folder. Raises ModelUnavailable when they cannot be read."""
 
     def __init__(self, entry: ModelEntry, folder: Path) -> None:
@@ -90,22 +90,22 @@ class Tokenizer:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-class Text:
+class TextCodec:
     """Both ways between text and tokens for one model. Every method may be called from any thread.
 
     ``folder`` is what ``prepare`` returned; the echo engine needs none.
     """
 
     def __init__(self, entry: ModelEntry, folder: Path | None = None) -> None:
-        self._vocabulary: Vocabulary
+        self._vocabulary: Tokenizer
         if entry.engine == ECHO:
-            self._vocabulary = Bytes()
+            self._vocabulary = ByteTokenizer()
             self.max_context = entry.max_context or ECHO_CONTEXT
         elif folder is None:
             raise ValueError("only the echo engine has text without a folder")
         else:
-            self._vocabulary = Tokenizer(entry, folder)
-            self.max_context = entry.max_context or model_context(entry, folder)
+            self._vocabulary = ModelTokenizer(entry, folder)
+            self.max_context = entry.max_context or read_max_context(entry, folder)
         self.stop = entry.stop
 
     @property
@@ -128,18 +128,18 @@ class Text:
         """Tokens of a text."""
         return len(self._vocabulary.encode(text))
 
-    def decoder(self, stop: Sequence[str] = (), *, in_conversation: bool = False) -> "Decoder":
+    def decoder(self, stop: Sequence[str] = (), *, in_conversation: bool = False) -> "Detokenizer":
         """A decoder for one answer, which the entry's own stops end as well.
 
         An answer ``in_conversation`` begins with its first word; the answer to a bare prompt goes on where that ended.
         """
-        return Decoder(self._vocabulary, (*self.stop, *stop), drop_leading_space=in_conversation)
+        return Detokenizer(self._vocabulary, (*self.stop, *stop), drop_leading_space=in_conversation)
 
 
-class Decoder:
+class Detokenizer:
     """One answer, piece by piece. What it has given is the same however its tokens were split between the calls."""
 
-    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str] = (), *, drop_leading_space: bool = False) -> None:
+    def __init__(self, vocabulary: Tokenizer, stop: Sequence[str] = (), *, drop_leading_space: bool = False) -> None:
         self._vocabulary = vocabulary
         self._dropping = drop_leading_space
         self._stops = tuple(text for text in dict.fromkeys(stop) if text)
@@ -214,7 +214,7 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
-def model_context(entry: ModelEntry, folder: Path) -> int:
+def read_max_context(entry: ModelEntry, folder: Path) -> int:
     """The most tokens, of prompt and answer together, that a model's own configuration allows. Raises ModelUnavailable."""
     config = _read_json(folder / "config.json")
     context = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")

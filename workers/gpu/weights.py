@@ -41,7 +41,7 @@ def prepare(entry: ModelEntry, folder: Path, report: Report) -> Path:
     return _from_hub(entry, report)
 
 
-def prepared_folder(entry: ModelEntry, folder: Path) -> Path | None:
+def find_prepared_folder(entry: ModelEntry, folder: Path) -> Path | None:
     """Where ``prepare`` has left ``entry``, or None when it has not been prepared yet. Never downloads or converts."""
     scheme, _, rest = entry.url.partition(":")
     if scheme == "package":

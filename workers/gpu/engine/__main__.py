@@ -21,7 +21,7 @@ from shared.errors import EnginehouseError, SettingsError
 from shared.models.catalogue import ECHO, TRANSFORMERS, ModelEntry, load_catalogue
 from shared.prctl import die_with_parent
 from workers.gpu.engine.memory import is_out_of_memory
-from workers.gpu.engine.messages import Beat, Cancel, Message, Phase, State, Submit, decode, encode
+from workers.gpu.engine.messages import CancelRequest, GenerationRequest, Heartbeat, Message, Phase, State, decode, encode
 from workers.gpu.engine.protocol import Engine, EngineDied, Report
 from workers.gpu.engine.tensor_parallel import TensorParallelGroup, join
 
@@ -80,14 +80,14 @@ def main() -> None:
             message = decode(data)
             loaded.wait()
             assert engine is not None
-            if isinstance(message, Submit):
+            if isinstance(message, GenerationRequest):
                 engine.submit(message)
-            elif isinstance(message, Cancel):
+            elif isinstance(message, CancelRequest):
                 engine.cancel(message.id)
 
     def beat() -> None:
         while True:
-            send(engine.stats() if engine is not None and loaded.is_set() else Beat(0, 0, 0, 0, 0.0))
+            send(engine.stats() if engine is not None and loaded.is_set() else Heartbeat(0, 0, 0, 0, 0.0))
             time.sleep(BEAT_SECONDS)
 
     for work in (receive, beat):

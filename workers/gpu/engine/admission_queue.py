@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 # How many requests may go past one that the cache has no room for; after that the room is left to gather.
-PASSES = 256
+MAX_OVERTAKES = 256
 
 
 @dataclass
@@ -70,11 +70,11 @@ class AdmissionQueue:
             if self._sectors([used + more for used, more in zip(self._used, need, strict=True)]) > self._room:
                 kept.append(one)
                 blocked.append(one)
-                closed = one.passed >= PASSES
+                closed = one.passed >= MAX_OVERTAKES
                 continue
             for other in blocked:
                 other.passed += 1
-                closed = closed or other.passed >= PASSES
+                closed = closed or other.passed >= MAX_OVERTAKES
             self._take(one, need)
             admitted.append(one.number)
         self._waiting = kept + self._waiting

@@ -18,7 +18,7 @@ from transformers.modeling_flash_attention_utils import lazy_import_flash_attent
 from transformers.modeling_utils import AttentionInterface
 
 
-def isolate_requests() -> None:
+def register_cpu_attention() -> None:
     """Let every model of this process attend so. Only for the CPU: elsewhere the lengths would have to be waited for."""
     AttentionInterface.register("sdpa", attend)
 
@@ -118,7 +118,7 @@ def _attend_by_pages(module: torch.nn.Module, query: Tensor, key: Tensor, value:
     return sdpa_attention_forward(module, queries, own_keys, own_values, mask[:, None, None], **kwargs)[0].transpose(0, 1)
 
 
-def attend_by_flash(implementation: str) -> None:
+def register_flash_attention(implementation: str) -> None:
     """Let every model of this process that runs on this FlashAttention attend as ``FlashAttention`` does here."""
     attend = torch.compiler.disable(FlashAttention(implementation).attend)  # type: ignore[no-untyped-call]
     AttentionInterface.register(implementation, attend)

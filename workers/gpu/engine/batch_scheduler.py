@@ -15,21 +15,21 @@ from transformers.generation.continuous_batching.utils import stream_context
 
 from workers.gpu.engine.decode_batch import DecodeBatch
 from workers.gpu.engine.graph_sizes import CACHE_READ, GraphSizes
-from workers.gpu.engine.messages import Reason
+from workers.gpu.engine.messages import FinishReason
 from workers.gpu.engine.sampling import POSITION, SamplingProcessors
 
-UNDEFINED = -1
+INVALID_TOKEN = -1
 """In place of a token that could not be taken: the largest of its scores is NaN or infinite."""
 
 # Tokens of prompts in one step while answers wait for the next. Smaller waves shorten the pause in running answers, and
 # lengthen everything else: see docs/performance.md.
-WAVE = 8192
+MAX_PREFILL_TOKENS = 8192
 
 
 class Delivery(Protocol):
     """Takes what a step gave: numbers and a token for each of them, then the ends as number, reason, detail."""
 
-    def __call__(self, ids: list[str], tokens: list[int], ends: list[tuple[str, Reason, str]], *, first: bool) -> None: ...
+    def __call__(self, ids: list[str], tokens: list[int], ends: list[tuple[str, FinishReason, str]], *, first: bool) -> None: ...
 
 
 @dataclass
@@ -92,7 +92,7 @@ class BatchScheduler:
 
     def _prepare_prompts(self) -> bool:
         scheduler, cache = self._scheduler, self._cache
-        budget = min(WAVE, cache.max_batch_tokens) if len(self.rows) else cache.max_batch_tokens
+        budget = min(MAX_PREFILL_TOKENS, cache.max_batch_tokens) if len(self.rows) else cache.max_batch_tokens
         candidates = self._whole_prompts(budget)
         for _ in range(2):
             gone: set[str] = set()
@@ -190,12 +190,12 @@ class BatchScheduler:
         alive = rows.serial[step.rows] == step.serials
         mine, tokens, last = step.rows[alive], tokens[alive], step.last[alive]
         rows.token[mine] = tokens
-        ended = last | (tokens == UNDEFINED)
+        ended = last | (tokens == INVALID_TOKEN)
         for stop in rows.stop_tokens:
             ended |= tokens == stop
         ids, values = [], []
         for row, token, end in zip(mine.tolist(), tokens.tolist(), ended.tolist(), strict=True):
-            if not end or (token != UNDEFINED and token not in rows.stops[row]):
+            if not end or (token != INVALID_TOKEN and token not in rows.stops[row]):
                 state = rows.states[row]
                 state.generated_tokens.append(token)
                 ids.append(state.request_id)
@@ -204,11 +204,11 @@ class BatchScheduler:
         if ids or ends:
             self._deliver(ids, values, [end for end in ends if end is not None], first=step.begins)
 
-    def _end(self, row: int, token: int, *, last: bool) -> tuple[str, Reason, str] | None:
+    def _end(self, row: int, token: int, *, last: bool) -> tuple[str, FinishReason, str] | None:
         state = self.rows.states[row]
-        reason: Reason = "length"
+        reason: FinishReason = "length"
         detail = ""
-        if token == UNDEFINED:
+        if token == INVALID_TOKEN:
             at = len(state.initial_tokens) + len(state.generated_tokens)
             reason, detail = "nan_logits", f"NaN or infinity among the scores after {at} tokens"
         elif token in self.rows.stops[row]:

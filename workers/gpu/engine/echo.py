@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
-from workers.gpu.engine.messages import Beat, Reason, Step, Submit
+from workers.gpu.engine.messages import FinishReason, GenerationRequest, Heartbeat, StepOutput
 from workers.gpu.engine.protocol import Report
 
 # Tokens of prompt and answer together, for an entry that sets no limit: there is no model to ask.
@@ -33,7 +33,7 @@ class EchoEngine:
         self._changed = threading.Condition()
         self._running: dict[str, _Answer] = {}
         self._waiting: dict[str, _Answer] = {}
-        self._ended: list[tuple[str, Reason, str]] = []
+        self._ended: list[tuple[str, FinishReason, str]] = []
         self._steps = 0
         self._tokens = 0
 
@@ -55,7 +55,7 @@ class EchoEngine:
     def load(self, report: Report) -> None:
         report("loading", "no model to load", 1.0)
 
-    def submit(self, request: Submit) -> None:
+    def submit(self, request: GenerationRequest) -> None:
         with self._changed:
             if request.id in self._running or request.id in self._waiting:
                 self._ended.append((request.id, "failed", "a request of this id is running already"))
@@ -74,7 +74,7 @@ class EchoEngine:
                 self._ended.append((id, "cancelled", ""))
                 self._changed.notify()
 
-    def next_step(self, timeout: float) -> Step | None:
+    def next_step(self, timeout: float) -> StepOutput | None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._running or self._waiting or self._ended, timeout):
                 return None
@@ -86,7 +86,7 @@ class EchoEngine:
                 self._changed.wait_for(lambda: self._ended, self._token_seconds)
             return self._step()
 
-    def _step(self) -> Step:
+    def _step(self) -> StepOutput:
         tokens: list[tuple[str, list[int]]] = []
         finished, self._ended = self._ended, []
         for id, answer in list(self._running.items()):
@@ -102,12 +102,12 @@ class EchoEngine:
                 del self._running[id]
         self._steps += 1
         self._tokens += len(tokens)
-        return Step(tokens, finished)
+        return StepOutput(tokens, finished)
 
-    def stats(self) -> Beat:
+    def stats(self) -> Heartbeat:
         with self._changed:
             held = sum(len(answer.left) for answer in self._running.values())
-            return Beat(
+            return Heartbeat(
                 steps=self._steps,
                 tokens=self._tokens,
                 running=len(self._running),

@@ -18,7 +18,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def cache_part(gpu_share: float, total: int, taken: int, kernels: int) -> float:
+def cache_fraction(gpu_share: float, total: int, taken: int, kernels: int) -> float:
     """The part of the memory that is not ``taken`` by this engine's weights which its cache may have, so that all of it stays
     within ``gpu_share`` of the GPU's ``total`` bytes with ``kernels`` left for the rest. Raises ModelUnavailable when nothing is left.
     """

@@ -10,13 +10,13 @@ from typing import Literal
 
 Phase = Literal["loading", "warming", "ready", "failed"]
 
-Reason = Literal["stop", "length", "cancelled", "failed", "nan_logits", "out_of_memory", "lost"]
+FinishReason = Literal["stop", "length", "cancelled", "failed", "nan_logits", "out_of_memory", "lost"]
 """Why a request ended: a stop token, its limit, a wish, a fault of its own, scores that are no numbers, too little memory
 for it alone; ``lost`` with its engine process."""
 
 
 @dataclass(frozen=True)
-class Submit:
+class GenerationRequest:
     """To the engine: generate. Every accepted request ends in exactly one ``Step.finished``."""
 
     id: str
@@ -33,7 +33,7 @@ class Submit:
 
 
 @dataclass(frozen=True)
-class Cancel:
+class CancelRequest:
     """To the engine: end this request. One that is unknown, or has ended, is no fault."""
 
     id: str
@@ -53,18 +53,18 @@ class State:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepOutput:
     """From the engine: what one step gave, for all requests in it, their tokens before their ends.
 
     ``tokens`` pairs ids of requests with new tokens, stop tokens left out; ``finished`` has id, reason and detail.
     """
 
     tokens: list[tuple[str, list[int]]]
-    finished: list[tuple[str, Reason, str]]
+    finished: list[tuple[str, FinishReason, str]]
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """From the engine, about once a second: that it lives, and what it holds.
 
     ``steps`` and ``tokens`` count from the start of the process; ``cache_use`` is the used fraction of the key-value cache.
@@ -79,9 +79,15 @@ class Beat:
     evictions: int = 0
 
 
-Message = Submit | Cancel | State | Step | Beat
+Message = GenerationRequest | CancelRequest | State | StepOutput | Heartbeat
 
-_KINDS: dict[str, type[Message]] = {"submit": Submit, "cancel": Cancel, "state": State, "step": Step, "beat": Beat}
+_KINDS: dict[str, type[Message]] = {
+    "submit": GenerationRequest,
+    "cancel": CancelRequest,
+    "state": State,
+    "step": StepOutput,
+    "beat": Heartbeat,
+}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -94,7 +100,7 @@ def decode(data: bytes) -> Message:
     """The message that ``encode`` made these bytes from."""
     name, values = json.loads(data)
     if name == "step":
-        return Step(
+        return StepOutput(
             tokens=[(request, tokens) for request, tokens in values["tokens"]],
             finished=[(request, reason, detail) for request, reason, detail in values["finished"]],
         )

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from transformers.generation.continuous_batching.continuous_api import OutputRouter
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
-from workers.gpu.engine.messages import Reason
+from workers.gpu.engine.messages import FinishReason
 
 # Seconds from the first thing that waits to the message: at most, for each request in it, and if one of them has ended.
 GATHER_SECONDS, SECONDS_PER_REQUEST = 0.02, 0.0001
 END_SECONDS = 0.01
 
-End = tuple[str, Reason, str]
+End = tuple[str, FinishReason, str]
 
 
 @dataclass
-class Gathered:
+class BufferedOutput:
     """Tokens and ends by the manager's number of the request; ``told`` by the id that its sender gave it."""
 
     tokens: dict[str, list[int]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class OutputBuffer(OutputRouter):
     def __init__(self) -> None:
         super().__init__()
         self._changed = threading.Condition()
-        self._gathered = Gathered()
+        self._gathered = BufferedOutput()
         self._since = 0.0
         self._due = 0.0
 
@@ -61,14 +61,14 @@ class OutputBuffer(OutputRouter):
             self._gathered.fault = self._gathered.fault or fault
             self._is_due(True, False)
 
-    def take(self, timeout: float) -> Gathered | None:
+    def take(self, timeout: float) -> BufferedOutput | None:
         """What has gathered, once it is due; None if nothing is within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
                 now = time.monotonic()
                 if self._due and now >= self._due:
-                    gathered, self._gathered = self._gathered, Gathered()
+                    gathered, self._gathered = self._gathered, BufferedOutput()
                     self._due = self._since = 0.0
                     return gathered
                 if now >= deadline:

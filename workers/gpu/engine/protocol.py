@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from workers.gpu.engine.messages import Beat, Phase, Step, Submit
+from workers.gpu.engine.messages import GenerationRequest, Heartbeat, Phase, StepOutput
 
 Report = Callable[[Phase, str, float], None]
 """Called with the phase of the start, what is being done, and the fraction of the phase that is behind."""
@@ -27,7 +27,7 @@ class Engine(Protocol):
         """Load the model and warm it up; afterwards the first request is as fast as the next. Raises whatever prevents it."""
         ...
 
-    def submit(self, request: Submit) -> None:
+    def submit(self, request: GenerationRequest) -> None:
         """Take a request. It never raises for a request at fault: that one ends ``failed`` in a following step."""
         ...
 
@@ -35,11 +35,11 @@ class Engine(Protocol):
         """End a request within two tokens. Unknown ids are ignored."""
         ...
 
-    def next_step(self, timeout: float) -> Step | None:
+    def next_step(self, timeout: float) -> StepOutput | None:
         """The next step's tokens and ends; None if there are none within ``timeout`` seconds. Raises EngineDied."""
         ...
 
-    def stats(self) -> Beat:
+    def stats(self) -> Heartbeat:
         """What the engine holds now. Cheap: called every second."""
         ...
 

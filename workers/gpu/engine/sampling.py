@@ -26,7 +26,7 @@ KEY = "sampling"
 _FEW = 1024
 
 
-def sampling_of(temperature: float, top_p: float, top_k: int, seed: int | None) -> Sampling:
+def encode_sampling(temperature: float, top_p: float, top_k: int, seed: int | None) -> Sampling:
     """The rows of one request. A temperature of 0 is greedy; without a seed one is drawn."""
     if seed is None:
         folded = random.getrandbits(32)
@@ -36,8 +36,8 @@ def sampling_of(temperature: float, top_p: float, top_k: int, seed: int | None) 
     return bits[0], bits[1], min(top_k, 2**31 - 1), folded - 2**31
 
 
-GREEDY = sampling_of(0.0, 1.0, 0, 0)
-DRAWN = sampling_of(1.0, 1.0, 0, 0)
+GREEDY = encode_sampling(0.0, 1.0, 0, 0)
+SAMPLED = encode_sampling(1.0, 1.0, 0, 0)
 
 
 class SamplingProcessors(ContinuousBatchingLogitsProcessorList):

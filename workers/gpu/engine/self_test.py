@@ -23,7 +23,7 @@ Generate = Callable[[Sequence[list[int]], int], Sequence[list[int] | None]]
 """Prompts and a number of tokens to the greedy answers, all at once; None for one whose scores were no numbers."""
 
 
-def compare_batch(model: Any, generate: Generate, *, vocabulary: int, context: int, name: str) -> None:
+def run_self_test(model: Any, generate: Generate, *, vocabulary: int, context: int, name: str) -> None:
     """Raises ModelUnavailable when a token is further from the best than rounding explains."""
     generator = torch.Generator().manual_seed(6)
     wanted = CPU_LENGTHS if model.device.type == "cpu" else LENGTHS
@@ -32,7 +32,7 @@ def compare_batch(model: Any, generate: Generate, *, vocabulary: int, context: i
     tokens = min(TOKENS, context - max(lengths))
     margin = MARGINS.get(model.dtype, MARGINS[torch.bfloat16])
     for prompt, answer in zip(prompts, generate(prompts, tokens), strict=True):
-        far = shortfalls(model, prompt, answer or [0])
+        far = score_gaps(model, prompt, answer or [0])
         numbers = bool(far.isfinite().all())
         if answer is None and numbers:
             _refuse(name, "it computed no numbers in a batch where one request alone has some")
@@ -47,7 +47,7 @@ def compare_batch(model: Any, generate: Generate, *, vocabulary: int, context: i
 
 
 @torch.no_grad()
-def shortfalls(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
+def score_gaps(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
     """How far each token of an answer is below the best at its place, by one plain forward pass over all of them."""
     ids = torch.tensor([prompt + answer[:-1]], device=model.device)
     scores = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float()

@@ -24,19 +24,19 @@ from transformers.utils.logging import disable_progress_bar
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
 from workers.gpu.engine.admission_queue import AdmissionQueue
-from workers.gpu.engine.attention import attend_by_flash, isolate_requests
-from workers.gpu.engine.batch_scheduler import UNDEFINED, BatchScheduler
-from workers.gpu.engine.batching import PAGE_TOKENS, batching_config, let_answers_read_pages
+from workers.gpu.engine.attention import register_cpu_attention, register_flash_attention
+from workers.gpu.engine.attention_backend import AttentionBackend, choose_attention_backend
+from workers.gpu.engine.batch_config import PAGE_TOKENS, enable_block_tables, make_batching_config
+from workers.gpu.engine.batch_scheduler import INVALID_TOKEN, BatchScheduler
 from workers.gpu.engine.graph_sizes import GraphSizes
-from workers.gpu.engine.kernels import Kernel, choose_kernel
-from workers.gpu.engine.messages import Beat, Step, Submit
-from workers.gpu.engine.output_buffer import Gathered, OutputBuffer
+from workers.gpu.engine.messages import GenerationRequest, Heartbeat, StepOutput
+from workers.gpu.engine.output_buffer import BufferedOutput, OutputBuffer
 from workers.gpu.engine.protocol import EngineDied, Report
-from workers.gpu.engine.sampling import KEY, SamplingProcessors, sampling_of
-from workers.gpu.engine.self_test import compare_batch
+from workers.gpu.engine.sampling import KEY, SamplingProcessors, encode_sampling
+from workers.gpu.engine.self_test import run_self_test
 from workers.gpu.engine.tensor_parallel import Answers, TensorParallelGroup, told
 from workers.gpu.engine.transformers_patches import Evictions, change_step, take_over_steps
-from workers.gpu.engine.warm_up import make_graphs
+from workers.gpu.engine.warm_up import capture_graphs
 
 log = logging.getLogger("engine.transformers")
 
@@ -50,7 +50,7 @@ LAST_WORDS_SECONDS = 10.0
 class _Request:
     """``tokens``: how many of its answer have come."""
 
-    submit: Submit
+    submit: GenerationRequest
     tokens: int = 0
 
 
@@ -76,7 +76,7 @@ class TransformersEngine:
         self._numbers = itertools.count()
         self._requests: dict[str, _Request] = {}
         self._number_of: dict[str, str] = {}
-        self._gathering = OutputBuffer()
+        self._output_buffer = OutputBuffer()
         self._tokens = 0
         self._manager: Any = None
         self._feed: AdmissionQueue | None = None
@@ -84,7 +84,7 @@ class TransformersEngine:
         self._evictions: Evictions | None = None
         self._max_context = 0
         self._vocabulary = 0
-        self.kernel = Kernel("sdpa")
+        self.kernel = AttentionBackend("sdpa")
 
     # Start
 
@@ -123,12 +123,12 @@ class TransformersEngine:
     def serve(self, model: Any, report: Report) -> None:
         """The second half of loading: make the batch of a model that is on its device, and warm it up."""
         device = model.device.type
-        self.kernel = choose_kernel(model, self._entry.name)
+        self.kernel = choose_attention_backend(model, self._entry.name)
         if self.kernel.is_flash:
-            attend_by_flash(self.kernel.implementation)
+            register_flash_attention(self.kernel.implementation)
             model.set_attn_implementation(self.kernel.implementation)
         if device == "cpu":
-            isolate_requests()
+            register_cpu_attention()
         report("warming", "sizing the cache", 0.0)
         context = self._entry.max_context or int(model.config.get_text_config().max_position_embeddings)
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
@@ -136,7 +136,7 @@ class TransformersEngine:
         shapes = self._make_batch(model, context, processors)
         start = time.monotonic()
         if self._steps is not None and device == "cuda":
-            count = make_graphs(
+            count = capture_graphs(
                 self._manager, self._steps, processors, shapes, lambda what, done: report("warming", what, 0.1 + 0.8 * done)
             )
             log.info("%s: %d graphs in %.1f s", self._entry.name, count, time.monotonic() - start)
@@ -144,7 +144,7 @@ class TransformersEngine:
         if not self._follows:
             self._warm_up(report)
         report("warming", "comparing a batch with single requests", 0.95)
-        compare_batch(model, self._compared, vocabulary=self._vocabulary, context=self._max_context, name=self._entry.name)
+        run_self_test(model, self._compared, vocabulary=self._vocabulary, context=self._max_context, name=self._entry.name)
         # What is there now stays. Going through it again and again would hold up the loop.
         gc.collect()
         gc.freeze()
@@ -163,13 +163,13 @@ class TransformersEngine:
         manager = model.init_continuous_batching(
             # Greedy after our own processors, which have added the noise that makes it a draw; stops come with each request.
             generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),  # type: ignore[no-untyped-call]
-            continuous_batching_config=batching_config(
+            continuous_batching_config=make_batching_config(
                 model, self.kernel, context=context, in_flight=self._in_flight, share=share, gpu_share=self._entry.gpu_share
             ),
         )
         manager.logit_processor = processors
-        manager.output_router = self._gathering
-        let_answers_read_pages(manager, model, self.kernel, context)
+        manager.output_router = self._output_buffer
+        enable_block_tables(manager, model, self.kernel, context)
         manager.batch_processor = manager._create_batch_processor()
         self._manager = manager
         processor = manager.batch_processor
@@ -178,7 +178,7 @@ class TransformersEngine:
         change_step(processor, processors)
         self._evictions = Evictions(processor)
         if cache.max_blocks_per_request:
-            self._steps = take_over_steps(processor, processors, shapes, self._gathering.put)
+            self._steps = take_over_steps(processor, processors, shapes, self._output_buffer.put)
         if self._steps is None and self._ranks > 1:
             raise ModelUnavailable(
                 f"Model {self._entry.name} cannot be spread over {self._ranks} GPUs: that wants FlashAttention and attention over "
@@ -213,7 +213,7 @@ class TransformersEngine:
         """All at once, before there are other requests. None where there were no numbers."""
         ids = [f"warm-up {next(self._numbers)}" for _ in prompts]
         for id, prompt in zip(ids, prompts, strict=True):
-            self.submit(Submit(id, prompt, tokens, [], temperature=temperature))
+            self.submit(GenerationRequest(id, prompt, tokens, [], temperature=temperature))
         answers: dict[str, list[int] | None] = {id: [] for id in ids}
         running = set(ids)
         while running:
@@ -232,13 +232,13 @@ class TransformersEngine:
 
     # Work
 
-    def submit(self, request: Submit) -> None:
+    def submit(self, request: GenerationRequest) -> None:
         fault = self._fault(request)
         with self._lock:
             if request.id in self._number_of:
                 fault = "a request of this id is running already"
             if fault:
-                self._gathering.tell((request.id, "failed", fault))
+                self._output_buffer.tell((request.id, "failed", fault))
                 return
             number = str(next(self._numbers))
             self._requests[number] = _Request(request)
@@ -259,10 +259,10 @@ class TransformersEngine:
                 max_new_tokens=min(request.max_new_tokens, self._max_context - len(request.prompt)),
                 streaming=True,
                 eos_token_id=request.stop_token_ids,
-                **{KEY: sampling_of(request.temperature, request.top_p, request.top_k, request.seed)},
+                **{KEY: encode_sampling(request.temperature, request.top_p, request.top_k, request.seed)},
             )
 
-    def _fault(self, request: Submit) -> str:
+    def _fault(self, request: GenerationRequest) -> str:
         # The scheduler drops or chokes on what it can never place, so nothing of the kind may reach it.
         if not request.prompt:
             return "the prompt has no tokens"
@@ -284,10 +284,10 @@ class TransformersEngine:
             # before it hears of whatever takes the place.
             self._manager.cancel_request(number)
             self._admit()
-        self._gathering.tell((id, "cancelled", ""))
+        self._output_buffer.tell((id, "cancelled", ""))
 
-    def next_step(self, timeout: float) -> Step | None:
-        gathered = self._gathering.take(timeout)
+    def next_step(self, timeout: float) -> StepOutput | None:
+        gathered = self._output_buffer.take(timeout)
         if gathered is None:
             self._check_alive()
             return None
@@ -302,9 +302,9 @@ class TransformersEngine:
         self._tokens += sum(len(ids) for _, ids in step.tokens)
         return step if step.tokens or step.finished else None
 
-    def _step_of(self, gathered: Gathered, spoilt: list[str]) -> Step:
+    def _step_of(self, gathered: BufferedOutput, spoilt: list[str]) -> StepOutput:
         """What the gathered tokens and ends of numbers are for the ids that were asked for."""
-        step = Step([], [])
+        step = StepOutput([], [])
         assert self._feed is not None
         for number, tokens in gathered.tokens.items():
             request = self._requests.get(number)
@@ -324,10 +324,10 @@ class TransformersEngine:
         step.finished.extend(gathered.told)
         return step
 
-    def _ends_early(self, number: str, request: _Request, tokens: list[int], step: Step, spoilt: list[str]) -> bool:
+    def _ends_early(self, number: str, request: _Request, tokens: list[int], step: StepOutput, spoilt: list[str]) -> bool:
         """The manager's own steps know nothing of undefined tokens, and count a stop token as one of the answer."""
-        if UNDEFINED in tokens:
-            at = len(request.submit.prompt) + request.tokens + tokens.index(UNDEFINED)
+        if INVALID_TOKEN in tokens:
+            at = len(request.submit.prompt) + request.tokens + tokens.index(INVALID_TOKEN)
             step.finished.append((request.submit.id, "nan_logits", f"NaN or infinity among the scores after {at} tokens"))
             self._forget(number)
             spoilt.append(number)
@@ -369,10 +369,10 @@ class TransformersEngine:
             reason = (str(cause or error or "no reason given") or repr(cause)).splitlines()[0]
             raise EngineDied(f"the generation loop has died: {reason}") from cause
 
-    def stats(self) -> Beat:
+    def stats(self) -> Heartbeat:
         assert self._feed is not None
         held, waiting = len(self._requests), len(self._feed)
-        return Beat(
+        return Heartbeat(
             steps=self._manager.current_batch,
             tokens=self._tokens,
             running=max(held - waiting, 0),

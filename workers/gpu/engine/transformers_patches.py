@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from transformers.generation.continuous_batching.utils import CudaGraphBuffer
 
-from workers.gpu.engine.batch_scheduler import UNDEFINED, BatchScheduler, Delivery
+from workers.gpu.engine.batch_scheduler import INVALID_TOKEN, BatchScheduler, Delivery
 from workers.gpu.engine.graph_sizes import GraphSizes
 from workers.gpu.engine.sampling import SamplingProcessors
 
 
 def change_step(batch_processor: Any, processors: SamplingProcessors) -> None:
     """To be called before the first step, so that it is in every graph."""
-    batch_processor.model_runner._sample = take_likeliest
+    batch_processor.model_runner._sample = argmax_tokens
     buffers = batch_processor.inputs_and_outputs
     carry_over = buffers.carry_over_tokens
 
@@ -61,10 +61,10 @@ def take_over_steps(
     return steps
 
 
-def take_likeliest(scores: Tensor, output_ids: Tensor) -> None:
+def argmax_tokens(scores: Tensor, output_ids: Tensor) -> None:
     """Put the token with the largest score of each row into ``output_ids``, or UNDEFINED. The device is not waited for."""
     largest, tokens = scores[0].max(dim=-1)
-    output_ids[0, : tokens.size(0)].copy_(torch.where(largest.isfinite(), tokens, UNDEFINED))
+    output_ids[0, : tokens.size(0)].copy_(torch.where(largest.isfinite(), tokens, INVALID_TOKEN))
 
 
 class Evictions:

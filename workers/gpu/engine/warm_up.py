@@ -16,7 +16,9 @@ from workers.gpu.engine.sampling import SamplingProcessors
 Report = Callable[[str, float], None]
 
 
-def make_graphs(manager: Any, steps: BatchScheduler, processors: SamplingProcessors, shapes: GraphSizes, report: Report) -> int:
+def capture_graphs(
+    manager: Any, steps: BatchScheduler, processors: SamplingProcessors, shapes: GraphSizes, report: Report
+) -> int:
     """Returns the number of graphs. The loop must not be running. Largest first: the smaller ones then share its memory."""
     processor = manager.batch_processor
     io = processor.inputs_and_outputs

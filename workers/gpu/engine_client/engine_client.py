@@ -14,7 +14,7 @@ from typing import Literal
 from shared.errors import EngineFault, ModelUnavailable
 from shared.models.catalogue import ModelEntry
 from shared.settings import Settings
-from workers.gpu.engine.messages import Beat, Cancel, Message, Phase, State, Step, Submit
+from workers.gpu.engine.messages import CancelRequest, GenerationRequest, Heartbeat, Message, Phase, State, StepOutput
 from workers.gpu.engine_client.engine_connection import EngineConnection, Watchdog
 from workers.gpu.engine_client.in_flight_requests import QUIET_SECONDS, InFlightRequests
 
@@ -69,7 +69,7 @@ class EngineClient:
         settings: Settings,
         *,
         device: str | None = None,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[StepOutput], None],
         on_state: Callable[[EngineState], None] | None = None,
         token_seconds: float = 0.0,
         quiet_seconds: float = QUIET_SECONDS,
@@ -86,7 +86,7 @@ class EngineClient:
         self._state = EngineState("loading", "not started", 0.0, time.monotonic())
         self._admission = InFlightRequests(entry.max_in_flight, quiet_seconds)
         self._life: EngineConnection | None = None
-        self._beat: Beat | None = None
+        self._beat: Heartbeat | None = None
         self._attention = ""
         self._closing = threading.Event()
         # A step may end an answer early, whose cancel comes back here from the same thread.
@@ -105,7 +105,7 @@ class EngineClient:
         return life.pid if life is not None else None
 
     @property
-    def beat(self) -> Beat | None:
+    def beat(self) -> Heartbeat | None:
         """The last sign of life of the present process; None before its first."""
         return self._beat
 
@@ -129,7 +129,7 @@ class EngineClient:
             self._changed.wait_for(self._is_settled, timeout)
             self._require_ready()
 
-    def submit(self, request: Submit, *, timeout: float = 0.0) -> None:
+    def submit(self, request: GenerationRequest, *, timeout: float = 0.0) -> None:
         """Give a request to the engine, waiting up to ``timeout`` seconds for one that is still loading.
 
         Raises ModelUnavailable when the model could not be loaded, EngineFault when it is not ready in time; else the
@@ -149,9 +149,9 @@ class EngineClient:
             waited = self._admission.cancel(id)
             life = self._life if self._admission.is_cancelled(id) else None
         if waited:
-            self._tell_step(Step([], [(id, "cancelled", "")]))
+            self._tell_step(StepOutput([], [(id, "cancelled", "")]))
         if life is not None:
-            life.send(Cancel(id))
+            life.send(CancelRequest(id))
 
     def close(self, timeout: float = 5.0) -> None:
         """End the process; what is still running ends as ``lost``. Returns when it is gone."""
@@ -187,7 +187,7 @@ class EngineClient:
             life.send(request)
             if self._admission.is_cancelled(request.id):
                 # The wish may have gone out ahead of the request, as one that the engine knew nothing of.
-                life.send(Cancel(request.id))
+                life.send(CancelRequest(request.id))
 
     # The keeper's thread. It starts the process too: the kernel ties a child's death signal to the thread that started it.
 
@@ -252,13 +252,13 @@ class EngineClient:
         return death
 
     def _hear(self, message: Message | None, death: _Death, *, loaded: bool) -> None:
-        if isinstance(message, Step):
+        if isinstance(message, StepOutput):
             with self._changed:
                 self._admission.take(message)
             self._tell_step(message)
             if message.finished:
                 self._feed()
-        elif isinstance(message, Beat):
+        elif isinstance(message, Heartbeat):
             self._beat = message
         elif isinstance(message, State) and message.phase == "failed":
             death.reason = message.message
@@ -310,7 +310,7 @@ class EngineClient:
                 ends += self._admission.lose_all(f"the engine process is gone: {reason}")
             self._change_state(phase, reason, 0.0)
         if ends:
-            self._tell_step(Step([], sorted(ends)))
+            self._tell_step(StepOutput([], sorted(ends)))
         self._tell_state()
 
     def _set_state(self, phase: EnginePhase, message: str, fraction: float) -> None:
@@ -323,7 +323,7 @@ class EngineClient:
         self._state = EngineState(phase, message, fraction, since)
         self._changed.notify_all()
 
-    def _tell_step(self, step: Step) -> None:
+    def _tell_step(self, step: StepOutput) -> None:
         with self._telling:
             self._on_step(step)
 

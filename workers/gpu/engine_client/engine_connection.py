@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 
 from shared.models.catalogue import ModelEntry
 from shared.settings import REPOSITORY, Settings
-from workers.gpu.engine.messages import Beat, Message, State, Step, decode, encode
+from workers.gpu.engine.messages import Heartbeat, Message, State, StepOutput, decode, encode
 
 log = logging.getLogger("engine_process")
 
@@ -103,12 +103,12 @@ class Watchdog:
         if message is not None:
             self._sign = now
         # Steps that read a long prompt give no tokens; only the beat tells of them.
-        advanced = isinstance(message, Beat) and message.steps != self._steps
-        if isinstance(message, Beat):
+        advanced = isinstance(message, Heartbeat) and message.steps != self._steps
+        if isinstance(message, Heartbeat):
             self._steps = message.steps
         if isinstance(message, State) and message.phase == "ready":
             self._ready = True
-        if advanced or isinstance(message, Step) or not holding or not self._ready:
+        if advanced or isinstance(message, StepOutput) or not holding or not self._ready:
             self._advance = now
 
     def hanging(self, now: float) -> tuple[float, str]:

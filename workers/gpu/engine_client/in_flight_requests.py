@@ -6,20 +6,20 @@ passed in, and the caller holds a lock.
 
 from dataclasses import dataclass, field, replace
 
-from workers.gpu.engine.messages import Reason, Step, Submit
+from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput
 
-End = tuple[str, Reason, str]
+End = tuple[str, FinishReason, str]
 
 QUIET_SECONDS = 600.0
 
 
 @dataclass
 class _Held:
-    request: Submit
+    request: GenerationRequest
     tokens: list[int] = field(default_factory=list)
     cancelled: bool = False
 
-    def rest(self) -> Submit:
+    def rest(self) -> GenerationRequest:
         """What is still to do: its tokens so far have become part of the prompt, so that none is told twice."""
         return replace(
             self.request,
@@ -54,11 +54,11 @@ class InFlightRequests:
     def __contains__(self, id: str) -> bool:
         return id in self._waiting or id in self._in_flight
 
-    def add(self, request: Submit) -> None:
+    def add(self, request: GenerationRequest) -> None:
         """Let a request wait."""
         self._waiting[request.id] = _Held(request)
 
-    def admit(self) -> list[Submit]:
+    def admit(self) -> list[GenerationRequest]:
         """Those that the engine is to be given now; the oldest go first."""
         admitted = []
         while self._waiting and len(self._in_flight) < self.limit:
@@ -67,7 +67,7 @@ class InFlightRequests:
             admitted.append(held.rest())
         return admitted
 
-    def take(self, step: Step) -> None:
+    def take(self, step: StepOutput) -> None:
         """Note what the engine gave and ended."""
         for id, tokens in step.tokens:
             if id in self._in_flight:

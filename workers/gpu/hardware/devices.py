@@ -44,7 +44,7 @@ class Gpu:
         return "critical" if used >= MEMORY_CRITICAL else "warning" if used >= MEMORY_WARNING else ""
 
 
-class Gpus(Protocol):
+class GpuReader(Protocol):
     """What can be asked of a machine's GPUs."""
 
     def read(self) -> Sequence[Gpu]:
@@ -56,7 +56,7 @@ class Gpus(Protocol):
         ...
 
 
-class NoGpus:
+class NoGpuReader:
     """A machine without GPUs: models run on its CPU."""
 
     def read(self) -> Sequence[Gpu]:
@@ -66,7 +66,7 @@ class NoGpus:
         return {}
 
 
-class NvmlGpus:
+class NvmlReader:
     """The GPUs of this machine by NVML, those that ``visible`` names (as CUDA_VISIBLE_DEVICES would) or all.
 
     Raises OSError when NVML is not there or does not answer.
@@ -144,13 +144,13 @@ class NvmlGpus:
             return None
 
 
-def gpus_here() -> Gpus:
+def detect_gpus() -> GpuReader:
     """The GPUs of this machine that our environment lets us use; none where there is no NVIDIA driver."""
     try:
-        return NvmlGpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return NvmlReader(os.environ.get("CUDA_VISIBLE_DEVICES"))
     except (OSError, ImportError) as error:
         log.debug("no GPUs are seen (%s)", error)
-        return NoGpus()
+        return NoGpuReader()
 
 
 def visible_indexes(visible: str | None, uuids: Sequence[str]) -> list[int]:
@@ -171,7 +171,7 @@ def visible_indexes(visible: str | None, uuids: Sequence[str]) -> list[int]:
     return chosen
 
 
-def gib(count: int) -> str:
+def format_gib(count: int) -> str:
     """A number of bytes for people."""
     return f"{count / GIB:.1f} GiB"
 

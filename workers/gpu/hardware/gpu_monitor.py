@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workers.gpu.hardware.devices import GIB, Gpu, Gpus, gib
+from workers.gpu.hardware.devices import GIB, Gpu, GpuReader, format_gib
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ SLACK = GIB // 2
 class GpuMonitor:
     """Of the GPUs with these numbers; nothing is told where there are none."""
 
-    def __init__(self, gpus: Gpus, indexes: Sequence[int]) -> None:
+    def __init__(self, gpus: GpuReader, indexes: Sequence[int]) -> None:
         self._gpus = gpus
         self._indexes = tuple(indexes)
         self._alarms: dict[int, str] = {}
@@ -32,7 +32,7 @@ class GpuMonitor:
             if gpu.alarm != self._alarms.get(gpu.index, ""):
                 self._alarms[gpu.index] = gpu.alarm
                 level = {"critical": logging.ERROR, "warning": logging.WARNING}.get(gpu.alarm, logging.INFO)
-                used = f"{gib(gpu.memory_used)} of {gib(gpu.memory_total)}"
+                used = f"{format_gib(gpu.memory_used)} of {format_gib(gpu.memory_total)}"
                 log.log(level, "memory of GPU %d: %s (%s used)", gpu.index, gpu.alarm or "enough again", used)
             told.append(
                 {
@@ -59,21 +59,21 @@ class GpuMonitor:
         """Bytes of memory in use on all of them together."""
         return sum(gpu.memory_used for gpu in self._read())
 
-    def await_room(self, bytes_each: int, seconds: float, tell: Callable[[str], None]) -> bool:
+    def wait_for_free_memory(self, bytes_each: int, seconds: float, tell: Callable[[str], None]) -> bool:
         """Wait until each GPU has so much memory free; whether it has in time. ``tell`` is given a sentence while it waits."""
         deadline = time.monotonic() + seconds
         while True:
             lacking = [gpu for gpu in self._read() if gpu.memory_free < min(bytes_each, gpu.memory_total - SLACK)]
             if not lacking:
                 return True
-            sentence = f"GPU {lacking[0].index} has {gib(lacking[0].memory_free)} free of the {gib(bytes_each)} that it needs"
+            sentence = f"GPU {lacking[0].index} has {format_gib(lacking[0].memory_free)} free of the {format_gib(bytes_each)} that it needs"
             tell(f"waiting for memory: {sentence}")
             if time.monotonic() > deadline:
                 log.warning("%s; it is loaded all the same", sentence)
                 return False
             time.sleep(0.5)
 
-    def await_return(self, used_before: int, seconds: float) -> bool:
+    def wait_for_memory_release(self, used_before: int, seconds: float) -> bool:
         """After an engine has ended: wait until no more memory is used than before it was loaded; whether that came in time.
         False where memory is not told."""
         if not self._indexes:
@@ -81,7 +81,7 @@ class GpuMonitor:
         deadline = time.monotonic() + seconds
         while (kept := self.used() - used_before) > SLACK:
             if time.monotonic() > deadline:
-                log.warning("%s of GPU memory have not come back within %.0f s", gib(kept), seconds)
+                log.warning("%s of GPU memory have not come back within %.0f s", format_gib(kept), seconds)
                 return False
             time.sleep(0.2)
         return True

@@ -14,8 +14,8 @@ from typing import Any
 
 from shared.errors import EnginehouseError
 from shared.models.catalogue import ECHO, ModelEntry
-from workers.gpu.hardware.devices import GIB, Gpu, gib
-from workers.gpu.weights import prepared_folder
+from workers.gpu.hardware.devices import GIB, Gpu, format_gib
+from workers.gpu.weights import find_prepared_folder
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -49,7 +49,7 @@ class _Cache:
     dtype: str
 
 
-def need_of(entry: ModelEntry, prepared: Path) -> MemoryEstimate:
+def estimate_memory(entry: ModelEntry, prepared: Path) -> MemoryEstimate:
     """What one replica of ``entry`` takes, as far as it can be known before it is loaded; never downloads.
 
     ``prepared`` is the folder of prepared models. What is not known counts nothing, and the terms say so.
@@ -58,7 +58,7 @@ def need_of(entry: ModelEntry, prepared: Path) -> MemoryEstimate:
     if entry.engine == ECHO:
         return MemoryEstimate(0, 0, 0, gpus, "the echo engine takes no memory of a GPU")
     try:
-        folder = prepared_folder(entry, prepared)
+        folder = find_prepared_folder(entry, prepared)
     except EnginehouseError:
         folder = None
     cache = _cache(entry, folder) if folder is not None else None
@@ -67,21 +67,21 @@ def need_of(entry: ModelEntry, prepared: Path) -> MemoryEstimate:
     weights = parameters * BYTES[dtype] if parameters else _bytes_as_stored(folder) if folder is not None else 0
     if not weights and entry.parameters:
         parameters, weights = entry.parameters, entry.parameters * BYTES[dtype]
-    terms = [f"weights {gib(weights)}" + (f" ({parameters:,} parameters in {dtype})" if parameters else "")]
+    terms = [f"weights {format_gib(weights)}" + (f" ({parameters:,} parameters in {dtype})" if parameters else "")]
     if not weights:
         terms = ["weights of unknown size (they are not on this machine, and its entry has no parameters)"]
     cache_bytes = 0
     if cache is not None:
         tokens = max(cache.context, entry.max_in_flight * min(cache.context, TOKENS_IN_FLIGHT))
         cache_bytes = tokens * cache.bytes_per_token
-        terms.append(f"cache {gib(cache_bytes)} ({tokens:,} tokens of {cache.bytes_per_token / 1024:.0f} KiB)")
+        terms.append(f"cache {format_gib(cache_bytes)} ({tokens:,} tokens of {cache.bytes_per_token / 1024:.0f} KiB)")
     else:
         terms.append("cache of unknown size")
-    terms.append(f"kernels {gib(KERNELS)}" + (" on each GPU" if gpus > 1 else ""))
+    terms.append(f"kernels {format_gib(KERNELS)}" + (" on each GPU" if gpus > 1 else ""))
     return MemoryEstimate(weights, cache_bytes, KERNELS, gpus, " + ".join(terms))
 
 
-def shortage(entry: ModelEntry, need: MemoryEstimate, gpus: Sequence[Gpu], *, whole: bool = False) -> str:
+def explain_shortage(entry: ModelEntry, need: MemoryEstimate, gpus: Sequence[Gpu], *, whole: bool = False) -> str:
     """Why one replica cannot be on these GPUs, with the arithmetic; nothing if it can.
 
     ``whole`` counts all memory of the GPUs as if nobody used any, else what is free now.
@@ -92,12 +92,16 @@ def shortage(entry: ModelEntry, need: MemoryEstimate, gpus: Sequence[Gpu], *, wh
         room = room if whole else min(room, gpu.memory_free)
         if need.each > room:
             share = f" at gpu_share {entry.gpu_share:g}" if entry.gpu_share < 1 else ""
-            of = f"has {gib(room)}{share}" if whole else f"has {gib(room)} free{share} of {gib(gpu.memory_total)}"
+            of = (
+                f"has {format_gib(room)}{share}"
+                if whole
+                else f"has {format_gib(room)} free{share} of {format_gib(gpu.memory_total)}"
+            )
             lacking.append(f"GPU {gpu.index} ({gpu.name}) {of}")
     if not lacking:
         return ""
     each = f" on each of {need.gpus} GPUs" if need.gpus > 1 else ""
-    return f"{entry.name} needs {gib(need.each)}{each}: {need.terms}; {', '.join(lacking)}"
+    return f"{entry.name} needs {format_gib(need.each)}{each}: {need.terms}; {', '.join(lacking)}"
 
 
 def _cache(entry: ModelEntry, folder: Path) -> _Cache | None:

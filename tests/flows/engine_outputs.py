@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from workers.gpu.engine.messages import Reason, Step
+from workers.gpu.engine.messages import FinishReason, StepOutput
 
 PATIENCE = 60.0
 
@@ -16,10 +16,10 @@ class Answers:
 
     def __init__(self) -> None:
         self.tokens: dict[str, list[int]] = {}
-        self.ends: dict[str, list[tuple[Reason, str]]] = {}
+        self.ends: dict[str, list[tuple[FinishReason, str]]] = {}
         self._changed = threading.Condition()
 
-    def on_step(self, step: Step) -> None:
+    def on_step(self, step: StepOutput) -> None:
         with self._changed:
             for id, ids in step.tokens:
                 self.tokens.setdefault(id, []).extend(ids)
@@ -31,6 +31,6 @@ class Answers:
         with self._changed:
             assert self._changed.wait_for(condition, patience), f"no {what} within {patience} s"
 
-    def end(self, id: str, patience: float = PATIENCE) -> Reason:
+    def end(self, id: str, patience: float = PATIENCE) -> FinishReason:
         self.until(f"end of {id}", lambda: id in self.ends, patience)
         return self.ends[id][0][0]

@@ -12,9 +12,9 @@ import pytest
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings
 from testing.waiting import wait_until
-from tests.flows.engine_answers import PATIENCE, Answers
+from tests.flows.engine_outputs import PATIENCE, Answers
 from tests.flows.tiny_model import make_tiny_model
-from workers.gpu.engine.messages import Submit
+from workers.gpu.engine.messages import GenerationRequest
 from workers.gpu.engine_client.engine_client import EngineClient
 
 pytest.importorskip("torch")
@@ -34,7 +34,7 @@ class Spread:
 
     def ask(self, id: str, number: int, length: int, tokens: int, stops: list[int]) -> None:
         prompt = [(number * 31 + position * position * 7) % 100 for position in range(length)]
-        self.process.submit(Submit(id, prompt, tokens, stops), timeout=PATIENCE)
+        self.process.submit(GenerationRequest(id, prompt, tokens, stops), timeout=PATIENCE)
 
     def all_ranks(self) -> list[psutil.Process]:
         assert self.process.pid is not None

@@ -1,16 +1,16 @@
 """How fast an engine goes, from the counts of its beats."""
 
-from workers.gpu.engine.messages import Beat
+from workers.gpu.engine.messages import Heartbeat
 
 
-class Rates:
+class ThroughputMeter:
     """Tokens and steps a second between the beats that it is shown. Times are passed in, in seconds."""
 
     def __init__(self) -> None:
-        self._last: tuple[float, Beat] | None = None
+        self._last: tuple[float, Heartbeat] | None = None
         self._told: dict[str, float] = {"tokens_per_second": 0.0, "steps_per_second": 0.0}
 
-    def of(self, beat: Beat, now: float) -> dict[str, float]:
+    def of(self, beat: Heartbeat, now: float) -> dict[str, float]:
         """The rates until this beat. Within a second of the one before, those from then."""
         if self._last is None:
             self._last = (now, beat)

@@ -7,18 +7,18 @@ from types import TracebackType
 from typing import Any
 
 from shared.models.catalogue import ModelEntry
-from tests.flows.engine_answers import PATIENCE
-from workers.gpu.engine.messages import Reason, Step, Submit
+from tests.flows.engine_outputs import PATIENCE
+from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput
 
 
 @dataclass
 class Ended:
     tokens: list[int]
-    reason: Reason
+    reason: FinishReason
     detail: str
 
 
-class EngineHere:
+class InProcessEngine:
     """Serves the model of a folder on the CPU while the ``with`` block lasts."""
 
     def __init__(self, folder: Path, **entry: Any) -> None:
@@ -28,7 +28,7 @@ class EngineHere:
         self._engine = TransformersEngine(ModelEntry(name="here", url=str(folder), **shape), folder)
         self._asked = 0
 
-    def __enter__(self) -> "EngineHere":
+    def __enter__(self) -> "InProcessEngine":
         self._engine.load(lambda phase, message, fraction: None)
         return self
 
@@ -47,10 +47,10 @@ class EngineHere:
         """One request from its start to its end."""
         self._asked += 1
         id, got = str(self._asked), []
-        self._engine.submit(Submit(id, prompt, tokens, [], **options))
+        self._engine.submit(GenerationRequest(id, prompt, tokens, [], **options))
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            step = self._engine.next_step(1.0) or Step([], [])
+            step = self._engine.next_step(1.0) or StepOutput([], [])
             for _, new in step.tokens:
                 got += new
             for _, reason, detail in step.finished:

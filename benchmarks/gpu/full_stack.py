@@ -1,6 +1,6 @@
 """The same workload through all of Enginehouse: arrivals from the first second after ``ready``, then all jobs at once.
 
-``python -m benchmarks.gpu.through 8b --models FOLDER --rate 30`` (``tiny --device cpu`` tries the program itself).
+``python -m benchmarks.gpu.full_stack 8b --models FOLDER --rate 30`` (``tiny --device cpu`` tries the program itself).
 ``--gpus 0,1`` puts a replica on each of these devices; with ``--spread 2`` one replica over both.
 """
 
@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.asking import Seen, all_at_once, as_they_come
-from benchmarks.gpu.house import House
-from benchmarks.gpu.lines import line, percentiles
-from benchmarks.gpu.shapes import SHAPES, model_folder, models_file
+from benchmarks.gpu.http_clients import Seen, all_at_once, as_they_come
+from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file
+from benchmarks.gpu.reporting import line, percentiles
+from benchmarks.gpu.stack import BenchmarkStack
 from benchmarks.gpu.workload import arrivals, workload
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     )
     vocabulary = SHAPES[options.shape]["vocab_size"]
     with tempfile.TemporaryDirectory() as data:
-        house = House(Path(data), file, devices)
+        house = BenchmarkStack(Path(data), file, devices)
         try:
             about: dict[str, Any] = {"shape": options.shape, "replicas": house.replicas, "spread": options.spread}
             line("through.ready", house.wait_ready(), "s from the start of the processes", **about)
@@ -99,7 +99,7 @@ def _all_completed(seen: list[Seen]) -> None:
         raise SystemExit(f"{len(others)} of {len(seen)} jobs did not complete; one ended {others[0].status}")
 
 
-def _profile(house: House, file: Path | None) -> "subprocess.Popen[bytes] | None":
+def _profile(house: BenchmarkStack, file: Path | None) -> "subprocess.Popen[bytes] | None":
     program = shutil.which("py-spy") or "py-spy"
     if file is None:
         return None

@@ -7,8 +7,8 @@ from transformers import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
 from transformers.generation.continuous_batching.cache_allocators import FULL_ATTENTION
 
-from workers.gpu.engine.kernels import Kernel
-from workers.gpu.engine.memory import cache_part
+from workers.gpu.engine.attention_backend import AttentionBackend
+from workers.gpu.engine.memory import cache_fraction
 from workers.gpu.hardware.memory_estimate import KERNELS
 
 PAGE_TOKENS = 256
@@ -22,8 +22,8 @@ GPU_BATCH_TOKENS, GPU_FEWEST_BATCH_TOKENS = 8192, 512
 CAREFUL_MEMORY_SHARE = 0.8
 
 
-def batching_config(
-    model: Any, kernel: Kernel, *, context: int, in_flight: int, share: float, gpu_share: float = 1.0
+def make_batching_config(
+    model: Any, kernel: AttentionBackend, *, context: int, in_flight: int, share: float, gpu_share: float = 1.0
 ) -> ContinuousBatchingConfig:
     """For ``in_flight`` requests at once, which is ``share`` of what the model's entry wants, on ``gpu_share`` of a GPU."""
     common: dict[str, Any] = {
@@ -43,12 +43,12 @@ def batching_config(
         common["max_memory_percent"] = CAREFUL_MEMORY_SHARE
     if gpu_share < 1:
         total = int(torch.cuda.get_device_properties(0).total_memory)
-        part = cache_part(gpu_share, total, int(torch.cuda.memory_reserved()), KERNELS)
+        part = cache_fraction(gpu_share, total, int(torch.cuda.memory_reserved()), KERNELS)
         common["max_memory_percent"] = min(part, common.get("max_memory_percent", part))
     return ContinuousBatchingConfig(default_compile_level=1 if kernel.is_flash else 0, **common)
 
 
-def let_answers_read_pages(manager: Any, model: Any, kernel: Kernel, context: int) -> None:
+def enable_block_tables(manager: Any, model: Any, kernel: AttentionBackend, context: int) -> None:
     """Have tables of pages made for whole contexts, where attention can read by them. Before the cache is made."""
     config = manager.continuous_batching_config
     by_pages = [*group_layers_by_attn_type(model.config.get_text_config())] == [FULL_ATTENTION]

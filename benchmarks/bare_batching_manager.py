@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from shared.models.catalogue import load_catalogue
-from workers.gpu.engine.batching import batching_config
-from workers.gpu.engine.kernels import choose_kernel
+from workers.gpu.engine.attention_backend import choose_attention_backend
+from workers.gpu.engine.batch_config import make_batching_config
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
     context = entry.max_context or int(model.config.get_text_config().max_position_embeddings)
     manager = model.init_continuous_batching(
         generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),
-        continuous_batching_config=batching_config(
-            model, choose_kernel(model, entry.name), context=context, in_flight=entry.max_in_flight, share=1.0
+        continuous_batching_config=make_batching_config(
+            model, choose_attention_backend(model, entry.name), context=context, in_flight=entry.max_in_flight, share=1.0
         ),
     )
     manager.warmup()

@@ -2,7 +2,7 @@
 
 Both sides run the same model, the same prompts and the same settings of the engine, one after the other in this run; the
 bare side is the manager of ``transformers`` given all prompts at once by this process, with nothing around it.
-Run: ``.venv/bin/python -m benchmarks.feed`` (on a machine without a GPU it takes some minutes).
+Run: ``.venv/bin/python -m benchmarks.generation_throughput`` (on a machine without a GPU it takes some minutes).
 """
 
 import argparse
@@ -52,7 +52,7 @@ def manager_alone(entry: ModelEntry, settings: Settings, prompts: list[str], tok
     folder = settings.prepared_models / entry.name
     request = json.dumps({"folder": str(folder), "models_file": str(settings.models_file), "prompts": prompts, "tokens": tokens})
     answer = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bare_manager"], input=request, text=True, stdout=subprocess.PIPE, check=True
+        [sys.executable, "-m", "benchmarks.bare_batching_manager"], input=request, text=True, stdout=subprocess.PIPE, check=True
     )
     return float(json.loads(answer.stdout.splitlines()[-1])["tokens_per_second"])
 

@@ -15,24 +15,24 @@ from tests.flows.conftest import QUICK
 from tests.flows.test_metrics import value
 from tests.flows.test_swap import await_model, gpu, models, wish
 from tests.flows.test_up import refusal
-from tests.nvml import MadeUpGpu, MadeUpMachine
+from tests.nvml import SimulatedGpu, SimulatedMachine
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> MadeUpMachine:
+def machine(tmp_path: Path) -> SimulatedMachine:
     if not (shutil.which("cc") or shutil.which("gcc")):
         missing_service("there is no C compiler")
-    return MadeUpMachine(tmp_path / "nvml", MadeUpGpu(), MadeUpGpu(), MadeUpGpu(free=1000))
+    return SimulatedMachine(tmp_path / "nvml", SimulatedGpu(), SimulatedGpu(), SimulatedGpu(free=1000))
 
 
 @pytest.fixture
-def stack(machine: MadeUpMachine, tmp_path: Path) -> Iterator[Stack]:
+def stack(machine: SimulatedMachine, tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(tmp_path, environment={**QUICK, **machine.environment})
     yield stack
     stack.kill()
 
 
-def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Stack, machine: MadeUpMachine) -> None:
+def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Stack, machine: SimulatedMachine) -> None:
     models(stack, {"name": "a", "default": True, "gpus": 1, "replicas": 2}, {"name": "b", "gpus": 1}, {"name": "wide", "gpus": 2})
     stack.start()
     assert [(gpu(stack, number)["desired_model"], gpu(stack, number)["devices"]) for number in range(3)] == [
@@ -49,7 +49,9 @@ def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Sta
     assert stack.ended(stack.generate("hello", model="b")["id"])["attempts"][0]["worker"].startswith("gpu2@")
 
     machine.set(
-        MadeUpGpu(free=5000, utilisation=97, temperature=71, ecc=2), MadeUpGpu(free=14000, milliwatts=0), MadeUpGpu(xid=79)
+        SimulatedGpu(free=5000, utilisation=97, temperature=71, ecc=2),
+        SimulatedGpu(free=14000, milliwatts=0),
+        SimulatedGpu(xid=79),
     )
     wait_until(lambda: gpu(stack, 2)["gpus"][0]["xid_errors"] == [79], "the Xid error is seen")
     wait_until(lambda: gpu(stack, 0)["gpus"][0]["memory_alarm"] == "critical", "the alarm is told")
@@ -75,7 +77,7 @@ def test_a_model_over_two_gpus_gets_both(stack: Stack) -> None:
     assert "needs 1 GPU, and this worker has 2" in gpu(stack)["unloadable_models"]["a"]
 
 
-def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(stack: Stack, machine: MadeUpMachine) -> None:
+def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(stack: Stack, machine: SimulatedMachine) -> None:
     large = {"name": "large", "url": "org/large", "engine": "transformers", "dtype": "bfloat16", "parameters": 70_000_000_000}
     stack.environment["HF_HUB_OFFLINE"] = "1"
     models(stack, {"name": "a", "default": True}, large)
@@ -89,7 +91,7 @@ def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(stack: Stack, ma
     assert stack.post("/generate", {"prompt": "x", "model": "large"}).json()["error"]["code"] == "model_not_served"
 
 
-def test_memory_that_has_not_come_back_is_waited_for(stack: Stack, machine: MadeUpMachine, tmp_path: Path) -> None:
+def test_memory_that_has_not_come_back_is_waited_for(stack: Stack, machine: SimulatedMachine, tmp_path: Path) -> None:
     """The model is a folder whose weights are said to be large; only how much memory it waits for is looked at."""
     from tests.unit.test_placement import weights
 
@@ -97,13 +99,13 @@ def test_memory_that_has_not_come_back_is_waited_for(stack: Stack, machine: Made
     large = {"name": "large", "url": str(folder), "engine": "transformers", "gpus": 1}
     models(stack, {"name": "a", "default": True}, large)
     stack.start()
-    machine.set(MadeUpGpu(free=20000), MadeUpGpu(), MadeUpGpu(free=1000))
+    machine.set(SimulatedGpu(free=20000), SimulatedGpu(), SimulatedGpu(free=1000))
     wish(stack, "large")
     reason = wait_until(
         lambda: (gpu(stack)["reason"] or "").startswith("waiting for memory") and gpu(stack)["reason"], "it waits"
     )
     assert "GPU 0 has 19.5 GiB free of the" in str(reason)
-    machine.set(MadeUpGpu(), MadeUpGpu(), MadeUpGpu(free=1000))
+    machine.set(SimulatedGpu(), SimulatedGpu(), SimulatedGpu(free=1000))
     wait_until(lambda: not (gpu(stack)["reason"] or "").startswith("waiting for memory"), "it goes on")
     wish(stack, "a")
     await_model(stack, "a")

@@ -1,6 +1,6 @@
 """The engine alone, in one process with nothing around it: throughput, one stream, start, idle time between steps, parity.
 
-``python -m benchmarks.gpu.alone 8b --models FOLDER`` (``--device cpu`` with the shape ``tiny`` tries the program itself).
+``python -m benchmarks.gpu.engine_only 8b --models FOLDER`` (``--device cpu`` with the shape ``tiny`` tries the program itself).
 """
 
 import argparse
@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.lines import line, percentiles
-from benchmarks.gpu.shapes import SHAPES, model_folder, models_file
+from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file
+from benchmarks.gpu.reporting import line, percentiles
 from benchmarks.gpu.workload import Ask, workload
 from shared.models.catalogue import load_catalogue
 from workers.gpu.engine import batch_scheduler as steps_module
-from workers.gpu.engine.messages import Submit
+from workers.gpu.engine.messages import GenerationRequest
 from workers.gpu.engine.transformers_engine import TransformersEngine
 
 
@@ -45,9 +45,9 @@ def main() -> None:
     drive(engine, asks[: min(32, len(asks))])
     throughput(engine, asks, about)
     for wave in options.waves:
-        steps_module.WAVE, before = wave, steps_module.WAVE
+        steps_module.MAX_PREFILL_TOKENS, before = wave, steps_module.MAX_PREFILL_TOKENS
         throughput(engine, asks, about | {"wave": wave})
-        steps_module.WAVE = before
+        steps_module.MAX_PREFILL_TOKENS = before
     if options.drawn:
         throughput(engine, asks, about | {"temperature": 0.7, "top_p": 0.9}, temperature=0.7, top_p=0.9)
     for tokens in (int(512 * options.scale), int(512 * options.scale)):
@@ -96,7 +96,7 @@ def drive(engine: TransformersEngine, asks: list[Ask], **sampling: float) -> tup
     tag = f"{time.monotonic_ns()}"
     start = time.perf_counter()
     for number, ask in enumerate(asks):
-        engine.submit(Submit(f"{tag}/{number}", ask.prompt, ask.answer, [], **sampling))
+        engine.submit(GenerationRequest(f"{tag}/{number}", ask.prompt, ask.answer, [], **sampling))
     tokens, ended = 0, 0
     firsts: dict[str, float] = {}
     while ended < len(asks):
@@ -116,23 +116,23 @@ def drive(engine: TransformersEngine, asks: list[Ask], **sampling: float) -> tup
 
 def parity(engine: TransformersEngine, count: int, vocabulary: int, scale: float, about: dict[str, Any]) -> None:
     """Mixed requests with stops, cancels and lengths at once, then one at a time: equal up to the first near-tie."""
-    from workers.gpu.engine.self_test import MARGINS, shortfalls
+    from workers.gpu.engine.self_test import MARGINS, score_gaps
 
     chance = random.Random(7)
     asks = workload(count, vocabulary, scale=0.4 * scale, seed=8)
     model = engine._manager.model
     # Stops are tokens that the answers have: a few of each of the first, found by generating those alone.
-    seen = collect(engine, [Submit(f"look {n}", ask.prompt, ask.answer, []) for n, ask in enumerate(asks[:20])])
+    seen = collect(engine, [GenerationRequest(f"look {n}", ask.prompt, ask.answer, []) for n, ask in enumerate(asks[:20])])
     common = sorted({token for answer in seen.values() for token in answer})
     stops = {n: chance.sample(common, min(3, len(common))) for n in range(count) if n % 3 == 0}
     cancels = {n: chance.randint(1, max(2, asks[n].answer // 2)) for n in range(count) if n % 7 == 1}
-    batch = [Submit(f"batch {n}", ask.prompt, ask.answer, stops.get(n, [])) for n, ask in enumerate(asks)]
+    batch = [GenerationRequest(f"batch {n}", ask.prompt, ask.answer, stops.get(n, [])) for n, ask in enumerate(asks)]
     together = collect(engine, batch, {f"batch {n}": after for n, after in cancels.items()})
     equal = ties = 0
     worst = 0.0
     margin = MARGINS[model.dtype]
     for n, ask in enumerate(asks):
-        alone = collect(engine, [Submit(f"alone {n}", ask.prompt, ask.answer, stops.get(n, []))])[f"alone {n}"]
+        alone = collect(engine, [GenerationRequest(f"alone {n}", ask.prompt, ask.answer, stops.get(n, []))])[f"alone {n}"]
         got = together[f"batch {n}"]
         length = min(len(got), len(alone))
         differ = next((at for at in range(length) if got[at] != alone[at]), None)
@@ -141,8 +141,8 @@ def parity(engine: TransformersEngine, count: int, vocabulary: int, scale: float
                 raise SystemExit(f"request {n} has {len(got)} tokens in a batch and {len(alone)} alone")
             equal += 1
             continue
-        short = float(shortfalls(model, ask.prompt, got[: differ + 1])[-1])
-        worst = max(worst, short, float(shortfalls(model, ask.prompt, alone[: differ + 1])[-1]))
+        short = float(score_gaps(model, ask.prompt, got[: differ + 1])[-1])
+        worst = max(worst, short, float(score_gaps(model, ask.prompt, alone[: differ + 1])[-1]))
         ties += 1
     if worst > margin:
         raise SystemExit(
@@ -162,7 +162,9 @@ def parity(engine: TransformersEngine, count: int, vocabulary: int, scale: float
     )
 
 
-def collect(engine: TransformersEngine, requests: list[Submit], cancels: dict[str, int] | None = None) -> dict[str, list[int]]:
+def collect(
+    engine: TransformersEngine, requests: list[GenerationRequest], cancels: dict[str, int] | None = None
+) -> dict[str, list[int]]:
     """The tokens of each request; ``cancels`` says after how many tokens a request is cancelled."""
     answers: dict[str, list[int]] = {request.id: [] for request in requests}
     running, cancels = set(answers), cancels or {}

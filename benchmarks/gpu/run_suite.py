@@ -1,6 +1,6 @@
 """Run several of these benchmarks one after the other, each with a time limit, and keep the lines of all of them.
 
-``python -m benchmarks.gpu.drive LINES SECONDS:"alone 8b --models FOLDER" …``: a benchmark that fails or takes too long costs
+``python -m benchmarks.gpu.run_suite LINES SECONDS:"alone 8b --models FOLDER" …``: a benchmark that fails or takes too long costs
 only its own lines. What they write beside figures goes to files next to LINES.
 """
 

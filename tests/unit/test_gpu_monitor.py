@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from workers.gpu.assignment import gpus_of
-from workers.gpu.engine.messages import Beat, decode, encode
-from workers.gpu.hardware.devices import GIB, Gpu, NoGpus
+from workers.gpu.assignment import select_gpus
+from workers.gpu.engine.messages import Heartbeat, decode, encode
+from workers.gpu.engine_client.throughput_meter import ThroughputMeter
+from workers.gpu.hardware.devices import GIB, Gpu, NoGpuReader
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
-from workers.gpu.rates import Rates
 
 GPU = Gpu(index=0, uuid="GPU-a", name="H100", memory_total=80 * GIB, memory_free=79 * GIB)
 
@@ -69,24 +69,24 @@ def test_a_gpu_that_does_not_answer_is_said_once_and_stops_nothing(caplog: pytes
 
 
 def test_a_machine_without_gpus_waits_for_nothing() -> None:
-    health = GpuMonitor(NoGpus(), [])
+    health = GpuMonitor(NoGpuReader(), [])
     said: list[str] = []
     assert health.look() == []
-    assert health.await_room(GIB, 0.0, said.append)
-    assert not health.await_return(0, 0.0), "nothing is known of it"
+    assert health.wait_for_free_memory(GIB, 0.0, said.append)
+    assert not health.wait_for_memory_release(0, 0.0), "nothing is known of it"
     assert (said, health.device(""), health.device("1")) == ([], None, "1")
 
 
 def test_room_is_waited_for_and_what_is_lacking_is_said() -> None:
     said: list[str] = []
-    assert GpuMonitor(Machine(free(10), free(10), free(40)), [0]).await_room(30 * GIB, 20.0, said.append)
+    assert GpuMonitor(Machine(free(10), free(10), free(40)), [0]).wait_for_free_memory(30 * GIB, 20.0, said.append)
     assert said == ["waiting for memory: GPU 0 has 10.0 GiB free of the 30.0 GiB that it needs"] * 2
-    assert not GpuMonitor(Machine(free(10)), [0]).await_room(30 * GIB, 0.0, said.append)
+    assert not GpuMonitor(Machine(free(10)), [0]).wait_for_free_memory(30 * GIB, 0.0, said.append)
 
 
 @pytest.mark.parametrize(("left", "came"), [(79, True), (78.6, True), (60, False)])
 def test_memory_has_come_back_when_no_more_is_used_than_before(left: float, came: bool) -> None:
-    assert GpuMonitor(Machine(free(20), free(left)), [0]).await_return(GIB, 0.5) is came
+    assert GpuMonitor(Machine(free(20), free(left)), [0]).wait_for_memory_release(GIB, 0.5) is came
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_memory_has_come_back_when_no_more_is_used_than_before(left: float, came
 )
 def test_a_worker_has_the_gpus_that_its_device_names(device: str, indexes: list[int]) -> None:
     gpus = [GPU, replace(GPU, index=1, uuid="GPU-b")]
-    assert [gpu.index for gpu in gpus_of(device, gpus)] == indexes
+    assert [gpu.index for gpu in select_gpus(device, gpus)] == indexes
 
 
 def test_a_beat_crosses_with_its_evictions() -> None:
-    beat = Beat(steps=3, tokens=5, running=2, waiting=1, cache_use=0.5, evictions=4)
+    beat = Heartbeat(steps=3, tokens=5, running=2, waiting=1, cache_use=0.5, evictions=4)
     assert decode(encode(beat)) == beat
 
 
 def test_rates_are_between_beats_and_begin_anew_with_a_new_engine() -> None:
-    def beat(steps: int, tokens: int) -> Beat:
-        return Beat(steps, tokens, 0, 0, 0.0)
+    def beat(steps: int, tokens: int) -> Heartbeat:
+        return Heartbeat(steps, tokens, 0, 0, 0.0)
 
-    rates = Rates()
+    rates = ThroughputMeter()
     assert rates.of(beat(10, 100), 100.0)["tokens_per_second"] == 0.0
     assert rates.of(beat(30, 500), 102.0) == {"tokens_per_second": 200.0, "steps_per_second": 10.0}
     assert rates.of(beat(31, 510), 102.5)["tokens_per_second"] == 200.0, "too soon to tell"

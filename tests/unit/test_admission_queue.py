@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from workers.gpu.engine.admission_queue import PASSES, AdmissionQueue
+from workers.gpu.engine.admission_queue import MAX_OVERTAKES, AdmissionQueue
 
 PAGE = 4
 
@@ -40,13 +40,13 @@ def test_short_ones_pass_a_long_one_for_a_while_and_then_wait_for_it() -> None:
     assert here.admit() == ["held"]
     here.add("long", [1], 40)
     passed = 0
-    for number in range(PASSES + 10):
+    for number in range(MAX_OVERTAKES + 10):
         here.add(str(number), [1], 4)
         admitted = here.admit()
         passed += len(admitted)
         for one in admitted:
             here.ended(one)
-    assert passed == PASSES
+    assert passed == MAX_OVERTAKES
     here.ended("held")
     assert here.admit()[0] == "long"
 

@@ -23,7 +23,7 @@ from shared.settings import REPOSITORY, Settings
 READY_SECONDS = 300.0
 
 
-class House:
+class BenchmarkStack:
     """``devices`` are CUDA's numbers for each replica of the model; None for the CPU."""
 
     def __init__(self, folder: Path, models_file: Path, devices: list[list[int]] | None) -> None:

@@ -14,7 +14,7 @@ HOPPER = (9, 0)
 
 
 @dataclass(frozen=True)
-class Kernel:
+class AttentionBackend:
     """``implementation`` is transformers' word for it; ``advice`` says what is lost with it and what would help."""
 
     implementation: str
@@ -26,7 +26,7 @@ class Kernel:
         return self.implementation.startswith("flash")
 
 
-def choose_kernel(model: Any, name: str) -> Kernel:
+def choose_attention_backend(model: Any, name: str) -> AttentionBackend:
     """The fastest kernel that this device, this model and what is installed allow. Tells the log."""
     kernel = _choose(model)
     if kernel.advice:
@@ -36,13 +36,13 @@ def choose_kernel(model: Any, name: str) -> Kernel:
     return kernel
 
 
-def _choose(model: Any) -> Kernel:
+def _choose(model: Any) -> AttentionBackend:
     if model.device.type != "cuda":
-        return Kernel("sdpa")
+        return AttentionBackend("sdpa")
     if not model._supports_flash_attn:
-        return Kernel("sdpa", "this model cannot use FlashAttention, so its cache is copied together at each step")
+        return AttentionBackend("sdpa", "this model cannot use FlashAttention, so its cache is copied together at each step")
     if model.dtype not in (torch.bfloat16, torch.float16):
-        return Kernel(
+        return AttentionBackend(
             "sdpa",
             f"FlashAttention wants bfloat16 or float16 and this model runs in {model.dtype}, so its cache is copied together "
             "at each step; set its dtype to bfloat16",
@@ -59,9 +59,9 @@ def _choose(model: Any) -> Kernel:
         except Exception as error:  # noqa: BLE001 - whatever a broken build or an unreachable hub raises, the next kernel may do
             refusals.append(f"{distribution}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue
-        return Kernel(implementation)
+        return AttentionBackend(implementation)
     best = wanted[0][2]
-    return Kernel(
+    return AttentionBackend(
         "sdpa",
         f"without FlashAttention the cache is copied together and masked at each step, which costs most of the speed, and a "
         f"NaN in one request spoils those of its step ({'; '.join(refusals)}); install {best}, or the package kernels and a "
