@@ -20,7 +20,7 @@ import os
 from shared.jobs.celery_broker import RUN_NEXT_JOB, celery_app
 from shared.settings import Settings
 
-app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]), events="workers.runtime.celery_events:GatheredEvents")
+app = celery_app(Settings(redis_url=os.environ["REDIS_URL"]), events="workers.runtime.celery_events:BatchedEvents")
 
 @app.task(name=RUN_NEXT_JOB)
 def run_next_job(queue):

@@ -53,7 +53,7 @@ class GpuWorker:
 
     def run(self) -> bool:
         """Work until the end; whether that came because the worker is to begin anew."""
-        return self._celery.run(celery_arguments(self._capabilities.name, self._entry))
+        return self._celery.run_until_exit(celery_arguments(self._capabilities.name, self._entry))
 
     def _open(self, runtime: WorkerRuntime) -> None:
         self._runtime = runtime

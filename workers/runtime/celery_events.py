@@ -1,7 +1,7 @@
-"""Celery's task events, gathered: what Flower sees of tickets costs one message in a while and not three for each ticket.
+"""Batched Celery task events: Flower gets one message every 250 ms instead of three for each task.
 
-Celery flushes its buffer whenever its loop turns, which under load is for almost every event, and takes a third of the
-worker's time with short jobs. Nothing of ours depends on these events.
+Celery flushes its event buffer on nearly every turn of its loop when there are many short jobs, which takes a third of the
+worker's time. The server itself does not depend on these events.
 """
 
 import logging
@@ -14,41 +14,41 @@ from celery.events.dispatcher import EventDispatcher
 
 logger = logging.getLogger(__name__)
 
-GATHER_SECONDS = 0.25
-# Past this many Celery flushes from within the task's own thread.
-MOST_GATHERED = 10_000
+FLUSH_SECONDS = 0.25
+# Beyond this many events Celery flushes in the thread of the task.
+BUFFER_LIMIT = 10_000
 
 
-class GatheringDispatcher(EventDispatcher):  # type: ignore[misc]
-    """Buffers task events and sends them together, from a thread of its own between ``enable`` and ``close``."""
+class BatchingDispatcher(EventDispatcher):  # type: ignore[misc]
+    """Buffers task events, and sends them together from its own thread between ``enable`` and ``close``."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._something = threading.Event()
-        super().__init__(*arguments, **options, buffer_limit=MOST_GATHERED)
+        self._buffered = threading.Event()
+        super().__init__(*arguments, **options, buffer_limit=BUFFER_LIMIT)
 
     def enable(self) -> None:
         super().enable()
         if self.buffer_group:
-            self.on_send_buffered = self._something.set
+            self.on_send_buffered = self._buffered.set
             threading.Thread(target=self._flush_until_closed, name="task events", daemon=True).start()
 
     def close(self) -> None:
         super().close()
-        self._something.set()
+        self._buffered.set()
 
     def _flush_until_closed(self) -> None:
         while not self._closed:
-            self._something.wait()
-            time.sleep(GATHER_SECONDS)
-            self._something.clear()
+            self._buffered.wait()
+            time.sleep(FLUSH_SECONDS)
+            self._buffered.clear()
             try:
                 self.flush()
             except Exception as error:  # noqa: BLE001 the top of this thread
                 # The buffer is kept, and the dispatcher of the next connection takes it over.
-                logger.debug("task events wait (%s)", error)
+                logger.debug("task events are kept (%s)", error)
 
 
-class GatheredEvents(Events):  # type: ignore[misc]
-    """What ``Celery(events=…)`` wants: where the dispatcher is."""
+class BatchedEvents(Events):  # type: ignore[misc]
+    """The value of ``Celery(events=…)`` that selects the batching dispatcher."""
 
-    dispatcher_cls = "workers.runtime.celery_events:GatheringDispatcher"
+    dispatcher_cls = "workers.runtime.celery_events:BatchingDispatcher"

@@ -1,84 +1,90 @@
-"""What running attempts tell their clients, gathered and written for all jobs at once, at most every 40 ms.
+"""Event publisher: writes the events of all running attempts to Redis together, at most every 40 ms.
 
-A token alone costs as much as a round trip to Redis; gathered, the cost hardly depends on the number of jobs. What comes after
-a pause is not held back: only until the other jobs have put out their part of the same step.
+Writing one token costs as much as a round trip to Redis; written together, the cost hardly depends on the number of jobs.
+Text that follows a pause waits only a few milliseconds, so that the other jobs can add their part of the same step.
 """
 
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeVar
 
 from shared.jobs.transitions import Event, Lifecycle
 from shared.redis_connection import is_outage
-
-if TYPE_CHECKING:
-    from workers.runtime.attempt import Attempt
+from workers.runtime.event_buffer import EventBuffer
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 GATHER_SECONDS = 0.04
 SETTLE_SECONDS = 0.004
 
 
 class EventPublisher:
-    """One thread that writes what attempts have put out. Attempts whose events are refused are told that they are lost."""
+    """Writes event buffers. A buffer whose events are refused has its ``on_refused`` called."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
-        self._waiting: set[Attempt] = set()
+        self._queued: set[EventBuffer] = set()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._something = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-        # Held while events are on their way, so that an end cannot overtake them.
-        self.writing = threading.Lock()
+        self._work = threading.Event()
+        # Held while events are being written, so that the end of a job cannot overtake its events.
+        self._write_lock = threading.Lock()
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._something.set()
-
-    def put(self, attempt: "Attempt") -> None:
-        """This attempt has something to tell."""
+    def enqueue_buffer(self, buffer: EventBuffer) -> None:
+        """Have this buffer written with the next batch."""
         with self._lock:
-            self._waiting.add(attempt)
-        self._something.set()
+            self._queued.add(buffer)
+        self._work.set()
 
-    def _run(self) -> None:
-        written = 0.0
-        while not self._stop.is_set():
-            self._something.wait()
-            self._stop.wait(max(SETTLE_SECONDS, written + GATHER_SECONDS - time.monotonic()))
-            self._something.clear()
-            self.flush()
-            written = time.monotonic()
+    def publish_until(self, stopping: threading.Event) -> None:
+        """Publish whenever a buffer is enqueued, until ``stopping`` is set and ``wake_up`` is called. Runs in a thread."""
+        published_at = 0.0
+        while not stopping.is_set():
+            self._work.wait()
+            stopping.wait(max(SETTLE_SECONDS, published_at + GATHER_SECONDS - time.monotonic()))
+            self._work.clear()
+            self.publish_queued()
+            published_at = time.monotonic()
 
-    def flush(self) -> None:
-        """Write all that waits. What could not be written because Redis is away is kept for the next time."""
+    def wake_up(self) -> None:
+        """Let ``publish_until`` look at its ``stopping`` event."""
+        self._work.set()
+
+    def publish_queued(self) -> None:
+        """Write every enqueued buffer. If Redis is unavailable, the buffers stay enqueued for the next call."""
         with self._lock:
-            attempts, self._waiting = self._waiting, set()
-        if not attempts:
+            buffers, self._queued = self._queued, set()
+        if not buffers:
             return
-        with self.writing:
-            events: list[Event] = []
-            for attempt in attempts:
-                events += attempt.unsent()
-            owners = {attempt.lease: attempt for attempt in attempts}
+        with self._write_lock:
+            events = [event for buffer in buffers for event in buffer.unwritten()]
             try:
-                words = self._lifecycle.append_events(events)
-            except Exception as error:  # the top of this thread: events are kept and sent again with the same index
-                if not is_outage(error):
-                    logger.exception("could not write events")
+                answers = self._lifecycle.append_events(events)
+            except Exception as error:  # the top of the publishing thread: events are kept and written later
+                if is_outage(error):
+                    logger.warning("Redis is unavailable (%s); events of %d jobs are kept", error, len(buffers))
                 else:
-                    logger.warning("Redis is away (%s); events of %d jobs wait", error, len(attempts))
-                for attempt in attempts:
-                    self.put(attempt)
+                    logger.exception("writing events failed")
+                for buffer in buffers:
+                    self.enqueue_buffer(buffer)
                 return
-            for event, word in zip(events, words, strict=True):
-                attempt = owners[event.job, event.attempt]
-                if word == "lost":
-                    attempt.request_stop("lost")
-                attempt.sent(event)
+            by_lease = {buffer.lease: buffer for buffer in buffers}
+            for event, answer in zip(events, answers, strict=True):
+                buffer = by_lease[event.job, event.attempt]
+                if answer == "lost":
+                    buffer.on_refused()
+                buffer.drop_through(event.index)
+
+    def finish_stream(self, buffer: EventBuffer, finish: Callable[[Event | None], T]) -> T:
+        """Write what is left in a buffer, then call ``finish`` with its newest delta, which it writes with the job's end.
+
+        No other write comes between the two.
+        """
+        with self._write_lock:
+            events = buffer.unwritten()
+            last = events.pop() if events and events[-1].type == "delta" else None
+            self._lifecycle.append_events(events)
+            return finish(last)

@@ -1,11 +1,14 @@
-"""The janitor: a thread in every Celery worker that attends to jobs nobody else attends to.
+"""Maintenance: periodic duties on jobs and workers that no single worker owns, run by a thread in every Celery worker.
 
-Everything it does is safe to do twice and by many at once, so no janitor is elected and none is missed while one lives.
+Each duty is a service with ``run_once(now)``, where ``now`` is a monotonic time in seconds. All of them are safe to repeat
+and to run on many workers at once, so there is no leader election and the duties are done while one worker lives.
 """
 
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from shared.jobs.transitions import Lifecycle
 from shared.jobs.worker_registry import Worker, WorkerRegistry
@@ -16,76 +19,155 @@ from shared.settings import Settings
 logger = logging.getLogger(__name__)
 
 PURGE_SECONDS = 60.0
-RING_MS = 1000
+WAKEUP_INTERVAL_MS = 1000
 
 
-class MaintenanceThread:
-    """Reaps lapsed leases, returns the jobs of dead neighbours, finds seats for models that are asked for, issues missing tickets,
-    purges what is past its time."""
+class MaintenanceService(Protocol):
+    """One periodic duty."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, worker_registry: WorkerRegistry, name: str) -> None:
+    def run_once(self, now: float) -> None: ...
+
+
+class LeaseReaper:
+    """Handles jobs that are due: lapsed leases, deadlines, retries whose time has come."""
+
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, now: float) -> None:
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._stable_since = now
+
+    def note_failure(self, now: float) -> None:
+        """Judge no lease for a moment: after an outage, workers need time to renew the leases of jobs that still run."""
+        self._stable_since = now
+
+    def run_once(self, now: float) -> None:
+        settings = self._settings
+        stable = now - self._stable_since > 2 * settings.renew_seconds
+        gap = max(settings.lease_seconds / 4, 3 * settings.maintenance_seconds)
+        _, lost = self._lifecycle.reap(leases=stable, gap_ms=int(gap * 1000), grace_ms=int(2000 * settings.renew_seconds))
+        for job in lost:
+            logger.warning("job %s: the lease lapsed; the job is queued again", job)
+
+
+class DeadWorkerCleaner:
+    """Requeues the jobs of dead workers without waiting for their leases."""
+
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, worker_registry: WorkerRegistry) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._worker_registry = worker_registry
-        self._name = name
-        self._stop = threading.Event()
-        self._calm_since = time.monotonic()
-        self._purged = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._settings.maintenance_seconds):
-            try:
-                self.round()
-            except Exception as error:  # the top of this thread, which must live as long as the process
-                self._calm_since = time.monotonic()
-                if is_outage(error):
-                    logger.warning("Redis is away (%s); the janitor waits", error)
-                else:
-                    logger.exception("a round of the janitor failed")
-
-    def round(self) -> None:
-        """Do everything once."""
-        settings = self._settings
-        # After an outage workers need a moment to renew leases that lapsed meanwhile: their jobs still run.
-        calm = time.monotonic() - self._calm_since > 2 * settings.renew_seconds
-        gap = max(settings.lease_seconds / 4, 3 * settings.maintenance_seconds)
-        _, lost = self._lifecycle.reap(leases=calm, gap_ms=int(gap * 1000), grace_ms=int(2000 * settings.renew_seconds))
-        for job in lost:
-            logger.warning("job %s: its lease has lapsed; it goes back to its queue", job)
+    def run_once(self, now: float) -> None:
         for worker in self._worker_registry.workers():
-            if self.is_gone(worker):
-                for job in self._lifecycle.mark_worker_dead(worker.id):
-                    logger.warning("job %s: its worker %s is gone; it goes back to its queue", job, worker.id)
-        # A worker that was killed comes back to its seat; one that is loading elsewhere meanwhile would be in vain.
-        given, ended = self._lifecycle.schedule_models(patience_ms=int(2000 * settings.lease_seconds))
-        for model, assignment in given.items():
-            logger.info("jobs wait for model %s, which nobody holds: %s is to hold it", model, assignment)
-        for job in ended:
-            logger.warning("job %s: no living worker can hold its model; it has ended", job)
-        for queue, count in self._lifecycle.missing_wakeups(RING_MS).items():
-            logger.debug("queue %s lacked %d tickets", queue, count)
-        if time.monotonic() - self._purged > PURGE_SECONDS:
-            self._purged = time.monotonic()
-            self._lifecycle.purge()
+            if self.is_dead(worker):
+                self._requeue_jobs(worker)
 
-    def is_gone(self, worker: Worker) -> bool:
-        """Whether a worker is known to be dead: its process is not there, or nobody has heard of it for long."""
+    def is_dead(self, worker: Worker) -> bool:
+        """Whether a worker's process is known to be gone, or has been silent for two leases."""
         if self._worker_registry.is_dead_neighbour(worker):
             return True
         silent = self._worker_registry.silent_for_ms(worker) > 2000 * self._settings.lease_seconds
-        # Asked afterwards: a stall of Redis until now would make all workers look silent.
+        # Checked last: a stall of Redis that lasted until now makes every worker look silent.
         return silent and self._lifecycle.reaps_steadily()
 
-    def return_former_jobs(self) -> None:
-        """Take back the jobs of this worker's former self, which ran under the same name in a container that is gone."""
+    def requeue_jobs_of_predecessor(self, name: str) -> None:
+        """Requeue what an earlier worker of this name held in a container that is gone."""
         for worker in self._worker_registry.workers():
-            if worker.name == self._name and worker.machine != machine_id():
-                for job in self._lifecycle.mark_worker_dead(worker.id):
-                    logger.warning("job %s: was held by this worker's former self; it goes back to its queue", job)
+            if worker.name == name and worker.machine != machine_id():
+                self._requeue_jobs(worker)
+
+    def _requeue_jobs(self, worker: Worker) -> None:
+        for job in self._lifecycle.mark_worker_dead(worker.id):
+            logger.warning("job %s: worker %s is dead; the job is queued again", job, worker.id)
+
+
+class ModelScheduler:
+    """Assigns models that jobs wait for to workers, and ends jobs whose model no living worker can hold."""
+
+    def __init__(self, settings: Settings, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+        # A killed worker is restarted with its model; loading the model elsewhere meanwhile would be wasted.
+        self._patience_ms = int(2000 * settings.lease_seconds)
+
+    def run_once(self, now: float) -> None:
+        assigned, ended = self._lifecycle.schedule_models(patience_ms=self._patience_ms)
+        for model, worker in assigned.items():
+            logger.info("jobs wait for model %s, which no worker holds; it is assigned to %s", model, worker)
+        for job in ended:
+            logger.warning("job %s: ended, as no living worker can hold its model", job)
+
+
+class WakeupIssuer:
+    """Sends the wake-ups that queues lack."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    def run_once(self, now: float) -> None:
+        for queue, count in self._lifecycle.missing_wakeups(WAKEUP_INTERVAL_MS).items():
+            logger.debug("queue %s lacked %d wake-ups", queue, count)
+
+
+class JobPurger:
+    """Deletes, once a minute, jobs that have outlived their retention."""
+
+    def __init__(self, lifecycle: Lifecycle, now: float) -> None:
+        self._lifecycle = lifecycle
+        self._purged_at = now
+
+    def run_once(self, now: float) -> None:
+        if now - self._purged_at > PURGE_SECONDS:
+            self._purged_at = now
+            self._lifecycle.purge()
+
+
+class MaintenanceThread(threading.Thread):
+    """Runs every service once per ``interval`` seconds until ``stopping`` is set."""
+
+    def __init__(
+        self,
+        services: Sequence[MaintenanceService],
+        interval: float,
+        stopping: threading.Event,
+        *,
+        on_failure: Callable[[float], None] = lambda now: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name="maintenance", daemon=True)
+        self._services = services
+        self._interval = interval
+        self._stopping = stopping
+        self._on_failure = on_failure
+        self._clock = clock
+
+    def run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            self.run_services()
+
+    def run_services(self) -> None:
+        """Run each service once. An outage of Redis ends the round; any other failure is logged and harms no other service."""
+        for service in self._services:
+            try:
+                service.run_once(self._clock())
+            except Exception as error:  # the top of this thread, which must live as long as the process
+                self._on_failure(self._clock())
+                if is_outage(error):
+                    logger.warning("Redis is unavailable (%s); maintenance waits", error)
+                    return
+                logger.exception("%s failed", type(service).__name__)
+
+
+def maintenance_thread(
+    settings: Settings, lifecycle: Lifecycle, worker_registry: WorkerRegistry, stopping: threading.Event
+) -> MaintenanceThread:
+    """A thread with all services, in the order in which they depend on each other's results."""
+    now = time.monotonic()
+    reaper = LeaseReaper(settings, lifecycle, now)
+    services: list[MaintenanceService] = [
+        reaper,
+        DeadWorkerCleaner(settings, lifecycle, worker_registry),
+        ModelScheduler(settings, lifecycle),
+        WakeupIssuer(lifecycle),
+        JobPurger(lifecycle, now),
+    ]
+    return MaintenanceThread(services, settings.maintenance_seconds, stopping, on_failure=reaper.note_failure)

@@ -1,6 +1,7 @@
-"""A process that holds leases: it keeps them renewed, hears of cancels, and tells Redis that it is alive.
+"""Worker runtime: the part of a worker process that holds leases.
 
-Knows neither Celery nor what the jobs are about.
+It claims jobs, runs their attempts, renews their leases, sends the worker's heartbeat and receives cancel requests. It
+depends neither on Celery nor on what the jobs do. Each duty of a thread is a method that a test can call by itself.
 """
 
 import json
@@ -21,14 +22,41 @@ from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id, started
 from shared.redis_connection import PREFIX, connect, is_outage
 from shared.settings import Settings
-from workers.runtime.attempt import Attempt, Handler, run_attempt
+from workers.runtime.attempt import Attempt, Handler
+from workers.runtime.attempt_runner import AttemptRunner
 from workers.runtime.event_publisher import EventPublisher
+from workers.runtime.outage import retry_through_outage
 
 logger = logging.getLogger(__name__)
 
+READY_POLL_SECONDS = 0.5
+
+
+def describe_process(
+    name: str, *, pool: str, queues: tuple[str, ...], slots: int, model: str = "", phase: str = "ready"
+) -> Worker:
+    """The registry entry of this process as a worker called ``name``."""
+    pid = os.getpid()
+    return Worker(
+        id=f"{name}/{pid}",
+        name=name,
+        pool=pool,
+        machine=machine_id(),
+        pid=pid,
+        started=started(pid),
+        queues=queues,
+        slots=slots,
+        model=model,
+        phase=phase,
+    )
+
 
 class WorkerRuntime:
-    """Runs attempts for one process and keeps what they need: their leases, their events, their cancels."""
+    """Runs attempts for one process, and keeps their leases, events and cancel requests.
+
+    A pool may set ``collect_details``, whose fields are added to each heartbeat, and ``on_heartbeat``, which is called after
+    each heartbeat with the model that this worker should hold (None if it has no model assignment).
+    """
 
     def __init__(
         self,
@@ -36,66 +64,55 @@ class WorkerRuntime:
         lifecycle: Lifecycle,
         worker_registry: WorkerRegistry,
         handlers: Mapping[str, Handler],
+        worker: Worker,
         *,
-        name: str,
-        pool: str,
-        queues: tuple[str, ...],
-        slots: int,
-        model: str = "",
-        phase: str = "ready",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        pid = os.getpid()
+        self.worker = worker
+        self.busy_slots = 0
+        self.draining = threading.Event()
+        self.collect_details: Callable[[], Mapping[str, Any]] = dict
+        self.on_heartbeat: Callable[[str | None], None] = lambda model: None
         self._settings = settings
         self._lifecycle = lifecycle
         self._worker_registry = worker_registry
-        self._handlers = handlers
+        self._clock = clock
+        self._event_publisher = EventPublisher(lifecycle)
+        self._runner = AttemptRunner(lifecycle, self._event_publisher, handlers)
         self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._last_used = clock()
         self._lock = threading.Lock()
         self._heartbeat_due = threading.Event()
-        self._stop = threading.Event()
+        self._stopping = threading.Event()
         self._ready = threading.Event()
-        self.draining = threading.Event()
-        self.event_publisher = EventPublisher(lifecycle)
-        self.worker = Worker(
-            id=f"{name}/{pid}",
-            name=name,
-            pool=pool,
-            machine=machine_id(),
-            pid=pid,
-            started=started(pid),
-            queues=queues,
-            slots=slots,
-            model=model,
-            phase=phase,
-        )
-        self.busy_slots = 0
-        # For a pool that has more to tell and to hear: called before, and with the answer after, each word to the workforce.
-        self.collect_details: Callable[[], Mapping[str, Any]] = dict
-        self.on_heartbeat: Callable[[str | None], None] = lambda wish: None
-        self._used = time.monotonic()
-        if phase == "ready":
+        if worker.phase == "ready":
             self._ready.set()
 
-    def start(self) -> None:
-        """Enroll and start the threads. Waits for a Redis that is not there yet."""
-        for name, target in (("renewal", self._renew_forever), ("control", self._listen_forever)):
+    def start_threads(self) -> None:
+        """Start renewing leases, sending heartbeats, receiving control messages and publishing events. Redis may come later."""
+        targets: Mapping[str, Callable[[], None]] = {
+            "renewal": self._renew_until_stopped,
+            "control": self._receive_until_stopped,
+            "events": lambda: self._event_publisher.publish_until(self._stopping),
+        }
+        for name, target in targets.items():
             threading.Thread(target=target, name=name, daemon=True).start()
-        self.event_publisher.start()
 
-    def stop(self) -> None:
-        """End the threads and leave the list of workers; nothing may run any more."""
-        self._stop.set()
+    def shut_down(self) -> None:
+        """Stop the threads and leave the worker registry. No attempt may be running any more."""
+        self._stopping.set()
         self._heartbeat_due.set()
-        self.event_publisher.stop()
+        self._event_publisher.wake_up()
         try:
             self._lifecycle.mark_worker_dead(self.worker.id)
         except redis.RedisError as error:
-            logger.info("could not sign off (%s); the others will notice", error)
+            logger.info("could not leave the worker registry (%s); the maintenance of another worker will notice", error)
 
     def update_status(self, **changes: Any) -> None:
-        """Change what this worker says of itself (``phase``, ``message`` …) and tell it at once."""
+        """Change fields of this worker's registry entry (``phase``, ``message`` …) and send a heartbeat at once."""
         with self._lock:
             self.worker = replace(self.worker, **changes)
+        # The jobs of a failed model are claimed too, so that they end with its error.
         if self.worker.phase in ("ready", "failed"):
             self._ready.set()
         else:
@@ -103,114 +120,127 @@ class WorkerRuntime:
         self._heartbeat_due.set()
 
     def run_next_job(self, queue: str) -> str:
-        """Take the next job of a queue and run it to the end of the attempt. The answer is what Flower shows.
+        """Claim the next job of a queue and run one attempt. Returns a line for Flower.
 
-        While the worker is not ready no job is claimed, so that another worker may have it and its queue position is true.
+        While the worker is not ready it claims nothing, so that another worker may take the job and its queue position stays true.
         """
         with self._lock:
             self.busy_slots += 1
         try:
-            while not self._ready.wait(0.5):
+            while not self._ready.wait(READY_POLL_SECONDS):
                 if self.draining.is_set():
                     return "draining"
             if self.draining.is_set():
                 return "draining"
-            job = self._claim(queue)
+            job = self._claim_job(queue)
             if job is None:
-                return "no job waited"
-            attempt = Attempt(job, self.event_publisher)
-            with self._lock:
-                self._attempts[attempt.lease] = attempt
-                self._used = time.monotonic()
+                return "queue empty"
+            attempt = Attempt(job, self._event_publisher.enqueue_buffer)
+            self._note_use(attempt)
             try:
-                outcome = run_attempt(self._lifecycle, self.event_publisher, attempt, self._handlers)
+                outcome = self._runner.run_attempt(attempt)
             finally:
-                with self._lock:
-                    self._attempts.pop(attempt.lease, None)
-                    self._used = time.monotonic()
+                self._note_use(attempt, over=True)
             logger.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
             return f"{job.id} {outcome}"
         finally:
             with self._lock:
                 self.busy_slots -= 1
 
-    def _claim(self, queue: str) -> Job | None:
-        """Claim, asking again with the same token while Redis is away: the claim may have been made and its answer lost."""
-        token = new_id(CLAIM)
-        deadline = time.monotonic() + self._settings.lease_seconds
-        while True:
-            try:
-                return self._lifecycle.claim(queue, self.worker.id, token)
-            except redis.RedisError as error:
-                if not is_outage(error) or time.monotonic() > deadline or self._stop.wait(0.5):
-                    raise
-
-    def drain(self, seconds: float) -> None:
-        """Claim nothing more; what still runs after ``seconds`` goes back to its queue."""
+    def begin_drain(self, seconds: float) -> None:
+        """Claim nothing more, and release after ``seconds`` what still runs then."""
         self.draining.set()
 
-        def release() -> None:
-            if not self._stop.wait(seconds):
-                for attempt in self._running_attempts():
-                    attempt.request_stop("release")
+        def release_later() -> None:
+            if not self._stopping.wait(seconds):
+                self.release_attempts()
 
-        threading.Thread(target=release, name="drain", daemon=True).start()
+        threading.Thread(target=release_later, name="drain", daemon=True).start()
+
+    def release_attempts(self) -> None:
+        """Return the jobs of all running attempts to their queues."""
+        for attempt in self._running_attempts():
+            attempt.request_stop("release")
 
     @property
     def idle_seconds(self) -> float:
-        """For how long nothing has run here."""
+        """How long this worker has run nothing."""
         with self._lock:
-            return 0.0 if self._attempts else time.monotonic() - self._used
+            return 0.0 if self._attempts else self._clock() - self._last_used
+
+    def renew_leases(self) -> None:
+        """Renew the leases of all running attempts once, and stop those that must not continue."""
+        attempts = self._running_attempts()
+        answers = self._lifecycle.renew(self.worker.id, [attempt.lease for attempt in attempts])
+        for attempt, answer in zip(attempts, answers, strict=True):
+            if answer != "ok":
+                logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, answer)
+                attempt.request_stop(answer)
+
+    def send_heartbeat(self) -> None:
+        """Write this worker's registry entry, and pass on the model that it should hold."""
+        details = self.collect_details()
+        with self._lock:
+            worker, running = self.worker, len(self._attempts)
+        heartbeat = replace(worker, running=running, idle_ms=int(1000 * self.idle_seconds), **details)
+        self.on_heartbeat(self._worker_registry.heartbeat(heartbeat))
+
+    def handle_control_message(self, message: Mapping[str, Any]) -> None:
+        """Act on a message to this worker: a cancel request, or word that its desired model has changed."""
+        if "desired_model" in message:
+            self._heartbeat_due.set()  # the answer to the heartbeat has the model
+            return
+        with self._lock:
+            attempt = self._attempts.get((message["cancel"], message["attempt"]))
+        if attempt is not None:
+            attempt.request_stop("cancel")
+
+    def _claim_job(self, queue: str) -> Job | None:
+        """Claim with the same token throughout an outage: a claim may have been made although its answer was lost."""
+        token = new_id(CLAIM)
+        return retry_through_outage(
+            lambda: self._lifecycle.claim(queue, self.worker.id, token),
+            seconds=self._settings.lease_seconds,
+            subject=f"claim from queue {queue}",
+            sleep=self._stopping.wait,
+        )
+
+    def _note_use(self, attempt: Attempt, *, over: bool = False) -> None:
+        with self._lock:
+            self._last_used = self._clock()
+            if over:
+                self._attempts.pop(attempt.lease, None)
+            else:
+                self._attempts[attempt.lease] = attempt
 
     def _running_attempts(self) -> list[Attempt]:
         with self._lock:
             return list(self._attempts.values())
 
-    def _renew_forever(self) -> None:
-        while not self._stop.is_set():
+    def _renew_until_stopped(self) -> None:
+        while not self._stopping.is_set():
             try:
-                self.renew()
+                self.renew_leases()
+                self.send_heartbeat()
             except Exception as error:  # the top of this thread, which must live as long as the process
                 if is_outage(error):
-                    logger.warning("Redis is away (%s); %d leases cannot be renewed", error, len(self._attempts))
+                    logger.warning("Redis is unavailable (%s); %d leases are not renewed", error, len(self._attempts))
                 else:
                     logger.exception("renewing leases failed")
             self._heartbeat_due.wait(self._settings.renew_seconds)
             self._heartbeat_due.clear()
 
-    def renew(self) -> None:
-        """Renew all leases once, tell that this worker is alive, and pass on what the answers say."""
-        attempts = self._running_attempts()
-        words = self._lifecycle.renew(self.worker.id, [attempt.lease for attempt in attempts])
-        for attempt, word in zip(attempts, words, strict=True):
-            if word != "ok":
-                logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, word)
-                attempt.request_stop(word)
-        more = self.collect_details()
-        told = replace(self.worker, running=len(attempts), idle_ms=int(1000 * self.idle_seconds), **more)
-        self.on_heartbeat(self._worker_registry.heartbeat(told))
-
-    def _listen_forever(self) -> None:
+    def _receive_until_stopped(self) -> None:
         client = connect(self._settings.redis_url, blocks=50.0)
-        while not self._stop.is_set():
+        while not self._stopping.is_set():
             try:
                 with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(f"{PREFIX}worker:{self.worker.id}")
-                    while not self._stop.is_set():
+                    while not self._stopping.is_set():
                         message = channel.get_message(timeout=5.0)
                         if message is not None:
-                            self._handle_control_message(json.loads(message["data"]))
+                            self.handle_control_message(json.loads(message["data"]))
             except (redis.RedisError, OSError) as error:
-                # A cancel missed here comes with the next renewal.
+                # A cancel request that is missed here is answered by the next renewal.
                 logger.debug("the control channel broke (%s)", error)
-                self._stop.wait(1.0)
-
-    def _handle_control_message(self, message: dict[str, Any]) -> None:
-        if "desired_model" in message:
-            self._heartbeat_due.set()  # the answer to the next word to the workforce has it
-            return
-        lease = (message["cancel"], message["attempt"])
-        with self._lock:
-            attempt = self._attempts.get(lease)
-        if attempt is not None:
-            attempt.request_stop("cancel")
+                self._stopping.wait(1.0)

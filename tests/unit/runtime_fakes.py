@@ -1,0 +1,153 @@
+"""Fakes for the tests of the worker runtime: Redis-facing transitions held in memory, and a clock that is set by hand."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+
+from shared.jobs.models import Job, Status
+from shared.jobs.transitions import Event, Lease
+from shared.jobs.worker_registry import Worker
+
+
+class ManualClock:
+    """Monotonic seconds. ``sleep`` moves the time on and returns at once."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sleeps: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+class RecordingTransitions:
+    """Records each transition and answers as told.
+
+    ``answers`` has the answer for a method's name ("ok" by default). ``outages`` has how many calls of a method still fail
+    because Redis is unavailable; a failed call is counted in ``failures`` and changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.answers: dict[str, Any] = {}
+        self.outages: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.written: list[Event] = []
+        self.refused_leases: set[Lease] = set()
+        self.queued: list[Job] = []
+
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.calls]
+
+    def append_events(self, events: Sequence[Event]) -> list[str]:
+        self._check_outage("append_events")
+        answers = []
+        for event in events:
+            lost = (event.job, event.attempt) in self.refused_leases
+            answers.append("lost" if lost else "ok")
+            if not lost:
+                self.written.append(event)
+        return answers
+
+    def finish(self, lease: Lease, status: Status, **fields: Any) -> Any:
+        return self._record("finish", lease, status, **fields)
+
+    def retry(self, lease: Lease, retries: int, error: Mapping[str, Any]) -> Any:
+        return self._record("retry", lease, retries, error)
+
+    def release(self, lease: Lease, queue: str) -> Any:
+        return self._record("release", lease, queue)
+
+    def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> Any:
+        return self._record("hand_over", lease, queue, context)
+
+    def claim(self, queue: str, worker: str, token: str) -> Job | None:
+        self._record("claim", queue, worker, token)
+        return self.queued.pop(0) if self.queued else None
+
+    def renew(self, worker: str, leases: Sequence[Lease]) -> list[str]:
+        self._record("renew", worker, list(leases))
+        answers = self.answers.get("leases", {})
+        return [answers.get(lease, "ok") for lease in leases]
+
+    def mark_worker_dead(self, worker: str) -> list[str]:
+        self._record("mark_worker_dead", worker)
+        return list(self.answers.get("lost_jobs", ()))
+
+    def reap(self, **options: Any) -> tuple[int, list[str]]:
+        self._record("reap", **options)
+        return 0, []
+
+    def reaps_steadily(self) -> bool:
+        return bool(self.answers.get("reaps_steadily", True))
+
+    def schedule_models(self, **options: Any) -> tuple[dict[str, str], list[str]]:
+        self._record("schedule_models", **options)
+        return {}, []
+
+    def missing_wakeups(self, interval_ms: int) -> dict[str, int]:
+        self._record("missing_wakeups", interval_ms)
+        return {}
+
+    def purge(self) -> int:
+        self._record("purge")
+        return 0
+
+    def _record(self, name: str, *arguments: Any, **options: Any) -> Any:
+        self._check_outage(name)
+        self.calls.append((name, arguments, options))
+        return self.answers.get(name, "ok")
+
+    def _check_outage(self, name: str) -> None:
+        if self.outages[name] > 0:
+            self.outages[name] -= 1
+            self.failures[name] += 1
+            raise redis.ConnectionError("connection refused")
+
+
+class RegistryInMemory:
+    """A worker registry that keeps what is written."""
+
+    def __init__(self, *workers: Worker) -> None:
+        self.listed = list(workers)
+        self.heartbeats: list[Worker] = []
+        self.desired_model: str | None = None
+        self.dead: set[str] = set()
+        self.silence_ms: dict[str, int] = {}
+
+    def heartbeat(self, worker: Worker) -> str | None:
+        self.heartbeats.append(worker)
+        return self.desired_model
+
+    def workers(self) -> list[Worker]:
+        return self.listed
+
+    def is_dead_neighbour(self, worker: Worker) -> bool:
+        return worker.id in self.dead
+
+    def silent_for_ms(self, worker: Worker) -> int:
+        return self.silence_ms.get(worker.id, 0)
+
+
+def queued_job(number: int = 1, *, kind: str = "generate", attempt: int = 1, retries: int = 0) -> Job:
+    """A job as ``claim`` returns it."""
+    return Job(
+        id=f"job_{number}",
+        kind=kind,
+        owner="ada",
+        queue="gpu.echo",
+        status=Status.IN_PROGRESS,
+        phase="generating",
+        attempt=attempt,
+        spec={"prompt": "hello"},
+        created_at=0,
+        expires_at=0,
+        phase_at=0,
+        retries=retries,
+    )

@@ -1,0 +1,41 @@
+"""Retry of Redis calls through an outage."""
+
+import pytest
+import redis
+
+from tests.unit.runtime_fakes import ManualClock
+from workers.runtime.outage import retry_through_outage
+
+
+def failing(times: int, error: Exception) -> tuple[list[int], object]:
+    calls: list[int] = []
+
+    def call() -> str:
+        calls.append(len(calls))
+        if len(calls) <= times:
+            raise error
+        return "done"
+
+    return calls, call
+
+
+def test_a_call_is_repeated_until_redis_answers() -> None:
+    clock = ManualClock()
+    calls, call = failing(3, redis.TimeoutError("late"))
+    assert retry_through_outage(call, seconds=10, subject="test", clock=clock, sleep=clock.sleep) == "done"
+    assert len(calls) == 4
+
+
+def test_an_error_that_is_no_outage_is_raised_at_once() -> None:
+    clock = ManualClock()
+    calls, call = failing(1, ValueError("bug"))
+    with pytest.raises(ValueError, match="bug"):
+        retry_through_outage(call, seconds=10, subject="test", clock=clock, sleep=clock.sleep)
+    assert len(calls) == 1
+
+
+def test_an_outage_is_raised_once_the_sleep_was_interrupted() -> None:
+    calls, call = failing(9, redis.ConnectionError("refused"))
+    with pytest.raises(redis.ConnectionError):
+        retry_through_outage(call, seconds=10, subject="test", clock=ManualClock(), sleep=lambda seconds: True)
+    assert len(calls) == 1

@@ -1,0 +1,177 @@
+"""Worker runtime, stepped by hand: claims, leases, heartbeats, control messages and drain, without a thread or Redis."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from shared.jobs.models import Status
+from shared.jobs.worker_registry import Worker
+from shared.settings import Settings
+from tests.unit.runtime_fakes import ManualClock, RecordingTransitions, RegistryInMemory, queued_job
+from workers.runtime.attempt import Attempt, Handler
+from workers.runtime.worker_runtime import WorkerRuntime, describe_process
+
+QUEUE = "gpu.echo"
+
+
+class Bench:
+    """A runtime whose handler calls ``during`` in the middle of a job."""
+
+    def __init__(self, *, phase: str = "ready") -> None:
+        self.clock = ManualClock()
+        self.transitions = RecordingTransitions()
+        self.registry = RegistryInMemory()
+        self.during: Any = lambda attempt: None
+        handlers: dict[str, Handler] = {"generate": self._generate}
+        worker = describe_process("gpu0@host", pool="gpu", queues=(QUEUE,), slots=2, model="echo", phase=phase)
+        self.runtime = WorkerRuntime(Settings(), self.transitions, self.registry, handlers, worker, clock=self.clock)
+
+    def run_job(self, during: Any = lambda attempt: None, number: int = 1) -> str:
+        self.during = during
+        self.transitions.queued.append(queued_job(number))
+        return self.runtime.run_next_job(QUEUE)
+
+    def _generate(self, attempt: Attempt) -> dict[str, Any]:
+        self.during(attempt)
+        attempt.raise_if_stopped()
+        return {"text": "done"}
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_job_is_claimed_run_and_finished(bench: Bench) -> None:
+    assert bench.run_job() == "job_1 completed"
+    assert bench.transitions.names() == ["claim", "finish"]
+    _, (queue, worker, token), _ = bench.transitions.calls[0]
+    assert (queue, worker) == (QUEUE, bench.runtime.worker.id)
+    assert token
+
+
+def test_an_empty_queue_is_no_error(bench: Bench) -> None:
+    assert bench.runtime.run_next_job(QUEUE) == "queue empty"
+    assert bench.runtime.busy_slots == 0
+
+
+def test_a_slot_is_busy_while_its_job_runs(bench: Bench) -> None:
+    busy = []
+    bench.run_job(lambda attempt: busy.append(bench.runtime.busy_slots))
+    assert (busy, bench.runtime.busy_slots) == ([1], 0)
+
+
+def test_leases_of_running_attempts_are_renewed(bench: Bench) -> None:
+    bench.run_job(lambda attempt: bench.runtime.renew_leases())
+    bench.runtime.renew_leases()
+    renewals = [arguments for name, arguments, _ in bench.transitions.calls if name == "renew"]
+    worker = bench.runtime.worker.id
+    assert renewals == [(worker, [("job_1", 1)]), (worker, [])]
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "last"),
+    [("cancel", "cancelled", "finish"), ("timeout", "failed", "finish"), ("lost", "lost", "renew")],
+)
+def test_the_answer_to_a_renewal_stops_the_attempt(bench: Bench, answer: str, outcome: str, last: str) -> None:
+    bench.transitions.answers["leases"] = {("job_1", 1): answer}
+    assert bench.run_job(lambda attempt: bench.runtime.renew_leases()) == f"job_1 {outcome}"
+    assert bench.transitions.names()[-1] == last
+
+
+def test_a_cancel_message_stops_the_attempt_that_it_names(bench: Bench) -> None:
+    message = {"cancel": "job_1", "attempt": 1}
+    assert bench.run_job(lambda attempt: bench.runtime.handle_control_message(message)) == "job_1 cancelled"
+    assert bench.transitions.calls[-1][1][1] is Status.CANCELLED
+
+
+@pytest.mark.parametrize("message", [{"cancel": "job_2", "attempt": 1}, {"cancel": "job_1", "attempt": 9}])
+def test_a_cancel_message_for_another_attempt_changes_nothing(bench: Bench, message: dict[str, Any]) -> None:
+    assert bench.run_job(lambda attempt: bench.runtime.handle_control_message(message)) == "job_1 completed"
+
+
+def test_a_heartbeat_carries_status_running_jobs_and_details(bench: Bench) -> None:
+    bench.runtime.collect_details = lambda: {"engine": {"in_flight": 1}}
+    bench.runtime.update_status(message="warming up", fraction=0.5)
+    bench.run_job(lambda attempt: bench.runtime.send_heartbeat())
+    bench.clock.now += 7
+    bench.runtime.send_heartbeat()
+    busy, idle = bench.registry.heartbeats
+    assert (busy.running, busy.idle_ms, idle.running, idle.idle_ms) == (1, 0, 0, 7000)
+    assert (busy.message, busy.fraction, busy.engine) == ("warming up", 0.5, {"in_flight": 1})
+
+
+def test_the_desired_model_is_passed_on_after_each_heartbeat(bench: Bench) -> None:
+    models: list[str | None] = []
+    bench.runtime.on_heartbeat = models.append
+    bench.runtime.send_heartbeat()
+    bench.registry.desired_model = "other"
+    bench.runtime.handle_control_message({"desired_model": "other"})
+    bench.runtime.send_heartbeat()
+    assert models == [None, "other"]
+
+
+def test_a_draining_worker_claims_nothing(bench: Bench) -> None:
+    bench.runtime.draining.set()
+    assert bench.run_job() == "draining"
+    assert bench.transitions.calls == []
+
+
+def test_a_worker_that_is_loading_claims_nothing_until_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.runtime.worker_runtime.READY_POLL_SECONDS", 0.01)
+    bench = Bench(phase="loading")
+    bench.runtime.draining.set()
+    assert bench.run_job() == "draining", "it waited, and was drained before it became ready"
+    bench.runtime.draining.clear()
+    bench.runtime.update_status(phase="ready")
+    assert bench.runtime.run_next_job(QUEUE) == "job_1 completed"
+
+
+def test_a_worker_whose_model_failed_claims_jobs_so_that_they_end() -> None:
+    bench = Bench(phase="loading")
+    bench.runtime.update_status(phase="failed", message="no such file")
+    assert bench.run_job() == "job_1 completed"
+
+
+def test_running_attempts_are_released(bench: Bench) -> None:
+    assert bench.run_job(lambda attempt: bench.runtime.release_attempts()) == "job_1 released"
+    assert bench.transitions.names()[-1] == "release"
+
+
+def test_a_drain_without_patience_releases_what_runs(bench: Bench) -> None:
+    def drain(attempt: Attempt) -> None:
+        stopped = threading.Event()
+        attempt.on_stop(stopped.set)
+        bench.runtime.begin_drain(0)
+        assert stopped.wait(5)
+
+    assert bench.run_job(drain) == "job_1 released"
+    assert bench.run_job(number=2) == "draining"
+
+
+def test_a_claim_is_repeated_with_the_same_token_through_an_outage(bench: Bench) -> None:
+    tokens = []
+    claim = bench.transitions.claim
+
+    def claim_and_note(queue: str, worker: str, token: str) -> Any:
+        tokens.append(token)
+        return claim(queue, worker, token)
+
+    bench.transitions.claim = claim_and_note
+    bench.transitions.outages["claim"] = 1
+    assert bench.run_job() == "job_1 completed"
+    assert len(tokens) == 2
+    assert len(set(tokens)) == 1
+
+
+def test_a_shut_down_worker_leaves_the_registry_even_if_redis_is_away(bench: Bench) -> None:
+    bench.transitions.outages["mark_worker_dead"] = 1
+    bench.runtime.shut_down()
+    assert bench.transitions.failures["mark_worker_dead"] == 1
+
+
+def test_the_registry_entry_describes_this_process() -> None:
+    worker: Worker = describe_process("io@host", pool="io", queues=("io",), slots=4)
+    assert worker.id == f"io@host/{worker.pid}"
+    assert (worker.pool, worker.queues, worker.slots, worker.phase) == ("io", ("io",), 4, "ready")

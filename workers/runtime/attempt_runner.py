@@ -1,0 +1,180 @@
+"""Attempt runner: executes the handler of a claimed job, then settles the attempt in Redis.
+
+Jobs of every kind pass through here, and only here is it decided what an exception means for a job: ``execute`` maps what
+the handler did to an ``Ending``, and ``TRANSITIONS`` maps each ending to the one transition that writes it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from shared.errors import EnginehouseError, InternalError, JobFailure, JobTimeout
+from shared.jobs.models import Outcome, Status
+from shared.jobs.transitions import Event, Lifecycle
+from shared.redis_connection import is_outage
+from workers.runtime.attempt import Attempt, AttemptStopped, Handler, Handover, Result, StopReason
+from workers.runtime.event_publisher import EventPublisher
+from workers.runtime.outage import retry_through_outage
+
+logger = logging.getLogger(__name__)
+
+# How long the end of a job is offered to an unavailable Redis. Past that the lease is left to lapse.
+OUTAGE_SECONDS = 600.0
+
+
+class Ending(Enum):
+    """How the execution of a handler ended, before anything is written."""
+
+    COMPLETED = auto()
+    HANDED_OVER = auto()
+    FAILED = auto()
+    FAILED_RETRYABLY = auto()
+    CANCELLED = auto()
+    TIMED_OUT = auto()
+    RELEASED = auto()
+    LOST = auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What the handler of an attempt did. ``result``, ``handover`` and ``error`` are set for the endings that have one."""
+
+    ending: Ending
+    result: Result | None = None
+    handover: Handover | None = None
+    error: Mapping[str, Any] | None = None
+
+
+ENDING_OF_STOP: Mapping[StopReason, Ending] = {
+    "cancel": Ending.CANCELLED,
+    "timeout": Ending.TIMED_OUT,
+    "release": Ending.RELEASED,
+    "lost": Ending.LOST,
+}
+
+
+@dataclass(frozen=True)
+class Transition:
+    """How an ending is written, and the outcome of the attempt when Redis answers "ok"; other answers are outcomes themselves."""
+
+    outcome: Outcome
+    write: "Callable[[Lifecycle, Attempt, Execution, Event | None], str]"
+    ends_stream: bool = False
+
+
+def _complete(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    result = execution.result
+    assert result is not None
+    return lifecycle.finish(
+        attempt.lease,
+        Status.COMPLETED,
+        result=result.value,
+        service=result.service,
+        messages=result.messages,
+        last=last,
+    )
+
+
+def _fail(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    return lifecycle.finish(attempt.lease, Status.FAILED, error=execution.error, last=last)
+
+
+def _cancel(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    return lifecycle.finish(attempt.lease, Status.CANCELLED, last=last)
+
+
+def _retry_later(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    assert execution.error is not None
+    return lifecycle.retry(attempt.lease, attempt.job.retries, execution.error)
+
+
+def _release(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    return lifecycle.release(attempt.lease, attempt.job.queue)
+
+
+def _hand_over(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    assert execution.handover is not None
+    return lifecycle.hand_over(attempt.lease, execution.handover.queue, execution.handover.context)
+
+
+# A lost attempt writes nothing: the job belongs to another attempt.
+TRANSITIONS: Mapping[Ending, Transition] = {
+    Ending.COMPLETED: Transition(Outcome.COMPLETED, _complete, ends_stream=True),
+    Ending.FAILED: Transition(Outcome.FAILED, _fail, ends_stream=True),
+    Ending.TIMED_OUT: Transition(Outcome.FAILED, _fail, ends_stream=True),
+    Ending.CANCELLED: Transition(Outcome.CANCELLED, _cancel, ends_stream=True),
+    Ending.FAILED_RETRYABLY: Transition(Outcome.RETRIED, _retry_later),
+    Ending.RELEASED: Transition(Outcome.RELEASED, _release),
+    Ending.HANDED_OVER: Transition(Outcome.HANDED_OVER, _hand_over),
+}
+
+
+class AttemptRunner:
+    """Runs attempts with the handlers of one worker. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        event_publisher: EventPublisher,
+        handlers: Mapping[str, Handler],
+        *,
+        outage_seconds: float = OUTAGE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._event_publisher = event_publisher
+        self._handlers = handlers
+        self._outage_seconds = outage_seconds
+        self._clock = clock
+        self._sleep = sleep
+
+    def run_attempt(self, attempt: Attempt) -> Outcome:
+        """Execute the handler and settle the attempt. Raises only if the end of the job could not be written."""
+        return self.settle(attempt, self.execute(attempt))
+
+    def execute(self, attempt: Attempt) -> Execution:
+        """Call the handler of the job's kind, and classify what it returns or raises."""
+        job = attempt.job
+        try:
+            handler = self._handlers.get(job.kind)
+            if handler is None:
+                raise InternalError(f"The workers of queue {job.queue!r} have no handler for jobs of kind {job.kind!r}.")
+            attempt.raise_if_stopped()
+            value = handler(attempt)
+        except AttemptStopped as stop:
+            timeout = JobTimeout("The job did not finish within its timeout.").as_json() if stop.reason == "timeout" else None
+            return Execution(ending=ENDING_OF_STOP[stop.reason], error=timeout)
+        except EnginehouseError as error:
+            retryable = isinstance(error, JobFailure) and error.retryable
+            return Execution(ending=Ending.FAILED_RETRYABLY if retryable else Ending.FAILED, error=error.as_json())
+        except Exception as error:
+            if is_outage(error):
+                logger.warning("job %s: Redis became unavailable while the job ran (%s)", job.id, error)
+            else:
+                logger.exception("job %s: the handler of kind %r raised", job.id, job.kind)
+            fault = InternalError(f"The worker failed with {type(error).__name__}. Its log has the details under job {job.id}.")
+            return Execution(ending=Ending.FAILED, error=fault.as_json())
+        if isinstance(value, Handover):
+            return Execution(ending=Ending.HANDED_OVER, handover=value)
+        return Execution(ending=Ending.COMPLETED, result=value if isinstance(value, Result) else Result(value=value))
+
+    def settle(self, attempt: Attempt, execution: Execution) -> Outcome:
+        """Write the ending with its transition, through an outage of Redis if need be."""
+        transition = TRANSITIONS.get(execution.ending)
+        if transition is None:
+            return Outcome.LOST
+
+        def write(last: Event | None) -> str:
+            return transition.write(self._lifecycle, attempt, execution, last)
+
+        def write_end() -> str:
+            return self._event_publisher.finish_stream(attempt.events, write) if transition.ends_stream else write(None)
+
+        answer = retry_through_outage(
+            write_end, seconds=self._outage_seconds, subject=f"job {attempt.job.id}", clock=self._clock, sleep=self._sleep
+        )
+        return transition.outcome if answer == "ok" else Outcome(answer)

@@ -1,0 +1,59 @@
+"""Event buffer: the events of one attempt that are not on its stream yet.
+
+The buffer merges what arrives between two writes (text is joined, of progress only the newest counts) and numbers the
+events. An event keeps its number until it is written, so a write can be repeated after an outage without doubling it.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from shared.jobs.transitions import Event, Lease
+
+
+class EventBuffer:
+    """Gathers the text and progress of one attempt. Safe to use from many threads.
+
+    ``on_refused`` is called when Redis refuses an event because the attempt no longer owns the job.
+    """
+
+    def __init__(self, lease: Lease, on_refused: Callable[[], None] = lambda: None) -> None:
+        self.lease = lease
+        self.on_refused = on_refused
+        self._lock = threading.Lock()
+        self._text: list[str] = []
+        self._progress: tuple[str, Mapping[str, Any]] | None = None
+        self._events: list[Event] = []
+        self._last_index = 0
+
+    def add_text(self, text: str) -> None:
+        """Append to the text of the next delta event."""
+        with self._lock:
+            self._text.append(text)
+
+    def set_progress(self, phase: str, done: int, total: int, unit: str) -> None:
+        """Replace the progress that the next progress event reports."""
+        with self._lock:
+            self._progress = (phase, {"phase": phase, "done": done, "total": total, "unit": unit})
+
+    def unwritten(self) -> list[Event]:
+        """All events that are not on the stream yet, oldest first. Text added later goes into a new event."""
+        with self._lock:
+            if self._progress is not None:
+                phase, data = self._progress
+                self._append_event("progress", data, phase)
+                self._progress = None
+            if self._text:
+                self._append_event("delta", {"text": "".join(self._text)}, "generating")
+                self._text.clear()
+            return list(self._events)
+
+    def drop_through(self, index: int) -> None:
+        """Forget the events up to this index: they are on the stream, or were refused for good."""
+        with self._lock:
+            self._events = [event for event in self._events if event.index > index]
+
+    def _append_event(self, kind: Literal["delta", "progress"], data: Mapping[str, Any], phase: str) -> None:
+        self._last_index += 1
+        job, attempt = self.lease
+        self._events.append(Event(job=job, attempt=attempt, index=self._last_index, type=kind, data=data, phase=phase))
