@@ -22,16 +22,17 @@ from shared.settings import Settings, from_environment
 if TYPE_CHECKING:
     from redis import Redis
 
-    from cli.admin.dead_letters import Dead
-    from cli.admin.model_loading import Loading
+    from cli.admin.dead_letters import DeadLetters
+    from cli.admin.model_loading import ModelLoader
+
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
 models = typer.Typer(no_args_is_help=True, help="The models: which there are, and their weights.")
 app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="API keys. From the first one on, every call needs one.")
 app.add_typer(keys, name="keys")
-dead = typer.Typer(no_args_is_help=True, help="Jobs whose workers died again and again.")
-app.add_typer(dead, name="dead")
+dead_letters = typer.Typer(no_args_is_help=True, help="Jobs whose workers died again and again.")
+app.add_typer(dead_letters, name="dead-letters")
 for commands in (generate, jobs, ingest, documents, webhooks):
     commands.install(app)
 models.command("list")(list_models)
@@ -116,7 +117,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
 
 @app.command()
-def alive(redis: RedisUrl = None) -> None:
+def healthcheck(redis: RedisUrl = None) -> None:
     """Exit with status 0 if a worker of this host has told within 30 s that it lives, else with 1: a health check."""
     from cli.local.healthcheck import worker_is_alive
 
@@ -151,7 +152,7 @@ def load_model(
     redis: RedisUrl = None,
 ) -> None:
     """Load a model: on the GPU named, else on an empty one, else where nothing has been done for longest."""
-    _loading(data, models_file, redis).load(name, gpu, wait=wait)
+    _model_loader(data, models_file, redis).load(name, gpu, wait=wait)
 
 
 @models.command("unload")
@@ -164,7 +165,7 @@ def unload_model(
     redis: RedisUrl = None,
 ) -> None:
     """Unload a model, everywhere or on the GPU named. Its jobs wait, or bring it back when it may be loaded on demand."""
-    _loading(data, models_file, redis).unload(name, gpu, wait=wait)
+    _model_loader(data, models_file, redis).unload(name, gpu, wait=wait)
 
 
 @app.command()
@@ -193,7 +194,7 @@ def create_key(
     """Make a key. It is shown once."""
     from cli.admin import api_keys
 
-    api_keys.create(_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
+    api_keys.create(_stack_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
 
 
 @keys.command("list")
@@ -201,7 +202,7 @@ def list_keys(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None
     """Show all keys, without their secrets."""
     from cli.admin import api_keys
 
-    api_keys.show(_redis(data, redis), as_json=as_json)
+    api_keys.show(_stack_redis(data, redis), as_json=as_json)
 
 
 @keys.command("revoke")
@@ -209,7 +210,7 @@ def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     """Make a key worthless at once."""
     from cli.admin import api_keys
 
-    api_keys.revoke(_redis(data, redis), key_id)
+    api_keys.revoke(_stack_redis(data, redis), key_id)
 
 
 @documents.collections.command("check")
@@ -221,35 +222,35 @@ def check_collections(
 ) -> None:
     """Compare records, files and indexes; exit with status 1 if faults are left. Runs beside the stack, on its data folder."""
     from cli.admin.index_check import check_collections as check
-    from cli.local.running_stack import chroma_of
+    from cli.local.running_stack import with_stack_chroma
 
     settings = _settings(data_dir=data, redis_url=redis)
-    client = _redis(data, redis)
-    raise typer.Exit(1 if check(client, chroma_of(settings), fix=fix, as_json=as_json) else 0)
+    client = _stack_redis(data, redis)
+    raise typer.Exit(1 if check(client, with_stack_chroma(settings), fix=fix, as_json=as_json) else 0)
 
 
-@dead.command("list")
-def list_dead(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+@dead_letters.command("list")
+def list_dead_letters(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
     """Show the dead, the latest first."""
-    _dead(data, redis).show_all(as_json=as_json)
+    _dead_letters(data, redis).show_all(as_json=as_json)
 
 
-@dead.command("show")
-def show_dead(job: str, data: Data = None, redis: RedisUrl = None) -> None:
+@dead_letters.command("show")
+def show_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
     """Show one of the dead with its attempts."""
-    _dead(data, redis).show(job)
+    _dead_letters(data, redis).show(job)
 
 
-@dead.command("replay")
-def replay_dead(job: str, data: Data = None, redis: RedisUrl = None) -> None:
+@dead_letters.command("replay")
+def replay_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
     """Do a dead job again, as a new job."""
-    _dead(data, redis).replay(job)
+    _dead_letters(data, redis).replay(job)
 
 
-@dead.command("drop")
-def drop_dead(job: str, data: Data = None, redis: RedisUrl = None) -> None:
+@dead_letters.command("drop")
+def drop_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
     """Take a job off the list of the dead."""
-    _dead(data, redis).drop(job)
+    _dead_letters(data, redis).drop(job)
 
 
 @app.command("version")
@@ -282,24 +283,24 @@ def _settings(**options: Any) -> Settings:
     return from_environment(os.environ, **given | places)
 
 
-def _redis(data: Path | None, url: str | None) -> "Redis":
-    from cli.local.running_stack import redis_of
+def _stack_redis(data: Path | None, url: str | None) -> "Redis":
+    from cli.local.running_stack import connect_to_stack
 
-    return redis_of(_settings(data_dir=data, redis_url=url), given=url is not None)
+    return connect_to_stack(_settings(data_dir=data, redis_url=url), given=url is not None)
 
 
-def _loading(data: Path | None, models_file: Path | None, url: str | None) -> "Loading":
-    from cli.admin.model_loading import Loading
+def _model_loader(data: Path | None, models_file: Path | None, url: str | None) -> "ModelLoader":
+    from cli.admin.model_loading import ModelLoader
     from shared.models.catalogue import load_catalogue
 
     settings = _settings(data_dir=data, models_file=models_file, redis_url=url)
-    return Loading(_redis(data, url), load_catalogue(settings.models_file, engine=settings.engine), settings)
+    return ModelLoader(_stack_redis(data, url), load_catalogue(settings.models_file, engine=settings.engine), settings)
 
 
-def _dead(data: Path | None, url: str | None) -> "Dead":
-    from cli.admin.dead_letters import Dead
+def _dead_letters(data: Path | None, url: str | None) -> "DeadLetters":
+    from cli.admin.dead_letters import DeadLetters
 
-    return Dead(_redis(data, url), _settings(data_dir=data, redis_url=url))
+    return DeadLetters(_stack_redis(data, url), _settings(data_dir=data, redis_url=url))
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from enginehouse_client import Client, EnginehouseError, Patience, Progress
+from enginehouse_client import Client, EnginehouseError, IngestProgress, RetryPolicy
 
 
 def main() -> int:
@@ -24,9 +24,11 @@ def main() -> int:
     options = parser.parse_args()
     address = os.environ.get("ENGINEHOUSE_URL", "http://127.0.0.1:5000")
     # A bulk job has time: the server may be restarted meanwhile.
-    with Client(address, api_key=os.environ.get("ENGINEHOUSE_API_KEY"), patience=Patience(retries=20, longest=30.0)) as house:
+    with Client(
+        address, api_key=os.environ.get("ENGINEHOUSE_API_KEY"), retry_policy=RetryPolicy(retries=20, max_delay=30.0)
+    ) as client:
         try:
-            done = house.ingest(options.collection, options.folder, on_progress=show)
+            done = client.ingest(options.collection, options.folder, on_progress=show)
         except EnginehouseError as error:
             print(error, file=sys.stderr)
             return 1
@@ -42,7 +44,7 @@ def main() -> int:
     return 3 if done.rejected else 0
 
 
-def show(progress: Progress) -> None:
+def show(progress: IngestProgress) -> None:
     print(f"{progress.ended} of {progress.files} files are read, {progress.failed} of them cannot be searched", file=sys.stderr)
 
 

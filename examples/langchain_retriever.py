@@ -29,14 +29,14 @@ class EnginehouseRetriever(BaseRetriever):
     """The passages of a collection nearest to a question."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    house: Client
+    client: Client
     collection: str
     top_k: int = 4
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
         return [
             Document(hit.text, id=f"{hit.document_id}:{hit.page}:{hit.start}", metadata={**hit.raw})
-            for hit in self.house.search(self.collection, query, top_k=self.top_k)
+            for hit in self.client.search(self.collection, query, top_k=self.top_k)
         ]
 
 
@@ -44,7 +44,7 @@ class EnginehouseLLM(LLM):
     """A model of the server; a job for each prompt, so that the server decides what runs when."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    house: Client
+    client: Client
     model: str | None = None
     max_tokens: int = 128
 
@@ -59,37 +59,37 @@ class EnginehouseLLM(LLM):
     def _call(
         self, prompt: str, stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
     ) -> str:
-        return self.house.ask(prompt, **self._options(stop))
+        return self.client.ask(prompt, **self._options(stop))
 
     def _stream(
         self, prompt: str, stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
     ) -> Iterator[GenerationChunk]:
-        job = self.house.generate(messages=[{"role": "user", "content": prompt}], **self._options(stop))
-        for event in self.house.stream(job):
+        job = self.client.generate(messages=[{"role": "user", "content": prompt}], **self._options(stop))
+        for event in self.client.stream(job):
             if event.type == "restart":
                 raise RuntimeError("a worker died in the middle of the answer; ask again")
             if event.text:
                 yield GenerationChunk(text=event.text)
-        self.house.get(job).completed()  # raises JobFailed
+        self.client.get(job).completed()  # raises JobFailed
 
 
-def chain(house: Client, collection: str) -> Runnable[str, str]:
+def chain(client: Client, collection: str) -> Runnable[str, str]:
     """A question to an answer from the collection."""
 
     def together(documents: list[Document]) -> str:
         return "\n\n".join(f"{one.metadata['document']}, page {one.metadata['page']}: {one.page_content}" for one in documents)
 
     prompt = PromptTemplate.from_template("Answer from these passages alone.\n\n{passages}\n\nQuestion: {question}\nAnswer:")
-    retriever = EnginehouseRetriever(house=house, collection=collection)
+    retriever = EnginehouseRetriever(client=client, collection=collection)
     asked = {"passages": retriever | together, "question": RunnablePassthrough()}
-    return asked | prompt | EnginehouseLLM(house=house) | StrOutputParser()
+    return asked | prompt | EnginehouseLLM(client=client) | StrOutputParser()
 
 
 def main() -> None:
     collection, question = sys.argv[1:]
     address = os.environ.get("ENGINEHOUSE_URL", "http://127.0.0.1:5000")
-    with Client(address, api_key=os.environ.get("ENGINEHOUSE_API_KEY")) as house:
-        for piece in chain(house, collection).stream(question):
+    with Client(address, api_key=os.environ.get("ENGINEHOUSE_API_KEY")) as client:
+        for piece in chain(client, collection).stream(question):
             print(piece, end="", flush=True)
     print()
 

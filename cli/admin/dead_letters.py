@@ -1,4 +1,4 @@
-"""``enginehouse dead``: jobs whose workers died again and again. To look at, to do again, or to drop."""
+"""``enginehouse dead-letters``: jobs whose workers died again and again. To look at, to do again, or to drop."""
 
 import json
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from shared.jobs.transitions import Lifecycle
 from shared.settings import Settings
 
 
-class Dead:
+class DeadLetters:
     """The list of the dead, over the stack's Redis."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
@@ -50,7 +50,7 @@ class Dead:
         for dead in self._lifecycle.dead_letters(1000):
             if dead.id == job:
                 return dead
-        raise CommandError(f"Job {job} is not on the list of the dead: `enginehouse dead list` shows it.")
+        raise CommandError(f"Job {job} is not on the list of the dead: `enginehouse dead-letters list` shows it.")
 
 
 def _plain(job: Job) -> dict[str, object]:

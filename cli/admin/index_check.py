@@ -33,7 +33,7 @@ Kind = Literal["unindexed", "leftover", "index", "folder", "pages lost"]
 
 
 @dataclass(frozen=True)
-class Fault:
+class IndexFault:
     """Something that is not as it should be. ``mend`` does what can be done at once; None where that is nothing."""
 
     kind: Kind
@@ -45,7 +45,7 @@ class Fault:
 
 def check_collections(client: redis.Redis, settings: Settings, *, fix: bool, as_json: bool) -> int:
     """Check everything, and mend it if so wished; how many faults are left. Raises IndexUnavailable without a Chroma server."""
-    check = Check(client, settings)
+    check = IndexCheck(client, settings)
     faults = list(check.faults())
     console = Console(highlight=False)
     if not as_json:
@@ -60,7 +60,7 @@ def check_collections(client: redis.Redis, settings: Settings, *, fix: bool, as_
     return len(left)
 
 
-class Check:
+class IndexCheck:
     """One look at all collections of all owners."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
@@ -72,7 +72,7 @@ class Check:
         self._vectors = VectorStore(settings.chroma_url)
         self.collections = 0
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[IndexFault]:
         # Listed before the records are read: what is made meanwhile is then not seen rather than seen without its record.
         indexes = {*self._texts.list_indexes(), *self._vectors.list_indexes()}
         collections = list(self._documents.every_collection())
@@ -81,13 +81,13 @@ class Check:
             yield from self._of_collection(collection)
         used = {name for each in self._documents.every_collection() for name in (each.index, self._being_made(each)) if name}
         for index in sorted(indexes - used):
-            yield Fault("index", index, "no collection answers from it", mend=lambda index=index: self._drop(index))  # type: ignore[misc]
+            yield IndexFault("index", index, "no collection answers from it", mend=lambda index=index: self._drop(index))  # type: ignore[misc]
         yield from self._unused_folders()
 
-    def mend(self, faults: list[Fault], console: Console | None) -> list[Fault]:
+    def mend(self, faults: list[IndexFault], console: Console | None) -> list[IndexFault]:
         """Mend what can be mended; the rest."""
         left = []
-        unindexed: dict[str, list[Fault]] = {}
+        unindexed: dict[str, list[IndexFault]] = {}
         for fault in faults:
             if fault.mend is not None:
                 fault.mend()
@@ -100,11 +100,11 @@ class Check:
                 left += group
         return left
 
-    def _of_collection(self, collection: Collection) -> Iterator[Fault]:
+    def _of_collection(self, collection: Collection) -> Iterator[IndexFault]:
         try:
             texts = self._texts.count_by_document(collection.index)
         except IndexUnavailable as error:
-            yield Fault(
+            yield IndexFault(
                 "index", collection.index, error.message, collection, mend=lambda: self._texts.drop_index(collection.index)
             )
             texts = {}
@@ -117,7 +117,7 @@ class Check:
         for document_id in sorted((texts.keys() | vectors.keys()) - known):
             yield self._leftover(collection, document_id, "it is in the index, and there is no such document")
 
-    def _of_document(self, collection: Collection, document_id: str, found: tuple[int, int]) -> Iterator[Fault]:
+    def _of_document(self, collection: Collection, document_id: str, found: tuple[int, int]) -> Iterator[IndexFault]:
         document = self._record(collection, document_id)
         if document is None or document.status in UNDER_WAY:
             return
@@ -141,10 +141,10 @@ class Check:
         if (texts, vectors) == (latest.chunks, latest.chunks):
             return
         if not self._files.path(document_id, "pages.jsonl").exists():
-            yield Fault("pages lost", document_id, "its pages are gone: delete it, and upload it again", collection)
+            yield IndexFault("pages lost", document_id, "its pages are gone: delete it, and upload it again", collection)
             return
         says = f"of {latest.chunks} chunks the index has the text of {texts} and the vectors of {vectors}"
-        yield Fault("unindexed", document_id, says, collection)
+        yield IndexFault("unindexed", document_id, says, collection)
 
     def _record(self, collection: Collection, document_id: str) -> Document | None:
         try:
@@ -152,12 +152,12 @@ class Check:
         except NotFound:
             return None
 
-    def _leftover(self, collection: Collection, document_id: str, says: str) -> Fault:
+    def _leftover(self, collection: Collection, document_id: str, says: str) -> IndexFault:
         def mend() -> None:
             self._texts.remove_document(collection.index, document_id)
             self._vectors.remove_vectors(collection.index, document_id)
 
-        return Fault("leftover", document_id, says, collection, mend)
+        return IndexFault("leftover", document_id, says, collection, mend)
 
     def _being_made(self, collection: Collection) -> str:
         """The next index, if there is still a job that makes it."""
@@ -169,15 +169,15 @@ class Check:
         self._texts.drop_index(index)
         self._vectors.drop_index(index)
 
-    def _unused_folders(self) -> Iterator[Fault]:
+    def _unused_folders(self) -> Iterator[IndexFault]:
         for folder in sorted(self._settings.documents_dir.glob(f"{DOCUMENT}_*")):
             if not is_id(DOCUMENT, folder.name) or self._documents.exists(folder.name):
                 continue
             if time.time() - folder.stat().st_mtime > UNUSED_SECONDS:
                 says = "there is no such document, and its folder is more than an hour old"
-                yield Fault("folder", folder.name, says, mend=lambda name=folder.name: self._files.remove(name))  # type: ignore[misc]
+                yield IndexFault("folder", folder.name, says, mend=lambda name=folder.name: self._files.remove(name))  # type: ignore[misc]
 
-    def _index(self, faults: list[Fault], console: Console | None) -> bool:
+    def _index(self, faults: list[IndexFault], console: Console | None) -> bool:
         """Have the cpu workers index these documents of one collection, and wait for it; whether it was done."""
         collection = faults[0].collection
         assert collection is not None

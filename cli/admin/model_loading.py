@@ -19,7 +19,7 @@ from shared.settings import Settings
 TURN_SECONDS = 0.2
 
 
-class Loading:
+class ModelLoader:
     """The models of one models file and the gpu workers of one stack."""
 
     def __init__(self, client: redis.Redis, catalogue: Catalogue, settings: Settings) -> None:

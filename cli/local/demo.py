@@ -67,7 +67,7 @@ def _stack(settings: Settings, console: Console) -> Iterator[httpx2.Client]:
         )
     try:
         with httpx2.Client(base_url=f"http://{bracketed(settings.host)}:{settings.port}", timeout=60, trust_env=False) as client:
-            _await_ready(client, process, log, console)
+            _wait_until_ready(client, process, log, console)
             yield client
     finally:
         with console.status("Stopping"):
@@ -86,7 +86,7 @@ def _launch_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _await_ready(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path, console: Console) -> None:
+def _wait_until_ready(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path, console: Console) -> None:
     started = time.monotonic()
     awaited = "the API"
     with _progress(console) as progress:

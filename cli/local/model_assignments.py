@@ -12,7 +12,7 @@ from shared.jobs.worker_registry import WorkerRegistry
 SILENCE_SECONDS = 30.0
 
 
-def take_seats(client: redis.Redis, replicas: Sequence[Replica]) -> None:
+def assign_models(client: redis.Redis, replicas: Sequence[Replica]) -> None:
     """Wish each replica's model for its worker, which tells the rest when it starts. Workers of this host that live and are not
     ours keep their seats."""
     host = f"@{socket.gethostname()}"

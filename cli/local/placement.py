@@ -26,7 +26,7 @@ class Replica:
         return f"gpu{self.number}"
 
 
-def wanted(catalogue: Catalogue, names: Sequence[str]) -> list[ModelEntry]:
+def models_to_load(catalogue: Catalogue, names: Sequence[str]) -> list[ModelEntry]:
     """The models to load: those named, else those that say ``load``, else the default one.
 
     Raises Refusal for a name that the catalogue does not have or that generates nothing, or that is given twice.
@@ -47,7 +47,7 @@ def wanted(catalogue: Catalogue, names: Sequence[str]) -> list[ModelEntry]:
     return entries
 
 
-def place(
+def place_models(
     entries: Sequence[ModelEntry], gpus: Sequence[Gpu], estimate_memory: Callable[[ModelEntry], MemoryEstimate]
 ) -> list[Replica]:
     """A worker for each replica, and one without a model for each GPU that is left over.
@@ -60,13 +60,15 @@ def place(
     machine = _Machine(gpus)
     needs = {entry.name: estimate_memory(entry) for entry in entries}
     order = sorted(entries, key=lambda entry: (entry.devices is None, -entry.gpus, -needs[entry.name].each))
-    placed = {entry.name: [machine.take(entry, needs[entry.name], turn) for turn in range(replicas(entry))] for entry in order}
+    placed = {
+        entry.name: [machine.take(entry, needs[entry.name], turn) for turn in range(replica_count(entry))] for entry in order
+    }
     # In the order in which they were asked for, so that workers are numbered as people expect.
     held = [(entry.name, devices) for entry in entries for devices in placed[entry.name]]
     return _numbered(held, [gpu.index for gpu in gpus if machine.is_unused(gpu)])
 
 
-def replicas(entry: ModelEntry) -> int:
+def replica_count(entry: ModelEntry) -> int:
     """How many times a model is loaded."""
     if entry.devices is not None:
         return len(entry.devices) // max(1, entry.gpus)
@@ -84,7 +86,7 @@ def _on_cpu(entries: Sequence[ModelEntry]) -> list[Replica]:
             raise CommandError(
                 f"{entry.name} needs {what} and this machine has none; take gpus and devices out of its entry to try the CPU."
             )
-    names = [entry.name for entry in entries for _ in range(replicas(entry))]
+    names = [entry.name for entry in entries for _ in range(replica_count(entry))]
     return [Replica(number, name) for number, name in enumerate(names)]
 
 

@@ -37,7 +37,7 @@ def spawn(
         stdout=output,
         stderr=errors if output is not None else None,
         start_new_session=True,
-        preexec_fn=_tie_to(os.getpid(), death_signal),
+        preexec_fn=_tie_to_parent(os.getpid(), death_signal),
     )
 
 
@@ -93,7 +93,7 @@ def _processes() -> Iterator[tuple[int, int, str]]:
             yield int(entry.name), int(parent), state
 
 
-def _tie_to(parent: int, number: int) -> Callable[[], None]:
+def _tie_to_parent(parent: int, number: int) -> Callable[[], None]:
     def tie() -> None:
         if die_with_parent(number) and os.getppid() != parent:  # it died before the line above
             os._exit(1)

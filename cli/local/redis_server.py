@@ -77,7 +77,7 @@ def start_redis(folder: Path, port: int = 0) -> RedisServer:
     server = RedisServer(redis_url(folder, port), port, folder, process)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
-        if answers(server.url):
+        if is_answering(server.url):
             return server
         time.sleep(0.01)
     server.kill()
@@ -88,14 +88,14 @@ def redis_command(folder: Path, port: int) -> list[str]:
     """Write the configuration of a server into ``folder`` and return the command that starts it."""
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder.resolve() / "redis.conf"
-    text = CONFIGURATION.format(port=port, folder=folder.resolve(), password=kept_secret(folder / "password"))
+    text = CONFIGURATION.format(port=port, folder=folder.resolve(), password=read_or_create_secret(folder / "password"))
     write_private(configuration, text)
     return [find_binary(), str(configuration)]
 
 
 def redis_url(folder: Path, port: int) -> str:
     """The address, with the password, of the server whose files lie in ``folder``."""
-    return f"redis://:{kept_secret(folder / 'password')}@127.0.0.1:{port}/0"
+    return f"redis://:{read_or_create_secret(folder / 'password')}@127.0.0.1:{port}/0"
 
 
 def find_binary() -> str:
@@ -112,7 +112,7 @@ def find_binary() -> str:
     return found
 
 
-def answers(url: str) -> bool:
+def is_answering(url: str) -> bool:
     """Whether a Redis is there, knows our password and has loaded its data."""
     try:
         with _client(url) as client:
@@ -126,7 +126,7 @@ def check_redis(url: str, *, allow_unsafe: bool = False) -> list[str]:
 
     Raises Refusal if it does not answer, may evict keys, or forgets everything at a restart.
     """
-    name = without_password(url)
+    name = redact_password(url)
     try:
         with _client(url) as client:
             facts = client.info("memory") | client.info("persistence")
@@ -145,13 +145,13 @@ def check_redis(url: str, *, allow_unsafe: bool = False) -> list[str]:
     return [f"Redis at {name} {fault}" for fault in faults]
 
 
-def without_password(url: str) -> str:
+def redact_password(url: str) -> str:
     """The URL as it may be shown."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def kept_secret(file: Path) -> str:
+def read_or_create_secret(file: Path) -> str:
     """The secret in ``file``, made at the first call; only its owner can read it."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,12 @@ from dataclasses import replace
 import redis
 
 from cli.errors import CommandError
-from cli.local.redis_server import without_password
+from cli.local.redis_server import redact_password
 from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings
 
 
-def redis_of(settings: Settings, *, given: bool) -> redis.Redis:
+def connect_to_stack(settings: Settings, *, given: bool) -> redis.Redis:
     """A client of the stack's Redis, which has answered. ``given``: the settings name it. Raises Refusal."""
     url = settings.redis_url
     if not given and not os.environ.get("REDIS_URL"):
@@ -28,11 +28,11 @@ def redis_of(settings: Settings, *, given: bool) -> redis.Redis:
     try:
         client.ping()
     except OUTAGE as error:
-        raise CommandError(f"Redis at {without_password(url)} does not answer ({error}).") from None
+        raise CommandError(f"Redis at {redact_password(url)} does not answer ({error}).") from None
     return client
 
 
-def chroma_of(settings: Settings) -> Settings:
+def with_stack_chroma(settings: Settings) -> Settings:
     """The settings with the Chroma server of the stack on this data folder, if one runs there and none is named."""
     state = settings.data_dir / "state.json"
     if os.environ.get("ENGINEHOUSE_CHROMA_URL") or not state.exists():

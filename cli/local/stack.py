@@ -23,8 +23,8 @@ import redis
 from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
 from cli.local.guardian import GUARDIAN_GONE
-from cli.local.model_assignments import take_seats
-from cli.local.placement import Replica, place, wanted
+from cli.local.model_assignments import assign_models
+from cli.local.placement import Replica, models_to_load, place_models
 from cli.local.process_commands import (
     api_command,
     bracketed,
@@ -34,8 +34,16 @@ from cli.local.process_commands import (
     refuse_open_address,
     worker_command,
 )
-from cli.local.redis_server import answers, check_redis, free_port, kept_secret, redis_command, redis_url, write_private
-from cli.local.supervisor import Service, Supervisor, Wish
+from cli.local.redis_server import (
+    check_redis,
+    free_port,
+    is_answering,
+    read_or_create_secret,
+    redis_command,
+    redis_url,
+    write_private,
+)
+from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.index_health import take_note
 from shared.errors import SettingsError
 from shared.models.catalogue import load_catalogue
@@ -79,7 +87,7 @@ class Plan:
 
     @property
     def flower_password(self) -> str:
-        return kept_secret(self.settings.data_dir / "flower-password")
+        return read_or_create_secret(self.settings.data_dir / "flower-password")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,24 +120,24 @@ def run(plan: Plan, *, guardian: int) -> int:
         return 1
     try:
         _start(plan, supervisor, log)
-        if _await_ready(plan, supervisor, log):
+        if _wait_until_ready(plan, supervisor, log):
             log.say(f"Enginehouse is ready: {plan.api_url}")
             if plan.flower_url:
                 log.say(f"Flower (queues and workers): {plan.flower_url}")
         notes = connect(plan.settings.redis_url, timeout=1.0, retries=0)
-        while supervisor.wish is Wish.RUN:
-            supervisor.turn(INDEX_SECONDS if plan.chroma_port else 3600)
-            if plan.chroma_port and _index_is_silent(notes):
+        while supervisor.shutdown_request is ShutdownRequest.NONE:
+            supervisor.run_once(INDEX_SECONDS if plan.chroma_port else 3600)
+            if plan.chroma_port and _index_is_unresponsive(notes):
                 log.say("Chroma lives, but a request for a collection was not answered: it is started again")
-                supervisor.kill("chroma")
+                supervisor.kill_service("chroma")
         log.say(
             "Stopping; running jobs may go on for a while, a second Ctrl-C ends them at once."
-            if supervisor.wish is Wish.DRAIN
+            if supervisor.shutdown_request is ShutdownRequest.DRAIN
             else "Stopping at once."
         )
     finally:
         log.status("")
-        supervisor.stop(plan.stop_order)
+        supervisor.stop_services(plan.stop_order)
         _state_file(plan).unlink(missing_ok=True)
     log.say("Enginehouse has stopped.")
     return 0
@@ -138,7 +146,7 @@ def run(plan: Plan, *, guardian: int) -> int:
 def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
     """Check all that can be checked before the first process starts, and choose the ports that were left open."""
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
-    entries = wanted(catalogue, options.model or [name for name in [settings.worker_model] if name])
+    entries = models_to_load(catalogue, options.model or [name for name in [settings.worker_model] if name])
     if options.own_redis and not (settings.data_dir / "redis" / "appendonlydir").exists():
         refuse_open_address(settings, keys_possible=False)  # a new folder has no keys, so nothing needs to be started to know
     _refuse_taken(settings.host, settings.port, "--port")
@@ -155,7 +163,7 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
         settings = replace(settings, redis_url=redis_url(settings.data_dir / "redis", redis_port))
     if chroma_port:
         settings = replace(settings, chroma_url=f"http://127.0.0.1:{chroma_port}")
-    replicas = place(entries, detect_gpus().read(), lambda entry: estimate_memory(entry, settings.prepared_models))
+    replicas = place_models(entries, detect_gpus().read(), lambda entry: estimate_memory(entry, settings.prepared_models))
     return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
 
 
@@ -164,30 +172,30 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     for name in (name for names in plan.stop_order for name in names):
         log.announce(name)
     if plan.redis_port:
-        supervisor.start(Service("redis", redis_command(settings.data_dir / "redis", plan.redis_port), environment))
-        while supervisor.wish is Wish.RUN and not answers(settings.redis_url):
+        supervisor.start_service(Service("redis", redis_command(settings.data_dir / "redis", plan.redis_port), environment))
+        while supervisor.shutdown_request is ShutdownRequest.NONE and not is_answering(settings.redis_url):
             log.status("waiting for: Redis")
-            supervisor.turn(0.05)
-    if supervisor.wish is not Wish.RUN:
+            supervisor.run_once(0.05)
+    if supervisor.shutdown_request is not ShutdownRequest.NONE:
         return
     refuse_open_address(settings)
     if plan.chroma_port:
         command = chroma_command(settings.data_dir / "chroma", plan.chroma_port)
         quiet = environment | {"ANONYMIZED_TELEMETRY": "False", "NO_COLOR": "1", "RUST_LOG": "warn"}
-        supervisor.start(Service("chroma", command, quiet, noise=CHROMA_NOISE))
+        supervisor.start_service(Service("chroma", command, quiet, noise=CHROMA_NOISE))
     patience = settings.drain_seconds + 10
-    take_seats(connect(settings.redis_url), plan.replicas)
+    assign_models(connect(settings.redis_url), plan.replicas)
     for replica in plan.replicas:
-        supervisor.start(Service(replica.name, *_replica(replica, settings), grace=patience))
+        supervisor.start_service(Service(replica.name, *_replica(replica, settings), grace=patience))
     for pool in ("cpu", "io"):
-        supervisor.start(Service(pool, worker_command(pool, settings), environment, grace=patience))
-    supervisor.start(Service("api", api_command(settings), environment))
+        supervisor.start_service(Service(pool, worker_command(pool, settings), environment, grace=patience))
+    supervisor.start_service(Service("api", api_command(settings), environment))
     if plan.flower_port:
         login = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
-        supervisor.start(Service("flower", flower_command(plan.flower_port), environment | login, grace=5))
+        supervisor.start_service(Service("flower", flower_command(plan.flower_port), environment | login, grace=5))
 
 
-def _index_is_silent(notes: redis.Redis) -> bool:
+def _index_is_unresponsive(notes: redis.Redis) -> bool:
     try:
         return take_note(notes)
     except redis.RedisError:
@@ -201,17 +209,17 @@ def _replica(replica: Replica, settings: Settings) -> tuple[list[str], dict[str,
     return worker_command("gpu", own, replica.number), environment_of(own)
 
 
-def _await_ready(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> bool:
-    while supervisor.wish is Wish.RUN:
-        awaited = _awaited(plan.settings)
+def _wait_until_ready(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> bool:
+    while supervisor.shutdown_request is ShutdownRequest.NONE:
+        awaited = _missing_parts(plan.settings)
         log.status(f"waiting for: {', '.join(awaited)}" if awaited else "")
         if not awaited:
             return True
-        supervisor.turn(0.2)
+        supervisor.run_once(0.2)
     return False
 
 
-def _awaited(settings: Settings) -> list[str]:
+def _missing_parts(settings: Settings) -> list[str]:
     """What the API says is missing; nothing when all is ready."""
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=2)
     try:

@@ -39,16 +39,16 @@ class Service:
     noise: re.Pattern[str] | None = None
 
 
-class Wish(IntEnum):
+class ShutdownRequest(IntEnum):
     """What we were asked to do; it only ever rises."""
 
-    RUN = 0
+    NONE = 0
     DRAIN = 1
     KILL = 2
 
 
 @dataclass
-class _Running:
+class _RunningService:
     service: Service
     process: Popen[bytes]
     since: float
@@ -64,10 +64,10 @@ class Supervisor:
     ) -> None:
         """``guardian_signal`` says that whoever started us is gone; ``on_change`` is called when a process starts or ends."""
         adopt_orphans()
-        self.wish = Wish.RUN
+        self.shutdown_request = ShutdownRequest.NONE
         self._log = log
         self._on_change = on_change
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _RunningService] = {}
         self._due: dict[str, tuple[float, float, Service]] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_up, writer = os.pipe()
@@ -85,27 +85,27 @@ class Supervisor:
         """The process id of each service that runs now."""
         return {name: running.process.pid for name, running in self._running.items()}
 
-    def start(self, service: Service) -> None:
+    def start_service(self, service: Service) -> None:
         """Start a service and keep it running. Raises Refusal if its program is not there."""
         self._log.announce(service.name)
         self._launch(service, FIRST_DELAY)
 
-    def turn(self, seconds: float) -> None:
+    def run_once(self, seconds: float) -> None:
         """Pass on what the processes wrote within ``seconds``, bury the dead, start again what is due."""
-        self._pass_lines(min([seconds, *(max(0.0, when - time.monotonic()) for when, _, _ in self._due.values())]))
-        for running in self._reap():
+        self._forward_output(min([seconds, *(max(0.0, when - time.monotonic()) for when, _, _ in self._due.values())]))
+        for running in self._collect_exited():
             self._plan_restart(running)
         for name, (when, delay, service) in list(self._due.items()):
             if when <= time.monotonic():
                 del self._due[name]
                 self._launch(service, delay)
 
-    def kill(self, name: str) -> None:
+    def kill_service(self, name: str) -> None:
         """End a service at once; as it dies it is started again. Nothing happens to one that does not run."""
         if name in self._running:
             signal_group(self._running[name].process.pid, signal.SIGKILL)
 
-    def stop(self, order: Sequence[Sequence[str]]) -> None:
+    def stop_services(self, order: Sequence[Sequence[str]]) -> None:
         """End the services group by group, each with its grace, then whatever else descends from us."""
         self._due.clear()
         for names in order:
@@ -116,7 +116,7 @@ class Supervisor:
             while any(running.service.name in self._running for running in leaving):
                 for running in leaving:
                     overdue = time.monotonic() - started > running.service.grace
-                    if running.service.name in self._running and (overdue or self.wish is Wish.KILL):
+                    if running.service.name in self._running and (overdue or self.shutdown_request is ShutdownRequest.KILL):
                         self._log.say(
                             f"{running.service.name} is killed: it did not end within {running.service.grace:g} s"
                             if overdue
@@ -124,10 +124,10 @@ class Supervisor:
                         )
                         signal_group(running.process.pid, signal.SIGKILL)
                         running.process.wait()
-                self._pass_lines(0.1)
-                self._reap()
+                self._forward_output(0.1)
+                self._collect_exited()
         while descendants(os.getpid()):
-            self._bury_orphans()
+            self._kill_orphans()
 
     def _launch(self, service: Service, delay: float) -> None:
         reader, writer = os.pipe()
@@ -139,12 +139,12 @@ class Supervisor:
         finally:
             os.close(writer)
         os.set_blocking(reader, False)
-        running = _Running(service, process, time.monotonic(), delay)
+        running = _RunningService(service, process, time.monotonic(), delay)
         self._running[service.name] = running
         self._selector.register(reader, selectors.EVENT_READ, running)
         self._on_change()
 
-    def _pass_lines(self, seconds: float) -> None:
+    def _forward_output(self, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):
             if key.fd == self._wake_up:
                 with suppress(BlockingIOError):
@@ -152,7 +152,7 @@ class Supervisor:
             else:
                 self._read(key.fd, key.data)
 
-    def _read(self, descriptor: int, running: _Running) -> None:
+    def _read(self, descriptor: int, running: _RunningService) -> None:
         try:
             data = os.read(descriptor, LONGEST_LINE)
         except BlockingIOError:
@@ -168,17 +168,17 @@ class Supervisor:
             self._selector.unregister(descriptor)
             os.close(descriptor)
 
-    def _reap(self) -> list[_Running]:
+    def _collect_exited(self) -> list[_RunningService]:
         dead = [running for running in self._running.values() if running.process.poll() is not None]
         for running in dead:
             signal_group(running.process.pid, signal.SIGKILL)  # what it started goes with it
             del self._running[running.service.name]
-        self._bury_orphans()
+        self._kill_orphans()
         if dead:
             self._on_change()
         return dead
 
-    def _bury_orphans(self) -> None:
+    def _kill_orphans(self) -> None:
         """A child of ours that we did not start has lost its parent: kill it and all below, and collect the zombies."""
         ours = {running.process.pid for running in self._running.values()}
         for pid in children(os.getpid()):
@@ -189,14 +189,18 @@ class Supervisor:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, 0)
 
-    def _plan_restart(self, running: _Running) -> None:
+    def _plan_restart(self, running: _RunningService) -> None:
         name, code = running.service.name, running.process.returncode
         delay = FIRST_DELAY if time.monotonic() - running.since >= STEADY_SECONDS else running.delay
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        if self.wish is Wish.RUN:
+        if self.shutdown_request is ShutdownRequest.NONE:
             self._log.say(f"{name} {how}; it is started again in {delay:g} s")
             self._due[name] = (time.monotonic() + delay, min(2 * delay, LONGEST_DELAY), running.service)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        again = number == signal.SIGINT and self.wish is Wish.DRAIN
-        self.wish = Wish.KILL if again or number == self._guardian_signal else max(self.wish, Wish.DRAIN)
+        again = number == signal.SIGINT and self.shutdown_request is ShutdownRequest.DRAIN
+        self.shutdown_request = (
+            ShutdownRequest.KILL
+            if again or number == self._guardian_signal
+            else max(self.shutdown_request, ShutdownRequest.DRAIN)
+        )

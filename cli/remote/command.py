@@ -54,17 +54,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass(frozen=True)
-class Here:
+class CommandContext:
     """What a command works with: the server, once for calls that shall fail soon and once for those that shall last; and its
     output. ``patient`` is a client with as many retries as it is told."""
 
-    house: "Client"
-    steady: "Client"
-    patient: "Callable[[int], Client]"
+    client: "Client"
+    patient_client: "Client"
+    client_with_retries: "Callable[[int], Client]"
     out: Output
 
 
-def calling(command: Callable[..., None]) -> Callable[..., None]:
+def server_command(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose first parameter is a ``Here``: it gets the options that name the server instead, and ``--json``.
 
     What the client raises is said in one sentence on standard error, and becomes the exit status of ``statuses``.
@@ -76,16 +76,16 @@ def calling(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def called(*, as_json: bool, url: str | None, key: str | None, data: Path, **arguments: Any) -> None:
         from cli.remote.exit_statuses import INTERRUPTED, status_of
-        from enginehouse_client import Client, EnginehouseError, Patience
+        from enginehouse_client import Client, EnginehouseError, RetryPolicy
 
         address = server_url(url, data)
 
-        def patient(retries: int) -> Client:
-            return Client(address, api_key=key, patience=Patience(retries=retries))
+        def client_with_retries(retries: int) -> Client:
+            return Client(address, api_key=key, patience=RetryPolicy(retries=retries))
 
         try:
-            with patient(BRIEF_RETRIES) as brief, patient(STEADY_RETRIES) as steady:
-                command(Here(brief, steady, patient, Output(as_json=as_json)), **arguments)
+            with client_with_retries(BRIEF_RETRIES) as brief, client_with_retries(STEADY_RETRIES) as patient_client:
+                command(CommandContext(brief, patient_client, client_with_retries, Output(as_json=as_json)), **arguments)
         except EnginehouseError as error:
             print(error, file=sys.stderr)
             raise typer.Exit(status_of(error)) from None
@@ -109,14 +109,14 @@ def calling(command: Callable[..., None]) -> Callable[..., None]:
 class Group(TyperGroup):
     """A group of commands of which one is meant when none is named: ``enginehouse deliveries --status failed`` lists."""
 
-    usual = "list"
+    default_command = "list"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not (args and (args[0] in self.commands or args[0] == "--help")) and self.means_the_usual(args):
-            args = [self.usual, *args]
+        if not (args and (args[0] in self.commands or args[0] == "--help")) and self.uses_default(args):
+            args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
-    def means_the_usual(self, args: list[str]) -> bool:
+    def uses_default(self, args: list[str]) -> bool:
         return not args or args[0].startswith("-")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.errors import CommandError
-from cli.remote.command import PANEL, Group, Here, calling
+from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.remote.jobs import print_id, print_results
 from cli.remote.output import clock, first_line
 
@@ -21,9 +21,9 @@ Name = Annotated[str, typer.Argument(help="Name of a collection.")]
 Documents = Annotated[list[str], typer.Argument(help="Ids of documents.", metavar="DOCUMENT…")]
 
 
-@calling
+@server_command
 def search(
-    here: Here,
+    context: CommandContext,
     query: Annotated[str, typer.Argument(help="What to look for.")],
     collection: Annotated[str, typer.Option("--collection", "-c", help="Where.")],
     top_k: Annotated[int, typer.Option(min=1, max=100, help="How many passages at most.")] = 5,
@@ -46,29 +46,29 @@ def search(
     def row(hit: "Hit") -> tuple[object, ...]:
         return f"{hit.score:.3f}", hit.document, hit.page, first_line(hit.text, 160)
 
-    found = here.house.search(
+    found = context.client.search(
         collection, query, top_k=top_k, mode=mode, filter=wanted, threshold=threshold, neighbours=neighbours
     )
-    here.out.many(("score", "document", "page", "passage"), found, row)
+    context.out.print_list(("score", "document", "page", "passage"), found, row)
 
 
 @collections.command("list")
-@calling
-def list_collections(here: Here) -> None:
+@server_command
+def list_collections(context: CommandContext) -> None:
     """List all collections."""
 
     def row(collection: "Collection") -> tuple[object, ...]:
         return collection.name, collection.documents, collection.embedding_model, clock(collection.created_at)
 
-    here.out.many(("collection", "documents", "embedding model", "made"), here.house.collections(), row)
+    context.out.print_list(("collection", "documents", "embedding model", "made"), context.client.collections(), row)
 
 
 @collections.command("show")
-@calling
-def show_collection(here: Here, name: Name) -> None:
+@server_command
+def show_collection(context: CommandContext, name: Name) -> None:
     """Show one collection."""
-    found = here.house.collection(name)
-    here.out.one(
+    found = context.client.collection(name)
+    context.out.print_record(
         found,
         [
             ("collection", found.name),
@@ -80,24 +80,24 @@ def show_collection(here: Here, name: Name) -> None:
 
 
 @collections.command("delete")
-@calling
+@server_command
 def delete_collection(
-    here: Here,
+    context: CommandContext,
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Forget a collection and all its documents."""
-    found = here.house.collection(name)
+    found = context.client.collection(name)
     if not yes:
         typer.confirm(f"Forget {found.name} and its {found.documents} documents?", abort=True, err=True)
-    here.house.delete_collection(name)
-    _forgotten(here, name)
+    context.client.delete_collection(name)
+    _forgotten(context, name)
 
 
 @collections.command("reindex")
-@calling
+@server_command
 def reindex(
-    here: Here,
+    context: CommandContext,
     name: Name,
     embedding_model: Annotated[str | None, typer.Option(help="With this model from now on.")] = None,
     chunk_tokens: Annotated[int | None, typer.Option(help="In chunks of this size from now on.")] = None,
@@ -105,19 +105,19 @@ def reindex(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and print its result.")] = False,
 ) -> None:
     """Index a collection anew, while the old index answers; prints the id of the job that does it."""
-    job = here.house.reindex(
+    job = context.client.reindex(
         name, embedding_model=embedding_model, chunk_tokens=chunk_tokens, chunk_overlap_tokens=chunk_overlap_tokens
     )
     if wait:
-        print_results(here, [here.steady.wait(job)])
+        print_results(context, [context.patient_client.wait(job)])
     else:
-        print_id(here, job)
+        print_id(context, job)
 
 
 @documents.command("list")
-@calling
+@server_command
 def list_documents(
-    here: Here,
+    context: CommandContext,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Of which.")],
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
 ) -> None:
@@ -127,27 +127,27 @@ def list_documents(
         return one.id, one.status, one.name, one.pages, one.chunks, first_line(one.reason or "")
 
     columns = ("document", "status", "name", "pages", "chunks", "reason")
-    here.out.many(columns, islice(here.house.documents(collection), limit), row)
+    context.out.print_list(columns, islice(context.client.documents(collection), limit), row)
 
 
 @documents.command("show")
-@calling
-def show_document(here: Here, ids: Documents) -> None:
+@server_command
+def show_document(context: CommandContext, ids: Documents) -> None:
     """Show documents."""
     for document in ids:
-        found = here.house.document(document)
+        found = context.client.document(document)
         names = ("id", "name", "collection", "status", "reason", "media_type", "size", "sha256", "pages", "pages_done", "chunks")
         rows = [(name, getattr(found, name)) for name in (*names, "job_id")]
-        here.out.one(found, [*rows, ("created_at", clock(found.created_at)), ("updated_at", clock(found.updated_at))])
+        context.out.print_record(found, [*rows, ("created_at", clock(found.created_at)), ("updated_at", clock(found.updated_at))])
 
 
 @documents.command("delete")
-@calling
-def delete_documents(here: Here, ids: Documents) -> None:
+@server_command
+def delete_documents(context: CommandContext, ids: Documents) -> None:
     """Forget documents: records, files and vectors."""
     for document in ids:
-        here.house.delete_document(document)
-        _forgotten(here, document)
+        context.client.delete_document(document)
+        _forgotten(context, document)
 
 
 def install(root: typer.Typer) -> None:
@@ -157,8 +157,8 @@ def install(root: typer.Typer) -> None:
     root.add_typer(documents, name="documents", rich_help_panel=PANEL)
 
 
-def _forgotten(here: Here, what: str) -> None:
-    if here.out.as_json:
-        here.out.value({"id": what, "deleted": True})
+def _forgotten(context: CommandContext, what: str) -> None:
+    if context.out.as_json:
+        context.out.print_json({"id": what, "deleted": True})
     else:
-        here.out.said(f"{what} is forgotten")
+        context.out.print_note(f"{what} is forgotten")

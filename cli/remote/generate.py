@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.errors import CommandError
-from cli.remote.command import PANEL, Here, calling
-from cli.remote.jobs import Within, follow_job, print_id, print_results
+from cli.remote.command import PANEL, CommandContext, server_command
+from cli.remote.jobs import WaitTimeout, follow_job, print_id, print_results
 
 if TYPE_CHECKING:
     from enginehouse_client import Job
 
 
-@calling
+@server_command
 def generate(
-    here: Here,
+    context: CommandContext,
     prompt: Annotated[str, typer.Argument(help="What to say to the model; - reads standard input.", metavar="PROMPT")] = "-",
     system: Annotated[str | None, typer.Option(help="A message of role system before it.")] = None,
     plain: Annotated[
@@ -29,8 +29,8 @@ def generate(
     lines: Annotated[
         bool, typer.Option("--lines", help="Each line of the prompt is one of its own; answers come in the same order.")
     ] = False,
-    at_once: Annotated[int, typer.Option("--jobs", min=1, max=200, help="With --lines: jobs under way at once.")] = 8,
-    within: Within = None,
+    concurrency: Annotated[int, typer.Option("--jobs", min=1, max=200, help="With --lines: jobs under way at once.")] = 8,
+    wait_timeout: WaitTimeout = None,
     model: Annotated[str | None, typer.Option(show_default="the server's default")] = None,
     collection: Annotated[str | None, typer.Option(help="Answer from this collection, with citations.")] = None,
     passages: Annotated[int | None, typer.Option(help="How many passages to find.")] = None,
@@ -74,9 +74,9 @@ def generate(
 
     def submit(text: str) -> "Job":
         if plain:
-            return here.house.generate(text, **given)
+            return context.client.generate(text, **given)
         messages = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": text}]
-        return here.house.generate(messages=messages, **given)  # type: ignore[arg-type]
+        return context.client.generate(messages=messages, **given)  # type: ignore[arg-type]
 
     if lines:
         if idempotency_key:
@@ -84,22 +84,22 @@ def generate(
 
         def finish(text: str) -> "Job":
             job = submit(text)
-            return here.steady.wait(job, within=within) if wait else job
+            return context.patient_client.wait(job, timeout=wait_timeout) if wait else job
 
-        found = _in_order(finish, _lines(prompt), at_once)
+        found = _in_order(finish, _lines(prompt), concurrency)
         if wait:
-            print_results(here, found)
+            print_results(context, found)
         else:
             for job in found:
-                print_id(here, job)
+                print_id(context, job)
         return
     job = submit(sys.stdin.read() if prompt == "-" else prompt)
     if follow:
-        follow_job(here, job.id)
+        follow_job(context, job.id)
     elif wait:
-        print_results(here, [here.steady.wait(job, within=within)])
+        print_results(context, [context.patient_client.wait(job, timeout=wait_timeout)])
     else:
-        print_id(here, job)
+        print_id(context, job)
 
 
 def install(root: typer.Typer) -> None:
@@ -119,14 +119,14 @@ def _lines(prompt: str) -> Iterator[str]:
     return (line.rstrip("\r\n") for line in source if line.strip())
 
 
-def _in_order(work: Any, texts: Iterator[str], at_once: int) -> Iterator["Job"]:
+def _in_order(work: Any, texts: Iterator[str], concurrency: int) -> Iterator["Job"]:
     """What ``work`` makes of each text, in the order of the texts, with so many under way at once."""
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(concurrency) as pool:
         under_way: deque[Future[Job]] = deque()
         try:
             for text in texts:
                 under_way.append(pool.submit(work, text))
-                if len(under_way) >= at_once:
+                if len(under_way) >= concurrency:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()

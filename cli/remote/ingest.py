@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.errors import CommandError
-from cli.remote.command import PANEL, Here, calling
-from cli.remote.jobs import named
+from cli.remote.command import PANEL, CommandContext, server_command
+from cli.remote.jobs import read_arguments
 
 if TYPE_CHECKING:
-    from cli.remote.bulk_ingest.uploader import End
+    from cli.remote.bulk_ingest.uploader import FileOutcome
 
 # Fewer are sent without asking first what is there: the server finds the same bytes by itself.
 WORTH_ASKING = 10
 AGAIN = "Run it again to go on where it stopped."
 
 
-@calling
+@server_command
 def ingest(
-    here: Here,
-    places: Annotated[
+    context: CommandContext,
+    paths: Annotated[
         list[str],
         typer.Argument(
             help="Files, folders with all below them, patterns such as 'in/**/*.pdf'; - reads such from standard input.",
@@ -31,7 +31,7 @@ def ingest(
     collection: Annotated[str, typer.Option("--collection", "-c", help="Where to; made when there is none.")],
     include: Annotated[list[str] | None, typer.Option(help="Only files like this, such as '*.pdf'; may be given again.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files like this; may be given again.")] = None,
-    at_once: Annotated[int, typer.Option("--jobs", "-j", min=1, max=100, help="Files under way at once.")] = 8,
+    concurrency: Annotated[int, typer.Option("--jobs", "-j", min=1, max=100, help="Files under way at once.")] = 8,
     retries: Annotated[int, typer.Option(min=0, help="How often a request is sent again when the server cannot be had.")] = 10,
     again: Annotated[bool, typer.Option("--again", help="Also send what the server has and could not read.")] = False,
 ) -> None:
@@ -41,45 +41,45 @@ def ingest(
     sent; its id is printed first, and cancelling it stops the ingest. With --json each end is one line on standard output, as it
     comes.
     """
-    from cli.remote.bulk_ingest.file_discovery import find
-    from cli.remote.bulk_ingest.progress_display import Board
-    from cli.remote.bulk_ingest.summary import close
-    from cli.remote.bulk_ingest.uploader import NOBODY_ANSWERS, Sending
+    from cli.remote.bulk_ingest.file_discovery import find_files
+    from cli.remote.bulk_ingest.progress_display import ProgressDisplay
+    from cli.remote.bulk_ingest.summary import print_summary
+    from cli.remote.bulk_ingest.uploader import SERVER_UNREACHABLE, Uploader
     from enginehouse_client import EnginehouseError
 
-    files = find(named(places, whole_lines=True), include=include or (), exclude=exclude or ())
+    files = find_files(read_arguments(paths, whole_lines=True), include=include or (), exclude=exclude or ())
     if not files:
         raise CommandError("There is no such file: nothing to ingest.")
     started = time.monotonic()
-    ends: list[End] = []
-    with here.patient(retries) as house:
-        batch = house.open_batch()
-        here.out.said(f"Batch {batch.id} counts the jobs of these {len(files):,} files.")
-        with Board(len(files)) as board:
-            sending = Sending(house, collection, batch, board, again=again)
+    outcomes: list[FileOutcome] = []
+    with context.client_with_retries(retries) as client:
+        batch = client.open_batch()
+        context.out.print_note(f"Batch {batch.id} counts the jobs of these {len(files):,} files.")
+        with ProgressDisplay(len(files)) as board:
+            sending = Uploader(client, collection, batch, board, again=again)
             try:
                 if len(files) > WORTH_ASKING:
                     sending.remember()
-                for end in sending.run(files, at_once):
-                    ends.append(end)
-                    if here.out.as_json:
-                        here.out.value(end.raw)
+                for end in sending.run(files, concurrency):
+                    outcomes.append(end)
+                    if context.out.as_json:
+                        context.out.print_json(end.raw)
                 # All files have their end, but members of archives may still be read.
-                batch = house.wait(house.seal(batch))
-            except (KeyboardInterrupt, BrokenPipeError, *NOBODY_ANSWERS):
+                batch = client.wait(client.seal(batch))
+            except (KeyboardInterrupt, BrokenPipeError, *SERVER_UNREACHABLE):
                 board.__exit__(None, None, None)
                 # Should this fail too, the server seals it some time after the last of its jobs.
                 with suppress(EnginehouseError):
-                    batch = here.house.seal(batch)
-                close(ends, len(files), batch, time.monotonic() - started)
-                here.out.said(f"Not all files have been seen to their end. {AGAIN}")
+                    batch = context.client.seal(batch)
+                print_summary(outcomes, len(files), batch, time.monotonic() - started)
+                context.out.print_note(f"Not all files have been seen to their end. {AGAIN}")
                 raise
-    close(ends, len(files), batch, time.monotonic() - started)
+    print_summary(outcomes, len(files), batch, time.monotonic() - started)
     if sending.unsent:
         what = "cancelled" if batch.cancel_requested_at else "sealed by somebody else"
-        here.out.said(f"Batch {batch.id} was {what}, so {sending.unsent:,} files were not sent. {AGAIN}")
+        context.out.print_note(f"Batch {batch.id} was {what}, so {sending.unsent:,} files were not sent. {AGAIN}")
     counts = batch.counts or {}
-    if any(end.failed for end in ends) or batch.status != "completed" or counts["completed"] != counts["total"]:
+    if any(end.failed for end in outcomes) or batch.status != "completed" or counts["completed"] != counts["total"]:
         from cli.remote.exit_statuses import NOT_COMPLETED
 
         raise typer.Exit(NOT_COMPLETED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.remote.command import PANEL, Group, Here, calling
+from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.remote.output import clock, first_line
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NEW_ATTEMPT = "[an attempt was lost: the answer begins anew]"
 
 Jobs = Annotated[list[str], typer.Argument(help="Ids of jobs; - reads them from standard input.", metavar="JOB…")]
-Within = Annotated[
+WaitTimeout = Annotated[
     float | None, typer.Option(min=0, help="Seconds after which waiting ends with status 6.", show_default="no end")
 ]
 StatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
@@ -25,18 +25,18 @@ StatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled"
 class JobGroup(Group):
     """``enginehouse job job_…`` shows it."""
 
-    usual = "show"
+    default_command = "show"
 
-    def means_the_usual(self, args: list[str]) -> bool:
+    def uses_default(self, args: list[str]) -> bool:
         return bool(args) and (args[0].startswith("job_") or args[0] == "-")
 
 
 app = typer.Typer(cls=JobGroup, no_args_is_help=True, help="One job, or several: what becomes of them.")
 
 
-@calling
+@server_command
 def jobs(
-    here: Here,
+    context: CommandContext,
     status: Annotated[StatusName | None, typer.Option(help="Only those.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only generate, ingest, search, delete or batch.")] = None,
     model: Annotated[str | None, typer.Option(help="Only those of this model.")] = None,
@@ -44,63 +44,63 @@ def jobs(
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
 ) -> None:
     """List jobs, newest first."""
-    found = here.house.jobs(status=status, kind=kind, model=model, batch=batch)
-    here.out.many(("job", "kind", "status", "made", "took", "about"), islice(found, limit), _row)
+    found = context.client.jobs(status=status, kind=kind, model=model, batch=batch)
+    context.out.print_list(("job", "kind", "status", "made", "took", "about"), islice(found, limit), _row)
 
 
 @app.command()
-@calling
-def show(here: Here, ids: Jobs) -> None:
+@server_command
+def show(context: CommandContext, ids: Jobs) -> None:
     """Show jobs as they stand."""
-    for job in named(ids):
-        show_job(here, here.house.get(job))
+    for job in read_arguments(ids):
+        show_job(context, context.client.get(job))
 
 
 @app.command()
-@calling
-def wait(here: Here, ids: Jobs, within: Within = None) -> None:
+@server_command
+def wait(context: CommandContext, ids: Jobs, wait_timeout: WaitTimeout = None) -> None:
     """Wait until jobs have ended, and print what each gave: a generation's text, else its result. Status 3 if one did not
     complete."""
-    print_results(here, [here.steady.wait(job, within=within) for job in named(ids)])
+    print_results(context, [context.patient_client.wait(job, timeout=wait_timeout) for job in read_arguments(ids)])
 
 
 @app.command()
-@calling
+@server_command
 def follow(
-    here: Here,
+    context: CommandContext,
     job: Annotated[str, typer.Argument(help="Id of a job.")],
     after: Annotated[int, typer.Option(min=0, help="Begin after this event.")] = 0,
 ) -> None:
     """Print an answer while it is written; with --json every event, one a line. Status 3 if the job does not complete."""
-    follow_job(here, job, after)
+    follow_job(context, job, after)
 
 
 @app.command()
-@calling
-def cancel(here: Here, ids: Jobs) -> None:
+@server_command
+def cancel(context: CommandContext, ids: Jobs) -> None:
     """Stop jobs. A queued one is cancelled at once, a running one soon."""
-    for job in map(here.house.cancel, named(ids)):
-        _say(here, job, "is cancelled" if job.ended else "will stop")
+    for job in map(context.client.cancel, read_arguments(ids)):
+        _say(context, job, "is cancelled" if job.ended else "will stop")
 
 
 @app.command()
-@calling
-def retry(here: Here, ids: Jobs) -> None:
+@server_command
+def retry(context: CommandContext, ids: Jobs) -> None:
     """Do ended jobs again, as new jobs, whose ids are printed."""
-    for job in map(here.house.retry, named(ids)):
-        print_id(here, job)
+    for job in map(context.client.retry, read_arguments(ids)):
+        print_id(context, job)
 
 
 @app.command()
-@calling
-def delete(here: Here, ids: Jobs) -> None:
+@server_command
+def delete(context: CommandContext, ids: Jobs) -> None:
     """Forget ended jobs, with their results and events."""
-    for job in named(ids):
-        here.house.delete(job)
-        if here.out.as_json:
-            here.out.value({"id": job, "deleted": True})
+    for job in read_arguments(ids):
+        context.client.delete(job)
+        if context.out.as_json:
+            context.out.print_json({"id": job, "deleted": True})
         else:
-            here.out.said(f"{job} is forgotten")
+            context.out.print_note(f"{job} is forgotten")
 
 
 def install(root: typer.Typer) -> None:
@@ -109,7 +109,7 @@ def install(root: typer.Typer) -> None:
     root.add_typer(app, name="job", rich_help_panel=PANEL)
 
 
-def named(ids: Iterable[str], *, whole_lines: bool = False) -> Iterator[str]:
+def read_arguments(ids: Iterable[str], *, whole_lines: bool = False) -> Iterator[str]:
     """What was given, and for ``-`` the first field of each line of standard input, or the ``whole_lines``."""
     for given in ids:
         if given == "-":
@@ -118,60 +118,60 @@ def named(ids: Iterable[str], *, whole_lines: bool = False) -> Iterator[str]:
             yield given
 
 
-def print_id(here: Here, job: "Job") -> None:
+def print_id(context: CommandContext, job: "Job") -> None:
     """For whoever goes on with it: the id alone, or the job as JSON."""
-    if here.out.as_json:
-        here.out.value(job.raw)
+    if context.out.as_json:
+        context.out.print_json(job.raw)
     else:
         print(job.id, flush=True)
 
 
-def print_results(here: Here, ended: Iterable["Job"]) -> None:
+def print_results(context: CommandContext, ended: Iterable["Job"]) -> None:
     """What ended jobs gave. Raises the Exit of status 3 once all are printed, if one did not complete."""
     from cli.remote.exit_statuses import NOT_COMPLETED
 
     failed = False
     for job in ended:
         failed = failed or job.status != "completed"
-        if here.out.as_json:
-            here.out.value(job.raw)
+        if context.out.as_json:
+            context.out.print_json(job.raw)
         elif job.status != "completed":
-            here.out.said(f"{job.id} is {job.status}: {(job.error or {}).get('message', '')}")
+            context.out.print_note(f"{job.id} is {job.status}: {(job.error or {}).get('message', '')}")
         elif "text" in (job.result or {}):
             print(job.text, flush=True)
-            _cite(here, job)
+            _cite(context, job)
         else:
-            here.out.value(job.result)
+            context.out.print_json(job.result)
     if failed:
         raise typer.Exit(NOT_COMPLETED)
 
 
-def follow_job(here: Here, job: str, after: int = 0) -> None:
+def follow_job(context: CommandContext, job: str, after: int = 0) -> None:
     """Print the events of a job until its end. Raises the Exit of status 3 when it did not complete."""
     last: Event | None = None
-    for event in here.steady.stream(job, after=after):
+    for event in context.patient_client.stream(job, after=after):
         last = event
-        if here.out.as_json:
-            here.out.value({"id": event.id, "event": event.type, "data": event.data})
+        if context.out.as_json:
+            context.out.print_json({"id": event.id, "event": event.type, "data": event.data})
         elif event.type == "restart":
             print(flush=True)
-            here.out.said(NEW_ATTEMPT)
+            context.out.print_note(NEW_ATTEMPT)
         else:
             print(event.text, end="", flush=True)
-    if not here.out.as_json:
+    if not context.out.as_json:
         print(flush=True)
-        ended = here.steady.get(job)
+        ended = context.patient_client.get(job)
         if ended.status == "completed" and "text" in (ended.result or {}):
-            _cite(here, ended)
+            _cite(context, ended)
         else:
-            print_results(here, [ended])
+            print_results(context, [ended])
     elif last is not None and last.data.get("status") != "completed":
         from cli.remote.exit_statuses import NOT_COMPLETED
 
         raise typer.Exit(NOT_COMPLETED)
 
 
-def show_job(here: Here, job: "Job") -> None:
+def show_job(context: CommandContext, job: "Job") -> None:
     """One job for people, all that is known of it for programs."""
     result = dict(job.result or {})
     rows: list[tuple[str, object]] = [
@@ -198,12 +198,12 @@ def show_job(here: Here, job: "Job") -> None:
         ("text", result.pop("text", None)),
         ("result", result),
     ]
-    here.out.one(job, rows)
+    context.out.print_record(job, rows)
 
 
-def _cite(here: Here, job: "Job") -> None:
+def _cite(context: CommandContext, job: "Job") -> None:
     for citation in job.citations:
-        here.out.said(f"{citation.marker} {citation.document}, page {citation.page}: {first_line(citation.quote)}")
+        context.out.print_note(f"{citation.marker} {citation.document}, page {citation.page}: {first_line(citation.quote)}")
 
 
 def _row(job: "Job") -> tuple[object, ...]:
@@ -212,8 +212,8 @@ def _row(job: "Job") -> tuple[object, ...]:
     return job.id, job.kind, job.status, clock(job.created_at), took, first_line(str(about))
 
 
-def _say(here: Here, job: "Job", what: str) -> None:
-    if here.out.as_json:
-        here.out.value(job.raw)
+def _say(context: CommandContext, job: "Job", what: str) -> None:
+    if context.out.as_json:
+        context.out.print_json(job.raw)
     else:
-        here.out.said(f"{job.id} {what}")
+        context.out.print_note(f"{job.id} {what}")

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from cli.remote.command import Here, calling
+from cli.remote.command import CommandContext, server_command
 
 if TYPE_CHECKING:
     from enginehouse_client import Model
 
 
-@calling
-def list_models(here: Here) -> None:
+@server_command
+def list_models(context: CommandContext) -> None:
     """List the models of a server, and what their workers say of themselves."""
 
     def row(model: "Model") -> tuple[object, ...]:
@@ -17,4 +17,4 @@ def list_models(here: Here) -> None:
         return model.name, model.state, model.task, default, model.engine, model.workers, model.max_context, model.reason
 
     columns = ("model", "state", "task", "", "engine", "workers", "context", "reason")
-    here.out.many(columns, here.house.models(), row)
+    context.out.print_list(columns, context.client.models(), row)

@@ -31,7 +31,7 @@ class Output:
         """Whether a person reads the results."""
         return sys.stdout.isatty()
 
-    def many(self, columns: Sequence[str], things: Iterable[Any], row: Callable[[Any], Sequence[object]]) -> None:
+    def print_list(self, columns: Sequence[str], things: Iterable[Any], row: Callable[[Any], Sequence[object]]) -> None:
         """Print records: ``row`` gives the cells of each, under ``columns``."""
         if self.as_json:
             print(json.dumps([dict(thing.raw) for thing in things], ensure_ascii=False))
@@ -41,10 +41,10 @@ class Output:
             for thing in things:
                 print("\t".join(_flat(_text(cell)) for cell in row(thing)), flush=True)
 
-    def one(self, thing: Any, rows: Iterable[tuple[str, object]]) -> None:
+    def print_record(self, record: Any, rows: Iterable[tuple[str, object]]) -> None:
         """Print one record: ``rows`` are the names and values that people look for."""
         if self.as_json:
-            self.value(thing.raw)
+            self.print_json(record.raw)
             return
         shown = [(name, _text(value)) for name, value in rows if value not in (None, "", {}, [])]
         if self.terminal:
@@ -53,17 +53,17 @@ class Output:
             for name, value in shown:
                 print(f"{name}\t{_flat(value)}")
 
-    def value(self, value: Any) -> None:
+    def print_json(self, value: Any) -> None:
         """Print one JSON value on one line."""
         print(json.dumps(value, ensure_ascii=False, default=dict), flush=True)
 
-    def line(self, text: str, style: str) -> None:
+    def print_line(self, text: str, style: str) -> None:
         """Print one line, which a terminal shows in this style and no terminal folds."""
         from rich.text import Text
 
         _console().print(Text(text, style), soft_wrap=True)
 
-    def said(self, text: str) -> None:
+    def print_note(self, text: str) -> None:
         """Tell a person something that is no result."""
         print(text, file=sys.stderr, flush=True)
 

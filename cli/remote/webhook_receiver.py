@@ -13,7 +13,7 @@ from enginehouse_client import InvalidSignature, webhooks
 MOST_READ = 16 * 1024 * 1024
 
 
-class Listener:
+class WebhookReceiver:
     """Has its port from the first; ``run`` answers. A context manager. Raises Refusal when the port cannot be had."""
 
     def __init__(self, port: int, out: Output) -> None:
@@ -37,7 +37,7 @@ class Listener:
     def run(self, secret: str) -> None:
         """Print what arrives until Ctrl-C."""
         self._secret = secret
-        self._out.said(f"Waiting for webhooks at {self.url}")
+        self._out.print_note(f"Waiting for webhooks at {self.url}")
         self._server.serve_forever()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -69,8 +69,8 @@ class Listener:
             return 400
         about = content.get("data", {}) if isinstance(content, dict) else {}
         shown = json.dumps(about.get("error") or about.get("result"), ensure_ascii=False)
-        said = f"{name} verified {content.get('type') if isinstance(content, dict) else ''} {about.get('id')} {shown[:200]}"
-        self._print({"webhook_id": name, "verified": True, "content": content}, said, "green")
+        print_note = f"{name} verified {content.get('type') if isinstance(content, dict) else ''} {about.get('id')} {shown[:200]}"
+        self._print({"webhook_id": name, "verified": True, "content": content}, print_note, "green")
         return 204
 
     def _print(self, told: dict[str, Any], text: str, style: str) -> None:
@@ -78,4 +78,4 @@ class Listener:
             if self._out.as_json:
                 self._out.value(told)
             else:
-                self._out.line(f"{datetime.now().astimezone():%H:%M:%S} {text}", style)
+                self._out.print_line(f"{datetime.now().astimezone():%H:%M:%S} {text}", style)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.remote.command import PANEL, Group, Here, calling
+from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.remote.output import clock, first_line
 
 if TYPE_CHECKING:
@@ -25,27 +25,27 @@ Secret = Annotated[str | None, typer.Option(help="Sign with this.", show_default
 
 
 @webhooks.command("list")
-@calling
-def list_webhooks(here: Here) -> None:
+@server_command
+def list_webhooks(context: CommandContext) -> None:
     """List the webhooks that are kept, oldest first."""
 
     def row(one: "Webhook") -> tuple[object, ...]:
         return one.id, one.url, "enabled" if one.enabled else one.disabled_reason, one.events, one.job_kinds, one.description
 
-    here.out.many(("webhook", "address", "state", "events", "job_kinds", "description"), here.house.webhooks(), row)
+    context.out.print_list(("webhook", "address", "state", "events", "job_kinds", "description"), context.client.webhooks(), row)
 
 
 @webhooks.command("show")
-@calling
-def show_webhook(here: Here, webhook: Id) -> None:
+@server_command
+def show_webhook(context: CommandContext, webhook: Id) -> None:
     """Show one of them."""
-    _show(here, here.house.webhook(webhook))
+    _show(context, context.client.webhook(webhook))
 
 
 @webhooks.command("create")
-@calling
+@server_command
 def create_webhook(
-    here: Here,
+    context: CommandContext,
     address: Annotated[str, typer.Argument(help="Where to tell it.")],
     events: Events = None,
     kinds: Kinds = None,
@@ -54,17 +54,17 @@ def create_webhook(
 ) -> None:
     """Keep an address that is told of all your jobs. Its secret is shown this once."""
     _show(
-        here,
-        here.house.create_webhook(
+        context,
+        context.client.create_webhook(
             address, events=events or None, job_kinds=kinds or None, description=description, secret=secret
         ),
     )
 
 
 @webhooks.command("change")
-@calling
+@server_command
 def change_webhook(
-    here: Here,
+    context: CommandContext,
     webhook: Id,
     address: Annotated[str | None, typer.Option(help="Where to tell it from now on.")] = None,
     events: Events = None,
@@ -73,48 +73,48 @@ def change_webhook(
     enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Also brings back one that answered 410.")] = None,
 ) -> None:
     """Change a webhook."""
-    changed = here.house.change_webhook(
+    changed = context.client.change_webhook(
         webhook, url=address, events=events or None, job_kinds=kinds or None, description=description, enabled=enabled
     )
-    _show(here, changed)
+    _show(context, changed)
 
 
 @webhooks.command("delete")
-@calling
-def delete_webhook(here: Here, webhook: Id) -> None:
+@server_command
+def delete_webhook(context: CommandContext, webhook: Id) -> None:
     """Forget a webhook; what was still to be told to it is not."""
-    here.house.delete_webhook(webhook)
-    if here.out.as_json:
-        here.out.value({"id": webhook, "deleted": True})
+    context.client.delete_webhook(webhook)
+    if context.out.as_json:
+        context.out.print_json({"id": webhook, "deleted": True})
     else:
-        here.out.said(f"{webhook} is forgotten")
+        context.out.print_note(f"{webhook} is forgotten")
 
 
 @webhooks.command("rotate")
-@calling
-def rotate_webhook(here: Here, webhook: Id) -> None:
+@server_command
+def rotate_webhook(context: CommandContext, webhook: Id) -> None:
     """Give it a new secret, which is shown this once; the old one signs too for 24 hours."""
-    _show(here, here.house.rotate_webhook(webhook))
+    _show(context, context.client.rotate_webhook(webhook))
 
 
 @webhooks.command("secret")
-@calling
+@server_command
 def show_secret(
-    here: Here,
+    context: CommandContext,
     rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one; the old one signs too for 24 hours.")] = False,
 ) -> None:
     """Print the secret that the webhooks of single jobs are signed with, unless they bring one of their own."""
-    secret = here.house.webhook_secret(rotate=rotate)
-    if here.out.as_json:
-        here.out.value({"secret": secret})
+    secret = context.client.webhook_secret(rotate=rotate)
+    if context.out.as_json:
+        context.out.print_json({"secret": secret})
     else:
         print(secret)
 
 
 @webhooks.command("listen")
-@calling
+@server_command
 def listen_webhooks(
-    here: Here,
+    context: CommandContext,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes a free one.")] = 8765,
     secret: Annotated[str, typer.Option(help="What to verify with.", show_default="your own secret")] = "",
     keep: Annotated[bool, typer.Option("--keep", help="Hear of all jobs: keep this address while it listens.")] = False,
@@ -123,23 +123,23 @@ def listen_webhooks(
 
     The server calls addresses of its own machine only when started with ENGINEHOUSE_WEBHOOK_ALLOW=127.0.0.0/8.
     """
-    from cli.remote.webhook_receiver import Listener
+    from cli.remote.webhook_receiver import WebhookReceiver
 
     if keep and secret:
         raise typer.BadParameter("an address that is kept has a secret of its own", param_hint="--secret")
-    with Listener(port, here.out) as listener:
-        kept = here.house.create_webhook(listener.url, description="enginehouse webhooks listen") if keep else None
+    with WebhookReceiver(port, context.out) as listener:
+        kept = context.client.create_webhook(listener.url, description="enginehouse webhooks listen") if keep else None
         try:
-            listener.run((kept.secret if kept else secret) or here.house.webhook_secret())
+            listener.run((kept.secret if kept else secret) or context.client.webhook_secret())
         finally:
             if kept:
-                here.house.delete_webhook(kept.id)
+                context.client.delete_webhook(kept.id)
 
 
 @deliveries.command("list")
-@calling
+@server_command
 def list_deliveries(
-    here: Here,
+    context: CommandContext,
     status: Annotated[Literal["pending", "delivered", "failed"] | None, typer.Option(help="Only those.")] = None,
     webhook: Annotated[str | None, typer.Option(help="Only those to this webhook.")] = None,
     job: Annotated[str | None, typer.Option(help="Only those about this job.")] = None,
@@ -151,30 +151,30 @@ def list_deliveries(
         return one.id, one.status, one.event, one.job, len(one.tries), one.url, first_line(one.reason or _latest(one))
 
     columns = ("delivery", "status", "event", "job", "tries", "address", "about")
-    here.out.many(columns, islice(here.house.deliveries(status=status, webhook=webhook, job=job), limit), row)
+    context.out.print_list(columns, islice(context.client.deliveries(status=status, webhook=webhook, job=job), limit), row)
 
 
 @deliveries.command("show")
-@calling
-def show_deliveries(here: Here, ids: Deliveries) -> None:
+@server_command
+def show_deliveries(context: CommandContext, ids: Deliveries) -> None:
     """Show deliveries with all their tries."""
     for delivery in ids:
-        found = here.house.delivery(delivery)
+        found = context.client.delivery(delivery)
         tries = [(f"try {one.number}", f"{clock(one.started_at)} {_outcome(one.raw)}") for one in found.tries]
         names = ("id", "status", "event", "job", "webhook", "url", "reason")
         times = [(name, clock(getattr(found, name))) for name in ("created_at", "next_try_at", "ended_at")]
-        here.out.one(found, [*((name, getattr(found, name)) for name in names), *times, *tries])
+        context.out.print_record(found, [*((name, getattr(found, name)) for name in names), *times, *tries])
 
 
 @deliveries.command("redeliver")
-@calling
-def redeliver(here: Here, ids: Deliveries) -> None:
+@server_command
+def redeliver(context: CommandContext, ids: Deliveries) -> None:
     """Tell it again now, under the same id, with all tries anew."""
-    for delivery in map(here.house.redeliver, ids):
-        if here.out.as_json:
-            here.out.value(delivery.raw)
+    for delivery in map(context.client.redeliver, ids):
+        if context.out.as_json:
+            context.out.print_json(delivery.raw)
         else:
-            here.out.said(f"{delivery.id} is sent again")
+            context.out.print_note(f"{delivery.id} is sent again")
 
 
 def install(root: typer.Typer) -> None:
@@ -183,11 +183,13 @@ def install(root: typer.Typer) -> None:
     root.add_typer(deliveries, name="deliveries", rich_help_panel=PANEL)
 
 
-def _show(here: Here, webhook: "Webhook") -> None:
+def _show(context: CommandContext, webhook: "Webhook") -> None:
     names = ("id", "url", "enabled", "disabled_reason", "events", "job_kinds", "description", "secret")
     until = clock(webhook.previous_secret_until)
     made = clock(webhook.created_at)
-    here.out.one(webhook, [*((name, getattr(webhook, name)) for name in names), ("old secret until", until), ("made", made)])
+    context.out.print_record(
+        webhook, [*((name, getattr(webhook, name)) for name in names), ("old secret until", until), ("made", made)]
+    )
 
 
 def _latest(delivery: "Delivery") -> str:

@@ -3,10 +3,10 @@
 from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.effects import Operation
 from enginehouse_client.models import Health, Model
-from enginehouse_client.uploads import IntakeCalls
+from enginehouse_client.uploads import UploadCalls
 
 
-class Calls(IntakeCalls, DeliveryCalls):
+class Calls(UploadCalls, DeliveryCalls):
     """Jobs, documents, webhooks, models and health."""
 
     def models(self) -> Operation[list[Model]]:

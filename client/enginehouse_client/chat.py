@@ -19,10 +19,10 @@ class Chat:
         self._begun = False
         self.id = chat_id or f"chat-{uuid.uuid4()}"
 
-    def say(self, message: str, *, within: float | None = None, **options: Unpack[Options]) -> Operation[Turn]:
-        """Say something, and wait for the answer. Raises JobFailed, and Timeout after ``within`` seconds."""
+    def say(self, message: str, *, wait_timeout: float | None = None, **options: Unpack[Options]) -> Operation[Turn]:
+        """Say something, and wait for the answer. Raises JobFailed, and Timeout after ``wait_timeout`` seconds."""
         job = yield from self.submit(message, **options)
-        ended = yield from self._calls.wait(job, within=within)
+        ended = yield from self._calls.wait(job, timeout=wait_timeout)
         return Turn(ended.text, ended)
 
     def submit(self, message: str, **options: Unpack[Options]) -> Operation[Job]:

@@ -8,13 +8,13 @@ import httpx2
 from enginehouse_client import chat
 from enginehouse_client.calls import Calls
 from enginehouse_client.jobs import Options
-from enginehouse_client.retry import Patience
-from enginehouse_client.runtime import Awaiting, Blocking, awaiting, awaiting_each, blocking, blocking_each
+from enginehouse_client.retry import RetryPolicy
+from enginehouse_client.runtime import AsyncRunner, SyncRunner, async_iterator, async_method, sync_iterator, sync_method
 
-HERE = "http://127.0.0.1:5000"
+DEFAULT_URL = "http://127.0.0.1:5000"
 
 
-class Client(Blocking):
+class Client(SyncRunner):
     """Calls one server. Safe to use from many threads; a ``with`` block, or ``close``, ends its connections.
 
     ``http`` is for those who need a proxy or certificates of their own: an ``httpx2.Client``, which is not closed here; its
@@ -23,51 +23,51 @@ class Client(Blocking):
 
     def __init__(
         self,
-        url: str = HERE,
+        url: str = DEFAULT_URL,
         *,
         api_key: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         http: httpx2.Client | None = None,
     ) -> None:
         self._owned = http is None
-        super().__init__(Calls(patience or Patience()), http or httpx2.Client(base_url=url, headers=_headers(api_key)))
+        super().__init__(Calls(retry_policy or RetryPolicy()), http or httpx2.Client(base_url=url, headers=_headers(api_key)))
 
-    generate = blocking(Calls.generate)
-    ask = blocking(Calls.ask)
-    get = blocking(Calls.get)
-    wait = blocking(Calls.wait)
-    stream = blocking_each(Calls.stream)
-    cancel = blocking(Calls.cancel)
-    retry = blocking(Calls.retry)
-    delete = blocking(Calls.delete)
-    jobs = blocking_each(Calls.jobs)
-    upload = blocking(Calls.upload)
-    open_batch = blocking(Calls.open_batch)
-    send = blocking(Calls.send)
-    seal = blocking(Calls.seal)
-    ingest = blocking(Calls.ingest)
-    until_read = blocking(Calls.until_read)
-    search = blocking(Calls.search)
-    collections = blocking(Calls.collections)
-    collection = blocking(Calls.collection)
-    delete_collection = blocking(Calls.delete_collection)
-    reindex = blocking(Calls.reindex)
-    documents = blocking_each(Calls.documents)
-    document = blocking(Calls.document)
-    delete_document = blocking(Calls.delete_document)
-    webhooks = blocking(Calls.webhooks)
-    webhook = blocking(Calls.webhook)
-    create_webhook = blocking(Calls.create_webhook)
-    change_webhook = blocking(Calls.change_webhook)
-    delete_webhook = blocking(Calls.delete_webhook)
-    rotate_webhook = blocking(Calls.rotate_webhook)
-    webhook_secret = blocking(Calls.webhook_secret)
-    deliveries = blocking_each(Calls.deliveries)
-    delivery = blocking(Calls.delivery)
-    redeliver = blocking(Calls.redeliver)
-    models = blocking(Calls.models)
-    health = blocking(Calls.health)
-    request = blocking(Calls.request)
+    generate = sync_method(Calls.generate)
+    ask = sync_method(Calls.ask)
+    get = sync_method(Calls.get)
+    wait = sync_method(Calls.wait)
+    stream = sync_iterator(Calls.stream)
+    cancel = sync_method(Calls.cancel)
+    retry = sync_method(Calls.retry)
+    delete = sync_method(Calls.delete)
+    jobs = sync_iterator(Calls.jobs)
+    upload = sync_method(Calls.upload)
+    open_batch = sync_method(Calls.open_batch)
+    send = sync_method(Calls.send)
+    seal = sync_method(Calls.seal)
+    ingest = sync_method(Calls.ingest)
+    wait_until_indexed = sync_method(Calls.wait_until_indexed)
+    search = sync_method(Calls.search)
+    collections = sync_method(Calls.collections)
+    collection = sync_method(Calls.collection)
+    delete_collection = sync_method(Calls.delete_collection)
+    reindex = sync_method(Calls.reindex)
+    documents = sync_iterator(Calls.documents)
+    document = sync_method(Calls.document)
+    delete_document = sync_method(Calls.delete_document)
+    webhooks = sync_method(Calls.webhooks)
+    webhook = sync_method(Calls.webhook)
+    create_webhook = sync_method(Calls.create_webhook)
+    change_webhook = sync_method(Calls.change_webhook)
+    delete_webhook = sync_method(Calls.delete_webhook)
+    rotate_webhook = sync_method(Calls.rotate_webhook)
+    webhook_secret = sync_method(Calls.webhook_secret)
+    deliveries = sync_iterator(Calls.deliveries)
+    delivery = sync_method(Calls.delivery)
+    redeliver = sync_method(Calls.redeliver)
+    models = sync_method(Calls.models)
+    health = sync_method(Calls.health)
+    request = sync_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[Options]) -> "ChatSession":
         """A new chat, or the one of this id; the server hears of it with its first message."""
@@ -84,69 +84,71 @@ class Client(Blocking):
         self.close()
 
 
-class ChatSession(Blocking):
+class ChatSession(SyncRunner):
     """One chat, as ``Client.chat`` gives it."""
 
-    say = blocking(chat.Chat.say)
-    submit = blocking(chat.Chat.submit)
-    history = blocking(chat.Chat.history)
-    delete = blocking(chat.Chat.delete)
+    say = sync_method(chat.Chat.say)
+    submit = sync_method(chat.Chat.submit)
+    history = sync_method(chat.Chat.history)
+    delete = sync_method(chat.Chat.delete)
 
     @property
     def id(self) -> str:
         return str(self._calls.id)
 
 
-class AsyncClient(Awaiting):
+class AsyncClient(AsyncRunner):
     """The same for asyncio: methods are awaited, and ``stream`` and what lists by pages are iterated with ``async for``."""
 
     def __init__(
         self,
-        url: str = HERE,
+        url: str = DEFAULT_URL,
         *,
         api_key: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         http: httpx2.AsyncClient | None = None,
     ) -> None:
         self._owned = http is None
-        super().__init__(Calls(patience or Patience()), http or httpx2.AsyncClient(base_url=url, headers=_headers(api_key)))
+        super().__init__(
+            Calls(retry_policy or RetryPolicy()), http or httpx2.AsyncClient(base_url=url, headers=_headers(api_key))
+        )
 
-    generate = awaiting(Calls.generate)
-    ask = awaiting(Calls.ask)
-    get = awaiting(Calls.get)
-    wait = awaiting(Calls.wait)
-    stream = awaiting_each(Calls.stream)
-    cancel = awaiting(Calls.cancel)
-    retry = awaiting(Calls.retry)
-    delete = awaiting(Calls.delete)
-    jobs = awaiting_each(Calls.jobs)
-    upload = awaiting(Calls.upload)
-    open_batch = awaiting(Calls.open_batch)
-    send = awaiting(Calls.send)
-    seal = awaiting(Calls.seal)
-    ingest = awaiting(Calls.ingest)
-    until_read = awaiting(Calls.until_read)
-    search = awaiting(Calls.search)
-    collections = awaiting(Calls.collections)
-    collection = awaiting(Calls.collection)
-    delete_collection = awaiting(Calls.delete_collection)
-    reindex = awaiting(Calls.reindex)
-    documents = awaiting_each(Calls.documents)
-    document = awaiting(Calls.document)
-    delete_document = awaiting(Calls.delete_document)
-    webhooks = awaiting(Calls.webhooks)
-    webhook = awaiting(Calls.webhook)
-    create_webhook = awaiting(Calls.create_webhook)
-    change_webhook = awaiting(Calls.change_webhook)
-    delete_webhook = awaiting(Calls.delete_webhook)
-    rotate_webhook = awaiting(Calls.rotate_webhook)
-    webhook_secret = awaiting(Calls.webhook_secret)
-    deliveries = awaiting_each(Calls.deliveries)
-    delivery = awaiting(Calls.delivery)
-    redeliver = awaiting(Calls.redeliver)
-    models = awaiting(Calls.models)
-    health = awaiting(Calls.health)
-    request = awaiting(Calls.request)
+    generate = async_method(Calls.generate)
+    ask = async_method(Calls.ask)
+    get = async_method(Calls.get)
+    wait = async_method(Calls.wait)
+    stream = async_iterator(Calls.stream)
+    cancel = async_method(Calls.cancel)
+    retry = async_method(Calls.retry)
+    delete = async_method(Calls.delete)
+    jobs = async_iterator(Calls.jobs)
+    upload = async_method(Calls.upload)
+    open_batch = async_method(Calls.open_batch)
+    send = async_method(Calls.send)
+    seal = async_method(Calls.seal)
+    ingest = async_method(Calls.ingest)
+    wait_until_indexed = async_method(Calls.wait_until_indexed)
+    search = async_method(Calls.search)
+    collections = async_method(Calls.collections)
+    collection = async_method(Calls.collection)
+    delete_collection = async_method(Calls.delete_collection)
+    reindex = async_method(Calls.reindex)
+    documents = async_iterator(Calls.documents)
+    document = async_method(Calls.document)
+    delete_document = async_method(Calls.delete_document)
+    webhooks = async_method(Calls.webhooks)
+    webhook = async_method(Calls.webhook)
+    create_webhook = async_method(Calls.create_webhook)
+    change_webhook = async_method(Calls.change_webhook)
+    delete_webhook = async_method(Calls.delete_webhook)
+    rotate_webhook = async_method(Calls.rotate_webhook)
+    webhook_secret = async_method(Calls.webhook_secret)
+    deliveries = async_iterator(Calls.deliveries)
+    delivery = async_method(Calls.delivery)
+    redeliver = async_method(Calls.redeliver)
+    models = async_method(Calls.models)
+    health = async_method(Calls.health)
+    request = async_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[Options]) -> "AsyncChatSession":
         """A new chat, or the one of this id; the server hears of it with its first message."""
@@ -163,13 +165,13 @@ class AsyncClient(Awaiting):
         await self.close()
 
 
-class AsyncChatSession(Awaiting):
+class AsyncChatSession(AsyncRunner):
     """One chat, as ``AsyncClient.chat`` gives it."""
 
-    say = awaiting(chat.Chat.say)
-    submit = awaiting(chat.Chat.submit)
-    history = awaiting(chat.Chat.history)
-    delete = awaiting(chat.Chat.delete)
+    say = async_method(chat.Chat.say)
+    submit = async_method(chat.Chat.submit)
+    history = async_method(chat.Chat.history)
+    delete = async_method(chat.Chat.delete)
 
     @property
     def id(self) -> str:

@@ -28,7 +28,7 @@ class DocumentCalls(JobCalls):
         ``raw`` has."""
         options = {"mode": mode, "filter": filter, "threshold": threshold, "neighbours": neighbours}
         body = {"query": query, "top_k": top_k, **{name: value for name, value in options.items() if value is not None}}
-        path, timeout = f"/collections/{_name(collection)}/search", self.patience.timeout + 30
+        path, timeout = f"/collections/{_name(collection)}/search", self.retry_policy.timeout + 30
         answer = yield from self._call("POST", path, json=body, timeout=timeout)
         told = answer.json()
         if answer.status == 202:

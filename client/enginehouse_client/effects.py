@@ -32,7 +32,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """Status, headers (names in lower case) and body; of an opened stream the body is empty unless it was refused."""
 
     status: int

@@ -120,7 +120,9 @@ _BY_STATUS: Mapping[int, type[APIError]] = {
 }
 
 
-def refusal(status: int, body: Mapping[str, Any], *, retry_after: float | None = None, tries: int = 1) -> APIError | JobFailed:
+def error_from_status(
+    status: int, body: Mapping[str, Any], *, retry_after: float | None = None, tries: int = 1
+) -> APIError | JobFailed:
     """The error that an answer of ``status`` 400 or above stands for; ``body`` may be empty, when a proxy answered."""
     told = body.get("error")
     told = told if isinstance(told, Mapping) else {}

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeGuard, cast
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-Given: TypeAlias = str | os.PathLike[str] | tuple[str, bytes | os.PathLike[str]]
+FileInput: TypeAlias = str | os.PathLike[str] | tuple[str, bytes | os.PathLike[str]]
 """A file, a folder (all files in it and below, but hidden ones), or a name with the bytes or the file that has them."""
 
-MOST_FILES = 100
-MOST_BYTES = 64 * 1024 * 1024
+MAX_FILES = 100
+MAX_BYTES = 64 * 1024 * 1024
 PIECE = 64 * 1024
 
 
@@ -32,10 +32,10 @@ class Source:
     def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
         """Its bytes from the start; ``on_read`` is told each time how many have been read. Raises OSError."""
         opened = BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb")
-        return opened if on_read is None else BufferedReader(_Counted(opened, on_read), PIECE)
+        return opened if on_read is None else BufferedReader(_CountingReader(opened, on_read), PIECE)
 
 
-class _Counted(RawIOBase):
+class _CountingReader(RawIOBase):
     """A file that tells how far it has been read."""
 
     def __init__(self, file: BinaryIO, on_read: Callable[[int], None]) -> None:
@@ -62,9 +62,9 @@ class _Counted(RawIOBase):
         super().close()
 
 
-def sources(given: Given | Iterable[Given]) -> Iterator[Source]:
+def sources(given: FileInput | Iterable[FileInput]) -> Iterator[Source]:
     """The files, those of a folder in order of their names and named by their place in it. Raises FileNotFoundError."""
-    for item in [given] if _is_one(given) else cast(Iterable[Given], given):
+    for item in [given] if _is_one(given) else cast(Iterable[FileInput], given):
         if isinstance(item, tuple):
             name, content = item
             yield Source(name, content if isinstance(content, bytes) else Path(content))
@@ -81,7 +81,7 @@ def sources(given: Given | Iterable[Given]) -> Iterator[Source]:
             raise FileNotFoundError(f"there is no file or folder {path}")
 
 
-def portions(files: Iterable[Source], most: int = MOST_FILES, most_bytes: int = MOST_BYTES) -> Iterator[list[Source]]:
+def portions(files: Iterable[Source], most: int = MAX_FILES, most_bytes: int = MAX_BYTES) -> Iterator[list[Source]]:
     """The files in portions of one request each."""
     portion: list[Source] = []
     size = 0
@@ -95,7 +95,7 @@ def portions(files: Iterable[Source], most: int = MOST_FILES, most_bytes: int = 
         yield portion
 
 
-def _is_one(given: object) -> TypeGuard[Given]:
+def _is_one(given: object) -> TypeGuard[FileInput]:
     if isinstance(given, tuple):
         return len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], bytes | os.PathLike)
     return isinstance(given, str | os.PathLike)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 from urllib.parse import quote
 
-from enginehouse_client.effects import Answer, Emit, Open, Operation, Receive, Request, Sleep, Stream
+from enginehouse_client.effects import Emit, Open, Operation, Receive, Request, Response, Sleep, Stream
 from enginehouse_client.errors import ConnectionFailed, InvalidRequest, NotFound, RateLimited, Timeout, Unavailable
 from enginehouse_client.events import Event, EventParser
 from enginehouse_client.models import Job, Status
-from enginehouse_client.retry import Patience, exchange, refused
+from enginehouse_client.retry import RetryPolicy, error_from_response, send_with_retries
 
 # One long poll: short enough for any proxy, long enough to be few.
 POLL_SECONDS = 20
@@ -49,8 +49,8 @@ class Options(TypedDict, total=False):
 class JobCalls:
     """What is sent for each call, and what its answer means; knows no connection."""
 
-    def __init__(self, patience: Patience) -> None:
-        self.patience = patience
+    def __init__(self, retry_policy: RetryPolicy) -> None:
+        self.retry_policy = retry_policy
 
     def generate(
         self,
@@ -74,10 +74,10 @@ class JobCalls:
         answer = yield from self.submit("/generate", body, wait, idempotency_key)
         return Job.read(answer.json())
 
-    def ask(self, question: str, *, within: float | None = None, **options: Unpack[Options]) -> Operation[str]:
-        """The model's answer to one message. Raises JobFailed, and Timeout after ``within`` seconds."""
+    def ask(self, question: str, *, wait_timeout: float | None = None, **options: Unpack[Options]) -> Operation[str]:
+        """The model's answer to one message. Raises JobFailed, and Timeout after ``wait_timeout`` seconds."""
         job = yield from self.generate(messages=[{"role": "user", "content": question}], **options)
-        ended = yield from self.wait(job, within=within)
+        ended = yield from self.wait(job, timeout=wait_timeout)
         return ended.text
 
     def get(self, job: str | Job) -> Operation[Job]:
@@ -89,24 +89,24 @@ class JobCalls:
         self,
         job: str | Job,
         *,
-        within: float | None = None,
+        timeout: float | None = None,
         every: float = POLL_SECONDS,
-        on_look: Callable[[Job], None] | None = None,
+        on_poll: Callable[[Job], None] | None = None,
     ) -> Operation[Job]:
         """The job once it has ended, however it did. ``on_look`` is shown it each time, at least ``every`` so many seconds.
 
         The server holds each request until the job ends, so an end is known at once; a server that does not hold requests for
         so long is asked at growing intervals. Raises Timeout after ``within`` seconds, and NotFound.
         """
-        clock, path = self.patience.clock, f"/jobs/{_id(job)}"
-        deadline = None if within is None else clock() + within
+        clock, path = self.retry_policy.clock, f"/jobs/{_id(job)}"
+        deadline = None if timeout is None else clock() + timeout
         may_hold, pause = True, 0.5
         while True:
             left = every if deadline is None else min(every, deadline - clock())
             held = int(left) if may_hold and left >= 1 else 0
             query = {"wait": str(held)} if held else {}
             try:
-                answer = yield from self._call("GET", path, query, timeout=self.patience.timeout + held)
+                answer = yield from self._call("GET", path, query, timeout=self.retry_policy.timeout + held)
             except (InvalidRequest, Unavailable) as error:
                 # It does not hold for so long, or holds too many already.
                 if not held or (isinstance(error, InvalidRequest) and error.param != "wait"):
@@ -114,12 +114,12 @@ class JobCalls:
                 may_hold = False
                 continue
             found = Job.read(answer.json())
-            if on_look is not None:
-                on_look(found)
+            if on_poll is not None:
+                on_poll(found)
             if found.ended:
                 return found
             if deadline is not None and clock() >= deadline:
-                raise Timeout(f"job {found.id} has not ended within {within:g} s, it is {found.status}")
+                raise Timeout(f"job {found.id} has not ended within {timeout:g} s, it is {found.status}")
             if not held:
                 yield Sleep(min(pause, every) if deadline is None else min(pause, every, max(0.0, deadline - clock())))
                 pause = min(pause * 1.5, LONGEST_PAUSE)
@@ -136,11 +136,11 @@ class JobCalls:
             error: ConnectionFailed | RateLimited | Unavailable
             headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(after)} if after else {})}
             try:
-                answer: Answer = yield Open(Request(method="GET", path=path, headers=headers, timeout=SILENCE_SECONDS))
+                answer: Response = yield Open(Request(method="GET", path=path, headers=headers, timeout=SILENCE_SECONDS))
                 if answer.status == 204:
                     return
                 if answer.status >= 400:
-                    raise refused(answer)
+                    raise error_from_response(answer)
                 while piece := (yield Receive()):
                     for told in parser.feed(piece):
                         event = Event.read(told)
@@ -154,9 +154,9 @@ class JobCalls:
             except (ConnectionFailed, RateLimited, Unavailable) as broken:
                 error = broken
             failures += 1
-            if failures > self.patience.retries:
+            if failures > self.retry_policy.retries:
                 raise error
-            yield Sleep(self.patience.pause(failures, getattr(error, "retry_after", None)))
+            yield Sleep(self.retry_policy.pause(failures, getattr(error, "retry_after", None)))
 
     def cancel(self, job: str | Job) -> Operation[Job]:
         """Stop a job. It is ``cancelled`` when it was queued; when it runs, it will be soon. Raises Conflict when it has ended."""
@@ -190,15 +190,17 @@ class JobCalls:
         answer = yield from self._call(method, path, query or {}, json=json, repeatable=method == "GET")
         return answer.json()
 
-    def submit(self, path: str, body: Mapping[str, Any], wait: int = 0, idempotency_key: str | None = None) -> Operation[Answer]:
+    def submit(
+        self, path: str, body: Mapping[str, Any], wait: int = 0, idempotency_key: str | None = None
+    ) -> Operation[Response]:
         headers = {
             "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
             "Prefer": f"wait={wait}" if wait else "respond-async",
         }
         request = Request(
-            method="POST", path=path, headers=headers, json=body, timeout=self.patience.timeout + wait, repeatable=True
+            method="POST", path=path, headers=headers, json=body, timeout=self.retry_policy.timeout + wait, repeatable=True
         )
-        return (yield from exchange(request, self.patience))
+        return (yield from send_with_retries(request, self.retry_policy))
 
     def _call(
         self,
@@ -210,16 +212,16 @@ class JobCalls:
         timeout: float | None = None,
         repeatable: bool = True,
         accept: tuple[int, ...] = (),
-    ) -> Operation[Answer]:
+    ) -> Operation[Response]:
         request = Request(
             method=method,
             path=path,
             query=query or {},
             json=json,
-            timeout=timeout or self.patience.timeout,
+            timeout=timeout or self.retry_policy.timeout,
             repeatable=repeatable,
         )
-        return (yield from exchange(request, self.patience, accept))
+        return (yield from send_with_retries(request, self.retry_policy, accept))
 
     def _page(self, path: str, query: Mapping[str, str], after: str) -> Operation[tuple[list[dict[str, Any]], str | None]]:
         """A page, and where the next one begins; None when there is none."""
@@ -231,7 +233,7 @@ class JobCalls:
     def remove(self, path: str) -> Operation[None]:
         """Delete what is at ``path``, and wait until it is gone."""
         try:
-            answer = yield from self._call("DELETE", path, timeout=self.patience.timeout + 30)
+            answer = yield from self._call("DELETE", path, timeout=self.retry_policy.timeout + 30)
         except NotFound as error:
             # An earlier try, whose answer was lost, has done it.
             if error.tries == 1:

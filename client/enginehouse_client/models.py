@@ -173,7 +173,7 @@ class Webhook(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Try(Record):
+class DeliveryAttempt(Record):
     """One POST of a delivery; ``answer`` is the first 1 kB of what came, ``latency`` in seconds."""
 
     number: int
@@ -203,8 +203,8 @@ class Delivery(Record):
     ended_at: float | None
 
     @property
-    def tries(self) -> list[Try]:
-        return [Try.read(told) for told in self.raw["tries"]]
+    def tries(self) -> list[DeliveryAttempt]:
+        return [DeliveryAttempt.read(told) for told in self.raw["tries"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +247,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Progress:
+class IngestProgress:
     """How far an ingest has come, in files. ``ended`` counts those that ended in any way, ``failed`` those that cannot be
     searched. An archive is one of the ``files`` until it is unpacked, and then as many as have come out of it; ``uploaded``
     counts it as one."""
@@ -259,7 +259,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Sent:
+class UploadProgress:
     """How much of a file has gone out, in bytes."""
 
     sent: int
@@ -267,7 +267,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Taken:
+class UploadReceipt:
     """What the server has taken: documents, archives, and the batch over the jobs that read them. ``joined``: an open batch, over
     more than this."""
 
@@ -279,7 +279,7 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Rejected:
+class Rejection:
     """A file that cannot be searched: ``code`` is the status it ended with, such as ``needs_ocr``, and ``reason`` says why.
 
     ``document`` is None where there is none: of an archive that could not be unpacked, of a member that was ``left_out`` of one,
@@ -307,6 +307,6 @@ class Ingestion:
 
     documents: list[Document]
     batch: str
-    rejected: list[Rejected]
+    rejected: list[Rejection]
     duplicates: list[Duplicate] = field(default_factory=list)
     more_duplicates: int = 0

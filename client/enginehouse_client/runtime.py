@@ -15,7 +15,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import httpx2
 
-from enginehouse_client.effects import Answer, Effect, Emit, Open, Operation, Receive, Request, Send, Sleep, Stream
+from enginehouse_client.effects import Effect, Emit, Open, Operation, Receive, Request, Response, Send, Sleep, Stream
 from enginehouse_client.errors import ConnectionFailed
 
 P = ParamSpec("P")
@@ -31,7 +31,7 @@ class Done:
     value: Any
 
 
-class Blocking:
+class SyncRunner:
     """Runs operations on a blocking client. ``calls`` is the object that makes them."""
 
     def __init__(self, calls: Any, http: httpx2.Client) -> None:
@@ -47,7 +47,7 @@ class Blocking:
         yield from (step.value for step in self._steps(operation) if isinstance(step, Emit))
 
     def _steps(self, operation: Generator[Any, Any, Any]) -> Iterator[Emit[Any] | Done]:
-        wire = _Wire(self._http)
+        connection = _Connection(self._http)
         move: Callable[[], Any] = partial(next, operation)
         try:
             while True:
@@ -62,14 +62,14 @@ class Blocking:
                     continue
                 try:
                     with _failures():
-                        move = partial(operation.send, wire.perform(effect))
+                        move = partial(operation.send, connection.perform(effect))
                 except ConnectionFailed as error:
                     move = partial(operation.throw, error)
         finally:
-            wire.close()
+            connection.close()
 
 
-class Awaiting:
+class AsyncRunner:
     """Runs operations on an asynchronous client, under asyncio."""
 
     def __init__(self, calls: Any, http: httpx2.AsyncClient) -> None:
@@ -88,7 +88,7 @@ class Awaiting:
                     yield step.value
 
     async def _steps(self, operation: Generator[Any, Any, Any]) -> Any:
-        wire = _AsyncWire(self._http)
+        connection = _AsyncConnection(self._http)
         move: Callable[[], Any] = partial(next, operation)
         try:
             while True:
@@ -103,14 +103,14 @@ class Awaiting:
                     continue
                 try:
                     with _failures():
-                        move = partial(operation.send, await wire.perform(effect))
+                        move = partial(operation.send, await connection.perform(effect))
                 except ConnectionFailed as error:
                     move = partial(operation.throw, error)
         finally:
-            await wire.close()
+            await connection.close()
 
 
-class _Wire:
+class _Connection:
     """Does what one operation asks for; holds the one answer that it may have open."""
 
     def __init__(self, http: httpx2.Client) -> None:
@@ -118,7 +118,7 @@ class _Wire:
         self._opened: httpx2.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
 
-    def perform(self, effect: Effect) -> Answer | bytes | None:
+    def perform(self, effect: Effect) -> Response | bytes | None:
         match effect:
             case Send(request):
                 with _built(self._http, request) as built:
@@ -142,7 +142,7 @@ class _Wire:
             self._opened = None
 
 
-class _AsyncWire:
+class _AsyncConnection:
     """The same, asynchronously."""
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
@@ -150,7 +150,7 @@ class _AsyncWire:
         self._opened: httpx2.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
 
-    async def perform(self, effect: Effect) -> Answer | bytes | None:
+    async def perform(self, effect: Effect) -> Response | bytes | None:
         match effect:
             case Send(request):
                 with _built(self._http, request) as built:
@@ -190,8 +190,8 @@ def _built(http: httpx2.Client | httpx2.AsyncClient, request: Request) -> Iterat
         )
 
 
-def _answer(response: httpx2.Response, body: bytes) -> Answer:
-    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
+def _answer(response: httpx2.Response, body: bytes) -> Response:
+    return Response(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
 
 
 @contextmanager
@@ -221,7 +221,7 @@ class _Method:
         return method
 
 
-class blocking(_Method, Generic[P, T]):
+class sync_method(_Method, Generic[P, T]):
     """A method that runs an operation to its value."""
 
     def __init__(self, call: Callable[Concatenate[Any, P], Operation[T]]) -> None:
@@ -232,7 +232,7 @@ class blocking(_Method, Generic[P, T]):
         return method
 
 
-class blocking_each(_Method, Generic[P, T]):
+class sync_iterator(_Method, Generic[P, T]):
     """A method that iterates over what an operation emits."""
 
     def __init__(self, call: Callable[Concatenate[Any, P], Stream[T]]) -> None:
@@ -243,7 +243,7 @@ class blocking_each(_Method, Generic[P, T]):
         return method
 
 
-class awaiting(_Method, Generic[P, T]):
+class async_method(_Method, Generic[P, T]):
     """A coroutine method that runs an operation to its value."""
 
     def __init__(self, call: Callable[Concatenate[Any, P], Operation[T]]) -> None:
@@ -254,7 +254,7 @@ class awaiting(_Method, Generic[P, T]):
         return method
 
 
-class awaiting_each(_Method, Generic[P, T]):
+class async_iterator(_Method, Generic[P, T]):
     """A method that iterates asynchronously over what an operation emits."""
 
     def __init__(self, call: Callable[Concatenate[Any, P], Stream[T]]) -> None:

@@ -9,25 +9,35 @@ from urllib.parse import quote
 from enginehouse_client.documents import DocumentCalls
 from enginehouse_client.effects import Operation, Request
 from enginehouse_client.errors import APIError, ConnectionFailed, NotFound
-from enginehouse_client.files import Given, Source, portions, sources
-from enginehouse_client.models import Archive, Document, Duplicate, Ingestion, Job, Progress, Rejected, Sent, Taken
-from enginehouse_client.retry import exchange
+from enginehouse_client.files import FileInput, Source, portions, sources
+from enginehouse_client.models import (
+    Archive,
+    Document,
+    Duplicate,
+    Ingestion,
+    IngestProgress,
+    Job,
+    Rejection,
+    UploadProgress,
+    UploadReceipt,
+)
+from enginehouse_client.retry import send_with_retries
 
 # Whoever shows progress wants to see it move.
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 UNDER_WAY = ("uploaded", "parsing", "chunking", "embedding", "indexing")
 # The server's clocks may differ by so much, and not by more.
 SKEW_SECONDS = 60.0
 
-OnLook = Callable[[Job], None]
-Read = tuple[list[Document], list[Rejected]]
+OnPoll = Callable[[Job], None]
+Read = tuple[list[Document], list[Rejection]]
 """The documents that have come out of archives, and what could not be read of all."""
 
 
-class IntakeCalls(DocumentCalls):
+class UploadCalls(DocumentCalls):
     """What is sent is read by jobs, under one batch for each request, or one that is opened for many."""
 
-    def upload(self, collection: str, file: Given, *, wait: bool = True) -> Operation[Document]:
+    def upload(self, collection: str, file: FileInput, *, wait: bool = True) -> Operation[Document]:
         """Put one file into a collection, which is made when there is none: the document, once it was read unless ``wait``
         is false. Raises ValueError when it is not one file, or is an archive, which becomes many documents; the server has
         taken it then. A document that cannot be read is no error: look at its status.
@@ -59,11 +69,11 @@ class IntakeCalls(DocumentCalls):
     def send(
         self,
         collection: str,
-        file: Given,
+        file: FileInput,
         *,
         batch: str | Job | None = None,
-        on_sent: Callable[[Sent], None] | None = None,
-    ) -> Operation[Taken]:
+        on_sent: Callable[[UploadProgress], None] | None = None,
+    ) -> Operation[UploadReceipt]:
         """Send one file, into an open ``batch`` if one is given, and wait for nothing: the document or the archive that it is, and
         the batch. ``on_sent`` is told how far the sending has come. Raises ValueError when it is not one file, OSError, and
         Conflict (``batch_sealed``) when nothing can join the batch any more."""
@@ -71,17 +81,17 @@ class IntakeCalls(DocumentCalls):
         if len(files) != 1:
             raise ValueError(f"one file is sent at a time, not {len(files)}; ingest takes many")
         size = files[0].size
-        told = None if on_sent is None else lambda sent: on_sent(Sent(sent, size))
-        return (yield from self._take(collection, files, batch, told))
+        told = None if on_sent is None else lambda sent: on_sent(UploadProgress(sent, size))
+        return (yield from self._upload_files(collection, files, batch, told))
 
     def ingest(
         self,
         collection: str,
-        files: Given | Iterable[Given],
+        files: FileInput | Iterable[FileInput],
         *,
         wait: bool = True,
-        within: float | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[IngestProgress], None] | None = None,
     ) -> Operation[Ingestion]:
         """Put files, archives and whole folders into a collection, in one batch, and wait until all were read.
 
@@ -90,12 +100,12 @@ class IntakeCalls(DocumentCalls):
         read is no error: ``rejected`` lists them.
         """
         found = list(sources(files))
-        tally = _Tally(len(found), on_progress)
+        tally = _ProgressCounter(len(found), on_progress)
         batch = yield from self.open_batch()
-        parts: list[Taken] = []
+        parts: list[UploadReceipt] = []
         try:
             for portion in portions(found):
-                parts.append((yield from self._take(collection, portion, batch)))
+                parts.append((yield from self._upload_files(collection, portion, batch)))
                 tally.uploaded(parts[-1], len(portion))
         except (APIError, OSError):
             with suppress(APIError, ConnectionFailed):
@@ -106,17 +116,19 @@ class IntakeCalls(DocumentCalls):
         if not wait:
             return Ingestion(list(documents.values()), batch.id, [])
         archives = [archive for part in parts for archive in part.archives]
-        taken = Taken(collection, list(documents.values()), archives, batch)
-        return (yield from self.until_read(taken, within=within, on_look=tally.looked))
+        taken = UploadReceipt(collection, list(documents.values()), archives, batch)
+        return (yield from self.wait_until_indexed(taken, timeout=timeout, on_poll=tally.looked))
 
-    def until_read(self, taken: Taken, *, within: float | None = None, on_look: OnLook | None = None) -> Operation[Ingestion]:
+    def wait_until_indexed(
+        self, taken: UploadReceipt, *, timeout: float | None = None, on_poll: OnPoll | None = None
+    ) -> Operation[Ingestion]:
         """Wait until all that was taken has been read, the documents in archives too: what became of it. ``on_look`` is shown the
         batch now and then, or, where what was taken has joined one over more, the job that is waited for; of such an archive the
         first thousand documents are waited for, the batch has all. Raises Timeout after ``within`` seconds, and NotFound when
         batch or collection was deleted."""
-        deadline = None if within is None else self.patience.clock() + within
-        read = self._read_one_by_one if taken.joined else self._read_together
-        entered, rejected = yield from read(taken, deadline, on_look)
+        deadline = None if timeout is None else self.retry_policy.clock() + timeout
+        read = self._wait_for_each_job if taken.joined else self._wait_for_batch
+        entered, rejected = yield from read(taken, deadline, on_poll)
         duplicates: list[Duplicate] = []
         more_duplicates = 0
         for archive in taken.archives:
@@ -128,47 +140,49 @@ class IntakeCalls(DocumentCalls):
         documents = {document.id: document for document in [*taken.documents, *entered]}
         return Ingestion(list(documents.values()), taken.batch.id, rejected, duplicates, more_duplicates)
 
-    def _read_together(self, taken: Taken, deadline: float | None, on_look: OnLook | None) -> Operation[Read]:
+    def _wait_for_batch(self, taken: UploadReceipt, deadline: float | None, on_poll: OnPoll | None) -> Operation[Read]:
         """Wait for the batch, which is over what was taken and nothing else."""
-        yield from self.wait(taken.batch, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
+        yield from self.wait(taken.batch, timeout=self._remaining(deadline), every=POLL_SECONDS, on_poll=on_poll)
         entered: list[Document] = []
         if taken.archives:
-            entered = yield from self._members(taken)
+            entered = yield from self._archive_documents(taken)
         rejected = yield from self._rejections(taken, [*taken.documents, *entered])
         known = [document for document in taken.documents if document.raw["duplicate"]]
-        rejected |= yield from self._waited_for(known, deadline, on_look)
+        rejected |= yield from self._wait_for_documents(known, deadline, on_poll)
         return entered, list(rejected.values())
 
-    def _read_one_by_one(self, taken: Taken, deadline: float | None, on_look: OnLook | None) -> Operation[Read]:
+    def _wait_for_each_job(self, taken: UploadReceipt, deadline: float | None, on_poll: OnPoll | None) -> Operation[Read]:
         """Wait for each job: the batch is over more."""
         members: list[str] = []
         for archive in taken.archives:
-            job = yield from self.wait(archive.job, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
+            job = yield from self.wait(archive.job, timeout=self._remaining(deadline), every=POLL_SECONDS, on_poll=on_poll)
             members += [member["document_id"] for member in (job.result or {}).get("members", ())]
-        documents = [*taken.documents, *(yield from self._found(members))]
-        yield from self._waited_for(documents, deadline, on_look)
+        documents = [*taken.documents, *(yield from self._fetch_documents(members))]
+        yield from self._wait_for_documents(documents, deadline, on_poll)
         # Now that each has its end; some had it before they were looked at.
-        own = yield from self._found([document.id for document in taken.documents])
-        entered = yield from self._found(members)
+        own = yield from self._fetch_documents([document.id for document in taken.documents])
+        entered = yield from self._fetch_documents(members)
         rejected = [
-            Rejected(document, document.status, document.reason or "", document.name)
+            Rejection(document, document.status, document.reason or "", document.name)
             for document in (*own, *entered)
             if document.status != "ready"
         ]
         return entered, rejected
 
-    def _waited_for(
-        self, documents: Iterable[Document], deadline: float | None, on_look: OnLook | None
-    ) -> Operation[dict[str, Rejected]]:
-        rejected: dict[str, Rejected] = {}
+    def _wait_for_documents(
+        self, documents: Iterable[Document], deadline: float | None, on_poll: OnPoll | None
+    ) -> Operation[dict[str, Rejection]]:
+        rejected: dict[str, Rejection] = {}
         for document in documents:
             if document.status in UNDER_WAY:
-                job = yield from self.wait(document.job_id, within=self._left(deadline), every=LOOK_SECONDS, on_look=on_look)
+                job = yield from self.wait(
+                    document.job_id, timeout=self._remaining(deadline), every=POLL_SECONDS, on_poll=on_poll
+                )
                 if job.status != "completed":
                     rejected[document.id] = _rejection(document.name, document, job)
         return rejected
 
-    def _found(self, ids: Iterable[str]) -> Operation[list[Document]]:
+    def _fetch_documents(self, ids: Iterable[str]) -> Operation[list[Document]]:
         """The documents with these ids; not those that are gone again, as a newer version has replaced them."""
         found: list[Document] = []
         for id in ids:
@@ -178,13 +192,13 @@ class IntakeCalls(DocumentCalls):
                 continue
         return found
 
-    def _take(
+    def _upload_files(
         self,
         collection: str,
         files: Sequence[Source],
         batch: str | Job | None = None,
         on_sent: Callable[[int], None] | None = None,
-    ) -> Operation[Taken]:
+    ) -> Operation[UploadReceipt]:
         request = Request(
             method="POST",
             path=f"/collections/{quote(collection, safe='')}/documents",
@@ -192,15 +206,15 @@ class IntakeCalls(DocumentCalls):
             headers={"Idempotency-Key": str(uuid.uuid4())},
             files=files,
             on_sent=on_sent,
-            timeout=self.patience.timeout + 60,
+            timeout=self.retry_policy.timeout + 60,
         )
-        answer = yield from exchange(request, self.patience)
+        answer = yield from send_with_retries(request, self.retry_policy)
         told = answer.json()
         documents, archives = map(Document.read, told["data"]), map(Archive.read, told["archives"])
-        return Taken(collection, list(documents), list(archives), Job.read(told["batch"]), batch is not None)
+        return UploadReceipt(collection, list(documents), list(archives), Job.read(told["batch"]), batch is not None)
 
-    def _left(self, deadline: float | None) -> float | None:
-        return None if deadline is None else max(0.0, deadline - self.patience.clock())
+    def _remaining(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(0.0, deadline - self.retry_policy.clock())
 
     def _batch_jobs(self, batch: str, **wanted: str) -> Operation[list[Job]]:
         jobs: list[Job] = []
@@ -210,7 +224,7 @@ class IntakeCalls(DocumentCalls):
             jobs += map(Job.read, page)
         return jobs
 
-    def _members(self, taken: Taken) -> Operation[list[Document]]:
+    def _archive_documents(self, taken: UploadReceipt) -> Operation[list[Document]]:
         """The documents that have come out of archives; not those that are gone again, as a newer version has replaced them."""
         jobs = yield from self._batch_jobs(taken.batch.id, kind="ingest")
         wanted = {job.id for job in jobs} - {document.job_id for document in taken.documents}
@@ -233,7 +247,7 @@ class IntakeCalls(DocumentCalls):
             try:
                 document = yield from self.document(member["document_id"])
                 if document.status in UNDER_WAY:
-                    yield from self.wait(document.job_id, within=self._left(deadline))
+                    yield from self.wait(document.job_id, timeout=self._remaining(deadline))
                     document = yield from self.document(document.id)
             except NotFound:
                 gone += 1  # replaced by a newer version, or deleted since
@@ -241,10 +255,10 @@ class IntakeCalls(DocumentCalls):
             found.append(Duplicate(f"{archive.name}: {member['name']}", document))
         return found, result.get("duplicates", 0) - len(found) - gone
 
-    def _rejections(self, taken: Taken, documents: Iterable[Document]) -> Operation[dict[str, Rejected]]:
+    def _rejections(self, taken: UploadReceipt, documents: Iterable[Document]) -> Operation[dict[str, Rejection]]:
         by_job = {document.job_id: document for document in documents}
         archives = {archive.job for archive in taken.archives}
-        rejected: dict[str, Rejected] = {}
+        rejected: dict[str, Rejection] = {}
         for status in ("failed", "cancelled", "expired"):
             jobs = yield from self._batch_jobs(taken.batch.id, status=status)
             for job in jobs:
@@ -256,17 +270,17 @@ class IntakeCalls(DocumentCalls):
         return rejected
 
 
-class _Tally:
+class _ProgressCounter:
     """Counts files, and tells when a number has changed."""
 
-    def __init__(self, files: int, on_progress: Callable[[Progress], None] | None) -> None:
+    def __init__(self, files: int, on_progress: Callable[[IngestProgress], None] | None) -> None:
         self._unsent = files
         self._on_progress = on_progress
         self._uploaded = 0
         self._in_no_batch = 0
-        self._told: Progress | None = None
+        self._told: IngestProgress | None = None
 
-    def uploaded(self, taken: Taken, files: int) -> None:
+    def uploaded(self, taken: UploadReceipt, files: int) -> None:
         self._unsent -= files
         self._uploaded += files
         in_batch = {document.id for document in taken.documents if not document.raw["duplicate"]}
@@ -281,7 +295,7 @@ class _Tally:
         )
         failed = sum(otherwise)
         files = self._unsent + self._in_no_batch + total
-        now = Progress(files, self._uploaded, self._in_no_batch + completed + failed, failed)
+        now = IngestProgress(files, self._uploaded, self._in_no_batch + completed + failed, failed)
         if self._on_progress is not None and now != self._told:
             self._on_progress(now)
         self._told = now
@@ -291,18 +305,18 @@ def _id(job: str | Job) -> str:
     return job if isinstance(job, str) else job.id
 
 
-def _of_archive(archive: Archive, job: Job) -> Iterable[Rejected]:
+def _of_archive(archive: Archive, job: Job) -> Iterable[Rejection]:
     """What of an archive did not become a document: all of it when it could not be unpacked, or what was left out of it."""
     if job.status != "completed" or job.result is None:
         yield _rejection(archive.name, None, job)
         return
     named = job.result["skipped_members"]
     for member in named:
-        yield Rejected(None, "left_out", str(member["reason"]), f"{archive.name}: {member['name']}")
+        yield Rejection(None, "left_out", str(member["reason"]), f"{archive.name}: {member['name']}")
     if (more := job.result["skipped"] - len(named)) > 0:
-        yield Rejected(None, "left_out", f"{more} more members were left out", archive.name)
+        yield Rejection(None, "left_out", f"{more} more members were left out", archive.name)
 
 
-def _rejection(name: str, document: Document | None, job: Job) -> Rejected:
+def _rejection(name: str, document: Document | None, job: Job) -> Rejection:
     error = job.error or {"code": job.status, "message": f"its job is {job.status}"}
-    return Rejected(document, str(error["code"]), str(error["message"]), name)
+    return Rejection(document, str(error["code"]), str(error["message"]), name)

@@ -7,7 +7,7 @@ import pytest
 
 import enginehouse_client
 from enginehouse_client import errors
-from enginehouse_client.errors import APIError, EnginehouseError, JobFailed, refusal
+from enginehouse_client.errors import APIError, EnginehouseError, JobFailed, error_from_status
 from shared.errors import EnginehouseError as ServersError
 
 
@@ -29,7 +29,9 @@ from shared.errors import EnginehouseError as ServersError
     ],
 )
 def test_a_status_is_an_error(status: int, kind: type[APIError]) -> None:
-    error = refusal(status, {"error": {"code": "c", "message": "m", "param": "p", "type": "t", "limit": 3}}, retry_after=2)
+    error = error_from_status(
+        status, {"error": {"code": "c", "message": "m", "param": "p", "type": "t", "limit": 3}}, retry_after=2
+    )
     assert type(error) is kind
     assert isinstance(error, APIError)
     assert (error.status, error.code, error.message, error.param, error.details, error.retry_after) == (
@@ -39,14 +41,18 @@ def test_a_status_is_an_error(status: int, kind: type[APIError]) -> None:
 
 
 def test_an_answer_of_a_proxy_is_an_error_too() -> None:
-    assert str(refusal(502, {})) == "the server answered 502 (502)"
+    assert str(error_from_status(502, {})) == "the server answered 502 (502)"
 
 
 def test_a_job_that_a_call_waited_for_fails_as_a_job() -> None:
-    error = refusal(422, {"error": {"code": "prompt_too_long", "message": "m", "param": "prompt", "type": "t", "job": "job_1"}})
+    error = error_from_status(
+        422, {"error": {"code": "prompt_too_long", "message": "m", "param": "prompt", "type": "t", "job": "job_1"}}
+    )
     assert isinstance(error, JobFailed)
     assert (error.job, error.code) == ("job_1", "prompt_too_long")
-    assert isinstance(refusal(409, {"error": {"code": "idempotency_conflict", "message": "m", "job": "job_1"}}), errors.Conflict)
+    assert isinstance(
+        error_from_status(409, {"error": {"code": "idempotency_conflict", "message": "m", "job": "job_1"}}), errors.Conflict
+    )
 
 
 def below(kind: type[EnginehouseError]) -> Iterator[type[EnginehouseError]]:

@@ -1,7 +1,7 @@
 """The parser of server-sent events: the same events however the bytes are cut."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enginehouse_client.events import EventParser, ServerSentEvent
@@ -38,6 +38,7 @@ def streams(draw: st.DrawFn) -> tuple[list[ServerSentEvent], str, float | None]:
     return events, written, retry
 
 
+@settings(deadline=None)
 @given(streams(), st.data(), st.booleans())
 def test_any_cut_gives_the_same_events(
     stream: tuple[list[ServerSentEvent], str, float | None], data: st.DataObject, bom: bool

@@ -12,15 +12,15 @@ from enginehouse_client import (
     Job,
     JobFailed,
     NotFound,
-    Patience,
     RateLimited,
+    RetryPolicy,
     Timeout,
     Unavailable,
 )
 from enginehouse_client.calls import Calls
-from enginehouse_client.effects import Answer, Emit, Open, Receive, Send, Sleep
+from enginehouse_client.effects import Emit, Open, Receive, Response, Send, Sleep
 
-Told = Answer | bytes | Exception | None
+Told = Response | bytes | Exception | None
 
 
 class Time:
@@ -40,7 +40,7 @@ def time() -> Time:
 
 @pytest.fixture
 def calls(time: Time) -> Calls:
-    return Calls(Patience(retries=2, clock=time, chance=lambda: 0.0))
+    return Calls(RetryPolicy(retries=2, clock=time, jitter=lambda: 0.0))
 
 
 class Run:
@@ -82,16 +82,16 @@ def job(status: str = "completed", **more: Any) -> dict[str, Any]:
     return {"id": "job_1", "kind": "generate", "status": status, "result": result, "error": None, "attempts": [], **more}
 
 
-def answer(status: int, body: Any = None, **headers: str) -> Answer:
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(body).encode())
+def answer(status: int, body: Any = None, **headers: str) -> Response:
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(body).encode())
 
 
-def refusal(status: int, code: str = "x", param: str | None = None, **headers: str) -> Answer:
+def error_from_status(status: int, code: str = "x", param: str | None = None, **headers: str) -> Response:
     return answer(status, {"error": {"code": code, "message": "no", "param": param, "type": "t"}}, **headers)
 
 
 def test_a_submit_is_sent_again_under_the_same_key(calls: Calls) -> None:
-    run = Run(calls.generate("x"), [ConnectionFailed("reset"), refusal(503), answer(202, job("queued"))])
+    run = Run(calls.generate("x"), [ConnectionFailed("reset"), error_from_status(503), answer(202, job("queued"))])
     assert run.value.status == "queued"
     keys = {request.headers["Idempotency-Key"] for request in run.sent}
     assert len(run.sent) == 3
@@ -106,45 +106,47 @@ def test_tries_are_bounded_and_what_the_last_one_met_is_raised(calls: Calls) -> 
     with pytest.raises(ConnectionFailed, match="third"):
         Run(calls.get("job_1"), [ConnectionFailed("first"), ConnectionFailed("second"), ConnectionFailed("third")])
     with pytest.raises(RateLimited) as raised:
-        Run(calls.get("job_1"), [refusal(429, "queue_full")] * 3)
+        Run(calls.get("job_1"), [error_from_status(429, "queue_full")] * 3)
     assert (raised.value.code, raised.value.tries) == ("queue_full", 3)
 
 
 def test_pauses_grow_and_retry_after_is_the_least(calls: Calls) -> None:
-    run = Run(calls.get("job_1"), [refusal(503), refusal(503, retry_after="7"), answer(200, job())])
+    run = Run(calls.get("job_1"), [error_from_status(503), error_from_status(503, retry_after="7"), answer(200, job())])
     assert run.slept == [0.5, 7.0]
-    patience = Patience(chance=lambda: 1.0)
-    assert [patience.pause(n) for n in range(1, 7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 4.0]
-    assert patience.pause(1, 100_000) == patience.longest_retry_after
+    retry_policy = RetryPolicy(jitter=lambda: 1.0)
+    assert [retry_policy.pause(n) for n in range(1, 7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 4.0]
+    assert retry_policy.pause(1, 100_000) == retry_policy.max_retry_after
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
 def test_what_will_fail_again_is_not_sent_again(calls: Calls, status: int) -> None:
     with pytest.raises(Exception, match="no"):
-        Run(calls.get("job_1"), [refusal(status)])
+        Run(calls.get("job_1"), [error_from_status(status)])
 
 
 def test_a_server_that_says_not_to_retry_is_obeyed(calls: Calls) -> None:
     with pytest.raises(RateLimited):
-        Run(calls.generate("x"), [refusal(429, x_should_retry="false")])
+        Run(calls.generate("x"), [error_from_status(429, x_should_retry="false")])
 
 
 def test_what_must_not_happen_twice_is_not_sent_twice(calls: Calls) -> None:
     with pytest.raises(ConnectionFailed):
         Run(calls.retry("job_1"), [ConnectionFailed("it may have arrived")])
-    for perhaps in (answer(502), refusal(503, "redis_unavailable")):
+    for perhaps in (answer(502), error_from_status(503, "redis_unavailable")):
         with pytest.raises(Unavailable):
             Run(calls.retry("job_1"), [perhaps])
-    run = Run(calls.retry("job_1"), [ConnectionFailed("nobody there", unsent=True), refusal(503), answer(202, job("queued"))])
+    run = Run(
+        calls.retry("job_1"), [ConnectionFailed("nobody there", unsent=True), error_from_status(503), answer(202, job("queued"))]
+    )
     assert len(run.sent) == 3
 
 
 def test_a_deletion_whose_answer_was_lost_is_done(calls: Calls) -> None:
-    assert Run(calls.delete("job_1"), [ConnectionFailed("reset"), refusal(404)]).value is None
+    assert Run(calls.delete("job_1"), [ConnectionFailed("reset"), error_from_status(404)]).value is None
     with pytest.raises(NotFound):
-        Run(calls.delete("job_1"), [refusal(404)])
+        Run(calls.delete("job_1"), [error_from_status(404)])
     with pytest.raises(Conflict):
-        Run(calls.delete("job_1"), [refusal(409, "job_not_ended")])
+        Run(calls.delete("job_1"), [error_from_status(409, "job_not_ended")])
 
 
 def test_a_deletion_that_takes_long_is_waited_for(calls: Calls) -> None:
@@ -155,7 +157,7 @@ def test_a_deletion_that_takes_long_is_waited_for(calls: Calls) -> None:
 def test_waiting_holds_requests_until_the_end(calls: Calls) -> None:
     seen: list[str] = []
     told: list[Told] = [answer(200, job("queued")), answer(200, job("in_progress")), answer(200, job())]
-    run = Run(calls.wait("job_1", on_look=lambda found: seen.append(found.status)), told)
+    run = Run(calls.wait("job_1", on_poll=lambda found: seen.append(found.status)), told)
     assert run.value.text == "hi"
     assert seen == ["queued", "in_progress", "completed"]
     assert [request.query for request in run.sent] == [{"wait": "20"}] * 3
@@ -164,7 +166,7 @@ def test_waiting_holds_requests_until_the_end(calls: Calls) -> None:
 
 
 def test_a_server_that_does_not_hold_is_asked_at_growing_intervals(calls: Calls) -> None:
-    told: list[Told] = [refusal(422, "invalid_value", "wait"), *[answer(200, job("queued"))] * 9, answer(200, job())]
+    told: list[Told] = [error_from_status(422, "invalid_value", "wait"), *[answer(200, job("queued"))] * 9, answer(200, job())]
     run = Run(calls.wait("job_1"), told)
     assert [request.query for request in run.sent] == [{"wait": "20"}, *[{}] * 10]
     assert run.slept == sorted(run.slept)
@@ -172,20 +174,20 @@ def test_a_server_that_does_not_hold_is_asked_at_growing_intervals(calls: Calls)
 
 
 def test_a_wait_that_is_full_becomes_polling(calls: Calls) -> None:
-    run = Run(calls.wait("job_1"), [*[refusal(503, retry_after="1")] * 3, answer(200, job())])
+    run = Run(calls.wait("job_1"), [*[error_from_status(503, retry_after="1")] * 3, answer(200, job())])
     assert run.sent[-1].query == {}
 
 
 def test_a_wait_that_is_over_says_how_the_job_stands(calls: Calls, time: Time) -> None:
     told: list[Told] = [answer(200, job("queued"))] * 100
     with pytest.raises(Timeout, match="not ended within 3 s, it is queued"):
-        Run(calls.wait("job_1", within=3, every=0.5), told, time)
+        Run(calls.wait("job_1", timeout=3, every=0.5), told, time)
     assert 2.9 < time.now < 3.6
 
 
 def test_a_refusal_of_something_else_is_not_taken_for_one_of_the_wait(calls: Calls) -> None:
     with pytest.raises(InvalidRequest):
-        Run(calls.wait("job_1"), [refusal(422, "invalid_value", "job")])
+        Run(calls.wait("job_1"), [error_from_status(422, "invalid_value", "job")])
 
 
 def test_asking_raises_what_the_job_failed_of(calls: Calls) -> None:
@@ -209,13 +211,13 @@ def test_a_stream_is_resumed_after_its_last_event(calls: Calls) -> None:
     first = sse(1, "queued") + sse(2, "delta", text="a")
     told: list[Told] = [
         *(answer(200), first + sse(3, "delta", text="b")[:9], ConnectionFailed("reset")),
-        *(ConnectionFailed("refused", unsent=True), refusal(503)),
+        *(ConnectionFailed("refused", unsent=True), error_from_status(503)),
         *(answer(200), b": still there\n\n", b""),
         *(answer(200), sse(2, "delta", text="a") + sse(3, "delta", text="b"), sse(4, "ended", status="completed")),
     ]
     with pytest.raises(Unavailable):
         Run(calls.stream("job_1"), told[:5])
-    run = Run(Calls(Patience(retries=4, chance=lambda: 0.0)).stream("job_1"), told)
+    run = Run(Calls(RetryPolicy(retries=4, jitter=lambda: 0.0)).stream("job_1"), told)
     assert [event.id for event in run.emitted] == [1, 2, 3, 4]
     assert "".join(event.text for event in run.emitted) == "ab"
     assert [request.headers.get("Last-Event-ID") for request in run.sent] == [None, *["2"] * 4]
@@ -225,7 +227,7 @@ def test_a_stream_is_resumed_after_its_last_event(calls: Calls) -> None:
 def test_a_stream_of_which_nothing_more_comes_is_empty(calls: Calls) -> None:
     assert Run(calls.stream("job_1", after=9), [answer(204)]).emitted == []
     with pytest.raises(NotFound):
-        Run(calls.stream("job_1"), [refusal(404)])
+        Run(calls.stream("job_1"), [error_from_status(404)])
 
 
 def test_an_event_brings_the_patience_back(calls: Calls) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from enginehouse_client import Client, Patience
+from enginehouse_client import Client, RetryPolicy
 from testing.fault_rig.fault_stack import TEXT, FaultStack
 from testing.fault_rig.pausing import pause
 from testing.fault_rig.processes import family, kill
@@ -125,7 +125,7 @@ def test_34_the_client_reads_on_whatever_dies(house: FaultStack) -> None:
     ]
     job = house.submit(TEXT * 3)
     ids, text, restarts, survived, pieces = [], "", 0, 0, 0
-    with Client(house.stack.url, patience=Patience(retries=40, longest=2.0)) as client:
+    with Client(house.stack.url, retry_policy=RetryPolicy(retries=40, max_delay=2.0)) as client:
         for event in client.stream(job):
             ids.append(event.id)
             if event.type == "restart":

@@ -11,13 +11,13 @@ from enginehouse_client import (
     Client,
     Conflict,
     ConnectionFailed,
+    IngestProgress,
     InvalidRequest,
     JobFailed,
     NotFound,
-    Patience,
-    Progress,
-    Sent,
+    RetryPolicy,
     Unavailable,
+    UploadProgress,
     webhooks,
 )
 from testing.receiver import Receiver, status
@@ -27,7 +27,7 @@ from tests.client.either_way import Awaited
 from tests.odd_files import packed_zip
 
 
-def either(kind: str, url: str, **options: Patience) -> Iterator[Client]:
+def either(kind: str, url: str, **options: RetryPolicy) -> Iterator[Client]:
     """A blocking client, or an asynchronous one that is called like it."""
     if kind == "blocking":
         with Client(url, **options) as client:
@@ -122,12 +122,12 @@ def test_a_refusal_is_an_error_with_the_servers_words(client: Client) -> None:
 def test_a_server_that_cannot_now_is_asked_again_and_then_given_up(request: pytest.FixtureRequest, stack: Stack) -> None:
     slept: list[float] = []
 
-    def no_chance() -> float:
+    def no_jitter() -> float:
         slept.append(0)
         return 1.0
 
     for kind in ("blocking", "asynchronous"):
-        for client in either(kind, stack.url, patience=Patience(retries=1, longest_retry_after=0.1, chance=no_chance)):
+        for client in either(kind, stack.url, retry_policy=RetryPolicy(retries=1, max_retry_after=0.1, jitter=no_jitter)):
             with pytest.raises(Unavailable) as raised:
                 client.generate("x", model="not-started")
             assert (raised.value.code, raised.value.tries) == ("model_not_served", 2)
@@ -136,7 +136,7 @@ def test_a_server_that_cannot_now_is_asked_again_and_then_given_up(request: pyte
 
 @pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
 def test_nobody_there_is_said_with_the_address(kind: str) -> None:
-    for client in either(kind, "http://127.0.0.1:9", patience=Patience(retries=0)):
+    for client in either(kind, "http://127.0.0.1:9", retry_policy=RetryPolicy(retries=0)):
         with pytest.raises(ConnectionFailed, match=r"no answer from http://127\.0\.0\.1:9/models"):
             client.models()
 
@@ -164,13 +164,13 @@ def test_a_folder_is_ingested_and_what_cannot_be_read_is_told(client: Client, co
     (tmp_path / "ducks.txt").write_text("The capital of the ducks is Pondicherry-on-Mud.")
     (tmp_path / "deep" / "geese.txt").write_text("Geese have no capital.")
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing more")
-    seen: list[Progress] = []
+    seen: list[IngestProgress] = []
     done = client.ingest(collection, [tmp_path, ("note.txt", b"A note on ducks.")], on_progress=seen.append)
     assert sorted(document.name for document in done.documents) == ["broken.pdf", "deep/geese.txt", "ducks.txt", "note.txt"]
     [rejected] = done.rejected
     assert (rejected.name, rejected.code) == ("broken.pdf", "failed")
     assert rejected.reason
-    assert seen[-1] == Progress(files=4, uploaded=4, ended=4, failed=1)
+    assert seen[-1] == IngestProgress(files=4, uploaded=4, ended=4, failed=1)
     assert len(list(client.jobs(batch=done.batch))) == 4
     hits = client.search(collection, "What is the capital of the ducks?", top_k=2)
     assert hits[0].document == "ducks.txt"
@@ -179,7 +179,7 @@ def test_a_folder_is_ingested_and_what_cannot_be_read_is_told(client: Client, co
 
     again = client.ingest(collection, tmp_path / "ducks.txt", on_progress=seen.append)
     assert again.rejected == []
-    assert seen[-1] == Progress(files=1, uploaded=1, ended=1, failed=0)
+    assert seen[-1] == IngestProgress(files=1, uploaded=1, ended=1, failed=0)
 
 
 def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, collection: str, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, col
     )
     (tmp_path / "spoilt.zip").write_bytes(packed_zip({"x.txt": b"text"})[:-40])
     (tmp_path / "loose.txt").write_text("Known before.")
-    seen: list[Progress] = []
+    seen: list[IngestProgress] = []
     done = client.ingest(collection, tmp_path, on_progress=seen.append)
     assert sorted((document.name, document.id == known.id) for document in done.documents) == [
         ("a/one.txt", False),
@@ -208,7 +208,7 @@ def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, col
         ("letters.zip: copy.txt", "a/one.txt", "ready"),
     ]
     # The file that was known, two documents of the archive, and the archive that could not be unpacked.
-    assert seen[-1] == Progress(files=4, uploaded=3, ended=4, failed=2)
+    assert seen[-1] == IngestProgress(files=4, uploaded=3, ended=4, failed=2)
     assert client.get(done.batch).counts == {"total": 3, "completed": 1, "failed": 2, "cancelled": 0, "expired": 0}
 
     again = client.ingest(collection, tmp_path / "letters.zip")
@@ -222,7 +222,7 @@ def test_what_has_joined_a_batch_is_waited_for_by_itself(client: Client, collect
     packed = packed_zip({"one.txt": b"The first of the letters.", "broken.pdf": b"%PDF-1.7\nnothing more", "../up.txt": b"No."})
     letters = client.send(collection, ("letters.zip", packed), batch=batch)
     spoilt = client.send(collection, ("spoilt.pdf", b"%PDF-1.7\nnothing at all"), batch=batch)
-    read, alone = client.until_read(letters), client.until_read(spoilt)
+    read, alone = client.wait_until_indexed(letters), client.wait_until_indexed(spoilt)
     assert sorted((document.name, document.status) for document in read.documents) == [
         ("broken.pdf", "failed"),
         ("one.txt", "ready"),
@@ -274,7 +274,7 @@ def test_an_ingest_whose_batch_is_cancelled_says_so(
     monkeypatch.setattr("enginehouse_client.files.portions.__defaults__", (1, 10**6))
     batches: list[str] = []
 
-    def cancel(progress: Progress) -> None:
+    def cancel(progress: IngestProgress) -> None:
         if not batches:
             newest = stack.client.get("/jobs", params={"kind": "batch"}).json()["data"][0]["id"]
             batches.append(newest)
@@ -321,10 +321,10 @@ def test_any_other_call_can_be_made(client: Client) -> None:
 
 def test_a_file_is_sent_with_progress_and_not_waited_for(client: Client, collection: str, tmp_path: Path) -> None:
     (tmp_path / "large.txt").write_text("A line of some length, again and again.\n" * 10_000)
-    told: list[Sent] = []
+    told: list[UploadProgress] = []
     [document] = client.send(collection, ("deep/name.txt", tmp_path / "large.txt"), on_sent=told.append).documents
     assert (document.name, document.size) == ("deep/name.txt", 400_000)
-    assert told[-1] == Sent(400_000, 400_000)
+    assert told[-1] == UploadProgress(400_000, 400_000)
     assert len(told) > 3
     client.cancel(document.job_id)
 

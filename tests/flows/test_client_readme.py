@@ -21,7 +21,7 @@ def test_there_are_examples() -> None:
 def test_an_example_runs(stack: Stack, number: int) -> None:
     # The README speaks of the usual port; this stack has one of its own.
     code = EXAMPLES[number].replace("http://127.0.0.1:5000", stack.url).replace("Client()", f"Client({stack.url!r})")
-    code = code.replace("Client(patience", f"Client({stack.url!r}, patience")
+    code = code.replace("Client(retry_policy", f"Client({stack.url!r}, retry_policy")
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=90, check=False

@@ -65,14 +65,14 @@ def test_a_killed_engine_shows_as_a_restart(client: Client, slow_stack: Stack) -
 def test_a_job_that_does_not_end_in_time_is_a_timeout_and_goes_on(client: Client) -> None:
     job = client.generate(TEXT)
     with pytest.raises(Timeout, match=f"{job.id} has not ended within 0.1 s"):
-        client.wait(job, within=0.1)
-    assert client.wait(job, within=60).text == TEXT
+        client.wait(job, timeout=0.1)
+    assert client.wait(job, timeout=60).text == TEXT
 
 
 def test_a_wait_outlives_the_servers_that_hold_it(client: Client, slow_stack: Stack) -> None:
     job = client.generate(TEXT)
     ended: list[str] = []
-    waiter = threading.Thread(target=lambda: ended.append(client.wait(job, within=60).text))
+    waiter = threading.Thread(target=lambda: ended.append(client.wait(job, timeout=60).text))
     waiter.start()
     wait_until(lambda: slow_stack.job(job.id)["timings"]["first_token"], "the first token", seconds=30)
     for process in servers(slow_stack):

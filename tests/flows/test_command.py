@@ -82,7 +82,7 @@ def test_statuses_say_what_happened(stack: Stack) -> None:
 
 
 def test_a_wait_that_is_too_short_is_status_6(slow_stack: Stack) -> None:
-    done = run(slow_stack, "generate", "a text that takes a moment", "--wait", "--within", "0.2")
+    done = run(slow_stack, "generate", "a text that takes a moment", "--wait", "--wait-timeout", "0.2")
     assert (done.returncode, done.stdout) == (6, "")
     assert "has not ended within 0.2 s" in done.stderr
 

@@ -64,11 +64,11 @@ def test_the_receiver_believes_what_is_signed_and_acts_once(stack: Stack, receiv
     assert httpx2.post(url, json={"type": "job.completed"}).status_code == 401
     job = command(stack, "generate", "told", "--plain", "--webhook", url).stdout.strip()
     assert said() == f"job.completed {job} told\n"
-    with Client(stack.url) as house:
-        [delivery] = house.deliveries(job=job)
-        wait_until(lambda: house.delivery(delivery.id).status == "delivered", "it is delivered")
-        house.redeliver(delivery.id)
-        wait_until(lambda: len(house.delivery(delivery.id).tries) == 2, "it is told again")
+    with Client(stack.url) as client:
+        [delivery] = client.deliveries(job=job)
+        wait_until(lambda: client.delivery(delivery.id).status == "delivered", "it is delivered")
+        client.redeliver(delivery.id)
+        wait_until(lambda: len(client.delivery(delivery.id).tries) == 2, "it is told again")
     other = command(stack, "generate", "other", "--plain", "--webhook", url).stdout.strip()
     assert said() == f"job.completed {other} other\n", "the one that came twice was acted on once"
 
@@ -110,8 +110,8 @@ def test_curl_alone_does_everything(stack: Stack) -> None:
 
 
 def test_langchain_finds_and_answers(stack: Stack) -> None:
-    with Client(stack.url) as house:
-        assert not house.ingest("examples-langchain", EXAMPLES / "documents").rejected
+    with Client(stack.url) as client:
+        assert not client.ingest("examples-langchain", EXAMPLES / "documents").rejected
     done = run(stack, sys.executable, EXAMPLES / "langchain_retriever.py", "examples-langchain", "How long is a lease?")
     assert done.returncode == 0, done.stderr
     # The echo engine says what it was asked.
@@ -122,9 +122,9 @@ def test_langchain_finds_and_answers(stack: Stack) -> None:
 def test_the_retriever_gives_documents_with_their_places(stack: Stack) -> None:
     from examples.langchain_retriever import EnginehouseRetriever
 
-    with Client(stack.url) as house:
-        house.ingest("examples-retriever", EXAMPLES / "documents")
-        found = EnginehouseRetriever(house=house, collection="examples-retriever", top_k=2).invoke("How long is a lease?")
+    with Client(stack.url) as client:
+        client.ingest("examples-retriever", EXAMPLES / "documents")
+        found = EnginehouseRetriever(client=client, collection="examples-retriever", top_k=2).invoke("How long is a lease?")
     assert len(found) == 2
     assert {"document", "page", "score"} <= set(found[0].metadata)
     assert found[0].page_content

@@ -31,11 +31,11 @@ from cli.local.guardian import GUARDIAN_GONE
 from cli.local.supervisor import Service, Supervisor, Wish
 supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE)
 for name in ("first", "second"):
-    supervisor.start(Service(name, [sys.executable, "-c", sys.argv[1], *sys.argv[2:]], dict(os.environ), grace=30))
+    supervisor.start_service(Service(name, [sys.executable, "-c", sys.argv[1], *sys.argv[2:]], dict(os.environ), grace=30))
 while supervisor.wish is Wish.RUN:
-    supervisor.turn(60)
+    supervisor.run_once(60)
 print("stopping", flush=True)
-supervisor.stop((("second",), ("first",)))
+supervisor.stop_services((("second",), ("first",)))
 print("stopped", flush=True)
 """
 

@@ -7,7 +7,7 @@ import pytest
 
 from cli.errors import CommandError
 from cli.local.process_commands import api_command, environment_of, served_model, worker_command
-from cli.local.redis_server import without_password
+from cli.local.redis_server import redact_password
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings, from_environment
 from workers.gpu.app import celery_arguments
@@ -79,4 +79,4 @@ def test_another_process_reads_the_very_settings_it_was_given() -> None:
 
 @pytest.mark.parametrize("url", ["redis://:secret@host:6379/0", "redis://user:secret@host:6379/0", "redis://host:6379/0"])
 def test_a_redis_url_is_shown_without_its_password(url: str) -> None:
-    assert without_password(url) == "redis://host:6379/0"
+    assert redact_password(url) == "redis://host:6379/0"

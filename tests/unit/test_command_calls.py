@@ -12,7 +12,7 @@ from cli.remote import exit_statuses
 from cli.remote.command import server_url
 from cli.remote.output import Output, clock, first_line
 from enginehouse_client import EnginehouseError
-from enginehouse_client.errors import refusal
+from enginehouse_client.errors import error_from_status
 from shared.settings import REPOSITORY
 
 
@@ -37,7 +37,7 @@ def test_a_state_that_cannot_be_read_is_said(tmp_path: Path, content: str) -> No
     [(400, 1), (401, 1), (403, 1), (404, 4), (409, 1), (413, 1), (422, 1), (429, 5), (500, 5), (502, 5), (503, 5), (504, 5)],
 )
 def test_what_the_server_answers_is_an_exit_status(status: int, code: int) -> None:
-    error = refusal(status, {"error": {"code": "x", "message": "no"}})
+    error = error_from_status(status, {"error": {"code": "x", "message": "no"}})
     assert isinstance(error, EnginehouseError)
     assert exit_statuses.status_of(error) == code
 
@@ -56,12 +56,12 @@ def test_into_a_pipe_a_thing_is_a_line_and_a_field_stays_a_field(capsys: pytest.
         raw = {"a": "x\ty", "b": None}  # noqa: RUF012
 
     out = Output(as_json=False)
-    out.many(("a", "b", "c"), [Thing()], lambda thing: (thing.raw["a"], thing.raw["b"], "one\r\ntwo"))
-    out.one(Thing(), [("a", "x\ty"), ("b", None), ("c", {"d": 1, "e": None}), ("f", ["g", "h"])])
+    out.print_list(("a", "b", "c"), [Thing()], lambda thing: (thing.raw["a"], thing.raw["b"], "one\r\ntwo"))
+    out.print_record(Thing(), [("a", "x\ty"), ("b", None), ("c", {"d": 1, "e": None}), ("f", ["g", "h"])])
     assert capsys.readouterr().out == "x y\t\tone two\na\tx y\nc\td=1\nf\tg, h\n"
     out = Output(as_json=True)
-    out.many(("a",), [Thing()], lambda thing: ())
-    out.one(Thing(), [])
+    out.print_list(("a",), [Thing()], lambda thing: ())
+    out.print_record(Thing(), [])
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [[Thing.raw], Thing.raw]
 
 

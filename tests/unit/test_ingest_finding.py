@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli.errors import CommandError
-from cli.remote.bulk_ingest.file_discovery import find
+from cli.remote.bulk_ingest.file_discovery import find_files
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(*places: Path | str, **patterns: list[str]) -> list[str]:
-    return [file.name for file in find(map(str, places), **patterns)]
+    return [file.name for file in find_files(map(str, places), **patterns)]
 
 
 def test_a_folder_gives_all_below_it_by_their_place(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cli.errors import CommandError
-from cli.local.placement import Replica, place, wanted
+from cli.local.placement import Replica, models_to_load, place_models
 from shared.models.catalogue import EMBED, Catalogue, ModelEntry
 from workers.gpu.hardware.devices import GIB, Gpu, visible_indexes
 from workers.gpu.hardware.memory_estimate import MemoryEstimate, estimate_memory, explain_shortage
@@ -34,26 +34,26 @@ def sized(**gibs: float) -> Any:
 
 
 def test_one_model_on_a_machine_without_gpus_is_a_worker_on_the_cpu() -> None:
-    assert place([model()], [], sized()) == [Replica(0, "a")]
+    assert place_models([model()], [], sized()) == [Replica(0, "a")]
 
 
 def test_several_models_and_replicas_on_the_cpu_get_a_worker_each() -> None:
-    assert place([model("a", replicas=2), model("b")], [], sized()) == [Replica(0, "a"), Replica(1, "a"), Replica(2, "b")]
+    assert place_models([model("a", replicas=2), model("b")], [], sized()) == [Replica(0, "a"), Replica(1, "a"), Replica(2, "b")]
 
 
 def test_a_model_takes_the_gpu_with_the_most_free_memory_and_the_others_wait_for_models() -> None:
-    placed = place([model()], machine(20, 70, 40), sized())
+    placed = place_models([model()], machine(20, 70, 40), sized())
     assert placed == [Replica(1, "a", (1,)), Replica(0, "", (0,)), Replica(2, "", (2,))]
 
 
 def test_a_replica_each_on_its_own_gpu() -> None:
-    placed = place([model(replicas=4)], machine(80, 80, 80, 80), sized())
+    placed = place_models([model(replicas=4)], machine(80, 80, 80, 80), sized())
     assert sorted(replica.devices for replica in placed) == [(0,), (1,), (2,), (3,)]
     assert {replica.model for replica in placed} == {"a"}
 
 
 def test_devices_say_where_and_how_many() -> None:
-    placed = place(
+    placed = place_models(
         [
             model("tp", gpus=2, devices=(3, 1, 0, 2)),
         ],
@@ -64,16 +64,18 @@ def test_devices_say_where_and_how_many() -> None:
 
 
 def test_models_that_name_their_devices_and_large_ones_choose_first() -> None:
-    placed = place([model("small"), model("large"), model("fixed", devices=(0,))], machine(80, 20, 60), sized(small=5, large=50))
+    placed = place_models(
+        [model("small"), model("large"), model("fixed", devices=(0,))], machine(80, 20, 60), sized(small=5, large=50)
+    )
     assert {replica.model: replica.devices for replica in placed} == {"small": (1,), "large": (2,), "fixed": (0,)}
 
 
 def test_a_gpu_is_shared_only_when_all_on_it_allow_that() -> None:
     half = {"gpu_share": 0.5}
-    placed = place([model("a", **half), model("b", **half)], machine(80, 79), sized())
+    placed = place_models([model("a", **half), model("b", **half)], machine(80, 79), sized())
     assert placed == [Replica(0, "a", (0,)), Replica(2, "b", (0,)), Replica(1, "", (1,))]
     with pytest.raises(CommandError, match="of 1 here 0 are not taken yet"):
-        place([model("a"), model("b", **half)], machine(80), sized())
+        place_models([model("a"), model("b", **half)], machine(80), sized())
 
 
 @pytest.mark.parametrize(
@@ -92,18 +94,18 @@ def test_a_gpu_is_shared_only_when_all_on_it_allow_that() -> None:
 )
 def test_what_cannot_be_is_refused_with_the_reason(entries: list[ModelEntry], gpus: list[Gpu], words: str) -> None:
     with pytest.raises(CommandError) as refused:
-        place(entries, gpus, sized(big=90, half=50))
+        place_models(entries, gpus, sized(big=90, half=50))
     assert words in str(refused.value)
 
 
 def test_which_models_are_wanted() -> None:
     every = Catalogue((model("a"), model("b", default=True), model("c", load=True), model("v", task=EMBED, load=True)))
-    assert [entry.name for entry in wanted(every, [])] == ["c"]
-    assert [entry.name for entry in wanted(every, ["b", "a"])] == ["b", "a"]
-    assert [entry.name for entry in wanted(Catalogue(every.models[:2]), [])] == ["b"]
+    assert [entry.name for entry in models_to_load(every, [])] == ["c"]
+    assert [entry.name for entry in models_to_load(every, ["b", "a"])] == ["b", "a"]
+    assert [entry.name for entry in models_to_load(Catalogue(every.models[:2]), [])] == ["b"]
     for names, words in ((["x"], "no model 'x'"), (["v"], "does not generate"), (["a", "a"], "given twice")):
         with pytest.raises(CommandError, match=words):
-            wanted(every, names)
+            models_to_load(every, names)
 
 
 def weights(folder: Path, *, dtype: str = "BF16", numbers: int = 1000, **config: Any) -> Path:

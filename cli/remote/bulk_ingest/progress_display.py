@@ -6,8 +6,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cli.remote.bulk_ingest.uploader import End
-from enginehouse_client import Job, Sent
+from cli.remote.bulk_ingest.uploader import FileOutcome
+from enginehouse_client import Job, UploadProgress
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -16,7 +16,7 @@ QUIET_SECONDS = 10.0
 LONGEST_NAME = 40
 
 
-class Board:
+class ProgressDisplay:
     """Shown on standard error, as standard output is for the ends. A context manager; told from many threads."""
 
     def __init__(self, files: int) -> None:
@@ -45,17 +45,17 @@ class Board:
             with self._lock:
                 self._of[file] = self._bars.add_task(_short(file), total=None, unit="")
 
-    def sent(self, file: str, sent: Sent) -> None:
-        self._update(file, "sending", sent.sent, sent.size, "bytes")
+    def upload_progressed(self, file: str, upload_progressed: UploadProgress) -> None:
+        self._update(file, "sending", upload_progressed.upload_progressed, upload_progressed.size, "bytes")
 
-    def looked(self, file: str, job: Job) -> None:
+    def job_polled(self, file: str, job: Job) -> None:
         told = job.progress or {}
         self._update(file, job.phase, told.get("done", 0), told.get("total") or None, str(told.get("unit", "")))
 
-    def end(self, file: str, ends: list[End]) -> None:
+    def end(self, file: str, outcomes: list[FileOutcome]) -> None:
         with self._lock:
-            self._ended += bool(ends)
-            self._failed += any(end.failed for end in ends)
+            self._ended += bool(outcomes)
+            self._failed += any(end.failed for end in outcomes)
             if self._bars is not None:
                 task = self._of.pop(file, None)
                 if task is not None:

@@ -7,15 +7,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.remote.bulk_ingest.uploader import End
+from cli.remote.bulk_ingest.uploader import FileOutcome
 from cli.remote.output import STYLES
 from enginehouse_client import Job
 
 
-def close(ends: Sequence[End], files: int, batch: Job, seconds: float) -> None:
+def print_summary(outcomes: Sequence[FileOutcome], files: int, batch: Job, seconds: float) -> None:
     """Print it on standard error, with what the batch counts; with no terminal there, in plain lines."""
     console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 200)
-    rejected = [end for end in ends if end.failed]
+    rejected = [end for end in outcomes if end.failed]
     if rejected:
         reasons = Table("file", "end", "reason", box=None, pad_edge=False)
         for end in sorted(rejected, key=lambda end: (end.status, end.file)):
@@ -23,7 +23,7 @@ def close(ends: Sequence[End], files: int, batch: Job, seconds: float) -> None:
         console.print(reasons)
         console.print()
     counts = Counter[tuple[str, bool]]()
-    for end in ends:
+    for end in outcomes:
         counts[end.status, end.known] += end.count
     table = Table("end", "documents", box=None, pad_edge=False)
     for (status, known), count in sorted(counts.items(), key=lambda item: (item[0][0] != "ready", item[0])):

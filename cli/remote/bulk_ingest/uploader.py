@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from cli.remote.bulk_ingest.file_discovery import Found
+from cli.remote.bulk_ingest.file_discovery import SourceFile
 from enginehouse_client import (
     APIError,
     Client,
@@ -24,12 +24,12 @@ from enginehouse_client import (
     Job,
     NotFound,
     RateLimited,
-    Sent,
-    Taken,
     Unavailable,
+    UploadProgress,
+    UploadReceipt,
 )
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 NOT_SENT = "not sent"
 LEFT_OUT = "left out"
 DUPLICATE = "duplicate"
@@ -38,11 +38,11 @@ COUNTED = "counted"
 LASTING = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large")
 UNDER_WAY = ("uploaded", "parsing", "chunking", "embedding", "indexing")
 # After all its tries, no other file will fare better.
-NOBODY_ANSWERS = (ConnectionFailed, Unavailable, RateLimited)
+SERVER_UNREACHABLE = (ConnectionFailed, Unavailable, RateLimited)
 
 
 @dataclass(frozen=True)
-class End:
+class FileOutcome:
     """What became of a file, or of one member of an archive: ``status`` is the document's, or ``not sent``, of a member also
     ``left out``. ``known``: the server had it already, and the batch does not count it. ``count`` members have one end together
     when they are not told one by one: as ``duplicate``, which are known, or as ``counted`` by the batch alone."""
@@ -63,24 +63,24 @@ class End:
         return asdict(self)
 
 
-class Watch(Protocol):
+class ProgressListener(Protocol):
     """Whoever shows what is under way."""
 
     def begin(self, file: str) -> None: ...
 
-    def sent(self, file: str, sent: Sent) -> None: ...
+    def sent(self, file: str, sent: UploadProgress) -> None: ...
 
-    def looked(self, file: str, job: Job) -> None: ...
+    def job_polled(self, file: str, job: Job) -> None: ...
 
-    def end(self, file: str, ends: list[End]) -> None: ...
+    def end(self, file: str, outcomes: list[FileOutcome]) -> None: ...
 
 
-class Sending:
+class Uploader:
     """One ingest into one collection, counted by one open batch. ``again``: also send what the collection holds and could not be
     read. When nothing can join the batch any more, as it was cancelled, no further file is begun: ``unsent`` says how many."""
 
-    def __init__(self, house: Client, collection: str, batch: Job, watch: Watch, *, again: bool) -> None:
-        self._house = house
+    def __init__(self, client: Client, collection: str, batch: Job, watch: ProgressListener, *, again: bool) -> None:
+        self._house = client
         self._collection = collection
         self._batch = batch.id
         self._watch = watch
@@ -104,17 +104,17 @@ class Sending:
             pass  # it is made with its first document
         return len(self._known)
 
-    def run(self, files: Iterable[Found], at_once: int) -> Iterator[End]:
+    def run(self, files: Iterable[SourceFile], concurrency: int) -> Iterator[FileOutcome]:
         """Send the files, so many at once; the ends as they come. Raises ConnectionFailed, Unavailable or RateLimited when the
         server could not be had over all tries of one file; what has begun then comes to its end unseen."""
         waiting = iter(files)
-        with ThreadPoolExecutor(at_once) as pool:
-            under_way: set[Future[list[End]]] = set()
+        with ThreadPoolExecutor(concurrency) as pool:
+            under_way: set[Future[list[FileOutcome]]] = set()
             try:
                 while True:
                     if self._refused.is_set():
                         self.unsent += sum(1 for _ in waiting)
-                    under_way |= {pool.submit(self._one, file) for file in islice(waiting, at_once - len(under_way))}
+                    under_way |= {pool.submit(self._one, file) for file in islice(waiting, concurrency - len(under_way))}
                     if not under_way:
                         return
                     done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
@@ -123,28 +123,28 @@ class Sending:
             finally:
                 self._stop.set()
 
-    def _one(self, file: Found) -> list[End]:
+    def _one(self, file: SourceFile) -> list[FileOutcome]:
         self._watch.begin(file.name)
-        ends: list[End] = []
+        outcomes: list[FileOutcome] = []
         try:
-            ends = self._sent_and_read(file)
+            outcomes = self._sent_and_read(file)
         except OSError as error:
-            ends = [End(file.name, NOT_SENT, error.strerror or str(error), None)]
-        except NOBODY_ANSWERS:
+            outcomes = [FileOutcome(file.name, NOT_SENT, error.strerror or str(error), None)]
+        except SERVER_UNREACHABLE:
             raise
         except Conflict as error:
-            ends = [End(file.name, NOT_SENT, error.message, None)]
+            outcomes = [FileOutcome(file.name, NOT_SENT, error.message, None)]
             if error.code == "batch_sealed":
                 self._refused.set()
                 with self._lock:
                     self.unsent += 1
         except (APIError, EnginehouseError) as error:
-            ends = [End(file.name, NOT_SENT, error.message, None)]
+            outcomes = [FileOutcome(file.name, NOT_SENT, error.message, None)]
         finally:
-            self._watch.end(file.name, ends)
-        return ends
+            self._watch.end(file.name, outcomes)
+        return outcomes
 
-    def _sent_and_read(self, file: Found) -> list[End]:
+    def _sent_and_read(self, file: SourceFile) -> list[FileOutcome]:
         with file.path.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         known = self._known.get(sha256)
@@ -162,33 +162,33 @@ class Sending:
             return self._unpacked(file, taken)
         return [self._read(file, document) for document in taken.documents]
 
-    def _unpacked(self, file: Found, taken: Taken) -> list[End]:
+    def _unpacked(self, file: SourceFile, taken: UploadReceipt) -> list[FileOutcome]:
         """The ends of all members of an archive; of one that has none, its own."""
-        read = self._house.until_read(taken, on_look=lambda job: self._looked(file, job))
-        ends = [
-            End(f"{file.name}: {document.name}", document.status, document.reason or "", document.id)
+        read = self._house.wait_until_indexed(taken, on_poll=lambda job: self._on_poll(file, job))
+        outcomes = [
+            FileOutcome(f"{file.name}: {document.name}", document.status, document.reason or "", document.id)
             for document in read.documents
         ]
         for rejected in read.rejected:
             if rejected.document is None:
                 status = LEFT_OUT if rejected.code == "left_out" else rejected.code
-                ends.append(End(rejected.name, status, rejected.reason, None))
+                outcomes.append(FileOutcome(rejected.name, status, rejected.reason, None))
         for twin in read.duplicates:
             known = twin.document.status == "ready"
-            ends.append(End(twin.name, twin.document.status, twin.document.reason or "", twin.document.id, known))
+            outcomes.append(FileOutcome(twin.name, twin.document.status, twin.document.reason or "", twin.document.id, known))
         if more := read.more_duplicates:
             reason = "the collection had their bytes already"
-            ends.append(End(f"{file.name}: {more} more members", DUPLICATE, reason, None, known=True, count=more))
+            outcomes.append(FileOutcome(f"{file.name}: {more} more members", DUPLICATE, reason, None, known=True, count=more))
         result = self._house.get(taken.archives[0].job).result or {}
         if (more := result.get("documents", 0) - len(result.get("members", ()))) > 0:
             reason = "what became of them is in the counts of the batch"
-            ends.append(End(f"{file.name}: {more} more members", COUNTED, reason, None, count=more))
-        return ends or [End(file.name, "empty", "It is an archive of no files.", None)]
+            outcomes.append(FileOutcome(f"{file.name}: {more} more members", COUNTED, reason, None, count=more))
+        return outcomes or [FileOutcome(file.name, "empty", "It is an archive of no files.", None)]
 
-    def _read(self, file: Found, document: Document) -> End:
+    def _read(self, file: SourceFile, document: Document) -> FileOutcome:
         job: Job | None = None
         if document.status in UNDER_WAY:
-            job = self._house.wait(document.job_id, every=LOOK_SECONDS, on_look=lambda job: self._looked(file, job))
+            job = self._house.wait(document.job_id, every=POLL_SECONDS, on_poll=lambda job: self._on_poll(file, job))
             document = self._house.document(document.id)
         else:
             with suppress(NotFound):  # jobs are forgotten before documents
@@ -202,10 +202,10 @@ class Sending:
             self._ours.add(document.id)
         return new
 
-    def _looked(self, file: Found, job: Job) -> None:
+    def _on_poll(self, file: SourceFile, job: Job) -> None:
         if self._stop.is_set():
             raise Stopped
-        self._watch.looked(file.name, job)
+        self._watch.job_polled(file.name, job)
 
 
 class Stopped(EnginehouseError):
@@ -215,8 +215,8 @@ class Stopped(EnginehouseError):
         super().__init__("the ingest was broken off")
 
 
-def _end(file: Found, document: Document, *, known_before: bool) -> End:
+def _end(file: SourceFile, document: Document, *, known_before: bool) -> FileOutcome:
     name = file.name if document.name == file.name else f"{file.name}: {document.name}"
     if known_before and document.name != file.name:
         name = file.name
-    return End(name, document.status, document.reason or "", document.id, known_before)
+    return FileOutcome(name, document.status, document.reason or "", document.id, known_before)
