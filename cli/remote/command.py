@@ -81,7 +81,7 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
         address = server_url(url, data)
 
         def client_with_retries(retries: int) -> Client:
-            return Client(address, api_key=key, patience=RetryPolicy(retries=retries))
+            return Client(address, api_key=key, retry_policy=RetryPolicy(retries=retries))
 
         try:
             with client_with_retries(BRIEF_RETRIES) as brief, client_with_retries(STEADY_RETRIES) as patient_client:

@@ -1,4 +1,4 @@
-"""``enginehouse ingest``: files and folders into a collection, until each has its end."""
+"""``enginehouse ingest``: upload files and folders into a collection and wait until each is indexed."""
 
 import time
 from contextlib import suppress
@@ -13,9 +13,9 @@ from cli.remote.jobs import read_arguments
 if TYPE_CHECKING:
     from cli.remote.bulk_ingest.uploader import FileOutcome
 
-# Fewer are sent without asking first what is there: the server finds the same bytes by itself.
-WORTH_ASKING = 10
-AGAIN = "Run it again to go on where it stopped."
+# Up to this many files are sent without listing the collection first; the server recognises duplicate bytes itself.
+LIST_COLLECTION_ABOVE = 10
+RESUME_HINT = "Run the same command again to continue."
 
 
 @server_command
@@ -24,22 +24,22 @@ def ingest(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders with all below them, patterns such as 'in/**/*.pdf'; - reads such from standard input.",
+            help="Files, folders (recursive) and patterns such as 'in/**/*.pdf'; - reads them from standard input, one per line.",
             metavar="FILE|FOLDER…",
         ),
     ],
-    collection: Annotated[str, typer.Option("--collection", "-c", help="Where to; made when there is none.")],
-    include: Annotated[list[str] | None, typer.Option(help="Only files like this, such as '*.pdf'; may be given again.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="No files like this; may be given again.")] = None,
-    concurrency: Annotated[int, typer.Option("--jobs", "-j", min=1, max=100, help="Files under way at once.")] = 8,
-    retries: Annotated[int, typer.Option(min=0, help="How often a request is sent again when the server cannot be had.")] = 10,
-    again: Annotated[bool, typer.Option("--again", help="Also send what the server has and could not read.")] = False,
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Target collection; created if it does not exist.")],
+    include: Annotated[list[str] | None, typer.Option(help="Only files that match, such as '*.pdf'; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Skip files that match; repeatable.")] = None,
+    concurrency: Annotated[int, typer.Option("--jobs", "-j", min=1, max=100, help="Files processed at the same time.")] = 8,
+    retries: Annotated[int, typer.Option(min=0, help="Retries of a request while the server is unreachable.")] = 10,
+    again: Annotated[bool, typer.Option("--again", help="Also send files that the server has but could not read.")] = False,
 ) -> None:
-    """Put files into a collection, wait until all are read, and say what became of each. Status 3 if one cannot be searched.
+    """Upload files into a collection, wait until all are indexed, and report each one. Exit status 3 if any is not searchable.
 
-    Run it again to go on where it stopped: what the collection holds already is not sent again. One batch job counts all that is
-    sent; its id is printed first, and cancelling it stops the ingest. With --json each end is one line on standard output, as it
-    comes.
+    Run the command again to continue an interrupted ingest: files that the collection already holds are skipped. One batch job
+    counts all files; its id is printed first, and cancelling it stops the ingest. With --json each outcome is printed as one
+    line on standard output as it arrives.
     """
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
@@ -49,42 +49,42 @@ def ingest(
 
     files = find_files(read_arguments(paths, whole_lines=True), include=include or (), exclude=exclude or ())
     if not files:
-        raise CommandError("There is no such file: nothing to ingest.")
+        raise CommandError("No files match: nothing to ingest.")
     started = time.monotonic()
     outcomes: list[FileOutcome] = []
     with context.client_with_retries(retries) as client:
         batch = client.open_batch()
         context.out.print_note(f"Batch {batch.id} counts the jobs of these {len(files):,} files.")
-        with ProgressDisplay(len(files)) as board:
-            sending = Uploader(client, collection, batch, board, again=again)
+        with ProgressDisplay(len(files)) as display:
+            uploader = Uploader(client, collection, batch, display, again=again)
             try:
-                if len(files) > WORTH_ASKING:
-                    sending.remember()
-                for end in sending.run(files, concurrency):
-                    outcomes.append(end)
+                if len(files) > LIST_COLLECTION_ABOVE:
+                    uploader.load_existing_documents()
+                for outcome in uploader.upload_files(files, concurrency):
+                    outcomes.append(outcome)
                     if context.out.as_json:
-                        context.out.print_json(end.raw)
-                # All files have their end, but members of archives may still be read.
+                        context.out.print_json(outcome.raw)
+                # Every file has its outcome, but members of archives may still be in progress.
                 batch = client.wait(client.seal(batch))
             except (KeyboardInterrupt, BrokenPipeError, *SERVER_UNREACHABLE):
-                board.__exit__(None, None, None)
-                # Should this fail too, the server seals it some time after the last of its jobs.
+                display.__exit__(None, None, None)
+                # If this fails too, the server seals the batch some time after its last job.
                 with suppress(EnginehouseError):
                     batch = context.client.seal(batch)
                 print_summary(outcomes, len(files), batch, time.monotonic() - started)
-                context.out.print_note(f"Not all files have been seen to their end. {AGAIN}")
+                context.out.print_note(f"Interrupted before all files were done. {RESUME_HINT}")
                 raise
     print_summary(outcomes, len(files), batch, time.monotonic() - started)
-    if sending.unsent:
-        what = "cancelled" if batch.cancel_requested_at else "sealed by somebody else"
-        context.out.print_note(f"Batch {batch.id} was {what}, so {sending.unsent:,} files were not sent. {AGAIN}")
+    if uploader.unsent:
+        reason = "cancelled" if batch.cancel_requested_at else "sealed by another client"
+        context.out.print_note(f"Batch {batch.id} was {reason}, so {uploader.unsent:,} files were not sent. {RESUME_HINT}")
     counts = batch.counts or {}
-    if any(end.failed for end in outcomes) or batch.status != "completed" or counts["completed"] != counts["total"]:
+    if any(outcome.failed for outcome in outcomes) or batch.status != "completed" or counts["completed"] != counts["total"]:
         from cli.remote.exit_statuses import NOT_COMPLETED
 
         raise typer.Exit(NOT_COMPLETED)
 
 
 def install(root: typer.Typer) -> None:
-    """Put this command under the root."""
+    """Add this command to the root."""
     root.command(rich_help_panel=PANEL)(ingest)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 STYLES = {
     **dict.fromkeys(("completed", "ready", "delivered"), "green"),
-    **dict.fromkeys(("failed", "expired", "cancelled", "not sent"), "red"),
-    **dict.fromkeys(("empty", "needs_ocr", "encrypted", "unsupported", "too_large", "left out"), "yellow"),
+    **dict.fromkeys(("failed", "expired", "cancelled", "not_sent"), "red"),
+    **dict.fromkeys(("empty", "needs_ocr", "encrypted", "unsupported", "too_large", "left_out"), "yellow"),
     **dict.fromkeys(("in_progress", "pending"), "cyan"),
 }
 

@@ -76,6 +76,6 @@ class WebhookReceiver:
     def _print(self, told: dict[str, Any], text: str, style: str) -> None:
         with self._lock:
             if self._out.as_json:
-                self._out.value(told)
+                self._out.print_json(told)
             else:
                 self._out.print_line(f"{datetime.now().astimezone():%H:%M:%S} {text}", style)

@@ -1,137 +1,108 @@
-"""The models file: a JSON list of models, each with a name and where it comes from.
+"""The models file: a JSON list of models, validated by pydantic.
 
-It knows nothing of weights, tokenizers or engines; it says what was asked for, checked. All faults of a file are told at
-once, a sentence each, so that nobody has to mend it one start at a time.
+``load_catalogue`` reports every problem of a file at once, one sentence each, with the entry and the field.
 """
 
 import json
-import re
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from shared.errors import NotFound, SettingsError
 
-GENERATE = "generate"
-EMBED = "embed"
+GENERATE: Final = "generate"
+EMBED: Final = "embed"
 
-ECHO = "echo"
-TRANSFORMERS = "transformers"
+ECHO: Final = "echo"
+TRANSFORMERS: Final = "transformers"
 
-# A name is also a folder, a part of a queue's name and a part of a URL.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# The name is also a folder, part of a queue's name and part of a URL.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
-
-def _text(low: int = 1, *, one_of: tuple[str, ...] = (), form: re.Pattern[str] | None = None) -> Callable[[Any], str | None]:
-    def check(value: Any) -> str | None:
-        if not isinstance(value, str):
-            return "must be a string"
-        if len(value) < low:
-            return "must not be empty"
-        if one_of and value not in one_of:
-            return f"must be one of {', '.join(one_of)}"
-        if form is not None and not form.fullmatch(value):
-            return "must be 1 to 100 letters, digits, dots, dashes and underscores, with a letter or digit first"
-        return None
-
-    return check
+Text = Annotated[str, Field(min_length=1)]
 
 
-def _integer(low: int, high: int) -> Callable[[Any], str | None]:
-    def check(value: Any) -> str | None:
-        if not isinstance(value, int) or isinstance(value, bool):
-            return "must be a whole number"
-        return None if low <= value <= high else f"must be between {low} and {high}"
-
-    return check
+def _distinct(devices: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(devices)) < len(devices):
+        raise ValueError("a GPU is listed twice")
+    return devices
 
 
-def _number(low: float, high: float) -> Callable[[Any], str | None]:
-    def check(value: Any) -> str | None:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return "must be a number"
-        return None if low <= value <= high else f"must be between {low:g} and {high:g}"
+class ModelEntry(BaseModel):
+    """One model of the file. Only ``name`` and ``url`` are required."""
 
-    return check
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-def _devices(value: Any) -> str | None:
-    numbers = isinstance(value, list) and value and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
-    if not numbers or min(value) < 0 or len(set(value)) < len(value):
-        return "must be a list of different GPU numbers, such as [0, 1]"
-    return None
-
-
-def _truth(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "must be true or false"
-
-
-def _stops(value: Any) -> str | None:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        return "must be a list of strings that are not empty"
-    return None if len(value) <= 16 else "must have at most 16 strings"
-
-
-def _entry(check: Callable[[Any], str | None], default: Any = MISSING) -> Any:
-    return field(metadata={"check": check}) if default is MISSING else field(default=default, metadata={"check": check})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelEntry:
-    """One model of the file. Only ``name`` and ``url`` have to be given."""
-
-    name: str = _entry(_text(form=_NAME))
-    """What clients ask for."""
-    url: str = _entry(_text())
-    """A hub id, a folder (it starts with ``/``, ``.`` or ``~``), ``package:NAME`` for weights inside an installed Python
-    package, or ``echo:SECONDS`` for an echo engine that takes so long for each token."""
-    task: str = _entry(_text(one_of=(GENERATE, EMBED)), GENERATE)
-    engine: str = _entry(_text(one_of=(TRANSFORMERS, ECHO)), TRANSFORMERS)
-    dtype: str = _entry(_text(one_of=("auto", "bfloat16", "float16", "float32")), "auto")
-    max_context: int | None = _entry(_integer(16, 10_000_000), None)
-    """Tokens of prompt and answer together; by default what the model's own configuration says."""
-    max_in_flight: int = _entry(_integer(1, 1024), 16)
-    """Jobs that one engine runs at once."""
-    max_tokens: int = _entry(_integer(1, 1_000_000), 512)
-    """The longest answer, in tokens, of a request that does not say."""
-    chat_template: str | None = _entry(_text(), None)
-    """Jinja text that turns messages into a prompt; by default the tokenizer's own."""
-    stop: tuple[str, ...] = _entry(_stops, ())
-    """Texts that end every answer, besides those of the request."""
-    gpus: int = _entry(_integer(0, 16), 0)
-    """GPUs of one replica; 0 takes one if there is one, and the CPU if not."""
-    replicas: int | None = _entry(_integer(1, 64), None)
-    """How many times it is loaded by ``enginehouse up``; by default once, or once on each of ``devices``."""
-    devices: tuple[int, ...] | None = _entry(_devices, None)
-    """The numbers of the GPUs that its replicas take, in this order; by default those with the most free memory."""
-    gpu_share: float = _entry(_number(0.05, 1.0), 1.0)
-    """The part of its GPU that it is given; below 1, models whose parts add up to no more than 1 may share a GPU."""
-    load: bool = _entry(_truth, False)
-    """Loaded by ``enginehouse up`` when no model is named there; if no model says so, the default one is."""
-    pinned: bool = _entry(_truth, False)
-    """Never given up for another model that a job asks for."""
-    keep_alive: float | None = _entry(_number(0, 1_000_000_000), None)
-    """Seconds without a job after which it is unloaded, 0 for never; by default ENGINEHOUSE_KEEP_ALIVE_SECONDS."""
-    parameters: int | None = _entry(_integer(1, 10**13), None)
-    """How many parameters it has, so that it can be placed before its weights are here."""
-    default: bool = _entry(_truth, False)
-    """Serves the requests that name no model for its task."""
-    revision: str | None = _entry(_text(), None)
+    name: str = Field(pattern=NAME_PATTERN)
+    """The name that clients use."""
+    url: Text
+    """A hub id, a folder (starting with ``/``, ``.`` or ``~``), ``package:NAME`` for weights inside an installed Python package,
+    or ``echo:SECONDS`` for an echo engine that takes that long per token."""
+    task: Literal["generate", "embed"] = GENERATE
+    engine: Literal["transformers", "echo"] = TRANSFORMERS
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    max_context: int | None = Field(None, ge=16, le=10_000_000)
+    """Maximum tokens of prompt and answer together; defaults to the model's own configuration."""
+    max_in_flight: int = Field(16, ge=1, le=1024)
+    """Jobs that one engine runs concurrently."""
+    max_tokens: int = Field(512, ge=1, le=1_000_000)
+    """Maximum answer length, in tokens, of a request that sets none."""
+    chat_template: Text | None = None
+    """Jinja template that turns messages into a prompt; defaults to the tokenizer's own."""
+    stop: tuple[Text, ...] = Field((), max_length=16)
+    """Strings that end every answer, in addition to those of the request."""
+    gpus: int = Field(0, ge=0, le=16)
+    """GPUs per replica; 0 uses one GPU if there is one and the CPU otherwise."""
+    replicas: int | None = Field(None, ge=1, le=64)
+    """How many times ``enginehouse up`` loads the model; defaults to one, or to one per entry of ``devices``."""
+    devices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    """GPU numbers for the replicas, in this order; defaults to the GPUs with the most free memory."""
+    gpu_share: float = Field(1.0, ge=0.05, le=1.0)
+    """Fraction of a GPU's memory. Models whose fractions add up to at most 1 may share a GPU."""
+    load: bool = False
+    """Load this model in ``enginehouse up`` when no model is named there. If no entry sets it, the default model is loaded."""
+    pinned: bool = False
+    """Never unload this model to make room for another one."""
+    keep_alive: float | None = Field(None, ge=0, le=1_000_000_000)
+    """Seconds without a job before the model is unloaded; 0 keeps it loaded. Defaults to ENGINEHOUSE_KEEP_ALIVE_SECONDS."""
+    parameters: int | None = Field(None, ge=1, le=10**13)
+    """Number of parameters, so that the model can be placed before its weights are downloaded."""
+    default: bool = False
+    """Use this model for requests of its task that name no model."""
+    revision: Text | None = None
     """Branch, tag or commit on the hub."""
-    trust_remote_code: bool = _entry(_truth, False)
-    """Run Python code that comes with the weights. Only for sources that you would run a program from."""
+    trust_remote_code: bool = False
+    """Run Python code that ships with the weights. Enable it only for sources whose programs you would run."""
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> "ModelEntry":
+        gpus = self.gpus or 1
+        if self.gpu_share < 1 and gpus > 1:
+            raise ValueError(
+                f"gpu_share is {self.gpu_share:g} and gpus is {gpus}: a model on several GPUs uses each of them whole"
+            )
+        if self.devices is None:
+            return self
+        if len(self.devices) % gpus:
+            raise ValueError(f"devices lists {len(self.devices)} GPUs, which is not a multiple of the {gpus} per replica (gpus)")
+        if self.replicas is not None and self.replicas * gpus != len(self.devices):
+            raise ValueError(
+                f"devices lists {len(self.devices)} GPUs, but replicas and gpus need {self.replicas} times {gpus}; remove replicas"
+            )
+        return self
 
 
-@dataclass(frozen=True)
 class Catalogue:
     """All models of one file, in its order."""
 
-    models: tuple[ModelEntry, ...]
+    def __init__(self, models: tuple[ModelEntry, ...]) -> None:
+        self.models = models
 
     def get(self, name: str) -> ModelEntry:
-        """The model of that name. Raises NotFound, naming those there are."""
+        """The model with this name. Raises NotFound, which lists the known names."""
         for model in self.models:
             if model.name == name:
                 return model
@@ -139,89 +110,107 @@ class Catalogue:
         raise NotFound(f"There is no model {name!r}; there are: {known}", code="model_not_found", param="model")
 
     def default(self) -> ModelEntry:
-        """The model that answers requests that name none. Raises NotFound when none generates text."""
-        return self._first(GENERATE)
+        """The model for requests that name none. Raises NotFound if no model generates text."""
+        return self._default_for(GENERATE)
 
     def embedding(self) -> ModelEntry:
-        """The model that turns chunks and queries into vectors. Raises NotFound when there is none."""
-        return self._first(EMBED)
+        """The default embedding model. Raises NotFound if there is none."""
+        return self._default_for(EMBED)
 
-    def _first(self, task: str) -> ModelEntry:
-        of_task = [model for model in self.models if model.task == task]
-        if not of_task:
+    def _default_for(self, task: str) -> ModelEntry:
+        models = [model for model in self.models if model.task == task]
+        if not models:
             raise NotFound(f"The models file has no model with task {task!r}; add one.", code="model_not_found", param="model")
-        return next((model for model in of_task if model.default), of_task[0])
+        return next((model for model in models if model.default), models[0])
 
 
 def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
-    """Read and check a models file; ``engine`` replaces the engine of every generating model.
+    """Read and validate a models file; ``engine`` replaces the engine of every generation model.
 
-    Raises SettingsError with a sentence for each fault of the file.
+    Raises SettingsError with one sentence per problem.
     """
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        items = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise SettingsError([f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}"]) from None
+        raise SettingsError([f"{path}: invalid JSON: {error.msg} at line {error.lineno}, column {error.colno}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path}: the models file cannot be read: {error}"]) from None
-    if not isinstance(listed, list) or not listed:
+    if not isinstance(items, list) or not items:
         raise SettingsError([f"{path}: must be a JSON list of at least one model, each an object with name and url"])
     problems: list[str] = []
     models: list[ModelEntry] = []
-    for number, item in enumerate(listed, start=1):
-        faults = _faults(item)
-        name = item.get("name") if isinstance(item, dict) and isinstance(item.get("name"), str) else None
-        where = f"{path}: model {number}" + (f" ({name})" if name else "")
-        problems += [f"{where}: {fault}" for fault in faults]
-        if not faults:
-            values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
-            models.append(ModelEntry(**values))
-    problems += [f"{path}: {fault}" for fault in _faults_together(models)]
+    for number, item in enumerate(items, start=1):
+        try:
+            # In JSON mode a strict tuple accepts a list, as JSON has no tuples.
+            models.append(ModelEntry.model_validate_json(json.dumps(item), strict=True))
+        except ValidationError as error:
+            name = item.get("name") if isinstance(item, dict) else None
+            entry = f"{path}: model {number}" + (f" ({name})" if isinstance(name, str) and name else "")
+            problems += [f"{entry}: {sentence}" for sentence in _sentences(error, item)]
+    problems += [f"{path}: {sentence}" for sentence in _conflicts(models)]
     if problems:
         raise SettingsError(problems)
     if engine:
-        models = [replace(model, engine=engine) if model.task == GENERATE else model for model in models]
+        models = [model.model_copy(update={"engine": engine}) if model.task == GENERATE else model for model in models]
     return Catalogue(tuple(models))
 
 
-def _faults(item: Any) -> list[str]:
+def _sentences(error: ValidationError, item: Any) -> list[str]:
+    """One sentence per field, as an error of a list may come once per element."""
     if not isinstance(item, dict):
         return ["must be an object with at least name and url"]
-    known = {entry.name: entry for entry in fields(ModelEntry)}
-    faults = [f"{key} is not a field; there are {', '.join(known)}" for key in item if key not in known]
-    for key, entry in known.items():
-        required = entry.default is MISSING
-        if key not in item:
-            if required:
-                faults.append(f"{key} is missing")
-        elif item[key] is not None or entry.default is not None:
-            fault = entry.metadata["check"](item[key])
-            if fault:
-                faults.append(f"{key} is {json.dumps(item[key])[:80]}: it {fault}")
-    return faults or _faults_of_devices(item)
+    first = {str(details["loc"][0]) if details["loc"] else "": details for details in reversed(error.errors())}
+    return [_sentence(name, details, item) for name, details in reversed(first.items())]
 
 
-def _faults_of_devices(item: dict[str, Any]) -> list[str]:
-    devices, gpus, replicas = item.get("devices"), item.get("gpus") or 1, item.get("replicas")
-    if item.get("gpu_share", 1) < 1 and gpus > 1:
-        return [f"gpu_share is {item['gpu_share']} and gpus {gpus}: a model over several GPUs takes them whole"]
-    if devices is None:
-        return []
-    if len(devices) % gpus:
-        return [f"devices has {len(devices)} GPUs, which is no multiple of the {gpus} of one replica (gpus)"]
-    if replicas is not None and replicas * gpus != len(devices):
-        return [f"devices has {len(devices)} GPUs, but replicas and gpus ask for {replicas} times {gpus}; leave replicas out"]
-    return []
+def _sentence(name: str, details: ErrorDetails, item: dict[str, Any]) -> str:
+    match details["type"]:
+        case "missing":
+            return f"{name} is missing"
+        case "extra_forbidden":
+            return f"{name} is not a field; the fields are {', '.join(ModelEntry.model_fields)}"
+        case "value_error" if not name:
+            return details["msg"].removeprefix("Value error, ")
+    return f"{name} is {json.dumps(item[name])[:80]}: it {_requirement(name, details)}"
 
 
-def _faults_together(models: list[ModelEntry]) -> list[str]:
-    faults = [
-        f"the name {name} is given to {count} models"
-        for name, count in Counter(model.name for model in models).items()
-        if count > 1
-    ]
+def _requirement(name: str, details: ErrorDetails) -> str:
+    if name == "devices":
+        return "must be a list of different GPU numbers, such as [0, 1]"
+    if name == "stop":
+        return "must be a list of at most 16 strings that are not empty"
+    field = ModelEntry.model_fields[name]
+    match details["type"]:
+        case "string_too_short":
+            return "must not be empty"
+        case "string_pattern_mismatch":
+            return "must be 1 to 100 letters, digits, dots, dashes and underscores, starting with a letter or digit"
+        case "literal_error":
+            return f"must be one of {', '.join(get_args(field.annotation))}"
+        case "greater_than_equal" | "less_than_equal":
+            low, high = (getattr(limit, bound) for bound in ("ge", "le") for limit in field.metadata if hasattr(limit, bound))
+            return f"must be between {_number(low)} and {_number(high)}"
+        case "int_type" | "int_from_float":
+            return "must be a whole number"
+        case "float_type":
+            return "must be a number"
+        case "bool_type":
+            return "must be true or false"
+        case "string_type":
+            return "must be a string"
+    return details["msg"][:1].lower() + details["msg"][1:]
+
+
+def _number(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+
+
+def _conflicts(models: list[ModelEntry]) -> list[str]:
+    """Problems between entries."""
+    names = Counter(model.name for model in models)
+    problems = [f"the name {name} is used by {count} models" for name, count in names.items() if count > 1]
     for task in (GENERATE, EMBED):
         defaults = [model.name for model in models if model.task == task and model.default]
         if len(defaults) > 1:
-            faults.append(f"{' and '.join(defaults)} are both the default for task {task}; there can be one")
-    return faults
+            problems.append(f"{' and '.join(defaults)} are both the default for task {task}; only one may be")
+    return problems

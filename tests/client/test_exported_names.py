@@ -6,12 +6,46 @@ from pathlib import Path
 import enginehouse_client
 from enginehouse_client import AsyncChatSession, AsyncClient, ChatSession, Client
 
-CALLS = """
-ask cancel change_webhook chat close collection collections create_webhook delete delete_collection
-delete_document delete_webhook deliveries delivery document documents generate get health ingest jobs models
-open_batch redeliver reindex request retry rotate_webhook seal search send stream upload wait
-wait_until_indexed webhook webhook_secret webhooks
-""".split()
+CALLS = [
+    "ask",
+    "cancel",
+    "change_webhook",
+    "chat",
+    "close",
+    "collection",
+    "collections",
+    "create_webhook",
+    "delete",
+    "delete_collection",
+    "delete_document",
+    "delete_webhook",
+    "deliveries",
+    "delivery",
+    "document",
+    "documents",
+    "generate",
+    "get",
+    "health",
+    "ingest",
+    "jobs",
+    "models",
+    "open_batch",
+    "redeliver",
+    "reindex",
+    "request",
+    "retry",
+    "rotate_webhook",
+    "seal",
+    "search",
+    "send",
+    "stream",
+    "upload",
+    "wait",
+    "wait_until_indexed",
+    "webhook",
+    "webhook_secret",
+    "webhooks",
+]
 CHAT = ["delete", "history", "id", "say", "submit"]
 
 

@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 def ends(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, bool]]:
     told = [json.loads(end) for end in done.stdout.splitlines()]
     assert len({end["file"] for end in told}) == len(told)
-    return {end["file"]: (end["status"], end["known"]) for end in told}
+    return {end["file"]: (end["status"], end["duplicate"]) for end in told}
 
 
 def batch_of(said: str) -> str:
@@ -73,7 +73,7 @@ def test_every_file_has_an_end_and_a_reason(stack: Stack, folder: Path) -> None:
 
     only = run(stack, "ingest", folder, "-c", "papers", "--include", "*.txt", "--exclude", "empty*")
     assert (only.returncode, only.stdout) == (0, "")
-    assert "ready, there already" in only.stderr
+    assert "ready, already in the collection" in only.stderr
 
 
 def test_each_member_of_an_archive_has_an_end(stack: Stack, folder: Path) -> None:
@@ -87,15 +87,15 @@ def test_each_member_of_an_archive_has_an_end(stack: Stack, folder: Path) -> Non
     assert ends(done) == {
         "letters.zip: in.txt": ("ready", False),
         "letters.zip: deep/in.pdf": ("failed", False),
-        "letters.zip: ../up.txt": ("left out", False),
+        "letters.zip: ../up.txt": ("left_out", False),
         "letters.zip: twin.txt": ("ready", True),
         "spoilt.zip": ("failed", False),
         "none.zip": ("empty", False),
     }
     assert counted(stack, done.stderr) == {**NONE, "total": 3, "completed": 1, "failed": 2}
-    for reason in ("It could not be read", "climbs out", "could not be unpacked", "no files"):
+    for reason in ("It could not be read", "climbs out", "could not be unpacked", "contains no files"):
         assert reason in done.stderr
-    assert "ready, there already" in done.stderr
+    assert "ready, already in the collection" in done.stderr
 
     (folder / "good.zip").write_bytes(packed_zip({"good.txt": b"Good."}))
     for known in (False, True):
@@ -141,7 +141,7 @@ def test_an_unreadable_file_is_told_and_the_others_go_on(stack: Stack, folder: P
     vanishing.chmod(0)
     if os.geteuid() != 0:  # root reads everything
         done = run(stack, "ingest", vanishing, folder / "3.txt", "-c", "odd", "--json")
-        assert ends(done) == {"vanishing.txt": ("not sent", False), "3.txt": ("ready", False)}
+        assert ends(done) == {"vanishing.txt": ("not_sent", False), "3.txt": ("ready", False)}
 
 
 def test_a_run_that_was_broken_off_is_taken_up(stack: Stack, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_run_that_was_broken_off_is_taken_up(stack: Stack, tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     rest, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Run it again" in said
+    assert "Run the same command again" in said
     before += [json.loads(end)["file"] for end in rest.splitlines()]
     assert len(before) < 120
     counts = counted(stack, said)
@@ -195,14 +195,14 @@ def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> 
     assert stack.client.post(f"/jobs/{batch}/cancel").status_code in (200, 202)
     rest, said = process.communicate(timeout=60)
     assert process.returncode == 3
-    unsent = re.search(rf"Batch {batch} was cancelled, so (\d+) files were not sent. Run it again", said)
+    unsent = re.search(rf"Batch {batch} was cancelled, so (\d+) files were not sent. Run the same command again", said)
     assert unsent, said
     job = stack.ended(batch)
     assert job["status"] == "cancelled"
     told = [json.loads(end) for end in rest.splitlines()]
-    sent = 1 + sum(end["status"] != "not sent" for end in told)
+    sent = 1 + sum(end["status"] != "not_sent" for end in told)
     assert sent == 200 - int(unsent[1]), "each file was sent or is told of"
-    assert sum(end["status"] != "not sent" for end in told) >= job["counts"]["cancelled"]
+    assert sum(end["status"] != "not_sent" for end in told) >= job["counts"]["cancelled"]
     # Up to eight were on their way when the batch ended; these are cancelled too, and what it has counted stands.
     assert sent - 8 <= job["counts"]["total"] <= sent
     assert ends(run(stack, "ingest", tmp_path, "-c", "cancelled", "--json")).keys() >= {"000.txt", "199.txt"}

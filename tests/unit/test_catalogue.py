@@ -1,4 +1,4 @@
-"""A models file is read whole, and all its faults are told at once."""
+"""Validation of the models file."""
 
 import json
 from pathlib import Path
@@ -38,34 +38,34 @@ def test_the_default_for_each_task_is_marked_or_first(tmp_path: Path) -> None:
     assert catalogue.embedding().name == "vectors"
 
 
-def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_model_error_lists_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="tiny") as caught:
         load(tmp_path, [GUIDE]).get("huge")
     assert caught.value.code == "model_not_found"
 
 
-def test_a_file_without_an_embedding_model_says_so_when_one_is_asked_for(tmp_path: Path) -> None:
+def test_asking_for_a_missing_embedding_model_fails(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="embed"):
         load(tmp_path, [GUIDE]).embedding()
 
 
-def test_an_engine_for_all_leaves_the_embedding_model_alone(tmp_path: Path) -> None:
+def test_engine_override_skips_the_embedding_model(tmp_path: Path) -> None:
     catalogue = load(tmp_path, [GUIDE, {**GUIDE, "name": "vectors", "task": EMBED}], engine=ECHO)
     assert [model.engine for model in catalogue.models] == [ECHO, "transformers"]
 
 
-def test_text_that_is_not_json_is_located(tmp_path: Path) -> None:
+def test_invalid_json_reports_line_and_column(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, '[\n  {"name": "a" "url": "b"}\n]')
     assert "line 2, column 16" in problem
 
 
 @pytest.mark.parametrize("content", [{}, [], "null", 3])
-def test_a_file_must_be_a_list_of_models(tmp_path: Path, content: Any) -> None:
+def test_the_file_must_be_a_list_of_models(tmp_path: Path, content: Any) -> None:
     (problem,) = problems(tmp_path, content)
     assert "list" in problem
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.json"):
         load_catalogue(tmp_path / "nowhere.json")
 
@@ -79,46 +79,46 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"url": None}, "url is null: it must be a string"),
         ({"task": "paint"}, "must be one of generate, embed"),
         ({"engine": "vllm"}, "must be one of transformers, echo"),
-        ({"max_context": 0}, "max_context is 0: it must be between"),
+        ({"max_context": 0}, "max_context is 0: it must be between 16 and 10,000,000"),
         ({"max_in_flight": "8"}, "must be a whole number"),
         ({"max_in_flight": True}, "must be a whole number"),
         ({"stop": [""]}, "strings that are not empty"),
-        ({"stop": "END"}, "must be a list of strings"),
+        ({"stop": "END"}, "must be a list of at most 16 strings"),
         ({"gpus": 17}, "must be between 0 and 16"),
         ({"replicas": 0}, "must be between 1 and 64"),
         ({"devices": []}, "a list of different GPU numbers"),
         ({"devices": [1, 1]}, "a list of different GPU numbers"),
-        ({"devices": [0, 1, 2], "gpus": 2}, "no multiple of the 2 of one replica"),
-        ({"devices": [0, 1], "replicas": 3}, "replicas and gpus ask for 3 times 1"),
+        ({"devices": [0, 1, 2], "gpus": 2}, "not a multiple of the 2 per replica"),
+        ({"devices": [0, 1], "replicas": 3}, "replicas and gpus need 3 times 1"),
         ({"gpu_share": 1.5}, "must be between 0.05 and 1"),
-        ({"gpu_share": 0.5, "gpus": 2}, "takes them whole"),
+        ({"gpu_share": 0.5, "gpus": 2}, "uses each of them whole"),
         ({"keep_alive": "5m"}, "must be a number"),
         ({"load": "yes"}, "must be true or false"),
         ({"default": 1}, "must be true or false"),
     ],
 )
-def test_a_bad_field_is_named_with_its_value_and_limit(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_an_invalid_field_is_reported_with_its_value_and_limit(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     (problem,) = problems(tmp_path, [{**GUIDE, **change}])
     assert words in problem
     assert "model 1" in problem
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
-    told = problems(
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    found = problems(
         tmp_path, [{"name": "a", "colour": 1}, 7, GUIDE, {**GUIDE, "default": True}, {**GUIDE, "name": "b", "default": True}]
     )
-    assert len(told) == 5
+    assert len(found) == 5
     for words in (
         "colour is not a field",
         "url is missing",
         "must be an object",
-        "the name tiny is given to 2",
+        "the name tiny is used by 2",
         "tiny and b are both",
     ):
-        assert any(words in problem for problem in told), words
+        assert any(words in problem for problem in found), words
 
 
-def test_the_shipped_file_has_a_default_that_needs_no_hub_and_an_embedding_model() -> None:
+def test_the_packaged_models_file_works_without_a_download() -> None:
     catalogue = load_catalogue(REPOSITORY / "models.json")
     assert catalogue.default().url.startswith("package:")
     assert catalogue.embedding().url.startswith("package:")

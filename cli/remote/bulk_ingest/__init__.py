@@ -1,1 +1,1 @@
-"""Ingest of many files by the command: which there are, each on its way, how that looks, what became of them."""
+"""``enginehouse ingest``: find files, upload them concurrently, show progress and print a summary."""

@@ -1,7 +1,7 @@
-"""Files on their way: each is sent, waited for, and ends; so many at once.
+"""Concurrent upload of many files into one collection, each until its document is indexed or has failed.
 
-What the server has is the memory of an ingest: a file whose bytes its collection holds is not sent again, so a run that was
-broken off is taken up by running it again, from any machine.
+The server is the only record of an ingest: a file whose bytes the collection already holds is not sent again, so an interrupted
+run continues when the same command runs again, on any machine.
 """
 
 import hashlib
@@ -30,28 +30,31 @@ from enginehouse_client import (
 )
 
 POLL_SECONDS = 1.0
-NOT_SENT = "not sent"
-LEFT_OUT = "left out"
+NOT_SENT = "not_sent"
+LEFT_OUT = "left_out"
 DUPLICATE = "duplicate"
 COUNTED = "counted"
-# How a document ends that the same bytes will end with again.
-LASTING = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large")
-UNDER_WAY = ("uploaded", "parsing", "chunking", "embedding", "indexing")
-# After all its tries, no other file will fare better.
+# The same bytes would end in the same status again.
+PERMANENT = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large")
+IN_PROGRESS = ("uploaded", "parsing", "chunking", "embedding", "indexing")
+# Raised after all retries of one request, so the next file would fail too.
 SERVER_UNREACHABLE = (ConnectionFailed, Unavailable, RateLimited)
 
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """What became of a file, or of one member of an archive: ``status`` is the document's, or ``not sent``, of a member also
-    ``left out``. ``known``: the server had it already, and the batch does not count it. ``count`` members have one end together
-    when they are not told one by one: as ``duplicate``, which are known, or as ``counted`` by the batch alone."""
+    """The outcome of one file, or of one member of an archive.
+
+    ``status`` is the document's, or ``not_sent``, or ``left_out`` for a member of an archive. ``duplicate``: the server had the
+    bytes already, and the batch does not count them. Members that the server does not list one by one share an outcome of
+    ``count`` documents, with the status ``duplicate`` or ``counted``.
+    """
 
     file: str
     status: str
     reason: str
     document: str | None
-    known: bool = False
+    duplicate: bool = False
     count: int = 1
 
     @property
@@ -64,70 +67,76 @@ class FileOutcome:
 
 
 class ProgressListener(Protocol):
-    """Whoever shows what is under way."""
+    """Receives the progress of each file, from many threads."""
 
-    def begin(self, file: str) -> None: ...
+    def file_started(self, file: str) -> None: ...
 
-    def sent(self, file: str, sent: UploadProgress) -> None: ...
+    def upload_progressed(self, file: str, progress: UploadProgress) -> None: ...
 
     def job_polled(self, file: str, job: Job) -> None: ...
 
-    def end(self, file: str, outcomes: list[FileOutcome]) -> None: ...
+    def file_ended(self, file: str, outcomes: list[FileOutcome]) -> None: ...
 
 
 class Uploader:
-    """One ingest into one collection, counted by one open batch. ``again``: also send what the collection holds and could not be
-    read. When nothing can join the batch any more, as it was cancelled, no further file is begun: ``unsent`` says how many."""
+    """One ingest into one collection, counted by one open batch.
 
-    def __init__(self, client: Client, collection: str, batch: Job, watch: ProgressListener, *, again: bool) -> None:
-        self._house = client
+    ``again`` also sends files that the collection holds but could not read. If the batch no longer accepts jobs because it was
+    cancelled, no further file is started; ``unsent`` counts the files that were not sent.
+    """
+
+    def __init__(self, client: Client, collection: str, batch: Job, listener: ProgressListener, *, again: bool) -> None:
+        self._client = client
         self._collection = collection
         self._batch = batch.id
-        self._watch = watch
+        self._listener = listener
         self._again = again
-        self._known: dict[str, Document] = {}
-        self._ours: set[str] = set()
+        self._existing: dict[str, Document] = {}
+        self._own_documents: set[str] = set()
         self._lock = threading.Lock()
-        self._refused = threading.Event()
-        self._stop = threading.Event()
+        self._batch_closed = threading.Event()
+        self._interrupted = threading.Event()
         self.unsent = 0
 
-    def remember(self) -> int:
-        """Ask the server what it has of this collection; how many documents that are."""
+    def load_existing_documents(self) -> int:
+        """Read which documents the collection holds; returns their number."""
         try:
-            for document in self._house.documents(self._collection):
-                before = self._known.get(document.sha256)
-                # Newest first; but one that can be searched says more than one that could not be read.
-                if before is None or (document.status == "ready" and before.status != "ready"):
-                    self._known[document.sha256] = document
+            for document in self._client.documents(self._collection):
+                newer = self._existing.get(document.sha256)
+                # Documents come newest first. A searchable one is worth more than a newer one that could not be read.
+                if newer is None or (document.status == "ready" and newer.status != "ready"):
+                    self._existing[document.sha256] = document
         except NotFound:
-            pass  # it is made with its first document
-        return len(self._known)
+            pass  # the first upload creates the collection
+        return len(self._existing)
 
-    def run(self, files: Iterable[SourceFile], concurrency: int) -> Iterator[FileOutcome]:
-        """Send the files, so many at once; the ends as they come. Raises ConnectionFailed, Unavailable or RateLimited when the
-        server could not be had over all tries of one file; what has begun then comes to its end unseen."""
-        waiting = iter(files)
+    def upload_files(self, files: Iterable[SourceFile], concurrency: int) -> Iterator[FileOutcome]:
+        """Upload the files, at most ``concurrency`` at a time, and yield outcomes as they arrive.
+
+        Raises ConnectionFailed, Unavailable or RateLimited if the server could not be reached over all retries of one request.
+        The server then finishes what it has received.
+        """
+        remaining = iter(files)
         with ThreadPoolExecutor(concurrency) as pool:
-            under_way: set[Future[list[FileOutcome]]] = set()
+            active: set[Future[list[FileOutcome]]] = set()
             try:
                 while True:
-                    if self._refused.is_set():
-                        self.unsent += sum(1 for _ in waiting)
-                    under_way |= {pool.submit(self._one, file) for file in islice(waiting, concurrency - len(under_way))}
-                    if not under_way:
+                    if self._batch_closed.is_set():
+                        self.unsent += sum(1 for _ in remaining)
+                    active |= {pool.submit(self._process_file, file) for file in islice(remaining, concurrency - len(active))}
+                    if not active:
                         return
-                    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                    done, active = wait(active, return_when=FIRST_COMPLETED)
                     for future in done:
                         yield from future.result()
             finally:
-                self._stop.set()
+                self._interrupted.set()
 
-    def _one(self, file: SourceFile) -> list[FileOutcome]:
-        self._watch.begin(file.name)
+    def _process_file(self, file: SourceFile) -> list[FileOutcome]:
+        self._listener.file_started(file.name)
         outcomes: list[FileOutcome] = []
         try:
-            outcomes = self._sent_and_read(file)
+            outcomes = self._upload_and_wait(file)
         except OSError as error:
             outcomes = [FileOutcome(file.name, NOT_SENT, error.strerror or str(error), None)]
         except SERVER_UNREACHABLE:
@@ -135,88 +144,87 @@ class Uploader:
         except Conflict as error:
             outcomes = [FileOutcome(file.name, NOT_SENT, error.message, None)]
             if error.code == "batch_sealed":
-                self._refused.set()
+                self._batch_closed.set()
                 with self._lock:
                     self.unsent += 1
         except (APIError, EnginehouseError) as error:
             outcomes = [FileOutcome(file.name, NOT_SENT, error.message, None)]
         finally:
-            self._watch.end(file.name, outcomes)
+            self._listener.file_ended(file.name, outcomes)
         return outcomes
 
-    def _sent_and_read(self, file: SourceFile) -> list[FileOutcome]:
+    def _upload_and_wait(self, file: SourceFile) -> list[FileOutcome]:
         with file.path.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        known = self._known.get(sha256)
-        if known is not None and (known.status == "ready" or (known.status in LASTING and not self._again)):
-            return [_end(file, known, known_before=True)]
-        if known is not None and known.status in UNDER_WAY:
-            return [self._read(file, known)]
-        taken = self._house.send(
+        existing = self._existing.get(sha256)
+        if existing is not None and (existing.status == "ready" or (existing.status in PERMANENT and not self._again)):
+            return [_outcome(file, existing, duplicate=True)]
+        if existing is not None and existing.status in IN_PROGRESS:
+            return [self._wait_for_document(file, existing)]
+        receipt = self._client.send(
             self._collection,
             (file.name, file.path),
             batch=self._batch,
-            on_sent=lambda sent: self._watch.sent(file.name, sent),
+            on_sent=lambda progress: self._listener.upload_progressed(file.name, progress),
         )
-        if taken.archives:
-            return self._unpacked(file, taken)
-        return [self._read(file, document) for document in taken.documents]
+        if receipt.archives:
+            return self._wait_for_archive(file, receipt)
+        return [self._wait_for_document(file, document) for document in receipt.documents]
 
-    def _unpacked(self, file: SourceFile, taken: UploadReceipt) -> list[FileOutcome]:
-        """The ends of all members of an archive; of one that has none, its own."""
-        read = self._house.wait_until_indexed(taken, on_poll=lambda job: self._on_poll(file, job))
+    def _wait_for_archive(self, file: SourceFile, receipt: UploadReceipt) -> list[FileOutcome]:
+        """The outcomes of all members, or one for the archive itself if it has none."""
+        ingestion = self._client.wait_until_indexed(receipt, on_poll=lambda job: self._on_poll(file, job))
         outcomes = [
             FileOutcome(f"{file.name}: {document.name}", document.status, document.reason or "", document.id)
-            for document in read.documents
+            for document in ingestion.documents
         ]
-        for rejected in read.rejected:
-            if rejected.document is None:
-                status = LEFT_OUT if rejected.code == "left_out" else rejected.code
-                outcomes.append(FileOutcome(rejected.name, status, rejected.reason, None))
-        for twin in read.duplicates:
-            known = twin.document.status == "ready"
-            outcomes.append(FileOutcome(twin.name, twin.document.status, twin.document.reason or "", twin.document.id, known))
-        if more := read.more_duplicates:
-            reason = "the collection had their bytes already"
-            outcomes.append(FileOutcome(f"{file.name}: {more} more members", DUPLICATE, reason, None, known=True, count=more))
-        result = self._house.get(taken.archives[0].job).result or {}
+        for rejection in ingestion.rejected:
+            if rejection.document is None:
+                status = LEFT_OUT if rejection.code == "left_out" else rejection.code
+                outcomes.append(FileOutcome(rejection.name, status, rejection.reason, None))
+        for twin in ingestion.duplicates:
+            document = twin.document
+            duplicate = document.status == "ready"
+            outcomes.append(FileOutcome(twin.name, document.status, document.reason or "", document.id, duplicate))
+        if more := ingestion.more_duplicates:
+            reason = "the collection already has these bytes"
+            outcomes.append(FileOutcome(f"{file.name}: {more} more members", DUPLICATE, reason, None, duplicate=True, count=more))
+        result = self._client.get(receipt.archives[0].job).result or {}
         if (more := result.get("documents", 0) - len(result.get("members", ()))) > 0:
-            reason = "what became of them is in the counts of the batch"
+            reason = "their results are in the counts of the batch"
             outcomes.append(FileOutcome(f"{file.name}: {more} more members", COUNTED, reason, None, count=more))
-        return outcomes or [FileOutcome(file.name, "empty", "It is an archive of no files.", None)]
+        return outcomes or [FileOutcome(file.name, "empty", "The archive contains no files.", None)]
 
-    def _read(self, file: SourceFile, document: Document) -> FileOutcome:
+    def _wait_for_document(self, file: SourceFile, document: Document) -> FileOutcome:
         job: Job | None = None
-        if document.status in UNDER_WAY:
-            job = self._house.wait(document.job_id, every=POLL_SECONDS, on_poll=lambda job: self._on_poll(file, job))
-            document = self._house.document(document.id)
+        if document.status in IN_PROGRESS:
+            job = self._client.wait(document.job_id, every=POLL_SECONDS, on_poll=lambda job: self._on_poll(file, job))
+            document = self._client.document(document.id)
         else:
-            with suppress(NotFound):  # jobs are forgotten before documents
-                job = self._house.get(document.job_id)
-        return _end(file, document, known_before=not self._is_new(document, job))
+            with suppress(NotFound):  # jobs expire before documents
+                job = self._client.get(document.job_id)
+        return _outcome(file, document, duplicate=not self._is_new(document, job))
 
     def _is_new(self, document: Document, job: Job | None) -> bool:
-        """Whether our batch counts it, and no other file of this ingest has the same bytes."""
+        """Whether this batch counts the document, and no other file of this run has the same bytes."""
         with self._lock:
-            new = job is not None and job.batch == self._batch and document.id not in self._ours
-            self._ours.add(document.id)
+            new = job is not None and job.batch == self._batch and document.id not in self._own_documents
+            self._own_documents.add(document.id)
         return new
 
     def _on_poll(self, file: SourceFile, job: Job) -> None:
-        if self._stop.is_set():
-            raise Stopped
-        self._watch.job_polled(file.name, job)
+        if self._interrupted.is_set():
+            raise IngestInterrupted
+        self._listener.job_polled(file.name, job)
 
 
-class Stopped(EnginehouseError):
-    """The ingest is broken off; the server goes on with what it has."""
+class IngestInterrupted(EnginehouseError):
+    """Ends the threads that wait for documents; the server finishes what it has received."""
 
     def __init__(self) -> None:
-        super().__init__("the ingest was broken off")
+        super().__init__("the ingest was interrupted")
 
 
-def _end(file: SourceFile, document: Document, *, known_before: bool) -> FileOutcome:
-    name = file.name if document.name == file.name else f"{file.name}: {document.name}"
-    if known_before and document.name != file.name:
-        name = file.name
-    return FileOutcome(name, document.status, document.reason or "", document.id, known_before)
+def _outcome(file: SourceFile, document: Document, *, duplicate: bool) -> FileOutcome:
+    name = file.name if duplicate or document.name == file.name else f"{file.name}: {document.name}"
+    return FileOutcome(name, document.status, document.reason or "", document.id, duplicate)
