@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt deploy/install.py client/pyproject.toml
-EXTRAS := gpu cpu flower onebox
+EXTRAS := all
 
 help:
 	@echo "make setup   create .venv, install everything, prepare the default models"
@@ -54,7 +54,7 @@ clean:
 	@touch $@
 
 .venv/.installed-dev: $(INPUTS)
-	@$(PYTHON) deploy/install.py $(EXTRAS) dev
+	@$(PYTHON) deploy/install.py $(EXTRAS) --dev
 	@touch .venv/.installed $@
 
 .PHONY: chromium help setup demo up lint test test-faults bench clean

@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.charts import Axis, Chart, Series, side_by_side
 from benchmarks.figures import figure, percentile
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 
 WORDS = [

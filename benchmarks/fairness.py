@@ -29,7 +29,8 @@ from shared.jobs.models import Status
 from shared.jobs.transitions import Lifecycle, Submission
 from shared.owners.store import Owners
 from shared.redis_connection import connect
-from shared.settings import REPOSITORY, Settings
+from shared.settings import Settings
+from testing.repository import REPOSITORY
 from testing.stack import Stack, models
 
 SLOTS = 8  # of the simulated workers

@@ -1,6 +1,7 @@
 """How well search finds the page that answers a question: recall@5 and the mean reciprocal rank, for each mode.
 
-The corpus is this repository's own pages as PDFs, beside the reference made of its source, which holds many of the same words.
+The corpus is this repository's pages and the demonstration's documents as PDFs, beside a reference made of its source, which holds
+many of the same words.
 ``retrieval_labels.jsonl`` has the questions, each with the document that answers it and words that stand on the right page; so
 the labels hold when pages move. Run: ``.venv/bin/python -m benchmarks.retrieval``.
 """
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import figure, percentile
-from examples.make_pdfs import paper_from_markdown, source_reference
-from shared.settings import REPOSITORY
+from cli.local.pdf_writer import pdf_from_markdown
+from testing.repository import REPOSITORY
+from testing.source_reference import source_reference
 from testing.stack import Stack
 
 LABELS = Path(__file__).with_name("retrieval_labels.jsonl")
@@ -81,7 +83,7 @@ def measure(stack: Stack, size: int, *, show_misses: bool) -> None:
 def corpus() -> list[tuple[str, bytes]]:
     """Names and bytes of the PDFs."""
     sources = [path for place in PAPERS for path in sorted(REPOSITORY.glob(place))]
-    papers = [(path.stem, paper_from_markdown(path.read_text(encoding="utf-8"), path.stem)) for path in sources]
+    papers = [(path.stem, pdf_from_markdown(path.read_text(encoding="utf-8"), path.stem)) for path in sources]
     return [(name, bytes(paper.output())) for name, paper in [*papers, ("source-reference", source_reference())]]
 
 

@@ -168,6 +168,16 @@ def unload_model(
     _model_loader(data, models_file, redis).unload(name, gpu, wait=wait)
 
 
+@app.command("init")
+def init_project(
+    folder: Annotated[Path, typer.Argument(help="Where to write the files; created if it does not exist.")] = Path(),
+) -> None:
+    """Write a starting models.json, .env and docker-compose.yml into a folder. Existing files are not overwritten."""
+    from cli.local.project_folder import create_project
+
+    create_project(folder)
+
+
 @app.command()
 def demo(
     data: Data = None,

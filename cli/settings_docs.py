@@ -7,7 +7,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from shared.settings import DAY, HOUR, MIB, REPOSITORY, Settings
+from shared.settings import DAY, HOUR, MIB, Settings
 
 HEAD = """\
 # Settings
@@ -46,8 +46,8 @@ def _default(setting: "Field[Any]") -> str:
     if isinstance(value, bool):
         return "`1`" if value else "`0`"
     if isinstance(value, Path):
-        # The page must not depend on where the repository lies.
-        return f"`{value.relative_to(REPOSITORY) if value.is_absolute() else value}`"
+        # An absolute path is that of a packaged file, and depends on the installation.
+        return f"`{value.name if value.is_absolute() else value}`"
     return f"`{_number(value)}`{_in_words(setting, value)}" if isinstance(value, int | float) else f"`{value}`"
 
 

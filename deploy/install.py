@@ -1,7 +1,7 @@
-"""Makes the virtual environment: `python3 deploy/install.py [EXTRA…]`, as `make setup` and `make test` do.
+"""Create the virtual environment: `python3 deploy/install.py [EXTRA…] [--dev]`, as `make setup` and `make test` do.
 
-Uses nothing but the standard library, and says what it is doing all the while. torch goes first, by its exact version,
-as a resolver that may choose brings a newer one with gigabytes of libraries.
+Uses only the standard library and shows progress throughout. torch is installed first, at its exact version, as a resolver that
+is free to choose would pick a newer one with gigabytes of libraries.
 """
 
 import os
@@ -18,26 +18,31 @@ OLDEST = (3, 11)
 
 
 def main() -> None:
-    """Create the environment if there is none, and install into it what is missing."""
+    """Create the environment if it does not exist, and install whatever is missing."""
     if sys.version_info < OLDEST:
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"Enginehouse needs Python 3.11 or newer; {sys.executable} is {version}. Try: make PYTHON=python3.12")
     python = VENV / "bin" / "python"
-    extras = ",".join(sys.argv[1:])
-    # The command stands on the client, a distribution of its own that no registry has: pip must see both in one go.
+    extras = ",".join(argument for argument in sys.argv[1:] if argument != "--dev")
+    import tomllib  # new in Python 3.11, so only after the check above
+
+    # pip has --group only from 25.1 on, and a new environment may have an older one.
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"] if "--dev" in sys.argv else []
+    # The client is a distribution of its own that no registry has, so pip must get both at once.
     client = ["--editable", str(ROOT / "client")]
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     if not python.exists():
-        step("1/3 virtual environment", [sys.executable, "-m", "venv", str(VENV)], "Debian has venv in its package python3-venv.")
+        step("1/3 virtual environment", [sys.executable, "-m", "venv", str(VENV)], "On Debian, install the package python3-venv.")
     step("2/3 " + torch, [*pip, torch])
     step(
-        "3/3 Enginehouse and its libraries", [*pip, "--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extras}]", *client]
+        "3/3 Enginehouse and its libraries",
+        [*pip, "--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extras}]", *client, *tools],
     )
 
 
-def step(title: str, command: list[str], advice: str = "The lines above say why; run it again once that is mended.") -> None:
-    """Run a command, showing how long it has taken and what it does; exit with its last lines if it fails."""
+def step(title: str, command: list[str], advice: str = "The lines above give the reason; fix it and run this again.") -> None:
+    """Run a command and show its elapsed time and current step; exit with its last lines if it fails."""
     started, shown, said = time.monotonic(), 0.0, ""
     lines: list[str] = []
     terminal = sys.stdout.isatty()
@@ -72,7 +77,7 @@ def step(title: str, command: list[str], advice: str = "The lines above say why;
 
 
 def show(text: str, terminal: bool) -> None:
-    """One progress line, in place of the last one where the output is a terminal."""
+    """Print one progress line; on a terminal it replaces the previous one."""
     print(f"\r\033[K{text}" if terminal else text, end="" if terminal else "\n", flush=True)
 
 

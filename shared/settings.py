@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shared.errors import SettingsError
+from shared.packaged_files import packaged_file
 
 MIB = 1024 * 1024
 HOUR = 3600
@@ -19,8 +20,6 @@ DAY = 24 * HOUR
 
 # Where the command finds a server, and its key: no process reads them, and none must be kept from starting by them.
 OF_THE_COMMAND = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def setting(
@@ -48,7 +47,11 @@ class Settings:
         False,
         "Allow an address other than loopback although nobody has to log in. For containers whose port is published on loopback only.",
     )
-    models_file: Path = setting("ENGINEHOUSE_MODELS_FILE", REPOSITORY / "models.json", "The list of models.")
+    models_file: Path = setting(
+        "ENGINEHOUSE_MODELS_FILE",
+        packaged_file("models.json"),
+        "The models file; by default `models.json` in the current folder, or else the one that ships with Enginehouse.",
+    )
     models_dir: Path | None = setting(
         "ENGINEHOUSE_MODELS_DIR", None, "Folder for prepared models; by default `models` in the data folder."
     )
@@ -275,6 +278,8 @@ def from_environment(environment: Mapping[str, str], **overrides: Any) -> Settin
             except ValueError as error:
                 problems.append(f"{name}={environment[name]!r}: {error}")
     values.update(overrides)
+    if "models_file" not in values and Path("models.json").exists():
+        values["models_file"] = Path("models.json").resolve()
     if problems:
         raise SettingsError(problems)
     settings = Settings(**values)

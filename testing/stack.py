@@ -14,8 +14,8 @@ import httpx2
 import psutil
 
 from cli.local.redis_server import free_port
-from shared.settings import REPOSITORY
 from testing.fault_rig.processes import of_folder
+from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
 READY_SECONDS = 90

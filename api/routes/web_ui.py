@@ -8,13 +8,13 @@ from pathlib import Path
 from flask import Blueprint, Response, request
 
 from shared.errors import NotFound
-from shared.settings import REPOSITORY
+from shared.packaged_files import CODE_ROOT
 
 blueprint = Blueprint("page", __name__)
 
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
-WEB = REPOSITORY / "web"
+WEB = CODE_ROOT / "web"
 # Listed once: a name from a client is looked up here and never becomes a path.
 STATIC = {path.name: path for path in (WEB / "static").iterdir() if path.suffix in MEDIA_TYPES}
 

@@ -18,7 +18,8 @@ import psutil
 
 from cli.local.process_commands import api_command, environment_of, worker_command
 from cli.local.redis_server import RedisServer, free_port, start_redis
-from shared.settings import REPOSITORY, Settings
+from shared.settings import Settings
+from testing.repository import REPOSITORY
 
 READY_SECONDS = 300.0
 

@@ -1,7 +1,7 @@
-"""``enginehouse demo``: the whole road once, through the same command and the same HTTP calls that users have.
+"""``enginehouse demo``: the whole system once, through the same command and HTTP calls that users have.
 
-Starts ``enginehouse up``, uploads PDFs, asks questions with and without them, shows the answers with their citations,
-and stops everything. Knows the stack only by its HTTP face and its ``state.json``.
+Starts ``enginehouse up``, uploads PDFs, asks questions with and without them, prints the answers with their citations, and stops
+everything.
 """
 
 import json
@@ -25,14 +25,15 @@ from cli.local.prepare import prepare_models
 from cli.local.process_commands import bracketed, environment_of
 from cli.local.process_tree import spawn
 from shared.documents.models import ENDED
+from shared.packaged_files import packaged_file
 from shared.settings import Settings
 
-COLLECTION = "demo"
-GENERAL = ("What is the capital of France?", "What color is the sky on a clear day?")
-ABOUT_DOCUMENTS = (
-    "Who issues the tickets that are missing?",
-    "How does a file that wants a password end?",
-    "What does the Chroma server own?",
+COLLECTION = "handbook"
+GENERAL_QUESTIONS = ("What is the capital of France?", "What color is the sky on a clear day?")
+DOCUMENT_QUESTIONS = (
+    "How many days of paid vacation does a full-time employee have?",
+    "How often should I descale the Corvo S2?",
+    "How old must riders of electric bikes be?",
 )
 READY_SECONDS = 300
 INGEST_SECONDS = 600
@@ -40,27 +41,27 @@ ANSWER_SECONDS = 300
 
 
 def run_demo(settings: Settings) -> None:
-    """Run the demonstration; everything it started has ended when this returns. Raises Refusal if a step did not end well."""
+    """Run the demonstration. Everything it started has ended when this returns. Raises CommandError if a step fails."""
     console = Console()
     if settings.engine != "echo":
         prepare_models(settings, [])
-    pdfs = _make_pdfs(settings.data_dir / "demo")
-    console.print(f"Made {len(pdfs)} PDFs: {', '.join(pdf.name for pdf in pdfs)}", soft_wrap=True)
-    with _stack(settings, console) as client:
+    pdfs = _write_documents(settings.data_dir / "demo")
+    console.print(f"Documents  {', '.join(pdf.name for pdf in pdfs)}", soft_wrap=True, highlight=False)
+    with _running_stack(settings, console) as client:
         _ingest(client, pdfs, console)
-        _show(_ask(client, settings, console), console)
+        _print_answers(_ask(client, console), console)
         state = json.loads((settings.data_dir / "state.json").read_text())
-        for name, address in (("API", state["api"]), ("Page", f"{state['api']}/"), ("Flower", state["flower"])):
+        for name, address in (("API", state["api"]), ("Web page", f"{state['api']}/"), ("Flower", state["flower"])):
             console.print(f"{name:<9} {address}", soft_wrap=True)
-    console.print("Everything has stopped; `make up` starts it again.")
+    console.print("Everything has stopped. Run `enginehouse up` to start it again.")
 
 
 @contextmanager
-def _stack(settings: Settings, console: Console) -> Iterator[httpx2.Client]:
-    """The running stack, and a client of its API; stopped in order at the end, whatever happened."""
+def _running_stack(settings: Settings, console: Console) -> Iterator[httpx2.Client]:
+    """Start the stack and yield a client of its API; the stack is always stopped in order."""
     log = settings.data_dir / "demo.log"
     with log.open("wb") as output:
-        # Its refusals go to our standard error; its log would bury the answers.
+        # Its errors go to our standard error, its log to a file, so that the answers stay readable.
         command = [sys.executable, "-m", "cli.main", "up", "--port", str(settings.port), "--data", str(settings.data_dir)]
         process = spawn(
             command, environment=_launch_environment(settings), output=output, errors=None, death_signal=signal.SIGTERM
@@ -74,11 +75,11 @@ def _stack(settings: Settings, console: Console) -> Iterator[httpx2.Client]:
             process.terminate()
             status = process.wait()
     if status != 0:
-        raise CommandError(f"The stack ended with status {status}; its log is {log}.")
+        raise CommandError(f"The stack exited with status {status}; see its log {log}.")
 
 
 def _launch_environment(settings: Settings) -> dict[str, str]:
-    """The settings for ``up``, without the addresses of servers that it is to start itself."""
+    """The settings for ``up``, without the addresses of the servers that it starts itself."""
     environment = environment_of(settings)
     for name in ("REDIS_URL", "ENGINEHOUSE_CHROMA_URL"):
         if name not in os.environ:
@@ -88,34 +89,34 @@ def _launch_environment(settings: Settings) -> dict[str, str]:
 
 def _wait_until_ready(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path, console: Console) -> None:
     started = time.monotonic()
-    awaited = "the API"
+    missing = "the API"
     with _progress(console) as progress:
         bar = progress.add_task("Starting the stack", total=1)
         while time.monotonic() - started < READY_SECONDS:
             if process.poll() is not None:
-                raise CommandError(f"The stack did not start (status {process.returncode}); its log is {log}.")
+                raise CommandError(f"The stack did not start (exit status {process.returncode}); see its log {log}.")
             try:
                 answer = client.get("/health/ready")
                 if answer.status_code == 200:
                     progress.update(bar, completed=1, description=f"Ready in {time.monotonic() - started:.1f} s")
                     return
-                awaited = ", ".join(answer.json().get("waiting_for", [])) or f"the API (it answers {answer.status_code})"
+                missing = ", ".join(answer.json().get("waiting_for", [])) or f"the API (status {answer.status_code})"
             except httpx2.TransportError:
-                awaited = "the API"
-            progress.update(bar, description=f"Waiting for {awaited}")
+                missing = "the API"
+            progress.update(bar, description=f"Waiting for {missing}")
             time.sleep(0.2)
-    raise CommandError(f"The stack was not ready within {READY_SECONDS} s: it waits for {awaited}; its log is {log}.")
+    raise CommandError(f"The stack was not ready within {READY_SECONDS} s: it was waiting for {missing}; see its log {log}.")
 
 
 def _ingest(client: httpx2.Client, pdfs: Sequence[Path], console: Console) -> None:
-    """Upload the PDFs and wait until each can be searched."""
+    """Upload the PDFs and wait until all are searchable."""
     started = time.monotonic()
     documents = []
     for pdf in pdfs:
         form = {"file": (pdf.name, pdf.read_bytes(), "application/pdf")}
         documents += _checked(client.post(f"/collections/{COLLECTION}/documents", files=form))["data"]
     with _progress(console) as progress:
-        bar = progress.add_task("Reading, embedding, indexing", total=len(documents))
+        bar = progress.add_task("Parsing, embedding, indexing", total=len(documents))
         while time.monotonic() - started < INGEST_SECONDS:
             documents = [_checked(client.get(f"/documents/{document['id']}")) for document in documents]
             ended = [document for document in documents if document["status"] in ENDED]
@@ -125,16 +126,16 @@ def _ingest(client: httpx2.Client, pdfs: Sequence[Path], console: Console) -> No
             time.sleep(0.3)
     for document in documents:
         if document["status"] != "ready":
-            reason = document["reason"] or f"waited {INGEST_SECONDS} s"
-            raise CommandError(f"{document['name']} did not become ready: it is {document['status']} ({reason}).")
+            reason = document["reason"] or f"not done after {INGEST_SECONDS} s"
+            raise CommandError(f"{document['name']} is not searchable: its status is {document['status']} ({reason}).")
     console.print(
         f"Ingested {len(documents)} documents, {sum(document['pages'] for document in documents)} pages, in {time.monotonic() - started:.1f} s"
     )
 
 
-def _ask(client: httpx2.Client, settings: Settings, console: Console) -> list[tuple[str, dict[str, Any]]]:
-    """Submit all questions at once, then follow each job to its end."""
-    questions = [(question, None) for question in GENERAL] + [(question, COLLECTION) for question in ABOUT_DOCUMENTS]
+def _ask(client: httpx2.Client, console: Console) -> list[tuple[str, dict[str, Any]]]:
+    """Submit all questions at once, then wait for each job."""
+    questions = [(question, None) for question in GENERAL_QUESTIONS] + [(question, COLLECTION) for question in DOCUMENT_QUESTIONS]
     submitted = []
     for question, collection in questions:
         body = {"messages": [{"role": "user", "content": question}], "max_tokens": 48, "temperature": 0} | (
@@ -150,13 +151,13 @@ def _ask(client: httpx2.Client, settings: Settings, console: Console) -> list[tu
                 job = _checked(client.get(f"/jobs/{job_id}", params={"wait": 20}))
             if job["status"] != "completed":
                 raise CommandError(
-                    f"The job {job_id} is {job['status']}: {(job.get('error') or {}).get('message', 'no error was told')}"
+                    f"Job {job_id} is {job['status']}: {(job.get('error') or {}).get('message', 'without an error message')}"
                 )
             ended.append((question, job))
     return ended
 
 
-def _show(ended: Sequence[tuple[str, dict[str, Any]]], console: Console) -> None:
+def _print_answers(ended: Sequence[tuple[str, dict[str, Any]]], console: Console) -> None:
     for question, job in ended:
         result, times = job["result"], job["timings"]
         cited = dict.fromkeys(f"{citation['document']}, page {citation['page']}" for citation in result.get("citations") or [])
@@ -164,7 +165,7 @@ def _show(ended: Sequence[tuple[str, dict[str, Any]]], console: Console) -> None
         rows = {
             "Question": question,
             "Answer": " ".join(result["text"].split()),
-            "Cited": "; ".join(cited) or "nothing: asked without documents",
+            "Sources": "; ".join(cited) or "nothing, as the question was asked without documents",
             "Time": f"{times['total']:.1f} s, {first}",
         }
         console.print()
@@ -173,14 +174,12 @@ def _show(ended: Sequence[tuple[str, dict[str, Any]]], console: Console) -> None
     console.print()
 
 
-def _make_pdfs(folder: Path) -> list[Path]:
+def _write_documents(folder: Path) -> list[Path]:
     try:
-        from examples.make_pdfs import make_pdfs
+        from cli.local.pdf_writer import write_pdfs
     except ModuleNotFoundError as error:
-        raise CommandError(
-            f"The demonstration makes its PDFs from the repository's documents and misses {error.name}: run it by `make demo`."
-        ) from None
-    return list(make_pdfs(folder))
+        raise CommandError(f"The demonstration needs the package {error.name}: install enginehouse[all].") from None
+    return write_pdfs(sorted(packaged_file("examples/documents").glob("*.md")), folder)
 
 
 def _checked(answer: httpx2.Response) -> dict[str, Any]:

@@ -13,17 +13,23 @@ from cli.errors import CommandError
 from shared.errors import NotFound
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
 from shared.owners.store import Owners
+from shared.packaged_files import CODE_ROOT
 from shared.redis_connection import OUTAGE, connect
-from shared.settings import REPOSITORY, Settings, to_environment
+from shared.settings import Settings, to_environment
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """What our processes find in their environment: ours, with these settings and the place of our packages."""
-    places = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Output through a pipe is otherwise held back in blocks, and a log that lags is no log.
-    return {**os.environ, **to_environment(settings), "PYTHONPATH": os.pathsep.join(places), "PYTHONUNBUFFERED": "1"}
+    """The environment of every process that we start: the current one with these settings."""
+    return {
+        **os.environ,
+        **to_environment(settings),
+        # A folder called `api` or `web` in the working directory must not hide our packages.
+        "PYTHONSAFEPATH": "1",
+        # Python buffers output to a pipe in blocks, which would delay the log.
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def bracketed(host: str) -> str:
@@ -43,6 +49,7 @@ def api_command(settings: Settings) -> list[str]:
             "python:api.gunicorn_conf",
             "--bind",
             f"{bracketed(settings.host)}:{settings.port}",
+            *("--chdir", str(CODE_ROOT)),
         ),
         *("--worker-class", "gthread", "--workers", str(settings.api_workers), "--threads", str(settings.api_threads)),
         # Beyond the threads there must be room, or gunicorn keeps no connection open between requests.
@@ -64,7 +71,7 @@ def worker_command(pool: str, settings: Settings, number: int = 0) -> list[str]:
         shape = ["--pool", "prefork", "--concurrency", str(settings.cpu_workers), "--queues", "cpu"]
     else:
         shape = ["--pool", "threads", "--concurrency", str(settings.io_workers), "--queues", "io"]
-    celery = [sys.executable, "-m", "celery", "--quiet", "--app", f"workers.{pool}.app", "worker"]
+    celery = [*_celery(f"workers.{pool}.app"), "worker"]
     # Flower lives on events. Workers need not know each other, and asking around delays their start by a second.
     return [*celery, *shape, "--hostname", f"{pool}@%h", "--task-events", "--without-mingle", "--without-gossip"]
 
@@ -72,11 +79,17 @@ def worker_command(pool: str, settings: Settings, number: int = 0) -> list[str]:
 def flower_command(port: int) -> list[str]:
     """Flower on loopback; its login comes by the environment, where other users of the machine do not see it."""
     return [
-        *(sys.executable, "-m", "celery", "--quiet", "--app", "cli.local.flower_app", "flower"),
+        *_celery("cli.local.flower_app"),
+        "flower",
         *("--address=127.0.0.1", f"--port={port}", "--read_only=true", "--logging=error"),
         # A ticket's argument is its queue, and its result the job that it served and how that ended.
         "--tasks_columns=args,state,result,worker,received,runtime,uuid",
     ]
+
+
+def _celery(app: str) -> list[str]:
+    # Celery, like gunicorn, imports from its working directory first: a user's folder must not replace our packages.
+    return [sys.executable, "-m", "celery", "--quiet", "--workdir", str(CODE_ROOT), "--app", app]
 
 
 def chroma_command(folder: Path, port: int) -> list[str]:

@@ -39,7 +39,7 @@ class ModelEntry(BaseModel):
     name: str = Field(pattern=NAME_PATTERN)
     """The name that clients use."""
     url: Text
-    """A hub id, a folder (starting with ``/``, ``.`` or ``~``), ``package:NAME`` for weights inside an installed Python package,
+    """A hub id, a folder (starting with ``/``, ``~``, or ``.`` for the folder of the models file), ``package:NAME`` for weights inside an installed Python package,
     or ``echo:SECONDS`` for an echo engine that takes that long per token."""
     task: Literal["generate", "embed"] = GENERATE
     engine: Literal["transformers", "echo"] = TRANSFORMERS
@@ -142,7 +142,10 @@ def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
     for number, item in enumerate(items, start=1):
         try:
             # In JSON mode a strict tuple accepts a list, as JSON has no tuples.
-            models.append(ModelEntry.model_validate_json(json.dumps(item), strict=True))
+            model = ModelEntry.model_validate_json(json.dumps(item), strict=True)
+            if model.url.startswith("."):
+                model = model.model_copy(update={"url": str((path.parent / model.url).resolve())})
+            models.append(model)
         except ValidationError as error:
             name = item.get("name") if isinstance(item, dict) else None
             entry = f"{path}: model {number}" + (f" ({name})" if isinstance(name, str) and name else "")

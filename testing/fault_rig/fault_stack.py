@@ -20,10 +20,10 @@ from shared.jobs.celery_broker import generation_queue
 from shared.jobs.event_streams import StreamEvent, read
 from shared.jobs.models import Job, from_record
 from shared.redis_connection import PREFIX
-from shared.settings import REPOSITORY
 from testing.fault_rig.ledger import Ledger, await_none
 from testing.fault_rig.processes import engine_of, family, kill, of_folder
 from testing.fault_rig.proxy import Proxy
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.flows.conftest import QUICK

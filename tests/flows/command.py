@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from shared.documents.text_index import DocumentAttributes, TextIndex
 from shared.ids import COLLECTION, DOCUMENT, new_id
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 from tests.flows.conftest import QUICK
 from tests.flows.test_documents import settled, upload

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "client" / "README.md").read_text(encoding="utf-8"), re.M | re.S)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.settings import REPOSITORY
 from testing.receiver import Receiver, status
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.flows.command import line, run, seen, start

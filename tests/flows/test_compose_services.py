@@ -16,7 +16,7 @@ import pytest
 
 from cli.local.process_tree import signal_group, spawn
 from cli.local.redis_server import find_binary, free_port
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import models
 from testing.waiting import wait_until
 from tests.structure.test_compose import compose

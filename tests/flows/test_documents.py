@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from examples.make_pdfs import make_pdfs
 from testing.stack import Stack
+from tests.sample_pdfs import sample_pdfs
 
 
 @pytest.fixture(scope="module")
 def pdfs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return make_pdfs(tmp_path_factory.mktemp("pdfs"))
+    return sample_pdfs(tmp_path_factory.mktemp("pdfs"))
 
 
 def upload(stack: Stack, collection: str, *files: tuple[str, bytes]) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def test_a_pdf_becomes_passages_that_name_their_page(stack: Stack, pdfs: list[Pa
     view = settled(stack, document)
     assert (view["status"], view["name"]) == ("ready", smallest.name)
     assert view["pages"] == view["pages_done"] > 0
-    hits = stack.post("/collections/pdfs/search", {"query": "What is a lease?", "top_k": 3}).json()["data"]
+    hits = stack.post("/collections/pdfs/search", {"query": "What does a city bike cost per day?", "top_k": 3}).json()["data"]
     assert len(hits) == 3
     assert all(hit["document"] == smallest.name and 1 <= hit["page"] <= view["pages"] for hit in hits)
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)

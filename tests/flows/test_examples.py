@@ -12,7 +12,7 @@ import pytest
 
 from cli.local.redis_server import free_port
 from enginehouse_client import Client
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.flows.command import run as command

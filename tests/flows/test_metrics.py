@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api import metric_families
 from shared.jobs.stats import QueueState, Stats
 from shared.jobs.worker_registry import Worker
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 from tests.flows.conftest import QUICK
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
 # A service with a child that has left its process group and ignores SIGTERM: the worst that a library may do to us.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.flows.conftest import QUICK

@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from shared.settings import REPOSITORY
 from shared.webhooks.endpoints import new_secret
 from testing.receiver import Received, Receiver, status
+from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.flows.conftest import QUICK

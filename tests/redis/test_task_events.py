@@ -10,7 +10,8 @@ from pathlib import Path
 import redis
 
 from shared.jobs.celery_broker import CeleryBroker, celery_app
-from shared.settings import REPOSITORY, Settings
+from shared.settings import Settings
+from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
 WAKEUPS = 400

@@ -10,7 +10,7 @@ from pathlib import Path
 import redis
 
 from shared.jobs.celery_broker import CeleryBroker
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
 WORKER = """

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 
 PACKAGES = ("api", "cli", "shared", "workers")
 ALL_CODE = (*PACKAGES, "benchmarks", "client", "deploy", "examples", "testing", "tests")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 
 COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
 WORKERS = ("gpu0", "gpu1", "model-on-cpu", "cpu", "io")

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from cli.main import app as command
-from shared.settings import REPOSITORY, Settings, from_environment
+from shared.settings import Settings, from_environment
+from testing.repository import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yml"))

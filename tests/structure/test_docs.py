@@ -16,7 +16,8 @@ from shared.documents import models
 from shared.errors import EnginehouseError
 from shared.jobs.models import Outcome, Status
 from shared.jobs.transitions import Event
-from shared.settings import REPOSITORY, Settings
+from shared.settings import Settings
+from testing.repository import REPOSITORY
 from tests.structure.sources import DOCS, PACKAGES, lua_files, pages, python_files, relative
 
 CODE_SPAN = re.compile(r"`([^`\n]+)`")

@@ -6,7 +6,7 @@ import sys
 
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 
 ABSENT = ("torch", "transformers", "sentence_transformers", "chromadb", "numpy", "pypdfium2", "pypdf", "workers", "cli")
 MOST_MEMORY_MIB = 120

@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import NotFound, SettingsError
 from shared.models.catalogue import ECHO, EMBED, Catalogue, load_catalogue
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 
 GUIDE = {"name": "tiny", "url": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
 
@@ -52,6 +52,10 @@ def test_asking_for_a_missing_embedding_model_fails(tmp_path: Path) -> None:
 def test_engine_override_skips_the_embedding_model(tmp_path: Path) -> None:
     catalogue = load(tmp_path, [GUIDE, {**GUIDE, "name": "vectors", "task": EMBED}], engine=ECHO)
     assert [model.engine for model in catalogue.models] == [ECHO, "transformers"]
+
+
+def test_a_relative_folder_is_relative_to_the_models_file(tmp_path: Path) -> None:
+    assert load(tmp_path, [{**GUIDE, "url": "./weights"}]).default().url == str(tmp_path / "weights")
 
 
 def test_invalid_json_reports_line_and_column(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from cli.remote.command import server_url
 from cli.remote.output import Output, clock, first_line
 from enginehouse_client import EnginehouseError
 from enginehouse_client.errors import error_from_status
-from shared.settings import REPOSITORY
+from testing.repository import REPOSITORY
 
 
 def test_the_server_is_the_one_that_was_named_else_that_of_the_data_folder(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import DocumentRejected
-from shared.settings import REPOSITORY
+from shared.packaged_files import CODE_ROOT
 
 LONGEST_LINE = 1024 * 1024
 LARGEST_BLOCK = 1024 * 1024
@@ -80,7 +80,7 @@ def unpack_members(
     order["seconds"] = max(limits.seconds, 3600.0)
     child = subprocess.Popen(
         [sys.executable, "-B", "-m", "workers.cpu.archives.unpack_child"],
-        cwd=REPOSITORY,
+        cwd=CODE_ROOT,
         env={},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

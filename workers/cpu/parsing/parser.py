@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shared.documents.media_types import ARCHIVES, SUPPORTED, MediaType
 from shared.errors import DocumentRejected
-from shared.settings import REPOSITORY
+from shared.packaged_files import CODE_ROOT
 from workers.cpu.readers.reader import Heading
 from workers.cpu.readers.registry import READERS_BY_MEDIA_TYPE
 
@@ -142,7 +142,7 @@ def _release(progress: _Progress, on_page: Callable[[Page, int], None], faults: 
 def _child_pages(order: dict[str, object], progress: _Progress, limits: Limits, deadline: float) -> Generator[Page, None, None]:
     child = subprocess.Popen(
         [sys.executable, "-B", "-m", "workers.cpu.parsing.parse_child"],
-        cwd=REPOSITORY,
+        cwd=CODE_ROOT,
         env={},  # what the file may take over should find no address and no secret
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

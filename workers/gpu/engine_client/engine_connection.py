@@ -14,7 +14,7 @@ import threading
 from multiprocessing.connection import Connection
 
 from shared.models.catalogue import ModelEntry
-from shared.settings import REPOSITORY, Settings
+from shared.settings import Settings
 from workers.gpu.engine.messages import Heartbeat, Message, State, StepOutput, decode, encode
 
 log = logging.getLogger("engine_process")
@@ -43,9 +43,7 @@ class EngineConnection:
         self._sending = threading.Lock()
         self._connection = Connection(ours.detach())
         with theirs:
-            self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment, cwd=REPOSITORY
-            )
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
         log.info("engine of %s started as process %d", entry.name, self._process.pid)
 
     @property
