@@ -1,10 +1,10 @@
-"""Put a whole folder into a collection, show how far it is, and write down what became of each file.
+"""Ingest a folder into a collection, show progress, and write a report with the outcome of each file.
 
     pip install ./client
     python examples/bulk_ingest.py papers/ --collection papers --report papers.csv
 
-Run it again after more files have come: what the collection holds already is not read again. `enginehouse ingest` does the same
-with bars; this shows how a program of your own would. ENGINEHOUSE_URL and ENGINEHOUSE_API_KEY say where.
+Run it again when there are new files: those that the collection already holds are not parsed again. `enginehouse ingest` does the
+same with progress bars; this is how a program of your own does it. ENGINEHOUSE_URL and ENGINEHOUSE_API_KEY select the server.
 """
 
 import argparse
@@ -23,29 +23,29 @@ def main() -> int:
     parser.add_argument("--report", type=Path, required=True, help="a CSV file")
     options = parser.parse_args()
     address = os.environ.get("ENGINEHOUSE_URL", "http://127.0.0.1:5000")
-    # A bulk job has time: the server may be restarted meanwhile.
-    with Client(
-        address, api_key=os.environ.get("ENGINEHOUSE_API_KEY"), retry_policy=RetryPolicy(retries=20, max_delay=30.0)
-    ) as client:
+    # A bulk job can wait: the server may restart in the meantime.
+    retry_policy = RetryPolicy(retries=20, max_delay=30.0)
+    with Client(address, api_key=os.environ.get("ENGINEHOUSE_API_KEY"), retry_policy=retry_policy) as client:
         try:
-            done = client.ingest(options.collection, options.folder, on_progress=show)
+            ingestion = client.ingest(options.collection, options.folder, on_progress=print_progress)
         except EnginehouseError as error:
             print(error, file=sys.stderr)
             return 1
-    unreadable = {one.document.id for one in done.rejected if one.document is not None}
+    failed = {rejection.document.id for rejection in ingestion.rejected if rejection.document is not None}
     with options.report.open("w", newline="") as file:
         report = csv.writer(file)
-        report.writerow(["file", "document", "end", "reason"])
-        for document in done.documents:
-            if document.id not in unreadable:
+        report.writerow(["file", "document", "status", "reason"])
+        for document in ingestion.documents:
+            if document.id not in failed:
                 report.writerow([document.name, document.id, "ready", ""])
-        for one in done.rejected:
-            report.writerow([one.name, one.document.id if one.document else "", one.code, one.reason])
-    return 3 if done.rejected else 0
+        for rejection in ingestion.rejected:
+            document_id = rejection.document.id if rejection.document else ""
+            report.writerow([rejection.name, document_id, rejection.code, rejection.reason])
+    return 3 if ingestion.rejected else 0
 
 
-def show(progress: IngestProgress) -> None:
-    print(f"{progress.ended} of {progress.files} files are read, {progress.failed} of them cannot be searched", file=sys.stderr)
+def print_progress(progress: IngestProgress) -> None:
+    print(f"{progress.ended} of {progress.files} files done, {progress.failed} not searchable", file=sys.stderr)
 
 
 if __name__ == "__main__":

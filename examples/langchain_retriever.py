@@ -1,10 +1,10 @@
-"""LangChain on Enginehouse: its collections as a retriever, its models as an LLM, and the two in one chain.
+"""LangChain on Enginehouse: a collection as a retriever, a model as an LLM, and both in one chain.
 
     pip install langchain-core ./client
-    enginehouse ingest examples/documents --collection house
-    python examples/langchain_retriever.py house "How long is a lease?"
+    enginehouse ingest examples/documents --collection handbook
+    python examples/langchain_retriever.py handbook "How many days of paid vacation are there?"
 
-ENGINEHOUSE_URL and ENGINEHOUSE_API_KEY say where.
+ENGINEHOUSE_URL and ENGINEHOUSE_API_KEY select the server.
 """
 
 import os
@@ -26,7 +26,7 @@ from enginehouse_client import Client
 
 
 class EnginehouseRetriever(BaseRetriever):
-    """The passages of a collection nearest to a question."""
+    """Retrieves passages from a collection."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     client: Client
@@ -41,7 +41,7 @@ class EnginehouseRetriever(BaseRetriever):
 
 
 class EnginehouseLLM(LLM):
-    """A model of the server; a job for each prompt, so that the server decides what runs when."""
+    """Generates text with a model of the server; each prompt is one job."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     client: Client
@@ -53,8 +53,8 @@ class EnginehouseLLM(LLM):
         return "enginehouse"
 
     def _options(self, stop: list[str] | None) -> Any:
-        wanted = {"model": self.model, "max_tokens": self.max_tokens, "stop": stop}
-        return {name: value for name, value in wanted.items() if value is not None}
+        options = {"model": self.model, "max_tokens": self.max_tokens, "stop": stop}
+        return {name: value for name, value in options.items() if value is not None}
 
     def _call(
         self, prompt: str, stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
@@ -67,29 +67,32 @@ class EnginehouseLLM(LLM):
         job = self.client.generate(messages=[{"role": "user", "content": prompt}], **self._options(stop))
         for event in self.client.stream(job):
             if event.type == "restart":
-                raise RuntimeError("a worker died in the middle of the answer; ask again")
+                raise RuntimeError("the text so far is void, as a worker died during the answer; ask again")
             if event.text:
                 yield GenerationChunk(text=event.text)
         self.client.get(job).completed()  # raises JobFailed
 
 
-def chain(client: Client, collection: str) -> Runnable[str, str]:
-    """A question to an answer from the collection."""
+def build_chain(client: Client, collection: str) -> Runnable[str, str]:
+    """A chain that answers a question from the collection."""
 
-    def together(documents: list[Document]) -> str:
-        return "\n\n".join(f"{one.metadata['document']}, page {one.metadata['page']}: {one.page_content}" for one in documents)
+    def join_passages(documents: list[Document]) -> str:
+        return "\n\n".join(
+            f"{document.metadata['document']}, page {document.metadata['page']}: {document.page_content}"
+            for document in documents
+        )
 
-    prompt = PromptTemplate.from_template("Answer from these passages alone.\n\n{passages}\n\nQuestion: {question}\nAnswer:")
+    prompt = PromptTemplate.from_template("Answer only from these passages.\n\n{passages}\n\nQuestion: {question}\nAnswer:")
     retriever = EnginehouseRetriever(client=client, collection=collection)
-    asked = {"passages": retriever | together, "question": RunnablePassthrough()}
-    return asked | prompt | EnginehouseLLM(client=client) | StrOutputParser()
+    inputs = {"passages": retriever | join_passages, "question": RunnablePassthrough()}
+    return inputs | prompt | EnginehouseLLM(client=client) | StrOutputParser()
 
 
 def main() -> None:
     collection, question = sys.argv[1:]
     address = os.environ.get("ENGINEHOUSE_URL", "http://127.0.0.1:5000")
     with Client(address, api_key=os.environ.get("ENGINEHOUSE_API_KEY")) as client:
-        for piece in chain(client, collection).stream(question):
+        for piece in build_chain(client, collection).stream(question):
             print(piece, end="", flush=True)
     print()
 

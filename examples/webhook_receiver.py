@@ -1,11 +1,11 @@
-"""A receiver of webhooks: believes what is signed, acts on each message once, and answers before it works.
+"""A webhook receiver that verifies signatures, processes each message once, and answers before it does the work.
 
     pip install flask ./client
     export WEBHOOK_SECRET=$(enginehouse webhooks secret)
     flask --app examples/webhook_receiver.py run --port 8000
     enginehouse generate "hello" --webhook http://127.0.0.1:8000/hook
 
-A server on this machine has to be started with ENGINEHOUSE_WEBHOOK_ALLOW=127.0.0.0/8 for that.
+A server on the same machine must be started with ENGINEHOUSE_WEBHOOK_ALLOW=127.0.0.0/8 to call this address.
 """
 
 import os
@@ -18,17 +18,17 @@ from flask import Flask, request
 from enginehouse_client import InvalidSignature, webhooks
 
 app = Flask(__name__)
-# A delivery that is tried again has the same id. A receiver that may be restarted keeps them where it keeps its results.
+# A repeated delivery has the same id. A receiver that may restart stores the ids together with its results.
 seen: set[str] = set()
 seen_lock = threading.Lock()
 work: queue.Queue[dict[str, Any]] = queue.Queue()
 
 
 @app.post("/hook")
-def hook() -> tuple[str, int]:
-    """204 says that it is ours now; anything else, or nothing within 15 s, and it is sent again."""
+def receive() -> tuple[str, int]:
+    """Answer 204 to accept the message. With any other answer, or none within 15 s, the server sends it again."""
     try:
-        # The bytes as they came: a body that was parsed and written again has another signature.
+        # The raw bytes: a body that was parsed and serialized again would have another signature.
         event = webhooks.verify(os.environ["WEBHOOK_SECRET"], request.headers, request.get_data())
     except InvalidSignature as error:
         return f"{error}\n", 401
@@ -40,15 +40,15 @@ def hook() -> tuple[str, int]:
     return "", 204
 
 
-def act(event: dict[str, Any]) -> None:
-    """Whatever takes time."""
+def process(event: dict[str, Any]) -> None:
+    """Everything that takes time."""
     job = event["data"]
     print(event["type"], job["id"], (job["result"] or {}).get("text") or job["error"], flush=True)
 
 
-def keep_acting() -> None:
+def process_queue() -> None:
     while True:
-        act(work.get())
+        process(work.get())
 
 
-threading.Thread(target=keep_acting, daemon=True).start()
+threading.Thread(target=process_queue, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The Python client of Enginehouse: LLM jobs, streams, documents, chats and webhooks."""
+"""Python client of Enginehouse: LLM jobs, streams, documents, chats and webhooks."""
 
 from enginehouse_client import webhooks
 from enginehouse_client.client import AsyncChatSession, AsyncClient, ChatSession, Client

@@ -1,4 +1,4 @@
-"""All calls of one server."""
+"""All operations of the API in one class."""
 
 from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.effects import Operation
@@ -7,14 +7,14 @@ from enginehouse_client.uploads import UploadCalls
 
 
 class Calls(UploadCalls, DeliveryCalls):
-    """Jobs, documents, webhooks, models and health."""
+    """Operations on jobs, documents, webhooks, models and health."""
 
     def models(self) -> Operation[list[Model]]:
-        """The models of the server's list, and what their workers say of themselves."""
-        answer = yield from self._call("GET", "/models")
-        return [Model.read(told) for told in answer.json()]
+        """List the models of the server with the state of their workers."""
+        response = yield from self._call("GET", "/models")
+        return [Model.from_json(item) for item in response.json()]
 
     def health(self) -> Operation[Health]:
-        """Whether every kind of job can be done; not to be ready is no error."""
-        answer = yield from self._call("GET", "/health/ready", accept=(503,))
-        return Health.read(answer.json())
+        """Return whether the server can run every kind of job. A server that is not ready is not an error."""
+        response = yield from self._call("GET", "/health/ready", accept=(503,))
+        return Health.from_json(response.json())

@@ -1,4 +1,4 @@
-"""A chat: what is said in it, and what was said before. The server remembers; this side knows the chat's id."""
+"""A chat session. The server stores the messages; the client only knows the id of the chat."""
 
 import uuid
 from collections.abc import Mapping
@@ -11,34 +11,34 @@ from enginehouse_client.models import Job, Turn
 
 
 class Chat:
-    """The calls of one chat. ``options`` are those of every message that does not say otherwise."""
+    """Operations on one chat. ``options`` are the defaults of every message."""
 
     def __init__(self, calls: JobCalls, chat_id: str | None, options: Options) -> None:
         self._calls = calls
         self._options = options
-        self._begun = False
+        self._started = False
         self.id = chat_id or f"chat-{uuid.uuid4()}"
 
     def say(self, message: str, *, wait_timeout: float | None = None, **options: Unpack[Options]) -> Operation[Turn]:
-        """Say something, and wait for the answer. Raises JobFailed, and Timeout after ``wait_timeout`` seconds."""
+        """Send a message and wait for the answer. Raises JobFailed, and Timeout after ``wait_timeout`` seconds."""
         job = yield from self.submit(message, **options)
         ended = yield from self._calls.wait(job, timeout=wait_timeout)
         return Turn(ended.text, ended)
 
     def submit(self, message: str, **options: Unpack[Options]) -> Operation[Job]:
-        """Say something without waiting: the job that answers, to be followed or waited for."""
+        """Send a message and return the job that answers it, without waiting."""
         body: dict[str, Any] = {**self._options, **options, "sessionId": self.id, "message": message}
-        # A chat that was begun and is gone must not begin anew as if nothing had been said.
-        answer = yield from self._calls.submit("/chat/message" if self._begun else "/chat/start", body)
-        self._begun = True
-        return Job.read(answer.json())
+        # A chat that was started and has expired must not silently start again without its history.
+        response = yield from self._calls.submit("/chat/message" if self._started else "/chat/start", body)
+        self._started = True
+        return Job.from_json(response.json())
 
     def history(self) -> Operation[list[Mapping[str, str]]]:
-        """What was said, oldest first: ``role``, ``content``, ``timestamp``. Raises NotFound."""
-        told = yield from self._calls.request("GET", f"/chat/history/{quote(self.id, safe='')}")
-        return list(told["messages"])
+        """Return the messages, oldest first, with ``role``, ``content`` and ``timestamp``. Raises NotFound."""
+        history = yield from self._calls.request("GET", f"/chat/history/{quote(self.id, safe='')}")
+        return list(history["messages"])
 
     def delete(self) -> Operation[None]:
-        """Forget the chat. Raises NotFound."""
+        """Delete the chat. Raises NotFound."""
         yield from self._calls.remove(f"/chat/session/{quote(self.id, safe='')}")
-        self._begun = False
+        self._started = False

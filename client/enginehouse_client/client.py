@@ -1,4 +1,4 @@
-"""``Client`` and ``AsyncClient``: the same calls, blocking and asynchronous. What they do is written in ``calls``, once."""
+"""``Client`` and ``AsyncClient``: the operations of ``calls``, blocking and asynchronous."""
 
 from types import TracebackType
 from typing import Self, Unpack
@@ -15,10 +15,10 @@ DEFAULT_URL = "http://127.0.0.1:5000"
 
 
 class Client(SyncRunner):
-    """Calls one server. Safe to use from many threads; a ``with`` block, or ``close``, ends its connections.
+    """A client of one server. Thread-safe; a ``with`` block or ``close`` closes its connections.
 
-    ``http`` is for those who need a proxy or certificates of their own: an ``httpx2.Client``, which is not closed here; its
-    ``base_url`` and headers are used as they are.
+    Pass ``http``, an ``httpx2.Client``, to use your own proxy or certificates. Its ``base_url`` and headers are used unchanged, and
+    it stays open when this client is closed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Client(SyncRunner):
     request = sync_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[Options]) -> "ChatSession":
-        """A new chat, or the one of this id; the server hears of it with its first message."""
+        """Return a new chat, or the chat with this id. The server creates a chat with its first message."""
         return ChatSession(chat.Chat(self._calls, chat_id, options), self._http)
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Client(SyncRunner):
 
 
 class ChatSession(SyncRunner):
-    """One chat, as ``Client.chat`` gives it."""
+    """A chat, returned by ``Client.chat``."""
 
     say = sync_method(chat.Chat.say)
     submit = sync_method(chat.Chat.submit)
@@ -98,7 +98,7 @@ class ChatSession(SyncRunner):
 
 
 class AsyncClient(AsyncRunner):
-    """The same for asyncio: methods are awaited, and ``stream`` and what lists by pages are iterated with ``async for``."""
+    """The client for asyncio: await its methods, and iterate over ``stream`` and paginated lists with ``async for``."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class AsyncClient(AsyncRunner):
     request = async_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[Options]) -> "AsyncChatSession":
-        """A new chat, or the one of this id; the server hears of it with its first message."""
+        """Return a new chat, or the chat with this id. The server creates a chat with its first message."""
         return AsyncChatSession(chat.Chat(self._calls, chat_id, options), self._http)
 
     async def close(self) -> None:
@@ -166,7 +166,7 @@ class AsyncClient(AsyncRunner):
 
 
 class AsyncChatSession(AsyncRunner):
-    """One chat, as ``AsyncClient.chat`` gives it."""
+    """A chat, returned by ``AsyncClient.chat``."""
 
     say = async_method(chat.Chat.say)
     submit = async_method(chat.Chat.submit)

@@ -1,4 +1,4 @@
-"""The calls on webhooks that are kept, on their secrets, and on what was delivered to them."""
+"""Operations on registered webhooks, their secrets and their deliveries."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,17 +10,17 @@ from enginehouse_client.models import Delivery, Job, Webhook
 
 
 class DeliveryCalls(JobCalls):
-    """A webhook that is kept hears of all the caller's jobs; a delivery is one thing told to one address."""
+    """A registered webhook receives events of all jobs of its owner; a delivery is one event for one address."""
 
     def webhooks(self) -> Operation[list[Webhook]]:
-        """All that are kept, oldest first."""
-        answer = yield from self._call("GET", "/webhooks")
-        return [Webhook.read(told) for told in answer.json()["data"]]
+        """List the registered webhooks, oldest first."""
+        response = yield from self._call("GET", "/webhooks")
+        return [Webhook.from_json(item) for item in response.json()["data"]]
 
     def webhook(self, webhook: str) -> Operation[Webhook]:
-        """One of them. Raises NotFound."""
-        answer = yield from self._call("GET", f"/webhooks/{_id(webhook)}")
-        return Webhook.read(answer.json())
+        """Return one webhook. Raises NotFound."""
+        response = yield from self._call("GET", f"/webhooks/{_id(webhook)}")
+        return Webhook.from_json(response.json())
 
     def create_webhook(
         self,
@@ -31,10 +31,10 @@ class DeliveryCalls(JobCalls):
         description: str | None = None,
         secret: str | None = None,
     ) -> Operation[Webhook]:
-        """Keep an address; the answer alone, and that of ``rotate_webhook``, has its secret. By default it hears of the ends of
-        all kinds of jobs. Raises InvalidRequest when the address must not be called."""
-        wanted = {"url": url, "events": events, "job_kinds": job_kinds, "description": description, "secret": secret}
-        return (yield from self._change("POST", "/webhooks", wanted))
+        """Register an address. Only the result of this call and of ``rotate_webhook`` has the secret. By default the webhook
+        receives the final state of jobs of every kind. Raises InvalidRequest if the server may not call the address."""
+        fields = {"url": url, "events": events, "job_kinds": job_kinds, "description": description, "secret": secret}
+        return (yield from self._change("POST", "/webhooks", fields))
 
     def change_webhook(
         self,
@@ -46,23 +46,23 @@ class DeliveryCalls(JobCalls):
         description: str | None = None,
         enabled: bool | None = None,
     ) -> Operation[Webhook]:
-        """Change what is given; ``enabled`` also brings back one that answered 410. Raises NotFound."""
-        wanted = {"url": url, "events": events, "job_kinds": job_kinds, "description": description, "enabled": enabled}
-        return (yield from self._change("PATCH", f"/webhooks/{_id(webhook)}", wanted))
+        """Change the given fields. ``enabled`` also re-enables a webhook that answered 410. Raises NotFound."""
+        fields = {"url": url, "events": events, "job_kinds": job_kinds, "description": description, "enabled": enabled}
+        return (yield from self._change("PATCH", f"/webhooks/{_id(webhook)}", fields))
 
     def delete_webhook(self, webhook: str) -> Operation[None]:
-        """Forget it; what was still to be delivered to it is not. Raises NotFound."""
+        """Delete a webhook and its pending deliveries. Raises NotFound."""
         yield from self.remove(f"/webhooks/{_id(webhook)}")
 
     def rotate_webhook(self, webhook: str) -> Operation[Webhook]:
-        """A new secret, in the answer; the old one signs too for 24 hours. Raises NotFound."""
+        """Create a new secret, which the result contains. The old secret also signs for another 24 hours. Raises NotFound."""
         return (yield from self._change("POST", f"/webhooks/{_id(webhook)}/rotate", None))
 
     def webhook_secret(self, *, rotate: bool = False) -> Operation[str]:
-        """What the webhooks of jobs are signed with that bring no secret; ``rotate`` makes a new one first."""
+        """Return the secret that signs webhooks of single jobs without their own secret; ``rotate`` creates a new one first."""
         path = "/webhooks/secret/rotate" if rotate else "/webhooks/secret"
-        answer = yield from self._call("POST" if rotate else "GET", path, repeatable=not rotate)
-        return str(answer.json()["secret"])
+        response = yield from self._call("POST" if rotate else "GET", path, repeatable=not rotate)
+        return str(response.json()["secret"])
 
     def deliveries(
         self,
@@ -71,36 +71,36 @@ class DeliveryCalls(JobCalls):
         status: Literal["pending", "delivered", "failed"] | None = None,
         webhook: str | None = None,
     ) -> Stream[Delivery]:
-        """Deliveries, newest first, page after page as they are asked for; those of one job oldest first."""
+        """Iterate over deliveries, newest first, fetching pages as needed; the deliveries of one job come oldest first."""
         if job is not None:
-            answer = yield from self._call("GET", f"/jobs/{_id(job if isinstance(job, str) else job.id)}/deliveries")
-            for told in answer.json()["data"]:
-                if (status or told["status"]) == told["status"] and (webhook or told["webhook"]) == told["webhook"]:
-                    yield Emit(Delivery.read(told))
+            response = yield from self._call("GET", f"/jobs/{_id(job if isinstance(job, str) else job.id)}/deliveries")
+            for item in response.json()["data"]:
+                if (status or item["status"]) == item["status"] and (webhook or item["webhook"]) == item["webhook"]:
+                    yield Emit(Delivery.from_json(item))
             return
-        wanted = {"status": status, "webhook": webhook}
-        query = {name: value for name, value in wanted.items() if value is not None}
+        filters = {"status": status, "webhook": webhook}
+        query = {name: value for name, value in filters.items() if value is not None}
         more: str | None = ""
         while more is not None:
             page, more = yield from self._page("/deliveries", query, more)
-            for told in page:
-                yield Emit(Delivery.read(told))
+            for item in page:
+                yield Emit(Delivery.from_json(item))
 
     def delivery(self, delivery: str) -> Operation[Delivery]:
-        """One delivery with all its tries. Raises NotFound."""
-        answer = yield from self._call("GET", f"/deliveries/{_id(delivery)}")
-        return Delivery.read(answer.json())
+        """Return one delivery with all its attempts. Raises NotFound."""
+        response = yield from self._call("GET", f"/deliveries/{_id(delivery)}")
+        return Delivery.from_json(response.json())
 
     def redeliver(self, delivery: str) -> Operation[Delivery]:
-        """Send it again now, under its id, and begin its schedule anew. Raises NotFound."""
-        answer = yield from self._call("POST", f"/deliveries/{_id(delivery)}/redeliver", repeatable=False)
-        return Delivery.read(answer.json())
+        """Send a delivery again now, with the same id and a fresh retry schedule. Raises NotFound."""
+        response = yield from self._call("POST", f"/deliveries/{_id(delivery)}/redeliver", repeatable=False)
+        return Delivery.from_json(response.json())
 
-    def _change(self, method: str, path: str, wanted: Mapping[str, Any] | None) -> Operation[Webhook]:
-        # Sent twice, a POST would keep two addresses or make two secrets.
-        body = None if wanted is None else {name: value for name, value in wanted.items() if value is not None}
-        answer = yield from self._call(method, path, json=body, repeatable=method != "POST")
-        return Webhook.read(answer.json())
+    def _change(self, method: str, path: str, fields: Mapping[str, Any] | None) -> Operation[Webhook]:
+        # A repeated POST would register two addresses or create two secrets.
+        body = None if fields is None else {name: value for name, value in fields.items() if value is not None}
+        response = yield from self._call(method, path, json=body, repeatable=method != "POST")
+        return Webhook.from_json(response.json())
 
 
 def _id(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The calls on documents and collections that are there; how documents get in is in ``intake``."""
+"""Operations on documents and collections; ``uploads`` adds documents."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from enginehouse_client.models import Collection, Document, Hit, Job
 
 
 class DocumentCalls(JobCalls):
-    """Documents are read by jobs, so their calls stand on those of jobs."""
+    """Search, list, reindex and delete."""
 
     def search(
         self,
@@ -23,31 +23,31 @@ class DocumentCalls(JobCalls):
         threshold: float | None = None,
         neighbours: int | None = None,
     ) -> Operation[list[Hit]]:
-        """The passages that answer a query, best first: by meaning, by words, or (unless told otherwise) by both. ``filter`` says
-        of which documents and pages, ``threshold`` is the least score, ``neighbours`` how many chunks around each hit its
-        ``raw`` has."""
+        """Search a collection; the best passages come first. ``mode`` is ``vector``, ``keyword`` or (by default) ``hybrid``.
+        ``filter`` restricts documents and pages, ``threshold`` is the minimum score, and ``neighbours`` adds that many chunks
+        around each hit to its ``raw``."""
         options = {"mode": mode, "filter": filter, "threshold": threshold, "neighbours": neighbours}
         body = {"query": query, "top_k": top_k, **{name: value for name, value in options.items() if value is not None}}
         path, timeout = f"/collections/{_name(collection)}/search", self.retry_policy.timeout + 30
-        answer = yield from self._call("POST", path, json=body, timeout=timeout)
-        told = answer.json()
-        if answer.status == 202:
-            job = yield from self.wait(told["id"])
-            return [Hit.read(hit) for hit in job.completed()["hits"]]
-        return [Hit.read(hit) for hit in told["data"]]
+        response = yield from self._call("POST", path, json=body, timeout=timeout)
+        payload = response.json()
+        if response.status == 202:
+            job = yield from self.wait(payload["id"])
+            return [Hit.from_json(hit) for hit in job.completed()["hits"]]
+        return [Hit.from_json(hit) for hit in payload["data"]]
 
     def collections(self) -> Operation[list[Collection]]:
-        """All collections, by name."""
-        answer = yield from self._call("GET", "/collections")
-        return [Collection.read(told) for told in answer.json()["data"]]
+        """List all collections by name."""
+        response = yield from self._call("GET", "/collections")
+        return [Collection.from_json(item) for item in response.json()["data"]]
 
     def collection(self, name: str) -> Operation[Collection]:
-        """One of them. Raises NotFound."""
-        answer = yield from self._call("GET", f"/collections/{_name(name)}")
-        return Collection.read(answer.json())
+        """Return one collection. Raises NotFound."""
+        response = yield from self._call("GET", f"/collections/{_name(name)}")
+        return Collection.from_json(response.json())
 
     def delete_collection(self, name: str) -> Operation[None]:
-        """Forget a collection and all that is in it. Raises NotFound."""
+        """Delete a collection with all its documents. Raises NotFound."""
         yield from self.remove(f"/collections/{_name(name)}")
 
     def reindex(
@@ -58,33 +58,33 @@ class DocumentCalls(JobCalls):
         chunk_tokens: int | None = None,
         chunk_overlap_tokens: int | None = None,
     ) -> Operation[Job]:
-        """Index a collection anew, with what is given or as before: the job that does it. The old index answers meanwhile. Raises
-        NotFound, and Conflict while another such job runs."""
+        """Rebuild the index of a collection, with the given settings or the current ones, and return the job. The old index
+        answers in the meantime. Raises NotFound, and Conflict while another reindex job runs."""
         options = {
             "embedding_model": embedding_model,
             "chunk_tokens": chunk_tokens,
             "chunk_overlap_tokens": chunk_overlap_tokens,
         }
         body = {name: value for name, value in options.items() if value is not None}
-        # Sent twice, it would be refused for its own sake.
-        answer = yield from self._call("POST", f"/collections/{_name(collection)}/reindex", json=body, repeatable=False)
-        return Job.read(answer.json())
+        # A repeated request would be rejected because of the first one.
+        response = yield from self._call("POST", f"/collections/{_name(collection)}/reindex", json=body, repeatable=False)
+        return Job.from_json(response.json())
 
     def documents(self, collection: str) -> Stream[Document]:
-        """The documents of a collection, newest first, page after page as they are asked for. Raises NotFound."""
+        """Iterate over the documents of a collection, newest first, fetching pages as needed. Raises NotFound."""
         more: str | None = ""
         while more is not None:
             page, more = yield from self._page(f"/collections/{_name(collection)}/documents", {}, more)
-            for told in page:
-                yield Emit(Document.read(told))
+            for item in page:
+                yield Emit(Document.from_json(item))
 
     def document(self, document: str) -> Operation[Document]:
-        """One document. Raises NotFound."""
-        answer = yield from self._call("GET", f"/documents/{_name(document)}")
-        return Document.read(answer.json())
+        """Return one document. Raises NotFound."""
+        response = yield from self._call("GET", f"/documents/{_name(document)}")
+        return Document.from_json(response.json())
 
     def delete_document(self, document: str) -> Operation[None]:
-        """Forget a document. Raises NotFound."""
+        """Delete a document. Raises NotFound."""
         yield from self.remove(f"/documents/{_name(document)}")
 
 

@@ -1,7 +1,7 @@
-"""What an operation may ask of the world, and what it is told.
+"""Effects: the requests that operations yield and the responses that they receive.
 
-Operations are generators: they yield these, and are sent what came of it, so each is written once and runs on a blocking
-connection as on an asynchronous one. Nothing here does anything.
+An operation is a generator that yields effects and is sent their results. It is written once, and ``runtime`` runs it on a blocking
+or an asynchronous connection.
 """
 
 import json
@@ -17,8 +17,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One HTTP request. ``timeout``: seconds until the next byte. ``repeatable``: sending it twice does no harm. ``on_sent`` is
-    told how many bytes of its one file have gone out."""
+    """One HTTP request. ``timeout`` is in seconds until the next byte. ``repeatable``: the request is safe to send twice.
+    ``on_sent`` receives the number of bytes sent of a single file."""
 
     method: str
     path: str
@@ -33,14 +33,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """Status, headers (names in lower case) and body; of an opened stream the body is empty unless it was refused."""
+    """Status, headers (names in lower case) and body. The body of an opened stream is empty unless the status is an error."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body; an empty object when it is no JSON, as a proxy's page of errors is none."""
+        """The parsed body; an empty object if it is not JSON, such as the error page of a proxy."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -49,31 +49,33 @@ class Response:
 
 @dataclass(frozen=True)
 class Send:
-    """Send it and read the whole answer. Told: an Answer; thrown: ConnectionFailed."""
+    """Send a request and read the whole response. Result: a Response. Raises ConnectionFailed."""
 
     request: Request
 
 
 @dataclass(frozen=True)
 class Open:
-    """Send it and leave the answer open, to be received in pieces. Told and thrown as with Send."""
+    """Send a request and keep the response open, to receive its body in pieces. Results and errors are those of Send."""
 
     request: Request
 
 
 @dataclass(frozen=True)
 class Receive:
-    """The next piece of what was opened. Told: bytes, empty at the end; thrown: ConnectionFailed."""
+    """Read the next piece of the open response. Result: bytes, empty at the end. Raises ConnectionFailed."""
 
 
 @dataclass(frozen=True)
 class Sleep:
+    """Wait."""
+
     seconds: float
 
 
 @dataclass(frozen=True)
 class Emit(Generic[T_co]):
-    """Hand a value to the caller, who iterates."""
+    """Yield a value to the caller's loop."""
 
     value: T_co
 

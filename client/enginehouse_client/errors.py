@@ -1,20 +1,20 @@
-"""Every error that the client raises, as one tree.
+"""The exceptions of the client.
 
     EnginehouseError
-    ├── APIError                the server refused: status, code, message, param, details
-    │   ├── InvalidRequest      400, 413, 422 and other 4xx: sending it again as it is will fail again
-    │   ├── Unauthorized        401  no API key, or not one of that server
+    ├── APIError                the server returned an error: status, code, message, param, details
+    │   ├── InvalidRequest      400, 413, 422 and other 4xx: the same request would fail again
+    │   ├── Unauthorized        401  the API key is missing or invalid
     │   ├── Forbidden           403
     │   ├── NotFound            404  no such job, document, collection, chat or model
-    │   ├── Conflict            409  the thing is in a state that does not allow it
-    │   ├── RateLimited         429  a limit is reached, and stayed so over all tries
-    │   └── Unavailable         500, 502, 503, 504: the server could not do it, over all tries
-    ├── JobFailed               a job that was waited for ended, but not as ``completed``
-    ├── ConnectionFailed        there was no answer, over all tries
-    ├── Timeout                 what was waited for did not come in time; it may still
-    └── InvalidSignature        a webhook was not signed with this secret, or is too old
+    │   ├── Conflict            409  the current state does not allow the operation
+    │   ├── RateLimited         429  a limit was reached, over all retries
+    │   └── Unavailable         500, 502, 503, 504: the server failed, over all retries
+    ├── JobFailed               the job ended without completing
+    ├── ConnectionFailed        no response, over all retries
+    ├── Timeout                 the wait ended first; the job continues
+    └── InvalidSignature        the webhook is not signed with this secret, or is too old
 
-Requests that were refused are sent again where that can help; what is raised is what the last try met.
+Requests are retried where that can help; the exception describes the last attempt.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from typing import Any
 
 
 class EnginehouseError(Exception):
-    """Base of the tree."""
+    """Base class of all exceptions of the client."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -30,8 +30,8 @@ class EnginehouseError(Exception):
 
 
 class APIError(EnginehouseError):
-    """The server's own words. ``code`` is for programs, ``param`` names the field at fault, ``details`` has what else it
-    told, such as ``limit``. ``retry_after`` is in seconds; ``tries`` is how often the request was sent."""
+    """An error response of the server. ``code`` is for programs, ``param`` names the invalid field, and ``details`` holds other
+    fields such as ``limit``. ``retry_after`` is in seconds; ``tries`` counts how often the request was sent."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Unavailable(APIError):
 
 
 class JobFailed(EnginehouseError):
-    """``job`` is its id, ``status`` how it ended, ``code`` and ``param`` those of its error."""
+    """A job that did not complete. ``job`` is its id, ``status`` its final status; ``code`` and ``param`` are those of its error."""
 
     def __init__(self, message: str, *, job: str, status: str, code: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -96,7 +96,7 @@ class JobFailed(EnginehouseError):
 
 
 class ConnectionFailed(EnginehouseError):
-    """``unsent``: the request cannot have reached the server."""
+    """No response. ``unsent``: the request cannot have reached the server."""
 
     def __init__(self, message: str, *, unsent: bool = False) -> None:
         super().__init__(message)
@@ -123,13 +123,13 @@ _BY_STATUS: Mapping[int, type[APIError]] = {
 def error_from_status(
     status: int, body: Mapping[str, Any], *, retry_after: float | None = None, tries: int = 1
 ) -> APIError | JobFailed:
-    """The error that an answer of ``status`` 400 or above stands for; ``body`` may be empty, when a proxy answered."""
-    told = body.get("error")
-    told = told if isinstance(told, Mapping) else {}
-    message = str(told.get("message") or f"the server answered {status}")
-    code, param = str(told.get("code") or ""), told.get("param")
-    details = {name: value for name, value in told.items() if name not in ("code", "message", "param", "type")}
-    # A call that waits for a job tells its failure so; anything else that mentions a job is a refusal of the call itself.
+    """The exception for a response with ``status`` 400 or above. ``body`` is empty if a proxy answered."""
+    error = body.get("error")
+    error = error if isinstance(error, Mapping) else {}
+    message = str(error.get("message") or f"the server answered {status}")
+    code, param = str(error.get("code") or ""), error.get("param")
+    details = {name: value for name, value in error.items() if name not in ("code", "message", "param", "type")}
+    # With these statuses a call that waited for a job reports that the job failed. Other errors that name a job are about the call.
     if status in (422, 502) and "job" in details:
         return JobFailed(message, job=str(details["job"]), status="failed", code=code, param=param)
     kind = _BY_STATUS.get(status, InvalidRequest if status < 500 else Unavailable)

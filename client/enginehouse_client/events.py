@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2): from pieces of bytes, cut anywhere, to a job's events."""
+"""Parser of server-sent events (WHATWG HTML, section 9.2) and the events of a job."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ServerSentEvent:
-    """One event as it came: ``id`` is the newest that the stream has told, ``data`` its lines."""
+    """One parsed event: ``id`` is the latest id of the stream, ``data`` the joined data lines."""
 
     id: str
     event: str
@@ -16,7 +16,7 @@ class ServerSentEvent:
 
 
 class EventParser:
-    """Reads one stream. An event that the stream breaks off in is not told."""
+    """Parses one stream from pieces of bytes of any size. An incomplete event at the end is dropped."""
 
     def __init__(self) -> None:
         self.retry_seconds: float | None = None
@@ -27,14 +27,14 @@ class EventParser:
         self._data: list[str] = []
 
     def feed(self, piece: bytes) -> Iterator[ServerSentEvent]:
-        """The events that this piece completes."""
+        """Yield the events that this piece completes."""
         self._rest += piece
         if not self._begun:
             if len(self._rest) < 3 and b"\xef\xbb\xbf".startswith(self._rest):
                 return
             self._begun = True
             self._rest = self._rest.removeprefix(b"\xef\xbb\xbf")
-        # A carriage return at the very end may be half of a line's end.
+        # A carriage return at the end of the piece may be the first half of a line break.
         whole = self._rest.endswith(b"\n")
         held = b"\r" if self._rest.endswith(b"\r") else b""
         text = self._rest.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -68,10 +68,10 @@ class EventParser:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What happened to a job. ``id`` rises by one with each; ``at`` is in Unix seconds.
+    """An event of a job. ``id`` increases by one with each event; ``at`` is in Unix seconds.
 
-    ``type`` is ``queued``, ``started``, ``delta``, ``progress``, ``attempt_lost``, ``requeued``, ``restart`` (what was shown
-    so far is void: the answer begins anew) or ``ended``; ``data`` has what goes with it.
+    ``type`` is ``queued``, ``started``, ``delta``, ``progress``, ``attempt_lost``, ``requeued``, ``restart`` (the text so far is
+    void and the answer starts over) or ``ended``; ``data`` holds the fields of that type.
     """
 
     id: int
@@ -86,7 +86,7 @@ class Event:
         return str(self.data.get("text", ""))
 
     @classmethod
-    def read(cls, told: ServerSentEvent) -> "Event":
-        """Raises ValueError when it is no event of a job."""
-        data = json.loads(told.data)
-        return cls(id=int(told.id), type=told.event, attempt=int(data["attempt"]), at=float(data["at"]), data=data)
+    def parse(cls, event: ServerSentEvent) -> "Event":
+        """Raises ValueError if this is not an event of a job."""
+        data = json.loads(event.data)
+        return cls(id=int(event.id), type=event.event, attempt=int(data["attempt"]), at=float(data["at"]), data=data)

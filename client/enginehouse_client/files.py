@@ -1,4 +1,4 @@
-"""Files to upload: which there are, and in which portions they go. They are opened when they are sent, and not before."""
+"""Files to upload, and how they are grouped into requests. Files are opened only when they are sent."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 FileInput: TypeAlias = str | os.PathLike[str] | tuple[str, bytes | os.PathLike[str]]
-"""A file, a folder (all files in it and below, but hidden ones), or a name with the bytes or the file that has them."""
+"""A file, a folder (recursive, without hidden files), or a name with its bytes or its file."""
 
 MAX_FILES = 100
 MAX_BYTES = 64 * 1024 * 1024
@@ -20,7 +20,7 @@ PIECE = 64 * 1024
 
 @dataclass(frozen=True)
 class Source:
-    """One file: its name at the server, and where its bytes are."""
+    """One file: its name on the server and its content."""
 
     name: str
     content: Path | bytes
@@ -30,13 +30,13 @@ class Source:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
     def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
-        """Its bytes from the start; ``on_read`` is told each time how many have been read. Raises OSError."""
+        """Open the content; ``on_read`` receives the number of bytes read so far. Raises OSError."""
         opened = BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb")
         return opened if on_read is None else BufferedReader(_CountingReader(opened, on_read), PIECE)
 
 
 class _CountingReader(RawIOBase):
-    """A file that tells how far it has been read."""
+    """A file that reports its read position."""
 
     def __init__(self, file: BinaryIO, on_read: Callable[[int], None]) -> None:
         self._file = file
@@ -62,9 +62,9 @@ class _CountingReader(RawIOBase):
         super().close()
 
 
-def sources(given: FileInput | Iterable[FileInput]) -> Iterator[Source]:
-    """The files, those of a folder in order of their names and named by their place in it. Raises FileNotFoundError."""
-    for item in [given] if _is_one(given) else cast(Iterable[FileInput], given):
+def sources(files: FileInput | Iterable[FileInput]) -> Iterator[Source]:
+    """Expand files and folders. Files of a folder come sorted, named by their path inside it. Raises FileNotFoundError."""
+    for item in [files] if _is_single(files) else cast(Iterable[FileInput], files):
         if isinstance(item, tuple):
             name, content = item
             yield Source(name, content if isinstance(content, bytes) else Path(content))
@@ -72,30 +72,32 @@ def sources(given: FileInput | Iterable[FileInput]) -> Iterator[Source]:
         path = Path(item)
         if path.is_dir():
             for file in sorted(path.rglob("*")):
-                place = file.relative_to(path)
-                if file.is_file() and not any(part.startswith(".") for part in place.parts):
-                    yield Source(place.as_posix(), file)
+                relative = file.relative_to(path)
+                if file.is_file() and not any(part.startswith(".") for part in relative.parts):
+                    yield Source(relative.as_posix(), file)
         elif path.exists():
             yield Source(path.name, path)
         else:
             raise FileNotFoundError(f"there is no file or folder {path}")
 
 
-def portions(files: Iterable[Source], most: int = MAX_FILES, most_bytes: int = MAX_BYTES) -> Iterator[list[Source]]:
-    """The files in portions of one request each."""
-    portion: list[Source] = []
+def split_into_requests(
+    files: Iterable[Source], max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES
+) -> Iterator[list[Source]]:
+    """Group the files, one group per request."""
+    group: list[Source] = []
     size = 0
     for file in files:
-        if portion and (len(portion) == most or size + file.size > most_bytes):
-            yield portion
-            portion, size = [], 0
-        portion.append(file)
+        if group and (len(group) == max_files or size + file.size > max_bytes):
+            yield group
+            group, size = [], 0
+        group.append(file)
         size += file.size
-    if portion:
-        yield portion
+    if group:
+        yield group
 
 
-def _is_one(given: object) -> TypeGuard[FileInput]:
-    if isinstance(given, tuple):
-        return len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], bytes | os.PathLike)
-    return isinstance(given, str | os.PathLike)
+def _is_single(files: object) -> TypeGuard[FileInput]:
+    if isinstance(files, tuple):
+        return len(files) == 2 and isinstance(files[0], str) and isinstance(files[1], bytes | os.PathLike)
+    return isinstance(files, str | os.PathLike)

@@ -1,4 +1,4 @@
-"""The calls on jobs: submit, look, wait, follow, cancel, repeat, forget, list."""
+"""Operations on jobs: submit, get, wait, stream, cancel, retry, delete, list."""
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -11,23 +11,25 @@ from enginehouse_client.events import Event, EventParser
 from enginehouse_client.models import Job, Status
 from enginehouse_client.retry import RetryPolicy, error_from_response, send_with_retries
 
-# One long poll: short enough for any proxy, long enough to be few.
+# Duration of one long poll: short enough for any proxy, long enough to need few requests.
 POLL_SECONDS = 20
-# Keep-alives come every 15 s; a stream that is silent for longer is dead.
+# The server sends keep-alives every 15 s, so a silent stream is dead.
 SILENCE_SECONDS = 45.0
-LONGEST_PAUSE = 10.0
+MAX_POLL_DELAY = 10.0
 PAGE = 100
 
 
 class Message(TypedDict):
+    """A message of a conversation."""
+
     role: str
     content: str
 
 
 class Options(TypedDict, total=False):
-    """How a generation goes about it; the server's documentation has the limits. What is left out is the model's business.
+    """Options of a generation; the server's documentation has their limits, and the model provides the defaults.
 
-    ``collection`` answers from documents; ``timeout`` and ``expires_in`` are seconds; ``webhook`` is told of the end.
+    ``collection`` answers from documents; ``timeout`` and ``expires_in`` are in seconds; ``webhook`` receives the final state.
     """
 
     model: str
@@ -47,7 +49,7 @@ class Options(TypedDict, total=False):
 
 
 class JobCalls:
-    """What is sent for each call, and what its answer means; knows no connection."""
+    """Operations on jobs, and the requests that other operations are built from."""
 
     def __init__(self, retry_policy: RetryPolicy) -> None:
         self.retry_policy = retry_policy
@@ -61,29 +63,30 @@ class JobCalls:
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Operation[Job]:
-        """Submit a generation, from a ``prompt`` that is given to the model as it is, or from ``messages``, through the
-        model's chat template. With ``wait`` (seconds) the job that comes back has ended, if it did in time.
+        """Submit a generation, from a ``prompt`` that is passed to the model unchanged or from ``messages``, which go through the
+        model's chat template. With ``wait`` (seconds) the returned job has ended, if it did so in time.
 
-        Sent again under one key when its answer is lost, so that one job is made.
+        Retries use one idempotency key, so that a lost response does not create a second job.
         """
         body: dict[str, Any] = dict(options)
         if prompt is not None:
             body["prompt"] = prompt
         if messages is not None:
             body["messages"] = list(messages)
-        answer = yield from self.submit("/generate", body, wait, idempotency_key)
-        return Job.read(answer.json())
+        response = yield from self.submit("/generate", body, wait, idempotency_key)
+        return Job.from_json(response.json())
 
     def ask(self, question: str, *, wait_timeout: float | None = None, **options: Unpack[Options]) -> Operation[str]:
-        """The model's answer to one message. Raises JobFailed, and Timeout after ``wait_timeout`` seconds."""
+        """Return the answer to one message. Raises JobFailed, and Timeout after ``wait_timeout`` seconds. The option ``timeout``
+        limits the job itself."""
         job = yield from self.generate(messages=[{"role": "user", "content": question}], **options)
         ended = yield from self.wait(job, timeout=wait_timeout)
         return ended.text
 
     def get(self, job: str | Job) -> Operation[Job]:
-        """A job as it stands. Raises NotFound."""
-        answer = yield from self._call("GET", f"/jobs/{_id(job)}")
-        return Job.read(answer.json())
+        """Return the current state of a job. Raises NotFound."""
+        response = yield from self._call("GET", f"/jobs/{_id(job)}")
+        return Job.from_json(response.json())
 
     def wait(
         self,
@@ -93,42 +96,43 @@ class JobCalls:
         every: float = POLL_SECONDS,
         on_poll: Callable[[Job], None] | None = None,
     ) -> Operation[Job]:
-        """The job once it has ended, however it did. ``on_look`` is shown it each time, at least ``every`` so many seconds.
+        """Wait for the end of a job, in whatever state, and return it. ``on_poll`` receives the job after each poll, at least
+        once ``every`` seconds.
 
-        The server holds each request until the job ends, so an end is known at once; a server that does not hold requests for
-        so long is asked at growing intervals. Raises Timeout after ``within`` seconds, and NotFound.
+        The server holds each request until the job ends, so that the end is known at once. A server that does not hold requests for
+        that long is polled at growing intervals. Raises Timeout after ``timeout`` seconds, and NotFound.
         """
         clock, path = self.retry_policy.clock, f"/jobs/{_id(job)}"
         deadline = None if timeout is None else clock() + timeout
-        may_hold, pause = True, 0.5
+        may_long_poll, pause = True, 0.5
         while True:
             left = every if deadline is None else min(every, deadline - clock())
-            held = int(left) if may_hold and left >= 1 else 0
+            held = int(left) if may_long_poll and left >= 1 else 0
             query = {"wait": str(held)} if held else {}
             try:
-                answer = yield from self._call("GET", path, query, timeout=self.retry_policy.timeout + held)
+                response = yield from self._call("GET", path, query, timeout=self.retry_policy.timeout + held)
             except (InvalidRequest, Unavailable) as error:
-                # It does not hold for so long, or holds too many already.
+                # The server does not allow long polls of this length, or holds too many already.
                 if not held or (isinstance(error, InvalidRequest) and error.param != "wait"):
                     raise
-                may_hold = False
+                may_long_poll = False
                 continue
-            found = Job.read(answer.json())
+            found = Job.from_json(response.json())
             if on_poll is not None:
                 on_poll(found)
             if found.ended:
                 return found
             if deadline is not None and clock() >= deadline:
-                raise Timeout(f"job {found.id} has not ended within {timeout:g} s, it is {found.status}")
+                raise Timeout(f"job {found.id} has not ended within {timeout:g} s (status {found.status})")
             if not held:
                 yield Sleep(min(pause, every) if deadline is None else min(pause, every, max(0.0, deadline - clock())))
-                pause = min(pause * 1.5, LONGEST_PAUSE)
+                pause = min(pause * 1.5, MAX_POLL_DELAY)
 
     def stream(self, job: str | Job, *, after: int = 0) -> Stream[Event]:
-        """The events of a job, from its start or after the event of this id, until it has ended.
+        """Iterate over the events of a job until it ends, from the start or after the event with the id ``after``.
 
-        A connection that breaks is made anew after the last event, so each comes once. An event ``restart`` says that the text
-        so far is void. Raises ConnectionFailed when several connections in a row bring nothing.
+        A broken connection is reopened after the last event, so each event comes once. The event ``restart`` means that the text so
+        far is void. Raises ConnectionFailed if several connections in a row deliver nothing.
         """
         path, failures = f"/jobs/{_id(job)}/events", 0
         while True:
@@ -136,59 +140,59 @@ class JobCalls:
             error: ConnectionFailed | RateLimited | Unavailable
             headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(after)} if after else {})}
             try:
-                answer: Response = yield Open(Request(method="GET", path=path, headers=headers, timeout=SILENCE_SECONDS))
-                if answer.status == 204:
+                response: Response = yield Open(Request(method="GET", path=path, headers=headers, timeout=SILENCE_SECONDS))
+                if response.status == 204:
                     return
-                if answer.status >= 400:
-                    raise error_from_response(answer)
+                if response.status >= 400:
+                    raise error_from_response(response)
                 while piece := (yield Receive()):
-                    for told in parser.feed(piece):
-                        event = Event.read(told)
+                    for server_event in parser.feed(piece):
+                        event = Event.parse(server_event)
                         if event.id <= after:
                             continue
                         after, failures = event.id, 0
                         yield Emit(event)
                         if event.type == "ended":
                             return
-                error = ConnectionFailed(f"the stream of {path} ended before its job did")
+                error = ConnectionFailed(f"the stream {path} closed before the job ended")
             except (ConnectionFailed, RateLimited, Unavailable) as broken:
                 error = broken
             failures += 1
             if failures > self.retry_policy.retries:
                 raise error
-            yield Sleep(self.retry_policy.pause(failures, getattr(error, "retry_after", None)))
+            yield Sleep(self.retry_policy.delay(failures, getattr(error, "retry_after", None)))
 
     def cancel(self, job: str | Job) -> Operation[Job]:
-        """Stop a job. It is ``cancelled`` when it was queued; when it runs, it will be soon. Raises Conflict when it has ended."""
-        answer = yield from self._call("POST", f"/jobs/{_id(job)}/cancel")
-        return Job.read(answer.json())
+        """Cancel a job. A queued job is ``cancelled`` at once, a running one shortly after. Raises Conflict if it has ended."""
+        response = yield from self._call("POST", f"/jobs/{_id(job)}/cancel")
+        return Job.from_json(response.json())
 
     def retry(self, job: str | Job) -> Operation[Job]:
-        """Do an ended job again: the new job. Raises Conflict when it has not ended."""
-        # Twice would make two jobs.
-        answer = yield from self._call("POST", f"/jobs/{_id(job)}/retry", repeatable=False)
-        return Job.read(answer.json())
+        """Run an ended job again, as a new job, which is returned. Raises Conflict if it has not ended."""
+        # A repeated request would create two jobs.
+        response = yield from self._call("POST", f"/jobs/{_id(job)}/retry", repeatable=False)
+        return Job.from_json(response.json())
 
     def delete(self, job: str | Job) -> Operation[None]:
-        """Forget an ended job. Raises Conflict when it has not ended, NotFound when there is none."""
+        """Delete an ended job. Raises Conflict if it has not ended, and NotFound."""
         yield from self.remove(f"/jobs/{_id(job)}")
 
     def jobs(
         self, *, status: Status | None = None, kind: str | None = None, model: str | None = None, batch: str | Job | None = None
     ) -> Stream[Job]:
-        """All jobs, newest first, page after page as they are asked for."""
-        wanted = {"status": status, "kind": kind, "model": model, "batch": None if batch is None else _id(batch)}
-        query = {name: value for name, value in wanted.items() if value is not None}
+        """Iterate over jobs, newest first, fetching pages as needed."""
+        filters = {"status": status, "kind": kind, "model": model, "batch": None if batch is None else _id(batch)}
+        query = {name: value for name, value in filters.items() if value is not None}
         more: str | None = ""
         while more is not None:
             page, more = yield from self._page("/jobs", query, more)
-            for told in page:
-                yield Emit(Job.read(told))
+            for item in page:
+                yield Emit(Job.from_json(item))
 
     def request(self, method: str, path: str, *, json: Any = None, query: Mapping[str, str] | None = None) -> Operation[Any]:
-        """Any other call: its JSON. A call that is not a GET is sent again only when the server cannot have acted on it."""
-        answer = yield from self._call(method, path, query or {}, json=json, repeatable=method == "GET")
-        return answer.json()
+        """Send any other request and return its JSON. Only GET is retried when the server may have processed the request."""
+        response = yield from self._call(method, path, query or {}, json=json, repeatable=method == "GET")
+        return response.json()
 
     def submit(
         self, path: str, body: Mapping[str, Any], wait: int = 0, idempotency_key: str | None = None
@@ -224,23 +228,23 @@ class JobCalls:
         return (yield from send_with_retries(request, self.retry_policy, accept))
 
     def _page(self, path: str, query: Mapping[str, str], after: str) -> Operation[tuple[list[dict[str, Any]], str | None]]:
-        """A page, and where the next one begins; None when there is none."""
-        more = {"limit": str(PAGE), **query, **({"after": after} if after else {})}
-        answer = yield from self._call("GET", path, more)
-        told = answer.json()
-        return told["data"], told["next"]
+        """Return a page and the cursor of the next one, or None after the last page."""
+        parameters = {"limit": str(PAGE), **query, **({"after": after} if after else {})}
+        response = yield from self._call("GET", path, parameters)
+        body = response.json()
+        return body["data"], body["next"]
 
     def remove(self, path: str) -> Operation[None]:
-        """Delete what is at ``path``, and wait until it is gone."""
+        """Delete the resource at ``path`` and wait until it is gone."""
         try:
-            answer = yield from self._call("DELETE", path, timeout=self.retry_policy.timeout + 30)
+            response = yield from self._call("DELETE", path, timeout=self.retry_policy.timeout + 30)
         except NotFound as error:
-            # An earlier try, whose answer was lost, has done it.
+            # An earlier attempt, whose response was lost, deleted it.
             if error.tries == 1:
                 raise
             return
-        if answer.status == 202:
-            job = yield from self.wait(answer.json()["id"])
+        if response.status == 202:
+            job = yield from self.wait(response.json()["id"])
             job.completed()
 
 

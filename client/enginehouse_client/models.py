@@ -1,6 +1,6 @@
-"""What the server tells of jobs, documents, collections and models. Times are Unix seconds.
+"""Records that the server returns. Times are Unix seconds.
 
-Each record keeps the whole JSON as ``raw``: what a newer server adds is there, and breaks nothing.
+Each record keeps the complete JSON in ``raw``, so that fields of a newer server are available and break nothing.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,19 @@ Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "e
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
+    """Base class of the records."""
+
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Self:
-        """From the server's JSON."""
-        return cls(raw=told, **{item.name: told.get(item.name) for item in fields(cls) if item.name != "raw"})
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Create the record from the JSON of the server."""
+        return cls(raw=value, **{field.name: value.get(field.name) for field in fields(cls) if field.name != "raw"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt(Record):
-    """One try of a worker at a job; ``outcome`` is None while it runs."""
+    """One attempt of a worker to run a job; ``outcome`` is None while it runs."""
 
     number: int
     worker: str
@@ -37,7 +39,7 @@ class Attempt(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Citation(Record):
-    """A passage that the model was given: characters ``start`` to ``end`` of a page, which count from 1."""
+    """A passage that was given to the model: characters ``start`` to ``end`` of a page; pages count from 1."""
 
     marker: str
     document_id: str
@@ -50,7 +52,7 @@ class Citation(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Hit(Record):
-    """A passage that a search found; what ``score`` means depends on the mode, and higher is better."""
+    """A passage found by a search. The meaning of ``score`` depends on the search mode; higher is better."""
 
     document_id: str
     document: str
@@ -63,7 +65,7 @@ class Hit(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Record):
-    """A job as it stood when it was read; ``queue_position`` and ``waiting_for`` are told while it is queued."""
+    """A snapshot of a job; ``queue_position`` and ``waiting_for`` are set while it is queued."""
 
     id: str
     kind: str
@@ -91,22 +93,22 @@ class Job(Record):
 
     @property
     def attempts(self) -> list[Attempt]:
-        return [Attempt.read(attempt) for attempt in self.raw["attempts"]]
+        return [Attempt.from_json(attempt) for attempt in self.raw["attempts"]]
 
     @property
     def text(self) -> str:
-        """What the model wrote. Raises JobFailed as ``completed`` does."""
+        """The generated text. Raises JobFailed as ``completed`` does."""
         return str(self.completed().get("text", ""))
 
     @property
     def citations(self) -> list[Citation]:
-        """The passages that the model was given. Raises JobFailed as ``completed`` does."""
-        return [Citation.read(citation) for citation in self.completed().get("citations", ())]
+        """The passages that were given to the model. Raises JobFailed as ``completed`` does."""
+        return [Citation.from_json(citation) for citation in self.completed().get("citations", ())]
 
     def completed(self) -> Mapping[str, Any]:
-        """The result. Raises JobFailed when it ended otherwise, EnginehouseError when it has not ended."""
+        """The result. Raises JobFailed if the job ended otherwise, EnginehouseError if it has not ended."""
         if not self.ended:
-            raise EnginehouseError(f"job {self.id} has not ended, it is {self.status}; wait for it first")
+            raise EnginehouseError(f"job {self.id} has not ended (status {self.status}); wait for it first")
         if self.status != "completed" or self.result is None:
             error = self.error or {"code": self.status, "message": f"job {self.id} is {self.status}"}
             raise JobFailed(
@@ -117,7 +119,7 @@ class Job(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Document(Record):
-    """A document; ``reason`` says why it cannot be searched, or not whole. ``job_id`` is the job that reads it."""
+    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it."""
 
     id: str
     collection: str
@@ -137,7 +139,7 @@ class Document(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Archive(Record):
-    """A file whose members become documents; ``job`` is the job that unpacks it."""
+    """An archive, whose members become documents; ``job`` is the id of the job that unpacks it."""
 
     name: str
     job: str
@@ -145,7 +147,7 @@ class Archive(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Collection(Record):
-    """A collection; ``documents`` is how many it has."""
+    """A collection; ``documents`` is their number."""
 
     id: str
     name: str
@@ -156,8 +158,8 @@ class Collection(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook(Record):
-    """An address that is kept; ``secret`` is told once, when it is made or changed. ``disabled_reason`` says why it is not
-    ``enabled``."""
+    """A registered webhook. ``secret`` is only set when the webhook is created or its secret is rotated; ``disabled_reason`` is the
+    reason why it is not ``enabled``."""
 
     id: str
     url: str
@@ -174,7 +176,7 @@ class Webhook(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryAttempt(Record):
-    """One POST of a delivery; ``answer`` is the first 1 kB of what came, ``latency`` in seconds."""
+    """One attempt to send a delivery; ``answer`` is the first 1 kB of the response, ``latency`` is in seconds."""
 
     number: int
     worker: str
@@ -189,7 +191,7 @@ class DeliveryAttempt(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery(Record):
-    """One thing that is told to one address; ``webhook`` is the kept one, if it goes to one."""
+    """One event for one address; ``webhook`` is the id of the registered webhook, if any."""
 
     id: str
     event: str
@@ -204,12 +206,12 @@ class Delivery(Record):
 
     @property
     def tries(self) -> list[DeliveryAttempt]:
-        return [DeliveryAttempt.read(told) for told in self.raw["tries"]]
+        return [DeliveryAttempt.from_json(item) for item in self.raw["tries"]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Record):
-    """A model of the server's list; ``state`` is ``ready``, ``warming``, ``loading``, ``failed`` or ``not_served``."""
+    """A model of the server; ``state`` is ``ready``, ``warming``, ``loading``, ``failed`` or ``not_served``."""
 
     name: str
     task: str
@@ -224,7 +226,7 @@ class Model(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Health(Record):
-    """Whether every kind of job can be done, and what is awaited if not."""
+    """Whether the server can run every kind of job, and what it waits for if not."""
 
     status: Literal["ready", "not_ready"]
     waiting_for: list[str]
@@ -248,9 +250,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class IngestProgress:
-    """How far an ingest has come, in files. ``ended`` counts those that ended in any way, ``failed`` those that cannot be
-    searched. An archive is one of the ``files`` until it is unpacked, and then as many as have come out of it; ``uploaded``
-    counts it as one."""
+    """Progress of an ingest, in files. ``ended`` counts files in any final state, ``failed`` those that are not searchable. An
+    archive counts as one of ``files`` until it is unpacked, and then as its members; in ``uploaded`` it always counts as one."""
 
     files: int
     uploaded: int
@@ -260,7 +261,7 @@ class IngestProgress:
 
 @dataclass(frozen=True)
 class UploadProgress:
-    """How much of a file has gone out, in bytes."""
+    """How many of the ``size`` bytes of a file were sent."""
 
     sent: int
     size: int
@@ -268,8 +269,8 @@ class UploadProgress:
 
 @dataclass(frozen=True)
 class UploadReceipt:
-    """What the server has taken: documents, archives, and the batch over the jobs that read them. ``joined``: an open batch, over
-    more than this."""
+    """What the server accepted: documents, archives, and the batch of their jobs. ``joined``: the batch is an open one that also
+    has other jobs."""
 
     collection: str
     documents: list[Document]
@@ -280,10 +281,10 @@ class UploadReceipt:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A file that cannot be searched: ``code`` is the status it ended with, such as ``needs_ocr``, and ``reason`` says why.
+    """A file that is not searchable: ``code`` is its final status, such as ``needs_ocr``, and ``reason`` a sentence.
 
-    ``document`` is None where there is none: of an archive that could not be unpacked, of a member that was ``left_out`` of one,
-    and of a document that is gone again."""
+    ``document`` is None if no document exists: for an archive that could not be unpacked, for a member that was ``left_out``, and
+    for a document that was deleted in the meantime."""
 
     document: Document | None
     code: str
@@ -293,7 +294,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A member of an archive whose bytes the collection had already, and the document that they are."""
+    """A member of an archive whose bytes the collection already had, and the document with these bytes."""
 
     name: str
     document: Document
@@ -301,9 +302,10 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Ingestion:
-    """What became of an ingest: a document for each file (the same bytes are one document) and each member of an archive, the id of
-    the batch, the files that cannot be searched, and what of archives was there already (of the first thousand of each; of the
-    others only the number). When the ingest was not waited for, nothing is known of archives, and ``rejected`` is empty."""
+    """The result of an ingest: a document for each file and each archive member (identical bytes are one document), the id of the
+    batch, the files that are not searchable, and the archive members that the collection already had. Of each archive, the first
+    thousand duplicates are listed and ``more_duplicates`` counts the others. Without waiting, archives are not listed and
+    ``rejected`` is empty."""
 
     documents: list[Document]
     batch: str

@@ -1,7 +1,6 @@
-"""The two ways to run an operation: on a blocking connection, and on an asynchronous one.
+"""Run operations on a blocking or an asynchronous connection.
 
-These classes know httpx2 and none of the calls. ``blocking`` and its three siblings turn an operation, which is written once,
-into a method of a client that keeps its signature.
+``sync_method`` and its three siblings turn an operation into a method of a client that keeps the operation's signature.
 """
 
 import asyncio
@@ -25,14 +24,14 @@ CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Done:
-    """An operation has ended, with this value."""
+class Result:
+    """The return value of an operation."""
 
     value: Any
 
 
 class SyncRunner:
-    """Runs operations on a blocking client. ``calls`` is the object that makes them."""
+    """Runs operations on a blocking HTTP client; ``calls`` creates the operations."""
 
     def __init__(self, calls: Any, http: httpx2.Client) -> None:
         self._calls = calls
@@ -46,7 +45,7 @@ class SyncRunner:
     def _each(self, operation: Stream[T]) -> Iterator[T]:
         yield from (step.value for step in self._steps(operation) if isinstance(step, Emit))
 
-    def _steps(self, operation: Generator[Any, Any, Any]) -> Iterator[Emit[Any] | Done]:
+    def _steps(self, operation: Generator[Any, Any, Any]) -> Iterator[Emit[Any] | Result]:
         connection = _Connection(self._http)
         move: Callable[[], Any] = partial(next, operation)
         try:
@@ -54,14 +53,14 @@ class SyncRunner:
                 try:
                     effect = move()
                 except StopIteration as end:
-                    yield Done(end.value)
+                    yield Result(end.value)
                     return
                 if isinstance(effect, Emit):
                     yield effect
                     move = partial(next, operation)
                     continue
                 try:
-                    with _failures():
+                    with _translate_errors():
                         move = partial(operation.send, connection.perform(effect))
                 except ConnectionFailed as error:
                     move = partial(operation.throw, error)
@@ -70,7 +69,7 @@ class SyncRunner:
 
 
 class AsyncRunner:
-    """Runs operations on an asynchronous client, under asyncio."""
+    """Runs operations on an asynchronous HTTP client."""
 
     def __init__(self, calls: Any, http: httpx2.AsyncClient) -> None:
         self._calls = calls
@@ -95,14 +94,14 @@ class AsyncRunner:
                 try:
                     effect = move()
                 except StopIteration as end:
-                    yield Done(end.value)
+                    yield Result(end.value)
                     return
                 if isinstance(effect, Emit):
                     yield effect
                     move = partial(next, operation)
                     continue
                 try:
-                    with _failures():
+                    with _translate_errors():
                         move = partial(operation.send, await connection.perform(effect))
                 except ConnectionFailed as error:
                     move = partial(operation.throw, error)
@@ -111,7 +110,7 @@ class AsyncRunner:
 
 
 class _Connection:
-    """Does what one operation asks for; holds the one answer that it may have open."""
+    """Performs the effects of one operation, which may have one response open."""
 
     def __init__(self, http: httpx2.Client) -> None:
         self._http = http
@@ -123,13 +122,13 @@ class _Connection:
             case Send(request):
                 with _built(self._http, request) as built:
                     response = self._http.send(built)
-                return _answer(response, response.content)
+                return _to_response(response, response.content)
             case Open(request):
                 self.close()
                 with _built(self._http, request) as built:
                     self._opened = self._http.send(built, stream=True)
                 self._pieces = self._opened.iter_bytes()
-                return _answer(self._opened, self._opened.read() if self._opened.is_error else b"")
+                return _to_response(self._opened, self._opened.read() if self._opened.is_error else b"")
             case Receive():
                 return next(self._pieces, b"")
             case Sleep(seconds):
@@ -143,7 +142,7 @@ class _Connection:
 
 
 class _AsyncConnection:
-    """The same, asynchronously."""
+    """Performs the effects of one operation asynchronously."""
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
         self._http = http
@@ -155,13 +154,13 @@ class _AsyncConnection:
             case Send(request):
                 with _built(self._http, request) as built:
                     response = await self._http.send(built)
-                return _answer(response, response.content)
+                return _to_response(response, response.content)
             case Open(request):
                 await self.close()
                 with _built(self._http, request) as built:
                     self._opened = await self._http.send(built, stream=True)
                 self._pieces = self._opened.aiter_bytes()
-                return _answer(self._opened, await self._opened.aread() if self._opened.is_error else b"")
+                return _to_response(self._opened, await self._opened.aread() if self._opened.is_error else b"")
             case Receive():
                 return b"" if self._pieces is None else await anext(self._pieces, b"")
             case Sleep(seconds):
@@ -176,7 +175,7 @@ class _AsyncConnection:
 
 @contextmanager
 def _built(http: httpx2.Client | httpx2.AsyncClient, request: Request) -> Iterator[httpx2.Request]:
-    """The request, whose files are open meanwhile. Raises OSError."""
+    """Build the request; its files are open inside the context. Raises OSError."""
     with ExitStack() as opened:
         files = [("file", (source.name, opened.enter_context(source.open(request.on_sent)))) for source in request.files]
         yield http.build_request(
@@ -190,22 +189,22 @@ def _built(http: httpx2.Client | httpx2.AsyncClient, request: Request) -> Iterat
         )
 
 
-def _answer(response: httpx2.Response, body: bytes) -> Response:
+def _to_response(response: httpx2.Response, body: bytes) -> Response:
     return Response(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except httpx2.RequestError as error:
         unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
         where = error.request.url.copy_with(query=None) if error._request is not None else "the server"
-        raise ConnectionFailed(f"no answer from {where}: {error or type(error).__name__}", unsent=unsent) from error
+        raise ConnectionFailed(f"no response from {where}: {error or type(error).__name__}", unsent=unsent) from error
 
 
 class _Method:
-    """An operation as a method. Found on a class it is the operation itself, whose signature and text documentation shows."""
+    """An operation as a method. On the class it is the operation itself, so that documentation shows its signature."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
@@ -222,7 +221,7 @@ class _Method:
 
 
 class sync_method(_Method, Generic[P, T]):
-    """A method that runs an operation to its value."""
+    """A method that runs an operation and returns its value."""
 
     def __init__(self, call: Callable[Concatenate[Any, P], Operation[T]]) -> None:
         super().__init__(call)
@@ -233,7 +232,7 @@ class sync_method(_Method, Generic[P, T]):
 
 
 class sync_iterator(_Method, Generic[P, T]):
-    """A method that iterates over what an operation emits."""
+    """A method that iterates over the values that an operation emits."""
 
     def __init__(self, call: Callable[Concatenate[Any, P], Stream[T]]) -> None:
         super().__init__(call)
@@ -244,7 +243,7 @@ class sync_iterator(_Method, Generic[P, T]):
 
 
 class async_method(_Method, Generic[P, T]):
-    """A coroutine method that runs an operation to its value."""
+    """A coroutine method that runs an operation and returns its value."""
 
     def __init__(self, call: Callable[Concatenate[Any, P], Operation[T]]) -> None:
         super().__init__(call)
@@ -255,7 +254,7 @@ class async_method(_Method, Generic[P, T]):
 
 
 class async_iterator(_Method, Generic[P, T]):
-    """A method that iterates asynchronously over what an operation emits."""
+    """A method that iterates asynchronously over the values that an operation emits."""
 
     def __init__(self, call: Callable[Concatenate[Any, P], Stream[T]]) -> None:
         super().__init__(call)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from enginehouse_client.files import Source, portions, sources
+from enginehouse_client.files import Source, sources, split_into_requests
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def test_what_is_not_there_is_said(folder: Path) -> None:
         list(sources(folder / "nope.txt"))
 
 
-def test_portions_are_bounded_in_number_and_bytes() -> None:
+def test_requests_are_bounded_in_number_and_bytes() -> None:
     files = [Source(str(number), bytes(10)) for number in range(7)]
-    assert [len(portion) for portion in portions(files, most=3)] == [3, 3, 1]
-    assert [len(portion) for portion in portions(files, most=100, most_bytes=25)] == [2, 2, 2, 1]
-    assert [len(portion) for portion in portions([Source("big", bytes(100)), *files[:1]], most_bytes=25)] == [1, 1]
-    assert list(portions([])) == []
+    assert [len(portion) for portion in split_into_requests(files, max_files=3)] == [3, 3, 1]
+    assert [len(portion) for portion in split_into_requests(files, max_files=100, max_bytes=25)] == [2, 2, 2, 1]
+    assert [len(portion) for portion in split_into_requests([Source("big", bytes(100)), *files[:1]], most_bytes=25)] == [1, 1]
+    assert list(split_into_requests([])) == []
 
 
 def test_a_file_may_have_another_name_than_its_own(folder: Path) -> None:

@@ -114,8 +114,8 @@ def test_pauses_grow_and_retry_after_is_the_least(calls: Calls) -> None:
     run = Run(calls.get("job_1"), [error_from_status(503), error_from_status(503, retry_after="7"), answer(200, job())])
     assert run.slept == [0.5, 7.0]
     retry_policy = RetryPolicy(jitter=lambda: 1.0)
-    assert [retry_policy.pause(n) for n in range(1, 7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 4.0]
-    assert retry_policy.pause(1, 100_000) == retry_policy.max_retry_after
+    assert [retry_policy.delay(n) for n in range(1, 7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 4.0]
+    assert retry_policy.delay(1, 100_000) == retry_policy.max_retry_after
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
@@ -180,7 +180,7 @@ def test_a_wait_that_is_full_becomes_polling(calls: Calls) -> None:
 
 def test_a_wait_that_is_over_says_how_the_job_stands(calls: Calls, time: Time) -> None:
     told: list[Told] = [answer(200, job("queued"))] * 100
-    with pytest.raises(Timeout, match="not ended within 3 s, it is queued"):
+    with pytest.raises(Timeout, match=r"not ended within 3 s \(status queued\)"):
         Run(calls.wait("job_1", timeout=3, every=0.5), told, time)
     assert 2.9 < time.now < 3.6
 
@@ -198,7 +198,7 @@ def test_asking_raises_what_the_job_failed_of(calls: Calls) -> None:
         *("prompt_too_long", "job_1", "failed", "prompt"),
     )
     with pytest.raises(JobFailed) as raised:
-        Job.read(job("cancelled")).completed()
+        Job.from_json(job("cancelled")).completed()
     assert raised.value.code == "cancelled"
 
 

@@ -137,7 +137,7 @@ def test_a_server_that_cannot_now_is_asked_again_and_then_given_up(request: pyte
 @pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
 def test_nobody_there_is_said_with_the_address(kind: str) -> None:
     for client in either(kind, "http://127.0.0.1:9", retry_policy=RetryPolicy(retries=0)):
-        with pytest.raises(ConnectionFailed, match=r"no answer from http://127\.0\.0\.1:9/models"):
+        with pytest.raises(ConnectionFailed, match=r"no response from http://127\.0\.0\.1:9/models"):
             client.models()
 
 
@@ -240,8 +240,8 @@ def test_what_has_joined_a_batch_is_waited_for_by_itself(client: Client, collect
 def test_many_files_go_in_several_requests_into_one_batch(
     client: Client, collection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enginehouse_client.files.MOST_FILES", 2)
-    monkeypatch.setattr("enginehouse_client.files.portions.__defaults__", (2, 10**6))
+    monkeypatch.setattr("enginehouse_client.files.MAX_FILES", 2)
+    monkeypatch.setattr("enginehouse_client.files.split_into_requests.__defaults__", (2, 10**6))
     files = [(f"{number}.txt", f"text number {number}".encode()) for number in range(5)]
     # Under way in no batch of this ingest, and waited for all the same.
     before = client.send(collection, ("before.txt", b"a line that was sent before\n" * 2000))
@@ -271,7 +271,7 @@ def test_files_are_sent_into_a_batch_until_it_takes_no_more(client: Client, coll
 def test_an_ingest_whose_batch_is_cancelled_says_so(
     client: Client, stack: Stack, collection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enginehouse_client.files.portions.__defaults__", (1, 10**6))
+    monkeypatch.setattr("enginehouse_client.files.split_into_requests.__defaults__", (1, 10**6))
     batches: list[str] = []
 
     def cancel(progress: IngestProgress) -> None:

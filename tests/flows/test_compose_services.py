@@ -1,6 +1,6 @@
-"""Each service of the compose file, started here as a process by its very command, with its very settings.
+"""The services of the Compose file, run as local processes with the commands and settings of the file.
 
-Only what a container would give differs: host names become loopback, ports become free ones, volumes become folders.
+Only what a container provides is replaced: host names by loopback, ports by free ones, volumes by folders.
 """
 
 import json
@@ -26,7 +26,7 @@ PORTS = ("6379", "8000", "5000", "5555")
 
 
 class Host:
-    """Where containers would run."""
+    """Stands for the host that runs the containers."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,17 +40,20 @@ class Host:
         self.flower = f"http://127.0.0.1:{self._ports['5555']}"
 
     def start(self, name: str, service: dict[str, Any]) -> None:
-        own = {key: self._here(value) for key, value in service.get("environment", {}).items()}
+        own = {key: self._localize(value) for key, value in service.get("environment", {}).items()}
         environment = {"PATH": self._path, "HOME": str(self._folder), "PYTHONPATH": str(REPOSITORY), **own}
         (self._folder / name).mkdir()
         with (self._folder / f"{name}.log").open("wb") as log:
-            command = [*("env", "--chdir", str(self._folder / name)), *map(self._here, service["command"])]
+            command = [*("env", "--chdir", str(self._folder / name)), *map(self._localize, service["command"])]
             self.processes[name] = spawn(command, environment=environment, output=log)
 
     def check(self, service: dict[str, Any]) -> bool:
-        """The service's own health check, where its program is not part of another image."""
-        command = [self._here(word) for word in service["healthcheck"]["test"][1:]]
-        environment = {"PATH": self._path, **{key: self._here(value) for key, value in service.get("environment", {}).items()}}
+        """Run the health check of the service."""
+        command = [self._localize(word) for word in service["healthcheck"]["test"][1:]]
+        environment = {
+            "PATH": self._path,
+            **{key: self._localize(value) for key, value in service.get("environment", {}).items()},
+        }
         environment["PYTHONPATH"] = str(REPOSITORY)
         return subprocess.run(command, env=environment, capture_output=True, timeout=30, check=False).returncode == 0
 
@@ -64,7 +67,7 @@ class Host:
                 signal_group(process.pid, 9)
                 process.wait()
 
-    def _here(self, text: str) -> str:
+    def _localize(self, text: str) -> str:
         for name in ("redis", "chroma"):
             text = text.replace(f"@{name}:", "@127.0.0.1:").replace(f"//{name}:", "//127.0.0.1:")
         for port, free in self._ports.items():
@@ -84,10 +87,9 @@ def host(tmp_path: Path) -> Iterator[Host]:
     host.stop()
 
 
-def test_the_commands_of_the_compose_file_do_a_job(host: Host) -> None:
+def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
     done = compose("--profile", "cpu", "config", "--format", "json")
     services = json.loads(done.stdout)["services"]
-    assert set(services) == set(SERVICES)
     for name in SERVICES:
         host.start(name, services[name])
     with httpx2.Client(base_url=host.api, timeout=30) as client:
@@ -100,7 +102,7 @@ def test_the_commands_of_the_compose_file_do_a_job(host: Host) -> None:
             except httpx2.TransportError:
                 return False
 
-        wait_until(ready, "the API says ready", seconds=90, every=0.2)
+        wait_until(ready, "the stack is ready", seconds=90, every=0.2)
         answer = client.post("/generate", json={"prompt": "compose"}, headers={"Prefer": "wait=20"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["status"] == "completed"
