@@ -1,1 +1,1 @@
-"""The HTTP face: parse, call one verb, render. It loads neither models, nor the index, nor a parser of documents."""
+"""HTTP API on Flask. It loads no model, no index and no document parser, so that its processes stay small."""

@@ -6,12 +6,15 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 from flask_cors import CORS
 
-from api import auth, errors
+from api.auth import require_keys
+from api.errors import register_error_handlers
 from api.job_waiter import JobWaiter
-from api.routes import metrics
+from api.openapi.document import ApiDescription
+from api.request_metrics import measure_requests
 from api.services import Services
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
+from shared.documents.text_index import TextIndex
 from shared.errors import InvalidRequest
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.completion_listener import CompletionListener
@@ -29,47 +32,58 @@ from shared.webhooks.deliveries import Deliveries
 from shared.webhooks.endpoints import Endpoints
 from shared.webhooks.ssrf import AddressPolicy, parse_networks
 
-# The modules of api/routes, one for each resource.
+# The modules of api/routes, in the order in which /openapi.json lists their calls.
 ROUTES = (
-    *("api_docs", "batches", "chat", "collections", "dead_letters", "documents", "events", "generate", "gpus", "health", "jobs"),
-    *("metrics", "models", "tutorial_compat", "uploads", "web_ui", "webhooks"),
+    *("generate", "jobs", "events", "batches", "uploads", "collections", "documents", "chat", "tutorial_compat", "webhooks"),
+    *("models", "health", "metrics", "dead_letters", "gpus", "web_ui", "api_docs"),
 )
 
-# What a page of an allowed origin may read of an answer's headers, besides what every page may.
-TOLD_BY_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry")
+# Answer headers that a page of an allowed origin may read, beyond those that every page may.
+EXPOSED_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry")
 REDIS_CONNECTIONS = 5
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class OriginRefused(InvalidRequest):
-    """A page of another site called; browsers send some requests without asking, so the server must refuse them."""
+    """A page of another site called. Browsers send some requests without a preflight, so the server must reject them."""
 
     status = 403
     code = "origin_refused"
 
 
 class HostRefused(InvalidRequest):
-    """The request was meant for another name."""
+    """The request was sent to another host name."""
 
     code = "host_refused"
 
 
 def create_app(settings: Settings) -> Flask:
-    """The application. No connection is made before the first request.
+    """Create the application. It makes no connection before the first request.
 
-    Raises SettingsError when the models file cannot be used.
+    Raises SettingsError if the models file is invalid, and TypeError if a route has no description.
     """
-    # The page serves its own files; Flask would serve any folder named static that it is started beside.
+    # The page serves its own files; Flask would serve any folder named "static" next to the working directory.
     app = Flask("enginehouse", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    # An answer is JSON of the call that was made: a path with two slashes is none of ours, not a redirect to another.
+    # A path with two slashes is a 404 in JSON, not a redirect to another call.
     app.url_map.merge_slashes = False
-    catalogue = load_catalogue(settings.models_file, engine=settings.engine)
-    # A client waits for an answer here: better a clear 503 within two seconds than many tries.
-    # Hundreds of threads share a few connections: a command takes a fraction of a millisecond, a connection stays.
+    app.extensions["enginehouse"] = _create_services(settings)
+    for name in ROUTES:
+        app.register_blueprint(import_module(f"api.routes.{name}").blueprint)
+    app.extensions["openapi"] = ApiDescription(app)
+    measure_requests(app)
+    register_error_handlers(app)
+    _reject_foreign_pages(app, settings)
+    require_keys(app, Owners(app.extensions["enginehouse"].redis))
+    return app
+
+
+def _create_services(settings: Settings) -> Services:
+    # A client is waiting for an answer: a clear 503 within two seconds is better than many retries.
+    # Hundreds of threads share a few connections, because a command takes a fraction of a millisecond.
     client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
     lifecycle = Lifecycle(client, settings, CeleryBroker(client).wake)
-    app.extensions["enginehouse"] = Services(
+    return Services(
         settings=settings,
         redis=client,
         lifecycle=lifecycle,
@@ -78,36 +92,32 @@ def create_app(settings: Settings) -> Flask:
         stats_reader=StatsReader(client),
         documents=Documents(client),
         files=DocumentFiles(settings.documents_dir),
+        text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
-        catalogue=catalogue,
-        waiting=JobWaiter(lifecycle, CompletionListener(settings.redis_url), settings.api_threads),
+        catalogue=load_catalogue(settings.models_file, engine=settings.engine),
+        job_waiter=JobWaiter(lifecycle, CompletionListener(settings.redis_url), settings.api_threads),
         follower=Follower(settings.redis_url),
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),
-        guard=AddressPolicy(parse_networks(settings.webhook_allow)),
+        address_policy=AddressPolicy(parse_networks(settings.webhook_allow)),
     )
-    for name in ROUTES:
-        app.register_blueprint(import_module(f"api.routes.{name}").blueprint)
-    metrics.install(app)
-    errors.install(app)
-    _guard_browsers(app, settings)
-    auth.install(app, Owners(client))
-    return app
 
 
-def _guard_browsers(app: Flask, settings: Settings) -> None:
-    """While nobody has to log in, a page from elsewhere in the user's browser must not reach the jobs."""
+def _reject_foreign_pages(app: Flask, settings: Settings) -> None:
+    """While no key is needed, a page from elsewhere in the user's browser must not reach the jobs."""
     allowed = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
     if allowed:
-        CORS(app, origins=sorted(allowed), expose_headers=TOLD_BY_HEADERS)
+        CORS(app, origins=sorted(allowed), expose_headers=EXPOSED_HEADERS)
     local_only = settings.host in LOOPBACK
 
     @app.before_request
-    def refuse_foreign_pages() -> None:
-        # Against DNS rebinding: a name of the attacker's that points to loopback is not one of these.
+    def check_host_and_origin() -> None:
+        # Against DNS rebinding: a name of the attacker that resolves to loopback is not one of these.
         if local_only and urlsplit(f"//{request.host}").hostname not in LOOPBACK:
-            raise HostRefused("this server answers to 127.0.0.1 and localhost only")
+            raise HostRefused("This server only accepts requests to 127.0.0.1 and localhost.")
         origin = request.headers.get("Origin")
         if origin is None or origin in allowed or urlsplit(origin).netloc == request.host:
             return
-        raise OriginRefused(f"pages of {origin[:200]} may not call this server; ENGINEHOUSE_CORS_ORIGINS can allow them")
+        raise OriginRefused(
+            f"Pages of {origin[:200]} may not call this server. Add the origin to ENGINEHOUSE_CORS_ORIGINS to allow it."
+        )

@@ -1,4 +1,8 @@
-"""Every error as JSON: ours by their class, Flask's by their status, Redis' as 503, anything else as 500 without its insides."""
+"""Error handlers: every error is answered as JSON.
+
+Errors of this project have their own status, Flask's keep theirs, a Redis outage is a 503, and anything else is a 500 that
+reveals nothing of its cause.
+"""
 
 import logging
 
@@ -6,7 +10,6 @@ import redis
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from api.responses import Answer
 from shared.errors import (
     BodyTooLarge,
     EnginehouseError,
@@ -20,62 +23,68 @@ from shared.redis_connection import is_outage
 
 logger = logging.getLogger(__name__)
 
-
-def install(app: Flask) -> None:
-    """Register the handlers."""
-    app.register_error_handler(EnginehouseError, answer)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(redis.RedisError, _redis)
-    app.register_error_handler(RecursionError, lambda error: answer(InvalidRequest("the body is nested too deep")))
-    app.register_error_handler(Exception, _unexpected)
+INTERNAL_ERROR = "Internal server error. The server log has the details."
 
 
-def answer(error: EnginehouseError) -> Answer:
-    """The error's status and body."""
-    response: Response = jsonify({"error": error.as_json()})
+def register_error_handlers(app: Flask) -> None:
+    app.register_error_handler(EnginehouseError, error_response)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(redis.RedisError, _redis_error)
+    app.register_error_handler(
+        RecursionError, lambda error: error_response(InvalidRequest("The JSON body is nested too deeply."))
+    )
+    app.register_error_handler(Exception, _unexpected_error)
+
+
+def error_response(error: EnginehouseError) -> tuple[Response, int]:
+    """The error's status and JSON."""
+    return _json_response(error), error.status
+
+
+def _json_response(error: EnginehouseError) -> Response:
+    response = jsonify({"error": error.as_json()})
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     if error.should_retry is not None:
-        # The header that OpenAI's clients obey.
+        # OpenAI's client libraries obey this header.
         response.headers["x-should-retry"] = "true" if error.should_retry else "false"
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
-    return response, error.status
+    return response
 
 
-def _http(error: HTTPException) -> Answer:
+def _http_error(error: HTTPException) -> tuple[Response, int]:
     status = error.code or 500
+    path = request.path[:200]
     if status == 404:
-        return answer(
-            NotFound(
-                f"there is no {request.method} {request.path[:200]}; docs/http-api.md lists the calls", code="route_not_found"
-            )
+        return error_response(
+            NotFound(f"There is no call {request.method} {path}. GET /openapi.json lists all calls.", code="route_not_found")
         )
     if status == 405:
-        response, _ = answer(MethodNotAllowed(f"{request.path[:200]} does not take {request.method}"))  # type: ignore[misc]
+        response = _json_response(MethodNotAllowed(f"{path} does not support {request.method}."))
         response.headers["Allow"] = ", ".join(getattr(error, "valid_methods", None) or ())
         return response, 405
     if status == 413:
-        limit = request.max_content_length
-        return answer(BodyTooLarge(f"the body is larger than the {limit} bytes that this call takes"))
+        return error_response(
+            BodyTooLarge(f"The body is larger than {request.max_content_length} bytes, the limit of this call.")
+        )
     if status < 500:
-        refused = InvalidRequest(error.description or error.name)
-        return jsonify({"error": refused.as_json()}), status
-    return answer(InternalError("the server met a fault; its log tells more"))
+        return _json_response(InvalidRequest(error.description or error.name)), status
+    return error_response(InternalError(INTERNAL_ERROR))
 
 
-def _redis(error: redis.RedisError) -> Answer:
+def _redis_error(error: redis.RedisError) -> tuple[Response, int]:
     if not is_outage(error):
-        return _unexpected(error)
-    logger.warning("Redis is away: %s", error)
-    return answer(
+        return _unexpected_error(error)
+    logger.warning("Redis is unavailable: %s", error)
+    return error_response(
         RedisUnavailable(
-            "Redis does not answer now; try again, a submission with the same Idempotency-Key so that it counts once",
+            "Redis is unavailable. Try again; repeat a submission with the same Idempotency-Key so that it counts once.",
             retry_after=2,
         )
     )
 
 
-def _unexpected(error: Exception) -> Answer:
+def _unexpected_error(error: Exception) -> tuple[Response, int]:
     logger.error("%s %s failed", request.method, request.path, exc_info=error)
-    return answer(InternalError("the server met a fault; its log tells more"))
+    return error_response(InternalError(INTERNAL_ERROR))

@@ -1,7 +1,7 @@
-"""How gunicorn serves (``--config python:api.gunicorn_conf``): the API's processes count what they answer in files of one folder.
+"""Gunicorn configuration (``--config python:api.gunicorn_conf``): all API processes count their metrics in files of one folder.
 
-Read in gunicorn's first process, before any other is there and before prometheus_client is imported, which looks for the folder
-then.
+Gunicorn reads this in its first process, before it starts others and before anything imports prometheus_client, which looks
+for the folder at import.
 """
 
 import os
@@ -11,25 +11,25 @@ from typing import Any
 
 from shared.settings import Settings, from_environment
 
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def counts_in_files() -> bool:
+def uses_shared_files() -> bool:
     """Whether this process is one of several that count together."""
-    return bool(os.environ.get(VARIABLE))
+    return bool(os.environ.get(METRICS_FOLDER_VARIABLE))
 
 
 def on_starting(server: Any) -> None:
-    """Begin with an empty folder: the counts of processes that are gone would stay for ever."""
+    """Start with an empty folder: the counts of processes that no longer run would stay forever."""
     settings: Settings = from_environment(os.environ)
     folder = settings.data_dir / "metrics" / f"api-{socket.gethostname()}-{settings.port}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    os.environ[VARIABLE] = str(folder)
+    os.environ[METRICS_FOLDER_VARIABLE] = str(folder)
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """What a process counted stays in the sums; what it had only while it lived goes."""
+    """Keep the counters of a process that ended, and drop its gauges."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Waiting for jobs to end, many clients to one Redis connection."""
+"""Request threads that wait for a job to end, all of them over one Redis connection."""
 
 import threading
 from collections.abc import Iterator
@@ -7,67 +7,54 @@ from contextlib import contextmanager
 from shared.errors import Unavailable
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.models import Job
-from shared.jobs.transitions import Lifecycle, Submission, Submitted
+from shared.jobs.transitions import Lifecycle
 
 
 class JobWaiter:
-    """Holds request threads until their job has ended. Refuses more waiters than would leave threads for other calls."""
+    """Blocks request threads until their job has ended, and limits how many of them may block."""
 
-    def __init__(self, lifecycle: Lifecycle, endings: CompletionListener, threads: int) -> None:
+    def __init__(self, lifecycle: Lifecycle, listener: CompletionListener, threads: int) -> None:
         self._lifecycle = lifecycle
-        self._endings = endings
-        # A fifth of the threads stays free, or waiting clients would starve the calls that answer at once.
-        self._most = max(1, threads * 4 // 5)
-        self._free = threading.BoundedSemaphore(self._most)
+        self._listener = listener
+        # A fifth of the threads stays free. Otherwise waiting clients would block the calls that answer at once.
+        self._max_waiters = max(1, threads * 4 // 5)
+        self._free_slots = threading.BoundedSemaphore(self._max_waiters)
 
-    def until_ended(self, job: str, seconds: float) -> Job | None:
-        """The job once it has ended, or as it stands after ``seconds``; None when there is none of this id.
+    def wait_until_final(self, job_id: str, timeout: float) -> Job | None:
+        """The job once it has ended, or its state after ``timeout`` seconds; None if it does not exist.
 
-        Raises Unavailable when too many wait already.
+        Raises Unavailable if too many clients are waiting already.
         """
-        if seconds <= 0:
-            return self._lifecycle.get_job(job)
-        with self._expected(job) as ended:
-            now = self._lifecycle.get_job(job)
-            if now is None or now.status.final:
-                return now
-            ended.wait(seconds)
-        return self._lifecycle.get_job(job)
-
-    def submit(self, submission: Submission, seconds: float) -> tuple[Submitted, Job | None]:
-        """Submit, and return the job once it has ended or as it stands after ``seconds``.
-
-        Raises what ``Lifecycle.submit_job`` does, and Unavailable, with nothing submitted, when too many wait already.
-        """
-        if seconds <= 0:
-            submitted = self._lifecycle.submit_job(submission)
-            return submitted, self._lifecycle.get_job(submitted.id)
-        with self._expected(submission.id) as ended:
-            submitted = self._lifecycle.submit_job(submission)
-            if not submitted.replayed:
-                ended.wait(seconds)
-                return submitted, self._lifecycle.get_job(submitted.id)
-        return submitted, self.until_ended(submitted.id, seconds)
-
-    def hold(self) -> None:
-        """Take one of the places of those who wait; ``let_go`` gives it back. Raises Unavailable when all are taken."""
-        if not self._free.acquire(blocking=False):
-            raise Unavailable(
-                f"{self._most} clients wait on this server process already; ask again without waiting", retry_after=1
-            )
-
-    def let_go(self) -> None:
-        """Give a place back."""
-        self._free.release()
+        if timeout <= 0:
+            return self._lifecycle.get_job(job_id)
+        with self.expect_completion(job_id) as completed:
+            job = self._lifecycle.get_job(job_id)
+            if job is None or job.status.final:
+                return job
+            completed.wait(timeout)
+        return self._lifecycle.get_job(job_id)
 
     @contextmanager
-    def _expected(self, job: str) -> Iterator[threading.Event]:
-        self.hold()
+    def expect_completion(self, job_id: str) -> Iterator[threading.Event]:
+        """Reserve a slot and an event that is set when the job ends. Raises Unavailable if all slots are taken."""
+        self.reserve_slot()
         try:
-            ended = self._endings.expect(job)
+            completed = self._listener.expect(job_id)
             try:
-                yield ended
+                yield completed
             finally:
-                self._endings.forget(job, ended)
+                self._listener.forget(job_id, completed)
         finally:
-            self.let_go()
+            self.release_slot()
+
+    def reserve_slot(self) -> None:
+        """Reserve one of the slots for waiting clients; call ``release_slot`` afterwards. Raises Unavailable."""
+        if not self._free_slots.acquire(blocking=False):
+            raise Unavailable(
+                f"{self._max_waiters} clients are already waiting on this server process; try again, or call without waiting",
+                retry_after=1,
+            )
+
+    def release_slot(self) -> None:
+        """Return a slot."""
+        self._free_slots.release()

@@ -1,7 +1,4 @@
-"""Metrics from what Redis tells of jobs and workers. Every name is in the table of docs/operations.md.
-
-It knows no HTTP: it is given an overview and workers, and makes Prometheus' families of them.
-"""
+"""Prometheus metric families of jobs, workers, engines and GPUs. docs/operations.md lists every name."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,36 +8,36 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from shared.jobs.stats import Stats
 from shared.jobs.worker_registry import Worker
 
-# By the values of the labels, a tuple.
+# Values by label values, which are a tuple.
 Values = Mapping[Any, float]
 
-# What a worker tells of its engine and of its GPUs: key, metric, meaning.
+# What a worker reports of its engine and GPUs: key, metric, description.
 ENGINE_GAUGES = (
-    ("tokens_per_second", "engine_tokens_per_second", "Tokens that an engine made lately."),
-    ("steps_per_second", "engine_steps_per_second", "Steps that an engine made lately."),
+    ("tokens_per_second", "engine_tokens_per_second", "Tokens per second that an engine generated lately."),
+    ("steps_per_second", "engine_steps_per_second", "Steps per second that an engine ran lately."),
     ("running", "engine_batch_size", "Requests in an engine's batch."),
-    ("waiting", "engine_requests_waiting", "Requests that wait inside an engine."),
-    ("cache_use", "engine_cache_use_ratio", "Used part of an engine's key-value cache."),
-    ("in_flight", "engine_requests_limit", "Requests that an engine may hold at once."),
+    ("waiting", "engine_requests_waiting", "Requests that wait in an engine."),
+    ("cache_use", "engine_cache_use_ratio", "Used share of an engine's key-value cache."),
+    ("in_flight", "engine_requests_limit", "Requests that an engine may hold at the same time."),
 )
 ENGINE_COUNTERS = (
-    ("tokens", "engine_tokens", "Tokens that an engine has made since it was started."),
-    ("steps", "engine_steps", "Steps that an engine has made since it was started."),
-    ("evictions", "engine_evictions", "Requests whose cache pages an engine took away and computed again since it was started."),
+    ("tokens", "engine_tokens", "Tokens that an engine generated since it started."),
+    ("steps", "engine_steps", "Steps that an engine ran since it started."),
+    ("evictions", "engine_evictions", "Requests whose cache pages an engine evicted and recomputed since it started."),
 )
 GPU_GAUGES = (
-    ("memory_used", "gpu_memory_used_bytes", "Memory of a GPU in use."),
-    ("memory_total", "gpu_memory_total_bytes", "Memory of a GPU."),
-    ("utilisation", "gpu_utilisation_ratio", "Part of the last moment in which a GPU worked."),
+    ("memory_used", "gpu_memory_used_bytes", "Used memory of a GPU."),
+    ("memory_total", "gpu_memory_total_bytes", "Total memory of a GPU."),
+    ("utilisation", "gpu_utilisation_ratio", "Share of the last sample period in which a GPU was busy."),
     ("temperature", "gpu_temperature_celsius", "Temperature of a GPU."),
-    ("power", "gpu_power_watts", "What a GPU draws."),
+    ("power", "gpu_power_watts", "Power draw of a GPU."),
     ("ecc_errors", "gpu_ecc_errors", "Uncorrected memory errors of a GPU since its driver was loaded."),
-    ("xid_errors", "gpu_xid_errors", "Xid errors of a GPU that its worker has seen, of the latest ten."),
+    ("xid_errors", "gpu_xid_errors", "Xid errors of a GPU among the latest ten that its worker saw."),
 )
 
 
-def of_jobs(stats: Stats) -> Iterator[Metric]:
-    """Jobs by status, queues, ends, attempts, deliveries."""
+def job_metrics(stats: Stats) -> Iterator[Metric]:
+    """Jobs by status, queues, attempts and deliveries."""
     queues = stats.queues
     waiting = sum(queue.waiting for queue in queues.values())
     statuses = {
@@ -48,74 +45,74 @@ def of_jobs(stats: Stats) -> Iterator[Metric]:
         ("queued",): waiting,
         ("postponed",): max(0, stats.open - stats.running - waiting),
     }
-    yield _gauge("jobs", "Jobs that have not ended: they run, wait in a queue, or wait for something else.", ["status"], statuses)
-    yield _gauge("jobs_dead_letters", "Jobs on the list of the dead.", [], {(): stats.dead_letters})
-    for name, about, values in (
+    yield _gauge("jobs", "Jobs that have not ended: running, queued, or waiting for something else.", ["status"], statuses)
+    yield _gauge("jobs_dead_letters", "Dead-letter jobs.", [], {(): stats.dead_letters})
+    for name, description, values in (
         ("queue_waiting", "Jobs that wait in a queue.", {(name,): float(queue.waiting) for name, queue in queues.items()}),
         (
             "queue_oldest_seconds",
-            "For how long the oldest job of a queue has waited.",
+            "Waiting time of the oldest job in a queue.",
             {(name,): queue.oldest_ms / 1000 for name, queue in queues.items()},
         ),
         (
             "queue_wakeups",
-            "Tickets in the Celery list of a queue.",
+            "Wake-up messages in the Celery list of a queue.",
             {(name,): float(queue.wakeups) for name, queue in queues.items()},
         ),
     ):
-        yield _gauge(name, about, ["queue"], values)
-    for name, about, what, label in (
+        yield _gauge(name, description, ["queue"], values)
+    for name, description, counter, label in (
         ("jobs_submitted", "Jobs that were accepted.", "submitted", "kind"),
-        ("jobs_claimed", "Attempts that were begun.", "claimed", "queue"),
+        ("jobs_claimed", "Attempts that were started.", "claimed", "queue"),
     ):
-        yield _counter(name, about, [label], {(key,): count for key, count in stats.counted(what).items()})
-    ended = {(kind, status): count for (kind, _, status), count in _split(stats.counted("ended"))}
+        yield _counter(name, description, [label], {(key,): count for key, count in stats.counted(counter).items()})
+    ended = {(kind, status): count for (kind, _, status), count in _split_names(stats.counted("ended"))}
     yield _counter("jobs_ended", "Jobs that ended.", ["kind", "status"], ended)
     attempts, deliveries = stats.counted("attempts"), stats.counted("deliveries")
-    yield _counter("attempts_lost", "Attempts whose worker died or fell silent.", [], {(): attempts.get("lost", 0)})
-    yield _counter("attempts_retried", "Attempts that met a fault that may pass.", [], {(): attempts.get("retried", 0)})
+    yield _counter(
+        "attempts_lost", "Attempts whose worker died or stopped renewing its lease.", [], {(): attempts.get("lost", 0)}
+    )
+    yield _counter("attempts_retried", "Attempts that failed and were retried.", [], {(): attempts.get("retried", 0)})
     yield _gauge("deliveries_pending", "Webhook deliveries that have not ended.", [], {(): stats.deliveries_pending})
     ends = {(status,): deliveries.get(status, 0) for status in ("delivered", "failed")}
     yield _counter("deliveries_ended", "Webhook deliveries that ended.", ["status"], ends)
 
 
-def of_workers(workers: Sequence[Worker]) -> Iterator[Metric]:
-    """Living workers, their engines, their GPUs."""
+def worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
+    """Live workers, their engines and their GPUs."""
     kinds = [(worker.pool, worker.model, worker.phase) for worker in workers]
-    yield _gauge("workers", "Living workers.", ["pool", "model", "phase"], {kind: kinds.count(kind) for kind in kinds})
-    held = {(worker.name, worker.model): worker.engine for worker in workers if worker.engine}
+    yield _gauge("workers", "Live workers.", ["pool", "model", "phase"], {kind: kinds.count(kind) for kind in kinds})
+    engines = {(worker.name, worker.model): worker.engine for worker in workers if worker.engine}
     for table, family in ((ENGINE_GAUGES, _gauge), (ENGINE_COUNTERS, _counter)):
-        for key, name, about in table:
-            told = {labels: float(engine[key]) for labels, engine in held.items() if engine.get(key) is not None}
-            yield family(name, about, ["worker", "model"], told)
+        for key, name, description in table:
+            values = {labels: float(engine[key]) for labels, engine in engines.items() if engine.get(key) is not None}
+            yield family(name, description, ["worker", "model"], values)
     gpus = {(worker.name, str(gpu["index"])): gpu for worker in workers for gpu in worker.gpus}
-    for key, name, about in GPU_GAUGES:
-        told = {labels: _number(gpu[key]) for labels, gpu in gpus.items() if gpu.get(key) is not None}
-        yield _gauge(name, about, ["worker", "gpu"], told)
+    for key, name, description in GPU_GAUGES:
+        values = {labels: _number(gpu[key]) for labels, gpu in gpus.items() if gpu.get(key) is not None}
+        yield _gauge(name, description, ["worker", "gpu"], values)
 
 
-def of_redis(answers: bool) -> Metric:
-    """Whether there is anything else to tell."""
-    return _gauge(
-        "redis_up", "Whether Redis answers; without it there are no metrics of jobs and workers.", [], {(): int(answers)}
-    )
+def redis_metric(*, up: bool) -> Metric:
+    """Whether Redis answers. If it does not, there are no other metrics."""
+    return _gauge("redis_up", "Whether Redis answers; if not, there are no metrics of jobs and workers.", [], {(): int(up)})
 
 
-def _gauge(name: str, about: str, labels: Sequence[str], values: Values) -> Metric:
-    return _filled(GaugeMetricFamily(f"enginehouse_{name}", about, labels=labels), values)
+def _gauge(name: str, description: str, labels: Sequence[str], values: Values) -> Metric:
+    return _add_values(GaugeMetricFamily(f"enginehouse_{name}", description, labels=labels), values)
 
 
-def _counter(name: str, about: str, labels: Sequence[str], values: Values) -> Metric:
-    return _filled(CounterMetricFamily(f"enginehouse_{name}", about, labels=labels), values)
+def _counter(name: str, description: str, labels: Sequence[str], values: Values) -> Metric:
+    return _add_values(CounterMetricFamily(f"enginehouse_{name}", description, labels=labels), values)
 
 
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Values) -> Metric:
+def _add_values(family: GaugeMetricFamily | CounterMetricFamily, values: Values) -> Metric:
     for labels, value in values.items():
         family.add_metric(labels, value)
     return family
 
 
-def _split(counts: Mapping[str, int]) -> Iterable[tuple[tuple[str, str, str], int]]:
+def _split_names(counts: Mapping[str, int]) -> Iterable[tuple[tuple[str, str, str], int]]:
     return ((name.partition(" "), count) for name, count in counts.items())
 
 

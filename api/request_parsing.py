@@ -1,6 +1,6 @@
-"""From a request to checked values: its body, form, query and headers. Every refusal names the field, the value and the limit.
+"""Validated values from a request: body, form, query and headers. Every error names the field, its value and the limit.
 
-What a body may hold is in ``bodies``. Nothing is written before all is checked.
+The models in ``schemas.requests`` define what a body may contain. Nothing is written before everything is validated.
 """
 
 import re
@@ -8,112 +8,151 @@ from typing import TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
+from werkzeug.datastructures import FileStorage
 
-from api.schemas.requests import DocumentMetadata, JobWebhook
+from api.schemas.requests.documents import DocumentMetadata
+from api.schemas.requests.webhooks import JobWebhook
 from api.services import services
 from shared.documents.filters import Scalar
-from shared.documents.passwords import LONGEST as LONGEST_PASSWORD
-from shared.errors import InvalidValue, MalformedBody
+from shared.documents.passwords import LONGEST as MAX_PASSWORD_LENGTH
+from shared.errors import InvalidRequest, InvalidValue, MalformedBody
 
-SHOWN_VALUE = 80
+MAX_SHOWN = 80
 
-B = TypeVar("B", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def body(model: type[B]) -> B:
-    """The checked JSON body. Raises MalformedBody, InvalidValue or BodyTooLarge (as HTTP error)."""
-    # A page of another site can send any other content type without asking; JSON makes the browser ask first.
+def parse_body(model: type[Model]) -> Model:
+    """The validated JSON body. Raises MalformedBody, InvalidValue, or BodyTooLarge (as HTTP error)."""
+    # A page of another site can send any other content type without a preflight request; JSON makes the browser ask first.
     if not request.is_json:
-        raise MalformedBody("the body must be JSON, sent with Content-Type: application/json")
+        raise MalformedBody("The body must be JSON, sent with Content-Type: application/json.")
     request.max_content_length = services().settings.max_body_bytes
     try:
         return model.model_validate_json(request.get_data())
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _request_error(error) from None
+
+
+def parse_optional_body(model: type[Model]) -> Model:
+    """The validated JSON body, or the model's defaults if the request has none."""
+    return parse_body(model) if request.content_length else model()
+
+
+def form_files(max_files: int) -> list[FileStorage]:
+    """The files in the field ``file`` of a form. Raises InvalidRequest or InvalidValue."""
+    _limit_upload()
+    files = request.files.getlist("file")
+    if not files:
+        raise InvalidRequest(
+            "file: send at least one file as multipart/form-data in the field `file`", code="file_missing", param="file"
+        )
+    if len(files) > max_files:
+        raise InvalidValue(f"file: at most {max_files} files per request, not {len(files)}", param="file")
+    return files
 
 
 def form_webhook() -> JobWebhook | None:
     """The field ``webhook`` of a form, which is JSON. Raises InvalidValue."""
-    text = request.form.get("webhook")
+    text = _form_field("webhook")
     if not text:
         return None
     try:
         return JobWebhook.model_validate_json(text)
-    except ValidationError as error:
-        refusal = _refusal(error)
-        if isinstance(refusal, MalformedBody) or not refusal.param:
+    except ValidationError as invalid:
+        error = _request_error(invalid)
+        if isinstance(error, MalformedBody) or not error.param:
             raise InvalidValue('webhook: must be JSON such as {"url": "https://…"}', param="webhook") from None
-        raise InvalidValue(f"webhook.{refusal.message}", param=f"webhook.{refusal.param}") from None
+        raise InvalidValue(f"webhook.{error.message}", param=f"webhook.{error.param}") from None
 
 
 def form_password() -> str:
-    """The field ``password`` of a form, or "". Raises InvalidValue, which does not repeat it."""
-    return check_password(request.form.get("password", ""))
+    """The field ``password`` of a form, or "". Raises InvalidValue, whose message does not repeat it."""
+    return check_password(_form_field("password"))
 
 
 def check_password(password: str) -> str:
-    if len(password) > LONGEST_PASSWORD:
-        raise InvalidValue(f"password: at most {LONGEST_PASSWORD} characters, not {len(password)}", param="password")
+    """The password, if it is short enough. Raises InvalidValue."""
+    if len(password) > MAX_PASSWORD_LENGTH:
+        raise InvalidValue(f"password: at most {MAX_PASSWORD_LENGTH} characters, not {len(password)}", param="password")
     return password
 
 
 def form_metadata() -> dict[str, Scalar]:
-    """The field ``metadata`` of a form, which is a JSON object of texts, numbers and truths. Raises InvalidValue."""
-    text = request.form.get("metadata")
+    """The field ``metadata`` of a form, a JSON object of strings, numbers and booleans. Raises InvalidValue."""
+    text = _form_field("metadata")
     if not text:
         return {}
     try:
         return DocumentMetadata.model_validate_json(text).root
-    except ValidationError as error:
-        refusal = _refusal(error)
-        where = f"metadata.{refusal.param}" if refusal.param else "metadata"
+    except ValidationError as invalid:
+        error = _request_error(invalid)
+        param = f"metadata.{error.param}" if error.param else "metadata"
         raise InvalidValue(
-            f"{where}: must be a JSON object of at most 32 fields, each a text of at most 512 characters, a number, true or false",
-            param=where,
+            f"{param}: must be a JSON object of at most 32 fields, each a string of at most 512 characters, a number, true or false",
+            param=param,
         ) from None
 
 
-def _refusal(error: ValidationError) -> InvalidValue | MalformedBody:
+def query_integer(name: str, default: int, minimum: int, maximum: int) -> int:
+    """An integer of the query string. Raises InvalidValue."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"-?\d{1,12}", text) or not minimum <= int(text) <= maximum:
+        raise InvalidValue(f"{name}: must be an integer from {minimum} to {maximum}, not {text[:MAX_SHOWN]!r}", param=name)
+    return int(text)
+
+
+def query_choice(name: str, choices: tuple[str, ...]) -> str | None:
+    """A value of the query string that must be one of ``choices``, or None. Raises InvalidValue."""
+    text = request.args.get(name)
+    if text is not None and text not in choices:
+        raise InvalidValue(f"{name}: must be one of {', '.join(choices)}, not {text[:MAX_SHOWN]!r}", param=name)
+    return text
+
+
+def requested_timeout(default: float) -> float:
+    """How many seconds the client waits: ``?wait=N`` or ``Prefer: wait=N``, 0 for ``respond-async``, else ``default``.
+
+    Raises InvalidValue above the longest wait that the settings allow.
+    """
+    maximum = services().settings.max_wait_seconds
+    if "wait" in request.args:
+        return query_integer("wait", 0, 0, maximum)
+    for preference in request.headers.get("Prefer", "").lower().split(","):
+        name, _, value = preference.strip().partition("=")
+        if name == "respond-async":
+            return 0
+        if name == "wait":
+            if not value.strip().isdigit() or int(value) > maximum:
+                raise InvalidValue(f"Prefer: wait must be 0 to {maximum} seconds, not {value[:MAX_SHOWN]!r}", param="Prefer")
+            return int(value)
+    return default
+
+
+def _form_field(name: str) -> str:
+    _limit_upload()
+    return request.form.get(name, "")
+
+
+def _limit_upload() -> None:
+    # Reading one field of a form reads the whole form, so the limit must be set first.
+    request.max_content_length = services().settings.max_upload_bytes
+
+
+def _request_error(error: ValidationError) -> InvalidValue | MalformedBody:
     first = error.errors(include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
-        return MalformedBody(f"the body is not JSON that can be read: {first['msg'].removeprefix('Invalid JSON: ')}")
+        return MalformedBody(f"The body is not valid JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
     field = ".".join(str(part) for part in first["loc"])
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
     if not field:
         return InvalidValue(reason)
     if first["type"] in ("missing", "extra_forbidden"):
-        reason = "must be given" if first["type"] == "missing" else "is not a field of this call"
+        reason = "is required" if first["type"] == "missing" else "is not a field of this call"
         return InvalidValue(f"{field}: {reason}", param=field)
     value = repr(first["input"])
-    shown = value if len(value) <= SHOWN_VALUE else value[:SHOWN_VALUE] + "…"
+    shown = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…"
     return InvalidValue(f"{field}: {reason}, not {shown}", param=field)
-
-
-def query_integer(name: str, default: int, low: int, high: int) -> int:
-    """An integer of the query string. Raises InvalidValue."""
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not re.fullmatch(r"-?\d{1,12}", text) or not low <= int(text) <= high:
-        raise InvalidValue(f"{name}: must be an integer from {low} to {high}, not {text[:SHOWN_VALUE]!r}", param=name)
-    return int(text)
-
-
-def wait_seconds() -> float | None:
-    """How long the client wants to wait: ``?wait=N`` or ``Prefer: wait=N``; 0 for ``respond-async``; None when it does not say.
-
-    Raises InvalidValue past the longest wait that is allowed.
-    """
-    most = services().settings.max_wait_seconds
-    if "wait" in request.args:
-        return query_integer("wait", 0, 0, most)
-    for preference in request.headers.get("Prefer", "").lower().split(","):
-        name, _, value = preference.strip().partition("=")
-        if name == "respond-async":
-            return 0
-        if name == "wait":
-            if not value.strip().isdigit() or int(value) > most:
-                raise InvalidValue(f"Prefer: wait must be 0 to {most} seconds, not {value[:SHOWN_VALUE]!r}", param="Prefer")
-            return int(value)
-    return None

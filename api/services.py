@@ -1,4 +1,4 @@
-"""What the calls of one API process share: made once when the process starts to serve, found by ``services()``."""
+"""What a request works with: the services that all requests of the process share, its owner, and the owner's jobs."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -9,11 +9,15 @@ from flask import current_app, g
 from api.job_waiter import JobWaiter
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
+from shared.documents.text_index import TextIndex
+from shared.errors import NotFound
+from shared.ids import JOB, is_id
 from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
+from shared.jobs.models import Job
 from shared.jobs.stats import StatsReader
 from shared.jobs.transitions import Lifecycle
-from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.models.catalogue import Catalogue
 from shared.sessions.store import Sessions
 from shared.settings import Settings
@@ -24,7 +28,7 @@ from shared.webhooks.ssrf import AddressPolicy
 
 @dataclass(frozen=True)
 class Services:
-    """Safe to use from every thread of the process."""
+    """Created at application start, and safe to use from every thread of the process."""
 
     settings: Settings
     redis: redis.Redis
@@ -34,24 +38,43 @@ class Services:
     stats_reader: StatsReader
     documents: Documents
     files: DocumentFiles
+    text_index: TextIndex
     sessions: Sessions
     catalogue: Catalogue
-    waiting: JobWaiter
+    job_waiter: JobWaiter
     follower: Follower
     endpoints: Endpoints
     deliveries: Deliveries
-    guard: AddressPolicy
+    address_policy: AddressPolicy
+
+    def live_workers(self) -> list[Worker]:
+        """Workers that sent a heartbeat lately."""
+        return self.worker_registry.alive(3 * self.settings.renew_seconds)
 
     def active_assignments(self) -> list[ModelAssignment]:
-        """The seats that workers sit on, or come back to within moments."""
+        """Assignments of live workers, and of workers that may come back within moments."""
         return self.assignments.list_active(2 * self.settings.lease_seconds)
 
 
 def services() -> Services:
-    """The services of the application that answers the current request."""
+    """The services of the application that handles the current request."""
     return cast(Services, current_app.extensions["enginehouse"])
 
 
 def owner() -> str:
-    """Who makes the current request."""
+    """The owner who makes the current request."""
     return str(g.owner)
+
+
+def find_owned_job(job_id: str, timeout: float = 0) -> Job:
+    """The owner's job, once it has ended or after ``timeout`` seconds. Raises NotFound, also for another owner's job."""
+    job = services().job_waiter.wait_until_final(job_id, timeout) if is_id(JOB, job_id) else None
+    if job is None or job.owner != owner():
+        raise job_not_found(job_id)
+    return job
+
+
+def job_not_found(job_id: str) -> NotFound:
+    return NotFound(
+        f"Job {job_id[:80]!r} does not exist. Ended jobs are deleted when their retention period is over.", code="job_not_found"
+    )

@@ -1,62 +1,54 @@
-"""Submitting jobs for a request: its Idempotency-Key, its wait, and the answer."""
+"""Job submission for a request, with an optional wait for the job to end."""
 
-import hashlib
-import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from flask import g, request
-
-from api.responses import Answer, accepted, job_answer
 from api.services import services
-from shared.errors import InternalError, InvalidValue
+from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, InternalError, Unavailable
 from shared.jobs.models import Job
 from shared.jobs.transitions import Submission, Submitted
 
-LONGEST_KEY = 255
+# Wait for searches and deletions if the client does not say how long it waits.
+SHORT_JOB_SECONDS = 30
 
 
-class Repeatable(NamedTuple):
-    """An Idempotency-Key and the fingerprint of the request that it is for; both empty when the client sent none."""
+class SubmittedJob(NamedTuple):
+    """A job, and whether an earlier request with the same Idempotency-Key created it."""
 
-    key: str
-    fingerprint: str
+    job: Job
+    replayed: bool
 
 
-def idempotency(content: Any) -> Repeatable:
-    """What makes a submission of this request repeatable, if the client wants that.
+def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
+    """Submit a job and return it once it has ended, or its state after ``timeout`` seconds.
 
-    ``content`` is the checked body, so that two ways to write the same are the same. Raises InvalidValue.
+    Raises what ``Lifecycle.submit_job`` raises, and Unavailable, with nothing submitted, if too many clients are waiting.
     """
-    key = request.headers.get("Idempotency-Key", "")
-    if not key:
-        return Repeatable("", "")
-    if len(key) > LONGEST_KEY or not key.isprintable():
-        raise InvalidValue(f"Idempotency-Key: must be 1 to {LONGEST_KEY} printable characters", param="Idempotency-Key")
-    text = json.dumps([request.method, request.path, content], sort_keys=True, ensure_ascii=False, default=str)
-    return Repeatable(key, hashlib.sha256(text.encode()).hexdigest())
+    here = services()
+    if timeout <= 0:
+        submitted = here.lifecycle.submit_job(submission)
+        return SubmittedJob(written_job(submitted), submitted.replayed)
+    # Listen before submitting: the job may end before this thread runs again.
+    with here.job_waiter.expect_completion(submission.id) as completed:
+        submitted = here.lifecycle.submit_job(submission)
+        if not submitted.replayed:
+            completed.wait(timeout)
+    if submitted.replayed:
+        here.job_waiter.wait_until_final(submitted.id, timeout)
+    return SubmittedJob(written_job(submitted), submitted.replayed)
 
 
-def submit(submission: Submission, wait: float) -> Job:
-    """Submit a job and wait so many seconds for its end; the job as it then stands. Raises what ``Lifecycle.submit_job`` does."""
-    submitted, job = services().waiting.submit(submission, wait)
-    g.replayed = submitted.replayed
-    return _written(submitted, job)
-
-
-def job_of(submitted: Submitted) -> Job:
-    """The job that was just written."""
-    return _written(submitted, services().lifecycle.get_job(submitted.id))
-
-
-def answer(job: Job, wait: float) -> Answer:
-    """200 with the job when the client waited for its end, else 202; with the header that tells of a replay."""
-    response = job_answer(job) if wait and job.status.final else accepted(job)
-    if g.get("replayed"):
-        (response[0] if isinstance(response, tuple) else response).headers["Idempotent-Replay"] = "true"
-    return response
-
-
-def _written(submitted: Submitted, job: Job | None) -> Job:
+def written_job(submitted: Submitted) -> Job:
+    """The job that was just submitted. Raises InternalError if its record is gone."""
+    job = services().lifecycle.get_job(submitted.id)
     if job is None:
-        raise InternalError(f"job {submitted.id} was written but cannot be read: does Redis evict keys?")
+        raise InternalError(f"Job {submitted.id} was written but cannot be read. Check that Redis does not evict keys.")
     return job
+
+
+def short_job_error(job: Job) -> EnginehouseError:
+    """The error for a client that waited for a search or deletion that did not complete."""
+    error = job.error or {"code": job.status.value, "message": f"Job {job.id} of kind {job.kind} ended {job.status.value}."}
+    message, code = str(error["message"]), str(error["code"])
+    if code == EmbeddingModelMismatch.code:
+        return Conflict(message, code=code, details={"job": job.id})
+    return Unavailable(message, code=code, retry_after=5, details={"job": job.id})

@@ -1,4 +1,4 @@
-"""What gunicorn serves: ``gunicorn api.wsgi:app``."""
+"""WSGI entry point: ``gunicorn api.wsgi:app``."""
 
 import os
 import resource
@@ -10,12 +10,14 @@ from shared.settings import from_environment
 
 settings = from_environment(os.environ)
 logs.configure(settings.log_level)
-# Each waiting client holds a descriptor, and the usual limit of 1,024 is fewer than may wait.
+# Each waiting client needs a file descriptor, and the usual limit of 1,024 is lower than the number of clients that may wait.
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if soft != resource.RLIM_INFINITY:
-    most = 4 * settings.api_threads
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most if hard == resource.RLIM_INFINITY else min(most, hard)), hard))
-# A thread that waits for the interpreter lock wakes after each interval to ask for it. When an event goes to hundreds of readers,
-# hundreds of threads wait, and at the usual 5 ms a quarter of the work was that waking (benchmarks.streams).
+    descriptors = 4 * settings.api_threads
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(soft, descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)), hard)
+    )
+# A thread that waits for the interpreter lock wakes after each interval to ask for it. An event for hundreds of readers makes
+# hundreds of threads wait, and at the default of 5 ms a quarter of the work was that waking (benchmarks.streams).
 sys.setswitchinterval(0.02)
 app = create_app(settings)

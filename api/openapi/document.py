@@ -1,20 +1,18 @@
-"""The API described for programs, as an OpenAPI 3.1 document.
+"""The OpenAPI 3.1 document, built from the routes' descriptions, the request models and the response models."""
 
-Bodies come from the very models that validate them, answers from ``schemas``, calls from ``operations``.
-"""
-
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from flask import Flask, current_app
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.operations import OPERATIONS
-from api.operations.operation import HEADERS, REFUSALS, RETRYABLE, Operation, Parameter, Reply
+from api.openapi.operation import ERROR_REPLIES, HEADERS, RETRYABLE, Operation, Parameter, Reply, list_operations
 from api.schemas import responses
-from api.schemas.requests import DocumentMetadata, JobWebhook
+from api.schemas.requests.documents import DocumentMetadata
+from api.schemas.requests.webhooks import JobWebhook
 from shared.documents.passwords import LONGEST as LONGEST_PASSWORD
 
 SCHEMAS = "#/components/schemas/"
@@ -23,60 +21,73 @@ WEBHOOK_FIELD = {
     "type": "string",
     "contentMediaType": "application/json",
     "contentSchema": {"$ref": f"{SCHEMAS}{JobWebhook.__name__}"},
-    "description": "Where it is told how this ends.",
+    "description": "Where to send the outcome of this upload.",
 }
 
 PASSWORD_FIELD = {
     "type": "string",
     "maxLength": LONGEST_PASSWORD,
-    "description": "Opens those of these files that are encrypted. Forgotten once they are read.",
+    "description": "Opens encrypted files of this upload. The server forgets it once the files are read.",
 }
 
 METADATA_FIELD = {
     "type": "string",
     "contentMediaType": "application/json",
     "contentSchema": {"$ref": f"{SCHEMAS}{DocumentMetadata.__name__}"},
-    "description": "A JSON object of what is known of these files; searches can ask for it.",
+    "description": "A JSON object with metadata of these files; searches can filter by it.",
 }
 
 ABOUT = """\
-Jobs on language models of your own. An accepted job (202) reaches exactly one final status. Times are Unix seconds, durations
-seconds; an error says what happened, to what, and what to do. While no API key exists, callers on the server's own machine need
-none; from the first key on, every call wants `Authorization: Bearer eh_…`, except those that are marked open."""
+Runs jobs on your own language models. Every accepted job (202) reaches exactly one final status. Times are Unix seconds,
+durations are seconds. An error says what happened, to which object, and what to do. While no API key exists, callers on the
+server's own machine need none; once the first key exists, every call needs `Authorization: Bearer eh_…`, except those marked
+open."""
 
 
-@cache
-def document() -> dict[str, Any]:
-    """The OpenAPI document."""
-    paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Enginehouse",
-            "version": _version(),
-            "description": ABOUT,
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        },
-        "servers": [{"url": "/"}],
-        "security": [{"key": []}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in OPERATIONS)],
-        "paths": paths,
-        "components": {
-            "schemas": _schemas(),
-            "headers": dict(HEADERS),
-            "responses": {str(status): _refusal(status) for status in REFUSALS},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
-    }
+class ApiDescription:
+    """The described calls of an application, and the document made from them when it is first needed."""
+
+    def __init__(self, app: Flask) -> None:
+        self.operations = list_operations(app)
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        paths: dict[str, dict[str, Any]] = {}
+        for operation in self.operations:
+            paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+        return {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Enginehouse",
+                "version": _version(),
+                "description": ABOUT,
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "servers": [{"url": "/"}],
+            "security": [{"key": []}],
+            "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in self.operations)],
+            "paths": paths,
+            "components": {
+                "schemas": _schemas(self.operations),
+                "headers": dict(HEADERS),
+                "responses": {str(status): _error_reply(status) for status in ERROR_REPLIES},
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+
+
+def api_document() -> dict[str, Any]:
+    """The OpenAPI document of the current application."""
+    description: ApiDescription = current_app.extensions["openapi"]
+    return description.document
 
 
 def _version() -> str:
     try:
         return version("enginehouse")
     except PackageNotFoundError:
-        return "unreleased"  # served from a folder that nobody has installed
+        return "unreleased"  # runs from a checkout that is not installed
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -89,10 +100,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["description"] = operation.description
     if operation.parameters:
         described["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
-    if operation.body is not None or operation.files:
+    if operation.request_model is not None or operation.files:
         described["requestBody"] = {"required": operation.body_required, "content": _content(operation)}
     described["responses"] = {str(status): _reply(reply) for status, reply in operation.replies.items()} | {
-        str(status): {"$ref": f"#/components/responses/{status}"} for status in operation.statuses
+        str(status): {"$ref": f"#/components/responses/{status}"} for status in operation.error_statuses
     }
     if operation.open:
         described["security"] = []
@@ -107,7 +118,7 @@ def _operation_id(operation: Operation) -> str:
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     described: dict[str, Any] = {
         "name": parameter.name,
-        "in": parameter.where,
+        "in": parameter.location,
         "description": parameter.description,
         "schema": dict(parameter.schema),
     }
@@ -119,9 +130,9 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 def _content(operation: Operation) -> dict[str, Any]:
-    if operation.body is not None:
+    if operation.request_model is not None:
         examples = {name: {"summary": example.summary, "value": example.body} for name, example in operation.examples.items()}
-        return {"application/json": {"schema": _ref(operation.body), "examples": examples}}
+        return {"application/json": {"schema": _ref(operation.request_model), "examples": examples}}
     file: dict[str, Any] = {"type": "string", "contentMediaType": "application/octet-stream"}
     if operation.files > 1:
         file = {"type": "array", "items": file, "minItems": 1, "maxItems": operation.files}
@@ -153,9 +164,9 @@ def _reply(reply: Reply) -> dict[str, Any]:
     return described
 
 
-def _refusal(status: int) -> dict[str, Any]:
-    content = {"schema": _ref(responses.ErrorAnswer)}
-    described: dict[str, Any] = {"description": REFUSALS[status], "content": {"application/json": content}}
+def _error_reply(status: int) -> dict[str, Any]:
+    content = {"schema": _ref(responses.ErrorResponse)}
+    described: dict[str, Any] = {"description": ERROR_REPLIES[status], "content": {"application/json": content}}
     if status in RETRYABLE:
         described["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     return described
@@ -165,17 +176,17 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": SCHEMAS + model.__name__}
 
 
-def _schemas() -> dict[str, Any]:
-    models = dict.fromkeys(_models())
+def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
+    models = dict.fromkeys(_models(operations))
     _, described = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMAS + "{model}")
     return dict(described["$defs"])
 
 
-def _models() -> Iterator[type[BaseModel]]:
-    yield responses.ErrorAnswer
+def _models(operations: Sequence[Operation]) -> Iterator[type[BaseModel]]:
+    yield responses.ErrorResponse
     yield DocumentMetadata
-    for operation in OPERATIONS:
-        if operation.body is not None:
-            yield operation.body
+    for operation in operations:
+        if operation.request_model is not None:
+            yield operation.request_model
         for reply in operation.replies.values():
-            yield from (model for model in (reply.model, reply.also) if model is not None)
+            yield from (model for model in (reply.model, reply.event_data) if model is not None)

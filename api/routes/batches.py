@@ -1,46 +1,86 @@
-"""Batches that a client opens by itself, to have one job count what it uploads in many requests (``api.routes.uploads`` joins them)."""
+"""``/batches``: batches that a client opens itself, so that one job counts uploads of many requests."""
 
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, jsonify
 
-from api.request_parsing import body
-from api.responses import Answer, accepted, job_answer, job_json
-from api.routes.jobs import owned_job
-from api.routes.webhooks import job_webhook
-from api.schemas.requests import NewBatch
-from api.services import owner, services
-from api.submission import idempotency, job_of
+from api.idempotency import read_idempotency_key
+from api.job_webhook import job_webhook
+from api.openapi.operation import IDEMPOTENCY_KEY, JOB, REPLAYABLE_JOB_HEADERS, Example, Operation, Reply, describe
+from api.request_parsing import parse_optional_body
+from api.responses import RouteResponse, final_or_accepted, job_json, mark_replay
+from api.schemas import responses
+from api.schemas.requests.jobs import NewBatch
+from api.services import find_owned_job, owner, services
+from api.submission import written_job
 from shared.errors import Conflict
 
 blueprint = Blueprint("batches", __name__)
 
+TAG = "Documents"
+
 
 @blueprint.post("/batches")
-def open_batch() -> Answer:
-    """Open a batch: 201 with its job, which uploads join until it is sealed."""
-    wanted = body(NewBatch) if request.content_length else NewBatch()
-    webhook = job_webhook(wanted.webhook)
-    repeatable = idempotency([webhook, wanted.metadata])
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Open a batch for uploads that are counted together",
+        description=(
+            "A batch is a job: clients can poll, follow and cancel it. Uploads with `?batch=` join it until it is sealed, and it "
+            "ends when the last of its jobs ends. A batch that is left open is sealed one hour (`ENGINEHOUSE_SEAL_SECONDS`) after "
+            "all its jobs have ended."
+        ),
+        parameters=(IDEMPOTENCY_KEY,),
+        request_model=NewBatch,
+        body_required=False,
+        examples={
+            "plain": Example(summary="A batch without options", body={}),
+            "named": Example(summary="A batch with metadata", body={"metadata": {"from": "scanner-2"}}),
+        },
+        replies={
+            201: Reply(description="The open batch.", model=responses.Job, headers=("Location", "Idempotent-Replay")),
+        },
+        refusals=(409,),
+    )
+)
+def open_batch() -> RouteResponse:
+    body = parse_optional_body(NewBatch)
+    webhook = job_webhook(body.webhook)
+    idempotency = read_idempotency_key([webhook, body.metadata])
     batch = services().lifecycle.open_batch(
         owner(),
         spec={},
         webhook=webhook,
-        metadata=wanted.metadata,
-        idempotency_key=repeatable.key,
-        fingerprint=repeatable.fingerprint,
+        metadata=body.metadata,
+        idempotency_key=idempotency.key,
+        fingerprint=idempotency.fingerprint,
     )
-    response = jsonify(job_json(job_of(batch)))
+    response = mark_replay(jsonify(job_json(written_job(batch))), batch.replayed)
     response.headers["Location"] = f"/jobs/{batch.id}"
-    if batch.replayed:
-        response.headers["Idempotent-Replay"] = "true"
     return response, 201
 
 
 @blueprint.post("/jobs/<job>/seal")
-def seal(job: str) -> Answer:
-    """No more jobs will join a batch: 200 when it has ended, 202 when it goes on with those that it has."""
-    found = owned_job(job)
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Seal a batch, so that no more jobs can join it",
+        description="Sealing a sealed batch has no effect.",
+        parameters=(JOB,),
+        replies={
+            200: Reply(description="The batch, which has ended with all its jobs.", model=responses.Job),
+            202: Reply(
+                description="The batch, which ends with the last of its jobs.",
+                model=responses.Job,
+                headers=REPLAYABLE_JOB_HEADERS,
+            ),
+        },
+        refusals=(409,),
+    )
+)
+def seal_batch(job: str) -> RouteResponse:
+    found = find_owned_job(job)
     if found.kind != "batch":
-        raise Conflict(f"job {job} is no batch, and nothing can join it; it is of kind {found.kind}", code="not_a_batch")
+        raise Conflict(
+            f"Job {job} is a job of kind {found.kind} and not a batch. Only batches can be sealed.", code="not_a_batch"
+        )
     services().lifecycle.seal_batch(job)
-    found = owned_job(job)
-    return job_answer(found) if found.status.final else accepted(found)
+    return final_or_accepted(find_owned_job(job))

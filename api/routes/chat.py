@@ -1,20 +1,40 @@
-"""The guide's chat calls, over sessions and jobs: they wait for the answer unless the client prefers not to."""
+"""``/chat``: the chat calls of the chat_gp_me tutorial, on sessions and jobs."""
 
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from api.request_parsing import body, wait_seconds
-from api.responses import Answer
-from api.routes.generate import served_model, submit_generation
-from api.schemas.requests import ChatMessage, ChatStart, Sampling
+from api.generation import find_generation_model, submit_generation
+from api.openapi.operation import (
+    IDEMPOTENCY_KEY,
+    PREFER,
+    REPLAYABLE_JOB_HEADERS,
+    SESSION,
+    WAIT,
+    Example,
+    Operation,
+    Reply,
+    describe,
+)
+from api.request_parsing import parse_body, requested_timeout
+from api.responses import RouteResponse, accepted_response
+from api.schemas import responses
+from api.schemas.requests.chat import ChatMessageRequest, ChatStartRequest
+from api.schemas.requests.generation import GenerationOptions
 from api.services import owner, services
-from api.submission import answer
 from shared.errors import EnginehouseError, InvalidValue
-from shared.ids import SESSION, new_id
+from shared.ids import SESSION as SESSION_PREFIX
+from shared.ids import new_id
 from shared.jobs.models import Job, Status
 
 blueprint = Blueprint("chat", __name__)
+
+TAG = "Chats"
+TURN_REPLIES = {
+    200: Reply(description="All messages, with the answer.", model=responses.Chat),
+    202: Reply(description="No answer yet; this job will have it.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS),
+}
+WAITS = "Waits up to `ENGINEHOUSE_CHAT_WAIT_SECONDS` for the answer unless the client asks for another wait."
 
 
 class TurnFailed(EnginehouseError):
@@ -26,60 +46,97 @@ class TurnFailed(EnginehouseError):
 
 
 @blueprint.post("/chat/start")
-def start() -> Answer:
-    """Begin a session, or go on with one; with a ``message`` the answer comes along."""
-    wanted = body(ChatStart)
-    session = wanted.sessionId or new_id(SESSION)
-    if wanted.message:
-        # A refused message must not leave a session behind.
-        served_model(wanted.model)
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Start or continue a chat",
+        description=f"With a `message`, the answer is included. {WAITS}",
+        parameters=(PREFER, WAIT, IDEMPOTENCY_KEY),
+        request_model=ChatStartRequest,
+        examples={
+            "message": Example(summary="A first message", body={"message": "Hello, how are you?"}),
+            "named": Example(summary="A session id of your choice", body={"sessionId": "visit-7"}),
+        },
+        replies=TURN_REPLIES,
+        refusals=(404, 409, 429, 502),
+    )
+)
+def start_chat() -> RouteResponse:
+    body = parse_body(ChatStartRequest)
+    session = body.sessionId or new_id(SESSION_PREFIX)
+    if body.message:
+        # A rejected message must not leave a session behind.
+        find_generation_model(body.model)
     services().sessions.open(session, owner())
-    if not wanted.message:
-        return _history(session)
-    return _turn(wanted, session, wanted.message)
+    if not body.message:
+        return _history_response(session)
+    return _submit_turn(body, session, body.message)
 
 
 @blueprint.post("/chat/message")
-def message() -> Answer:
-    """Say something in a session. Messages of one session are answered one after the other, in the order they came."""
-    wanted = body(ChatMessage)
-    return _turn(wanted, wanted.sessionId, wanted.message)
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Send a message to a chat",
+        description=f"Messages of one chat are answered one after another, in the order in which they arrived. {WAITS}",
+        parameters=(PREFER, WAIT, IDEMPOTENCY_KEY),
+        request_model=ChatMessageRequest,
+        examples={"message": Example(summary="A message", body={"sessionId": "visit-7", "message": "And you?"})},
+        replies=TURN_REPLIES,
+        refusals=(404, 409, 429, 502),
+    )
+)
+def send_message() -> RouteResponse:
+    body = parse_body(ChatMessageRequest)
+    return _submit_turn(body, body.sessionId, body.message)
 
 
 @blueprint.get("/chat/history/<path:session>")
-def history(session: str) -> Response:
-    """What has been said, oldest first."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get the messages of a chat",
+        parameters=(SESSION,),
+        replies={200: Reply(description="The messages, oldest first.", model=responses.Chat)},
+    )
+)
+def show_history(session: str) -> RouteResponse:
     services().sessions.check(session, owner())
-    return _history(session)
+    return _history_response(session)
 
 
 @blueprint.delete("/chat/session/<path:session>")
-def delete(session: str) -> Response:
-    """Forget a session."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete a chat",
+        parameters=(SESSION,),
+        replies={200: Reply(description="The chat is deleted.", model=responses.ChatDeletion)},
+    )
+)
+def delete_chat(session: str) -> RouteResponse:
     services().sessions.delete(session, owner())
     return jsonify({"message": "session deleted", "sessionId": session})
 
 
-def _turn(wanted: Sampling, session: str, text: str) -> Answer:
-    wait = wait_seconds()
-    if wait is None:
-        wait = services().settings.chat_wait_seconds
-    job = submit_generation(wanted, {"message": text}, wait, characters=len(text), session=session)
-    if not (wait and job.status.final):
-        return answer(job, 0)
+def _submit_turn(options: GenerationOptions, session: str, text: str) -> RouteResponse:
+    timeout = requested_timeout(services().settings.chat_wait_seconds)
+    job, replayed = submit_generation(options, {"message": text}, timeout, characters=len(text), session=session)
+    if not (timeout and job.status.final):
+        return accepted_response(job, replayed=replayed)
     if job.status is not Status.COMPLETED:
-        raise _failure(job)
-    return _history(session, job)
+        raise _turn_error(job)
+    return _history_response(session, job)
 
 
-def _history(session: str, job: Job | None = None) -> Response:
-    said: dict[str, Any] = {"sessionId": session, "messages": services().sessions.messages(session)}
+def _history_response(session: str, job: Job | None = None) -> Response:
+    chat: dict[str, Any] = {"sessionId": session, "messages": services().sessions.messages(session)}
     if job is not None and job.result is not None:
-        said |= {"job": job.id, "citations": job.result.get("citations", []), "usage": job.result["usage"]}
-    return jsonify(said)
+        chat |= {"job": job.id, "citations": job.result.get("citations", []), "usage": job.result["usage"]}
+    return jsonify(chat)
 
 
-def _failure(job: Job) -> EnginehouseError:
-    error = job.error or {"code": job.status.value, "message": f"job {job.id} is {job.status.value}", "param": None}
-    kind = InvalidValue if error.get("type") == "invalid_request_error" else TurnFailed
-    return kind(str(error["message"]), code=str(error["code"]), param=error.get("param"), details={"job": job.id})
+def _turn_error(job: Job) -> EnginehouseError:
+    error = job.error or {"code": job.status.value, "message": f"Job {job.id} ended {job.status.value}.", "param": None}
+    error_class = InvalidValue if error.get("type") == "invalid_request_error" else TurnFailed
+    return error_class(str(error["message"]), code=str(error["code"]), param=error.get("param"), details={"job": job.id})

@@ -1,142 +1,245 @@
-"""Collections with settings of their own, their index made anew, and the chunks of documents one by one."""
+"""``/collections``: list, create, configure, reindex, search and delete collections."""
 
-import re
-from typing import Any
+from flask import Blueprint, jsonify, request
 
-from flask import Blueprint, Response, jsonify
-
-from api.request_parsing import body, query_integer, wait_seconds
-from api.responses import Answer, accepted, job_answer, list_json
-from api.routes.documents import collection_json, deleted
-from api.routes.webhooks import job_webhook
-from api.schemas.requests import CollectionChanges, NewCollection, Reindex
+from api.deletion import delete_object
+from api.idempotency import read_idempotency_key
+from api.job_webhook import job_webhook
+from api.openapi.operation import (
+    AFTER,
+    COLLECTION,
+    IDEMPOTENCY_KEY,
+    LIMIT,
+    PREFER,
+    REPLAYABLE_JOB_HEADERS,
+    WAIT,
+    Example,
+    Operation,
+    Reply,
+    describe,
+)
+from api.request_parsing import parse_body, query_integer, requested_timeout
+from api.responses import (
+    RouteResponse,
+    accepted_response,
+    collection_json,
+    document_json,
+    final_or_accepted,
+    list_response,
+)
+from api.schemas import responses
+from api.schemas.requests.collections import CollectionChanges, NewCollection, ReindexRequest
+from api.schemas.requests.search import SearchRequest
 from api.services import owner, services
-from api.submission import idempotency, submit
+from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
 from shared.documents.models import Collection
-from shared.documents.text_index import IndexedChunk, TextIndex
-from shared.errors import Conflict, InvalidValue, NotFound
-from shared.jobs.celery_broker import CPU_QUEUE
+from shared.errors import Conflict, InvalidValue
+from shared.jobs.celery_broker import CPU_QUEUE, IO_QUEUE
+from shared.jobs.models import Status
 from shared.jobs.transitions import Submission
 from shared.models.catalogue import EMBED
 
-blueprint = Blueprint("indexing", __name__)
+blueprint = Blueprint("collections", __name__)
 
-BATCH_PRIORITY = 8
+TAG = "Documents"
+REINDEX_PRIORITY = 8
+WAITS = "Waits up to 30 s unless the client asks for another wait."
+
+
+@blueprint.get("/collections")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List all collections by name",
+        replies={200: Reply(description="All collections on one page.", model=responses.CollectionList)},
+    )
+)
+def list_collections() -> RouteResponse:
+    return list_response([collection_json(collection) for collection in services().documents.list_collections(owner())])
 
 
 @blueprint.post("/collections")
-def create() -> Answer:
-    """An empty collection; an upload would make one, too, but with the server's settings."""
-    wanted = body(NewCollection)
-    model = _embedding_model(wanted.embedding_model)
-    chosen = _chunk_settings(wanted.chunk_tokens, wanted.chunk_overlap_tokens)
-    collection, made = services().documents.make_collection(owner(), wanted.name, model, **chosen)
-    if not made:
-        raise Conflict(f"There is a collection {wanted.name!r} already; change it with PATCH.", param="name")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Create a collection with its own settings",
+        description="An upload also creates a collection, with the server's settings.",
+        request_model=NewCollection,
+        examples={"small": Example(summary="Short chunks", body={"name": "minutes", "chunk_tokens": 100})},
+        replies={201: Reply(description="The new collection.", model=responses.Collection)},
+        refusals=(404, 409),
+    )
+)
+def create_collection() -> RouteResponse:
+    body = parse_body(NewCollection)
+    model = _choose_embedding_model(body.embedding_model)
+    chunks = _chunk_settings(body.chunk_tokens, body.chunk_overlap_tokens)
+    collection, created = services().documents.make_collection(owner(), body.name, model, **chunks)
+    if not created:
+        raise Conflict(f"Collection {body.name!r} already exists. Change it with PATCH.", param="name")
     return jsonify(collection_json(collection)), 201
 
 
+@blueprint.get("/collections/<collection>")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get a collection",
+        parameters=(COLLECTION,),
+        replies={200: Reply(description="The collection.", model=responses.Collection)},
+    )
+)
+def show_collection(collection: str) -> RouteResponse:
+    return jsonify(collection_json(services().documents.find_collection(owner(), collection)))
+
+
 @blueprint.patch("/collections/<collection>")
-def configure(collection: str) -> Response:
-    """How documents are cut that come from now on; a reindex does the same for those that are there."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Change how future documents are chunked",
+        description="To apply the change to existing documents, reindex the collection.",
+        parameters=(COLLECTION,),
+        request_model=CollectionChanges,
+        examples={"smaller": Example(summary="Shorter chunks", body={"chunk_tokens": 120})},
+        replies={200: Reply(description="The collection.", model=responses.Collection)},
+    )
+)
+def configure_collection(collection: str) -> RouteResponse:
     found = services().documents.find_collection(owner(), collection)
-    wanted = body(CollectionChanges)
-    given = wanted.model_dump(exclude_unset=True)
-    _chunk_settings(given.get("chunk_tokens", found.chunk_tokens), given.get("chunk_overlap_tokens", found.chunk_overlap_tokens))
-    return jsonify(collection_json(services().documents.configure(found.id, **given)))
+    changes = parse_body(CollectionChanges).model_dump(exclude_unset=True)
+    _chunk_settings(
+        changes.get("chunk_tokens", found.chunk_tokens), changes.get("chunk_overlap_tokens", found.chunk_overlap_tokens)
+    )
+    return jsonify(collection_json(services().documents.configure(found.id, **changes)))
 
 
 @blueprint.post("/collections/<collection>/reindex")
-def reindex(collection: str) -> Answer:
-    """Index all documents anew, in the background; the old index answers until the new one is whole."""
-    here = services()
-    found = here.documents.find_collection(owner(), collection)
-    wanted = body(Reindex)
-    repeatable = idempotency([collection, wanted.model_dump()])
-    if not repeatable.key:
-        _refuse_second(found)
-    spec = {
-        "collection_id": found.id,
-        "embedding_model": _embedding_model(wanted.embedding_model, found.embedding_model),
-        **_chunk_settings(
-            wanted.chunk_tokens or found.chunk_tokens,
-            found.chunk_overlap_tokens if wanted.chunk_overlap_tokens is None else wanted.chunk_overlap_tokens,
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Reindex all documents of a collection",
+        description=(
+            "With another embedding model, with other chunk sizes, or because the index was lost. Searches use the old index until "
+            "the new one is complete."
         ),
-    }
-    submission = Submission(
-        kind="reindex",
-        queue=CPU_QUEUE,
-        spec=spec,
-        owner=owner(),
-        priority=BATCH_PRIORITY,
-        webhook=job_webhook(wanted.webhook),
-        idempotency_key=repeatable.key,
-        fingerprint=repeatable.fingerprint,
+        parameters=(COLLECTION, IDEMPOTENCY_KEY, PREFER, WAIT),
+        request_model=ReindexRequest,
+        examples={"again": Example(summary="With the current settings", body={})},
+        replies={
+            200: Reply(description="The job, which has ended.", model=responses.Job),
+            202: Reply(description="The job that builds the new index.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS),
+        },
+        refusals=(409, 429),
     )
-    wait = wait_seconds() or 0
-    job = submit(submission, wait)
-    return job_answer(job) if wait and job.status.final else accepted(job)
+)
+def reindex_collection(collection: str) -> RouteResponse:
+    found = services().documents.find_collection(owner(), collection)
+    submission = _reindex_submission(found, parse_body(ReindexRequest))
+    timeout = requested_timeout(0)
+    job, replayed = submit_job(submission, timeout)
+    return final_or_accepted(job, waited=timeout > 0, replayed=replayed)
 
 
-@blueprint.get("/documents/<document>/chunks")
-def chunks(document: str) -> Response:
-    """The chunks of a document as they are indexed, in order."""
+@blueprint.get("/collections/<collection>/documents")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List the documents of a collection, newest first",
+        parameters=(COLLECTION, LIMIT, AFTER),
+        replies={200: Reply(description="One page.", model=responses.DocumentList)},
+    )
+)
+def list_documents(collection: str) -> RouteResponse:
     limit = query_integer("limit", 20, 1, 100)
-    after = query_integer("after", -1, -1, 2**31)
-    found = services().documents.get(owner(), document)
-    index = services().documents.collection_by_id(found.collection_id).index
-    entries = _texts().document_chunks(index, found.id, first=after + 1, limit=limit + 1) if found.status == "ready" else []
-    page = entries[:limit]
-    return list_json([_chunk_json(entry) for entry in page], str(page[-1].position) if len(entries) > limit else None)
+    found = services().documents.find_collection(owner(), collection)
+    documents, more = services().documents.list_documents(found.id, limit=limit, after=request.args.get("after"))
+    next_cursor = documents[-1].id if more and documents else None
+    return list_response([document_json(document) for document in documents], next_cursor)
 
 
-@blueprint.delete("/documents/<document>/chunks/<position>")
-def delete_chunk(document: str, position: str) -> Answer:
-    """Forget one chunk: what stands in no other chunk of its document is gone from every text that is kept of it."""
-    found = services().documents.get(owner(), document)
-    index = services().documents.collection_by_id(found.collection_id).index
-    place = int(position) if re.fullmatch(r"\d{1,9}", position) else -1
-    if found.status != "ready" or not _texts().load_chunks(index, [(found.id, place)]):
-        raise NotFound(f"Document {found.id} has no chunk {position[:80]!r}.", param="position")
-    spec = {"document_id": found.id, "collection_id": found.collection_id, "position": place}
-    return deleted(spec, f"{found.id}:{position}", "chunk")
+@blueprint.post("/collections/<collection>/search")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Search a collection by vectors, by keywords, or by both",
+        description=WAITS,
+        parameters=(COLLECTION, PREFER, WAIT),
+        request_model=SearchRequest,
+        examples={
+            "question": Example(summary="A question", body={"query": "When is the archive open?", "top_k": 2}),
+            "filtered": Example(
+                summary="Keywords, on first pages only", body={"query": "archive", "mode": "keyword", "filter": {"page": 1}}
+            ),
+        },
+        replies={
+            200: Reply(description="The passages, best first.", model=responses.HitList),
+            202: Reply(
+                description="No result yet; the job will have `hits`.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS
+            ),
+        },
+        refusals=(409, 429),
+    )
+)
+def search_collection(collection: str) -> RouteResponse:
+    body = parse_body(SearchRequest)
+    found = services().documents.find_collection(owner(), collection)
+    spec = {**body.model_dump(), "collection_id": found.id}
+    submission = Submission(kind="search", queue=IO_QUEUE, spec=spec, owner=owner())
+    job = submit_job(submission, requested_timeout(SHORT_JOB_SECONDS)).job
+    if job.status is Status.COMPLETED and job.result is not None:
+        return list_response(job.result["hits"])
+    if job.status.final:
+        raise short_job_error(job)
+    return accepted_response(job)
 
 
-def _texts() -> TextIndex:
-    return TextIndex(services().settings.text_index_dir)
+@blueprint.delete("/collections/<collection>")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete a collection and all its documents",
+        description=WAITS,
+        parameters=(COLLECTION, PREFER, WAIT),
+        replies={
+            200: Reply(description="The collection is deleted.", model=responses.Deletion),
+            202: Reply(
+                description="Searches no longer find it; this job deletes its data.",
+                model=responses.Job,
+                headers=REPLAYABLE_JOB_HEADERS,
+            ),
+        },
+        refusals=(429,),
+    )
+)
+def delete_collection(collection: str) -> RouteResponse:
+    timeout = requested_timeout(SHORT_JOB_SECONDS)
+    found = services().documents.find_collection(owner(), collection)
+    services().documents.drop_collection(found)
+    return delete_object({"collection_id": found.id}, found.id, "collection", timeout)
 
 
-def _chunk_json(entry: IndexedChunk) -> dict[str, Any]:
-    return {
-        "id": f"{entry.document_id}:{entry.position}",
-        "object": "chunk",
-        "document_id": entry.document_id,
-        "position": entry.position,
-        "page": entry.page,
-        "start": entry.start,
-        "end": entry.end,
-        "headings": list(entry.headings),
-        "text": entry.text,
-    }
-
-
-def _embedding_model(wanted: str | None, before: str = "") -> str:
-    """The embedding model that was asked for, or the one before as long as there is one of that name, or the default one."""
+def _choose_embedding_model(requested: str | None, current: str = "") -> str:
+    """The requested model, else the current one if it still exists, else the default one. Raises NotFound or InvalidValue."""
     catalogue = services().catalogue
-    if wanted is None:
-        if any(entry.name == before and entry.task == EMBED for entry in catalogue.models):
-            return before
+    if requested is None:
+        if any(entry.name == current and entry.task == EMBED for entry in catalogue.models):
+            return current
         return catalogue.embedding().name
-    entry = catalogue.get(wanted)
+    entry = catalogue.get(requested)
     if entry.task != EMBED:
-        raise InvalidValue(f"embedding_model: {entry.name} generates text; it makes no vectors", param="embedding_model")
+        raise InvalidValue(
+            f"embedding_model: model {entry.name!r} generates text and cannot embed documents", param="embedding_model"
+        )
     return entry.name
 
 
 def _chunk_settings(size: int | None, overlap: int | None) -> dict[str, int | None]:
-    """Raises InvalidValue when they do not go together, or with what the server's settings put in for one of them."""
-    settings = services().settings
-    tokens = settings.chunk_tokens if size is None else size
+    """Chunk settings of a collection. Raises InvalidValue if the overlap is too large for the chunk size.
+
+    None stands for the server's setting.
+    """
+    tokens = services().settings.chunk_tokens if size is None else size
     if overlap is not None and overlap * 2 > tokens:
         raise InvalidValue(
             f"chunk_overlap_tokens: may be at most half of chunk_tokens, which is {tokens}, not {overlap}",
@@ -145,13 +248,35 @@ def _chunk_settings(size: int | None, overlap: int | None) -> dict[str, int | No
     return {"chunk_tokens": size, "chunk_overlap_tokens": overlap}
 
 
-def _refuse_second(collection: Collection) -> None:
+def _reindex_submission(collection: Collection, changes: ReindexRequest) -> Submission:
+    """The job that rebuilds a collection's index. Raises Conflict if another one is under way."""
+    idempotency = read_idempotency_key([collection.name, changes.model_dump()])
+    if not idempotency.key:
+        _reject_second_reindex(collection)
+    overlap = changes.chunk_overlap_tokens
+    chunks = _chunk_settings(
+        changes.chunk_tokens or collection.chunk_tokens, collection.chunk_overlap_tokens if overlap is None else overlap
+    )
+    model = _choose_embedding_model(changes.embedding_model, collection.embedding_model)
+    return Submission(
+        kind="reindex",
+        queue=CPU_QUEUE,
+        spec={"collection_id": collection.id, "embedding_model": model, **chunks},
+        owner=owner(),
+        priority=REINDEX_PRIORITY,
+        webhook=job_webhook(changes.webhook),
+        idempotency_key=idempotency.key,
+        fingerprint=idempotency.fingerprint,
+    )
+
+
+def _reject_second_reindex(collection: Collection) -> None:
     if not collection.reindex_job:
         return
     job = services().lifecycle.get_job(collection.reindex_job)
     if job is not None and not job.status.final:
         raise Conflict(
-            f"Collection {collection.name!r} is being indexed anew by {job.id}; wait for its end, or cancel it.",
+            f"Job {job.id} is already reindexing collection {collection.name!r}. Wait until it ends, or cancel it.",
             code="reindex_under_way",
             details={"job": job.id},
         )

@@ -1,42 +1,78 @@
-"""``/admin``: the list of the dead, for those whose key may administer."""
+"""``/admin/dead-letters``: list, replay and remove dead letters."""
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, jsonify
 
 from api.auth import require_admin
+from api.openapi.operation import JOB, JOB_HEADERS, Operation, Reply, describe, in_query
 from api.request_parsing import query_integer
-from api.responses import Answer, accepted, job_json, list_json
+from api.responses import RouteResponse, accepted_response, job_json, list_response
+from api.schemas import responses
 from api.services import services
-from api.submission import job_of
+from api.submission import written_job
 from shared.errors import NotFound
 from shared.jobs.models import Job
 
-blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+blueprint = Blueprint("dead_letters", __name__, url_prefix="/admin/dead-letters")
 blueprint.before_request(require_admin)
 
-
-@blueprint.get("/dead-letters")
-def index() -> Response:
-    """Jobs whose workers died again and again, the latest first."""
-    dead = services().lifecycle.dead_letters(query_integer("limit", 100, 1, 1000))
-    return list_json([{**job_json(job), "owner": job.owner} for job in dead], None)
-
-
-@blueprint.post("/dead-letters/<job>/replay")
-def replay(job: str) -> Answer:
-    """Do a dead job again as a new one."""
-    return accepted(job_of(services().lifecycle.replay(_dead(job))))
+TAG = "Dead letters"
+ADMIN_ONLY = "Needs a key created with `--admin`."
+MAX_LISTED = 1000
+LIMIT = in_query(
+    "limit", {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": 100}, "Largest number of entries.", 10
+)
 
 
-@blueprint.delete("/dead-letters/<job>")
-def drop(job: str) -> Response:
-    """Take a job off the list; its record stays until its retention is over."""
-    found = _dead(job)
+@blueprint.get("")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List jobs whose workers died repeatedly, newest first",
+        description=ADMIN_ONLY,
+        parameters=(LIMIT,),
+        replies={200: Reply(description="All dead letters on one page.", model=responses.DeadLetterList)},
+    )
+)
+def list_dead_letters() -> RouteResponse:
+    jobs = services().lifecycle.dead_letters(query_integer("limit", 100, 1, MAX_LISTED))
+    return list_response([{**job_json(job), "owner": job.owner} for job in jobs])
+
+
+@blueprint.post("/<job>/replay")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Run a dead letter again as a new job",
+        description=ADMIN_ONLY,
+        parameters=(JOB,),
+        replies={202: Reply(description="The new job.", model=responses.Job, headers=JOB_HEADERS)},
+        refusals=(429,),
+    )
+)
+def replay_dead_letter(job: str) -> RouteResponse:
+    return accepted_response(written_job(services().lifecycle.replay(_find_dead_letter(job))))
+
+
+@blueprint.delete("/<job>")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Remove a dead letter from the list",
+        description=ADMIN_ONLY,
+        parameters=(JOB,),
+        replies={
+            200: Reply(description="It is removed; the job itself stays until it expires.", model=responses.DeadLetterRemoval)
+        },
+    )
+)
+def remove_dead_letter(job: str) -> RouteResponse:
+    found = _find_dead_letter(job)
     services().lifecycle.remove_dead_letter(found.id)
     return jsonify({"id": found.id, "object": "job", "removed": True})
 
 
-def _dead(job: str) -> Job:
-    for dead in services().lifecycle.dead_letters(1000):
-        if dead.id == job:
-            return dead
-    raise NotFound(f"job {job[:80]!r} is not on the list of the dead", code="job_not_found")
+def _find_dead_letter(job_id: str) -> Job:
+    for job in services().lifecycle.dead_letters(MAX_LISTED):
+        if job.id == job_id:
+            return job
+    raise NotFound(f"Job {job_id[:80]!r} is not a dead letter.", code="job_not_found")

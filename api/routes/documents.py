@@ -1,113 +1,128 @@
-"""Documents: look, search, delete. Uploads are in ``api.routes.uploads``."""
+"""``/documents``: show and delete documents and their chunks."""
 
+import re
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, jsonify
 
-from api.request_parsing import body, query_integer, wait_seconds
-from api.responses import Answer, accepted, list_json
-from api.schemas.requests import Search
+from api.deletion import chunk_deletion_spec, delete_object, index_name
+from api.openapi.operation import (
+    DOCUMENT,
+    LIMIT,
+    PREFER,
+    REPLAYABLE_JOB_HEADERS,
+    WAIT,
+    Operation,
+    Reply,
+    describe,
+    in_path,
+    in_query,
+)
+from api.request_parsing import query_integer, requested_timeout
+from api.responses import RouteResponse, document_json, list_response
+from api.schemas import responses
 from api.services import owner, services
-from api.submission import submit
-from shared.documents.models import ENDED, Collection, Document
-from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, Unavailable
-from shared.jobs.celery_broker import IO_QUEUE
-from shared.jobs.models import Job, Status
-from shared.jobs.serialization import seconds
-from shared.jobs.transitions import Submission
+from api.submission import SHORT_JOB_SECONDS
+from shared.documents.models import ENDED
+from shared.documents.text_index import IndexedChunk
+from shared.errors import NotFound
 
 blueprint = Blueprint("documents", __name__)
 
-QUICK_SECONDS = 30
-
-
-@blueprint.get("/collections")
-def collections() -> Response:
-    here = services()
-    found = here.documents.list_collections(owner())
-    return list_json([collection_json(collection) for collection in found], None)
-
-
-@blueprint.get("/collections/<collection>")
-def collection_(collection: str) -> Response:
-    return jsonify(collection_json(services().documents.find_collection(owner(), collection)))
-
-
-@blueprint.get("/collections/<collection>/documents")
-def index(collection: str) -> Response:
-    """The documents of a collection, newest first."""
-    limit = query_integer("limit", 20, 1, 100)
-    found = services().documents.find_collection(owner(), collection)
-    documents, more = services().documents.list_documents(found.id, limit=limit, after=request.args.get("after"))
-    return list_json([document_json(document) for document in documents], documents[-1].id if more and documents else None)
+TAG = "Documents"
+WAITS = "Waits up to 30 s unless the client asks for another wait."
+POSITION = {"type": "integer", "minimum": 0}
+DELETION_REPLIES = {
+    200: Reply(description="It is deleted, with its files, text and vectors.", model=responses.Deletion),
+    202: Reply(
+        description="Searches no longer find it; this job deletes its data.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS
+    ),
+}
 
 
 @blueprint.get("/documents/<document>")
-def show(document: str) -> Response:
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get a document",
+        parameters=(DOCUMENT,),
+        replies={200: Reply(description="The document.", model=responses.Document)},
+    )
+)
+def show_document(document: str) -> RouteResponse:
     return jsonify(document_json(services().documents.get(owner(), document)))
 
 
 @blueprint.delete("/documents/<document>")
-def delete(document: str) -> Answer:
-    """Forget a document: it is out of search at once; its record, files and vectors are gone when the job has ended."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete a document",
+        description=WAITS,
+        parameters=(DOCUMENT, PREFER, WAIT),
+        replies=DELETION_REPLIES,
+        refusals=(409, 429),
+    )
+)
+def delete_document(document: str) -> RouteResponse:
+    timeout = requested_timeout(SHORT_JOB_SECONDS)
     found = services().documents.get(owner(), document)
     if found.status not in ENDED:
         services().lifecycle.cancel(found.job_id, owner())
-    return deleted({"document_id": found.id, "collection_id": found.collection_id}, found.id, "document")
+    spec = {"document_id": found.id, "collection_id": found.collection_id}
+    return delete_object(spec, found.id, "document", timeout)
 
 
-@blueprint.delete("/collections/<collection>")
-def drop(collection: str) -> Answer:
-    """Forget a collection and all its documents."""
-    found = services().documents.find_collection(owner(), collection)
-    services().documents.drop_collection(found)
-    return deleted({"collection_id": found.id}, found.id, "collection")
+@blueprint.get("/documents/<document>/chunks")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List the chunks of a document in order",
+        parameters=(DOCUMENT, LIMIT, in_query("after", POSITION, "The `next` of the previous page.")),
+        replies={200: Reply(description="One page.", model=responses.ChunkList)},
+    )
+)
+def list_chunks(document: str) -> RouteResponse:
+    limit = query_integer("limit", 20, 1, 100)
+    after = query_integer("after", -1, -1, 2**31)
+    found = services().documents.get(owner(), document)
+    if found.status != "ready":
+        return list_response([])
+    # One more than the page tells whether another page follows.
+    entries = services().text_index.document_chunks(index_name(found), found.id, first=after + 1, limit=limit + 1)
+    page = entries[:limit]
+    return list_response([_chunk_json(entry) for entry in page], str(page[-1].position) if len(entries) > limit else None)
 
 
-@blueprint.post("/collections/<collection>/search")
-def search(collection: str) -> Answer:
-    """The passages that answer a query, by vectors, by words, or by both."""
-    wanted = body(Search)
-    found = services().documents.find_collection(owner(), collection)
-    spec = {**wanted.model_dump(), "collection_id": found.id}
-    wait = wait_seconds()
-    job = _submit("search", IO_QUEUE, spec, QUICK_SECONDS if wait is None else wait)
-    if job.status is Status.COMPLETED and job.result is not None:
-        return list_json(job.result["hits"], None)
-    if job.status.final:
-        raise failure(job, "search")
-    return accepted(job)
+@blueprint.delete("/documents/<document>/chunks/<position>")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete one chunk of a document",
+        description=f"Also deletes its text from the stored document, except what neighbouring chunks share. {WAITS}",
+        parameters=(DOCUMENT, in_path("position", "Position of the chunk in the document, from 0.", "0"), PREFER, WAIT),
+        replies=DELETION_REPLIES,
+        refusals=(429,),
+    )
+)
+def delete_chunk(document: str, position: str) -> RouteResponse:
+    found = services().documents.get(owner(), document)
+    is_position = re.fullmatch(r"\d{1,9}", position) and found.status == "ready"
+    spec = chunk_deletion_spec(found, int(position)) if is_position else None
+    if spec is None:
+        raise NotFound(f"Document {found.id} has no chunk {position[:80]!r}.", param="position")
+    return delete_object(spec, f"{found.id}:{position}", "chunk", requested_timeout(SHORT_JOB_SECONDS))
 
 
-def document_json(document: Document) -> dict[str, Any]:
-    """One document as clients see it."""
-    times = {name: seconds(getattr(document, name)) for name in ("created_at", "updated_at")}
-    return {**document.as_json(), **times}
-
-
-def collection_json(collection: Collection) -> dict[str, Any]:
-    documents = services().documents.count_documents(collection.id)
-    return {**collection.as_json(), "created_at": seconds(collection.created_at), "documents": documents}
-
-
-def _submit(kind: str, queue: str, spec: dict[str, Any], wait: float, **options: Any) -> Job:
-    return submit(Submission(kind=kind, queue=queue, spec=spec, owner=owner(), **options), wait)
-
-
-def deleted(spec: dict[str, Any], gone: str, kind: str) -> Answer:
-    wait = wait_seconds()
-    job = _submit("delete", IO_QUEUE, spec, QUICK_SECONDS if wait is None else wait)
-    if job.status is Status.COMPLETED:
-        return jsonify({"id": gone, "object": kind, "deleted": True})
-    if job.status.final:
-        raise failure(job, "deletion")
-    return accepted(job)
-
-
-def failure(job: Job, what: str) -> EnginehouseError:
-    """What a client is told of a job that it waited for and that did not complete."""
-    error = job.error or {"code": job.status.value, "message": f"the {what} is {job.status.value}"}
-    message, code = str(error["message"]), str(error["code"])
-    if code == EmbeddingModelMismatch.code:
-        return Conflict(message, code=code, details={"job": job.id})
-    return Unavailable(message, code=code, retry_after=5, details={"job": job.id})
+def _chunk_json(entry: IndexedChunk) -> dict[str, Any]:
+    return {
+        "id": f"{entry.document_id}:{entry.position}",
+        "object": "chunk",
+        "document_id": entry.document_id,
+        "position": entry.position,
+        "page": entry.page,
+        "start": entry.start,
+        "end": entry.end,
+        "headings": list(entry.headings),
+        "text": entry.text,
+    }

@@ -1,104 +1,76 @@
-"""``POST /generate``: one generation job."""
+"""``POST /generate``: submit a generation job."""
 
 from typing import Any
 
 from flask import Blueprint
 
-from api.request_parsing import body, wait_seconds
-from api.responses import Answer
-from api.routes.webhooks import job_webhook
-from api.schemas.requests import Generate, Sampling, Source
-from api.services import owner, services
-from api.submission import answer, idempotency, submit
-from shared.errors import InvalidValue, ModelNotServed
-from shared.jobs.celery_broker import IO_QUEUE, generation_queue
-from shared.jobs.models import Job
-from shared.jobs.transitions import Submission
-from shared.models.catalogue import GENERATE, ModelEntry
+from api.generation import submit_generation
+from api.openapi.operation import (
+    IDEMPOTENCY_KEY,
+    PREFER,
+    REPLAYABLE_JOB_HEADERS,
+    WAIT,
+    Example,
+    Operation,
+    Reply,
+    describe,
+)
+from api.request_parsing import parse_body, requested_timeout
+from api.responses import RouteResponse, final_or_accepted
+from api.schemas import responses
+from api.schemas.requests.generation import GenerateRequest
+from api.services import services
 
 blueprint = Blueprint("generate", __name__)
 
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
-
 
 @blueprint.post("/generate")
-def generate() -> Answer:
-    """Submit a generation. ``text`` is the guide's way to ask: it waits for the answer unless told otherwise."""
-    wanted = body(Generate)
-    prompt = wanted.text if wanted.text is not None else wanted.prompt
-    spec: dict[str, Any] = {}
-    if wanted.text is not None:
-        spec["messages"] = [{"role": "user", "content": wanted.text}]
-    elif wanted.messages is not None:
-        spec["messages"] = [message.model_dump() for message in wanted.messages]
-    else:
-        spec["prompt"] = prompt
-    characters = len(prompt) if prompt is not None else sum(len(message.content) for message in wanted.messages or ())
-    wait = wait_seconds()
-    if wait is None:
-        wait = services().settings.chat_wait_seconds if wanted.text is not None else 0
-    job = submit_generation(wanted, spec, wait, characters=characters)
-    return answer(job, wait)
-
-
-def submit_generation(wanted: Sampling, spec: dict[str, Any], wait: float, *, characters: int, session: str = "") -> Job:
-    """Check what only the server can check, submit, wait, and return the job. Refusals write nothing.
-
-    Raises NotFound (model, collection or session), ModelNotServed, InvalidValue.
-    """
-    here = services()
-    most = here.settings.max_prompt_characters
-    if characters > most:
-        raise InvalidValue(f"prompt: may have at most {most} characters over all messages, not {characters}", param="prompt")
-    repeatable = idempotency(wanted.model_dump())
-    entry = served_model(wanted.model)
-    told = job_webhook(wanted.webhook)
-    spec.update((name, getattr(wanted, name)) for name in SAMPLING)
-    queue = generation_queue(entry.name)
-    if wanted.collection is not None or wanted.use_rag:
-        source = wanted.collection or Source(name=here.settings.default_collection)
-        collection = here.documents.find_collection(owner(), source.name)
-        spec["collection"] = collection.id
-        top_k = source.top_k or wanted.passages or here.settings.retrieve_top_k
-        spec["retrieval"] = {**source.model_dump(exclude={"name"}), "top_k": top_k}
-        spec["then"] = queue
-        queue = IO_QUEUE
-    submission = Submission(
-        kind="generate",
-        queue=queue,
-        spec=spec,
-        owner=owner(),
-        model=entry.name,
-        session=session,
-        priority=wanted.priority,
-        cost=characters // 4 + 2 * (wanted.max_tokens or entry.max_tokens),
-        expires_ms=None if wanted.expires_in is None else int(wanted.expires_in * 1000),
-        timeout_ms=None if wanted.timeout is None else int(wanted.timeout * 1000),
-        webhook=told,
-        metadata=wanted.metadata,
-        idempotency_key=repeatable.key,
-        fingerprint=repeatable.fingerprint,
+@describe(
+    Operation(
+        tag="Generation",
+        summary="Submit a generation",
+        description="Returns a job at once, to poll, wait for or follow. With `text` the call waits for the answer.",
+        parameters=(PREFER, WAIT, IDEMPOTENCY_KEY),
+        request_model=GenerateRequest,
+        examples={
+            "messages": Example(
+                summary="A conversation, formatted by the model's chat template",
+                body={"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+            ),
+            "prompt": Example(
+                summary="A raw prompt with sampling options",
+                body={"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0.2, "seed": 7, "stop": ["\n\n"]},
+            ),
+            "collection": Example(
+                summary="An answer from documents, with citations",
+                body={"messages": [{"role": "user", "content": "When is the archive open?"}], "collection": "handbook"},
+            ),
+            "later": Example(
+                summary="Low-priority work that expires, with metadata",
+                body={"prompt": "Summarise: …", "priority": "batch", "expires_in": 3600, "metadata": {"order": "17"}},
+            ),
+        },
+        replies={
+            200: Reply(description="The job, which ended within the wait.", model=responses.Job, headers=("Idempotent-Replay",)),
+            202: Reply(description="The job was accepted.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS),
+        },
+        refusals=(404, 409, 429),
     )
-    return submit(submission, wait)
+)
+def generate() -> RouteResponse:
+    """``text``, the field of the chat_gp_me tutorial, waits for the answer unless the client asks not to."""
+    body = parse_body(GenerateRequest)
+    timeout = requested_timeout(services().settings.chat_wait_seconds if body.text is not None else 0)
+    prompt, characters = _prompt(body)
+    submitted = submit_generation(body, prompt, timeout, characters=characters)
+    return final_or_accepted(submitted.job, waited=timeout > 0, replayed=submitted.replayed)
 
 
-def served_model(name: str | None) -> ModelEntry:
-    """The model that a request asks for. Raises NotFound, InvalidValue or ModelNotServed."""
-    here = services()
-    entry = here.catalogue.get(name) if name is not None else here.catalogue.default()
-    if entry.task != GENERATE:
-        raise InvalidValue(f"model: {entry.name} turns text into vectors; it does not generate", param="model")
-    if here.worker_registry.has_served(entry.name) or _can_be_loaded(entry):
-        return entry
-    raise ModelNotServed(
-        f"no worker serves model {entry.name}; start one with: enginehouse worker gpu --model {entry.name}",
-        param="model",
-        retry_after=5,
-    )
-
-
-def _can_be_loaded(entry: ModelEntry) -> bool:
-    here = services()
-    return here.settings.load_on_demand and any(
-        entry.name in assignment.loadable_models for assignment in here.active_assignments()
-    )
+def _prompt(body: GenerateRequest) -> tuple[dict[str, Any], int]:
+    """The input as the job's spec stores it, and its length in characters."""
+    if body.text is not None:
+        return {"messages": [{"role": "user", "content": body.text}]}, len(body.text)
+    if body.messages is not None:
+        messages = [message.model_dump() for message in body.messages]
+        return {"messages": messages}, sum(len(message.content) for message in body.messages)
+    return {"prompt": body.prompt}, len(body.prompt or "")

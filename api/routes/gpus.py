@@ -1,13 +1,15 @@
-"""``/admin/gpus``: which model each GPU holds and should hold, and how it fares; for those whose key may administer."""
+"""``/admin/gpus``: show gpu workers and choose their models."""
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, jsonify
 
 from api.auth import require_admin
-from api.request_parsing import body
-from api.responses import Answer, list_json
-from api.schemas.requests import ModelWish
+from api.openapi.operation import GPU, Example, Operation, Reply, describe
+from api.request_parsing import parse_body
+from api.responses import RouteResponse, list_response
+from api.schemas import responses
+from api.schemas.requests.gpus import DesiredModel
 from api.services import services
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.jobs.model_assignments import ModelAssignment
@@ -18,36 +20,60 @@ from shared.models.catalogue import GENERATE
 blueprint = Blueprint("gpus", __name__, url_prefix="/admin/gpus")
 blueprint.before_request(require_admin)
 
+TAG = "GPUs"
+ADMIN_ONLY = "Needs a key created with `--admin`."
+
 
 @blueprint.get("")
-def index() -> Response:
-    """Every gpu worker, by name."""
-    workers = _workers()
-    return list_json(
-        [gpu_json(assignment, workers.get(assignment.name)) for assignment in services().assignments.list_all()], None
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List gpu workers with their models, engines and GPUs",
+        description=ADMIN_ONLY,
+        replies={200: Reply(description="All gpu workers on one page.", model=responses.GpuWorkerList)},
+    )
+)
+def list_gpus() -> RouteResponse:
+    workers = _gpu_workers()
+    return list_response(
+        [_gpu_json(assignment, workers.get(assignment.name)) for assignment in services().assignments.list_all()]
     )
 
 
 @blueprint.put("/<gpu>/model")
-def put(gpu: str) -> Answer:
-    """Say which model a GPU is to hold. Its worker lets running jobs go on for a while, gives up the old model, loads the new."""
-    here = services()
-    assignment = _seat(gpu)
-    wanted = body(ModelWish).model
-    if wanted is not None:
-        entry = here.catalogue.get(wanted)
-        if entry.task != GENERATE:
-            raise InvalidValue(f"model: {entry.name} turns text into vectors; it does not generate", param="model")
-        if wanted in assignment.unloadable_models:
-            raise Conflict(assignment.unloadable_models[wanted], code="model_does_not_fit", param="model")
-    wished = here.assignments.set_desired_model(assignment.name, wanted or "", "operator")
-    if wished is None:
-        raise _missing(gpu)
-    return jsonify(gpu_json(wished, _workers().get(assignment.name))), 202
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Set the model that a gpu worker should load",
+        description=f"The worker changes its model after the call returns; see `state`. The choice survives restarts. {ADMIN_ONLY}",
+        parameters=(GPU,),
+        request_model=DesiredModel,
+        examples={"unload": Example(summary="Unload the model", body={"model": None})},
+        replies={202: Reply(description="The desired model is recorded.", model=responses.GpuWorker)},
+        refusals=(409,),
+    )
+)
+def set_model(gpu: str) -> RouteResponse:
+    assignment = _find_assignment(gpu)
+    model = parse_body(DesiredModel).model
+    if model is not None:
+        _check_loadable(model, assignment)
+    updated = services().assignments.set_desired_model(assignment.name, model or "", "operator")
+    if updated is None:
+        raise _gpu_not_found(gpu)
+    return jsonify(_gpu_json(updated, _gpu_workers().get(assignment.name))), 202
 
 
-def gpu_json(assignment: ModelAssignment, worker: Worker | None) -> dict[str, Any]:
-    """One seat and what its living worker says of itself."""
+def _check_loadable(model: str, assignment: ModelAssignment) -> None:
+    entry = services().catalogue.get(model)
+    if entry.task != GENERATE:
+        raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
+    if model in assignment.unloadable_models:
+        raise Conflict(assignment.unloadable_models[model], code="model_does_not_fit", param="model")
+
+
+def _gpu_json(assignment: ModelAssignment, worker: Worker | None) -> dict[str, Any]:
+    """An assignment and the state of its live worker."""
     return {
         "gpu": assignment.name,
         "number": assignment.number,
@@ -69,22 +95,21 @@ def gpu_json(assignment: ModelAssignment, worker: Worker | None) -> dict[str, An
     }
 
 
-def _workers() -> dict[str, Worker]:
-    here = services()
-    return {worker.name: worker for worker in here.worker_registry.alive(3 * here.settings.renew_seconds) if worker.pool == "gpu"}
+def _gpu_workers() -> dict[str, Worker]:
+    return {worker.name: worker for worker in services().live_workers() if worker.pool == "gpu"}
 
 
-def _seat(gpu: str) -> ModelAssignment:
-    """By the name of its worker, or by its number where one host only has that."""
+def _find_assignment(gpu: str) -> ModelAssignment:
+    """The assignment of a worker by its name, or by its number if only one host has that number."""
     found = [assignment for assignment in services().assignments.list_all() if gpu in (assignment.name, str(assignment.number))]
     if not found:
-        raise _missing(gpu)
+        raise _gpu_not_found(gpu)
     if len(found) > 1:
         names = ", ".join(assignment.name for assignment in found)
-        raise Conflict(f"several hosts have a GPU {gpu}; say which: {names}", code="gpu_ambiguous")
+        raise Conflict(f"Several hosts have a gpu worker {gpu}. Name one of: {names}", code="gpu_ambiguous")
     return found[0]
 
 
-def _missing(gpu: str) -> NotFound:
-    there = ", ".join(assignment.name for assignment in services().assignments.list_all())
-    return NotFound(f"there is no gpu worker {gpu[:80]!r}; there are: {there or 'none'}", code="gpu_not_found")
+def _gpu_not_found(gpu: str) -> NotFound:
+    names = ", ".join(assignment.name for assignment in services().assignments.list_all())
+    return NotFound(f"There is no gpu worker {gpu[:80]!r}. Existing workers: {names or 'none'}", code="gpu_not_found")

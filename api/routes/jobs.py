@@ -1,96 +1,209 @@
-"""``/jobs``: look at jobs, wait for them, cancel and delete them."""
+"""``/jobs``: list, show, cancel, retry and delete jobs."""
 
-from flask import Blueprint, Response, jsonify, request
+from typing import get_args
 
-from api.request_parsing import body, check_password, query_integer, wait_seconds
-from api.responses import Answer, accepted, job_answer, job_json, list_json
-from api.schemas.requests import Retry
-from api.services import owner, services
-from api.submission import job_of
-from shared.errors import Conflict, InvalidValue, NotFound
-from shared.ids import JOB, is_id
+from flask import Blueprint, jsonify, request
+
+from api.openapi.operation import (
+    AFTER,
+    JOB,
+    JOB_HEADERS,
+    LIMIT,
+    PREFER,
+    WAIT,
+    Operation,
+    Reply,
+    describe,
+    in_query,
+)
+from api.request_parsing import check_password, parse_optional_body, query_choice, query_integer, requested_timeout
+from api.responses import RouteResponse, accepted_response, final_or_accepted, job_json, job_response, list_response
+from api.schemas import responses
+from api.schemas.requests.jobs import RetryRequest
+from api.services import find_owned_job, job_not_found, owner, services
+from api.submission import written_job
+from shared.errors import Conflict, InvalidValue
+from shared.ids import JOB as JOB_PREFIX
+from shared.ids import is_id
 from shared.jobs.models import Job, Status
 from shared.jobs.queries import page
 
 blueprint = Blueprint("jobs", __name__)
 
+TAG = "Jobs"
+STATUSES = tuple(status.value for status in Status)
 
-@blueprint.get("/jobs/<job>")
-def show(job: str) -> Answer:
-    """One job; ``?wait=N`` answers when it has ended, at the latest after N seconds."""
-    return job_answer(owned_job(job, wait_seconds() or 0))
+COMPLETED_JOB = {
+    "id": "job_01m84stetzyr7esggznw5rdjds",
+    "object": "job",
+    "kind": "generate",
+    "status": "completed",
+    "phase": "completed",
+    "phase_at": 1795457629.063,
+    "model": "gemma-3-270m",
+    "priority": 5,
+    "created_at": 1795457629.024,
+    "started_at": 1795457629.056,
+    "ended_at": 1795457629.063,
+    "expires_at": 1795544029.024,
+    "cancel_requested_at": None,
+    "progress": None,
+    "attempts": [
+        {
+            "number": 1,
+            "worker": "gpu0@vm/15283",
+            "queue": "gpu.gemma-3-270m",
+            "started_at": 1795457629.056,
+            "ended_at": 1795457629.063,
+            "outcome": "completed",
+            "error": None,
+        }
+    ],
+    "metadata": {"order": "17"},
+    "result": {
+        "text": "Paris.",
+        "finish_reason": "stop",
+        "usage": {"prompt_tokens": 16, "completion_tokens": 3, "total_tokens": 19},
+    },
+    "error": None,
+    "heartbeat_at": 1795457629.061,
+    "batch": None,
+    "retry_of": None,
+    "timings": {"queued": 0.032, "first_token": 0.039, "total": 0.039},
+    "urls": {
+        "self": "/jobs/job_01m84stetzyr7esggznw5rdjds",
+        "events": "/jobs/job_01m84stetzyr7esggznw5rdjds/events",
+        "cancel": "/jobs/job_01m84stetzyr7esggznw5rdjds/cancel",
+    },
+    "response": "Paris.",
+    "context_used": False,
+}
 
 
 @blueprint.get("/jobs")
-def index() -> Response:
-    """The owner's jobs, newest first, filtered by ``status``, ``kind``, ``model`` and ``batch``; pages go on with ``after``."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List jobs, newest first",
+        parameters=(
+            LIMIT,
+            AFTER,
+            in_query("status", {"enum": list(STATUSES)}, "Only jobs with this status.", "completed"),
+            in_query("kind", {"enum": list(get_args(responses.JobKind))}, "Only jobs of this kind.", "generate"),
+            in_query("model", {"type": "string"}, "Only jobs of this model."),
+            in_query("batch", {"type": "string"}, "Only jobs of this batch."),
+        ),
+        replies={200: Reply(description="One page.", model=responses.JobList)},
+    )
+)
+def list_jobs() -> RouteResponse:
     limit = query_integer("limit", 20, 1, 100)
     after = request.args.get("after")
-    if after is not None and not is_id(JOB, after):
+    if after is not None and not is_id(JOB_PREFIX, after):
         raise InvalidValue(f"after: must be the id of a job, not {after[:80]!r}", param="after")
-    status = request.args.get("status")
-    if status is not None and status not in [known.value for known in Status]:
-        raise InvalidValue(f"status: must be one of {', '.join(Status)}, not {status[:80]!r}", param="status")
-    filters = {"kind": request.args.get("kind"), "model": request.args.get("model"), "status": status}
+    filters = {"kind": request.args.get("kind"), "model": request.args.get("model"), "status": query_choice("status", STATUSES)}
     filters["parent"] = request.args.get("batch")
 
-    def wanted(job: Job) -> bool:
+    def matches(job: Job) -> bool:
         return all(value is None or getattr(job, name) == value for name, value in filters.items())
 
-    jobs, following = page(services().redis, owner(), limit=limit, after=after, wanted=wanted)
-    return list_json([job_json(job) for job in jobs], following)
+    jobs, next_cursor = page(services().redis, owner(), limit=limit, after=after, wanted=matches)
+    return list_response([job_json(job) for job in jobs], next_cursor)
+
+
+@blueprint.get("/jobs/<job>")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get a job",
+        description="With a wait, the call returns when the job has ended, or when the wait is over.",
+        parameters=(JOB, WAIT, PREFER),
+        replies={
+            200: Reply(
+                description="The job, with `Retry-After` if it has not ended.",
+                model=responses.Job,
+                headers=("Retry-After",),
+                example=COMPLETED_JOB,
+            )
+        },
+    )
+)
+def show_job(job: str) -> RouteResponse:
+    return job_response(find_owned_job(job, requested_timeout(0)))
 
 
 @blueprint.post("/jobs/<job>/cancel")
-def cancel(job: str) -> Answer:
-    """Wish a job away: 200 when it was queued and is gone, 202 when it runs and will stop."""
-    owned_job(job)
-    answer, status = services().lifecycle.cancel(job, owner())
-    if answer == "missing":
-        raise _no_job(job)
-    if answer == "ended":
-        raise Conflict(f"job {job} has ended already: it is {status}", code="job_ended", details={"status": status})
-    found = owned_job(job)
-    return job_answer(found) if found.status.final else accepted(found)
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Cancel a job",
+        parameters=(JOB,),
+        replies={
+            200: Reply(description="The job was queued and will not run.", model=responses.Job),
+            202: Reply(description="The job is running and will stop.", model=responses.Job, headers=JOB_HEADERS),
+        },
+        refusals=(409,),
+    )
+)
+def cancel_job(job: str) -> RouteResponse:
+    find_owned_job(job)
+    outcome, status = services().lifecycle.cancel(job, owner())
+    if outcome == "missing":
+        raise job_not_found(job)
+    if outcome == "ended":
+        raise Conflict(f"Job {job} has already ended: it is {status}.", code="job_ended", details={"status": status})
+    return final_or_accepted(find_owned_job(job))
 
 
 @blueprint.post("/jobs/<job>/retry")
-def retry(job: str) -> Answer:
-    """Do an ended job again, as a new job that names this one in ``retry_of``; that of an encrypted document with a password."""
-    found = owned_job(job)
-    if not found.status.final:
-        raise Conflict(f"job {job} is {found.status}; it can be retried once it has ended", code="job_not_ended")
-    if found.kind == "batch":
-        raise Conflict(f"job {job} is a batch; retry those of its jobs that failed", code="batch_not_retried")
-    wanted = body(Retry) if request.content_length else Retry()
-    if wanted.password is not None:
-        if not found.document:
-            raise InvalidValue(f"password: job {job} is about no document that could be encrypted", param="password")
-        here = services()
-        document = here.documents.get(owner(), found.document)
-        passwords = here.documents.passwords(here.files, here.settings.max_queue_seconds)
-        passwords.keep(document.id, check_password(wanted.password.get_secret_value()))
-    return accepted(job_of(services().lifecycle.replay(found)))
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Run an ended job again as a new job",
+        description="For a document that ended `encrypted`, the body may contain its password.",
+        parameters=(JOB,),
+        request_model=RetryRequest,
+        body_required=False,
+        replies={202: Reply(description="The new job; `retry_of` names the old one.", model=responses.Job, headers=JOB_HEADERS)},
+        refusals=(409, 429),
+    )
+)
+def retry_job(job: str) -> RouteResponse:
+    previous = find_owned_job(job)
+    if not previous.status.final:
+        raise Conflict(f"Job {job} is {previous.status}. Retry it once it has ended.", code="job_not_ended")
+    if previous.kind == "batch":
+        raise Conflict(f"Job {job} is a batch. Retry the jobs in it that failed.", code="batch_not_retried")
+    password = parse_optional_body(RetryRequest).password
+    if password is not None:
+        _keep_password(previous, check_password(password.get_secret_value()))
+    return accepted_response(written_job(services().lifecycle.replay(previous)))
 
 
 @blueprint.delete("/jobs/<job>")
-def delete(job: str) -> Response:
-    """Forget an ended job, its result and its events."""
-    answer = services().lifecycle.delete(job, owner())
-    if answer == "missing":
-        raise _no_job(job)
-    if answer != "deleted":
-        raise Conflict(f"job {job} is {answer}; cancel it before you delete it", code="job_not_ended", details={"status": answer})
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete an ended job, its result and its events",
+        parameters=(JOB,),
+        replies={200: Reply(description="The job is deleted.", model=responses.Deletion)},
+        refusals=(409,),
+    )
+)
+def delete_job(job: str) -> RouteResponse:
+    outcome = services().lifecycle.delete(job, owner())
+    if outcome == "missing":
+        raise job_not_found(job)
+    if outcome != "deleted":
+        raise Conflict(
+            f"Job {job} is {outcome}. Cancel it before you delete it.", code="job_not_ended", details={"status": outcome}
+        )
     return jsonify({"id": job, "object": "job", "deleted": True})
 
 
-def owned_job(job: str, wait: float = 0) -> Job:
-    """The owner's job of this id, once it has ended or after ``wait`` seconds. Raises NotFound."""
-    found = services().waiting.until_ended(job, wait) if is_id(JOB, job) else None
-    if found is None or found.owner != owner():
-        raise _no_job(job)
-    return found
-
-
-def _no_job(job: str) -> NotFound:
-    return NotFound(f"there is no job {job[:80]!r}; ended jobs are kept for a time only", code="job_not_found")
+def _keep_password(job: Job, password: str) -> None:
+    if not job.document:
+        raise InvalidValue(f"password: job {job.id} has no document that could be encrypted", param="password")
+    here = services()
+    document = here.documents.get(owner(), job.document)
+    here.documents.passwords(here.files, here.settings.max_queue_seconds).keep(document.id, password)

@@ -1,9 +1,12 @@
-"""``GET /models``: the models of the list, and what their workers say of themselves."""
+"""``GET /models``: the models of the models file and the state of their workers."""
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, jsonify
 
+from api.openapi.operation import Operation, Reply, describe
+from api.responses import RouteResponse
+from api.schemas import responses
 from api.services import services
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.worker_registry import Worker
@@ -11,27 +14,31 @@ from shared.models.catalogue import EMBED, ModelEntry
 
 blueprint = Blueprint("models", __name__)
 
-# The best state of several workers of a model is the model's.
-ORDER = ("ready", "warming", "loading", "draining", "failed")
+# A model has the state of its best worker, in this order.
+STATES = ("ready", "warming", "loading", "draining", "failed")
 
 
 @blueprint.get("/models")
-def index() -> Response:
-    """A JSON list, as in the guide: ``name`` and ``url`` of each model, then its limits and its state."""
+@describe(
+    Operation(
+        tag="Models and health",
+        summary="List the models and the state of their workers",
+        description="A plain JSON list, as in the chat_gp_me tutorial.",
+        replies={200: Reply(description="All models.", model=responses.Model, many=True)},
+    )
+)
+def list_models() -> RouteResponse:
     here = services()
-    workers = here.worker_registry.alive(3 * here.settings.renew_seconds)
-    assignments = here.active_assignments()
-    return jsonify([model_json(entry, workers, assignments) for entry in here.catalogue.models])
+    workers, assignments = here.live_workers(), here.active_assignments()
+    return jsonify([_model_json(entry, workers, assignments) for entry in here.catalogue.models])
 
 
-def model_json(entry: ModelEntry, workers: list[Worker], assignments: list[ModelAssignment]) -> dict[str, Any]:
-    """One model as clients see it. When no living worker holds it, ``state`` is ``loading`` if one is to, ``unloaded`` if one
-    could, else ``not_served``."""
-    # The embedding model lives in the workers that ingest and retrieve.
+def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[ModelAssignment]) -> dict[str, Any]:
+    # The workers that ingest and retrieve hold the embedding model.
     serving = [
         worker for worker in workers if worker.model == entry.name or (entry.task == EMBED and worker.pool in ("cpu", "io"))
     ]
-    best = min(serving, key=lambda worker: ORDER.index(worker.phase), default=None)
+    best = min(serving, key=lambda worker: STATES.index(worker.phase), default=None)
     return {
         "name": entry.name,
         "url": entry.url,
@@ -53,7 +60,7 @@ def model_json(entry: ModelEntry, workers: list[Worker], assignments: list[Model
         "keep_alive": entry.keep_alive,
         "parameters": entry.parameters,
         "default": entry.default,
-        "state": best.phase if best else _absent(entry, assignments),
+        "state": best.phase if best else _state_without_worker(entry, assignments),
         "reason": best.message or None if best and best.phase != "ready" else None,
         "progress": best.fraction if best and best.phase in ("loading", "warming") else None,
         "attention": ((best.engine or {}).get("attention") or None) if best else None,
@@ -61,7 +68,8 @@ def model_json(entry: ModelEntry, workers: list[Worker], assignments: list[Model
     }
 
 
-def _absent(entry: ModelEntry, assignments: list[ModelAssignment]) -> str:
+def _state_without_worker(entry: ModelEntry, assignments: list[ModelAssignment]) -> str:
+    """``loading`` if a worker is about to load it, ``unloaded`` if one could, else ``not_served``."""
     if any(assignment.desired_model == entry.name for assignment in assignments):
         return "loading"
     return "unloaded" if any(entry.name in assignment.loadable_models for assignment in assignments) else "not_served"

@@ -1,76 +1,144 @@
-"""The beginners' guide's own calls on chunks: they read and remove what ``/upload`` put in, of any collection of the owner."""
+"""The chunk calls of the chat_gp_me tutorial. They read and remove uploaded chunks, of any collection of the owner."""
 
-import re
-import time
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, jsonify
 
-from api.request_parsing import body, wait_seconds
-from api.responses import Answer, accepted
-from api.routes.documents import failure
-from api.schemas.requests import ChunkIds, Clear, Removal, Search
+from api.deletion import find_chunk, index_name, submit_deletion, submit_deletions, wait_for_deletions
+from api.openapi.operation import JOB_HEADERS, PREFER, WAIT, Operation, Reply, describe, in_path
+from api.request_parsing import parse_body, requested_timeout
+from api.responses import RouteResponse
+from api.schemas import responses
+from api.schemas.requests.search import SearchRequest
+from api.schemas.requests.tutorial_compat import ChunkIds, ClearRequest, RemoveRequest
 from api.services import owner, services
-from api.submission import submit
-from shared.documents.models import Document
-from shared.documents.text_index import TextIndex
+from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
+from shared.documents.models import Collection
 from shared.errors import NotFound, Unavailable
-from shared.ids import DOCUMENT, is_id
 from shared.jobs.celery_broker import IO_QUEUE
-from shared.jobs.models import Job, Status
+from shared.jobs.models import Status
 from shared.jobs.transitions import Submission
 
-blueprint = Blueprint("guide", __name__)
+blueprint = Blueprint("tutorial_compat", __name__)
 
-WAIT_SECONDS = 30
-_CHUNK = re.compile(r"(doc_\w{26}):(\d{1,9})")
+TAG = "Calls of the chat_gp_me tutorial"
+RUNNING = Reply(description="The deletion still runs; this is its job.", model=responses.Job, headers=JOB_HEADERS)
+CHUNK = in_path("chunk", "Id of a chunk.", "doc_01m84svpew31wcd91z2271xy1f:0")
 
 
 @blueprint.post("/get_texts")
-def get_texts() -> Response:
-    """The chunks with these ids, as many as there are."""
-    found = []
-    for name in body(ChunkIds).ids:
-        place = _place(name)
-        if place is None:
-            continue
-        document, position = place
-        entry = _texts().load_chunks(_index(document), [(document.id, position)]).get((document.id, position))
-        if entry is not None:
-            about = {"document_id": document.id, "source": document.name, "page": entry.page, "position": position}
-            found.append({"id": name, "content": entry.text, "metadata": {**document.metadata, **about}})
-    return jsonify({"documents": found, "count": len(found)})
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get chunks by id",
+        request_model=ChunkIds,
+        replies={200: Reply(description="The chunks that exist.", model=responses.TutorialTexts)},
+    )
+)
+def get_texts() -> RouteResponse:
+    texts = [text for chunk_id in parse_body(ChunkIds).ids if (text := _chunk_text(chunk_id)) is not None]
+    return jsonify({"documents": texts, "count": len(texts)})
 
 
 @blueprint.delete("/delete_document")
-def delete_document() -> Answer:
-    """Forget the chunks, and documents, with these ids."""
-    return _removed(body(ChunkIds).ids, "deleted")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete chunks or whole documents by id",
+        parameters=(PREFER, WAIT),
+        request_model=ChunkIds,
+        replies={200: Reply(description="Those that existed are deleted.", model=responses.TutorialDeletion), 202: RUNNING},
+        refusals=(404, 409, 429),
+    )
+)
+def delete_document() -> RouteResponse:
+    return _delete(parse_body(ChunkIds).ids, "deleted")
 
 
 @blueprint.delete("/delete_chunk/<chunk>")
-def delete_chunk(chunk: str) -> Answer:
-    """Forget one chunk: from record, files and index."""
-    answer = _removed([chunk], "deleted")
-    return jsonify({"message": "The chunk was deleted.", "deleted_id": chunk}) if isinstance(answer, Response) else answer
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete one chunk",
+        parameters=(CHUNK, PREFER, WAIT),
+        replies={200: Reply(description="The chunk is deleted.", model=responses.TutorialChunkDeletion), 202: RUNNING},
+        refusals=(409, 429),
+    )
+)
+def delete_chunk(chunk: str) -> RouteResponse:
+    response = _delete([chunk], "deleted")
+    if isinstance(response, tuple):
+        return response
+    return jsonify({"message": "The chunk was deleted.", "deleted_id": chunk})
 
 
 @blueprint.post("/remove")
-def remove() -> Answer:
-    """Forget chunks by their ids, or those that a search in the default collection finds first."""
-    wanted = body(Removal)
-    return _removed(wanted.ids if wanted.ids is not None else _found(wanted.query or ""), "removed")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete chunks by id, or the best hits of a search",
+        parameters=(PREFER, WAIT),
+        request_model=RemoveRequest,
+        replies={200: Reply(description="They are deleted.", model=responses.TutorialRemoval), 202: RUNNING},
+        refusals=(404, 409, 429),
+    )
+)
+def remove() -> RouteResponse:
+    body = parse_body(RemoveRequest)
+    return _delete(body.ids if body.ids is not None else _search_chunk_ids(body.query or ""), "removed")
 
 
 @blueprint.post("/clear_db")
-def clear_db() -> Answer:
-    """Forget all that is in the default collection."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete everything in the default collection",
+        parameters=(PREFER, WAIT),
+        request_model=ClearRequest,
+        replies={200: Reply(description="The collection is empty.", model=responses.TutorialReset), 202: RUNNING},
+        refusals=(409, 429),
+    )
+)
+def clear_db() -> RouteResponse:
     here = services()
-    body(Clear)
+    parse_body(ClearRequest)
+    timeout = requested_timeout(SHORT_JOB_SECONDS)
     try:
         collection = here.documents.find_collection(owner(), here.settings.default_collection)
     except NotFound:
         return jsonify({"message": "There was nothing to remove.", "removed_count": 0})
+    count = _cancel_ingests(collection)
+    here.documents.drop_collection(collection)
+    job = submit_deletion({"collection_id": collection.id})
+    removed = jsonify({"message": f"{count} chunks were removed.", "removed_count": count})
+    return wait_for_deletions([job], timeout) or removed
+
+
+def _chunk_text(chunk_id: str) -> dict[str, Any] | None:
+    chunk = find_chunk(chunk_id)
+    if chunk is None:
+        return None
+    document, position = chunk
+    entry = services().text_index.load_chunks(index_name(document), [chunk_key := (document.id, position)]).get(chunk_key)
+    if entry is None:
+        return None
+    about = {"document_id": document.id, "source": document.name, "page": entry.page, "position": position}
+    return {"id": chunk_id, "content": entry.text, "metadata": {**document.metadata, **about}}
+
+
+def _delete(ids: list[str], verb: str) -> RouteResponse:
+    """Delete chunks and documents; ``verb`` is the word that the tutorial's answer uses."""
+    timeout = requested_timeout(SHORT_JOB_SECONDS)
+    jobs = submit_deletions(ids)
+    if not jobs:
+        raise NotFound("None of these chunks exists.", param="ids")
+    pending = wait_for_deletions(list(jobs.values()), timeout)
+    return pending or jsonify({"message": f"{len(jobs)} were {verb}.", f"{verb}_ids": list(jobs)})
+
+
+def _cancel_ingests(collection: Collection) -> int:
+    """Cancel all ingests of a collection, and return the number of its chunks."""
+    here = services()
     count, after, more = 0, None, True
     while more:
         page, more = here.documents.list_documents(collection.id, limit=500, after=after)
@@ -78,88 +146,18 @@ def clear_db() -> Answer:
         after = page[-1].id if page else None
         for document in page:
             here.lifecycle.cancel(document.job_id, owner())
-    here.documents.drop_collection(collection)
-    job = _submit("delete", {"collection_id": collection.id})
-    pending = _pending([job])
-    return pending or jsonify({"message": f"{count} chunks were removed.", "removed_count": count})
+    return count
 
 
-def _removed(names: list[str], how: str) -> Answer:
-    """Remove what these ids name, and say so under the guide's words."""
-    gone, jobs, last = [], [], dict[str, str]()
-    for name in dict.fromkeys(names):
-        spec = _removal(name)
-        if spec is None:
-            continue
-        # One after another: each writes the files of its document anew.
-        job = _submit("delete", spec, after=last.get(spec["document_id"], ""))
-        last[spec["document_id"]] = job.id
-        jobs.append(job)
-        gone.append(name)
-    if not gone:
-        raise NotFound("None of these chunks is there.", param="ids")
-    return _pending(jobs) or jsonify({"message": f"{len(gone)} were {how}.", f"{how}_ids": gone})
-
-
-def _removal(name: str) -> dict[str, Any] | None:
-    place = _place(name)
-    if place is not None:
-        document, position = place
-        if not _texts().load_chunks(_index(document), [(document.id, position)]):
-            return None
-        return {"document_id": document.id, "collection_id": document.collection_id, "position": position}
-    try:
-        whole = services().documents.get(owner(), name) if is_id(DOCUMENT, name) else None
-    except NotFound:
-        return None
-    return None if whole is None else {"document_id": whole.id, "collection_id": whole.collection_id}
-
-
-def _pending(jobs: list[Job]) -> Answer | None:
-    """Wait for removals; the answer to give while one of them still runs, or None."""
-    wait = wait_seconds()
-    deadline = time.monotonic() + (WAIT_SECONDS if wait is None else wait)
-    for job in jobs:
-        ended = services().waiting.until_ended(job.id, max(0.0, deadline - time.monotonic())) or job
-        if not ended.status.final:
-            return accepted(ended)
-        if ended.status is not Status.COMPLETED:
-            raise failure(ended, "deletion")
-    return None
-
-
-def _found(query: str) -> list[str]:
+def _search_chunk_ids(query: str) -> list[str]:
     here = services()
     collection = here.documents.find_collection(owner(), here.settings.default_collection)
-    wanted = Search(query=query, top_k=here.settings.retrieve_top_k)
-    job = _submit("search", {**wanted.model_dump(), "collection_id": collection.id})
-    ended = here.waiting.until_ended(job.id, WAIT_SECONDS) or job
-    if not ended.status.final:
-        raise Unavailable("The search did not end in time; nothing was removed. Try again.", retry_after=5)
-    if ended.status is not Status.COMPLETED or ended.result is None:
-        raise failure(ended, "search")
-    return [str(hit["chunk_id"]) for hit in ended.result["hits"]]
-
-
-def _place(name: str) -> tuple[Document, int] | None:
-    """The ready document and the position that the id of a chunk names."""
-    named = _CHUNK.fullmatch(name)
-    if named is None:
-        return None
-    try:
-        document = services().documents.get(owner(), named[1])
-    except NotFound:
-        return None
-    return (document, int(named[2])) if document.status == "ready" else None
-
-
-def _index(document: Document) -> str:
-    return services().documents.collection_by_id(document.collection_id).index
-
-
-def _texts() -> TextIndex:
-    return TextIndex(services().settings.text_index_dir)
-
-
-def _submit(kind: str, spec: dict[str, Any], after: str = "") -> Job:
-    return submit(Submission(kind=kind, queue=IO_QUEUE, spec=spec, owner=owner(), after=after), 0)
+    body = SearchRequest(query=query, top_k=here.settings.retrieve_top_k)
+    spec = {**body.model_dump(), "collection_id": collection.id}
+    submission = Submission(kind="search", queue=IO_QUEUE, spec=spec, owner=owner())
+    job = submit_job(submission, SHORT_JOB_SECONDS).job
+    if not job.status.final:
+        raise Unavailable("The search did not end in time, so nothing was removed. Try again.", retry_after=5)
+    if job.status is not Status.COMPLETED or job.result is None:
+        raise short_job_error(job)
+    return [str(hit["chunk_id"]) for hit in job.result["hits"]]

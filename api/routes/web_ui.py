@@ -1,55 +1,48 @@
-"""The page that a person sees at ``/``: the files of ``web/``, as they are.
+"""``/``: the web page, which calls the same API as every other client."""
 
-Knows nothing of jobs or documents; the page calls the same API as every other client.
-"""
+from flask import Blueprint
 
-from pathlib import Path
-
-from flask import Blueprint, Response, request
-
+from api.openapi.operation import Operation, Reply, describe, in_path
+from api.responses import RouteResponse, page_response
 from shared.errors import NotFound
 from shared.packaged_files import CODE_ROOT
 
-blueprint = Blueprint("page", __name__)
+blueprint = Blueprint("web_ui", __name__)
 
+TAG = "Web pages"
+UNCHANGED = Reply(description="The browser's copy is current.", media_type="")
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 WEB = CODE_ROOT / "web"
-# Listed once: a name from a client is looked up here and never becomes a path.
-STATIC = {path.name: path for path in (WEB / "static").iterdir() if path.suffix in MEDIA_TYPES}
-
-HEADERS = {
-    # Trusted types refuse every way from text to markup, so a document that holds a script stays a document.
-    "Content-Security-Policy": (
-        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    # Names stay the same from version to version: the browser keeps the files and asks each time whether they hold.
-    "Cache-Control": "no-cache",
-}
+# Listed once at start: a name from a client is looked up here and never becomes a path.
+STATIC_FILES = {path.name: path for path in (WEB / "static").iterdir() if path.suffix in MEDIA_TYPES}
 
 
 @blueprint.get("/")
-def index() -> Response:
-    """The one HTML file."""
-    return _file(WEB / "index.html", "text/html")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get the web page: chat, documents, jobs",
+        replies={200: Reply(description="HTML.", media_type="text/html"), 304: UNCHANGED},
+        open=True,
+    )
+)
+def show_page() -> RouteResponse:
+    return page_response((WEB / "index.html").read_bytes(), "text/html; charset=utf-8")
 
 
 @blueprint.get("/static/<name>")
-def static(name: str) -> Response:
-    """A style sheet, module or picture of the page. Raises NotFound."""
-    path = STATIC.get(name)
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get a file of the web page",
+        parameters=(in_path("name", "Name of the file.", "mark.svg"),),
+        replies={200: Reply(description="The file.", media_type="*/*"), 304: UNCHANGED},
+        open=True,
+    )
+)
+def show_file(name: str) -> RouteResponse:
+    path = STATIC_FILES.get(name)
     if path is None:
-        raise NotFound(f"the page has no file {name[:80]!r}", code="route_not_found")
-    return _file(path, MEDIA_TYPES[path.suffix])
-
-
-def _file(path: Path, media_type: str) -> Response:
-    response = Response(path.read_bytes(), content_type=f"{media_type}; charset=utf-8", headers=HEADERS)
-    # From the bytes: times and sizes of installed files may be the same for two versions.
-    response.add_etag()
-    response.make_conditional(request)
-    return response
+        raise NotFound(f"The web page has no file {name[:80]!r}.", code="route_not_found")
+    return page_response(path.read_bytes(), f"{MEDIA_TYPES[path.suffix]}; charset=utf-8")

@@ -1,141 +1,244 @@
-"""``/webhooks`` and ``/deliveries``: addresses that hear of an owner's jobs, their secrets, and what was sent to them."""
+"""``/webhooks`` and ``/deliveries``: registered webhooks of an owner, their secrets, and their deliveries."""
 
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from api.request_parsing import body, query_integer
-from api.responses import Answer, list_json
-from api.routes.jobs import owned_job
-from api.schemas.requests import JobWebhook, NewWebhook, WebhookChanges
-from api.services import owner, services
+from api.job_webhook import check_url
+from api.openapi.operation import (
+    AFTER,
+    DELIVERY,
+    JOB,
+    LIMIT,
+    WEBHOOK,
+    Example,
+    Operation,
+    Reply,
+    describe,
+    in_query,
+)
+from api.request_parsing import parse_body, query_choice, query_integer
+from api.responses import RouteResponse, list_response
+from api.schemas import responses
+from api.schemas.requests.webhooks import NewWebhook, WebhookChanges
+from api.services import find_owned_job, owner, services
 from shared.errors import InvalidValue
 from shared.ids import is_id
 from shared.jobs.serialization import seconds
-from shared.webhooks.deliveries import DELIVERY, STATUSES, Delivery, DeliveryAttempt
+from shared.webhooks.deliveries import DELIVERY as DELIVERY_PREFIX
+from shared.webhooks.deliveries import STATUSES, Delivery, DeliveryAttempt
 from shared.webhooks.endpoints import Endpoint, check_secret
-from shared.webhooks.ssrf import AddressRefused, Unresolved, parse
 
 blueprint = Blueprint("webhooks", __name__)
 
-RESOLVE_SECONDS = 3.0
+TAG = "Webhooks"
 DISABLED_BY_OWNER = "by its owner"
+ROTATION = "Deliveries are also signed with the old secret for 24 hours."
 
 
 @blueprint.post("/webhooks")
-def create() -> Answer:
-    """Keep an address; the answer has its secret."""
-    wanted = body(NewWebhook)
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Register a webhook for all your jobs",
+        description="The answer has the secret that signs its deliveries. The secret is not shown again.",
+        request_model=NewWebhook,
+        examples={
+            "expired": Example(
+                summary="Only jobs that expired, sent to a receiver on the server's own machine",
+                body={"url": "http://127.0.0.1:8765/", "events": ["job.expired"], "description": "the pager"},
+            ),
+        },
+        replies={201: Reply(description="The registered webhook.", model=responses.WebhookWithSecret)},
+        refusals=(409,),
+    )
+)
+def create_webhook() -> RouteResponse:
+    body = parse_body(NewWebhook)
     endpoint = services().endpoints.create(
         owner(),
-        url=wanted.url,
-        authority=_authority(wanted.url, "url"),
-        events=wanted.events,
-        job_kinds=wanted.job_kinds,
-        description=wanted.description,
-        secret=check_secret(wanted.secret, "secret") if wanted.secret else "",
+        url=body.url,
+        authority=check_url(body.url, "url"),
+        events=body.events,
+        job_kinds=body.job_kinds,
+        description=body.description,
+        secret=check_secret(body.secret, "secret") if body.secret else "",
     )
-    return _with_secret(endpoint), 201
+    return _response_with_secret(endpoint), 201
 
 
 @blueprint.get("/webhooks")
-def index() -> Response:
-    """All of the owner's, oldest first, on one page."""
-    return list_json([webhook_json(endpoint) for endpoint in services().endpoints.of_owner(owner())], None)
-
-
-@blueprint.get("/webhooks/secret")
-def secret() -> Response:
-    """The owner's own secret, for webhooks of jobs that bring none."""
-    return jsonify({"object": "webhook_secret", "secret": services().endpoints.owner_secret(owner())})
-
-
-@blueprint.post("/webhooks/secret/rotate")
-def rotate_secret() -> Response:
-    """A new one in its place; the old one signs too for 24 hours."""
-    return jsonify({"object": "webhook_secret", "secret": services().endpoints.rotate_owner_secret(owner())})
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List registered webhooks, oldest first",
+        replies={200: Reply(description="All webhooks on one page.", model=responses.WebhookList)},
+    )
+)
+def list_webhooks() -> RouteResponse:
+    return list_response([_webhook_json(endpoint) for endpoint in services().endpoints.of_owner(owner())])
 
 
 @blueprint.get("/webhooks/<webhook>")
-def show(webhook: str) -> Response:
-    return jsonify(webhook_json(services().endpoints.get(webhook, owner())))
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get a registered webhook",
+        parameters=(WEBHOOK,),
+        replies={200: Reply(description="The webhook.", model=responses.Webhook)},
+    )
+)
+def show_webhook(webhook: str) -> RouteResponse:
+    return jsonify(_webhook_json(services().endpoints.get(webhook, owner())))
 
 
 @blueprint.patch("/webhooks/<webhook>")
-def change(webhook: str) -> Response:
-    """Change some of it; ``enabled`` also brings back one that a 410 has disabled."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Change a registered webhook",
+        description="Omitted fields keep their value. `enabled` also enables a webhook that was disabled by an answer of 410.",
+        parameters=(WEBHOOK,),
+        request_model=WebhookChanges,
+        examples={"events": Example(summary="Failures as well", body={"events": ["job.expired", "job.failed"]})},
+        replies={200: Reply(description="The changed webhook.", model=responses.Webhook)},
+    )
+)
+def change_webhook(webhook: str) -> RouteResponse:
     services().endpoints.get(webhook, owner())
-    wanted = body(WebhookChanges)
-    changes: dict[str, Any] = wanted.model_dump(exclude_none=True, exclude={"enabled"})
-    if wanted.url is not None:
-        changes["authority"] = _authority(wanted.url, "url")
-    if wanted.enabled is not None:
-        changes["disabled"] = "" if wanted.enabled else DISABLED_BY_OWNER
-    return jsonify(webhook_json(services().endpoints.change(webhook, owner(), changes)))
-
-
-@blueprint.post("/webhooks/<webhook>/rotate")
-def rotate(webhook: str) -> Response:
-    """A new secret; the old one signs too for 24 hours."""
-    return _with_secret(services().endpoints.rotate(webhook, owner()))
+    body = parse_body(WebhookChanges)
+    changes: dict[str, Any] = body.model_dump(exclude_none=True, exclude={"enabled"})
+    if body.url is not None:
+        changes["authority"] = check_url(body.url, "url")
+    if body.enabled is not None:
+        changes["disabled"] = "" if body.enabled else DISABLED_BY_OWNER
+    return jsonify(_webhook_json(services().endpoints.change(webhook, owner(), changes)))
 
 
 @blueprint.delete("/webhooks/<webhook>")
-def delete(webhook: str) -> Response:
-    """Forget it; what was still to be delivered to it is not."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Delete a registered webhook",
+        description="Its pending deliveries fail.",
+        parameters=(WEBHOOK,),
+        replies={200: Reply(description="The webhook is deleted.", model=responses.Deletion)},
+    )
+)
+def delete_webhook(webhook: str) -> RouteResponse:
     services().endpoints.delete(webhook, owner())
     return jsonify({"id": webhook, "object": "webhook", "deleted": True})
 
 
+@blueprint.post("/webhooks/<webhook>/rotate")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Rotate the secret of a registered webhook",
+        description=ROTATION,
+        parameters=(WEBHOOK,),
+        replies={200: Reply(description="The webhook, with its new secret.", model=responses.WebhookWithSecret)},
+    )
+)
+def rotate_webhook_secret(webhook: str) -> RouteResponse:
+    return _response_with_secret(services().endpoints.rotate(webhook, owner()))
+
+
+@blueprint.get("/webhooks/secret")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get the secret for webhooks of jobs that have no secret of their own",
+        replies={200: Reply(description="The secret.", model=responses.WebhookSecret)},
+    )
+)
+def show_owner_secret() -> RouteResponse:
+    return jsonify({"object": "webhook_secret", "secret": services().endpoints.owner_secret(owner())})
+
+
+@blueprint.post("/webhooks/secret/rotate")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Rotate the secret for webhooks of jobs",
+        description=ROTATION,
+        replies={200: Reply(description="The new secret.", model=responses.WebhookSecret)},
+    )
+)
+def rotate_owner_secret() -> RouteResponse:
+    return jsonify({"object": "webhook_secret", "secret": services().endpoints.rotate_owner_secret(owner())})
+
+
 @blueprint.get("/jobs/<job>/deliveries")
-def of_job(job: str) -> Response:
-    """What was told of a job, to whom, and how that went; oldest first, on one page."""
-    found = owned_job(job)
-    return list_json([delivery_json(delivery) for delivery in services().deliveries.of_job(found.id)], None)
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List the deliveries of a job, oldest first",
+        parameters=(JOB,),
+        replies={200: Reply(description="All deliveries on one page.", model=responses.DeliveryList)},
+    )
+)
+def list_job_deliveries(job: str) -> RouteResponse:
+    found = find_owned_job(job)
+    return list_response([_delivery_json(delivery) for delivery in services().deliveries.of_job(found.id)])
 
 
 @blueprint.get("/deliveries")
-def deliveries() -> Response:
-    """The owner's deliveries, newest first, filtered by ``status`` and ``webhook``; pages go on with ``after``."""
+@describe(
+    Operation(
+        tag=TAG,
+        summary="List your deliveries, newest first",
+        parameters=(
+            in_query("status", {"enum": list(STATUSES)}, "Only deliveries with this status.", "pending"),
+            in_query("webhook", {"type": "string"}, "Only deliveries to this registered webhook."),
+            LIMIT,
+            AFTER,
+        ),
+        replies={200: Reply(description="One page.", model=responses.DeliveryList)},
+    )
+)
+def list_deliveries() -> RouteResponse:
     limit = query_integer("limit", 20, 1, 100)
-    after, status = request.args.get("after"), request.args.get("status")
-    if after is not None and not is_id(DELIVERY, after):
+    after = request.args.get("after")
+    if after is not None and not is_id(DELIVERY_PREFIX, after):
         raise InvalidValue(f"after: must be the id of a delivery, not {after[:80]!r}", param="after")
-    if status is not None and status not in STATUSES:
-        raise InvalidValue(f"status: must be one of {', '.join(STATUSES)}, not {status[:80]!r}", param="status")
-    found, following = services().deliveries.page(
+    status = query_choice("status", STATUSES)
+    deliveries, next_cursor = services().deliveries.page(
         owner(), limit=limit, after=after, status=status, endpoint=request.args.get("webhook")
     )
-    return list_json([delivery_json(delivery) for delivery in found], following)
+    return list_response([_delivery_json(delivery) for delivery in deliveries], next_cursor)
 
 
 @blueprint.get("/deliveries/<delivery>")
-def show_delivery(delivery: str) -> Response:
-    return jsonify(delivery_json(services().deliveries.get(delivery, owner())))
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get a delivery with all its attempts",
+        parameters=(DELIVERY,),
+        replies={200: Reply(description="The delivery.", model=responses.Delivery)},
+    )
+)
+def show_delivery(delivery: str) -> RouteResponse:
+    return jsonify(_delivery_json(services().deliveries.get(delivery, owner())))
 
 
 @blueprint.post("/deliveries/<delivery>/redeliver")
-def redeliver(delivery: str) -> Answer:
-    """Send it again now, under its id, and begin its schedule anew."""
-    return jsonify(delivery_json(services().deliveries.redeliver(delivery, owner()))), 202
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Send a delivery again now",
+        description="Keeps its `webhook-id`, works for every status, and restarts its retry schedule.",
+        parameters=(DELIVERY,),
+        replies={202: Reply(description="The delivery, which is attempted at once.", model=responses.Delivery)},
+        refusals=(409,),
+    )
+)
+def redeliver(delivery: str) -> RouteResponse:
+    return jsonify(_delivery_json(services().deliveries.redeliver(delivery, owner()))), 202
 
 
-def job_webhook(wanted: JobWebhook | None) -> dict[str, Any] | None:
-    """What a job's record keeps of its webhook. Raises InvalidValue when its address must not be called."""
-    if wanted is None:
-        return None
-    kept = next((endpoint for endpoint in services().endpoints.of_owner(owner()) if endpoint.url == wanted.url), None)
-    return {
-        "url": wanted.url,
-        "authority": _authority(wanted.url, "webhook.url"),
-        "events": wanted.events,
-        "endpoint": kept.id if kept is not None and not kept.disabled else "",
-        "secret": check_secret(wanted.secret, "webhook.secret") if wanted.secret else "",
-    }
-
-
-def webhook_json(endpoint: Endpoint) -> dict[str, Any]:
-    """A kept webhook, without its secret."""
+def _webhook_json(endpoint: Endpoint) -> dict[str, Any]:
+    """A registered webhook without its secret."""
     return {
         "id": endpoint.id,
         "object": "webhook",
@@ -151,8 +254,7 @@ def webhook_json(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def delivery_json(delivery: Delivery) -> dict[str, Any]:
-    """A delivery with all its tries."""
+def _delivery_json(delivery: Delivery) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "object": "delivery",
@@ -163,39 +265,25 @@ def delivery_json(delivery: Delivery) -> dict[str, Any]:
         "status": delivery.status,
         "reason": delivery.reason or None,
         "created_at": seconds(delivery.created_at),
-        "next_try_at": seconds(delivery.next_at),
+        "next_attempt_at": seconds(delivery.next_at),
         "ended_at": seconds(delivery.ended_at),
-        "tries": [_try_json(one) for one in delivery.attempts],
+        "attempts": [_attempt_json(attempt) for attempt in delivery.attempts],
     }
 
 
-def _try_json(one: DeliveryAttempt) -> dict[str, Any]:
+def _attempt_json(attempt: DeliveryAttempt) -> dict[str, Any]:
     return {
-        "number": one.number,
-        "worker": one.worker,
-        "started_at": seconds(one.started_at),
-        "ended_at": seconds(one.ended_at),
-        "outcome": one.outcome,
-        "status": one.status,
-        "latency": seconds(one.latency_ms),
-        "answer": one.answer,
-        "error": one.error,
+        "number": attempt.number,
+        "worker": attempt.worker,
+        "started_at": seconds(attempt.started_at),
+        "ended_at": seconds(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "latency": seconds(attempt.latency_ms),
+        "answer": attempt.answer,
+        "error": attempt.error,
     }
 
 
-def _with_secret(endpoint: Endpoint) -> Response:
-    return jsonify({**webhook_json(endpoint), "secret": endpoint.secret})
-
-
-def _authority(url: str, param: str) -> str:
-    """Host and port of an address that may be called, as far as can be told now; it is checked again at every try."""
-    try:
-        target = parse(url)
-        services().guard.addresses(target, RESOLVE_SECONDS)
-    except AddressRefused as error:
-        raise InvalidValue(f"{param}: {error}", param=param) from None
-    except Unresolved as error:
-        # A resolver that is away for a moment must not refuse a job; a name that is known not to exist is a slip.
-        if error.unknown:
-            raise InvalidValue(f"{param}: {error}", param=param) from None
-    return target.authority
+def _response_with_secret(endpoint: Endpoint) -> Response:
+    return jsonify({**_webhook_json(endpoint), "secret": endpoint.secret})

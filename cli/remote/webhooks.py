@@ -162,7 +162,7 @@ def show_deliveries(context: CommandContext, ids: Deliveries) -> None:
         found = context.client.delivery(delivery)
         tries = [(f"try {one.number}", f"{clock(one.started_at)} {_outcome(one.raw)}") for one in found.tries]
         names = ("id", "status", "event", "job", "webhook", "url", "reason")
-        times = [(name, clock(getattr(found, name))) for name in ("created_at", "next_try_at", "ended_at")]
+        times = [(name, clock(getattr(found, name))) for name in ("created_at", "next_attempt_at", "ended_at")]
         context.out.print_record(found, [*((name, getattr(found, name)) for name in names), *times, *tries])
 
 

@@ -201,12 +201,12 @@ class Delivery(Record):
     status: Literal["pending", "delivered", "failed"]
     reason: str | None
     created_at: float
-    next_try_at: float | None
+    next_attempt_at: float | None
     ended_at: float | None
 
     @property
     def tries(self) -> list[DeliveryAttempt]:
-        return [DeliveryAttempt.from_json(item) for item in self.raw["tries"]]
+        return [DeliveryAttempt.from_json(item) for item in self.raw["attempts"]]
 
 
 @dataclass(frozen=True, kw_only=True)

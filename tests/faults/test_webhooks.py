@@ -47,7 +47,7 @@ def test_37_a_worker_killed_between_post_and_record_delivers_again_under_the_sam
         record = delivered(house, job)
         assert [one.id for one in receiver.received] == [record["id"]] * 2
         assert receiver.received[0].body == receiver.received[1].body
-    assert [one["outcome"] for one in record["tries"]] == ["lost", "delivered"]
+    assert [one["outcome"] for one in record["attempts"]] == ["lost", "delivered"]
 
 
 def test_37_a_record_that_redis_does_not_take_is_offered_again(house: FaultStack) -> None:
@@ -60,16 +60,16 @@ def test_37_a_record_that_redis_does_not_take_is_offered_again(house: FaultStack
         house.ended(job)
         record = delivered(house, job)
         assert {one.id for one in receiver.received} == {record["id"]}
-        assert record["tries"][-1]["outcome"] == "delivered"
+        assert record["attempts"][-1]["outcome"] == "delivered"
 
 
 def test_35_what_was_to_be_told_outlives_the_whole_stack(house: FaultStack) -> None:
     with Receiver(status(500), status(204)) as receiver:
         job = house.submit("tell me", webhook={"url": receiver.url})
         house.ended(job)
-        wait_until(lambda: [one["status"] for one in delivery(house, job)["tries"]] == [500], "it waits for its next try")
+        wait_until(lambda: [one["status"] for one in delivery(house, job)["attempts"]] == [500], "it waits for its next try")
         house.kill_stack()
         house.start()
         record = delivered(house, job)
         assert [one.id for one in receiver.received] == [record["id"]] * 2
-    assert [one["status"] for one in record["tries"]] == [500, 204]
+    assert [one["status"] for one in record["attempts"]] == [500, 204]

@@ -70,7 +70,7 @@ def test_statuses_say_what_happened(stack: Stack) -> None:
         (("jobs", "--status", "odd"), 2, "--status"),
         (("jobs", "--url", "ftp://x"), 2, "http://"),
         (("generate", "x" * 9000, "--wait"), 3, "prompt"),
-        (("job", "show", "job_none"), 4, "there is no job"),
+        (("job", "show", "job_none"), 4, "does not exist"),
         (("collections", "show", "none"), 4, "There is no collection"),
         (("jobs", "--url", "http://127.0.0.1:9"), 5, "no response from http://127.0.0.1:9"),
     ):
@@ -179,7 +179,7 @@ def test_webhooks_are_kept_changed_and_told_again(stack: Stack, receiver: Receiv
 
     def tried() -> list[int | None]:
         told = json.loads(run(stack, "deliveries", "--job", job, "--json").stdout)
-        return [attempt["status"] for one in told for attempt in one["tries"]]
+        return [attempt["status"] for one in told for attempt in one["attempts"]]
 
     wait_until(lambda: tried() == [500], "the first try", seconds=30)
     delivery, state, event, about = run(stack, "deliveries", "--status", "pending", "--job", job).stdout.split("\t")[:4]

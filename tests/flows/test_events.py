@@ -1,4 +1,4 @@
-"""Streams: everything that happens to a job, once and in order, from wherever the client was."""
+"""Event streams deliver every event of a job once and in order, from any position."""
 
 import json
 from collections.abc import Iterator
@@ -42,16 +42,16 @@ def test_a_stream_shows_the_whole_job_and_ends_with_it(slow_stack: Stack) -> Non
     assert [int(event["id"]) for event in events] == list(range(1, len(events) + 1))
     assert [event["event"] for event in events if event["event"] != "delta"] == ["queued", "started", "ended"]
     assert text(events) == TEXT == slow_stack.job(job)["result"]["text"]
-    assert len([event for event in events if event["event"] == "delta"]) > 5, "pieces come while the model writes"
+    assert len([event for event in events if event["event"] == "delta"]) > 5, "text arrives while the model generates"
     assert events[-1]["data"]["status"] == "completed"
 
 
-def test_a_late_reader_gets_the_stream_from_its_start(stack: Stack) -> None:
+def test_a_late_reader_gets_the_whole_stream(stack: Stack) -> None:
     job = stack.ended(stack.generate("late")["id"])["id"]
     assert text(follow(stack, job)) == "late"
 
 
-def test_a_reader_that_comes_back_misses_and_repeats_nothing(slow_stack: Stack) -> None:
+def test_a_reader_that_reconnects_misses_and_repeats_nothing(slow_stack: Stack) -> None:
     job = slow_stack.generate(TEXT)["id"]
     seen: list[dict[str, Any]] = []
     with slow_stack.client.stream("GET", f"/jobs/{job}/events", timeout=60) as answer:
@@ -65,13 +65,13 @@ def test_a_reader_that_comes_back_misses_and_repeats_nothing(slow_stack: Stack) 
     assert follow(slow_stack, job, params={"after": seen[-1]["id"]}) == rest
 
 
-def test_nothing_more_to_come_is_a_204(stack: Stack) -> None:
+def test_a_finished_stream_answers_204(stack: Stack) -> None:
     job = stack.ended(stack.generate("over")["id"])["id"]
     last = follow(stack, job)[-1]["id"]
     assert stack.client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": last}).status_code == 204
 
 
-def test_many_readers_of_one_job_each_get_all(slow_stack: Stack) -> None:
+def test_each_of_many_readers_gets_all_events(slow_stack: Stack) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     job = slow_stack.generate(TEXT)["id"]
@@ -80,7 +80,7 @@ def test_many_readers_of_one_job_each_get_all(slow_stack: Stack) -> None:
     assert all(text(events) == TEXT for events in streams)
 
 
-def test_a_new_attempt_says_that_what_was_shown_is_void(slow_stack: Stack) -> None:
+def test_a_new_attempt_sends_a_restart_event(slow_stack: Stack) -> None:
     import psutil
 
     job = slow_stack.generate(TEXT)["id"]
@@ -92,12 +92,12 @@ def test_a_new_attempt_says_that_what_was_shown_is_void(slow_stack: Stack) -> No
     ]
     engine.kill()
     events = follow(slow_stack, job)
-    kinds = [event["event"] for event in events]
-    assert "restart" in kinds
-    assert text(events[kinds.index("restart") :]) == TEXT
+    names = [event["event"] for event in events]
+    assert "restart" in names
+    assert text(events[names.index("restart") :]) == TEXT
 
 
-def test_bad_positions_and_unknown_jobs_are_refused(stack: Stack) -> None:
+def test_invalid_positions_and_unknown_jobs_are_rejected(stack: Stack) -> None:
     job = stack.generate("x")["id"]
     assert stack.client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": "abc"}).status_code == 422
     assert stack.client.get(f"/jobs/{job}/events", params={"after": "-1"}).status_code == 422

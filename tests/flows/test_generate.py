@@ -1,4 +1,4 @@
-"""Generation, from a request to its answer."""
+"""Generations, from the request to the result."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,43 +24,43 @@ def test_a_job_is_accepted_polled_and_completed(stack: Stack) -> None:
     assert 0 <= ended["timings"]["queued"] <= ended["timings"]["first_token"] <= ended["timings"]["total"]
 
 
-def test_prefer_wait_answers_200_when_it_ended_in_time(stack: Stack) -> None:
+def test_prefer_wait_returns_200_if_the_job_ended_in_time(stack: Stack) -> None:
     answer = stack.post("/generate", {"prompt": "hello"}, Prefer="wait=20")
     assert answer.status_code == 200
     assert answer.json()["result"]["text"] == "hello"
 
 
-def test_messages_go_through_the_chat_template(stack: Stack) -> None:
+def test_messages_are_formatted_by_the_chat_template(stack: Stack) -> None:
     body = {"messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]}
     answer = stack.post("/generate", body, Prefer="wait=20").json()
     assert answer["result"]["text"] == "system: be kind\nuser: hi"
 
 
-def test_max_tokens_ends_with_length(stack: Stack) -> None:
+def test_max_tokens_ends_the_answer_with_length(stack: Stack) -> None:
     answer = stack.post("/generate", {"prompt": "abcdefgh", "max_tokens": 3}, Prefer="wait=20").json()
     assert (answer["result"]["text"], answer["result"]["finish_reason"]) == ("abc", "length")
     assert answer["result"]["usage"]["completion_tokens"] == 3
 
 
 @pytest.mark.parametrize("stop", ["cd", ["x", "cd"]])
-def test_a_stop_ends_the_answer_before_it(stack: Stack, stop: object) -> None:
+def test_a_stop_string_ends_the_answer_and_is_not_in_it(stack: Stack, stop: object) -> None:
     answer = stack.post("/generate", {"prompt": "abcdefgh", "stop": stop}, Prefer="wait=20").json()
     assert (answer["result"]["text"], answer["result"]["finish_reason"]) == ("ab", "stop")
 
 
-def test_a_character_of_many_bytes_is_never_halved(stack: Stack) -> None:
+def test_a_multibyte_character_is_never_split(stack: Stack) -> None:
     answer = stack.post("/generate", {"prompt": "żółć 🦆 漢字"}, Prefer="wait=20").json()
     assert answer["result"]["text"] == "żółć 🦆 漢字"
 
 
-def test_a_prompt_longer_than_the_context_fails_with_both_lengths(stack: Stack) -> None:
+def test_a_prompt_that_exceeds_the_context_fails_with_both_lengths(stack: Stack) -> None:
     answer = stack.post("/generate", {"prompt": "x" * 9000}, Prefer="wait=20").json()
     assert answer["status"] == "failed"
     assert answer["error"]["code"] == "prompt_too_long"
     assert (answer["error"]["prompt_tokens"], answer["error"]["max_context"]) == (9000, 8192)
 
 
-def test_many_clients_at_once_each_get_their_own_answer(stack: Stack) -> None:
+def test_concurrent_clients_each_get_their_own_answer(stack: Stack) -> None:
     def ask(number: int) -> str:
         return str(stack.post("/generate", {"prompt": f"client {number}"}, Prefer="wait=50").json()["result"]["text"])
 
@@ -68,7 +68,7 @@ def test_many_clients_at_once_each_get_their_own_answer(stack: Stack) -> None:
         assert list(pool.map(ask, range(64))) == [f"client {number}" for number in range(64)]
 
 
-def test_the_guides_text_waits_and_answers_in_the_guides_words(stack: Stack) -> None:
+def test_text_waits_and_answers_with_the_fields_of_the_tutorial(stack: Stack) -> None:
     answer = stack.post("/generate", {"text": "hi", "use_rag": False})
     assert answer.status_code == 200
     body = answer.json()

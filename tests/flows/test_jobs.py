@@ -1,19 +1,19 @@
-"""Looking at jobs, stopping and forgetting them."""
+"""Jobs are listed, cancelled and deleted."""
 
 from testing.stack import Stack
 from testing.waiting import wait_until
 
 
-def test_the_list_pages_from_new_to_old(stack: Stack) -> None:
-    made = [stack.generate(f"number {n}")["id"] for n in range(5)]
-    for job in made:
+def test_the_list_pages_from_newest_to_oldest(stack: Stack) -> None:
+    jobs = [stack.generate(f"number {n}")["id"] for n in range(5)]
+    for job in jobs:
         stack.ended(job)
     first = stack.client.get("/jobs", params={"limit": 2}).json()
     assert first["object"] == "list"
-    assert [job["id"] for job in first["data"]] == made[:2:-1]
+    assert [job["id"] for job in first["data"]] == jobs[:2:-1]
     assert first["has_more"] is True
     second = stack.client.get("/jobs", params={"limit": 2, "after": first["next"]}).json()
-    assert [job["id"] for job in second["data"]] == [made[2], made[1]]
+    assert [job["id"] for job in second["data"]] == [jobs[2], jobs[1]]
 
 
 def test_the_list_is_filtered(stack: Stack) -> None:
@@ -31,7 +31,7 @@ def test_a_running_job_is_cancelled_within_two_tokens(slow_stack: Stack) -> None
     assert answer.status_code in (200, 202)
     view = slow_stack.ended(job)
     assert view["status"] == "cancelled"
-    # 400 tokens take 20 s; the wish and its way take far less than a renewal.
+    # 400 tokens take 20 s. The cancel request must reach the worker much faster than a lease renewal.
     assert view["ended_at"] - view["cancel_requested_at"] < 0.5
 
 
@@ -47,7 +47,7 @@ def test_a_queued_job_is_cancelled_and_never_runs(slow_stack: Stack) -> None:
     assert slow_stack.job(waiting)["attempts"] == []
 
 
-def test_cancel_of_an_ended_job_is_a_conflict(stack: Stack) -> None:
+def test_cancelling_an_ended_job_is_a_conflict(stack: Stack) -> None:
     job = stack.ended(stack.generate("done")["id"])["id"]
     answer = stack.client.post(f"/jobs/{job}/cancel")
     assert answer.status_code == 409
@@ -62,7 +62,7 @@ def test_an_ended_job_is_deleted_and_a_running_one_is_not(slow_stack: Stack) -> 
     assert slow_stack.client.get(f"/jobs/{job}").status_code == 404
 
 
-def test_a_wait_ends_when_its_time_is_over(slow_stack: Stack) -> None:
+def test_a_wait_ends_with_its_timeout(slow_stack: Stack) -> None:
     job = slow_stack.generate("w" * 60)["id"]
     answer = slow_stack.client.get(f"/jobs/{job}", params={"wait": 1})
     assert answer.json()["status"] in ("queued", "in_progress")
@@ -70,7 +70,7 @@ def test_a_wait_ends_when_its_time_is_over(slow_stack: Stack) -> None:
     assert slow_stack.ended(job)["status"] == "completed"
 
 
-def test_an_urgent_job_overtakes(slow_stack: Stack) -> None:
+def test_an_urgent_job_runs_before_earlier_jobs(slow_stack: Stack) -> None:
     running = [slow_stack.generate("v" * 30)["id"] for _ in range(8)]
     wait_until(lambda: slow_stack.job(running[-1])["status"] == "in_progress", "all slots are taken")
     patient = [slow_stack.generate("p" * 60, priority="batch")["id"] for _ in range(8)]

@@ -68,9 +68,9 @@ def test_every_metric_is_on_the_page() -> None:
         id="g/1", name="g", pool="gpu", machine="m", pid=1, started=0, queues=(), slots=1, model="a", engine=engine, gpus=(gpu,)
     )
     families = [
-        metric_families.of_redis(True),
-        *metric_families.of_jobs(Stats(1, 1, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
-        *metric_families.of_workers([worker]),
+        metric_families.redis_metric(up=True),
+        *metric_families.job_metrics(Stats(1, 1, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
+        *metric_families.worker_metrics([worker]),
     ]
     assert all(
         family.samples for family in families if family.name not in ("enginehouse_jobs_submitted", "enginehouse_jobs_claimed")

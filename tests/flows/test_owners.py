@@ -115,6 +115,6 @@ def test_the_command_shows_its_key(guarded: Stack, keys: dict[str, dict[str, Any
 
     refused = jobs()
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "send an API key" in refused.stderr
+    assert "Send an API key" in refused.stderr
     assert jobs(ENGINEHOUSE_API_KEY=keys["ada"]["key"]).returncode == 0
     assert command(guarded, "jobs", "--key", keys["ada"]["key"]).returncode == 0

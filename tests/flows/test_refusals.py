@@ -1,4 +1,4 @@
-"""Bad input: the right status, a sentence with field and limit, and nothing written."""
+"""Invalid requests get the right status and a message that names field and limit, and write nothing."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from testing.stack import Stack
     [
         ({"prompt": "x", "model": "nope"}, 404, "model_not_found", "model", "echo"),
         ({"prompt": "x", "model": "not-started"}, 503, "model_not_served", "model", "enginehouse worker gpu"),
-        ({"prompt": "x", "model": "all-minilm-l6-v2"}, 422, "invalid_value", "model", "vectors"),
+        ({"prompt": "x", "model": "all-minilm-l6-v2"}, 422, "invalid_value", "model", "embedding model"),
         ({"prompt": "x", "temperature": 9.5}, 422, "invalid_value", "temperature", "less than or equal to 2, not 9.5"),
         ({"prompt": "x", "max_tokens": "many"}, 422, "invalid_value", "max_tokens", "valid integer, not 'many'"),
         ({"prompt": "x", "max_tokens": 0}, 422, "invalid_value", "max_tokens", "greater than or equal to 1, not 0"),
@@ -29,7 +29,7 @@ from testing.stack import Stack
         ({"messages": [{"role": "king", "content": ""}]}, 422, "invalid_value", "messages.0.role", "'king'"),
     ],
 )
-def test_a_bad_body_is_refused_by_name(stack: Stack, body: Any, status: int, code: str, param: str | None, says: str) -> None:
+def test_an_invalid_body_is_rejected(stack: Stack, body: Any, status: int, code: str, param: str | None, says: str) -> None:
     before = _jobs(stack)
     answer = stack.post("/generate", body)
     error = answer.json()["error"]
@@ -52,7 +52,7 @@ def test_a_bad_body_is_refused_by_name(stack: Stack, body: Any, status: int, cod
         (b'{"prompt": "' + b"x" * (9 * 1024 * 1024) + b'"}', "application/json", 413),
     ],
 )
-def test_a_body_that_is_no_json_is_refused(stack: Stack, content: bytes, content_type: str, status: int) -> None:
+def test_malformed_json_is_rejected(stack: Stack, content: bytes, content_type: str, status: int) -> None:
     before = _jobs(stack)
     answer = stack.client.post("/generate", content=content, headers={"Content-Type": content_type})
     assert answer.status_code == status, answer.text
@@ -80,22 +80,42 @@ def test_a_body_that_is_no_json_is_refused(stack: Stack, content: bytes, content
         ("POST", "/upload", 400, "file_missing"),
     ],
 )
-def test_what_is_not_there_is_said_in_json(stack: Stack, method: str, path: str, status: int, code: str) -> None:
+def test_a_missing_object_or_route_is_answered_in_json(stack: Stack, method: str, path: str, status: int, code: str) -> None:
     answer = stack.client.request(method, path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_a_bad_collection_name_is_refused_and_nothing_stored(stack: Stack) -> None:
+def test_an_invalid_collection_name_is_rejected(stack: Stack) -> None:
     answer = stack.client.post("/collections/bad%20name/documents", files={"file": ("a.txt", b"text")})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "collection")
 
 
 @pytest.mark.parametrize("preference", ["wait=forever", "wait=100000"])
-def test_a_wait_that_is_too_long_is_refused(stack: Stack, preference: str) -> None:
+def test_an_invalid_wait_is_rejected(stack: Stack, preference: str) -> None:
     assert stack.post("/generate", {"prompt": "x"}, Prefer=preference).status_code == 422
 
 
-def test_a_page_from_elsewhere_may_not_call(stack: Stack) -> None:
+def test_an_invalid_wait_deletes_nothing(stack: Stack) -> None:
+    files = {"file": ("kept.txt", b"Kept although its deletion was asked for.")}
+    uploaded = stack.client.post("/collections/kept/documents", files=files).json()
+    stack.ended(uploaded["batch"]["id"])
+    document = uploaded["data"][0]["id"]
+    before = _jobs(stack)
+    for method, path, body in (
+        ("DELETE", f"/documents/{document}", None),
+        ("DELETE", f"/documents/{document}/chunks/0", None),
+        ("DELETE", "/collections/kept", None),
+        ("DELETE", "/delete_document", {"ids": [document]}),
+        ("DELETE", f"/delete_chunk/{document}:0", None),
+        ("POST", "/clear_db", {"confirm": True}),
+    ):
+        answer = stack.client.request(method, path, json=body, headers={"Prefer": "wait=forever"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "Prefer"), path
+    assert _jobs(stack) == before
+    assert stack.client.get("/collections/kept").json()["documents"] == 1
+
+
+def test_a_page_of_another_origin_is_rejected(stack: Stack) -> None:
     answer = stack.post("/generate", {"prompt": "x"}, Origin="http://evil.example")
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_refused")
     assert stack.post("/generate", {"prompt": "x"}, Origin=stack.url).status_code == 202

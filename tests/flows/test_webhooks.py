@@ -67,7 +67,7 @@ def test_the_end_of_a_job_is_told_as_the_job_is_shown(stack: Stack, receiver: Re
     assert (content["type"], content["data"]) == ("job.completed", stack.ended(job))
     told = delivered(stack, job)
     assert (told["id"], told["url"], told["event"]) == (first(receiver).id, receiver.url, "job.completed")
-    [one] = told["tries"]
+    [one] = told["attempts"]
     assert (one["status"], one["answer"], one["outcome"]) == (200, "thank you", "delivered")
     assert one["started_at"] - told["created_at"] < 1.0, "at once"
     assert len(receiver.received) == 1
@@ -146,13 +146,15 @@ def test_410_disables_and_patch_enables_again(stack: Stack) -> None:
 def test_a_failed_try_is_seen_and_can_be_made_again(stack: Stack) -> None:
     with Receiver(status(500, b"no room " * 500), status(204)) as receiver:
         job = stack.generate("twice", webhook={"url": receiver.url})["id"]
-        wait_until(lambda: [one["tries"][0]["status"] for one in deliveries(stack, job) if one["tries"]] == [500], "one failed")
+        wait_until(
+            lambda: [one["attempts"][0]["status"] for one in deliveries(stack, job) if one["attempts"]] == [500], "one failed"
+        )
         [pending] = deliveries(stack, job)
-        assert (pending["status"], len(pending["tries"][0]["answer"])) == ("pending", 1024)
-        assert 4 < pending["next_try_at"] - pending["created_at"] < 8
+        assert (pending["status"], len(pending["attempts"][0]["answer"])) == ("pending", 1024)
+        assert 4 < pending["next_attempt_at"] - pending["created_at"] < 8
         assert pending["id"] in [one["id"] for one in stack.client.get("/deliveries?status=pending").json()["data"]]
         assert stack.client.post(f"/deliveries/{pending['id']}/redeliver").status_code == 202
-        assert len(delivered(stack, job)["tries"]) == 2
+        assert len(delivered(stack, job)["attempts"]) == 2
         one, other = receiver.received
         assert (one.id, one.body) == (other.id, other.body)
 
@@ -222,7 +224,7 @@ def test_the_command_listens_and_verifies(stack: Stack) -> None:
         forged = httpx2.post(found[0], content=b"{}", headers={"webhook-id": "msg_1"})
         assert forged.status_code == 401
         assert "msg_1 refused" in listening.stdout.readline()
-        assert delivered(stack, job)["tries"][0]["status"] == 204
+        assert delivered(stack, job)["attempts"][0]["status"] == 204
     finally:
         listening.kill()
         listening.wait(10)

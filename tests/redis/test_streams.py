@@ -11,8 +11,8 @@ import redis
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from api import event_stream
 from api.app import REDIS_CONNECTIONS, create_app
-from api.routes import events
 from shared.jobs import completion_listener, event_streams
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.event_streams import Follower, StreamEvent
@@ -82,7 +82,7 @@ def test_streams_beyond_the_cap_are_refused_and_one_that_leaves_makes_room(setti
     refused = follow(served, writer.job)
     assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "1"
-    assert "clients wait on this server process already" in refused.get_json()["error"]["message"]
+    assert "clients are already waiting on this server process" in refused.get_json()["error"]["message"]
     assert served.test_client().get(f"/jobs/{writer.job}").status_code == 200, "calls that do not wait go on"
     held.pop().close()  # before it has read anything
     one = follow(served, writer.job)
@@ -139,13 +139,13 @@ def test_many_readers_cost_one_reading_connection(settings: Settings, writer: Wr
 def test_a_quiet_stream_says_that_it_is_alive_and_ends_with_its_job(
     settings: Settings, writer: Writer, lifecycle: Lifecycle, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert events.KEEP_ALIVE_SECONDS == 15
-    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
+    assert event_stream.KEEP_ALIVE_SECONDS == 15
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.05)
     answer = follow(app(settings), writer.job)
     pieces = iter(answer.response)
     assert next(pieces) == b"retry: 1000\n\n"
     assert ids(next(pieces) + next(pieces)) == [1, 2]
-    assert [next(pieces), next(pieces)] == [b": still there\n\n"] * 2
+    assert [next(pieces), next(pieces)] == [b": keep-alive\n\n"] * 2
     redis_client.delete(f"{PREFIX}job:{writer.job}")  # as when its retention is over
     assert list(pieces) == []
     answer.close()
@@ -154,7 +154,7 @@ def test_a_quiet_stream_says_that_it_is_alive_and_ends_with_its_job(
 def test_a_slow_reader_gets_everything_and_slows_nobody(
     settings: Settings, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "MOST_KEPT", 10)
+    monkeypatch.setattr(event_stream, "MAX_BUFFERED", 10)
     served = app(settings)
     slow, brisk = follow(served, writer.job), follow(served, writer.job)
     pieces, brisk_pieces = iter(slow.response), iter(brisk.response)

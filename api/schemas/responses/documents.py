@@ -1,25 +1,28 @@
-"""Documents, their chunks, collections, and what an upload is answered with."""
+"""Response models of documents, chunks, collections and uploads."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from api.schemas.responses.base import Answer, JobId, Page, Time
+from api.schemas.responses.envelopes import ListPage, ResponseModel
+from api.schemas.responses.fields import JobId, Time
 from api.schemas.responses.jobs import Job
 from shared.documents.models import Status as DocumentStatus
 
 
-class Problem(Answer):
+class PageProblem(ResponseModel):
+    """Text that could not be read from some pages."""
+
     pages: str = Field(examples=["1-3, 7"])
-    text: str = Field(description="what is wrong with them", examples=["holds only images and needs OCR"])
+    text: str = Field(description="the problem", examples=["holds only images and needs OCR"])
 
 
-class Document(Answer):
+class Document(ResponseModel):
     id: str = Field(examples=["doc_01m84svpew31wcd91z2271xy1f"])
     object: Literal["document"]
     collection: str
     name: str
-    version: int = Field(description="counts the documents of this name in the collection")
+    version: int = Field(description="number of documents of this name in the collection so far")
     size: int = Field(description="bytes")
     sha256: str
     media_type: str
@@ -28,44 +31,44 @@ class Document(Answer):
     pages: int
     pages_done: int
     chunks: int
-    problems: list[Problem] = Field(description="of pages, whatever became of the document")
+    problems: list[PageProblem] = Field(description="of single pages, whatever the status of the document")
     job_id: JobId
     created_at: Time
     updated_at: Time
-    metadata: dict[str, str | int | float | bool] = Field(description="what the upload said of it")
+    metadata: dict[str, str | int | float | bool] = Field(description="as given by the upload")
 
 
-class TakenDocument(Document):
-    job: JobId = Field(description="the job that reads it")
-    duplicate: bool = Field(description="whether its bytes were there already; then that job is not of this batch")
+class UploadDocument(Document):
+    job: JobId = Field(description="the ingest job")
+    duplicate: bool = Field(description="whether the collection already had these bytes; the job is then not part of this batch")
 
 
-class Collection(Answer):
+class Collection(ResponseModel):
     id: str
     object: Literal["collection"]
     name: str
     embedding_model: str
-    embedding_revision: str | None = Field(description="of its weights; null until something was indexed")
-    chunk_tokens: int | None = Field(description="null for the server's")
-    chunk_overlap_tokens: int | None = Field(description="null for the server's")
-    reindex_job: JobId | None = Field(description="the job that makes its index anew")
+    embedding_revision: str | None = Field(description="of the model weights; null until a document is indexed")
+    chunk_tokens: int | None = Field(description="null for the server's setting")
+    chunk_overlap_tokens: int | None = Field(description="null for the server's setting")
+    reindex_job: JobId | None = Field(description="the job that rebuilds the index")
     created_at: Time
-    documents: int = Field(description="how many")
+    documents: int = Field(description="number of documents")
 
 
-class Upload(Answer):
+class Upload(ResponseModel):
     message: str
-    document_ids: list[str] = Field(description="of the chunks, once the document is ready")
-    document: Document | None = Field(description="of an archive there is none; its batch is the job")
+    document_ids: list[str] = Field(description="ids of the chunks, once the document is ready")
+    document: Document | None = Field(description="null for an archive, whose batch is the job")
     job: Job | None
 
 
-class DocumentList(Page[Document]):
+class DocumentList(ListPage[Document]):
     pass
 
 
-class Chunk(Answer):
-    """A piece of a document as it is indexed; its text is exactly the characters from start to end of its page."""
+class Chunk(ResponseModel):
+    """A piece of a document as it is indexed. ``text`` is exactly the characters from ``start`` to ``end`` of its page."""
 
     id: str = Field(examples=["doc_01m84svpew31wcd91z2271xy1f:0"])
     object: Literal["chunk"]
@@ -78,19 +81,19 @@ class Chunk(Answer):
     text: str
 
 
-class ChunkList(Page[Chunk]):
+class ChunkList(ListPage[Chunk]):
     pass
 
 
-class CollectionList(Page[Collection]):
+class CollectionList(ListPage[Collection]):
     pass
 
 
-class TakenArchive(Answer):
+class UploadArchive(ResponseModel):
     name: str
-    job: JobId = Field(description="the job that unpacks it; its documents join the batch")
+    job: JobId = Field(description="the unpack job; its documents join the batch")
 
 
-class TakenList(Page[TakenDocument]):
-    archives: list[TakenArchive]
+class UploadList(ListPage[UploadDocument]):
+    archives: list[UploadArchive]
     batch: Job

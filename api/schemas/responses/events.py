@@ -1,29 +1,30 @@
-"""The events of a stream."""
+"""Response models of event streams."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from api.schemas.responses.base import Answer, Time
+from api.schemas.responses.envelopes import ResponseModel
+from api.schemas.responses.fields import Time
 from shared.jobs.models import Status
 
 
-class StreamEvent(Answer):
-    """One event of a stream; on the wire these are its lines."""
+class StreamEvent(ResponseModel):
+    """One server-sent event; each field is a line of it."""
 
-    id: str = Field(description="its sequence number, which rises by one", examples=["3"])
+    id: str = Field(description="sequence number, which increases by one", examples=["3"])
     event: Literal["queued", "started", "delta", "progress", "attempt_lost", "requeued", "restart", "ended"]
     data: str = Field(
-        description="JSON, as EventData describes it",
+        description="JSON, described by EventData",
         json_schema_extra={"contentMediaType": "application/json", "contentSchema": {"$ref": "#/components/schemas/EventData"}},
         examples=['{"attempt": 1, "at": 1795457629.06, "text": "Paris."}'],
     )
 
 
-class EventData(Answer):
-    """The JSON of one event of a stream; which fields it has goes by the event's name."""
+class EventData(ResponseModel):
+    """The JSON of one event. Its fields depend on the event's name."""
 
-    attempt: int = Field(description="0 for what is not of one attempt")
+    attempt: int = Field(description="0 for an event that belongs to no attempt")
     at: Time
     text: str = Field(default="", description="delta: the next piece of the answer")
     queue: str = Field(default="", description="queued")

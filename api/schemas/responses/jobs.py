@@ -1,16 +1,17 @@
-"""Jobs, and the result of each kind."""
+"""Response models of jobs, and of the result of each kind."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from api.schemas.responses.base import Answer, Error, JobId, Kind, Page, Time
+from api.schemas.responses.envelopes import Error, ListPage, ResponseModel
+from api.schemas.responses.fields import JobId, JobKind, Time
 from api.schemas.responses.search import Hit
 from shared.jobs.models import Outcome, Status
 
 
-class Attempt(Answer):
-    """One try of a worker at a job."""
+class Attempt(ResponseModel):
+    """One attempt of a worker to run a job."""
 
     number: int
     worker: str
@@ -18,44 +19,44 @@ class Attempt(Answer):
     started_at: Time
     ended_at: Time | None
     outcome: Outcome | None = Field(description="null while it runs")
-    error: str | None = Field(description="the code of the error that it met")
+    error: str | None = Field(description="error code")
 
 
-class Progress(Answer):
+class Progress(ResponseModel):
     phase: str
     done: int
-    total: int = Field(description="0 while it is not known")
+    total: int = Field(description="0 while it is unknown")
     unit: str = Field(examples=["pages"])
 
 
-class Usage(Answer):
+class Usage(ResponseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class Citation(Answer):
-    """A passage that the model was given."""
+class Citation(ResponseModel):
+    """A passage that was part of the prompt."""
 
     marker: str = Field(examples=["[1]"])
     document_id: str
-    document: str = Field(description="the name of the file")
+    document: str = Field(description="file name")
     page: int = Field(description="from 1")
-    start: int = Field(description="first character on the page")
+    start: int = Field(description="offset of the first character on the page")
     end: int
     quote: str
 
 
-class Generation(Answer):
+class GenerationResult(ResponseModel):
     """The result of a job of kind ``generate``."""
 
     text: str
     finish_reason: Literal["stop", "length"]
     usage: Usage
-    citations: list[Citation] = Field(default=[], description="only when it was asked with a collection")
+    citations: list[Citation] = Field(default=[], description="only of a generation with a collection")
 
 
-class Ingestion(Answer):
+class IngestResult(ResponseModel):
     """The result of a job of kind ``ingest``."""
 
     document_id: str
@@ -63,61 +64,61 @@ class Ingestion(Answer):
     pages: int
     chunks: int
     reason: str | None
-    timings: dict[str, float] = Field(description="seconds of each step")
+    timings: dict[str, float] = Field(description="seconds per step")
 
 
-class Hits(Answer):
+class SearchResult(ResponseModel):
     """The result of a job of kind ``search``."""
 
     hits: list[Hit]
 
 
-class Deletion(Answer):
+class DeleteResult(ResponseModel):
     """The result of a job of kind ``delete``."""
 
     deleted: Literal[True]
     documents: int = 0
-    chunks: int = Field(default=0, description="of the deletion of one chunk")
+    chunks: int = Field(default=0, description="set when one chunk was deleted")
 
 
-class Reindexing(Answer):
+class ReindexResult(ResponseModel):
     """The result of a job of kind ``reindex``."""
 
     documents: int
     chunks: int
-    skipped: list[str] = Field(description="documents whose pages are lost; upload them again")
+    skipped: list[str] = Field(description="documents whose stored pages are lost; upload them again")
     embedding_model: str
     embedding_revision: str
 
 
-class Member(Answer):
+class ArchiveMember(ResponseModel):
     """A member of an archive."""
 
     name: str
 
 
-class Skipped(Member):
-    reason: str = Field(description="why it was left out")
+class MemberOmission(ArchiveMember):
+    reason: str = Field(description="why it was skipped")
 
 
-class EnteredMember(Member):
-    document_id: str = Field(description="the document that its bytes are")
+class MemberDocument(ArchiveMember):
+    document_id: str = Field(description="the document with its content")
 
 
-class Unpacking(Answer):
+class UnpackResult(ResponseModel):
     """The result of a job of kind ``unpack``."""
 
-    name: str = Field(description="of the archive")
+    name: str = Field(description="file name of the archive")
     documents: int
-    members: list[EnteredMember] = Field(description="the first thousand of them")
-    duplicates: int = Field(description="members whose bytes were in the collection already")
-    duplicate_members: list[EnteredMember] = Field(description="the first thousand of them")
-    skipped: int = Field(description="members that were left out")
-    skipped_members: list[Skipped] = Field(description="the first thousand of them")
+    members: list[MemberDocument] = Field(description="the first 1,000")
+    duplicates: int = Field(description="members whose content the collection already had")
+    duplicate_members: list[MemberDocument] = Field(description="the first 1,000")
+    skipped: int = Field(description="members that were not ingested")
+    skipped_members: list[MemberOmission] = Field(description="the first 1,000")
 
 
-class Counts(Answer):
-    """The documents of a batch, an archive counting as one until it is unpacked; also its result."""
+class BatchCounts(ResponseModel):
+    """Number of documents of a batch by status, which is also its result. An archive counts as one until it is unpacked."""
 
     total: int
     completed: int
@@ -126,39 +127,39 @@ class Counts(Answer):
     expired: int
 
 
-class Timings(Answer):
-    """Seconds from submission."""
+class Timings(ResponseModel):
+    """Seconds since submission."""
 
-    queued: float | None = Field(description="until the first claim")
+    queued: float | None = Field(description="until a worker first claimed it")
     first_token: float | None
     total: float | None
 
 
-class Urls(Answer):
+class Urls(ResponseModel):
     self_: str = Field(alias="self")
     events: str
     cancel: str
 
 
-class EstimatedWait(Answer):
-    """Seconds until its turn; nine waits in ten lie between ``low`` and ``high``."""
+class EstimatedWait(ResponseModel):
+    """Seconds until the job starts; nine waits in ten are between ``low`` and ``high``."""
 
     seconds: float
     low: float
     high: float
 
 
-class Job(Answer):
-    """A generation, an ingest, a search, a deletion, a reindex, or a batch of them."""
+class Job(ResponseModel):
+    """A generation, an ingest, a search, a deletion, a reindex, an unpacked archive, or a batch of jobs."""
 
     id: JobId
     object: Literal["job"]
-    kind: Kind
+    kind: JobKind
     status: Status = Field(description="the last four are final")
-    phase: str = Field(description="finer than the status, for people")
+    phase: str = Field(description="more detailed than the status, for people")
     phase_at: Time
     model: str | None
-    priority: int = Field(description="0 goes first, 9 last")
+    priority: int = Field(description="0 runs first, 9 last")
     created_at: Time
     started_at: Time | None
     ended_at: Time | None
@@ -167,41 +168,41 @@ class Job(Answer):
     progress: Progress | None
     attempts: list[Attempt]
     metadata: dict[str, str]
-    result: Generation | Ingestion | Hits | Deletion | Reindexing | Unpacking | Counts | None = Field(
-        description="of a completed job"
+    result: GenerationResult | IngestResult | SearchResult | DeleteResult | ReindexResult | UnpackResult | BatchCounts | None = (
+        Field(description="of a completed job")
     )
     error: Error | None = Field(description="of a failed job")
-    heartbeat_at: Time | None = Field(description="when its worker last said that it runs")
-    batch: str | None = Field(description="the batch that it belongs to")
-    retry_of: str | None = Field(description="the job that it does again")
+    heartbeat_at: Time | None = Field(description="when its worker last renewed it")
+    batch: str | None = Field(description="id of the batch that it belongs to")
+    retry_of: str | None = Field(description="id of the job that it repeats")
     timings: Timings
     urls: Urls
-    session: str = Field(default="", description="only with a chat")
-    counts: Counts | None = Field(default=None, description="only of a batch")
-    sealed: bool = Field(default=False, description="only of a batch: no more jobs will join it")
-    queue_position: int | None = Field(default=None, description="only while queued: 1 is next")
-    estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is not known")
-    not_before: Time | None = Field(default=None, description="only while queued")
+    session: str = Field(default="", description="only of chat turns")
+    counts: BatchCounts | None = Field(default=None, description="only of a batch")
+    sealed: bool = Field(default=False, description="only of a batch: whether no more jobs can join")
+    queue_position: int | None = Field(default=None, description="only while queued; 1 is next")
+    estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is unknown")
+    not_before: Time | None = Field(default=None, description="only while queued: time of the next attempt")
     waiting_for: Literal[
         "worker", "fair_share", "model_loading", "gpu_busy", "model_not_loaded", "retry_backoff", "previous_turn", ""
-    ] = Field(default="", description="only while queued")
-    response: str = Field(default="", description="the text of a completed generation, under the guide's name")
+    ] = Field(default="", description="only while queued: what keeps it from running")
+    response: str = Field(default="", description="text of a completed generation; the field of the chat_gp_me tutorial")
     context_used: bool = Field(default=False, description="of a completed generation: whether it has citations")
 
 
-class DeadJob(Job):
+class DeadLetter(Job):
     owner: str
 
 
-class Dropped(Answer):
+class DeadLetterRemoval(ResponseModel):
     id: JobId
     object: Literal["job"]
     removed: Literal[True]
 
 
-class JobList(Page[Job]):
+class JobList(ListPage[Job]):
     pass
 
 
-class DeadJobList(Page[DeadJob]):
+class DeadLetterList(ListPage[DeadLetter]):
     pass

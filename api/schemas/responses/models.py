@@ -1,14 +1,14 @@
-"""Models, the GPUs that hold them, and whether all is ready."""
+"""Response models of language models, gpu workers and health."""
 
 from typing import Any, Literal
 
 from pydantic import Field
 
-from api.schemas.responses.base import Answer, Page
+from api.schemas.responses.envelopes import ListPage, ResponseModel
 
 
-class Model(Answer):
-    """An entry of the models file, and what its workers say of themselves."""
+class Model(ResponseModel):
+    """An entry of the models file and the state of its workers."""
 
     name: str
     url: str
@@ -33,57 +33,57 @@ class Model(Answer):
     state: Literal["ready", "warming", "loading", "draining", "failed", "unloaded", "not_served"]
     reason: str | None
     progress: float | None
-    attention: str | None = Field(description="the kernel by which its engine attends, once it is ready")
-    workers: int = Field(description="how many serve it")
+    attention: str | None = Field(description="attention kernel of its engine, once it is ready")
+    workers: int = Field(description="number of workers that serve it")
 
 
-class GpuHealth(Answer):
-    """One GPU as NVML tells of it; null is what it does not tell. Memory in bytes."""
+class GpuHealth(ResponseModel):
+    """One GPU as NVML reports it; null where NVML reports nothing. Memory is in bytes."""
 
     index: int
     uuid: str
     name: str
     memory_total: int
     memory_used: int
-    memory_alarm: Literal["warning", "critical"] | None = Field(description="from 80 and from 90 % on")
-    utilisation: float | None = Field(description="part of the last moment in which it worked, 0 to 1")
+    memory_alarm: Literal["warning", "critical"] | None = Field(description="warning from 80 % of the memory, critical from 90 %")
+    utilisation: float | None = Field(description="share of the last sample period in which it was busy, 0 to 1")
     temperature: float | None = Field(description="degrees Celsius")
     power: float | None = Field(description="watts")
-    ecc_errors: int | None = Field(description="uncorrected, since the driver was loaded")
-    xid_errors: list[int] = Field(description="the latest ones that its worker has seen")
+    ecc_errors: int | None = Field(description="uncorrected errors since the driver was loaded")
+    xid_errors: list[int] = Field(description="the latest ones that its worker saw")
 
 
-class GpuSeat(Answer):
-    """A gpu worker: its GPUs, the model that it should hold, and the one that it holds."""
+class GpuWorker(ResponseModel):
+    """A gpu worker: its GPUs, its desired model, and the model that is loaded."""
 
-    gpu: str = Field(description="its worker's name", examples=["gpu0@vm"])
+    gpu: str = Field(description="name of the worker", examples=["gpu0@vm"])
     number: int
     object: Literal["gpu"]
-    devices: list[str] = Field(description="its GPUs, as `nvidia-smi` counts; none on the CPU")
-    desired_model: str | None = Field(description="the model that it should hold")
+    devices: list[str] = Field(description="its GPUs by their `nvidia-smi` index; empty on the CPU")
+    desired_model: str | None = Field(description="the model that it should load")
     requested_by: Literal["start", "operator", "idle", "demand"] = Field(description="who requested it")
     requested_at: float
-    model: str | None = Field(description="the model that it holds now")
+    model: str | None = Field(description="the model that is loaded")
     state: Literal["ready", "warming", "loading", "draining", "failed", "unloaded", "away"]
     reason: str | None
     progress: float | None
-    running: int = Field(description="jobs that it runs")
-    idle_seconds: float | None = Field(description="for how long it has run none")
-    loadable_models: list[str] = Field(description="the models that it could hold")
-    unloadable_models: dict[str, str] = Field(description="those that it could not, with the reason")
-    engine: dict[str, Any] | None = Field(description="what its engine does, by its last beat")
-    gpus: list[GpuHealth] = Field(description="their health; empty on the CPU")
+    running: int = Field(description="number of running jobs")
+    idle_seconds: float | None = Field(description="how long it has run no job")
+    loadable_models: list[str] = Field(description="models that it can load")
+    unloadable_models: dict[str, str] = Field(description="models that it cannot load, each with the reason")
+    engine: dict[str, Any] | None = Field(description="engine statistics of its last heartbeat")
+    gpus: list[GpuHealth] = Field(description="health of its GPUs; empty on the CPU")
 
 
-class Alive(Answer):
+class Liveness(ResponseModel):
     status: Literal["alive"]
 
 
-class Readiness(Answer):
+class Readiness(ResponseModel):
     status: Literal["ready", "not_ready"]
     waiting_for: list[str]
     workers: int = 0
 
 
-class GpuList(Page[GpuSeat]):
+class GpuWorkerList(ListPage[GpuWorker]):
     pass

@@ -1,11 +1,11 @@
-"""What a search finds."""
+"""Response models of searches."""
 
 from pydantic import Field
 
-from api.schemas.responses.base import Answer, Page
+from api.schemas.responses.envelopes import ListPage, ResponseModel
 
 
-class Beside(Answer):
+class NeighbourChunk(ResponseModel):
     """A chunk before or after a hit."""
 
     position: int = Field(description="in the document, from 0")
@@ -16,7 +16,7 @@ class Beside(Answer):
     text: str
 
 
-class Hit(Answer):
+class Hit(ResponseModel):
     """A passage that a search found."""
 
     document_id: str
@@ -26,11 +26,13 @@ class Hit(Answer):
     page: int
     start: int
     end: int
-    headings: list[str] = Field(description="the titles that it stands under, outermost first")
+    headings: list[str] = Field(description="headings above it, outermost first")
     text: str
-    score: float = Field(description="vector: a cosine; keyword: BM25; hybrid: 1 for what is first by both; higher is better")
-    neighbours: list[Beside]
+    score: float = Field(
+        description="higher is better. vector: cosine similarity; keyword: BM25; hybrid: 1 for a hit that ranks first in both"
+    )
+    neighbours: list[NeighbourChunk]
 
 
-class HitList(Page[Hit]):
+class HitList(ListPage[Hit]):
     pass

@@ -1,52 +1,53 @@
-"""The answers of the guide's own calls, on chunks and on chats."""
+"""Response models of the chat and chunk calls of the chat_gp_me tutorial."""
 
 from typing import Any, Literal
 
 from pydantic import Field
 
-from api.schemas.responses.base import Answer, JobId
+from api.schemas.responses.envelopes import ResponseModel
+from api.schemas.responses.fields import JobId
 from api.schemas.responses.jobs import Citation, Usage
 
 
-class GuideText(Answer):
+class TutorialText(ResponseModel):
     id: str
     content: str
     metadata: dict[str, Any]
 
 
-class GuideTexts(Answer):
-    documents: list[GuideText]
+class TutorialTexts(ResponseModel):
+    documents: list[TutorialText]
     count: int
 
 
-class GuideDeleted(Answer):
+class TutorialDeletion(ResponseModel):
     message: str
     deleted_ids: list[str]
 
 
-class GuideDeletedChunk(Answer):
+class TutorialChunkDeletion(ResponseModel):
     message: str
     deleted_id: str
 
 
-class GuideRemoved(Answer):
+class TutorialRemoval(ResponseModel):
     message: str
     removed_ids: list[str]
 
 
-class GuideCleared(Answer):
+class TutorialReset(ResponseModel):
     message: str
-    removed_count: int = Field(description="chunks")
+    removed_count: int = Field(description="number of chunks")
 
 
-class ChatTurn(Answer):
+class ChatTurn(ResponseModel):
     role: Literal["user", "assistant"]
     content: str
     timestamp: str
 
 
-class Chat(Answer):
-    """What has been said, oldest first; with what the newest answer came from when this call made it."""
+class Chat(ResponseModel):
+    """The messages of a session, oldest first. The other fields describe the newest answer if this call created it."""
 
     sessionId: str
     messages: list[ChatTurn]
@@ -55,6 +56,6 @@ class Chat(Answer):
     usage: Usage | None = None
 
 
-class ChatDeleted(Answer):
+class ChatDeletion(ResponseModel):
     message: str
     sessionId: str

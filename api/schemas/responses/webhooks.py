@@ -1,25 +1,26 @@
-"""Webhooks, and what was delivered to them."""
+"""Response models of webhooks and their deliveries."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from api.schemas.responses.base import Answer, JobId, Kind, Page, Time
+from api.schemas.responses.envelopes import ListPage, ResponseModel
+from api.schemas.responses.fields import JobId, JobKind, Time
 from shared.webhooks.endpoints import Event
 
 
-class Webhook(Answer):
-    """An address that is told of its owner's jobs."""
+class Webhook(ResponseModel):
+    """A registered address that receives the events of its owner's jobs."""
 
     id: str = Field(examples=["whk_01m84sw1c2f0t7d5h3zq8m4n6p"])
     object: Literal["webhook"]
     url: str
     events: list[Event]
-    job_kinds: list[Kind] = Field(description="of which jobs")
+    job_kinds: list[JobKind] = Field(description="kinds of jobs whose events it receives")
     description: str
     enabled: bool
     disabled_reason: str | None
-    previous_secret_until: Time | None = Field(description="so long the secret before the rotation signs too")
+    previous_secret_until: Time | None = Field(description="until then, deliveries are also signed with the previous secret")
     created_at: Time
     updated_at: Time
 
@@ -28,45 +29,45 @@ class WebhookWithSecret(Webhook):
     secret: str = Field(examples=["whsec_…"])
 
 
-class WebhookSecret(Answer):
+class WebhookSecret(ResponseModel):
     object: Literal["webhook_secret"]
     secret: str = Field(examples=["whsec_…"])
 
 
-class Try(Answer):
+class DeliveryAttempt(ResponseModel):
     """One POST of a delivery."""
 
     number: int
     worker: str
     started_at: Time
     ended_at: Time | None
-    outcome: Literal["delivered", "failed", "lost"] | None = Field(description="null while it runs; lost when its worker died")
-    status: int | None = Field(description="what was answered")
+    outcome: Literal["delivered", "failed", "lost"] | None = Field(description="null while it runs; lost if its worker died")
+    status: int | None = Field(description="status of the answer")
     latency: float | None = Field(description="seconds")
-    answer: str = Field(description="the first 1,024 bytes")
+    answer: str = Field(description="first 1,024 bytes of the answer")
     error: str | None
 
 
-class Delivery(Answer):
-    """Something told to a webhook; its id is the ``webhook-id`` of all its tries."""
+class Delivery(ResponseModel):
+    """An event on its way to a webhook. Its id is the ``webhook-id`` of every attempt."""
 
     id: str = Field(examples=["dlv_01m84sw1c8a3c5e7f9b1d2e4f6"])
     object: Literal["delivery"]
     event: Event
     job: JobId
-    webhook: str | None = Field(description="the kept one; null for that of the job itself")
+    webhook: str | None = Field(description="id of the registered webhook; null for the webhook of the job")
     url: str
     status: Literal["pending", "delivered", "failed"]
     reason: str | None
     created_at: Time
-    next_try_at: Time | None
+    next_attempt_at: Time | None
     ended_at: Time | None
-    tries: list[Try]
+    attempts: list[DeliveryAttempt]
 
 
-class WebhookList(Page[Webhook]):
+class WebhookList(ListPage[Webhook]):
     pass
 
 
-class DeliveryList(Page[Delivery]):
+class DeliveryList(ListPage[Delivery]):
     pass

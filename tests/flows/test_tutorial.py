@@ -1,4 +1,4 @@
-"""The lines of the beginners' guide, as they stand there but for the port."""
+"""The curl commands of the chat_gp_me tutorial, unchanged but for the port."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ def curl(stack: Stack, *arguments: str) -> object:
     return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
 
 
-def test_test_model_loading(stack: Stack) -> None:
+def test_list_models(stack: Stack) -> None:
     listed = curl(stack, "http://localhost:5000/models")
     assert isinstance(listed, list)
     assert {"name", "url"} <= set(listed[0])

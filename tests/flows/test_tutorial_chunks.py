@@ -1,4 +1,4 @@
-"""The beginners' guide's calls on chunks, over the store that everything else uses."""
+"""The chunk calls of the chat_gp_me tutorial, on documents that the other calls share."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def delete(stack: Stack, path: str, body: Any = None) -> Any:
     return stack.client.request("DELETE", path, json=body)
 
 
-def test_chunks_are_uploaded_read_and_deleted_one_by_one(stack: Stack) -> None:
+def test_chunks_are_uploaded_read_and_deleted(stack: Stack) -> None:
     ids = upload(stack, "chunks.txt", LONG)
     assert len(ids) > 3
     found = texts(stack, *ids, "no-such-chunk")
@@ -44,14 +44,14 @@ def test_chunks_are_uploaded_read_and_deleted_one_by_one(stack: Stack) -> None:
     assert texts(stack, *ids) == {}
 
 
-def test_what_a_query_finds_is_removed_and_the_rest_stays(stack: Stack) -> None:
+def test_the_hits_of_a_query_are_removed(stack: Stack) -> None:
     [secret] = upload(stack, "secret.txt", "The secret word is abracadabra.")
     upload(stack, "one.txt", "Nothing at all.")
     assert secret in stack.post("/remove", {"query": "What is the secret word abracadabra?"}).json()["removed_ids"]
     assert texts(stack, secret) == {}
 
 
-def test_everything_goes_only_when_that_is_confirmed(stack: Stack) -> None:
+def test_clearing_needs_a_confirmation(stack: Stack) -> None:
     [kept] = upload(stack, "kept.txt", "Kept until that is confirmed.")
     for body in ({}, {"confirm": False}):
         assert stack.post("/clear_db", body).status_code == 422

@@ -1,0 +1,95 @@
+"""Server-sent events of one job (WHATWG HTML, section 9.2), from any point on.
+
+The id of an event is its sequence number. A client that reconnects with ``Last-Event-ID`` therefore misses and repeats
+nothing, whichever process of the server was restarted in between.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+import redis
+
+from shared.jobs.event_streams import Follower, StreamEvent, read
+from shared.jobs.transitions import Lifecycle
+
+KEEP_ALIVE_SECONDS = 15.0
+RECONNECT_MS = 1000
+PAGE_SIZE = 500
+# A reader that falls further behind reads from Redis again at its own pace, so a slow reader costs no memory.
+MAX_BUFFERED = 1000
+
+
+class EventInbox:
+    """Events on their way from the follower's thread to one reader's thread. A full inbox drops its oldest events."""
+
+    def __init__(self) -> None:
+        # SimpleQueue waits in C. A thousand threads that wait on a threading.Event spend their time in Python.
+        self._events: SimpleQueue[StreamEvent] = SimpleQueue()
+
+    def add_event(self, event: StreamEvent) -> None:
+        if self._events.qsize() >= MAX_BUFFERED:
+            with suppress(Empty):
+                self._events.get_nowait()
+        self._events.put(event)
+
+    def drain(self, timeout: float) -> list[StreamEvent]:
+        """All buffered events; waits up to ``timeout`` seconds for the first one."""
+        events = []
+        with suppress(Empty):
+            events.append(self._events.get(timeout=timeout))
+            while True:
+                events.append(self._events.get_nowait())
+        return events
+
+
+def stream_events(client: redis.Redis, follower: Follower, lifecycle: Lifecycle, job_id: str, after: int) -> Iterator[bytes]:
+    """The events of a job after sequence number ``after``, until the job has ended or is deleted."""
+    yield f"retry: {RECONNECT_MS}\n\n".encode()
+    inbox, position = EventInbox(), after
+    for event in _stored_events(client, job_id, position):
+        position = event.sequence
+        yield event.server_sent
+        if event.type == "ended":
+            return
+    follower.follow(job_id, position, inbox.add_event)
+    try:
+        while True:
+            events = inbox.drain(KEEP_ALIVE_SECONDS)
+            if not events:
+                if lifecycle.get_job(job_id) is None:
+                    return  # deleted
+                yield b": keep-alive\n\n"
+            # Each yielded piece is a system call, so events that arrived together leave together.
+            pieces: list[bytes] = []
+            for event in events:
+                if event.sequence > position + 1:
+                    # Redis still has the events that the inbox dropped.
+                    yield from _flush(pieces)
+                    for missed in _stored_events(client, job_id, position, before=event.sequence):
+                        position = missed.sequence
+                        yield missed.server_sent
+                if event.sequence > position:
+                    position = event.sequence
+                    pieces.append(event.server_sent)
+            yield from _flush(pieces)
+            if any(event.type == "ended" for event in events):
+                return
+    finally:
+        follower.leave(job_id, inbox.add_event)
+
+
+def _flush(pieces: list[bytes]) -> Iterator[bytes]:
+    """All pieces as one, if there are any; empties the list."""
+    if pieces:
+        yield b"".join(pieces)
+        pieces.clear()
+
+
+def _stored_events(client: redis.Redis, job_id: str, after: int, before: int | None = None) -> Iterator[StreamEvent]:
+    while page := read(client, job_id, after, PAGE_SIZE):
+        for event in page:
+            if before is not None and event.sequence >= before:
+                return
+            yield event
+        after = page[-1].sequence

@@ -1,0 +1,87 @@
+"""Generation service: builds and submits the job of a generation. Used by generate and chat calls."""
+
+from typing import Any
+
+from api.idempotency import read_idempotency_key
+from api.job_webhook import job_webhook
+from api.schemas.requests.generation import CollectionSource, GenerationOptions
+from api.services import owner, services
+from api.submission import SubmittedJob, submit_job
+from shared.errors import InvalidValue, ModelNotServed
+from shared.jobs.celery_broker import IO_QUEUE, generation_queue
+from shared.jobs.transitions import Submission
+from shared.models.catalogue import GENERATE, ModelEntry
+
+SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
+
+
+def submit_generation(
+    options: GenerationOptions, prompt: dict[str, Any], timeout: float, *, characters: int, session: str = ""
+) -> SubmittedJob:
+    """Check what only the server can check, submit the job, wait for it, and return it. A rejected request writes nothing.
+
+    ``prompt`` is the part of the spec that holds the input. Raises NotFound (model, collection or session), ModelNotServed
+    and InvalidValue.
+    """
+    max_characters = services().settings.max_prompt_characters
+    if characters > max_characters:
+        raise InvalidValue(
+            f"prompt: may have at most {max_characters} characters over all messages, not {characters}", param="prompt"
+        )
+    idempotency = read_idempotency_key(options.model_dump())
+    entry = find_generation_model(options.model)
+    webhook = job_webhook(options.webhook)
+    queue = generation_queue(entry.name)
+    retrieval = _retrieval_spec(options, queue)
+    submission = Submission(
+        kind="generate",
+        queue=IO_QUEUE if retrieval else queue,
+        spec={**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval},
+        owner=owner(),
+        model=entry.name,
+        session=session,
+        priority=options.priority,
+        cost=characters // 4 + 2 * (options.max_tokens or entry.max_tokens),
+        expires_ms=None if options.expires_in is None else int(options.expires_in * 1000),
+        timeout_ms=None if options.timeout is None else int(options.timeout * 1000),
+        webhook=webhook,
+        metadata=options.metadata,
+        idempotency_key=idempotency.key,
+        fingerprint=idempotency.fingerprint,
+    )
+    return submit_job(submission, timeout)
+
+
+def find_generation_model(name: str | None) -> ModelEntry:
+    """The model of a request, or the default one. Raises NotFound, InvalidValue or ModelNotServed."""
+    here = services()
+    entry = here.catalogue.get(name) if name is not None else here.catalogue.default()
+    if entry.task != GENERATE:
+        raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
+    if here.worker_registry.has_served(entry.name) or _can_be_loaded(entry.name):
+        return entry
+    raise ModelNotServed(
+        f"No worker serves model {entry.name!r}. Start one with: enginehouse worker gpu --model {entry.name}",
+        param="model",
+        retry_after=5,
+    )
+
+
+def _can_be_loaded(model: str) -> bool:
+    here = services()
+    return here.settings.load_on_demand and any(model in assignment.loadable_models for assignment in here.active_assignments())
+
+
+def _retrieval_spec(options: GenerationOptions, generation_queue: str) -> dict[str, Any]:
+    """What a generation with a collection adds to its spec; it is empty without one."""
+    if options.collection is None and not options.use_rag:
+        return {}
+    here = services()
+    source = options.collection or CollectionSource(name=here.settings.default_collection)
+    collection = here.documents.find_collection(owner(), source.name)
+    top_k = source.top_k or options.passages or here.settings.retrieve_top_k
+    return {
+        "collection": collection.id,
+        "retrieval": {**source.model_dump(exclude={"name"}), "top_k": top_k},
+        "then": generation_queue,
+    }

@@ -1,0 +1,185 @@
+"""The decorator that describes a route for ``/openapi.json``, and the values that descriptions are made of."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from flask import Flask
+from pydantic import BaseModel
+
+Schema = Mapping[str, Any]
+View = TypeVar("View", bound=Callable[..., Any])
+
+ERROR_REPLIES = {
+    400: "The request is malformed, or it was sent to another host name.",
+    401: "The request has no API key, or a key that this server does not know.",
+    403: "The request comes from a page of another origin, or the key does not allow it.",
+    404: "The object does not exist, or it belongs to another owner.",
+    409: "The object is in a state that does not allow this call.",
+    413: "The body exceeds the size limit.",
+    422: "A value is out of range; `param` names the field.",
+    429: "A limit is reached; try again later.",
+    500: "Internal server error. The server log has the details.",
+    502: "The job that this call waited for did not complete.",
+    503: "The server cannot do this now; `Retry-After` says when to try again.",
+}
+ERRORS_OF_EVERY_CALL = (400, 403, 500, 503)
+RETRYABLE = (429, 503)
+
+HEADERS: Mapping[str, Schema] = {
+    "Location": {"description": "The path of the job.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait before the next request.", "schema": {"type": "string"}},
+    "Idempotent-Replay": {
+        "description": "`true` if an earlier request with this Idempotency-Key created the job.",
+        "schema": {"type": "string"},
+    },
+}
+
+# Headers of a 202 answer.
+JOB_HEADERS = ("Location", "Retry-After")
+REPLAYABLE_JOB_HEADERS = (*JOB_HEADERS, "Idempotent-Replay")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A value in the path, the query string or a header. ``example`` is a value that works; a test sends it."""
+
+    name: str
+    location: str
+    schema: Schema
+    description: str
+    example: Any = None
+    required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A successful answer. Without a model it is not JSON but ``media_type``; "" means that it has no body.
+
+    For a stream, ``model`` is one event and ``event_data`` the JSON in it.
+    """
+
+    description: str
+    model: type[BaseModel] | None = None
+    many: bool = False
+    headers: tuple[str, ...] = ()
+    media_type: str = "application/json"
+    example: Any = None
+    event_data: type[BaseModel] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A request body that works. For an upload, ``body`` is the text of the field ``file``."""
+
+    summary: str
+    body: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """The description of one call. ``list_operations`` fills in ``method`` and ``path`` from the route.
+
+    ``refusals`` lists the error statuses beyond those that every call has. ``files`` is the largest number of files that an
+    upload may have. ``open`` calls need no API key.
+    """
+
+    tag: str
+    summary: str
+    replies: Mapping[int, Reply]
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    request_model: type[BaseModel] | None = None
+    body_required: bool = True
+    files: int = 0
+    examples: Mapping[str, Example] = field(default_factory=dict)
+    refusals: tuple[int, ...] = ()
+    open: bool = False
+    method: str = ""
+    path: str = ""
+
+    @property
+    def call(self) -> str:
+        """Method and path, such as ``GET /jobs/{job}``."""
+        return f"{self.method.upper()} {self.path}"
+
+    @property
+    def error_statuses(self) -> list[int]:
+        """Every error status that this call can answer with."""
+        statuses = {*ERRORS_OF_EVERY_CALL, *self.refusals}
+        if not self.open:
+            statuses.add(401)
+        if self.request_model is not None or self.files:
+            statuses |= {413, 422}
+        if any(parameter.location == "path" for parameter in self.parameters):
+            statuses.add(404)
+        if any(parameter.location != "path" for parameter in self.parameters):
+            statuses.add(422)
+        return sorted(statuses - set(self.replies))
+
+
+def describe(operation: Operation) -> Callable[[View], View]:
+    """Attach the description to a view function. Use it below the decorator that registers the route."""
+
+    def attach(view: View) -> View:
+        vars(view)["operation"] = operation
+        return view
+
+    return attach
+
+
+def operation_of(app: Flask, endpoint: str) -> Operation | None:
+    """The description of the view function behind an endpoint."""
+    operation: Operation | None = vars(app.view_functions[endpoint]).get("operation")
+    return operation
+
+
+def list_operations(app: Flask) -> list[Operation]:
+    """The descriptions of all routes, in the order in which they were registered. Raises TypeError if one is missing."""
+    operations = []
+    for rule in app.url_map.iter_rules():
+        operation = operation_of(app, rule.endpoint)
+        if operation is None:
+            raise TypeError(f"route {rule.rule} has no description: decorate {rule.endpoint} with @describe")
+        path = re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            operations.append(replace(operation, method=method.lower(), path=path))
+    return operations
+
+
+def in_path(name: str, description: str, example: str) -> Parameter:
+    schema = {"type": "string", "minLength": 1}
+    return Parameter(name=name, location="path", schema=schema, description=description, example=example, required=True)
+
+
+def in_query(name: str, schema: Schema, description: str, example: Any = None) -> Parameter:
+    return Parameter(name=name, location="query", schema=schema, description=description, example=example)
+
+
+def in_header(name: str, schema: Schema, description: str, example: Any = None) -> Parameter:
+    return Parameter(name=name, location="header", schema=schema, description=description, example=example)
+
+
+JOB = in_path("job", "Id of a job.", "job_01m84stetzyr7esggznw5rdjds")
+COLLECTION = in_path("collection", "Name of a collection.", "handbook")
+DOCUMENT = in_path("document", "Id of a document.", "doc_01m84svpew31wcd91z2271xy1f")
+SESSION = in_path("session", "Id of a chat session.", "visit-7")
+GPU = in_path("gpu", "Number of a gpu worker, or its name if several hosts have a worker with this number.", "0")
+WEBHOOK = in_path("webhook", "Id of a registered webhook.", "whk_01m84sw1c2f0t7d5h3zq8m4n6p")
+DELIVERY = in_path("delivery", "Id of a delivery.", "dlv_01m84sw1c8a3c5e7f9b1d2e4f6")
+
+LIMIT = in_query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Largest number of entries.", 10)
+AFTER = in_query("after", {"type": "string"}, "The `next` of the previous page.")
+PREFER = in_header(
+    "Prefer",
+    {"type": "string"},
+    "`wait=N` waits up to N seconds for the job to end, at most `ENGINEHOUSE_MAX_WAIT_SECONDS`; `respond-async` does not wait.",
+    "wait=20",
+)
+WAIT = in_query("wait", {"type": "integer", "minimum": 0}, "The same as `Prefer: wait=N`.")
+IDEMPOTENCY_KEY = in_header(
+    "Idempotency-Key",
+    {"type": "string", "maxLength": 255},
+    "Any text. Repeating the same request with the same key creates no second job. Kept for 24 hours.",
+)

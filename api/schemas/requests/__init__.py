@@ -1,0 +1,1 @@
+"""Request models: the single source for validation and for ``/openapi.json``."""

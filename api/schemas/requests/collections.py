@@ -1,0 +1,35 @@
+"""Request models of collections and their index."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from api.schemas.requests.fields import Name, RequestModel
+from api.schemas.requests.webhooks import JobWebhook
+from shared.documents.models import COLLECTION_NAME
+
+ChunkTokens = Annotated[
+    int, Field(ge=16, le=8192, description="the server's setting if omitted; at most the context of the embedding model")
+]
+ChunkOverlapTokens = Annotated[int, Field(ge=0, le=4096, description="at most half of chunk_tokens")]
+
+
+class CollectionChanges(RequestModel):
+    """Omitted fields keep their value; null resets a field to the server's setting."""
+
+    chunk_tokens: ChunkTokens | None = None
+    chunk_overlap_tokens: ChunkOverlapTokens | None = None
+
+
+class NewCollection(CollectionChanges):
+    name: Annotated[str, StringConstraints(pattern=f"^{COLLECTION_NAME.pattern}$")]
+    embedding_model: Name | None = Field(default=None, description="the default embedding model of the models file if omitted")
+
+
+class ReindexRequest(CollectionChanges):
+    """Omitted fields keep their value."""
+
+    embedding_model: Name | None = Field(
+        default=None, description="the current model if omitted, or the default one if the current one no longer exists"
+    )
+    webhook: JobWebhook | None = None

@@ -1,0 +1,49 @@
+"""The base class of response models, and the forms that answers of many calls share: errors, deletions, lists."""
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Entry = TypeVar("Entry")
+
+
+def _allow_new_fields(schema: dict[str, Any]) -> None:
+    # Tests reject a field that is not described. Clients must not, or each new field would break them.
+    schema.pop("additionalProperties", None)
+    # An optional field that an answer lacks is absent; it has no value that a client could assume.
+    for field in schema.get("properties", {}).values():
+        field.pop("default", None)
+
+
+class ResponseModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_allow_new_fields)
+
+
+class Error(ResponseModel):
+    """What went wrong. Some errors have more fields than these four."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: str = Field(description="for programs", examples=["invalid_value"])
+    message: str = Field(description="for people: what happened, to which object, and what to do")
+    param: str | None = Field(description="the invalid field")
+    type: str
+
+
+class ErrorResponse(ResponseModel):
+    error: Error
+
+
+class Deletion(ResponseModel):
+    id: str
+    object: Literal["job", "document", "chunk", "collection", "webhook"]
+    deleted: Literal[True]
+
+
+class ListPage(ResponseModel, Generic[Entry]):
+    """One page of a list; pass ``next`` as ``after`` to get the next page."""
+
+    object: Literal["list"]
+    data: list[Entry]
+    has_more: bool
+    next: str | None

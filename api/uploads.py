@@ -1,0 +1,227 @@
+"""Upload service: stores the files of a request and submits the jobs that ingest or unpack them."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from werkzeug.datastructures import FileStorage
+
+from api.idempotency import IdempotencyKey, read_idempotency_key
+from api.services import Services
+from api.submission import submit_job, written_job
+from shared.documents.files import DocumentFiles, Stored
+from shared.documents.filters import Scalar
+from shared.documents.media_types import ARCHIVES, detect_media_type
+from shared.documents.models import Collection, Document
+from shared.documents.passwords import Passwords
+from shared.errors import BatchSealed, NotFound
+from shared.ids import DOCUMENT, JOB, derived_id, new_id
+from shared.jobs.celery_broker import CPU_QUEUE
+from shared.jobs.models import Job
+from shared.jobs.transitions import Submission, Submitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceivedFile:
+    """A file of the request, stored under an id of its own and not yet registered as a document."""
+
+    document_id: str
+    name: str
+    stored: Stored
+    media_type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadOptions:
+    """Form fields that apply to all files of a request."""
+
+    webhook: dict[str, Any] | None
+    metadata: Mapping[str, Scalar]
+    password: str = field(repr=False)
+
+
+@dataclass(kw_only=True)
+class UploadResult:
+    """The batch of an upload, its documents with their ingest jobs, and its archives with their unpack jobs."""
+
+    batch: Submitted
+    documents: list[tuple[Document, Job | None]] = field(default_factory=list)
+    archives: list[dict[str, str]] = field(default_factory=list)
+
+
+class UploadService:
+    """Uploads of one owner."""
+
+    def __init__(self, services: Services, owner: str) -> None:
+        self._services = services
+        self._owner = owner
+        self._settings = services.settings
+        self._lifecycle = services.lifecycle
+        self._documents = services.documents
+        self._files = services.files
+        self._archives = DocumentFiles(services.settings.archives_dir)
+
+    def keep_batch_open(self, batch_id: str) -> None:
+        """Delay the automatic sealing of a batch while the files of this request arrive.
+
+        Errors are reported once the files are here: a client that is still sending would see its connection closed, and not
+        the reason.
+        """
+        with suppress(NotFound, BatchSealed):
+            self._lifecycle.join_batch(batch_id, self._owner)
+
+    def receive_files(self, files: Sequence[FileStorage]) -> list[ReceivedFile]:
+        """Store the files of the request. If one is rejected, none stays."""
+        received: list[ReceivedFile] = []
+        try:
+            for file in files:
+                document_id, name = new_id(DOCUMENT), (file.filename or "unnamed")[:255]
+                stored = self._files.store(document_id, file.stream, limit=self._settings.max_upload_bytes)
+                received.append(
+                    ReceivedFile(document_id=document_id, name=name, stored=stored, media_type="application/octet-stream")
+                )
+                kind = detect_media_type(self._files.path(document_id, "original"), name)
+                received[-1] = ReceivedFile(document_id=document_id, name=name, stored=stored, media_type=kind)
+        except BaseException:
+            self._discard(received)
+            raise
+        return received
+
+    def upload_file(self, received: ReceivedFile, options: UploadOptions) -> tuple[Document | None, Job | None]:
+        """Put one file into the default collection. For an archive there is no document, and the job is its batch."""
+        collection = self._ensure_collection(self._settings.default_collection)
+        if received.media_type not in ARCHIVES:
+            return self._register_document(collection, received, options, webhook=options.webhook)
+        batch = self._lifecycle.open_batch(self._owner, spec={"collection": collection.name}, webhook=options.webhook)
+        self._submit_unpack(collection, received, batch.id, options)
+        self._lifecycle.seal_batch(batch.id)
+        return None, written_job(batch)
+
+    def upload_files(
+        self, collection_name: str, files: list[ReceivedFile], options: UploadOptions, batch_id: str | None
+    ) -> UploadResult:
+        """Put files into a collection, under the batch ``batch_id`` or a new one. ``files`` is empty afterwards."""
+        try:
+            digests = [(received.name, received.stored.sha256) for received in files]
+            idempotency = read_idempotency_key([collection_name, batch_id, digests, options.webhook, options.metadata])
+            result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
+            # A repeated request finds what the first one registered by id or content, and adds what it missed because the
+            # server died, or has not reached yet.
+            collection = self._ensure_collection(collection_name)
+            for number in range(len(files)):
+                self._upload_to_batch(result, collection, files.pop(0), options, idempotency, number)
+        finally:
+            self._discard(files)
+        if batch_id is None:
+            self._lifecycle.seal_batch(result.batch.id)
+        return result
+
+    def _upload_to_batch(
+        self,
+        result: UploadResult,
+        collection: Collection,
+        received: ReceivedFile,
+        options: UploadOptions,
+        idempotency: IdempotencyKey,
+        number: int,
+    ) -> None:
+        batch = result.batch.id
+        if received.media_type in ARCHIVES:
+            job_id = self._submit_unpack(collection, received, batch, options)
+            result.archives.append({"name": received.name, "job": job_id})
+            return
+        # The id makes a repeated request idempotent: content alone does not find a document that could not be read.
+        document_id = derived_id(DOCUMENT, batch, idempotency.key, str(number)) if idempotency.key else None
+        result.documents.append(self._register_document(collection, received, options, batch, document_id=document_id))
+
+    def _join_or_open_batch(
+        self, batch_id: str | None, collection: str, idempotency: IdempotencyKey, options: UploadOptions
+    ) -> Submitted:
+        key, fingerprint = idempotency
+        if batch_id is not None:
+            self._lifecycle.join_batch(batch_id, self._owner, idempotency_key=key, fingerprint=fingerprint)
+            return Submitted(batch_id)
+        return self._lifecycle.open_batch(
+            self._owner, spec={"collection": collection}, webhook=options.webhook, idempotency_key=key, fingerprint=fingerprint
+        )
+
+    def _ensure_collection(self, name: str) -> Collection:
+        return self._documents.ensure_collection(self._owner, name, self._services.catalogue.embedding().name)
+
+    def _register_document(
+        self,
+        collection: Collection,
+        received: ReceivedFile,
+        options: UploadOptions,
+        batch: str = "",
+        *,
+        document_id: str | None = None,
+        webhook: dict[str, Any] | None = None,
+    ) -> tuple[Document, Job | None]:
+        """Register a file and submit its ingest. If the collection has the same bytes, or a document with this id, that
+        document and its job are returned."""
+        try:
+            document, _ = self._documents.register(
+                collection,
+                document_id=document_id or received.document_id,
+                name=received.name,
+                size=received.stored.size,
+                sha256=received.stored.sha256,
+                media_type=received.media_type,
+                job_id=new_id(JOB),
+                metadata=options.metadata,
+            )
+            job = self._lifecycle.get_job(document.job_id)
+            # Either the document is new, or the server died between registering it and submitting its job.
+            needs_job = job is None and document.status == "uploaded"
+            if needs_job:
+                self._files.give(received.document_id, document.id)
+                self._keep_password(self._files, document.id, options)
+        except BaseException:
+            # No file may stay on disk without a record that names it, whatever the error is.
+            self._files.remove(received.document_id)
+            raise
+        if needs_job:
+            return document, self._submit_ingest(document, batch, webhook)
+        self._files.remove(received.document_id)
+        return document, job
+
+    def _submit_ingest(self, document: Document, batch: str, webhook: dict[str, Any] | None) -> Job:
+        submission = Submission(
+            kind="ingest",
+            queue=CPU_QUEUE,
+            spec={"document_id": document.id, "collection_id": document.collection_id},
+            owner=self._owner,
+            id=document.job_id,
+            document=document.id,
+            parent=batch,
+            webhook=webhook,
+        )
+        return submit_job(submission).job
+
+    def _submit_unpack(self, collection: Collection, received: ReceivedFile, batch: str, options: UploadOptions) -> str:
+        """Move an archive to where it is unpacked and submit that job. The same archive in the same batch has one job."""
+        job_id, archive_id = (derived_id(prefix, batch, received.stored.sha256) for prefix in (JOB, DOCUMENT))
+        if self._lifecycle.get_job(job_id) is not None:
+            self._files.remove(received.document_id)
+            return job_id
+        self._files.move(received.document_id, self._archives, archive_id)
+        self._keep_password(self._archives, archive_id, options)
+        spec = {
+            "archive_id": archive_id,
+            "collection_id": collection.id,
+            "name": received.name,
+            "metadata": dict(options.metadata),
+        }
+        submission = Submission(kind="unpack", queue=CPU_QUEUE, spec=spec, owner=self._owner, id=job_id, parent=batch)
+        return submit_job(submission).job.id
+
+    def _keep_password(self, files: DocumentFiles, document_id: str, options: UploadOptions) -> None:
+        if options.password:
+            passwords: Passwords = self._documents.passwords(files, self._settings.max_queue_seconds)
+            passwords.keep(document_id, options.password)
+
+    def _discard(self, files: Sequence[ReceivedFile]) -> None:
+        for received in files:
+            self._files.remove(received.document_id)

@@ -1,0 +1,92 @@
+"""The JSON of a job has exactly the fields that the response model promises, whatever its kind and status."""
+
+from typing import Any
+
+import pytest
+
+from api.schemas import responses
+from shared.jobs.models import AttemptRecord, Job, Outcome, Status
+from shared.jobs.serialization import job_view
+
+JOB_ID = "job_01m84stetzyr7esggznw5rdjds"
+# Only the API knows these: they depend on the queue at the moment of the request.
+QUEUE_FIELDS = {"queue_position", "estimated_wait", "not_before", "waiting_for"}
+
+COUNTS = {"total": 2, "completed": 1, "failed": 1, "cancelled": 0, "expired": 0}
+CITATION = {"marker": "[1]", "document_id": "doc_1", "document": "a.txt", "page": 1, "start": 0, "end": 4, "quote": "text"}
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+HIT = {
+    "document_id": "doc_1",
+    "document": "a.txt",
+    "chunk_id": "doc_1:0",
+    "position": 0,
+    "page": 1,
+    "start": 0,
+    "end": 4,
+    "headings": [],
+    "text": "text",
+    "score": 1.0,
+    "neighbours": [],
+}
+MEMBER = {"name": "a.txt", "document_id": "doc_1"}
+RESULTS: dict[str, Any] = {
+    "generate": {"text": "Paris.", "finish_reason": "stop", "usage": USAGE, "citations": [CITATION]},
+    "ingest": {"document_id": "doc_1", "status": "ready", "pages": 1, "chunks": 1, "reason": None, "timings": {"parse": 0.1}},
+    "search": {"hits": [HIT]},
+    "delete": {"deleted": True, "documents": 1},
+    "reindex": {"documents": 1, "chunks": 1, "skipped": [], "embedding_model": "m", "embedding_revision": "r"},
+    "unpack": {
+        "name": "a.zip",
+        "documents": 1,
+        "members": [MEMBER],
+        "duplicates": 0,
+        "duplicate_members": [],
+        "skipped": 1,
+        "skipped_members": [{"name": "link", "reason": "it is a link"}],
+    },
+    "batch": COUNTS,
+}
+
+
+def job(kind: str, **fields: Any) -> Job:
+    values = {
+        "id": JOB_ID,
+        "kind": kind,
+        "owner": "local",
+        "queue": "q",
+        "status": Status.QUEUED,
+        "phase": "queued",
+        "attempt": 0,
+    }
+    times = {"created_at": 1000, "expires_at": 9000, "phase_at": 1000}
+    return Job(**{**values, **times, "spec": {}, **fields})
+
+
+def completed(kind: str) -> Job:
+    attempt = AttemptRecord(number=1, worker="w/1", queue="q", started_at=1500, ended_at=2000, outcome=Outcome.COMPLETED)
+    extra = {"counts": COUNTS, "sealed": True} if kind == "batch" else {"session": "ses_1"}
+    times = {"started_at": 1500, "first_token_at": 1600, "ended_at": 2000, "heartbeat_at": 1900}
+    return job(kind, status=Status.COMPLETED, phase="completed", result=RESULTS[kind], attempts=(attempt,), **extra, **times)
+
+
+JOBS = [
+    *(completed(kind) for kind in RESULTS),
+    job("generate"),
+    job("ingest", status=Status.IN_PROGRESS, progress={"phase": "parsing", "done": 1, "total": 0, "unit": "pages"}),
+    job("generate", status=Status.FAILED, error={"code": "timeout", "message": "m", "param": None, "type": "job_error"}),
+]
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job.kind}-{job.status}")
+def test_the_view_matches_the_response_model(job: Job) -> None:
+    responses.Job.model_validate(job_view(job))
+
+
+def test_the_response_model_has_no_field_that_no_view_has() -> None:
+    fields = {field.alias or name for name, field in responses.Job.model_fields.items()}
+    assert fields == set().union(*(job_view(job) for job in JOBS)) | QUEUE_FIELDS
+
+
+def test_the_kinds_of_results_are_the_kinds_of_jobs() -> None:
+    kinds = responses.Job.model_fields["kind"].annotation
+    assert set(RESULTS) == set(getattr(kinds, "__args__", ()))
