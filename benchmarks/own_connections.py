@@ -1,6 +1,7 @@
-"""The plain way to serve event streams, to measure beside: each reader has a Redis connection of its own and blocks in it.
+"""Baseline for event streams: each reader blocks in a Redis connection of its own.
 
-A WSGI application for the same server, settings and Redis as the API's: ``GET /jobs/<job>/events``. Knows no owners, no limits.
+A WSGI application with one call, ``GET /jobs/<job>/events``, for the same server, settings and Redis as the API. It checks no
+owners and has no limits.
 """
 
 import json
@@ -16,7 +17,7 @@ BLOCK_MS = 15_000
 
 
 def app(environment: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """The stream of one job, from its start to its end."""
+    """Stream one job from its start to its end."""
     job = environment["PATH_INFO"].split("/")[2]
     start_response("200 OK", [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")])
     return _events(job)

@@ -1,8 +1,8 @@
 """Many readers of event streams in one process, on one selector: ``python -m benchmarks.stream_readers < plan > report``.
 
-The plan is JSON: ``host``, ``port``, and ``jobs``, one for each reader. When all have their answer it prints ``connected``; at the
-end, a line of JSON: how long each token was on its way that was made when all had been there for a second, and what each
-reader missed.
+The plan is JSON with ``host``, ``port`` and ``jobs``, one job per reader. The process prints ``connected`` once every reader
+has an answer. At the end it prints a line of JSON: the latency of each token that was generated at least a second after that,
+and which events each reader received.
 """
 
 import json
@@ -16,13 +16,13 @@ from collections import Counter
 STAMP = re.compile(rb"\d{10}\.\d{4} ")
 EVENT = re.compile(rb"^id: (\d+)\r?\nevent: (\w+)", re.MULTILINE)
 TEXT = re.compile(rb'"text": "([^"]*)"')
-SILENCE_SECONDS = 60
-# What a reader is given first is as old as its job.
+IDLE_SECONDS = 60
+# The first events of a stream are as old as its job, so their latency says nothing.
 SETTLE_SECONDS = 1.0
 
 
 class Reader:
-    """One connection, and what has come by it."""
+    """One connection and what it received."""
 
     def __init__(self, address: tuple[str, int], job: str) -> None:
         self.job = job
@@ -33,7 +33,7 @@ class Reader:
         self.received = bytearray()
 
     def read(self, delays: list[tuple[float, float]]) -> bool:
-        """Take what is there, and note of each token when it was made and how long it took; false when nothing more will come."""
+        """Receive what is available, and add each token's timestamp and latency to ``delays``. False at the end of the stream."""
         try:
             piece = self.socket.recv(262144)
         except BlockingIOError:
@@ -46,12 +46,12 @@ class Reader:
         return bool(piece) and b"event: ended" not in self.received[-600:]
 
     def report(self) -> dict[str, object]:
-        """What a reader has to show for itself: its status, whether ids have no gap, and its text."""
+        """Status, whether the event ids have no gap, and the text."""
         ids = [int(number) for number, _ in EVENT.findall(self.received)]
         return {
             "job": self.job,
             "status": self.status.decode(),
-            "whole": bool(ids) and ids == list(range(1, len(ids) + 1)) and b"event: ended" in self.received,
+            "complete": bool(ids) and ids == list(range(1, len(ids) + 1)) and b"event: ended" in self.received,
             "events": len(ids),
             "text": b"".join(TEXT.findall(self.received)).decode(),
         }
@@ -65,15 +65,15 @@ def main() -> None:
     for reader in readers:
         selector.register(reader.socket, selectors.EVENT_READ, reader)
     delays: list[tuple[float, float]] = []
-    settled, waiting = 0.0, set(readers)
-    while waiting:
-        ready = selector.select(SILENCE_SECONDS)
+    settled, unfinished = 0.0, set(readers)
+    while unfinished:
+        ready = selector.select(IDLE_SECONDS)
         if not ready:
             break
         for key, _ in ready:
             if not key.data.read(delays):
                 selector.unregister(key.fileobj)
-                waiting.discard(key.data)
+                unfinished.discard(key.data)
         if not settled and all(reader.status for reader in readers):
             settled = time.time() + SETTLE_SECONDS
             print("connected", flush=True)
@@ -82,7 +82,9 @@ def main() -> None:
     reports = [reader.report() for reader in readers]
     statuses = Counter(str(report["status"]) for report in reports)
     print(
-        json.dumps({"delays": [delay for made, delay in delays if made >= settled], "readers": reports, "statuses": statuses}),
+        json.dumps(
+            {"delays": [delay for created, delay in delays if created >= settled], "readers": reports, "statuses": statuses}
+        ),
         flush=True,
     )
 

@@ -1,6 +1,6 @@
-"""For ``benchmarks.streams`` alone: an engine process that finds this on its path writes the time instead of echoing.
+"""Patch for ``benchmarks.streams``: an engine process with this file on its path generates timestamps instead of echoing.
 
-Each token then says when the engine made it, and whoever receives it knows how long it was on its way.
+A receiver can then compute each token's latency from the token itself.
 """
 
 import sys
@@ -10,14 +10,14 @@ if "workers.gpu.engine" in sys.orig_argv:
     from workers.gpu.engine.echo import EchoEngine
     from workers.gpu.engine.messages import StepOutput
 
-    class Clocked:
-        """In place of one step of the echo engine."""
+    class TimestampEngine:
+        """Replaces the step of the echo engine."""
 
-        _step_of_echo = EchoEngine._step
+        _echo_step = EchoEngine._step
 
         def step(self: EchoEngine) -> StepOutput:
-            step = Clocked._step_of_echo(self)
+            step = TimestampEngine._echo_step(self)
             stamp = list(f"{time.time():.4f} ".encode())
             return StepOutput([(id, stamp) for id, _ in step.tokens], step.finished)
 
-    EchoEngine._step = Clocked.step  # type: ignore[method-assign]
+    EchoEngine._step = TimestampEngine.step  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-// Calls of the HTTP API, and what they can meet. Knows nothing of what is shown.
+// HTTP calls and their errors.
 
 import { credentials } from "./key.js";
 
@@ -6,7 +6,7 @@ const RUNNING_WAIT = 20;
 const QUEUED_WAIT = 1;
 const RETRY_PAUSES = [1, 2, 4, 8];
 
-/** A refusal in the API's own words, or the server's silence (status 0). */
+/** An error of the API, or status 0 if the server did not answer. */
 export class ApiError extends Error {
   constructor(message, { code = "unreachable", status = 0, answer = null } = {}) {
     super(message);
@@ -15,29 +15,29 @@ export class ApiError extends Error {
     this.answer = answer;
   }
 
-  /** Whether the same call may succeed later without anybody changing it. */
-  get passing() {
+  /** Whether the same call may succeed later. */
+  get temporary() {
     return this.status === 0 || this.status === 429 || (this.status >= 500 && this.code !== "job_failed");
   }
 }
 
 export const unreachable = () => new ApiError("The server does not answer.");
 
-/** What an answer means. Raises ApiError unless it is a success, and tells the page when a key is wanted. */
+/** The JSON of a successful answer. Throws ApiError otherwise, and asks the page for a key after a 401. */
 export function outcome(status, text) {
   let answer;
   try {
     answer = JSON.parse(text);
   } catch {
-    throw new ApiError(`The server answered with status ${status} and no JSON.`, { code: "not_json", status });
+    throw new ApiError(`The server answered with status ${status} and without JSON.`, { code: "not_json", status });
   }
   if (status >= 200 && status < 300) return answer;
-  const { code = "unknown", message = `the server answered with status ${status}` } = answer.error ?? {};
+  const { code = "unknown", message = `The server answered with status ${status}.` } = answer.error ?? {};
   if (status === 401) document.dispatchEvent(new Event("key-wanted"));
   throw new ApiError(sentence(message), { code, status, answer });
 }
 
-/** One call; the answer's JSON. Raises ApiError, or AbortError when the signal says so. */
+/** Makes a call and returns its JSON. Throws ApiError, or AbortError if the signal aborts it. */
 export async function call(method, path, { json, prefer, signal } = {}) {
   const headers = credentials();
   if (json !== undefined) headers["Content-Type"] = "application/json";
@@ -54,7 +54,7 @@ export async function call(method, path, { json, prefer, signal } = {}) {
   return outcome(response.status, text);
 }
 
-/** Looks until the job has ended, through outages too. `onChange` gets the job, `onTrouble` an error or null. */
+/** Polls a job until it has ended, also through outages. `onChange` receives the job, `onTrouble` an error or null. */
 export async function followJob(id, { signal, onChange = () => {}, onTrouble = () => {} } = {}) {
   let wait = 0;
   let failures = 0;
@@ -65,10 +65,10 @@ export async function followJob(id, { signal, onChange = () => {}, onTrouble = (
       onTrouble(null);
       onChange(job);
       if (job.ended_at !== null) return job;
-      // Once a model writes the answer only the end is news; before that its place in the queue is, or its progress.
+      // While the model generates, only the end matters. Before that, the queue position and the progress change.
       wait = job.status === "in_progress" && generating(job) ? RUNNING_WAIT : QUEUED_WAIT;
     } catch (error) {
-      if (!(error instanceof ApiError) || !error.passing) throw error;
+      if (!(error instanceof ApiError) || !error.temporary) throw error;
       onTrouble(error);
       await pause(RETRY_PAUSES[Math.min(failures, RETRY_PAUSES.length - 1)], signal);
       failures += 1;
@@ -77,10 +77,10 @@ export async function followJob(id, { signal, onChange = () => {}, onTrouble = (
   }
 }
 
-/** Whether a model has the job, rather than the search for its passages. */
+/** Whether the model is generating, as opposed to passages being retrieved. */
 export const generating = (job) => job.attempts.at(-1)?.queue.startsWith("gpu.") ?? false;
 
-/** A message as a sentence of its own: the API's are made to stand after a name, too. */
+/** A message as a sentence: some messages of the API start with a field name and have no period. */
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 function pause(seconds, signal) {

@@ -1,4 +1,4 @@
-// The page: which view is shown. The address after # names it, so that back, reload and bookmarks work.
+// Switches between the views. The URL fragment names the view, so that back, reload and bookmarks work.
 
 import { chatView } from "./chat.js";
 import { documentsView } from "./documents.js";
@@ -32,7 +32,7 @@ function route() {
 }
 
 document.querySelector(".skip").addEventListener("click", (event) => {
-  // By the address it would leave the view.
+  // Following the link would change the fragment and leave the view.
   event.preventDefault();
   find("main").focus();
 });

@@ -1,4 +1,4 @@
-// Talking with a model: one session of the server, of which this browser remembers the id, and one question at a time.
+// The chat: one session of the server, whose id the browser stores, and one question at a time.
 
 import { ApiError, call, followJob } from "./api.js";
 import { element, find, setNotice, showChoices } from "./dom.js";
@@ -7,14 +7,14 @@ import { noAnswer, Turn } from "./turn.js";
 import { Watch } from "./watch.js";
 
 const CHOICES_SECONDS = 5;
-const NOTHING_SAID = { session: null, asked: null, answered: [] };
-// Sources come from the jobs of the answers; of a very long chat only so many are looked up again.
-const SOURCES_KEPT = 30;
+const EMPTY_CHAT = { session: null, asked: null, answered: [] };
+// Citations come from the jobs of the answers. In a very long chat, only the latest are loaded again.
+const MAX_SOURCES = 30;
 
 /** The view: `show` and `hide`. */
 export function chatView() {
-  // asked: the job that is under way with its question; answered: the jobs of the answers.
-  let memory = recall("chat", NOTHING_SAID);
+  // asked: the running job and its question; answered: the jobs of the answers.
+  let memory = recall("chat", EMPTY_CHAT);
   let conversation = new AbortController();
   let job = null;
 
@@ -40,14 +40,14 @@ export function chatView() {
     remember("chat", memory);
   }
 
-  /** Shows what was said. Returns the question that has no answer yet: a turn is in the history or there, never in both. */
+  /** Shows the history. Returns the question without an answer, which is never part of the history. */
   async function restore(signal) {
     if (memory.session === null) return null;
     for (;;) {
-      const before = await known(memory.asked?.job, signal);
+      const before = await findJob(memory.asked?.job, signal);
       const history = await call("GET", `/chat/history/${encodeURIComponent(memory.session)}`, { signal }).catch(forgotten);
-      const jobs = await Promise.all(memory.answered.slice(-SOURCES_KEPT).map((id) => known(id, signal)));
-      const after = await known(memory.asked?.job, signal);
+      const jobs = await Promise.all(memory.answered.slice(-MAX_SOURCES).map((id) => findJob(id, signal)));
+      const after = await findJob(memory.asked?.job, signal);
       if (before?.status !== after?.status) continue;
       const open = after !== null && after.status !== "completed" ? memory.asked : null;
       if (after?.status === "completed") jobs.push(after);
@@ -60,7 +60,7 @@ export function chatView() {
 
   function forgotten(error) {
     if (error.code !== "session_not_found") throw error;
-    keep(NOTHING_SAID);
+    keep(EMPTY_CHAT);
     return { messages: [] };
   }
 
@@ -101,13 +101,13 @@ export function chatView() {
   }
 
   async function submit(text, turn, signal) {
-    const say = () => call("POST", "/chat/message", { json: wanted(text), prefer: "respond-async", signal });
+    const say = () => call("POST", "/chat/message", { json: requestBody(text), prefer: "respond-async", signal });
     if (memory.session === null) await begin(signal);
     try {
       return await say();
     } catch (error) {
       if (error.code !== "session_not_found") throw error;
-      turn.node.before(element("p", { class: "hint" }, "The server no longer knows what was said above; this is a new chat."));
+      turn.node.before(element("p", { class: "hint" }, "The server no longer has the messages above. This is a new chat."));
       await begin(signal);
       return say();
     }
@@ -115,10 +115,10 @@ export function chatView() {
 
   async function begin(signal) {
     const { sessionId } = await call("POST", "/chat/start", { json: {}, signal });
-    keep({ ...NOTHING_SAID, session: sessionId });
+    keep({ ...EMPTY_CHAT, session: sessionId });
   }
 
-  function wanted(text) {
+  function requestBody(text) {
     const json = { sessionId: memory.session, message: text };
     if (find("chat-model").value) json.model = find("chat-model").value;
     if (find("chat-collection").value) json.collection = find("chat-collection").value;
@@ -133,10 +133,10 @@ export function chatView() {
       const ended = await followJob(id, {
         signal,
         onChange: (now) => turn.underWay(now),
-        onTrouble: (error) => error && turn.waiting(`${error.message} Your question is kept.`),
+        onTrouble: (error) => error && turn.waiting(`${error.message} Your question will be answered later.`),
       });
       if (ended.status === "completed") {
-        keep({ asked: null, answered: [...memory.answered, id].slice(-SOURCES_KEPT) });
+        keep({ asked: null, answered: [...memory.answered, id].slice(-MAX_SOURCES) });
         turn.answered(ended.result.text, ended);
         busy(false);
       } else {
@@ -173,18 +173,18 @@ export function chatView() {
     try {
       await call("POST", `/jobs/${job}/cancel`);
     } catch (error) {
-      // It may have ended in the meantime; the look at the job that is under way tells.
+      // It may have ended in the meantime; the poll that is running reports that.
       if (error.code === "job_ended") return;
       find("chat-stop").disabled = false;
       trouble(error.message);
     }
   }
 
-  function startAnew() {
+  function startNewChat() {
     conversation.abort();
     conversation = new AbortController();
     restoring.stop();
-    keep(NOTHING_SAID);
+    keep(EMPTY_CHAT);
     find("chat-turns").replaceChildren();
     find("chat-empty").hidden = false;
     busy(false);
@@ -200,13 +200,13 @@ export function chatView() {
     text.focus();
   });
   text.addEventListener("keydown", (event) => {
-    // While a word is composed (Chinese, Japanese), Enter takes the word and does not send.
+    // During input composition (Chinese, Japanese), Enter accepts the word and must not send.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     find("chat-form").requestSubmit();
   });
   find("chat-stop").addEventListener("click", stop);
-  find("chat-new").addEventListener("click", startAnew);
+  find("chat-new").addEventListener("click", startNewChat);
   find("chat-model").addEventListener("change", (event) => remember("model", event.target.value));
   find("chat-collection").addEventListener("change", (event) => remember("chat-collection", event.target.value));
   find("chat-empty").hidden = memory.session !== null;
@@ -221,8 +221,8 @@ export function chatView() {
   return { show, hide: () => choices.stop() };
 }
 
-/** A job, or null when there is none of this id any more. */
-async function known(id, signal) {
+/** A job, or null if it no longer exists. */
+async function findJob(id, signal) {
   if (id === undefined) return null;
   try {
     return await call("GET", `/jobs/${id}`, { signal });
@@ -237,7 +237,7 @@ function showModels(models) {
   const ready = generators.filter((model) => model.state === "ready");
   const choices = [...ready, ...generators.filter((model) => model.state !== "ready")].map((model) => ({
     value: model.name,
-    label: model.state === "ready" ? model.name : `${model.name} (${whyNot(model)})`,
+    label: model.state === "ready" ? model.name : `${model.name} (${unavailableReason(model)})`,
     disabled: model.state !== "ready",
   }));
   const last = recall("model", null);
@@ -245,13 +245,13 @@ function showModels(models) {
   showChoices(find("chat-model"), choices, (best ?? generators.find((model) => model.default))?.name);
 }
 
-function whyNot(model) {
-  if (model.state === "not_served") return "no worker has it";
+function unavailableReason(model) {
+  if (model.state === "not_served") return "no worker serves it";
   if (model.state === "failed") return `failed: ${model.reason ?? "see the log"}`.slice(0, 80);
   return model.progress === null ? model.state : `${model.state}, ${Math.round(model.progress * 100)} %`;
 }
 
 function showCollections(collections) {
   const choices = collections.map(({ name, documents }) => ({ value: name, label: `${name} (${documents})` }));
-  showChoices(find("chat-collection"), [{ value: "", label: "the model alone" }, ...choices], recall("chat-collection", ""));
+  showChoices(find("chat-collection"), [{ value: "", label: "the model only" }, ...choices], recall("chat-collection", ""));
 }

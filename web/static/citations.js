@@ -1,4 +1,4 @@
-// An answer with the passages it rests on.
+// An answer and the passages that it cites.
 
 import { element } from "./dom.js";
 

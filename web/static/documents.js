@@ -1,4 +1,4 @@
-// The documents of one collection: upload, watch them become ready, search, delete.
+// The documents of one collection: upload, progress, search, delete.
 
 import { ApiError, call } from "./api.js";
 import { confirmed, element, find, setNotice, setText, showChoices, showList } from "./dom.js";
@@ -15,7 +15,7 @@ const PAGE = 50;
 /** The view: `show` and `hide`. */
 export function documentsView() {
   let collection = recall("collection", "default");
-  // The server knows a collection from its first document on; until then its name lives here.
+  // The page creates a collection with its first upload; until then it only has a name here.
   let created = [];
   let sizes = new Map();
   let pages = 1;
@@ -79,7 +79,7 @@ export function documentsView() {
   async function removeDocument(found, button) {
     if (!(await confirmed(`Delete ${found.name}? Its passages will no longer be found.`, "Delete"))) return;
     button.disabled = true;
-    // The button goes with its document; who works by keyboard is to stay near.
+    // The button disappears with its document. Keyboard focus must stay nearby.
     find("documents-count").focus();
     await attempt(() => call("DELETE", `/documents/${found.id}`));
     button.disabled = false;
@@ -94,10 +94,10 @@ export function documentsView() {
     else watch.now();
   }
 
-  /** Do something and look; what the server says against it is shown until the next look. */
-  async function attempt(deed) {
+  /** Does something and refreshes. An error is shown until the next refresh. */
+  async function attempt(action) {
     try {
-      await deed();
+      await action();
       await watch.now();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -151,13 +151,13 @@ function showDocument(node, found) {
   if (found.chunks > 0) facts.push(count(found.chunks, "chunk"));
   setText(node.querySelector(".facts-line"), facts.join(" · "));
   const progress = node.querySelector("progress");
-  // Once all pages are read, the status tells how far it is.
+  // Once all pages are read, the status shows the progress.
   progress.hidden = !busy || found.pages_done === found.pages;
   progress.value = found.pages_done / Math.max(1, found.pages);
 }
 
-/** Files come by drop, anywhere in the view, or by the file chooser. */
-function acceptFiles(take) {
+/** Accepts files that are dropped anywhere in the view, or chosen in the file dialog. */
+function acceptFiles(onFiles) {
   const view = find("documents-view");
   const mark = (on) => find("drop").classList.toggle("over", on);
   const holdsFiles = (event) => event.dataTransfer.types.includes("Files");
@@ -173,11 +173,11 @@ function acceptFiles(take) {
     if (!holdsFiles(event)) return;
     event.preventDefault();
     mark(false);
-    take([...event.dataTransfer.files]);
+    onFiles([...event.dataTransfer.files]);
   });
   find("files").addEventListener("change", (event) => {
-    take([...event.target.files]);
-    // Choosing the same file again is to be a change, too.
+    onFiles([...event.target.files]);
+    // Choosing the same file again must fire a change event.
     event.target.value = "";
   });
 }

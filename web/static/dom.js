@@ -1,9 +1,9 @@
-// Finds, makes and updates elements. Text goes in as text alone, so nothing that a document, a file name or a model says
-// can become markup; the server's content security policy refuses the other ways.
+// Finds, creates and updates elements. Text is only ever inserted as text, so nothing in a document, a file name or an answer
+// can become markup; the content security policy blocks all other ways.
 
 export const find = (id) => document.getElementById(id);
 
-/** A new element. Properties are attributes, or listeners where the name begins with "on"; null and false are left out. */
+/** A new element. Properties are attributes, or listeners if the name starts with "on"; null and false are skipped. */
 export function element(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -15,37 +15,37 @@ export function element(tag, properties = {}, ...children) {
   return node;
 }
 
-/** Changes a text only if it differs: a live region is read out, and a selection lost, at every change. */
+/** Changes a text only if it differs: each change is announced in a live region and clears the selection. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Shows a text, or hides the node where there is none. */
+/** Shows a text, or hides the node if there is none. */
 export function setNotice(node, text) {
   setText(node, text ?? "");
   node.hidden = !text;
 }
 
-/** Makes the children show these items, in this order. Nodes of known keys are kept, and with them focus and selection. */
+/** Makes the children show these items in this order. Nodes of existing keys are reused, which keeps focus and selection. */
 export function showList(parent, items, keyOf, create, update) {
-  const wanted = new Set(items.map((item) => String(keyOf(item))));
-  const known = new Map();
+  const keys = new Set(items.map((item) => String(keyOf(item))));
+  const reusable = new Map();
   for (const node of [...parent.children]) {
-    if (wanted.has(node.dataset.key)) known.set(node.dataset.key, node);
+    if (keys.has(node.dataset.key)) reusable.set(node.dataset.key, node);
     else node.remove();
   }
-  let place = parent.firstElementChild;
+  let position = parent.firstElementChild;
   for (const item of items) {
     const key = String(keyOf(item));
-    const node = known.get(key) ?? create(item);
+    const node = reusable.get(key) ?? create(item);
     node.dataset.key = key;
     update(node, item);
-    if (node === place) place = place.nextElementSibling;
-    else parent.insertBefore(node, place);
+    if (node === position) position = position.nextElementSibling;
+    else parent.insertBefore(node, position);
   }
 }
 
-/** Makes a select offer these choices: `{value, label, disabled}`. Keeps what is chosen, or else chooses `preferred`. */
+/** Fills a select with choices `{value, label, disabled}`. Keeps the current choice if possible, else selects `preferred`. */
 export function showChoices(select, choices, preferred) {
   const chosen = select.value;
   const fresh = select.options.length === 0;
@@ -58,11 +58,11 @@ export function showChoices(select, choices, preferred) {
   select.value = !fresh && offered(chosen) ? chosen : offered(preferred) ? preferred : (choices[0]?.value ?? "");
 }
 
-/** Asks before something is lost. Resolves to whether the person wants it. */
-export function confirmed(question, deed) {
+/** Asks before a deletion. Resolves to whether the user confirms it. */
+export function confirmed(question, action) {
   const dialog = find("confirm");
   find("confirm-question").textContent = question;
-  find("confirm-yes").textContent = deed;
+  find("confirm-yes").textContent = action;
   find("confirm-yes").onclick = () => dialog.close("yes");
   find("confirm-no").onclick = () => dialog.close("");
   dialog.returnValue = "";

@@ -1,4 +1,4 @@
-// The lamp in the header: whether the server can work, and if not, what it waits for.
+// The status in the header: whether the server can run jobs, and if not, what is missing.
 
 import { ApiError, call } from "./api.js";
 import { find, setNotice, setText } from "./dom.js";
@@ -16,10 +16,10 @@ async function look(signal) {
     await call("GET", "/health/ready", { signal });
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    // A 503 is an answer here, not a failure: it names what is awaited.
-    const awaited = error.answer?.waiting_for;
-    if (awaited) show("waiting", "Not ready", `Waiting for ${awaited.join(", ")}.`);
-    else show("away", "Away", `${error.message} This page goes on by itself as soon as it does.`);
+    // A 503 is an answer here, not a failure: it names what is missing.
+    const missing = error.answer?.waiting_for;
+    if (missing) show("waiting", "Not ready", `Waiting for ${missing.join(", ")}.`);
+    else show("away", "Away", `${error.message} This page continues as soon as it does.`);
     return NOT_READY_SECONDS;
   }
   show("ready", "Ready", null);

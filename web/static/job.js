@@ -1,4 +1,4 @@
-// One job: how it stands, what it gave, and each attempt at it.
+// One job: its state, its result and its attempts.
 
 import { ApiError, call, followJob, sentence } from "./api.js";
 import { citationList, writeAnswer } from "./citations.js";
@@ -13,11 +13,11 @@ export function jobDetail() {
   let resultOf = null;
   const say = (words) => setNotice(find("job-trouble"), words);
 
-  async function show(wanted) {
+  async function show(jobId) {
     hide();
     following = new AbortController();
     const { signal } = following;
-    id = wanted;
+    id = jobId;
     resultOf = null;
     say(null);
     find("job-view").hidden = true;
@@ -58,7 +58,7 @@ export function jobDetail() {
 
   function showResult(job) {
     find("job-result").hidden = job.result === null;
-    // An opened quote stays open: a result is written once and need not be shown again.
+    // A result never changes. Rendering it again would close the quotes that the user opened.
     if (job.result === null || resultOf === job.id) return;
     resultOf = job.id;
     find("job-result-body").replaceChildren(...result(job));
@@ -75,9 +75,9 @@ export function jobDetail() {
     });
   });
 
-  async function attempt(deed, then) {
+  async function attempt(action, then) {
     try {
-      then(await deed());
+      then(await action());
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       say(error.message);
@@ -88,7 +88,7 @@ export function jobDetail() {
 }
 
 function facts(job) {
-  const known = [
+  const entries = [
     ["Id", element("code", {}, job.id)],
     ["Model", job.model],
     ["Created", moment(job.created_at)],
@@ -96,16 +96,16 @@ function facts(job) {
     ["Ended", moment(job.ended_at)],
     ["Waited", duration(job.timings.queued)],
     ["First token after", duration(job.timings.first_token)],
-    ["Took", duration(job.timings.total)],
-    ["Place in the queue", job.queue_position],
-    ["Waits for", job.waiting_for],
+    ["Duration", duration(job.timings.total)],
+    ["Queue position", job.queue_position],
+    ["Waiting for", job.waiting_for?.replaceAll("_", " ")],
     ["Not before", moment(job.not_before)],
     ["Progress", job.ended_at === null && job.progress && `${job.progress.phase}: ${job.progress.done} of ${job.progress.total} ${job.progress.unit}`],
     ["Priority", job.priority],
     ["Session", job.session && element("code", {}, job.session)],
     ...Object.entries(job.metadata).map(([name, value]) => [name, value]),
   ];
-  return known.filter(([, value]) => value || value === 0);
+  return entries.filter(([, value]) => value || value === 0);
 }
 
 function result(job) {

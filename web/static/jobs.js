@@ -1,4 +1,4 @@
-// The owner's jobs, newest first, page by page, as they change.
+// The owner's jobs, newest first, in pages that refresh.
 
 import { call } from "./api.js";
 import { element, find, setNotice, setText, showList } from "./dom.js";
@@ -11,7 +11,7 @@ const PAGE = 20;
 
 /** The view: `show(id)` shows one job, `show()` the list. */
 export function jobsView() {
-  // Where each page up to the shown one starts: the first at the newest job.
+  // The cursor of each page up to the current one; null is the newest job.
   let starts = [null];
   let next = null;
   const detail = jobDetail();
@@ -25,8 +25,8 @@ export function jobsView() {
     next = answer.next;
     showList(find("jobs-rows"), answer.data, (job) => job.id, row, showRow);
     find("jobs-empty").hidden = answer.data.length > 0;
-    // A page may be empty although more follow: the server reads only so many jobs for one page.
-    setText(find("jobs-empty"), next === null ? "No such jobs." : "None among the newest; older ones may follow.");
+    // A page may be empty although more follow: the server limits how many jobs it reads for one page.
+    setText(find("jobs-empty"), next === null ? "No matching jobs." : "No matching jobs on this page; older pages may have some.");
     find("jobs-newer").disabled = starts.length === 1;
     find("jobs-older").disabled = next === null;
     find("jobs-pages").hidden = starts.length === 1 && next === null;

@@ -1,8 +1,8 @@
-// The API key of a server that wants one. It is kept until the tab is closed, and shown to this server alone.
+// The API key of a server that needs one. It is kept until the tab is closed, and sent to this server only.
 
 const NAME = "enginehouse.key";
 
-/** The headers that show the key; none while there is no key. */
+/** The authorization header, or no headers if there is no key. */
 export function credentials() {
   const key = sessionStorage.getItem(NAME);
   return key === null ? {} : { Authorization: `Bearer ${key}` };

@@ -1,13 +1,13 @@
-// What the page remembers in this browser from one visit to the next.
+// Values that the page stores in this browser.
 
 const PREFIX = "enginehouse.";
 
-/** What was remembered under this name, or the fallback. */
+/** The value stored under this name, or the fallback. */
 export function recall(name, fallback) {
   try {
     return JSON.parse(localStorage.getItem(PREFIX + name)) ?? fallback;
   } catch {
-    // Storage is blocked, or holds what another program wrote: the page works without a memory.
+    // Storage is blocked or contains invalid data; the page works without it.
     return fallback;
   }
 }

@@ -1,4 +1,4 @@
-// Passages of a collection that are nearest to a query.
+// Search in a collection.
 
 import { ApiError, call, followJob } from "./api.js";
 import { element, find, setNotice } from "./dom.js";
@@ -6,7 +6,7 @@ import { count } from "./words.js";
 
 const PASSAGES = 6;
 
-/** The search box; `collection()` names what it searches. Returns a function that forgets what was found. */
+/** The search box; `collection()` names what it searches. Returns a function that clears the results. */
 export function searchBox(collection) {
   let search = new AbortController();
   const say = (words) => setNotice(find("search-words"), words);
@@ -25,7 +25,7 @@ export function searchBox(collection) {
     say("Searching…");
     try {
       const hits = await passages(collection(), find("search-text").value, signal);
-      say(hits.length === 0 ? "Nothing found." : `${count(hits.length, "passage")}, the nearest first:`);
+      say(hits.length === 0 ? "Nothing found." : `${count(hits.length, "passage")}, best first:`);
       find("search-hits").replaceChildren(...hits.map(passageItem));
     } catch (error) {
       if (signal.aborted) return;
@@ -53,8 +53,8 @@ async function passages(collection, query, signal) {
   const path = `/collections/${encodeURIComponent(collection)}/search`;
   const answer = await call("POST", path, { json: { query, top_k: PASSAGES }, signal });
   if (answer.object === "list") return answer.data;
-  // The worker is busy and the call did not wait any longer: the job goes on.
+  // The call stopped waiting, but the job continues.
   const job = await followJob(answer.id, { signal });
-  if (job.status !== "completed") throw new ApiError(job.error?.message ?? `The search is ${job.status}.`);
+  if (job.status !== "completed") throw new ApiError(job.error?.message ?? `The search ended ${job.status}.`);
   return job.result.hits;
 }

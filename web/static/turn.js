@@ -1,4 +1,4 @@
-// One exchange on the screen: what was asked, how far the answer is, and the answer with its sources.
+// One turn of the chat: the question, the progress, and the answer with its citations.
 
 import { generating } from "./api.js";
 import { citationList, writeAnswer } from "./citations.js";
@@ -14,9 +14,9 @@ export class Turn {
     this.node = element("article", { class: "turn" }, element("p", { class: "said question" }, text), this.#body);
   }
 
-  /** How far the job of the answer is. */
+  /** Shows the progress of the answer's job. */
   underWay(job) {
-    this.waiting(standing(job));
+    this.waiting(progressText(job));
   }
 
   waiting(words) {
@@ -25,19 +25,19 @@ export class Turn {
     setText(this.#status, words);
   }
 
-  /** The answer; its job is null for one whose job is no longer known. */
+  /** Shows the answer. The job is null if it no longer exists. */
   answered(text, job) {
     delete this.#body.dataset.state;
     const answer = element("p", { class: "answer-text" });
     const citations = job?.result.citations ?? [];
     const sources = citationList(citations);
-    writeAnswer(answer, text || "(The model answered with no words.)", citations, sources);
+    writeAnswer(answer, text || "(The model returned an empty answer.)", citations, sources);
     this.#body.replaceChildren(answer);
     if (citations.length > 0) this.#body.append(sources);
     if (job !== null) this.#body.append(element("p", { class: "hint" }, facts(job)));
   }
 
-  /** There is no answer; `again` is called when the person wants to ask once more. */
+  /** Shows that there is no answer. `again` is called if the user asks again. */
   failed(words, again, state = "failed") {
     this.#body.dataset.state = state;
     this.#body.replaceChildren(
@@ -47,19 +47,19 @@ export class Turn {
   }
 }
 
-/** Why a job that has ended has no answer. */
+/** Why an ended job has no answer. */
 export function noAnswer(job) {
   if (job.status === "cancelled") return "Stopped.";
-  return job.error?.message ?? `The job is ${job.status}.`;
+  return job.error?.message ?? `The job ended ${job.status}.`;
 }
 
-function standing(job) {
+function progressText(job) {
   if (job.cancel_requested_at !== null) return "Stopping…";
   if (job.status === "queued") {
     if (job.queue_position === null || job.queue_position === undefined) return "Queued…";
     return job.queue_position === 1 ? "Queued, next in line…" : `Queued, number ${job.queue_position} in line…`;
   }
-  return generating(job) ? "Writing the answer…" : "Searching the documents…";
+  return generating(job) ? "Generating the answer…" : "Searching the documents…";
 }
 
 function facts(job) {

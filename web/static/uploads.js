@@ -1,5 +1,4 @@
-// Sends files to a collection, a few at a time, and shows how far that is. What the server then does with each of them is
-// its document's business.
+// Uploads files into a collection, a few at a time, and shows the progress.
 
 import { ApiError, outcome, unreachable } from "./api.js";
 import { element, find, setText } from "./dom.js";
@@ -14,10 +13,10 @@ export class Uploads {
   #failed = [];
   #total = { files: 0, bytes: 0 };
   #done = { files: 0, bytes: 0 };
-  #known = 0;
+  #duplicates = 0;
   #onSent;
 
-  /** `onSent` is called when the last file of a batch has been sent or refused. */
+  /** `onSent` is called when the last file has been sent or rejected. */
   constructor(onSent) {
     this.#onSent = onSent;
     find("uploads-clear").addEventListener("click", () => this.#showFailed([]));
@@ -34,7 +33,7 @@ export class Uploads {
     if (!this.busy) {
       this.#total = { files: 0, bytes: 0 };
       this.#done = { files: 0, bytes: 0 };
-      this.#known = 0;
+      this.#duplicates = 0;
     }
     for (const file of files) {
       this.#waiting.push({ file, collection });
@@ -57,8 +56,8 @@ export class Uploads {
         this.#show();
       });
       this.#done.files += 1;
-      // The same bytes again are the document that is there already, whatever this file is called.
-      if (document.name !== upload.file.name) this.#known += 1;
+      // For bytes that the collection already has, the server returns the existing document, whose name may differ.
+      if (document.name !== upload.file.name) this.#duplicates += 1;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.#showFailed([...this.#failed, { ...upload, words: error.message }]);
@@ -92,7 +91,7 @@ export class Uploads {
 
   #summary() {
     const parts = [`${count(this.#done.files, "file")} sent`];
-    if (this.#known > 0) parts.push(`${this.#known} with the same content as a document that is here under another name`);
+    if (this.#duplicates > 0) parts.push(`${this.#duplicates} with the content of an existing document that has another name`);
     return `${parts.join(", ")}.`;
   }
 
@@ -102,7 +101,7 @@ export class Uploads {
   }
 }
 
-/** One file; the documents of the answer. Raises ApiError. XMLHttpRequest, as fetch does not tell how much has been sent. */
+/** Uploads one file and returns the documents of the answer. Throws ApiError. Uses XMLHttpRequest because fetch reports no upload progress. */
 function post({ file, collection }, onProgress) {
   const form = new FormData();
   form.append("file", file, file.name);

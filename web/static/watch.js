@@ -1,15 +1,15 @@
-// Looks at the server again and again, while somebody can see what comes of it.
+// Polls the server while the page is visible.
 
 import { ApiError } from "./api.js";
 
 const RETRY_SECONDS = 2;
 
-/** Ask every running watch to look at once, as when the server has come back. */
+/** Makes every running watch refresh at once, for example when the server is back. */
 export const lookNow = () => document.dispatchEvent(new Event("look-now"));
 
 /**
- * `look(signal)` fetches and shows; it may return the seconds until the next look. `trouble` is told in words what stops it
- * or makes what it showed old, and null once it succeeds again.
+ * `look(signal)` fetches and renders; it may return the seconds until the next refresh. `trouble` receives an error text, and
+ * null once a refresh succeeds.
  */
 export class Watch {
   #look;
@@ -41,7 +41,7 @@ export class Watch {
     clearTimeout(this.#timer);
   }
 
-  /** Look now, in place of a look that is under way or due. */
+  /** Refreshes now, instead of a refresh that is running or due. */
   async now() {
     if (!this.#on) return;
     this.#running?.abort();
@@ -56,7 +56,7 @@ export class Watch {
     } catch (error) {
       if (running.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
-      this.#trouble(error.status === 0 ? "What is shown here may be out of date." : error.message);
+      this.#trouble(error.status === 0 ? "This page may be out of date." : error.message);
       seconds = RETRY_SECONDS;
     }
     this.#timer = setTimeout(() => {

@@ -1,4 +1,4 @@
-// What is shown for the API's words, times and sizes. Pure.
+// Formats statuses, times and sizes.
 
 const JOB = {
   queued: ["Queued", "quiet"],
@@ -24,7 +24,7 @@ const DOCUMENT = {
   failed: ["Failed", "bad"],
 };
 
-const DOCUMENT_UNDER_WAY = new Set(["uploaded", "parsing", "chunking", "embedding", "indexing"]);
+const UNFINISHED_DOCUMENT = new Set(["uploaded", "parsing", "chunking", "embedding", "indexing"]);
 
 /** `[word, tone]` of a status. */
 export const jobStatus = (job) => {
@@ -32,13 +32,13 @@ export const jobStatus = (job) => {
   return JOB[job.status] ?? [job.status, "quiet"];
 };
 export const documentStatus = (status) => DOCUMENT[status] ?? [status, "quiet"];
-export const underWay = (found) => DOCUMENT_UNDER_WAY.has(found.status);
+export const underWay = (found) => UNFINISHED_DOCUMENT.has(found.status);
 
 export const kind = (name) => name.charAt(0).toUpperCase() + name.slice(1);
 
 export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
-/** A length of time from seconds. */
+/** A duration in seconds, as text. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
@@ -48,7 +48,7 @@ export function duration(seconds) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** A moment, given in Unix seconds: the time if it was today, else with its day. */
+/** A time in Unix seconds, as text; the date is added if it is not today. */
 export function moment(seconds) {
   if (seconds === null || seconds === undefined) return "";
   const then = new Date(seconds * 1000);
