@@ -1,4 +1,4 @@
-"""A real browser before the page of a real stack; whatever a test does, the page must not err nor leave its origin."""
+"""A browser on the web page of a real stack. In every test, the page must log no error and call no other origin."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.flows.conftest import stack
 
 __all__ = ["stack"]
 
-# Without a sandbox, as tests run as root in containers; and without what a browser asks of the world at its start.
+# No sandbox, because tests run as root in containers, and none of the requests that a browser makes at start.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,7 +23,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-# The first document waits for the embedding model to load, on a busy machine for some time.
+# The first document waits until the embedding model is loaded, which takes long on a busy machine.
 expect.set_options(timeout=30_000)
 
 
@@ -31,7 +31,7 @@ expect.set_options(timeout=30_000)
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
-        missing_service("there is no Chromium; on Debian: apt-get install chromium")
+        missing_service("Chromium is not installed. On Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
@@ -39,21 +39,21 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def faults() -> list[str]:
-    """What the browser complained of; a test that provokes complaints clears them."""
+def browser_errors() -> list[str]:
+    """Errors and warnings of the browser. A test that provokes some clears them."""
     return []
 
 
 @pytest.fixture
-def page(browser: Browser, stack: Stack, faults: list[str]) -> Iterator[Page]:
-    """A visitor with a memory of their own."""
+def page(browser: Browser, stack: Stack, browser_errors: list[str]) -> Iterator[Page]:
+    """A page with its own browser storage."""
     context = browser.new_context(base_url=stack.url)
     page = context.new_page()
-    strangers: list[str] = []
-    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith(f"{stack.url}/") else strangers.append(request.url))
+    foreign_requests: list[str] = []
+    page.on("console", lambda message: browser_errors.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: browser_errors.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(f"{stack.url}/") else foreign_requests.append(request.url))
     yield page
     context.close()
-    assert strangers == [], "the page asks nobody but its own server"
-    assert faults == []
+    assert foreign_requests == [], "the page calls only its own server"
+    assert browser_errors == []

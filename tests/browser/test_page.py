@@ -1,4 +1,4 @@
-"""What a person does on the page: ask, bring documents, stop, look at jobs."""
+"""The web page in a browser: chat, documents, jobs."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ NASTY_TEXT = "<script>window.hacked = 1</script><img src=x onerror='window.hacke
 
 @pytest.fixture
 def no_model_worker(stack: Stack) -> Iterator[None]:
-    """The model worker takes nothing, so that jobs stay queued."""
+    """The gpu worker is suspended, so that jobs stay queued."""
     worker = stack.pid("gpu0")
     os.kill(worker, signal.SIGSTOP)
     yield
@@ -23,7 +23,7 @@ def no_model_worker(stack: Stack) -> Iterator[None]:
 
 
 def ask(page: Page, question: str) -> Locator:
-    """Type a question; the turn that shows it."""
+    """Send a question, and return its turn."""
     expect(page.locator("#chat-send")).to_be_enabled()
     page.get_by_label("Message").fill(question)
     page.keyboard.press("Enter")
@@ -31,7 +31,7 @@ def ask(page: Page, question: str) -> Locator:
 
 
 def upload(page: Page, collection: str, name: str, text: str) -> Locator:
-    """Drop a file into a new collection; its entry, once it is ready."""
+    """Drop a file into a new collection, and return its entry once it is ready."""
     page.goto("/#documents")
     page.get_by_label("Name of a new collection").fill(collection)
     page.keyboard.press("Enter")
@@ -46,11 +46,11 @@ def upload(page: Page, collection: str, name: str, text: str) -> Locator:
     return entry
 
 
-def test_a_question_is_answered_and_stays_after_a_reload(page: Page) -> None:
+def test_an_answered_question_survives_a_reload(page: Page) -> None:
     page.goto("/")
     expect(page.locator("#health")).to_have_text("Ready")
     expect(page.get_by_label("Model").locator("option:checked")).to_have_text("echo")
-    expect(page.get_by_label("Model").locator("option:disabled")).to_have_text("not-started (no worker has it)")
+    expect(page.get_by_label("Model").locator("option:disabled")).to_have_text("not-started (no worker serves it)")
     turn = ask(page, "What is an enginehouse?")
     expect(turn.locator(".answer-text")).to_contain_text("What is an enginehouse?")
     expect(turn.locator(".hint")).to_contain_text("echo")
@@ -61,7 +61,7 @@ def test_a_question_is_answered_and_stays_after_a_reload(page: Page) -> None:
     expect(page.locator(".turn")).to_have_count(0)
 
 
-def test_an_answer_from_an_uploaded_text_cites_it(page: Page) -> None:
+def test_an_answer_cites_an_uploaded_document(page: Page) -> None:
     upload(page, "ducks", "ducks.txt", "The capital of the ducks is Pondicherry-on-Mud.")
     page.get_by_role("link", name="Chat", exact=True).click()
     page.get_by_label("Answer from").select_option("ducks")
@@ -76,9 +76,9 @@ def test_an_answer_from_an_uploaded_text_cites_it(page: Page) -> None:
 
 
 @pytest.mark.usefixtures("no_model_worker")
-def test_a_waiting_question_shows_its_place_survives_a_reload_and_can_be_stopped(page: Page) -> None:
+def test_a_queued_question_shows_its_position_and_can_be_stopped(page: Page) -> None:
     page.goto("/")
-    turn = ask(page, "Is anybody there?")
+    turn = ask(page, "Are you there?")
     expect(turn.locator(".status")).to_have_text("Queued, next in line…")
     page.reload()
     expect(turn.locator(".status")).to_have_text("Queued, next in line…")
@@ -88,7 +88,7 @@ def test_a_waiting_question_shows_its_place_survives_a_reload_and_can_be_stopped
 
 
 @pytest.mark.usefixtures("no_model_worker")
-def test_a_job_is_found_cancelled_and_deleted(page: Page, stack: Stack) -> None:
+def test_a_job_is_filtered_cancelled_and_deleted(page: Page, stack: Stack) -> None:
     job = stack.generate("Never mind.")["id"]
     page.goto("/#jobs")
     page.get_by_label("Status").select_option("queued")
@@ -105,7 +105,7 @@ def test_a_job_is_found_cancelled_and_deleted(page: Page, stack: Stack) -> None:
     assert stack.client.get(f"/jobs/{job}").status_code == 404
 
 
-def test_the_jobs_table_goes_on_page_by_page(page: Page, stack: Stack) -> None:
+def test_the_jobs_table_has_pages(page: Page, stack: Stack) -> None:
     for number in range(21):
         stack.ended(stack.generate(f"number {number}")["id"])
     page.goto("/#jobs")
@@ -119,7 +119,7 @@ def test_the_jobs_table_goes_on_page_by_page(page: Page, stack: Stack) -> None:
     expect(rows.first).to_have_attribute("data-key", str(newest))
 
 
-def test_documents_that_cannot_be_read_say_why_and_can_be_deleted(page: Page) -> None:
+def test_unreadable_documents_show_the_reason_and_can_be_deleted(page: Page) -> None:
     page.goto("/#documents")
     page.get_by_label("Name of a new collection").fill("odd")
     page.keyboard.press("Enter")
@@ -136,7 +136,7 @@ def test_documents_that_cannot_be_read_say_why_and_can_be_deleted(page: Page) ->
     expect(entry).to_have_count(0)
 
 
-def test_markup_in_names_and_texts_is_shown_as_text(page: Page) -> None:
+def test_markup_in_names_and_texts_stays_text(page: Page) -> None:
     entry = upload(page, "nasty", NASTY_NAME, NASTY_TEXT)
     expect(entry.locator(".name")).to_have_text(NASTY_NAME)
     page.get_by_role("searchbox").fill("Which colour has the lighthouse?")
@@ -152,7 +152,7 @@ def test_markup_in_names_and_texts_is_shown_as_text(page: Page) -> None:
     assert page.evaluate("() => window.hacked") is None
 
 
-def test_an_outage_is_shown_and_the_page_recovers_by_itself(page: Page, faults: list[str]) -> None:
+def test_the_page_shows_an_outage_and_recovers(page: Page, browser_errors: list[str]) -> None:
     page.goto("/")
     expect(page.locator("#health")).to_have_text("Ready")
     page.context.set_offline(True)
@@ -163,8 +163,8 @@ def test_an_outage_is_shown_and_the_page_recovers_by_itself(page: Page, faults: 
     expect(page.locator("#health")).to_have_text("Ready")
     turn.get_by_role("button", name="Ask again").click()
     expect(page.locator(".answer-text")).to_contain_text("Hello?")
-    assert all("ERR_INTERNET_DISCONNECTED" in fault for fault in faults)
-    faults.clear()
+    assert all("ERR_INTERNET_DISCONNECTED" in error for error in browser_errors)
+    browser_errors.clear()
 
 
 def test_every_view_fits_a_phone(page: Page) -> None:
@@ -176,7 +176,7 @@ def test_every_view_fits_a_phone(page: Page) -> None:
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 400
 
 
-def test_the_files_are_guarded_and_asked_for_again(stack: Stack) -> None:
+def test_files_have_security_headers_and_are_revalidated(stack: Stack) -> None:
     index = stack.client.get("/")
     policy = index.headers["content-security-policy"]
     assert "default-src 'self'" in policy

@@ -1,4 +1,4 @@
-"""Flower shows workers, queues and tickets to those who have its password, and no text of any job."""
+"""Flower shows workers, queues and wake-ups to users with its password, and no text of any job."""
 
 import json
 from collections.abc import Iterator
@@ -38,18 +38,18 @@ def _answers(client: httpx2.Client) -> bool:
         return False
 
 
-def test_each_ticket_tells_its_queue_and_the_job_it_served(watched: Stack, flower: httpx2.Client) -> None:
+def test_each_wakeup_shows_its_queue_and_the_job_that_it_ran(watched: Stack, flower: httpx2.Client) -> None:
     job = watched.ended(watched.generate(SECRET)["id"])["id"]
 
     def served() -> list[dict[str, object]]:
         tasks = flower.get("/api/tasks").json().values()
         return [task for task in tasks if job in str(task["result"])]
 
-    [ticket] = wait_until(served, "the ticket that served the job", seconds=20)
-    assert (ticket["state"], ticket["name"]) == ("SUCCESS", "enginehouse.run_next_job")
-    assert "gpu.echo" in str(ticket["args"])
-    assert f"{job} completed" in str(ticket["result"])
-    assert str(ticket["worker"]).startswith("gpu0@")
+    [wakeup] = wait_until(served, "the wake-up that ran the job", seconds=20)
+    assert (wakeup["state"], wakeup["name"]) == ("SUCCESS", "enginehouse.run_next_job")
+    assert "gpu.echo" in str(wakeup["args"])
+    assert f"{job} completed" in str(wakeup["result"])
+    assert str(wakeup["worker"]).startswith("gpu0@")
     assert SECRET not in flower.get("/api/tasks").text
 
 
@@ -64,11 +64,11 @@ def test_the_workers_are_listed(flower: httpx2.Client) -> None:
     )
 
 
-def test_nobody_gets_in_without_the_password(watched: Stack, flower: httpx2.Client) -> None:
+def test_flower_needs_its_password(watched: Stack, flower: httpx2.Client) -> None:
     parts = urlsplit(json.loads((watched.data / "state.json").read_text())["flower"])
     assert parts.hostname == "127.0.0.1"
-    with httpx2.Client(base_url=f"http://127.0.0.1:{parts.port}", timeout=20) as stranger:
-        assert [stranger.get(path).status_code for path in ("/tasks", "/workers", "/api/tasks", "/broker")] == [401] * 4
+    with httpx2.Client(base_url=f"http://127.0.0.1:{parts.port}", timeout=20) as anonymous:
+        assert [anonymous.get(path).status_code for path in ("/tasks", "/workers", "/api/tasks", "/broker")] == [401] * 4
 
 
 def test_no_text_of_a_job_is_in_the_log_or_the_broker(watched: Stack) -> None:

@@ -1,4 +1,4 @@
-"""Metrics: Prometheus' own parser reads them, they tell what was done, and none is missing from the page."""
+"""Prometheus' own parser reads the metrics, their values are right, and the documentation lists all of them."""
 
 import re
 
@@ -29,7 +29,7 @@ def value(stack: Stack, name: str, **labels: str) -> float:
     return sum(value for own, value in read(stack).get(name, []) if labels.items() <= own.items())
 
 
-def test_jobs_are_counted_as_they_are_submitted_claimed_and_ended(stack: Stack) -> None:
+def test_submitted_claimed_and_ended_jobs_are_counted(stack: Stack) -> None:
     before = value(stack, "enginehouse_jobs_ended_total", kind="generate", status="completed")
     for _ in range(3):
         stack.ended(stack.generate("count me")["id"])
@@ -39,7 +39,7 @@ def test_jobs_are_counted_as_they_are_submitted_claimed_and_ended(stack: Stack) 
     assert value(stack, "enginehouse_redis_up") == 1
 
 
-def test_the_engine_tells_what_it_does(stack: Stack) -> None:
+def test_engine_metrics_are_reported(stack: Stack) -> None:
     before = value(stack, "enginehouse_engine_tokens_total", model="echo")
     stack.ended(stack.generate("twelve bytes")["id"])
     wait_until(lambda: value(stack, "enginehouse_engine_tokens_total", model="echo") >= before + 12, "the tokens are counted")
@@ -47,18 +47,18 @@ def test_the_engine_tells_what_it_does(stack: Stack) -> None:
     assert value(stack, "enginehouse_workers", pool="gpu", model="echo", phase="ready") == 1
 
 
-def test_answers_of_all_processes_are_counted_together(stack: Stack) -> None:
+def test_answers_of_all_processes_are_summed(stack: Stack) -> None:
     labels = {"call": "GET /health/live", "status": "200"}
     before = value(stack, "enginehouse_api_answer_seconds_count", **labels)
     for _ in range(20):
-        # A new connection may be taken by either of the two processes.
+        # Either of the two processes may accept a new connection.
         stack.client.get("/health/live", headers={"Connection": "close"})
     assert value(stack, "enginehouse_api_answer_seconds_count", **labels) == before + 20
     paths = {labels["call"] for labels, _ in read(stack)["enginehouse_api_answer_seconds_count"]}
-    assert not [path for path in paths if "job_" in path], "a series for each id would never end"
+    assert not [path for path in paths if "job_" in path], "ids in labels would create series without bound"
 
 
-def test_every_metric_is_on_the_page() -> None:
+def test_every_metric_is_documented() -> None:
     gpu = dict.fromkeys(["memory_used", "memory_total", "utilisation", "temperature", "power", "ecc_errors"], 1) | {
         "index": 0,
         "xid_errors": [79],

@@ -1,4 +1,4 @@
-"""API keys: made while the stack runs, asked for from then on; what belongs to one owner is not there for another."""
+"""API keys are required once the first one exists, and owners cannot reach each other's objects."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def keys(guarded: Stack) -> dict[str, dict[str, Any]]:
-    """Ada's key, Bob's, and an administrator's, made by the command."""
+    """Keys of Ada, Bob and an administrator, created with the command."""
     before = guarded.ended(guarded.generate("before there was a key")["id"])
     assert before["status"] == "completed"
     made = {
@@ -52,7 +52,7 @@ def test_the_command_shows_a_key_once(guarded: Stack, keys: dict[str, dict[str, 
     assert keys["ada"]["key"] not in guarded.log.read_text()
 
 
-def test_without_a_key_only_health_is_answered(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+def test_without_a_key_only_health_is_open(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     assert guarded.client.get("/health/ready").status_code == 200
     for path in ("/jobs", "/models", "/collections"):
         answer = guarded.client.get(path)
@@ -62,7 +62,7 @@ def test_without_a_key_only_health_is_answered(guarded: Stack, keys: dict[str, d
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "key_unknown")
 
 
-def test_what_one_owner_has_is_not_there_for_another(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+def test_objects_of_another_owner_are_not_found(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     client, ada, bob = guarded.client, bearer(keys, "ada"), bearer(keys, "bob")
     job = guarded.post("/generate", {"prompt": "secret"}, Prefer="wait=30", **ada).json()["id"]
     session = guarded.post("/chat/start", {"message": "hi"}, **ada).json()["sessionId"]
@@ -78,18 +78,18 @@ def test_what_one_owner_has_is_not_there_for_another(guarded: Stack, keys: dict[
     assert client.get("/jobs", headers=bob).json()["data"] == []
 
 
-def test_jobs_made_before_there_was_a_key_belong_to_local(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+def test_jobs_from_before_the_first_key_belong_to_local(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     seen = guarded.client.get("/jobs", headers=bearer(keys, "root")).json()["data"]
     assert "before there was a key" in [job["result"]["text"] for job in seen]
 
 
-def test_only_an_administrator_may_see_the_dead(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+def test_only_an_administrator_may_list_dead_letters(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     assert guarded.client.get("/admin/dead-letters", headers=bearer(keys, "root")).json()["data"] == []
     refused = guarded.client.get("/admin/dead-letters", headers=bearer(keys, "ada"))
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
 
 
-def test_a_revoked_key_is_worthless_at_once(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+def test_a_revoked_key_stops_working_at_once(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     made = json.loads(command(guarded, "keys", "create", "--name", "short", "--json").stdout)
     header = {"Authorization": f"Bearer {made['key']}"}
     assert guarded.client.get("/jobs", headers=header).status_code == 200
@@ -98,7 +98,7 @@ def test_a_revoked_key_is_worthless_at_once(guarded: Stack, keys: dict[str, dict
     assert command(guarded, "keys", "revoke", "key_nope").returncode == 1
 
 
-def test_a_command_without_a_stack_says_what_to_do(tmp_path_factory: pytest.TempPathFactory, guarded: Stack) -> None:
+def test_a_command_without_a_stack_names_the_next_step(tmp_path_factory: pytest.TempPathFactory, guarded: Stack) -> None:
     folder = tmp_path_factory.mktemp("empty")
     line = [sys.executable, "-m", "cli.main", "keys", "list", "--data", str(folder)]
     done = subprocess.run(line, cwd=REPOSITORY, env=guarded.environment, capture_output=True, text=True, timeout=60, check=False)
@@ -107,7 +107,7 @@ def test_a_command_without_a_stack_says_what_to_do(tmp_path_factory: pytest.Temp
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_shows_its_key(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+def test_the_command_sends_its_key(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     def jobs(**environment: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "cli.main", "jobs", "--data", str(guarded.data)]
         around = guarded.environment | environment

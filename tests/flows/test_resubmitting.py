@@ -1,4 +1,4 @@
-"""Sending a request again, doing a job again, and many jobs as one."""
+"""Idempotency keys, retries and batches."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,7 +6,7 @@ from testing.stack import Stack
 from testing.waiting import wait_until
 
 
-def test_the_same_key_and_body_are_one_job(stack: Stack) -> None:
+def test_the_same_key_and_body_create_one_job(stack: Stack) -> None:
     first = stack.post("/generate", {"prompt": "once"}, **{"Idempotency-Key": "k1"})
     again = stack.post("/generate", {"prompt": "once"}, **{"Idempotency-Key": "k1"})
     assert again.json()["id"] == first.json()["id"]
@@ -22,7 +22,7 @@ def test_the_same_key_for_another_body_is_a_conflict(stack: Stack) -> None:
     assert (answer.json()["error"]["code"], answer.json()["error"]["job"]) == ("idempotency_conflict", first["id"])
 
 
-def test_requests_in_flight_together_are_one_job(stack: Stack) -> None:
+def test_concurrent_requests_with_one_key_create_one_job(stack: Stack) -> None:
     def send(_: int) -> str:
         return str(stack.post("/generate", {"prompt": "together"}, **{"Idempotency-Key": "k3"}).json()["id"])
 
@@ -30,7 +30,7 @@ def test_requests_in_flight_together_are_one_job(stack: Stack) -> None:
         assert len(set(pool.map(send, range(16)))) == 1
 
 
-def test_an_upload_sent_again_is_the_same_batch(stack: Stack) -> None:
+def test_a_repeated_upload_is_the_same_batch(stack: Stack) -> None:
     files = [("file", (f"{n}.txt", f"idempotent {n}".encode())) for n in range(3)]
     headers = {"Idempotency-Key": "k4"}
     first = stack.client.post("/collections/again/documents", files=files, headers=headers).json()
@@ -54,7 +54,7 @@ def test_a_batch_counts_its_jobs_and_ends_with_the_last(stack: Stack) -> None:
     assert {child["id"] for child in children} == {document["job"] for document in answer.json()["data"]}
 
 
-def test_a_cancelled_batch_takes_its_jobs_along(stack: Stack) -> None:
+def test_cancelling_a_batch_cancels_its_jobs(stack: Stack) -> None:
     files = [("file", (f"{n}.txt", f"cancelled {n}. ".encode() * 3000)) for n in range(6)]
     batch = stack.client.post("/collections/stopped/documents", files=files).json()["batch"]["id"]
     stack.client.post(f"/jobs/{batch}/cancel")
@@ -64,7 +64,7 @@ def test_a_cancelled_batch_takes_its_jobs_along(stack: Stack) -> None:
     assert sum(ended["counts"][end] for end in ("completed", "failed", "cancelled", "expired")) == 6
 
 
-def test_an_ended_job_is_done_again_as_a_new_one(stack: Stack) -> None:
+def test_a_retry_runs_an_ended_job_as_a_new_one(stack: Stack) -> None:
     first = stack.ended(stack.generate("again", metadata={"a": "b"})["id"])
     answer = stack.client.post(f"/jobs/{first['id']}/retry")
     assert answer.status_code == 202
@@ -73,7 +73,7 @@ def test_an_ended_job_is_done_again_as_a_new_one(stack: Stack) -> None:
     assert stack.job(first["id"])["status"] == "completed"
 
 
-def test_a_failed_document_is_ingested_again_by_its_job(stack: Stack) -> None:
+def test_retrying_an_ingest_takes_over_its_document(stack: Stack) -> None:
     uploaded = stack.client.post("/collections/retried/documents", files={"file": ("a.txt", b"slow " * 20000)}).json()
     document, job = uploaded["data"][0]["id"], uploaded["data"][0]["job"]
     stack.client.post(f"/jobs/{job}/cancel")
@@ -84,22 +84,22 @@ def test_a_failed_document_is_ingested_again_by_its_job(stack: Stack) -> None:
     assert stack.client.get(f"/documents/{document}").json()["status"] == "ready"
 
 
-def test_a_running_job_is_not_done_again(slow_stack: Stack) -> None:
+def test_a_running_job_cannot_be_retried(slow_stack: Stack) -> None:
     job = slow_stack.generate("x" * 40)["id"]
-    wait_until(lambda: slow_stack.job(job)["status"] == "in_progress", "it runs")
+    wait_until(lambda: slow_stack.job(job)["status"] == "in_progress", "the job runs")
     answer = slow_stack.client.post(f"/jobs/{job}/retry")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "job_not_ended")
     slow_stack.ended(job)
 
 
-def test_a_waiting_job_tells_for_how_long(slow_stack: Stack) -> None:
+def test_a_queued_job_has_an_estimated_wait(slow_stack: Stack) -> None:
     jobs = [slow_stack.generate("y" * 20)["id"] for _ in range(32)]
     for job in jobs[:16]:
         slow_stack.ended(job)
-    waiting = [view for view in map(slow_stack.job, jobs) if view["status"] == "queued"]
-    assert waiting
-    estimate = waiting[-1]["estimated_wait"]
+    queued = [view for view in map(slow_stack.job, jobs) if view["status"] == "queued"]
+    assert queued
+    estimate = queued[-1]["estimated_wait"]
     assert 0 <= estimate["low"] <= estimate["seconds"] <= estimate["high"]
-    assert waiting[-1]["queue_position"] >= waiting[0]["queue_position"] >= 1
+    assert queued[-1]["queue_position"] >= queued[0]["queue_position"] >= 1
     for job in jobs:
         slow_stack.ended(job)

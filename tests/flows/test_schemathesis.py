@@ -1,4 +1,4 @@
-"""Requests that no person would think of, made by schemathesis from the description: no fault, and no answer that it lacks."""
+"""Generated requests by schemathesis find no server error and no answer that ``/openapi.json`` lacks."""
 
 import subprocess
 import sys
@@ -17,8 +17,8 @@ EXAMPLES = 6
 SECONDS = 150
 
 
-def test_no_fault_and_no_answer_that_is_not_described(stack: Stack, tmp_path: Path) -> None:
-    # The number of examples bounds the run, not the time: the same seed then makes the same requests on every machine.
+def test_generated_requests_get_documented_answers(stack: Stack, tmp_path: Path) -> None:
+    # The run is bounded by examples and not by time, so the same seed sends the same requests on every machine.
     options = [
         *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--mode", "all"),
         *("--seed", "17", "--max-examples", str(EXAMPLES), "--generation-database", "none", "--no-shrink"),
@@ -29,5 +29,5 @@ def test_no_fault_and_no_answer_that_is_not_described(stack: Stack, tmp_path: Pa
     with log.open("wb") as output:
         done = subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT, timeout=SECONDS, check=False)
     assert done.returncode == 0, log.read_text()[-20_000:]
-    # The model that was unloaded on the way comes back with the next job, on which other tests rely.
+    # Some request unloads the model. The next job loads it again, which other tests need.
     stack.ended(stack.generate("come back")["id"])

@@ -1,4 +1,4 @@
-"""Which files the structure tests look at, and what they read from them."""
+"""The files that the structure tests check."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ PACKAGES = ("api", "cli", "shared", "workers")
 ALL_CODE = (*PACKAGES, "benchmarks", "client", "deploy", "examples", "testing", "tests")
 DOCS = REPOSITORY / "docs"
 
-# Made by tools or by running, and ignored by git.
+# Created by tools or at run time, and ignored by git.
 _MADE = {".venv", ".git", ".enginehouse", "__pycache__", "dist", "node_modules"}
 _MADE |= {".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis"}
 
@@ -26,7 +26,7 @@ def lua_files() -> list[Path]:
 
 
 def text_files() -> Iterator[Path]:
-    """Every file of the project that is text."""
+    """Every text file of the project."""
     for folder, inner, names in os.walk(REPOSITORY):
         inner[:] = [name for name in inner if name not in _MADE and not name.endswith(".egg-info")]
         for name in set(names) - _MADE:  # in a worktree .git is a file
@@ -36,7 +36,7 @@ def text_files() -> Iterator[Path]:
 
 
 def pages() -> list[Path]:
-    """Every page for people: the top folder's and those of docs."""
+    """Every documentation page: in the top folder and in docs."""
     return [*sorted(REPOSITORY.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 
 

@@ -1,4 +1,4 @@
-"""The pages for people are complete and true: calls, errors, settings, words, commands, and the places they name."""
+"""The documentation matches the code: calls, error codes, settings, statuses, commands, files and links."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from api.app import create_app  # with it all the errors that the face has of its own
+from api.app import create_app  # also imports every error class of the API
 from cli import settings_docs
 from cli.main import app as command
 from shared import errors
@@ -25,7 +25,7 @@ CODE_SPAN = re.compile(r"`([^`\n]+)`")
 
 @cache
 def spans(page: str) -> set[str]:
-    """What stands between backticks on a page."""
+    """Code spans of a page."""
     return set(CODE_SPAN.findall((DOCS / page).read_text(encoding="utf-8")))
 
 
@@ -38,7 +38,7 @@ def calls() -> set[str]:
     }
 
 
-def test_every_call_has_a_heading_and_every_heading_is_a_call() -> None:
+def test_every_call_has_a_heading() -> None:
     text = (DOCS / "http-api.md").read_text(encoding="utf-8")
     headings = re.findall(r"^#+ `((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", text, re.MULTILINE)
     assert len(headings) == len(set(headings))
@@ -47,22 +47,22 @@ def test_every_call_has_a_heading_and_every_heading_is_a_call() -> None:
 
 def error_classes(base: type[EnginehouseError] = EnginehouseError) -> Iterator[type[EnginehouseError]]:
     yield base
-    for below in base.__subclasses__():
-        yield from error_classes(below)
+    for subclass in base.__subclasses__():
+        yield from error_classes(subclass)
 
 
-def test_every_error_that_the_http_face_raises_is_listed_with_its_status() -> None:
-    words = {
+def test_every_error_of_the_api_is_listed_with_its_status() -> None:
+    names = {
         node.id for path in python_files("api") for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)
     }
     text = (DOCS / "http-api.md").read_text(encoding="utf-8")
     for error in error_classes():
-        if error.__name__ in words and error is not EnginehouseError and not issubclass(error, errors.JobFailure):
+        if error.__name__ in names and error is not EnginehouseError and not issubclass(error, errors.JobFailure):
             assert f"| {error.status} | `{error.code}` |" in text, error.__name__
 
 
 def codes() -> set[str]:
-    """Every code that a class has, a call passes, or a move writes."""
+    """Every error code of a class, a call or a Lua script."""
     found = {error.code for error in error_classes(errors.EnginehouseError)}
     for path in python_files(*PACKAGES):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -77,7 +77,7 @@ def test_every_error_code_is_listed() -> None:
     assert codes() <= spans("http-api.md"), sorted(codes() - spans("http-api.md"))
 
 
-def test_the_page_of_settings_is_the_one_that_the_settings_make() -> None:
+def test_the_settings_page_is_up_to_date() -> None:
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_docs.page(), (
         "python -m cli.settings_docs > docs/settings.md"
     )
@@ -89,13 +89,13 @@ def event_types() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "names",
     [set(Status), set(Outcome), set(get_args(models.Status)), event_types()],
     ids=["status", "outcome", "document", "event"],
 )
-def test_every_state_is_explained(words: set[str]) -> None:
-    assert len(words) > 4
-    assert words <= spans("glossary.md"), sorted(words - spans("glossary.md"))
+def test_every_status_is_in_the_glossary(names: set[str]) -> None:
+    assert len(names) > 4
+    assert names <= spans("glossary.md"), sorted(names - spans("glossary.md"))
 
 
 def test_every_file_that_a_page_names_exists() -> None:
@@ -108,7 +108,7 @@ def test_every_file_that_a_page_names_exists() -> None:
     assert not wrong
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     wrong = [
         f"{relative(page)}: {target}"
         for page in pages()
@@ -118,7 +118,7 @@ def test_every_link_leads_somewhere() -> None:
     assert not wrong
 
 
-def test_every_command_that_a_page_gives_exists() -> None:
+def test_every_command_in_a_page_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     subcommands = {item.name or item.callback.__name__ for item in command.registered_commands if item.callback}
     groups = {str(group.name): group.typer_instance for group in command.registered_groups}
@@ -141,6 +141,6 @@ def test_every_command_that_a_page_gives_exists() -> None:
 
 
 def code_lines(text: str) -> Iterator[str]:
-    """The lines of code blocks, and what stands between backticks."""
+    """The lines of code blocks, and code spans."""
     for number, block in enumerate(re.split(r"^```.*$", text, flags=re.MULTILINE)):
         yield from block.splitlines() if number % 2 else CODE_SPAN.findall(block)
