@@ -54,11 +54,11 @@ def submit_generation(
 
 def find_generation_model(name: str | None) -> ModelEntry:
     """The model of a request, or the default one. Raises NotFound, InvalidValue or ModelNotServed."""
-    here = services()
-    entry = here.catalogue.get(name) if name is not None else here.catalogue.default()
+    context = services()
+    entry = context.catalogue.get(name) if name is not None else context.catalogue.default()
     if entry.task != GENERATE:
         raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
-    if here.worker_registry.has_served(entry.name) or _can_be_loaded(entry.name):
+    if context.worker_registry.has_served(entry.name) or _can_be_loaded(entry.name):
         return entry
     raise ModelNotServed(
         f"No worker serves model {entry.name!r}. Start one with: enginehouse worker gpu --model {entry.name}",
@@ -68,18 +68,20 @@ def find_generation_model(name: str | None) -> ModelEntry:
 
 
 def _can_be_loaded(model: str) -> bool:
-    here = services()
-    return here.settings.load_on_demand and any(model in assignment.loadable_models for assignment in here.active_assignments())
+    context = services()
+    return context.settings.load_on_demand and any(
+        model in assignment.loadable_models for assignment in context.active_assignments()
+    )
 
 
 def _retrieval_spec(options: GenerationOptions, generation_queue: str) -> dict[str, Any]:
     """What a generation with a collection adds to its spec; it is empty without one."""
     if options.collection is None and not options.use_rag:
         return {}
-    here = services()
-    source = options.collection or CollectionSource(name=here.settings.default_collection)
-    collection = here.documents.find_collection(owner(), source.name)
-    top_k = source.top_k or options.passages or here.settings.retrieve_top_k
+    context = services()
+    source = options.collection or CollectionSource(name=context.settings.default_collection)
+    collection = context.documents.find_collection(owner(), source.name)
+    top_k = source.top_k or options.passages or context.settings.retrieve_top_k
     return {
         "collection": collection.id,
         "retrieval": {**source.model_dump(exclude={"name"}), "top_k": top_k},

@@ -93,11 +93,11 @@ def page_response(content: str | bytes, content_type: str) -> Response:
 
 
 def _queue_state(job: Job) -> dict[str, Any]:
-    here = services()
-    position = queue_position(here.redis, job)
+    context = services()
+    position = queue_position(context.redis, job)
     return {
         "queue_position": position,
-        "estimated_wait": estimated_wait(here.redis, job, position) if position else None,
+        "estimated_wait": estimated_wait(context.redis, job, position) if position else None,
         "not_before": seconds(job.not_before) if job.waiting == "retry_at" else None,
         "waiting_for": _waiting_for(job),
     }
@@ -114,21 +114,21 @@ def _waiting_for(job: Job) -> str:
         return "retry_backoff"
     if job.waiting == "after":
         return "previous_turn"
-    here = services()
-    workers = [worker for worker in here.live_workers() if job.queue in worker.queues and worker.phase != "draining"]
+    context = services()
+    workers = [worker for worker in context.live_workers() if job.queue in worker.queues and worker.phase != "draining"]
     if not workers and job.queue == generation_queue(job.model):
         return _waiting_for_model(job.model)
     if workers and all(worker.phase in ("loading", "warming") for worker in workers):
         return "model_loading"
-    return "worker" if not workers or has_least_service(here.redis, job) else "fair_share"
+    return "worker" if not workers or has_least_service(context.redis, job) else "fair_share"
 
 
 def _waiting_for_model(model: str) -> str:
     """The reason for a model that no live worker has loaded."""
-    here = services()
-    assignments = here.active_assignments()
+    context = services()
+    assignments = context.active_assignments()
     if any(assignment.desired_model == model for assignment in assignments):
         return "model_loading"
     if any(model in assignment.loadable_models for assignment in assignments):
-        return "gpu_busy" if here.settings.load_on_demand else "model_not_loaded"
+        return "gpu_busy" if context.settings.load_on_demand else "model_not_loaded"
     return "worker"

@@ -23,17 +23,17 @@ def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
 
     Raises what ``Lifecycle.submit_job`` raises, and Unavailable, with nothing submitted, if too many clients are waiting.
     """
-    here = services()
+    context = services()
     if timeout <= 0:
-        submitted = here.lifecycle.submit_job(submission)
+        submitted = context.lifecycle.submit_job(submission)
         return SubmittedJob(written_job(submitted), submitted.replayed)
     # Listen before submitting: the job may end before this thread runs again.
-    with here.job_waiter.expect_completion(submission.id) as completed:
-        submitted = here.lifecycle.submit_job(submission)
+    with context.job_waiter.expect_completion(submission.id) as completed:
+        submitted = context.lifecycle.submit_job(submission)
         if not submitted.replayed:
             completed.wait(timeout)
     if submitted.replayed:
-        here.job_waiter.wait_until_final(submitted.id, timeout)
+        context.job_waiter.wait_until_final(submitted.id, timeout)
     return SubmittedJob(written_job(submitted), submitted.replayed)
 
 

@@ -65,7 +65,7 @@ class UploadService:
     def keep_batch_open(self, batch_id: str) -> None:
         """Delay the automatic sealing of a batch while the files of this request arrive.
 
-        Errors are reported once the files are here: a client that is still sending would see its connection closed, and not
+        Errors are reported once all files have arrived: a client that is still sending would see its connection closed, and not
         the reason.
         """
         with suppress(NotFound, BatchSealed):

@@ -88,7 +88,7 @@ def list_chunks(document: str) -> RouteResponse:
     found = services().documents.get(owner(), document)
     if found.status != "ready":
         return list_response([])
-    # One more than the page tells whether another page follows.
+    # Load one chunk more than the page has, to know whether another page follows.
     entries = services().text_index.document_chunks(index_name(found), found.id, first=after + 1, limit=limit + 1)
     page = entries[:limit]
     return list_response([_chunk_json(entry) for entry in page], str(page[-1].position) if len(entries) > limit else None)

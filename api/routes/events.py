@@ -48,12 +48,12 @@ def follow_job(job: str) -> RouteResponse:
     if found.status.final and after >= found.seq:
         # A 204 makes an EventSource stop reconnecting.
         return Response(status=204)
-    here = services()
-    here.job_waiter.reserve_slot()
-    events = stream_events(here.redis, here.follower, here.lifecycle, found.id, after)
+    context = services()
+    context.job_waiter.reserve_slot()
+    events = stream_events(context.redis, context.follower, context.lifecycle, found.id, after)
     response = Response(events, content_type="text/event-stream; charset=utf-8")
     # This also runs if the client leaves before the first event.
-    response.call_on_close(here.job_waiter.release_slot)
+    response.call_on_close(context.job_waiter.release_slot)
     response.headers["Cache-Control"] = "no-store"
     # Without this header nginx buffers events.
     response.headers["X-Accel-Buffering"] = "no"

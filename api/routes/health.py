@@ -52,13 +52,13 @@ def check_liveness() -> RouteResponse:
     )
 )
 def check_readiness() -> RouteResponse:
-    here = services()
+    context = services()
     try:
-        workers = here.live_workers()
-        index_silent = is_silent(here.redis)
+        workers = context.live_workers()
+        index_silent = is_silent(context.redis)
     except redis.RedisError as error:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
-    missing = _missing_index(index_silent) + _missing_models(workers, here.active_assignments())
+    missing = _missing_index(index_silent) + _missing_models(workers, context.active_assignments())
     missing += [f"the {pool} worker" for pool in ("cpu", "io") if not any(worker.pool == pool for worker in workers)]
     state = {"status": "not_ready" if missing else "ready", "waiting_for": missing, "workers": len(workers)}
     return jsonify(state), 503 if missing else 200
@@ -75,11 +75,11 @@ def _missing_models(workers: list[Worker], assignments: list[ModelAssignment]) -
 
     If there is no such request, the default model is required, unless it can be loaded on demand.
     """
-    here = services()
+    context = services()
     required = {assignment.desired_model for assignment in assignments if assignment.requested_by in REQUIRED_BY} - {""}
-    default = here.catalogue.default().name
+    default = context.catalogue.default().name
     if not required and not any(worker.phase == "ready" and worker.model for worker in workers):
-        loadable = here.settings.load_on_demand and any(default in assignment.loadable_models for assignment in assignments)
+        loadable = context.settings.load_on_demand and any(default in assignment.loadable_models for assignment in assignments)
         required = set() if loadable else {default}
     return [text for model in sorted(required) if (text := _missing_model(model, workers))]
 

@@ -204,6 +204,6 @@ def delete_job(job: str) -> RouteResponse:
 def _keep_password(job: Job, password: str) -> None:
     if not job.document:
         raise InvalidValue(f"password: job {job.id} has no document that could be encrypted", param="password")
-    here = services()
-    document = here.documents.get(owner(), job.document)
-    here.documents.passwords(here.files, here.settings.max_queue_seconds).keep(document.id, password)
+    context = services()
+    document = context.documents.get(owner(), job.document)
+    context.documents.passwords(context.files, context.settings.max_queue_seconds).keep(document.id, password)

@@ -36,10 +36,10 @@ class StackCollector(Collector):
     """Metrics of jobs and workers, read from Redis for each scrape."""
 
     def collect(self) -> Iterator[Metric]:
-        here = services()
+        context = services()
         try:
-            stats = here.stats_reader.read()
-            workers = here.live_workers()
+            stats = context.stats_reader.read()
+            workers = context.live_workers()
         except redis.RedisError:
             yield redis_metric(up=False)
             return

@@ -28,9 +28,9 @@ STATES = ("ready", "warming", "loading", "draining", "failed")
     )
 )
 def list_models() -> RouteResponse:
-    here = services()
-    workers, assignments = here.live_workers(), here.active_assignments()
-    return jsonify([_model_json(entry, workers, assignments) for entry in here.catalogue.models])
+    context = services()
+    workers, assignments = context.live_workers(), context.active_assignments()
+    return jsonify([_model_json(entry, workers, assignments) for entry in context.catalogue.models])
 
 
 def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[ModelAssignment]) -> dict[str, Any]:

@@ -100,15 +100,15 @@ def remove() -> RouteResponse:
     )
 )
 def clear_db() -> RouteResponse:
-    here = services()
+    context = services()
     parse_body(ClearRequest)
     timeout = requested_timeout(SHORT_JOB_SECONDS)
     try:
-        collection = here.documents.find_collection(owner(), here.settings.default_collection)
+        collection = context.documents.find_collection(owner(), context.settings.default_collection)
     except NotFound:
         return jsonify({"message": "There was nothing to remove.", "removed_count": 0})
     count = _cancel_ingests(collection)
-    here.documents.drop_collection(collection)
+    context.documents.drop_collection(collection)
     job = submit_deletion({"collection_id": collection.id})
     removed = jsonify({"message": f"{count} chunks were removed.", "removed_count": count})
     return wait_for_deletions([job], timeout) or removed
@@ -138,21 +138,21 @@ def _delete(ids: list[str], verb: str) -> RouteResponse:
 
 def _cancel_ingests(collection: Collection) -> int:
     """Cancel all ingests of a collection, and return the number of its chunks."""
-    here = services()
+    context = services()
     count, after, more = 0, None, True
     while more:
-        page, more = here.documents.list_documents(collection.id, limit=500, after=after)
+        page, more = context.documents.list_documents(collection.id, limit=500, after=after)
         count += sum(document.chunks for document in page)
         after = page[-1].id if page else None
         for document in page:
-            here.lifecycle.cancel(document.job_id, owner())
+            context.lifecycle.cancel(document.job_id, owner())
     return count
 
 
 def _search_chunk_ids(query: str) -> list[str]:
-    here = services()
-    collection = here.documents.find_collection(owner(), here.settings.default_collection)
-    body = SearchRequest(query=query, top_k=here.settings.retrieve_top_k)
+    context = services()
+    collection = context.documents.find_collection(owner(), context.settings.default_collection)
+    body = SearchRequest(query=query, top_k=context.settings.retrieve_top_k)
     spec = {**body.model_dump(), "collection_id": collection.id}
     submission = Submission(kind="search", queue=IO_QUEUE, spec=spec, owner=owner())
     job = submit_job(submission, SHORT_JOB_SECONDS).job
