@@ -42,6 +42,17 @@ def test_a_repeated_upload_is_the_same_batch(stack: Stack) -> None:
     assert other.status_code == 409
 
 
+def test_a_repeated_reindex_is_one_job(stack: Stack) -> None:
+    uploaded = stack.client.post("/collections/rebuilt/documents", files={"file": ("a.txt", b"indexed twice")}).json()
+    stack.ended(uploaded["batch"]["id"])
+    key = {"Idempotency-Key": "k5"}
+    first = stack.post("/collections/rebuilt/reindex", {}, **key)
+    again = stack.post("/collections/rebuilt/reindex", {}, **key)
+    assert again.json()["id"] == first.json()["id"]
+    assert (first.headers.get("Idempotent-Replay"), again.headers["Idempotent-Replay"]) == (None, "true")
+    assert stack.ended(first.json()["id"])["status"] == "completed"
+
+
 def test_a_batch_counts_its_jobs_and_ends_with_the_last(stack: Stack) -> None:
     files = [("file", ("good.txt", b"a good text")), ("file", ("bad.bin", bytes(range(256)))), ("file", ("empty.txt", b""))]
     answer = stack.client.post("/collections/batch/documents", files=files)
