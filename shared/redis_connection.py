@@ -4,8 +4,6 @@ Knows nothing of jobs. A read that waits inside Redis needs a connection of its 
 would cut it off.
 """
 
-from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import redis
@@ -43,21 +41,3 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float 
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that Redis cannot do it now, rather than that the command is wrong."""
     return isinstance(error, OUTAGE) or (isinstance(error, redis.ResponseError) and str(error).startswith(("MISCONF", "OOM")))
-
-
-class Scripts:
-    """The Lua files of one package, each callable by its name; a ``prelude.lua`` is put before every other file."""
-
-    def __init__(self, client: redis.Redis, package: str) -> None:
-        folder = files(package)
-        prelude = folder / "prelude.lua"
-        head = prelude.read_text() if prelude.is_file() else ""
-        self._scripts = {
-            file.name.removesuffix(".lua"): client.register_script(head + "\n" + file.read_text())
-            for file in folder.iterdir()
-            if file.name.endswith(".lua") and file.name != "prelude.lua"
-        }
-
-    def run(self, name: str, arguments: Sequence[str | int | float | bytes], keys: Sequence[str] = ()) -> Any:
-        """Run one move and return what its header says."""
-        return self._scripts[name](keys=list(keys), args=list(arguments))

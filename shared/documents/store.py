@@ -16,9 +16,9 @@ from shared.documents.files import DocumentFiles
 from shared.documents.filters import Scalar
 from shared.documents.models import Collection, Document, Problem, Status, check_collection_name
 from shared.documents.passwords import Passwords
+from shared.documents.scripts import DocumentScripts
 from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
-from shared.redis_connection import Scripts
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """What became of a worker's write: done, the document was deleted, another attempt has taken over, or a newer version of the
@@ -30,7 +30,7 @@ class Documents:
 
     def __init__(self, client: "redis.Redis") -> None:
         self._redis: Any = client  # redis-py types each answer as possibly awaitable
-        self._scripts = Scripts(client, "shared.documents.lua")
+        self._scripts = DocumentScripts(client)
 
     def passwords(self, files: DocumentFiles, seconds: int) -> Passwords:
         """Where the passwords of documents are kept, for so long at most."""
@@ -48,16 +48,18 @@ class Documents:
         Raises InvalidValue for a bad name.
         """
         collection_id = new_id(COLLECTION)
-        found = self._scripts.run(
-            "ensure_collection",
-            [collection_id, owner, check_collection_name(name), embedding_model, *_pairs(chosen)],
-            [keys.names(owner), keys.collection(collection_id)],
+        found = self._scripts.ensure_collection(
+            id=collection_id,
+            owner=owner,
+            name=check_collection_name(name),
+            embedding_model=embedding_model,
+            options=_fields(chosen),
         )
         return self.collection_by_id(found), found == collection_id
 
     def configure(self, collection_id: str, **changes: int | None) -> Collection:
         """Change settings of a collection, for documents that are ingested from now on. Raises NotFound."""
-        self._scripts.run("configure", list(_pairs(changes)), [keys.collection(collection_id)])
+        self._scripts.update_if_exists(record=f"collection:{collection_id}", changes=_fields(changes))
         return self.collection_by_id(collection_id)
 
     def record_revision(self, collection_id: str, revision: str) -> str:
@@ -65,14 +67,14 @@ class Documents:
 
         Raises NotFound when the collection was deleted.
         """
-        noted = self._scripts.run("record_revision", [revision], [keys.collection(collection_id)])
+        noted = self._scripts.record_revision(collection=collection_id, revision=revision)
         if noted is None:
             raise NotFound("The collection has been deleted.", param="collection")
         return str(noted)
 
     def begin_reindex(self, collection_id: str, next_index: str, job: str) -> str:
         """Say that a job makes the next index; the half-made one that it replaces, or "". Raises NotFound."""
-        before = self._scripts.run("begin_reindex", [next_index, job], [keys.collection(collection_id)])
+        before = self._scripts.begin_reindex(collection=collection_id, next_index=next_index, job=job)
         if before is None:
             raise NotFound("The collection has been deleted.", param="collection")
         return str(before)
@@ -82,17 +84,17 @@ class Documents:
 
         None when the collection was deleted, or another job makes its next index.
         """
-        arguments = [next_index, "embedding_model", model, "embedding_revision", revision, *_pairs(chosen)]
-        before = self._scripts.run("switch_index", arguments, [keys.collection(collection_id)])
+        changes = {"embedding_model": model, "embedding_revision": revision, **_fields(chosen)}
+        before = self._scripts.switch_index(collection=collection_id, next_index=next_index, changes=changes)
         return None if before is None else str(before)
 
     def abandon_reindex(self, collection_id: str, next_index: str) -> None:
         """Forget the next index, if it still is the one given."""
-        self._scripts.run("abandon_reindex", [next_index], [keys.collection(collection_id)])
+        self._scripts.abandon_reindex(collection=collection_id, next_index=next_index)
 
     def set_chunks(self, document_id: str, chunks: int) -> None:
         """Say how many chunks a document has, after they were cut anew or one was deleted."""
-        self._scripts.run("configure", ["chunks", chunks], [keys.document(document_id)])
+        self._scripts.update_if_exists(record=f"document:{document_id}", changes={"chunks": chunks})
 
     def find_collection(self, owner: str, name: str) -> Collection:
         """Raises NotFound when the owner has no collection of this name."""
@@ -130,8 +132,7 @@ class Documents:
 
     def drop_collection(self, collection: Collection) -> bool:
         """Take it out of sight at once; a delete job then removes its documents and vectors. False when it was gone."""
-        named = [keys.names(collection.owner), keys.collection(collection.id)]
-        return bool(self._scripts.run("drop_collection", [collection.id, collection.name], named))
+        return bool(self._scripts.drop_collection(id=collection.id, owner=collection.owner, name=collection.name))
 
     # Documents, as the API sees them
 
@@ -155,20 +156,16 @@ class Documents:
         Other bytes under the name of an earlier document are its next version. Raises NotFound when the collection was
         deleted meanwhile.
         """
-        arguments: list[str | int] = [
-            *(document_id, sha256, keys.document(""), name),
-            *("owner", collection.owner, "collection_id", collection.id, "collection", collection.name),
-            *("size", size, "media_type", media_type, "job_id", job_id),
-            *("metadata", json.dumps(dict(metadata or {}), ensure_ascii=False)),
-        ]
-        named = [
-            keys.collection(collection.id),
-            keys.listing(collection.id),
-            keys.digests(collection.id),
-            keys.document(document_id),
-            keys.latest(collection.id),
-        ]
-        found = self._scripts.run("register", arguments, named)
+        record: dict[str, str | int] = {
+            "owner": collection.owner,
+            "collection_id": collection.id,
+            "collection": collection.name,
+            "size": size,
+            "media_type": media_type,
+            "job_id": job_id,
+            "metadata": json.dumps(dict(metadata or {}), ensure_ascii=False),
+        }
+        found = self._scripts.register(id=document_id, collection=collection.id, sha256=sha256, name=name, record=record)
         if found is None:
             raise NotFound(f"Collection {collection.name!r} has been deleted.", param="collection")
         return self.get(collection.owner, found), found == document_id
@@ -208,9 +205,7 @@ class Documents:
 
     def remove(self, document_id: str, collection_id: str) -> bool:
         """Forget the record, before its vectors and files are removed. False when it was gone already."""
-        named = [key(collection_id) for key in (keys.listing, keys.digests, keys.latest, keys.current)]
-        named.insert(0, keys.document(document_id))
-        return bool(self._scripts.run("remove", [document_id], named))
+        return bool(self._scripts.remove(id=document_id, collection=collection_id))
 
     # Documents, as the attempt that works on one sees it
 
@@ -225,12 +220,12 @@ class Documents:
         pages_done: int | None = None,
     ) -> DocumentUpdateResult:
         """Say how far the document has come."""
-        fields: list[str | int] = ["status", status, "reason", ""]
+        changes: dict[str, str | int] = {"status": status, "reason": ""}
         if pages is not None:
-            fields += ["pages", pages]
+            changes["pages"] = pages
         if pages_done is not None:
-            fields += ["pages_done", pages_done]
-        return self._advance(document_id, job_id, attempt, fields)
+            changes["pages_done"] = pages_done
+        return self._advance(document_id, job_id, attempt, changes)
 
     def finish(
         self,
@@ -246,23 +241,25 @@ class Documents:
     ) -> DocumentUpdateResult:
         """Say how the document ended. From ``ready`` on it can be searched, and the one before of its name no more; that is
         then what the document ``replaces``."""
-        fields: list[str | int] = ["status", status, "reason", reason]
-        fields += ["problems", json.dumps([asdict(problem) for problem in problems], ensure_ascii=False)]
+        changes: dict[str, str | int] = {
+            "status": status,
+            "reason": reason,
+            "problems": json.dumps([asdict(problem) for problem in problems], ensure_ascii=False),
+        }
         if pages is not None:
-            fields += ["pages", pages, "pages_done", pages]
+            changes |= {"pages": pages, "pages_done": pages}
         if chunks is not None:
-            fields += ["chunks", chunks]
+            changes["chunks"] = chunks
         if status != "ready":
-            return self._advance(document_id, job_id, attempt, fields)
+            return self._advance(document_id, job_id, attempt, changes)
         collection_id = self._redis.hget(keys.document(document_id), "collection_id") or ""
-        named = [keys.document(document_id), keys.current(collection_id), keys.digests(collection_id)]
-        return cast(DocumentUpdateResult, self._scripts.run("make_ready", [job_id, attempt, keys.document(""), *fields], named))
+        result = self._scripts.make_ready(id=document_id, collection=collection_id, job=job_id, attempt=attempt, changes=changes)
+        return cast(DocumentUpdateResult, result)
 
-    def _advance(self, document_id: str, job_id: str, attempt: int, fields: list[str | int]) -> DocumentUpdateResult:
-        return cast(DocumentUpdateResult, self._scripts.run("advance", [job_id, attempt, *fields], [keys.document(document_id)]))
+    def _advance(self, document_id: str, job_id: str, attempt: int, changes: Mapping[str, str | int]) -> DocumentUpdateResult:
+        return cast(DocumentUpdateResult, self._scripts.advance(id=document_id, job=job_id, attempt=attempt, changes=changes))
 
 
-def _pairs(fields: Mapping[str, int | None]) -> Iterator[str | int]:
-    for name, value in fields.items():
-        yield name
-        yield "" if value is None else value
+def _fields(options: Mapping[str, int | None]) -> dict[str, str | int]:
+    """Fields of a hash; one that is None is stored empty."""
+    return {name: "" if value is None else value for name, value in options.items()}

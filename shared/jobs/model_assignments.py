@@ -11,21 +11,22 @@ from typing import Any, Literal
 
 import redis
 
-from shared.redis_connection import PREFIX, Scripts
+from shared.jobs.scripts import JobScripts
+from shared.redis_connection import PREFIX
 
 RequestedBy = Literal["start", "operator", "idle", "demand"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelAssignment:
-    """``wish`` is the model that the worker should hold ('' for none) and ``by`` who wished it; ``home`` the one that it is
+    """``wish`` is the model that the worker should hold ('' for none) and ``by`` who wished it; ``startup_model`` the one that it is
     started with. ``offers`` are the models that it could hold, ``pinned`` those of them that are not given up for a job, and
     ``refuses`` those that it cannot hold, with the reason. Times are Unix milliseconds."""
 
     name: str
     desired_model: str
     requested_by: RequestedBy
-    home: str
+    startup_model: str
     devices: tuple[str, ...] = ()
     loadable_models: tuple[str, ...] = ()
     unloadable_models: Mapping[str, str] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class ModelAssignments:
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._client = client
         self._clock = clock
-        self._scripts = Scripts(client, "shared.jobs.lua")
+        self._scripts = JobScripts(client, clock=clock)
 
     def register(
         self,
@@ -64,12 +65,14 @@ class ModelAssignments:
             "pinned": list(pinned),
             "unloadable_models": dict(unloadable_models or {}),
         }
-        return _seat(name, self._run("register_assignment", name, home, json.dumps(description)))
+        return _seat(name, self._scripts.register_assignment(name=name, startup_model=home, description=json.dumps(description)))
 
     def set_desired_model(self, name: str, model: str, by: RequestedBy, *, expected: str | None = None) -> ModelAssignment | None:
         """Wish a model ('' for none) for a seat. None when there is no such seat, or, if ``instead_of`` is given, when another
         model is wished there; by ``idle`` also when work has come."""
-        text = self._run("set_desired_model", name, model, by, "*" if expected is None else expected)
+        text = self._scripts.set_desired_model(
+            name=name, model=model, requested_by=by, expected="*" if expected is None else expected
+        )
         return _seat(name, text) if text not in ("", "no") else None
 
     def list_all(self) -> list[ModelAssignment]:
@@ -87,9 +90,6 @@ class ModelAssignments:
         """These workers will not come back; a later one of the same name begins anew."""
         if names:
             self._client.hdel(PREFIX + "assignments", *names)
-
-    def _run(self, name: str, *arguments: str) -> str:
-        return str(self._scripts.run(name, [self._clock() if self._clock else "", *arguments]))
 
 
 def _seat(name: str, text: str) -> ModelAssignment:

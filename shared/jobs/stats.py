@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import redis
 
-from shared.redis_connection import Scripts
+from shared.jobs.scripts import JobScripts
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,11 @@ class StatsReader:
     """Looks, over one Redis."""
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
-        self._clock = clock
-        self._scripts = Scripts(client, "shared.jobs.lua")
+        self._scripts = JobScripts(client, clock=clock)
 
     def read(self) -> Stats:
         """The state of this moment."""
-        told = json.loads(self._scripts.run("stats", [self._clock() if self._clock else ""]))
+        told = json.loads(self._scripts.stats())
         # Redis' JSON cannot tell an empty list from an empty object.
         queues = {name: QueueState(**state) for name, state in dict(told["queues"] or {}).items()}
         return Stats(told["open"], told["running"], told["dead_letters"], queues, dict(told["counts"] or {}))

@@ -16,7 +16,9 @@ import redis
 from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
 from shared.ids import JOB, is_id, new_id
 from shared.jobs.models import Job, Status, from_record
-from shared.redis_connection import PREFIX, Scripts
+from shared.jobs.scripts import JobScripts
+from shared.lua_scripts import Value
+from shared.redis_connection import PREFIX
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -88,8 +90,7 @@ class Lifecycle:
         self._client = client
         self._settings = settings
         self._wake = ring
-        self._clock = clock
-        self._scripts = Scripts(client, "shared.jobs.lua")
+        self._scripts = JobScripts(client, clock=clock)
 
     def submit_job(self, submission: Submission) -> Submitted:
         """Write the job and ring for it. Sending the same submission again makes no second job.
@@ -100,7 +101,7 @@ class Lifecycle:
         expires_ms = settings.max_queue_seconds * 1000
         if submission.expires_ms is not None:
             expires_ms = min(expires_ms, submission.expires_ms)
-        fields: dict[str, str | int] = {
+        record: dict[str, Value] = {
             "kind": submission.kind,
             "queue": submission.queue,
             "model": submission.model,
@@ -115,21 +116,20 @@ class Lifecycle:
             **_told(submission.webhook),
             **self._keeping(),
         }
-        answer, queue, about = self._run(
-            "submit",
-            submission.id,
-            submission.owner,
-            submission.session,
-            submission.after,
-            submission.wait_ms,
-            expires_ms,
-            "" if submission.timeout_ms is None else submission.timeout_ms,
-            submission.idempotency_key,
-            submission.fingerprint,
-            settings.max_queued,
-            settings.max_queued_per_owner,
-            submission.parent,
-            *(item for pair in fields.items() for item in pair),
+        answer, queue, about = self._scripts.submit(
+            id=submission.id,
+            owner=submission.owner,
+            session=submission.session,
+            after=submission.after,
+            parent=submission.parent,
+            wait_ms=submission.wait_ms,
+            expires_ms=expires_ms,
+            timeout_ms=submission.timeout_ms,
+            idempotency=submission.idempotency_key,
+            fingerprint=submission.fingerprint,
+            queue_limit=settings.max_queued,
+            owner_limit=settings.max_queued_per_owner,
+            record=record,
         )
         if answer == "no_session":
             raise NotFound(f"there is no session {submission.session!r}", code="session_not_found", param="sessionId")
@@ -161,16 +161,21 @@ class Lifecycle:
 
         Raises IdempotencyConflict.
         """
-        fields: dict[str, str | int] = {
+        record: dict[str, Value] = {
             "spec": _json(spec),
             "metadata": _json(metadata or {}),
             "priority": 5,
             **_told(webhook),
             **self._keeping(),
         }
-        pairs = [item for pair in fields.items() for item in pair]
-        seal_ms = int(1000 * self._settings.seal_seconds)
-        answer, batch = self._run("open_batch", id or new_id(JOB), owner, idempotency_key, fingerprint, seal_ms, *pairs)
+        answer, batch = self._scripts.open_batch(
+            id=id or new_id(JOB),
+            owner=owner,
+            idempotency=idempotency_key,
+            fingerprint=fingerprint,
+            seal_ms=int(1000 * self._settings.seal_seconds),
+            record=record,
+        )
         if answer == "conflict":
             raise _conflict(idempotency_key, batch)
         return Submitted(batch, answer == "replayed")
@@ -182,7 +187,7 @@ class Lifecycle:
         """
         answer, about = "missing", ""
         if is_id(JOB, batch):
-            answer, about = self._run("join_batch", batch, owner, idempotency_key, fingerprint)
+            answer, about = self._scripts.join_batch(id=batch, owner=owner, idempotency=idempotency_key, fingerprint=fingerprint)
         if answer == "missing":
             raise NotFound(f"batch: there is no batch {batch[:80]!r}", code="job_not_found", param="batch")
         if answer == "sealed":
@@ -196,7 +201,7 @@ class Lifecycle:
 
     def seal_batch(self, batch: str) -> None:
         """No further job will join this batch."""
-        self._run("seal_batch", batch)
+        self._scripts.seal_batch(id=batch)
 
     def replay(self, job: Job) -> Submitted:
         """Do an ended job again as a new job, which says of which it is the retry; a dead one leaves the list of the dead.
@@ -224,7 +229,7 @@ class Lifecycle:
 
     def remove_dead_letter(self, job: str) -> bool:
         """Take a job off the list of the dead; whether it was there. Its record stays."""
-        return bool(self._run("remove_dead_letter", job))
+        return bool(self._scripts.remove_dead_letter(id=job))
 
     def dead_letters(self, limit: int = 100) -> list[Job]:
         """Jobs that lost too many attempts, the latest first."""
@@ -236,7 +241,9 @@ class Lifecycle:
 
     def claim(self, queue: str, worker: str, token: str) -> Job | None:
         """The next job of a queue, now held by this worker under a lease; None when there is none."""
-        record, rung = self._run("claim", queue, worker, token, int(self._settings.lease_seconds * 1000))
+        record, rung = self._scripts.claim(
+            queue=queue, worker=worker, token=token, lease_ms=int(self._settings.lease_seconds * 1000)
+        )
         self._wake_for(rung)
         return from_record(_pairs(record)) if record else None
 
@@ -244,19 +251,30 @@ class Lifecycle:
         """Keep leases; one word for each (see ``renew.lua``)."""
         if not leases:
             return []
-        flat = [item for lease in leases for item in lease]
         words: list[Literal["ok", "cancel", "timeout", "lost"]]
-        words = self._run("renew", worker, int(self._settings.lease_seconds * 1000), *flat)
+        words = self._scripts.renew(
+            lease_ms=int(self._settings.lease_seconds * 1000),
+            leases=[{"id": job, "attempt": attempt} for job, attempt in leases],
+        )
         return words
 
     def append_events(self, events: Sequence[Event]) -> list[TransitionResult]:
         """Put events of many jobs on their streams in one go; one word for each."""
         if not events:
             return []
-        flat: list[str | int] = []
-        for event in events:
-            flat += [event.job, event.attempt, event.index, event.type, _json(event.data), event.phase]
-        words: list[TransitionResult] = self._run("append", *flat)
+        words: list[TransitionResult] = self._scripts.append(
+            events=[
+                {
+                    "job": event.job,
+                    "attempt": event.attempt,
+                    "index": event.index,
+                    "kind": event.type,
+                    "data": _json(event.data),
+                    "phase": event.phase,
+                }
+                for event in events
+            ]
+        )
         return words
 
     def finish(
@@ -272,17 +290,17 @@ class Lifecycle:
     ) -> TransitionResult:
         """End a job: its last delta, status, result and session messages in one move. ``service`` is what it has used."""
         answer: TransitionResult
-        answer, rung = self._run(
-            "finish",
-            *lease,
-            status.value,
-            _json(result) if result is not None else "",
-            _json(error) if error is not None else "",
-            str(error["code"]) if error is not None else "",
-            "" if service is None else service,
-            last.index if last else 0,
-            _json(last.data) if last else "",
-            *(_json(message) for message in messages),
+        answer, rung = self._scripts.finish(
+            id=lease[0],
+            attempt=lease[1],
+            status=status.value,
+            result=_json(result) if result is not None else "",
+            error=_json(error) if error is not None else "",
+            code=str(error["code"]) if error is not None else "",
+            service=service,
+            index=last.index if last else 0,
+            delta=_json(last.data) if last else "",
+            messages=[_json(message) for message in messages],
         )
         self._wake_for(rung)
         return answer
@@ -297,7 +315,7 @@ class Lifecycle:
 
     def _hand_over(self, lease: Lease, outcome: str, queue: str, context: str) -> TransitionResult:
         answer: TransitionResult
-        answer, rung = self._run("hand_over", *lease, outcome, queue, context)
+        answer, rung = self._scripts.hand_over(id=lease[0], attempt=lease[1], outcome=outcome, queue=queue, context=context)
         self._wake_for(rung)
         return answer
 
@@ -305,19 +323,21 @@ class Lifecycle:
         """Try a job again later, after a fault that may pass: 1, 4, 16 … seconds and up to half as much again."""
         delay_ms = int(min(1000 * 4**retries, 60_000) * random.uniform(1, 1.5))
         answer: Literal["ok", "failed", "lost"]
-        answer, rung = self._run("retry", *lease, delay_ms, _json(error), str(error["code"]))
+        answer, rung = self._scripts.retry(
+            id=lease[0], attempt=lease[1], delay_ms=delay_ms, error=_json(error), code=str(error["code"])
+        )
         self._wake_for(rung)
         return answer
 
     def cancel(self, job: str, owner: str) -> tuple[Literal["cancelled", "requested", "ended", "missing"], str]:
         """Wish a job away; what became of the wish, and the job's status."""
-        answer, status, rung = self._run("cancel", job, owner)
+        answer, status, rung = self._scripts.cancel(id=job, owner=owner)
         self._wake_for(rung)
         return answer, status
 
     def delete(self, job: str, owner: str) -> str:
         """Forget an ended job: 'deleted', 'missing', or the status of a job that has not ended."""
-        answer: str = self._run("delete", job, owner)
+        answer: str = self._scripts.delete(id=job, owner=owner)
         return answer
 
     def reap(
@@ -327,7 +347,7 @@ class Lifecycle:
 
         When nobody has reaped for ``gap_ms``, no lease is judged for ``grace_ms``, as nobody could renew one either.
         """
-        looked_at, lost, rung = self._run("reap", limit, 1 if leases else 0, "" if gap_ms is None else gap_ms, grace_ms)
+        looked_at, lost, rung = self._scripts.reap(limit=limit, leases=int(leases), gap_ms=gap_ms, grace_ms=grace_ms)
         self._wake_for(rung)
         return looked_at, lost
 
@@ -340,13 +360,13 @@ class Lifecycle:
 
     def mark_worker_dead(self, worker: str) -> list[str]:
         """Take all jobs from a worker known to be dead; their ids."""
-        lost, rung = self._run("mark_worker_dead", worker)
+        lost, rung = self._scripts.mark_worker_dead(worker=worker)
         self._wake_for(rung)
         return list(lost)
 
     def missing_wakeups(self, interval_ms: int) -> dict[str, int]:
         """Issue the tickets that queues lack; how many for which queue."""
-        flat = self._run("missing_wakeups", interval_ms)
+        flat = self._scripts.missing_wakeups(interval_ms=interval_ms)
         missing = {queue: int(count) for queue, count in zip(flat[::2], flat[1::2], strict=True)}
         for queue, count in missing.items():
             self._wake(queue, count)
@@ -356,24 +376,24 @@ class Lifecycle:
         """Wish for the models that jobs wait for and nobody holds: model and worker's name. And the jobs that were ended as no
         living worker could hold their model. A silent worker keeps its seat for ``patience_ms``."""
         settings = self._settings
-        alive_ms, unschedulable_ms = int(3000 * settings.renew_seconds), int(1000 * settings.unschedulable_seconds)
-        given, ended, rung = self._run(
-            "schedule_models", alive_ms, patience_ms, int(settings.load_on_demand), unschedulable_ms, limit
+        given, ended, rung = self._scripts.schedule_models(
+            alive_ms=int(3000 * settings.renew_seconds),
+            patience_ms=patience_ms,
+            on_demand=int(settings.load_on_demand),
+            unschedulable_ms=int(1000 * settings.unschedulable_seconds),
+            limit=limit,
         )
         self._wake_for(rung)
         return dict(zip(given[::2], given[1::2], strict=True)), list(ended)
 
     def purge(self, limit: int = 200) -> int:
         """Drop what is left of jobs that have outlived their retention; how many traces."""
-        return int(self._run("purge", limit))
+        return int(self._scripts.purge(limit=limit))
 
     def get_job(self, job: str) -> Job | None:
         """The job as it stands."""
         record: Any = self._client.hgetall(PREFIX + "job:" + job)
         return from_record(record) if record else None
-
-    def _run(self, name: str, *arguments: str | int | float) -> Any:
-        return self._scripts.run(name, [self._clock() if self._clock else "", *arguments])
 
     def _wake_for(self, queues: Sequence[str]) -> None:
         for queue in set(queues):

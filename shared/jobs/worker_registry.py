@@ -10,8 +10,9 @@ from typing import Any
 
 import redis
 
+from shared.jobs.scripts import JobScripts
 from shared.machine import is_alive, machine_id
-from shared.redis_connection import PREFIX, Scripts
+from shared.redis_connection import PREFIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +46,16 @@ class WorkerRegistry:
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._client = client
         self._clock = clock
-        self._scripts = Scripts(client, "shared.jobs.lua")
+        self._scripts = JobScripts(client, clock=clock)
 
     def heartbeat(self, worker: Worker) -> str | None:
         """Tell that this worker is alive; to be repeated. The model that it should hold, None for a worker without a seat."""
         description = {name: value for name, value in asdict(worker).items() if value is not None and name != "queues"}
         description["queues"] = " ".join(worker.queues)
-        now = self._clock() if self._clock else ""
-        seated, wish = self._scripts.run("heartbeat", [now, worker.id, json.dumps(description), worker.model])
-        return str(wish) if seated == "1" else None
+        assigned, desired_model = self._scripts.heartbeat(
+            worker=worker.id, description=json.dumps(description), model=worker.model
+        )
+        return str(desired_model) if assigned == "1" else None
 
     def workers(self) -> list[Worker]:
         """Everybody on the list, also those that have fallen silent."""

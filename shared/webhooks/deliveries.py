@@ -13,7 +13,8 @@ from typing import Any, Literal
 import redis
 
 from shared.errors import Conflict, NotFound
-from shared.redis_connection import PREFIX, Scripts
+from shared.redis_connection import PREFIX
+from shared.webhooks.scripts import DeliveryScripts
 
 DeliveryOutcome = Literal["delivered", "retry", "exhausted", "gone"]
 
@@ -72,12 +73,11 @@ class Deliveries:
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._redis: Any = client
-        self._clock = clock
-        self._scripts = Scripts(client, "shared.webhooks.lua")
+        self._scripts = DeliveryScripts(client, clock=clock)
 
     def claim(self, worker: str, token: str, lease_seconds: float) -> Delivery | None:
         """The next delivery to be tried, now this worker's for ``lease_seconds``; None when there is none."""
-        record = self._run("claim", worker, token, int(lease_seconds * 1000))
+        record = self._scripts.claim_delivery(worker=worker, token=token, lease_ms=int(lease_seconds * 1000))
         return _delivery(dict(zip(record[::2], record[1::2], strict=True))) if record else None
 
     def record(
@@ -93,16 +93,21 @@ class Deliveries:
         error: str = "",
     ) -> Literal["ok", "lost"]:
         """Tell how a try went. ``lost``: it had been taken for lost, and another counts."""
-        said: Literal["ok", "lost"] = self._run(
-            "record",
-            *(delivery, number, verdict, int(delay_seconds * 1000)),
-            *("" if status is None else status, latency_ms, answer, error),
+        said: Literal["ok", "lost"] = self._scripts.record_attempt(
+            id=delivery,
+            number=number,
+            outcome=verdict,
+            delay_ms=int(delay_seconds * 1000),
+            status=status,
+            latency_ms=latency_ms,
+            answer=answer,
+            error=error,
         )
         return said
 
     def redeliver(self, delivery: str, owner: str) -> Delivery:
         """Try it again from the start of its schedule. Raises NotFound, and Conflict when its webhook is called no more."""
-        said = self._run("redeliver", delivery, owner)
+        said = self._scripts.redeliver(id=delivery, owner=owner)
         if said in ("disabled", "deleted"):
             raise Conflict(f"the webhook of delivery {delivery} is {said}, so it is not called", code="webhook_disabled")
         return self.get(delivery, owner)
@@ -148,9 +153,6 @@ class Deliveries:
             for delivery in ids:
                 pipeline.hgetall(_key(delivery))
             return [_delivery(record) for record in pipeline.execute() if record]
-
-    def _run(self, name: str, *arguments: str | int) -> Any:
-        return self._scripts.run(name, [self._clock() if self._clock else "", *arguments])
 
 
 def _delivery(record: Mapping[str, str]) -> Delivery:

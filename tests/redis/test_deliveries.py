@@ -281,7 +281,7 @@ def test_a_deleted_endpoint_is_not_called(lifecycle: Lifecycle, deliveries: Deli
     endpoints.delete(kept.id, "ada")
     assert deliveries.claim("io1", "t1", LEASE) is None
     [delivery] = deliveries.of_job(job)
-    assert (delivery.status, delivery.reason) == ("failed", "its webhook was deleted")
+    assert (delivery.status, delivery.reason) == ("failed", "Its webhook was deleted.")
 
 
 def test_a_delivery_is_made_again_with_its_id_and_a_new_schedule(

@@ -1,11 +1,9 @@
--- Forget the next index of a collection.
---
--- KEYS[1]  eh:collection:<id>   hash: the collection
--- ARGV     name of the next index
---
--- Returns 1, or 0 when the collection is gone, answers from that index, or has another next one.
-if redis.call('HGET', KEYS[1], 'next_index') ~= ARGV[1] then
-  return 0
-end
-redis.call('HSET', KEYS[1], 'next_index', '', 'reindex_job', '')
+-- abandon_reindex: drop the next index of a collection.
+-- Uses: document
+-- Arguments: collection, next_index
+-- Keys: collection:<id>
+-- Returns 1, or 0 when the collection is gone, is searched in that index, or has another next one.
+
+if hash_fields(collection_key(collection), 'next_index').next_index ~= next_index then return 0 end
+redis.call('HSET', collection_key(collection), 'next_index', '', 'reindex_job', '')
 return 1

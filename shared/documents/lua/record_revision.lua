@@ -1,15 +1,11 @@
--- Note with which revision of its embedding model a collection's vectors are made. The first one stays.
---
--- KEYS[1]  eh:collection:<id>   hash: must exist
--- ARGV     revision
---
--- Returns the revision that is noted now, or false when the collection is gone.
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  return false
-end
-local noted = redis.call('HGET', KEYS[1], 'embedding_revision')
-if noted and noted ~= '' then
-  return noted
-end
-redis.call('HSET', KEYS[1], 'embedding_revision', ARGV[1])
-return ARGV[1]
+-- record_revision: record the revision of the embedding model that a collection's vectors are made with. The first one stays.
+-- Uses: document
+-- Arguments: collection, revision
+-- Keys: collection:<id>
+-- Returns the recorded revision, or false when the collection is gone.
+
+if not collection_exists(collection) then return false end
+local recorded = hash_fields(collection_key(collection), 'embedding_revision').embedding_revision
+if is_set(recorded) then return recorded end
+redis.call('HSET', collection_key(collection), 'embedding_revision', revision)
+return revision

@@ -1,19 +1,13 @@
--- Forget a document. Its vectors and files are the business of the caller, who can no longer be overtaken: an attempt
--- that still works on the document is answered 'gone' from now on.
---
--- KEYS[1]  eh:document:<id>                          hash: the document
--- KEYS[2]  eh:collection:<collection id>:documents   zset: document ids
--- KEYS[3]  eh:collection:<collection id>:sha256      hash: SHA-256 -> document id
--- KEYS[4]  eh:collection:<collection id>:latest      hash: name -> id of the document that was last entered under it
--- KEYS[5]  eh:collection:<collection id>:current     hash: name -> id of the document that is ready under it
--- ARGV     document id
---
+-- remove: delete the record of a document. The caller deletes its vectors and files.
+-- Uses: document
+-- Arguments: id, collection
+-- Keys: document:<id>; collection:<id>:documents, sha256, latest and current
 -- Returns 1, or 0 when it was gone already.
-local digest, name = unpack(redis.call('HMGET', KEYS[1], 'sha256', 'name'))
-for key, field in pairs({ [KEYS[3]] = digest, [KEYS[4]] = name, [KEYS[5]] = name }) do
-  if field and redis.call('HGET', key, field) == ARGV[1] then
-    redis.call('HDEL', key, field)
-  end
+-- Promise: an attempt that still works on the document gets 'gone' from now on, so nothing is written after the caller's deletes.
+
+local document, key = document_fields(id, 'sha256', 'name'), collection_key(collection)
+for index, field in pairs({ sha256 = document.sha256, latest = document.name, current = document.name }) do
+  if field and redis.call('HGET', key .. ':' .. index, field) == id then redis.call('HDEL', key .. ':' .. index, field) end
 end
-redis.call('ZREM', KEYS[2], ARGV[1])
-return redis.call('DEL', KEYS[1])
+redis.call('ZREM', key .. ':documents', id)
+return redis.call('DEL', document_key(id))

@@ -1,30 +1,32 @@
--- append: put events of running attempts on their streams, for many jobs at once.
--- ARGV: now, then for each event: job id, attempt, index, type, data (JSON), phase
---       index counts an attempt's events from 1, in order; phase '' leaves the job's phase as it is.
+-- append: add events of running attempts to their streams, for many jobs at once.
+-- Uses: job
+-- Arguments: events[job, attempt, index, kind, data, phase]
+--   index counts the events of an attempt from 1; data is JSON; an empty phase leaves the job's phase unchanged.
 -- Keys: the records and their events
--- Returns one word an event: 'ok' | 'lost'.
--- Promise: a stale attempt writes nothing; an event sent twice is written once.
+-- Returns 'ok' | 'lost' for each event.
+-- Promise: a stale attempt writes nothing. An event that is sent twice is written once.
 
-local words = {}
-for i = 2, #ARGV, 6 do
-  local id, attempt, index = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
-  local key = job_key(id)
-  local job = get(id, 'attempt', 'status', 'written', 'first_token_at', 'phase')
-  if job[1] ~= attempt or job[2] ~= 'in_progress' then
-    words[#words + 1] = 'lost'
+local read_job = field_reader('attempt', 'status', 'written', 'first_token_at', 'phase')
+local results = {}
+for i, event in ipairs(events) do
+  local key, index = job_key(event.job), tonumber(event.index)
+  local job = read_job(event.job)
+  if job.attempt ~= event.attempt or job.status ~= 'in_progress' then
+    results[i] = 'lost'
   else
-    if index > tonumber(job[3] or 0) then
-      local kind, data, phase = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+    if index > tonumber(job.written or 0) then
       redis.call('HSET', key, 'written', index)
-      if kind == 'progress' then redis.call('HSET', key, 'progress', data) end
-      if kind == 'delta' then
+      if event.kind == 'progress' then redis.call('HSET', key, 'progress', event.data) end
+      if event.kind == 'delta' then
         redis.call('HSET', key, 'shown', '1')
-        if not job[4] then redis.call('HSET', key, 'first_token_at', digits(now)) end
+        if not job.first_token_at then redis.call('HSET', key, 'first_token_at', timestamp) end
       end
-      if phase ~= '' and phase ~= job[5] then redis.call('HSET', key, 'phase', phase, 'phase_at', digits(now)) end
-      emit(id, kind, attempt, data)
+      if event.phase ~= '' and event.phase ~= job.phase then
+        redis.call('HSET', key, 'phase', event.phase, 'phase_at', timestamp)
+      end
+      emit(event.job, event.kind, event.attempt, event.data)
     end
-    words[#words + 1] = 'ok'
+    results[i] = 'ok'
   end
 end
-return words
+return results

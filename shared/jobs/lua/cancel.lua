@@ -1,13 +1,13 @@
--- cancel: a client no longer wants a job.
--- ARGV: now, id, owner
+-- cancel: cancel a job at its owner's request.
+-- Uses: transition
+-- Arguments: id, owner
 -- Keys: the record and events; the queue; channel worker:<worker>; for a batch the same of its jobs
--- Returns {'cancelled' (it is over) | 'requested' (it runs; its worker is told) | 'ended' | 'missing', its status,
+-- Returns {'cancelled' (it has ended) | 'requested' (it runs, and its worker was notified) | 'ended' | 'missing', its status,
 -- queues to wake}.
--- Promise: a queued job never runs afterwards; a job that has ended is left as it is.
+-- Promise: a queued job never runs afterwards. A job that has ended does not change.
 
-local id, wakeups = ARGV[2], {}
-local job = get(id, 'status', 'owner')
-if not job[1] or job[2] ~= ARGV[3] then return { 'missing', '', wakeups } end
-if FINAL[job[1]] then return { 'ended', job[1], wakeups } end
-local answer = cancel(id, wakeups)
-return { answer, redis.call('HGET', job_key(id), 'status'), wakeups }
+local job = fields(id, 'status', 'owner')
+if not job.status or job.owner ~= owner then return { 'missing', '', wakeups } end
+if FINAL[job.status] then return { 'ended', job.status, wakeups } end
+local result = cancel(id)
+return { result, fields(id, 'status').status, wakeups }

@@ -1,73 +1,77 @@
 -- claim: give the next job of a queue to a worker, under a lease.
--- ARGV: now, queue, worker, token, lease_ms
+-- Uses: transition
+-- Arguments: queue, worker, token, lease_ms:number
 -- Keys: the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
 -- Returns {the record as a flat list or an empty list, queues to wake}.
 -- Promise: the owner with the least service comes first, then that owner's most urgent and oldest job. A job is given to
--- one worker at a time. The same token sent twice gets the same job while that attempt is still its own; jobs whose time
--- to start has passed are ended `expired` on the way.
+-- one worker at a time. The same token returns the same job while that attempt is still the current one. A job whose start time
+-- has passed becomes `expired` on the way.
 
-local queue, worker, token, lease_ms = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local token_key = PREFIX .. 'claim:' .. token
-local wakeups = {}
 
-local seen = redis.call('GET', token_key)
-if seen then
-  local id, attempt = string.match(seen, '(%S+) (%d+)')
-  local job = get(id, 'attempt', 'status')
-  if job[1] == attempt and job[2] == 'in_progress' then return { redis.call('HGETALL', job_key(id)), wakeups } end
+local claimed = redis.call('GET', token_key)
+if claimed then
+  local id, attempt = string.match(claimed, '(%S+) (%d+)')
+  local job = fields(id, 'attempt', 'status')
+  if job.attempt == attempt and job.status == 'in_progress' then
+    return { redis.call('HGETALL', job_key(id)), wakeups }
+  end
   return { {}, wakeups }
 end
 
--- How fast the queue moves, as far as it has work: the time between two claims counts when jobs waited in between.
-local function measure(name)
-  local stem = PREFIX .. 'queue:' .. name
-  local last = redis.call('GET', stem .. ':claimed_at')
+-- Measure how fast the queue moves: the time between two claims counts when jobs waited in between.
+local function record_gap()
+  local claimed_at, gaps = queue_key(queue, 'claimed_at'), queue_key(queue, 'gaps')
+  local last = redis.call('GET', claimed_at)
   if last then
-    redis.call('LPUSH', stem .. ':gaps', now - tonumber(last))
-    redis.call('LTRIM', stem .. ':gaps', 0, 99)
-    redis.call('EXPIRE', stem .. ':gaps', 3600)
+    redis.call('LPUSH', gaps, now - tonumber(last))
+    redis.call('LTRIM', gaps, 0, 99)
+    redis.call('EXPIRE', gaps, 3600)
   end
-  if redis.call('EXISTS', stem .. ':owners') == 1 then
-    redis.call('SET', stem .. ':claimed_at', digits(now), 'EX', 600)
+  if redis.call('EXISTS', queue_key(queue, 'owners')) == 1 then
+    redis.call('SET', claimed_at, timestamp, 'EX', 600)
   else
-    redis.call('DEL', stem .. ':claimed_at')
+    redis.call('DEL', claimed_at)
   end
 end
 
-local owners = PREFIX .. 'queue:' .. queue .. ':owners'
+local function start_attempt(id, job, owner, level)
+  local key, attempt = job_key(id), tonumber(job.attempt) + 1
+  redis.call('HSET', key, 'status', 'in_progress', 'attempt', attempt, 'worker', worker, 'waiting', '',
+    'phase', 'started', 'phase_at', timestamp, 'heartbeat_at', timestamp, 'written', 0,
+    'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now }))
+  if not job.started_at then redis.call('HSET', key, 'started_at', timestamp) end
+  redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
+  redis.call('SADD', PREFIX .. 'worker:' .. worker .. ':jobs', id)
+  redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
+  redis.call('SET', queue_key(queue, 'level'), level, 'EX', SERVICE_MEMORY_SECONDS)
+  add_service(queue, owner, job.cost)
+  count('claimed', queue)
+  record_gap()
+  if not job.started_at then create_deliveries(id, 'job.started') end
+  emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
+  -- The text of an earlier attempt is void. A client that joined its pieces must drop them.
+  if job.shown == '1' then
+    emit(id, 'restart', attempt, cjson.encode({ attempt = attempt }))
+    redis.call('HSET', key, 'shown', '')
+  end
+  return redis.call('HGETALL', key)
+end
+
+local owners = queue_key(queue, 'owners')
 while true do
-  local first = redis.call('ZRANGE', owners, 0, 0, 'WITHSCORES')
-  local owner, level = first[1], first[2]
+  local owner, level = lowest(owners)
   if not owner then return { {}, wakeups } end
-  local id = redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':jobs:' .. owner, 0, 0)[1]
+  local id = lowest(owner_jobs_key(queue, owner))
   if id then dequeue(id, queue, owner) else redis.call('ZREM', owners, owner) end
-  local job = id and get(id, 'expires_at', 'attempt', 'cost', 'shown', 'started_at', 'timeout_at')
-  if not job or not job[1] then
-    -- A record that is gone (deleted by hand, say) must not stop the queue.
-  elseif tonumber(job[1]) <= now and not job[5] then
-    finish(id, 'expired', job[2], {}, {}, wakeups)
-  elseif job[6] and tonumber(job[6]) <= now then
-    time_out(id, job[2], wakeups)
+  local job = id and fields(id, 'expires_at', 'attempt', 'cost', 'shown', 'started_at', 'timeout_at')
+  if not job or not job.expires_at then
+    -- A record that is gone (deleted by hand, for example) must not stop the queue.
+  elseif tonumber(job.expires_at) <= now and not job.started_at then
+    finish(id, 'expired', job.attempt)
+  elseif job.timeout_at and tonumber(job.timeout_at) <= now then
+    time_out(id, job.attempt)
   else
-    local key, attempt = job_key(id), tonumber(job[2]) + 1
-    redis.call('HSET', key, 'status', 'in_progress', 'attempt', attempt, 'worker', worker, 'waiting', '',
-      'phase', 'started', 'phase_at', digits(now), 'heartbeat_at', digits(now), 'written', 0,
-      'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now }))
-    if not job[5] then redis.call('HSET', key, 'started_at', digits(now)) end
-    redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
-    redis.call('SADD', PREFIX .. 'worker:' .. worker .. ':jobs', id)
-    redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
-    redis.call('SET', PREFIX .. 'queue:' .. queue .. ':level', level, 'EX', SERVICE_MEMORY_SECONDS)
-    add_service(queue, owner, job[3])
-    tally('claimed', queue)
-    measure(queue)
-    if not job[5] then notify(id, 'job.started') end
-    emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
-    -- What an earlier attempt has shown is void; a client that joined the pieces must drop them.
-    if job[4] == '1' then
-      emit(id, 'restart', attempt, cjson.encode({ attempt = attempt }))
-      redis.call('HSET', key, 'shown', '')
-    end
-    return { redis.call('HGETALL', key), wakeups }
+    return { start_attempt(id, job, owner, level), wakeups }
   end
 end

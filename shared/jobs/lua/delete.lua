@@ -1,14 +1,15 @@
--- delete: forget an ended job.
--- ARGV: now, id, owner
--- Keys: the record, its events and its place in the owner's list
+-- delete: delete the record of a job that has ended.
+-- Uses: job
+-- Arguments: id, owner
+-- Keys: the record, its events and its entry in the owner's index
 -- Returns 'deleted' | 'missing' | the status of a job that has not ended.
--- Promise: a job that has not ended is left alone.
+-- Promise: a job that has not ended does not change.
 
-local id, key = ARGV[2], job_key(ARGV[2])
-local job = get(id, 'status', 'owner')
-if not job[1] or job[2] ~= ARGV[3] then return 'missing' end
-if not FINAL[job[1]] then return job[1] end
+local key = job_key(id)
+local job = fields(id, 'status', 'owner')
+if not job.status or job.owner ~= owner then return 'missing' end
+if not FINAL[job.status] then return job.status end
 redis.call('DEL', key, key .. ':events', key .. ':successors', key .. ':children', key .. ':deliveries')
-redis.call('ZREM', PREFIX .. 'owner:' .. ARGV[3] .. ':jobs', id)
+redis.call('ZREM', PREFIX .. 'owner:' .. owner .. ':jobs', id)
 redis.call('ZREM', PREFIX .. 'jobs:dead_letters', id)
 return 'deleted'

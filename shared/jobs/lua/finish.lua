@@ -1,40 +1,30 @@
--- end: an attempt has ended its job.
--- ARGV: now, id, attempt, status ('completed' | 'failed' | 'cancelled'), result (JSON or ''), error (JSON or ''),
---       error code or '', service (tokens used, '' when unknown), last event's index, last event's data ('' for none),
---       then the session's new messages (JSON each)
+-- finish: end a job with the outcome of its attempt.
+-- Uses: transition, session
+-- Arguments: id, attempt, status, result, error, code, service:number, index:number, delta, messages...
+--   status is 'completed' | 'failed' | 'cancelled'; result and error are JSON or empty; code is the error's or empty; service is
+--   the number of tokens used, empty when unknown; delta is the data of the last event or empty, index its number; messages
+--   are the new ones of the session, in JSON.
 -- Keys: the record and events; the worker's jobs; the queue's service; the session
 -- Returns {'ok' | 'lost', queues to wake}.
--- Promise: the last delta, status, result, last event and session are written together; only the current attempt can end a
--- job; sent twice by the same attempt it answers 'ok' and changes nothing.
+-- Promise: the last delta, status, result, last event and session are written together. Only the current attempt can end a
+-- job. Sent twice by the same attempt, it returns 'ok' twice and writes once.
 
-local id, attempt, status = ARGV[2], ARGV[3], ARGV[4]
-local key, wakeups = job_key(id), {}
 local outcome = outcome_of(id, attempt)
 if outcome then return { outcome == status and 'ok' or 'lost', wakeups } end
-local job = get(id, 'worker', 'queue', 'owner', 'cost', 'session', 'written', 'first_token_at')
+local job = fields(id, 'worker', 'queue', 'owner', 'cost', 'session', 'written', 'first_token_at')
 
-if ARGV[10] ~= '' and tonumber(ARGV[9]) > tonumber(job[6] or 0) then
-  redis.call('HSET', key, 'written', ARGV[9])
-  if not job[7] then redis.call('HSET', key, 'first_token_at', digits(now)) end
-  emit(id, 'delta', attempt, ARGV[10])
+if delta ~= '' and index > tonumber(job.written or 0) then
+  redis.call('HSET', job_key(id), 'written', index)
+  if not job.first_token_at then redis.call('HSET', job_key(id), 'first_token_at', timestamp) end
+  emit(id, 'delta', attempt, delta)
 end
-local fields, data = {}, {}
-if ARGV[5] ~= '' then fields[#fields + 1] = 'result'; fields[#fields + 1] = ARGV[5] end
-if ARGV[6] ~= '' then fields[#fields + 1] = 'error'; fields[#fields + 1] = ARGV[6] end
-local code = nil
-if ARGV[7] ~= '' then code = ARGV[7]; data.code = code end
+local changes = {}
+if result ~= '' then changes.result = result end
+if error ~= '' then changes.error = error end
+if code == '' then code = nil end
 close_attempt(id, attempt, status, code)
-release_from_worker(id, job[1])
-if ARGV[8] ~= '' then add_service(job[2], job[3], tonumber(ARGV[8]) - tonumber(job[4])) end
-if job[5] and job[5] ~= '' and #ARGV > 10 then
-  local session_key = PREFIX .. 'session:' .. job[5]
-  -- A session deleted meanwhile stays deleted.
-  local ttl = redis.call('HGET', session_key, 'ttl_seconds')
-  if ttl then
-    for i = 11, #ARGV do redis.call('RPUSH', session_key .. ':messages', ARGV[i]) end
-    redis.call('EXPIRE', session_key, ttl)
-    redis.call('EXPIRE', session_key .. ':messages', ttl)
-  end
-end
-finish(id, status, attempt, fields, data, wakeups)
+release_from_worker(id, job.worker)
+if service then add_service(job.queue, job.owner, service - tonumber(job.cost)) end
+if is_set(job.session) and #messages > 0 then append_messages(job.session, messages) end
+finish(id, status, attempt, changes, code)
 return { 'ok', wakeups }

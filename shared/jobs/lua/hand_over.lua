@@ -1,22 +1,21 @@
--- hand over: an attempt gives its job back unfinished: to the queue of its next phase, or, by a worker that stops, to its
--- own queue.
--- ARGV: now, id, attempt, outcome ('handed_over' | 'released'), queue, context (JSON, '' to leave it as it is)
+-- hand_over: return an unfinished job to a queue: that of its next phase, or its own queue when its worker stops.
+-- Uses: transition
+-- Arguments: id, attempt, outcome, queue, context
+--   outcome is 'handed_over' | 'released'; context is JSON, empty to keep the present one.
 -- Keys: the record and events; the worker's jobs; the queue
 -- Returns {'ok' | 'lost', queues to wake}.
--- Promise: costs the job neither a lost attempt nor a retry; sent twice by the same attempt it moves the job once.
+-- Promise: it costs the job neither a lost attempt nor a retry. Sent twice by the same attempt, it moves the job once.
 
-local id, attempt, outcome, queue = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local key, wakeups = job_key(id), {}
 local ended = outcome_of(id, attempt)
 if ended then return { ended == outcome and 'ok' or 'lost', wakeups } end
-local job = get(id, 'worker', 'cancel_requested_at')
+local job = fields(id, 'worker', 'cancel_requested_at')
 close_attempt(id, attempt, outcome)
-release_from_worker(id, job[1])
-if ARGV[6] ~= '' then redis.call('HSET', key, 'context', ARGV[6]) end
-redis.call('HSET', key, 'queue', queue)
-if job[2] and job[2] ~= '' then
-  finish(id, 'cancelled', attempt, {}, {}, wakeups)
+release_from_worker(id, job.worker)
+if context ~= '' then redis.call('HSET', job_key(id), 'context', context) end
+redis.call('HSET', job_key(id), 'queue', queue)
+if is_set(job.cancel_requested_at) then
+  finish(id, 'cancelled', attempt)
 else
-  requeue(id, attempt, 0, outcome, wakeups)
+  requeue(id, attempt, 0, outcome)
 end
 return { 'ok', wakeups }

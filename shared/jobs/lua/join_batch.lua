@@ -1,16 +1,17 @@
--- join: jobs are about to be added to an open batch.
--- ARGV: now, id, owner, idempotency key or '', fingerprint
+-- join_batch: announce jobs that will be added to an open batch.
+-- Uses: batch, idempotency
+-- Arguments: id, owner, idempotency, fingerprint
+--   idempotency is the Idempotency-Key of the request, or empty.
 -- Keys: the record; jobs:due; idempotency:<owner>:<key>
--- Returns {'joined' | 'conflict' | 'sealed' | 'missing', what the key was used for, or the batch's status, or ''}.
--- Promise: the time after which the janitor seals the batch begins anew; a batch that is sealed, to be cancelled or has ended is
--- left as it is. Until then the same key joins with the same fingerprint alone, as often as it is sent.
+-- Returns {'joined' | 'conflict' | 'sealed' | 'missing', the job of the conflicting request | the batch's status | ''}.
+-- Promise: it restarts the time after which maintenance seals the batch. A batch that is sealed, cancelled or has ended does
+-- not change. The same key joins any number of times, with the same fingerprint only.
 
-local id, owner = ARGV[2], ARGV[3]
-local batch = get(id, 'kind', 'owner', 'status', 'sealed')
-if batch[1] ~= 'batch' or batch[2] ~= owner then return { 'missing', '' } end
-if FINAL[batch[3]] or batch[4] == '1' then return { 'sealed', batch[3] } end
-local answer, earlier = seen_before('', owner, ARGV[4], ARGV[5])
-if answer == 'conflict' then return { answer, earlier } end
+local batch = fields(id, 'kind', 'owner', 'status', 'sealed')
+if batch.kind ~= 'batch' or batch.owner ~= owner then return { 'missing', '' } end
+if FINAL[batch.status] or batch.sealed == '1' then return { 'sealed', batch.status } end
+local outcome, earlier = find_earlier('', owner, idempotency, fingerprint)
+if outcome == 'conflict' then return { outcome, earlier } end
 keep_open(id)
-if not answer then remember(id, owner, ARGV[4], ARGV[5]) end
+if not outcome then remember_request(id, owner, idempotency, fingerprint) end
 return { 'joined', '' }

@@ -1,17 +1,18 @@
--- abandon: a worker is known to be dead; its jobs need not wait for their leases to lapse.
--- ARGV: now, worker
+-- mark_worker_dead: return the jobs of a dead worker to their queues before their leases lapse.
+-- Uses: transition
+-- Arguments: worker
 -- Keys: worker:<worker>:jobs; the records and events; workers
--- Returns {ids whose attempt was lost, queues to wake}.
--- Promise: only attempts that this worker has_running_jobs are lost; calling it again finds nothing.
+-- Returns {ids of jobs whose attempt was lost, queues to wake}.
+-- Promise: it ends only attempts of this worker. A second call finds nothing.
 
-local worker, wakeups, lost = ARGV[2], {}, {}
+local lost = {}
 local held = redis.call('SMEMBERS', PREFIX .. 'worker:' .. worker .. ':jobs')
 table.sort(held)
 for _, id in ipairs(held) do
-  local job = get(id, 'status', 'worker')
-  if job[1] == 'in_progress' and job[2] == worker then
+  local job = fields(id, 'status', 'worker')
+  if job.status == 'in_progress' and job.worker == worker then
     lost[#lost + 1] = id
-    mark_attempt_lost(id, wakeups)
+    mark_attempt_lost(id)
   else
     release_from_worker(id, worker)
   end

@@ -1,54 +1,59 @@
--- reap: attend to the jobs whose time has come. The janitor's move.
--- ARGV: now, limit, leases ('1' to judge leases, '0' to leave them alone just after an outage of Redis), gap_ms, grace_ms
---       When nobody has called this for gap_ms, leases are left alone for grace_ms; gap_ms '' asks for no such care.
--- Keys: jobs:due; the records and events; the queues; reaping (there while somebody reaps), reaping:resumed
--- Returns {number looked at, ids whose attempt was lost, queues to wake}.
--- Promise: a lapsed lease loses the attempt; a delayed job whose time has come is queued; a job that nobody started in time
--- ends `expired`, one that has outlived its timeout `failed`, a batch that its maker left open is sealed once all its jobs have
--- ended. Safe to run twice and by many at once.
+-- reap: act on the jobs whose due time has come.
+-- Uses: transition
+-- Arguments: limit, leases, gap_ms, grace_ms
+--   leases is '1' to end lapsed leases and '0' to leave them alone, just after an outage of Redis. When there was no call for
+--   gap_ms, leases are left alone for grace_ms; an empty gap_ms switches this off.
+-- Keys: jobs:due; the records and events; the queues; reaping (present while there are calls), reaping:resumed
+-- Returns {number of jobs acted on, ids of jobs whose attempt was lost, queues to wake}.
+-- Promise: a lapsed lease loses the attempt. A delayed job whose time has come is queued. A job that did not start in time
+-- becomes `expired`, one that has exceeded its timeout `failed`. An open batch is sealed once all its jobs have ended. It is
+-- safe to run twice and by many callers at once.
 
-local wakeups, lost, skipped = {}, {}, 0
-local judging = ARGV[3] == '1'
-if ARGV[4] ~= '' then
-  -- What kept every janitor away (a stall, a frozen network, an outage) kept the renewals away too. A janitor cannot tell
-  -- by itself: this very call may have been sent before the stall and be carried out after it.
+local lost, skipped = {}, 0
+local ends_leases = leases == '1'
+if gap_ms ~= '' then
+  -- An interruption that stopped every caller (a stall, a frozen network, an outage) stopped the renewals too. A caller cannot
+  -- detect it: this very call may have been sent before the stall and be executed after it.
   if redis.call('EXISTS', PREFIX .. 'reaping') == 0 then
-    redis.call('SET', PREFIX .. 'reaping:resumed', '1', 'PX', ARGV[5])
+    redis.call('SET', PREFIX .. 'reaping:resumed', '1', 'PX', grace_ms)
   end
-  redis.call('SET', PREFIX .. 'reaping', '1', 'PX', ARGV[4])
-  judging = judging and redis.call('EXISTS', PREFIX .. 'reaping:resumed') == 0
+  redis.call('SET', PREFIX .. 'reaping', '1', 'PX', gap_ms)
+  ends_leases = ends_leases and redis.call('EXISTS', PREFIX .. 'reaping:resumed') == 0
 end
-local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'jobs:due', '-inf', now, 'LIMIT', 0, ARGV[2])
+
+local function reap_batch(id, cancel_requested)
+  if cancel_requested then
+    cancel(id)
+  elseif redis.call('SCARD', job_key(id) .. ':open') > 0 then
+    -- It cannot end yet, and its client may be waiting for these jobs before it adds the next.
+    keep_open(id)
+  else
+    seal(id)
+  end
+end
+
+local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'jobs:due', '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(due) do
-  local job = get(id, 'status', 'attempt', 'expires_at', 'not_before', 'started_at', 'waiting', 'timeout_at',
+  local job = fields(id, 'status', 'attempt', 'expires_at', 'not_before', 'started_at', 'waiting', 'timeout_at',
     'kind', 'cancel_requested_at')
-  if not job[1] or FINAL[job[1]] then
-    -- Gone, or ended with a batch that came before it in this very round.
+  if not job.status or FINAL[job.status] then
+    -- Deleted, or ended in this round together with a batch that came before it.
     redis.call('ZREM', PREFIX .. 'jobs:due', id)
-  elseif job[8] == 'batch' then
-    if job[9] then
-      cancel(id, wakeups)
-    elseif redis.call('SCARD', job_key(id) .. ':open') > 0 then
-      -- It cannot end yet, and its maker may be waiting for these before it adds the next.
-      keep_open(id)
-    else
-      redis.call('HSET', job_key(id), 'sealed', '1')
-      redis.call('ZADD', PREFIX .. 'jobs:due', 'inf', id)
-      finish_batch_if_done(id, wakeups)
-    end
-  elseif job[1] == 'in_progress' then
-    if judging then
+  elseif job.kind == 'batch' then
+    reap_batch(id, job.cancel_requested_at)
+  elseif job.status == 'in_progress' then
+    if ends_leases then
       lost[#lost + 1] = id
-      mark_attempt_lost(id, wakeups)
+      mark_attempt_lost(id)
     else
       skipped = skipped + 1
     end
-  elseif job[7] and tonumber(job[7]) <= now then
-    time_out(id, job[2], wakeups)
-  elseif tonumber(job[3]) <= now and not job[5] then
-    finish(id, 'expired', job[2], {}, {}, wakeups)
-  elseif job[6] == 'retry_at' and tonumber(job[4]) <= now then
-    wakeups[#wakeups + 1] = enqueue(id)
+  elseif job.timeout_at and tonumber(job.timeout_at) <= now then
+    time_out(id, job.attempt)
+  elseif tonumber(job.expires_at) <= now and not job.started_at then
+    finish(id, 'expired', job.attempt)
+  elseif job.waiting == 'retry_at' and tonumber(job.not_before) <= now then
+    enqueue(id)
   else
     redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
   end

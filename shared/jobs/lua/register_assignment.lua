@@ -1,19 +1,19 @@
--- seat: a gpu worker takes its seat, or tells anew what it could hold.
--- ARGV: now, worker's name, model it is started with ('' for none), description (JSON object: devices, offers, pinned, refuses)
--- Keys: seats (hash worker's name -> its seat)
--- Returns the seat as JSON; its `wish` is the model that the worker should hold now, '' for none.
--- Promise: a wish outlives its worker, however that ends; a worker that is started with another model than when the wish was
--- made has been told otherwise, and the wish is void.
+-- register_assignment: record which models a starting gpu worker can load, and read the one that it should hold.
+-- Uses: assignment
+-- Arguments: name, startup_model, description
+--   name is the worker's; startup_model is the model that it is started with, or empty; description is a JSON object with
+--   devices, loadable_models, pinned and unloadable_models.
+-- Keys: assignments
+-- Returns the assignment as JSON; its desired_model is empty for none.
+-- Promise: the desired model outlives the worker, however that ends. Starting the worker with another startup model than
+-- before replaces it.
 
-local seat = cjson.decode(ARGV[4])
-local was = redis.call('HGET', PREFIX .. 'assignments', ARGV[2])
-if was then was = cjson.decode(was) end
-if was and was.home == ARGV[3] then
-  seat.desired_model, seat.requested_by, seat.requested_at = was.desired_model, was.requested_by, was.requested_at
+local assignment, earlier = cjson.decode(description), read_assignment(name)
+if earlier and earlier.startup_model == startup_model then
+  assignment.desired_model, assignment.requested_by = earlier.desired_model, earlier.requested_by
+  assignment.requested_at = earlier.requested_at
 else
-  seat.desired_model, seat.requested_by, seat.requested_at = ARGV[3], 'start', now
+  assignment.desired_model, assignment.requested_by, assignment.requested_at = startup_model, 'start', now
 end
-seat.home, seat.seen_at = ARGV[3], now
-local text = cjson.encode(seat)
-redis.call('HSET', PREFIX .. 'assignments', ARGV[2], text)
-return text
+assignment.startup_model, assignment.seen_at = startup_model, now
+return write_assignment(name, assignment)

@@ -1,27 +1,28 @@
--- renew: keep the leases of all jobs that a worker has_running_jobs.
--- ARGV: now, worker, lease_ms, then job id and attempt in pairs
+-- renew: extend the leases of the jobs that a worker runs.
+-- Uses: job
+-- Arguments: lease_ms:number, leases[id, attempt]
 -- Keys: the records; jobs:due
--- Returns one word a job: 'ok' | 'cancel' (held, but its end is wished) | 'timeout' (held, but out of time) |
--- 'lost' (no longer held: whatever this attempt still writes is refused).
--- Promise: only the current attempt's lease is renewed; calling it twice does no harm.
+-- Returns for each lease 'ok' | 'cancel' (held, but a cancel was requested) | 'timeout' (held, but past its timeout) |
+-- 'lost' (no longer held: further writes of this attempt are refused).
+-- Promise: only the lease of the current attempt is extended. A second call does no harm.
 
-local lease_ms = tonumber(ARGV[3])
-local words = {}
-for i = 4, #ARGV, 2 do
-  local id = ARGV[i]
-  local job = get(id, 'attempt', 'status', 'cancel_requested_at', 'timeout_at')
-  if job[1] ~= ARGV[i + 1] or job[2] ~= 'in_progress' then
-    words[#words + 1] = 'lost'
+local read_job = field_reader('attempt', 'status', 'cancel_requested_at', 'timeout_at')
+local expiry = digits(now + lease_ms)
+local results = {}
+for i, lease in ipairs(leases) do
+  local job = read_job(lease.id)
+  if job.attempt ~= lease.attempt or job.status ~= 'in_progress' then
+    results[i] = 'lost'
   else
-    redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
-    redis.call('HSET', job_key(id), 'heartbeat_at', digits(now))
-    if job[3] and job[3] ~= '' then
-      words[#words + 1] = 'cancel'
-    elseif job[4] and job[4] ~= '' and tonumber(job[4]) <= now then
-      words[#words + 1] = 'timeout'
+    redis.call('ZADD', PREFIX .. 'jobs:due', expiry, lease.id)
+    redis.call('HSET', job_key(lease.id), 'heartbeat_at', timestamp)
+    if is_set(job.cancel_requested_at) then
+      results[i] = 'cancel'
+    elseif is_set(job.timeout_at) and tonumber(job.timeout_at) <= now then
+      results[i] = 'timeout'
     else
-      words[#words + 1] = 'ok'
+      results[i] = 'ok'
     end
   end
 end
-return words
+return results

@@ -1,29 +1,28 @@
--- retry: an attempt met a fault that may pass (the engine's or a service's); the job is tried again later.
--- ARGV: now, id, attempt, delay_ms, error (JSON), error code
+-- retry: run a job again later, after a transient fault of the engine or of a service.
+-- Uses: transition
+-- Arguments: id, attempt, delay_ms:number, error, code
+--   error is JSON.
 -- Keys: the record and events; the worker's jobs; jobs:due
 -- Returns {'ok' | 'failed' (no retry is left: the job has ended) | 'lost', queues to wake}.
--- Promise: counts one retry, once, however often it is sent.
+-- Promise: it counts one retry, however often it is sent.
 
-local id, attempt = ARGV[2], ARGV[3]
-local key, wakeups = job_key(id), {}
 local outcome = outcome_of(id, attempt)
 if outcome == 'failed' then return { 'failed', wakeups } end
 if outcome then return { (outcome == 'retried' or outcome == 'cancelled') and 'ok' or 'lost', wakeups } end
-local job = get(id, 'worker', 'retries', 'max_retries', 'cancel_requested_at')
-release_from_worker(id, job[1])
-local retries = tonumber(job[2])
-if job[4] and job[4] ~= '' then
-  close_attempt(id, attempt, 'cancelled', ARGV[6])
-  finish(id, 'cancelled', attempt, {}, {}, wakeups)
+local job = fields(id, 'worker', 'retries', 'max_retries', 'cancel_requested_at')
+release_from_worker(id, job.worker)
+if is_set(job.cancel_requested_at) then
+  close_attempt(id, attempt, 'cancelled', code)
+  finish(id, 'cancelled', attempt)
   return { 'ok', wakeups }
 end
-if retries >= tonumber(job[3]) then
-  close_attempt(id, attempt, 'failed', ARGV[6])
-  finish(id, 'failed', attempt, { 'error', ARGV[5] }, { code = ARGV[6] }, wakeups)
+if tonumber(job.retries) >= tonumber(job.max_retries) then
+  close_attempt(id, attempt, 'failed', code)
+  finish(id, 'failed', attempt, { error = error }, code)
   return { 'failed', wakeups }
 end
-close_attempt(id, attempt, 'retried', ARGV[6])
-redis.call('HSET', key, 'retries', retries + 1)
-tally('attempts retried')
-requeue(id, attempt, tonumber(ARGV[4]), ARGV[6], wakeups)
+close_attempt(id, attempt, 'retried', code)
+redis.call('HSET', job_key(id), 'retries', tonumber(job.retries) + 1)
+count('attempts retried')
+requeue(id, attempt, delay_ms, code)
 return { 'ok', wakeups }

@@ -1,49 +1,49 @@
--- demand: find a seat for each model that jobs wait for and nobody has_running_jobs. The janitor's move.
--- ARGV: now, alive_ms (how lately a worker must have told that it lives), patience_ms (how long a seat whose worker is silent
---       still counts as taken), on_demand ('1': seats may be given to another model), unschedulable_ms (how long jobs wait for a worker
---       that could hold their model, when no living one could), limit (jobs ended in one go)
--- Keys: queues with their owners and jobs; workers and their jobs; seats; unschedulable:<queue> (since when nobody could hold it)
+-- schedule_models: choose a worker for each model that has waiting jobs and that no worker holds.
+-- Uses: assignment, transition
+-- Arguments: alive_ms:number, patience_ms:number, on_demand, unschedulable_ms:number, limit:number
+--   alive_ms is the maximum age of a living worker's heartbeat; patience_ms is how long the assignment of a silent worker still
+--   counts; on_demand is '1' if workers may be given another model; unschedulable_ms is how long jobs wait for a worker that
+--   can load their model; limit bounds the jobs of one owner that are ended in one call.
+-- Keys: queues with their owners and jobs; workers and their jobs; assignments; unschedulable:<queue>
 -- Returns {flat list of model and worker's name, ids of jobs that were ended, queues to wake}.
--- Promise: a seat is given up only if its worker lives, runs nothing, and nothing queue_length for its model; of such seats an empty
--- one comes first, then one whose model could not be loaded, then the one that was used least recently. Each model gets one
--- seat, and none while a worker of it may come back. Jobs of a model that no living worker could hold end `failed`.
+-- Promise: a worker gives up its model only if it lives, runs nothing, and nothing waits for its model. An empty worker comes
+-- first, then one that could not load its model, then the one that has been idle for longest. Each model gets one worker, and
+-- none while a worker of it may come back. Jobs of a model that no living worker can load become `failed`.
 
-local alive_ms, patience_ms, unschedulable_ms, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local given, ended, wakeups = {}, {}, {}
+local scheduled, ended = {}, {}
 
 local waiting = {}
 for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
   if string.sub(queue, 1, 4) == 'gpu.' and queue_length(queue) > 0 then waiting[#waiting + 1] = string.sub(queue, 5) end
 end
-if #waiting == 0 then return { given, ended, wakeups } end
+if #waiting == 0 then return { scheduled, ended, wakeups } end
 table.sort(waiting)
 
-local seats, names, workers = {}, {}, {}
-local flat = redis.call('HGETALL', PREFIX .. 'assignments')
-for i = 1, #flat, 2 do
-  seats[flat[i]] = cjson.decode(flat[i + 1])
-  names[#names + 1] = flat[i]
+local assignments, names, workers = {}, {}, {}
+for name, text in pairs(as_table(redis.call('HGETALL', ASSIGNMENTS))) do
+  assignments[name] = cjson.decode(text)
+  names[#names + 1] = name
 end
 table.sort(names)
-flat = redis.call('HGETALL', PREFIX .. 'workers')
-for i = 1, #flat, 2 do
-  local worker = cjson.decode(flat[i + 1])
-  if seats[worker.name] and now - worker.seen_at <= alive_ms then workers[worker.name] = worker end
+for _, text in ipairs(redis.call('HVALS', PREFIX .. 'workers')) do
+  local worker = cjson.decode(text)
+  if assignments[worker.name] and now - worker.seen_at <= alive_ms then workers[worker.name] = worker end
 end
 
 local function is_held(model)
-  for name, seat in pairs(seats) do
-    if seat.desired_model == model and (workers[name] or now - seat.seen_at <= patience_ms) then return true end
+  for name, assignment in pairs(assignments) do
+    if assignment.desired_model == model and (workers[name] or now - assignment.seen_at <= patience_ms) then return true end
   end
   return false
 end
 
--- How gladly a seat is given up, the smaller the sooner; nil for not at all.
-local function reluctance(name)
-  local seat, worker = seats[name], workers[name]
-  if not worker or (worker.model or '') ~= seat.desired_model or has_running_jobs(worker) then return nil end
-  if seat.desired_model == '' then return -2 end
-  if contains(seat.pinned, seat.desired_model) or queue_length('gpu.' .. seat.desired_model) > 0 then return nil end
+-- The cost of giving up a worker's model: the worker with the lowest is chosen. nil when it must keep its model.
+local function eviction_cost(name)
+  local assignment, worker = assignments[name], workers[name]
+  local model = assignment.desired_model
+  if not worker or (worker.model or '') ~= model or has_running_jobs(worker) then return nil end
+  if model == '' then return -2 end
+  if contains(assignment.pinned, model) or queue_length('gpu.' .. model) > 0 then return nil end
   if worker.phase == 'failed' then return -1 end
   if worker.phase ~= 'ready' then return nil end
   return worker.seen_at - (worker.idle_ms or 0)
@@ -53,40 +53,46 @@ local function fail_unschedulable_jobs(model)
   local queue = 'gpu.' .. model
   local key = PREFIX .. 'unschedulable:' .. queue
   local since = redis.call('GET', key)
-  redis.call('SET', key, since or digits(now), 'PX', unschedulable_ms + 60000)
+  redis.call('SET', key, since or timestamp, 'PX', unschedulable_ms + 60000)
   if now - tonumber(since or now) < unschedulable_ms then return end
-  local message = 'no living worker can hold model ' .. model .. ': GET /admin/gpus says why'
-  for _, owner in ipairs(redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':owners', 0, -1)) do
-    for _, id in ipairs(redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':jobs:' .. owner, 0, limit - 1)) do
-      local attempt = get(id, 'attempt')[1]
+  local message = "No running worker can load model '" .. model .. "'. GET /admin/gpus shows the reason."
+  for _, owner in ipairs(redis.call('ZRANGE', queue_key(queue, 'owners'), 0, -1)) do
+    for _, id in ipairs(redis.call('ZRANGE', owner_jobs_key(queue, owner), 0, limit - 1)) do
+      local attempt = fields(id, 'attempt').attempt
       if attempt then
-        finish(id, 'failed', attempt, fail_fields('model_not_served', message), { code = 'model_not_served' }, wakeups)
+        fail(id, attempt, 'model_not_served', message)
         ended[#ended + 1] = id
       end
     end
   end
 end
 
+-- The cheapest worker that can load a model, and whether any living worker can.
+local function choose_worker(model)
+  local best, least, possible = nil, math.huge, next(workers) == nil
+  for _, name in ipairs(names) do
+    if workers[name] and contains(assignments[name].loadable_models, model) then
+      possible = true
+      local cost = eviction_cost(name)
+      if cost and cost < least then best, least = name, cost end
+    end
+  end
+  return best, possible
+end
+
 for _, model in ipairs(waiting) do
   if not is_held(model) then
-    local best, least, possible = nil, math.huge, next(workers) == nil
-    for _, name in ipairs(names) do
-      if workers[name] and contains(seats[name].loadable_models, model) then
-        possible = true
-        local cost = reluctance(name)
-        if cost and cost < least then best, least = name, cost end
-      end
-    end
+    local best, possible = choose_worker(model)
     if not possible then
       fail_unschedulable_jobs(model)
     else
       redis.call('DEL', PREFIX .. 'unschedulable:gpu.' .. model)
-      if best and ARGV[4] == '1' then
-        set_desired_model(best, seats[best], model, 'demand', workers[best])
-        given[#given + 1] = model
-        given[#given + 1] = best
+      if best and on_demand == '1' then
+        set_desired_model(best, assignments[best], model, 'demand', workers[best])
+        scheduled[#scheduled + 1] = model
+        scheduled[#scheduled + 1] = best
       end
     end
   end
 end
-return { given, ended, wakeups }
+return { scheduled, ended, wakeups }

@@ -1,14 +1,10 @@
--- seal: no further job will join a batch.
--- ARGV: now, id
+-- seal_batch: close a batch to further jobs.
+-- Uses: transition
+-- Arguments: id
 -- Keys: the record and events; jobs:due
--- Returns nothing.
--- Promise: a batch whose jobs have all ended ends with this; sealing twice does no harm.
+-- Returns OK.
+-- Promise: a batch whose jobs have all ended ends with this. Sealing twice does no harm.
 
-local id = ARGV[2]
-local batch = get(id, 'status', 'sealed')
-if batch[1] == 'in_progress' and batch[2] ~= '1' then
-  redis.call('HSET', job_key(id), 'sealed', '1')
-  redis.call('ZADD', PREFIX .. 'jobs:due', 'inf', id)
-  finish_batch_if_done(id, {})
-end
+local batch = fields(id, 'status', 'sealed')
+if batch.status == 'in_progress' and batch.sealed ~= '1' then seal(id) end
 return redis.status_reply('OK')

@@ -1,15 +1,20 @@
--- wish: say which model the worker of a seat should hold.
--- ARGV: now, worker's name, model ('' for none), by ('operator' | 'idle'), model that must be wished now ('' is a model here
---       too; '*' for any)
--- Keys: seats; for 'idle' the worker's jobs and the queue of its model; channel worker:<w>
--- Returns the seat as JSON, '' when there is no such seat, or 'no' when another model is wished or, for 'idle', work has come.
--- Promise: the wish is one field, written whole; the worker follows it whenever it hears of it. Wishing twice changes nothing.
+-- set_desired_model: set the model that a worker should hold.
+-- Uses: assignment
+-- Arguments: name, model, requested_by, expected
+--   model is empty for none; requested_by is 'operator' | 'idle'; expected is the model that must be the desired one now
+--   (empty for none, '*' for any).
+-- Keys: assignments; for 'idle' the worker's jobs and the queue of its model; channel worker:<w>
+-- Returns the assignment as JSON, '' when there is none, or 'no' when another model is desired or, for 'idle', there is work.
+-- Promise: the desired model is one field, written whole; the worker follows it as soon as it reads it. Setting the same model
+-- twice changes nothing.
 
-local text = redis.call('HGET', PREFIX .. 'assignments', ARGV[2])
-if not text then return '' end
-local seat = cjson.decode(text)
-if ARGV[5] ~= '*' and seat.desired_model ~= ARGV[5] then return 'no' end
-local worker = worker_of(ARGV[2])
-if ARGV[4] == 'idle' and (queue_length('gpu.' .. seat.desired_model) > 0 or (worker and has_running_jobs(worker))) then return 'no' end
-if seat.desired_model ~= ARGV[3] or seat.requested_by ~= ARGV[4] then set_desired_model(ARGV[2], seat, ARGV[3], ARGV[4], worker) end
-return cjson.encode(seat)
+local assignment = read_assignment(name)
+if not assignment then return '' end
+local present = assignment.desired_model
+if expected ~= '*' and present ~= expected then return 'no' end
+local worker = worker_named(name)
+if requested_by == 'idle' and (queue_length('gpu.' .. present) > 0 or (worker and has_running_jobs(worker))) then return 'no' end
+if present ~= model or assignment.requested_by ~= requested_by then
+  set_desired_model(name, assignment, model, requested_by, worker)
+end
+return cjson.encode(assignment)

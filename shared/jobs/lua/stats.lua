@@ -1,35 +1,41 @@
--- overview: how much there is of everything, and how often what has happened; for metrics.
--- ARGV: now
--- Keys: queues with their owners and jobs, Celery's contains; jobs:due, jobs:dead_letters; workers and their jobs; counts
--- Returns one JSON object: open (jobs that have not ended), dead, running, queues (each with waiting, oldest_ms, tickets),
--- and counts.
--- Promise: it reads and changes nothing; its cost grows with queues, owners and workers, not with jobs.
+-- stats: read the size of every queue and the event counts, for metrics.
+-- Uses: queue
+-- Arguments:
+-- Keys: queues with their owners and jobs, Celery's lists; jobs:due, jobs:dead_letters; workers and their jobs; counts
+-- Returns one JSON object: open (jobs that have not ended), dead_letters, running, queues (each with waiting, oldest_ms,
+-- wakeups), and counts.
+-- Promise: it changes nothing. Its cost grows with queues, owners and workers, not with jobs.
 
-local told = { open = redis.call('ZCARD', PREFIX .. 'jobs:due'), dead_letters = redis.call('ZCARD', PREFIX .. 'jobs:dead_letters'), running = 0 }
+local stats = {
+  open = redis.call('ZCARD', PREFIX .. 'jobs:due'),
+  dead_letters = redis.call('ZCARD', PREFIX .. 'jobs:dead_letters'),
+  running = 0,
+  queues = {},
+  counts = {},
+}
 
 for _, worker in ipairs(redis.call('HKEYS', PREFIX .. 'workers')) do
-  told.running = told.running + redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
+  stats.running = stats.running + redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
 end
 
--- A job's score is its priority times this, and the time of its submission.
-local PRIORITY = 1e13
-
-told.queues = {}
-for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
-  local oldest = nil
-  for _, owner in ipairs(redis.call('ZRANGE', PREFIX .. 'queue:' .. queue .. ':owners', 0, -1)) do
-    local jobs = PREFIX .. 'queue:' .. queue .. ':jobs:' .. owner
-    for priority = 0, 9 do
-      local first = redis.call('ZRANGEBYSCORE', jobs, priority * PRIORITY, '(' .. digits((priority + 1) * PRIORITY),
-        'WITHSCORES', 'LIMIT', 0, 1)
-      if first[2] then oldest = math.min(oldest or math.huge, tonumber(first[2]) - priority * PRIORITY) end
-    end
+-- Time of submission of the oldest job of an owner: that of the first job of each priority is compared.
+local function oldest_of(queue, owner)
+  local oldest = math.huge
+  for priority = 0, 9 do
+    local first = redis.call('ZRANGEBYSCORE', owner_jobs_key(queue, owner), priority * PRIORITY_STEP,
+      '(' .. digits((priority + 1) * PRIORITY_STEP), 'WITHSCORES', 'LIMIT', 0, 1)
+    if first[2] then oldest = math.min(oldest, tonumber(first[2]) - priority * PRIORITY_STEP) end
   end
-  told.queues[queue] = { waiting = queue_length(queue), oldest_ms = oldest and math.max(0, now - oldest) or 0,
-    wakeups = redis.call('LLEN', queue) }
+  return oldest
 end
 
-told.counts = {}
-local counts = redis.call('HGETALL', PREFIX .. 'counts')
-for i = 1, #counts, 2 do told.counts[counts[i]] = tonumber(counts[i + 1]) end
-return cjson.encode(told)
+for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
+  local oldest = now
+  for _, owner in ipairs(redis.call('ZRANGE', queue_key(queue, 'owners'), 0, -1)) do
+    oldest = math.min(oldest, oldest_of(queue, owner))
+  end
+  stats.queues[queue] = { waiting = queue_length(queue), oldest_ms = now - oldest, wakeups = redis.call('LLEN', queue) }
+end
+
+for name, number in pairs(as_table(redis.call('HGETALL', PREFIX .. 'counts'))) do stats.counts[name] = tonumber(number) end
+return cjson.encode(stats)

@@ -1,0 +1,43 @@
+"""Declarations of the Lua scripts of documents. The header of each script says what it takes and returns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shared.lua_scripts import LuaScripts, Value, declaration
+
+
+class DocumentScripts(LuaScripts, package="shared.documents.lua"):
+    """The scripts of ``shared/documents/lua``."""
+
+    @declaration
+    def abandon_reindex(self, *, collection: str, next_index: str) -> Any: ...
+
+    @declaration
+    def advance(self, *, id: str, job: str, attempt: int, changes: Mapping[str, Value]) -> Any: ...
+
+    @declaration
+    def begin_reindex(self, *, collection: str, next_index: str, job: str) -> Any: ...
+
+    @declaration
+    def drop_collection(self, *, id: str, owner: str, name: str) -> Any: ...
+
+    @declaration
+    def ensure_collection(self, *, id: str, owner: str, name: str, embedding_model: str, options: Mapping[str, Value]) -> Any: ...
+
+    @declaration
+    def make_ready(self, *, id: str, collection: str, job: str, attempt: int, changes: Mapping[str, Value]) -> Any: ...
+
+    @declaration
+    def record_revision(self, *, collection: str, revision: str) -> Any: ...
+
+    @declaration
+    def register(self, *, id: str, collection: str, sha256: str, name: str, record: Mapping[str, Value]) -> Any: ...
+
+    @declaration
+    def remove(self, *, id: str, collection: str) -> Any: ...
+
+    @declaration
+    def switch_index(self, *, collection: str, next_index: str, changes: Mapping[str, Value]) -> Any: ...
+
+    @declaration
+    def update_if_exists(self, *, record: str, changes: Mapping[str, Value]) -> Any: ...

@@ -1,0 +1,62 @@
+-- Constants and helpers of every script.
+--
+-- Every key has the prefix "eh:". There is one Redis and no Redis Cluster: one script may touch a queue and a job together.
+-- shared/jobs/lua/lib/job.lua lists the keys of jobs, document.lua those of documents, delivery.lua those of webhooks.
+
+local PREFIX = 'eh:'
+
+-- Tests pass the time in. Everywhere else the clock of Redis counts.
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Lua writes large numbers as 1.7e+12; Redis and Python need all digits.
+local function digits(number) return string.format('%.0f', number) end
+
+-- The present time as text: formatting it for every field and event would cost more than writing them.
+local timestamp = digits(now)
+
+local function is_set(value) return value and value ~= '' end
+
+local function contains(texts, text)
+  for _, other in ipairs(texts) do
+    if other == text then return true end
+  end
+  return false
+end
+
+-- Fields of a hash as a table by name; a missing field is false.
+local function hash_fields(key, ...)
+  local names, values, found = { ... }, redis.call('HMGET', key, ...), {}
+  for i = 1, #names do found[names[i]] = values[i] end
+  return found
+end
+
+-- Write a table of fields into a hash.
+local function set_fields(key, values)
+  local flat = {}
+  for name, value in pairs(values) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = value
+  end
+  if #flat > 0 then redis.call('HSET', key, unpack(flat)) end
+end
+
+-- A flat list of names and values as a table.
+local function as_table(flat)
+  local found = {}
+  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+  return found
+end
+
+-- Member and score with the lowest score of a sorted set; nil when it is empty.
+local function lowest(key)
+  local found = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  return found[1], found[2]
+end
+
+-- Count an event for the metrics.
+local function count(...)
+  redis.call('HINCRBY', PREFIX .. 'counts', table.concat({ ... }, ' '), 1)
+end

@@ -1,0 +1,42 @@
+-- Records of documents and collections.
+-- Uses: core
+--
+-- Keys: shared/documents/keys.py lists them.
+
+-- The document's job has yet to say what became of it.
+local IN_PROGRESS = { uploaded = true, parsing = true, chunking = true, embedding = true, indexing = true }
+
+local function document_key(id) return PREFIX .. 'document:' .. id end
+
+local function collection_key(id) return PREFIX .. 'collection:' .. id end
+
+local function document_fields(id, ...) return hash_fields(document_key(id), ...) end
+
+local function collection_exists(id) return redis.call('EXISTS', collection_key(id)) == 1 end
+
+-- Whether an attempt may write a document: 'ok', 'gone' (deleted) or 'stale' (another job or a later attempt has it).
+local function check_document_fence(document, job, attempt)
+  if not document.job_id then return 'gone' end
+  if document.job_id ~= job or tonumber(document.attempt) > tonumber(attempt) then return 'stale' end
+  return 'ok'
+end
+
+local function write_document_as(id, attempt, changes)
+  redis.call('HSET', document_key(id), 'attempt', attempt, 'updated_at', timestamp)
+  set_fields(document_key(id), changes)
+end
+
+-- Fail a document whose job has ended without reporting what became of it.
+local function fail_document(id, job, reason)
+  local document = document_fields(id, 'job_id', 'status')
+  if document.job_id ~= job or not IN_PROGRESS[document.status] then return end
+  redis.call('HSET', document_key(id), 'status', 'failed', 'reason', reason, 'updated_at', timestamp)
+end
+
+-- Give a document to the job that retries its ingest, unless it has become ready or was deleted.
+local function reassign_document(id, job)
+  local status = document_fields(id, 'status').status
+  if not status or status == 'ready' then return end
+  redis.call('HSET', document_key(id), 'job_id', job, 'attempt', 0, 'status', 'uploaded', 'reason', '',
+    'updated_at', timestamp)
+end

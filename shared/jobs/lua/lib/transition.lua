@@ -1,0 +1,116 @@
+-- Changes of a job's status.
+-- Uses: queue, attempt, batch, document, delivery
+
+local MAX_CHILDREN_PER_CANCEL = 1000
+
+-- Give the successors of a job that has ended to its predecessor if that still runs, else make them ready.
+local function release_successors(id, predecessor)
+  local key = job_key(id)
+  for _, successor in ipairs(redis.call('SMEMBERS', key .. ':successors')) do
+    if redis.call('HGET', job_key(successor), 'status') == 'queued' then
+      if predecessor then
+        redis.call('SADD', job_key(predecessor) .. ':successors', successor)
+        redis.call('HSET', job_key(successor), 'after', predecessor)
+      else
+        make_ready(successor)
+      end
+    end
+  end
+  redis.call('DEL', key .. ':successors')
+end
+
+-- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
+finish = function(id, status, attempt, changes, code)
+  local key = job_key(id)
+  local job = fields(id, 'queue', 'owner', 'status', 'retention_ms', 'waiting', 'after', 'document', 'parent', 'kind')
+  if job.status == 'queued' then dequeue(id, job.queue, job.owner) end
+  redis.call('HSET', key, 'status', status, 'ended_at', timestamp, 'waiting', '', 'phase', status,
+    'phase_at', timestamp)
+  if changes then set_fields(key, changes) end
+  if is_set(job.document) then
+    local problem = redis.call('HGET', key, 'error')
+    fail_document(job.document, id, problem and cjson.decode(problem).message or 'Its job is ' .. status .. '.')
+  end
+  redis.call('ZREM', PREFIX .. 'jobs:due', id)
+  emit(id, 'ended', attempt, cjson.encode({ status = status, code = code }))
+  redis.call('PUBLISH', PREFIX .. 'ended', id)
+  count('ended', job.kind, status)
+  redis.call('PEXPIRE', key, job.retention_ms)
+  redis.call('PEXPIRE', key .. ':events', job.retention_ms)
+  create_deliveries(id, 'job.' .. status)
+  -- The successors of a job that ends while it still waits for another would overtake that other if they became ready.
+  local predecessor = nil
+  if job.waiting == 'after' and not FINAL[fields(job.after, 'status').status or 'completed'] then predecessor = job.after end
+  release_successors(id, predecessor)
+  redis.call('PEXPIRE', key .. ':children', job.retention_ms)
+  if is_set(job.parent) then count_in_batch(job.parent, id, job.kind, status) end
+end
+
+local function fail(id, attempt, code, message)
+  local problem = { code = code, message = message, param = cjson.null, type = 'job_error' }
+  finish(id, 'failed', attempt, { error = cjson.encode(problem) }, code)
+end
+
+local function time_out(id, attempt)
+  fail(id, attempt, 'timeout', 'The job did not end within its timeout.')
+end
+
+local cancel
+
+-- Cancel the jobs of a batch, a limited number at a time; reap goes on until none is left, even if the caller is gone.
+local function cancel_batch(id)
+  local key = job_key(id)
+  redis.call('HSET', key, 'sealed', '1')
+  for _, child in ipairs(redis.call('SRANDMEMBER', key .. ':open', MAX_CHILDREN_PER_CANCEL)) do
+    if not fields(child, 'cancel_requested_at').cancel_requested_at then cancel(child) end
+  end
+  if fields(id, 'status').status == 'in_progress' then
+    redis.call('ZADD', PREFIX .. 'jobs:due', now + 1000, id)
+    finish_batch_if_done(id)
+  end
+  return FINAL[fields(id, 'status').status] and 'cancelled' or 'requested'
+end
+
+-- Cancel a job at its owner's request: end it while it is queued, else ask its worker to stop. Returns 'cancelled' | 'requested'.
+cancel = function(id)
+  local job = fields(id, 'status', 'attempt', 'worker', 'cancel_requested_at', 'kind')
+  if not job.cancel_requested_at then redis.call('HSET', job_key(id), 'cancel_requested_at', timestamp) end
+  if job.status == 'queued' then
+    finish(id, 'cancelled', job.attempt)
+    return 'cancelled'
+  end
+  if job.kind == 'batch' then return cancel_batch(id) end
+  -- This message stops the worker at once. If it gets lost, the next renewal of the lease returns the same some seconds later.
+  redis.call('PUBLISH', PREFIX .. 'worker:' .. job.worker, cjson.encode({ cancel = id, attempt = tonumber(job.attempt) }))
+  return 'requested'
+end
+
+-- Return a job in progress to its queue.
+local function requeue(id, attempt, delay_ms, why)
+  redis.call('HSET', job_key(id), 'status', 'queued', 'worker', '', 'phase', 'queued', 'phase_at', timestamp)
+  emit(id, 'requeued', attempt, cjson.encode({ why = why, delay_ms = delay_ms }))
+  if delay_ms > 0 then postpone(id, now + delay_ms) else enqueue(id) end
+end
+
+-- The worker of an attempt has died or stopped renewing its lease.
+local function mark_attempt_lost(id)
+  local job = fields(id, 'attempt', 'worker', 'lost', 'max_attempts', 'cancel_requested_at')
+  local attempt, lost = job.attempt, tonumber(job.lost) + 1
+  close_attempt(id, attempt, 'lost')
+  release_from_worker(id, job.worker)
+  redis.call('HSET', job_key(id), 'lost', lost)
+  count('attempts lost')
+  emit(id, 'attempt_lost', attempt, cjson.encode({ attempt = tonumber(attempt), worker = job.worker }))
+  if is_set(job.cancel_requested_at) then
+    finish(id, 'cancelled', attempt)
+  elseif lost >= tonumber(job.max_attempts) then
+    redis.call('ZADD', PREFIX .. 'jobs:dead_letters', timestamp, id)
+    fail(id, attempt, 'worker_lost', 'Every worker that ran this job died (' .. lost .. ' attempts, the last on ' ..
+      job.worker .. '). Read the log of that worker, then replay the job.')
+  else
+    -- The first loss is most often the worker's fault, so it costs no time. Later ones delay a job that kills its workers.
+    local delay_ms = 0
+    if lost > 1 then delay_ms = math.min(1000 * 2 ^ (lost - 1), 60000) end
+    requeue(id, attempt, delay_ms, 'worker_lost')
+  end
+end

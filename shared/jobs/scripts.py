@@ -1,0 +1,107 @@
+"""Declarations of the Lua scripts of jobs. The header of each script says what it takes, returns and promises."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shared.lua_scripts import LuaScripts, Rows, Value, declaration
+
+
+class JobScripts(LuaScripts, package="shared.jobs.lua"):
+    """The scripts of ``shared/jobs/lua``. ``Any`` stands for what redis-py makes of a Lua table."""
+
+    @declaration
+    def append(self, *, events: Rows) -> Any: ...
+
+    @declaration
+    def cancel(self, *, id: str, owner: str) -> Any: ...
+
+    @declaration
+    def claim(self, *, queue: str, worker: str, token: str, lease_ms: int) -> Any: ...
+
+    @declaration
+    def delete(self, *, id: str, owner: str) -> Any: ...
+
+    @declaration
+    def finish(
+        self,
+        *,
+        id: str,
+        attempt: int,
+        status: str,
+        result: str,
+        error: str,
+        code: str,
+        service: int | None,
+        index: int,
+        delta: str,
+        messages: Sequence[str],
+    ) -> Any: ...
+
+    @declaration
+    def hand_over(self, *, id: str, attempt: int, outcome: str, queue: str, context: str) -> Any: ...
+
+    @declaration
+    def heartbeat(self, *, worker: str, description: str, model: str) -> Any: ...
+
+    @declaration
+    def join_batch(self, *, id: str, owner: str, idempotency: str, fingerprint: str) -> Any: ...
+
+    @declaration
+    def mark_worker_dead(self, *, worker: str) -> Any: ...
+
+    @declaration
+    def missing_wakeups(self, *, interval_ms: int) -> Any: ...
+
+    @declaration
+    def open_batch(
+        self, *, id: str, owner: str, idempotency: str, fingerprint: str, seal_ms: int, record: Mapping[str, Value]
+    ) -> Any: ...
+
+    @declaration
+    def purge(self, *, limit: int) -> Any: ...
+
+    @declaration
+    def reap(self, *, limit: int, leases: int, gap_ms: int | None, grace_ms: int) -> Any: ...
+
+    @declaration
+    def register_assignment(self, *, name: str, startup_model: str, description: str) -> Any: ...
+
+    @declaration
+    def remove_dead_letter(self, *, id: str) -> Any: ...
+
+    @declaration
+    def renew(self, *, lease_ms: int, leases: Rows) -> Any: ...
+
+    @declaration
+    def retry(self, *, id: str, attempt: int, delay_ms: int, error: str, code: str) -> Any: ...
+
+    @declaration
+    def schedule_models(self, *, alive_ms: int, patience_ms: int, on_demand: int, unschedulable_ms: int, limit: int) -> Any: ...
+
+    @declaration
+    def seal_batch(self, *, id: str) -> Any: ...
+
+    @declaration
+    def set_desired_model(self, *, name: str, model: str, requested_by: str, expected: str) -> Any: ...
+
+    @declaration
+    def stats(self) -> Any: ...
+
+    @declaration
+    def submit(
+        self,
+        *,
+        id: str,
+        owner: str,
+        session: str,
+        after: str,
+        parent: str,
+        wait_ms: int,
+        expires_ms: int,
+        timeout_ms: int | None,
+        idempotency: str,
+        fingerprint: str,
+        queue_limit: int,
+        owner_limit: int,
+        record: Mapping[str, Value],
+    ) -> Any: ...

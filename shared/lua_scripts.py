@@ -1,0 +1,217 @@
+"""Lua scripts that are called by name, with arguments that are bound by name.
+
+Each script names its arguments in its header, and its Python declaration has keyword parameters of the same names. Both are
+compared when the class of declarations is created, so that a mismatch stops the process at its start:
+
+    -- claim: give the next job of a queue to a worker, under a lease.
+    -- Uses: transition, session
+    -- Arguments: queue, worker, lease_ms:number, leases[id, attempt]
+
+    class JobScripts(LuaScripts, package="shared.jobs.lua"):
+        @declaration
+        def claim(self, *, queue: str, worker: str, lease_ms: int, leases: Rows) -> Any: ...
+
+Inside the script ``queue`` is a Lua local. ``name:number`` becomes a number, or nil when it is empty. The last argument may be a
+list (``messages...``), a list of records (``leases[id, attempt]``) or a table of fields (``fields{}``). ``Uses`` lists files of
+a ``lib`` folder, which are put before the script together with what they use themselves. ``now``, in Unix milliseconds, is always
+there.
+"""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, Literal, TypeVar
+
+import redis
+
+SHARED_LIBRARY = "shared.jobs.lua"
+
+Value = str | int | float | bytes
+Row = Mapping[str, Value]
+Clock = Callable[[], int]
+
+_Declared = TypeVar("_Declared", bound=Callable[..., Any])
+_ARGUMENT = re.compile(r"(\w+)(?:(:number)|(\.\.\.)|(\{\})|\[([^\]]*)\])?\s*(?:,\s*|$)")
+
+
+class ScriptError(Exception):
+    """A script and its declaration do not fit together."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a script, as its header names it. ``columns`` are the names of the fields of a record."""
+
+    name: str
+    form: Literal["text", "number", "list", "fields", "records"]
+    columns: tuple[str, ...] = ()
+
+    def flatten(self, value: Any) -> Iterable[Value]:
+        """The values that are sent to Redis; None is sent as empty text."""
+        match self.form:
+            case "list":
+                return list(value)
+            case "fields":
+                return [part for pair in value.items() for part in pair]
+            case "records":
+                return [row[column] for row in value for column in self.columns]
+            case _:
+                return ["" if value is None else value]
+
+    def binding(self, position: int) -> str:
+        """The Lua statement that gives the local its value."""
+        match self.form:
+            case "text":
+                return f"local {self.name} = ARGV[{position}]"
+            case "number":
+                return f"local {self.name} = tonumber(ARGV[{position}])"
+            case "list":
+                item, step = "ARGV[i]", 1
+            case "fields":
+                return f"local {self.name} = {{}} for i = {position}, #ARGV, 2 do {self.name}[ARGV[i]] = ARGV[i + 1] end"
+            case "records":
+                item = "{ " + ", ".join(f"{name} = ARGV[i + {offset}]" for offset, name in enumerate(self.columns)) + " }"
+                step = len(self.columns)
+        row = f"(i - {position}) / {step} + 1"
+        return f"local {self.name} = {{}} for i = {position}, #ARGV, {step} do {self.name}[{row}] = {item} end"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script with the library files that it uses, ready to be sent."""
+
+    arguments: tuple[Argument, ...]
+    text: str
+    sha: str
+
+
+class LuaScripts:
+    """The scripts of one package. A subclass declares each of them; an instance runs them on one Redis.
+
+    ``clock`` gives Unix milliseconds and is for tests: in service the clock of Redis counts, as the clock of a worker may be
+    wrong by an hour.
+    """
+
+    def __init__(self, client: redis.Redis, *, clock: Clock | None = None) -> None:
+        self._client = client
+        self._clock = clock
+
+    def __init_subclass__(cls, *, package: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        scripts = load_scripts(files(package), files(SHARED_LIBRARY) / "lib")
+        declared = {name: member for name, member in vars(cls).items() if getattr(member, "declares_script", False)}
+        if declared.keys() != scripts.keys():
+            raise ScriptError(f"{package}: scripts and declarations differ: {sorted(declared.keys() ^ scripts.keys())}")
+        for name, member in declared.items():
+            check_signature(name, scripts[name], inspect.signature(member))
+            setattr(cls, name, _caller(scripts[name], member))
+
+    def _run(self, script: Script, values: Mapping[str, Any]) -> Any:
+        arguments: list[Value] = [self._clock() if self._clock else ""]
+        for argument in script.arguments:
+            arguments += argument.flatten(values[argument.name])
+        try:
+            return self._client.evalsha(script.sha, 0, *arguments)
+        except redis.exceptions.NoScriptError:
+            return self._client.eval(script.text, 0, *arguments)
+
+
+def declaration(member: _Declared) -> _Declared:
+    """Mark a method as the declaration of the script of the same name."""
+    member.declares_script = True  # type: ignore[attr-defined]
+    return member
+
+
+def check_signature(name: str, script: Script, signature: inspect.Signature) -> None:
+    """Raise ScriptError unless the keyword parameters are the arguments of the script's header."""
+    declared = {parameter.name for parameter in signature.parameters.values() if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+    expected = {argument.name for argument in script.arguments}
+    if declared != expected or len(signature.parameters) != len(expected) + 1:
+        raise ScriptError(f"{name}.lua takes {sorted(expected)}, but is declared with {sorted(declared)}")
+
+
+def load_scripts(folder: Traversable, shared_library: Traversable) -> dict[str, Script]:
+    """Read the scripts of a folder; library files are looked up in its ``lib`` folder first."""
+    library: dict[str, str] = {}
+    for place in (shared_library, folder / "lib"):
+        if place.is_dir():
+            library |= dict(_lua_files(place))
+    return {name: compose(name, text, library) for name, text in _lua_files(folder)}
+
+
+def compose(name: str, text: str, library: Mapping[str, str]) -> Script:
+    """Put the bindings of a script's arguments and the library files that it uses before it, each file once."""
+    arguments = parse_arguments(name, text)
+    bindings = ["local now = tonumber(ARGV[1])"]
+    bindings += [argument.binding(position) for position, argument in enumerate(arguments, 2)]
+    parts = [library[used] for used in _in_order(name, text, library)]
+    clashes = {argument.name for argument in arguments} & set(
+        re.findall(r"^local (?:function )?(\w+)", "\n".join(parts), re.MULTILINE)
+    )
+    if clashes:
+        raise ScriptError(f"{name}.lua: its library defines {sorted(clashes)} too")
+    whole = "\n".join((" ".join(bindings), *parts, text))
+    return Script(arguments, whole, hashlib.sha1(whole.encode()).hexdigest())
+
+
+def parse_arguments(name: str, text: str) -> tuple[Argument, ...]:
+    """The arguments that a script's header names. Raises ScriptError."""
+    line = header_line(text, "Arguments")
+    arguments, position = [], 0
+    while position < len(line):
+        match = _ARGUMENT.match(line, position)
+        if match is None:
+            raise ScriptError(f"{name}.lua: cannot read its arguments at {line[position:]!r}")
+        argument, number, rest, fields, columns = match.groups()
+        if columns is not None:
+            arguments.append(Argument(argument, "records", tuple(column.strip() for column in columns.split(","))))
+        else:
+            arguments.append(Argument(argument, "number" if number else "list" if rest else "fields" if fields else "text"))
+        position = match.end()
+    if any(argument.form in ("list", "fields", "records") for argument in arguments[:-1]):
+        raise ScriptError(f"{name}.lua: only the last argument may take more than one value")
+    return tuple(arguments)
+
+
+def header_line(text: str, title: str) -> str:
+    """What the header has after ``-- <title>:``, with the lines that follow a trailing comma. Empty when there is none."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.startswith(f"-- {title}:"):
+            found = line.removeprefix(f"-- {title}:").strip()
+            while found.endswith(","):
+                found += " " + next(lines).removeprefix("--").strip()
+            return found
+    return ""
+
+
+def _lua_files(folder: Traversable) -> Iterator[tuple[str, str]]:
+    for file in folder.iterdir():
+        if file.name.endswith(".lua"):
+            yield file.name.removesuffix(".lua"), file.read_text(encoding="utf-8")
+
+
+def _in_order(name: str, text: str, library: Mapping[str, str], path: tuple[str, ...] = ()) -> list[str]:
+    """The library files that a text uses, each after those that it uses itself."""
+    order: list[str] = []
+    for used in filter(None, re.split(r", *", header_line(text, "Uses"))):
+        if used not in library or used in path:
+            raise ScriptError(f"{name}.lua uses {used}, which {'uses it in turn' if used in path else 'does not exist'}")
+        order += [*_in_order(used, library[used], library, (*path, used)), used]
+    return list(dict.fromkeys(order))
+
+
+def _caller(script: Script, member: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(member)
+    def call(self: LuaScripts, **values: Any) -> Any:
+        return self._run(script, values)
+
+    return call
+
+
+Rows = Sequence[Row]
