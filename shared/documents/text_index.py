@@ -1,9 +1,9 @@
-"""The chunks of a collection with their words: one SQLite file for each index, which answers keyword queries by BM25.
+"""Text index: the text of chunks and a BM25 keyword index, in one SQLite file for each index.
 
-It also gives the text of chunks that the vector index names, so that text is kept in one place and not in two, and tells
-which chunks meet a filter. Several processes, also of several hosts that share the folder, read and write a file at once:
-SQLite's locks keep them apart (a rollback journal, as its write-ahead log works on one host only). What may be shown (only
-documents that are ready) is not known here.
+It is the only store of chunk text: hits of the vector store are looked up here, and so are the chunks that match a filter.
+Several processes read and write a file at once, also from several hosts that share the folder. SQLite's locks keep them
+apart; the journal is a rollback journal because the write-ahead log works on one host only. The index does not know which
+documents may be shown.
 """
 
 import json
@@ -20,11 +20,12 @@ from shared.documents.filters import Condition
 from shared.errors import IndexUnavailable
 
 LOCK_SECONDS = 20.0
-MOST_TERMS = 64
-"""Words of a query that are looked for; a question has fewer, and a page pasted as a query is still answered in time."""
+MAX_TERMS = 64
+"""Query words that are searched for. A question has fewer; the limit keeps a page pasted as a query fast."""
 
 COMMON_SHARE, COMMON_FROM = 0.2, 1000
-"""A word that stands in more than a fifth of the chunks of a large index ranks nothing, and costs most of the time."""
+"""In an index of at least COMMON_FROM chunks, words in more than this share of them are skipped: they do not affect the
+ranking and take most of the time."""
 
 _SCHEMA = """
 create table if not exists documents(
@@ -39,14 +40,18 @@ create virtual table if not exists vocabulary using fts5vocab(words, row);
 
 _COLUMNS = 'd.id, c.position, c.page, c.start, c."end", c.headings, c.text'
 
-# Scripts that put no space between words; a run of them is indexed character by character and looked up in pairs.
+# Scripts without spaces between words. They are indexed by character and searched by pairs of characters.
 _UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _UNSPACED_CHARACTER = re.compile(f"([{_UNSPACED}])")
 _TERM = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
 
 
+ChunkRef = tuple[str, int]
+"""A chunk's document id and position."""
+
+
 class ChunkRecord(Protocol):
-    """A chunk, as far as it is kept here."""
+    """The fields of a chunk that the index stores."""
 
     @property
     def position(self) -> int: ...
@@ -64,7 +69,7 @@ class ChunkRecord(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentAttributes:
-    """What filters may ask of a document. ``created_at`` is in Unix seconds."""
+    """Document fields that filters can use. ``created_at`` is in Unix seconds."""
 
     id: str
     name: str
@@ -76,7 +81,7 @@ class DocumentAttributes:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedChunk:
-    """A chunk that is kept; ``score`` is its BM25 for the query that found it, higher is better, else 0."""
+    """A stored chunk. ``score`` is its score for the query that found it (higher is better), otherwise 0."""
 
     document_id: str
     position: int
@@ -88,26 +93,33 @@ class IndexedChunk:
     score: float = 0.0
 
     @property
-    def chunk_ref(self) -> tuple[str, int]:
+    def chunk_ref(self) -> ChunkRef:
         return self.document_id, self.position
 
 
 class TextIndex:
-    """The files in ``folder`` (``settings.text_index_dir``), each named by its index.
+    """The index files in ``folder`` (``settings.text_index_dir``), each named after its index.
 
-    Every method raises IndexUnavailable when a file is locked for too long, damaged, or cannot be written.
+    Every method raises IndexUnavailable when a file is locked for too long, damaged, or not writable.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put_document(self, index: str, about: DocumentAttributes, chunks: Iterable[ChunkRecord]) -> int:
-        """Replace a document and all its chunks, as a whole; how many chunks it has now."""
+    def put_document(self, index: str, attributes: DocumentAttributes, chunks: Iterable[ChunkRecord]) -> int:
+        """Replace a document and all its chunks in one transaction; return the number of chunks."""
         with self._writing(index) as file:
-            _forget(file, about.id)
+            _delete_rows(file, attributes.id)
             key = file.execute(
                 "insert into documents(id, name, media_type, size, created_at, metadata) values(?, ?, ?, ?, ?, ?)",
-                (about.id, about.name, about.media_type, about.size, about.created_at, json.dumps(dict(about.metadata))),
+                (
+                    attributes.id,
+                    attributes.name,
+                    attributes.media_type,
+                    attributes.size,
+                    attributes.created_at,
+                    json.dumps(dict(attributes.metadata)),
+                ),
             ).lastrowid
             count = 0
             for chunk in chunks:
@@ -120,32 +132,32 @@ class TextIndex:
         return count
 
     def remove_document(self, index: str, document_id: str, *, position: int | None = None) -> None:
-        """Remove a document, or one chunk of it; nothing happens when it is not there."""
+        """Remove a document, or its chunk at ``position``, if it is there."""
         if self._path(index).exists():
             with self._writing(index) as file:
-                _forget(file, document_id, position)
+                _delete_rows(file, document_id, position)
 
     def drop_index(self, index: str) -> None:
-        """Remove an index with all that is in it."""
+        """Delete an index with all its documents, if it exists."""
         for path in (self._path(index), self._folder / f"{index}.db-journal"):
             path.unlink(missing_ok=True)
 
     def list_indexes(self, collection_id: str = "") -> list[str]:
-        """The names of all indexes, or of those of one collection."""
+        """Names of all indexes, or of those of one collection."""
         return sorted(path.stem for path in self._folder.glob(f"{collection_id}*.db"))
 
     def search_text(self, index: str, query: str, limit: int, condition: Condition | None = None) -> list[IndexedChunk]:
-        """The chunks in which words of the query stand, by BM25, best first."""
+        """Chunks that contain words of the query, ranked by BM25, best first."""
         with self._reading(index) as file:
             match = _match(file, query) if file is not None else ""
             if file is None or not match:
                 return []
             where, values = sql_of(condition) if condition is not None else ("1", [])
-            # Without a filter the best are chosen before anything else is read of them.
+            # Without a filter, the best rows are chosen before their text is read.
             if condition is None:
-                found = "select rowid as key, rank from words where words match ? order by rank limit ?"
+                ranked = "select rowid as key, rank from words where words match ? order by rank limit ?"
                 rows = file.execute(
-                    f"select {_COLUMNS}, -f.rank from ({found}) f join chunks c on c.key = f.key "
+                    f"select {_COLUMNS}, -f.rank from ({ranked}) f join chunks c on c.key = f.key "
                     "join documents d on d.key = c.document order by f.rank",
                     (match, limit),
                 )
@@ -155,42 +167,42 @@ class TextIndex:
                     f"join documents d on d.key = c.document where words match ? and {where} order by w.rank limit ?",
                     (match, *values, limit),
                 )
-            return [_entry(row[:-1], row[-1]) for row in rows]
+            return [_indexed_chunk(row[:-1], row[-1]) for row in rows]
 
-    def matching_chunks(self, index: str, condition: Condition, most: int) -> list[tuple[str, int]] | None:
-        """The places (document, position) of all chunks that meet a filter; None when there are more than ``most``."""
+    def matching_chunks(self, index: str, condition: Condition, limit: int) -> list[ChunkRef] | None:
+        """References to all chunks that match a filter; None if there are more than ``limit``."""
         with self._reading(index) as file:
             if file is None:
                 return []
             where, values = sql_of(condition)
             found = file.execute(
                 f"select d.id, c.position from documents d join chunks c on c.document = d.key where {where} limit ?",
-                (*values, most + 1),
+                (*values, limit + 1),
             ).fetchall()
-        return found if len(found) <= most else None
+        return found if len(found) <= limit else None
 
     def load_chunks(
-        self, index: str, places: Iterable[tuple[str, int]], condition: Condition | None = None
-    ) -> dict[tuple[str, int], IndexedChunk]:
-        """The chunks at these places, of those that are there and meet the filter."""
-        found: dict[tuple[str, int], IndexedChunk] = {}
+        self, index: str, refs: Iterable[ChunkRef], condition: Condition | None = None
+    ) -> dict[ChunkRef, IndexedChunk]:
+        """The referenced chunks that exist and match the filter."""
+        found: dict[ChunkRef, IndexedChunk] = {}
         with self._reading(index) as file:
             if file is None:
                 return found
             where, values = sql_of(condition) if condition is not None else ("1", [])
-            for document_id, position in places:
+            for document_id, position in refs:
                 for row in file.execute(
                     f"select {_COLUMNS} from documents d join chunks c on c.document = d.key "
                     f"where d.id = ? and c.position = ? and {where}",
                     (document_id, position, *values),
                 ):
-                    found[document_id, position] = _entry(row)
+                    found[document_id, position] = _indexed_chunk(row)
         return found
 
     def document_chunks(
         self, index: str, document_id: str, *, first: int = 0, last: int | None = None, limit: int = -1
     ) -> list[IndexedChunk]:
-        """The chunks of a document from position ``first`` to ``last``, in order, at most ``limit`` of them."""
+        """The chunks of a document in order, from position ``first`` to ``last``, at most ``limit`` of them."""
         with self._reading(index) as file:
             if file is None:
                 return []
@@ -199,10 +211,10 @@ class TextIndex:
                 "where d.id = ? and c.position >= ? and c.position <= ? order by c.position limit ?",
                 (document_id, first, 2**62 if last is None else last, limit),
             )
-            return [_entry(row) for row in rows]
+            return [_indexed_chunk(row) for row in rows]
 
     def count_by_document(self, index: str) -> dict[str, int]:
-        """Document id -> number of its chunks, of all documents."""
+        """Number of chunks by document id."""
         with self._reading(index) as file:
             if file is None:
                 return {}
@@ -211,7 +223,7 @@ class TextIndex:
             )
 
     def count_chunks(self, index: str, document_id: str) -> int:
-        """How many chunks of a document there are."""
+        """Number of chunks of one document."""
         with self._reading(index) as file:
             if file is None:
                 return 0
@@ -221,7 +233,7 @@ class TextIndex:
             return int(found.fetchone()[0])
 
     def contains_document(self, index: str, document_id: str) -> bool:
-        """Whether the document has been put into this index."""
+        """Whether the document is stored in this index."""
         with self._reading(index) as file:
             return (
                 file is not None and file.execute("select 1 from documents where id = ?", (document_id,)).fetchone() is not None
@@ -229,17 +241,17 @@ class TextIndex:
 
     def _path(self, index: str) -> Path:
         if not re.fullmatch(r"[a-z0-9_.]{1,100}", index):
-            raise ValueError(f"not the name of an index: {index[:80]!r}")
+            raise ValueError(f"Invalid index name: {index[:80]!r}")
         return self._folder / f"{index}.db"
 
     @contextmanager
     def _writing(self, index: str) -> Iterator[sqlite3.Connection]:
         path = self._path(index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _told(path):
+        with _wrap_errors(path):
             file = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
             try:
-                # Deleted text is overwritten; a transaction stays in memory until its end, so that readers wait for that alone.
+                # Deleted text is overwritten. A transaction stays in memory until commit, so readers wait for the commit only.
                 file.executescript("pragma journal_mode=truncate; pragma secure_delete=on; pragma cache_spill=off;")
                 file.execute("begin immediate")
                 if file.execute("select 1 from sqlite_master where name = 'vocabulary'").fetchone() is None:
@@ -252,13 +264,13 @@ class TextIndex:
 
     @contextmanager
     def _reading(self, index: str) -> Iterator[sqlite3.Connection | None]:
-        """The file, or None where nothing was ever put into this index. Opened anew each time, which takes under a
-        millisecond: a file may be dropped at any moment, and a connection that is kept would go on reading it."""
+        """The open file, or None if the index does not exist. It is opened for each call, which takes under a millisecond:
+        a connection kept open would go on reading a file that has been dropped."""
         path = self._path(index)
         if not path.exists():
             yield None
             return
-        with _told(path):
+        with _wrap_errors(path):
             file = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=LOCK_SECONDS, isolation_level=None)
             try:
                 if file.execute("select 1 from sqlite_master where name = 'vocabulary'").fetchone() is None:
@@ -270,22 +282,22 @@ class TextIndex:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _wrap_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
         raise IndexUnavailable(
-            f"The text index {path.name} cannot be used: {error}. If it is damaged, run: enginehouse collections check --fix"
+            f"Text index {path.name} cannot be used: {error}. If the file is damaged, run: enginehouse collections check --fix"
         ) from error
 
 
-def _forget(file: sqlite3.Connection, document_id: str, position: int | None = None) -> None:
+def _delete_rows(file: sqlite3.Connection, document_id: str, position: int | None = None) -> None:
     chunks = "select c.key, c.headings, c.text from chunks c join documents d on d.key = c.document where d.id = ?"
     values: list[Any] = [document_id]
     if position is not None:
         chunks, values = f"{chunks} and c.position = ?", [document_id, position]
     for key, headings, text in file.execute(chunks, values).fetchall():
-        # The index of words keeps no text, so it must be told what stood there.
+        # The word index is contentless: to delete a row, FTS5 needs the text that was inserted.
         file.execute("insert into words(words, rowid, terms) values('delete', ?, ?)", (key, _words(json.loads(headings), text)))
         file.execute("delete from chunks where key = ?", (key,))
     if position is None:
@@ -297,28 +309,28 @@ def _words(headings: Sequence[str], text: str) -> str:
 
 
 def _match(file: sqlite3.Connection, query: str) -> str:
-    """The query in the language of FTS5: any of its terms, without those that stand nearly everywhere."""
+    """The query in FTS5 syntax: any of its terms, without the most common ones."""
     terms: dict[str, None] = {}
     for run in _TERM.findall(query):
         if _UNSPACED_CHARACTER.match(run):
             terms |= dict.fromkeys(" ".join(run[n : n + 2]) for n in range(max(1, len(run) - 1)))
         else:
             terms[run.lower()] = None
-    chosen = list(terms)[:MOST_TERMS]
+    chosen = list(terms)[:MAX_TERMS]
     [chunks] = file.execute("select count(*) from chunks").fetchone()
     if chunks > COMMON_FROM:
         limit = int(chunks * COMMON_SHARE)
-        rare = [term for term in chosen if not _stands_in_more(file, term, limit)]
+        rare = [term for term in chosen if not _is_common(file, term, limit)]
         chosen = rare or chosen
     return " OR ".join(f'"{term}"' for term in chosen)
 
 
-def _stands_in_more(file: sqlite3.Connection, term: str, limit: int) -> bool:
+def _is_common(file: sqlite3.Connection, term: str, limit: int) -> bool:
     found = file.execute("select count(*) from (select 1 from words where words match ? limit ?)", (f'"{term}"', limit + 1))
     return int(found.fetchone()[0]) > limit
 
 
-def _entry(row: Sequence[Any], score: float = 0.0) -> IndexedChunk:
+def _indexed_chunk(row: Sequence[Any], score: float = 0.0) -> IndexedChunk:
     document_id, position, page, start, end, headings, text = row
     return IndexedChunk(
         document_id=document_id,

@@ -129,7 +129,7 @@ def test_unreadable_documents_show_the_reason_and_can_be_deleted(page: Page) -> 
     expect(page.locator("#uploads-words")).to_have_text("2 files sent.")
     entry = page.locator(".document", has_text="picture.png")
     expect(entry.locator(".badge")).to_have_text("Unsupported")
-    expect(entry.locator(".reason")).to_contain_text("Supported are PDF")
+    expect(entry.locator(".reason")).to_contain_text("Supported formats: PDF")
     expect(page.locator(".document", has_text="nothing.txt").locator(".badge")).to_have_text("No text")
     page.get_by_role("button", name="Delete picture.png").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()

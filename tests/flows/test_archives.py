@@ -12,7 +12,7 @@ import pytest
 
 from shared.errors import DocumentRejected
 from tests.odd_files import packed_zip
-from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
+from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipped, unpack_members
 
 LIMITS = ArchiveLimits(
     seconds=20, memory_bytes=512 << 20, max_members=50, max_member_bytes=1 << 20, max_bytes=64 << 20, max_ratio=200
@@ -55,7 +55,7 @@ def unpacked(
             while block := source.read(1000):
                 parts.append(block)
             whole[name] = b"".join(parts)
-        except Skipped as left_out:
+        except MemberSkipped as left_out:
             skipped[name] = str(left_out)
 
     unpack_members(path, kind, limits, password, on_member)
@@ -95,8 +95,8 @@ def test_links_and_devices_and_climbing_names_are_left_out_and_named(tmp_path: P
     assert skipped == {
         "soft": "it is a link",
         "hard": "it is a link",
-        "device": "it is no file",
-        "../../up.txt": "its name climbs out of the archive",
+        "device": "it is not a file",
+        "../../up.txt": "its name points outside the archive",
     }
 
 

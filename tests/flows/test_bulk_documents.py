@@ -44,7 +44,7 @@ def test_an_archive_becomes_documents_of_its_batch(stack: Stack) -> None:
     assert ends == {"a/one.txt": "ready", "b/two.txt": "ready", "three.txt": "ready", "in.zip": "unsupported"}
     result = stack.job(taken["archives"][0]["job"])["result"]
     assert (result["documents"], result["duplicates"], result["skipped"]) == (3, 0, 1)
-    assert result["skipped_members"] == [{"name": "../up.txt", "reason": "its name climbs out of the archive"}]
+    assert result["skipped_members"] == [{"name": "../up.txt", "reason": "its name points outside the archive"}]
     assert not list(stack.data.glob("archives/*"))
 
 

@@ -1,4 +1,4 @@
-"""``enginehouse collections check`` finds what differs between records, files and indexes, and mends it."""
+"""``enginehouse collections check`` finds differences between records, files and indexes, and fixes them."""
 
 import json
 import os
@@ -32,12 +32,12 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def check(stack: Stack, *options: str) -> tuple[int, dict[str, str]]:
-    """Exit status, and what was found: id -> kind, or ``mended`` before it."""
+    """Exit status and kind of problem by id, prefixed with ``fixed`` if it was fixed."""
     command = [sys.executable, "-m", "cli.main", "collections", "check", "--json", "--data", str(stack.data), *options]
     done = subprocess.run(command, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=90)
     assert done.returncode in (0, 1), done.stderr
-    found = json.loads(done.stdout)
-    return done.returncode, {fault["what"]: ("mended " if fault["mended"] else "") + fault["kind"] for fault in found}
+    problems = json.loads(done.stdout)
+    return done.returncode, {problem["object"]: ("fixed " if problem["fixed"] else "") + problem["kind"] for problem in problems}
 
 
 def test_every_difference_is_found_and_mended(house: Stack) -> None:
@@ -68,19 +68,19 @@ def test_every_difference_is_found_and_mended(house: Stack) -> None:
     os.utime(house.data / "documents" / unused, (old, old))
 
     expected = {
-        wordless: "unindexed",
-        vectorless: "unindexed",
-        lost: "pages lost",
-        stranger: "leftover",
-        odd["id"]: "leftover",
-        half_made: "index",
-        nobodys: "index",
-        unused: "folder",
+        wordless: "not_indexed",
+        vectorless: "not_indexed",
+        lost: "pages_lost",
+        stranger: "orphaned",
+        odd["id"]: "orphaned",
+        half_made: "unused_index",
+        nobodys: "unused_index",
+        unused: "unused_folder",
     }
     assert check(house) == (1, expected)
     status, found = check(house, "--fix")
-    assert (status, found) == (1, {what: kind if what == lost else f"mended {kind}" for what, kind in expected.items()})
-    assert check(house) == (1, {lost: "pages lost"})
+    assert (status, found) == (1, {what: kind if what == lost else f"fixed {kind}" for what, kind in expected.items()})
+    assert check(house) == (1, {lost: "pages_lost"})
     assert (house.data / "documents" / fresh).exists(), "it may be an upload under way"
     assert not (house.data / "documents" / unused).exists()
     for mode in ("vector", "keyword"):
@@ -100,7 +100,7 @@ def test_an_index_whose_files_are_lost_or_damaged_comes_back(house: Stack) -> No
     refused = house.post("/collections/again/search", {"query": "wheel", "mode": "keyword"}, Prefer="wait=0")
     status, found = check(house, "--fix")
     assert status == 0
-    assert found == {index: "mended index", **dict.fromkeys(documents, "mended unindexed")}
+    assert found == {index: "fixed damaged_index", **dict.fromkeys(documents, "fixed not_indexed")}
     house.ended(refused.json()["id"], 60)
     hits = house.post("/collections/again/search", {"query": "wheel"}).json()["data"]
     assert {hit["document_id"] for hit in hits} == set(documents)

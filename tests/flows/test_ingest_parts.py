@@ -1,4 +1,4 @@
-"""The life of a document, part by part, on a real Redis, a real Chroma server and the real embedding model."""
+"""Ingest and delete handlers, called directly, with a real Redis, Chroma server and embedding model."""
 
 import io
 import json
@@ -29,9 +29,10 @@ from shared.settings import Settings
 from tests.sample_pdfs import sample_pdfs
 from workers.cpu.ingest import ingest
 from workers.index.embedder import Embedder
+from workers.index.search_index import SearchIndex
 from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
-from workers.io.search import Question, search
+from workers.io.search import SearchQuery, search_passages
 from workers.rag_prompt import build_rag_prompt
 from workers.runtime.attempt import AttemptStopped
 
@@ -40,7 +41,7 @@ MODEL = "all-minilm-l6-v2"
 
 @dataclass
 class ChromaServer:
-    """``chroma run`` in a folder of its own, on a port that stays the same over restarts."""
+    """``chroma run`` in its own folder, on a port that stays the same across restarts."""
 
     folder: Path
     port: int
@@ -91,27 +92,27 @@ def pdfs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @dataclass
 class Attempt:
-    """An attempt without a lifecycle around it; ``stop_at`` is the progress, if any, at which it is cancelled."""
+    """An attempt without a worker; it is cancelled when it reports the progress ``stop_at``."""
 
     job: Job
     stop_at: tuple[str, int] | None = None
-    told: list[tuple[str, int, int, str]] = field(default_factory=list)
+    progress: list[tuple[str, int, int, str]] = field(default_factory=list)
 
     @property
     def spec(self) -> dict[str, Any]:
         return dict(self.job.spec)
 
     def report_progress(self, phase: str, done: int, total: int, unit: str) -> None:
-        self.told.append((phase, done, total, unit))
+        self.progress.append((phase, done, total, unit))
 
     def raise_if_stopped(self) -> None:
-        if self.stop_at is not None and any((phase, done) == self.stop_at for phase, done, _, _ in self.told):
+        if self.stop_at is not None and any((phase, done) == self.stop_at for phase, done, _, _ in self.progress):
             raise AttemptStopped("cancel")
 
 
 @dataclass
 class Library:
-    """One owner's collection, and what it takes to put documents into it."""
+    """One collection and the services that ingest and search need."""
 
     documents: Documents
     files: DocumentFiles
@@ -153,7 +154,7 @@ class Library:
         return Attempt(job)
 
     def ingest(self, attempt: Attempt) -> dict[str, Any]:
-        return ingest(attempt, self.documents, self.settings, self.embedder, self.vectors)
+        return ingest(attempt, self.documents, self.settings, self.embedder, self.search_index)
 
     def add(self, data: bytes, name: str = "file") -> Document:
         document = self.upload(data, name)
@@ -161,7 +162,7 @@ class Library:
         return self.documents.get("ada", document.id)
 
     def rejected(self, data: bytes) -> tuple[str, str]:
-        """Code and reason with which a file ends; job and document must agree on them."""
+        """Code and reason of a file that is rejected. The job's error and the document must agree on them."""
         document = self.upload(data)
         with pytest.raises(DocumentRejected) as caught:
             self.ingest(self.attempt(document))
@@ -171,17 +172,20 @@ class Library:
         return found.status, found.reason
 
     @property
+    def search_index(self) -> SearchIndex:
+        return SearchIndex(self.documents, self.texts, self.vectors)
+
+    @property
     def texts(self) -> TextIndex:
         return TextIndex(self.settings.text_index_dir)
 
     def search(self, query: str, top_k: int = 3, **how: Any) -> list[Any]:
-        return search(
-            Question(query=query, top_k=top_k, **{"mode": "vector"} | how),
+        return search_passages(
+            SearchQuery(query=query, top_k=top_k, **{"mode": "vector"} | how),
             self.documents.collection_by_id(self.collection.id),
             documents=self.documents,
             embedders=self.embedder,
-            vectors=self.vectors,
-            texts=self.texts,
+            search_index=self.search_index,
         )
 
 
@@ -198,7 +202,7 @@ def pages_of(library: Library, document: Document) -> list[str]:
     return [json.loads(line)["text"] for line in lines]
 
 
-def test_a_long_pdf_becomes_ready_and_every_chunk_stands_where_it_says(library: Library, pdfs: list[Path]) -> None:
+def test_every_chunk_of_a_long_pdf_matches_its_page_and_character_range(library: Library, pdfs: list[Path]) -> None:
     document = library.upload(pdfs[-1].read_bytes(), "source-reference.pdf")
     attempt = library.attempt(document)
     result = library.ingest(attempt)
@@ -206,8 +210,8 @@ def test_a_long_pdf_becomes_ready_and_every_chunk_stands_where_it_says(library: 
     assert found.status == result["status"] == "ready"
     assert found.pages == found.pages_done == result["pages"] > 50
     assert library.vectors.count_vectors(library.collection.id, document.id) == found.chunks == result["chunks"] > 50
-    assert ("parsing", found.pages, found.pages, "pages") in attempt.told
-    assert attempt.told[-1] == ("embedding", found.chunks, found.chunks, "chunks")
+    assert ("parsing", found.pages, found.pages, "pages") in attempt.progress
+    assert attempt.progress[-1] == ("embedding", found.chunks, found.chunks, "chunks")
     pages = pages_of(library, document)
     for line in library.files.path(document.id, "chunks.jsonl").read_text(encoding="utf-8").splitlines():
         chunk = json.loads(line)
@@ -232,30 +236,30 @@ def test_a_question_finds_the_page_that_answers_it(library: Library, pdfs: list[
     assert pages_of(library, library.documents.get("ada", best.document_id))[0][best.start : best.end] == citation["quote"]
 
 
-def test_utf_16_text_named_pdf_and_a_pdf_named_txt_are_read_by_their_content(library: Library, pdfs: list[Path]) -> None:
+def test_files_are_read_by_content_not_by_name(library: Library, pdfs: list[Path]) -> None:
     library.add("Der Kessel fasst vierzig Liter Wasser.".encode("utf-16"), "kessel.pdf")
     library.add(pdfs[0].read_bytes(), "paper.txt")
     assert library.search("Wie viel Wasser fasst der Kessel?")[0].document == "kessel.pdf"
     assert library.search("the deposit for a city bike")[0].document == "paper.txt"
 
 
-def test_a_repeated_attempt_overwrites_and_drops_what_a_longer_one_left(library: Library) -> None:
+def test_a_repeated_attempt_removes_surplus_vectors_of_an_earlier_one(library: Library) -> None:
     document = library.upload("\n\n".join(f"Sentence {number} of a long text about engines." for number in range(400)).encode())
     first, second = library.attempt(document), library.attempt(document, 2)
     library.ingest(first)
     many = library.vectors.count_vectors(library.collection.id, document.id)
     library.documents.set_stage(document.id, document.job_id, 2, "embedding")  # as if it had died just before the end
     larger = replace(library.settings, chunk_tokens=250)
-    result = ingest(second, library.documents, larger, library.embedder, library.vectors)
+    result = ingest(second, library.documents, larger, library.embedder, library.search_index)
     assert result["chunks"] < many
     assert library.vectors.count_vectors(library.collection.id, document.id) == result["chunks"]
 
 
-def test_an_attempt_after_the_work_is_done_only_tells_the_result(library: Library) -> None:
+def test_an_attempt_after_the_work_is_done_only_returns_the_result(library: Library) -> None:
     document = library.add(b"A short text.")
     again = library.attempt(document, 2)
     assert library.ingest(again)["status"] == "ready"
-    assert again.told == []
+    assert again.progress == []
 
 
 def test_a_document_is_found_only_while_it_is_ready(library: Library) -> None:
@@ -276,13 +280,13 @@ def test_a_stale_attempt_cannot_make_a_document_ready(library: Library) -> None:
     assert library.documents.get("ada", document.id).status == "parsing"
 
 
-def test_a_cancelled_attempt_stops_at_once_and_leaves_no_half_file(library: Library, pdfs: list[Path]) -> None:
+def test_a_cancelled_attempt_stops_at_once_and_leaves_no_partial_file(library: Library, pdfs: list[Path]) -> None:
     document = library.upload(pdfs[-1].read_bytes())
     attempt = library.attempt(document)
     attempt.stop_at = ("parsing", 3)
     with pytest.raises(AttemptStopped):
         library.ingest(attempt)
-    assert attempt.told[-1][:2] == ("parsing", 3)
+    assert attempt.progress[-1][:2] == ("parsing", 3)
     assert [path.name for path in library.files.path(document.id, "original").parent.iterdir()] == ["original"]
 
 
@@ -290,7 +294,7 @@ def test_deleting_a_document_leaves_nothing(library: Library) -> None:
     document = library.add(b"Text that is to vanish.")
     attempt = library.attempt(document)
     for _ in range(2):  # a repeated attempt ends the same way
-        assert delete(attempt, library.documents, library.settings, library.vectors)["deleted"]
+        assert delete(attempt, library.documents, library.settings, library.search_index)["deleted"]
     assert library.vectors.count_vectors(library.collection.id) == 0
     assert list(library.settings.documents_dir.iterdir()) == []
     assert library.documents.count_documents(library.collection.id) == 0
@@ -299,14 +303,14 @@ def test_deleting_a_document_leaves_nothing(library: Library) -> None:
 def test_a_document_deleted_while_it_is_ingested_leaves_nothing(library: Library) -> None:
     document = library.upload(b"Text that is to vanish.")
     attempt = library.attempt(document)
-    told = attempt.report_progress
+    report_progress = attempt.report_progress
 
-    def progress(phase: str, done: int, total: int, unit: str) -> None:
-        told(phase, done, total, unit)
+    def delete_while_embedding(phase: str, done: int, total: int, unit: str) -> None:
+        report_progress(phase, done, total, unit)
         if phase == "embedding":
-            delete(attempt, library.documents, library.settings, library.vectors)
+            delete(attempt, library.documents, library.settings, library.search_index)
 
-    attempt.report_progress = progress  # type: ignore[method-assign]
+    attempt.report_progress = delete_while_embedding  # type: ignore[method-assign]
     with pytest.raises(DocumentRejected) as caught:
         library.ingest(attempt)
     assert caught.value.code == "deleted"
@@ -319,15 +323,13 @@ def test_deleting_a_collection_leaves_nothing(library: Library, redis_client: "r
     assert library.documents.drop_collection(library.collection)
     attempt = library.attempt(documents[0])
     attempt.job = replace(attempt.job, spec={"collection_id": library.collection.id})
-    assert delete(attempt, library.documents, library.settings, library.vectors)["documents"] == 3
+    assert delete(attempt, library.documents, library.settings, library.search_index)["documents"] == 3
     assert redis_client.keys("eh:*") == []
     assert list(library.settings.documents_dir.iterdir()) == []
     assert library.vectors.count_vectors(library.collection.id) == 0
 
 
-def test_an_index_that_is_away_is_told_as_retryable_and_the_retry_needs_no_second_parse(
-    library: Library, chroma: ChromaServer
-) -> None:
+def test_an_ingest_without_chroma_is_retryable_and_the_retry_does_not_parse_again(library: Library, chroma: ChromaServer) -> None:
     document = library.upload(b"Text for an index that is away.")
     chroma.kill()
     try:
@@ -342,7 +344,7 @@ def test_an_index_that_is_away_is_told_as_retryable_and_the_retry_needs_no_secon
     assert library.documents.get("ada", document.id).status == "ready"
 
 
-def test_vectors_of_another_model_are_not_mixed_in(library: Library) -> None:
+def test_a_document_is_not_indexed_with_another_model_than_its_collection(library: Library) -> None:
     other = replace(library, collection=library.documents.ensure_collection("ada", "other", "another-model"))
     code, reason = other.rejected(b"Text.")
     assert code == "failed"
@@ -364,7 +366,7 @@ def test_an_encrypted_pdf_ends_encrypted(library: Library, pdfs: list[Path]) -> 
     assert library.rejected(target.getvalue())[0] == "encrypted"
 
 
-def test_what_is_neither_pdf_nor_text_ends_unsupported(library: Library) -> None:
+def test_a_file_of_unknown_format_ends_unsupported(library: Library) -> None:
     code, reason = library.rejected(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
     assert code == "unsupported"
     assert "PDF, Word" in reason
@@ -374,7 +376,7 @@ def test_an_empty_file_ends_empty(library: Library) -> None:
     assert library.rejected(b"")[0] == "empty"
 
 
-def test_places_lent_to_an_embedder_change_its_threads_and_not_its_vectors() -> None:
+def test_borrowed_slots_change_the_threads_of_an_embedder_and_not_its_vectors() -> None:
     import torch
 
     before = torch.get_num_threads()

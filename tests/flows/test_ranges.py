@@ -1,4 +1,4 @@
-"""A long document is read in ranges, side by side; what an attempt finished, the next one need not read again."""
+"""Page ranges: a long document is read in parallel, and a second attempt keeps the ranges that the first one finished."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from shared.ids import DOCUMENT, new_id
 from tests.odd_files import many_pages, pdf
 from workers.cpu.chunking import chunk_pages
 from workers.cpu.cpu_slots import CpuSlots
-from workers.cpu.indexer import pages_of
+from workers.cpu.indexer import read_parsed_pages
 from workers.cpu.page_ranges import RANGE_PAGES, PageRanges
 from workers.cpu.parsing.page_summary import summarize_pages
 from workers.cpu.parsing.parser import Limits
@@ -30,23 +30,23 @@ def long_pdf() -> bytes:
 
 
 class Reading:
-    """One document under ``folder``, and what its readers told."""
+    """One document in ``folder``, and the progress reported while it is read."""
 
     def __init__(self, folder: Path, data: bytes, slots: int = 2) -> None:
         self.files = DocumentFiles(folder / "documents")
         self.id = new_id(DOCUMENT)
         self.slots = CpuSlots(folder / "cpu-slots", slots)
-        self.told: list[tuple[int, int]] = []
+        self.progress: list[tuple[int, int]] = []
         self.stop_at = 0
-        self.seen_beside: set[int] = set()
+        self.threads_seen: set[int] = set()
         original = self.files.path(self.id, "original")
         original.parent.mkdir(parents=True)
         original.write_bytes(data)
         self.folder = original.parent
 
     def check(self) -> None:
-        self.seen_beside.add(threading.get_ident())
-        if self.stop_at and len(self.told) >= self.stop_at:
+        self.threads_seen.add(threading.get_ident())
+        if self.stop_at and len(self.progress) >= self.stop_at:
             raise AttemptStopped("cancel")
 
     def write(self) -> None:
@@ -58,11 +58,11 @@ class Reading:
             password="",
             slots=self.slots,
             check=self.check,
-            told=lambda done, total: self.told.append((done, total)),
-        ).write()
+            on_progress=lambda done, total: self.progress.append((done, total)),
+        ).write_pages()
 
     def texts(self) -> list[str]:
-        return [page.text.strip() for page in pages_of(self.files, self.id)]
+        return [page.text.strip() for page in read_parsed_pages(self.files, self.id)]
 
     def names(self) -> set[str]:
         return {path.name.split(".")[0] for path in self.folder.iterdir()}
@@ -71,30 +71,30 @@ class Reading:
 EXPECTED = [f"This is page {number}." for number in range(1, PAGES + 1)]
 
 
-def test_ranges_are_read_side_by_side_and_put_together_in_order(tmp_path: Path, long_pdf: bytes) -> None:
+def test_ranges_are_read_in_parallel_and_joined_in_order(tmp_path: Path, long_pdf: bytes) -> None:
     reading = Reading(tmp_path, long_pdf)
     reading.write()
     assert reading.texts() == EXPECTED
-    assert len(reading.seen_beside) > 1
-    assert reading.told[-1] == (PAGES, PAGES)
-    assert [done for done, _ in reading.told] == list(range(1, PAGES + 1))
+    assert len(reading.threads_seen) > 1
+    assert reading.progress[-1] == (PAGES, PAGES)
+    assert [done for done, _ in reading.progress] == list(range(1, PAGES + 1))
     assert reading.names() == {"original", "pages"}
 
 
-def test_where_no_place_is_free_a_document_is_read_alone(tmp_path: Path, long_pdf: bytes) -> None:
+def test_without_a_free_slot_a_document_is_read_in_one_thread(tmp_path: Path, long_pdf: bytes) -> None:
     reading = Reading(tmp_path, long_pdf)
-    taken = [reading.slots.acquire(), reading.slots.acquire()]
+    slots = [reading.slots.acquire(), reading.slots.acquire()]
     assert reading.slots.acquire() is None
     reading.write()
     assert reading.texts() == EXPECTED
-    assert len(reading.seen_beside) == 1
-    for slot in taken:
+    assert len(reading.threads_seen) == 1
+    for slot in slots:
         assert slot is not None
         slot.release()
     assert reading.slots.acquire() is not None
 
 
-def test_a_second_attempt_reads_only_what_is_missing_or_spoilt(tmp_path: Path, long_pdf: bytes) -> None:
+def test_a_second_attempt_reads_only_missing_or_damaged_ranges(tmp_path: Path, long_pdf: bytes) -> None:
     reading = Reading(tmp_path, long_pdf, slots=1)
     reading.stop_at = 2 * RANGE_PAGES + 50
     with pytest.raises(AttemptStopped):
@@ -105,27 +105,27 @@ def test_a_second_attempt_reads_only_what_is_missing_or_spoilt(tmp_path: Path, l
     whole = first.read_bytes()
     assert first.name.split(".")[1:3] == ["1", str(PAGES)]
     assert first.name.endswith(hashlib.sha256(whole).hexdigest())
-    reading.stop_at, reading.told = 0, []
+    reading.stop_at, reading.progress = 0, []
     reading.write()
-    assert len(reading.told) == PAGES - RANGE_PAGES
-    assert reading.told[-1] == (PAGES, PAGES)
+    assert len(reading.progress) == PAGES - RANGE_PAGES
+    assert reading.progress[-1] == (PAGES, PAGES)
     assert reading.texts() == EXPECTED
     assert reading.files.path(reading.id, "pages.jsonl").read_bytes().startswith(whole)
 
 
-def test_a_fault_in_one_range_ends_the_others(tmp_path: Path, long_pdf: bytes) -> None:
+def test_an_error_in_one_range_stops_the_others(tmp_path: Path, long_pdf: bytes) -> None:
     reading = Reading(tmp_path, long_pdf)
-    told = threading.Event()
+    helper_failed = threading.Event()
 
     def check() -> None:
         if threading.current_thread() is not threading.main_thread():
-            told.set()
+            helper_failed.set()
             raise AttemptStopped("lost")
 
     reading.check = check  # type: ignore[method-assign]
     with pytest.raises(AttemptStopped, match="lost"):
         reading.write()
-    assert told.is_set()
+    assert helper_failed.is_set()
     assert not reading.files.path(reading.id, "pages.jsonl").exists()
 
 
@@ -135,19 +135,19 @@ def test_five_thousand_pages_are_never_held_at_once(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         reading.write()
-        found = summarize_pages(pages_of(reading.files, reading.id))
-        pages = pages_of(reading.files, reading.id)
+        found = summarize_pages(read_parsed_pages(reading.files, reading.id))
+        pages = read_parsed_pages(reading.files, reading.id)
         chunks = sum(1 for _ in chunk_pages(pages, lambda text: len(text) // 4, size=800, overlap=0))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (found.pages, chunks, reading.told[-1]) == (5000, 5000, (5000, 5000))
+    assert (found.pages, chunks, reading.progress[-1]) == (5000, 5000, (5000, 5000))
     written = reading.files.path(reading.id, "pages.jsonl").stat().st_size
     assert written > 5000 * len(words)
     assert peak < 0.25 * written, f"{peak:,} bytes at once of {written:,} bytes of text"
 
 
-def test_a_page_line_has_what_chunking_needs(tmp_path: Path) -> None:
+def test_a_line_of_pages_jsonl_has_all_fields_of_a_page(tmp_path: Path) -> None:
     reading = Reading(tmp_path, pdf("One."))
     reading.write()
     [line] = reading.files.path(reading.id, "pages.jsonl").read_text().splitlines()

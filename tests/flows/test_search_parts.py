@@ -1,4 +1,4 @@
-"""Search, single chunks, and an index made anew, on a real Redis, a real Chroma server and the real embedding model."""
+"""Search, chunk redaction and reindex, called directly, with a real Redis, Chroma server and embedding model."""
 
 import copy
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def found(library: Library, query: str, **how: Any) -> list[tuple[str, int]]:
     return [(passage.document, passage.page) for passage in library.search(query, **how)]
 
 
-def test_words_find_what_vectors_do_not_and_the_other_way_round(library: Library) -> None:
+def test_keywords_and_vectors_find_different_passages(library: Library) -> None:
     library.add(BOILERS, "boilers.txt")
     library.add(CATS, "cats.txt")
     assert found(library, "XK-4711", mode="keyword") == [("boilers.txt", 1)]
@@ -59,7 +59,7 @@ def test_words_find_what_vectors_do_not_and_the_other_way_round(library: Library
 
 
 @pytest.mark.parametrize("mode", ["vector", "keyword", "hybrid"])
-def test_filters_hold_in_every_mode(library: Library, mode: str) -> None:
+def test_filters_apply_in_every_mode(library: Library, mode: str) -> None:
     library.add(BOILERS, "boilers.txt")
     library.add(b"Steam engines of the north.", "north.txt")
 
@@ -72,21 +72,21 @@ def test_filters_hold_in_every_mode(library: Library, mode: str) -> None:
     assert sorted(names({"or": [{"name": "north.txt"}, {"page": 2}]})) == [("boilers.txt", 2), ("north.txt", 1)]
 
 
-def test_what_an_upload_said_of_a_document_can_be_asked_for(library: Library) -> None:
+def test_metadata_of_an_upload_can_be_filtered_on(library: Library) -> None:
     for year in (2020, 2021):
         document = library.upload(f"Minutes about boilers, {year}.".encode(), f"{year}.txt", metadata={"year": year})
         library.ingest(library.attempt(document))
     assert found(library, "boilers", condition=parse_filter({"metadata.year": {"gt": 2020}})) == [("2021.txt", 1)]
 
 
-def test_a_threshold_drops_what_is_far_from_the_query(library: Library) -> None:
+def test_a_threshold_drops_distant_passages(library: Library) -> None:
     library.add(BOILERS, "boilers.txt")
     library.add(CATS, "cats.txt")
     assert {name for name, _ in found(library, "a sleeping cat", threshold=0.4)} == {"cats.txt"}
     assert found(library, "a sleeping cat", threshold=1.0) == []
 
 
-def test_neighbours_of_a_hit_come_with_it_in_order(library: Library) -> None:
+def test_a_hit_comes_with_its_neighbours_in_order(library: Library) -> None:
     text = "\n\n".join(f"Paragraph {n}. " + f"It speaks of subject{n} at length. " * 25 for n in range(6))
     library.add(text.encode(), "long.txt")
     [hit] = library.search("subject3", mode="keyword", top_k=1, neighbours=1)
@@ -95,8 +95,8 @@ def test_neighbours_of_a_hit_come_with_it_in_order(library: Library) -> None:
     assert all(text[beside["start"] : beside["end"]] == beside["text"] for beside in hit.neighbours)
 
 
-def test_a_small_index_gives_every_chunk_however_alike_they_are(library: Library) -> None:
-    """The graph alone lost up to 48 of 108 vectors that were all the same, and one of 151 after a deletion."""
+def test_a_small_index_returns_every_chunk_even_if_all_are_identical(library: Library) -> None:
+    """Graph search alone missed up to 48 of 108 identical vectors, and one of 151 after a deletion."""
     vectors, index = library.vectors, new_id(COLLECTION)
     same = [1.0] + [0.0] * 383
     for first in range(0, 150, 15):
@@ -115,10 +115,10 @@ def test_a_small_index_gives_every_chunk_however_alike_they_are(library: Library
 def delete_chunk(library: Library, document: Document, position: int) -> dict[str, Any]:
     attempt = library.attempt(document)
     attempt.job = replace(attempt.job, spec={**attempt.job.spec, "position": position})
-    return delete(attempt, library.documents, library.settings, library.vectors)
+    return delete(attempt, library.documents, library.settings, library.search_index)
 
 
-def test_a_deleted_chunk_is_gone_from_everything_that_is_kept(library: Library, embedders: Embedders) -> None:
+def test_a_deleted_chunk_is_gone_from_files_and_indexes(library: Library, embedders: Embedders) -> None:
     text = "\n\n".join(f"Paragraph {n} holds secret{n}. " + "It goes on and on for a while. " * 22 for n in range(4))
     document = library.add(text.encode(), "secrets.txt")
     [hit] = library.search("secret2", mode="keyword", top_k=1)
@@ -135,7 +135,7 @@ def test_a_deleted_chunk_is_gone_from_everything_that_is_kept(library: Library, 
     reindexed(library, embedders)
     assert library.search("secret2", mode="keyword") == []
     [other] = library.search("secret3", mode="keyword", top_k=1)
-    assert text[other.start : other.end] == other.text, "the places of the others have not moved"
+    assert text[other.start : other.end] == other.text, "the ranges of other chunks must not change"
 
 
 def reindex_attempt(library: Library, **spec: Any) -> Attempt:
@@ -157,22 +157,22 @@ def reindex_attempt(library: Library, **spec: Any) -> Attempt:
 
 def reindexed(library: Library, embedders: Embedders, attempt: Attempt | None = None, **spec: Any) -> dict[str, Any]:
     attempt = attempt or reindex_attempt(library, **spec)
-    return reindex(attempt, library.documents, library.settings, embedders, library.vectors)
+    return reindex(attempt, library.documents, library.settings, embedders, library.search_index)
 
 
 def when(attempt: Attempt, phase: str, act: Callable[[], None]) -> None:
-    """Do something once, in the middle of an attempt."""
-    told, waiting = attempt.report_progress, [act]
+    """Call ``act`` once, when the attempt reports the given phase."""
+    report_progress, pending = attempt.report_progress, [act]
 
     def progress(now: str, done: int, total: int, unit: str) -> None:
-        told(now, done, total, unit)
-        if now == phase and waiting:
-            waiting.pop()()
+        report_progress(now, done, total, unit)
+        if now == phase and pending:
+            pending.pop()()
 
     attempt.report_progress = progress  # type: ignore[method-assign]
 
 
-def test_a_reindex_changes_model_and_chunks_while_the_old_index_answers(library: Library, embedders: Embedders) -> None:
+def test_a_reindex_changes_model_and_chunks_while_the_old_index_serves_searches(library: Library, embedders: Embedders) -> None:
     text = "\n\n".join(f"Paragraph {n} about boilers. " + "It goes on for a while. " * 20 for n in range(5))
     document = library.add(text.encode(), "long.txt")
     before = document.chunks
@@ -181,9 +181,9 @@ def test_a_reindex_changes_model_and_chunks_while_the_old_index_answers(library:
 
     def meanwhile() -> None:
         assert library.documents.collection_by_id(library.collection.id).next_index
-        assert ("long.txt", 1) in found(library, "boilers", top_k=20), "the old index answers"
+        assert ("long.txt", 1) in found(library, "boilers", top_k=20), "the old index must serve searches"
         library.ingest(library.attempt(late))
-        delete(library.attempt(gone), library.documents, library.settings, library.vectors)
+        delete(library.attempt(gone), library.documents, library.settings, library.search_index)
 
     when(attempt, "reindexing", meanwhile)
     result = reindexed(library, embedders, attempt)
@@ -198,27 +198,27 @@ def test_a_reindex_changes_model_and_chunks_while_the_old_index_answers(library:
     assert set(counts) == {document.id, late.id}
     assert counts[document.id] == library.documents.get("ada", document.id).chunks > 2 * before
     with pytest.raises(EmbeddingModelMismatch, match="reindex"):
-        library.search("boilers")  # this library knows the first model only
+        library.search("boilers")  # this library has only the first model
     other = replace(library, embedder=embedders)  # type: ignore[arg-type]
     assert set(found(other, "boilers", top_k=50)) == {("long.txt", 1), ("late.txt", 1)}
-    delete(library.attempt(document), library.documents, library.settings, library.vectors)
+    delete(library.attempt(document), library.documents, library.settings, library.search_index)
     assert set(found(other, "boilers", top_k=50)) == {("late.txt", 1)}
 
 
-def test_an_ingest_that_ends_after_a_switch_goes_into_the_new_index(library: Library, embedders: Embedders) -> None:
+def test_an_ingest_that_ends_after_an_index_switch_goes_into_the_new_index(library: Library, embedders: Embedders) -> None:
     library.add(b"First boilers.", "first.txt")
     document = library.upload(b"Second boilers.", "second.txt")
     attempt = library.attempt(document)
     when(attempt, "embedding", lambda: reindexed(library, embedders) and None)
-    ingest(attempt, library.documents, library.settings, embedders, library.vectors)
+    ingest(attempt, library.documents, library.settings, embedders, library.search_index)
     assert set(found(library, "boilers")) == {("first.txt", 1), ("second.txt", 1)}
     index = library.documents.collection_by_id(library.collection.id).index
     assert library.vectors.list_indexes(library.collection.id) == [index], (
-        "what the ingest wrote into the old one is gone with it"
+        "the old index, with what the ingest wrote into it, is deleted"
     )
 
 
-def test_a_lost_index_is_made_anew_from_the_pages(library: Library, embedders: Embedders) -> None:
+def test_a_lost_index_is_rebuilt_from_the_pages(library: Library, embedders: Embedders) -> None:
     library.add(BOILERS, "boilers.txt")
     library.vectors.drop_index(library.collection.id)
     library.texts.drop_index(library.collection.id)
@@ -227,7 +227,7 @@ def test_a_lost_index_is_made_anew_from_the_pages(library: Library, embedders: E
     assert library.search("boilers", mode="hybrid")[0].document == "boilers.txt"
 
 
-def test_a_document_whose_pages_are_lost_is_skipped_and_named(library: Library, embedders: Embedders) -> None:
+def test_a_reindex_skips_and_reports_a_document_whose_pages_are_lost(library: Library, embedders: Embedders) -> None:
     lost, kept = library.add(b"Lost boilers.", "lost.txt"), library.add(b"Kept boilers.", "kept.txt")
     library.files.remove(lost.id)
     result = reindexed(library, embedders)
@@ -235,7 +235,7 @@ def test_a_document_whose_pages_are_lost_is_skipped_and_named(library: Library, 
     assert found(library, "boilers") == [(kept.name, 1)]
 
 
-def test_a_reindex_whose_index_is_away_is_retried_where_it_stopped(
+def test_a_reindex_interrupted_by_a_chroma_outage_continues_where_it_stopped(
     library: Library, embedders: Embedders, chroma: ChromaServer
 ) -> None:
     for n in range(3):
@@ -248,19 +248,19 @@ def test_a_reindex_whose_index_is_away_is_retried_where_it_stopped(
         assert caught.value.retryable
         with pytest.raises(IndexUnavailable):
             library.search("boilers")
-        assert len(found(library, "boilers", mode="keyword")) == 3, "words are found without the vectors"
+        assert len(found(library, "boilers", mode="keyword")) == 3, "keyword search must work without vectors"
     finally:
         chroma.start()
-    assert len(found(library, "boilers")) == 3, "the old index answers still"
+    assert len(found(library, "boilers")) == 3, "the old index must still serve searches"
     again = Attempt(replace(attempt.job, attempt=2))
     assert reindexed(library, embedders, again)["documents"] == 3
-    assert not any(phase == "embedding" for phase, *_ in again.told)
+    assert not any(phase == "embedding" for phase, *_ in again.progress)
     assert len(found(library, "boilers", mode="hybrid")) == 3
-    assert reindexed(library, embedders, again)["documents"] == 3, "an attempt after the switch changes nothing"
+    assert reindexed(library, embedders, again)["documents"] == 3, "an attempt after the switch must change nothing"
     assert len(found(library, "boilers", mode="hybrid")) == 3
 
 
-def test_a_reindex_gives_way_to_another_and_to_the_end_of_its_collection(library: Library, embedders: Embedders) -> None:
+def test_a_reindex_yields_to_a_newer_one_and_to_a_deleted_collection(library: Library, embedders: Embedders) -> None:
     library.add(BOILERS, "boilers.txt")
     attempt = reindex_attempt(library)
     when(attempt, "reindexing", lambda: reindexed(library, embedders) and None)
@@ -280,7 +280,7 @@ def test_a_reindex_gives_way_to_another_and_to_the_end_of_its_collection(library
     assert library.texts.list_indexes() == []
 
 
-def test_a_reindex_that_is_cancelled_leaves_the_old_index_and_nothing_else(library: Library, embedders: Embedders) -> None:
+def test_a_cancelled_reindex_leaves_only_the_old_index(library: Library, embedders: Embedders) -> None:
     for n in range(2):
         library.add(f"Boilers of house {n}.".encode(), f"{n}.txt")
     attempt = reindex_attempt(library)
@@ -293,7 +293,7 @@ def test_a_reindex_that_is_cancelled_leaves_the_old_index_and_nothing_else(libra
     assert len(found(library, "boilers")) == 2
 
 
-def test_other_weights_under_the_same_name_are_refused_until_a_reindex(library: Library, embedders: Embedders) -> None:
+def test_other_weights_under_the_same_model_name_are_rejected_until_a_reindex(library: Library, embedders: Embedders) -> None:
     library.documents.record_revision(library.collection.id, "0123456789ab")
     document = library.upload(b"Boilers.")
     with pytest.raises(DocumentRejected, match="0123456789ab"):
@@ -304,10 +304,10 @@ def test_other_weights_under_the_same_name_are_refused_until_a_reindex(library: 
     assert library.search("boilers") == []
 
 
-def test_words_alone_need_no_model(library: Library) -> None:
+def test_keyword_search_needs_neither_chroma_nor_a_model(library: Library) -> None:
     library.add(BOILERS, "boilers.txt")
-    away = copy.copy(library)
-    away.vectors = VectorStore("http://127.0.0.1:9")
-    assert found(away, "XK-4711", mode="keyword") == [("boilers.txt", 1)]
+    without_chroma = copy.copy(library)
+    without_chroma.vectors = VectorStore("http://127.0.0.1:9")
+    assert found(without_chroma, "XK-4711", mode="keyword") == [("boilers.txt", 1)]
     with pytest.raises(IndexUnavailable):
-        away.search("XK-4711", mode="hybrid")
+        without_chroma.search("XK-4711", mode="hybrid")

@@ -1,4 +1,4 @@
-"""The Celery worker that ingests documents: ``celery -A workers.cpu.app worker -P prefork -c <processes>``."""
+"""Celery worker that ingests documents: ``celery -A workers.cpu.app worker -P prefork -c <processes>``."""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from workers.cpu.archives.unpack import unpack
 from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
 from workers.index.embedder import Embedders
-from workers.index.vector_store import VectorStore
+from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
 
@@ -22,16 +22,16 @@ settings = from_environment(os.environ)
 
 
 def build_handlers() -> Mapping[str, Handler]:
-    """Made in each child, as neither a connection nor a model survives a fork."""
+    """Handlers by job kind. Called in each child process, because neither a connection nor a model survives a fork."""
     client = connect(settings.redis_url)
     documents, lifecycle = Documents(client), Lifecycle(client, settings, CeleryBroker(client).wake)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
-    vectors = VectorStore(settings.chroma_url, on_silence=lambda: note_silence(client))
+    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: note_silence(client))
     return {
-        "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, vectors),
+        "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index),
         "unpack": lambda attempt: unpack(attempt, documents, lifecycle, settings),
-        "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, vectors),
+        "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, search_index),
     }
 
 

@@ -1,8 +1,8 @@
-"""How many of a machine's processes work on documents at once: so many as the pool has, whoever started them.
+"""CPU slots: a limit on how many processes of a machine work on documents at once, across all worker processes.
 
-Each place is a file that is locked while it is taken. The kernel gives it back when its process dies, so no crash can lose
-one. A job takes a place for itself if it finds one and goes on without if not; what is left over is lent to long documents,
-for reading and for embedding.
+Each slot is a file that is locked while the slot is taken. The kernel releases the lock when its process dies, so a crash
+cannot lose a slot. A job takes a slot if one is free and runs without one if not; long documents borrow the idle slots to
+parse and embed in parallel.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from shared.settings import Settings
 
 
 class CpuSlot:
-    """A place that is taken, until ``leave``."""
+    """A slot that is taken until ``release``."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -25,14 +25,14 @@ class CpuSlot:
 
 
 class CpuSlots:
-    """The ``count`` places under ``folder``."""
+    """``count`` slots, as lock files in ``folder``."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
         self.count = count
 
     def acquire(self) -> CpuSlot | None:
-        """A free place, or None; never waits."""
+        """Take a free slot; return None, without waiting, if there is none."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for number in range(self.count):
             descriptor = os.open(self._folder / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -46,18 +46,20 @@ class CpuSlots:
 
     @contextmanager
     def borrow_idle(self) -> Iterator[int]:
-        """All places that are free now, taken for the time of the block; how many they are. One stays for the borrower, who may
-        have found none for itself."""
-        taken: list[CpuSlot] = []
+        """Take all free slots for the duration of the block, and yield how many there are.
+
+        At most ``count - 1`` are taken: the borrower uses one processor itself, even if it found no slot.
+        """
+        borrowed: list[CpuSlot] = []
         try:
-            while len(taken) < self.count - 1 and (slot := self.acquire()):
-                taken.append(slot)
-            yield len(taken)
+            while len(borrowed) < self.count - 1 and (slot := self.acquire()):
+                borrowed.append(slot)
+            yield len(borrowed)
         finally:
-            for slot in taken:
+            for slot in borrowed:
                 slot.release()
 
 
 def machine_cpu_slots(settings: Settings) -> CpuSlots:
-    """Those of this machine's CPU workers on one data folder."""
+    """The slots that all CPU workers with the same data folder share."""
     return CpuSlots(settings.data_dir / "cpu-slots", settings.cpu_workers)

@@ -1,6 +1,6 @@
-"""From the pages of a document to its chunks in an index: cut, embed, put. Both ingest and reindex go this way.
+"""Indexing of a parsed document: chunk its pages, embed the chunks, store them. Ingest and reindex share it.
 
-Knows nothing of how far a document has come or whether it may be shown.
+The status of a document, and whether it may be shown, are the callers' concern.
 """
 
 import dataclasses
@@ -10,41 +10,38 @@ from dataclasses import dataclass
 
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Collection, Document
-from shared.documents.text_index import DocumentAttributes, TextIndex
+from shared.documents.text_index import DocumentAttributes
 from shared.settings import Settings
 from workers.cpu.chunking import Chunk, chunk_pages
 from workers.cpu.cpu_slots import CpuSlots, machine_cpu_slots
 from workers.cpu.parsing.parser import Page
 from workers.index.embedder import Embedder
-from workers.index.vector_store import VectorStore
+from workers.index.search_index import SearchIndex
 
-# Chunks embedded and indexed in one step: enough to be batched by length, few enough that a cancel is seen in seconds.
+# Chunks per embedding step: large enough to batch by length, small enough that a cancel takes effect within seconds.
 EMBED_BATCH = 300
 
 ProgressCallback = Callable[[str, int, int, str], None]
+"""Called with the phase, units done, units in total, and the name of the unit."""
 
 
 def ignore_progress(phase: str, done: int, total: int, unit: str) -> None:
-    """Tells nobody how far it is."""
+    """Progress callback that does nothing."""
 
 
 @dataclass(frozen=True)
 class Indexer:
-    """Puts documents into one index of a collection, with one embedding model."""
+    """Writer of documents into one index of a collection, with one embedding model."""
 
     index: str
     collection: Collection
     embedder: Embedder
     settings: Settings
-    vectors: VectorStore
+    search_index: SearchIndex
 
     @property
     def files(self) -> DocumentFiles:
         return DocumentFiles(self.settings.documents_dir)
-
-    @property
-    def texts(self) -> TextIndex:
-        return TextIndex(self.settings.text_index_dir)
 
     @property
     def slots(self) -> CpuSlots:
@@ -52,23 +49,25 @@ class Indexer:
 
     @property
     def chunk_tokens(self) -> tuple[int, int]:
-        """Size and overlap of chunks: the collection's, or the server's, as far as the model sees."""
+        """Chunk size and overlap: the collection's or else the server's, limited to what the model can read."""
         collection, settings = self.collection, self.settings
         size = min(collection.chunk_tokens or settings.chunk_tokens, self.embedder.max_tokens)
         overlap = collection.chunk_overlap_tokens
         return size, min(settings.chunk_overlap_tokens if overlap is None else overlap, size // 2)
 
-    def put(self, document: Document, check: Callable[[], None], told: ProgressCallback = ignore_progress) -> int:
-        """Cut, embed and put a whole document; how many chunks it has. ``check`` may raise, between steps."""
-        chunks = self.write_chunks(document, check, told)
-        self.embed(document, chunks, check, told)
-        self.finish(document, chunks)
-        return chunks
+    def index_document(
+        self, document: Document, check: Callable[[], None], on_progress: ProgressCallback = ignore_progress
+    ) -> int:
+        """Chunk, embed and store a whole document; return its number of chunks. ``check`` may raise between steps."""
+        count = self.write_chunks(document, check, on_progress)
+        self.embed_chunks(document, count, check, on_progress)
+        self.store_text(document, stale_vectors_from=count)
+        return count
 
-    def write_chunks(self, document: Document, check: Callable[[], None], told: ProgressCallback) -> int:
-        """Write ``chunks.jsonl``; chunks in all."""
+    def write_chunks(self, document: Document, check: Callable[[], None], on_progress: ProgressCallback) -> int:
+        """Write ``chunks.jsonl``; return the number of chunks."""
         size, overlap = self.chunk_tokens
-        pages = pages_of(self.files, document.id)
+        pages = read_parsed_pages(self.files, document.id)
         count = 0
         with self.files.replace(document.id, "chunks.jsonl") as target:
             for chunk in chunk_pages(pages, self.embedder.count_tokens, size=size, overlap=overlap, name=document.name):
@@ -76,27 +75,24 @@ class Indexer:
                 count += 1
                 if count % EMBED_BATCH == 0:
                     check()
-                    told("chunking", chunk.page, document.pages, "pages")
+                    on_progress("chunking", chunk.page, document.pages, "pages")
         return count
 
-    def embed(self, document: Document, total: int, check: Callable[[], None], told: ProgressCallback) -> None:
-        """Put the vectors of all chunks, as ``chunks.jsonl`` has them."""
+    def embed_chunks(self, document: Document, total: int, check: Callable[[], None], on_progress: ProgressCallback) -> None:
+        """Store the vectors of all chunks in ``chunks.jsonl``."""
         done = 0
         for batch in self._batches(document.id):
             check()
-            with self.slots.borrow_idle() as more:
-                vectors = self.embedder.encode([self._embedded(chunk) for chunk in batch], shares=1 + more)
+            with self.slots.borrow_idle() as borrowed:
+                vectors = self.embedder.encode([self._embedding_input(chunk) for chunk in batch], shares=1 + borrowed)
             check()
-            self.vectors.put_vectors(self.index, document.id, [chunk.position for chunk in batch], vectors)
+            self.search_index.put_vectors(self.index, document.id, [chunk.position for chunk in batch], vectors)
             done += len(batch)
-            told("embedding", done, total, "chunks")
+            on_progress("embedding", done, total, "chunks")
 
-    def finish(self, document: Document, total: int, *, leftovers: bool = True) -> None:
-        """Put the text of all chunks, and drop the vectors that an earlier attempt, perhaps with other settings, put behind
-        them; without ``leftovers`` there can be none."""
-        if leftovers:
-            self.vectors.remove_vectors(self.index, document.id, from_position=total)
-        about = DocumentAttributes(
+    def store_text(self, document: Document, *, stale_vectors_from: int | None) -> None:
+        """Store the text of all chunks in ``chunks.jsonl``, as ``SearchIndex.put_document`` does."""
+        attributes = DocumentAttributes(
             id=document.id,
             name=document.name,
             media_type=document.media_type,
@@ -104,14 +100,15 @@ class Indexer:
             created_at=document.created_at / 1000,
             metadata=document.metadata,
         )
-        self.texts.put_document(self.index, about, (chunk for batch in self._batches(document.id) for chunk in batch))
+        chunks = (chunk for batch in self._batches(document.id) for chunk in batch)
+        self.search_index.put_document(self.index, attributes, chunks, stale_vectors_from=stale_vectors_from)
 
-    def _embedded(self, chunk: Chunk) -> str:
-        """What the model reads of a chunk: its titles too, as far as it sees the end of the text with them."""
+    def _embedding_input(self, chunk: Chunk) -> str:
+        """The text of a chunk under its headings, or the text alone if the model could not read both to the end."""
         if not chunk.headings:
             return chunk.text
-        with_titles = f"{' > '.join(chunk.headings)}\n{chunk.text}"
-        return with_titles if self.embedder.count_tokens(with_titles) <= self.embedder.max_tokens else chunk.text
+        with_headings = f"{' > '.join(chunk.headings)}\n{chunk.text}"
+        return with_headings if self.embedder.count_tokens(with_headings) <= self.embedder.max_tokens else chunk.text
 
     def _batches(self, document_id: str) -> Iterator[Sequence[Chunk]]:
         batch: list[Chunk] = []
@@ -125,8 +122,8 @@ class Indexer:
             yield batch
 
 
-def pages_of(files: DocumentFiles, document_id: str) -> Iterator[Page]:
-    """The pages of a document that has been parsed."""
+def read_parsed_pages(files: DocumentFiles, document_id: str) -> Iterator[Page]:
+    """The pages in ``pages.jsonl``, one at a time."""
     with files.path(document_id, "pages.jsonl").open("rb") as source:
         for line in source:
             yield Page(**json.loads(line))

@@ -1,8 +1,8 @@
-"""The body of an ingest job: a file becomes pages, chunks, vectors, and then visible.
+"""Handler of ingest jobs: parse a file, chunk its pages, embed and index the chunks, make the document ready.
 
-Each step keeps what it made on disk, so that a repeated attempt starts behind the parsing, and an index can be built
-again from the chunks. What becomes of the document is written on it before its job ends; should the job end otherwise
-(cancelled, out of retries, worker lost), its end fails the document.
+Each step keeps its output on disk, so a repeated attempt does not parse again, and an index can be rebuilt from the pages.
+The document's final status is written before its job ends. If the job ends in another way (cancelled, out of retries,
+worker lost), the transition that ends the job fails the document.
 """
 
 import time
@@ -13,46 +13,45 @@ from typing import Any, NoReturn
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Document, Problem, Status
 from shared.documents.store import Documents, DocumentUpdateResult
-from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
 from shared.settings import Settings
 from workers.cpu.cpu_slots import machine_cpu_slots
-from workers.cpu.indexer import Indexer, pages_of
+from workers.cpu.indexer import Indexer, read_parsed_pages
 from workers.cpu.page_ranges import PageRanges
 from workers.cpu.parsing.page_summary import PageSummary, summarize_pages
 from workers.cpu.parsing.parser import Limits
 from workers.index.embedder import EmbedderSource, check_revision
-from workers.index.removal import remove_from_indexes
-from workers.index.vector_store import VectorStore
+from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import AttemptHandle
 
-REPORT_SECONDS = 0.5
+PROGRESS_SECONDS = 0.5
+"""How often the pages read so far are written to the document's record."""
 
 
 def ingest(
-    attempt: AttemptHandle, documents: Documents, settings: Settings, embedders: EmbedderSource, vectors: VectorStore
+    attempt: AttemptHandle, documents: Documents, settings: Settings, embedders: EmbedderSource, search_index: SearchIndex
 ) -> dict[str, Any]:
-    """Ingest the document ``spec["document_id"]`` and tell what became of it.
+    """Ingest the document ``spec["document_id"]``.
 
-    The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages that gave no text, or None) and
-    ``timings`` in seconds. Raises DocumentRejected, whose code is the status the document ended with (or ``deleted``),
-    and IndexUnavailable when another attempt may succeed.
+    The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None) and
+    ``timings`` in seconds. Raises DocumentRejected, whose code is the document's final status (or ``deleted``), and
+    IndexUnavailable when another attempt may succeed.
     """
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:
         document = documents.get(attempt.job.owner, document_id)
     except NotFound:
-        _clear(document_id, collection_id, documents, settings, vectors)
+        _remove_traces(document_id, collection_id, settings, search_index)
         raise DocumentRejected("The document was deleted before it was ingested.", code="deleted") from None
-    ingestion = _Ingestion(attempt, document, documents, settings, embedders, vectors)
-    if document.status == "ready":  # an earlier attempt did all the work and died before it could say so
-        ingestion.retire_replaced()
-        return _result(document.id, document.pages, ingestion.follow_index(document.chunks), document.reason, {})
-    return ingestion.run()
+    ingestion = _Ingestion(attempt, document, documents, settings, embedders, search_index)
+    if document.status == "ready":  # an earlier attempt finished the work and died before it could end the job
+        ingestion.remove_replaced()
+        return _result(document.id, document.pages, ingestion.ensure_in_current_index(document.chunks), document.reason, {})
+    return ingestion.ingest_document()
 
 
 class _Ingestion:
-    """One attempt at one document; the steps of ``run`` in reading order."""
+    """One attempt to ingest one document."""
 
     def __init__(
         self,
@@ -61,100 +60,92 @@ class _Ingestion:
         documents: Documents,
         settings: Settings,
         embedders: EmbedderSource,
-        vectors: VectorStore,
+        search_index: SearchIndex,
     ) -> None:
         self._attempt = attempt
         self._document = document
         self._documents = documents
         self._settings = settings
         self._embedders = embedders
-        self._vectors = vectors
+        self._search_index = search_index
         self._files = DocumentFiles(settings.documents_dir)
         self._passwords = documents.passwords(self._files, settings.max_queue_seconds)
         self._slots = machine_cpu_slots(settings)
         self._timings: dict[str, float] = {}
 
-    def run(self) -> dict[str, Any]:
+    def ingest_document(self) -> dict[str, Any]:
         slot = self._slots.acquire()
         password = self._passwords.read(self._document.id)
         try:
             self._indexer()
             with self._step("parsing"):
-                found = self._parse(password)
+                summary = self._parse(password)
                 if password:
                     self._passwords.forget(self._document.id)
             chunks = self._index(indexer := self._indexer())
-            # A reindex that ended meanwhile has not seen this document; and the next one may do so until it is ready.
+            # A reindex that switched to another index meanwhile did not see this document, and so may the next one, until
+            # the document is ready.
             while (latest := self._indexer()).index != indexer.index:
                 chunks = self._index(indexer := latest)
-            self._must(self._finish("ready", found.reason, found.pages, chunks, found.problems))
-            self.retire_replaced()
-            return _result(self._document.id, found.pages, self.follow_index(chunks), found.reason, self._timings)
+            self._require_current(self._finish("ready", summary.reason, summary.pages, chunks, summary.problems))
+            self.remove_replaced()
+            return _result(self._document.id, summary.pages, self.ensure_in_current_index(chunks), summary.reason, self._timings)
         except DocumentRejected as rejected:
             if password:
                 self._passwords.forget(self._document.id)
             if rejected.code not in ("deleted", "superseded", "replaced"):
-                self._must(self._finish(_status(rejected.code), rejected.message))
+                self._require_current(self._finish(_status(rejected.code), rejected.message))
             raise
         finally:
             if slot is not None:
                 slot.release()
 
-    def follow_index(self, chunks: int) -> int:
-        """Put the document, which is ready, also into an index that has taken the place of the one it is in; its chunks."""
+    def ensure_in_current_index(self, chunks: int) -> int:
+        """Index the document, which is ready, again if a reindex has switched to another index; return its number of chunks."""
         indexer = self._indexer()
-        if not indexer.texts.contains_document(indexer.index, self._document.id):
-            chunks = indexer.put(self._document, self._attempt.raise_if_stopped)
+        if not self._search_index.contains_document(indexer.index, self._document.id):
+            chunks = indexer.index_document(self._document, self._attempt.raise_if_stopped)
             self._documents.set_chunks(self._document.id, chunks)
         return chunks
 
-    def retire_replaced(self) -> None:
-        """Remove the version that this document has taken the place of. Raises IndexUnavailable."""
+    def remove_replaced(self) -> None:
+        """Remove the version that this document replaces. Raises IndexUnavailable."""
         try:
             replaced = self._documents.get(self._document.owner, self._document.id).replaces
         except NotFound:
-            self._leave()
+            self._raise_deleted()
         if replaced:
             self._documents.remove(replaced, self._document.collection_id)
-            self._take_out(replaced)
+            self._search_index.remove_from_collection(self._document.collection_id, replaced)
             self._files.remove(replaced)
 
-    def _take_out(self, document_id: str) -> None:
-        remove_from_indexes(
-            document_id,
-            self._document.collection_id,
-            documents=self._documents,
-            vectors=self._vectors,
-            texts=TextIndex(self._settings.text_index_dir),
-        )
-
     def _indexer(self) -> Indexer:
-        """For the index that answers now. Raises DocumentRejected when its embedding model is not here."""
+        """Indexer for the collection's current index. Raises DocumentRejected if this worker lacks its embedding model."""
         try:
             collection = self._documents.collection_by_id(self._document.collection_id)
             embedder = self._embedders.for_model(collection.embedding_model)
             check_revision(embedder, collection.name, self._documents.record_revision(collection.id, embedder.revision))
         except NotFound:
-            self._leave()
+            self._raise_deleted()
         except EmbeddingModelMismatch as error:
             raise DocumentRejected(error.message, code="failed") from error
-        return Indexer(collection.index, collection, embedder, self._settings, self._vectors)
+        return Indexer(collection.index, collection, embedder, self._settings, self._search_index)
 
     def _index(self, indexer: Indexer) -> int:
-        """Chunk, embed and index the document; chunks in all."""
-        document, check, told = self._document, self._attempt.raise_if_stopped, self._attempt.report_progress
+        """Chunk, embed and index the document; return its number of chunks."""
+        document, check, on_progress = self._document, self._attempt.raise_if_stopped, self._attempt.report_progress
         with self._step("chunking"):
-            chunks = indexer.write_chunks(document, check, told)
+            chunks = indexer.write_chunks(document, check, on_progress)
         if chunks == 0:
-            raise DocumentRejected("It holds no text that could be indexed.", code="empty")
+            raise DocumentRejected("The document contains no text that can be indexed.", code="empty")
         with self._step("embedding"):
-            indexer.embed(document, chunks, self._check_fence, told)
+            indexer.embed_chunks(document, chunks, self._check_fence, on_progress)
         with self._step("indexing"):
-            indexer.finish(document, chunks, leftovers=self._attempt.job.attempt > 1)
+            indexer.store_text(document, stale_vectors_from=chunks if self._attempt.job.attempt > 1 else None)
         return chunks
 
     def _parse(self, password: str) -> PageSummary:
-        """Write ``pages.jsonl``, unless an earlier attempt has."""
+        """Write ``pages.jsonl``, unless an earlier attempt did."""
         if not self._files.path(self._document.id, "pages.jsonl").exists():
             limits = Limits(
                 seconds=self._settings.parse_seconds,
@@ -162,13 +153,13 @@ class _Ingestion:
                 max_pages=self._settings.max_pages,
                 max_page_characters=self._settings.max_page_characters,
             )
-            reported = 0.0
+            last_update = 0.0
 
-            def told(done: int, total: int) -> None:
-                nonlocal reported
+            def on_progress(done: int, total: int) -> None:
+                nonlocal last_update
                 self._attempt.report_progress("parsing", done, total, "pages")
-                if time.monotonic() - reported > REPORT_SECONDS or done == total:
-                    reported = time.monotonic()
+                if time.monotonic() - last_update > PROGRESS_SECONDS or done == total:
+                    last_update = time.monotonic()
                     self._advance("parsing", pages=total, pages_done=done)
 
             PageRanges(
@@ -179,9 +170,9 @@ class _Ingestion:
                 password=password,
                 slots=self._slots,
                 check=self._attempt.raise_if_stopped,
-                told=told,
-            ).write()
-        return summarize_pages(pages_of(self._files, self._document.id))
+                on_progress=on_progress,
+            ).write_pages()
+        return summarize_pages(read_parsed_pages(self._files, self._document.id))
 
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:
@@ -192,13 +183,15 @@ class _Ingestion:
         self._timings[status] = round(time.monotonic() - start, 3)
 
     def _check_fence(self) -> None:
-        """Before each write to the index: an attempt that is no longer the latest must not overwrite."""
+        """Called before each write to the index, which an attempt that is no longer the latest must not do."""
         self._attempt.raise_if_stopped()
         self._advance("embedding")
 
     def _advance(self, status: Status, *, pages: int | None = None, pages_done: int | None = None) -> None:
         job = self._attempt.job
-        self._must(self._documents.set_stage(self._document.id, job.id, job.attempt, status, pages=pages, pages_done=pages_done))
+        self._require_current(
+            self._documents.set_stage(self._document.id, job.id, job.attempt, status, pages=pages, pages_done=pages_done)
+        )
 
     def _finish(
         self,
@@ -219,27 +212,26 @@ class _Ingestion:
             chunks=chunks,
         )
 
-    def _must(self, written: DocumentUpdateResult) -> None:
-        """Go no further when the document is no longer this attempt's."""
-        if written == "gone":
-            self._leave()
-        if written == "replaced":
-            self._take_out(self._document.id)
-            raise DocumentRejected("A newer version of the document was ready first.", code="replaced")
-        if written == "stale":
+    def _require_current(self, result: DocumentUpdateResult) -> None:
+        """Raise unless the write reached the document, that is, unless it was deleted, replaced or taken over."""
+        if result == "gone":
+            self._raise_deleted()
+        if result == "replaced":
+            self._search_index.remove_from_collection(self._document.collection_id, self._document.id)
+            raise DocumentRejected("A newer version of the document became ready first.", code="replaced")
+        if result == "stale":
             self._attempt.raise_if_stopped()
-            raise DocumentRejected("Another attempt works on the document.", code="superseded")
+            raise DocumentRejected("Another attempt is working on the document.", code="superseded")
 
-    def _leave(self) -> NoReturn:
-        _clear(self._document.id, self._document.collection_id, self._documents, self._settings, self._vectors)
-        raise DocumentRejected("The document was deleted while it was ingested.", code="deleted")
+    def _raise_deleted(self) -> NoReturn:
+        _remove_traces(self._document.id, self._document.collection_id, self._settings, self._search_index)
+        raise DocumentRejected("The document was deleted while it was being ingested.", code="deleted")
 
 
-def _clear(document_id: str, collection_id: str, documents: Documents, settings: Settings, vectors: VectorStore) -> None:
-    """Take back what an attempt may have written after the document was deleted under it."""
+def _remove_traces(document_id: str, collection_id: str, settings: Settings, search_index: SearchIndex) -> None:
+    """Remove what an attempt may have written after its document was deleted."""
     DocumentFiles(settings.documents_dir).remove(document_id)
-    texts = TextIndex(settings.text_index_dir)
-    remove_from_indexes(document_id, collection_id, documents=documents, vectors=vectors, texts=texts)
+    search_index.remove_from_collection(collection_id, document_id)
 
 
 def _status(code: str) -> Status:

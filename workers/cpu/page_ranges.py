@@ -1,7 +1,7 @@
-"""The pages of a document, read in ranges side by side and put together into one file.
+"""Parallel parsing of a long document: its pages are read in ranges, which are then joined into ``pages.jsonl``.
 
-Each range is a step of its own: a file that is named by its SHA-256, so that an attempt takes over what an earlier one
-finished and reads again only what is missing or spoilt. At most the pages of the ranges under way are in memory.
+Each range is written to a file whose name contains its SHA-256. A later attempt keeps the ranges that an earlier one
+finished, and reads only those that are missing or damaged. Memory holds at most the pages of the ranges being read.
 """
 
 import dataclasses
@@ -22,87 +22,90 @@ from workers.cpu.parsing.parser import Limits, Page, read_pages
 
 RANGE_PAGES = 200
 
-_NAME = re.compile(r"range\.(\d+)\.(\d+)\.([0-9a-f]{64})")
+_RANGE_FILE = re.compile(r"range\.(\d+)\.(\d+)\.([0-9a-f]{64})")
 
 
-class _Stopped(Exception):
-    """Another range met the end of the attempt."""
+class _OtherRangeFailed(Exception):
+    """Stops a range because another range of the document raised."""
 
 
 class PageRanges:
-    """The ranges of one document. ``check`` raises when the attempt must not go on; ``told`` hears pages done, pages in all."""
+    """The page ranges of one document.
+
+    ``check`` raises when the attempt must stop. ``on_progress`` is called with pages done and pages in total.
+    """
 
     def __init__(
         self,
         files: DocumentFiles,
         document_id: str,
-        kind: MediaType,
+        media_type: MediaType,
         limits: Limits,
         *,
         password: str,
         slots: CpuSlots,
         check: Callable[[], None],
-        told: Callable[[int, int], None],
+        on_progress: Callable[[int, int], None],
     ) -> None:
         self._files = files
         self._document_id = document_id
         self._folder = files.path(document_id, "original").parent
-        self._kind = kind
+        self._media_type = media_type
         self._limits = limits
         self._password = password
         self._slots = slots
         self._check = check
-        self._told = told
+        self._on_progress = on_progress
         self._lock = threading.Lock()
         self._done = 0
         self._total = 0
         self._failed = threading.Event()
 
-    def write(self) -> None:
-        """Write ``pages.jsonl``. Raises what ``read_pages`` and ``check`` do; then what was finished stays for the next attempt."""
-        kept = self._kept()
-        if 1 not in kept:
-            kept[1] = self._read(1)
-        missing = [first for first in range(1, self._total + 1, self._step) if first not in kept]
-        self._done = min(self._total, len(kept) * self._step)
+    def write_pages(self) -> None:
+        """Write ``pages.jsonl``. Raises what ``read_pages`` and ``check`` raise; finished ranges then stay for the next attempt."""
+        ranges = self._finished_ranges()
+        if 1 not in ranges:
+            ranges[1] = self._read_range(1)
+        missing = [first for first in range(1, self._total + 1, self._range_length) if first not in ranges]
+        self._done = min(self._total, len(ranges) * self._range_length)
         if missing:
-            kept |= self._read_side_by_side(missing)
+            ranges |= self._read_in_parallel(missing)
         with self._files.replace(self._document_id, "pages.jsonl") as target:
-            for _, path in sorted(kept.items()):
+            for _, path in sorted(ranges.items()):
                 with path.open("rb") as source:
                     shutil.copyfileobj(source, target, 1024 * 1024)
-        for path in kept.values():
+        for path in ranges.values():
             path.unlink(missing_ok=True)
 
     @property
-    def _step(self) -> int:
-        # Other formats must be read from their beginning, whichever page is wanted.
-        return RANGE_PAGES if self._kind == PDF else max(1, self._total)
+    def _range_length(self) -> int:
+        # Readers of other formats always read from the beginning, so those documents are a single range.
+        return RANGE_PAGES if self._media_type == PDF else max(1, self._total)
 
-    def _kept(self) -> dict[int, Path]:
-        """First page -> file, of the ranges that an earlier attempt finished and that are as it left them."""
-        kept: dict[int, Path] = {}
+    def _finished_ranges(self) -> dict[int, Path]:
+        """Intact range files of earlier attempts by first page. Damaged ones are deleted."""
+        finished: dict[int, Path] = {}
         for path in self._folder.glob("range.*"):
-            name = _NAME.fullmatch(path.name)
-            if name is None or _digest(path) != name[3]:
+            name = _RANGE_FILE.fullmatch(path.name)
+            if name is None or _sha256(path) != name[3]:
                 path.unlink(missing_ok=True)
             else:
-                kept[int(name[1])] = path
+                finished[int(name[1])] = path
                 self._total = int(name[2])
-        return kept
+        return finished
 
-    def _read_side_by_side(self, missing: list[int]) -> dict[int, Path]:
-        """Read ranges here, and in a thread beside for each place that is free when one ends here."""
-        waiting, read = iter(missing), dict[int, Path]()
+    def _read_in_parallel(self, missing: list[int]) -> dict[int, Path]:
+        """Read ranges in this thread, and in one more thread for each CPU slot that is free whenever a range ends here."""
+        pending, finished = iter(missing), dict[int, Path]()
 
         def read_next() -> bool:
             with self._lock:
-                first = next(waiting, None)
+                first = next(pending, None)
             if first is not None:
-                read[first] = self._read(first)
+                finished[first] = self._read_range(first)
             return first is not None
 
-        def read_beside(slot: CpuSlot) -> None:
+        def read_with_slot(slot: CpuSlot) -> None:
             try:
                 read_next()
             except BaseException:
@@ -111,37 +114,38 @@ class PageRanges:
             finally:
                 slot.release()
 
-        beside: set[Future[None]] = set()
+        helpers: set[Future[None]] = set()
         with ThreadPoolExecutor(self._slots.count, thread_name_prefix="range") as pool:
             try:
                 while True:
-                    for ended in [one for one in beside if one.done()]:
-                        beside.remove(ended)
-                        ended.result()
-                    while len(beside) < min(self._slots.count, len(missing) - len(read)) - 1 and (slot := self._slots.acquire()):
-                        beside.add(pool.submit(read_beside, slot))
+                    for helper in [helper for helper in helpers if helper.done()]:
+                        helpers.remove(helper)
+                        helper.result()
+                    useful = min(self._slots.count, len(missing) - len(finished)) - 1
+                    while len(helpers) < useful and (slot := self._slots.acquire()):
+                        helpers.add(pool.submit(read_with_slot, slot))
                     if not read_next():
                         break
-            except _Stopped:
-                pass  # what stopped it is told below
+            except _OtherRangeFailed:
+                pass  # the failed helper's own exception is raised below
             except BaseException:
                 self._failed.set()
                 raise
-            for one in beside:
-                one.result()
-        return read
+            for helper in helpers:
+                helper.result()
+        return finished
 
-    def _read(self, first: int) -> Path:
-        """One range, to a file whose name says that it is whole."""
+    def _read_range(self, first: int) -> Path:
+        """Read one range into a file; the name that it gets at the end marks it as complete."""
         digest = hashlib.sha256()
         draft = self._folder / f".range.{secrets.token_hex(4)}"
-        last = first + RANGE_PAGES - 1 if self._kind == PDF else None
+        last = first + RANGE_PAGES - 1 if self._media_type == PDF else None
         try:
             with draft.open("wb") as target:
 
                 def on_page(page: Page, total: int) -> None:
                     if self._failed.is_set():
-                        raise _Stopped
+                        raise _OtherRangeFailed
                     self._check()
                     line = json.dumps(dataclasses.asdict(page), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
                     digest.update(line)
@@ -149,18 +153,18 @@ class PageRanges:
                     with self._lock:
                         self._total = total
                         self._done += 1
-                        self._told(self._done, total)
+                        self._on_progress(self._done, total)
 
                 original = self._files.path(self._document_id, "original")
                 self._total = read_pages(
-                    original, self._kind, self._limits, on_page, first=first, last=last, password=self._password
+                    original, self._media_type, self._limits, on_page, first=first, last=last, password=self._password
                 )
-            # Not forced to the disk: should the machine lose it, the checksum tells.
+            # No fsync: if the machine crashes and the data is lost, the checksum will not match.
             return draft.rename(self._folder / f"range.{first}.{self._total}.{digest.hexdigest()}")
         finally:
             draft.unlink(missing_ok=True)
 
 
-def _digest(path: Path) -> str:
+def _sha256(path: Path) -> str:
     with path.open("rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()

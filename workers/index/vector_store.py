@@ -1,8 +1,8 @@
-"""The vectors of chunks: one Chroma server over HTTP, one of its collections for each index.
+"""Vector store: the embeddings of chunks in a Chroma server, with one Chroma collection for each index.
 
-The ids of vectors are made from document id and position, so that putting a document twice overwrites it. They are all that
-the server knows of a chunk: its text is in ``shared/documents/text_index.py``, since with it the server takes less than half
-as many vectors a second and three times the disk. What may be shown (only documents that are ready) is not known here.
+A vector's id is made from document id and position, so storing a document twice overwrites it. The text of chunks is not
+stored here but in ``shared/documents/text_index.py``: with text, Chroma accepts less than half as many vectors per second
+and needs three times the disk space. The store does not know which documents may be shown.
 """
 
 import logging
@@ -15,161 +15,165 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from shared.documents.text_index import ChunkRef
 from shared.errors import IndexUnavailable
 
 logger = logging.getLogger(__name__)
 
 BATCH = 300
-"""Vectors a request: large enough to be fast, and small enough that queries get their turn."""
+"""Vectors per request: large enough to be fast, small enough that queries are served in between."""
 
 CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 30.0
+RESPONSE_SECONDS = 30.0
 
-MOST_COMPARED = 5_000
-"""Vectors that are compared one by one where the search of the graph lost some: about 0.3 s."""
+MAX_EXACT_SEARCH = 5_000
+"""Largest index, or filter result, that is searched exactly when the graph search misses vectors: about 0.3 s."""
 
-LISTED = 5_000
+PAGE_SIZE = 5_000
+"""Names or ids per request when listing."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class VectorHit:
-    """A chunk that a query found, by its place; ``score`` is the cosine of the two vectors."""
+    """A chunk found by a query; ``score`` is the cosine similarity."""
 
     document_id: str
     position: int
     score: float
 
     @property
-    def chunk_ref(self) -> tuple[str, int]:
+    def chunk_ref(self) -> ChunkRef:
         return self.document_id, self.position
 
 
 class VectorStore:
-    """A client of the Chroma server at ``url``; it connects at the first use in each process. Safe to share by threads.
+    """Client of the Chroma server at ``url``. It connects on first use in each process and is safe to share between threads.
 
-    Every method raises IndexUnavailable when the server is away, does not answer in time, or is in trouble. ``on_silence`` is
-    called when a request was not answered in time although the server lives.
+    Every method raises IndexUnavailable when the server is down, fails, or does not answer in time. ``on_timeout`` is called
+    when a request timed out although the server is alive.
     """
 
-    def __init__(self, url: str, *, on_silence: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, url: str, *, on_timeout: Callable[[], None] = lambda: None) -> None:
         self._url = url
-        self._on_silence = on_silence
+        self._on_timeout = on_timeout
         self._lock = threading.Lock()
         self._client: tuple[int, Any] | None = None
 
     def put_vectors(self, index: str, document_id: str, positions: Sequence[int], vectors: Sequence[Sequence[float]]) -> None:
-        """Write the vectors of chunks of a document, over whatever stands at their positions."""
+        """Store the vectors of some chunks of a document, replacing those at the same positions."""
 
-        def write(target: Any) -> None:
+        def write(collection: Any) -> None:
             for first in range(0, len(positions), BATCH):
                 batch = positions[first : first + BATCH]
-                target.upsert(
-                    ids=[_name((document_id, position)) for position in batch],
+                collection.upsert(
+                    ids=[_vector_id((document_id, position)) for position in batch],
                     embeddings=vectors[first : first + BATCH],
                     metadatas=[{"document": document_id, "position": position} for position in batch],
                 )
 
         if positions:
-            self._ask(lambda client: write(_made(client, index)))
+            self._send(lambda client: write(_collection(client, index)))
 
     def nearest_chunks(
-        self, index: str, vector: Sequence[float], limit: int, within: Sequence[tuple[str, int]] | None = None
+        self, index: str, vector: Sequence[float], limit: int, candidates: Sequence[ChunkRef] | None = None
     ) -> list[VectorHit]:
-        """The nearest chunks, best first, of all or of those at the places ``within``; none when nothing was ever put there."""
-        if within is not None and not within:
+        """The nearest chunks, best first, of the whole index or only of ``candidates``; none if there is no such index."""
+        if candidates is not None and not candidates:
             return []
-        names = None if within is None else [_name(place) for place in within]
+        candidate_ids = None if candidates is None else [_vector_id(ref) for ref in candidates]
 
         def nearest(client: Any) -> list[VectorHit]:
-            source = _found(client, index)
-            if source is None:
+            collection = _existing_collection(client, index)
+            if collection is None:
                 return []
-            there = names
+            ids = candidate_ids
             try:
-                answer = source.query(query_embeddings=[vector], n_results=limit, ids=there, include=["distances"])
+                response = collection.query(query_embeddings=[vector], n_results=limit, ids=ids, include=["distances"])
             except Exception as error:
-                # A single name that the server does not have (any more) makes it refuse them all.
-                if there is None or "Error finding id" not in str(error):
+                # Chroma rejects the whole query if a single id does not exist (any more).
+                if ids is None or "Error finding id" not in str(error):
                     raise
-                there = source.get(ids=there, include=[])["ids"]
-                if not there:
+                ids = collection.get(ids=ids, include=[])["ids"]
+                if not ids:
                     return []
-                answer = source.query(query_embeddings=[vector], n_results=limit, ids=there, include=["distances"])
-            hits = [_hit(name, 1.0 - distance) for name, distance in zip(answer["ids"][0], answer["distances"][0], strict=True)]
+                response = collection.query(query_embeddings=[vector], n_results=limit, ids=ids, include=["distances"])
+            hits = [_hit(id, 1.0 - distance) for id, distance in zip(response["ids"][0], response["distances"][0], strict=True)]
             if len(hits) >= limit:
                 return hits
-            count = source.count() if there is None else len(there)
-            # The graph that is searched may not lead to every vector: of many that are alike it loses most, of those left
-            # after a deletion some. A small index is then compared as a whole.
-            return _compared(source, vector, limit, there) if len(hits) < count <= MOST_COMPARED else hits
+            count = collection.count() if ids is None else len(ids)
+            # Graph search does not reach every vector: it misses most of many identical ones, and some after a deletion.
+            # A small index is then searched exactly.
+            return _exact_search(collection, vector, limit, ids) if len(hits) < count <= MAX_EXACT_SEARCH else hits
 
-        return self._ask(nearest)
+        return self._send(nearest)
 
     def remove_vectors(self, index: str, document_id: str, *, position: int | None = None, from_position: int = 0) -> None:
-        """Remove the chunks of a document, one of them, or those from a position on; nothing happens when there are none."""
-        which: dict[str, Any] = {"document": document_id}
+        """Remove the vectors of a document, of one chunk, or from a position on. Missing vectors are ignored."""
+        condition: dict[str, Any] = {"document": document_id}
         if from_position:
-            which = {"$and": [which, {"position": {"$gte": from_position}}]}
+            condition = {"$and": [condition, {"position": {"$gte": from_position}}]}
         if position is not None:
-            which = {"$and": [which, {"position": position}]}
+            condition = {"$and": [condition, {"position": position}]}
 
         def delete(client: Any) -> None:
-            source = _found(client, index)
-            if source is not None:
-                source.delete(where=which)
+            collection = _existing_collection(client, index)
+            if collection is not None:
+                collection.delete(where=condition)
 
-        self._ask(delete)
+        self._send(delete)
 
     def drop_index(self, index: str) -> None:
-        """Remove an index with all its vectors; nothing happens when there is none."""
+        """Delete an index with all its vectors, if it exists."""
         from chromadb.errors import NotFoundError
 
         def delete(client: Any) -> None:
             try:
                 client.delete_collection(index)
             except NotFoundError:
-                logger.debug("index %s was never made, or is gone already", index)
+                logger.debug("index %s does not exist", index)
 
-        self._ask(delete)
+        self._send(delete)
 
     def list_indexes(self, collection_id: str = "") -> list[str]:
-        """The names of all indexes, or of those of one collection."""
+        """Names of all indexes, or of those of one collection."""
 
         def names(client: Any) -> list[str]:
             found: list[str] = []
-            while page := client.list_collections(limit=LISTED, offset=len(found)):
-                found += [source.name for source in page]
+            while page := client.list_collections(limit=PAGE_SIZE, offset=len(found)):
+                found += [collection.name for collection in page]
             return found
 
-        return sorted(name for name in self._ask(names) if name.startswith(collection_id))
+        return sorted(name for name in self._send(names) if name.startswith(collection_id))
 
     def count_vectors(self, index: str, document_id: str | None = None) -> int:
-        """Vectors of an index, or of one document in it."""
+        """Number of vectors in an index, or of one document in it."""
 
         def number(client: Any) -> int:
-            source = _found(client, index)
-            if source is None:
+            collection = _existing_collection(client, index)
+            if collection is None:
                 return 0
-            return source.count() if document_id is None else len(source.get(where={"document": document_id}, include=[])["ids"])
+            if document_id is None:
+                return int(collection.count())
+            return len(collection.get(where={"document": document_id}, include=[])["ids"])
 
-        return self._ask(number)
+        return self._send(number)
 
     def count_by_document(self, index: str) -> dict[str, int]:
-        """Document id -> number of its vectors, of all documents."""
+        """Number of vectors by document id."""
 
         def numbers(client: Any) -> dict[str, int]:
-            source, found, seen = _found(client, index), Counter[str](), 0
-            while source is not None and (page := source.get(include=[], limit=LISTED, offset=seen)["ids"]):
-                found.update(name.partition(":")[0] for name in page)
-                seen += len(page)
-            return dict(found)
+            collection, counts, offset = _existing_collection(client, index), Counter[str](), 0
+            while collection is not None and (page := collection.get(include=[], limit=PAGE_SIZE, offset=offset)["ids"]):
+                counts.update(id.partition(":")[0] for id in page)
+                offset += len(page)
+            return dict(counts)
 
-        return self._ask(numbers)
+        return self._send(numbers)
 
-    def _ask(self, request: Callable[[Any], T]) -> T:
-        """Send a request; again when it meets the moment in which a new collection's files do not exist yet."""
+    def _send(self, request: Callable[[Any], T]) -> T:
+        """Send a request. Retry while a collection that was just created has no files yet."""
         pause = 0.05
         while True:
             try:
@@ -180,14 +184,14 @@ class VectorStore:
                     pause *= 2
                     continue
                 if _is_outage(error):
-                    if _is_silence(error) and self._lives():
-                        self._on_silence()
+                    if _is_timeout(error) and self._is_alive():
+                        self._on_timeout()
                     raise IndexUnavailable(
-                        f"The index at {self._url} cannot be used: {type(error).__name__}: {error}"[:500]
+                        f"The Chroma server at {self._url} cannot be used: {type(error).__name__}: {error}"[:500]
                     ) from error
                 raise
 
-    def _lives(self) -> bool:
+    def _is_alive(self) -> bool:
         import httpx
 
         try:
@@ -198,7 +202,7 @@ class VectorStore:
 
     def _connected(self) -> Any:
         with self._lock:
-            # A client made before a fork would share its connections with the parent.
+            # A client created before a fork would share its connections with the parent.
             if self._client is None or self._client[0] != os.getpid():
                 self._client = (os.getpid(), _connect(self._url))
             return self._client[1]
@@ -209,7 +213,7 @@ def _connect(url: str) -> Any:
     import httpx
     from chromadb.config import Settings
 
-    # Chroma's client asks without a time limit while it is being made, so it is made only for a server that answers.
+    # The client's constructor sends requests without a timeout, so it is created only once the server answers.
     _heartbeat(url)
     address = urlsplit(url)
     secure = address.scheme == "https"
@@ -219,39 +223,39 @@ def _connect(url: str) -> Any:
         ssl=secure,
         settings=Settings(anonymized_telemetry=False),
     )
-    # There is no setting for it: a server that hangs would hold a worker for ever.
+    # The client has no timeout setting; without one, a server that hangs would block a worker forever.
     session = getattr(client, "_server")._session  # noqa: B009
-    session.timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+    session.timeout = httpx.Timeout(RESPONSE_SECONDS, connect=CONNECT_SECONDS)
     return client
 
 
-def _name(place: tuple[str, int]) -> str:
-    document_id, position = place
+def _vector_id(ref: ChunkRef) -> str:
+    document_id, position = ref
     return f"{document_id}:{position}"
 
 
-def _hit(name: str, score: float) -> VectorHit:
-    document_id, _, position = name.partition(":")
+def _hit(vector_id: str, score: float) -> VectorHit:
+    document_id, _, position = vector_id.partition(":")
     return VectorHit(document_id, int(position), score)
 
 
-def _compared(source: Any, vector: Sequence[float], limit: int, names: list[str] | None) -> list[VectorHit]:
-    """The nearest by comparing with each one. All vectors have length 1."""
+def _exact_search(collection: Any, vector: Sequence[float], limit: int, ids: list[str] | None) -> list[VectorHit]:
+    """The nearest chunks by comparison with every vector. All vectors have length 1."""
     import numpy
 
-    found = source.get(ids=names, include=["embeddings"])
+    found = collection.get(ids=ids, include=["embeddings"])
     if not found["ids"]:
         return []
     scores = numpy.asarray(found["embeddings"]) @ numpy.asarray(vector)
     best = numpy.argsort(-scores, kind="stable")[:limit]
-    return [_hit(found["ids"][place], float(scores[place])) for place in best]
+    return [_hit(found["ids"][row], float(scores[row])) for row in best]
 
 
-def _made(client: Any, index: str) -> Any:
+def _collection(client: Any, index: str) -> Any:
     return client.get_or_create_collection(index, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
 
 
-def _found(client: Any, index: str) -> Any:
+def _existing_collection(client: Any, index: str) -> Any:
     from chromadb.errors import NotFoundError
 
     try:
@@ -266,14 +270,14 @@ def _heartbeat(url: str) -> None:
     httpx.get(f"{url.rstrip('/')}/api/v2/heartbeat", timeout=CONNECT_SECONDS, trust_env=False).raise_for_status()
 
 
-def _is_silence(error: Exception) -> bool:
+def _is_timeout(error: Exception) -> bool:
     import httpx
 
     return isinstance(error, httpx.ReadTimeout)
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether the server is in trouble rather than the request wrong; for some of its faults Chroma raises a bare Exception."""
+    """Whether the server failed, rather than the request being wrong. Some faults of Chroma are a bare Exception."""
     import httpx
     from chromadb.errors import ChromaError, InternalError, RateLimitError
 

@@ -10,16 +10,15 @@ from typing import Any
 
 from shared.documents.index_health import note_silence
 from shared.documents.store import Documents
-from shared.documents.text_index import TextIndex
 from shared.errors import NotFound
 from shared.jobs.celery_broker import IO_QUEUE
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
 from shared.settings import from_environment
 from workers.index.embedder import Embedders
-from workers.index.vector_store import VectorStore
+from workers.index.search_index import SearchIndex
 from workers.io.delete import delete
-from workers.io.search import Question, search
+from workers.io.search import SearchQuery, search_passages
 from workers.io.webhooks.dispatcher import WebhookDispatcher
 from workers.runtime.attempt import Attempt, Handler, Handover
 from workers.runtime.celery_worker import CeleryWorker, Pool
@@ -38,15 +37,14 @@ def build_handlers() -> Mapping[str, Handler]:
     client = connect(settings.redis_url)
     documents = Documents(client)
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
-    vectors = VectorStore(settings.chroma_url, on_silence=lambda: note_silence(client))
-    texts = TextIndex(settings.text_index_dir)
+    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: note_silence(client))
     warming.append(threading.Thread(target=embedders.warm, name="warm", daemon=True))
     warming[-1].start()
 
-    def passages(question: Question, collection_id: str) -> list[dict[str, Any]]:
+    def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
         collection = documents.collection_by_id(collection_id)
         while True:
-            found = search(question, collection, documents=documents, embedders=embedders, vectors=vectors, texts=texts)
+            found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
             latest = documents.collection_by_id(collection_id)
             # The index that was asked may have been replaced, and dropped, while it was asked.
             if latest.index == collection.index:
@@ -55,19 +53,19 @@ def build_handlers() -> Mapping[str, Handler]:
 
     def search_job(attempt: Attempt) -> Mapping[str, Any]:
         spec = attempt.spec
-        return {"hits": passages(Question.from_spec(spec["query"], spec), spec["collection_id"])}
+        return {"hits": passages(SearchQuery.from_spec(spec["query"], spec), spec["collection_id"])}
 
     def retrieve(attempt: Attempt) -> Handover:
         """The first phase of a generation with a collection: its passages go with it to the model's queue."""
         attempt.report_progress("retrieving", 0, 0, "passages")
         spec = attempt.spec
-        found = passages(Question.from_spec(_question(spec), spec["retrieval"]), spec["collection"])
+        found = passages(SearchQuery.from_spec(_question(spec), spec["retrieval"]), spec["collection"])
         return Handover(queue=spec["then"], context={"passages": found})
 
     return {
         "search": search_job,
         "generate": retrieve,
-        "delete": lambda attempt: delete(attempt, documents, settings, vectors),
+        "delete": lambda attempt: delete(attempt, documents, settings, search_index),
     }
 
 

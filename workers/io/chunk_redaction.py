@@ -1,36 +1,52 @@
-"""Takes one chunk out of the files of a document, so that no later index can bring its text back.
-
-Knows nothing of indexes and records.
-"""
+"""Chunk redaction: removes one chunk of a document from its files and its indexes, so that no reindex brings the text back."""
 
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shared.documents.files import DocumentFiles, FileName
+from shared.documents.models import Collection
 from shared.documents.text_index import IndexedChunk
+from workers.index.search_index import SearchIndex
 
 
-def remove_from_files(files: DocumentFiles, document_id: str, gone: IndexedChunk, others: Sequence[IndexedChunk]) -> None:
-    """Remove a chunk from ``chunks.jsonl``, and blank in ``pages.jsonl`` what stands in it and in none of the ``others``.
+def redact_chunk(
+    files: DocumentFiles, search_index: SearchIndex, collection: Collection, document_id: str, position: int
+) -> int | None:
+    """Remove the chunk at ``position``; return how many chunks are left, or None if there is no such chunk.
 
-    The places of everything else stay as they are.
+    Raises IndexUnavailable.
     """
-    kept = [other for other in others if other.page == gone.page]
-    _write(files, document_id, "pages.jsonl", _blanked(_rows(files, document_id, "pages.jsonl"), gone, kept))
-    place = (gone.page, gone.start, gone.end)
-    chunks = _rows(files, document_id, "chunks.jsonl")
-    rest = (chunk for chunk in chunks if (chunk["page"], chunk["start"], chunk["end"]) != place)
-    _write(files, document_id, "chunks.jsonl", rest)
+    chunks = search_index.document_chunks(collection.index, document_id)
+    target = next((chunk for chunk in chunks if chunk.position == position), None)
+    if target is None:
+        return None
+    # The files first: every later index is built from them.
+    _redact_files(files, document_id, target, [chunk for chunk in chunks if chunk is not target])
+    search_index.remove_from_collection(collection.id, document_id, position=position)
+    return len(chunks) - 1
 
 
-def _blanked(pages: Iterator[dict[str, Any]], gone: IndexedChunk, others: Sequence[IndexedChunk]) -> Iterator[dict[str, Any]]:
+def _redact_files(files: DocumentFiles, document_id: str, target: IndexedChunk, others: Sequence[IndexedChunk]) -> None:
+    """Remove a chunk from ``chunks.jsonl``, and blank in ``pages.jsonl`` the characters that no other chunk covers.
+
+    Characters are blanked rather than removed, so the ranges of all other chunks stay valid.
+    """
+    same_page = [other for other in others if other.page == target.page]
+    _write(files, document_id, "pages.jsonl", _blanked(_rows(files, document_id, "pages.jsonl"), target, same_page))
+    target_range = (target.page, target.start, target.end)
+    rows = _rows(files, document_id, "chunks.jsonl")
+    kept = (row for row in rows if (row["page"], row["start"], row["end"]) != target_range)
+    _write(files, document_id, "chunks.jsonl", kept)
+
+
+def _blanked(pages: Iterator[dict[str, Any]], target: IndexedChunk, others: Sequence[IndexedChunk]) -> Iterator[dict[str, Any]]:
     for page in pages:
-        if page["number"] == gone.page:
+        if page["number"] == target.page:
             text = list(page["text"])
-            for place in range(gone.start, min(gone.end, len(text))):
-                if not any(other.start <= place < other.end for other in others):
-                    text[place] = " "
+            for offset in range(target.start, min(target.end, len(text))):
+                if not any(other.start <= offset < other.end for other in others):
+                    text[offset] = " "
             page["text"] = "".join(text)
         yield page
 

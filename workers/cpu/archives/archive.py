@@ -1,6 +1,6 @@
-"""The members of an archive, out of a child process that opens it; whatever that does, the parent lives.
+"""Archive members, unpacked in a child process so that a hostile archive cannot harm the worker.
 
-Knows nothing of documents or jobs. Names are data; nothing is unpacked to a path of the archive's own.
+A member's name is only data: nothing is ever written to a path that comes from the archive.
 """
 
 import json
@@ -17,18 +17,18 @@ from typing import Any
 from shared.errors import DocumentRejected
 from shared.packaged_files import CODE_ROOT
 
-LONGEST_LINE = 1024 * 1024
-LARGEST_BLOCK = 1024 * 1024
+MAX_LINE_BYTES = 1024 * 1024
+MAX_BLOCK_BYTES = 1024 * 1024
 
 
-class Skipped(Exception):
-    """A member that is left out; the message says why."""
+class MemberSkipped(Exception):
+    """A member that is skipped; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveLimits:
-    """What an archive may take: seconds of silence, memory in bytes, members, bytes of one member and of all, and how many
-    times its own size it may unpack to."""
+    """Limits on an archive: seconds without output, memory in bytes, number of members, bytes of one member and of all, and
+    the ratio of unpacked to packed size."""
 
     seconds: float
     memory_bytes: int
@@ -39,45 +39,51 @@ class ArchiveLimits:
 
 
 class MemberBytes:
-    """The bytes of one member, as the child writes them. Raises Skipped in the middle when the child gives it up."""
+    """Readable stream of one member. ``read`` raises MemberSkipped, also midway, when the child skips the member."""
 
     def __init__(self, messages: "_Messages") -> None:
         self._messages = messages
-        self._kept = b""
+        self._buffer = b""
         self._ended = False
 
     def read(self, size: int, /) -> bytes:
-        while not self._kept and not self._ended:
-            match self._messages.line():
-                case {"block": int(length)} if 0 < length <= LARGEST_BLOCK:
-                    self._kept = self._messages.exactly(length)
+        while not self._buffer and not self._ended:
+            match self._messages.read_message():
+                case {"block": int(length)} if 0 < length <= MAX_BLOCK_BYTES:
+                    self._buffer = self._messages.read_exactly(length)
                 case {"done": int()}:
                     self._ended = True
                 case {"skipped": int(), "reason": str(reason)}:
                     self._ended = True
-                    raise Skipped(reason)
+                    raise MemberSkipped(reason)
                 case message:
-                    raise _end(message)
-        given, self._kept = self._kept[:size], self._kept[size:]
-        return given
+                    raise _rejection(message)
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
 
     def drain(self) -> None:
-        with suppress(Skipped):
-            while self.read(LARGEST_BLOCK):
+        with suppress(MemberSkipped):
+            while self.read(MAX_BLOCK_BYTES):
                 pass
 
 
 def unpack_members(
-    path: Path, kind: str, limits: ArchiveLimits, password: str, on_member: Callable[[int, str, MemberBytes], None]
+    path: Path, archive_format: str, limits: ArchiveLimits, password: str, on_member: Callable[[int, str, MemberBytes], None]
 ) -> None:
-    """Hand each member to ``on_member(number, name, bytes)``; what it leaves unread is passed over. It may raise.
+    """Call ``on_member(number, name, bytes)`` for each member of a ``zip`` or ``tar``. The callback may raise, and need not
+    read all bytes.
 
-    Raises DocumentRejected, ``too_large``, ``encrypted`` or ``failed``.
+    Raises DocumentRejected (``too_large``, ``encrypted`` or ``failed``).
     """
-    order: dict[str, Any] = {"path": str(path.resolve()), "kind": kind, "password": password, "size": path.stat().st_size}
-    order |= {name: getattr(limits, name) for name in limits.__dataclass_fields__}
-    # How long it may take in all is bounded by the bytes; how long it may be silent, by the clock here.
-    order["seconds"] = max(limits.seconds, 3600.0)
+    request: dict[str, Any] = {
+        "path": str(path.resolve()),
+        "format": archive_format,
+        "password": password,
+        "size": path.stat().st_size,
+    }
+    request |= {name: getattr(limits, name) for name in limits.__dataclass_fields__}
+    # The byte limits bound the total time. The parent's clock bounds the time without output.
+    request["seconds"] = max(limits.seconds, 3600.0)
     child = subprocess.Popen(
         [sys.executable, "-B", "-m", "workers.cpu.archives.unpack_child"],
         cwd=CODE_ROOT,
@@ -90,12 +96,12 @@ def unpack_members(
     try:
         assert child.stdin is not None
         with suppress(BrokenPipeError):
-            child.stdin.write(json.dumps(order).encode() + b"\n")
+            child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.close()
         number = 0
         while True:
-            match messages.line():
-                case {"member": int(told), "name": str(name)} if told == number < limits.max_members:
+            match messages.read_message():
+                case {"member": int(index), "name": str(name)} if index == number < limits.max_members:
                     member = MemberBytes(messages)
                     on_member(number, name, member)
                     member.drain()
@@ -103,9 +109,9 @@ def unpack_members(
                 case {"end": "read"}:
                     return
                 case message:
-                    raise _end(message)
+                    raise _rejection(message)
     finally:
-        messages.close()
+        messages.stop_clock()
         child.kill()
         child.wait()
         for stream in (child.stdin, child.stdout):
@@ -114,17 +120,19 @@ def unpack_members(
                     stream.close()
 
 
-def _end(message: object) -> DocumentRejected:
+def _rejection(message: object) -> DocumentRejected:
     match message:
         case {"end": "too_large" | "encrypted" as code, "reason": str(reason)}:
             return DocumentRejected(reason, code=code)
         case {"end": "unreadable", "reason": str(reason)}:
-            return DocumentRejected(f"It could not be unpacked. {reason}.", code="failed")
-    return DocumentRejected("It could not be unpacked: the process that opened it died or wrote nonsense.", code="failed")
+            return DocumentRejected(f"The archive could not be unpacked: {reason}.", code="failed")
+    return DocumentRejected(
+        "The archive could not be unpacked: the process that opened it crashed or wrote invalid output.", code="failed"
+    )
 
 
 class _Messages:
-    """What a child writes. A child that is waited for in vain is killed."""
+    """Output of a child process. A child that is silent for too long is killed."""
 
     def __init__(self, child: "subprocess.Popen[bytes]", seconds: float) -> None:
         assert child.stdout is not None
@@ -135,24 +143,24 @@ class _Messages:
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="unpack clock", daemon=True).start()
 
-    def line(self) -> object:
+    def read_message(self) -> object:
         self._waiting_since = time.monotonic()
-        line = self._stream.readline(LONGEST_LINE)
+        line = self._stream.readline(MAX_LINE_BYTES)
         self._waiting_since = None
         try:
             return json.loads(line)
         except (ValueError, RecursionError):
             return None
 
-    def exactly(self, length: int) -> bytes:
+    def read_exactly(self, length: int) -> bytes:
         self._waiting_since = time.monotonic()
         data = self._stream.read(length)
         self._waiting_since = None
         if len(data) < length:
-            raise _end(None)
+            raise _rejection(None)
         return data
 
-    def close(self) -> None:
+    def stop_clock(self) -> None:
         self._closed.set()
 
     def _watch(self) -> None:

@@ -1,7 +1,7 @@
-"""The body of an unpack job: each member of an archive becomes a document with an ingest job in the archive's batch.
+"""Handler of unpack jobs: each member of an archive becomes a document with an ingest job in the archive's batch.
 
-Ids of documents and jobs come from the job and the member's number, so that an attempt that dies costs nothing but the
-unpacking: the next one finds what is there and adds what is missing.
+Ids of documents and jobs are derived from the unpack job's id and the member's number. So a repeated attempt recognises the
+members that an earlier one registered, and adds those that are missing.
 """
 
 from dataclasses import dataclass, field
@@ -17,17 +17,16 @@ from shared.ids import DOCUMENT, JOB, derived_id
 from shared.jobs.celery_broker import CPU_QUEUE
 from shared.jobs.transitions import Lifecycle, Submission
 from shared.settings import Settings
-from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, Skipped, unpack_members
+from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipped, unpack_members
 from workers.runtime.attempt import AttemptHandle
 
-MOST_TOLD = 1000
-"""So many members that were entered, that are duplicates, and that were left out are named in the result; of the others only the
-number is told."""
+MAX_LISTED = 1000
+"""Members listed in the result: at most this many registered, duplicate and skipped ones. Further ones are only counted."""
 
 
 @dataclass
 class _Tally:
-    entered: list[dict[str, str]] = field(default_factory=list)
+    registered: list[dict[str, str]] = field(default_factory=list)
     duplicates: list[dict[str, str]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
 
@@ -35,42 +34,42 @@ class _Tally:
 def unpack(attempt: AttemptHandle, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
     """Unpack ``spec["archive_id"]`` into ``spec["collection_id"]``.
 
-    The result has ``name``, ``documents`` (how many were entered), ``duplicates`` (how many were in the collection, by their bytes)
-    and ``skipped`` (how many were left out); of the first thousand of each, ``members`` and ``duplicate_members`` have name and
-    document id, ``skipped_members`` name and reason. Raises DocumentRejected, ``too_large``, ``encrypted``, ``failed`` or
-    ``deleted``, and QueueFull; documents that were entered before stay.
+    The result has ``name`` and the numbers of members that became ``documents``, that are ``duplicates`` of documents in the
+    collection, and that were ``skipped``. The first thousand of each are listed: ``members`` and ``duplicate_members`` with
+    name and document id, ``skipped_members`` with name and reason. Raises DocumentRejected (``too_large``, ``encrypted``,
+    ``failed`` or ``deleted``) and QueueFull; documents registered by then stay.
     """
     archives = DocumentFiles(settings.archives_dir)
-    _sweep(settings.archives_dir, archives, lifecycle)
+    _remove_abandoned(settings.archives_dir, archives, lifecycle)
     archive_id, name = attempt.spec["archive_id"], attempt.spec["name"]
     path = archives.path(archive_id, "original")
     if not path.exists():
-        raise DocumentRejected("The archive is no longer kept. Upload it again.", code="failed")
+        raise DocumentRejected("The archive file no longer exists. Upload it again.", code="failed")
     passwords = documents.passwords(archives, settings.max_queue_seconds)
-    unpacking = _Unpacking(attempt, documents, lifecycle, settings, passwords.read(archive_id))
-    kind = detect_media_type(path)
+    unpacker = _Unpacker(attempt, documents, lifecycle, settings, passwords.read(archive_id))
+    archive_type = detect_media_type(path)
     try:
-        if kind not in ARCHIVES:
-            raise DocumentRejected("It is no archive any more.", code="failed")
-        unpack_members(path, "zip" if kind == ZIP else "tar", _limits(settings), unpacking.password, unpacking.take)
+        if archive_type not in ARCHIVES:
+            raise DocumentRejected("The file is no longer an archive.", code="failed")
+        unpack_members(path, "zip" if archive_type == ZIP else "tar", _limits(settings), unpacker.password, unpacker.add_member)
     except DocumentRejected:
-        _forget(archives, archive_id, documents, settings)
+        _remove_archive(archives, archive_id, documents, settings)
         raise
-    tally = unpacking.tally
-    _forget(archives, archive_id, documents, settings)
+    tally = unpacker.tally
+    _remove_archive(archives, archive_id, documents, settings)
     return {
         "name": name,
-        "documents": len(tally.entered),
-        "members": tally.entered[:MOST_TOLD],
+        "documents": len(tally.registered),
+        "members": tally.registered[:MAX_LISTED],
         "duplicates": len(tally.duplicates),
-        "duplicate_members": tally.duplicates[:MOST_TOLD],
+        "duplicate_members": tally.duplicates[:MAX_LISTED],
         "skipped": len(tally.skipped),
-        "skipped_members": tally.skipped[:MOST_TOLD],
+        "skipped_members": tally.skipped[:MAX_LISTED],
     }
 
 
-class _Unpacking:
-    """One attempt at one archive."""
+class _Unpacker:
+    """One attempt to unpack one archive."""
 
     def __init__(
         self, attempt: AttemptHandle, documents: Documents, lifecycle: Lifecycle, settings: Settings, password: str
@@ -83,8 +82,8 @@ class _Unpacking:
         self.password = password
         self.tally = _Tally()
 
-    def take(self, number: int, name: str, source: MemberBytes) -> None:
-        """Enter one member."""
+    def add_member(self, number: int, name: str, source: MemberBytes) -> None:
+        """Store and register one member, and submit its ingest job."""
         self._attempt.raise_if_stopped()
         self._attempt.report_progress("unpacking", number, 0, "members")
         job, name = self._attempt.job, name[-255:] or "unnamed"
@@ -95,18 +94,18 @@ class _Unpacking:
         except NotFound:
             try:
                 stored = self._files.store(document_id, source, limit=self._settings.max_upload_bytes)
-            except (Skipped, BodyTooLarge) as left_out:
-                self.tally.skipped.append({"name": name, "reason": str(left_out)[:300]})
+            except (MemberSkipped, BodyTooLarge) as error:
+                self.tally.skipped.append({"name": name, "reason": str(error)[:300]})
                 return
-            document, new = self._enter(collection, document_id, job_id, name, stored.size, stored.sha256)
+            document, new = self._register(collection, document_id, job_id, name, stored.size, stored.sha256)
             if not new:
                 self._files.remove(document_id)
                 self.tally.duplicates.append({"name": name, "document_id": document.id})
                 return
-        self.tally.entered.append({"name": name, "document_id": document.id})
-        self._submit(document.id, collection.id, document.job_id)
+        self.tally.registered.append({"name": name, "document_id": document.id})
+        self._submit_ingest(document.id, collection.id, document.job_id)
 
-    def _enter(self, collection: Collection, document_id: str, job_id: str, name: str, size: int, sha256: str) -> Any:
+    def _register(self, collection: Collection, document_id: str, job_id: str, name: str, size: int, sha256: str) -> Any:
         try:
             document, new = self._documents.register(
                 collection,
@@ -131,7 +130,7 @@ class _Unpacking:
         except NotFound:
             raise _deleted() from None
 
-    def _submit(self, document_id: str, collection_id: str, job_id: str) -> None:
+    def _submit_ingest(self, document_id: str, collection_id: str, job_id: str) -> None:
         job = self._attempt.job
         spec = {"document_id": document_id, "collection_id": collection_id}
         submission = Submission(
@@ -140,7 +139,9 @@ class _Unpacking:
         try:
             self._lifecycle.submit_job(submission)
         except TooMany as full:
-            raise QueueFull(f"{full.message}; {len(self.tally.entered) - 1} members were taken, and the rest will be.") from None
+            raise QueueFull(
+                f"{full.message}; {len(self.tally.registered) - 1} members were submitted, and the others will follow."
+            ) from None
 
 
 def _limits(settings: Settings) -> ArchiveLimits:
@@ -154,13 +155,13 @@ def _limits(settings: Settings) -> ArchiveLimits:
     )
 
 
-def _forget(archives: DocumentFiles, archive_id: str, documents: Documents, settings: Settings) -> None:
+def _remove_archive(archives: DocumentFiles, archive_id: str, documents: Documents, settings: Settings) -> None:
     documents.passwords(archives, settings.max_queue_seconds).forget(archive_id)
     archives.remove(archive_id)
 
 
-def _sweep(folder: Path, archives: DocumentFiles, lifecycle: Lifecycle) -> None:
-    """Remove archives whose jobs have ended in any other way than here: cancelled in the queue, say."""
+def _remove_abandoned(folder: Path, archives: DocumentFiles, lifecycle: Lifecycle) -> None:
+    """Remove archives whose jobs ended without this handler, for example cancelled while queued."""
     for path in folder.iterdir() if folder.exists() else ():
         job = lifecycle.get_job(path.name.replace(DOCUMENT, JOB, 1))
         if job is not None and job.status.final:
@@ -168,4 +169,4 @@ def _sweep(folder: Path, archives: DocumentFiles, lifecycle: Lifecycle) -> None:
 
 
 def _deleted() -> DocumentRejected:
-    return DocumentRejected("The collection was deleted while the archive was unpacked.", code="deleted")
+    return DocumentRejected("The collection was deleted while the archive was being unpacked.", code="deleted")

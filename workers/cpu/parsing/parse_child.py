@@ -1,12 +1,12 @@
-"""The child process that opens one hostile file and writes its pages to standard output, a JSON object a line.
+"""Child process that reads one untrusted file and writes its pages to standard output, one JSON object per line.
 
-It limits itself before it opens anything. It knows nothing of documents, jobs or Redis, and gets neither the environment
-nor the open files of its parent; its order comes by standard input, as arguments can be read by everybody. Lines:
+It limits its own resources before it opens the file. It inherits neither the environment nor the open files of its parent.
+The request arrives on standard input, because any user of the machine can read command-line arguments. The lines are:
 
     {"pages": 90, "title": "…"}                                                 once, first
-    {"page": 1, "text": "…", "images": false, "headings": [], "fault": ""}      for each page of the order, in order
+    {"page": 1, "text": "…", "images": false, "headings": [], "fault": ""}      for each requested page, in order
     {"page": 2, "text": "", "fault": "pypdfium2: …", …}                         a page that no reader could read
-    {"end": "read"}                                                             or
+    {"end": "read"}                                                             at the end, or
     {"end": "encrypted" | "unsupported" | "too_large" | "unreadable", "reason": "…"}
 """
 
@@ -16,63 +16,68 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from workers.cpu.parsing.limits import restrict
-from workers.cpu.readers.reader import Content, Reader, ReadError, clean_text
+from workers.cpu.parsing.limits import restrict_process
+from workers.cpu.readers.reader import Content, Reader, ReadError
 from workers.cpu.readers.registry import open_reader
+from workers.cpu.readers.text_builder import clean_text
 
 
-def tell(**line: object) -> None:
-    sys.stdout.buffer.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+def write_line(**fields: object) -> None:
+    sys.stdout.buffer.write(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
-def run(order: dict[str, Any]) -> None:
-    """Read the pages of an order and tell each. Raises Rejected, or whatever the reader raises on opening."""
-    path, password, most = order["path"], order["password"], order["max_page_characters"]
-    reader = open_reader(order["reader"], path, password)
-    second_opinion = cache(lambda: open_reader("pypdf", path, password)) if reader.name == "pypdfium2" else None
-    if reader.pages > order["max_pages"]:
+def write_pages(request: dict[str, Any]) -> None:
+    """Read the requested pages and write each. Raises ReadError, or whatever the reader raises when it opens the file."""
+    path, password, max_characters = request["path"], request["password"], request["max_page_characters"]
+    reader = open_reader(request["reader"], path, password)
+    second_reader = cache(lambda: open_reader("pypdf", path, password)) if reader.name == "pypdfium2" else None
+    if reader.pages > request["max_pages"]:
         raise ReadError(
-            "too_large", f"It has {reader.pages} pages; at most {order['max_pages']} are read (ENGINEHOUSE_MAX_PAGES)."
+            "too_large",
+            f"The document has {reader.pages} pages; the limit is {request['max_pages']} (ENGINEHOUSE_MAX_PAGES).",
         )
-    tell(pages=reader.pages, title=clean_text(reader.title)[:500])
-    for number in range(order["first"], min(order["last"] or reader.pages, reader.pages) + 1):
-        content = _read_page(reader, second_opinion, number)
+    write_line(pages=reader.pages, title=clean_text(reader.title)[:500])
+    for number in range(request["first"], min(request["last"] or reader.pages, reader.pages) + 1):
+        content = _read_page(reader, second_reader, number)
         text = clean_text(content.text)
-        if len(text) > most:
+        if len(text) > max_characters:
             raise ReadError(
                 "too_large",
-                f"Page {number} has more than {most} characters, the most of one page (ENGINEHOUSE_MAX_PAGE_CHARACTERS).",
+                f"Page {number} has more than {max_characters} characters, the limit for a page "
+                "(ENGINEHOUSE_MAX_PAGE_CHARACTERS).",
             )
-        tell(page=number, text=text, images=content.images, headings=content.headings, fault=content.fault)
-    tell(end="read")
+        write_line(page=number, text=text, images=content.images, headings=content.headings, fault=content.fault)
+    write_line(end="read")
 
 
-def _read_page(reader: Reader, second_opinion: Callable[[], Reader] | None, number: int) -> Content:
+def _read_page(reader: Reader, second_reader: Callable[[], Reader] | None, number: int) -> Content:
     fault = ""
-    opinions = [lambda: reader, *([second_opinion] if second_opinion else [])]
-    for opinion in opinions:
+    for open_next in [lambda: reader, *([second_reader] if second_reader else [])]:
         try:
-            return opinion().read(number)
+            return open_next().read_page(number)
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - a broken page may raise anything; the others are still wanted
+        except Exception as error:  # noqa: BLE001 - a broken page may raise anything; the other pages must still be read
             fault = fault or f"{reader.name}: {type(error).__name__}: {error}"[:200]
     return Content("", fault=fault)
 
 
 def main() -> None:
-    order = json.loads(sys.stdin.buffer.readline())
-    restrict(order["memory_bytes"], order["seconds"])
+    request = json.loads(sys.stdin.buffer.readline())
+    restrict_process(request["memory_bytes"], request["seconds"])
     try:
-        run(order)
-    except ReadError as rejected:
-        tell(end=rejected.end, reason=str(rejected))
+        write_pages(request)
+    except ReadError as error:
+        write_line(end=error.code, reason=str(error))
     except MemoryError:
-        mebibytes = order["memory_bytes"] // 2**20
-        tell(end="too_large", reason=f"Reading it takes more than {mebibytes} MiB of memory (ENGINEHOUSE_PARSE_MEMORY_BYTES).")
-    except Exception as error:  # noqa: BLE001 - the top of the process; the parent decides what to make of it
-        tell(end="unreadable", reason=f"{order['reader']}: {type(error).__name__}: {error}"[:300])
+        mebibytes = request["memory_bytes"] // 2**20
+        write_line(
+            end="too_large",
+            reason=f"Reading the file needs more than {mebibytes} MiB of memory (ENGINEHOUSE_PARSE_MEMORY_BYTES).",
+        )
+    except Exception as error:  # noqa: BLE001 - the top of the process; the parent decides what the error means
+        write_line(end="unreadable", reason=f"{request['reader']}: {type(error).__name__}: {error}"[:300])
 
 
 if __name__ == "__main__":

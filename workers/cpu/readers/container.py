@@ -1,4 +1,4 @@
-"""Office's older container: an encrypted file of today's Office, or a file of an Office of before 2007."""
+"""OLE container: either an encrypted file of current Office, or a file of Office before 2007."""
 
 import io
 import zipfile
@@ -10,7 +10,7 @@ _PARTS = {"word/document.xml": DOCX, "ppt/presentation.xml": PPTX, "xl/workbook.
 
 
 def OfficeContainerReader(source: Source, password: str) -> Reader:
-    """The reader of what is in the container, which is decrypted in memory."""
+    """Decrypt the container in memory and return the reader for the file inside."""
     import msoffcrypto
     import olefile
 
@@ -20,7 +20,8 @@ def OfficeContainerReader(source: Source, password: str) -> Reader:
         encrypted = container.exists("EncryptedPackage")
     if not encrypted:
         raise ReadError(
-            "unsupported", f"It is an Office file of before 2007; save it as .docx, .xlsx or .pptx. Supported are {SUPPORTED}."
+            "unsupported",
+            f"The file is in the format of Office before 2007. Save it as .docx, .xlsx or .pptx. Supported formats: {SUPPORTED}.",
         )
     if not password:
         raise password_error(password)
@@ -36,7 +37,7 @@ def OfficeContainerReader(source: Source, password: str) -> Reader:
     with zipfile.ZipFile(plain) as packed:
         names = set(packed.namelist())
     plain.seek(0)
-    for part, kind in _PARTS.items():
+    for part, media_type in _PARTS.items():
         if part in names:
-            return open_reader(READERS_BY_MEDIA_TYPE[kind][0], plain, "")
-    raise ReadError("unsupported", f"What it encrypts is neither a Word, Excel nor PowerPoint file. Supported are {SUPPORTED}.")
+            return open_reader(READERS_BY_MEDIA_TYPE[media_type][0], plain, "")
+    raise ReadError("unsupported", f"The encrypted file is not a Word, Excel or PowerPoint file. Supported formats: {SUPPORTED}.")

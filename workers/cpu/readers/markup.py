@@ -1,6 +1,6 @@
-"""HTML, and the chapters of books: what a reader would see, with its headings.
+"""HTML reader, also for the chapters of e-books: the visible text with its headings.
 
-Scripts, styles and navigation are left out. The tree is walked, never called into itself: its depth is the file's choice.
+Scripts, styles and navigation are skipped. The tree is walked without recursion, because the file decides its depth.
 """
 
 import re
@@ -8,10 +8,11 @@ from typing import Any
 
 from lxml import etree, html
 
-from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, TextBuilder, read_source
+from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text import decode
+from workers.cpu.readers.text_builder import TextBuilder
 
-_UNSEEN = frozenset(
+_INVISIBLE = frozenset(
     ["script", "style", "template", "noscript", "svg", "math", "head", "nav", "iframe", "object", "canvas", "select", "button"]
 )
 _BLOCKS = frozenset(
@@ -58,23 +59,23 @@ _DECLARED = re.compile(rb"""<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?
 
 
 class HtmlReader(InMemoryReader):
-    """A web page, cut where it is long."""
+    """A web page."""
 
     name = "html"
 
     def __init__(self, source: Source, password: str) -> None:
-        root = tree(read_source(source))
+        root = parse_html(read_source(source))
         builder = TextBuilder()
         if root is not None:
             add_markup(builder, root)
         title = "" if root is None else " ".join((root.findtext(".//title") or "").split())
-        super().__init__(builder.pages(), title)
+        super().__init__(builder.build_pages(), title)
 
 
-def tree(data: bytes) -> Any:
-    """The root element, or None when there is none."""
+def parse_html(data: bytes) -> Any:
+    """The root element, or None for an empty document."""
     text = _decoded(data)
-    # A declaration of the encoding is of the bytes, and no longer true of the text.
+    # The declared encoding applies to the bytes; the text is decoded already.
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff").replace("\0", ""))
     if not text.strip():
         return None
@@ -84,16 +85,16 @@ def tree(data: bytes) -> Any:
     except etree.ParserError:
         root = None
     except etree.XMLSyntaxError:
-        # Nothing is too broken for a parser that recovers; what stops it is the limit on memory.
+        # A recovering parser accepts any broken markup; only the memory limit stops it.
         raise MemoryError from None
     if any("depth" in str(entry.message) for entry in parser.error_log):
-        # What stands deeper is gone from the tree, and a page must not lose text in silence.
-        raise ReadError("too_large", "Its elements are nested deeper than can be read, some two thousand levels.")
+        # The parser drops deeper elements, and a page must not lose text silently.
+        raise ReadError("too_large", "The HTML is nested more than about two thousand levels deep.")
     return root
 
 
 def add_markup(builder: TextBuilder, root: Any) -> None:
-    """Write what is seen of an element and all that is in it."""
+    """Add the visible text of an element and its descendants."""
     line: list[str] = []
     heading: int | None = None
     preformatted = 0
@@ -102,14 +103,14 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
         text = "".join(line) if preformatted else " ".join("".join(line).split()).strip(" |")
         line.clear()
         if text.strip():
-            builder.line(text)
+            builder.add_line(text)
 
     walk = etree.iterwalk(root, events=("start", "end"))
     for event, element in walk:
         tag = element.tag if isinstance(element.tag, str) else ""
         tag = tag.rpartition("}")[2].lower()
         if event == "start":
-            if tag in _UNSEEN:
+            if tag in _INVISIBLE:
                 walk.skip_subtree()
                 continue
             if tag in _BLOCKS or tag in _HEADINGS:
@@ -126,13 +127,13 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
                 line.append(element.text)
         else:
             if tag in _HEADINGS:
-                builder.heading(heading or _HEADINGS[tag], "".join(line))
+                builder.add_heading(heading or _HEADINGS[tag], "".join(line))
                 line.clear()
                 heading = None
             elif tag in _BLOCKS:
                 end_line()
                 if tag in ("p", "table", "ul", "ol", "blockquote", "pre"):
-                    builder.add("\n")
+                    builder.add_text("\n")
             if tag in ("td", "th"):
                 line.append(" | ")
             if tag == "pre":
@@ -142,13 +143,13 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
     end_line()
 
 
-def chapter(data: bytes) -> list[Content]:
-    """One chapter as pages."""
+def read_chapter(data: bytes) -> list[Content]:
+    """The pages of one chapter."""
     builder = TextBuilder()
-    root = tree(data)
+    root = parse_html(data)
     if root is not None:
         add_markup(builder, root)
-    return builder.pages()
+    return builder.build_pages()
 
 
 def _decoded(data: bytes) -> str:
@@ -157,5 +158,5 @@ def _decoded(data: bytes) -> str:
         try:
             return data.decode(declared[1].decode("ascii"))
         except (LookupError, UnicodeDecodeError):
-            pass  # the declaration is wrong; the bytes are asked
+            pass  # the declaration is wrong; detect the encoding instead
     return decode(data)

@@ -1,14 +1,15 @@
-"""Word and PowerPoint.
+"""Word and PowerPoint readers.
 
-A page of a Word file is what stands between two page breaks, those that Word noted when it last laid the text out among
-them; a page of a presentation is a slide, with its notes.
+In a Word file, a page ends at each page break, including those that Word recorded when it last laid out the text. In a
+presentation, a page is a slide with its notes.
 """
 
 import re
 from typing import Any
 
-from workers.cpu.readers.reader import Content, InMemoryReader, Source, TextBuilder
+from workers.cpu.readers.reader import Content, InMemoryReader, Source
 from workers.cpu.readers.table import add_rows
+from workers.cpu.readers.text_builder import TextBuilder
 from workers.cpu.readers.zip_safety import check_zip
 
 _HEADING_STYLE = re.compile(r"heading ([1-9])", re.IGNORECASE)
@@ -17,7 +18,7 @@ _BREAKS = (f"{_W}lastRenderedPageBreak", f"{_W}br")
 
 
 class DocxReader(InMemoryReader):
-    """Word files: paragraphs and tables in order; headers, footers and deleted text are left out."""
+    """Word files: paragraphs and tables in order, without headers, footers and deleted text."""
 
     name = "docx"
 
@@ -35,7 +36,7 @@ class DocxReader(InMemoryReader):
                 self._add_paragraph(block)
         if any(True for _ in document.element.body.iter("{http://schemas.openxmlformats.org/drawingml/2006/main}blip")):
             self._builders[0].images = True
-        contents = [content for builder in self._builders for content in builder.pages()]
+        contents = [content for builder in self._builders for content in builder.build_pages()]
         super().__init__(contents, str(document.core_properties.title or ""))
 
     def _add_paragraph(self, paragraph: Any) -> None:
@@ -46,26 +47,26 @@ class DocxReader(InMemoryReader):
             if number and self._builders[-1].length:
                 self._builders.append(TextBuilder())
             if level:
-                self._builders[-1].heading(level, text)
+                self._builders[-1].add_heading(level, text)
             elif text.strip():
-                self._builders[-1].line(text)
-                self._builders[-1].add("\n")
+                self._builders[-1].add_line(text)
+                self._builders[-1].add_text("\n")
 
     def _add_table(self, table: Any) -> None:
-        # The cells as the file has them: merged ones are not repeated, and no row is looked up by its number.
+        # Read from the XML: python-docx repeats merged cells and looks up each row by its number, which is slow.
         rows = ([_text(cell) for cell in row.iterchildren(f"{_W}tc")] for row in table._tbl.iterchildren(f"{_W}tr"))
         add_rows(self._builders[-1], rows)
-        self._builders[-1].add("\n")
+        self._builders[-1].add_text("\n")
 
 
 def _between_breaks(paragraph: Any) -> list[str]:
-    """The text of a paragraph, in pieces where a page ends inside it."""
+    """The text of a paragraph, divided at the page breaks in it."""
     pieces: list[list[str]] = [[]]
     for element in paragraph._p.iter(f"{_W}t", f"{_W}tab", f"{_W}cr", *_BREAKS):
         if element.tag == f"{_W}t":
             pieces[-1].append(element.text or "")
         elif element.tag == f"{_W}tab":
-            # Tab stops in a paragraph's properties have the same name, and are no text.
+            # Tab stops in a paragraph's properties use the same element but are not text.
             pieces[-1].append("\t" if element.getparent().tag == f"{_W}r" else "")
         elif element.tag == _BREAKS[0] or element.get(f"{_W}type") == "page":
             pieces.append([])
@@ -79,7 +80,7 @@ def _text(element: Any) -> str:
 
 
 class PptxReader(InMemoryReader):
-    """Presentations: titles, texts, tables and notes of each slide."""
+    """Presentations: title, text, tables and notes of each slide."""
 
     name = "pptx"
 
@@ -93,24 +94,24 @@ class PptxReader(InMemoryReader):
             builder = TextBuilder()
             title = slide.shapes.title
             if title is not None and title.has_text_frame:
-                builder.heading(1, title.text_frame.text)
+                builder.add_heading(1, title.text_frame.text)
             for shape in _shapes(slide.shapes):
                 if title is not None and shape.shape_id == title.shape_id:
                     continue
                 _add_shape(builder, shape)
             if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
-                builder.line(slide.notes_slide.notes_text_frame.text)
-            contents += builder.pages()
+                builder.add_line(slide.notes_slide.notes_text_frame.text)
+            contents += builder.build_pages()
         super().__init__(contents or [Content("")], str(deck.core_properties.title or ""))
 
 
 def _shapes(shapes: Any) -> list[Any]:
-    """All shapes, those in groups too, in reading order."""
-    found, waiting = [], list(reversed(list(shapes)))
-    while waiting:
-        shape = waiting.pop()
+    """All shapes in reading order, including those in groups."""
+    found, pending = [], list(reversed(list(shapes)))
+    while pending:
+        shape = pending.pop()
         if hasattr(shape, "shapes"):
-            waiting += reversed(list(shape.shapes))
+            pending += reversed(list(shape.shapes))
         else:
             found.append(shape)
     return found
@@ -121,7 +122,7 @@ def _add_shape(builder: TextBuilder, shape: Any) -> None:
         add_rows(builder, ([cell.text for cell in row.cells] for row in shape.table.rows))
     elif shape.has_text_frame:
         for paragraph in shape.text_frame.paragraphs:
-            builder.line(paragraph.text)
-        builder.add("\n")
+            builder.add_line(paragraph.text)
+        builder.add_text("\n")
     elif hasattr(shape, "image"):
         builder.images = True

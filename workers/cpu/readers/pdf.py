@@ -1,4 +1,4 @@
-"""PDF, by two readers: the usual one, and a second opinion."""
+"""PDF readers: pdfium first, and pypdf for files or pages that pdfium cannot read."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from workers.cpu.readers.reader import Content, Source, password_error
 
 
 class PdfiumReader:
-    """The usual reader: fast, and right about spaces."""
+    """First choice: fast, and accurate about spaces."""
 
     name = "pypdfium2"
 
@@ -23,11 +23,11 @@ class PdfiumReader:
         self.pages = len(self._document)
         self.title = str(self._document.get_metadata_value("Title"))
 
-    def read(self, number: int) -> Content:
+    def read_page(self, number: int) -> Content:
         page = self._document[number - 1]
         try:
             text_page = page.get_textpage()
-            # A hyphen that only breaks a line comes as U+FFFE with the line break taken out; without it the word is whole.
+            # pdfium writes U+FFFE for a hyphen that only breaks a word at the end of a line; removing it joins the word.
             text = str(text_page.get_text_range(errors="ignore")).replace("\ufffe\r\n", "").replace("\ufffe", "")
             text_page.close()
             images = not text.strip() and any(True for _ in page.get_objects(filter=[self._raw.FPDF_PAGEOBJ_IMAGE]))
@@ -37,7 +37,7 @@ class PdfiumReader:
 
 
 class PypdfReader:
-    """The second opinion: slower, and it reads some broken files that the usual reader refuses."""
+    """Second choice: slower, but reads some broken files that pdfium rejects."""
 
     name = "pypdf"
 
@@ -50,7 +50,7 @@ class PypdfReader:
         self.pages = len(self._document.pages)
         self.title = str(self._document.metadata.title or "") if self._document.metadata else ""
 
-    def read(self, number: int) -> Content:
+    def read_page(self, number: int) -> Content:
         page = self._document.pages[number - 1]
         text: str = page.extract_text()
         return Content(text, not text.strip() and bool(page.images.keys()))

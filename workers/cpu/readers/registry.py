@@ -1,7 +1,4 @@
-"""The readers of files: which kind is read by which, and each loaded only in the child that needs it.
-
-A reader is made from a source and a password, knows how many pages there are, and reads one at a time.
-"""
+"""Reader registry: which readers handle each media type. A reader is imported only in the child process that uses it."""
 
 import importlib
 from collections.abc import Mapping
@@ -10,7 +7,7 @@ from typing import cast
 from shared.documents import media_types
 from workers.cpu.readers.reader import Reader, Source
 
-_TABLE: Mapping[str, tuple[str, str]] = {
+_READERS: Mapping[str, tuple[str, str]] = {
     "pypdfium2": ("pdf", "PdfiumReader"),
     "pypdf": ("pdf", "PypdfReader"),
     "text": ("text", "TextReader"),
@@ -45,11 +42,11 @@ READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
     media_types.EMAIL: ("e-mail",),
     media_types.OLE: ("office container",),
 }
-"""Kind of file -> the readers to ask, in this order."""
+"""Readers for each media type, in the order in which they are tried."""
 
 
 def open_reader(name: str, source: Source, password: str) -> Reader:
-    """Raises Rejected when the file cannot be read as a whole, or whatever the library behind the reader raises."""
-    module, reader = _TABLE[name]
-    made = getattr(importlib.import_module(f"workers.cpu.readers.{module}"), reader)
-    return cast(Reader, made(source, password))
+    """Raises ReadError if the whole file cannot be read, or whatever the library behind the reader raises."""
+    module, class_name = _READERS[name]
+    reader_class = getattr(importlib.import_module(f"workers.cpu.readers.{module}"), class_name)
+    return cast(Reader, reader_class(source, password))

@@ -1,17 +1,18 @@
-"""JSON and JSON Lines: a line for each value, with the path that leads to it."""
+"""Readers of JSON and JSON Lines: one line for each value, with its path."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from workers.cpu.readers.reader import InMemoryReader, ReadError, Source, TextBuilder, clean_text, read_source
+from workers.cpu.readers.reader import InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text import decode
+from workers.cpu.readers.text_builder import TextBuilder, clean_text
 
-DEEPEST = 200
+MAX_DEPTH = 200
 
 
 class JsonReader(InMemoryReader):
-    """One value. What only looks like JSON is read as text."""
+    """One JSON value. Invalid JSON is read as text."""
 
     name = "json"
 
@@ -23,20 +24,20 @@ class JsonReader(InMemoryReader):
         except RecursionError:
             raise _too_deep() from None
         except ValueError:
-            builder.add(text)
+            builder.add_text(text)
         else:
             add_value(builder, value)
-        super().__init__(builder.pages())
+        super().__init__(builder.build_pages())
 
 
 class JsonLinesReader(InMemoryReader):
-    """One value a line; a blank line parts their texts. Lines that are no JSON are kept as they stand."""
+    """One JSON value per line, separated by blank lines in the text. Invalid lines are kept unchanged."""
 
     name = "json lines"
 
     def __init__(self, source: Source, password: str) -> None:
         builder = TextBuilder()
-        bad = []
+        invalid = []
         for number, line in enumerate(decode(read_source(source)).lstrip("\ufeff").splitlines(), 1):
             if not line.strip():
                 continue
@@ -45,35 +46,35 @@ class JsonLinesReader(InMemoryReader):
             except RecursionError:
                 raise _too_deep() from None
             except ValueError:
-                bad.append(number)
-                builder.line(line)
-            builder.add("\n")
-        if bad:
-            builder.fault = f"{len(bad)} lines are no JSON and were taken as text, the first of them line {bad[0]}"
-        super().__init__(builder.pages())
+                invalid.append(number)
+                builder.add_line(line)
+            builder.add_text("\n")
+        if invalid:
+            builder.fault = f"has {len(invalid)} lines of invalid JSON that were read as text; the first is line {invalid[0]}"
+        super().__init__(builder.build_pages())
 
 
 def add_value(builder: TextBuilder, value: Any) -> None:
     for path, leaf in _leaves(value):
         text = " ".join(clean_text(leaf if isinstance(leaf, str) else json.dumps(leaf)).split())
         if text:
-            builder.line(f"{path}: {text}" if path else text)
+            builder.add_line(f"{path}: {text}" if path else text)
 
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
-    """Each value that has no parts, with its path such as ``order.lines[2].price``. Raises Rejected when it goes too deep."""
+    """Scalar values with their paths, such as ``order.lines[2].price``. Raises ReadError beyond MAX_DEPTH."""
     stack: list[tuple[str, Any, int]] = [("", value, 0)]
     while stack:
-        path, here, depth = stack.pop()
-        if depth > DEEPEST:
+        path, node, depth = stack.pop()
+        if depth > MAX_DEPTH:
             raise _too_deep()
-        if isinstance(here, dict):
-            stack += [(f"{path}.{key}" if path else str(key), part, depth + 1) for key, part in reversed(here.items())]
-        elif isinstance(here, list):
-            stack += [(f"{path}[{place}]", part, depth + 1) for place, part in reversed(list(enumerate(here)))]
+        if isinstance(node, dict):
+            stack += [(f"{path}.{key}" if path else str(key), part, depth + 1) for key, part in reversed(node.items())]
+        elif isinstance(node, list):
+            stack += [(f"{path}[{index}]", part, depth + 1) for index, part in reversed(list(enumerate(node)))]
         else:
-            yield path, here
+            yield path, node
 
 
 def _too_deep() -> ReadError:
-    return ReadError("too_large", f"It is nested more than {DEEPEST} levels deep.")
+    return ReadError("too_large", f"The JSON is nested more than {MAX_DEPTH} levels deep.")

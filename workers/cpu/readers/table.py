@@ -1,6 +1,7 @@
-"""Tables: CSV, and the sheets of a workbook. A row is a line; under a row of titles each value comes with its own.
+"""Readers of tables: CSV files and Excel workbooks.
 
-A sheet of a workbook begins a page, and long ones go on over several.
+Each row becomes a line; if the first row has titles, each value is written with the title of its column. Each sheet of a
+workbook begins a page.
 """
 
 import csv
@@ -8,15 +9,16 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, TextBuilder, clean_text, read_source
+from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text import decode
+from workers.cpu.readers.text_builder import TextBuilder, clean_text
 from workers.cpu.readers.zip_safety import check_zip
 
-MOST_CELLS = 20_000_000
+MAX_CELLS = 20_000_000
 
 
 class CsvReader(InMemoryReader):
-    """Values separated by commas, semicolons, tabs or bars."""
+    """Values separated by commas, semicolons, tabs or vertical bars."""
 
     name = "csv"
 
@@ -32,12 +34,12 @@ class CsvReader(InMemoryReader):
             add_rows(builder, csv.reader(io.StringIO(text, newline=""), dialect))
         except csv.Error:
             builder = TextBuilder()
-            builder.add(text)
-        super().__init__(builder.pages())
+            builder.add_text(text)
+        super().__init__(builder.build_pages())
 
 
 class XlsxReader(InMemoryReader):
-    """Excel workbooks, with the values that their formulas last had."""
+    """Excel workbooks, with the last computed values of formulas."""
 
     name = "xlsx"
 
@@ -45,51 +47,51 @@ class XlsxReader(InMemoryReader):
         import openpyxl
 
         check_zip(source)
-        # Given a path, it would judge the file by its name.
-        stream = open(source, "rb") if isinstance(source, str) else source  # noqa: SIM115 it is read page by page
-        book = openpyxl.load_workbook(stream, read_only=True, data_only=True, keep_links=False)
+        # openpyxl rejects a path without a known suffix, so it gets an open file.
+        stream = open(source, "rb") if isinstance(source, str) else source  # noqa: SIM115 - it is read lazily
+        workbook = openpyxl.load_workbook(stream, read_only=True, data_only=True, keep_links=False)
         contents: list[Content] = []
-        for sheet in book.worksheets:
+        for sheet in workbook.worksheets:
             sheet.reset_dimensions()
             builder = TextBuilder()
-            builder.heading(1, sheet.title)
-            before = builder.length
-            add_rows(builder, ([_shown(value) for value in row] for row in sheet.iter_rows(values_only=True)))
-            contents += builder.pages() if builder.length > before else [Content("")]
-        super().__init__(contents or [Content("")], str(book.properties.title or ""))
+            builder.add_heading(1, sheet.title)
+            title_end = builder.length
+            add_rows(builder, ([_cell_text(value) for value in row] for row in sheet.iter_rows(values_only=True)))
+            contents += builder.build_pages() if builder.length > title_end else [Content("")]
+        super().__init__(contents or [Content("")], str(workbook.properties.title or ""))
 
 
 def add_rows(builder: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
-    """Write rows, one a line. Raises Rejected past 20 million cells, empty ones too."""
+    """Add rows, one per line. Raises ReadError beyond MAX_CELLS, which counts empty cells too."""
     titles: list[str] | None = None
     cells = 0
     for row in rows:
         cells += len(row) or 1
-        if cells > MOST_CELLS:
-            raise ReadError("too_large", f"A table of it has more than {MOST_CELLS} cells.")
+        if cells > MAX_CELLS:
+            raise ReadError("too_large", f"The file has a table of more than {MAX_CELLS} cells.")
         values = [" ".join(clean_text(value).split()) for value in row]
         if not any(values):
             continue
         if titles is None:
             titles = values if _are_titles(values) else []
-            builder.line(" | ".join(values).strip(" |"))
+            builder.add_line(" | ".join(values).strip(" |"))
         elif titles:
-            named = (f"{title}: {value}" for title, value in zip(titles, values, strict=False) if value)
-            builder.line("; ".join([*named, *filter(None, values[len(titles) :])]))
+            labelled = (f"{title}: {value}" for title, value in zip(titles, values, strict=False) if value)
+            builder.add_line("; ".join([*labelled, *filter(None, values[len(titles) :])]))
         else:
-            builder.line(" | ".join(values).strip(" |"))
+            builder.add_line(" | ".join(values).strip(" |"))
 
 
 def _are_titles(values: list[str]) -> bool:
-    given = [value for value in values if value]
+    filled = [value for value in values if value]
     return (
-        len(given) == len(values) > 1
-        and len(set(given)) == len(given)
-        and all(len(value) < 100 and not value.replace(".", "").replace(",", "").lstrip("-").isdigit() for value in given)
+        len(filled) == len(values) > 1
+        and len(set(filled)) == len(filled)
+        and all(len(value) < 100 and not value.replace(".", "").replace(",", "").lstrip("-").isdigit() for value in filled)
     )
 
 
-def _shown(value: object) -> str:
+def _cell_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():
