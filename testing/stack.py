@@ -14,8 +14,7 @@ import httpx2
 import psutil
 
 from cli.local.redis_server import free_port
-from testing.fault_rig.processes import of_folder
-from testing.repository import REPOSITORY
+from testing.fault_rig.processes import processes_of_folder
 from testing.waiting import wait_until
 
 READY_SECONDS = 90
@@ -85,7 +84,7 @@ class Stack:
     def _nothing_is_left(self) -> bool:
         # Found by their folder and not as a tree: psutil leaves out of a tree, with all below it, what seems older than the root,
         # and while a clock is being set that may be a supervisor that started within the same second.
-        left = of_folder(self.data)
+        left = processes_of_folder(self.data)
         for process in left:
             with suppress(psutil.Error):
                 process.kill()

@@ -1,1 +1,1 @@
-"""What breaks the stack and what judges it afterwards; nothing here is imported by the product."""
+"""Fault rig: injects faults into a running stack, and checks afterwards that every promise was kept."""

@@ -1,4 +1,4 @@
-"""Small disks of a test's own, so that one can be full without filling the machine's."""
+"""Small disks for tests, so that a full disk does not fill that of the machine."""
 
 import os
 import subprocess
@@ -13,11 +13,11 @@ PIECE = 64 * 1024
 
 @contextmanager
 def disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A file system in memory of this size at ``folder``, which is made. Skips where this user may not mount."""
+    """Mount a file system in memory of this size at ``folder``, which is created. Skips if this user may not mount."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        missing_service("a disk of a test's own needs the right to mount")
+        missing_service("a test disk needs the right to mount")
     try:
         yield folder
     finally:
@@ -26,7 +26,7 @@ def disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 @contextmanager
 def full(folder: Path) -> Iterator[None]:
-    """No byte more fits onto the disk of this folder meanwhile."""
+    """Fill the disk of this folder to the last byte for the duration of the block."""
     filler = folder / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as stream:
         while True:

@@ -1,4 +1,4 @@
-"""A stack under test with everything that a fault may touch: its own Redis, the proxy before it, more workers, a ledger."""
+"""Fault stack: a stack with its own Redis, a proxy in front of that, extra workers and a ledger of accepted jobs."""
 
 import json
 import signal
@@ -20,8 +20,8 @@ from shared.jobs.celery_broker import generation_queue
 from shared.jobs.event_streams import StreamEvent, read
 from shared.jobs.models import Job, from_record
 from shared.redis_connection import PREFIX
-from testing.fault_rig.ledger import Ledger, await_none
-from testing.fault_rig.processes import engine_of, family, kill, of_folder
+from testing.fault_rig.ledger import Ledger, wait_until_none
+from testing.fault_rig.processes import find_engine, kill, process_tree, processes_of_folder
 from testing.fault_rig.proxy import Proxy
 from testing.repository import REPOSITORY
 from testing.stack import Stack
@@ -39,61 +39,64 @@ DEFAULT, SECOND = "echo", "second"
 
 
 class FaultStack:
-    """``slots`` jobs of the echo engine at once, 50 ms for a token; ``echo`` is served from the start, ``second`` by
-    workers that a test starts. ``redis_folder`` may lie on a disk of its own."""
+    """A stack with the echo engine, which runs ``slots`` jobs at once and takes 50 ms for a token.
+
+    The model ``echo`` is served from the start, ``second`` only by workers that a test starts. ``redis_folder`` may be on a
+    disk of its own.
+    """
 
     def __init__(
         self, folder: Path, *, slots: int = 8, environment: Mapping[str, str] | None = None, redis_folder: Path | None = None
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.slots = slots
-        self.redis: RedisServer = start_redis(_made(redis_folder or folder / "redis"))
+        self.redis: RedisServer = start_redis(_created(redis_folder or folder / "redis"))
         self.proxy = Proxy(self.redis.port)
         self.url = self.redis.url.replace(f":{self.redis.port}/", f":{self.proxy.port}/")
-        # No health checks: a Redis in trouble refuses a PING and still lets itself be read.
+        # No health checks: a Redis that cannot write refuses PING but can still be read.
         self.direct: redis.Redis = redis.Redis.from_url(
             self.redis.url, decode_responses=True, socket_timeout=5, retry=Retry(ConstantBackoff(0.2), 5)
         )
         self.ledger = Ledger(folder / "ledger.jsonl")
-        # A model stays with its worker here, whoever is killed, unless a case wants otherwise.
+        # A model stays with its worker, whatever is killed, unless a test sets otherwise.
         more = {"PYTHONPATH": str(PRELOAD), **QUICK, "ENGINEHOUSE_LOAD_ON_DEMAND": "0", **(environment or {})}
-        self.stack = Stack(folder, token_seconds=TOKEN_SECONDS, environment=more)
-        self.stack.models.write_text(json.dumps(_models(slots)))
-        self.client = self.stack.client
-        self.more: list[ExtraWorker] = []
+        self.server = Stack(folder, token_seconds=TOKEN_SECONDS, environment=more)
+        self.server.models.write_text(json.dumps(_models(slots)))
+        self.client = self.server.client
+        self.extra_workers: list[ExtraWorker] = []
         self._descriptors: dict[int, int] = {}
 
-    # Living
+    # Start, stop, repair
 
     def start(self) -> "FaultStack":
-        self.stack.start("--redis", self.url)
+        self.server.start("--redis", self.url)
         self.client.get("/health/ready")
         return self
 
     def close(self) -> None:
-        for worker in self.more:
+        for worker in self.extra_workers:
             worker.kill()
-        self.stack.kill()
+        self.server.kill()
         self.direct.close()
         self.proxy.close()
         self.redis.stop()
 
     def heal(self) -> None:
-        """Take back every fault that is still in force, and be ready again; a stack that cannot is started anew."""
+        """Undo every fault that is still in force and wait until the stack is ready; restart it if it does not recover."""
         self.proxy.heal()
         if self.redis.process.poll() is not None:
             self.start_redis()
         kill(self.redis.process.pid, signal.SIGCONT)
-        for process in of_folder(self.stack.data):
+        for process in processes_of_folder(self.server.data):
             kill(process.pid, signal.SIGCONT)
-        for worker in self.more:
+        for worker in self.extra_workers:
             worker.kill()
-        self.more.clear()
-        process = self.stack.process
+        self.extra_workers.clear()
+        process = self.server.process
         assert process is not None
         try:
             assert process.poll() is None
-            wait_until(self.ready, "the stack is ready again", seconds=40)
+            wait_until(self.is_ready, "the stack is ready again", seconds=40)
         except AssertionError:
             self.restart()
 
@@ -103,14 +106,14 @@ class FaultStack:
         self.start()
 
     def kill_stack(self) -> None:
-        """kill -9 of the launcher and all below it at once."""
-        assert self.stack.process is not None
-        for process in family(self.stack.process.pid):
+        """Kill the launcher and all its descendants at once."""
+        assert self.server.process is not None
+        for process in process_tree(self.server.process.pid):
             kill(process.pid)
-        self.stack.process.wait(10)
-        await_none(lambda: of_folder(self.stack.data), "processes of the killed stack", seconds=10)
+        self.server.process.wait(10)
+        wait_until_none(lambda: processes_of_folder(self.server.data), "processes of the killed stack", seconds=10)
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             return bool(self.client.get("/health/ready", timeout=5).status_code == 200)
         except httpx2.HTTPError:
@@ -126,131 +129,133 @@ class FaultStack:
 
     # Processes
 
-    def pid(self, name: str) -> int:
-        """Of a process of the stack that lives, such as ``gpu0``; waits for one that is being started again."""
+    def pid_of(self, name: str) -> int:
+        """The process id of a living process of the stack, such as ``gpu0``. Waits while that is being restarted."""
 
         def living() -> int | None:
             with suppress(KeyError, ValueError, FileNotFoundError, psutil.NoSuchProcess):
-                pid = self.stack.pid(name)
+                pid = self.server.pid(name)
                 return pid if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE else None
             return None
 
         return int(wait_until(living, f"{name} runs", seconds=40) or 0)
 
-    def engine(self) -> psutil.Process:
-        found = wait_until(lambda: engine_of(self.pid("gpu0")), "an engine process", seconds=40)
+    def engine_process(self) -> psutil.Process:
+        found = wait_until(lambda: find_engine(self.pid_of("gpu0")), "an engine process", seconds=40)
         assert found is not None
         return found
 
-    def worker(self, number: int, *, model: str = DEFAULT, environment: Mapping[str, str] | None = None) -> "ExtraWorker":
-        """One more model worker, ready."""
+    def start_worker(self, number: int, *, model: str = DEFAULT, environment: Mapping[str, str] | None = None) -> "ExtraWorker":
+        """Start one more model worker, and wait until it is ready."""
         worker = ExtraWorker(self, number, model, environment or {})
-        self.more.append(worker)
+        self.extra_workers.append(worker)
         return worker.start()
 
-    def pids(self) -> dict[str, int]:
-        return {name: self.pid(name) for name in ("gpu0", "cpu", "io")}
+    def worker_pids(self) -> dict[str, int]:
+        return {name: self.pid_of(name) for name in ("gpu0", "cpu", "io")}
 
     # Jobs
 
-    def submit(self, prompt: str = TEXT, **fields: Any) -> str:
-        """A generation that must be answered 202; its id."""
-        answer = self.try_submit(prompt, **fields)
+    def submit_job(self, prompt: str = TEXT, **fields: Any) -> str:
+        """Submit a generation, which must be accepted. Returns its id."""
+        answer = self.request_job(prompt, **fields)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
-    def try_submit(self, prompt: str = TEXT, *, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx2.Response:
-        """A generation; what is accepted goes on the ledger."""
+    def request_job(self, prompt: str = TEXT, *, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx2.Response:
+        """Request a generation. If it is accepted, it is recorded in the ledger."""
         answer = self.client.post("/generate", json={"prompt": prompt, "max_tokens": 500, **fields}, headers=dict(headers or {}))
-        if answer.status_code == 202 and answer.json()["id"] not in self.ledger.open:
-            self.ledger.accepted(answer.json()["id"], text=prompt[: fields.get("max_tokens", 500)])
+        if answer.status_code == 202 and answer.json()["id"] not in self.ledger.open_jobs:
+            self.ledger.record_accepted(answer.json()["id"], text=prompt[: fields.get("max_tokens", 500)])
         return answer
 
-    def submit_when_possible(self, prompt: str = TEXT, *, seconds: float = 20, **fields: Any) -> str:
-        """As a client does: try again after a 503 or a broken connection."""
+    def submit_through_outage(self, prompt: str = TEXT, *, seconds: float = 20, **fields: Any) -> str:
+        """Submit as a client does: repeat after a 503 or a broken connection."""
 
         def tried() -> str | None:
             try:
-                answer = self.try_submit(prompt, **fields)
+                answer = self.request_job(prompt, **fields)
             except httpx2.HTTPError:
                 return None
             assert answer.status_code in (202, 503), answer.text
             return str(answer.json()["id"]) if answer.status_code == 202 else None
 
-        return str(wait_until(tried, "a submit is accepted", seconds=seconds, every=0.2))
+        return str(wait_until(tried, "a job is accepted", seconds=seconds, every=0.2))
 
-    def running(self, count: int, prompt: str = TEXT, **fields: Any) -> list[str]:
-        """So many generations, all with a first token."""
-        jobs = [self.submit(prompt, **fields) for _ in range(count)]
-        wait_until(lambda: all(self.job(job).first_token_at for job in jobs), "all have told a first token", seconds=30)
+    def start_jobs(self, count: int, prompt: str = TEXT, **fields: Any) -> list[str]:
+        """Submit ``count`` generations, and wait until each has its first token."""
+        jobs = [self.submit_job(prompt, **fields) for _ in range(count)]
+        wait_until(lambda: all(self.read_job(job).first_token_at for job in jobs), "all have a first token", seconds=30)
         return jobs
 
-    def upload(self, collection: str, name: str, data: bytes, *, ends: tuple[str, ...] = ("completed",)) -> tuple[str, str]:
-        """One file; the ids of its document and of its job."""
+    def upload_file(self, collection: str, name: str, data: bytes, *, ends: tuple[str, ...] = ("completed",)) -> tuple[str, str]:
+        """Upload one file. Returns the ids of its document and of its job."""
         answer = self.client.post(f"/collections/{collection}/documents", files={"file": (name, data)})
         assert answer.status_code == 202, answer.text
         [document] = answer.json()["data"]
-        self.ledger.accepted(document["job"], ends=ends)
+        self.ledger.record_accepted(document["job"], ends=ends)
         return document["id"], document["job"]
 
-    def job(self, job: str) -> Job:
-        """The record, read around the proxy."""
+    def read_job(self, job: str) -> Job:
+        """The job's record, read around the proxy."""
         return from_record(dict(self.direct.hgetall(f"{PREFIX}job:{job}")))  # type: ignore[arg-type]
 
-    def events(self, job: str) -> list[StreamEvent]:
+    def read_events(self, job: str) -> list[StreamEvent]:
         return read(self.direct, job, limit=100_000)
 
-    def ended(self, job: str, seconds: float = 40) -> Job:
-        """The record once the job has ended."""
-        wait_until(lambda: self.job(job).status.final, f"{job} has ended", seconds=seconds)
-        return self.job(job)
+    def wait_for_end(self, job: str, seconds: float = 40) -> Job:
+        """Wait until the job has ended. Returns its record."""
+        wait_until(lambda: self.read_job(job).status.final, f"{job} has ended", seconds=seconds)
+        return self.read_job(job)
 
-    def in_progress(self, jobs: list[str]) -> int:
+    def count_in_progress(self, jobs: list[str]) -> int:
         with self.direct.pipeline(transaction=False) as pipeline:
             for job in jobs:
                 pipeline.hget(f"{PREFIX}job:{job}", "status")
             return pipeline.execute().count("in_progress")
 
-    def wakeups(self, model: str = DEFAULT) -> int:
+    def count_wakeups(self, model: str = DEFAULT) -> int:
         return int(str(self.direct.llen(generation_queue(model))))
 
-    # The judge
+    # Invariants
 
-    def check(self, seconds: float = 60) -> None:
-        """I1 to I5. The faults must be over."""
-        self.ledger.check(self.direct, seconds)
-        wait_until(self.ready, "the stack is ready again", seconds=40, every=0.1)
+    def check_invariants(self, seconds: float = 60) -> None:
+        """Check I1 to I5. The faults must be over."""
+        self.ledger.check_invariants(self.direct, seconds)
+        wait_until(self.is_ready, "the stack is ready again", seconds=40, every=0.1)
         self._check_slots()
         self._check_processes()
-        self.ledger.check(self.direct, seconds)
+        self.ledger.check_invariants(self.direct, seconds)
 
     def _check_slots(self) -> None:
-        """I4: as many jobs run at once as there are slots, on all workers of the default model together."""
-        workers = 1 + sum(worker.model == DEFAULT and worker.lives() for worker in self.more)
-        # Longer than it takes to submit them all on a busy machine, and cancelled once they have been seen.
-        jobs = [self.submit(TEXT * 10) for _ in range(workers * self.slots)]
-        wait_until(lambda: self.in_progress(jobs) == len(jobs), f"I4: {len(jobs)} jobs run at once, one on each slot", seconds=20)
+        """I4: the workers of the default model together run one job on each slot."""
+        workers = 1 + sum(worker.model == DEFAULT and worker.is_alive() for worker in self.extra_workers)
+        # They run longer than it takes to submit them on a busy machine, and are cancelled once they were seen to run.
+        jobs = [self.submit_job(TEXT * 10) for _ in range(workers * self.slots)]
+        wait_until(
+            lambda: self.count_in_progress(jobs) == len(jobs), f"I4: {len(jobs)} jobs run at once, one on each slot", seconds=20
+        )
         for job in jobs:
-            self.ledger.may_end(job, "cancelled", "completed")
+            self.ledger.allow_end(job, "cancelled", "completed")
             self.client.post(f"/jobs/{job}/cancel")
 
     def _check_processes(self) -> None:
-        """I4: no process outlives its parent, each model worker has one engine, and descriptors do not pile up."""
+        """I4: no process outlives its parent, each model worker has one engine, and file descriptors do not accumulate."""
 
         def strays() -> list[str]:
-            assert self.stack.process is not None
-            roots = [self.stack.process.pid, *(worker.process.pid for worker in self.more if worker.process)]
-            ours = {process.pid for root in roots for process in family(root)}
-            found = [f"orphan {process.pid}" for process in of_folder(self.stack.data) if process.pid not in ours]
-            for root in [self.pid("gpu0"), *(worker.pid for worker in self.more if worker.lives())]:
-                engines = [process for process in family(root) if "workers.gpu.engine" in process.cmdline()]
-                found += [] if len(engines) == 1 else [f"{len(engines)} engines below {root}"]
+            assert self.server.process is not None
+            roots = [self.server.process.pid, *(worker.process.pid for worker in self.extra_workers if worker.process)]
+            ours = {process.pid for root in roots for process in process_tree(root)}
+            found = [f"orphan {process.pid}" for process in processes_of_folder(self.server.data) if process.pid not in ours]
+            for root in [self.pid_of("gpu0"), *(worker.pid for worker in self.extra_workers if worker.is_alive())]:
+                engines = [process for process in process_tree(root) if "workers.gpu.engine" in process.cmdline()]
+                found += [] if len(engines) == 1 else [f"{len(engines)} engines under {root}"]
             return found
 
         with suppress(psutil.NoSuchProcess):
-            await_none(strays, "I4: processes that should not be", seconds=10)
-        assert self.stack.process is not None
-        for process in family(self.stack.process.pid):
+            wait_until_none(strays, "I4: unexpected processes", seconds=10)
+        assert self.server.process is not None
+        for process in process_tree(self.server.process.pid):
             with suppress(psutil.Error):
                 number = process.num_fds()
                 first = self._descriptors.setdefault(process.pid, number)
@@ -258,20 +263,20 @@ class FaultStack:
 
 
 class ExtraWorker:
-    """A model worker outside the stack's supervisor: nobody starts it again."""
+    """A model worker outside the stack's supervisor, so it is not restarted."""
 
-    def __init__(self, house: FaultStack, number: int, model: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, stack: FaultStack, number: int, model: str, environment: Mapping[str, str]) -> None:
         self.model = model
         self.name = f"gpu{number}@"
-        self._house = house
-        state = json.loads((house.stack.data / "state.json").read_text())
-        self._environment = {**house.stack.environment, "ENGINEHOUSE_CHROMA_URL": state["chroma"], **environment}
+        self._stack = stack
+        state = json.loads((stack.server.data / "state.json").read_text())
+        self._environment = {**stack.server.environment, "ENGINEHOUSE_CHROMA_URL": state["chroma"], **environment}
         self._command = [sys.executable, "-m", "cli.main", "worker", "gpu", "--number", str(number), "--model", model]
-        self._command += ["--data", str(house.stack.data), "--models", str(house.stack.models), "--redis", house.url]
+        self._command += ["--data", str(stack.server.data), "--models", str(stack.server.models), "--redis", stack.url]
         self.process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> "ExtraWorker":
-        with (self._house.stack.folder / "more.log").open("ab") as log:
+        with (self._stack.server.folder / "more.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, stdout=log, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=self._environment
             )
@@ -283,13 +288,13 @@ class ExtraWorker:
         return self
 
     def is_ready(self) -> bool:
-        worker = self.registered()
+        worker = self.registration()
         return worker is not None and worker["phase"] == "ready"
 
-    def registered(self) -> dict[str, Any] | None:
-        """What the living process last told of itself."""
+    def registration(self) -> dict[str, Any] | None:
+        """The registry entry of the living process."""
         with suppress(redis.RedisError):
-            for name, text in self._house.direct.hgetall(f"{PREFIX}workers").items():  # type: ignore[union-attr]
+            for name, text in self._stack.direct.hgetall(f"{PREFIX}workers").items():  # type: ignore[union-attr]
                 if name.startswith(self.name) and name.endswith(f"/{self.pid}"):
                     return dict(json.loads(text))
         return None
@@ -299,24 +304,24 @@ class ExtraWorker:
         assert self.process is not None
         return self.process.pid
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         if self.process is not None:
-            for process in family(self.process.pid):
+            for process in process_tree(self.process.pid):
                 kill(process.pid)
             self.process.wait(10)
 
 
 @contextmanager
-def open_house(folder: Path, **options: Any) -> Iterator[FaultStack]:
-    """A house that is started, and gone afterwards."""
-    house = FaultStack(folder, **options)
+def open_fault_stack(folder: Path, **options: Any) -> Iterator[FaultStack]:
+    """A running stack, which is killed after the block."""
+    stack = FaultStack(folder, **options)
     try:
-        yield house.start()
+        yield stack.start()
     finally:
-        house.close()
+        stack.close()
 
 
 def _models(slots: int) -> list[dict[str, Any]]:
@@ -328,6 +333,6 @@ def _models(slots: int) -> list[dict[str, Any]]:
     ]
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,6 +1,8 @@
-"""What was promised and what became of it, written outside Redis, and the judge of the five invariants.
+"""Ledger: the jobs that the server accepted, recorded outside Redis, and the check of the five invariants against it.
 
-The judge reads Redis around the proxy and trusts nothing that the stack says of itself but its records.
+I1: every accepted job ends in time, with an allowed status. I2: it has exactly one accepted end and one final event, and its
+stream has no gap. I3: result and stream are those of the last attempt. I4: no lease, slot, process or descriptor leaks.
+I5: no key in Redis is left without an owner or a time to live. The check reads Redis around the proxy.
 """
 
 import json
@@ -21,41 +23,41 @@ ENDS = (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED)
 
 
 class Ledger:
-    """Append-only: a line for each job accepted, excused (its record was destroyed on purpose), and seen to have ended."""
+    """An append-only file with a line for each job that was accepted, was excused (a fault destroyed it on purpose) or has ended."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._open: dict[str, dict[str, Any]] = {}
 
-    def accepted(self, job: str, *, text: str | None = None, ends: Collection[str] = ("completed",)) -> None:
-        """The server answered 202. ``text`` is what the answer must be, ``ends`` the statuses it may end with."""
+    def record_accepted(self, job: str, *, text: str | None = None, ends: Collection[str] = ("completed",)) -> None:
+        """The server answered 202. ``text`` is the expected answer, ``ends`` the allowed final statuses."""
         self._open[job] = {"text": text, "ends": list(ends), "stream": True}
         self._write("accepted", job, **self._open[job])
 
-    def may_end(self, job: str, *ends: str) -> None:
-        """A fault or a wish allows other ends than were expected."""
+    def allow_end(self, job: str, *ends: str) -> None:
+        """Allow other final statuses than before, because of a fault or a cancel request."""
         self._open[job]["ends"] = list(ends)
         self._write("may_end", job, ends=list(ends))
 
-    def stream_damaged(self, job: str, why: str) -> None:
-        """A fault has destroyed events of this job; its end and its result are promised still."""
+    def excuse_stream(self, job: str, why: str) -> None:
+        """Accept gaps in the stream of this job, because a fault destroyed events. Its end and its result are still promised."""
         self._open[job]["stream"] = False
         self._write("stream_damaged", job, why=why)
 
-    def excused(self, job: str, why: str) -> None:
-        """Nothing is promised of this job any more."""
+    def excuse_job(self, job: str, why: str) -> None:
+        """Promise nothing for this job any more."""
         self._open.pop(job, None)
         self._write("excused", job, why=why)
 
     @property
-    def open(self) -> list[str]:
-        """Jobs accepted and not yet seen to have ended."""
+    def open_jobs(self) -> list[str]:
+        """Accepted jobs that have not been seen to end."""
         return list(self._open)
 
-    def check(self, client: redis.Redis, seconds: float = 40) -> None:
-        """I1, I2 and I3 of every open job, then I5. Raises AssertionError that names the job and the invariant."""
-        jobs = self.open
-        await_none(lambda: _states(client, jobs), "I1: jobs that have not ended", seconds=seconds)
+    def check_invariants(self, client: redis.Redis, seconds: float = 40) -> None:
+        """Check I1, I2 and I3 for every open job, then I5. Raises AssertionError, which names the job and the invariant."""
+        jobs = self.open_jobs
+        wait_until_none(lambda: _states(client, jobs), "I1: jobs that have not ended", seconds=seconds)
         for job in jobs:
             record = from_record(dict(client.hgetall(f"{PREFIX}job:{job}")))  # type: ignore[arg-type]
             events = read(client, job, limit=100_000)
@@ -74,21 +76,21 @@ class Ledger:
 
 
 def check_nothing_left(client: redis.Redis) -> None:
-    """I5, and of I4 what Redis shows. For a moment after the last end tickets may still be on their way."""
+    """Check I5, and the part of I4 that Redis shows. Right after the last end, wake-ups may still be on their way."""
 
     def left() -> list[str]:
         found = [f"{key}: {client.smembers(key)}" for key in client.scan_iter(f"{PREFIX}worker:*:jobs")]
         found += [str(key) for key in client.scan_iter(f"{PREFIX}queue:*:jobs:*")]
-        found += [f"tickets on {queue}" for queue in client.smembers(f"{PREFIX}queues") if client.llen(queue)]
+        found += [f"wake-ups on {queue}" for queue in client.smembers(f"{PREFIX}queues") if client.llen(queue)]
         found += [f"due: {job}" for job in client.zrange(f"{PREFIX}jobs:due", 0, -1)]
-        # Celery's transport keeps its list of queues for ever; they are as many as there are queues.
+        # Celery's transport keeps its list of queues for ever, but that does not grow with the number of jobs.
         return found + [key for key in keys_that_nobody_ends(client) if not key.startswith("_kombu.binding")]
 
-    await_none(left, "I4/I5: left although nobody owns it", seconds=10)
+    wait_until_none(left, "I4/I5: left without an owner", seconds=10)
 
 
-def await_none(find: Callable[[], list[Any]], what: str, *, seconds: float) -> None:
-    """Wait until ``find`` finds nothing. Raises AssertionError with what it still finds."""
+def wait_until_none(find: Callable[[], list[Any]], what: str, *, seconds: float) -> None:
+    """Wait until ``find`` returns nothing. Raises AssertionError with what it still returns."""
     found: list[Any] = []
 
     def nothing() -> bool:
@@ -114,9 +116,9 @@ def _states(client: redis.Redis, jobs: list[str]) -> list[Any]:
 
 
 def _check_one_end(job: Job, events: list[StreamEvent], *, whole: bool) -> None:
-    told = [event for event in events if event.type == "ended"]
-    assert len(told) == 1, f"I2: {job.id} has {len(told)} final events"
-    assert events[-1] is told[0], f"I2: {job.id} has events after its end: {events[-1]}"
+    final = [event for event in events if event.type == "ended"]
+    assert len(final) == 1, f"I2: {job.id} has {len(final)} final events"
+    assert events[-1] is final[0], f"I2: {job.id} has events after its end: {events[-1]}"
     gapless = range(events[0].sequence, events[0].sequence + len(events))
     assert not whole or [event.sequence for event in events] == list(gapless), f"I2: events of {job.id} are missing"
     accepted = [attempt.number for attempt in job.attempts if attempt.outcome in ENDS]
@@ -137,4 +139,6 @@ def _check_text(job: Job, events: list[StreamEvent], text: str, *, whole: bool) 
     assert shown == text, f"I3: the stream of {job.id} shows {shown!r}"
     before = [event for event in events if event.type == "delta" and event.attempt < job.attempt]
     if before and before[-1].attempt == job.attempts[-1].number - 1:
-        assert any(event.type == "restart" and event.attempt == job.attempt for event in events), f"I3: {job.id}: no restart told"
+        assert any(event.type == "restart" and event.attempt == job.attempt for event in events), (
+            f"I3: {job.id}: no restart event"
+        )

@@ -1,4 +1,4 @@
-"""Finding, stopping and limiting the processes of a stack, from outside."""
+"""Find, suspend, limit and kill the processes of a stack from outside."""
 
 import os
 import signal
@@ -9,26 +9,26 @@ from pathlib import Path
 import psutil
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """A process and all below it."""
+def process_tree(pid: int) -> list[psutil.Process]:
+    """A process and all its descendants."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
     return []
 
 
-def engine_of(worker: int) -> psutil.Process | None:
+def find_engine(worker: int) -> psutil.Process | None:
     """The engine process of a model worker."""
-    for process in family(worker):
+    for process in process_tree(worker):
         with suppress(psutil.Error):
             if "workers.gpu.engine" in process.cmdline():
                 return process
     return None
 
 
-def descendant(pid: int, word: str) -> psutil.Process | None:
-    """A process below ``pid`` that has ``word`` in its command line."""
-    for process in family(pid)[1:]:
+def find_descendant(pid: int, word: str) -> psutil.Process | None:
+    """A descendant of ``pid`` that has ``word`` in its command line."""
+    for process in process_tree(pid)[1:]:
         with suppress(psutil.Error):
             if any(word in argument for argument in process.cmdline()):
                 return process
@@ -36,14 +36,14 @@ def descendant(pid: int, word: str) -> psutil.Process | None:
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to a process that may be gone already."""
+    """Send a signal to a process that may have ended already."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 @contextmanager
-def stopped(pids: Iterable[int]) -> Iterator[None]:
-    """The processes stand still meanwhile; those that were killed meanwhile stay dead."""
+def suspended(pids: Iterable[int]) -> Iterator[None]:
+    """Suspend the processes for the duration of the block. Those that are killed meanwhile stay dead."""
     pids = list(pids)
     for pid in pids:
         kill(pid, signal.SIGSTOP)
@@ -55,8 +55,8 @@ def stopped(pids: Iterable[int]) -> Iterator[None]:
 
 
 @contextmanager
-def limited(pid: int, resource: int, soft: int) -> Iterator[None]:
-    """The process has a lower limit meanwhile (prlimit(2))."""
+def with_limit(pid: int, resource: int, soft: int) -> Iterator[None]:
+    """Lower a limit of the process for the duration of the block (prlimit(2))."""
     process = psutil.Process(pid)
     before = process.rlimit(resource)
     process.rlimit(resource, (soft, before[1]))
@@ -67,8 +67,8 @@ def limited(pid: int, resource: int, soft: int) -> Iterator[None]:
             process.rlimit(resource, before)
 
 
-def of_folder(data: Path) -> list[psutil.Process]:
-    """Every living process on this machine that works for the stack whose data folder this is."""
+def processes_of_folder(data: Path) -> list[psutil.Process]:
+    """Every living process on this machine that belongs to the stack with this data folder."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

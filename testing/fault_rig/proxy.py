@@ -1,6 +1,6 @@
-"""A TCP proxy before Redis that fails as networks do: it resets, freezes, goes half-open, delays, loses a request or a reply.
+"""TCP proxy in front of Redis that fails as networks do: it resets, freezes, goes half-open, delays, drops a request or a reply.
 
-It runs in a thread of its own. It knows nothing of jobs; what it drops it finds by the bytes of the request.
+It runs in its own thread, and finds the request to drop by its bytes.
 """
 
 import asyncio
@@ -20,8 +20,10 @@ LONGEST_PATTERN = 256
 
 @dataclass
 class Loss:
-    """Requests that hold ``pattern`` are to be lost, ``left`` more times: the request itself, or (``after``) the reply to it,
-    provided that the reply holds ``reply``. The connection is reset either way. ``seen`` and ``lost`` count."""
+    """An order to drop requests that contain ``pattern``, or with ``after`` the replies to them that contain ``reply``.
+
+    It applies ``left`` more times, and resets the connection each time. ``seen`` and ``lost`` count.
+    """
 
     pattern: bytes
     left: int
@@ -33,7 +35,7 @@ class Loss:
 
 @dataclass(eq=False)
 class _Link:
-    """One connection of a client, with its connection to the server."""
+    """A client's connection and its counterpart to the server."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
@@ -50,7 +52,7 @@ class _Link:
 
 
 class Proxy:
-    """Listens on a free port of loopback and passes everything on to ``target``, until told otherwise."""
+    """Listens on a free port of loopback and forwards everything to the port ``target``, until a fault is switched on."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -66,52 +68,52 @@ class Proxy:
         self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20))
         self.port = int(self._server.sockets[0].getsockname()[1])
 
-    # What a test may ask for. Each returns when it is in force.
+    # Faults. Each method returns once the fault is in force.
 
     def reset(self) -> int:
-        """Cut all connections with RST; how many there were."""
+        """Reset all connections. Returns how many there were."""
         return self._do(self._reset_all)
 
     def freeze(self) -> None:
-        """Nothing passes, on old connections or new ones, and nothing is lost."""
+        """Hold back everything, on old and new connections. Nothing is lost."""
         self._do(self._set_frozen, True)
 
     def thaw(self) -> None:
-        """End a freeze; what was sent meanwhile arrives now."""
+        """End a freeze, and forward what was held back."""
         self._do(self._set_frozen, False)
 
     def half_open(self) -> int:
-        """The connections of now stay open and carry nothing for ever; new ones work. How many there are."""
+        """Keep the present connections open without forwarding anything on them again; new ones work. Returns how many there are."""
         return self._do(self._black_hole)
 
     def delay(self, seconds: float) -> None:
-        """Everything takes so much longer, each way."""
+        """Delay everything by this long, each way."""
         self._do(setattr, self, "_delay", seconds)
 
     def refuse(self, refusing: bool = True) -> None:
-        """Cut all connections and each new one at once, as if nobody listened."""
+        """Reset all connections, and each new one at once, as if no server listened."""
         self._do(self._set_refusing, refusing)
 
     def lose_request(self, pattern: bytes, times: int = 1) -> Loss:
-        """The next requests that hold ``pattern`` never arrive, and their connections are reset."""
+        """Drop the next requests that contain ``pattern``, and reset their connections."""
         return self._do(self._arm, Loss(pattern, times, after=False, reply=b""))
 
     def lose_reply(self, pattern: bytes, times: int = 1, *, reply: bytes = b"") -> Loss:
-        """The next requests that hold ``pattern`` are carried out, but their replies are lost and their connections reset."""
+        """Forward the next requests that contain ``pattern``, but drop their replies and reset their connections."""
         return self._do(self._arm, Loss(pattern, times, after=True, reply=reply))
 
     def heal(self) -> None:
-        """Be a plain proxy again. Connections that went half-open are cut."""
+        """Switch every fault off. Half-open connections are reset."""
         self._do(self._heal)
 
     def close(self) -> None:
-        """End the proxy; its connections are reset."""
+        """Stop the proxy, and reset its connections."""
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
 
-    # The rest runs in the proxy's thread.
+    # Everything below runs in the proxy's thread.
 
     async def _close(self) -> None:
         self._server.close()
@@ -171,20 +173,20 @@ class Proxy:
         if not self._frozen:
             link.open.set()
         self._links.add(link)
-        pumps = [
-            asyncio.ensure_future(self._pump(reader, server, lambda data: self._request(link, data), link)),
-            asyncio.ensure_future(self._pump(answers, writer, lambda data: self._reply(link, data), link)),
+        transfers = [
+            asyncio.ensure_future(self._forward(reader, server, lambda data: self._request(link, data), link)),
+            asyncio.ensure_future(self._forward(answers, writer, lambda data: self._reply(link, data), link)),
         ]
-        # Cancelled only when the proxy closes; a cancelled task would make the stream's protocol complain.
+        # Only closing the proxy cancels this task; asyncio's stream protocol logs an error if the task ends cancelled.
         with suppress(asyncio.CancelledError):
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
+            await asyncio.wait(transfers, return_when=asyncio.FIRST_COMPLETED)
+        for transfer in transfers:
+            transfer.cancel()
         self._links.discard(link)
         for end in (writer, server):
             end.close()
 
-    async def _pump(
+    async def _forward(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Callable[[bytes], bool], link: _Link
     ) -> None:
         try:
@@ -197,7 +199,7 @@ class Proxy:
                     return
                 sink.write(data)
                 await sink.drain()
-            # An end of the stream is a packet too: it does not pass a frozen or half-open connection.
+            # The end of a stream is a packet too, so a frozen or half-open connection holds it back.
             await link.open.wait()
         except OSError:
             await link.open.wait()
@@ -220,7 +222,7 @@ class Proxy:
         loss = link.loss
         if loss is None:
             return True
-        # A script that is not loaded yet has done nothing; its request comes again.
+        # A script that is not loaded yet has changed nothing, and its request is repeated.
         if data.startswith(b"-NOSCRIPT"):
             link.loss = None
             return True

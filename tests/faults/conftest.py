@@ -1,6 +1,6 @@
-"""One house for each file of faults; after every case the invariants I1 to I5 are judged by its ledger.
+"""Fixtures of the fault tests: one stack per test file, whose ledger checks the invariants I1 to I5 after every test.
 
-``HOUSE`` in a test file gives the options of its house.
+A test file sets the options of its stack in ``STACK_OPTIONS``.
 """
 
 from collections.abc import Iterator
@@ -9,43 +9,43 @@ from pathlib import Path
 import pytest
 
 from testing.fault_rig.disks import disk
-from testing.fault_rig.fault_stack import FaultStack, open_house
+from testing.fault_rig.fault_stack import FaultStack, open_fault_stack
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-seconds", type=float, help="how long the random mix goes on")
+    parser.addoption("--fault-seconds", type=float, help="how long the random mix runs")
     parser.addoption("--fault-seed", type=int, help="repeats a random mix")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow_fault: a fault that takes long to show; `make test` leaves it to `make test-faults`")
+    config.addinivalue_line("markers", "slow_fault: takes long; skipped by `make test`, run by `make test-faults`")
 
 
 @pytest.fixture(scope="module")
-def shared_house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
-    options = getattr(request.module, "HOUSE", {})
-    with open_house(tmp_path_factory.mktemp("house"), **options) as house:
-        yield house
+def shared_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
+    options = getattr(request.module, "STACK_OPTIONS", {})
+    with open_fault_stack(tmp_path_factory.mktemp("stack"), **options) as stack:
+        yield stack
 
 
 @pytest.fixture
-def house(shared_house: FaultStack) -> Iterator[FaultStack]:
-    """The file's house, healthy; the invariants are judged when the case is over."""
-    shared_house.heal()
-    yield shared_house
-    shared_house.proxy.heal()
+def stack(shared_stack: FaultStack) -> Iterator[FaultStack]:
+    """The stack of the test file, healthy. The invariants are checked after the test."""
+    shared_stack.heal()
+    yield shared_stack
+    shared_stack.proxy.heal()
     try:
-        shared_house.check()
+        shared_stack.check_invariants()
     finally:
-        for job in shared_house.ledger.open:
-            shared_house.ledger.excused(job, "judged already")
+        for job in shared_stack.ledger.open_jobs:
+            shared_stack.ledger.excuse_job(job, "checked already")
 
 
 @pytest.fixture
-def house_with_a_small_index(tmp_path: Path) -> Iterator[tuple[FaultStack, Path]]:
-    """A house of one test's own, and the disk of 32 MB that its index lies on. What fails there is tried once more."""
+def stack_with_a_small_index(tmp_path: Path) -> Iterator[tuple[FaultStack, Path]]:
+    """A stack whose index is stored on a disk of 32 MB, and that disk. Failed jobs are retried once."""
     with (
-        disk(tmp_path / "house" / "data" / "chroma", 32) as folder,
-        open_house(tmp_path / "house", environment={"ENGINEHOUSE_MAX_RETRIES": "1"}) as house,
+        disk(tmp_path / "stack" / "data" / "chroma", 32) as folder,
+        open_fault_stack(tmp_path / "stack", environment={"ENGINEHOUSE_MAX_RETRIES": "1"}) as stack,
     ):
-        yield house, folder
+        yield stack, folder

@@ -1,4 +1,4 @@
-"""Faults 15 to 17, 19 and 20: connections to Redis that break, freeze, go half-open, or lose a request or a reply."""
+"""Connections to Redis that break, freeze, go half-open, or lose a request or a reply."""
 
 import hashlib
 from importlib.resources import files
@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from shared.jobs.models import Outcome, Status
+from testing.fault_rig.duration import hold_fault
 from testing.fault_rig.fault_stack import TEXT, FaultStack
-from testing.fault_rig.pausing import pause
 from testing.fault_rig.processes import kill
 from testing.waiting import wait_until
 
@@ -16,131 +16,131 @@ SCRIPTS = files("shared.jobs.lua")
 
 
 def script(name: str) -> bytes:
-    """How a request for this move is known on the wire."""
+    """The SHA-1 of a script, by which its requests are recognised on the wire."""
     text = (SCRIPTS / "prelude.lua").read_text() + "\n" + (SCRIPTS / f"{name}.lua").read_text()
     return hashlib.sha1(text.encode()).hexdigest().encode()
 
 
-def test_15_resets_of_all_connections_run_nothing_twice(house: FaultStack) -> None:
-    jobs = house.running(8, TEXT * 2)
+def test_resetting_all_redis_connections_runs_nothing_twice(stack: FaultStack) -> None:
+    jobs = stack.start_jobs(8, TEXT * 2)
     for _ in range(5):
-        assert house.proxy.reset() > 0
-        pause(0.5)
+        assert stack.proxy.reset() > 0
+        hold_fault(0.5)
     for job in jobs:
-        assert len(house.ended(job).attempts) == 1
+        assert len(stack.wait_for_end(job).attempts) == 1
 
 
 @pytest.mark.slow_fault
-def test_16_half_open_connections_are_given_up_within_half_a_minute(house: FaultStack) -> None:
-    running = house.running(4, TEXT * 12)
-    assert house.proxy.half_open() > 0
-    new = [house.submit_when_possible(seconds=30) for _ in range(4)]
+def test_half_open_connections_are_abandoned_within_30_seconds(stack: FaultStack) -> None:
+    running = stack.start_jobs(4, TEXT * 12)
+    assert stack.proxy.half_open() > 0
+    new = [stack.submit_through_outage(seconds=30) for _ in range(4)]
     for job in new:
-        wait_until(lambda job=job: house.job(job).attempt, "a worker takes jobs again", seconds=30)
+        wait_until(lambda job=job: stack.read_job(job).attempt, "a worker claims jobs again", seconds=30)
     for job in [*running, *new]:
-        house.ended(job)
+        stack.wait_for_end(job)
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow_fault)])
-def test_17_a_freeze_costs_time_and_nothing_else(house: FaultStack, seconds: float) -> None:
-    jobs = house.running(8, TEXT * 2)
-    house.proxy.freeze()
-    pause(seconds)
-    house.proxy.thaw()
+def test_a_frozen_network_costs_only_time(stack: FaultStack, seconds: float) -> None:
+    jobs = stack.start_jobs(8, TEXT * 2)
+    stack.proxy.freeze()
+    hold_fault(seconds)
+    stack.proxy.thaw()
     for job in jobs:
-        assert len(house.ended(job, 60).attempts) == 1
+        assert len(stack.wait_for_end(job, 60).attempts) == 1
 
 
 @pytest.mark.parametrize("move", ["claim", "append", "renew", "end"])
-def test_19_a_lost_reply_to_a_worker_changes_nothing(house: FaultStack, move: str) -> None:
-    loss = house.proxy.lose_reply(script(move), 3)
-    jobs = [house.submit() for _ in range(4)]
+def test_a_lost_reply_to_a_worker_changes_nothing(stack: FaultStack, move: str) -> None:
+    loss = stack.proxy.lose_reply(script(move), 3)
+    jobs = [stack.submit_job() for _ in range(4)]
     for job in jobs:
-        assert len(house.ended(job).attempts) == 1
+        assert len(stack.wait_for_end(job).attempts) == 1
     wait_until(lambda: loss.lost == 3, f"three replies to {move} were lost")
 
 
 @pytest.mark.slow_fault
-def test_19_a_lost_reply_to_a_hand_over_hands_over_once(house: FaultStack) -> None:
-    house.ended(house.upload("facts", "facts.txt", TEXT.encode())[1])
-    loss = house.proxy.lose_reply(script("hand_over"), 2)
-    answer = house.client.post("/generate", json={"prompt": "what does the fox do?", "collection": "facts", "max_tokens": 4})
+def test_a_lost_reply_to_a_hand_over_hands_over_once(stack: FaultStack) -> None:
+    stack.wait_for_end(stack.upload_file("facts", "facts.txt", TEXT.encode())[1])
+    loss = stack.proxy.lose_reply(script("hand_over"), 2)
+    answer = stack.client.post("/generate", json={"prompt": "what does the fox do?", "collection": "facts", "max_tokens": 4})
     job = answer.json()["id"]
-    house.ledger.accepted(job)
-    assert [attempt.outcome for attempt in house.ended(job).attempts] == [Outcome.HANDED_OVER, Outcome.COMPLETED]
+    stack.ledger.record_accepted(job)
+    assert [attempt.outcome for attempt in stack.wait_for_end(job).attempts] == [Outcome.HANDED_OVER, Outcome.COMPLETED]
     assert loss.lost == 2
 
 
 @pytest.mark.slow_fault
-def test_19_a_lost_reply_to_a_retry_counts_one_retry(house: FaultStack) -> None:
-    [job] = house.running(1, TEXT * 2)
-    loss = house.proxy.lose_reply(script("retry"), 2)
-    kill(house.engine().pid)
-    assert [attempt.outcome for attempt in house.ended(job).attempts] == [Outcome.RETRIED, Outcome.COMPLETED]
-    assert house.job(job).retries == 1
+def test_a_lost_reply_to_a_retry_counts_one_retry(stack: FaultStack) -> None:
+    [job] = stack.start_jobs(1, TEXT * 2)
+    loss = stack.proxy.lose_reply(script("retry"), 2)
+    kill(stack.engine_process().pid)
+    assert [attempt.outcome for attempt in stack.wait_for_end(job).attempts] == [Outcome.RETRIED, Outcome.COMPLETED]
+    assert stack.read_job(job).retries == 1
     assert loss.lost == 2
 
 
 @pytest.mark.slow_fault
 @pytest.mark.parametrize("move", ["reap", "abandon"])
-def test_19_a_lost_reply_to_the_janitor_costs_one_attempt_at_most(house: FaultStack, move: str) -> None:
-    [job] = house.running(1, TEXT * 2)
-    loss = house.proxy.lose_reply(script(move), 3)
-    kill(house.pid("gpu0"))
-    assert [attempt.outcome for attempt in house.ended(job).attempts] == [Outcome.LOST, Outcome.COMPLETED]
+def test_a_lost_reply_to_maintenance_costs_at_most_one_attempt(stack: FaultStack, move: str) -> None:
+    [job] = stack.start_jobs(1, TEXT * 2)
+    loss = stack.proxy.lose_reply(script(move), 3)
+    kill(stack.pid_of("gpu0"))
+    assert [attempt.outcome for attempt in stack.wait_for_end(job).attempts] == [Outcome.LOST, Outcome.COMPLETED]
     assert loss.lost
 
 
 @pytest.mark.slow_fault
-def test_19_a_lost_reply_to_a_cancel_cancels(house: FaultStack) -> None:
-    [job] = house.running(1, TEXT * 4)
-    house.ledger.may_end(job, "cancelled")
-    house.proxy.lose_reply(script("cancel"))
-    answers = [house.client.post(f"/jobs/{job}/cancel").status_code for _ in range(2)]
+def test_a_lost_reply_to_a_cancel_request_still_cancels(stack: FaultStack) -> None:
+    [job] = stack.start_jobs(1, TEXT * 4)
+    stack.ledger.allow_end(job, "cancelled")
+    stack.proxy.lose_reply(script("cancel"))
+    answers = [stack.client.post(f"/jobs/{job}/cancel").status_code for _ in range(2)]
     assert answers[1] in (202, 409), answers
-    assert house.ended(job).status is Status.CANCELLED
+    assert stack.wait_for_end(job).status is Status.CANCELLED
 
 
 @pytest.mark.slow_fault
-def test_19_a_lost_reply_to_a_ticket_is_no_fault_of_the_submit(house: FaultStack) -> None:
-    loss = house.proxy.lose_reply(b"LPUSH")
-    job = house.submit()
-    assert len(house.ended(job).attempts) == 1
+def test_a_lost_reply_to_a_wakeup_does_not_fail_the_submit(stack: FaultStack) -> None:
+    loss = stack.proxy.lose_reply(b"LPUSH")
+    job = stack.submit_job()
+    assert len(stack.wait_for_end(job).attempts) == 1
     assert loss.lost == 1
 
 
-def test_19_a_lost_reply_to_a_submit_makes_one_job_for_one_idempotency_key(house: FaultStack) -> None:
-    loss = house.proxy.lose_reply(script("submit"))
-    key = {"Idempotency-Key": f"lost-{house.proxy.port}"}
-    before = _ids(house)
-    house.try_submit(headers=key)
-    answer = house.try_submit(headers=key)
+def test_a_lost_reply_to_a_submit_makes_one_job_per_idempotency_key(stack: FaultStack) -> None:
+    loss = stack.proxy.lose_reply(script("submit"))
+    key = {"Idempotency-Key": f"lost-{stack.proxy.port}"}
+    before = _ids(stack)
+    stack.request_job(headers=key)
+    answer = stack.request_job(headers=key)
     assert (answer.status_code, loss.lost) == (202, 1)
-    assert _ids(house) - before == {answer.json()["id"]}
+    assert _ids(stack) - before == {answer.json()["id"]}
 
 
-def test_20_a_job_whose_ticket_was_never_issued_runs(house: FaultStack) -> None:
-    # The only request that is lost is the ticket's; it must not be sent again by anybody but the janitor.
-    loss = house.proxy.lose_request(b"LPUSH", 1)
-    job = house.submit()
-    assert len(house.ended(job).attempts) == 1
+def test_a_job_whose_wakeup_was_never_sent_runs(stack: FaultStack) -> None:
+    # Only the wake-up is lost, and only maintenance may send it again.
+    loss = stack.proxy.lose_request(b"LPUSH", 1)
+    job = stack.submit_job()
+    assert len(stack.wait_for_end(job).attempts) == 1
     assert loss.lost == 1
 
 
 @pytest.mark.slow_fault
-def test_20_a_job_whose_server_died_before_the_ticket_runs(house: FaultStack) -> None:
-    before = _ids(house)
-    loss = house.proxy.lose_reply(script("submit"))
+def test_a_job_whose_api_process_died_before_the_wakeup_runs(stack: FaultStack) -> None:
+    before = _ids(stack)
+    loss = stack.proxy.lose_reply(script("submit"))
     with pytest.raises((AssertionError, httpx2.HTTPError)):
-        house.submit()
-    [job] = _ids(house) - before
-    house.ledger.accepted(job, text=TEXT)
+        stack.submit_job()
+    [job] = _ids(stack) - before
+    stack.ledger.record_accepted(job, text=TEXT)
     assert loss.lost == 1
-    assert len(house.ended(job).attempts) == 1
+    assert len(stack.wait_for_end(job).attempts) == 1
 
 
-def _ids(house: FaultStack) -> set[str]:
-    """Every job there is."""
+def _ids(stack: FaultStack) -> set[str]:
+    """The ids of all jobs in Redis."""
     return {
-        str(key).removeprefix("eh:job:") for key in house.direct.scan_iter("eh:job:*", count=1000) if str(key).count(":") == 2
+        str(key).removeprefix("eh:job:") for key in stack.direct.scan_iter("eh:job:*", count=1000) if str(key).count(":") == 2
     }

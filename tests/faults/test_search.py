@@ -1,4 +1,4 @@
-"""Faults 38 to 40 on the index as it is searched and made anew: the server that has the vectors dies, hangs, has a full disk."""
+"""Search and reindex while the vector server dies, hangs, or has a full disk."""
 
 import json
 from pathlib import Path
@@ -6,108 +6,108 @@ from pathlib import Path
 import pytest
 
 from testing.fault_rig.disks import full
+from testing.fault_rig.duration import hold_fault
 from testing.fault_rig.fault_stack import TEXT, FaultStack
-from testing.fault_rig.pausing import pause
-from testing.fault_rig.processes import kill, stopped
+from testing.fault_rig.processes import kill, suspended
 from testing.waiting import wait_until
-from tests.faults.test_documents import HOUSE, text
+from tests.faults.test_documents import STACK_OPTIONS, text
 from workers.index.vector_store import VectorStore
 
-__all__ = ["HOUSE"]
+__all__ = ["STACK_OPTIONS"]
 
 pytestmark = pytest.mark.slow_fault
 
 
-def library(house: FaultStack, collection: str) -> set[str]:
-    """Documents that are ready."""
-    uploads = [house.upload(collection, f"{n}.txt", text(f"{collection} {n}", 40)) for n in range(4)]
+def ingest_library(stack: FaultStack, collection: str) -> set[str]:
+    """Ingest four documents. Returns their ids."""
+    uploads = [stack.upload_file(collection, f"{n}.txt", text(f"{collection} {n}", 40)) for n in range(4)]
     for _, job in uploads:
-        house.ended(job, 60)
+        stack.wait_for_end(job, 60)
     return {document for document, _ in uploads}
 
 
-def reindex(house: FaultStack, collection: str, *, ends: str = "completed") -> str:
-    answer = house.client.post(f"/collections/{collection}/reindex", json={"chunk_tokens": 40})
+def reindex(stack: FaultStack, collection: str, *, ends: str = "completed") -> str:
+    answer = stack.client.post(f"/collections/{collection}/reindex", json={"chunk_tokens": 40})
     assert answer.status_code == 202, answer.text
     job = str(answer.json()["id"])
-    house.ledger.accepted(job, ends=(ends,))
+    stack.ledger.record_accepted(job, ends=(ends,))
     return job
 
 
-def reindex_under_way(house: FaultStack, collection: str, *, ends: str = "completed") -> str:
-    job = reindex(house, collection, ends=ends)
-    wait_until(lambda: house.job(job).phase == "reindexing", "the reindex is under way", seconds=30)
+def start_reindex(stack: FaultStack, collection: str, *, ends: str = "completed") -> str:
+    job = reindex(stack, collection, ends=ends)
+    wait_until(lambda: stack.read_job(job).phase == "reindexing", "the reindex is running", seconds=30)
     return job
 
 
-def found(house: FaultStack, collection: str) -> set[str]:
-    answer = house.client.post(f"/collections/{collection}/search", json={"query": TEXT, "top_k": 100})
+def search_documents(stack: FaultStack, collection: str) -> set[str]:
+    answer = stack.client.post(f"/collections/{collection}/search", json={"query": TEXT, "top_k": 100})
     assert answer.status_code == 200, answer.text
     return {hit["document_id"] for hit in answer.json()["data"]}
 
 
-def check_whole(house: FaultStack, collection: str, documents: set[str]) -> None:
-    """Every chunk of every document is there once, in text and in vectors, and of no other index is anything left."""
-    assert found(house, collection) == documents
-    vectors = VectorStore(json.loads((house.stack.data / "state.json").read_text())["chroma"])
-    view = house.client.get(f"/collections/{collection}").json()
+def check_index_complete(stack: FaultStack, collection: str, documents: set[str]) -> None:
+    """Check that text and vectors have every chunk of every document once, and that no other index is left."""
+    assert search_documents(stack, collection) == documents
+    vectors = VectorStore(json.loads((stack.server.data / "state.json").read_text())["chroma"])
+    view = stack.client.get(f"/collections/{collection}").json()
     assert view["reindex_job"] is None
     [index] = vectors.list_indexes(view["id"])
     expected = {}
     for document in documents:
-        expected[document] = house.client.get(f"/documents/{document}").json()["chunks"]
-        listed = house.client.get(f"/documents/{document}/chunks", params={"limit": 100}).json()["data"]
+        expected[document] = stack.client.get(f"/documents/{document}").json()["chunks"]
+        listed = stack.client.get(f"/documents/{document}/chunks", params={"limit": 100}).json()["data"]
         assert [chunk["position"] for chunk in listed] == list(range(expected[document]))
     assert vectors.count_by_document(index) == expected
 
 
 @pytest.mark.parametrize("fault", ["killed", "hangs"])
-def test_38_39_an_index_in_trouble_while_it_is_made_anew(house: FaultStack, fault: str) -> None:
-    name = f"anew-{fault}"
-    documents = library(house, name)
-    job = reindex_under_way(house, name)
+def test_a_failing_index_during_a_reindex(stack: FaultStack, fault: str) -> None:
+    name = f"reindex-{fault}"
+    documents = ingest_library(stack, name)
+    job = start_reindex(stack, name)
     if fault == "killed":
         for _ in range(2):
-            kill(house.pid("chroma"))
-            words = house.client.post(f"/collections/{name}/search", json={"query": TEXT, "mode": "keyword"})
-            assert words.status_code == 200, "words are found without the vectors"
-            assert found(house, name) == documents, "what answered before answers again"
+            kill(stack.pid_of("chroma"))
+            words = stack.client.post(f"/collections/{name}/search", json={"query": TEXT, "mode": "keyword"})
+            assert words.status_code == 200, "keyword search needs no vectors"
+            assert search_documents(stack, name) == documents, "the old index answers again"
     else:
-        with stopped([house.pid("chroma")]):
-            answer = house.client.post(f"/collections/{name}/search", json={"query": TEXT}, headers={"Prefer": "wait=2"})
+        with suspended([stack.pid_of("chroma")]):
+            answer = stack.client.post(f"/collections/{name}/search", json={"query": TEXT}, headers={"Prefer": "wait=2"})
             assert answer.status_code == 202, answer.text
-            house.ledger.accepted(answer.json()["id"], ends=("completed", "failed"))
-            words = house.client.post(f"/collections/{name}/search", json={"query": TEXT, "mode": "keyword"})
-            assert words.status_code == 200, "words are found without the vectors"
-            pause(5)
-    assert house.ended(job, 120).status == "completed"
-    check_whole(house, name, documents)
+            stack.ledger.record_accepted(answer.json()["id"], ends=("completed", "failed"))
+            words = stack.client.post(f"/collections/{name}/search", json={"query": TEXT, "mode": "keyword"})
+            assert words.status_code == 200, "keyword search needs no vectors"
+            hold_fault(5)
+    assert stack.wait_for_end(job, 120).status == "completed"
+    check_index_complete(stack, name, documents)
 
 
-def test_40_an_index_made_anew_on_a_disk_that_is_full_fails_and_can_be_asked_again(
-    house_with_a_small_index: tuple[FaultStack, Path],
+def test_a_reindex_on_a_full_disk_fails_and_can_be_repeated(
+    stack_with_a_small_index: tuple[FaultStack, Path],
 ) -> None:
-    house, folder = house_with_a_small_index
-    documents = library(house, "full")
-    before = house.client.get("/collections/full").json()
-    job = reindex_under_way(house, "full", ends="failed")
+    stack, folder = stack_with_a_small_index
+    documents = ingest_library(stack, "full")
+    before = stack.client.get("/collections/full").json()
+    job = start_reindex(stack, "full", ends="failed")
     with full(folder):
-        record = house.ended(job, 60)
+        record = stack.wait_for_end(job, 60)
         assert record.error is not None
         assert record.error["code"] == "index_unavailable", record.error
         assert "disk is full" in record.error["message"], record.error
-        assert found(house, "full") == documents, "the old index goes on answering"
-    after = house.client.get("/collections/full").json()
+        assert search_documents(stack, "full") == documents, "the old index still answers"
+    after = stack.client.get("/collections/full").json()
     assert {**after, "reindex_job": None} == {**before, "reindex_job": None}
-    assert house.ended(reindex(house, "full"), 60).status == "completed"
-    check_whole(house, "full", documents)
-    house.check()
+    assert stack.wait_for_end(reindex(stack, "full"), 60).status == "completed"
+    check_index_complete(stack, "full", documents)
+    stack.check_invariants()
 
 
-def test_38_a_worker_killed_while_it_makes_an_index_anew_goes_on_where_it_was(house: FaultStack) -> None:
-    documents = library(house, "worker")
-    job = reindex_under_way(house, "worker")
-    kill(int(house.job(job).worker.rpartition("/")[2]))
-    assert found(house, "worker") == documents
-    assert house.ended(job, 60).status == "completed"
-    check_whole(house, "worker", documents)
+def test_a_reindex_continues_after_its_worker_was_killed(stack: FaultStack) -> None:
+    documents = ingest_library(stack, "worker")
+    job = start_reindex(stack, "worker")
+    kill(int(stack.read_job(job).worker.rpartition("/")[2]))
+    assert search_documents(stack, "worker") == documents
+    assert stack.wait_for_end(job, 60).status == "completed"
+    check_index_complete(stack, "worker", documents)

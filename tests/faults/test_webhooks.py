@@ -1,6 +1,6 @@
-"""Faults 35 and 37: what becomes of a delivery when the io worker or Redis dies between its POST and its record.
+"""Webhook deliveries when the io worker or Redis dies between the POST and its record, or the whole stack dies before a retry.
 
-What receivers may do (35) and where names may lead (36) is in tests/redis/test_pump.py and tests/unit/test_addresses.py.
+Receivers that misbehave are in tests/redis/test_webhook_dispatcher.py, address checks in tests/unit/test_addresses.py.
 """
 
 from http.server import BaseHTTPRequestHandler
@@ -12,25 +12,25 @@ from testing.receiver import Answer, Receiver, status
 from testing.waiting import wait_until
 
 WEBHOOK_SECONDS = 2
-# The time of a try and five seconds.
+# The time limit of an attempt and five seconds.
 LEASE_SECONDS = WEBHOOK_SECONDS + 5
 
-HOUSE = {"environment": {"ENGINEHOUSE_WEBHOOK_SECONDS": str(WEBHOOK_SECONDS)}}
+STACK_OPTIONS = {"environment": {"ENGINEHOUSE_WEBHOOK_SECONDS": str(WEBHOOK_SECONDS)}}
 
 
-def delivery(house: FaultStack, job: str) -> dict[str, Any]:
-    [one] = house.client.get(f"/jobs/{job}/deliveries").json()["data"]
-    return dict(one)
+def delivery(stack: FaultStack, job: str) -> dict[str, Any]:
+    [found] = stack.client.get(f"/jobs/{job}/deliveries").json()["data"]
+    return dict(found)
 
 
-def delivered(house: FaultStack, job: str) -> dict[str, Any]:
-    """The only delivery of a job, once its receiver has it."""
-    wait_until(lambda: delivery(house, job)["status"] == "delivered", "it is delivered", seconds=LEASE_SECONDS + 40)
-    return delivery(house, job)
+def wait_for_delivery(stack: FaultStack, job: str) -> dict[str, Any]:
+    """Wait until the only delivery of a job is delivered. Returns it."""
+    wait_until(lambda: delivery(stack, job)["status"] == "delivered", "it is delivered", seconds=LEASE_SECONDS + 40)
+    return delivery(stack, job)
 
 
 def after(fault: Any) -> Answer:
-    """What the sender never hears, as the fault comes first."""
+    """Inject a fault, then send an answer, which the sender does not receive."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         fault()
@@ -39,37 +39,37 @@ def after(fault: Any) -> Answer:
     return answer
 
 
-def test_37_a_worker_killed_between_post_and_record_delivers_again_under_the_same_id(house: FaultStack) -> None:
+def test_a_worker_killed_between_post_and_record_delivers_again_under_the_same_id(stack: FaultStack) -> None:
     with Receiver() as receiver:
-        receiver.answers = [after(lambda: kill(house.pid("io"))), status(204)]
-        job = house.submit("tell me", webhook={"url": receiver.url})
-        house.ended(job)
-        record = delivered(house, job)
-        assert [one.id for one in receiver.received] == [record["id"]] * 2
+        receiver.answers = [after(lambda: kill(stack.pid_of("io"))), status(204)]
+        job = stack.submit_job("tell me", webhook={"url": receiver.url})
+        stack.wait_for_end(job)
+        record = wait_for_delivery(stack, job)
+        assert [request.id for request in receiver.received] == [record["id"]] * 2
         assert receiver.received[0].body == receiver.received[1].body
     assert [one["outcome"] for one in record["attempts"]] == ["lost", "delivered"]
 
 
-def test_37_a_record_that_redis_does_not_take_is_offered_again(house: FaultStack) -> None:
+def test_the_record_of_a_delivery_is_written_after_an_outage(stack: FaultStack) -> None:
     with Receiver() as receiver:
-        receiver.answers = [after(house.kill_redis), status(204)]
-        job = house.submit("tell me", webhook={"url": receiver.url})
-        wait_until(lambda: house.redis.process.poll() is not None, "it is posted, and Redis is killed")
-        house.start_redis()
-        wait_until(house.ready, "the house is ready again", seconds=40)
-        house.ended(job)
-        record = delivered(house, job)
-        assert {one.id for one in receiver.received} == {record["id"]}
+        receiver.answers = [after(stack.kill_redis), status(204)]
+        job = stack.submit_job("tell me", webhook={"url": receiver.url})
+        wait_until(lambda: stack.redis.process.poll() is not None, "the webhook is posted and Redis is killed")
+        stack.start_redis()
+        wait_until(stack.is_ready, "the stack is ready again", seconds=40)
+        stack.wait_for_end(job)
+        record = wait_for_delivery(stack, job)
+        assert {request.id for request in receiver.received} == {record["id"]}
         assert record["attempts"][-1]["outcome"] == "delivered"
 
 
-def test_35_what_was_to_be_told_outlives_the_whole_stack(house: FaultStack) -> None:
+def test_a_pending_delivery_survives_the_whole_stack(stack: FaultStack) -> None:
     with Receiver(status(500), status(204)) as receiver:
-        job = house.submit("tell me", webhook={"url": receiver.url})
-        house.ended(job)
-        wait_until(lambda: [one["status"] for one in delivery(house, job)["attempts"]] == [500], "it waits for its next try")
-        house.kill_stack()
-        house.start()
-        record = delivered(house, job)
-        assert [one.id for one in receiver.received] == [record["id"]] * 2
+        job = stack.submit_job("tell me", webhook={"url": receiver.url})
+        stack.wait_for_end(job)
+        wait_until(lambda: [one["status"] for one in delivery(stack, job)["attempts"]] == [500], "it waits for its next attempt")
+        stack.kill_stack()
+        stack.start()
+        record = wait_for_delivery(stack, job)
+        assert [request.id for request in receiver.received] == [record["id"]] * 2
     assert [one["status"] for one in record["attempts"]] == [500, 204]

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testing.fault_rig.processes import engine_of
+from testing.fault_rig.processes import find_engine
 from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.conftest import missing_service
@@ -40,7 +40,7 @@ def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Sta
         ("a", ["1"]),
         (None, ["2"]),
     ]
-    engine = engine_of(stack.pid("gpu1"))
+    engine = find_engine(stack.pid("gpu1"))
     assert engine is not None
     seen = psutil.Process(engine.pid).environ()
     assert (seen["CUDA_VISIBLE_DEVICES"], seen["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
@@ -70,7 +70,7 @@ def test_a_model_over_two_gpus_gets_both(stack: Stack) -> None:
     models(stack, {"name": "wide", "default": True, "gpus": 2, "devices": [0, 1]}, {"name": "a"})
     stack.start()
     assert gpu(stack, 0)["devices"] == ["0", "1"]
-    engine = engine_of(stack.pid("gpu0"))
+    engine = find_engine(stack.pid("gpu0"))
     assert engine is not None
     assert psutil.Process(engine.pid).environ()["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert {one["number"] for one in stack.client.get("/admin/gpus").json()["data"]} == {0, 2}

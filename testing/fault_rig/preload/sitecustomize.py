@@ -1,7 +1,7 @@
-"""Loaded by Python itself into processes under test that have this folder on PYTHONPATH: faults that only the inside can have.
+"""Faults inside a process: Python imports this module into processes that have this folder on PYTHONPATH.
 
-FAULT_CLOCK_SHIFT (seconds) makes the process' clock wrong. Signal RTMIN stops the main thread for good while the other
-threads live on; RTMIN+1 keeps 64 threads spinning for ten seconds.
+FAULT_CLOCK_SHIFT (seconds) shifts the clock of the process. Signal RTMIN blocks the main thread for ever while the other
+threads continue; RTMIN+1 keeps 64 threads busy for ten seconds.
 """
 
 import os
