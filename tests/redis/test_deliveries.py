@@ -12,7 +12,7 @@ from shared.jobs.transitions import Lifecycle, Submission
 from shared.webhooks.deliveries import DELIVERY, Deliveries, Delivery
 from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, MAX_ENDPOINTS, Endpoint, Endpoints, check_secret, new_secret
 from tests.conftest import Clock
-from workers.io.webhooks.dispatcher import JITTER, RETRY_SECONDS, judge
+from workers.io.webhooks.dispatcher import JITTER, RETRY_SECONDS, retry_decision
 from workers.io.webhooks.http_sender import Reply
 
 LEASE = 20.0
@@ -156,7 +156,7 @@ def test_the_schedule_and_the_id_of_a_receiver_that_never_answers(
         delivery = claim(deliveries, f"t{number}")
         assert delivery.number == number
         ids.add(delivery.id)
-        verdict, delay = judge(Reply(error="connection refused"), delivery.failures)
+        verdict, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
         deliveries.record(delivery.id, number, verdict, delay_seconds=delay, error="connection refused")
         if verdict == "retry":
             waited.append(delay)
@@ -182,7 +182,7 @@ def test_a_receiver_that_is_down_for_an_hour_gets_everything(lifecycle: Lifecycl
             clock.advance(60)
             assert clock() - begun < 4 * 3600 * 1000
         elif clock() - begun < 3600 * 1000:
-            verdict, delay = judge(Reply(error="connection refused"), delivery.failures)
+            verdict, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
             deliveries.record(delivery.id, delivery.number, verdict, delay_seconds=delay, error="connection refused")
         else:
             told[delivery.job] = delivery.id
@@ -192,12 +192,12 @@ def test_a_receiver_that_is_down_for_an_hour_gets_everything(lifecycle: Lifecycl
 
 
 def test_what_a_reply_means() -> None:
-    assert judge(Reply(status=204), 3) == ("delivered", 0)
-    assert judge(Reply(status=410), 0) == ("gone", 0)
-    assert judge(Reply(status=302), 0)[0] == "retry"
-    assert judge(Reply(status=429, retry_after=900), 0) == ("retry", 900)
-    assert judge(Reply(status=503, retry_after=1), 2)[1] > 1000, "an early wish does not use up the tries"
-    assert judge(Reply(status=500), 9) == ("exhausted", 0)
+    assert retry_decision(Reply(status=204), 3) == ("delivered", 0)
+    assert retry_decision(Reply(status=410), 0) == ("gone", 0)
+    assert retry_decision(Reply(status=302), 0)[0] == "retry"
+    assert retry_decision(Reply(status=429, retry_after=900), 0) == ("retry", 900)
+    assert retry_decision(Reply(status=503, retry_after=1), 2)[1] > 1000, "an early wish does not use up the tries"
+    assert retry_decision(Reply(status=500), 9) == ("exhausted", 0)
 
 
 def test_a_place_has_four_tries_at_once_and_delays_nobody_else(lifecycle: Lifecycle, deliveries: Deliveries) -> None:

@@ -1,1 +1,1 @@
-"""The io pool: what waits more than it computes. Retrieval for answers, and deletion."""
+"""The io pool: work that waits more than it computes. Retrieval for answers, deletion, webhooks."""

@@ -1,6 +1,6 @@
-"""The Celery worker that retrieves, deletes, and delivers webhooks: ``celery -A workers.io.app worker -P threads -c <threads>``.
+"""Celery worker of the io pool, for search, deletion and webhooks: ``celery -A workers.io.app worker -P threads -c <threads>``.
 
-It has a pool of its own so that ten thousand documents under way never delay a question.
+It is a pool of its own, so that ten thousand documents in ingestion never delay a question.
 """
 
 import os
@@ -27,26 +27,26 @@ from workers.runtime.worker_runtime import WorkerRuntime
 settings = from_environment(os.environ)
 
 
-# A process that ends while torch is being loaded aborts; so its end waits for this.
-warming: list[threading.Thread] = []
-pumps: list[WebhookDispatcher] = []
+# A process that exits while torch is being imported aborts, so the exit waits for these threads.
+warm_up_threads: list[threading.Thread] = []
+webhook_dispatchers: list[WebhookDispatcher] = []
 
 
 def build_handlers() -> Mapping[str, Handler]:
-    """What this pool can do, over one embedding model and one client of the index."""
+    """The handlers of this pool, which share one embedding model and one client of the index."""
     client = connect(settings.redis_url)
     documents = Documents(client)
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: note_silence(client))
-    warming.append(threading.Thread(target=embedders.warm, name="warm", daemon=True))
-    warming[-1].start()
+    warm_up_threads.append(threading.Thread(target=embedders.warm, name="warm", daemon=True))
+    warm_up_threads[-1].start()
 
     def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
         collection = documents.collection_by_id(collection_id)
         while True:
             found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
             latest = documents.collection_by_id(collection_id)
-            # The index that was asked may have been replaced, and dropped, while it was asked.
+            # A reindex may have replaced the index, and dropped the old one, during the search.
             if latest.index == collection.index:
                 return [passage.as_json() for passage in found]
             collection = latest
@@ -56,7 +56,7 @@ def build_handlers() -> Mapping[str, Handler]:
         return {"hits": passages(SearchQuery.from_spec(spec["query"], spec), spec["collection_id"])}
 
     def retrieve(attempt: Attempt) -> Handover:
-        """The first phase of a generation with a collection: its passages go with it to the model's queue."""
+        """First phase of a generation with a collection: its passages go with it to the model's queue."""
         attempt.report_progress("retrieving", 0, 0, "passages")
         spec = attempt.spec
         found = passages(SearchQuery.from_spec(_question(spec), spec["retrieval"]), spec["collection"])
@@ -70,28 +70,28 @@ def build_handlers() -> Mapping[str, Handler]:
 
 
 def _question(spec: Mapping[str, Any]) -> str:
-    """What to search for: the newest thing the user said."""
+    """The text to search for: the newest message of the user."""
     if "message" in spec:
         return str(spec["message"])
     if "prompt" in spec:
         return str(spec["prompt"])
-    asked = [message["content"] for message in spec["messages"] if message["role"] == "user"]
-    if not asked:
-        raise NotFound("no message of the user to search for", param="messages")
-    return str(asked[-1])
+    messages = [message["content"] for message in spec["messages"] if message["role"] == "user"]
+    if not messages:
+        raise NotFound("The conversation has no message with role 'user' to search for.", param="messages")
+    return str(messages[-1])
 
 
-def deliver(runtime: WorkerRuntime) -> None:
-    """Deliver webhooks beside the tickets, as long as the worker takes any."""
-    pumps.append(WebhookDispatcher(settings, runtime.worker.id, runtime.draining))
-    pumps[-1].start()
+def start_webhooks(runtime: WorkerRuntime) -> None:
+    """Deliver webhooks beside the jobs until the worker drains."""
+    webhook_dispatchers.append(WebhookDispatcher(settings, runtime.worker.id, runtime.draining))
+    webhook_dispatchers[-1].start_threads()
 
 
-def close() -> None:
-    """Let running deliveries and the loading of the embedding model come to their end."""
-    for pump in pumps:
-        pump.stop()
-    for thread in warming:
+def finish_background_work() -> None:
+    """Wait for running deliveries and for the warm-up of the embedding model."""
+    for dispatcher in webhook_dispatchers:
+        dispatcher.stop_threads()
+    for thread in warm_up_threads:
         thread.join(20)
 
 
@@ -103,7 +103,7 @@ app = CeleryWorker(
         slots=settings.io_workers,
         prefork=False,
         build_handlers=build_handlers,
-        on_start=deliver,
-        on_stop=close,
+        on_start=start_webhooks,
+        on_stop=finish_background_work,
     ),
 ).app

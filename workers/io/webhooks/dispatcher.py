@@ -1,8 +1,8 @@
-"""The pump: threads that take the deliveries whose time has come, sign and post them, and record how each try went.
+"""Webhook dispatcher: threads that claim due deliveries, sign and send them, and record how each attempt went.
 
-It wakes when Redis says that there is something, and looks by itself every second, for retries, lapsed leases and messages
-that were missed. A worker that dies between a POST and its record leaves a lease that lapses: then another posts the same
-again, under the same ``webhook-id``.
+A dispatcher wakes up when Redis announces a delivery, and looks every second for retries, lapsed leases and announcements
+that it missed. If a worker dies between the POST and its record, the lease of the delivery lapses and another worker sends it
+again under the same ``webhook-id``.
 """
 
 import json
@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,154 +26,147 @@ from shared.webhooks.deliveries import CHANNEL, Deliveries, Delivery, DeliveryOu
 from shared.webhooks.endpoints import Endpoints
 from shared.webhooks.ssrf import AddressPolicy, parse_networks
 from workers.io.webhooks.http_sender import HttpSender, Reply
+from workers.runtime.outage import retry_through_outage
 
 logger = logging.getLogger(__name__)
 
-# What is waited after the first try and each further one that failed, about three days in all; within a tenth more or less.
+# The pause after the first failed attempt and after each further one, about three days in all, give or take JITTER.
 RETRY_SECONDS = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 JITTER = 0.1
 
-# A receiver that takes no more than that gets the rest from `GET /jobs/<job>`.
-LARGEST_BODY = 256 * 1024
+# A larger message is sent without its result; the receiver can get that from `GET /jobs/<job>`.
+MAX_BODY_BYTES = 256 * 1024
+
+# How long an idle thread sleeps if nothing wakes it up.
+IDLE_SECONDS = 30.0
 
 
 class WebhookDispatcher:
-    """Delivers, from ``start`` to ``stop``. ``paused`` is set while the worker drains: no further try is begun then."""
+    """Delivers from ``start_threads`` to ``stop_threads``. While ``paused`` is set, as during a drain, it claims no delivery."""
 
-    def __init__(self, settings: Settings, worker: str, paused: threading.Event, poster: HttpSender | None = None) -> None:
+    def __init__(self, settings: Settings, worker: str, paused: threading.Event, sender: HttpSender | None = None) -> None:
         client = connect(settings.redis_url)
-        guard = AddressPolicy(parse_networks(settings.webhook_allow))
+        policy = AddressPolicy(parse_networks(settings.webhook_allow))
         self._settings = settings
         self._worker = worker
         self._deliveries = Deliveries(client)
         self._endpoints = Endpoints(client)
-        self._poster = poster or HttpSender(guard, settings.webhook_seconds)
-        # The try itself ends in time, so the lease needs no renewal; the rest is for Redis.
+        self._sender = sender or HttpSender(policy, settings.webhook_seconds)
+        # An attempt has its own time limit, so its lease needs no renewal; the extra seconds are for Redis.
         self._lease_seconds = settings.webhook_seconds + 5
         self._paused = paused
-        self._stop = threading.Event()
+        self._stopping = threading.Event()
         self._work = threading.Condition()
-        self._threads: list[threading.Thread] = []
+        self._senders: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Start the threads. Waits for a Redis that is not there yet."""
+    def start_threads(self) -> None:
+        """Start the sending threads and the one that listens for announcements. Redis may come later."""
         for number in range(self._settings.webhook_threads):
-            self._threads.append(threading.Thread(target=self._deliver_forever, name=f"deliver {number}", daemon=True))
-        self._threads.append(threading.Thread(target=self._listen_forever, name="deliveries", daemon=True))
-        for thread in self._threads:
+            self._senders.append(threading.Thread(target=self._deliver_until_stopped, name=f"deliver {number}", daemon=True))
+        listener = threading.Thread(target=self._listen_until_stopped, name="deliveries", daemon=True)
+        for thread in (*self._senders, listener):
             thread.start()
 
-    def stop(self, seconds: float = 5.0) -> None:
-        """Begin nothing more, and wait a little for the tries that run; what is not recorded is tried again elsewhere."""
-        self._stop.set()
+    def stop_threads(self, seconds: float = 5.0) -> None:
+        """Claim nothing more, and wait up to ``seconds`` for running attempts. One that is not recorded is repeated elsewhere."""
+        self._stopping.set()
         with self._work:
             self._work.notify_all()
         deadline = time.monotonic() + seconds
-        for thread in self._threads[:-1]:
+        for thread in self._senders:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def deliver_one(self) -> bool:
-        """Take the next delivery, if there is one, and try it once; whether there was one."""
+        """Claim the next due delivery and make one attempt. Returns False if none was due."""
         delivery = self._deliveries.claim(self._worker, new_id(CLAIM), self._lease_seconds)
         if delivery is None:
             return False
-        # Where there was one there may be more.
-        self._wake()
-        self._try(delivery)
+        # More may be due.
+        self._wake_one()
+        self._attempt_delivery(delivery)
         return True
 
-    def _try(self, delivery: Delivery) -> None:
+    def _attempt_delivery(self, delivery: Delivery) -> None:
         secrets = [delivery.secret] if delivery.secret else self._signing_secrets(delivery)
-        body = message(delivery, self._deliveries.job_record(delivery.id)).encode()
-        reply = self._poster.post(delivery.url, body, headers(delivery.id, body.decode(), secrets, datetime.now(UTC)))
-        verdict, delay = judge(reply, delivery.failures)
-        logger.info("delivery %s try %d: %s", delivery.id, delivery.number, reply.status or reply.error)
+        body = webhook_body(delivery, self._deliveries.job_record(delivery.id))
+        reply = self._sender.post(delivery.url, body.encode(), signed_headers(delivery.id, body, secrets, datetime.now(UTC)))
+        outcome, delay = retry_decision(reply, delivery.failures)
+        logger.info("delivery %s attempt %d: %s", delivery.id, delivery.number, reply.status or reply.error)
 
         def record() -> str:
             return self._deliveries.record(
                 delivery.id,
                 delivery.number,
-                verdict,
+                outcome,
                 delay_seconds=delay,
                 status=reply.status,
                 latency_ms=reply.latency_ms,
                 answer=reply.answer,
-                error=reply.error or _refusal(reply),
+                error=reply.error or _status_error(reply),
             )
 
-        self._insist(record)
+        # Once the lease has lapsed, another attempt counts, so there is no point in waiting much longer.
+        retry_through_outage(
+            record, seconds=4 * self._lease_seconds, subject=f"delivery {delivery.id}", sleep=self._stopping.wait
+        )
 
     def _signing_secrets(self, delivery: Delivery) -> list[str]:
-        # An endpoint deleted since the claim: nobody can verify this any more, the owner's secret is as good as another.
+        # If the endpoint was deleted after the claim, nobody verifies this delivery, and the owner's secret will do.
         found = self._endpoints.signing_secrets(endpoint=delivery.endpoint, owner=delivery.owner)
         return found or self._endpoints.signing_secrets(endpoint="", owner=delivery.owner)
 
-    def _insist(self, move: Callable[[], object]) -> None:
-        """Redis may be away when a try is to be recorded; once the lease has lapsed another try counts, and it is no use."""
-        deadline = time.monotonic() + 4 * self._lease_seconds
-        while True:
-            try:
-                move()
-                return
-            except redis.RedisError as error:
-                if not is_outage(error) or time.monotonic() > deadline:
-                    raise
-                self._stop.wait(0.5)
-                if self._stop.is_set():
-                    return
-
-    def _deliver_forever(self) -> None:
-        while not self._stop.is_set():
+    def _deliver_until_stopped(self) -> None:
+        while not self._stopping.is_set():
             try:
                 if self._paused.is_set() or not self.deliver_one():
                     with self._work:
-                        self._work.wait(30)
+                        self._work.wait(IDLE_SECONDS)
             except Exception as error:  # the top of this thread, which must live as long as the process
                 if is_outage(error):
-                    logger.debug("Redis is away (%s)", error)
+                    logger.debug("Redis is unavailable (%s)", error)
                 else:
-                    logger.exception("a try at a delivery failed")
-                self._stop.wait(1.0)
+                    logger.exception("an attempt at a delivery failed")
+                self._stopping.wait(1.0)
 
-    def _listen_forever(self) -> None:
+    def _listen_until_stopped(self) -> None:
         client = connect(self._settings.redis_url, blocks=50.0)
-        while not self._stop.is_set():
+        while not self._stopping.is_set():
             try:
                 with client.pubsub() as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(CHANNEL)
-                    while not self._stop.is_set():
-                        # The answer to the subscription wakes too: something may have been missed before.
+                    while not self._stopping.is_set():
+                        # The confirmation of the subscription wakes a thread too: an announcement may have been missed before.
                         channel.get_message(timeout=self._settings.maintenance_seconds)
-                        self._wake()
+                        self._wake_one()
             except (redis.RedisError, OSError) as error:
                 logger.debug("the channel of deliveries broke (%s)", error)
-                self._stop.wait(1.0)
+                self._stopping.wait(1.0)
 
-    def _wake(self) -> None:
-        """One thread is enough: it wakes the next when it has found something."""
+    def _wake_one(self) -> None:
+        """Wake one thread, which wakes the next if it finds a delivery."""
         with self._work:
             self._work.notify()
 
 
-def message(delivery: Delivery, record: Mapping[str, str]) -> str:
-    """The body: the same at every try."""
+def webhook_body(delivery: Delivery, record: Mapping[str, str]) -> str:
+    """The JSON body of a delivery, the same at every attempt."""
     data = job_view(from_record(record))
-    told: dict[str, Any] = {
+    body: dict[str, Any] = {
         "type": delivery.event,
         "timestamp": datetime.fromtimestamp(delivery.created_at / 1000, UTC).isoformat(timespec="milliseconds"),
         "data": data,
     }
-    text = _json(told)
-    if len(text.encode()) > LARGEST_BODY:
+    text = _json(body)
+    if len(text.encode()) > MAX_BODY_BYTES:
         data |= {"result": None, "omitted": ["result", "response", "attempts"]}
         for name in ("response", "attempts"):
             data.pop(name, None)
-        text = _json(told)
+        text = _json(body)
     return text
 
 
-def headers(delivery: str, body: str, secrets: list[str], now: datetime) -> dict[str, str]:
-    """The headers of Standard Webhooks 1.0, with a signature by each secret."""
+def signed_headers(delivery: str, body: str, secrets: list[str], now: datetime) -> dict[str, str]:
+    """The headers of Standard Webhooks 1.0, with one signature for each secret."""
     return {
         "Content-Type": "application/json",
         "User-Agent": "Enginehouse",
@@ -183,8 +176,8 @@ def headers(delivery: str, body: str, secrets: list[str], now: datetime) -> dict
     }
 
 
-def judge(reply: Reply, failures: int) -> tuple[DeliveryOutcome, float]:
-    """What a try means after so many that failed: the verdict, and the seconds until the next try."""
+def retry_decision(reply: Reply, failures: int) -> tuple[DeliveryOutcome, float]:
+    """The outcome of an attempt after ``failures`` failed ones, and the seconds until the next attempt."""
     if reply.status is not None and 200 <= reply.status < 300:
         return "delivered", 0
     if reply.status == 410:
@@ -192,11 +185,11 @@ def judge(reply: Reply, failures: int) -> tuple[DeliveryOutcome, float]:
     if failures >= len(RETRY_SECONDS):
         return "exhausted", 0
     delay = RETRY_SECONDS[failures] * random.uniform(1 - JITTER, 1 + JITTER)
-    # Never sooner than the other side asks for, and never later for its sake than its own limit allows.
+    # A receiver may ask for a longer pause (up to the sender's limit), not for a shorter one.
     return "retry", max(delay, reply.retry_after)
 
 
-def _refusal(reply: Reply) -> str:
+def _status_error(reply: Reply) -> str:
     if reply.status is None or 200 <= reply.status < 300:
         return ""
     if 300 <= reply.status < 400:

@@ -1,7 +1,4 @@
-"""One POST to an address that was checked, under one deadline for all of it. Follows no redirect, knows no proxy.
-
-Knows nothing of deliveries.
-"""
+"""HTTP sender: one POST to a checked address, under one deadline for all of it. It follows no redirect and uses no proxy."""
 
 import http.client
 import logging
@@ -17,14 +14,15 @@ from shared.webhooks.ssrf import AddressPolicy, AddressRefused, Target, Unresolv
 
 logger = logging.getLogger(__name__)
 
-MOST_READ = 64 * 1024
-KEPT = 1024
-LONGEST_RETRY_AFTER = 24 * 3600
+# Of an answer's body: how much is read, and how much of that is kept.
+MAX_READ_BYTES = 64 * 1024
+MAX_KEPT_BYTES = 1024
+MAX_RETRY_AFTER_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back. ``status`` is None when nothing did, and ``error`` says why; ``answer`` is the beginning of the body."""
+    """The answer to a POST. ``status`` is None if there was none, and ``error`` says why; ``answer`` is the start of the body."""
 
     status: int | None = None
     answer: str = ""
@@ -34,93 +32,94 @@ class Reply:
 
 
 class HttpSender:
-    """Posts within ``seconds`` to whatever the guard lets through. Safe to use from many threads."""
+    """Sends requests that end within ``seconds``, to addresses that the policy allows. Safe to use from many threads."""
 
-    def __init__(self, guard: AddressPolicy, seconds: float, *, trust: ssl.SSLContext | None = None) -> None:
-        self._guard = guard
+    def __init__(self, policy: AddressPolicy, seconds: float, *, trust: ssl.SSLContext | None = None) -> None:
+        self._policy = policy
         self._seconds = seconds
-        # Reading the certificates of the machine takes 20 ms, so it is done once.
+        # Loading the system's certificates takes 20 ms, so it happens once.
         self._trust = trust or ssl.create_default_context()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Send it. Every fault of the other side is a Reply."""
+        """Send one request. Every failure of the receiver is returned as a Reply."""
         started = time.monotonic()
         try:
             status, answer, retry_after = self._post(parse(url), body, headers, started + self._seconds)
         except (AddressRefused, Unresolved) as error:
             return Reply(error=f"the address {error}" if isinstance(error, AddressRefused) else str(error))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            late = isinstance(error, TimeoutError) or time.monotonic() - started >= self._seconds
-            why = f"not answered within {self._seconds:g} s" if late else _reason(error)
-            return Reply(error=why, latency_ms=_since(started))
+            is_late = isinstance(error, TimeoutError) or time.monotonic() - started >= self._seconds
+            reason = f"not answered within {self._seconds:g} s" if is_late else _reason(error)
+            return Reply(error=reason, latency_ms=_since(started))
         return Reply(status=status, answer=answer, retry_after=retry_after, latency_ms=_since(started))
 
     def _post(self, target: Target, body: bytes, headers: Mapping[str, str], deadline: float) -> tuple[int, str, float]:
-        with self._dial(target, deadline) as connected:
-            # A socket's timeout starts anew with every byte; only the end of the connection stops one that drips.
-            ending = threading.Timer(max(0.0, deadline - time.monotonic()), _end, [connected])
-            ending.daemon = True
-            ending.start()
+        with self._connect(target, deadline) as connected:
+            # A socket's timeout restarts with every byte, so only closing the connection stops an answer that drips.
+            closing = threading.Timer(max(0.0, deadline - time.monotonic()), _shut_down, [connected])
+            closing.daemon = True
+            closing.start()
             try:
                 if isinstance(connected, ssl.SSLSocket):
                     connected.do_handshake()
                 connection = http.client.HTTPConnection(target.host, target.port)
-                # The name is never resolved again: the connection is there already.
+                # The connection exists already, so the name is not resolved a second time.
                 connection.sock = connected
                 connection.auto_open = 0
                 connection.default_port = 443 if target.secure else 80
                 connection.request("POST", target.path, body, {**headers, "Connection": "close"})
                 with connection.getresponse() as response:
                     if time.monotonic() >= deadline:
-                        raise TimeoutError("headers that break off look like their end")
-                    return response.status, _beginning(response), _retry_after(response.getheader("Retry-After"))
+                        # Headers that broke off look like complete ones.
+                        raise TimeoutError("the deadline passed while the headers were read")
+                    return response.status, _read_start(response), _retry_after(response.getheader("Retry-After"))
             finally:
-                ending.cancel()
+                closing.cancel()
 
-    def _dial(self, target: Target, deadline: float) -> socket.socket:
-        """A connection to one of the checked addresses, the first that takes it; with TLS, whose handshake is still to come."""
-        addresses = self._guard.addresses(target, deadline - time.monotonic())
-        for left_over, address in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):
-            seconds = max(0.001, deadline - time.monotonic()) / (left_over + 1)
+    def _connect(self, target: Target, deadline: float) -> socket.socket:
+        """Connect to the first of the checked addresses that accepts. The caller makes the TLS handshake."""
+        addresses = self._policy.addresses(target, deadline - time.monotonic())
+        for remaining, address in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):
+            seconds = max(0.001, deadline - time.monotonic()) / (remaining + 1)
             try:
-                # An address is taken as it is; only a name would be resolved.
+                # An IP address is not resolved, so this connects to the address that was checked.
                 connected = socket.create_connection((address, target.port), timeout=seconds)
             except OSError:
-                if not left_over:
+                if not remaining:
                     raise
                 continue
             connected.settimeout(max(0.001, deadline - time.monotonic()))
             if not target.secure:
                 return connected
-            # The certificate must be for the name that was asked for.
+            # The certificate must be valid for the name in the URL.
             name = target.host.removesuffix(".")
             return self._trust.wrap_socket(connected, server_hostname=name, do_handshake_on_connect=False)
         raise TimeoutError(f"no connection to {target.authority}")
 
 
-def _end(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     try:
-        # Of the descriptor alone: TLS would first forget its state under the thread that reads.
+        # The method of the plain socket: that of a TLS socket drops the TLS state under the thread that reads.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
-        logger.debug("the connection had ended by itself")
+        logger.debug("the connection was already closed")
 
 
-def _beginning(response: http.client.HTTPResponse) -> str:
-    """The first kilobyte of the body. More is read and dropped, up to a limit, so that the other side can end in order."""
+def _read_start(response: http.client.HTTPResponse) -> str:
+    """The first kilobyte of the body. More is read and dropped, up to a limit, so that the receiver can finish sending."""
     pieces, size = [], 0
     try:
-        while size < MOST_READ and (piece := response.read1(MOST_READ - size)):
+        while size < MAX_READ_BYTES and (piece := response.read1(MAX_READ_BYTES - size)):
             pieces.append(piece)
             size += len(piece)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        # The status has been told, and it decides.
+        # The status has arrived, and it decides.
         logger.debug("the body of an answer broke off (%s)", error)
-    return b"".join(pieces)[:KEPT].decode("utf-8", errors="replace")
+    return b"".join(pieces)[:MAX_KEPT_BYTES].decode("utf-8", errors="replace")
 
 
 def _retry_after(value: str | None) -> float:
-    """Seconds to wait before the next try, as the other side wishes: it may send a number or a date."""
+    """Seconds that the receiver asks to wait before the next attempt. The header has a number or a date."""
     if value is None:
         return 0.0
     try:
@@ -130,11 +129,11 @@ def _retry_after(value: str | None) -> float:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, OverflowError):
         return 0.0
-    return min(max(seconds, 0.0), float(LONGEST_RETRY_AFTER))
+    return min(max(seconds, 0.0), float(MAX_RETRY_AFTER_SECONDS))
 
 
 def _reason(error: Exception) -> str:
-    """In words, without what the other side may have put into it."""
+    """A description of the error without text that the receiver could have put into it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

@@ -1,4 +1,4 @@
-"""The pump against receivers that misbehave: each try ends in time and in memory, and says what happened."""
+"""Webhook dispatcher against receivers that misbehave: each attempt ends in time, uses little memory, and records what happened."""
 
 import resource
 import socket
@@ -29,8 +29,8 @@ from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, Endpoints, new_secret
 from shared.webhooks.ssrf import AddressPolicy, parse, parse_networks
 from testing.receiver import Receiver, status
 from testing.waiting import wait_until
-from workers.io.webhooks.dispatcher import LARGEST_BODY, WebhookDispatcher
-from workers.io.webhooks.http_sender import LONGEST_RETRY_AFTER, MOST_READ, HttpSender
+from workers.io.webhooks.dispatcher import MAX_BODY_BYTES, WebhookDispatcher
+from workers.io.webhooks.http_sender import MAX_READ_BYTES, MAX_RETRY_AFTER_SECONDS, HttpSender
 
 SECONDS = 0.6
 LOOPBACK = parse_networks("127.0.0.0/8")
@@ -52,20 +52,20 @@ def endpoints(redis_client: redis.Redis) -> Endpoints:
 
 
 @pytest.fixture
-def pump(settings: Settings) -> WebhookDispatcher:
+def dispatcher(settings: Settings) -> WebhookDispatcher:
     quick = replace(settings, webhook_allow="127.0.0.0/8", webhook_seconds=SECONDS, webhook_threads=4, maintenance_seconds=0.05)
     return WebhookDispatcher(quick, "io1", threading.Event())
 
 
 @pytest.fixture
-def poster() -> HttpSender:
+def sender() -> HttpSender:
     return HttpSender(AddressPolicy(LOOPBACK), SECONDS)
 
 
 def finished(lifecycle: Lifecycle, url: str, secret: str = "", text: str = "done") -> str:
     authority = url.split("/")[2]
-    told = {"url": url, "authority": authority, "events": FINAL_EVENTS, "endpoint": "", "secret": secret}
-    job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "p"}, owner="ada", webhook=told)).id
+    webhook = {"url": url, "authority": authority, "events": FINAL_EVENTS, "endpoint": "", "secret": secret}
+    job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "p"}, owner="ada", webhook=webhook)).id
     assert lifecycle.claim("q", "w", f"claim {job}") is not None
     assert lifecycle.finish((job, 1), Status.COMPLETED, result={"text": text, "finish_reason": "stop"}) == "ok"
     return job
@@ -81,7 +81,7 @@ def hang(receiver: Receiver) -> Callable[[BaseHTTPRequestHandler], None]:
 
 
 def drip(receiver: Receiver, piece: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Bytes that never end, so slowly that no timeout of a single read is met."""
+    """Send bytes for ever, so slowly that no single read times out."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         while not receiver.closing.wait(0.05):
@@ -105,62 +105,64 @@ def raw(text: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
     return lambda handler: handler.wfile.write(text) and None
 
 
-def test_a_delivery_is_signed_and_tells_the_job(
-    pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+def test_a_delivery_is_signed_and_describes_its_job(
+    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     with Receiver(status(200, b"thank you")) as receiver:
         job = finished(lifecycle, receiver.url)
-        assert pump.deliver_one()
-        assert not pump.deliver_one()
-    [got] = receiver.received
-    content = got.verified(endpoints.owner_secret("ada"))
+        assert dispatcher.deliver_one()
+        assert not dispatcher.deliver_one()
+    [request] = receiver.received
+    content = request.verified(endpoints.owner_secret("ada"))
     assert (content["type"], content["data"]["id"], content["data"]["status"]) == ("job.completed", job, "completed")
     assert content["data"]["result"]["text"] == "done"
     delivery = delivered(deliveries, job)
-    assert (delivery.status, got.id) == ("delivered", delivery.id)
+    assert (delivery.status, request.id) == ("delivered", delivery.id)
     assert (delivery.attempts[0].status, delivery.attempts[0].answer) == (200, "thank you")
     with pytest.raises(WebhookVerificationError):
-        got.verified(new_secret())
+        request.verified(new_secret())
 
 
-def test_a_secret_of_its_own_signs(pump: WebhookDispatcher, lifecycle: Lifecycle) -> None:
+def test_a_webhook_with_its_own_secret_is_signed_with_it(dispatcher: WebhookDispatcher, lifecycle: Lifecycle) -> None:
     secret = new_secret()
     with Receiver() as receiver:
         finished(lifecycle, receiver.url, secret)
-        pump.deliver_one()
+        dispatcher.deliver_one()
     assert receiver.received[0].verified(secret)
 
 
-def test_after_a_rotation_old_and_new_secret_verify(pump: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
+def test_both_secrets_verify_after_a_rotation(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
     with Receiver() as receiver:
         authority = f"127.0.0.1:{receiver.port}"
-        kept = endpoints.create(
+        endpoint = endpoints.create(
             "ada", url=receiver.url, authority=authority, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
         )
-        rotated = endpoints.rotate(kept.id, "ada")
+        rotated = endpoints.rotate(endpoint.id, "ada")
         finished(lifecycle, "http://127.0.0.1:9/elsewhere")
         while not receiver.received:
-            assert pump.deliver_one()
-    assert receiver.received[0].verified(kept.secret) == receiver.received[0].verified(rotated.secret)
+            assert dispatcher.deliver_one()
+    assert receiver.received[0].verified(endpoint.secret) == receiver.received[0].verified(rotated.secret)
 
 
-def test_every_try_has_the_same_id_and_body(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_every_attempt_has_the_same_id_and_body(
+    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries
+) -> None:
     with Receiver(status(500, b"not now"), status(204)) as receiver:
         job = finished(lifecycle, receiver.url)
-        pump.deliver_one()
+        dispatcher.deliver_one()
         first = delivered(deliveries, job)
         assert (first.status, first.attempts[0].status, first.attempts[0].answer) == ("pending", 500, "not now")
         deliveries.redeliver(first.id, "ada")
-        pump.deliver_one()
-    one, other = receiver.received
-    assert (one.id, one.body) == (other.id, other.body)
+        dispatcher.deliver_one()
+    first_request, second_request = receiver.received
+    assert (first_request.id, first_request.body) == (second_request.id, second_request.body)
     assert delivered(deliveries, job).status == "delivered"
 
 
-def test_retry_after_is_kept_to(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_retry_after_is_respected(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     with Receiver(status(429, Retry_After="3600")) as receiver:
         job = finished(lifecycle, receiver.url)
-        pump.deliver_one()
+        dispatcher.deliver_one()
     delivery = delivered(deliveries, job)
     assert delivery.next_at is not None
     assert delivery.attempts[0].ended_at is not None
@@ -172,34 +174,34 @@ def test_retry_after_is_kept_to(pump: WebhookDispatcher, lifecycle: Lifecycle, d
     [
         ("120", 120, 120),
         ("0", 0, 0),
-        ("99999999", LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
+        ("99999999", MAX_RETRY_AFTER_SECONDS, MAX_RETRY_AFTER_SECONDS),
         ("Wed, 01 Jan 2020 00:00:00 GMT", 0, 0),
-        ("Sat, 01 Jan 2300 00:00:00 GMT", LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
+        ("Sat, 01 Jan 2300 00:00:00 GMT", MAX_RETRY_AFTER_SECONDS, MAX_RETRY_AFTER_SECONDS),
         ("-5", 0, 0),
         ("soon", 0, 0),
         ("1e9", 0, 0),
     ],
 )
-def test_every_form_of_retry_after(poster: HttpSender, value: str, low: float, high: float) -> None:
+def test_retry_after_is_parsed_in_every_form(sender: HttpSender, value: str, low: float, high: float) -> None:
     with Receiver(status(503, Retry_After=value)) as receiver:
-        reply = poster.post(receiver.url, b"{}", {})
+        reply = sender.post(receiver.url, b"{}", {})
     assert low <= reply.retry_after <= high
 
 
 def test_410_disables_the_endpoint(
-    pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     with Receiver(status(410)) as receiver:
         authority = f"127.0.0.1:{receiver.port}"
-        kept = endpoints.create(
+        endpoint = endpoints.create(
             "ada", url=receiver.url, authority=authority, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
         )
-        told = {"url": receiver.url, "authority": authority, "events": FINAL_EVENTS, "endpoint": kept.id, "secret": ""}
-        job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=told)).id
+        webhook = {"url": receiver.url, "authority": authority, "events": FINAL_EVENTS, "endpoint": endpoint.id, "secret": ""}
+        job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=webhook)).id
         lifecycle.cancel(job, "ada")
         lifecycle.claim("q", "w", "t")
-        pump.deliver_one()
-    assert endpoints.get(kept.id, "ada").disabled
+        dispatcher.deliver_one()
+    assert endpoints.get(endpoint.id, "ada").disabled
     assert delivered(deliveries, job).status == "failed"
 
 
@@ -218,24 +220,24 @@ MISBEHAVIOURS: dict[str, Callable[[Receiver], Callable[[BaseHTTPRequestHandler],
 
 
 @pytest.mark.parametrize("how", MISBEHAVIOURS)
-def test_a_try_ends_in_time_whatever_the_receiver_does(
-    pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, how: str
+def test_an_attempt_ends_in_time_whatever_the_receiver_does(
+    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, how: str
 ) -> None:
     with Receiver() as receiver:
         receiver.answers = [MISBEHAVIOURS[how](receiver)]
         job = finished(lifecycle, receiver.url)
-        begun = time.monotonic()
-        assert pump.deliver_one()
-        assert time.monotonic() - begun < SECONDS + 2
+        started = time.monotonic()
+        assert dispatcher.deliver_one()
+        assert time.monotonic() - started < SECONDS + 2
     delivery = delivered(deliveries, job)
     assert delivery.status == "pending"
-    [one] = delivery.attempts
-    assert (one.outcome, one.status) == ("failed", None)
-    assert one.error
+    [attempt] = delivery.attempts
+    assert (attempt.outcome, attempt.status) == ("failed", None)
+    assert attempt.error
 
 
-def test_a_status_decides_although_the_body_never_ends(
-    pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries
+def test_the_status_decides_even_if_the_body_never_ends(
+    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries
 ) -> None:
     with Receiver() as receiver:
         dripping = drip(receiver, b"1\r\nx\r\n")
@@ -246,90 +248,90 @@ def test_a_status_decides_although_the_body_never_ends(
 
         receiver.answers = [answer]
         job = finished(lifecycle, receiver.url)
-        begun = time.monotonic()
-        pump.deliver_one()
-        assert time.monotonic() - begun < SECONDS + 2
+        started = time.monotonic()
+        dispatcher.deliver_one()
+        assert time.monotonic() - started < SECONDS + 2
     assert delivered(deliveries, job).status == "delivered"
 
 
-def test_of_an_answer_of_100_mb_little_is_read(poster: HttpSender) -> None:
+def test_little_is_read_of_an_answer_of_100_mb(sender: HttpSender) -> None:
     with Receiver(endless) as receiver:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        reply = poster.post(receiver.url, b"{}", {})
+        reply = sender.post(receiver.url, b"{}", {})
         grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert (reply.status, len(reply.answer)) == (200, 1024)
-    assert grown_kb < 8 * 1024 > MOST_READ / 1024
+    assert grown_kb < 8 * 1024 > MAX_READ_BYTES / 1024
 
 
-def test_a_redirect_is_not_followed(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    with Receiver() as secret_place, Receiver(status(307, Location=secret_place.url)) as receiver:
+def test_a_redirect_is_not_followed(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    with Receiver() as target, Receiver(status(307, Location=target.url)) as receiver:
         job = finished(lifecycle, receiver.url)
-        pump.deliver_one()
-        assert not secret_place.received
-    [one] = delivered(deliveries, job).attempts
-    assert (one.outcome, one.status, one.error) == ("failed", 307, "answered 307; redirects are not followed")
+        dispatcher.deliver_one()
+        assert not target.received
+    [attempt] = delivered(deliveries, job).attempts
+    assert (attempt.outcome, attempt.status, attempt.error) == ("failed", 307, "answered 307; redirects are not followed")
 
 
-def test_the_environment_names_no_proxy(poster: HttpSender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_settings_of_the_environment_are_ignored(sender: HttpSender, monkeypatch: pytest.MonkeyPatch) -> None:
     with Receiver() as proxy, Receiver() as receiver:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-        assert poster.post(receiver.url, b"{}", {}).status == 204
+        assert sender.post(receiver.url, b"{}", {}).status == 204
         assert not proxy.received
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """Takes connections on loopback, and shows if there was one."""
+    """A server socket on loopback that shows whether a connection was made."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         yield server
 
 
 def rebinding(*answers: Sequence[str]) -> Callable[[str, int], Sequence[str]]:
-    """A resolver that gives another answer each time, the last one for ever."""
+    """A resolver that returns these answers in turn, and the last one from then on."""
     left = list(answers)
     return lambda host, port: left.pop(0) if len(left) > 1 else left[0]
 
 
 @pytest.mark.parametrize("private", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "10.0.0.1", "169.254.169.254"])
-def test_a_name_that_leads_elsewhere_by_now_is_not_called(listener: socket.socket, private: str) -> None:
-    guard = AddressPolicy(resolve=rebinding(["8.8.8.8"], [private]))
+def test_a_name_that_now_resolves_to_a_private_address_is_not_called(listener: socket.socket, private: str) -> None:
+    policy = AddressPolicy(resolve=rebinding(["8.8.8.8"], [private]))
     port = listener.getsockname()[1]
-    assert guard.addresses(parse(f"http://hook.example:{port}/")) == ["8.8.8.8"], "at submit"
-    refused = HttpSender(guard, SECONDS).post(f"http://hook.example:{port}/", b"{}", {})
-    assert refused.status is None
-    assert "not a public address" in refused.error
+    assert policy.addresses(parse(f"http://hook.example:{port}/")) == ["8.8.8.8"], "at submit"
+    reply = HttpSender(policy, SECONDS).post(f"http://hook.example:{port}/", b"{}", {})
+    assert reply.status is None
+    assert "not a public address" in reply.error
     with pytest.raises(TimeoutError):
         listener.accept()
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_dialled() -> None:
-    asked: list[str] = []
+def test_the_checked_address_is_the_one_that_is_dialled() -> None:
+    resolved: list[str] = []
 
     def resolve(host: str, port: int) -> Sequence[str]:
-        asked.append(host)
-        return ["127.0.0.1"] if len(asked) == 1 else ["10.0.0.1"]
+        resolved.append(host)
+        return ["127.0.0.1"] if len(resolved) == 1 else ["10.0.0.1"]
 
     with Receiver() as receiver:
         reply = HttpSender(AddressPolicy(LOOPBACK, resolve), SECONDS).post(f"http://hook.example:{receiver.port}/x", b"{}", {})
-    assert (reply.status, asked) == (204, ["hook.example"])
+    assert (reply.status, resolved) == (204, ["hook.example"])
     assert receiver.received[0].headers["host"] == f"hook.example:{receiver.port}"
 
 
-def test_the_next_address_is_tried_when_one_takes_no_connection() -> None:
+def test_the_next_address_is_tried_if_one_does_not_accept() -> None:
     with Receiver() as receiver:
-        guard = AddressPolicy(LOOPBACK, lambda host, port: ["127.9.9.9", "127.0.0.1"])
-        assert HttpSender(guard, SECONDS).post(f"http://hook.example:{receiver.port}/", b"{}", {}).status == 204
+        policy = AddressPolicy(LOOPBACK, lambda host, port: ["127.9.9.9", "127.0.0.1"])
+        assert HttpSender(policy, SECONDS).post(f"http://hook.example:{receiver.port}/", b"{}", {}).status == 204
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For hook.example, signed by itself, with its key in the same file."""
+    """A self-signed certificate for hook.example, with its key in the same file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hook.example")])
     now = datetime.now(UTC)
-    made = (
+    built = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("hook.example")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
@@ -337,7 +339,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     file = tmp_path_factory.mktemp("certificate") / "both.pem"
-    file.write_bytes(made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form))
+    file.write_bytes(built.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form))
     return file
 
 
@@ -350,77 +352,78 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("hook.example", False, "its certificate is not trusted: self-signed certificate"),
     ],
 )
-def test_the_certificate_is_held_against_the_name_although_an_address_is_dialled(
+def test_the_certificate_is_checked_against_the_name_though_an_address_is_dialled(
     certificate: Path, host: str, trusted: bool, error: str
 ) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate)
     trust = ssl.create_default_context(cafile=str(certificate) if trusted else None)
     with Receiver(certificate=server) as receiver:
-        poster = HttpSender(AddressPolicy(LOOPBACK, lambda host, port: ["127.0.0.1"]), 5.0, trust=trust)
-        reply = poster.post(f"https://{host}:{receiver.port}/", b"{}", {})
+        sender = HttpSender(AddressPolicy(LOOPBACK, lambda host, port: ["127.0.0.1"]), 5.0, trust=trust)
+        reply = sender.post(f"https://{host}:{receiver.port}/", b"{}", {})
     assert reply.error.startswith(error)
     assert reply.status == (None if error else 204)
     assert len(receiver.received) == (0 if error else 1)
 
 
-def test_a_drip_over_tls_ends_in_time(certificate: Path) -> None:
+def test_a_dripping_answer_over_tls_ends_in_time(certificate: Path) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate)
     with Receiver(certificate=server) as receiver:
         receiver.answers = [drip(receiver, b"H")]
-        guard = AddressPolicy(LOOPBACK, lambda host, port: ["127.0.0.1"])
-        poster = HttpSender(guard, SECONDS, trust=ssl.create_default_context(cafile=str(certificate)))
-        begun = time.monotonic()
-        reply = poster.post(f"https://hook.example:{receiver.port}/", b"{}", {})
-        assert time.monotonic() - begun < SECONDS + 2
+        policy = AddressPolicy(LOOPBACK, lambda host, port: ["127.0.0.1"])
+        sender = HttpSender(policy, SECONDS, trust=ssl.create_default_context(cafile=str(certificate)))
+        started = time.monotonic()
+        reply = sender.post(f"https://hook.example:{receiver.port}/", b"{}", {})
+        assert time.monotonic() - started < SECONDS + 2
     assert reply.error == f"not answered within {SECONDS:g} s"
 
 
-def test_a_server_that_never_greets_by_tls_is_left_in_time(listener: socket.socket, poster: HttpSender) -> None:
-    begun = time.monotonic()
-    reply = poster.post(f"https://127.0.0.1:{listener.getsockname()[1]}/", b"{}", {})
+def test_a_server_without_a_tls_handshake_is_abandoned_in_time(listener: socket.socket, sender: HttpSender) -> None:
+    started = time.monotonic()
+    reply = sender.post(f"https://127.0.0.1:{listener.getsockname()[1]}/", b"{}", {})
     assert reply.status is None
-    assert time.monotonic() - begun < SECONDS + 2
+    assert time.monotonic() - started < SECONDS + 2
 
 
-def test_plain_http_on_a_tls_port_is_an_error_in_words(poster: HttpSender) -> None:
+def test_plain_http_on_a_tls_port_is_a_readable_error(sender: HttpSender) -> None:
     with Receiver() as receiver:
-        reply = poster.post(receiver.url.replace("http:", "https:"), b"{}", {})
+        reply = sender.post(receiver.url.replace("http:", "https:"), b"{}", {})
     assert reply.error.startswith("TLS failed")
 
 
-def test_a_body_that_is_too_large_leaves_the_result_out(
-    pump: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints
+def test_a_large_body_is_sent_without_its_result(
+    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints
 ) -> None:
     with Receiver() as receiver:
-        finished(lifecycle, receiver.url, text="x" * (LARGEST_BODY + 1))
-        pump.deliver_one()
+        finished(lifecycle, receiver.url, text="x" * (MAX_BODY_BYTES + 1))
+        dispatcher.deliver_one()
     content = receiver.received[0].verified(endpoints.owner_secret("ada"))
     assert content["data"]["result"] is None
     assert "result" in content["data"]["omitted"]
     assert len(receiver.received[0].body) < 4096
 
 
-def test_a_dead_receiver_delays_nobody_else(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_dead_receiver_delays_no_other(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     with Receiver() as dead, Receiver() as alive:
         dead.answers = [hang(dead)]
         for _ in range(12):
             finished(lifecycle, dead.url)
         jobs = [finished(lifecycle, alive.url) for _ in range(12)]
-        pump.start()
+        dispatcher.start_threads()
         try:
             wait_until(
-                lambda: all(delivered(deliveries, job).status == "delivered" for job in jobs), "the living one has all of its own"
+                lambda: all(delivered(deliveries, job).status == "delivered" for job in jobs),
+                "the living receiver has all of its deliveries",
             )
             assert len(dead.received) <= 12
         finally:
-            pump.stop()
-    assert {got.id for got in alive.received} == {delivered(deliveries, job).id for job in jobs}
+            dispatcher.stop_threads()
+    assert {request.id for request in alive.received} == {delivered(deliveries, job).id for job in jobs}
 
 
-def test_a_delivery_is_tried_at_once(pump: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    pump.start()
+def test_a_delivery_is_attempted_at_once(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+    dispatcher.start_threads()
     delays = []
     try:
         with Receiver() as receiver:
@@ -430,19 +433,19 @@ def test_a_delivery_is_tried_at_once(pump: WebhookDispatcher, lifecycle: Lifecyc
                 delivery = delivered(deliveries, job)
                 delays.append(delivery.attempts[0].started_at - delivery.created_at)
     finally:
-        pump.stop()
+        dispatcher.stop_threads()
     assert sorted(delays)[5] < 200
 
 
-def test_a_worker_that_drains_begins_nothing(settings: Settings, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_draining_worker_claims_no_delivery(settings: Settings, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
     draining = threading.Event()
     draining.set()
-    pump = WebhookDispatcher(
+    dispatcher = WebhookDispatcher(
         replace(settings, webhook_allow="127.0.0.0/8", webhook_threads=2, maintenance_seconds=0.05), "io1", draining
     )
     with Receiver() as receiver:
         job = finished(lifecycle, receiver.url)
-        pump.start()
-        pump.stop()
+        dispatcher.start_threads()
+        dispatcher.stop_threads()
         assert not receiver.received
     assert delivered(deliveries, job).attempts == ()
