@@ -36,7 +36,7 @@ def test_the_reaper_judges_no_lease_until_workers_have_had_time_to_renew() -> No
     reaper = LeaseReaper(SETTINGS, transitions, NOW)
     for now in (NOW, NOW + 4.0, NOW + 4.1):
         reaper.run_once(now)
-    reaper.note_failure(NOW + 10)
+    reaper.note_outage(NOW + 10)
     for now in (NOW + 11, NOW + 14, NOW + 14.1):
         reaper.run_once(now)
     assert reaped_leases(transitions) == [False, False, True, False, False, True]
@@ -123,18 +123,18 @@ def thread(*services: Service, **options: Any) -> MaintenanceThread:
     return MaintenanceThread(services, 0.001, threading.Event(), clock=ManualClock(), **options)
 
 
-def test_a_failing_service_harms_no_other_and_is_reported() -> None:
-    failures: list[float] = []
+def test_a_failing_service_harms_no_other() -> None:
+    outages: list[float] = []
     broken, healthy = Service(ValueError("bug")), Service()
-    thread(broken, healthy, on_failure=failures.append).run_services()
-    assert (broken.runs, healthy.runs, failures) == ([NOW], [NOW], [NOW])
+    thread(broken, healthy, on_outage=outages.append).run_services()
+    assert (broken.runs, healthy.runs, outages) == ([NOW], [NOW], [])
 
 
-def test_an_outage_ends_the_round() -> None:
-    failures: list[float] = []
+def test_an_outage_ends_the_round_and_is_reported() -> None:
+    outages: list[float] = []
     away, later = Service(redis.ConnectionError("refused")), Service()
-    thread(away, later, on_failure=failures.append).run_services()
-    assert (len(away.runs), later.runs, failures) == (1, [], [NOW])
+    thread(away, later, on_outage=outages.append).run_services()
+    assert (len(away.runs), later.runs, outages) == (1, [], [NOW])
 
 
 def test_the_thread_runs_its_services_until_it_is_stopped() -> None:

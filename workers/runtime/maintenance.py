@@ -36,7 +36,7 @@ class LeaseReaper:
         self._lifecycle = lifecycle
         self._stable_since = now
 
-    def note_failure(self, now: float) -> None:
+    def note_outage(self, now: float) -> None:
         """Judge no lease for a moment: after an outage, workers need time to renew the leases of jobs that still run."""
         self._stable_since = now
 
@@ -130,14 +130,14 @@ class MaintenanceThread(threading.Thread):
         interval: float,
         stopping: threading.Event,
         *,
-        on_failure: Callable[[float], None] = lambda now: None,
+        on_outage: Callable[[float], None] = lambda now: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="maintenance", daemon=True)
         self._services = services
         self._interval = interval
         self._stopping = stopping
-        self._on_failure = on_failure
+        self._on_outage = on_outage
         self._clock = clock
 
     def run(self) -> None:
@@ -150,9 +150,9 @@ class MaintenanceThread(threading.Thread):
             try:
                 service.run_once(self._clock())
             except Exception as error:  # the top of this thread, which must live as long as the process
-                self._on_failure(self._clock())
                 if is_outage(error):
                     logger.warning("Redis is unavailable (%s); maintenance waits", error)
+                    self._on_outage(self._clock())
                     return
                 logger.exception("%s failed", type(service).__name__)
 
@@ -170,4 +170,4 @@ def maintenance_thread(
         WakeupIssuer(lifecycle),
         JobPurger(lifecycle, now),
     ]
-    return MaintenanceThread(services, settings.maintenance_seconds, stopping, on_failure=reaper.note_failure)
+    return MaintenanceThread(services, settings.maintenance_seconds, stopping, on_outage=reaper.note_outage)
