@@ -148,28 +148,28 @@ def list_deliveries(
     """List deliveries, newest first."""
 
     def row(one: "Delivery") -> tuple[object, ...]:
-        return one.id, one.status, one.event, one.job, len(one.tries), one.url, first_line(one.reason or _latest(one))
+        return one.id, one.status, one.event, one.job, len(one.attempts), one.url, first_line(one.reason or _latest(one))
 
-    columns = ("delivery", "status", "event", "job", "tries", "address", "about")
+    columns = ("delivery", "status", "event", "job", "attempts", "address", "about")
     context.out.print_list(columns, islice(context.client.deliveries(status=status, webhook=webhook, job=job), limit), row)
 
 
 @deliveries.command("show")
 @server_command
 def show_deliveries(context: CommandContext, ids: Deliveries) -> None:
-    """Show deliveries with all their tries."""
+    """Show deliveries with all their attempts."""
     for delivery in ids:
         found = context.client.delivery(delivery)
-        tries = [(f"try {one.number}", f"{clock(one.started_at)} {_outcome(one.raw)}") for one in found.tries]
+        attempts = [(f"attempt {one.number}", f"{clock(one.started_at)} {_outcome(one.raw)}") for one in found.attempts]
         names = ("id", "status", "event", "job", "webhook", "url", "reason")
         times = [(name, clock(getattr(found, name))) for name in ("created_at", "next_attempt_at", "ended_at")]
-        context.out.print_record(found, [*((name, getattr(found, name)) for name in names), *times, *tries])
+        context.out.print_record(found, [*((name, getattr(found, name)) for name in names), *times, *attempts])
 
 
 @deliveries.command("redeliver")
 @server_command
 def redeliver(context: CommandContext, ids: Deliveries) -> None:
-    """Tell it again now, under the same id, with all tries anew."""
+    """Tell it again now, under the same id, and start its schedule of retries again."""
     for delivery in map(context.client.redeliver, ids):
         if context.out.as_json:
             context.out.print_json(delivery.raw)
@@ -193,7 +193,7 @@ def _show(context: CommandContext, webhook: "Webhook") -> None:
 
 
 def _latest(delivery: "Delivery") -> str:
-    return _outcome(delivery.tries[-1].raw) if delivery.tries else ""
+    return _outcome(delivery.attempts[-1].raw) if delivery.attempts else ""
 
 
 def _outcome(one: object) -> str:

@@ -205,7 +205,7 @@ class Delivery(Record):
     ended_at: float | None
 
     @property
-    def tries(self) -> list[DeliveryAttempt]:
+    def attempts(self) -> list[DeliveryAttempt]:
         return [DeliveryAttempt.from_json(item) for item in self.raw["attempts"]]
 
 

@@ -338,7 +338,7 @@ def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> Non
         job = client.wait(client.generate("told"))
 
         def tried() -> list[int | None]:
-            return [one.status for told in client.deliveries(job=job, webhook=kept.id) for one in told.tries]
+            return [one.status for told in client.deliveries(job=job, webhook=kept.id) for one in told.attempts]
 
         wait_until(lambda: tried() == [500], "the first try", seconds=30)
         [delivery] = client.deliveries(job=job, status="pending", webhook=kept.id)

@@ -68,7 +68,7 @@ def test_the_receiver_believes_what_is_signed_and_acts_once(stack: Stack, receiv
         [delivery] = client.deliveries(job=job)
         wait_until(lambda: client.delivery(delivery.id).status == "delivered", "it is delivered")
         client.redeliver(delivery.id)
-        wait_until(lambda: len(client.delivery(delivery.id).tries) == 2, "it is told again")
+        wait_until(lambda: len(client.delivery(delivery.id).attempts) == 2, "it is told again")
     other = command(stack, "generate", "other", "--plain", "--webhook", url).stdout.strip()
     assert said() == f"job.completed {other} other\n", "the one that came twice was acted on once"
 
