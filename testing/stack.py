@@ -15,6 +15,7 @@ import psutil
 
 from cli.local.redis_server import free_port
 from testing.fault_rig.processes import processes_of_folder
+from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
 READY_SECONDS = 90

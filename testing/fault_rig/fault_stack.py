@@ -1,6 +1,7 @@
 """Fault stack: a stack with its own Redis, a proxy in front of that, extra workers and a ledger of accepted jobs."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -58,8 +59,10 @@ class FaultStack:
             self.redis.url, decode_responses=True, socket_timeout=5, retry=Retry(ConstantBackoff(0.2), 5)
         )
         self.ledger = Ledger(folder / "ledger.jsonl")
+        # A checkout that is not installed is found by the PYTHONPATH of the tests.
+        search_path = os.pathsep.join([str(PRELOAD), *filter(None, [os.environ.get("PYTHONPATH")])])
         # A model stays with its worker, whatever is killed, unless a test sets otherwise.
-        more = {"PYTHONPATH": str(PRELOAD), **QUICK, "ENGINEHOUSE_LOAD_ON_DEMAND": "0", **(environment or {})}
+        more = {"PYTHONPATH": search_path, **QUICK, "ENGINEHOUSE_LOAD_ON_DEMAND": "0", **(environment or {})}
         self.server = Stack(folder, token_seconds=TOKEN_SECONDS, environment=more)
         self.server.models.write_text(json.dumps(_models(slots)))
         self.client = self.server.client
