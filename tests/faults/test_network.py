@@ -1,24 +1,28 @@
 """Connections to Redis that break, freeze, go half-open, or lose a request or a reply."""
 
-import hashlib
 from importlib.resources import files
 
 import httpx2
 import pytest
 
 from shared.jobs.models import Outcome, Status
+from shared.lua_scripts import SHARED_LIBRARY, load_scripts
 from testing.fault_rig.duration import hold_fault
 from testing.fault_rig.fault_stack import TEXT, FaultStack
 from testing.fault_rig.processes import kill
+from testing.fault_rig.proxy import Loss
 from testing.waiting import wait_until
 
-SCRIPTS = files("shared.jobs.lua")
+SCRIPTS = load_scripts(files(SHARED_LIBRARY), files(SHARED_LIBRARY) / "lib")
 
 
-def script(name: str) -> bytes:
-    """The SHA-1 of a script, by which its requests are recognised on the wire."""
-    text = (SCRIPTS / "prelude.lua").read_text() + "\n" + (SCRIPTS / f"{name}.lua").read_text()
-    return hashlib.sha1(text.encode()).hexdigest().encode()
+def lose_script_reply(stack: FaultStack, name: str, times: int = 1) -> Loss:
+    """Drop the replies to the next calls of a script, which the proxy recognises by its SHA-1.
+
+    The script is loaded first, because the first call of a script that Redis does not know sends its text instead.
+    """
+    stack.direct.script_load(SCRIPTS[name].text)
+    return stack.proxy.lose_reply(SCRIPTS[name].sha.encode(), times)
 
 
 def test_resetting_all_redis_connections_runs_nothing_twice(stack: FaultStack) -> None:
@@ -51,19 +55,19 @@ def test_a_frozen_network_costs_only_time(stack: FaultStack, seconds: float) -> 
         assert len(stack.wait_for_end(job, 60).attempts) == 1
 
 
-@pytest.mark.parametrize("move", ["claim", "append", "renew", "end"])
-def test_a_lost_reply_to_a_worker_changes_nothing(stack: FaultStack, move: str) -> None:
-    loss = stack.proxy.lose_reply(script(move), 3)
+@pytest.mark.parametrize("name", ["claim", "append", "renew", "finish"])
+def test_a_lost_reply_to_a_worker_changes_nothing(stack: FaultStack, name: str) -> None:
+    loss = lose_script_reply(stack, name, 3)
     jobs = [stack.submit_job() for _ in range(4)]
     for job in jobs:
         assert len(stack.wait_for_end(job).attempts) == 1
-    wait_until(lambda: loss.lost == 3, f"three replies to {move} were lost")
+    wait_until(lambda: loss.lost == 3, f"three replies to {name} were lost")
 
 
 @pytest.mark.slow_fault
 def test_a_lost_reply_to_a_hand_over_hands_over_once(stack: FaultStack) -> None:
     stack.wait_for_end(stack.upload_file("facts", "facts.txt", TEXT.encode())[1])
-    loss = stack.proxy.lose_reply(script("hand_over"), 2)
+    loss = lose_script_reply(stack, "hand_over", 2)
     answer = stack.client.post("/generate", json={"prompt": "what does the fox do?", "collection": "facts", "max_tokens": 4})
     job = answer.json()["id"]
     stack.ledger.record_accepted(job)
@@ -74,7 +78,7 @@ def test_a_lost_reply_to_a_hand_over_hands_over_once(stack: FaultStack) -> None:
 @pytest.mark.slow_fault
 def test_a_lost_reply_to_a_retry_counts_one_retry(stack: FaultStack) -> None:
     [job] = stack.start_jobs(1, TEXT * 2)
-    loss = stack.proxy.lose_reply(script("retry"), 2)
+    loss = lose_script_reply(stack, "retry", 2)
     kill(stack.engine_process().pid)
     assert [attempt.outcome for attempt in stack.wait_for_end(job).attempts] == [Outcome.RETRIED, Outcome.COMPLETED]
     assert stack.read_job(job).retries == 1
@@ -82,10 +86,10 @@ def test_a_lost_reply_to_a_retry_counts_one_retry(stack: FaultStack) -> None:
 
 
 @pytest.mark.slow_fault
-@pytest.mark.parametrize("move", ["reap", "abandon"])
-def test_a_lost_reply_to_maintenance_costs_at_most_one_attempt(stack: FaultStack, move: str) -> None:
+@pytest.mark.parametrize("name", ["reap", "mark_worker_dead"])
+def test_a_lost_reply_to_maintenance_costs_at_most_one_attempt(stack: FaultStack, name: str) -> None:
     [job] = stack.start_jobs(1, TEXT * 2)
-    loss = stack.proxy.lose_reply(script(move), 3)
+    loss = lose_script_reply(stack, name, 3)
     kill(stack.pid_of("gpu0"))
     assert [attempt.outcome for attempt in stack.wait_for_end(job).attempts] == [Outcome.LOST, Outcome.COMPLETED]
     assert loss.lost
@@ -95,7 +99,7 @@ def test_a_lost_reply_to_maintenance_costs_at_most_one_attempt(stack: FaultStack
 def test_a_lost_reply_to_a_cancel_request_still_cancels(stack: FaultStack) -> None:
     [job] = stack.start_jobs(1, TEXT * 4)
     stack.ledger.allow_end(job, "cancelled")
-    stack.proxy.lose_reply(script("cancel"))
+    lose_script_reply(stack, "cancel")
     answers = [stack.client.post(f"/jobs/{job}/cancel").status_code for _ in range(2)]
     assert answers[1] in (202, 409), answers
     assert stack.wait_for_end(job).status is Status.CANCELLED
@@ -110,7 +114,7 @@ def test_a_lost_reply_to_a_wakeup_does_not_fail_the_submit(stack: FaultStack) ->
 
 
 def test_a_lost_reply_to_a_submit_makes_one_job_per_idempotency_key(stack: FaultStack) -> None:
-    loss = stack.proxy.lose_reply(script("submit"))
+    loss = lose_script_reply(stack, "submit")
     key = {"Idempotency-Key": f"lost-{stack.proxy.port}"}
     before = _ids(stack)
     stack.request_job(headers=key)
@@ -130,7 +134,7 @@ def test_a_job_whose_wakeup_was_never_sent_runs(stack: FaultStack) -> None:
 @pytest.mark.slow_fault
 def test_a_job_whose_api_process_died_before_the_wakeup_runs(stack: FaultStack) -> None:
     before = _ids(stack)
-    loss = stack.proxy.lose_reply(script("submit"))
+    loss = lose_script_reply(stack, "submit")
     with pytest.raises((AssertionError, httpx2.HTTPError)):
         stack.submit_job()
     [job] = _ids(stack) - before
