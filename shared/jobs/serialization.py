@@ -40,7 +40,7 @@ def job_view(job: Job) -> dict[str, Any]:
     if job.counts is not None:
         view["counts"], view["sealed"] = job.counts, job.sealed
     if job.kind == "generate" and job.result is not None:
-        # The names under which readers of the beginners' guide know them.
+        # The field names of the chat_gp_me tutorial.
         view["response"] = job.result["text"]
         view["context_used"] = bool(job.result.get("citations"))
     return view

@@ -76,9 +76,9 @@ def threads() -> list[str]:
 
 def test_streams_beyond_the_cap_are_refused_and_one_that_leaves_makes_room(settings: Settings, writer: Writer) -> None:
     served = app(settings)
-    most = 4
-    held = [follow(served, writer.job) for _ in range(most)]
-    assert [answer.status_code for answer in held] == [200] * most
+    max_waiters = 4
+    held = [follow(served, writer.job) for _ in range(max_waiters)]
+    assert [answer.status_code for answer in held] == [200] * max_waiters
     refused = follow(served, writer.job)
     assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "1"

@@ -10,7 +10,7 @@ from shared.errors import NotFound, SettingsError
 from shared.models.catalogue import ECHO, EMBED, Catalogue, load_catalogue
 from testing.repository import REPOSITORY
 
-GUIDE = {"name": "tiny", "url": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
+TINY = {"name": "tiny", "url": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
 
 
 def load(tmp_path: Path, content: Any, engine: str = "") -> Catalogue:
@@ -26,36 +26,36 @@ def problems(tmp_path: Path, content: Any) -> list[str]:
 
 
 def test_a_name_and_a_url_are_enough(tmp_path: Path) -> None:
-    catalogue = load(tmp_path, [GUIDE])
+    catalogue = load(tmp_path, [TINY])
     assert catalogue.default().name == "tiny"
     assert catalogue.default().max_tokens > 0
 
 
 def test_the_default_for_each_task_is_marked_or_first(tmp_path: Path) -> None:
-    embed = {**GUIDE, "name": "vectors", "task": EMBED}
-    catalogue = load(tmp_path, [embed, GUIDE, {**GUIDE, "name": "chosen", "default": True}])
+    embed = {**TINY, "name": "vectors", "task": EMBED}
+    catalogue = load(tmp_path, [embed, TINY, {**TINY, "name": "chosen", "default": True}])
     assert catalogue.default().name == "chosen"
     assert catalogue.embedding().name == "vectors"
 
 
 def test_an_unknown_model_error_lists_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="tiny") as caught:
-        load(tmp_path, [GUIDE]).get("huge")
+        load(tmp_path, [TINY]).get("huge")
     assert caught.value.code == "model_not_found"
 
 
 def test_asking_for_a_missing_embedding_model_fails(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="embed"):
-        load(tmp_path, [GUIDE]).embedding()
+        load(tmp_path, [TINY]).embedding()
 
 
 def test_engine_override_skips_the_embedding_model(tmp_path: Path) -> None:
-    catalogue = load(tmp_path, [GUIDE, {**GUIDE, "name": "vectors", "task": EMBED}], engine=ECHO)
+    catalogue = load(tmp_path, [TINY, {**TINY, "name": "vectors", "task": EMBED}], engine=ECHO)
     assert [model.engine for model in catalogue.models] == [ECHO, "transformers"]
 
 
 def test_a_relative_folder_is_relative_to_the_models_file(tmp_path: Path) -> None:
-    assert load(tmp_path, [{**GUIDE, "url": "./weights"}]).default().url == str(tmp_path / "weights")
+    assert load(tmp_path, [{**TINY, "url": "./weights"}]).default().url == str(tmp_path / "weights")
 
 
 def test_invalid_json_reports_line_and_column(tmp_path: Path) -> None:
@@ -102,14 +102,14 @@ def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
     ],
 )
 def test_an_invalid_field_is_reported_with_its_value_and_limit(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    (problem,) = problems(tmp_path, [{**GUIDE, **change}])
+    (problem,) = problems(tmp_path, [{**TINY, **change}])
     assert words in problem
     assert "model 1" in problem
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     found = problems(
-        tmp_path, [{"name": "a", "colour": 1}, 7, GUIDE, {**GUIDE, "default": True}, {**GUIDE, "name": "b", "default": True}]
+        tmp_path, [{"name": "a", "colour": 1}, 7, TINY, {**TINY, "default": True}, {**TINY, "name": "b", "default": True}]
     )
     assert len(found) == 5
     for words in (
