@@ -20,7 +20,8 @@ from kombu.transport import memory, virtual
 from kombu.transport.redis import Channel as RedisChannel
 
 from shared.jobs.celery_broker import RUN_NEXT_JOB, UnackedMessage, UnackedQueues, celery_app
-from shared.settings import REPOSITORY, Settings
+from shared.settings import Settings
+from testing.repository import REPOSITORY
 from workers.runtime.celery_events import BatchedEvents, BatchingDispatcher
 from workers.runtime.celery_worker import FreeSlotTimer, StopSignals
 
