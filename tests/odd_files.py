@@ -9,6 +9,7 @@ import email.message
 import gzip
 import io
 import json
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -272,6 +273,78 @@ def ole(*, encrypted: bool) -> bytes:
     return target.getvalue()
 
 
+def notebook() -> bytes:
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": ["# Boilers\n", "\n", "They are *inspected* on Mondays."]},
+        {
+            "cell_type": "code",
+            "execution_count": 1,
+            "metadata": {},
+            "source": ["pressure = 40\n", "pressure"],
+            "outputs": [
+                {"output_type": "execute_result", "execution_count": 1, "metadata": {}, "data": {"text/plain": ["forty bar"]}},
+                {"output_type": "error", "ename": "ValueError", "evalue": "too hot", "traceback": []},
+            ],
+        },
+    ]
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1).encode()
+
+
+SUBTITLES = """1
+00:00:01,000 --> 00:00:04,000
+The boiler is <i>inspected</i>
+on Mondays.
+
+2
+00:00:05,000 --> 00:00:07,500
+Größe matters.
+"""
+
+
+def saved_page() -> bytes:
+    page = "<html><head><meta charset='utf-8'></head><body><h1>Boilers</h1><p>Gr\u00f6\u00dfe <b>matters</b>.</p></body></html>"
+    archive = email.message.EmailMessage()
+    archive["From"], archive["Subject"] = "<Saved by Blink>", "Boilers"
+    archive["Snapshot-Content-Location"] = "https://example.org/boilers"
+    archive.set_content(page, subtype="html", cte="quoted-printable")
+    archive.add_related(b"p { color: red }", "text", "css")
+    return archive.as_bytes()
+
+
+def evernote(*notes: tuple[str, str], doctype: str = '<!DOCTYPE en-export SYSTEM "http://127.0.0.1/export4.dtd">') -> bytes:
+    body = "".join(
+        f"<note><title>{title}</title><created>20261101T090000Z</created>"
+        f"<content><![CDATA[{XML}<en-note>{content}</en-note>]]></content></note>"
+        for title, content in notes
+    )
+    return f'{XML}\n{doctype}\n<en-export export-date="20261127T100000Z">{body}</en-export>'.encode()
+
+
+def outlook() -> bytes:
+    """A message with only the properties that a reader needs: class, subject, sender and body."""
+    from extract_msg import OleWriter
+
+    texts = {
+        0x001A001F: "IPM.Note",
+        0x0037001F: "Boilers",
+        0x0C1A001F: "Ada Lovelace",
+        0x0C1F001F: "ada@example.org",
+        0x1000001F: "The boiler arrives on Tuesday.\r\nGröße matters.",
+    }
+    writer, target = OleWriter(), io.BytesIO()
+    properties = bytes(8) + struct.pack("<4I", 0, 0, 0, 0) + bytes(8)
+    for tag, value in texts.items():
+        data = value.encode("utf-16-le")
+        writer.addEntry([f"__substg1.0_{tag:08X}"], data)
+        properties += struct.pack("<4I", tag, 6, len(data) + 2, 0)
+    writer.addEntry(["__properties_version1.0"], properties)
+    writer.addEntry(["__nameid_version1.0"], storage=True)
+    for stream in ("00020102", "00030102", "00040102"):
+        writer.addEntry(["__nameid_version1.0", f"__substg1.0_{stream}"], b"")
+    writer.write(target)
+    return target.getvalue()
+
+
 def text(content: str, codec: str = "utf-8") -> Callable[[], bytes]:
     return lambda: content.encode(codec)
 
@@ -373,6 +446,21 @@ def odd_files() -> Iterator[OddFile]:
     yield OddFile(
         "attached.eml", lambda: letter(attached={"a.txt": b"Attached words.", "b.bin": b"\0\1"}), "ready", "Attached words."
     )
+    yield OddFile("page.mhtml", saved_page, "ready", "Boilers\nGröße matters.")
+    yield OddFile("study.ipynb", notebook, "ready", "forty bar")
+    yield OddFile(
+        "notebook.json", lambda: notebook().replace(b'"nbformat": 4,', b'"nbformat": 3,'), "ready", "cells[0].source[0]"
+    )
+    yield OddFile("broken.ipynb", lambda: notebook()[:-100] + b'"nbformat": 4', "failed", "could not be read")
+    yield OddFile("film.srt", text(SUBTITLES), "ready", "The boiler is inspected")
+    yield OddFile("film.txt", text(SUBTITLES, "cp1252"), "ready", "Größe matters.")
+    yield OddFile("notes.enex", lambda: evernote(("Boilers", "<div>Inspected on <b>Mondays</b>.</div>")), "ready", "Mondays")
+    yield OddFile(
+        "laughs.enex", lambda: evernote(("&k;", "x"), doctype=f"{LAUGHS}]>".replace("lolz", "en-export")), "failed", "read"
+    )
+    yield OddFile("empty.enex", evernote, "empty", "neither text nor images")
+    yield OddFile("letter.msg", outlook, "ready", "The boiler arrives on Tuesday.")
+    yield OddFile("cut.msg", lambda: outlook()[:3000], "failed", "could not be read")
     yield OddFile("letter.rtf", lambda: b"{\\rtf1\\ansi Rich {\\b text} with \\'fc.\\par}", "ready", "Rich text with ü.")
     yield OddFile("cut.rtf", lambda: b"{\\rtf1\\ansi Rich {\\b te", "failed", "truncated")
     yield OddFile("deep.rtf", lambda: b"{\\rtf1 " + b"{" * 50_000 + b"deep" + b"}" * 50_001, "ready", "deep")

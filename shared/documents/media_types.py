@@ -1,6 +1,6 @@
-"""What kind of file a document is, judged by its content; its name only tells flavours of text apart.
+"""Media types: what format a file is in, detected from its content. The name only distinguishes text formats.
 
-Looks at the beginning of a file and, of a zip, at its list of members. Opens nothing with a parser.
+Detection reads the beginning of a file and, for containers, their directory. It never runs a parser on the file.
 """
 
 import json
@@ -23,26 +23,32 @@ JSON: MediaType = "application/json"
 JSON_LINES: MediaType = "application/jsonl"
 RTF: MediaType = "application/rtf"
 EMAIL: MediaType = "message/rfc822"
+MHTML: MediaType = "application/x-mimearchive"
+OUTLOOK: MediaType = "application/vnd.ms-outlook"
+EVERNOTE: MediaType = "application/enex+xml"
+SUBTITLES: MediaType = "application/x-subrip"
+NOTEBOOK: MediaType = "application/x-ipynb+json"
 EPUB: MediaType = "application/epub+zip"
 DOCX: MediaType = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 PPTX: MediaType = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 XLSX: MediaType = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 OLE: MediaType = "application/x-ole-storage"
-"""Office's older container: old Word, Excel and PowerPoint files, and new ones that are encrypted."""
+"""OLE container: Word, Excel and PowerPoint files of before 2007, and newer ones that are encrypted."""
 ZIP: MediaType = "application/zip"
 TAR: MediaType = "application/x-tar"
 UNSUPPORTED: MediaType = "application/octet-stream"
 
 ARCHIVES = (ZIP, TAR)
-"""What is unpacked when it is uploaded, each member becoming a document."""
+"""Types that are unpacked on upload; each member becomes a document."""
 
 SUPPORTED = (
-    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), HTML, EPUB, RTF, e-mail (.eml), CSV, JSON, JSON Lines, Markdown, "
-    "source code and plain text in any common encoding"
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), HTML, MHTML, EPUB, RTF, e-mail (.eml), Outlook (.msg), Evernote "
+    "(.enex), Jupyter notebooks, subtitles (.srt), CSV, JSON, JSON Lines, Markdown, source code and plain text in any common "
+    "encoding"
 )
 
 HEAD = 64 * 1024
-"""Bytes looked at: what a file is shows at its beginning."""
+"""Bytes read from the beginning of a file to detect its type."""
 
 _SUFFIXES = {".md": MARKDOWN, ".markdown": MARKDOWN, ".csv": CSV, ".tsv": CSV}
 _SOURCE_SUFFIXES = (
@@ -59,8 +65,13 @@ _OFFICE = (
     ("xl/workbook.bin", UNSUPPORTED),
 )
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_PACKERS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
+_OUTLOOK_STREAM = "__properties_version1.0".encode("utf-16-le")
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _HTML_START = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_EVERNOTE_START = re.compile(r"\s*(<\?xml[^>]*>\s*)?<(!DOCTYPE\s+)?en-export\b")
+_SUBTITLE_START = re.compile(r"\s*\d+[ \t]*\r?\n\d{1,2}:\d{2}:\d{2}[,.]\d{1,3}[ \t]*-->[ \t]*\d{1,2}:\d{2}:\d{2}")
+_NOTEBOOK_START = re.compile(r'\s*\{\s*"(cells|metadata|nbformat|nbformat_minor)"\s*:')
+_NOTEBOOK_FORMAT = re.compile(rb'"nbformat"\s*:\s*4\b')
 _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60}):")
 _MAIL_HEADERS = frozenset(
     [
@@ -81,37 +92,37 @@ _MAIL_HEADERS = frozenset(
 
 
 def detect_media_type(path: Path, name: str = "") -> MediaType:
-    """The kind of the file at ``path``, which its client calls ``name``; an empty file is text."""
+    """The media type of the file at ``path``; ``name`` is what its client calls it. An empty file is text."""
     with path.open("rb") as source:
         head = source.read(HEAD)
     whole = len(head) < HEAD
-    if b"%PDF-" in head[:1024]:  # readers accept a PDF that begins with up to 1 kB of something else
+    if b"%PDF-" in head[:1024]:  # PDF readers accept up to 1 kB of other bytes at the beginning
         return PDF
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _kind_of_zip(path, head)
+        return _zip_media_type(path, head)
     if head.startswith(_OLE_MAGIC):
-        return OLE
-    if head[257:262] == b"ustar" or (head.startswith(_PACKERS) and _holds_tar(head)):
+        return OUTLOOK if _is_outlook(path, head) else OLE
+    if head[257:262] == b"ustar" or (head.startswith(_COMPRESSED) and _holds_tar(head)):
         return TAR
     codec = encoding(head, whole=whole)
     if codec is None:
         return UNSUPPORTED
-    return _flavour(head.decode(codec, "ignore").lstrip("\ufeff"), path, name, whole=whole)
+    return _text_media_type(head.decode(codec, "ignore").lstrip("\ufeff"), path, name, whole=whole)
 
 
-def _kind_of_zip(path: Path, head: bytes) -> MediaType:
+def _zip_media_type(path: Path, head: bytes) -> MediaType:
     if head[30:58] == b"mimetypeapplication/epub+zip":
         return EPUB
     names = zip_members(path)
-    if names is None:  # cut off or broken: its first members may still tell what it was to be
-        return next((kind for part, kind in _OFFICE if part.encode() in head), ZIP)
+    if names is None:  # truncated or damaged: the first members may still show what it was
+        return next((media_type for part, media_type in _OFFICE if part.encode() in head), ZIP)
     if "META-INF/container.xml" in names:
         return EPUB
-    return next((kind for part, kind in _OFFICE if part in names), ZIP)
+    return next((media_type for part, media_type in _OFFICE if part in names), ZIP)
 
 
 def _holds_tar(head: bytes) -> bool:
-    """Whether what is compressed here is a tar; only the first block is unpacked."""
+    """Whether the compressed file is a tar. Only the first block is unpacked."""
     import bz2
     import lzma
 
@@ -119,7 +130,7 @@ def _holds_tar(head: bytes) -> bool:
         if head.startswith(b"\x1f\x8b"):
             block = zlib.decompressobj(31).decompress(head, 512)
         elif head.startswith(b"BZh"):
-            # A block of bzip2 may be longer than the beginning that is looked at, and then gives nothing yet.
+            # A bzip2 block may be longer than the bytes read here, and then yields nothing yet.
             block = bz2.BZ2Decompressor().decompress(head, 512)
             return block[257:262] == b"ustar" or not block
         else:
@@ -129,33 +140,61 @@ def _holds_tar(head: bytes) -> bool:
     return block[257:262] == b"ustar"
 
 
-def _flavour(text: str, path: Path, name: str, *, whole: bool) -> MediaType:
+def _text_media_type(text: str, path: Path, name: str, *, whole: bool) -> MediaType:
+    suffix = PurePosixPath(name.lower()).suffix
     if text.lstrip().startswith("{\\rtf"):
         return RTF
     if _HTML_START.match(text):
         return HTML
-    if _is_mail(text):
-        return EMAIL
-    suffix = PurePosixPath(name.lower()).suffix
+    if _EVERNOTE_START.match(text):
+        return EVERNOTE
+    if _SUBTITLE_START.match(text):
+        return SUBTITLES
+    headers = _mail_headers(text)
+    if headers is not None:
+        web_page = "snapshot-content-location" in headers or (suffix in (".mht", ".mhtml") and "from" in headers)
+        return MHTML if web_page else EMAIL
+    if _NOTEBOOK_START.match(text) and _has_notebook_format(path):
+        return NOTEBOOK
     if text.lstrip()[:1] in ("{", "[") and suffix not in _SUFFIXES:
-        return _json_kind(text, path, whole=whole)
+        return _json_media_type(text, path, whole=whole)
     return _SUFFIXES.get(suffix, TEXT)
 
 
-def _is_mail(text: str) -> bool:
-    """Whether a block of headers comes first, two of them such as only a mail has."""
+def _is_outlook(path: Path, head: bytes) -> bool:
+    """Whether the directory of an OLE container has the stream that every Outlook message has. The header says where the
+    directory begins; its first 64 kB are read."""
+    sector_shift, directory_sector = int.from_bytes(head[30:32], "little"), int.from_bytes(head[48:52], "little")
+    if sector_shift not in (9, 12):
+        return False
+    with path.open("rb") as source:
+        source.seek((directory_sector + 1) << sector_shift)
+        return _OUTLOOK_STREAM in source.read(HEAD)
+
+
+def _has_notebook_format(path: Path) -> bool:
+    """Whether a JSON file names notebook format 4 at its beginning or, as Jupyter writes it, at its end."""
+    with path.open("rb") as source:
+        if _NOTEBOOK_FORMAT.search(source.read(1024)):
+            return True
+        source.seek(max(0, source.seek(0, 2) - 1024))
+        return _NOTEBOOK_FORMAT.search(source.read()) is not None
+
+
+def _mail_headers(text: str) -> set[str] | None:
+    """Names of the headers at the beginning, or None unless at least two of them are typical of e-mail."""
     found: set[str] = set()
     for line in text.splitlines()[:200]:
         if line[:1] in (" ", "\t") and found:
             continue
         header = _HEADER.match(line)
         if header is None:
-            return not line.strip() and len(found & _MAIL_HEADERS) >= 2
+            return found if not line.strip() and len(found & _MAIL_HEADERS) >= 2 else None
         found.add(header[1].lower())
-    return len(found & _MAIL_HEADERS) >= 2
+    return found if len(found & _MAIL_HEADERS) >= 2 else None
 
 
-def _json_kind(text: str, path: Path, *, whole: bool) -> MediaType:
+def _json_media_type(text: str, path: Path, *, whole: bool) -> MediaType:
     lines = [line for line in text.splitlines() if line.strip()]
     if not whole:
         lines = lines[:-1]

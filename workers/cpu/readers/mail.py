@@ -68,3 +68,17 @@ def _add_part(builder: TextBuilder, part: MIMEPart) -> None:
         builder.add_text(data.decode(charset) if charset else decode(data))
     except (LookupError, UnicodeDecodeError):
         builder.add_text(data.decode("latin-1"))
+
+
+class MhtmlReader(InMemoryReader):
+    """A web page saved as one file (.mht, .mhtml): its HTML, without pictures and styles."""
+
+    name = "mhtml"
+
+    def __init__(self, source: Source, password: str) -> None:
+        archive = BytesParser(EmailMessage, policy=policy.default).parsebytes(read_source(source))
+        builder = TextBuilder()
+        page = archive.get_body(preferencelist=("html", "plain"))
+        if page is not None:
+            _add_part(builder, page)
+        super().__init__(builder.build_pages(), " ".join(str(archive.get("Subject") or "").split()))

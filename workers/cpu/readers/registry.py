@@ -22,6 +22,11 @@ _READERS: Mapping[str, tuple[str, str]] = {
     "pptx": ("office", "PptxReader"),
     "rtf": ("rtf", "RtfReader"),
     "e-mail": ("mail", "MailReader"),
+    "mhtml": ("mail", "MhtmlReader"),
+    "outlook": ("langchain_loaders", "OutlookReader"),
+    "evernote": ("langchain_loaders", "EvernoteReader"),
+    "subtitles": ("langchain_loaders", "SubtitleReader"),
+    "notebook": ("notebook", "NotebookReader"),
     "office container": ("container", "OfficeContainerReader"),
 }
 
@@ -40,6 +45,11 @@ READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
     media_types.XLSX: ("xlsx",),
     media_types.RTF: ("rtf",),
     media_types.EMAIL: ("e-mail",),
+    media_types.MHTML: ("mhtml",),
+    media_types.OUTLOOK: ("outlook",),
+    media_types.EVERNOTE: ("evernote",),
+    media_types.SUBTITLES: ("subtitles",),
+    media_types.NOTEBOOK: ("notebook",),
     media_types.OLE: ("office container",),
 }
 """Readers for each media type, in the order in which they are tried."""

@@ -1,0 +1,89 @@
+"""Readers on top of LangChain's document loaders: SubRip subtitles, Evernote exports and Outlook messages.
+
+Only loaders that read one local file are used: many others open network connections. Notebooks and MHTML have readers of
+their own, because NotebookLoader writes the lines of a cell as a Python list and drops cells with results, and MHTMLLoader
+loses headings.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
+from workers.cpu.readers.text import add_markdown, decode
+from workers.cpu.readers.text_builder import TextBuilder
+
+_TAG = re.compile(r"</?[a-z]+[^>]*>|\{\\[^}]*\}", re.IGNORECASE)
+
+
+class SubtitleReader(InMemoryReader):
+    """SubRip subtitles (.srt): the spoken text, without times and formatting."""
+
+    name = "subtitles"
+
+    def __init__(self, source: Source, password: str) -> None:
+        path = _path(source)
+        from langchain_community.document_loaders.srt import SRTLoader
+
+        try:
+            text = " ".join(document.page_content for document in SRTLoader(path).load())
+        except UnicodeDecodeError:  # the loader reads UTF-8 only
+            text = " ".join(_subtitle_lines(decode(read_source(source))))
+        builder = TextBuilder()
+        builder.add_text(_TAG.sub("", text))
+        super().__init__(builder.build_pages())
+
+
+class EvernoteReader(InMemoryReader):
+    """Evernote exports (.enex): each note begins a page, with its title as a heading. Attachments are not read."""
+
+    name = "evernote"
+
+    def __init__(self, source: Source, password: str) -> None:
+        path = _path(source)
+        from langchain_community.document_loaders.evernote import EverNoteLoader
+
+        contents: list[Content] = []
+        for note in EverNoteLoader(path, load_single_document=False).lazy_load():
+            builder = TextBuilder()
+            builder.add_heading(1, str(note.metadata.get("title") or ""))
+            add_markdown(builder, note.page_content)
+            contents += builder.build_pages()
+        super().__init__(contents or [Content("")])
+
+
+class OutlookReader(InMemoryReader):
+    """Outlook messages (.msg): headers and body. Attachments are not read."""
+
+    name = "outlook"
+
+    def __init__(self, source: Source, password: str) -> None:
+        path = _path(source)
+        from langchain_community.document_loaders.email import OutlookMessageLoader
+
+        builder, subject = TextBuilder(), ""
+        for message in OutlookMessageLoader(path).lazy_load():
+            subject = " ".join(str(message.metadata.get("subject") or "").split())
+            for header, value in _headers(message.metadata):
+                builder.add_line(f"{header}: {value}")
+            builder.add_text("\n" + message.page_content)
+        super().__init__(builder.build_pages(), subject)
+
+
+def _subtitle_lines(text: str) -> Iterator[str]:
+    """Lines of a subtitle file that are neither numbers nor times."""
+    for line in text.splitlines():
+        if line.strip() and not line.strip().isdigit() and "-->" not in line:
+            yield line
+
+
+def _headers(metadata: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    for header, field in (("From", "sender"), ("Date", "date"), ("Subject", "subject")):
+        if metadata.get(field):
+            yield header, str(metadata[field])
+
+
+def _path(source: Source) -> str:
+    if not isinstance(source, str):
+        raise ReadError("unsupported", "Files of this format cannot be read from inside another file.")
+    return source
