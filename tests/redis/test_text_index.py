@@ -155,7 +155,7 @@ def test_a_filter_is_not_nested_without_end() -> None:
     given: dict[str, Any] = {"page": 1}
     for _ in range(1000):
         given = {"and": [given]}
-    with pytest.raises(InvalidValue, match="8 deep"):
+    with pytest.raises(InvalidValue, match="8 levels deep"):
         parse_filter(given)
 
 
