@@ -1,6 +1,7 @@
-"""Passages: what retrieval finds, how they are given to a model, and the citations that go with its answer.
+"""RAG prompt: puts retrieved passages into a conversation, with the citations for the answer.
 
-Pure: tokens are counted by a function that the caller brings. One pool finds passages and another gives them to its model.
+The module is pure: the caller passes the function that counts tokens. The io pool retrieves passages, and the gpu pool
+builds the prompt.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,10 @@ RULES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """A chunk with the place where it stands: page from 1, characters ``start`` to ``end`` of that page's text.
+    """A retrieved chunk: characters ``start`` to ``end`` of the text of ``page``, which counts from 1.
 
-    ``document`` is the name that the client gave the file, ``headings`` the titles that it stands under, outermost first;
-    ``score`` is by the mode of the search. ``neighbours`` are chunks beside it, where they were asked for.
+    ``document`` is the file's name as uploaded. ``headings`` are the titles of the enclosing sections, outermost first. What
+    ``score`` means depends on the search mode. ``neighbours`` are adjacent chunks, if the search asked for them.
     """
 
     document_id: str
@@ -39,13 +40,13 @@ class Passage:
         return {**asdict(self), "chunk_id": f"{self.document_id}:{self.position}"}
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        return cls(**{name: value for name, value in given.items() if name != "chunk_id"})
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        return cls(**{name: value for name, value in fields.items() if name != "chunk_id"})
 
 
 @dataclass(frozen=True)
 class RagPrompt:
-    """``messages`` to give to the model, and ``citations``: one for each passage in them, in the order of their numbers."""
+    """``messages`` for the model, and ``citations``: one for each passage in them, in the order of their numbers."""
 
     messages: list[dict[str, str]]
     citations: list[dict[str, Any]]
@@ -54,23 +55,23 @@ class RagPrompt:
 def build_rag_prompt(
     messages: Sequence[Message], passages: Sequence[Passage], *, count_tokens: Callable[[str], int], budget: int
 ) -> RagPrompt:
-    """The conversation with passages in its system message, as many of the best as fit into ``budget`` tokens.
+    """Add the best passages that fit into ``budget`` tokens to the system message of a conversation.
 
-    Passages that overlap or touch are given as one, in the place of the better. Without a passage that fits, the
-    conversation comes back as it was.
+    Passages that overlap or touch are merged, at the rank of the better one. If no passage fits, the conversation is
+    returned unchanged.
     """
     chosen: list[Passage] = []
-    left = budget - count_tokens(f"{RULES}\n\n")
+    available = budget - count_tokens(f"{RULES}\n\n")
     for passage in passages:
-        merged, others = _merged(passage, chosen)
+        merged, others = _merge(passage, chosen)
         if merged in chosen:
             continue
-        # Where it joins two that were chosen, the first of them takes both in.
-        place = next((n for n, other in enumerate(chosen) if other not in others), len(chosen))
-        given = [*others[:place], merged, *others[place:]]
-        cost = sum(count_tokens(f"{_quoted(number, other)}\n") for number, other in enumerate(given, 1))
-        if cost <= left:
-            chosen = given
+        # A passage that joins two chosen ones takes the rank of the first.
+        rank = next((n for n, other in enumerate(chosen) if other not in others), len(chosen))
+        candidate = [*others[:rank], merged, *others[rank:]]
+        cost = sum(count_tokens(f"{_quoted(number, other)}\n") for number, other in enumerate(candidate, 1))
+        if cost <= available:
+            chosen = candidate
     conversation = [dict(message) for message in messages]
     if not chosen:
         return RagPrompt(conversation, [])
@@ -84,33 +85,33 @@ def build_rag_prompt(
 
 
 def _quoted(number: int, passage: Passage) -> str:
-    # On one line and between quotation marks that it cannot close: a text must not be able to begin a line of its own, which
-    # could speak in the voice of the prompt. The smallest models follow this form best, too.
+    # On one line, in quotation marks that the text cannot close: document text must not be able to start a new line, which
+    # the model could take for an instruction. The smallest models also follow this form best.
     text = " ".join(passage.text.split()).replace('"', "'")
     source = " ".join(passage.document.split()).replace('"', "'")[:120]
     return f'[{number}] {source}, page {passage.page}: "{text}"'
 
 
-def _merged(passage: Passage, chosen: Sequence[Passage]) -> tuple[Passage, list[Passage]]:
-    """The passage with all that it overlaps or touches among the chosen, and those of them that it leaves alone.
+def _merge(passage: Passage, chosen: Sequence[Passage]) -> tuple[Passage, list[Passage]]:
+    """Merge a passage with every chosen one that it overlaps or touches; also return the other chosen ones.
 
-    One whose words are all in another is that other."""
+    A passage whose text is contained in a chosen one is replaced by it."""
     words = " ".join(passage.text.split())
     others: list[Passage] = []
     for other in chosen:
         if words in " ".join(other.text.split()):
-            return other, [each for each in chosen if each is not other]
+            return other, [kept for kept in chosen if kept is not other]
         if (other.document_id, other.page) != (passage.document_id, passage.page) or not _meet(passage, other):
             others.append(other)
             continue
-        first, second = sorted((passage, other), key=lambda each: each.start)
+        first, second = sorted((passage, other), key=lambda part: part.start)
         text = first.text + second.text[max(0, first.end - second.start) :]
         passage = replace(first, end=max(first.end, second.end), text=text, score=max(first.score, second.score), neighbours=())
     return passage, others
 
 
-def _meet(one: Passage, other: Passage) -> bool:
-    return one.start <= other.end and other.start <= one.end
+def _meet(first: Passage, second: Passage) -> bool:
+    return first.start <= second.end and second.start <= first.end
 
 
 def _citation(number: int, passage: Passage) -> dict[str, Any]:

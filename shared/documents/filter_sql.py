@@ -1,6 +1,6 @@
-"""A filter as SQL over the tables of the text index: d is a row of its documents, c one of its chunks.
+"""SQL for search filters, over the text index's tables: d is a row of ``documents``, c a row of ``chunks``.
 
-Values travel beside the SQL, so nothing that a client wrote becomes part of it.
+Values are bound as parameters, so no client input becomes part of the SQL.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ _FIELDS = {
 _SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
-def sql_of(condition: Condition) -> tuple[str, list[Any]]:
-    """The condition as SQL over d (documents) and c (chunks). What is missing meets ``ne`` and ``nin`` alone, and a text is
-    neither above nor below a number."""
+def filter_to_sql(condition: Condition) -> tuple[str, list[Any]]:
+    """The condition as SQL, and its parameters. A missing field matches only ``ne`` and ``nin``. Strings and numbers never
+    compare as greater or less than each other."""
     if isinstance(condition, Combination):
-        parts = [sql_of(part) for part in condition.parts]
+        parts = [filter_to_sql(part) for part in condition.parts]
         return f"({f' {condition.word} '.join(sql for sql, _ in parts)})", [value for _, values in parts for value in values]
-    return _compared(condition)
+    return _comparison_sql(condition)
 
 
-def _compared(comparison: Comparison) -> tuple[str, list[Any]]:
+def _comparison_sql(comparison: Comparison) -> tuple[str, list[Any]]:
     values: list[Any] = list(comparison.values)
     if comparison.field.startswith(METADATA):
         field = "(select j.value from json_each(d.metadata) j where j.key = ?)"

@@ -1,7 +1,4 @@
-"""Conditions on documents and chunks that a search must meet: what a client may write, checked and made into a tree.
-
-Knows nothing of how they are tested; ``filter_sql`` turns the tree into SQL.
-"""
+"""Search filters: validates the JSON conditions of a client and parses them into a tree. ``filter_sql`` turns it into SQL."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +10,17 @@ Scalar = str | int | float | bool
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
 
 FIELDS = ("document_id", "name", "media_type", "size", "created_at", "page")
-"""Of the document, except for ``page``, which is of the chunk; ``created_at`` is in Unix seconds."""
+"""Fields of the document, except ``page``, which belongs to the chunk. ``created_at`` is in Unix seconds."""
 
 METADATA = "metadata."
-MOST_CONDITIONS = 100
-MOST_VALUES = 1000
-DEEPEST = 8
+MAX_CONDITIONS = 100
+MAX_VALUES = 1000
+MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A field against one value, or against several for ``in`` and ``nin``."""
+    """A field compared with one value, or with several for ``in`` and ``nin``."""
 
     field: str
     operator: Operator
@@ -32,7 +29,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Combination:
-    """All of the parts (``and``), or at least one of them (``or``)."""
+    """All parts (``and``), or at least one of them (``or``)."""
 
     word: Literal["and", "or"]
     parts: tuple["Condition", ...]
@@ -41,63 +38,61 @@ class Combination:
 Condition = Comparison | Combination
 
 
-def parse_filter(given: object, param: str = "filter") -> Condition:
-    """From JSON such as ``{"metadata.year": {"gte": 2020}, "or": [{"name": "a.pdf"}, {"page": 1}]}`` to the tree.
+def parse_filter(filter_json: object, param: str = "filter") -> Condition:
+    """Parse JSON such as ``{"metadata.year": {"gte": 2020}, "or": [{"name": "a.pdf"}, {"page": 1}]}``.
 
-    Raises InvalidValue, which names the place.
+    Raises InvalidValue with the path of the invalid part in ``param``.
     """
-    condition = _parse(given, param, 0)
-    if _count(condition) > MOST_CONDITIONS:
-        raise InvalidValue(f"{param}: may compare at most {MOST_CONDITIONS} fields", param=param)
+    condition = _parse(filter_json, param, 0)
+    if _count(condition) > MAX_CONDITIONS:
+        raise InvalidValue(f"{param}: must have at most {MAX_CONDITIONS} comparisons", param=param)
     return condition
 
 
-def _parse(given: object, where: str, depth: int) -> Condition:
-    if depth > DEEPEST:
-        raise InvalidValue(f"{where}: filters may be nested {DEEPEST} deep", param=where)
-    if not isinstance(given, Mapping) or not given:
-        raise InvalidValue(f'{where}: must be an object such as {{"name": "a.pdf"}} or {{"and": […]}}', param=where)
+def _parse(node: object, path: str, depth: int) -> Condition:
+    if depth > MAX_DEPTH:
+        raise InvalidValue(f"{path}: must not be nested more than {MAX_DEPTH} levels deep", param=path)
+    if not isinstance(node, Mapping) or not node:
+        raise InvalidValue(f'{path}: must be an object such as {{"name": "a.pdf"}} or {{"and": […]}}', param=path)
     parts: list[Condition] = []
-    for name, value in given.items():
-        here = f"{where}.{str(name)[:80]}"
+    for name, value in node.items():
+        child = f"{path}.{str(name)[:80]}"
         if name in ("and", "or"):
             if not isinstance(value, list) or not value:
-                raise InvalidValue(f"{here}: must be a list of at least one filter", param=here)
-            parts.append(Combination(name, tuple(_parse(part, f"{here}.{n}", depth + 1) for n, part in enumerate(value))))
+                raise InvalidValue(f"{child}: must be a list of at least one filter", param=child)
+            parts.append(Combination(name, tuple(_parse(part, f"{child}.{n}", depth + 1) for n, part in enumerate(value))))
         elif name in FIELDS or (str(name).startswith(METADATA) and len(name) > len(METADATA)):
-            parts += _comparisons(name, value, here)
+            parts += _comparisons(name, value, child)
         else:
-            raise InvalidValue(
-                f"{here}: is not a field; there are {', '.join(FIELDS)}, {METADATA}<key>, and the words and, or", param=here
-            )
+            raise InvalidValue(f"{child}: is not a field; use {', '.join(FIELDS)}, {METADATA}<key>, and, or or", param=child)
     return parts[0] if len(parts) == 1 else Combination("and", tuple(parts))
 
 
-def _comparisons(name: str, value: object, where: str) -> list[Condition]:
+def _comparisons(name: str, value: object, path: str) -> list[Condition]:
     if not isinstance(value, Mapping):
-        return [Comparison(name, "eq", (_scalar(value, where),))]
+        return [Comparison(name, "eq", (_scalar(value, path),))]
     if not value:
-        raise InvalidValue(f"{where}: name an operator: {', '.join(get_args(Operator))}", param=where)
-    found: list[Condition] = []
+        raise InvalidValue(f"{path}: must have an operator: {', '.join(get_args(Operator))}", param=path)
+    comparisons: list[Condition] = []
     for operator, operand in value.items():
-        here = f"{where}.{str(operator)[:20]}"
+        child = f"{path}.{str(operator)[:20]}"
         if operator not in get_args(Operator):
-            raise InvalidValue(f"{here}: is not an operator; there are {', '.join(get_args(Operator))}", param=here)
+            raise InvalidValue(f"{child}: is not an operator; use one of {', '.join(get_args(Operator))}", param=child)
         if operator in ("in", "nin"):
-            if not isinstance(operand, list) or not 1 <= len(operand) <= MOST_VALUES:
-                raise InvalidValue(f"{here}: must be a list of 1 to {MOST_VALUES} values", param=here)
-            values = tuple(_scalar(item, here) for item in operand)
+            if not isinstance(operand, list) or not 1 <= len(operand) <= MAX_VALUES:
+                raise InvalidValue(f"{child}: must be a list of 1 to {MAX_VALUES} values", param=child)
+            values = tuple(_scalar(item, child) for item in operand)
         else:
-            values = (_scalar(operand, here),)
-        found.append(Comparison(name, operator, values))
-    return found
+            values = (_scalar(operand, child),)
+        comparisons.append(Comparison(name, operator, values))
+    return comparisons
 
 
-def _scalar(value: Any, where: str) -> Scalar:
+def _scalar(value: Any, path: str) -> Scalar:
     if not isinstance(value, str | int | float | bool) or (isinstance(value, str) and len(value) > 512):
-        raise InvalidValue(f"{where}: must be a text of at most 512 characters, a number, or true or false", param=where)
+        raise InvalidValue(f"{path}: must be a string of at most 512 characters, a number, true or false", param=path)
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise InvalidValue(f"{where}: must be a number below 2^63", param=where)
+        raise InvalidValue(f"{path}: must be a number below 2^63", param=path)
     return value
 
 

@@ -8,8 +8,8 @@ import re
 import zlib
 from pathlib import Path, PurePosixPath
 
-from shared.documents.text_encoding import encoding
-from shared.documents.zip_listing import zip_members
+from shared.documents.text_encoding import detect_encoding
+from shared.documents.zip_listing import list_zip_members
 
 MediaType = str
 
@@ -104,7 +104,7 @@ def detect_media_type(path: Path, name: str = "") -> MediaType:
         return OUTLOOK if _is_outlook(path, head) else OLE
     if head[257:262] == b"ustar" or (head.startswith(_COMPRESSED) and _holds_tar(head)):
         return TAR
-    codec = encoding(head, whole=whole)
+    codec = detect_encoding(head, whole=whole)
     if codec is None:
         return UNSUPPORTED
     return _text_media_type(head.decode(codec, "ignore").lstrip("\ufeff"), path, name, whole=whole)
@@ -113,7 +113,7 @@ def detect_media_type(path: Path, name: str = "") -> MediaType:
 def _zip_media_type(path: Path, head: bytes) -> MediaType:
     if head[30:58] == b"mimetypeapplication/epub+zip":
         return EPUB
-    names = zip_members(path)
+    names = list_zip_members(path)
     if names is None:  # truncated or damaged: the first members may still show what it was
         return next((media_type for part, media_type in _OFFICE if part.encode() in head), ZIP)
     if "META-INF/container.xml" in names:

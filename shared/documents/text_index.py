@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from shared.documents.filter_sql import sql_of
+from shared.documents.filter_sql import filter_to_sql
 from shared.documents.filters import Condition
 from shared.errors import IndexUnavailable
 
@@ -152,7 +152,7 @@ class TextIndex:
             match = _match(file, query) if file is not None else ""
             if file is None or not match:
                 return []
-            where, values = sql_of(condition) if condition is not None else ("1", [])
+            where, values = filter_to_sql(condition) if condition is not None else ("1", [])
             # Without a filter, the best rows are chosen before their text is read.
             if condition is None:
                 ranked = "select rowid as key, rank from words where words match ? order by rank limit ?"
@@ -174,7 +174,7 @@ class TextIndex:
         with self._reading(index) as file:
             if file is None:
                 return []
-            where, values = sql_of(condition)
+            where, values = filter_to_sql(condition)
             found = file.execute(
                 f"select d.id, c.position from documents d join chunks c on c.document = d.key where {where} limit ?",
                 (*values, limit + 1),
@@ -189,7 +189,7 @@ class TextIndex:
         with self._reading(index) as file:
             if file is None:
                 return found
-            where, values = sql_of(condition) if condition is not None else ("1", [])
+            where, values = filter_to_sql(condition) if condition is not None else ("1", [])
             for document_id, position in refs:
                 for row in file.execute(
                     f"select {_COLUMNS} from documents d join chunks c on c.document = d.key "

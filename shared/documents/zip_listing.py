@@ -1,6 +1,6 @@
-"""The names of a zip's members, read from the list at its end and from nowhere else.
+"""Names of a zip's members, read from its central directory.
 
-Bounded, so that the API can ask it of a file that anybody sent: at most a few megabytes are looked at, nothing is unpacked.
+It reads at most a few megabytes and unpacks nothing, so the API can use it on untrusted files.
 """
 
 import struct
@@ -8,24 +8,24 @@ from pathlib import Path
 
 _END = struct.Struct("<4s4H2LH")
 _MEMBER = struct.Struct("<4s6H3L5H2L")
-_LONGEST_COMMENT = 65_535
-_MOST = 4 * 1024 * 1024
+_MAX_COMMENT_BYTES = 65_535
+_MAX_DIRECTORY_BYTES = 4 * 1024 * 1024
 
 
-def zip_members(path: Path) -> set[str] | None:
-    """The members' names, as many as the first 4 MiB of the list hold; None when there is no list that can be read."""
+def list_zip_members(path: Path) -> set[str] | None:
+    """Names of the members in the first 4 MiB of the directory; None if the directory cannot be read."""
     size = path.stat().st_size
     with path.open("rb") as source:
-        source.seek(max(0, size - _END.size - _LONGEST_COMMENT))
+        source.seek(max(0, size - _END.size - _MAX_COMMENT_BYTES))
         tail = source.read()
         at = tail.rfind(b"PK\x05\x06")
         if at < 0 or len(tail) - at < _END.size:
             return None
         *_, length, start, _comment = _END.unpack_from(tail, at)
-        if start >= size:  # a zip64, or a lie
+        if start >= size:  # zip64, or an invalid offset
             return None
         source.seek(start)
-        listing = source.read(min(length, _MOST))
+        listing = source.read(min(length, _MAX_DIRECTORY_BYTES))
     names, at = set(), 0
     while at + _MEMBER.size <= len(listing):
         fields = _MEMBER.unpack_from(listing, at)

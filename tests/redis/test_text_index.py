@@ -168,11 +168,11 @@ def test_words_that_stand_nearly_everywhere_do_not_drown_the_others(texts: TextI
 WRITER = """
 import sys
 from pathlib import Path
-from shared.documents.text_index import About, TextIndex
+from shared.documents.text_index import DocumentAttributes, TextIndex
 from workers.cpu.chunking import Chunk
 texts, who = TextIndex(Path(sys.argv[1])), sys.argv[2]
 for n in range(20):
-    about = About(id=f"{who}-{n}", name="x", media_type="text/plain", size=1, created_at=1.0, metadata={})
+    about = DocumentAttributes(id=f"{who}-{n}", name="x", media_type="text/plain", size=1, created_at=1.0, metadata={})
     texts.put_document("col_one", about, [Chunk(p, 1, 0, 1, f"boiler {who} {n} {p}") for p in range(50)])
     if n % 2:
         texts.remove_document("col_one", f"{who}-{n}")

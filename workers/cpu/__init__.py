@@ -1,1 +1,1 @@
-"""The CPU pool: documents become pages, pages chunks, chunks vectors in the index."""
+"""CPU pool: parses documents into pages, splits pages into chunks, and embeds and indexes chunks."""

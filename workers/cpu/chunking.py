@@ -1,8 +1,8 @@
-"""Cuts the text of pages into chunks that the embedding model sees whole, each with the place where it stands.
+"""Chunking: splits the text of pages into chunks that fit the embedding model, each with its page and character range.
 
-It cuts at headings first, then between paragraphs, lines, sentences and words; source code between its definitions. A chunk
-never spans pages: a citation names one page and one range of it. Lengths are counted in the model's own tokens, as cuts by
-characters lose the ends of dense chunks in silence. Knows nothing of files, vectors or jobs.
+Text is split at headings first, then between paragraphs, lines, sentences and words; source code between definitions. A
+chunk never spans pages, because a citation names one page and one character range. Lengths are counted in the model's own
+tokens: with lengths in characters, the model would silently truncate dense chunks.
 """
 
 import re
@@ -15,17 +15,17 @@ from typing import Any, Protocol
 
 from langchain_text_splitters import Language, RecursiveCharacterTextSplitter
 
-# A tokenizer may count a long unbroken string, or any run of spaces, as next to nothing. No chunk has more characters
-# than this a token, or one such page would be one chunk, and one citation a megabyte.
+# Some tokenizers count a long unbroken string, or a run of spaces, as very few tokens. This limits the characters per token,
+# because otherwise such a page would be a single chunk, and its citation a megabyte long.
 CHARACTERS_PER_TOKEN = 10
 
-# A section with less than this share of a chunk's tokens is joined to the next one: alone it would say too little.
+# A section shorter than this share of a chunk is joined to the next one, as it would be too short to be useful on its own.
 SHORT_SECTION = 0.25
 
-LONGEST_TITLE = 200
+MAX_TITLE_CHARACTERS = 200
 
-# Counts of short texts are kept; a long one hardly comes twice, and thousands of them would be megabytes.
-COUNTS_KEPT, LONGEST_KEPT = 8192, 100
+# Token counts of short texts are cached. Long texts rarely repeat, and would fill the cache with megabytes.
+CACHED_COUNTS, MAX_CACHED_CHARACTERS = 8192, 100
 
 _WORD = re.compile(r"\S+")
 _PROSE = ["\n\n", "\n", "。", ". ", "? ", "! ", " ", ""]
@@ -51,7 +51,7 @@ _CODE = {
 
 
 class Paged(Protocol):
-    """A page; ``headings`` are lists of start in the text, level from 1, and title."""
+    """A page. Each heading has its offset in the text, its level from 1, and its title."""
 
     @property
     def number(self) -> int: ...
@@ -63,8 +63,8 @@ class Paged(Protocol):
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of one page: ``text`` is exactly ``page_text[start:end]``. ``page`` counts from 1, ``position`` from 0;
-    ``headings`` are the titles that it stands under, outermost first."""
+    """Part of one page: ``text`` is exactly ``page_text[start:end]``. ``page`` counts from 1, ``position`` from 0.
+    ``headings`` are the titles of the enclosing sections, outermost first."""
 
     position: int
     page: int
@@ -84,23 +84,23 @@ class _Section:
 def chunk_pages(
     pages: Iterable[Paged], count_tokens: Callable[[str], int], *, size: int, overlap: int, name: str = ""
 ) -> Iterator[Chunk]:
-    """The chunks of a document, page by page, of at most ``size`` tokens.
+    """The chunks of a document in order, each of at most ``size`` tokens.
 
-    Up to ``overlap`` of them, in whole words, repeat the end of the chunk before in the same section of the same page.
-    ``name`` is the document's; its ending tells in which language code is written.
+    Up to ``overlap`` tokens, in whole words, repeat the end of the previous chunk if it is in the same section and page.
+    ``name`` is the document's name; its suffix selects the programming language of source code.
     """
 
-    def counted(text: str) -> int:
+    def count(text: str) -> int:
         return max(count_tokens(text), -(-len(text) // CHARACTERS_PER_TOKEN))
 
-    # Words and line ends come by the thousand: asked each time, the tokenizer took four fifths of the cutting.
-    kept = lru_cache(COUNTS_KEPT)(counted)
+    # Words and line ends repeat thousands of times; without a cache, the tokenizer took four fifths of the chunking time.
+    cached_count = lru_cache(CACHED_COUNTS)(count)
 
     def length(text: str) -> int:
-        return kept(text) if len(text) <= LONGEST_KEPT else counted(text)
+        return cached_count(text) if len(text) <= MAX_CACHED_CHARACTERS else count(text)
 
-    # The splitter cuts without overlap, so that its pieces follow one another and each has one place; what they repeat
-    # is added here. Its own overlap would leave the place of a piece to a search, which repeated text leads astray.
+    # The splitter runs without overlap, so that its pieces are consecutive and their offsets certain. The overlap is added
+    # here. With the splitter's own overlap, offsets would have to be searched for, and repeated text would mislead the search.
     language = _CODE.get(PurePath(name).suffix.lower())
     splitter = RecursiveCharacterTextSplitter(
         separators=_PROSE if language is None else RecursiveCharacterTextSplitter.get_separators_for_language(language),
@@ -112,7 +112,7 @@ def chunk_pages(
     )
     position, path = 0, {}  # type: int, dict[int, str]
     for page in pages:
-        sections = _joined(page.text, list(_sections(page, path)), length, int(size * SHORT_SECTION), size - overlap)
+        sections = _join_short(page.text, list(_sections(page, path)), length, int(size * SHORT_SECTION), size - overlap)
         for section in sections:
             pieces = _pieces(page.text, section, splitter)
             for start, end in _with_overlap(page.text, pieces, length, overlap, size):
@@ -121,16 +121,16 @@ def chunk_pages(
 
 
 def _sections(page: Paged, path: dict[int, str]) -> Iterator[_Section]:
-    """The page from heading to heading. ``path`` has the titles in force, by level, and goes from page to page."""
+    """The sections of a page, one per heading. ``path`` holds the current titles by level, and is carried from page to page."""
     start = 0
-    for place, level, title in page.headings:
-        begin = min(max(int(place), start), len(page.text))
+    for offset, level, title in page.headings:
+        begin = min(max(int(offset), start), len(page.text))
         if begin > start:
             yield _Section(start, begin, _titles(path))
         start = begin
         for deeper in [other for other in path if other >= level]:
             del path[deeper]
-        path[int(level)] = " ".join(str(title).split())[:LONGEST_TITLE]
+        path[int(level)] = " ".join(str(title).split())[:MAX_TITLE_CHARACTERS]
     if start < len(page.text):
         yield _Section(start, len(page.text), _titles(path))
 
@@ -139,34 +139,36 @@ def _titles(path: dict[int, str]) -> tuple[str, ...]:
     return tuple(path[level] for level in sorted(path) if path[level])
 
 
-def _joined(text: str, sections: Sequence[_Section], length: Callable[[str], int], short: int, most: int) -> Iterator[_Section]:
-    """The sections, short ones joined to what follows as long as both make one chunk, under the titles they share."""
-    waiting: _Section | None = None
+def _join_short(
+    text: str, sections: Sequence[_Section], length: Callable[[str], int], short: int, limit: int
+) -> Iterator[_Section]:
+    """Join short sections to the next one if both fit into one chunk; the joined section keeps the titles they share."""
+    pending: _Section | None = None
     for section in sections:
-        if waiting is not None:
-            fits = length(text[waiting.start : waiting.end]) < short and length(text[waiting.start : section.end]) <= most
-            if fits or _is_title(text, waiting):
-                section = _Section(waiting.start, section.end, _shared(text, waiting, section))
+        if pending is not None:
+            fits = length(text[pending.start : pending.end]) < short and length(text[pending.start : section.end]) <= limit
+            if fits or _is_title(text, pending):
+                section = _Section(pending.start, section.end, _shared(text, pending, section))
             else:
-                yield waiting
-        waiting = section
-    if waiting is not None:
-        yield waiting
+                yield pending
+        pending = section
+    if pending is not None:
+        yield pending
 
 
 def _shared(text: str, first: _Section, second: _Section) -> tuple[str, ...]:
     if not first.headings or _is_title(text, first):
         return second.headings
-    same = 0
-    for one, other in zip(first.headings, second.headings, strict=False):
-        if one != other:
+    shared = 0
+    for title, other in zip(first.headings, second.headings, strict=False):
+        if title != other:
             break
-        same += 1
-    return first.headings[:same]
+        shared += 1
+    return first.headings[:shared]
 
 
 def _is_title(text: str, section: _Section) -> bool:
-    """Whether nothing is under the title but the next one; it then belongs to the section that follows."""
+    """Whether the section contains only its title, in which case it belongs to the next section."""
     own = " ".join(text[section.start : section.end].split())
     return len(own) <= len(section.headings[-1] if section.headings else "") + 8
 
@@ -185,23 +187,24 @@ def _with_overlap(
     def fits(begin: int, start: int, end: int) -> bool:
         return length(text[begin:start]) <= overlap and length(text[begin:end]) <= size
 
-    before: tuple[int, int] | None = None
+    previous: tuple[int, int] | None = None
     for start, end in pieces:
         begin = start
-        if before is not None and overlap:
-            # A word has a token at least, and the later one begins, the less is repeated.
-            words = [word.start() for word in _WORD.finditer(text, *before)][-overlap:]
+        if previous is not None and overlap:
+            # Every word has at least one token, so at most the last ``overlap`` words can repeat. The later the start, the shorter
+            # the overlap, so the first start that fits can be found by bisection.
+            words = [word.start() for word in _WORD.finditer(text, *previous)][-overlap:]
             first = bisect_left(words, True, key=partial(fits, start=start, end=end))
             begin = words[first] if first < len(words) else start
-        yield from _fitting(text, begin, end, length, size)
-        before = (start, end)
+        yield from _split_to_fit(text, begin, end, length, size)
+        previous = (start, end)
 
 
-def _fitting(text: str, start: int, end: int, length: Callable[[str], int], size: int) -> Iterator[tuple[int, int]]:
-    """The piece itself; in halves where a tokenizer counts more for the whole than for the parts it was joined from."""
+def _split_to_fit(text: str, start: int, end: int, length: Callable[[str], int], size: int) -> Iterator[tuple[int, int]]:
+    """The range itself, or its halves where the tokenizer counts more tokens for the whole than for its parts."""
     if end - start > 1 and length(text[start:end]) > size:
         middle = (start + end) // 2
-        yield from _fitting(text, start, middle, length, size)
-        yield from _fitting(text, middle, end, length, size)
+        yield from _split_to_fit(text, start, middle, length, size)
+        yield from _split_to_fit(text, middle, end, length, size)
     else:
         yield start, end

@@ -3,7 +3,7 @@
 import re
 
 from shared.documents.media_types import HEAD, SUPPORTED
-from shared.documents.text_encoding import encoding
+from shared.documents.text_encoding import detect_encoding
 from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text_builder import PAGE_CHARACTERS, TextBuilder, clean_text, split_text
 
@@ -60,13 +60,13 @@ def normalize_newlines(text: str) -> str:
 
 def decode(data: bytes) -> str:
     """Decode bytes in whatever encoding they are. Raises ReadError if they are not text."""
-    codec = encoding(data[:HEAD], whole=len(data) <= HEAD)
+    codec = detect_encoding(data[:HEAD], whole=len(data) <= HEAD)
     try:
         if codec is not None:
             return data.decode(codec)
     except UnicodeDecodeError as error:
         # The beginning was ASCII and fits any encoding. Detect it around the first byte that is not.
-        codec = encoding(data[max(0, error.start - 64) : error.start + HEAD])
+        codec = detect_encoding(data[max(0, error.start - 64) : error.start + HEAD])
         if codec is not None and not codec.startswith("utf"):
             return data.decode(codec, errors="replace")
     raise ReadError("unsupported", f"The file is not text in a known encoding. Supported formats: {SUPPORTED}.")
