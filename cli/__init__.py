@@ -1,1 +1,1 @@
-"""The ``enginehouse`` command: starts, watches and shows the parts. It imports no model, index or document library."""
+"""The ``enginehouse`` command: run a server, administer it, and call it. It imports no model, index or document library."""

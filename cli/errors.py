@@ -1,5 +1,5 @@
-"""The one way in which a command declines to go on."""
+"""The error that ends a command."""
 
 
 class CommandError(Exception):
-    """Its text is one sentence for the person at the terminal; the command prints it and exits with a status other than 0."""
+    """A command cannot continue. The text is one sentence for the user; the command prints it and exits with status 2."""

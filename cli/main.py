@@ -1,7 +1,7 @@
-"""The ``enginehouse`` command. Each subcommand here parses its options, reads the settings, and calls one function; those that
+"""The ``enginehouse`` command. Each subcommand parses its options, reads the settings and calls one function; the subcommands that
 call a server over HTTP are in ``cli.remote``.
 
-Nothing heavy is imported before it is needed: ``enginehouse --help`` loads neither torch nor Chroma.
+Subcommands import what they need themselves, so that ``enginehouse --help`` and shell completion stay fast.
 """
 
 import os
@@ -27,21 +27,23 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
-models = typer.Typer(no_args_is_help=True, help="The models: which there are, and their weights.")
+models = typer.Typer(no_args_is_help=True, help="List, prepare, load and unload models.")
 app.add_typer(models, name="models")
-keys = typer.Typer(no_args_is_help=True, help="API keys. From the first one on, every call needs one.")
+keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. Once a key exists, every request needs one.")
 app.add_typer(keys, name="keys")
-dead_letters = typer.Typer(no_args_is_help=True, help="Jobs whose workers died again and again.")
+dead_letters = typer.Typer(no_args_is_help=True, help="List, show, replay and drop jobs that lost all their attempts.")
 app.add_typer(dead_letters, name="dead-letters")
 for commands in (generate, jobs, ingest, documents, webhooks):
     commands.install(app)
 models.command("list")(list_models)
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for all state.", show_default=".enginehouse")]
-ModelsFile = Annotated[Path | None, typer.Option("--models", help="The list of models.", show_default="models.json")]
-EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help="Run every model on this engine.")]
-ModelName = Annotated[str | None, typer.Option(help="The model to serve.", show_default="the default one of the list")]
-RedisUrl = Annotated[str | None, typer.Option("--redis", help="Use this Redis and start none.")]
+ModelsFile = Annotated[
+    Path | None, typer.Option("--models", help="The models file.", show_default="./models.json, or the packaged one")
+]
+EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help="Engine for all models.")]
+ModelName = Annotated[str | None, typer.Option(help="The model to serve.", show_default="the default model")]
+RedisUrl = Annotated[str | None, typer.Option("--redis", help="URL of an external Redis; none is started then.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535)]
 
@@ -54,15 +56,15 @@ def up(
     models_file: ModelsFile = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model to load; may be repeated.", show_default="those with load in the list, or its default one"),
+        typer.Option(help="A model to load; repeatable.", show_default="the models with load, or the default model"),
     ] = None,
     redis: RedisUrl = None,
-    flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Show queues and workers in Flower.")] = True,
+    flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Run Flower, which shows queues and workers.")] = True,
     flower_port: Port = None,
     chroma_port: Port = None,
-    with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the process that started this one ends.")] = False,
+    with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the parent process ends.")] = False,
 ) -> None:
-    """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C does not wait for running jobs."""
+    """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C stops without waiting for running jobs."""
     from cli.local.guardian import run_guarded
     from shared.prctl import die_with_parent
 
@@ -81,17 +83,19 @@ def up(
 
 @app.command()
 def worker(
-    pool: Annotated[Literal["gpu", "cpu", "io"], typer.Argument(help="gpu generates, cpu ingests documents, io retrieves.")],
-    number: Annotated[int, typer.Option(min=0, help="Tells the gpu workers of one host apart.")] = 0,
+    pool: Annotated[
+        Literal["gpu", "cpu", "io"], typer.Argument(help="gpu generates, cpu indexes documents, io searches and sends webhooks.")
+    ],
+    number: Annotated[int, typer.Option(min=0, help="Number of the gpu worker, unique on its host.")] = 0,
     model: ModelName = None,
-    empty: Annotated[bool, typer.Option("--empty", help="Begin without a model, and take one when it is wanted.")] = False,
-    device: Annotated[str | None, typer.Option(help="The GPU, as nvidia-smi counts; several, as in 0,1, for one model.")] = None,
+    empty: Annotated[bool, typer.Option("--empty", help="Start without a model and load one on demand.")] = False,
+    device: Annotated[str | None, typer.Option(help="GPU number as in nvidia-smi; several, such as 0,1, for one model.")] = None,
     data: Data = None,
     engine: EngineName = None,
     models_file: ModelsFile = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Run one worker: on further hosts, or under a supervisor of your own."""
+    """Run one worker, on an additional host or under your own supervisor."""
     from cli.local.process_commands import worker_command
 
     settings = _settings(
@@ -108,7 +112,7 @@ def worker(
 
 @app.command()
 def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, redis: RedisUrl = None) -> None:
-    """Run the HTTP face alone."""
+    """Run only the HTTP API."""
     from cli.local.process_commands import api_command, refuse_open_address
 
     settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
@@ -118,7 +122,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
 @app.command()
 def healthcheck(redis: RedisUrl = None) -> None:
-    """Exit with status 0 if a worker of this host has told within 30 s that it lives, else with 1: a health check."""
+    """Exit with status 0 if a worker on this host sent a heartbeat within 30 s, else with 1."""
     from cli.local.healthcheck import worker_is_alive
 
     raise typer.Exit(0 if worker_is_alive(_settings(redis_url=redis)) else 1)
@@ -127,19 +131,19 @@ def healthcheck(redis: RedisUrl = None) -> None:
 @models.command()
 def prepare(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Models to prepare.", show_default="those that need no download")
+        list[str] | None, typer.Argument(help="Models to prepare.", show_default="the models that need no download")
     ] = None,
     data: Data = None,
     models_file: ModelsFile = None,
 ) -> None:
-    """Fetch or convert the weights of models now, rather than when their workers start."""
+    """Download or convert the weights of models before their workers start."""
     from cli.local.prepare import prepare_models
 
     prepare_models(_settings(data_dir=data, models_file=models_file), names or [])
 
 
-Gpu = Annotated[str | None, typer.Option(help="Number of a gpu worker, or its name such as gpu0@host.")]
-Wait = Annotated[float, typer.Option(min=0, help="How many seconds to wait until it is done.")]
+Gpu = Annotated[str | None, typer.Option(help="Number or name (gpu0@host) of a gpu worker.")]
+Wait = Annotated[float, typer.Option(min=0, help="Maximum seconds to wait for completion.")]
 
 
 @models.command("load")
@@ -151,7 +155,7 @@ def load_model(
     models_file: ModelsFile = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Load a model: on the GPU named, else on an empty one, else where nothing has been done for longest."""
+    """Load a model on the given GPU, else on an empty one, else on the one that has been idle for longest."""
     _model_loader(data, models_file, redis).load(name, gpu, wait=wait)
 
 
@@ -164,7 +168,7 @@ def unload_model(
     models_file: ModelsFile = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Unload a model, everywhere or on the GPU named. Its jobs wait, or bring it back when it may be loaded on demand."""
+    """Unload a model, everywhere or on the given GPU. Its jobs wait, or load it again if loading on demand is enabled."""
     _model_loader(data, models_file, redis).unload(name, gpu, wait=wait)
 
 
@@ -185,7 +189,7 @@ def demo(
     engine: EngineName = None,
     models_file: ModelsFile = None,
 ) -> None:
-    """Start the stack, read three PDFs, ask questions about them, show the answers, stop everything."""
+    """Start the stack, index three PDFs, ask questions about them, print the answers, and stop everything."""
     from cli.local.demo import run_demo
 
     run_demo(_settings(data_dir=data, port=port, engine=engine, models_file=models_file))
@@ -193,44 +197,46 @@ def demo(
 
 @keys.command("create")
 def create_key(
-    name: Annotated[str, typer.Option(help="What the key is called.")],
-    owner: Annotated[str, typer.Option(help="Whose jobs it sees; `local` are those made before there was a key.")] = "",
-    admin: Annotated[bool, typer.Option("--admin", help="It may use /admin.")] = False,
-    weight: Annotated[float, typer.Option(help="The owner's share of a full queue.")] = 1.0,
+    name: Annotated[str, typer.Option(help="Name of the key.")],
+    owner: Annotated[
+        str, typer.Option(help="Owner whose jobs the key can see; `local` owns the jobs created before the first key.")
+    ] = "",
+    admin: Annotated[bool, typer.Option("--admin", help="Allow access to /admin.")] = False,
+    weight: Annotated[float, typer.Option(help="Relative share of the owner in a full queue.")] = 1.0,
     as_json: AsJson = False,
     data: Data = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Make a key. It is shown once."""
+    """Create a key and print its secret, which is shown only now."""
     from cli.admin import api_keys
 
-    api_keys.create(_stack_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
+    api_keys.create_key(_stack_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
 
 
 @keys.command("list")
 def list_keys(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
-    """Show all keys, without their secrets."""
+    """List keys without their secrets."""
     from cli.admin import api_keys
 
-    api_keys.show(_stack_redis(data, redis), as_json=as_json)
+    api_keys.list_keys(_stack_redis(data, redis), as_json=as_json)
 
 
 @keys.command("revoke")
 def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
-    """Make a key worthless at once."""
+    """Revoke a key immediately."""
     from cli.admin import api_keys
 
-    api_keys.revoke(_stack_redis(data, redis), key_id)
+    api_keys.revoke_key(_stack_redis(data, redis), key_id)
 
 
 @documents.collections.command("check")
 def check_collections(
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
     as_json: AsJson = False,
     data: Data = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Compare records, files and indexes; exit with status 1 if faults are left. Runs beside the stack, on its data folder."""
+    """Compare records, files and indexes; exit with status 1 if faults remain. Runs beside the stack, on its data folder."""
     from cli.admin.index_check import check_collections as check
     from cli.local.running_stack import with_stack_chroma
 
@@ -241,25 +247,25 @@ def check_collections(
 
 @dead_letters.command("list")
 def list_dead_letters(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
-    """Show the dead, the latest first."""
-    _dead_letters(data, redis).show_all(as_json=as_json)
+    """List dead letters, newest first."""
+    _dead_letters(data, redis).print_all(as_json=as_json)
 
 
 @dead_letters.command("show")
 def show_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
-    """Show one of the dead with its attempts."""
-    _dead_letters(data, redis).show(job)
+    """Show a dead letter with its attempts."""
+    _dead_letters(data, redis).print_one(job)
 
 
 @dead_letters.command("replay")
 def replay_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
-    """Do a dead job again, as a new job."""
+    """Run a dead letter again, as a new job."""
     _dead_letters(data, redis).replay(job)
 
 
 @dead_letters.command("drop")
 def drop_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
-    """Take a job off the list of the dead."""
+    """Remove a job from the dead letters."""
     _dead_letters(data, redis).drop(job)
 
 
@@ -269,11 +275,11 @@ def show_version() -> None:
     try:
         print(version("enginehouse"))
     except PackageNotFoundError:
-        raise CommandError("Enginehouse is not installed here: run `make setup`.") from None
+        raise CommandError("Enginehouse is not installed in this environment: run `make setup`.") from None
 
 
 def main() -> None:
-    """The entry point: runs the command, and turns an error of ours into its sentence and an exit status."""
+    """Entry point: run the command, and print our own errors as sentences with an exit status."""
     try:
         app(prog_name="enginehouse")
     except (CommandError, SettingsError) as error:
@@ -286,17 +292,19 @@ def main() -> None:
 
 
 def _settings(**options: Any) -> Settings:
-    """The settings of the environment, and over them the options that were given, with every path made absolute."""
+    """The settings from the environment, overridden by the given options, with absolute paths."""
     given = {name: value for name, value in options.items() if value is not None}
     settings = from_environment(os.environ, **given)
-    places = {"data_dir": settings.data_dir.resolve(), "models_file": settings.models_file.resolve()}
-    return from_environment(os.environ, **given | places)
+    absolute = {"data_dir": settings.data_dir.resolve(), "models_file": settings.models_file.resolve()}
+    if settings.models_dir is not None:
+        absolute["models_dir"] = settings.models_dir.resolve()
+    return from_environment(os.environ, **given | absolute)
 
 
 def _stack_redis(data: Path | None, url: str | None) -> "Redis":
     from cli.local.running_stack import connect_to_stack
 
-    return connect_to_stack(_settings(data_dir=data, redis_url=url), given=url is not None)
+    return connect_to_stack(_settings(data_dir=data, redis_url=url), explicit=url is not None)
 
 
 def _model_loader(data: Path | None, models_file: Path | None, url: str | None) -> "ModelLoader":
@@ -320,7 +328,11 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _become(command: list[str], settings: Settings) -> None:
-    """Replace this process, so that signals and exit status are the command's own."""
+    """Replace this process, so that signals and the exit status are those of the command."""
+    from shared.packaged_files import CODE_ROOT
+
+    # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.
+    os.chdir(CODE_ROOT)
     os.execve(command[0], command, _environment(settings))
 
 

@@ -1,7 +1,7 @@
-"""Every setting, read once from the environment and frozen.
+"""Settings: read once from the environment, validated and frozen.
 
-Nothing else reads ``os.environ``. A value that cannot be used stops the process before it starts, with one sentence
-for each bad value; unknown ``ENGINEHOUSE_*`` names are refused too, as a misspelt limit is a limit that does not hold.
+Nothing else reads ``os.environ``. An invalid value stops the process before it starts, with one sentence per problem. Unknown
+``ENGINEHOUSE_*`` names are rejected too, as a misspelt limit would not be applied.
 """
 
 from collections.abc import Mapping
@@ -18,258 +18,286 @@ MIB = 1024 * 1024
 HOUR = 3600
 DAY = 24 * HOUR
 
-# Where the command finds a server, and its key: no process reads them, and none must be kept from starting by them.
-OF_THE_COMMAND = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
+# Variables of commands that call a server. Server processes ignore them.
+COMMAND_VARIABLES = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
 
 
 def setting(
     name: str, default: Any, doc: str, *, low: float | None = None, high: float | None = None, one_of: tuple[str, ...] = ()
 ) -> Any:
-    """A field of ``Settings``: its environment variable, default, meaning (with its unit) and limits."""
+    """A field of ``Settings``: environment variable, default, description (with its unit) and limits."""
     return field(default=default, metadata={"name": name, "doc": doc, "low": low, "high": high, "one_of": one_of})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of one process. ``Settings()`` has the defaults; ``from_environment`` is the usual way in."""
+    """The settings of one process. ``Settings()`` has the defaults; use ``from_environment`` otherwise."""
 
     data_dir: Path = setting(
-        "ENGINEHOUSE_DATA", Path(".enginehouse"), "Folder for all state: Redis' files, the index, uploads, prepared models."
+        "ENGINEHOUSE_DATA", Path(".enginehouse"), "Folder for all state: files of Redis, index, uploads, prepared models."
     )
     redis_url: str = setting(
-        "REDIS_URL", "redis://127.0.0.1:6379/0", "The Redis that holds jobs. When set, `enginehouse up` starts none."
+        "REDIS_URL", "redis://127.0.0.1:6379/0", "URL of Redis. If it is set, `enginehouse up` does not start a Redis server."
     )
-    chroma_url: str = setting("ENGINEHOUSE_CHROMA_URL", "http://127.0.0.1:8000", "The Chroma server that owns the index.")
+    chroma_url: str = setting(
+        "ENGINEHOUSE_CHROMA_URL",
+        "http://127.0.0.1:8000",
+        "URL of the Chroma server. If it is set, `enginehouse up` does not start one.",
+    )
     host: str = setting("ENGINEHOUSE_HOST", "127.0.0.1", "Address that the API listens on.")
     port: int = setting("ENGINEHOUSE_PORT", 5000, "Port that the API listens on.", low=1, high=65535)
     allow_open: bool = setting(
         "ENGINEHOUSE_ALLOW_OPEN",
         False,
-        "Allow an address other than loopback although nobody has to log in. For containers whose port is published on loopback only.",
+        "Listen on an address other than loopback although there are no API keys. For containers whose port is published on loopback only.",
     )
     models_file: Path = setting(
         "ENGINEHOUSE_MODELS_FILE",
         packaged_file("models.json"),
-        "The models file; by default `models.json` in the current folder, or else the one that ships with Enginehouse.",
+        "The models file. Defaults to `models.json` in the current folder, or else to the file that ships with Enginehouse.",
     )
     models_dir: Path | None = setting(
-        "ENGINEHOUSE_MODELS_DIR", None, "Folder for prepared models; by default `models` in the data folder."
+        "ENGINEHOUSE_MODELS_DIR", None, "Folder for prepared models. Defaults to `models` in the data folder."
     )
     engine: str = setting(
         "ENGINEHOUSE_ENGINE",
         "",
-        "Run every model on this engine instead of the one its entry names.",
+        "Engine for all generation models, instead of the one in their entries.",
         one_of=("", "echo", "transformers"),
     )
-    cors_origins: str = setting(
-        "ENGINEHOUSE_CORS_ORIGINS", "", "Origins, separated by commas, whose pages may call the API; none by default."
-    )
-    log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "How much is logged.", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
+    cors_origins: str = setting("ENGINEHOUSE_CORS_ORIGINS", "", "Comma-separated origins whose pages may call the API (CORS).")
+    log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "Log level.", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
 
     lease_seconds: float = setting(
-        "ENGINEHOUSE_LEASE_SECONDS", 30.0, "How long a claimed job stays with a worker that has fallen silent.", low=1, high=HOUR
+        "ENGINEHOUSE_LEASE_SECONDS",
+        30.0,
+        "How long a claimed job stays with a worker that no longer renews its lease.",
+        low=1,
+        high=HOUR,
     )
     renew_seconds: float = setting("ENGINEHOUSE_RENEW_SECONDS", 5.0, "How often a worker renews its leases.", low=0.1, high=600)
     maintenance_seconds: float = setting(
-        "ENGINEHOUSE_MAINTENANCE_SECONDS", 1.0, "How often each worker looks for jobs that need attention.", low=0.05, high=60
+        "ENGINEHOUSE_MAINTENANCE_SECONDS",
+        1.0,
+        "How often each worker runs maintenance: lapsed leases, delays that are over, deadlines, missing wake-ups.",
+        low=0.05,
+        high=60,
     )
     canary_seconds: float = setting(
-        "ENGINEHOUSE_CANARY_SECONDS", 30.0, "How often each worker is sent a canary ticket.", low=1, high=600
+        "ENGINEHOUSE_CANARY_SECONDS", 30.0, "How often each worker is sent a canary message.", low=1, high=600
     )
     max_attempts: int = setting(
-        "ENGINEHOUSE_MAX_ATTEMPTS", 3, "Attempts that a job may lose to dying workers before it ends `failed`.", low=1, high=100
+        "ENGINEHOUSE_MAX_ATTEMPTS",
+        3,
+        "Attempts that a job may lose to crashed workers before it ends as `failed`.",
+        low=1,
+        high=100,
     )
     max_retries: int = setting(
-        "ENGINEHOUSE_MAX_RETRIES", 3, "Retries of a job after faults of the engine or of a service.", low=0, high=100
+        "ENGINEHOUSE_MAX_RETRIES", 3, "Retries of a job after errors of the engine or of a service.", low=0, high=100
     )
     max_queue_seconds: int = setting(
-        "ENGINEHOUSE_MAX_QUEUE_SECONDS", DAY, "A job that nobody has started by then ends `expired`.", low=1, high=30 * DAY
+        "ENGINEHOUSE_MAX_QUEUE_SECONDS",
+        DAY,
+        "A job that has not started within this time ends as `expired`.",
+        low=1,
+        high=30 * DAY,
     )
     drain_seconds: float = setting(
-        "ENGINEHOUSE_DRAIN_SECONDS", 20.0, "How long a stopping worker lets its running jobs go on.", low=0, high=HOUR
+        "ENGINEHOUSE_DRAIN_SECONDS", 20.0, "How long a stopping worker waits for its running jobs.", low=0, high=HOUR
     )
     max_queued: int = setting(
-        "ENGINEHOUSE_MAX_QUEUED", 100_000, "Jobs that may wait in one queue; more are refused with 429.", low=1, high=10_000_000
+        "ENGINEHOUSE_MAX_QUEUED",
+        100_000,
+        "Maximum number of queued jobs per queue; further jobs are rejected with 429.",
+        low=1,
+        high=10_000_000,
     )
     max_queued_per_owner: int = setting(
-        "ENGINEHOUSE_MAX_QUEUED_PER_OWNER", 50_000, "Jobs of one owner that may wait in one queue.", low=1, high=10_000_000
+        "ENGINEHOUSE_MAX_QUEUED_PER_OWNER", 50_000, "Maximum number of queued jobs per queue and owner.", low=1, high=10_000_000
     )
     job_retention_seconds: int = setting(
-        "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long an ended job is kept.", low=60, high=365 * DAY
+        "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long ended jobs are kept.", low=60, high=365 * DAY
     )
     seal_seconds: float = setting(
         "ENGINEHOUSE_SEAL_SECONDS",
         3600.0,
-        "How long a batch that is left open waits for more jobs once those that it has have ended; then it is sealed.",
+        "How long an open batch waits for more jobs after all its jobs have ended; then it is sealed.",
         low=1,
         high=30 * DAY,
     )
-    event_limit: int = setting("ENGINEHOUSE_EVENT_LIMIT", 10_000, "Events kept for each job.", low=100, high=1_000_000)
+    event_limit: int = setting("ENGINEHOUSE_EVENT_LIMIT", 10_000, "Events kept per job.", low=100, high=1_000_000)
     session_seconds: int = setting(
-        "ENGINEHOUSE_SESSION_SECONDS", DAY, "How long an unused chat session is kept.", low=60, high=365 * DAY
+        "ENGINEHOUSE_SESSION_SECONDS", DAY, "How long unused chat sessions are kept.", low=60, high=365 * DAY
     )
     max_wait_seconds: int = setting(
-        "ENGINEHOUSE_MAX_WAIT_SECONDS", 60, "The longest that one request waits for a job.", low=1, high=600
+        "ENGINEHOUSE_MAX_WAIT_SECONDS", 60, "Maximum time that one request waits for a job.", low=1, high=600
     )
     chat_wait_seconds: int = setting(
-        "ENGINEHOUSE_CHAT_WAIT_SECONDS", 300, "How long the chat calls wait for their answer.", low=1, high=HOUR
+        "ENGINEHOUSE_CHAT_WAIT_SECONDS", 300, "How long chat requests wait for their answer.", low=1, high=HOUR
     )
-    api_workers: int = setting("ENGINEHOUSE_API_WORKERS", 2, "Processes of the API.", low=1, high=64)
+    api_workers: int = setting("ENGINEHOUSE_API_WORKERS", 2, "Number of API processes.", low=1, high=64)
     api_threads: int = setting(
         "ENGINEHOUSE_API_THREADS",
         1024,
-        "Threads of each API process, made as they are needed; each waiting client holds one, and four fifths may wait.",
+        "Maximum threads per API process. Each waiting client occupies one; up to four fifths may wait.",
         low=4,
         high=4096,
     )
-    cpu_workers: int = setting("ENGINEHOUSE_CPU_WORKERS", 2, "Processes that parse, chunk and embed documents.", low=1, high=256)
-    io_workers: int = setting("ENGINEHOUSE_IO_WORKERS", 16, "Threads that retrieve and delete.", low=1, high=1024)
+    cpu_workers: int = setting(
+        "ENGINEHOUSE_CPU_WORKERS", 2, "Number of processes that parse, chunk and embed documents.", low=1, high=256
+    )
+    io_workers: int = setting(
+        "ENGINEHOUSE_IO_WORKERS", 16, "Number of threads that search, delete and send webhooks.", low=1, high=1024
+    )
 
-    max_body_bytes: int = setting("ENGINEHOUSE_MAX_BODY_BYTES", 8 * MIB, "The largest JSON body.", low=1024, high=1024 * MIB)
+    max_body_bytes: int = setting(
+        "ENGINEHOUSE_MAX_BODY_BYTES", 8 * MIB, "Maximum size of a JSON body.", low=1024, high=1024 * MIB
+    )
     max_upload_bytes: int = setting(
-        "ENGINEHOUSE_MAX_UPLOAD_BYTES", 1024 * MIB, "The largest upload request.", low=1024, high=64 * 1024 * MIB
+        "ENGINEHOUSE_MAX_UPLOAD_BYTES", 1024 * MIB, "Maximum size of an upload request.", low=1024, high=64 * 1024 * MIB
     )
     max_archive_members: int = setting(
-        "ENGINEHOUSE_MAX_ARCHIVE_MEMBERS", 20_000, "The most files in one archive that is uploaded.", low=1, high=1_000_000
+        "ENGINEHOUSE_MAX_ARCHIVE_MEMBERS", 20_000, "Maximum number of files in an uploaded archive.", low=1, high=1_000_000
     )
     max_archive_bytes: int = setting(
         "ENGINEHOUSE_MAX_ARCHIVE_BYTES",
         8 * 1024 * MIB,
-        "The most bytes that an archive may unpack to.",
+        "Maximum unpacked size of an archive.",
         low=1024,
         high=1024 * 1024 * MIB,
     )
     max_archive_ratio: int = setting(
         "ENGINEHOUSE_MAX_ARCHIVE_RATIO",
         200,
-        "How many times its size an archive above 16 MiB may unpack to.",
+        "Maximum ratio of unpacked to packed size; applies above 16 MiB.",
         low=1,
         high=100_000,
     )
     max_prompt_characters: int = setting(
-        "ENGINEHOUSE_MAX_PROMPT_CHARACTERS", 2_000_000, "The longest prompt, over all its messages.", low=1, high=64 * MIB
+        "ENGINEHOUSE_MAX_PROMPT_CHARACTERS",
+        2_000_000,
+        "Maximum length of a prompt, summed over its messages.",
+        low=1,
+        high=64 * MIB,
     )
-    max_pages: int = setting("ENGINEHOUSE_MAX_PAGES", 20_000, "The most pages of one document.", low=1, high=10_000_000)
+    max_pages: int = setting("ENGINEHOUSE_MAX_PAGES", 20_000, "Maximum pages of a document.", low=1, high=10_000_000)
     max_page_characters: int = setting(
-        "ENGINEHOUSE_MAX_PAGE_CHARACTERS", 1_000_000, "The most characters of one page.", low=1000, high=64 * MIB
+        "ENGINEHOUSE_MAX_PAGE_CHARACTERS", 1_000_000, "Maximum characters of a page.", low=1000, high=64 * MIB
     )
     parse_seconds: float = setting(
         "ENGINEHOUSE_PARSE_SECONDS",
         300.0,
-        "The longest that parsing one document, or 200 pages of a long one, may take.",
+        "Maximum time to parse a document, or 200 pages of a long one.",
         low=1,
         high=DAY,
     )
     parse_memory_bytes: int = setting(
         "ENGINEHOUSE_PARSE_MEMORY_BYTES",
         1024 * MIB,
-        "The most memory that parsing one document may take.",
+        "Maximum memory to parse a document.",
         low=128 * MIB,
         high=256 * 1024 * MIB,
     )
     chunk_tokens: int = setting(
-        "ENGINEHOUSE_CHUNK_TOKENS", 200, "Size of a chunk in tokens of the embedding model.", low=16, high=8192
+        "ENGINEHOUSE_CHUNK_TOKENS", 200, "Chunk size in tokens of the embedding model.", low=16, high=8192
     )
     chunk_overlap_tokens: int = setting(
-        "ENGINEHOUSE_CHUNK_OVERLAP_TOKENS", 20, "Tokens that a chunk repeats of the one before it.", low=0, high=4096
+        "ENGINEHOUSE_CHUNK_OVERLAP_TOKENS", 20, "Tokens that a chunk repeats from the previous one.", low=0, high=4096
     )
     embedding_device: str = setting(
         "ENGINEHOUSE_EMBEDDING_DEVICE",
         "",
-        "Where embedding models run; by default on a GPU with 4 GiB free memory if there is one, else on the CPU.",
+        "Device for embedding models. Defaults to a GPU with 4 GiB of free memory, or else the CPU.",
         one_of=("", "cpu", "cuda"),
     )
     retrieve_top_k: int = setting(
-        "ENGINEHOUSE_RETRIEVE_TOP_K", 3, "Chunks given to the model when a request does not say how many.", low=1, high=100
+        "ENGINEHOUSE_RETRIEVE_TOP_K", 3, "Number of chunks given to the model when a request does not set it.", low=1, high=100
     )
-    default_collection: str = setting(
-        "ENGINEHOUSE_DEFAULT_COLLECTION", "default", "The collection of `/upload` and of `use_rag`."
-    )
+    default_collection: str = setting("ENGINEHOUSE_DEFAULT_COLLECTION", "default", "Collection used by `/upload` and `use_rag`.")
     webhook_allow: str = setting(
         "ENGINEHOUSE_WEBHOOK_ALLOW",
         "",
-        "Address ranges, separated by commas, that webhooks may call although they are not public, such as `10.1.0.0/16`.",
+        "Comma-separated private address ranges that webhooks may call, such as `10.1.0.0/16`.",
     )
     webhook_seconds: float = setting(
-        "ENGINEHOUSE_WEBHOOK_SECONDS", 15.0, "How long one try at a webhook may take, answer and all.", low=0.1, high=600
+        "ENGINEHOUSE_WEBHOOK_SECONDS", 15.0, "Maximum time of one delivery attempt, including the response.", low=0.1, high=600
     )
-    webhook_threads: int = setting(
-        "ENGINEHOUSE_WEBHOOK_THREADS", 64, "Webhooks that one io worker calls at once.", low=1, high=1024
-    )
+    webhook_threads: int = setting("ENGINEHOUSE_WEBHOOK_THREADS", 64, "Concurrent deliveries per io worker.", low=1, high=1024)
     allow_unsafe_redis: bool = setting(
-        "ENGINEHOUSE_ALLOW_UNSAFE_REDIS", False, "Start although Redis may evict jobs or forget them at a restart."
+        "ENGINEHOUSE_ALLOW_UNSAFE_REDIS", False, "Start even if Redis may evict jobs or lose them when it restarts."
     )
     engine_hang_seconds: float = setting(
         "ENGINEHOUSE_ENGINE_HANG_SECONDS",
         60.0,
-        "How long an engine may be silent, or hold requests without a step, before it is killed and started again.",
+        "How long an engine may be silent, or hold requests without progress, before it is killed and restarted.",
         low=1,
         high=HOUR,
     )
     load_on_demand: bool = setting(
         "ENGINEHOUSE_LOAD_ON_DEMAND",
         True,
-        "Load a model that jobs wait for where a GPU is empty or its model has nothing to do.",
+        "Load models that jobs wait for on GPUs that are empty or idle.",
     )
     keep_alive_seconds: float = setting(
         "ENGINEHOUSE_KEEP_ALIVE_SECONDS",
         0.0,
-        "A model without a job for this long is unloaded until one comes; 0 keeps it. Needs loading on demand.",
+        "Unload a model after this time without a job; 0 keeps it loaded. Requires loading on demand.",
         low=0,
         high=365 * DAY,
     )
     unschedulable_seconds: float = setting(
         "ENGINEHOUSE_UNSCHEDULABLE_SECONDS",
         600.0,
-        "Jobs whose model no living worker could hold end `failed` after this time.",
+        "Jobs whose model no living worker can load end as `failed` after this time.",
         low=1,
         high=30 * DAY,
     )
     worker_model: str = setting(
-        "ENGINEHOUSE_WORKER_MODEL", "", "The model of this model worker; by default the default one of the list."
+        "ENGINEHOUSE_WORKER_MODEL", "", "The model of this gpu worker. Defaults to the default model of the models file."
     )
     worker_empty: bool = setting(
         "ENGINEHOUSE_WORKER_EMPTY",
         False,
-        "Start this model worker without a model; it takes one when it is told or a job needs one.",
+        "Start this gpu worker without a model; it loads one on request or on demand.",
     )
     worker_device: str = setting(
         "ENGINEHOUSE_WORKER_DEVICE",
         "",
-        "The GPUs of this model worker, separated by commas, as `nvidia-smi` counts; by default GPU 0, or the CPU where there is none.",
+        "Comma-separated GPU numbers of this gpu worker, as in `nvidia-smi`. Defaults to GPU 0, or to the CPU without a GPU.",
     )
 
     @property
     def prepared_models(self) -> Path:
-        """Where converted weights and tokenizers lie, one folder a model."""
+        """Folder of converted weights and tokenizers, with one subfolder per model."""
         return self.models_dir or self.data_dir / "models"
 
     @property
     def documents_dir(self) -> Path:
-        """Where uploaded bytes, page texts and chunks lie, one folder a document."""
+        """Folder of uploaded files, page texts and chunks, with one subfolder per document."""
         return self.data_dir / "documents"
 
     @property
     def archives_dir(self) -> Path:
-        """Where uploaded archives wait to be unpacked, one folder each."""
+        """Folder of uploaded archives that are not unpacked yet."""
         return self.data_dir / "archives"
 
     @property
     def text_index_dir(self) -> Path:
-        """Where the text indexes lie, one file for each."""
+        """Folder of the text indexes, with one file per index."""
         return self.data_dir / "text-index"
 
 
 def from_environment(environment: Mapping[str, str], **overrides: Any) -> Settings:
-    """Settings from environment variables; ``overrides`` (command line options) win.
+    """Read the settings from environment variables; ``overrides`` (command line options) take precedence.
 
-    Raises SettingsError naming every value that cannot be used, not only the first.
+    Raises SettingsError with all problems.
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
     known = {item.metadata["name"]: item for item in fields(Settings)}
     for name in environment:
-        if name.startswith("ENGINEHOUSE_") and name not in known and name not in OF_THE_COMMAND:
+        if name.startswith("ENGINEHOUSE_") and name not in known and name not in COMMAND_VARIABLES:
             problems.append(f"{name} is not a setting (see docs/settings.md)")
     for name, item in known.items():
         if item.name not in overrides and environment.get(name, "") != "":
@@ -290,7 +318,7 @@ def from_environment(environment: Mapping[str, str], **overrides: Any) -> Settin
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
-    """The environment variables that make another process read these very settings."""
+    """The environment variables from which another process reads the same settings."""
     result = {}
     for item in fields(Settings):
         value = getattr(settings, item.name)
@@ -326,7 +354,7 @@ def _contradictions(settings: Settings) -> list[str]:
     problems = []
     if settings.renew_seconds * 2 > settings.lease_seconds:
         problems.append(
-            "ENGINEHOUSE_RENEW_SECONDS must be at most half of ENGINEHOUSE_LEASE_SECONDS, or one late renewal loses jobs"
+            "ENGINEHOUSE_RENEW_SECONDS must be at most half of ENGINEHOUSE_LEASE_SECONDS, or a single late renewal loses jobs"
         )
     if settings.chunk_overlap_tokens * 2 > settings.chunk_tokens:
         problems.append("ENGINEHOUSE_CHUNK_OVERLAP_TOKENS must be at most half of ENGINEHOUSE_CHUNK_TOKENS")

@@ -1,4 +1,4 @@
-"""``enginehouse dead-letters``: jobs whose workers died again and again. To look at, to do again, or to drop."""
+"""``enginehouse dead-letters``: list, show, replay and drop jobs that lost all their attempts."""
 
 import json
 from dataclasses import asdict
@@ -14,43 +14,45 @@ from shared.jobs.models import Job
 from shared.jobs.transitions import Lifecycle
 from shared.settings import Settings
 
+MAX_LISTED = 1000
+
 
 class DeadLetters:
-    """The list of the dead, over the stack's Redis."""
+    """The dead letters in the stack's Redis."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._lifecycle = Lifecycle(client, settings, CeleryBroker(client).wake)
 
-    def show_all(self, *, as_json: bool) -> None:
-        """Print the list, the latest first."""
-        dead = self._lifecycle.dead_letters(1000)
+    def print_all(self, *, as_json: bool) -> None:
+        """Print the dead letters, newest first."""
+        letters = self._lifecycle.dead_letters(MAX_LISTED)
         if as_json:
-            print(json.dumps([_plain(job) for job in dead]))
+            print(json.dumps([_plain(job) for job in letters]))
             return
-        table = Table("job", "kind", "owner", "died", "attempts", "last worker")
-        for job in dead:
+        table = Table("job", "kind", "owner", "failed", "attempts", "last worker")
+        for job in letters:
             when = datetime.fromtimestamp((job.ended_at or 0) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
             table.add_row(job.id, job.kind, job.owner, when, str(len(job.attempts)), job.attempts[-1].worker)
         Console().print(table)
 
-    def show(self, job: str) -> None:
-        """Print one job, all but its spec and result, which are its owner's."""
+    def print_one(self, job: str) -> None:
+        """Print one dead letter without its prompt and result, which belong to its owner."""
         print(json.dumps(_plain(self._find(job)), indent=2))
 
     def replay(self, job: str) -> None:
-        """Do it again as a new job."""
-        print(f"{job} is done again as {self._lifecycle.replay(self._find(job)).id}")
+        """Run the job again, as a new job."""
+        print(f"{job} runs again as {self._lifecycle.replay(self._find(job)).id}")
 
     def drop(self, job: str) -> None:
-        """Take it off the list."""
+        """Remove the job from the dead letters."""
         self._lifecycle.remove_dead_letter(self._find(job).id)
-        print(f"{job} is off the list; its record stays until its retention is over")
+        print(f"{job} is no longer a dead letter; its record is kept until its retention ends")
 
     def _find(self, job: str) -> Job:
-        for dead in self._lifecycle.dead_letters(1000):
-            if dead.id == job:
-                return dead
-        raise CommandError(f"Job {job} is not on the list of the dead: `enginehouse dead-letters list` shows it.")
+        for letter in self._lifecycle.dead_letters(MAX_LISTED):
+            if letter.id == job:
+                return letter
+        raise CommandError(f"Job {job} is not a dead letter: `enginehouse dead-letters list` shows them.")
 
 
 def _plain(job: Job) -> dict[str, object]:

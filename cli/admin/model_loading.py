@@ -1,6 +1,6 @@
-"""``enginehouse models load|unload``: wishing a gpu worker another model than the one it holds.
+"""``enginehouse models load|unload``: change the desired model of a gpu worker.
 
-Works on the Redis of a stack, as the workers do; what is wished here outlives this command.
+The command writes to the stack's Redis; the change stays in effect after the command has ended.
 """
 
 import sys
@@ -16,11 +16,11 @@ from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.models.catalogue import GENERATE, Catalogue, ModelEntry
 from shared.settings import Settings
 
-TURN_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 class ModelLoader:
-    """The models of one models file and the gpu workers of one stack."""
+    """Loads and unloads models on the gpu workers of one stack."""
 
     def __init__(self, client: redis.Redis, catalogue: Catalogue, settings: Settings) -> None:
         self._assignments = ModelAssignments(client)
@@ -29,34 +29,34 @@ class ModelLoader:
         self._settings = settings
 
     def load(self, name: str, gpu: str | None, *, wait: float) -> None:
-        """Wish a model for a worker, and wait up to ``wait`` seconds until it holds it. Raises Refusal."""
-        self._entry(name)
+        """Set the desired model of a worker and wait up to ``wait`` seconds until it is loaded. Raises CommandError."""
+        self._check_model(name)
         assignments = self._assignments.list_active(2 * self._settings.lease_seconds)
-        assignment = _named(assignments, gpu) if gpu is not None else self._choose(name, assignments)
+        assignment = _find_worker(assignments, gpu) if gpu is not None else self._choose(name, assignments)
         if name in assignment.unloadable_models:
             raise CommandError(f"{assignment.unloadable_models[name]}.")
         if self._assignments.set_desired_model(assignment.name, name, "operator") is None:
-            raise CommandError(f"{assignment.name} has gone away.")
-        self._await([assignment.name], name, wait)
+            raise CommandError(f"Worker {assignment.name} no longer exists.")
+        self._wait_until_loaded([assignment.name], name, wait)
 
     def unload(self, name: str, gpu: str | None, *, wait: float) -> None:
-        """Let the workers that hold a model, or the one named, hold none. Raises Refusal."""
-        self._entry(name)
+        """Unload a model from all workers, or from the given one. Raises CommandError."""
+        self._check_model(name)
         assignments = self._assignments.list_active(2 * self._settings.lease_seconds)
         holding = [
             assignment
-            for assignment in ([_named(assignments, gpu)] if gpu is not None else assignments)
+            for assignment in ([_find_worker(assignments, gpu)] if gpu is not None else assignments)
             if assignment.desired_model == name
         ]
         if not holding:
             where = f"worker {gpu}" if gpu is not None else "any worker"
-            raise CommandError(f"{name} is not held by {where}: `enginehouse models list` shows what is.")
+            raise CommandError(f"Model {name!r} is not loaded on {where}: `enginehouse models list` shows loaded models.")
         for assignment in holding:
             self._assignments.set_desired_model(assignment.name, "", "operator", expected=name)
-        self._await([assignment.name for assignment in holding], "", wait)
+        self._wait_until_loaded([assignment.name for assignment in holding], "", wait)
 
     def _choose(self, name: str, assignments: Sequence[ModelAssignment]) -> ModelAssignment:
-        """The seat that has it already, else an empty one, else the one that has done nothing for longest."""
+        """The worker that has the model, else one without a model, else the one that has been idle for longest."""
         for assignment in assignments:
             if assignment.desired_model == name:
                 return assignment
@@ -67,7 +67,9 @@ class ModelLoader:
                 for assignment in assignments
                 if name in assignment.unloadable_models
             )
-            raise CommandError(f"No worker here could hold {name}" + (f": {reasons}." if reasons else "; is a stack running?"))
+            raise CommandError(
+                f"No worker can load {name}" + (f": {reasons}." if reasons else "; check that the stack is running.")
+            )
         workers = self._workers()
         idle = [
             assignment
@@ -75,7 +77,7 @@ class ModelLoader:
             if not assignment.desired_model or (assignment.name in workers and not workers[assignment.name].running)
         ]
         if not idle:
-            raise CommandError(f"Every worker that could hold {name} has work; say with --gpu which one is to give its model up.")
+            raise CommandError(f"Every worker that can load {name} is busy; select the one to use with --gpu.")
         return min(
             idle,
             key=lambda assignment: (
@@ -84,9 +86,9 @@ class ModelLoader:
             ),
         )
 
-    def _await(self, names: Sequence[str], model: str, wait: float) -> None:
-        what = f"holds {model}" if model else "holds no model"
-        deadline, said = time.monotonic() + wait, ""
+    def _wait_until_loaded(self, names: Sequence[str], model: str, wait: float) -> None:
+        result = f"has loaded {model}" if model else "has unloaded its model"
+        deadline, printed = time.monotonic() + wait, ""
         while True:
             workers = self._workers()
             states = {name: _state(workers.get(name), model) for name in names}
@@ -94,26 +96,24 @@ class ModelLoader:
             if failed:
                 raise CommandError(f"{names[0]}: {failed[0]}")
             if not any(states.values()):
-                print(f"{', '.join(names)} {what}")
+                print(f"{', '.join(names)} {result}")
                 return
             if time.monotonic() > deadline:
-                print(
-                    f"{', '.join(names)}: {'; '.join(filter(None, states.values()))}; it is under way, this command waits no longer"
-                )
+                print(f"{', '.join(names)}: {'; '.join(filter(None, states.values()))}; still in progress, no longer waiting")
                 return
             now = "; ".join(f"{name}: {text}" for name, text in states.items() if text)
-            if now != said:
+            if now != printed:
                 print(now, file=sys.stderr)
-                said = now
-            time.sleep(TURN_SECONDS)
+                printed = now
+            time.sleep(POLL_SECONDS)
 
-    def _entry(self, name: str) -> ModelEntry:
+    def _check_model(self, name: str) -> ModelEntry:
         try:
             entry = self._catalogue.get(name)
         except NotFound as error:
             raise CommandError(f"{self._settings.models_file}: {error.message}") from None
         if entry.task != GENERATE:
-            raise CommandError(f"{name} turns text into vectors: the cpu and io workers hold it, always.")
+            raise CommandError(f"Model {name!r} is an embedding model, which the cpu and io workers always have loaded.")
         return entry
 
     def _workers(self) -> dict[str, Worker]:
@@ -121,19 +121,19 @@ class ModelLoader:
         return {worker.name: worker for worker in alive if worker.pool == "gpu"}
 
 
-def _named(assignments: Sequence[ModelAssignment], gpu: str) -> ModelAssignment:
+def _find_worker(assignments: Sequence[ModelAssignment], gpu: str) -> ModelAssignment:
     found = [assignment for assignment in assignments if gpu in (assignment.name, str(assignment.number))]
     if len(found) == 1:
         return found[0]
-    there = ", ".join(assignment.name for assignment in found or assignments) or "none"
-    what = f"Several hosts have a GPU {gpu}" if found else f"There is no gpu worker {gpu}"
-    raise CommandError(f"{what}; there are: {there}.")
+    names = ", ".join(assignment.name for assignment in found or assignments) or "none"
+    problem = f"Several workers are called {gpu}" if found else f"There is no gpu worker {gpu}"
+    raise CommandError(f"{problem}; there are: {names}.")
 
 
 def _state(worker: Worker | None, model: str) -> str:
-    """Nothing when the worker is where it should be, else a phrase that says how far it is."""
+    """An empty string if the worker has reached the desired state, else its current state."""
     if worker is None:
-        return "between two models"
+        return "starting"
     if worker.model == model and worker.phase in ("ready", "unloaded"):
         return ""
     if worker.model == model and worker.phase == "failed":

@@ -1,7 +1,6 @@
-"""One log for many processes: a coloured prefix for each, and a last line that says what is awaited.
+"""A combined log of many processes: a coloured prefix per process, and a status line at the bottom.
 
-On a terminal the last line is rewritten in place; elsewhere it is printed each time that it changes. Knows nothing
-about processes.
+On a terminal the status line is updated in place; elsewhere it is printed whenever it changes.
 """
 
 import os
@@ -9,13 +8,13 @@ import re
 import sys
 from typing import TextIO
 
-COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # readable on light and dark grounds
+COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # readable on light and dark backgrounds
 ERASE_LINE = "\r\x1b[K"
 COLOUR_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ConsoleLog:
-    """Writes to ``stream``; falls silent, without an error, when nobody reads it any more."""
+    """Writes to ``stream``, and stops without an error when the stream is closed."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -26,12 +25,12 @@ class ConsoleLog:
         self._status = ""
 
     def announce(self, name: str) -> None:
-        """Give a process its colour, and make room for its name."""
+        """Assign a colour to a process and reserve space for its name."""
         self._width = max(self._width, len(name))
         self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
 
     def line(self, name: str, text: str) -> None:
-        """One line that the process ``name`` wrote."""
+        """Print one line of the process ``name``."""
         prefix = f"{name:<{self._width}} |"
         if self._coloured:
             prefix = f"\x1b[{self._colours.get(name, 37)}m{prefix}\x1b[0m"
@@ -40,11 +39,11 @@ class ConsoleLog:
         self._print(f"{prefix} {text}\n")
 
     def say(self, text: str) -> None:
-        """One line of our own."""
+        """Print one line of the supervisor."""
         self._print(f"\x1b[1m{text}\x1b[0m\n" if self._coloured else f"{text}\n")
 
     def status(self, text: str) -> None:
-        """What is awaited now; the empty text takes the line away."""
+        """Set the status line; an empty text removes it."""
         if text == self._status:
             return
         self._status = text
@@ -60,6 +59,6 @@ class ConsoleLog:
                 text = f"{ERASE_LINE}{text}{self._status[: columns - 1]}"
             self._stream.write(text)
             self._stream.flush()
-        except OSError:  # the reader of a pipe, or the terminal, is gone: what we watch over goes on
+        except OSError:  # the pipe or the terminal is closed; the processes continue
             self._stream = open(os.devnull, "w")  # noqa: SIM115
             self._terminal = False

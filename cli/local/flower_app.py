@@ -1,6 +1,6 @@
-"""The Celery app that Flower looks through: the broker's address and settings, and no task.
+"""The Celery app for Flower, with the broker's address and settings but without tasks.
 
-Made at import, as ``celery --app`` wants it; knows nothing of workers.
+It is created at import, as ``celery --app`` requires.
 """
 
 import os

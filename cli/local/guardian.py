@@ -1,7 +1,7 @@
-"""The process that ``enginehouse up`` is: it starts the supervisor, hands signals on to it, and outlives it.
+"""The process of ``enginehouse up``: it starts the supervisor, forwards signals to it, and outlives it.
 
-Two processes stand above the services so that kill -9 of either leaves nothing running: the supervisor is told at once
-when the guardian dies, and orphans of a supervisor that dies become children of the guardian, which kills them.
+With two processes above the services, kill -9 of either leaves nothing running: the supervisor receives a signal when the guardian
+dies, and if the supervisor dies, its orphans become children of the guardian, which kills them.
 """
 
 import signal
@@ -17,23 +17,23 @@ GUARDIAN_GONE = signal.SIGUSR1
 
 
 def run_guarded(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run ``command`` to its end and return its exit status, 1 if it was killed. Nothing that it started is left."""
+    """Run ``command`` and return its exit status, or 1 if it was killed. Everything it started has ended on return."""
     process: Popen[bytes] | None = None
 
-    def hand_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         if process is None:
             raise SystemExit(128 + number)
-        # A process group of its own keeps the terminal's Ctrl-C from reaching the supervisor a second time.
+        # The supervisor has its own process group, so Ctrl-C on the terminal does not reach it a second time.
         process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
     adopt_orphans()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, hand_on)
+        signal.signal(number, forward)
     process = spawn(command, environment=environment, death_signal=GUARDIAN_GONE)
     status = process.wait()
-    left = kill_descendants()
+    survivors = kill_descendants()
     if status < 0:
-        print(f"The supervisor was killed by {signal.Signals(-status).name}; all that it had started was ended.", file=sys.stderr)
-    if left:
-        print(f"These processes could not be ended: {', '.join(map(str, left))}.", file=sys.stderr)
-    return status if status >= 0 and not left else 1
+        print(f"The supervisor was killed by {signal.Signals(-status).name}; everything it started was stopped.", file=sys.stderr)
+    if survivors:
+        print(f"These processes could not be killed: {', '.join(map(str, survivors))}.", file=sys.stderr)
+    return status if status >= 0 and not survivors else 1

@@ -1,4 +1,5 @@
-"""The seats of a stack that starts: what ran on this host before is forgotten, so that the command line and the models file rule."""
+"""Assign models to the workers of a starting stack. Assignments of earlier runs on this host are dropped, so that the command line and
+the models file decide."""
 
 import socket
 from collections.abc import Sequence
@@ -9,15 +10,14 @@ from cli.local.placement import Replica
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.worker_registry import WorkerRegistry
 
-SILENCE_SECONDS = 30.0
+ALIVE_SECONDS = 30.0
 
 
 def assign_models(client: redis.Redis, replicas: Sequence[Replica]) -> None:
-    """Wish each replica's model for its worker, which tells the rest when it starts. Workers of this host that live and are not
-    ours keep their seats."""
+    """Register each replica with its model. Other living workers of this host keep their assignments."""
     host = f"@{socket.gethostname()}"
     assignments = ModelAssignments(client)
-    alive = {worker.name for worker in WorkerRegistry(client).alive(SILENCE_SECONDS)}
+    alive = {worker.name for worker in WorkerRegistry(client).alive(ALIVE_SECONDS)}
     ours = {f"{replica.name}{host}": replica for replica in replicas}
     assignments.forget_workers(
         [

@@ -1,6 +1,6 @@
-"""Which model is held by which worker, on which GPUs: decided from the models file and the machine before anything starts.
+"""Placement: decide which worker loads which model on which GPUs, from the models file and the GPUs of the machine.
 
-The machine is given as data, so that any can be decided for. It knows no processes.
+The GPUs are passed in as data, so that placement can be tested for any machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from workers.gpu.hardware.memory_estimate import MemoryEstimate, explain_shortag
 
 @dataclass(frozen=True)
 class Replica:
-    """One model worker: its number, its GPUs (none: the CPU) and its model ('': it waits for one)."""
+    """A model worker: its number, its GPUs (none for the CPU) and its model (empty if it waits for one)."""
 
     number: int
     model: str
@@ -27,9 +27,9 @@ class Replica:
 
 
 def models_to_load(catalogue: Catalogue, names: Sequence[str]) -> list[ModelEntry]:
-    """The models to load: those named, else those that say ``load``, else the default one.
+    """The models to load: the named ones, else those with ``load``, else the default model.
 
-    Raises Refusal for a name that the catalogue does not have or that generates nothing, or that is given twice.
+    Raises CommandError for an unknown name, a model that does not generate text, or a name given twice.
     """
     try:
         entries = [catalogue.get(name) for name in names]
@@ -40,36 +40,39 @@ def models_to_load(catalogue: Catalogue, names: Sequence[str]) -> list[ModelEntr
     for entry in entries:
         if entry.task != GENERATE:
             raise CommandError(
-                f"The models file: {entry.name} does not generate text (its task is {entry.task}); choose another model."
+                f"The models file: model {entry.name!r} has the task {entry.task} and cannot generate text; choose another model."
             )
         if entries.count(entry) > 1:
-            raise CommandError(f"--model {entry.name} is given twice; for more of it set `replicas` in the models file.")
+            raise CommandError(
+                f"--model {entry.name} is given twice; to load it several times, set `replicas` in the models file."
+            )
     return entries
 
 
 def place_models(
     entries: Sequence[ModelEntry], gpus: Sequence[Gpu], estimate_memory: Callable[[ModelEntry], MemoryEstimate]
 ) -> list[Replica]:
-    """A worker for each replica, and one without a model for each GPU that is left over.
+    """Plan a worker for each replica, and one without a model for each unused GPU.
 
-    Models with ``devices`` come first, then the largest. A GPU is shared only by models whose ``gpu_share`` allows it. On a
-    machine without GPUs each replica is a worker on the CPU. Raises Refusal, with the arithmetic, for what cannot fit.
+    Models with ``devices`` are placed first, then the largest. Models share a GPU only if their ``gpu_share`` allows it. On a machine
+    without GPUs, each replica is a worker on the CPU. Raises CommandError, with a memory breakdown, if a model does not fit.
     """
     if not gpus:
         return _on_cpu(entries)
     machine = _Machine(gpus)
-    needs = {entry.name: estimate_memory(entry) for entry in entries}
-    order = sorted(entries, key=lambda entry: (entry.devices is None, -entry.gpus, -needs[entry.name].each))
+    estimates = {entry.name: estimate_memory(entry) for entry in entries}
+    order = sorted(entries, key=lambda entry: (entry.devices is None, -entry.gpus, -estimates[entry.name].each))
     placed = {
-        entry.name: [machine.take(entry, needs[entry.name], turn) for turn in range(replica_count(entry))] for entry in order
+        entry.name: [machine.reserve_gpus(entry, estimates[entry.name], number) for number in range(replica_count(entry))]
+        for entry in order
     }
-    # In the order in which they were asked for, so that workers are numbered as people expect.
-    held = [(entry.name, devices) for entry in entries for devices in placed[entry.name]]
-    return _numbered(held, [gpu.index for gpu in gpus if machine.is_unused(gpu)])
+    # In the requested order, so that workers are numbered as expected.
+    assigned = [(entry.name, devices) for entry in entries for devices in placed[entry.name]]
+    return _number_workers(assigned, [gpu.index for gpu in gpus if machine.is_unused(gpu)])
 
 
 def replica_count(entry: ModelEntry) -> int:
-    """How many times a model is loaded."""
+    """How many times the model is loaded."""
     if entry.devices is not None:
         return len(entry.devices) // max(1, entry.gpus)
     return entry.replicas or 1
@@ -84,18 +87,18 @@ def _on_cpu(entries: Sequence[ModelEntry]) -> list[Replica]:
                 else f"{entry.gpus} GPU" + "s" * (entry.gpus > 1)
             )
             raise CommandError(
-                f"{entry.name} needs {what} and this machine has none; take gpus and devices out of its entry to try the CPU."
+                f"Model {entry.name!r} needs {what}, but this machine has no GPU; remove gpus and devices from its entry to use the CPU."
             )
     names = [entry.name for entry in entries for _ in range(replica_count(entry))]
     return [Replica(number, name) for number, name in enumerate(names)]
 
 
-def _numbered(held: Sequence[tuple[str, tuple[int, ...]]], unused: Sequence[int]) -> list[Replica]:
-    """A worker has the number of its first GPU; of several on one GPU the others get numbers above those of all GPUs."""
+def _number_workers(assigned: Sequence[tuple[str, tuple[int, ...]]], unused: Sequence[int]) -> list[Replica]:
+    """Give each worker the number of its first GPU; further workers on the same GPU get numbers above all GPU numbers."""
     taken: set[int] = set()
-    above = 1 + max([*unused, *(device for _, devices in held for device in devices)])
+    above = 1 + max([*unused, *(device for _, devices in assigned for device in devices)])
     result = []
-    for name, devices in held:
+    for name, devices in assigned:
         number = devices[0]
         if number in taken:
             number, above = above, above + 1
@@ -105,66 +108,68 @@ def _numbered(held: Sequence[tuple[str, tuple[int, ...]]], unused: Sequence[int]
 
 
 class _Machine:
-    """The GPUs with what has been given away of each."""
+    """The GPUs, with the share and the free memory that remain of each."""
 
     def __init__(self, gpus: Sequence[Gpu]) -> None:
         self._gpus = {gpu.index: gpu for gpu in gpus}
-        self._given = dict.fromkeys(self._gpus, 0.0)
-        self._room = {gpu.index: gpu.memory_free for gpu in gpus}
+        self._shares = dict.fromkeys(self._gpus, 0.0)
+        self._free_memory = {gpu.index: gpu.memory_free for gpu in gpus}
 
     def is_unused(self, gpu: Gpu) -> bool:
-        return self._given[gpu.index] == 0
+        return self._shares[gpu.index] == 0
 
-    def take(self, entry: ModelEntry, need: MemoryEstimate, turn: int) -> tuple[int, ...]:
-        """GPUs for one replica, ``turn`` counting those of this model from 0. Raises Refusal."""
+    def reserve_gpus(self, entry: ModelEntry, estimate: MemoryEstimate, number: int) -> tuple[int, ...]:
+        """Reserve GPUs for replica ``number`` of a model, counting from 0. Raises CommandError."""
         count = max(1, entry.gpus)
         if entry.devices is not None:
-            chosen = entry.devices[turn * count : (turn + 1) * count]
-            self._refuse_missing(entry, chosen)
+            chosen = entry.devices[number * count : (number + 1) * count]
+            self._check_existing(entry, chosen)
         else:
-            chosen = self._choose(entry, need, count)
-        self._refuse_given(entry, chosen)
-        lacking = explain_shortage(entry, need, [self._now(index) for index in chosen])
+            chosen = self._choose_gpus(entry, estimate, count)
+        self._check_shares(entry, chosen)
+        lacking = explain_shortage(entry, estimate, [self._current(index) for index in chosen])
         if lacking:
-            raise CommandError(f"{lacking}. Free memory there, lower max_context or max_in_flight, or give it more GPUs (gpus).")
+            raise CommandError(f"{lacking}. Free memory there, lower max_context or max_in_flight, or use more GPUs (gpus).")
         for index in chosen:
-            self._given[index] += entry.gpu_share
-            self._room[index] -= need.each
+            self._shares[index] += entry.gpu_share
+            self._free_memory[index] -= estimate.each
         return tuple(chosen)
 
-    def _choose(self, entry: ModelEntry, need: MemoryEstimate, count: int) -> tuple[int, ...]:
-        """The GPUs with the most room among those that are not taken; for a sharing model the fullest one that has room."""
-        open_to = [index for index in self._gpus if self._given[index] + entry.gpu_share <= 1.0 + 1e-9]
-        if len(open_to) < count:
-            have, free = len(self._gpus), len(open_to)
+    def _choose_gpus(self, entry: ModelEntry, estimate: MemoryEstimate, count: int) -> tuple[int, ...]:
+        """The available GPUs with the most free memory; for a model that shares, the fullest GPU on which it fits."""
+        available = [index for index in self._gpus if self._shares[index] + entry.gpu_share <= 1.0 + 1e-9]
+        if len(available) < count:
+            have, free = len(self._gpus), len(available)
             raise CommandError(
-                f"{entry.name} needs {count} GPU{'s' * (count > 1)} for each replica, and of {have} here {free} "
-                f"{'is' if free == 1 else 'are'} not taken yet. Load fewer models or replicas, or let models share a GPU (gpu_share)."
+                f"Model {entry.name!r} needs {count} GPU{'s' * (count > 1)} per replica, but only {free} of {have} "
+                f"{'is' if free == 1 else 'are'} available. Load fewer models or replicas, or let models share a GPU (gpu_share)."
             )
         if entry.gpu_share < 1:
-            shared = [index for index in open_to if self._given[index] > 0]
-            fitting = [index for index in shared if not explain_shortage(entry, need, [self._now(index)])]
-            open_to = fitting or open_to
-        # In tenths, as what a driver keeps for itself differs by some MiB and must not decide.
-        open_to.sort(key=lambda index: (-round(10 * self._room[index] / self._gpus[index].memory_total), index))
-        return tuple(sorted(open_to[:count]))
+            shared = [index for index in available if self._shares[index] > 0]
+            fitting = [index for index in shared if not explain_shortage(entry, estimate, [self._current(index)])]
+            available = fitting or available
+        # In tenths, so that the few MiB that drivers reserve differently do not decide.
+        available.sort(key=lambda index: (-round(10 * self._free_memory[index] / self._gpus[index].memory_total), index))
+        return tuple(sorted(available[:count]))
 
-    def _refuse_missing(self, entry: ModelEntry, chosen: Sequence[int]) -> None:
+    def _check_existing(self, entry: ModelEntry, chosen: Sequence[int]) -> None:
         missing = [str(index) for index in chosen if index not in self._gpus]
         if missing:
-            here = ", ".join(map(str, self._gpus))
-            raise CommandError(f"{entry.name} is to be on GPU {', '.join(missing)} (devices), and this machine has GPU {here}.")
-
-    def _refuse_given(self, entry: ModelEntry, chosen: Sequence[int]) -> None:
-        full = [str(index) for index in chosen if self._given[index] + entry.gpu_share > 1.0 + 1e-9]
-        if full:
+            existing = ", ".join(map(str, self._gpus))
             raise CommandError(
-                f"{entry.name} is to be on GPU {', '.join(full)} (devices), which another model has taken. "
-                "Choose another GPU, or let both share it (gpu_share)."
+                f"Model {entry.name!r} has GPU {', '.join(missing)} in its devices, but this machine has GPU {existing}."
             )
 
-    def _now(self, index: int) -> Gpu:
+    def _check_shares(self, entry: ModelEntry, chosen: Sequence[int]) -> None:
+        full = [str(index) for index in chosen if self._shares[index] + entry.gpu_share > 1.0 + 1e-9]
+        if full:
+            raise CommandError(
+                f"Model {entry.name!r} has GPU {', '.join(full)} in its devices, which another model uses. "
+                "Choose another GPU, or let the models share it (gpu_share)."
+            )
+
+    def _current(self, index: int) -> Gpu:
         gpu = self._gpus[index]
         return Gpu(
-            index=index, uuid=gpu.uuid, name=gpu.name, memory_total=gpu.memory_total, memory_free=max(0, self._room[index])
+            index=index, uuid=gpu.uuid, name=gpu.name, memory_total=gpu.memory_total, memory_free=max(0, self._free_memory[index])
         )

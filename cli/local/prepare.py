@@ -1,7 +1,4 @@
-"""``enginehouse models prepare``: fetches or converts weights, with a progress bar for each model.
-
-Knows nothing about how a model is made ready; ``workers.gpu.weights`` does.
-"""
+"""``enginehouse models prepare``: download or convert weights, with a progress bar per model."""
 
 import os
 
@@ -13,16 +10,16 @@ from shared.settings import Settings
 
 
 def prepare_models(settings: Settings, names: list[str]) -> None:
-    """Make the named models ready, or without names those whose weights came by pip, which needs no network.
+    """Prepare the named models, or without names all models whose weights are in Python packages, which needs no network.
 
-    Raises NotFound for an unknown name, ModelUnavailable for weights that cannot be had.
+    Raises NotFound for an unknown name, ModelUnavailable if weights cannot be fetched.
     """
     catalogue = load_catalogue(settings.models_file)
     chosen: list[ModelEntry] = [catalogue.get(name) for name in names] or [
-        m for m in catalogue.models if m.url.startswith("package:")
+        model for model in catalogue.models if model.url.startswith("package:")
     ]
     if all(model.url.startswith("package:") for model in chosen):
-        # The libraries' own bars would write across ours; for a download they are what shows progress.
+        # The progress bars of the libraries would mix with ours. For a download they are the only ones.
         os.environ |= {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     from workers.gpu.weights import prepare
 
@@ -31,13 +28,13 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for model in chosen:
             bar = progress.add_task("starting", name=model.name, total=1.0)
-            said = ""
+            last_step = ""
 
             def report(doing: str, fraction: float, *, bar: TaskID = bar, name: str = model.name) -> None:
-                nonlocal said
+                nonlocal last_step
                 progress.update(bar, description=doing, completed=fraction)
-                if not console.is_terminal and doing != said:
-                    said = doing
+                if not console.is_terminal and doing != last_step:
+                    last_step = doing
                     console.print(f"{name}: {doing}")
 
             folder = prepare(model, settings.prepared_models, report)

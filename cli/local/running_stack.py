@@ -1,4 +1,4 @@
-"""Reaching Redis and Chroma of a stack that runs: by settings, else by what ``enginehouse up`` wrote into its data folder."""
+"""Connect to the Redis and Chroma of a running stack: by settings, or by the ``state.json`` in its data folder."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings
 
 
-def connect_to_stack(settings: Settings, *, given: bool) -> redis.Redis:
-    """A client of the stack's Redis, which has answered. ``given``: the settings name it. Raises Refusal."""
+def connect_to_stack(settings: Settings, *, explicit: bool) -> redis.Redis:
+    """A client of the stack's Redis, after a successful ping. ``explicit``: use the URL in the settings. Raises CommandError."""
     url = settings.redis_url
-    if not given and not os.environ.get("REDIS_URL"):
+    if not explicit and not os.environ.get("REDIS_URL"):
         state = settings.data_dir / "state.json"
         try:
             url = json.loads(state.read_text())["redis"]
         except FileNotFoundError:
             raise CommandError(
-                f"No Enginehouse runs on the data folder {settings.data_dir}: start it with `enginehouse up`, "
-                "name another folder with --data, or a Redis with --redis."
+                f"No Enginehouse is running on the data folder {settings.data_dir}: start it with `enginehouse up`, "
+                "or select another folder with --data or a Redis with --redis."
             ) from None
     client = connect(url, timeout=5, retries=0)
     try:
@@ -33,7 +33,7 @@ def connect_to_stack(settings: Settings, *, given: bool) -> redis.Redis:
 
 
 def with_stack_chroma(settings: Settings) -> Settings:
-    """The settings with the Chroma server of the stack on this data folder, if one runs there and none is named."""
+    """The settings with the address of the stack's Chroma server, unless the environment sets one."""
     state = settings.data_dir / "state.json"
     if os.environ.get("ENGINEHOUSE_CHROMA_URL") or not state.exists():
         return settings

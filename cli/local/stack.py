@@ -1,7 +1,7 @@
-"""All of Enginehouse on one machine: what is checked before the start, what is started, when it is ready, how it ends.
+"""Run the whole stack on one machine: check the configuration, start all processes, wait until they are ready, and stop them.
 
-This is the supervisor process that ``enginehouse up`` guards (``python -m cli.local.stack``). It reads its settings from the
-environment, as every other process does; knows nothing about jobs.
+This is the supervisor process that ``enginehouse up`` starts and guards (``python -m cli.local.stack``). It reads its settings from
+the environment, like every other process.
 """
 
 import argparse
@@ -47,22 +47,23 @@ from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.index_health import take_note
 from shared.errors import SettingsError
 from shared.models.catalogue import load_catalogue
+from shared.packaged_files import CODE_ROOT
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
 from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
 
 BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",))
-# Chroma greets with a drawing and advertisements, and names the line of its source under every message.
+# Chroma prints a banner and advertisements, and a source line under every message.
 CHROMA_NOISE = re.compile(r"\({3}|#{3}|[Cc]hroma Cloud|trychroma|--to-cloud|^\s+at rust/|^Connect to")
 FLOWER_USER = "enginehouse"
-# How often it is asked whether the workers wait in vain for the index.
-INDEX_SECONDS = 2.0
+# How often to check whether workers wait for an unresponsive index.
+INDEX_CHECK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run, where. ``redis_port`` and ``chroma_port`` are None where the server is somebody else's."""
+    """The processes to run and their ports. ``redis_port`` and ``chroma_port`` are None for external servers."""
 
     settings: Settings
     redis_port: int | None
@@ -80,7 +81,7 @@ class Plan:
 
     @property
     def flower_url(self) -> str | None:
-        """With its login, for the person who started the stack."""
+        """The address with the login, for the user who started the stack."""
         if self.flower_port is None:
             return None
         return f"http://{FLOWER_USER}:{self.flower_password}@127.0.0.1:{self.flower_port}"
@@ -91,7 +92,7 @@ class Plan:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stack until it is told to stop. Returns the exit status: 0 after a stop that was asked for, 2 when refused."""
+    """Run the stack until a shutdown request. Returns the exit status: 0 after a shutdown, 2 if the stack cannot start."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--guardian", type=int, required=True)
     parser.add_argument("--model", action="append", default=[])
@@ -104,19 +105,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = from_environment(os.environ)
         with _data_folder_locked(settings.data_dir):
-            return run(_plan(settings, options), guardian=options.guardian)
-    except CommandError as refusal:
-        print(refusal, file=sys.stderr)
+            return run_stack(_plan(settings, options), guardian=options.guardian)
+    except CommandError as error:
+        print(error, file=sys.stderr)
     except SettingsError as error:
         print("\n".join(error.problems), file=sys.stderr)
     return 2
 
 
-def run(plan: Plan, *, guardian: int) -> int:
-    """Start everything, say when it is ready, keep it running until asked to stop, stop it."""
+def run_stack(plan: Plan, *, guardian: int) -> int:
+    """Start everything, report when it is ready, keep it running until a shutdown request, and stop it."""
     log = ConsoleLog()
     supervisor = Supervisor(log, guardian_signal=GUARDIAN_GONE, on_change=lambda: _write_state(plan, supervisor, guardian))
-    if os.getppid() != guardian:  # it died before its signal could reach a handler of ours
+    if os.getppid() != guardian:  # it died before our signal handlers were installed
         return 1
     try:
         _start(plan, supervisor, log)
@@ -126,12 +127,12 @@ def run(plan: Plan, *, guardian: int) -> int:
                 log.say(f"Flower (queues and workers): {plan.flower_url}")
         notes = connect(plan.settings.redis_url, timeout=1.0, retries=0)
         while supervisor.shutdown_request is ShutdownRequest.NONE:
-            supervisor.run_once(INDEX_SECONDS if plan.chroma_port else 3600)
+            supervisor.run_once(INDEX_CHECK_SECONDS if plan.chroma_port else 3600)
             if plan.chroma_port and _index_is_unresponsive(notes):
-                log.say("Chroma lives, but a request for a collection was not answered: it is started again")
+                log.say("Chroma is running but does not answer requests for a collection; restarting it")
                 supervisor.kill_service("chroma")
         log.say(
-            "Stopping; running jobs may go on for a while, a second Ctrl-C ends them at once."
+            "Stopping: waiting for running jobs; press Ctrl-C again to stop at once."
             if supervisor.shutdown_request is ShutdownRequest.DRAIN
             else "Stopping at once."
         )
@@ -144,18 +145,18 @@ def run(plan: Plan, *, guardian: int) -> int:
 
 
 def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
-    """Check all that can be checked before the first process starts, and choose the ports that were left open."""
+    """Check the configuration before the first process starts, and choose free ports."""
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     entries = models_to_load(catalogue, options.model or [name for name in [settings.worker_model] if name])
     if options.own_redis and not (settings.data_dir / "redis" / "appendonlydir").exists():
-        refuse_open_address(settings, keys_possible=False)  # a new folder has no keys, so nothing needs to be started to know
-    _refuse_taken(settings.host, settings.port, "--port")
+        refuse_open_address(settings, keys_possible=False)  # a new data folder has no keys
+    _check_port_is_free(settings.host, settings.port, "--port")
     if not options.own_redis:
         for warning in check_redis(settings.redis_url, allow_unsafe=settings.allow_unsafe_redis):
             print(f"Warning: {warning}", file=sys.stderr)
     for port, option in ((options.chroma_port, "--chroma-port"), (options.flower_port, "--flower-port")):
         if port:
-            _refuse_taken("127.0.0.1", port, option)
+            _check_port_is_free("127.0.0.1", port, option)
     redis_port = free_port() if options.own_redis else None
     chroma_port = (options.chroma_port or free_port()) if options.own_chroma else None
     flower_port = (options.flower_port or free_port(preferred=5555)) if options.flower else None
@@ -183,44 +184,46 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
         command = chroma_command(settings.data_dir / "chroma", plan.chroma_port)
         quiet = environment | {"ANONYMIZED_TELEMETRY": "False", "NO_COLOR": "1", "RUST_LOG": "warn"}
         supervisor.start_service(Service("chroma", command, quiet, noise=CHROMA_NOISE))
-    patience = settings.drain_seconds + 10
+    grace = settings.drain_seconds + 10
+    # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.
     assign_models(connect(settings.redis_url), plan.replicas)
     for replica in plan.replicas:
-        supervisor.start_service(Service(replica.name, *_replica(replica, settings), grace=patience))
+        supervisor.start_service(Service(replica.name, *_replica(replica, settings), grace=grace, directory=CODE_ROOT))
     for pool in ("cpu", "io"):
-        supervisor.start_service(Service(pool, worker_command(pool, settings), environment, grace=patience))
-    supervisor.start_service(Service("api", api_command(settings), environment))
+        supervisor.start_service(Service(pool, worker_command(pool, settings), environment, grace=grace, directory=CODE_ROOT))
+    supervisor.start_service(Service("api", api_command(settings), environment, directory=CODE_ROOT))
     if plan.flower_port:
         login = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
-        supervisor.start_service(Service("flower", flower_command(plan.flower_port), environment | login, grace=5))
+        command = flower_command(plan.flower_port)
+        supervisor.start_service(Service("flower", command, environment | login, grace=5, directory=CODE_ROOT))
 
 
 def _index_is_unresponsive(notes: redis.Redis) -> bool:
     try:
         return take_note(notes)
     except redis.RedisError:
-        return False  # the workers see more of it than we do, and tell again
+        return False  # the workers report it again
 
 
 def _replica(replica: Replica, settings: Settings) -> tuple[list[str], dict[str, str]]:
-    """The command and the environment of one model worker."""
+    """The command and environment of one model worker."""
     devices = ",".join(map(str, replica.devices)) or settings.worker_device
-    own = replace(settings, worker_model=replica.model, worker_empty=not replica.model, worker_device=devices)
-    return worker_command("gpu", own, replica.number), environment_of(own)
+    worker_settings = replace(settings, worker_model=replica.model, worker_empty=not replica.model, worker_device=devices)
+    return worker_command("gpu", worker_settings, replica.number), environment_of(worker_settings)
 
 
 def _wait_until_ready(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> bool:
     while supervisor.shutdown_request is ShutdownRequest.NONE:
-        awaited = _missing_parts(plan.settings)
-        log.status(f"waiting for: {', '.join(awaited)}" if awaited else "")
-        if not awaited:
+        missing = _missing_parts(plan.settings)
+        log.status(f"waiting for: {', '.join(missing)}" if missing else "")
+        if not missing:
             return True
         supervisor.run_once(0.2)
     return False
 
 
 def _missing_parts(settings: Settings) -> list[str]:
-    """What the API says is missing; nothing when all is ready."""
+    """The parts that are not ready, according to the API; empty if all are."""
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=2)
     try:
         connection.request("GET", "/health/ready")
@@ -232,27 +235,29 @@ def _missing_parts(settings: Settings) -> list[str]:
         connection.close()
     if answer.status == 200:
         return []
-    return [str(reason) for reason in body.get("waiting_for", [])] or [f"the API (it answers {answer.status})"]
+    return [str(reason) for reason in body.get("waiting_for", [])] or [f"the API (status {answer.status})"]
 
 
 @contextmanager
 def _data_folder_locked(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold other people's documents
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will contain documents of other users
         lock = (folder / "lock").open("a+")
     except OSError as error:
-        raise CommandError(f"The data folder {folder} cannot be used ({error.strerror}): choose another with --data.") from None
+        raise CommandError(
+            f"The data folder {folder} cannot be used ({error.strerror}): choose another one with --data."
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CommandError(
-                f"Another Enginehouse runs on the data folder {folder}: stop it, or choose another folder with --data."
+                f"Another Enginehouse is running on the data folder {folder}: stop it, or choose another folder with --data."
             ) from None
         yield
 
 
-def _refuse_taken(host: str, port: int, option: str) -> None:
+def _check_port_is_free(host: str, port: int, option: str) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -260,7 +265,7 @@ def _refuse_taken(host: str, port: int, option: str) -> None:
             probe.bind(address)
     except OSError as error:
         raise CommandError(
-            f"Port {port} of {host} cannot be used ({error.strerror}): stop what listens there, or choose another with {option}."
+            f"Port {port} of {host} cannot be used ({error.strerror}): stop the program that uses it, or choose another with {option}."
         ) from None
 
 
@@ -269,7 +274,7 @@ def _state_file(plan: Plan) -> Path:
 
 
 def _write_state(plan: Plan, supervisor: Supervisor, guardian: int) -> None:
-    """Addresses and process ids, for other commands and for people; readable by the owner only, as it has passwords."""
+    """Write addresses and process ids for other commands. The file contains passwords, so only the owner can read it."""
     state = {
         "pid": os.getpid(),
         "launcher_pid": guardian,
@@ -283,6 +288,6 @@ def _write_state(plan: Plan, supervisor: Supervisor, guardian: int) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):  # before a handler of ours was there
+    with suppress(KeyboardInterrupt):  # before our signal handlers were installed
         sys.exit(main())
     sys.exit(128 + signal.SIGINT)

@@ -1,7 +1,6 @@
-"""Keeps a set of processes running: starts them in order, passes their lines on, restarts what dies, ends all of them.
+"""Supervisor: start services, forward their output, restart those that exit, and stop all of them in order.
 
-One thread. A selector waits on the processes' output and on signals, so nothing here races with anything. Knows neither
-Redis nor Celery: a ``Service`` is a command with a name.
+It runs in one thread, with a selector on the output of the services and on signals, so there are no races.
 """
 
 import os
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from subprocess import Popen
 from types import FrameType
 
@@ -29,18 +29,19 @@ LONGEST_LINE = 64 * 1024
 
 @dataclass(frozen=True)
 class Service:
-    """A process to keep running. ``grace`` is the time in seconds that it gets between SIGTERM and SIGKILL; lines in which
-    ``noise`` is found are not passed on."""
+    """A process to keep running, in ``directory`` if given. ``grace`` is the number of seconds between SIGTERM and SIGKILL; lines
+    that match ``noise`` are not forwarded."""
 
     name: str
     command: Sequence[str]
     environment: dict[str, str] = field(repr=False)
     grace: float = 10.0
     noise: re.Pattern[str] | None = None
+    directory: Path | None = None
 
 
 class ShutdownRequest(IntEnum):
-    """What we were asked to do; it only ever rises."""
+    """The requested kind of shutdown. It never decreases."""
 
     NONE = 0
     DRAIN = 1
@@ -57,12 +58,12 @@ class _RunningService:
 
 
 class Supervisor:
-    """``start`` services, call ``turn`` again and again, then ``stop``. All from the main thread."""
+    """Call ``start_service`` for each service, ``run_once`` in a loop, then ``stop_services``; all from the main thread."""
 
     def __init__(
         self, log: ConsoleLog, *, guardian_signal: int = signal.SIGUSR1, on_change: Callable[[], None] = lambda: None
     ) -> None:
-        """``guardian_signal`` says that whoever started us is gone; ``on_change`` is called when a process starts or ends."""
+        """``guardian_signal`` means that the guardian has died; ``on_change`` is called when a process starts or ends."""
         adopt_orphans()
         self.shutdown_request = ShutdownRequest.NONE
         self._log = log
@@ -75,23 +76,23 @@ class Supervisor:
             os.set_blocking(descriptor, False)
         self._selector.register(self._wake_up, selectors.EVENT_READ)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake the selector
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # interrupts the selector
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, guardian_signal):
             signal.signal(number, self._on_signal)
         self._guardian_signal = guardian_signal
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process id of each service that runs now."""
+        """The process id of each running service."""
         return {name: running.process.pid for name, running in self._running.items()}
 
     def start_service(self, service: Service) -> None:
-        """Start a service and keep it running. Raises Refusal if its program is not there."""
+        """Start a service and keep it running. Raises CommandError if its program does not exist."""
         self._log.announce(service.name)
         self._launch(service, FIRST_DELAY)
 
     def run_once(self, seconds: float) -> None:
-        """Pass on what the processes wrote within ``seconds``, bury the dead, start again what is due."""
+        """Forward output for up to ``seconds``, collect processes that exited, and restart those that are due."""
         self._forward_output(min([seconds, *(max(0.0, when - time.monotonic()) for when, _, _ in self._due.values())]))
         for running in self._collect_exited():
             self._plan_restart(running)
@@ -101,24 +102,24 @@ class Supervisor:
                 self._launch(service, delay)
 
     def kill_service(self, name: str) -> None:
-        """End a service at once; as it dies it is started again. Nothing happens to one that does not run."""
+        """Kill a service, if it runs; it is restarted like one that crashed."""
         if name in self._running:
             signal_group(self._running[name].process.pid, signal.SIGKILL)
 
     def stop_services(self, order: Sequence[Sequence[str]]) -> None:
-        """End the services group by group, each with its grace, then whatever else descends from us."""
+        """Stop the services group by group, each with its grace period, then kill all other descendants."""
         self._due.clear()
         for names in order:
-            leaving = [running for name, running in self._running.items() if name in names]
-            for running in leaving:
+            stopping = [running for name, running in self._running.items() if name in names]
+            for running in stopping:
                 running.process.terminate()
             started = time.monotonic()
-            while any(running.service.name in self._running for running in leaving):
-                for running in leaving:
+            while any(running.service.name in self._running for running in stopping):
+                for running in stopping:
                     overdue = time.monotonic() - started > running.service.grace
                     if running.service.name in self._running and (overdue or self.shutdown_request is ShutdownRequest.KILL):
                         self._log.say(
-                            f"{running.service.name} is killed: it did not end within {running.service.grace:g} s"
+                            f"{running.service.name} did not stop within {running.service.grace:g} s and is killed"
                             if overdue
                             else f"{running.service.name} is killed"
                         )
@@ -132,10 +133,10 @@ class Supervisor:
     def _launch(self, service: Service, delay: float) -> None:
         reader, writer = os.pipe()
         try:
-            process = spawn(service.command, environment=service.environment, output=writer)
+            process = spawn(service.command, environment=service.environment, output=writer, directory=service.directory)
         except OSError as error:
             os.close(reader)
-            raise CommandError(f"{service.name} cannot be started: {error}.") from None
+            raise CommandError(f"{service.name} could not be started: {error}.") from None
         finally:
             os.close(writer)
         os.set_blocking(reader, False)
@@ -164,14 +165,14 @@ class Supervisor:
             text = line.decode(errors="replace").rstrip()
             if text and not (noise and noise.search(text)):
                 self._log.line(running.service.name, text)
-        if not data:  # the last holder of the other end is gone
+        if not data:  # all writers have closed the pipe
             self._selector.unregister(descriptor)
             os.close(descriptor)
 
     def _collect_exited(self) -> list[_RunningService]:
         dead = [running for running in self._running.values() if running.process.poll() is not None]
         for running in dead:
-            signal_group(running.process.pid, signal.SIGKILL)  # what it started goes with it
+            signal_group(running.process.pid, signal.SIGKILL)  # with everything it started
             del self._running[running.service.name]
         self._kill_orphans()
         if dead:
@@ -179,10 +180,10 @@ class Supervisor:
         return dead
 
     def _kill_orphans(self) -> None:
-        """A child of ours that we did not start has lost its parent: kill it and all below, and collect the zombies."""
-        ours = {running.process.pid for running in self._running.values()}
+        """Kill adopted children, whose own parent has died, with their descendants, and reap them."""
+        own = {running.process.pid for running in self._running.values()}
         for pid in children(os.getpid()):
-            if pid not in ours:
+            if pid not in own:
                 for victim in [*descendants(pid), pid]:
                     with suppress(ProcessLookupError):
                         os.kill(victim, signal.SIGKILL)
@@ -192,9 +193,9 @@ class Supervisor:
     def _plan_restart(self, running: _RunningService) -> None:
         name, code = running.service.name, running.process.returncode
         delay = FIRST_DELAY if time.monotonic() - running.since >= STEADY_SECONDS else running.delay
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         if self.shutdown_request is ShutdownRequest.NONE:
-            self._log.say(f"{name} {how}; it is started again in {delay:g} s")
+            self._log.say(f"{name} {how}; restarting in {delay:g} s")
             self._due[name] = (time.monotonic() + delay, min(2 * delay, LONGEST_DELAY), running.service)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -1,1 +1,1 @@
-"""Commands that call a server over HTTP, from anywhere: on ``enginehouse_client`` alone, knowing neither Redis nor the stack."""
+"""Commands that call a server over HTTP. They use ``enginehouse_client`` only, and work from any machine."""

@@ -1,4 +1,4 @@
-"""What all commands share that call a server: the options that say which one, and what their errors become."""
+"""Shared parts of the commands that call a server: options that select the server, and exit statuses for errors."""
 
 import functools
 import inspect
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PANEL = "Work with a server"
 SERVER_PANEL = "Server"
-# Whoever sits before a terminal wants to hear soon that nobody answers; who waits for a job wants it to outlast a restart.
+# A person at a terminal should learn soon that the server is down; a wait for a job should survive a restart of the server.
 BRIEF_RETRIES = 2
 STEADY_RETRIES = 10
 
@@ -30,8 +30,8 @@ Url = Annotated[
     typer.Option(
         "--url",
         envvar="ENGINEHOUSE_URL",
-        help="The server.",
-        show_default="the one that runs on the data folder, or http://127.0.0.1:5000",
+        help="Address of the server.",
+        show_default="the server of the data folder, or http://127.0.0.1:5000",
         rich_help_panel=SERVER_PANEL,
     ),
 ]
@@ -40,14 +40,14 @@ Key = Annotated[
     typer.Option(
         "--key",
         envvar="ENGINEHOUSE_API_KEY",
-        help="The API key, where the server wants one. Others on this machine can see options; the variable they cannot.",
+        help="API key. Other users of this machine can see command line options, but not the environment variable.",
         rich_help_panel=SERVER_PANEL,
     ),
 ]
 Data = Annotated[
     Path,
     typer.Option(
-        "--data", envvar="ENGINEHOUSE_DATA", help="Data folder of a stack on this machine.", rich_help_panel=SERVER_PANEL
+        "--data", envvar="ENGINEHOUSE_DATA", help="Data folder of a server on this machine.", rich_help_panel=SERVER_PANEL
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -55,8 +55,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command works with: the server, once for calls that shall fail soon and once for those that shall last; and its
-    output. ``patient`` is a client with as many retries as it is told."""
+    """What a command works with: a client that fails soon, a client that survives a restart of the server, and the output.
+    ``client_with_retries`` creates a client with a given number of retries."""
 
     client: "Client"
     patient_client: "Client"
@@ -65,9 +65,10 @@ class CommandContext:
 
 
 def server_command(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first parameter is a ``Here``: it gets the options that name the server instead, and ``--json``.
+    """Decorate a command whose first parameter is a CommandContext. The command gets the options that select the server and
+    ``--json`` in its place.
 
-    What the client raises is said in one sentence on standard error, and becomes the exit status of ``statuses``.
+    An error of the client is printed to standard error and sets the exit status (see ``exit_statuses``).
     """
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     shared = [("as_json", AsJson, False), ("url", Url, None), ("key", Key, None), ("data", Data, Path(".enginehouse"))]
@@ -94,20 +95,20 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever read our output has had enough (`| head`); Python must not complain about it at its end.
+            # The reader of our output has closed the pipe (`| head`); without this Python would report an error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     parameters = [
-        *(one.replace(kind=keyword) for one in own),
+        *(parameter.replace(kind=keyword) for parameter in own),
         *(inspect.Parameter(name, keyword, annotation=kind, default=default) for name, kind, default in shared),
     ]
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return called
 
 
 class Group(TyperGroup):
-    """A group of commands of which one is meant when none is named: ``enginehouse deliveries --status failed`` lists."""
+    """A command group with a default command: ``enginehouse deliveries --status failed`` runs ``list``."""
 
     default_command = "list"
 
@@ -121,14 +122,14 @@ class Group(TyperGroup):
 
 
 def server_url(url: str | None, data: Path) -> str:
-    """The address that was named, else that of the stack that runs on the data folder, else the usual one."""
+    """The given address, or that of the server that runs on the data folder, or the default address."""
     if url:
         if not url.startswith(("http://", "https://")):
-            raise CommandError(f"--url: must begin with http:// or https://, not {url[:80]!r}")
+            raise CommandError(f"--url must begin with http:// or https://, not {url[:80]!r}")
         return url
     try:
         return str(json.loads((data / "state.json").read_text())["api"])
     except (FileNotFoundError, NotADirectoryError):
         return "http://127.0.0.1:5000"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CommandError(f"{data / 'state.json'} cannot be read ({error}): name the server with --url.") from None
+        raise CommandError(f"{data / 'state.json'} cannot be read ({error}): select the server with --url.") from None

@@ -1,4 +1,4 @@
-"""``enginehouse search``, ``collections`` and ``documents``: what is there, and what it says."""
+"""``enginehouse search``, ``collections`` and ``documents``."""
 
 import json
 from itertools import islice
@@ -14,40 +14,42 @@ from cli.remote.output import clock, first_line
 if TYPE_CHECKING:
     from enginehouse_client import Collection, Document, Hit
 
-collections = typer.Typer(cls=Group, help="Documents that are searched together.")
-documents = typer.Typer(cls=Group, help="Uploaded files, and what became of them.")
+collections = typer.Typer(cls=Group, help="List, show, reindex, check and delete collections.")
+documents = typer.Typer(cls=Group, help="List, show and delete documents.")
 
-Name = Annotated[str, typer.Argument(help="Name of a collection.")]
-Documents = Annotated[list[str], typer.Argument(help="Ids of documents.", metavar="DOCUMENT…")]
+Name = Annotated[str, typer.Argument(help="Name of the collection.")]
+Documents = Annotated[list[str], typer.Argument(help="Document ids.", metavar="DOCUMENT…")]
 
 
 @server_command
 def search(
     context: CommandContext,
-    query: Annotated[str, typer.Argument(help="What to look for.")],
-    collection: Annotated[str, typer.Option("--collection", "-c", help="Where.")],
-    top_k: Annotated[int, typer.Option(min=1, max=100, help="How many passages at most.")] = 5,
+    query: Annotated[str, typer.Argument(help="The query.")],
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Collection to search.")],
+    top_k: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of passages.")] = 5,
     mode: Annotated[
         Literal["vector", "keyword", "hybrid"] | None,
-        typer.Option(help="By meaning, by words, or by both.", show_default="hybrid"),
+        typer.Option(help="Search by vectors, by keywords, or by both.", show_default="hybrid"),
     ] = None,
     only: Annotated[
-        str | None, typer.Option("--filter", help="""Of these documents and pages only, as JSON: '{"metadata.year": 2024}'.""")
+        str | None, typer.Option("--filter", help="""Filter for documents and pages, as JSON: '{"metadata.year": 2024}'.""")
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="The least score.")] = None,
-    neighbours: Annotated[int | None, typer.Option(min=0, max=5, help="With --json: chunks around each passage.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Minimum score.")] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(min=0, max=5, help="With --json: number of chunks around each passage.")
+    ] = None,
 ) -> None:
-    """Print the passages of a collection that answer a query, best first."""
+    """Search a collection and print the best passages first."""
     try:
-        wanted = None if only is None else dict(json.loads(only))
+        filters = None if only is None else dict(json.loads(only))
     except (ValueError, TypeError):
-        raise CommandError("--filter: must be a JSON object") from None
+        raise CommandError("--filter must be a JSON object.") from None
 
     def row(hit: "Hit") -> tuple[object, ...]:
         return f"{hit.score:.3f}", hit.document, hit.page, first_line(hit.text, 160)
 
     found = context.client.search(
-        collection, query, top_k=top_k, mode=mode, filter=wanted, threshold=threshold, neighbours=neighbours
+        collection, query, top_k=top_k, mode=mode, filter=filters, threshold=threshold, neighbours=neighbours
     )
     context.out.print_list(("score", "document", "page", "passage"), found, row)
 
@@ -55,18 +57,18 @@ def search(
 @collections.command("list")
 @server_command
 def list_collections(context: CommandContext) -> None:
-    """List all collections."""
+    """List collections."""
 
     def row(collection: "Collection") -> tuple[object, ...]:
         return collection.name, collection.documents, collection.embedding_model, clock(collection.created_at)
 
-    context.out.print_list(("collection", "documents", "embedding model", "made"), context.client.collections(), row)
+    context.out.print_list(("collection", "documents", "embedding model", "created"), context.client.collections(), row)
 
 
 @collections.command("show")
 @server_command
 def show_collection(context: CommandContext, name: Name) -> None:
-    """Show one collection."""
+    """Show a collection."""
     found = context.client.collection(name)
     context.out.print_record(
         found,
@@ -74,7 +76,7 @@ def show_collection(context: CommandContext, name: Name) -> None:
             ("collection", found.name),
             ("documents", found.documents),
             ("embedding model", found.embedding_model),
-            ("made", clock(found.created_at)),
+            ("created", clock(found.created_at)),
         ],
     )
 
@@ -84,14 +86,14 @@ def show_collection(context: CommandContext, name: Name) -> None:
 def delete_collection(
     context: CommandContext,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Forget a collection and all its documents."""
+    """Delete a collection with all its documents."""
     found = context.client.collection(name)
     if not yes:
-        typer.confirm(f"Forget {found.name} and its {found.documents} documents?", abort=True, err=True)
+        typer.confirm(f"Delete {found.name} and its {found.documents} documents?", abort=True, err=True)
     context.client.delete_collection(name)
-    _forgotten(context, name)
+    _print_deleted(context, name)
 
 
 @collections.command("reindex")
@@ -99,12 +101,12 @@ def delete_collection(
 def reindex(
     context: CommandContext,
     name: Name,
-    embedding_model: Annotated[str | None, typer.Option(help="With this model from now on.")] = None,
-    chunk_tokens: Annotated[int | None, typer.Option(help="In chunks of this size from now on.")] = None,
-    chunk_overlap_tokens: Annotated[int | None, typer.Option(help="With so much of the chunk before in each.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and print its result.")] = False,
+    embedding_model: Annotated[str | None, typer.Option(help="New embedding model.")] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="New chunk size in tokens.")] = None,
+    chunk_overlap_tokens: Annotated[int | None, typer.Option(help="New overlap of neighbouring chunks in tokens.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the job and print its result.")] = False,
 ) -> None:
-    """Index a collection anew, while the old index answers; prints the id of the job that does it."""
+    """Rebuild the index of a collection while the old one answers; prints the id of the job."""
     job = context.client.reindex(
         name, embedding_model=embedding_model, chunk_tokens=chunk_tokens, chunk_overlap_tokens=chunk_overlap_tokens
     )
@@ -118,13 +120,20 @@ def reindex(
 @server_command
 def list_documents(
     context: CommandContext,
-    collection: Annotated[str, typer.Option("--collection", "-c", help="Of which.")],
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Collection to list.")],
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 20,
 ) -> None:
     """List the documents of a collection, newest first."""
 
-    def row(one: "Document") -> tuple[object, ...]:
-        return one.id, one.status, one.name, one.pages, one.chunks, first_line(one.reason or "")
+    def row(document: "Document") -> tuple[object, ...]:
+        return (
+            document.id,
+            document.status,
+            document.name,
+            document.pages,
+            document.chunks,
+            first_line(document.reason or ""),
+        )
 
     columns = ("document", "status", "name", "pages", "chunks", "reason")
     context.out.print_list(columns, islice(context.client.documents(collection), limit), row)
@@ -144,21 +153,21 @@ def show_document(context: CommandContext, ids: Documents) -> None:
 @documents.command("delete")
 @server_command
 def delete_documents(context: CommandContext, ids: Documents) -> None:
-    """Forget documents: records, files and vectors."""
+    """Delete documents: records, files and index entries."""
     for document in ids:
         context.client.delete_document(document)
-        _forgotten(context, document)
+        _print_deleted(context, document)
 
 
 def install(root: typer.Typer) -> None:
-    """Put these commands under the root."""
+    """Add these commands to the root."""
     root.command(rich_help_panel=PANEL)(search)
     root.add_typer(collections, name="collections", rich_help_panel=PANEL)
     root.add_typer(documents, name="documents", rich_help_panel=PANEL)
 
 
-def _forgotten(context: CommandContext, what: str) -> None:
+def _print_deleted(context: CommandContext, what: str) -> None:
     if context.out.as_json:
         context.out.print_json({"id": what, "deleted": True})
     else:
-        context.out.print_note(f"{what} is forgotten")
+        context.out.print_note(f"{what} is deleted")

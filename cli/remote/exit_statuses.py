@@ -1,4 +1,4 @@
-"""Exit statuses, which scripts go by; README lists them."""
+"""Exit statuses of the commands; docs/command.md lists them."""
 
 from enginehouse_client import (
     APIError,
@@ -31,5 +31,5 @@ _OF_ERRORS: tuple[tuple[type[EnginehouseError], int], ...] = (
 
 
 def status_of(error: EnginehouseError) -> int:
-    """The status that a command ends with when this stopped it."""
+    """The exit status for an error of the client."""
     return next((status for kind, status in _OF_ERRORS if isinstance(error, kind)), REFUSED)

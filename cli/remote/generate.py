@@ -1,4 +1,4 @@
-"""``enginehouse generate``: one generation, or one for each line of standard input."""
+"""``enginehouse generate``: one generation, or one per line of standard input."""
 
 import sys
 from collections import deque
@@ -19,40 +19,42 @@ if TYPE_CHECKING:
 @server_command
 def generate(
     context: CommandContext,
-    prompt: Annotated[str, typer.Argument(help="What to say to the model; - reads standard input.", metavar="PROMPT")] = "-",
-    system: Annotated[str | None, typer.Option(help="A message of role system before it.")] = None,
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.", metavar="PROMPT")] = "-",
+    system: Annotated[str | None, typer.Option(help="A system message before the prompt.")] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Give the prompt to the model as it is, past its chat template.")
+        bool, typer.Option("--plain", help="Pass the prompt to the model unchanged, without its chat template.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Print the answer while it is written.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print the answer while it is generated.")] = False,
     lines: Annotated[
-        bool, typer.Option("--lines", help="Each line of the prompt is one of its own; answers come in the same order.")
+        bool, typer.Option("--lines", help="Treat each line as a prompt of its own; answers keep the order.")
     ] = False,
-    concurrency: Annotated[int, typer.Option("--jobs", min=1, max=200, help="With --lines: jobs under way at once.")] = 8,
+    concurrency: Annotated[int, typer.Option("--jobs", min=1, max=200, help="With --lines: number of concurrent jobs.")] = 8,
     wait_timeout: WaitTimeout = None,
     model: Annotated[str | None, typer.Option(show_default="the server's default")] = None,
     collection: Annotated[str | None, typer.Option(help="Answer from this collection, with citations.")] = None,
-    passages: Annotated[int | None, typer.Option(help="How many passages to find.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The longest answer.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
+    passages: Annotated[int | None, typer.Option(help="Number of passages to retrieve.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum answer length in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 always takes the most likely token.")] = None,
     top_p: Annotated[float | None, typer.Option()] = None,
     top_k: Annotated[int | None, typer.Option()] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer; may be given again.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="A string that ends the answer; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     priority: Annotated[str | None, typer.Option(help="interactive, default, batch, or 0 (first) to 9.")] = None,
-    expires_in: Annotated[float | None, typer.Option(help="Seconds by which it must have started.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds by which it must have ended.")] = None,
-    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given again.")] = None,
-    webhook: Annotated[str | None, typer.Option(help="An address that is told of the end.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key again makes no second job.")] = None,
+    expires_in: Annotated[float | None, typer.Option(help="Seconds within which the job must start.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds within which the job must end.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeatable.")] = None,
+    webhook: Annotated[str | None, typer.Option(help="Address that receives the final state.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Submitting the same key again does not create a second job.")
+    ] = None,
 ) -> None:
-    """Submit a generation and print its id; with --wait or --follow its answer.
+    """Submit a generation and print its id, or with --wait or --follow its answer.
 
-    Reads the prompt from standard input when none is given:  enginehouse generate --wait < question.txt
+    Without a prompt, standard input is read:  enginehouse generate --wait < question.txt
     """
     if follow and (wait or lines):
-        raise CommandError("--follow shows one answer as it is written; --wait and --lines do not go with it.")
+        raise CommandError("--follow cannot be combined with --wait or --lines.")
     options: dict[str, Any] = {
         "model": model,
         "collection": collection,
@@ -70,17 +72,17 @@ def generate(
         "webhook": {"url": webhook} if webhook else None,
         "idempotency_key": idempotency_key,
     }
-    given = {name: value for name, value in options.items() if value is not None}
+    chosen = {name: value for name, value in options.items() if value is not None}
 
     def submit(text: str) -> "Job":
         if plain:
-            return context.client.generate(text, **given)
+            return context.client.generate(text, **chosen)
         messages = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": text}]
-        return context.client.generate(messages=messages, **given)  # type: ignore[arg-type]
+        return context.client.generate(messages=messages, **chosen)  # type: ignore[arg-type]
 
     if lines:
         if idempotency_key:
-            raise CommandError("--idempotency-key names one job; with --lines there are many.")
+            raise CommandError("--idempotency-key cannot be combined with --lines, which submits many jobs.")
 
         def finish(text: str) -> "Job":
             job = submit(text)
@@ -103,14 +105,14 @@ def generate(
 
 
 def install(root: typer.Typer) -> None:
-    """Put this command under the root."""
+    """Add this command to the root."""
     root.command(rich_help_panel=PANEL)(generate)
 
 
-def _pairs(given: Iterable[str]) -> dict[str, str] | None:
-    pairs = [pair.partition("=") for pair in given]
+def _pairs(arguments: Iterable[str]) -> dict[str, str] | None:
+    pairs = [pair.partition("=") for pair in arguments]
     if any(not equals for _, equals, _ in pairs):
-        raise CommandError("--metadata: must be NAME=VALUE")
+        raise CommandError("--metadata must be NAME=VALUE.")
     return {name: value for name, _, value in pairs} or None
 
 
@@ -120,16 +122,16 @@ def _lines(prompt: str) -> Iterator[str]:
 
 
 def _in_order(work: Any, texts: Iterator[str], concurrency: int) -> Iterator["Job"]:
-    """What ``work`` makes of each text, in the order of the texts, with so many under way at once."""
+    """Apply ``work`` to the texts, ``concurrency`` at a time, and yield the results in order."""
     with ThreadPoolExecutor(concurrency) as pool:
-        under_way: deque[Future[Job]] = deque()
+        active: deque[Future[Job]] = deque()
         try:
             for text in texts:
-                under_way.append(pool.submit(work, text))
-                if len(under_way) >= concurrency:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
+                active.append(pool.submit(work, text))
+                if len(active) >= concurrency:
+                    yield active.popleft().result()
+            while active:
+                yield active.popleft().result()
         finally:
-            for future in under_way:
+            for future in active:
                 future.cancel()

@@ -1,9 +1,9 @@
-"""``enginehouse jobs`` and ``enginehouse job``: look at jobs, wait for them, follow, cancel, repeat, forget."""
+"""``enginehouse jobs`` and ``enginehouse job``: list, show, wait, follow, cancel, retry and delete jobs."""
 
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,17 +13,17 @@ from cli.remote.output import clock, first_line
 if TYPE_CHECKING:
     from enginehouse_client import Event, Job
 
-NEW_ATTEMPT = "[an attempt was lost: the answer begins anew]"
+NEW_ATTEMPT = "[the attempt was lost; the answer starts over]"
 
-Jobs = Annotated[list[str], typer.Argument(help="Ids of jobs; - reads them from standard input.", metavar="JOB…")]
+Jobs = Annotated[list[str], typer.Argument(help="Job ids; - reads them from standard input.", metavar="JOB…")]
 WaitTimeout = Annotated[
-    float | None, typer.Option(min=0, help="Seconds after which waiting ends with status 6.", show_default="no end")
+    float | None, typer.Option(min=0, help="Seconds to wait before giving up with exit status 6.", show_default="no limit")
 ]
 StatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
 
 
 class JobGroup(Group):
-    """``enginehouse job job_…`` shows it."""
+    """``enginehouse job job_…`` runs ``show``."""
 
     default_command = "show"
 
@@ -31,27 +31,27 @@ class JobGroup(Group):
         return bool(args) and (args[0].startswith("job_") or args[0] == "-")
 
 
-app = typer.Typer(cls=JobGroup, no_args_is_help=True, help="One job, or several: what becomes of them.")
+app = typer.Typer(cls=JobGroup, no_args_is_help=True, help="Show, wait for, follow, cancel, retry and delete jobs.")
 
 
 @server_command
 def jobs(
     context: CommandContext,
-    status: Annotated[StatusName | None, typer.Option(help="Only those.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only generate, ingest, search, delete or batch.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only those of this model.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Only those of this batch job.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    status: Annotated[StatusName | None, typer.Option(help="Only jobs with this status.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind: generate, ingest, search, delete or batch.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 20,
 ) -> None:
     """List jobs, newest first."""
     found = context.client.jobs(status=status, kind=kind, model=model, batch=batch)
-    context.out.print_list(("job", "kind", "status", "made", "took", "about"), islice(found, limit), _row)
+    context.out.print_list(("job", "kind", "status", "created", "took", "about"), islice(found, limit), _row)
 
 
 @app.command()
 @server_command
 def show(context: CommandContext, ids: Jobs) -> None:
-    """Show jobs as they stand."""
+    """Show the current state of jobs."""
     for job in read_arguments(ids):
         show_job(context, context.client.get(job))
 
@@ -59,8 +59,8 @@ def show(context: CommandContext, ids: Jobs) -> None:
 @app.command()
 @server_command
 def wait(context: CommandContext, ids: Jobs, wait_timeout: WaitTimeout = None) -> None:
-    """Wait until jobs have ended, and print what each gave: a generation's text, else its result. Status 3 if one did not
-    complete."""
+    """Wait until jobs have ended and print their results: the text of a generation, else JSON. Exit status 3 if any job did
+    not complete."""
     print_results(context, [context.patient_client.wait(job, timeout=wait_timeout) for job in read_arguments(ids)])
 
 
@@ -68,25 +68,25 @@ def wait(context: CommandContext, ids: Jobs, wait_timeout: WaitTimeout = None) -
 @server_command
 def follow(
     context: CommandContext,
-    job: Annotated[str, typer.Argument(help="Id of a job.")],
-    after: Annotated[int, typer.Option(min=0, help="Begin after this event.")] = 0,
+    job: Annotated[str, typer.Argument(help="Job id.")],
+    after: Annotated[int, typer.Option(min=0, help="Start after this event.")] = 0,
 ) -> None:
-    """Print an answer while it is written; with --json every event, one a line. Status 3 if the job does not complete."""
+    """Print an answer while it is generated; with --json every event, one per line. Exit status 3 if the job does not complete."""
     follow_job(context, job, after)
 
 
 @app.command()
 @server_command
 def cancel(context: CommandContext, ids: Jobs) -> None:
-    """Stop jobs. A queued one is cancelled at once, a running one soon."""
+    """Cancel jobs. A queued job is cancelled at once, a running one shortly after."""
     for job in map(context.client.cancel, read_arguments(ids)):
-        _say(context, job, "is cancelled" if job.ended else "will stop")
+        _print_change(context, job, "is cancelled" if job.ended else "is being cancelled")
 
 
 @app.command()
 @server_command
 def retry(context: CommandContext, ids: Jobs) -> None:
-    """Do ended jobs again, as new jobs, whose ids are printed."""
+    """Run ended jobs again, as new jobs, and print their ids."""
     for job in map(context.client.retry, read_arguments(ids)):
         print_id(context, job)
 
@@ -94,32 +94,32 @@ def retry(context: CommandContext, ids: Jobs) -> None:
 @app.command()
 @server_command
 def delete(context: CommandContext, ids: Jobs) -> None:
-    """Forget ended jobs, with their results and events."""
+    """Delete ended jobs with their results and events."""
     for job in read_arguments(ids):
         context.client.delete(job)
         if context.out.as_json:
             context.out.print_json({"id": job, "deleted": True})
         else:
-            context.out.print_note(f"{job} is forgotten")
+            context.out.print_note(f"{job} is deleted")
 
 
 def install(root: typer.Typer) -> None:
-    """Put these commands under the root."""
+    """Add these commands to the root."""
     root.command(rich_help_panel=PANEL)(jobs)
     root.add_typer(app, name="job", rich_help_panel=PANEL)
 
 
 def read_arguments(ids: Iterable[str], *, whole_lines: bool = False) -> Iterator[str]:
-    """What was given, and for ``-`` the first field of each line of standard input, or the ``whole_lines``."""
-    for given in ids:
-        if given == "-":
+    """Yield the arguments; ``-`` stands for the first field of each line of standard input, or for ``whole_lines``."""
+    for argument in ids:
+        if argument == "-":
             yield from (line.rstrip("\r\n") if whole_lines else line.split()[0] for line in sys.stdin if line.strip())
         else:
-            yield given
+            yield argument
 
 
 def print_id(context: CommandContext, job: "Job") -> None:
-    """For whoever goes on with it: the id alone, or the job as JSON."""
+    """Print only the id, or the job as JSON."""
     if context.out.as_json:
         context.out.print_json(job.raw)
     else:
@@ -127,7 +127,7 @@ def print_id(context: CommandContext, job: "Job") -> None:
 
 
 def print_results(context: CommandContext, ended: Iterable["Job"]) -> None:
-    """What ended jobs gave. Raises the Exit of status 3 once all are printed, if one did not complete."""
+    """Print the results of ended jobs. Raises Exit with status 3 afterwards if any job did not complete."""
     from cli.remote.exit_statuses import NOT_COMPLETED
 
     failed = False
@@ -139,7 +139,7 @@ def print_results(context: CommandContext, ended: Iterable["Job"]) -> None:
             context.out.print_note(f"{job.id} is {job.status}: {(job.error or {}).get('message', '')}")
         elif "text" in (job.result or {}):
             print(job.text, flush=True)
-            _cite(context, job)
+            _print_citations(context, job)
         else:
             context.out.print_json(job.result)
     if failed:
@@ -147,7 +147,7 @@ def print_results(context: CommandContext, ended: Iterable["Job"]) -> None:
 
 
 def follow_job(context: CommandContext, job: str, after: int = 0) -> None:
-    """Print the events of a job until its end. Raises the Exit of status 3 when it did not complete."""
+    """Print the events of a job until it ends. Raises Exit with status 3 if it did not complete."""
     last: Event | None = None
     for event in context.patient_client.stream(job, after=after):
         last = event
@@ -162,7 +162,7 @@ def follow_job(context: CommandContext, job: str, after: int = 0) -> None:
         print(flush=True)
         ended = context.patient_client.get(job)
         if ended.status == "completed" and "text" in (ended.result or {}):
-            _cite(context, ended)
+            _print_citations(context, ended)
         else:
             print_results(context, [ended])
     elif last is not None and last.data.get("status") != "completed":
@@ -172,7 +172,7 @@ def follow_job(context: CommandContext, job: str, after: int = 0) -> None:
 
 
 def show_job(context: CommandContext, job: "Job") -> None:
-    """One job for people, all that is known of it for programs."""
+    """Print one job: a summary, or everything as JSON."""
     result = dict(job.result or {})
     rows: list[tuple[str, object]] = [
         ("job", job.id),
@@ -180,30 +180,34 @@ def show_job(context: CommandContext, job: "Job") -> None:
         ("status", job.status),
         ("phase", "" if job.ended else job.phase),
         ("model", job.model),
-        ("made", clock(job.created_at)),
+        ("created", clock(job.created_at)),
         ("started", clock(job.started_at)),
         ("ended", clock(job.ended_at)),
-        ("place in the queue", job.queue_position),
-        ("waits for", job.waiting_for),
+        ("queue position", job.queue_position),
+        ("waiting for", job.waiting_for),
         ("progress", job.progress),
-        ("of the batch", job.batch),
-        ("jobs of the batch", job.counts),
-        ("again after", job.retry_of),
+        ("batch", job.batch),
+        ("batch counts", job.counts),
+        ("retry of", job.retry_of),
         ("metadata", dict(job.metadata)),
-        *((f"attempt {one.number}", f"{one.worker}: {one.outcome or 'running'}") for one in job.attempts),
+        *((f"attempt {attempt.number}", f"{attempt.worker}: {attempt.outcome or 'running'}") for attempt in job.attempts),
         ("error", (job.error or {}).get("message")),
         ("usage", result.pop("usage", None)),
         ("finish reason", result.pop("finish_reason", None)),
-        ("citations", [f"{one['marker']} {one['document']}, page {one['page']}" for one in result.pop("citations", ())]),
+        ("citations", [_citation(item) for item in result.pop("citations", ())]),
         ("text", result.pop("text", None)),
         ("result", result),
     ]
     context.out.print_record(job, rows)
 
 
-def _cite(context: CommandContext, job: "Job") -> None:
+def _print_citations(context: CommandContext, job: "Job") -> None:
     for citation in job.citations:
         context.out.print_note(f"{citation.marker} {citation.document}, page {citation.page}: {first_line(citation.quote)}")
+
+
+def _citation(item: dict[str, Any]) -> str:
+    return f"{item['marker']} {item['document']}, page {item['page']}"
 
 
 def _row(job: "Job") -> tuple[object, ...]:
@@ -212,7 +216,7 @@ def _row(job: "Job") -> tuple[object, ...]:
     return job.id, job.kind, job.status, clock(job.created_at), took, first_line(str(about))
 
 
-def _say(context: CommandContext, job: "Job", what: str) -> None:
+def _print_change(context: CommandContext, job: "Job", what: str) -> None:
     if context.out.as_json:
         context.out.print_json(job.raw)
     else:

@@ -1,4 +1,4 @@
-"""``enginehouse models list``: what a server can answer with."""
+"""``enginehouse models list``: the models of a server."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @server_command
 def list_models(context: CommandContext) -> None:
-    """List the models of a server, and what their workers say of themselves."""
+    """List the models of a server and their state."""
 
     def row(model: "Model") -> tuple[object, ...]:
         default = "default" if model.default else ""

@@ -1,6 +1,6 @@
-"""What a command prints: for people a table, for pipes one line a thing with tabs between its fields, for programs JSON.
+"""Output of commands: tables on a terminal, tab-separated lines in a pipe, JSON on request.
 
-Results go to standard output, everything said about them to standard error.
+Results go to standard output, notes and errors to standard error.
 """
 
 import json
@@ -21,28 +21,28 @@ STYLES = {
 
 
 class Output:
-    """The outputs of one command."""
+    """Prints the results of one command."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
 
     @property
     def terminal(self) -> bool:
-        """Whether a person reads the results."""
+        """Whether standard output is a terminal."""
         return sys.stdout.isatty()
 
-    def print_list(self, columns: Sequence[str], things: Iterable[Any], row: Callable[[Any], Sequence[object]]) -> None:
-        """Print records: ``row`` gives the cells of each, under ``columns``."""
+    def print_list(self, columns: Sequence[str], records: Iterable[Any], row: Callable[[Any], Sequence[object]]) -> None:
+        """Print a list of records; ``row`` returns the cells of a record."""
         if self.as_json:
-            print(json.dumps([dict(thing.raw) for thing in things], ensure_ascii=False))
+            print(json.dumps([dict(record.raw) for record in records], ensure_ascii=False))
         elif self.terminal:
-            self._table(columns, [[_text(cell) for cell in row(thing)] for thing in things])
+            self._table(columns, [[_text(cell) for cell in row(record)] for record in records])
         else:
-            for thing in things:
-                print("\t".join(_flat(_text(cell)) for cell in row(thing)), flush=True)
+            for record in records:
+                print("\t".join(_flat(_text(cell)) for cell in row(record)), flush=True)
 
     def print_record(self, record: Any, rows: Iterable[tuple[str, object]]) -> None:
-        """Print one record: ``rows`` are the names and values that people look for."""
+        """Print one record; ``rows`` are the names and values to show."""
         if self.as_json:
             self.print_json(record.raw)
             return
@@ -58,13 +58,13 @@ class Output:
         print(json.dumps(value, ensure_ascii=False, default=dict), flush=True)
 
     def print_line(self, text: str, style: str) -> None:
-        """Print one line, which a terminal shows in this style and no terminal folds."""
+        """Print one line, styled on a terminal and never wrapped."""
         from rich.text import Text
 
         _console().print(Text(text, style), soft_wrap=True)
 
     def print_note(self, text: str) -> None:
-        """Tell a person something that is no result."""
+        """Print a note to standard error."""
         print(text, file=sys.stderr, flush=True)
 
     def _table(self, columns: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> None:
@@ -72,7 +72,7 @@ class Output:
         from rich.text import Text
 
         table = Table(*columns or ("", ""), show_header=columns is not None, box=None, pad_edge=False)
-        # An id that is cut off is of no use; the last column is what gives way.
+        # A truncated id is useless, so only the last column may wrap.
         for column in table.columns[:-1]:
             column.no_wrap = True
         for row in rows:
@@ -81,7 +81,7 @@ class Output:
 
 
 def clock(seconds: float | None) -> str:
-    """A time of the server's, as the clock on the wall shows it here; with the date unless that is today's."""
+    """Format a Unix time in local time, with the date unless it is today."""
     if seconds is None:
         return ""
     then = datetime.fromtimestamp(seconds).astimezone()
@@ -89,7 +89,7 @@ def clock(seconds: float | None) -> str:
 
 
 def first_line(text: str, longest: int = 60) -> str:
-    """The beginning of a text, on one line."""
+    """The beginning of a text, on one line, cut to ``longest`` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
@@ -104,12 +104,12 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return ", ".join(f"{key}={one}" for key, one in value.items() if one is not None)
+        return ", ".join(f"{key}={item}" for key, item in value.items() if item is not None)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)
 
 
 def _flat(text: str) -> str:
-    """So that a field is a field and a line is a line."""
+    """Remove the characters that separate fields and lines."""
     return text.replace("\t", " ").replace("\r", "").replace("\n", " ")

@@ -37,7 +37,7 @@ def test_requests_are_bounded_in_number_and_bytes() -> None:
     files = [Source(str(number), bytes(10)) for number in range(7)]
     assert [len(portion) for portion in split_into_requests(files, max_files=3)] == [3, 3, 1]
     assert [len(portion) for portion in split_into_requests(files, max_files=100, max_bytes=25)] == [2, 2, 2, 1]
-    assert [len(portion) for portion in split_into_requests([Source("big", bytes(100)), *files[:1]], most_bytes=25)] == [1, 1]
+    assert [len(portion) for portion in split_into_requests([Source("big", bytes(100)), *files[:1]], max_bytes=25)] == [1, 1]
     assert list(split_into_requests([])) == []
 
 

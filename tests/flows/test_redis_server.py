@@ -37,7 +37,7 @@ def test_it_passes_its_own_check(server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "why"), [("maxmemory-policy", "allkeys-lru", "may evict jobs"), ("appendonly", "no", "forgets its jobs")]
+    ("setting", "value", "why"), [("maxmemory-policy", "allkeys-lru", "may evict jobs"), ("appendonly", "no", "loses its jobs")]
 )
 def test_a_redis_that_would_lose_jobs_is_refused_and_tolerated_when_told(
     server: RedisServer, setting: str, value: str, why: str

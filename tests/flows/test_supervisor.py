@@ -126,7 +126,7 @@ def test_a_killed_service_comes_back_and_its_children_do_not_stay(tree: Tree) ->
     service = next(process for process in tree.supervisor().children() if process.children())
     child = service.children()[0]
     service.kill()
-    tree.await_line("was killed by SIGKILL; it is started again in 0.5 s")
+    tree.await_line("was killed by SIGKILL; restarting in 0.5 s")
     wait_until(lambda: not child.is_running(), "its child is gone too")
     tree.await_line("child up", 3)
     assert len(tree.processes()) == 5
@@ -135,5 +135,5 @@ def test_a_killed_service_comes_back_and_its_children_do_not_stay(tree: Tree) ->
 @pytest.mark.parametrize("tree", [("import sys; print('up'); sys.exit(3)",)], indirect=True)
 def test_a_service_that_keeps_dying_is_started_less_and_less_often(tree: Tree) -> None:
     for delay in ("0.5", "1", "2"):
-        tree.await_line(f"first ended with status 3; it is started again in {delay} s")
+        tree.await_line(f"first exited with status 3; restarting in {delay} s")
     assert tree.guardian.poll() is None

@@ -188,18 +188,18 @@ def command(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_loads_and_unloads(swapping: Stack) -> None:
     done = command(swapping, "load", "b", "--gpu", "0")
     assert (done.returncode, done.stderr.count("failed")) == (0, 0), done.stderr
-    assert done.stdout.endswith(" holds b\n")
+    assert done.stdout.endswith(" has loaded b\n")
     rows = {row["name"]: row for row in swapping.client.get("/models").json()}
     assert [rows[name]["workers"] for name in ("a", "b")] == [0, 1]
     assert rows["b"]["state"] == "ready"
-    assert command(swapping, "load", "a").stdout.endswith(" holds a\n"), "it had nothing to do"
-    assert command(swapping, "unload", "a").stdout.endswith(" holds no model\n")
+    assert command(swapping, "load", "a").stdout.endswith(" has loaded a\n"), "it had nothing to do"
+    assert command(swapping, "unload", "a").stdout.endswith(" has unloaded its model\n")
     for words, why in (
-        (("unload", "a"), "is not held by any worker"),
+        (("unload", "a"), "is not loaded on any worker"),
         (("load", "big"), "needs a GPU, and this worker has none"),
         (("load", "nope"), "no model 'nope'"),
         (("load", "a", "--gpu", "9"), "There is no gpu worker 9; there are: gpu0@"),
-        (("load", "all-minilm-l6-v2"), "turns text into vectors"),
+        (("load", "all-minilm-l6-v2"), "is an embedding model"),
     ):
         done = command(swapping, *words)
         assert done.returncode == 2

@@ -78,7 +78,7 @@ def test_every_error_code_is_listed() -> None:
 
 
 def test_the_settings_page_is_up_to_date() -> None:
-    assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_docs.page(), (
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_docs.settings_page(), (
         "python -m cli.settings_docs > docs/settings.md"
     )
 

@@ -65,7 +65,7 @@ def test_the_api_gets_its_threads_and_address() -> None:
     assert (after(command, "--bind"), after(command, "--workers"), after(command, "--threads")) == ("[::1]:8080", "3", "40")
 
 
-@pytest.mark.parametrize(("name", "why"), [("huge", "no model 'huge'"), ("vectors", "does not generate text")])
+@pytest.mark.parametrize(("name", "why"), [("huge", "no model 'huge'"), ("vectors", "cannot generate text")])
 def test_a_model_that_cannot_be_served_is_refused_by_name(models_file: Path, name: str, why: str) -> None:
     with pytest.raises(CommandError, match=why):
         served_model(Settings(models_file=models_file, worker_model=name))

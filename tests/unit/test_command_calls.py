@@ -20,15 +20,15 @@ def test_the_server_is_the_one_that_was_named_else_that_of_the_data_folder(tmp_p
     assert server_url(None, tmp_path) == "http://127.0.0.1:5000"
     (tmp_path / "state.json").write_text(json.dumps({"api": "http://127.0.0.1:7001", "redis": "redis://x"}))
     assert server_url(None, tmp_path) == "http://127.0.0.1:7001"
-    assert server_url("https://house.example", tmp_path) == "https://house.example"
+    assert server_url("https://server.example", tmp_path) == "https://server.example"
     with pytest.raises(CommandError, match="must begin with http"):
-        server_url("house.example", tmp_path)
+        server_url("server.example", tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "no JSON"])
 def test_a_state_that_cannot_be_read_is_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
-    with pytest.raises(CommandError, match="name the server with --url"):
+    with pytest.raises(CommandError, match="select the server with --url"):
         server_url(None, tmp_path)
 
 

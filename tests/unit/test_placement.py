@@ -74,19 +74,19 @@ def test_a_gpu_is_shared_only_when_all_on_it_allow_that() -> None:
     half = {"gpu_share": 0.5}
     placed = place_models([model("a", **half), model("b", **half)], machine(80, 79), sized())
     assert placed == [Replica(0, "a", (0,)), Replica(2, "b", (0,)), Replica(1, "", (1,))]
-    with pytest.raises(CommandError, match="of 1 here 0 are not taken yet"):
+    with pytest.raises(CommandError, match="only 0 of 1 are available"):
         place_models([model("a"), model("b", **half)], machine(80), sized())
 
 
 @pytest.mark.parametrize(
     ("entries", "gpus", "words"),
     [
-        ([model(gpus=1)], [], "needs 1 GPU and this machine has none"),
-        ([model(devices=(0, 1))], [], "needs GPUs 0, 1 and this machine has none"),
-        ([model(devices=(4,))], machine(80), "is to be on GPU 4 (devices), and this machine has GPU 0"),
-        ([model("a", devices=(0,)), model("b", devices=(0,))], machine(80, 80), "which another model has taken"),
-        ([model(gpus=2)], machine(80), "needs 2 GPUs for each replica, and of 1 here 1 is not taken yet"),
-        ([model(replicas=3)], machine(80, 80), "of 2 here 0 are not taken yet"),
+        ([model(gpus=1)], [], "needs 1 GPU, but this machine has no GPU"),
+        ([model(devices=(0, 1))], [], "needs GPUs 0, 1, but this machine has no GPU"),
+        ([model(devices=(4,))], machine(80), "has GPU 4 in its devices, but this machine has GPU 0"),
+        ([model("a", devices=(0,)), model("b", devices=(0,))], machine(80, 80), "which another model uses"),
+        ([model(gpus=2)], machine(80), "needs 2 GPUs per replica, but only 1 of 1 is available"),
+        ([model(replicas=3)], machine(80, 80), "only 0 of 2 are available"),
         ([model("big")], machine(80), "big needs 90.0 GiB: weights; GPU 0 (H100) has 80.0 GiB free of 80.0 GiB"),
         ([model("big", gpus=2)], machine(80, 95, total=96), "90.0 GiB on each of 2 GPUs"),
         ([model("half", gpu_share=0.5)], machine(80), "has 40.0 GiB free at gpu_share 0.5"),
@@ -103,7 +103,7 @@ def test_which_models_are_wanted() -> None:
     assert [entry.name for entry in models_to_load(every, [])] == ["c"]
     assert [entry.name for entry in models_to_load(every, ["b", "a"])] == ["b", "a"]
     assert [entry.name for entry in models_to_load(Catalogue(every.models[:2]), [])] == ["b"]
-    for names, words in ((["x"], "no model 'x'"), (["v"], "does not generate"), (["a", "a"], "given twice")):
+    for names, words in ((["x"], "no model 'x'"), (["v"], "cannot generate text"), (["a", "a"], "given twice")):
         with pytest.raises(CommandError, match=words):
             models_to_load(every, names)
 
