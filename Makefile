@@ -1,16 +1,17 @@
-# make demo shows everything that works; make help lists the rest.
+# `make demo` shows what Enginehouse does; `make help` lists all targets.
 PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt deploy/install.py client/pyproject.toml
 EXTRAS := all
 
 help:
-	@echo "make setup   create .venv, install everything, prepare the default models"
-	@echo "make demo    setup, then: start the stack, read three PDFs, ask questions, show answers, stop"
-	@echo "make up      setup, then run the stack until Ctrl-C (ARGS='--port 8080' for options)"
-	@echo "make test    every check and test    make lint   the checks alone    make bench  the figures"
-	@echo "make test-faults   everything that can be killed, killed, in 20 minutes"
-	@echo "make clean   remove .venv and caches; the data folder .enginehouse stays"
+	@echo "make setup         create .venv, install everything, prepare the default models"
+	@echo "make demo          start the stack, index three PDFs, ask questions, print answers, stop"
+	@echo "make up            run the stack until Ctrl-C (ARGS='--port 8080' for options)"
+	@echo "make test          all checks and tests     make lint   only the checks     make bench   the benchmarks"
+	@echo "make test-faults   fault injection: kill every process, break every connection (20 minutes)"
+	@echo "make dist          build the wheels of the server and the client into dist/"
+	@echo "make clean         remove .venv and caches, but not the data folder .enginehouse"
 
 setup: .venv/.installed
 	@$(BIN)/enginehouse models prepare
@@ -30,7 +31,7 @@ lint: .venv/.installed-dev
 test: lint chromium
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow_fault" $(ARGS)
 
-# Every process killed, every connection broken; a quick part of it belongs to `make test`. Alone on the machine, please.
+# `make test` includes a short part of these. Run them on an otherwise idle machine.
 test-faults: .venv/.installed-dev
 	@$(BIN)/pytest -n 2 --dist loadfile tests/faults $(ARGS)
 
@@ -40,7 +41,11 @@ bench: .venv/.installed-dev setup
 	@$(BIN)/python -m benchmarks.fairness
 	@$(BIN)/python -m benchmarks.streams
 
-# The page is tested in a real browser. Only a machine of continuous integration gets it without being asked.
+dist: .venv/.installed-dev
+	@$(BIN)/python -m build --outdir dist .
+	@$(BIN)/python -m build --outdir dist client
+
+# The web page is tested in a browser, which is installed automatically only in continuous integration.
 chromium:
 	@[ -z "$(CI)" ] || command -v chromium >/dev/null || { echo "[chromium] installing"; \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; }
@@ -48,7 +53,7 @@ chromium:
 clean:
 	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-# The stamp is written last, so an installation that was broken off is taken up again.
+# The stamp is written last, so an interrupted installation is continued.
 .venv/.installed: $(INPUTS)
 	@$(PYTHON) deploy/install.py $(EXTRAS)
 	@touch $@
@@ -57,4 +62,4 @@ clean:
 	@$(PYTHON) deploy/install.py $(EXTRAS) --dev
 	@touch .venv/.installed $@
 
-.PHONY: chromium help setup demo up lint test test-faults bench clean
+.PHONY: chromium help setup demo up lint test test-faults bench dist clean

@@ -1,4 +1,4 @@
-"""Small charts as SVG text: points or lines over two axes, linear or logarithmic. Knows nothing of what is drawn."""
+"""Small SVG charts: points or lines on two axes, linear or logarithmic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axis:
-    """What is counted, its range, and where numbers stand."""
+    """An axis with its label, range and ticks."""
 
     label: str
     low: float
@@ -22,8 +22,8 @@ class Axis:
     ticks: Sequence[float]
     logarithmic: bool = False
 
-    def place(self, value: float) -> float:
-        """Where a value lies, from 0 at the low end to 1."""
+    def position(self, value: float) -> float:
+        """The position of a value between the low end (0) and the high end (1)."""
         value = min(max(value, self.low), self.high)
         if self.logarithmic:
             return log10(value / self.low) / log10(self.high / self.low)
@@ -32,7 +32,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind."""
+    """A data series."""
 
     name: str
     colour: str
@@ -42,6 +42,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
+    """A chart with its axes and data."""
+
     title: str
     x: Axis
     y: Axis
@@ -49,7 +51,7 @@ class Chart:
 
 
 def side_by_side(charts: Sequence[Chart]) -> str:
-    """The charts as one SVG file."""
+    """Draw the charts next to each other in one SVG file."""
     width = WIDTH * len(charts)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{HEIGHT}" viewBox="0 0 {width} {HEIGHT}" '
@@ -65,10 +67,10 @@ def _draw(chart: Chart) -> str:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def across(value: float) -> float:
-        return round(LEFT + chart.x.place(value) * (right - LEFT), 1)
+        return round(LEFT + chart.x.position(value) * (right - LEFT), 1)
 
     def up(value: float) -> float:
-        return round(bottom - chart.y.place(value) * (bottom - TOP), 1)
+        return round(bottom - chart.y.position(value) * (bottom - TOP), 1)
 
     parts = [_text(chart.title, LEFT, 22, size=13, weight="600")]
     for tick in chart.x.ticks:
@@ -83,18 +85,18 @@ def _draw(chart: Chart) -> str:
     step = (right - LEFT) / len(chart.series)
     for number, series in enumerate(chart.series):
         parts.append(_mark(series, [(across(x), up(y)) for x, y in series.points]))
-        place = LEFT + number * step
-        parts.append(f'<rect x="{place:.0f}" y="{HEIGHT - 23}" width="9" height="9" fill="{series.colour}"/>')
-        parts.append(_text(series.name, place + 13, HEIGHT - 15))
+        left = LEFT + number * step
+        parts.append(f'<rect x="{left:.0f}" y="{HEIGHT - 23}" width="9" height="9" fill="{series.colour}"/>')
+        parts.append(_text(series.name, left + 13, HEIGHT - 15))
     return "".join(parts)
 
 
-def _mark(series: Series, places: Sequence[Point]) -> str:
+def _mark(series: Series, points: Sequence[Point]) -> str:
     if series.style == "points":
-        return "".join(f'<circle cx="{x}" cy="{y}" r="2.2" fill="{series.colour}" fill-opacity="0.75"/>' for x, y in places)
+        return "".join(f'<circle cx="{x}" cy="{y}" r="2.2" fill="{series.colour}" fill-opacity="0.75"/>' for x, y in points)
     dashes = ' stroke-dasharray="5 3"' if series.style == "dashed" else ""
-    path = "L".join(f"{x} {y}" for x, y in places)
-    dots = "".join(f'<circle cx="{x}" cy="{y}" r="3" fill="{series.colour}"/>' for x, y in places)
+    path = "L".join(f"{x} {y}" for x, y in points)
+    dots = "".join(f'<circle cx="{x}" cy="{y}" r="3" fill="{series.colour}"/>' for x, y in points)
     return f'<path d="M{path}" fill="none" stroke="{series.colour}" stroke-width="1.6"{dashes}/>{dots}'
 
 

@@ -1,9 +1,9 @@
-"""Does one owner's flood make another wait, and do long queues make moves slow?
+"""Fairness between owners, and the speed of submit and claim on long queues.
 
-First on the moves alone, with simulated workers and a simulated clock; then on the whole stack (echo engine, two API keys):
-one owner queues thousands of jobs, another sends one every second. Beside it in the same run: the second owner alone, and
-the same jobs under one owner, which is first in, first out. Then submit and claim are timed on queues of three lengths.
-Run: ``.venv/bin/python -m benchmarks.fairness``; it draws ``docs/images/fairness.svg``.
+One owner queues thousands of jobs while another submits one per second: first with simulated workers and a simulated clock, then on
+the whole stack with the echo engine and two API keys. For comparison, the second owner runs alone, and all jobs run under one owner,
+which is first in, first out. Then submit and claim are timed on queues of three lengths. Run:
+``.venv/bin/python -m benchmarks.fairness``; it draws ``docs/images/fairness.svg``.
 """
 
 import argparse
@@ -41,22 +41,22 @@ COLOURS = {"idle": "#2a78b8", "fair": "#2c9a4b", "fifo": "#d0522b"}
 DEPTHS = (1_000, 10_000, 100_000)
 OWNERS = 10
 
-# When the second owner sent each job and how long it waited until it was started, in seconds.
+# For each job of the second owner: time of submission and time until start, in seconds.
 Waits = list[Point]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=3000, help="jobs that the first owner queues")
-    parser.add_argument("--job-seconds", type=float, default=0.03, help="how long each job takes on the stack")
+    parser.add_argument("--job-seconds", type=float, default=0.03, help="duration of a job on the stack")
     parser.add_argument("--image", type=Path, default=REPOSITORY / "docs" / "images" / "fairness.svg")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        simulated = on_the_moves(Path(folder), options.jobs)
-        report("moves, simulated workers", simulated, options.jobs)
-        waits = on_the_stack(Path(folder), options.jobs, options.job_seconds)
+        simulated = measure_simulation(Path(folder), options.jobs)
+        report("simulated workers", simulated, options.jobs)
+        waits = measure_stack(Path(folder), options.jobs, options.job_seconds)
         report("whole stack", waits, options.jobs)
-        latencies = by_depth(Path(folder))
+        latencies = measure_depths(Path(folder))
     options.image.parent.mkdir(parents=True, exist_ok=True)
     options.image.write_text(side_by_side([chart_of_waits(waits, options.jobs), chart_of_depths(latencies)]))
 
@@ -69,81 +69,81 @@ def report(where: str, waits: dict[str, Waits], jobs: int) -> None:
         figure("fairness.wait_p99", percentile(milliseconds, 99), "ms", **about)
 
 
-def on_the_moves(folder: Path, jobs: int) -> dict[str, Waits]:
-    """Waits by the scheduling alone: moves take no time, and jobs 50 to 150 ms of a simulated clock."""
-    server = start_redis(subfolder(folder, "moves"))
+def measure_simulation(folder: Path, jobs: int) -> dict[str, Waits]:
+    """Waits caused by scheduling only: transitions take no time, and jobs take 50 to 150 ms of simulated time."""
+    server = start_redis(subfolder(folder, "simulation"))
     client = connect(server.url)
     waits = {}
     for way in WAYS:
         client.flushall()
-        waits[way] = list(simulate(Clocked(server.url), way, jobs, random.Random(7)))
+        waits[way] = list(simulate(SimulatedLifecycle(server.url), way, jobs, random.Random(7)))
     client.close()
     server.stop()
     return waits
 
 
-class Clocked(Lifecycle):
-    """The moves under a clock that the simulation sets."""
+class SimulatedLifecycle(Lifecycle):
+    """Job transitions with a clock that the simulation sets."""
 
     def __init__(self, url: str) -> None:
         self.now_ms = 1_800_000_000_000
         super().__init__(connect(url), Settings(redis_url=url), lambda *_: None, clock=lambda: self.now_ms)
 
 
-def simulate(moves: Clocked, way: str, jobs: int, chance: random.Random) -> Iterator[Point]:
-    """Let workers claim whatever is next until the flood is gone; the waits of the second owner's jobs."""
-    begin = moves.now_ms
+def simulate(lifecycle: SimulatedLifecycle, way: str, jobs: int, generator: random.Random) -> Iterator[Point]:
+    """Let workers claim jobs until the first owner's jobs are done; yields the waits of the second owner's jobs."""
+    begin = lifecycle.now_ms
     flood = 0 if way == "idle" else jobs
     for _ in range(flood):
-        submit(moves, "many")
+        submit(lifecycle, "many")
     sendings = [begin + 1000 * number for number in range(jobs // (10 * SLOTS))]
     sent: dict[str, int] = {}
     running: list[tuple[int, str]] = []
     number = 0
     while sendings or sent:
-        while sendings and sendings[0] <= moves.now_ms:
-            sent[submit(moves, "many" if way == "fifo" else "one")] = sendings.pop(0)
-        while running and running[0][0] <= moves.now_ms:
-            moves.end((heapq.heappop(running)[1], 1), Status.COMPLETED, result={}, service=10)
+        while sendings and sendings[0] <= lifecycle.now_ms:
+            sent[submit(lifecycle, "many" if way == "fifo" else "one")] = sendings.pop(0)
+        while running and running[0][0] <= lifecycle.now_ms:
+            lifecycle.finish((heapq.heappop(running)[1], 1), Status.COMPLETED, result={}, service=10)
         while len(running) < SLOTS:
             number += 1
-            job = moves.claim(QUEUE, "w1", f"token{number}")
+            job = lifecycle.claim(QUEUE, "w1", f"token{number}")
             if job is None:
                 break
-            heapq.heappush(running, (moves.now_ms + chance.randrange(50, 150), job.id))
+            heapq.heappush(running, (lifecycle.now_ms + generator.randrange(50, 150), job.id))
             if job.id in sent:
                 at = sent.pop(job.id)
-                yield (at - begin) / 1000, (moves.now_ms - at) / 1000
+                yield (at - begin) / 1000, (lifecycle.now_ms - at) / 1000
         following = [running[0][0]] if running else []
-        moves.now_ms = min(following + sendings[:1], default=moves.now_ms)
+        lifecycle.now_ms = min(following + sendings[:1], default=lifecycle.now_ms)
 
 
 def submit(lifecycle: Lifecycle, owner: str) -> str:
     return lifecycle.submit_job(Submission(kind="generate", queue=QUEUE, spec={"prompt": "x"}, owner=owner, cost=10)).id
 
 
-def on_the_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
-    """Waits over HTTP, from one API key while another's jobs are queued; for ``fifo`` both send with one key."""
+def measure_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
+    """Waits over HTTP for one API key while jobs of another are queued; with ``fifo`` both owners use one key."""
     # Each job is one token.
     stack = Stack(subfolder(folder, "stack"), environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
-    listed = models(job_seconds)
-    listed[0]["max_in_flight"] = STACK_SLOTS
-    stack.models.write_text(json.dumps(listed))
+    entries = models(job_seconds)
+    entries[0]["max_in_flight"] = STACK_SLOTS
+    stack.models.write_text(json.dumps(entries))
     stack.start()
     try:
         keys = Owners(connect(stack.redis_url()))
         many, one = (httpx2.Client(base_url=stack.url, timeout=60, headers=bearer(keys, name)) for name in ("many", "one"))
         waits = {"idle": list(send_each_second(one, 20, threading.Event()))}
         for way, second in (("fair", one), ("fifo", many)):
-            # The worker stands still until the flood is queued, or it would drain it as fast as it comes.
+            # The worker is paused until all jobs are queued, or it would run them as fast as they arrive.
             worker = stack.pid("gpu0")
             os.kill(worker, signal.SIGSTOP)
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(lambda _: generate(many), range(jobs)))
             os.kill(worker, signal.SIGCONT)
-            over = threading.Event()
-            threading.Thread(target=tell_when_over, args=(many, over), daemon=True).start()
-            waits[way] = list(send_each_second(second, 120, over))
+            done = threading.Event()
+            threading.Thread(target=set_when_done, args=(many, done), daemon=True).start()
+            waits[way] = list(send_each_second(second, 120, done))
         return waits
     finally:
         stack.stop()
@@ -160,19 +160,19 @@ def generate(client: httpx2.Client) -> str:
     return str(answer.json()["id"])
 
 
-def tell_when_over(client: httpx2.Client, over: threading.Event) -> None:
-    """Set the event when no job of the flood is queued any more."""
+def set_when_done(client: httpx2.Client, done: threading.Event) -> None:
+    """Set the event when no job of the first owner is queued any more."""
     while client.get("/jobs", params={"status": "queued", "limit": 1}).json()["data"]:
         time.sleep(1.0)
-    over.set()
+    done.set()
 
 
-def send_each_second(client: httpx2.Client, most: int, over: threading.Event) -> Iterator[Point]:
-    """One job each second, at most so many and until that is over; when each was sent and how long it waited."""
+def send_each_second(client: httpx2.Client, limit: int, done: threading.Event) -> Iterator[Point]:
+    """Submit one job per second, at most ``limit`` and until ``done``; yields submission times and waits."""
     begin = time.monotonic()
     sent = []
-    for number in range(most):
-        if over.wait(max(0.0, begin + number - time.monotonic())):
+    for number in range(limit):
+        if done.wait(max(0.0, begin + number - time.monotonic())):
             break
         sent.append((time.monotonic() - begin, generate(client)))
     for at, job_id in sent:
@@ -182,8 +182,8 @@ def send_each_second(client: httpx2.Client, most: int, over: threading.Event) ->
         yield at, job["started_at"] - job["created_at"]
 
 
-def by_depth(folder: Path) -> dict[str, list[Point]]:
-    """Milliseconds of submit and claim on queues of several lengths: for each line of the chart, depth and latency."""
+def measure_depths(folder: Path) -> dict[str, list[Point]]:
+    """Latency of submit and claim on queues of several lengths: for each line of the chart, depth and milliseconds."""
     server = start_redis(subfolder(folder, "depth"))
     client = connect(server.url)
     settings = replace(Settings(redis_url=server.url), max_queued=10_000_000, max_queued_per_owner=10_000_000)
@@ -223,8 +223,8 @@ def chart_of_waits(waits: dict[str, Waits], jobs: int) -> Chart:
     longest = max(at for points in waits.values() for at, _ in points)
     return Chart(
         f"One job a second beside another owner's {jobs:,}",
-        Axis("second at which it was sent", 0, longest, range(0, int(longest) + 1, 10)),
-        Axis("wait until it is started, ms", 1, 100_000, (1, 10, 100, 1_000, 10_000, 100_000), logarithmic=True),
+        Axis("time of submission, s", 0, longest, range(0, int(longest) + 1, 10)),
+        Axis("wait until start, ms", 1, 100_000, (1, 10, 100, 1_000, 10_000, 100_000), logarithmic=True),
         [Series(WAYS[way], COLOURS[way], [(at, 1000 * wait) for at, wait in points]) for way, points in waits.items()],
     )
 
@@ -233,7 +233,7 @@ def chart_of_depths(lines: dict[str, list[Point]]) -> Chart:
     highest = 2 ** max(1, int(max(value for points in lines.values() for _, value in points)).bit_length())
     colours = {"submit": "#2a78b8", "claim": "#8a4fb0"}
     return Chart(
-        f"The moves on long queues, {OWNERS} owners",
+        f"Submit and claim on long queues, {OWNERS} owners",
         Axis("jobs queued", DEPTHS[0] / 1.5, DEPTHS[-1] * 1.5, DEPTHS, logarithmic=True),
         Axis("latency, ms", 0, highest, [highest * part / 4 for part in range(5)]),
         [

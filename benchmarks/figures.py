@@ -1,4 +1,4 @@
-"""Printing figures, and the arithmetic of latencies."""
+"""Print benchmark figures, and compute percentiles."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def figure(name: str, value: float, unit: str, **about: object) -> None:
-    """One JSON line: what was measured, on what."""
+    """Print one figure as a JSON line, with the machine that it was measured on."""
     machine = f"{os.cpu_count()} cores, {platform.machine()}"
     print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, **about, "machine": machine}), flush=True)
 

@@ -1,7 +1,7 @@
-"""What a job costs besides the model: submit to end, seen by a client that waits, on the echo engine.
+"""Overhead per job: the time from submission to result for a waiting client, with the echo engine.
 
-Beside it in the same run, from the same load generator on the same machine: plain Celery with a task that does nothing and
-its Redis result backend. Run: ``.venv/bin/python -m benchmarks.overhead``.
+For comparison, the same load generator runs plain Celery with an empty task and a Redis result backend in the same run. Run:
+``.venv/bin/python -m benchmarks.overhead``.
 """
 
 import argparse
@@ -27,25 +27,25 @@ PROMPT = "x" * 200
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--jobs", type=int, default=2000, help="jobs of each measurement")
+    arguments.add_argument("--jobs", type=int, default=2000, help="jobs per measurement")
     arguments.add_argument("--clients", type=int, nargs="+", default=[1, 10, 100])
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        ours = enginehouse(Path(folder), options.clients, options.jobs)
-        peer = plain_celery(Path(folder), options.clients, options.jobs)
+        own = enginehouse(Path(folder), options.clients, options.jobs)
+        baseline = plain_celery(Path(folder), options.clients, options.jobs)
     for clients in options.clients:
-        ratio = ours[clients] / peer[clients]
+        ratio = own[clients] / baseline[clients]
         figure("overhead.jobs_per_second_ratio", ratio, "enginehouse / plain celery", clients=clients)
 
 
 def enginehouse(folder: Path, clients: list[int], jobs: int) -> dict[int, float]:
-    """Jobs per second for each number of clients."""
+    """Jobs per second of Enginehouse for each number of clients."""
     stack = Stack(folder, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
-    listed = models(0.0)
-    listed[0]["max_in_flight"] = SLOTS
-    stack.models.write_text(json.dumps(listed))
+    entries = models(0.0)
+    entries[0]["max_in_flight"] = SLOTS
+    stack.models.write_text(json.dumps(entries))
     stack.start()
-    # The retrieval worker loads its model in the background; the machine must be quiet before anything is measured.
+    # Workers load their models in the background; the machine must be idle before the measurement.
     stack.warm_up()
     body = json.dumps({"prompt": PROMPT, "max_tokens": 8})
     headers = {"Content-Type": "application/json", "Prefer": "wait=60"}
@@ -69,10 +69,10 @@ def enginehouse(folder: Path, clients: list[int], jobs: int) -> dict[int, float]
 
 
 def plain_celery(folder: Path, clients: list[int], jobs: int) -> dict[int, float]:
-    """The same for plain Celery, on a Redis of the same kind and with as many slots."""
-    redis = start_redis(folder / "peer")
+    """Jobs per second of plain Celery, with the same kind of Redis and as many slots."""
+    redis = start_redis(folder / "baseline")
     os.environ["REDIS_URL"] = redis.url
-    from benchmarks.plain_celery import app, nothing
+    from benchmarks.plain_celery import app, empty_task
 
     command = [sys.executable, "-m", "celery", "-A", "benchmarks.plain_celery", "worker", "-P", "threads", "-c", str(SLOTS)]
     worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -80,7 +80,7 @@ def plain_celery(folder: Path, clients: list[int], jobs: int) -> dict[int, float
         wait_until(lambda: app.control.ping(timeout=0.5), "the plain Celery worker answers", seconds=30)
 
         def client() -> Callable[[], None]:
-            return lambda: nothing.delay(PROMPT).get(timeout=120)
+            return lambda: empty_task.delay(PROMPT).get(timeout=120)
 
         return {count: measure("plain celery", count, jobs, client) for count in clients}
     finally:
@@ -90,7 +90,7 @@ def plain_celery(folder: Path, clients: list[int], jobs: int) -> dict[int, float
 
 
 def measure(what: str, clients: int, jobs: int, client: Callable[[], Callable[[], None]]) -> float:
-    """Let so many clients do jobs one after the other; print latencies and return jobs per second."""
+    """Run jobs from concurrent clients, one at a time per client; print latencies and return jobs per second."""
     each = max(1, jobs // clients if clients > 1 else jobs // 4)
     latencies: list[float] = []
     begin = threading.Barrier(clients + 1)

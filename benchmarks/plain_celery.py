@@ -1,4 +1,4 @@
-"""The peer of ``overhead.py``: what a Celery project does without Enginehouse. A task that does nothing, results in Redis."""
+"""Baseline of ``overhead.py``: a plain Celery project with an empty task and results in Redis."""
 
 import os
 
@@ -8,5 +8,5 @@ app = Celery("plain", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_
 
 
 @app.task
-def nothing(text: str) -> dict[str, str]:
+def empty_task(text: str) -> dict[str, str]:
     return {"text": text}

@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback that keeps what it got and answers as it is told."""
+"""A webhook receiver on loopback that records requests and answers as configured."""
 
 import ssl
 import threading
@@ -14,7 +14,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass(frozen=True)
 class Received:
-    """One POST."""
+    """One received POST."""
 
     path: str
     headers: dict[str, str]
@@ -25,12 +25,12 @@ class Received:
         return self.headers["webhook-id"]
 
     def verified(self, secret: str) -> dict[str, Any]:
-        """The content. Raises WebhookVerificationError unless it was signed with this secret."""
+        """The content. Raises WebhookVerificationError if it is not signed with this secret."""
         return dict(Webhook(secret).verify(self.body, self.headers))
 
 
 def status(code: int, body: bytes = b"", **headers: str) -> Answer:
-    """An answer with this status; ``Retry_After`` names the header Retry-After."""
+    """An answer with this status; the keyword ``Retry_After`` sets the header Retry-After."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(code)
@@ -44,7 +44,7 @@ def status(code: int, body: bytes = b"", **headers: str) -> Answer:
 
 
 class Receiver:
-    """``answers`` are given in turn, the last of them for ever; over TLS with a ``certificate``. A context manager."""
+    """Gives ``answers`` in turn and repeats the last one; uses TLS with a ``certificate``. A context manager."""
 
     def __init__(self, *answers: Answer, certificate: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
@@ -68,7 +68,7 @@ class Receiver:
             block_on_close = False
 
             def handle_error(self, request: object, client_address: object) -> None:
-                pass  # a caller that hangs up is what many of these answers are about
+                pass  # many of these answers provoke a closed connection
 
         self._server = Server(("127.0.0.1", 0), Handler)
         if certificate is not None:

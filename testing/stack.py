@@ -1,4 +1,4 @@
-"""The whole stack as a user starts it, on a data folder and ports of its own."""
+"""A complete stack for tests, started like a user starts it, with its own data folder and ports."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class Stack:
         self.client = httpx2.Client(base_url=self.url, timeout=60)
 
     def start(self, *options: str, flower: bool = False) -> "Stack":
-        """Start it and return when it is ready."""
+        """Start the stack and wait until it is ready."""
         self.launch(*options, flower=flower)
         process = self.process
         assert process is not None
@@ -47,10 +47,10 @@ class Stack:
         return self
 
     def launch(self, *options: str, flower: bool = False) -> None:
-        """Start it and return at once."""
+        """Start the stack without waiting."""
         self._stream = self.log.open("ab")
         command = [sys.executable, "-m", "cli.main", "up", "--data", str(self.data), "--port", str(self.port)]
-        # A test process that is killed must not leave its stacks behind.
+        # A killed test process must not leave its stacks running.
         command += ["--models", str(self.models), "--with-parent", *([] if flower else ["--no-flower"]), *options]
         self.process = subprocess.Popen(
             command, stdout=self._stream, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=self.environment
@@ -66,13 +66,13 @@ class Stack:
             return False
 
     def stop(self, seconds: float = 60) -> int:
-        """SIGTERM, as Ctrl-C does it; the exit status."""
+        """Send SIGTERM, which has the effect of Ctrl-C, and return the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
     def kill(self) -> None:
-        """End whatever is left of it, and see that nothing is."""
+        """Kill all remaining processes and check that none is left."""
         self.client.close()
         if self.process is not None:
             if self.process.poll() is None:
@@ -83,16 +83,16 @@ class Stack:
             self._stream.close()
 
     def _nothing_is_left(self) -> bool:
-        # Found by their folder and not as a tree: psutil leaves out of a tree, with all below it, what seems older than the root,
-        # and while a clock is being set that may be a supervisor that started within the same second.
-        left = processes_of_folder(self.data)
-        for process in left:
+        # Found by their data folder, not as a process tree: psutil omits processes that seem older than the root of the tree, and if
+        # the clock is adjusted, that may be a supervisor that started within the same second.
+        remaining = processes_of_folder(self.data)
+        for process in remaining:
             with suppress(psutil.Error):
                 process.kill()
-        return not left
+        return not remaining
 
     def pid(self, name: str) -> int:
-        """Of one of its processes, such as ``gpu0``."""
+        """The process id of a process, such as ``gpu0``."""
         return int(json.loads((self.data / "state.json").read_text())["processes"][name])
 
     def redis_url(self) -> str:
@@ -102,7 +102,7 @@ class Stack:
         return self.client.post(path, json=body, headers=headers)
 
     def warm_up(self) -> None:
-        """Let the workers that load models in the background do a job each, so that the machine is quiet afterwards."""
+        """Run a job on each worker that loads a model in the background, so that the machine is idle afterwards."""
         files = {"file": ("warm.txt", b"warm")}
         self.client.post("/collections/warm/documents", files=files).raise_for_status()
         self.post("/collections/warm/search", {"query": "warm"}, Prefer="wait=60").raise_for_status()
@@ -110,7 +110,7 @@ class Stack:
             self.ended(document["job_id"], 60)
 
     def generate(self, prompt: str, **fields: Any) -> dict[str, Any]:
-        """Submit a generation; the job as answered."""
+        """Submit a generation and return the job."""
         answer = self.post("/generate", {"prompt": prompt, **fields})
         assert answer.status_code == 202, answer.text
         return dict(answer.json())
@@ -121,14 +121,14 @@ class Stack:
         return dict(answer.json())
 
     def ended(self, job: str, seconds: int = 40) -> dict[str, Any]:
-        """The job once it has ended."""
+        """Wait for the end of a job and return it."""
         view = self.job(job, wait=seconds)
         assert view["ended_at"] is not None, view
         return view
 
 
 def models(token_seconds: float) -> list[dict[str, Any]]:
-    """A models file whose default is the echo engine, at ``token_seconds`` for each token; one model needs a GPU."""
+    """Entries of a models file: the default is an echo model that takes ``token_seconds`` per token; one model needs a GPU."""
     return [
         {"name": "echo", "url": f"echo:{token_seconds}", "engine": "echo", "default": True, "max_in_flight": 8, "max_tokens": 64},
         {"name": "not-started", "url": "echo:0", "engine": "echo", "gpus": 1},

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a name for what is awaited; no test sleeps for a guessed time."""
+"""Wait for a described condition, so that no test sleeps for a guessed time."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], what: str, *, seconds: float = 10.0, every: float = 0.02) -> T:
-    """The first true value of ``condition``. Raises AssertionError, naming ``what``, after ``seconds``."""
+    """Return the first true value of ``condition``. Raises AssertionError, with ``what``, after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

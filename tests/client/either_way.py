@@ -1,4 +1,4 @@
-"""Either client, called in the same way: what the asynchronous one gives is awaited at once, in an event loop of its own."""
+"""An adapter that gives the asynchronous client the interface of the blocking one."""
 
 import asyncio
 import inspect
@@ -9,7 +9,7 @@ from enginehouse_client import AsyncChatSession, AsyncClient
 
 
 class Awaited:
-    """An AsyncClient or AsyncChatSession with blocking methods."""
+    """An AsyncClient or AsyncChatSession whose methods run to completion in an event loop."""
 
     def __init__(self, runner: asyncio.Runner, client: AsyncClient | AsyncChatSession) -> None:
         self._runner = runner

@@ -1,4 +1,4 @@
-"""The parser of server-sent events: the same events however the bytes are cut."""
+"""The parser of server-sent events finds the same events however the bytes are split."""
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +16,7 @@ TEXT = st.text(st.characters(blacklist_characters="\r\n\0", blacklist_categories
 
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[list[ServerSentEvent], str, float | None]:
-    """Events, one of the ways to write them, and the newest time to come back."""
+    """Events, one possible encoding of them, and the last retry time."""
     written, events, retry = "", [], None
     known = ""
     for _ in range(draw(st.integers(0, 6))):

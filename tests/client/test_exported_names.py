@@ -1,4 +1,4 @@
-"""What the client offers, name by name: a change here is a change for its users."""
+"""The public names of the client. A change here is a breaking change for its users."""
 
 import inspect
 from pathlib import Path
@@ -60,16 +60,16 @@ def test_the_package_exports_what_it_lists() -> None:
     assert offered == set(enginehouse_client.__all__) | ({"Options"} & offered)
 
 
-def test_both_clients_have_the_same_calls() -> None:
+def test_both_clients_have_the_same_methods() -> None:
     assert public(Client) == public(AsyncClient) == CALLS
     assert public(ChatSession) == public(AsyncChatSession) == CHAT
 
 
-def test_both_are_made_of_the_same_operations_and_show_what_they_do() -> None:
+def test_both_clients_share_documented_operations() -> None:
     for name in set(CALLS) - {"chat", "close"}:
         assert getattr(Client, name) is getattr(AsyncClient, name)
         assert getattr(Client, name).__doc__, name
 
 
-def test_types_are_shipped() -> None:
+def test_type_hints_are_packaged() -> None:
     assert (Path(enginehouse_client.__file__).parent / "py.typed").exists()

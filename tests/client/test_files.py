@@ -1,4 +1,4 @@
-"""Which files are uploaded, under which names, and in which portions."""
+"""Which files are uploaded, under which names, and in which groups."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_gives_its_files_by_their_place_in_it(folder: Path) -> None:
+def test_files_of_a_folder_are_named_by_their_relative_path(folder: Path) -> None:
     assert [source.name for source in sources(folder)] == ["a.txt", "b.txt", "deep/er/c.txt"]
 
 
@@ -28,7 +28,7 @@ def test_files_folders_and_bytes_can_be_mixed(folder: Path) -> None:
     assert [source.name for source in sources(("note.txt", b"bytes"))] == ["note.txt"]
 
 
-def test_what_is_not_there_is_said(folder: Path) -> None:
+def test_a_missing_file_raises(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nope\.txt"):
         list(sources(folder / "nope.txt"))
 
@@ -41,13 +41,13 @@ def test_requests_are_bounded_in_number_and_bytes() -> None:
     assert list(split_into_requests([])) == []
 
 
-def test_a_file_may_have_another_name_than_its_own(folder: Path) -> None:
+def test_a_file_can_be_renamed(folder: Path) -> None:
     [path] = [one for one in folder.rglob("*") if one.is_file()][:1]
     assert [(source.name, source.content) for source in sources([("other/name.txt", path)])] == [("other/name.txt", path)]
     assert [source.name for source in sources(("one.txt", path))] == ["one.txt"], "one such pair is one file"
 
 
-def test_a_file_tells_how_far_it_has_been_read(tmp_path: Path) -> None:
+def test_reading_a_file_reports_progress(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 200_000)
     for source in sources([tmp_path / "large", ("bytes", b"y" * 200_000)]):
         told: list[int] = []

@@ -1,4 +1,4 @@
-"""Operations without a server: each is told what came of its effects, and what it asks for next is looked at."""
+"""Operations without a server: the test supplies the results of effects and checks the next effect."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ Told = Response | bytes | Exception | None
 
 
 class Time:
-    """A clock that goes on only while an operation sleeps, or as a test says."""
+    """A clock that advances only while an operation sleeps, or when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -44,7 +44,7 @@ def calls(time: Time) -> Calls:
 
 
 class Run:
-    """What an operation asked for, and how it ended."""
+    """The effects of an operation, and its result."""
 
     def __init__(self, operation: Any, told: list[Told], time: Time | None = None) -> None:
         self.effects: list[Any] = []
@@ -90,7 +90,7 @@ def error_from_status(status: int, code: str = "x", param: str | None = None, **
     return answer(status, {"error": {"code": code, "message": "no", "param": param, "type": "t"}}, **headers)
 
 
-def test_a_submit_is_sent_again_under_the_same_key(calls: Calls) -> None:
+def test_a_retried_submission_keeps_its_idempotency_key(calls: Calls) -> None:
     run = Run(calls.generate("x"), [ConnectionFailed("reset"), error_from_status(503), answer(202, job("queued"))])
     assert run.value.status == "queued"
     keys = {request.headers["Idempotency-Key"] for request in run.sent}
@@ -102,7 +102,7 @@ def test_a_submit_is_sent_again_under_the_same_key(calls: Calls) -> None:
     assert own.sent[0].headers["Idempotency-Key"] == "mine"
 
 
-def test_tries_are_bounded_and_what_the_last_one_met_is_raised(calls: Calls) -> None:
+def test_retries_are_bounded_and_the_last_error_is_raised(calls: Calls) -> None:
     with pytest.raises(ConnectionFailed, match="third"):
         Run(calls.get("job_1"), [ConnectionFailed("first"), ConnectionFailed("second"), ConnectionFailed("third")])
     with pytest.raises(RateLimited) as raised:
@@ -110,7 +110,7 @@ def test_tries_are_bounded_and_what_the_last_one_met_is_raised(calls: Calls) -> 
     assert (raised.value.code, raised.value.tries) == ("queue_full", 3)
 
 
-def test_pauses_grow_and_retry_after_is_the_least(calls: Calls) -> None:
+def test_delays_grow_and_retry_after_is_the_minimum(calls: Calls) -> None:
     run = Run(calls.get("job_1"), [error_from_status(503), error_from_status(503, retry_after="7"), answer(200, job())])
     assert run.slept == [0.5, 7.0]
     retry_policy = RetryPolicy(jitter=lambda: 1.0)
@@ -119,17 +119,17 @@ def test_pauses_grow_and_retry_after_is_the_least(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
-def test_what_will_fail_again_is_not_sent_again(calls: Calls, status: int) -> None:
+def test_permanent_errors_are_not_retried(calls: Calls, status: int) -> None:
     with pytest.raises(Exception, match="no"):
         Run(calls.get("job_1"), [error_from_status(status)])
 
 
-def test_a_server_that_says_not_to_retry_is_obeyed(calls: Calls) -> None:
+def test_x_should_retry_false_stops_retries(calls: Calls) -> None:
     with pytest.raises(RateLimited):
         Run(calls.generate("x"), [error_from_status(429, x_should_retry="false")])
 
 
-def test_what_must_not_happen_twice_is_not_sent_twice(calls: Calls) -> None:
+def test_unrepeatable_requests_are_not_repeated(calls: Calls) -> None:
     with pytest.raises(ConnectionFailed):
         Run(calls.retry("job_1"), [ConnectionFailed("it may have arrived")])
     for perhaps in (answer(502), error_from_status(503, "redis_unavailable")):
@@ -141,7 +141,7 @@ def test_what_must_not_happen_twice_is_not_sent_twice(calls: Calls) -> None:
     assert len(run.sent) == 3
 
 
-def test_a_deletion_whose_answer_was_lost_is_done(calls: Calls) -> None:
+def test_a_deletion_with_a_lost_response_succeeds(calls: Calls) -> None:
     assert Run(calls.delete("job_1"), [ConnectionFailed("reset"), error_from_status(404)]).value is None
     with pytest.raises(NotFound):
         Run(calls.delete("job_1"), [error_from_status(404)])
@@ -149,12 +149,12 @@ def test_a_deletion_whose_answer_was_lost_is_done(calls: Calls) -> None:
         Run(calls.delete("job_1"), [error_from_status(409, "job_not_ended")])
 
 
-def test_a_deletion_that_takes_long_is_waited_for(calls: Calls) -> None:
+def test_a_slow_deletion_is_waited_for(calls: Calls) -> None:
     run = Run(calls.delete_document("doc_1"), [answer(202, job("queued")), answer(200, job())])
     assert [request.path for request in run.sent] == ["/documents/doc_1", "/jobs/job_1"]
 
 
-def test_waiting_holds_requests_until_the_end(calls: Calls) -> None:
+def test_wait_uses_long_polls(calls: Calls) -> None:
     seen: list[str] = []
     told: list[Told] = [answer(200, job("queued")), answer(200, job("in_progress")), answer(200, job())]
     run = Run(calls.wait("job_1", on_poll=lambda found: seen.append(found.status)), told)
@@ -165,7 +165,7 @@ def test_waiting_holds_requests_until_the_end(calls: Calls) -> None:
     assert run.slept == []
 
 
-def test_a_server_that_does_not_hold_is_asked_at_growing_intervals(calls: Calls) -> None:
+def test_a_server_without_long_polls_is_polled_at_growing_intervals(calls: Calls) -> None:
     told: list[Told] = [error_from_status(422, "invalid_value", "wait"), *[answer(200, job("queued"))] * 9, answer(200, job())]
     run = Run(calls.wait("job_1"), told)
     assert [request.query for request in run.sent] == [{"wait": "20"}, *[{}] * 10]
@@ -173,24 +173,24 @@ def test_a_server_that_does_not_hold_is_asked_at_growing_intervals(calls: Calls)
     assert (run.slept[0], run.slept[-1]) == (0.5, 10.0)
 
 
-def test_a_wait_that_is_full_becomes_polling(calls: Calls) -> None:
+def test_wait_falls_back_to_polling_when_long_polls_are_full(calls: Calls) -> None:
     run = Run(calls.wait("job_1"), [*[error_from_status(503, retry_after="1")] * 3, answer(200, job())])
     assert run.sent[-1].query == {}
 
 
-def test_a_wait_that_is_over_says_how_the_job_stands(calls: Calls, time: Time) -> None:
+def test_a_timeout_reports_the_status_of_the_job(calls: Calls, time: Time) -> None:
     told: list[Told] = [answer(200, job("queued"))] * 100
     with pytest.raises(Timeout, match=r"not ended within 3 s \(status queued\)"):
         Run(calls.wait("job_1", timeout=3, every=0.5), told, time)
     assert 2.9 < time.now < 3.6
 
 
-def test_a_refusal_of_something_else_is_not_taken_for_one_of_the_wait(calls: Calls) -> None:
+def test_other_errors_do_not_stop_long_polls(calls: Calls) -> None:
     with pytest.raises(InvalidRequest):
         Run(calls.wait("job_1"), [error_from_status(422, "invalid_value", "job")])
 
 
-def test_asking_raises_what_the_job_failed_of(calls: Calls) -> None:
+def test_ask_raises_the_error_of_the_job(calls: Calls) -> None:
     failed = job("failed", error={"code": "prompt_too_long", "message": "too long", "param": "prompt"})
     with pytest.raises(JobFailed, match="too long") as raised:
         Run(calls.ask("x"), [answer(202, job("queued")), answer(200, failed)])
@@ -207,7 +207,7 @@ def sse(number: int, kind: str, **data: Any) -> bytes:
     return f"id: {number}\nevent: {kind}\ndata: {told}\n\n".encode()
 
 
-def test_a_stream_is_resumed_after_its_last_event(calls: Calls) -> None:
+def test_a_broken_stream_resumes_after_its_last_event(calls: Calls) -> None:
     first = sse(1, "queued") + sse(2, "delta", text="a")
     told: list[Told] = [
         *(answer(200), first + sse(3, "delta", text="b")[:9], ConnectionFailed("reset")),
@@ -224,13 +224,13 @@ def test_a_stream_is_resumed_after_its_last_event(calls: Calls) -> None:
     assert run.slept == [0.5, 1.0, 2.0, 4.0]
 
 
-def test_a_stream_of_which_nothing_more_comes_is_empty(calls: Calls) -> None:
+def test_a_stream_without_further_events_is_empty(calls: Calls) -> None:
     assert Run(calls.stream("job_1", after=9), [answer(204)]).emitted == []
     with pytest.raises(NotFound):
         Run(calls.stream("job_1"), [error_from_status(404)])
 
 
-def test_an_event_brings_the_patience_back(calls: Calls) -> None:
+def test_an_event_resets_the_retry_count(calls: Calls) -> None:
     told: list[Told] = []
     for number in range(1, 9):
         told += [answer(200), sse(number, "delta", text="x"), ConnectionFailed("reset")]
@@ -238,7 +238,7 @@ def test_an_event_brings_the_patience_back(calls: Calls) -> None:
     assert len(Run(calls.stream("job_1"), told).emitted) == 9
 
 
-def test_a_list_goes_from_page_to_page(calls: Calls) -> None:
+def test_lists_follow_pages(calls: Calls) -> None:
     pages: list[Told] = [
         answer(200, {"data": [job(), job()], "next": "job_1"}),
         answer(200, {"data": [], "next": "job_0"}),
@@ -250,15 +250,15 @@ def test_a_list_goes_from_page_to_page(calls: Calls) -> None:
     assert all(request.query["status"] == "failed" and request.query["batch"] == "job_9" for request in run.sent)
 
 
-def test_ids_never_become_paths(calls: Calls) -> None:
+def test_ids_are_quoted_in_paths(calls: Calls) -> None:
     assert Run(calls.get("../x?y"), [answer(200, job())]).sent[0].path == "/jobs/..%2Fx%3Fy"
 
 
-def test_health_is_told_also_when_it_is_bad(calls: Calls) -> None:
+def test_health_is_returned_when_not_ready(calls: Calls) -> None:
     health = Run(calls.health(), [answer(503, {"status": "not_ready", "waiting_for": ["model echo"]})]).value
     assert (health.ready, health.waiting_for) == (False, ["model echo"])
 
 
-def test_receiving_is_asked_for_only_while_a_stream_is_open(calls: Calls) -> None:
+def test_receive_needs_an_open_stream(calls: Calls) -> None:
     run = Run(calls.stream("job_1"), [answer(200), sse(1, "ended")])
     assert [type(effect) for effect in run.effects] == [Open, Receive, Emit]

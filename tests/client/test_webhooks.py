@@ -1,4 +1,4 @@
-"""Webhooks are believed only with a good signature, as another implementation of Standard Webhooks makes it."""
+"""Verification of webhooks that another implementation of Standard Webhooks has signed."""
 
 import base64
 from datetime import UTC, datetime
@@ -21,11 +21,11 @@ def headers(secret: str = SECRET, at: int = NOW) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("body", [BODY, BODY.encode()])
-def test_a_good_signature_gives_the_body(body: str | bytes) -> None:
+def test_a_valid_signature_returns_the_body(body: str | bytes) -> None:
     assert verify(SECRET, headers(), body, now=NOW + 10)["data"]["text"] == "żółć"
 
 
-def test_one_good_signature_of_several_will_do() -> None:
+def test_one_valid_signature_is_enough() -> None:
     both = headers() | {"Webhook-Signature": f"v1a,x {headers(OTHER)['Webhook-Signature']} {headers()['Webhook-Signature']}"}
     assert verify(SECRET, both, BODY, now=NOW)["type"] == "job.completed"
 
@@ -43,18 +43,18 @@ def test_one_good_signature_of_several_will_do() -> None:
         ("whsec_!", {}, BODY, "not base64"),
     ],
 )
-def test_anything_else_is_refused(secret: str, changed: dict[str, str], body: str, says: str) -> None:
+def test_invalid_messages_are_rejected(secret: str, changed: dict[str, str], body: str, says: str) -> None:
     with pytest.raises(InvalidSignature, match=says):
         verify(secret, headers() | changed, body, now=NOW)
 
 
 @pytest.mark.parametrize("at", [NOW - 301, NOW + 301])
-def test_what_is_too_old_or_too_new_is_refused(at: int) -> None:
+def test_timestamps_outside_the_tolerance_are_rejected(at: int) -> None:
     with pytest.raises(InvalidSignature, match="the limit is 300 s"):
         verify(SECRET, headers(at=at), BODY, now=NOW)
 
 
 @pytest.mark.parametrize("missing", ["Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"])
-def test_a_request_without_a_header_is_refused(missing: str) -> None:
+def test_a_missing_header_is_rejected(missing: str) -> None:
     with pytest.raises(InvalidSignature, match=missing.lower()):
         verify(SECRET, {name: value for name, value in headers().items() if name != missing}, BODY, now=NOW)

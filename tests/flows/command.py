@@ -1,4 +1,4 @@
-"""The command as people and scripts run it, on a stack of the tests."""
+"""Helpers that run the command against a test stack."""
 
 import os
 import pty
@@ -16,7 +16,7 @@ def line(*arguments: str | Path) -> list[str]:
 
 
 def run(stack: Stack, *arguments: str | Path, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """What a script gets: outputs and exit status. The server is that of the data folder."""
+    """Run the command as a script does, and return outputs and exit status. The server is that of the data folder."""
     return subprocess.run(
         line(*arguments),
         cwd=REPOSITORY,
@@ -30,7 +30,7 @@ def run(stack: Stack, *arguments: str | Path, given: str = "", **environment: st
 
 
 def start(*arguments: str | Path, errors: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
-    """The command beside the test, which reads its output and may interrupt it."""
+    """Start the command in the background; the test can read its output and interrupt it."""
     return subprocess.Popen(
         line(*arguments),
         cwd=REPOSITORY,
@@ -42,8 +42,8 @@ def start(*arguments: str | Path, errors: int | None = subprocess.PIPE) -> subpr
     )
 
 
-def seen(stack: Stack, *arguments: str | Path) -> str:
-    """What a person sees: the command with a terminal of 200 columns on both its outputs."""
+def run_on_terminal(stack: Stack, *arguments: str | Path) -> str:
+    """Run the command on a terminal of 200 columns and return what it displays."""
     ours, theirs = pty.openpty()
     environment = stack.environment | {"ENGINEHOUSE_DATA": str(stack.data), "COLUMNS": "200", "TERM": "xterm-256color"}
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The Python client on the real stack, blocking and asynchronous alike: each test runs with both."""
+"""The Python client against a running stack; each test runs with the blocking and the asynchronous client."""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from tests.odd_files import packed_zip
 
 
 def either(kind: str, url: str, **options: RetryPolicy) -> Iterator[Client]:
-    """A blocking client, or an asynchronous one that is called like it."""
+    """A blocking client, or an asynchronous one with the same interface."""
     if kind == "blocking":
         with Client(url, **options) as client:
             yield client
@@ -46,11 +46,11 @@ def client(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
 
 @pytest.fixture
 def collection(request: pytest.FixtureRequest) -> str:
-    """A name of each test's own, for either client."""
+    """A unique collection name per test and client."""
     return "".join(character if character.isalnum() else "-" for character in request.node.name)[-60:].strip("-")
 
 
-def test_a_job_is_submitted_waited_for_and_read(client: Client) -> None:
+def test_submit_wait_and_get(client: Client) -> None:
     job = client.generate("hello", max_tokens=3, metadata={"page": "7"})
     ended = client.wait(job)
     assert (ended.text, ended.status, ended.metadata) == ("hel", "completed", {"page": "7"})
@@ -59,14 +59,14 @@ def test_a_job_is_submitted_waited_for_and_read(client: Client) -> None:
     assert client.generate("hello", wait=20).text == "hello"
 
 
-def test_a_question_is_answered_in_one_line(client: Client) -> None:
+def test_ask_returns_the_answer(client: Client) -> None:
     assert client.ask("hello") == "user: hello"
     with pytest.raises(JobFailed) as raised:
         client.ask("x" * 9000)
     assert raised.value.code == "prompt_too_long"
 
 
-def test_a_stream_tells_everything_and_ends(client: Client) -> None:
+def test_a_stream_yields_all_events(client: Client) -> None:
     job = client.generate("a text")
     events = list(client.stream(job))
     assert [event.id for event in events] == list(range(1, len(events) + 1))
@@ -76,7 +76,7 @@ def test_a_stream_tells_everything_and_ends(client: Client) -> None:
     assert list(client.stream(job, after=events[-1].id)) == []
 
 
-def test_a_stream_may_be_left_early(client: Client) -> None:
+def test_a_stream_can_be_abandoned(client: Client) -> None:
     job = client.generate("a text")
     for event in client.stream(job):
         assert event.type == "queued"
@@ -84,7 +84,7 @@ def test_a_stream_may_be_left_early(client: Client) -> None:
     assert client.wait(job).text == "a text"
 
 
-def test_ended_jobs_are_repeated_and_forgotten_but_not_cancelled(client: Client) -> None:
+def test_ended_jobs_are_retried_and_deleted_but_not_cancelled(client: Client) -> None:
     job = client.wait(client.generate("again"))
     again = client.retry(job)
     assert again.retry_of == job.id
@@ -97,7 +97,7 @@ def test_ended_jobs_are_repeated_and_forgotten_but_not_cancelled(client: Client)
         client.get(job)
 
 
-def test_jobs_are_listed_over_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_are_listed_across_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("enginehouse_client.jobs.PAGE", 3)
     made = [client.generate(f"list {number}").id for number in range(8)]
     for job in made:
@@ -110,7 +110,7 @@ def test_jobs_are_listed_over_all_pages(client: Client, monkeypatch: pytest.Monk
     assert listed == made[::-1]
 
 
-def test_a_refusal_is_an_error_with_the_servers_words(client: Client) -> None:
+def test_an_error_response_raises_with_the_servers_message(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="temperature: input should be less than or equal to 2") as raised:
         client.generate("x", temperature=9.5)
     assert (raised.value.status, raised.value.param) == (422, "temperature")
@@ -119,7 +119,7 @@ def test_a_refusal_is_an_error_with_the_servers_words(client: Client) -> None:
     assert missing.value.code == "model_not_found"
 
 
-def test_a_server_that_cannot_now_is_asked_again_and_then_given_up(request: pytest.FixtureRequest, stack: Stack) -> None:
+def test_an_unavailable_server_is_retried_then_raises(request: pytest.FixtureRequest, stack: Stack) -> None:
     slept: list[float] = []
 
     def no_jitter() -> float:
@@ -135,13 +135,13 @@ def test_a_server_that_cannot_now_is_asked_again_and_then_given_up(request: pyte
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
-def test_nobody_there_is_said_with_the_address(kind: str) -> None:
+def test_a_connection_failure_names_the_address(kind: str) -> None:
     for client in either(kind, "http://127.0.0.1:9", retry_policy=RetryPolicy(retries=0)):
         with pytest.raises(ConnectionFailed, match=r"no response from http://127\.0\.0\.1:9/models"):
             client.models()
 
 
-def test_a_chat_remembers(client: Client) -> None:
+def test_a_chat_keeps_its_history(client: Client) -> None:
     chat = client.chat(max_tokens=30)
     first = chat.say("one")
     assert first.text == "user: one"
@@ -159,7 +159,7 @@ def test_a_chat_remembers(client: Client) -> None:
         same.say("five")
 
 
-def test_a_folder_is_ingested_and_what_cannot_be_read_is_told(client: Client, collection: str, tmp_path: Path) -> None:
+def test_a_folder_is_ingested_and_failures_are_listed(client: Client, collection: str, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "ducks.txt").write_text("The capital of the ducks is Pondicherry-on-Mud.")
     (tmp_path / "deep" / "geese.txt").write_text("Geese have no capital.")
@@ -182,7 +182,7 @@ def test_a_folder_is_ingested_and_what_cannot_be_read_is_told(client: Client, co
     assert seen[-1] == IngestProgress(files=1, uploaded=1, ended=1, failed=0)
 
 
-def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, collection: str, tmp_path: Path) -> None:
+def test_archive_members_are_reported(client: Client, collection: str, tmp_path: Path) -> None:
     known = client.upload(collection, ("known.txt", b"Known before."))
     members = {"a/one.txt": b"The first letter.", "broken.pdf": b"%PDF-1.7\nnothing more", "../up.txt": b"No."}
     (tmp_path / "letters.zip").write_bytes(
@@ -217,7 +217,7 @@ def test_what_becomes_of_an_archive_is_told_member_by_member(client: Client, col
         client.upload(collection, tmp_path / "letters.zip")
 
 
-def test_what_has_joined_a_batch_is_waited_for_by_itself(client: Client, collection: str) -> None:
+def test_wait_until_indexed_ignores_other_jobs_of_the_batch(client: Client, collection: str) -> None:
     batch = client.open_batch()
     packed = packed_zip({"one.txt": b"The first of the letters.", "broken.pdf": b"%PDF-1.7\nnothing more", "../up.txt": b"No."})
     letters = client.send(collection, ("letters.zip", packed), batch=batch)
@@ -237,7 +237,7 @@ def test_what_has_joined_a_batch_is_waited_for_by_itself(client: Client, collect
     assert counts == {"total": 3, "completed": 1, "failed": 2, "cancelled": 0, "expired": 0}
 
 
-def test_many_files_go_in_several_requests_into_one_batch(
+def test_many_files_are_sent_in_several_requests_of_one_batch(
     client: Client, collection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("enginehouse_client.files.MAX_FILES", 2)
@@ -252,7 +252,7 @@ def test_many_files_go_in_several_requests_into_one_batch(
     assert (ended.status, ended.counts) == ("completed", {"total": 5, "completed": 5, "failed": 0, "cancelled": 0, "expired": 0})
 
 
-def test_files_are_sent_into_a_batch_until_it_takes_no_more(client: Client, collection: str) -> None:
+def test_files_join_a_batch_until_it_is_sealed(client: Client, collection: str) -> None:
     batch = client.open_batch(metadata={"from": "scanner-2"})
     for number in range(3):
         client.send(collection, (f"{number}.txt", f"scan number {number}".encode()), batch=batch)
@@ -268,7 +268,7 @@ def test_files_are_sent_into_a_batch_until_it_takes_no_more(client: Client, coll
         client.send(collection, ("stray.txt", b"stray"), batch="job_00000000000000000000000000")
 
 
-def test_an_ingest_whose_batch_is_cancelled_says_so(
+def test_an_ingest_raises_when_its_batch_is_cancelled(
     client: Client, stack: Stack, collection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("enginehouse_client.files.split_into_requests.__defaults__", (1, 10**6))
@@ -286,7 +286,7 @@ def test_an_ingest_whose_batch_is_cancelled_says_so(
     assert client.wait(batches[0]).status == "cancelled"
 
 
-def test_documents_and_collections_are_listed_and_forgotten(client: Client, collection: str) -> None:
+def test_documents_and_collections_are_listed_and_deleted(client: Client, collection: str) -> None:
     document = client.upload(collection, ("a.txt", b"some text to forget"))
     assert (document.status, document.pages) == ("ready", 1)
     assert [listed.id for listed in client.documents(collection)] == [document.id]
@@ -300,7 +300,7 @@ def test_documents_and_collections_are_listed_and_forgotten(client: Client, coll
         list(client.documents(collection))
 
 
-def test_a_search_goes_by_words_and_within_a_filter_and_an_index_is_made_anew(client: Client, collection: str) -> None:
+def test_search_modes_filters_and_reindex(client: Client, collection: str) -> None:
     client.ingest(collection, [("ducks.txt", b"Ducks quack."), ("geese.txt", b"Geese honk.")])
     assert [hit.document for hit in client.search(collection, "quack", mode="keyword")] == ["ducks.txt"]
     assert [hit.document for hit in client.search(collection, "birds", filter={"name": "geese.txt"})] == ["geese.txt"]
@@ -310,7 +310,7 @@ def test_a_search_goes_by_words_and_within_a_filter_and_an_index_is_made_anew(cl
     assert len(client.search(collection, "quack honk", neighbours=1)) == 2
 
 
-def test_models_and_health_are_told(client: Client) -> None:
+def test_models_and_health(client: Client) -> None:
     assert client.health().ready
     assert [(model.name, model.state) for model in client.models() if model.default] == [("echo", "ready")]
 

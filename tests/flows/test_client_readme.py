@@ -1,4 +1,4 @@
-"""Every example of the client's README runs as it is printed, against the stack."""
+"""Every example of the client's README runs unchanged against the stack."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from testing.stack import Stack
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "client" / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 
 
-def test_there_are_examples() -> None:
+def test_the_readme_has_examples() -> None:
     assert len(EXAMPLES) >= 6
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_an_example_runs(stack: Stack, number: int) -> None:
+def test_each_example_of_the_readme_runs(stack: Stack, number: int) -> None:
     # The README speaks of the usual port; this stack has one of its own.
     code = EXAMPLES[number].replace("http://127.0.0.1:5000", stack.url).replace("Client()", f"Client({stack.url!r})")
     code = code.replace("Client(retry_policy", f"Client({stack.url!r}, retry_policy")

@@ -1,4 +1,4 @@
-"""``enginehouse generate|jobs|job|search|collections|documents|webhooks|deliveries``: for people, for pipes, for scripts."""
+"""``enginehouse generate|jobs|job|search|collections|documents|webhooks|deliveries`` on terminals, in pipes and in scripts."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from testing.receiver import Receiver, status
 from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
-from tests.flows.command import line, run, seen, start
+from tests.flows.command import line, run, run_on_terminal, start
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def test_a_generation_is_an_id_that_other_commands_take(stack: Stack) -> None:
+def test_generate_prints_an_id_for_other_commands(stack: Stack) -> None:
     made = run(stack, "generate", "hello", "--plain", "--metadata", "order=17")
     [job] = made.stdout.splitlines()
     waited = run(stack, "job", "wait", job)
@@ -30,7 +30,7 @@ def test_a_generation_is_an_id_that_other_commands_take(stack: Stack) -> None:
     assert run(stack, "job", "wait", "-", given=f"{job}\tand more\n{job}\n").stdout == "hello\nhello\n"
 
 
-def test_prompts_come_by_pipe_and_answers_leave_by_it(stack: Stack) -> None:
+def test_prompts_and_answers_can_be_piped(stack: Stack) -> None:
     assert run(stack, "generate", "--plain", "--wait", given="from a pipe").stdout == "from a pipe\n"
     assert run(stack, "generate", "hi", "--system", "be kind", "--wait").stdout == "system: be kind\nuser: hi\n"
     many = "".join(f"line {number}\n" for number in range(30))
@@ -39,7 +39,7 @@ def test_prompts_come_by_pipe_and_answers_leave_by_it(stack: Stack) -> None:
     assert [json.loads(job)["result"]["text"] for job in jobs] == ["a", "b"]
 
 
-def test_an_answer_is_followed_while_it_is_written(slow_stack: Stack) -> None:
+def test_follow_prints_the_answer_as_it_is_generated(slow_stack: Stack) -> None:
     process = subprocess.Popen(
         line("generate", "a text that takes a moment", "--plain", "--follow", "--url", slow_stack.url),
         cwd=REPOSITORY,
@@ -54,7 +54,7 @@ def test_an_answer_is_followed_while_it_is_written(slow_stack: Stack) -> None:
     assert len(pieces) > 3, "pieces came while the model wrote"
 
 
-def test_every_event_is_a_line_of_json(stack: Stack) -> None:
+def test_follow_prints_events_as_json_lines(stack: Stack) -> None:
     job = run(stack, "generate", "events", "--plain").stdout.strip()
     events = [json.loads(event) for event in run(stack, "job", "follow", job, "--json").stdout.splitlines()]
     assert [event["id"] for event in events] == list(range(1, len(events) + 1))
@@ -62,7 +62,7 @@ def test_every_event_is_a_line_of_json(stack: Stack) -> None:
     assert "".join(event["data"].get("text", "") for event in events) == "events"
 
 
-def test_statuses_say_what_happened(stack: Stack) -> None:
+def test_exit_statuses(stack: Stack) -> None:
     for arguments, code, says in (
         (("generate", "x", "--temperature", "9.5"), 1, "temperature"),
         (("generate", "x", "--metadata", "nothing"), 2, "NAME=VALUE"),
@@ -81,7 +81,7 @@ def test_statuses_say_what_happened(stack: Stack) -> None:
         assert done.stdout == ""
 
 
-def test_a_wait_that_is_too_short_is_status_6(slow_stack: Stack) -> None:
+def test_a_wait_timeout_is_status_6(slow_stack: Stack) -> None:
     done = run(slow_stack, "generate", "a text that takes a moment", "--wait", "--wait-timeout", "0.2")
     assert (done.returncode, done.stdout) == (6, "")
     assert "has not ended within 0.2 s" in done.stderr
@@ -107,18 +107,18 @@ def test_ended_jobs_are_retried_and_deleted(stack: Stack) -> None:
     assert run(stack, "job", "show", retry).returncode == 4
 
 
-def test_a_list_is_a_table_for_people_and_lines_for_pipes(stack: Stack) -> None:
+def test_lists_are_tables_on_a_terminal_and_lines_in_a_pipe(stack: Stack) -> None:
     job = run(stack, "generate", "a\tb\nc", "--plain", "--wait", "--json").stdout
     told = json.loads(job)
     first, *_ = run(stack, "jobs", "--kind", "generate", "--limit", "3").stdout.splitlines()
     fields = first.split("\t")
     assert (fields[:3], fields[-1]) == ([told["id"], "generate", "completed"], "a b c")
     assert next(one["id"] for one in json.loads(run(stack, "jobs", "--limit", "2", "--json").stdout)) == told["id"]
-    shown = seen(stack, "jobs", "--limit", "3")
+    shown = run_on_terminal(stack, "jobs", "--limit", "3")
     assert "about" in shown
     assert told["id"] in shown
     assert "\x1b[32mcompleted" in shown, "a state has its colour"
-    assert told["id"] in seen(stack, "job", told["id"])
+    assert told["id"] in run_on_terminal(stack, "job", told["id"])
 
 
 def test_models_are_listed_with_their_states(stack: Stack) -> None:
@@ -127,7 +127,7 @@ def test_models_are_listed_with_their_states(stack: Stack) -> None:
     assert ["not-started", "not_served", "generate", ""] in listed
 
 
-def test_output_that_nobody_reads_any_more_is_no_error(stack: Stack) -> None:
+def test_a_closed_output_pipe_is_not_an_error(stack: Stack) -> None:
     run(stack, "generate", "--plain", "--lines", given="x\n" * 40)
     process = subprocess.Popen(
         line("jobs", "--limit", "100", "--url", stack.url),
@@ -143,7 +143,7 @@ def test_output_that_nobody_reads_any_more_is_no_error(stack: Stack) -> None:
     process.wait(30)
 
 
-def test_documents_are_searched_listed_and_forgotten(stack: Stack) -> None:
+def test_documents_are_searched_listed_and_deleted(stack: Stack) -> None:
     collection = "command"
     files = {"file": ("ducks.txt", b"The capital of the ducks is Pondicherry-on-Mud.")}
     [document] = stack.client.post(f"/collections/{collection}/documents", files=files).json()["data"]
@@ -170,7 +170,7 @@ def test_documents_are_searched_listed_and_forgotten(stack: Stack) -> None:
     assert run(stack, "collections", "show", collection).returncode == 4
 
 
-def test_webhooks_are_kept_changed_and_told_again(stack: Stack, receiver: Receiver) -> None:
+def test_webhooks_are_registered_changed_and_redelivered(stack: Stack, receiver: Receiver) -> None:
     made = json.loads(run(stack, "webhooks", "create", receiver.url, "--event", "job.completed", "--json").stdout)
     assert made["secret"].startswith("whsec_")
     listed = [row.split("\t")[:3] for row in run(stack, "webhooks").stdout.splitlines()]
@@ -186,7 +186,7 @@ def test_webhooks_are_kept_changed_and_told_again(stack: Stack, receiver: Receiv
     assert (state, event, about) == ("pending", "job.completed", job)
     assert run(stack, "deliveries", "redeliver", delivery).returncode == 0
     wait_until(lambda: stack.client.get(f"/deliveries/{delivery}").json()["status"] == "delivered", "it is told again")
-    shown = seen(stack, "deliveries", "show", delivery)
+    shown = run_on_terminal(stack, "deliveries", "show", delivery)
     assert "answered 500" in shown
     assert "answered 204" in shown
     assert receiver.received[0].id == receiver.received[1].id
@@ -196,7 +196,7 @@ def test_webhooks_are_kept_changed_and_told_again(stack: Stack, receiver: Receiv
     assert run(stack, "webhooks", "show", made["id"]).returncode == 4
 
 
-def test_listening_hears_of_all_jobs_while_it_lasts(stack: Stack) -> None:
+def test_listen_receives_events_of_all_jobs(stack: Stack) -> None:
     before = run(stack, "webhooks").stdout
     process = start("webhooks", "listen", "--port", "0", "--keep", "--json", "--url", stack.url)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""``enginehouse ingest``: every file has its end, a run that was broken off goes on, and scripts are told by the status."""
+"""``enginehouse ingest``: every file is reported, interrupted runs resume, and the exit status shows failures."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from testing.stack import Stack
 from testing.waiting import wait_until
-from tests.flows.command import run, seen, start
+from tests.flows.command import run, run_on_terminal, start
 from tests.odd_files import packed_zip
 
 NONE = {"total": 0, "completed": 0, "failed": 0, "cancelled": 0, "expired": 0}
@@ -36,18 +36,18 @@ def ends(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, bool]]:
 
 
 def batch_of(said: str) -> str:
-    """The id that is printed first, on standard error."""
+    """The id of the batch, printed first on standard error."""
     found = re.match(r"Batch (job_\w+) counts", said)
     assert found, said
     return found[1]
 
 
 def counted(stack: Stack, said: str, seconds: int = 40) -> dict[str, int]:
-    """What the batch of an ingest counts once it has ended."""
+    """The counts of the batch once it has ended."""
     return dict(stack.ended(batch_of(said), seconds)["counts"])
 
 
-def test_every_file_has_an_end_and_a_reason(stack: Stack, folder: Path) -> None:
+def test_every_file_is_reported_with_a_reason(stack: Stack, folder: Path) -> None:
     done = run(stack, "ingest", folder, "-c", "papers", "--json")
     assert done.returncode == 3, "two cannot be searched"
     told = ends(done)
@@ -76,7 +76,7 @@ def test_every_file_has_an_end_and_a_reason(stack: Stack, folder: Path) -> None:
     assert "ready, already in the collection" in only.stderr
 
 
-def test_each_member_of_an_archive_has_an_end(stack: Stack, folder: Path) -> None:
+def test_every_archive_member_is_reported(stack: Stack, folder: Path) -> None:
     members = {"in.txt": b"Within.", "deep/in.pdf": b"%PDF-1.7\nnothing more", "../up.txt": b"No.", "twin.txt": b"Within."}
     (folder / "letters.zip").write_bytes(packed_zip(members))
     (folder / "spoilt.zip").write_bytes(packed_zip({"x.txt": b"text"})[:-40])
@@ -103,7 +103,7 @@ def test_each_member_of_an_archive_has_an_end(stack: Stack, folder: Path) -> Non
         assert (done.returncode, ends(done)) == (0, {"good.zip: good.txt": ("ready", known)})
 
 
-def test_the_same_bytes_twice_are_counted_once_and_nobody_waits_for_the_second(stack: Stack, tmp_path: Path) -> None:
+def test_duplicate_files_are_counted_once(stack: Stack, tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"{number:02}.txt").write_text(f"Of these there are two: {number // 2}.")
     done = run(stack, "ingest", tmp_path, "-c", "doubles", "--json")
@@ -113,7 +113,7 @@ def test_the_same_bytes_twice_are_counted_once_and_nobody_waits_for_the_second(s
     assert counted(stack, done.stderr) == {**NONE, "total": 6, "completed": 6}
 
 
-def test_files_are_named_by_pipe_too(stack: Stack, folder: Path) -> None:
+def test_paths_can_be_piped(stack: Stack, folder: Path) -> None:
     listed = f"{folder / '1.txt'}\n{folder / 'deep'}\n"
     done = run(stack, "ingest", "-", "-c", "piped", "--json", given=listed)
     assert ends(done) == {"1.txt": ("ready", False), "broken.pdf": ("failed", False)}
@@ -121,8 +121,8 @@ def test_files_are_named_by_pipe_too(stack: Stack, folder: Path) -> None:
     assert run(stack, "ingest", folder, "-c", "piped", "--include", "*.none").returncode == 2
 
 
-def test_a_person_sees_bars_and_a_closing_table(stack: Stack, folder: Path) -> None:
-    shown = seen(stack, "ingest", folder, "-c", "seen", "--jobs", "2")
+def test_a_terminal_shows_bars_and_a_summary(stack: Stack, folder: Path) -> None:
+    shown = run_on_terminal(stack, "ingest", folder, "-c", "seen", "--jobs", "2")
     assert "all files" in shown
     assert "14/14" in shown
     assert "7.txt" in shown, "each file under way has a bar"
@@ -131,7 +131,7 @@ def test_a_person_sees_bars_and_a_closing_table(stack: Stack, folder: Path) -> N
     assert "ready" in closing
 
 
-def test_an_unreadable_file_is_told_and_the_others_go_on(stack: Stack, folder: Path) -> None:
+def test_an_unreadable_file_does_not_stop_the_others(stack: Stack, folder: Path) -> None:
     (folder / "dangling.txt").symlink_to(folder / "gone.txt")
     os.mkfifo(folder / "pipe")
     done = run(stack, "ingest", folder / "1.txt", folder / "2.txt", "-c", "odd", "--json")
@@ -144,7 +144,7 @@ def test_an_unreadable_file_is_told_and_the_others_go_on(stack: Stack, folder: P
         assert ends(done) == {"vanishing.txt": ("not_sent", False), "3.txt": ("ready", False)}
 
 
-def test_a_run_that_was_broken_off_is_taken_up(stack: Stack, tmp_path: Path) -> None:
+def test_an_interrupted_ingest_resumes(stack: Stack, tmp_path: Path) -> None:
     for number in range(120):
         (tmp_path / f"{number:03}.txt").write_text(f"Broken off at {number}?")
     process = start("ingest", tmp_path, "-c", "resumed", "--json", "--url", stack.url)
@@ -168,7 +168,7 @@ def test_a_run_that_was_broken_off_is_taken_up(stack: Stack, tmp_path: Path) -> 
     assert stack.client.get("/collections/resumed").json()["documents"] == 120
 
 
-def test_an_ingest_outlives_the_servers_that_it_calls(stack: Stack, tmp_path: Path) -> None:
+def test_an_ingest_survives_a_restart_of_the_api(stack: Stack, tmp_path: Path) -> None:
     for number in range(60):
         (tmp_path / f"{number:03}.txt").write_text(f"Killed at {number}?")
     process = start("ingest", tmp_path, "-c", "survived", "--json", "--url", stack.url)
@@ -209,7 +209,7 @@ def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> 
     assert stack.client.get("/collections/cancelled").json()["documents"] >= 200
 
 
-def test_the_batch_of_an_ingest_that_was_killed_ends_and_another_run_does_the_rest(tmp_path: Path) -> None:
+def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None:
     files = tmp_path / "files"
     for place in (tmp_path / "stack", files):
         place.mkdir()

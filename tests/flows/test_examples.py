@@ -1,4 +1,4 @@
-"""The examples, run as their first lines say."""
+"""The examples, run as their docstrings describe."""
 
 import csv
 import os
@@ -53,7 +53,7 @@ def receiver(stack: Stack) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process.communicate()
 
 
-def test_the_receiver_believes_what_is_signed_and_acts_once(stack: Stack, receiver: tuple[subprocess.Popen[str], str]) -> None:
+def test_the_webhook_receiver_verifies_and_deduplicates(stack: Stack, receiver: tuple[subprocess.Popen[str], str]) -> None:
     process, url = receiver
     assert process.stdout is not None
 
@@ -73,7 +73,7 @@ def test_the_receiver_believes_what_is_signed_and_acts_once(stack: Stack, receiv
     assert said() == f"job.completed {other} other\n", "the one that came twice was acted on once"
 
 
-def test_a_folder_goes_in_and_a_report_comes_out(stack: Stack, tmp_path: Path) -> None:
+def test_bulk_ingest_writes_a_report(stack: Stack, tmp_path: Path) -> None:
     folder, report = tmp_path / "papers", tmp_path / "report.csv"
     folder.mkdir()
     (folder / "good.txt").write_text("A good paper.")
@@ -89,7 +89,7 @@ def test_a_folder_goes_in_and_a_report_comes_out(stack: Stack, tmp_path: Path) -
     assert run(stack, *line).returncode == 0
 
 
-def test_curl_alone_does_everything(stack: Stack) -> None:
+def test_curl_only(stack: Stack) -> None:
     done = run(stack, "bash", EXAMPLES / "curl_only.sh")
     assert done.returncode == 0, done.stdout + done.stderr
     said = [part.splitlines() for part in done.stdout.split("== ")[1:]]
@@ -109,7 +109,7 @@ def test_curl_alone_does_everything(stack: Stack) -> None:
     assert said[4][1:], "a passage is cited"
 
 
-def test_langchain_finds_and_answers(stack: Stack) -> None:
+def test_the_langchain_chain_answers(stack: Stack) -> None:
     with Client(stack.url) as client:
         assert not client.ingest("examples-langchain", EXAMPLES / "documents").rejected
     done = run(
@@ -125,7 +125,7 @@ def test_langchain_finds_and_answers(stack: Stack) -> None:
     assert len(done.stdout) > 60
 
 
-def test_the_retriever_gives_documents_with_their_places(stack: Stack) -> None:
+def test_the_langchain_retriever_returns_documents(stack: Stack) -> None:
     from examples.langchain_retriever import EnginehouseRetriever
 
     with Client(stack.url) as client:
@@ -138,7 +138,7 @@ def test_the_retriever_gives_documents_with_their_places(stack: Stack) -> None:
     assert found[0].page_content
 
 
-def test_each_says_at_its_top_how_it_is_run() -> None:
+def test_each_example_documents_how_to_run_it() -> None:
     for example in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.sh")]:
         head = example.read_text().split("import ", 1)[0] if example.suffix == ".py" else example.read_text()[:400]
         assert f"examples/{example.name}" in head, example

@@ -1,4 +1,4 @@
-"""The Redis that we start keeps jobs, and one that would lose them is refused."""
+"""Our Redis server persists jobs, and an external server that would lose them is rejected."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-def test_what_was_written_is_there_after_kill_9(server: RedisServer) -> None:
+def test_data_survives_kill_9(server: RedisServer) -> None:
     redis.Redis.from_url(server.url).set("job", "queued")
     server.kill()
     again = start_redis(server.folder, server.port)
@@ -25,23 +25,21 @@ def test_what_was_written_is_there_after_kill_9(server: RedisServer) -> None:
     again.stop()
 
 
-def test_it_wants_a_password_that_only_its_owner_can_read(server: RedisServer) -> None:
-    with pytest.raises(CommandError, match="refuses the login"):
+def test_the_password_is_required_and_private(server: RedisServer) -> None:
+    with pytest.raises(CommandError, match="rejected the login"):
         check_redis(f"redis://127.0.0.1:{server.port}/0")
     for file in (server.folder / "password", server.folder / "redis.conf"):
         assert file.stat().st_mode & 0o077 == 0
 
 
-def test_it_passes_its_own_check(server: RedisServer) -> None:
+def test_our_server_passes_the_check(server: RedisServer) -> None:
     assert check_redis(server.url) == []
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "why"), [("maxmemory-policy", "allkeys-lru", "may evict jobs"), ("appendonly", "no", "loses its jobs")]
 )
-def test_a_redis_that_would_lose_jobs_is_refused_and_tolerated_when_told(
-    server: RedisServer, setting: str, value: str, why: str
-) -> None:
+def test_a_redis_that_would_lose_jobs_is_rejected_unless_allowed(server: RedisServer, setting: str, value: str, why: str) -> None:
     redis.Redis.from_url(server.url).config_set(setting, value)
     with pytest.raises(CommandError, match=why) as refusal:
         check_redis(server.url)
@@ -50,7 +48,7 @@ def test_a_redis_that_would_lose_jobs_is_refused_and_tolerated_when_told(
     assert why in warning
 
 
-def test_a_redis_that_does_not_answer_is_named_without_its_password(server: RedisServer) -> None:
+def test_an_unreachable_redis_is_reported_without_its_password(server: RedisServer) -> None:
     server.kill()
     with pytest.raises(CommandError, match="does not answer") as refusal:
         check_redis(server.url)

@@ -1,4 +1,4 @@
-"""Processes under the supervisor: they come back when they die, and none outlives it, whoever is killed."""
+"""The supervisor restarts services, and no process outlives it, whichever process is killed."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
-# A service with a child that has left its process group and ignores SIGTERM: the worst that a library may do to us.
+# The worst case: a service with a child that has left its process group and ignores SIGTERM.
 SERVICE = """
 import os, signal, subprocess, sys, time
 if "stubborn" in sys.argv:
@@ -28,11 +28,11 @@ SUPERVISED = """
 import os, sys
 from cli.local.console_log import ConsoleLog
 from cli.local.guardian import GUARDIAN_GONE
-from cli.local.supervisor import Service, Supervisor, Wish
+from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE)
 for name in ("first", "second"):
     supervisor.start_service(Service(name, [sys.executable, "-c", sys.argv[1], *sys.argv[2:]], dict(os.environ), grace=30))
-while supervisor.wish is Wish.RUN:
+while supervisor.shutdown_request is ShutdownRequest.NONE:
     supervisor.run_once(60)
 print("stopping", flush=True)
 supervisor.stop_services((("second",), ("first",)))
@@ -47,7 +47,7 @@ sys.exit(run_guarded([sys.executable, "-c", *sys.argv[1:]], os.environ))
 
 
 class Tree:
-    """A guardian, its supervisor, and all below them."""
+    """A guardian with its supervisor and all their descendants."""
 
     def __init__(self, log: Path, *arguments: str) -> None:
         self._log = log
@@ -65,7 +65,7 @@ class Tree:
         wait_until(lambda: self.log.count(text) >= times, f"{text!r} {times} times in the log")
 
     def processes(self) -> list[psutil.Process]:
-        """All descendants of the guardian now; remembered, as orphans can no longer be found by their parents."""
+        """All current descendants of the guardian. They are remembered, as orphans cannot be found through their parents."""
         found = psutil.Process(self.guardian.pid).children(recursive=True)
         self.seen.update((process.pid, process) for process in found)
         return found
@@ -95,14 +95,14 @@ def all_up(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("victim", ["guardian", "supervisor"])
-def test_kill_9_of_who_started_it_leaves_nothing(tree: Tree, victim: str) -> None:
+def test_kill_9_of_a_parent_leaves_no_process(tree: Tree, victim: str) -> None:
     all_up(tree)
     os.kill(tree.guardian.pid if victim == "guardian" else tree.supervisor().pid, signal.SIGKILL)
     wait_until(lambda: not tree.living(), "no descendant is left")
     assert tree.guardian.wait(10) != 0
 
 
-def test_a_stop_goes_in_order_and_takes_the_grandchildren_along(tree: Tree) -> None:
+def test_shutdown_stops_services_in_order_with_their_children(tree: Tree) -> None:
     all_up(tree)
     tree.guardian.send_signal(signal.SIGTERM)
     assert tree.guardian.wait(20) == 0
@@ -111,7 +111,7 @@ def test_a_stop_goes_in_order_and_takes_the_grandchildren_along(tree: Tree) -> N
 
 
 @pytest.mark.parametrize("tree", [(SERVICE, "stubborn")], indirect=True)
-def test_the_second_interrupt_does_not_wait(tree: Tree) -> None:
+def test_a_second_interrupt_kills_at_once(tree: Tree) -> None:
     all_up(tree)
     tree.guardian.send_signal(signal.SIGINT)
     tree.await_line("stopping")
@@ -121,7 +121,7 @@ def test_the_second_interrupt_does_not_wait(tree: Tree) -> None:
     assert not tree.living()
 
 
-def test_a_killed_service_comes_back_and_its_children_do_not_stay(tree: Tree) -> None:
+def test_a_killed_service_restarts_without_its_old_children(tree: Tree) -> None:
     all_up(tree)
     service = next(process for process in tree.supervisor().children() if process.children())
     child = service.children()[0]
@@ -133,7 +133,7 @@ def test_a_killed_service_comes_back_and_its_children_do_not_stay(tree: Tree) ->
 
 
 @pytest.mark.parametrize("tree", [("import sys; print('up'); sys.exit(3)",)], indirect=True)
-def test_a_service_that_keeps_dying_is_started_less_and_less_often(tree: Tree) -> None:
+def test_a_crashing_service_restarts_with_growing_delays(tree: Tree) -> None:
     for delay in ("0.5", "1", "2"):
         tree.await_line(f"first exited with status 3; restarting in {delay} s")
     assert tree.guardian.poll() is None

@@ -1,4 +1,4 @@
-"""``enginehouse up``: what it says, what it refuses, what it restarts, and that nothing of it is ever left behind."""
+"""``enginehouse up``: startup checks, restarts of crashed processes, and a shutdown that leaves nothing running."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def own_stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def refusal(stack: Stack, *options: str, **environment: str) -> str:
-    """What `up` says when it does not start: one sentence, and a status other than 0."""
+    """The error of `up`: one sentence, with an exit status other than 0."""
     command = [sys.executable, "-m", "cli.main", "up", "--no-flower", *options]
     known = {"--data": stack.data, "--models": stack.models, "--port": stack.port}
     command += [str(word) for name, value in known.items() if name not in options for word in (name, value)]
@@ -46,20 +46,20 @@ def is_ready(stack: Stack) -> bool:
         return False
 
 
-def test_a_port_that_is_taken_is_named(own_stack: Stack) -> None:
+def test_an_occupied_port_is_reported(own_stack: Stack) -> None:
     with socket.create_server(("127.0.0.1", own_stack.port)):
         assert f"Port {own_stack.port} " in refusal(own_stack)
 
 
-def test_a_second_one_on_the_same_data_folder_is_refused(stack: Stack, own_stack: Stack) -> None:
+def test_a_second_stack_on_the_same_data_folder_is_rejected(stack: Stack, own_stack: Stack) -> None:
     assert str(stack.data) in refusal(own_stack, "--data", str(stack.data))
 
 
-def test_a_redis_that_does_not_answer_is_refused(own_stack: Stack) -> None:
+def test_an_unreachable_redis_is_rejected(own_stack: Stack) -> None:
     assert "does not answer" in refusal(own_stack, "--redis", "redis://127.0.0.1:1/0")
 
 
-def test_a_redis_that_evicts_is_refused(own_stack: Stack, tmp_path: Path) -> None:
+def test_a_redis_that_evicts_is_rejected(own_stack: Stack, tmp_path: Path) -> None:
     server = start_redis(tmp_path / "redis")
     redis.Redis.from_url(server.url).config_set("maxmemory-policy", "allkeys-lru")
     assert "may evict jobs" in refusal(own_stack, "--redis", server.url)
@@ -67,9 +67,9 @@ def test_a_redis_that_evicts_is_refused(own_stack: Stack, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("[{", "not JSON"), ("[]", "at least one model"), ('[{"name": "a"}]', "url is missing")]
+    ("text", "why"), [("[{", "invalid JSON"), ("[]", "at least one model"), ('[{"name": "a"}]', "url is missing")]
 )
-def test_a_broken_models_file_is_refused(own_stack: Stack, tmp_path: Path, text: str, why: str) -> None:
+def test_an_invalid_models_file_is_rejected(own_stack: Stack, tmp_path: Path, text: str, why: str) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text(text)
     sentence = refusal(own_stack, "--models", str(broken))
@@ -77,22 +77,22 @@ def test_a_broken_models_file_is_refused(own_stack: Stack, tmp_path: Path, text:
     assert why in sentence
 
 
-def test_an_unknown_model_or_setting_is_refused(own_stack: Stack) -> None:
+def test_unknown_models_and_settings_are_rejected(own_stack: Stack) -> None:
     assert "no model 'huge'" in refusal(own_stack, "--model", "huge")
     assert "ENGINEHOUSE_PROT" in refusal(own_stack, ENGINEHOUSE_PROT="5001")
 
 
-def test_an_address_beyond_this_machine_is_refused(own_stack: Stack) -> None:
-    assert "this machine only" in refusal(own_stack, ENGINEHOUSE_HOST="0.0.0.0")
+def test_a_public_address_without_api_keys_is_rejected(own_stack: Stack) -> None:
+    assert "No API key exists" in refusal(own_stack, ENGINEHOUSE_HOST="0.0.0.0")
 
 
-def test_it_says_once_when_it_is_ready(stack: Stack) -> None:
+def test_readiness_is_logged_once(stack: Stack) -> None:
     line = f"Enginehouse is ready: {stack.url}"
     wait_until(lambda: line in stack.log.read_text().splitlines(), line)
     assert stack.log.read_text().count("is ready: ") == 1
 
 
-def test_addresses_and_processes_are_in_a_file_that_only_the_owner_reads(stack: Stack) -> None:
+def test_the_state_file_lists_processes_and_is_private(stack: Stack) -> None:
     file = stack.data / "state.json"
     state = json.loads(file.read_text())
     assert state["api"] == stack.url
@@ -102,7 +102,7 @@ def test_addresses_and_processes_are_in_a_file_that_only_the_owner_reads(stack: 
 
 
 @pytest.mark.parametrize("name", ["io", "chroma", "redis", "api"])
-def test_a_killed_process_is_started_again(stack: Stack, name: str) -> None:
+def test_a_killed_process_is_restarted(stack: Stack, name: str) -> None:
     killed = stack.pid(name)
     os.kill(killed, signal.SIGKILL)
     wait_until(
@@ -113,7 +113,7 @@ def test_a_killed_process_is_started_again(stack: Stack, name: str) -> None:
     assert stack.ended(stack.generate("still here")["id"])["status"] == "completed"
 
 
-def test_kill_9_leaves_nothing_running_and_loses_nothing(own_stack: Stack) -> None:
+def test_kill_9_leaves_no_process_and_loses_no_job(own_stack: Stack) -> None:
     own_stack.start()
     assert own_stack.process is not None
     done = own_stack.ended(own_stack.generate("before")["id"])

@@ -1,4 +1,4 @@
-"""What is started, and with which settings: the one place that says how."""
+"""Command lines and environments of processes."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def after(command: list[str], option: str) -> str:
     return command[command.index(option) + 1]
 
 
-def test_a_gpu_worker_takes_as_many_jobs_as_its_engine_holds(models_file: Path) -> None:
+def test_a_gpu_worker_has_the_concurrency_of_its_engine(models_file: Path) -> None:
     arguments = celery_arguments("gpu2@host", load_catalogue(models_file).get("large"))
     assert after(arguments, "--queues") == "gpu.large"
     assert after(arguments, "--concurrency") == "3"
@@ -38,45 +38,45 @@ def test_a_gpu_worker_takes_as_many_jobs_as_its_engine_holds(models_file: Path) 
     assert after(arguments, "--pool") == "threads"
 
 
-def test_a_gpu_worker_without_a_model_takes_nothing_but_its_canary() -> None:
+def test_a_gpu_worker_without_a_model_consumes_only_its_canary_queue() -> None:
     assert after(celery_arguments("gpu2@host", None), "--queues") == "canary.gpu2@host"
 
 
-def test_a_gpu_worker_knows_its_number_and_chooses_its_model_itself(models_file: Path) -> None:
+def test_a_gpu_worker_gets_its_number(models_file: Path) -> None:
     assert after(worker_command("gpu", Settings(models_file=models_file), number=2), "--number") == "2"
     assert worker_command("gpu", Settings(models_file=models_file / "none", worker_empty=True))
 
 
-def test_documents_are_read_in_processes_and_retrieval_in_threads() -> None:
+def test_the_cpu_pool_uses_processes_and_the_io_pool_threads() -> None:
     settings = Settings(cpu_workers=3, io_workers=5)
     cpu, io = worker_command("cpu", settings), worker_command("io", settings)
     assert (after(cpu, "--pool"), after(cpu, "--concurrency")) == ("prefork", "3")
     assert (after(io, "--pool"), after(io, "--concurrency")) == ("threads", "5")
 
 
-def test_every_worker_tells_flower_of_its_tickets(models_file: Path) -> None:
+def test_every_worker_sends_task_events(models_file: Path) -> None:
     for pool in ("cpu", "io"):
         assert "--task-events" in worker_command(pool, Settings(models_file=models_file))
     assert "--task-events" in celery_arguments("gpu0@host", None)
 
 
-def test_the_api_gets_its_threads_and_address() -> None:
+def test_the_api_command_has_threads_and_address() -> None:
     command = api_command(Settings(host="::1", port=8080, api_workers=3, api_threads=40))
     assert (after(command, "--bind"), after(command, "--workers"), after(command, "--threads")) == ("[::1]:8080", "3", "40")
 
 
 @pytest.mark.parametrize(("name", "why"), [("huge", "no model 'huge'"), ("vectors", "cannot generate text")])
-def test_a_model_that_cannot_be_served_is_refused_by_name(models_file: Path, name: str, why: str) -> None:
+def test_a_model_that_cannot_generate_is_rejected(models_file: Path, name: str, why: str) -> None:
     with pytest.raises(CommandError, match=why):
         served_model(Settings(models_file=models_file, worker_model=name))
 
 
-def test_another_process_reads_the_very_settings_it_was_given() -> None:
+def test_settings_survive_the_environment() -> None:
     settings = Settings(port=8081, worker_model="large", drain_seconds=3.5, allow_unsafe_redis=True)
     given = {name: value for name, value in environment_of(settings).items() if name.startswith(("ENGINEHOUSE_", "REDIS_URL"))}
     assert from_environment(given) == settings
 
 
 @pytest.mark.parametrize("url", ["redis://:secret@host:6379/0", "redis://user:secret@host:6379/0", "redis://host:6379/0"])
-def test_a_redis_url_is_shown_without_its_password(url: str) -> None:
+def test_redact_password(url: str) -> None:
     assert redact_password(url) == "redis://host:6379/0"

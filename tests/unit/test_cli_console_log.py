@@ -1,4 +1,4 @@
-"""The one log of many processes, as a terminal, a file and a closed pipe see it."""
+"""The combined log on a terminal, in a file and with a closed pipe."""
 
 import io
 import os
@@ -6,7 +6,7 @@ import os
 from cli.local.console_log import ConsoleLog
 
 
-def test_every_line_has_the_name_of_its_process_in_one_column() -> None:
+def test_lines_have_an_aligned_process_prefix() -> None:
     out = io.StringIO()
     log = ConsoleLog(out)
     for name in ("io", "chroma"):
@@ -16,7 +16,7 @@ def test_every_line_has_the_name_of_its_process_in_one_column() -> None:
     assert out.getvalue() == "io     | one\nchroma | two\n"
 
 
-def test_a_file_gets_each_change_of_what_is_awaited_once() -> None:
+def test_a_file_gets_each_status_change_once() -> None:
     out = io.StringIO()
     log = ConsoleLog(out)
     for text in ("waiting for: a", "waiting for: a", "waiting for: b", ""):
@@ -24,7 +24,7 @@ def test_a_file_gets_each_change_of_what_is_awaited_once() -> None:
     assert out.getvalue() == "waiting for: a\nwaiting for: b\n"
 
 
-def test_a_terminal_rewrites_the_last_line_and_keeps_it_below_the_log() -> None:
+def test_a_terminal_keeps_the_status_line_at_the_bottom() -> None:
     main, terminal = os.openpty()
     with open(terminal, "w") as stream:
         log = ConsoleLog(stream)
@@ -40,7 +40,7 @@ def test_a_terminal_rewrites_the_last_line_and_keeps_it_below_the_log() -> None:
     assert written.index("text") < written.rindex("waiting for: a")
 
 
-def test_a_reader_that_is_gone_is_no_error() -> None:
+def test_a_closed_stream_is_not_an_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     log = ConsoleLog(open(writer, "w"))  # noqa: SIM115

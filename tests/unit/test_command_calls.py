@@ -1,4 +1,4 @@
-"""What the commands that call a server make of their options, of records, and of errors."""
+"""Server selection, output formats and exit statuses of commands that call a server."""
 
 import inspect
 import json
@@ -16,7 +16,7 @@ from enginehouse_client.errors import error_from_status
 from testing.repository import REPOSITORY
 
 
-def test_the_server_is_the_one_that_was_named_else_that_of_the_data_folder(tmp_path: Path) -> None:
+def test_the_server_is_the_named_one_or_that_of_the_data_folder(tmp_path: Path) -> None:
     assert server_url(None, tmp_path) == "http://127.0.0.1:5000"
     (tmp_path / "state.json").write_text(json.dumps({"api": "http://127.0.0.1:7001", "redis": "redis://x"}))
     assert server_url(None, tmp_path) == "http://127.0.0.1:7001"
@@ -26,7 +26,7 @@ def test_the_server_is_the_one_that_was_named_else_that_of_the_data_folder(tmp_p
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "no JSON"])
-def test_a_state_that_cannot_be_read_is_said(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_state_file_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
     with pytest.raises(CommandError, match="select the server with --url"):
         server_url(None, tmp_path)
@@ -36,13 +36,13 @@ def test_a_state_that_cannot_be_read_is_said(tmp_path: Path, content: str) -> No
     ("status", "code"),
     [(400, 1), (401, 1), (403, 1), (404, 4), (409, 1), (413, 1), (422, 1), (429, 5), (500, 5), (502, 5), (503, 5), (504, 5)],
 )
-def test_what_the_server_answers_is_an_exit_status(status: int, code: int) -> None:
+def test_error_statuses_map_to_exit_statuses(status: int, code: int) -> None:
     error = error_from_status(status, {"error": {"code": "x", "message": "no"}})
     assert isinstance(error, EnginehouseError)
     assert exit_statuses.status_of(error) == code
 
 
-def test_every_exit_status_is_on_the_page() -> None:
+def test_every_exit_status_is_documented() -> None:
     page = (REPOSITORY / "docs" / "command.md").read_text()
     told = {value for name, value in vars(exit_statuses).items() if name.isupper() and isinstance(value, int)}
     assert len(told) == 7
@@ -51,7 +51,7 @@ def test_every_exit_status_is_on_the_page() -> None:
     assert len(errors) > 10
 
 
-def test_into_a_pipe_a_thing_is_a_line_and_a_field_stays_a_field(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipe_output_is_one_line_per_record(capsys: pytest.CaptureFixture[str]) -> None:
     class Thing:
         raw = {"a": "x\ty", "b": None}  # noqa: RUF012
 
@@ -65,7 +65,7 @@ def test_into_a_pipe_a_thing_is_a_line_and_a_field_stays_a_field(capsys: pytest.
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [[Thing.raw], Thing.raw]
 
 
-def test_times_and_texts_are_short() -> None:
+def test_clock_and_first_line() -> None:
     assert clock(None) == ""
     assert clock(0).startswith(("1970-01-01", "1969-12-31"))
     assert first_line("  a\n b ") == "a b"

@@ -1,4 +1,4 @@
-"""Which files an ingest is about, and what they are called."""
+"""File discovery of ``enginehouse ingest``."""
 
 from pathlib import Path
 
@@ -20,36 +20,36 @@ def names(*places: Path | str, **patterns: list[str]) -> list[str]:
     return [file.name for file in find_files(map(str, places), **patterns)]
 
 
-def test_a_folder_gives_all_below_it_by_their_place(folder: Path) -> None:
+def test_files_of_a_folder_are_named_by_relative_path(folder: Path) -> None:
     assert names(folder) == ["a.txt", "b.pdf", "deep/a.txt", "deep/er/c.md", "other/a.txt"]
 
 
-def test_patterns_choose_by_name_and_by_place(folder: Path) -> None:
+def test_patterns_match_names_and_paths(folder: Path) -> None:
     assert names(folder, include=["*.txt"]) == ["a.txt", "deep/a.txt", "other/a.txt"]
     assert names(folder, include=["*.txt", "*.md"], exclude=["deep/a*"]) == ["a.txt", "deep/er/c.md", "other/a.txt"]
     assert names(folder, exclude=["*"]) == []
 
 
-def test_a_pattern_is_a_place_too(folder: Path) -> None:
+def test_a_glob_pattern_is_expanded(folder: Path) -> None:
     assert names(folder / "**" / "*.md") == ["c.md"]
     assert names(folder / "*.csv") == []
 
 
-def test_a_file_comes_once(folder: Path) -> None:
+def test_a_file_is_found_once(folder: Path) -> None:
     assert names(folder / "a.txt", folder / "*.txt", folder / "a.txt") == ["a.txt"]
 
 
-def test_no_two_files_have_one_name(folder: Path) -> None:
-    """A name that comes again would stand for a new version of the file before it."""
+def test_names_are_unique(folder: Path) -> None:
+    """A repeated name would replace the earlier document with a new version."""
     here = names(folder / "deep" / "a.txt", folder / "other" / "a.txt", folder / "b.pdf")
     assert here == [(folder / "deep/a.txt").as_posix(), (folder / "other/a.txt").as_posix(), "b.pdf"]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder: Path) -> None:
+def test_a_file_name_with_glob_characters_is_a_file(folder: Path) -> None:
     (folder / "[draft].txt").write_text("x")
     assert names(folder / "[draft].txt") == ["[draft].txt"]
 
 
-def test_what_is_not_there_is_refused(folder: Path) -> None:
+def test_a_missing_path_is_an_error(folder: Path) -> None:
     with pytest.raises(CommandError, match=r"no file or folder .*nothing"):
         names(folder, folder / "nothing")

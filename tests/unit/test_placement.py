@@ -1,4 +1,4 @@
-"""Models are placed on machines that are given as data; what cannot fit is refused with the arithmetic."""
+"""Placement of models on simulated machines, and the errors for models that do not fit."""
 
 import json
 import struct
@@ -15,7 +15,7 @@ from workers.gpu.hardware.memory_estimate import MemoryEstimate, estimate_memory
 
 
 def machine(*free: float, total: float = 80) -> list[Gpu]:
-    """A machine whose GPUs have so many GiB free."""
+    """A machine with GPUs that have this many GiB of free memory."""
     return [
         Gpu(index=index, uuid=f"GPU-{index}", name="H100", memory_total=int(total * GIB), memory_free=int(room * GIB))
         for index, room in enumerate(free)
@@ -27,32 +27,32 @@ def model(name: str = "a", **fields: Any) -> ModelEntry:
 
 
 def sized(**gibs: float) -> Any:
-    """Needs by name, in GiB on each GPU."""
+    """Memory estimates by model name, in GiB per GPU."""
     return lambda entry: MemoryEstimate(
         int(gibs.get(entry.name, 10) * GIB) * max(1, entry.gpus), 0, 0, max(1, entry.gpus), "weights"
     )
 
 
-def test_one_model_on_a_machine_without_gpus_is_a_worker_on_the_cpu() -> None:
+def test_a_model_without_gpus_runs_on_the_cpu() -> None:
     assert place_models([model()], [], sized()) == [Replica(0, "a")]
 
 
-def test_several_models_and_replicas_on_the_cpu_get_a_worker_each() -> None:
+def test_each_replica_on_the_cpu_is_a_worker() -> None:
     assert place_models([model("a", replicas=2), model("b")], [], sized()) == [Replica(0, "a"), Replica(1, "a"), Replica(2, "b")]
 
 
-def test_a_model_takes_the_gpu_with_the_most_free_memory_and_the_others_wait_for_models() -> None:
+def test_a_model_is_placed_on_the_gpu_with_most_free_memory() -> None:
     placed = place_models([model()], machine(20, 70, 40), sized())
     assert placed == [Replica(1, "a", (1,)), Replica(0, "", (0,)), Replica(2, "", (2,))]
 
 
-def test_a_replica_each_on_its_own_gpu() -> None:
+def test_each_replica_gets_its_own_gpu() -> None:
     placed = place_models([model(replicas=4)], machine(80, 80, 80, 80), sized())
     assert sorted(replica.devices for replica in placed) == [(0,), (1,), (2,), (3,)]
     assert {replica.model for replica in placed} == {"a"}
 
 
-def test_devices_say_where_and_how_many() -> None:
+def test_devices_select_gpus_and_replicas() -> None:
     placed = place_models(
         [
             model("tp", gpus=2, devices=(3, 1, 0, 2)),
@@ -63,14 +63,14 @@ def test_devices_say_where_and_how_many() -> None:
     assert [replica.devices for replica in placed] == [(3, 1), (0, 2)]
 
 
-def test_models_that_name_their_devices_and_large_ones_choose_first() -> None:
+def test_models_with_devices_then_large_models_are_placed_first() -> None:
     placed = place_models(
         [model("small"), model("large"), model("fixed", devices=(0,))], machine(80, 20, 60), sized(small=5, large=50)
     )
     assert {replica.model: replica.devices for replica in placed} == {"small": (1,), "large": (2,), "fixed": (0,)}
 
 
-def test_a_gpu_is_shared_only_when_all_on_it_allow_that() -> None:
+def test_a_gpu_is_shared_only_if_all_models_allow_it() -> None:
     half = {"gpu_share": 0.5}
     placed = place_models([model("a", **half), model("b", **half)], machine(80, 79), sized())
     assert placed == [Replica(0, "a", (0,)), Replica(2, "b", (0,)), Replica(1, "", (1,))]
@@ -92,13 +92,13 @@ def test_a_gpu_is_shared_only_when_all_on_it_allow_that() -> None:
         ([model("half", gpu_share=0.5)], machine(80), "has 40.0 GiB free at gpu_share 0.5"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(entries: list[ModelEntry], gpus: list[Gpu], words: str) -> None:
+def test_impossible_placements_are_rejected_with_the_reason(entries: list[ModelEntry], gpus: list[Gpu], words: str) -> None:
     with pytest.raises(CommandError) as refused:
         place_models(entries, gpus, sized(big=90, half=50))
     assert words in str(refused.value)
 
 
-def test_which_models_are_wanted() -> None:
+def test_models_to_load() -> None:
     every = Catalogue((model("a"), model("b", default=True), model("c", load=True), model("v", task=EMBED, load=True)))
     assert [entry.name for entry in models_to_load(every, [])] == ["c"]
     assert [entry.name for entry in models_to_load(every, ["b", "a"])] == ["b", "a"]
@@ -109,7 +109,7 @@ def test_which_models_are_wanted() -> None:
 
 
 def weights(folder: Path, *, dtype: str = "BF16", numbers: int = 1000, **config: Any) -> Path:
-    """A model folder with one tensor and the shape of Llama 3.1 8B, unless told."""
+    """A model folder with one tensor and, by default, the shape of Llama 3.1 8B."""
     folder.mkdir(exist_ok=True)
     header = json.dumps({"w": {"dtype": dtype, "shape": [numbers, 2], "data_offsets": [0, 0]}, "__metadata__": {}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
@@ -119,7 +119,7 @@ def weights(folder: Path, *, dtype: str = "BF16", numbers: int = 1000, **config:
     return folder
 
 
-def test_the_need_is_counted_from_the_files(tmp_path: Path) -> None:
+def test_memory_is_estimated_from_the_weight_files(tmp_path: Path) -> None:
     folder = str(weights(tmp_path / "m", numbers=GIB))
     need = estimate_memory(ModelEntry(name="a", url=folder, max_in_flight=4), tmp_path)
     assert need.weights == 4 * GIB, "two numbers a row of two bytes each"
@@ -131,12 +131,12 @@ def test_the_need_is_counted_from_the_files(tmp_path: Path) -> None:
     assert "8,192 tokens of 128 KiB" in need.terms
 
 
-def test_many_in_flight_want_more_cache_than_one_long_request(tmp_path: Path) -> None:
+def test_more_requests_in_flight_need_more_cache(tmp_path: Path) -> None:
     folder = str(weights(tmp_path / "m"))
     assert estimate_memory(ModelEntry(name="a", url=folder, max_in_flight=64), tmp_path).cache == 64 * 1024 * 128 * 1024
 
 
-def test_the_dtype_of_the_entry_counts_and_quantized_weights_count_as_they_lie(tmp_path: Path) -> None:
+def test_dtype_and_quantization_change_the_estimate(tmp_path: Path) -> None:
     folder = weights(tmp_path / "m", numbers=GIB)
     assert estimate_memory(ModelEntry(name="a", url=str(folder), dtype="float32"), tmp_path).weights == 8 * GIB
     packed = weights(tmp_path / "q", dtype="U8", text_config={"num_hidden_layers": 1})
@@ -145,7 +145,7 @@ def test_the_dtype_of_the_entry_counts_and_quantized_weights_count_as_they_lie(t
     assert need.cache == 16 * 1024 * 4096
 
 
-def test_a_model_that_is_not_here_is_counted_by_its_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_estimated_from_its_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     need = estimate_memory(ModelEntry(name="a", url="org/not-here", parameters=GIB), tmp_path)
     assert (need.weights, need.cache) == (2 * GIB, 0)
@@ -154,11 +154,11 @@ def test_a_model_that_is_not_here_is_counted_by_its_parameters(tmp_path: Path, m
     assert not explain_shortage(ModelEntry(name="a", url="org/not-here"), unknown, machine(2))
 
 
-def test_an_echo_fits_anywhere(tmp_path: Path) -> None:
+def test_an_echo_model_needs_no_memory(tmp_path: Path) -> None:
     assert estimate_memory(ModelEntry(name="e", url="echo:0", engine="echo"), tmp_path).each == 0
 
 
-def test_cuda_visible_devices_says_which_gpus_are_ours() -> None:
+def test_cuda_visible_devices_selects_gpus() -> None:
     uuids = ["GPU-aaa", "GPU-bbb", "GPU-ccc"]
     assert visible_indexes(None, uuids) == [0, 1, 2]
     assert visible_indexes("2,0", uuids) == [2, 0]
@@ -167,5 +167,5 @@ def test_cuda_visible_devices_says_which_gpus_are_ours() -> None:
     assert visible_indexes("", uuids) == []
 
 
-def test_a_gpu_warns_at_80_and_is_critical_at_90_percent() -> None:
+def test_memory_alarms_at_80_and_90_percent() -> None:
     assert [gpu.alarm for gpu in machine(17, 16, 8, 7.9)] == ["", "warning", "critical", "critical"]
