@@ -15,7 +15,7 @@ from cli.local.redis_server import free_port
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def project(installed: Path, environment: dict[str, str], tmp_path: Path) -> Pat
     assert done.returncode == 0, done.stderr
     for name in ("api", "shared", "workers"):
         (folder / name).mkdir()
-        (folder / name / "__init__.py").write_text("raise ImportError('the folder of somebody else')\n")
+        (folder / name / "__init__.py").write_text("raise ImportError('a folder of the user')\n")
     return folder
 
 
@@ -87,7 +87,7 @@ def test_init_writes_a_project_once(installed: Path, environment: dict[str, str]
 
 
 def test_demo_answers_with_sources(installed: Path, environment: dict[str, str], project: Path) -> None:
-    done = run(installed, environment, project, "demo", "--engine", "echo", "--port", str(free_port()), seconds=200)
+    done = run(installed, environment, project, "demo", "--engine", "echo", "--port", str(free_port()), seconds=500)
     log = project / ".enginehouse" / "demo.log"
     assert done.returncode == 0, done.stdout + done.stderr + (log.read_text()[-3000:] if log.exists() else "")
     assert "employee-handbook.pdf, page 1" in done.stdout
