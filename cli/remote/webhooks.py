@@ -166,7 +166,9 @@ def show_deliveries(context: CommandContext, ids: Deliveries) -> None:
     """Show deliveries with all attempts."""
     for delivery in ids:
         found = context.client.delivery(delivery)
-         [=attempts = [= [(f"attempt {attempt.number}", f"{clock(attempt.started_at)} {_outcome(attempt.raw)}") for attempt in found.attempts]
+        attempts = [
+            (f"attempt {attempt.number}", f"{clock(attempt.started_at)} {_outcome(attempt.raw)}") for attempt in found.attempts
+        ]
         names = ("id", "status", "event", "job", "webhook", "url", "reason")
         times = [(name, clock(getattr(found, name))) for name in ("created_at", "next_attempt_at", "ended_at")]
         context.out.print_record(found, [*((name, getattr(found, name)) for name in names), *times, *attempts])

@@ -31,7 +31,7 @@ class EnginehouseError(Exception):
 
 class APIError(EnginehouseError):
     """An error response of the server. ``code`` is for programs, ``param`` names the invalid field, and ``details`` holds other
-    fields such as ``limit``. ``retry_after`` is in seconds; ``tries`` counts how often the request was sent."""
+    fields such as ``limit``. ``retry_after`` is in seconds; ``attempts`` counts how often the request was sent."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class APIError(EnginehouseError):
         param: str | None = None,
         details: Mapping[str, Any] | None = None,
         retry_after: float | None = None,
-        tries: int = 1,
+        attempts: int = 1,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -50,7 +50,7 @@ class APIError(EnginehouseError):
         self.param = param
         self.details = dict(details or {})
         self.retry_after = retry_after
-        self.tries = tries
+        self.attempts = attempts
 
     def __str__(self) -> str:
         return f"{self.message} ({self.status} {self.code})" if self.code else f"{self.message} ({self.status})"
@@ -121,7 +121,7 @@ _BY_STATUS: Mapping[int, type[APIError]] = {
 
 
 def error_from_status(
-    status: int, body: Mapping[str, Any], *, retry_after: float | None = None, tries: int = 1
+    status: int, body: Mapping[str, Any], *, retry_after: float | None = None, attempts: int = 1
 ) -> APIError | JobFailed:
     """The exception for a response with ``status`` 400 or above. ``body`` is empty if a proxy answered."""
     error = body.get("error")
@@ -133,4 +133,4 @@ def error_from_status(
     if status in (422, 502) and "job" in details:
         return JobFailed(message, job=str(details["job"]), status="failed", code=code, param=param)
     kind = _BY_STATUS.get(status, InvalidRequest if status < 500 else Unavailable)
-    return kind(message, status=status, code=code, param=param, details=details, retry_after=retry_after, tries=tries)
+    return kind(message, status=status, code=code, param=param, details=details, retry_after=retry_after, attempts=attempts)

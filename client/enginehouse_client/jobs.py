@@ -240,7 +240,7 @@ class JobCalls:
             response = yield from self._call("DELETE", path, timeout=self.retry_policy.timeout + 30)
         except NotFound as error:
             # An earlier attempt, whose response was lost, deleted it.
-            if error.tries == 1:
+            if error.attempts == 1:
                 raise
             return
         if response.status == 202:

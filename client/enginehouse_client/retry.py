@@ -38,7 +38,7 @@ class RetryPolicy:
 
 def send_with_retries(request: Request, retry_policy: RetryPolicy, accept: tuple[int, ...] = ()) -> Operation[Response]:
     """Send a request, with retries, and return a response with a status below 400 or in ``accept``. Raises EnginehouseError."""
-    for tries in count(1):
+    for attempts in count(1):
         error: EnginehouseError
         retry_after: float | None = None
         try:
@@ -48,22 +48,22 @@ def send_with_retries(request: Request, retry_policy: RetryPolicy, accept: tuple
         else:
             if response.status < 400 or response.status in accept:
                 return response
-            error = error_from_response(response, tries)
+            error = error_from_response(response, attempts)
             retry_after = error.retry_after if isinstance(error, APIError) else None
             again = (
                 isinstance(error, APIError) and response.status in RETRYABLE and response.headers.get("x-should-retry") != "false"
             )
             if again and not request.repeatable:
                 again = response.status in NOT_STARTED and getattr(error, "code", "") != LOST_REDIS
-        if not again or tries > retry_policy.retries:
+        if not again or attempts > retry_policy.retries:
             raise error
-        yield Sleep(retry_policy.delay(tries, retry_after))
+        yield Sleep(retry_policy.delay(attempts, retry_after))
     raise AssertionError("count() does not end")
 
 
-def error_from_response(response: Response, tries: int = 1) -> EnginehouseError:
+def error_from_response(response: Response, attempts: int = 1) -> EnginehouseError:
     """The exception for an error response."""
     body = response.json()
     text = response.headers.get("retry-after", "")
     retry_after = float(text) if text.isascii() and text.isdigit() else None
-    return error_from_status(response.status, body if isinstance(body, dict) else {}, retry_after=retry_after, tries=tries)
+    return error_from_status(response.status, body if isinstance(body, dict) else {}, retry_after=retry_after, attempts=attempts)

@@ -50,12 +50,12 @@ def test_a_file_can_be_renamed(folder: Path) -> None:
 def test_reading_a_file_reports_progress(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 200_000)
     for source in sources([tmp_path / "large", ("bytes", b"y" * 200_000)]):
-        told: list[int] = []
-        with source.open(told.append) as file:
+        reported: list[int] = []
+        with source.open(reported.append) as file:
             whole = b"".join(iter(lambda file=file: file.read(1000), b""))
             assert len(whole) == 200_000
-            assert told[-1] == 200_000
-            assert told == sorted(told)
-            assert 3 < len(told) < 20, "in pieces, and not for each byte"
+            assert reported[-1] == 200_000
+            assert reported == sorted(reported)
+            assert 3 < len(reported) < 20, "in pieces, and not for each byte"
             file.seek(0)
             assert file.read() == whole, "a request that is sent again begins at its start"

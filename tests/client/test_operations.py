@@ -20,7 +20,7 @@ from enginehouse_client import (
 from enginehouse_client.calls import Calls
 from enginehouse_client.effects import Emit, Open, Receive, Response, Send, Sleep
 
-Told = Response | bytes | Exception | None
+EffectResult = Response | bytes | Exception | None
 
 
 class Time:
@@ -46,11 +46,11 @@ def calls(time: Time) -> Calls:
 class Run:
     """The effects of an operation, and its result."""
 
-    def __init__(self, operation: Any, told: list[Told], time: Time | None = None) -> None:
+    def __init__(self, operation: Any, received: list[EffectResult], time: Time | None = None) -> None:
         self.effects: list[Any] = []
         self.emitted: list[Any] = []
         self.value: Any = None
-        answers = iter(told)
+        answers = iter(received)
         try:
             effect = next(operation)
             while True:
@@ -107,7 +107,7 @@ def test_retries_are_bounded_and_the_last_error_is_raised(calls: Calls) -> None:
         Run(calls.get("job_1"), [ConnectionFailed("first"), ConnectionFailed("second"), ConnectionFailed("third")])
     with pytest.raises(RateLimited) as raised:
         Run(calls.get("job_1"), [error_from_status(429, "queue_full")] * 3)
-    assert (raised.value.code, raised.value.tries) == ("queue_full", 3)
+    assert (raised.value.code, raised.value.attempts) == ("queue_full", 3)
 
 
 def test_delays_grow_and_retry_after_is_the_minimum(calls: Calls) -> None:
@@ -156,8 +156,8 @@ def test_a_slow_deletion_is_waited_for(calls: Calls) -> None:
 
 def test_wait_uses_long_polls(calls: Calls) -> None:
     seen: list[str] = []
-    told: list[Told] = [answer(200, job("queued")), answer(200, job("in_progress")), answer(200, job())]
-    run = Run(calls.wait("job_1", on_poll=lambda found: seen.append(found.status)), told)
+    received: list[EffectResult] = [answer(200, job("queued")), answer(200, job("in_progress")), answer(200, job())]
+    run = Run(calls.wait("job_1", on_poll=lambda found: seen.append(found.status)), received)
     assert run.value.text == "hi"
     assert seen == ["queued", "in_progress", "completed"]
     assert [request.query for request in run.sent] == [{"wait": "20"}] * 3
@@ -166,8 +166,12 @@ def test_wait_uses_long_polls(calls: Calls) -> None:
 
 
 def test_a_server_without_long_polls_is_polled_at_growing_intervals(calls: Calls) -> None:
-    told: list[Told] = [error_from_status(422, "invalid_value", "wait"), *[answer(200, job("queued"))] * 9, answer(200, job())]
-    run = Run(calls.wait("job_1"), told)
+    received: list[EffectResult] = [
+        error_from_status(422, "invalid_value", "wait"),
+        *[answer(200, job("queued"))] * 9,
+        answer(200, job()),
+    ]
+    run = Run(calls.wait("job_1"), received)
     assert [request.query for request in run.sent] == [{"wait": "20"}, *[{}] * 10]
     assert run.slept == sorted(run.slept)
     assert (run.slept[0], run.slept[-1]) == (0.5, 10.0)
@@ -179,9 +183,9 @@ def test_wait_falls_back_to_polling_when_long_polls_are_full(calls: Calls) -> No
 
 
 def test_a_timeout_reports_the_status_of_the_job(calls: Calls, time: Time) -> None:
-    told: list[Told] = [answer(200, job("queued"))] * 100
+    received: list[EffectResult] = [answer(200, job("queued"))] * 100
     with pytest.raises(Timeout, match=r"not ended within 3 s \(status queued\)"):
-        Run(calls.wait("job_1", timeout=3, every=0.5), told, time)
+        Run(calls.wait("job_1", timeout=3, every=0.5), received, time)
     assert 2.9 < time.now < 3.6
 
 
@@ -203,21 +207,21 @@ def test_ask_raises_the_error_of_the_job(calls: Calls) -> None:
 
 
 def sse(number: int, kind: str, **data: Any) -> bytes:
-    told = json.dumps({"attempt": 1, "at": 1.0, **data})
-    return f"id: {number}\nevent: {kind}\ndata: {told}\n\n".encode()
+    received = json.dumps({"attempt": 1, "at": 1.0, **data})
+    return f"id: {number}\nevent: {kind}\ndata: {received}\n\n".encode()
 
 
 def test_a_broken_stream_resumes_after_its_last_event(calls: Calls) -> None:
     first = sse(1, "queued") + sse(2, "delta", text="a")
-    told: list[Told] = [
+    received: list[EffectResult] = [
         *(answer(200), first + sse(3, "delta", text="b")[:9], ConnectionFailed("reset")),
         *(ConnectionFailed("refused", unsent=True), error_from_status(503)),
         *(answer(200), b": still there\n\n", b""),
         *(answer(200), sse(2, "delta", text="a") + sse(3, "delta", text="b"), sse(4, "ended", status="completed")),
     ]
     with pytest.raises(Unavailable):
-        Run(calls.stream("job_1"), told[:5])
-    run = Run(Calls(RetryPolicy(retries=4, jitter=lambda: 0.0)).stream("job_1"), told)
+        Run(calls.stream("job_1"), received[:5])
+    run = Run(Calls(RetryPolicy(retries=4, jitter=lambda: 0.0)).stream("job_1"), received)
     assert [event.id for event in run.emitted] == [1, 2, 3, 4]
     assert "".join(event.text for event in run.emitted) == "ab"
     assert [request.headers.get("Last-Event-ID") for request in run.sent] == [None, *["2"] * 4]
@@ -231,15 +235,15 @@ def test_a_stream_without_further_events_is_empty(calls: Calls) -> None:
 
 
 def test_an_event_resets_the_retry_count(calls: Calls) -> None:
-    told: list[Told] = []
+    received: list[EffectResult] = []
     for number in range(1, 9):
-        told += [answer(200), sse(number, "delta", text="x"), ConnectionFailed("reset")]
-    told += [answer(200), sse(9, "ended")]
-    assert len(Run(calls.stream("job_1"), told).emitted) == 9
+        received += [answer(200), sse(number, "delta", text="x"), ConnectionFailed("reset")]
+    received += [answer(200), sse(9, "ended")]
+    assert len(Run(calls.stream("job_1"), received).emitted) == 9
 
 
 def test_lists_follow_pages(calls: Calls) -> None:
-    pages: list[Told] = [
+    pages: list[EffectResult] = [
         answer(200, {"data": [job(), job()], "next": "job_1"}),
         answer(200, {"data": [], "next": "job_0"}),
         answer(200, {"data": [job()], "next": None}),

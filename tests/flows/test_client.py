@@ -130,7 +130,7 @@ def test_an_unavailable_server_is_retried_then_raises(request: pytest.FixtureReq
         for client in either(kind, stack.url, retry_policy=RetryPolicy(retries=1, max_retry_after=0.1, jitter=no_jitter)):
             with pytest.raises(Unavailable) as raised:
                 client.generate("x", model="not-started")
-            assert (raised.value.code, raised.value.tries) == ("model_not_served", 2)
+            assert (raised.value.code, raised.value.attempts) == ("model_not_served", 2)
     assert len(slept) == 2
 
 
@@ -263,7 +263,7 @@ def test_files_join_a_batch_until_it_is_sealed(client: Client, collection: str) 
     # However large it is, the refusal is heard, and not a connection that breaks.
     with pytest.raises(Conflict, match="no more can join") as refusal:
         client.send(collection, ("late.txt", b"late " * 4_000_000), batch=batch)
-    assert (refusal.value.code, refusal.value.tries) == ("batch_sealed", 1)
+    assert (refusal.value.code, refusal.value.attempts) == ("batch_sealed", 1)
     with pytest.raises(NotFound):
         client.send(collection, ("stray.txt", b"stray"), batch="job_00000000000000000000000000")
 
@@ -321,38 +321,40 @@ def test_any_other_call_can_be_made(client: Client) -> None:
 
 def test_a_file_is_sent_with_progress_and_not_waited_for(client: Client, collection: str, tmp_path: Path) -> None:
     (tmp_path / "large.txt").write_text("A line of some length, again and again.\n" * 10_000)
-    told: list[UploadProgress] = []
-    [document] = client.send(collection, ("deep/name.txt", tmp_path / "large.txt"), on_sent=told.append).documents
+    progress: list[UploadProgress] = []
+    [document] = client.send(collection, ("deep/name.txt", tmp_path / "large.txt"), on_sent=progress.append).documents
     assert (document.name, document.size) == ("deep/name.txt", 400_000)
-    assert told[-1] == UploadProgress(400_000, 400_000)
-    assert len(told) > 3
+    assert progress[-1] == UploadProgress(400_000, 400_000)
+    assert len(progress) > 3
     client.cancel(document.job_id)
 
 
 def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> None:
     with Receiver(status(500), status(204)) as receiver:
-        kept = client.create_webhook(receiver.url, events=["job.completed"], description="of a test")
-        assert kept.secret is not None
-        assert client.webhook(kept.id).secret is None, "it is told once"
-        assert kept.id in [one.id for one in client.webhooks()]
+        webhook = client.create_webhook(receiver.url, events=["job.completed"], description="of a test")
+        assert webhook.secret is not None
+        assert client.webhook(webhook.id).secret is None, "it is told once"
+        assert webhook.id in [one.id for one in client.webhooks()]
         job = client.wait(client.generate("told"))
 
         def tried() -> list[int | None]:
-            return [one.status for told in client.deliveries(job=job, webhook=kept.id) for one in told.attempts]
+            return [one.status for delivery in client.deliveries(job=job, webhook=webhook.id) for one in delivery.attempts]
 
         wait_until(lambda: tried() == [500], "the first try", seconds=30)
-        [delivery] = client.deliveries(job=job, status="pending", webhook=kept.id)
+        [delivery] = client.deliveries(job=job, status="pending", webhook=webhook.id)
         client.redeliver(delivery.id)
         wait_until(lambda: client.delivery(delivery.id).status == "delivered", "it is told again", seconds=30)
-        assert delivery.id in [one.id for one in client.deliveries(status="delivered", webhook=kept.id)]
-        told = [webhooks.verify(kept.secret, received.headers, received.body)["data"]["id"] for received in receiver.received]
+        assert delivery.id in [one.id for one in client.deliveries(status="delivered", webhook=webhook.id)]
+        received_ids = [
+            webhooks.verify(webhook.secret, received.headers, received.body)["data"]["id"] for received in receiver.received
+        ]
         # Jobs of the tests before this one may end meanwhile, and are told too.
-        assert told.count(job.id) == 2
-        assert client.rotate_webhook(kept.id).secret != kept.secret
-        assert not client.change_webhook(kept.id, enabled=False).enabled
-        client.delete_webhook(kept.id)
+        assert received_ids.count(job.id) == 2
+        assert client.rotate_webhook(webhook.id).secret != webhook.secret
+        assert not client.change_webhook(webhook.id, enabled=False).enabled
+        client.delete_webhook(webhook.id)
         with pytest.raises(NotFound):
-            client.webhook(kept.id)
+            client.webhook(webhook.id)
     secret = client.webhook_secret()
     assert secret.startswith("whsec_")
     assert client.webhook_secret(rotate=True) != secret

@@ -25,8 +25,8 @@ def test_generate_prints_an_id_for_other_commands(stack: Stack) -> None:
     [job] = made.stdout.splitlines()
     waited = run(stack, "job", "wait", job)
     assert (waited.returncode, waited.stdout) == (0, "hello\n")
-    told = json.loads(run(stack, "job", "show", job, "--json").stdout)
-    assert (told["id"], told["metadata"]) == (job, {"order": "17"})
+    record = json.loads(run(stack, "job", "show", job, "--json").stdout)
+    assert (record["id"], record["metadata"]) == (job, {"order": "17"})
     assert run(stack, "job", "wait", "-", given=f"{job}\tand more\n{job}\n").stdout == "hello\nhello\n"
 
 
@@ -109,16 +109,16 @@ def test_ended_jobs_are_retried_and_deleted(stack: Stack) -> None:
 
 def test_lists_are_tables_on_a_terminal_and_lines_in_a_pipe(stack: Stack) -> None:
     job = run(stack, "generate", "a\tb\nc", "--plain", "--wait", "--json").stdout
-    told = json.loads(job)
+    record = json.loads(job)
     first, *_ = run(stack, "jobs", "--kind", "generate", "--limit", "3").stdout.splitlines()
     fields = first.split("\t")
-    assert (fields[:3], fields[-1]) == ([told["id"], "generate", "completed"], "a b c")
-    assert next(one["id"] for one in json.loads(run(stack, "jobs", "--limit", "2", "--json").stdout)) == told["id"]
+    assert (fields[:3], fields[-1]) == ([record["id"], "generate", "completed"], "a b c")
+    assert next(one["id"] for one in json.loads(run(stack, "jobs", "--limit", "2", "--json").stdout)) == record["id"]
     shown = run_on_terminal(stack, "jobs", "--limit", "3")
     assert "about" in shown
-    assert told["id"] in shown
+    assert record["id"] in shown
     assert "\x1b[32mcompleted" in shown, "a state has its colour"
-    assert told["id"] in run_on_terminal(stack, "job", told["id"])
+    assert record["id"] in run_on_terminal(stack, "job", record["id"])
 
 
 def test_models_are_listed_with_their_states(stack: Stack) -> None:
@@ -178,8 +178,8 @@ def test_webhooks_are_registered_changed_and_redelivered(stack: Stack, receiver:
     job = run(stack, "generate", "told", "--plain").stdout.strip()
 
     def tried() -> list[int | None]:
-        told = json.loads(run(stack, "deliveries", "--job", job, "--json").stdout)
-        return [attempt["status"] for one in told for attempt in one["attempts"]]
+        record = json.loads(run(stack, "deliveries", "--job", job, "--json").stdout)
+        return [attempt["status"] for one in record for attempt in one["attempts"]]
 
     wait_until(lambda: tried() == [500], "the first try", seconds=30)
     delivery, state, event, about = run(stack, "deliveries", "--status", "pending", "--job", job).stdout.split("\t")[:4]
@@ -204,9 +204,9 @@ def test_listen_receives_events_of_all_jobs(stack: Stack) -> None:
     try:
         assert "Waiting for webhooks at http://127.0.0.1:" in process.stderr.readline()
         job = stack.generate("overheard")["id"]
-        while (told := json.loads(process.stdout.readline()))["content"]["data"]["id"] != job:
+        while (record := json.loads(process.stdout.readline()))["content"]["data"]["id"] != job:
             pass
-        assert told["verified"]
+        assert record["verified"]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     finally:

@@ -30,9 +30,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ends(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, bool]]:
-    told = [json.loads(end) for end in done.stdout.splitlines()]
-    assert len({end["file"] for end in told}) == len(told)
-    return {end["file"]: (end["status"], end["duplicate"]) for end in told}
+    outcomes = [json.loads(end) for end in done.stdout.splitlines()]
+    assert len({end["file"] for end in outcomes}) == len(outcomes)
+    return {end["file"]: (end["status"], end["duplicate"]) for end in outcomes}
 
 
 def batch_of(said: str) -> str:
@@ -50,10 +50,10 @@ def counted(stack: Stack, said: str, seconds: int = 40) -> dict[str, int]:
 def test_every_file_is_reported_with_a_reason(stack: Stack, folder: Path) -> None:
     done = run(stack, "ingest", folder, "-c", "papers", "--json")
     assert done.returncode == 3, "two cannot be searched"
-    told = ends(done)
-    assert len(told) == 14
-    assert {file for file, end in told.items() if end == ("ready", False)} == {f"{number}.txt" for number in range(12)}
-    assert (told["deep/broken.pdf"], told["empty.txt"]) == (("failed", False), ("empty", False))
+    outcomes = ends(done)
+    assert len(outcomes) == 14
+    assert {file for file, end in outcomes.items() if end == ("ready", False)} == {f"{number}.txt" for number in range(12)}
+    assert (outcomes["deep/broken.pdf"], outcomes["empty.txt"]) == (("failed", False), ("empty", False))
     assert "could not be read" in done.stderr
     assert "14 files" in done.stderr
     assert stack.client.get("/collections/papers").json()["documents"] == 14
@@ -108,8 +108,8 @@ def test_duplicate_files_are_counted_once(stack: Stack, tmp_path: Path) -> None:
         (tmp_path / f"{number:02}.txt").write_text(f"Of these there are two: {number // 2}.")
     done = run(stack, "ingest", tmp_path, "-c", "doubles", "--json")
     assert done.returncode == 0, done.stderr
-    told = list(ends(done).values())
-    assert (told.count(("ready", False)), told.count(("ready", True))) == (6, 6)
+    outcomes = list(ends(done).values())
+    assert (outcomes.count(("ready", False)), outcomes.count(("ready", True))) == (6, 6)
     assert counted(stack, done.stderr) == {**NONE, "total": 6, "completed": 6}
 
 
@@ -161,9 +161,9 @@ def test_an_interrupted_ingest_resumes(stack: Stack, tmp_path: Path) -> None:
 
     done = run(stack, "ingest", tmp_path, "-c", "resumed", "--json")
     assert done.returncode == 0
-    told = ends(done)
-    assert len(told) == 120
-    assert all(told[file] == ("ready", True) for file in before), "what was read is not sent again"
+    outcomes = ends(done)
+    assert len(outcomes) == 120
+    assert all(outcomes[file] == ("ready", True) for file in before), "what was read is not sent again"
     assert counted(stack, done.stderr)["total"] == 120 - counts["total"], "the second batch counts the rest"
     assert stack.client.get("/collections/resumed").json()["documents"] == 120
 
@@ -199,10 +199,10 @@ def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> 
     assert unsent, said
     job = stack.ended(batch)
     assert job["status"] == "cancelled"
-    told = [json.loads(end) for end in rest.splitlines()]
-    sent = 1 + sum(end["status"] != "not_sent" for end in told)
+    outcomes = [json.loads(end) for end in rest.splitlines()]
+    sent = 1 + sum(end["status"] != "not_sent" for end in outcomes)
     assert sent == 200 - int(unsent[1]), "each file was sent or is told of"
-    assert sum(end["status"] != "not_sent" for end in told) >= job["counts"]["cancelled"]
+    assert sum(end["status"] != "not_sent" for end in outcomes) >= job["counts"]["cancelled"]
     # Up to eight were on their way when the batch ended; these are cancelled too, and what it has counted stands.
     assert sent - 8 <= job["counts"]["total"] <= sent
     assert ends(run(stack, "ingest", tmp_path, "-c", "cancelled", "--json")).keys() >= {"000.txt", "199.txt"}

@@ -44,9 +44,9 @@ def test_error_statuses_map_to_exit_statuses(status: int, code: int) -> None:
 
 def test_every_exit_status_is_documented() -> None:
     page = (REPOSITORY / "docs" / "command.md").read_text()
-    told = {value for name, value in vars(exit_statuses).items() if name.isupper() and isinstance(value, int)}
-    assert len(told) == 7
-    assert not [status for status in told if f"| {status} |" not in page]
+    statuses = {value for name, value in vars(exit_statuses).items() if name.isupper() and isinstance(value, int)}
+    assert len(statuses) == 7
+    assert not [status for status in statuses if f"| {status} |" not in page]
     errors = [kind for kind in vars(enginehouse_client).values() if inspect.isclass(kind) and issubclass(kind, EnginehouseError)]
     assert len(errors) > 10
 
