@@ -1,4 +1,4 @@
-"""The floor of ``feed.py``: transformers' continuous batching with nothing around it, set up as our engine sets it up.
+"""Baseline of ``generation_throughput.py``: the continuous batching of transformers alone, configured like our engine.
 
 Reads a request (JSON) on standard input, prints tokens per second.
 """
@@ -18,9 +18,9 @@ from workers.gpu.engine.batch_config import make_batching_config
 
 
 def main() -> None:
-    wanted = json.load(sys.stdin)
-    folder = Path(wanted["folder"])
-    entry = load_catalogue(Path(wanted["models_file"])).get(folder.name)
+    request = json.load(sys.stdin)
+    folder = Path(request["folder"])
+    entry = load_catalogue(Path(request["models_file"])).get(folder.name)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype)
@@ -34,18 +34,18 @@ def main() -> None:
     )
     manager.warmup()
     manager.start()
-    prompts = [tokenizer.encode(prompt) for prompt in wanted["prompts"]]
+    prompts = [tokenizer.encode(prompt) for prompt in request["prompts"]]
     ends = [id for id in {tokenizer.eos_token_id, model.generation_config.eos_token_id} if isinstance(id, int)]
-    run(manager, prompts[:1], 2, ends)
+    run_prompts(manager, prompts[:1], 2, ends)
     start = time.perf_counter()
-    tokens = run(manager, prompts, wanted["tokens"], ends)
+    tokens = run_prompts(manager, prompts, request["tokens"], ends)
     seconds = time.perf_counter() - start
     manager.stop(block=True)
     print(json.dumps({"tokens_per_second": tokens / seconds, "tokens": tokens}))
 
 
-def run(manager: Any, prompts: list[list[int]], tokens: int, ends: list[int]) -> int:
-    """Give all prompts at once and wait for all; output tokens."""
+def run_prompts(manager: Any, prompts: list[list[int]], tokens: int, ends: list[int]) -> int:
+    """Run all prompts at once to their end; returns the number of output tokens."""
     for number, prompt in enumerate(prompts):
         manager.add_request(prompt, request_id=f"{number}", max_new_tokens=tokens, eos_token_id=ends)
     total = ended = 0

@@ -1,7 +1,7 @@
-"""FlashAttention-3 as transformers expects it, over the kernels of another distribution, for machines with no hub.
+"""FlashAttention-3 as transformers expects it, over the kernels of another distribution, for machines without the hub.
 
-Only for these benchmarks: ``install_flash.py`` puts it beside the library. That build reads pages but cannot append to
-them, so each new key and value is written into its page first.
+Only for these benchmarks; ``install_flash.py`` copies it next to the library. That build reads pages but cannot append to
+them, so each new key and value is written to its page first.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ torch.ops.load_library(str(Path(__file__).with_name("_vllm_fa3_C.abi3.so")))
 
 
 def flash_attn_func(q, k, v, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0):
-    """q: (batch, queries, heads, size). That build knows lengths only as sums, so they are made."""
+    """q: (batch, queries, heads, size). That build takes cumulative lengths only."""
     (batch, queries), keys = q.shape[:2], k.shape[1]
     ends_q, ends_k = (torch.arange(batch + 1, dtype=torch.int32, device=q.device) * length for length in (queries, keys))
     out = _forward(

@@ -1,6 +1,6 @@
-"""The same workload through all of Enginehouse: arrivals from the first second after ``ready``, then all jobs at once.
+"""Full stack: the same workload through all of Enginestack, first as arrivals, then all jobs at once.
 
-``python -m benchmarks.gpu.full_stack 8b --models FOLDER --rate 30`` (``tiny --device cpu`` tries the program itself).
+``python -m benchmarks.gpu.full_stack 8b --models FOLDER --rate 30`` (use ``tiny --device cpu`` to try the program).
 ``--gpus 0,1`` puts a replica on each of these devices; with ``--spread 2`` one replica over both.
 """
 
@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.http_clients import Seen, all_at_once, as_they_come
+from benchmarks.gpu.http_clients import JobTiming, run_all_at_once, run_arrivals
 from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file
-from benchmarks.gpu.reporting import line, percentiles
+from benchmarks.gpu.reporting import percentiles, report
 from benchmarks.gpu.stack import BenchmarkStack
 from benchmarks.gpu.workload import arrivals, workload
 
@@ -26,15 +26,15 @@ def main() -> None:
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--models", type=Path, required=True, help="folder in which models are kept")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--gpus", default="0", help="devices, a replica on each")
-    parser.add_argument("--spread", type=int, default=1, help="devices of one replica")
-    parser.add_argument("--requests", type=int, default=512, help="jobs at once, for each replica")
+    parser.add_argument("--gpus", default="0", help="devices, with a replica on each")
+    parser.add_argument("--spread", type=int, default=1, help="devices per replica")
+    parser.add_argument("--requests", type=int, default=512, help="jobs at once, per replica")
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--rate", type=float, default=30.0, help="arrivals a second")
+    parser.add_argument("--rate", type=float, default=30.0, help="arrivals per second")
     parser.add_argument("--seconds", type=float, default=20.0, help="for how long jobs arrive")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--compiled", type=Path, help="compiled code of an earlier start")
-    parser.add_argument("--profile", type=Path, help="record where the worker's time goes, by py-spy")
+    parser.add_argument("--profile", type=Path, help="profile the worker with py-spy into this file")
     options = parser.parse_args()
     folder = model_folder(options.shape, options.models, options.device)
     numbers = [int(device) for device in options.gpus.split(",")]
@@ -50,60 +50,60 @@ def main() -> None:
     )
     vocabulary = SHAPES[options.shape]["vocab_size"]
     with tempfile.TemporaryDirectory() as data:
-        house = BenchmarkStack(Path(data), file, devices)
+        stack = BenchmarkStack(Path(data), file, devices)
         try:
-            about: dict[str, Any] = {"shape": options.shape, "replicas": house.replicas, "spread": options.spread}
-            line("through.ready", house.wait_ready(), "s from the start of the processes", **about)
-            about["kernel"] = house.model().get("attention") or "not told"
+            about: dict[str, Any] = {"shape": options.shape, "replicas": stack.replicas, "spread": options.spread}
+            report("stack.ready", stack.wait_ready(), "s from the start of the processes", **about)
+            about["attention"] = stack.model().get("attention") or "unknown"
             times = list(islice(arrivals(options.rate), int(options.rate * options.seconds)))
             if times:
-                asks = workload(len(times), vocabulary, scale=options.scale, seed=5)
-                latencies(asyncio.run(as_they_come(house.url, asks, times)), options.rate, about)
-            profiler = _profile(house, options.profile)
+                requests = workload(len(times), vocabulary, scale=options.scale, seed=5)
+                report_latencies(asyncio.run(run_arrivals(stack.url, requests, times)), options.rate, about)
+            profiler = _profile(stack, options.profile)
             for _ in range(options.rounds):
-                asks = workload(options.requests * house.replicas, vocabulary, scale=options.scale)
-                seen = all_at_once(house.url, asks)
-                _all_completed(seen)
-                tokens, seconds = sum(one.tokens for one in seen), max(one.ended for one in seen)
-                line(
-                    "through.throughput",
+                requests = workload(options.requests * stack.replicas, vocabulary, scale=options.scale)
+                timings = run_all_at_once(stack.url, requests)
+                _require_completed(timings)
+                tokens, seconds = sum(timing.tokens for timing in timings), max(timing.ended for timing in timings)
+                report(
+                    "stack.throughput",
                     tokens / seconds,
                     "output tokens/s",
-                    requests=len(asks),
+                    requests=len(requests),
                     tokens=tokens,
                     seconds=round(seconds, 3),
-                    last_submitted=round(max(one.submitted for one in seen), 3),
+                    last_submitted=round(max(timing.submitted for timing in timings), 3),
                     **about,
                 )
             if profiler is not None:
                 profiler.wait(60)
         except BaseException:
-            print(house.logs(), flush=True)
+            print(stack.logs(), flush=True)
             raise
         finally:
-            house.stop()
-            print(house.logs(1500), file=sys.stderr)
+            stack.stop()
+            print(stack.logs(1500), file=sys.stderr)
 
 
-def latencies(seen: list[Seen], rate: float, about: dict[str, Any]) -> None:
-    _all_completed(seen)
-    took = percentiles([one.ended - one.submitted for one in seen])
-    first = percentiles([one.first - one.submitted for one in seen])
-    line("through.job_seconds", took["p50"], "s, median", rate=rate, jobs=len(seen), all=took, **about)
-    line("through.first_token_ms", first["p50"] * 1000, "ms, median", rate=rate, jobs=len(seen), all=first, **about)
+def report_latencies(timings: list[JobTiming], rate: float, about: dict[str, Any]) -> None:
+    _require_completed(timings)
+    took = percentiles([timing.ended - timing.submitted for timing in timings])
+    first = percentiles([timing.first - timing.submitted for timing in timings])
+    report("stack.job_seconds", took["p50"], "s, median", rate=rate, jobs=len(timings), all=took, **about)
+    report("stack.first_token_ms", first["p50"] * 1000, "ms, median", rate=rate, jobs=len(timings), all=first, **about)
 
 
-def _all_completed(seen: list[Seen]) -> None:
-    others = [one for one in seen if one.status != "completed"]
+def _require_completed(timings: list[JobTiming]) -> None:
+    others = [timing for timing in timings if timing.status != "completed"]
     if others:
-        raise SystemExit(f"{len(others)} of {len(seen)} jobs did not complete; one ended {others[0].status}")
+        raise SystemExit(f"{len(others)} of {len(timings)} jobs did not complete; one ended as {others[0].status}")
 
 
-def _profile(house: BenchmarkStack, file: Path | None) -> "subprocess.Popen[bytes] | None":
+def _profile(stack: BenchmarkStack, file: Path | None) -> "subprocess.Popen[bytes] | None":
     program = shutil.which("py-spy") or "py-spy"
     if file is None:
         return None
-    parent = house.engines()[0].parent()
+    parent = stack.engines()[0].parent()
     assert parent is not None
     return subprocess.Popen([program, "record", "-d", "8", "-f", "raw", "-g", "-o", str(file), "-p", str(parent.pid)])
 

@@ -1,4 +1,4 @@
-"""Clients of a stack: jobs submitted over HTTP, polled or followed, each timed by the client's own clock."""
+"""HTTP clients of a stack: submit jobs, poll or follow them, and time them by the client's clock."""
 
 import asyncio
 import json
@@ -9,14 +9,14 @@ from multiprocessing import get_context
 
 import httpx2
 
-from benchmarks.gpu.workload import Ask
+from benchmarks.gpu.workload import WorkloadRequest
 
-SUBMITTING = 8
+CONCURRENT_SUBMITS = 8
 
 
 @dataclass
-class Seen:
-    """Times in seconds from the start of the benchmark; ``tokens`` as the job says it."""
+class JobTiming:
+    """Times in seconds from the start of the benchmark; ``tokens`` as the job reports it."""
 
     submitted: float
     first: float = 0.0
@@ -25,13 +25,13 @@ class Seen:
     status: str = ""
 
 
-def client(url: str) -> httpx2.AsyncClient:
+def make_client(url: str) -> httpx2.AsyncClient:
     limits = httpx2.Limits(max_connections=2000, max_keepalive_connections=2000)
     return httpx2.AsyncClient(base_url=url, timeout=120, limits=limits)
 
 
-async def submit(http: httpx2.AsyncClient, ask: Ask) -> str:
-    body = {"prompt": ask.text, "max_tokens": ask.answer, "temperature": 0}
+async def submit(http: httpx2.AsyncClient, request: WorkloadRequest) -> str:
+    body = {"prompt": request.text, "max_tokens": request.output_tokens, "temperature": 0}
     while True:
         answer = await http.post("/generate", json=body)
         if answer.status_code in (429, 503):
@@ -41,8 +41,8 @@ async def submit(http: httpx2.AsyncClient, ask: Ask) -> str:
         return str(answer.json()["id"])
 
 
-async def poll(http: httpx2.AsyncClient, job: str, seen: Seen, start: float, wait: int = 50) -> None:
-    """Ask until the job has ended."""
+async def poll(http: httpx2.AsyncClient, job: str, timing: JobTiming, start: float, wait: int = 50) -> None:
+    """Poll until the job has ended."""
     while True:
         answer = await http.get(f"/jobs/{job}", params={"wait": wait})
         if answer.status_code in (429, 503):
@@ -51,75 +51,75 @@ async def poll(http: httpx2.AsyncClient, job: str, seen: Seen, start: float, wai
         answer.raise_for_status()
         view = answer.json()
         if view["ended_at"] is not None:
-            _end(view, seen, start)
+            _record_end(view, timing, start)
             return
 
 
-async def follow(http: httpx2.AsyncClient, job: str, seen: Seen, start: float) -> None:
-    """Follow the stream of the job to its end, then read the job."""
+async def follow(http: httpx2.AsyncClient, job: str, timing: JobTiming, start: float) -> None:
+    """Follow the event stream of a job to its end, then read the job."""
     async with http.stream("GET", f"/jobs/{job}/events") as answer:
         answer.raise_for_status()
         async for text in answer.aiter_lines():
-            if text == "event: delta" and not seen.first:
-                seen.first = time.perf_counter() - start
+            if text == "event: delta" and not timing.first:
+                timing.first = time.perf_counter() - start
             elif text == "event: ended":
                 break
     ended = time.perf_counter() - start
     view = json.loads((await http.get(f"/jobs/{job}")).text)
-    _end(view, seen, start)
-    seen.ended = ended
+    _record_end(view, timing, start)
+    timing.ended = ended
 
 
-def _end(view: dict[str, object], seen: Seen, start: float) -> None:
-    seen.ended = time.perf_counter() - start
-    seen.status = str(view["status"])
+def _record_end(view: dict[str, object], timing: JobTiming, start: float) -> None:
+    timing.ended = time.perf_counter() - start
+    timing.status = str(view["status"])
     result = view.get("result")
     if isinstance(result, dict):
-        seen.tokens = int(result["usage"]["completion_tokens"])
+        timing.tokens = int(result["usage"]["completion_tokens"])
 
 
-def all_at_once(url: str, asks: list[Ask], processes: int = 4) -> list[Seen]:
-    """Submit all, some at a time, and poll each until its end. One process of clients would be slower than the server."""
+def run_all_at_once(url: str, requests: list[WorkloadRequest], processes: int = 4) -> list[JobTiming]:
+    """Submit all jobs, some at a time, and poll each to its end. Several processes, because one is slower than the server."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(_begin, range(processes)))
+        list(pool.map(_wait_for_start, range(processes)))
         start = time.perf_counter() + 0.1  # the same clock in all processes
-        shares = [pool.submit(_ask_share, url, asks[number::processes], start) for number in range(processes)]
-        return [seen for share in shares for seen in share.result()]
+        shares = [pool.submit(_run_share, url, requests[number::processes], start) for number in range(processes)]
+        return [timing for share in shares for timing in share.result()]
 
 
-def _begin(number: int) -> None:
-    """Wait until every process is there."""
+def _wait_for_start(number: int) -> None:
+    """Wait until every process has started."""
     time.sleep(0.5)
 
 
-def _ask_share(url: str, asks: list[Ask], start: float) -> list[Seen]:
-    return asyncio.run(_at_once(url, asks, start))
+def _run_share(url: str, requests: list[WorkloadRequest], start: float) -> list[JobTiming]:
+    return asyncio.run(_run_at_once(url, requests, start))
 
 
-async def _at_once(url: str, asks: list[Ask], start: float) -> list[Seen]:
-    gate = asyncio.Semaphore(SUBMITTING)
+async def _run_at_once(url: str, requests: list[WorkloadRequest], start: float) -> list[JobTiming]:
+    gate = asyncio.Semaphore(CONCURRENT_SUBMITS)
 
-    async def one(http: httpx2.AsyncClient, ask: Ask) -> Seen:
+    async def run_job(http: httpx2.AsyncClient, request: WorkloadRequest) -> JobTiming:
         async with gate:
-            seen = Seen(time.perf_counter() - start)
-            job = await submit(http, ask)
-        await poll(http, job, seen, start)
-        return seen
+            timing = JobTiming(time.perf_counter() - start)
+            job = await submit(http, request)
+        await poll(http, job, timing, start)
+        return timing
 
-    async with client(url) as http:
+    async with make_client(url) as http:
         await asyncio.sleep(max(0.0, start - time.perf_counter()))
-        return await asyncio.gather(*(one(http, ask) for ask in asks))
+        return await asyncio.gather(*(run_job(http, request) for request in requests))
 
 
-async def as_they_come(url: str, asks: list[Ask], times: list[float]) -> list[Seen]:
-    """Submit each at its time and follow it."""
+async def run_arrivals(url: str, requests: list[WorkloadRequest], times: list[float]) -> list[JobTiming]:
+    """Submit each job at its time and follow it."""
     start = time.perf_counter()
 
-    async def one(http: httpx2.AsyncClient, ask: Ask, at: float) -> Seen:
+    async def run_job(http: httpx2.AsyncClient, request: WorkloadRequest, at: float) -> JobTiming:
         await asyncio.sleep(max(0.0, start + at - time.perf_counter()))
-        seen = Seen(time.perf_counter() - start)
-        await follow(http, await submit(http, ask), seen, start)
-        return seen
+        timing = JobTiming(time.perf_counter() - start)
+        await follow(http, await submit(http, request), timing, start)
+        return timing
 
-    async with client(url) as http:
-        return await asyncio.gather(*(one(http, ask, at) for ask, at in zip(asks, times, strict=True)))
+    async with make_client(url) as http:
+        return await asyncio.gather(*(run_job(http, request, at) for request, at in zip(requests, times, strict=True)))

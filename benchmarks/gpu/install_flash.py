@@ -1,6 +1,6 @@
-"""Put FlashAttention-3 where Python finds it, from the library inside a wheel of vllm 0.23.0, for a machine with no hub.
+"""Install FlashAttention-3 from the library inside a wheel of vllm 0.23.0, for a machine without access to the hub.
 
-``python -m benchmarks.gpu.install_flash LIBRARY FOLDER``: LIBRARY is ``vllm/vllm_flash_attn/_vllm_fa3_C.abi3.so`` out of
+``python -m benchmarks.gpu.install_flash LIBRARY FOLDER``: LIBRARY is ``vllm/vllm_flash_attn/_vllm_fa3_C.abi3.so`` from
 that wheel, plain or as ``.xz``; FOLDER goes on PYTHONPATH. It becomes the distribution that transformers looks for.
 """
 

@@ -1,4 +1,4 @@
-"""Models of real shapes with random weights: what a step costs depends on the shape, and no hub is needed."""
+"""Models of real shapes with random weights: the cost of a step depends only on the shape, and no download is needed."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ CONTEXT = 4096
 
 
 def model_folder(name: str, where: Path, device: str) -> Path:
-    """The folder of a model, made on ``device`` and kept for the next benchmark on this machine."""
+    """The folder of a model, created on ``device`` once and reused by later benchmarks on this machine."""
     folder = where / name
     if (folder / "config.json").exists() and (folder / "tokenizer.json").exists():
         return folder
@@ -65,7 +65,7 @@ def model_folder(name: str, where: Path, device: str) -> Path:
         torch.set_default_dtype(before)
     if name == "tiny":
         for parameter in model.parameters():
-            # With the usual spread of a new model's weights it would repeat one token for ever.
+            # With the usual initialization it would repeat one token forever.
             parameter.data *= 10.0 if parameter.dim() > 1 else 1.0
     model.save_pretrained(folder)
     _save_tokenizer(folder, SHAPES[name]["vocab_size"])
@@ -73,7 +73,7 @@ def model_folder(name: str, where: Path, device: str) -> Path:
 
 
 def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: int, gpus: int = 1) -> Path:
-    """A models file with this model alone."""
+    """Write a models file with only this model."""
     entry = {
         "name": name,
         "url": str(folder.resolve()),

@@ -1,4 +1,4 @@
-"""JSON lines of figures, each with the device and the versions that it was seen on."""
+"""Benchmark results as JSON lines, each with the device and the library versions that it was measured on."""
 
 import json
 import platform
@@ -20,10 +20,10 @@ def machine() -> dict[str, str]:
     }
 
 
-def line(figure: str, value: float, unit: str, **about: object) -> None:
-    """Print one figure."""
-    told = {"figure": figure, "value": round(value, 4), "unit": unit, **about, **machine(), "at": time.strftime("%Y-%m-%d")}
-    print(json.dumps(told), flush=True)
+def report(figure: str, value: float, unit: str, **about: object) -> None:
+    """Print one result."""
+    result = {"figure": figure, "value": round(value, 4), "unit": unit, **about, **machine(), "at": time.strftime("%Y-%m-%d")}
+    print(json.dumps(result), flush=True)
 
 
 def percentiles(values: list[float]) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Run several of these benchmarks one after the other, each with a time limit, and keep the lines of all of them.
+"""Suite runner: several of these benchmarks one after the other, each with a time limit, with all results in one file.
 
-``python -m benchmarks.gpu.run_suite LINES SECONDS:"alone 8b --models FOLDER" …``: a benchmark that fails or takes too long costs
-only its own lines. What they write beside figures goes to files next to LINES.
+``python -m benchmarks.gpu.run_suite RESULTS SECONDS:"engine_only 8b --models FOLDER" …``: a benchmark that fails or takes too
+long loses only its own results. Their logs go to files next to RESULTS.
 """
 
 import shlex
@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 def main() -> None:
-    lines = Path(sys.argv[1])
+    results = Path(sys.argv[1])
     for number, item in enumerate(sys.argv[2:]):
         seconds, _, command = item.partition(":")
         module, *arguments = shlex.split(command)
         began = time.monotonic()
-        with lines.open("ab") as out, lines.with_name(f"{lines.stem}-{number}-{module}.log").open("wb") as log:
+        with results.open("ab") as out, results.with_name(f"{results.stem}-{number}-{module}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-u", "-m", f"benchmarks.gpu.{module}", *arguments],
                 stdout=out,
@@ -33,7 +33,7 @@ def main() -> None:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-                status = "out of time"
+                status = "timed out"
         print(f"{command}: {status}, {time.monotonic() - began:.0f} s", flush=True)
 
 

@@ -1,6 +1,6 @@
-"""What a generation needs of Enginehouse, started for a benchmark: Redis, the API, and a worker for each device.
+"""Benchmark stack: Redis, the API, and a GPU worker for each device, without the pools that handle documents.
 
-The same commands as ``enginehouse up`` uses, without the parts that read documents.
+Started with the same commands as ``enginehouse up``.
 """
 
 import json
@@ -25,12 +25,12 @@ READY_SECONDS = 300.0
 
 
 class BenchmarkStack:
-    """``devices`` are CUDA's numbers for each replica of the model; None for the CPU."""
+    """``devices`` are the CUDA device numbers of each replica of the model; None for the CPU."""
 
     def __init__(self, folder: Path, models_file: Path, devices: list[list[int]] | None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        # Told to end, it must still end what it has started, or that would hold the GPU.
+        # On SIGTERM, end the processes that were started, because they would keep the GPU.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         self._redis: RedisServer = start_redis(folder / "redis")
         self.settings = Settings(
@@ -57,7 +57,7 @@ class BenchmarkStack:
             )
 
     def wait_ready(self) -> float:
-        """Seconds until every replica is ready, looked at often."""
+        """Wait until every replica is ready; returns the seconds."""
         start = time.monotonic()
         with httpx2.Client(base_url=self.url, timeout=10) as client:
             while time.monotonic() - start < READY_SECONDS:
@@ -70,19 +70,19 @@ class BenchmarkStack:
                 if model.get("state") == "ready" and model["workers"] == self.replicas:
                     return time.monotonic() - start
                 time.sleep(0.05)
-        raise SystemExit(f"the stack did not get ready; the end of its logs:\n{self.logs()}")
+        raise SystemExit(f"the stack did not become ready; its logs end with:\n{self.logs()}")
 
     def logs(self, characters: int = 3000) -> str:
         return "\n".join(f"== {file.name}\n{file.read_text()[-characters:]}" for file in self.folder.glob("*.log"))
 
     def engines(self) -> list[psutil.Process]:
-        """The engine processes that live now."""
+        """The running engine processes."""
         found = []
         for name, process in self._processes.items():
             if name.startswith("gpu"):
                 try:
                     family = psutil.Process(process.pid).children(recursive=True)
-                    found += [one for one in family if "workers.gpu.engine" in one.cmdline()]
+                    found += [process for process in family if "workers.gpu.engine" in process.cmdline()]
                 except psutil.Error:
                     continue
         return found
@@ -113,10 +113,11 @@ class BenchmarkStack:
 def _family(pid: int) -> int:
     try:
         parent = psutil.Process(pid)
-        mine = [one for one in (parent, *parent.children(recursive=True)) if "workers.gpu.engine" not in one.cmdline()]
+        family = (parent, *parent.children(recursive=True))
+        processes = [process for process in family if "workers.gpu.engine" not in process.cmdline()]
     except psutil.Error:
         return 0
-    return sum(_resident(one) for one in mine)
+    return sum(_resident(process) for process in processes)
 
 
 def _resident(process: psutil.Process) -> int:
