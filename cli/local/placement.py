@@ -61,7 +61,7 @@ def place_models(
         return _on_cpu(entries)
     machine = _Machine(gpus)
     estimates = {entry.name: estimate_memory(entry) for entry in entries}
-    order = sorted(entries, key=lambda entry: (entry.devices is None, -entry.gpus, -estimates[entry.name].each))
+    order = sorted(entries, key=lambda entry: (entry.devices is None, -entry.gpus, -estimates[entry.name].per_gpu))
     placed = {
         entry.name: [machine.reserve_gpus(entry, estimates[entry.name], number) for number in range(replica_count(entry))]
         for entry in order
@@ -132,7 +132,7 @@ class _Machine:
             raise CommandError(f"{lacking}. Free memory there, lower max_context or max_in_flight, or use more GPUs (gpus).")
         for index in chosen:
             self._shares[index] += entry.gpu_share
-            self._free_memory[index] -= estimate.each
+            self._free_memory[index] -= estimate.per_gpu
         return tuple(chosen)
 
     def _choose_gpus(self, entry: ModelEntry, estimate: MemoryEstimate, count: int) -> tuple[int, ...]:

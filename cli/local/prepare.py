@@ -21,7 +21,7 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
     if all(model.url.startswith("package:") for model in chosen):
         # The progress bars of the libraries would mix with ours. For a download they are the only ones.
         os.environ |= {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    from workers.gpu.weights import prepare
+    from workers.gpu.weights import prepare_model
 
     columns = (TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console()
@@ -37,7 +37,7 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
                     last_step = doing
                     console.print(f"{name}: {doing}")
 
-            folder = prepare(model, settings.prepared_models, report)
+            folder = prepare_model(model, settings.prepared_models, report)
             progress.update(bar, description="ready", completed=1.0)
             if not console.is_terminal:
                 console.print(f"{model.name} is ready in {folder}", soft_wrap=True)

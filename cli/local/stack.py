@@ -164,7 +164,7 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
         settings = replace(settings, redis_url=redis_url(settings.data_dir / "redis", redis_port))
     if chroma_port:
         settings = replace(settings, chroma_url=f"http://127.0.0.1:{chroma_port}")
-    replicas = place_models(entries, detect_gpus().read(), lambda entry: estimate_memory(entry, settings.prepared_models))
+    replicas = place_models(entries, detect_gpus().read_gpus(), lambda entry: estimate_memory(entry, settings.prepared_models))
     return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
 
 

@@ -1,4 +1,4 @@
-"""Collects what an engine process gives, so that a test can wait for it."""
+"""Recorder of an engine process's output, with which a test can wait for it."""
 
 import threading
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from workers.gpu.engine.messages import FinishReason, StepOutput
 PATIENCE = 60.0
 
 
-class Answers:
-    """Its ``on_step`` is the process's; ``ends`` has every end of a request, though there must be one.
+class OutputRecorder:
+    """Its ``on_step`` is that of an EngineClient; ``ends`` has every end of a request, of which there must be one.
 
-    Each wait fails, naming what it waited for, when its patience (seconds) is over.
+    Each wait fails after its timeout (seconds), naming what it waited for.
     """
 
     def __init__(self) -> None:
@@ -27,10 +27,10 @@ class Answers:
                 self.ends.setdefault(id, []).append((reason, detail))
             self._changed.notify_all()
 
-    def until(self, what: str, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+    def wait_for(self, what: str, condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
         with self._changed:
-            assert self._changed.wait_for(condition, patience), f"no {what} within {patience} s"
+            assert self._changed.wait_for(condition, timeout), f"no {what} within {timeout} s"
 
-    def end(self, id: str, patience: float = PATIENCE) -> FinishReason:
-        self.until(f"end of {id}", lambda: id in self.ends, patience)
+    def finish_reason(self, id: str, timeout: float = PATIENCE) -> FinishReason:
+        self.wait_for(f"end of {id}", lambda: id in self.ends, timeout)
         return self.ends[id][0][0]

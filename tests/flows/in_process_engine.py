@@ -1,4 +1,4 @@
-"""The engine of a model without its process, for tests that have to change the model while it serves."""
+"""Engine of a model inside the test process, for tests that change the model while it serves."""
 
 import time
 from dataclasses import dataclass
@@ -12,47 +12,43 @@ from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOut
 
 
 @dataclass
-class Ended:
+class FinishedRequest:
     tokens: list[int]
     reason: FinishReason
     detail: str
 
 
 class InProcessEngine:
-    """Serves the model of a folder on the CPU while the ``with`` block lasts."""
+    """Serves the model in a folder on the CPU while the ``with`` block lasts."""
 
     def __init__(self, folder: Path, **entry: Any) -> None:
         from workers.gpu.engine.transformers_engine import TransformersEngine
 
-        shape: dict[str, Any] = {"dtype": "float32", "max_context": 1024, "max_in_flight": 4, **entry}
-        self._engine = TransformersEngine(ModelEntry(name="here", url=str(folder), **shape), folder)
-        self._asked = 0
+        fields: dict[str, Any] = {"dtype": "float32", "max_context": 1024, "max_in_flight": 4, **entry}
+        self.engine = TransformersEngine(ModelEntry(name="tiny", url=str(folder), **fields), folder)
+        self._count = 0
 
     def __enter__(self) -> "InProcessEngine":
-        self._engine.load(lambda phase, message, fraction: None)
+        self.engine.load(lambda phase, message, fraction: None)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._engine.close()
-
-    @property
-    def engine(self) -> Any:
-        return self._engine
+        self.engine.unload()
 
     @property
     def model(self) -> Any:
-        return self._engine._manager.model
+        return self.engine.batch.model
 
-    def ask(self, prompt: list[int], tokens: int = 8, **options: Any) -> Ended:
-        """One request from its start to its end."""
-        self._asked += 1
-        id, got = str(self._asked), []
-        self._engine.submit(GenerationRequest(id, prompt, tokens, [], **options))
+    def generate(self, prompt: list[int], tokens: int = 8, **options: Any) -> FinishedRequest:
+        """Run one request to its end."""
+        self._count += 1
+        id, generated = str(self._count), []
+        self.engine.add_request(GenerationRequest(id, prompt, tokens, [], **options))
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            step = self._engine.next_step(1.0) or StepOutput([], [])
+            step = self.engine.next_step(1.0) or StepOutput([], [])
             for _, new in step.tokens:
-                got += new
+                generated += new
             for _, reason, detail in step.finished:
-                return Ended(got, reason, detail)
+                return FinishedRequest(generated, reason, detail)
         raise AssertionError(f"request {id} did not end within {PATIENCE} s")

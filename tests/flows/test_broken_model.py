@@ -1,4 +1,4 @@
-"""A model that cannot be loaded is told everywhere, and its jobs end."""
+"""A model that cannot be loaded: the API and the log report the reason, and its jobs fail."""
 
 import json
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from tests.flows.conftest import QUICK
 def broken_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("broken")
     stack = Stack(folder, environment=QUICK)
-    listed = models(0.0)
-    listed[0] = {"name": "lost", "url": str(folder / "no-such-folder"), "default": True}
-    stack.models.write_text(json.dumps(listed))
+    entries = models(0.0)
+    entries[0] = {"name": "lost", "url": str(folder / "no-such-folder"), "default": True}
+    stack.models.write_text(json.dumps(entries))
     stack.launch()
     try:
         yield stack
@@ -25,7 +25,7 @@ def broken_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.kill()
 
 
-def test_a_model_that_cannot_be_loaded_fails_its_jobs_by_name_and_reason(broken_stack: Stack) -> None:
+def test_a_model_that_cannot_be_loaded_fails_its_jobs_with_the_reason(broken_stack: Stack) -> None:
     def failed() -> bool:
         try:
             return bool(broken_stack.client.get("/models").json()[0]["state"] == "failed")
@@ -37,7 +37,7 @@ def test_a_model_that_cannot_be_loaded_fails_its_jobs_by_name_and_reason(broken_
     assert "no-such-folder" in model["reason"]
     health = broken_stack.client.get("/health/ready")
     assert health.status_code == 503
-    assert any("lost" in awaited and "no-such-folder" in awaited for awaited in health.json()["waiting_for"])
+    assert any("lost" in reason and "no-such-folder" in reason for reason in health.json()["waiting_for"])
     job = broken_stack.ended(broken_stack.generate("hello")["id"])
     assert (job["status"], job["error"]["code"]) == ("failed", "model_unavailable")
     assert "no-such-folder" in job["error"]["message"]

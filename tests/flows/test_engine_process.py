@@ -1,4 +1,4 @@
-"""A worker's engine is a process of its own: it serves many requests, dies alone, and is started again."""
+"""Engine process of a worker: it serves many requests, dies without its worker, and is restarted."""
 
 import json
 import os
@@ -16,18 +16,18 @@ import pytest
 from shared.errors import EngineFault, ModelUnavailable
 from shared.models.catalogue import ECHO, load_catalogue
 from shared.settings import Settings
-from tests.flows.engine_outputs import PATIENCE, Answers
+from tests.flows.engine_outputs import PATIENCE, OutputRecorder
 from workers.gpu.engine.messages import GenerationRequest
 from workers.gpu.engine_client.engine_client import EngineClient, EngineState
 
 
 @pytest.fixture
-def answers() -> Answers:
-    return Answers()
+def outputs() -> OutputRecorder:
+    return OutputRecorder()
 
 
 @pytest.fixture
-def engine_of(tmp_path: Path, answers: Answers) -> Iterator[Callable[..., EngineClient]]:
+def engine_of(tmp_path: Path, outputs: OutputRecorder) -> Iterator[Callable[..., EngineClient]]:
     started: list[EngineClient] = []
 
     def start(
@@ -37,17 +37,17 @@ def engine_of(tmp_path: Path, answers: Answers) -> Iterator[Callable[..., Engine
         entry = {"name": "m", "url": url, "engine": engine, "max_context": 2000, "max_in_flight": in_flight}
         file.write_text(json.dumps([entry]))
         settings = Settings(models_file=file, data_dir=tmp_path, engine_hang_seconds=hang_seconds)
-        process = EngineClient(load_catalogue(file).get("m"), settings, on_step=answers.on_step, **options)
+        process = EngineClient(load_catalogue(file).get("m"), settings, on_step=outputs.on_step, **options)
         started.append(process)
-        process.start()
+        process.start_engine()
         return process
 
     yield start
     for process in started:
-        process.close()
+        process.stop_engine()
 
 
-def ask(id: str, text: str = "hello", **options: int) -> GenerationRequest:
+def request(id: str, text: str = "hello", **options: int) -> GenerationRequest:
     return GenerationRequest(id=id, prompt=[*text.encode()], max_new_tokens=options.get("limit", 1000), stop_token_ids=[])
 
 
@@ -58,78 +58,74 @@ def wait_gone(pid: int) -> None:
         threading.Event().wait(0.02)
 
 
-def test_many_requests_are_answered_at_once_each_with_its_own_tokens(
-    engine_of: Callable[..., EngineClient], answers: Answers
-) -> None:
+def test_concurrent_requests_each_get_their_own_tokens(engine_of: Callable[..., EngineClient], outputs: OutputRecorder) -> None:
     engine = engine_of()
     for number in range(50):
-        engine.submit(ask(f"r{number}", f"text {number}"), timeout=PATIENCE)
+        engine.submit_request(request(f"r{number}", f"text {number}"), timeout=PATIENCE)
     for number in range(50):
-        assert answers.end(f"r{number}") == "stop"
-        assert bytes(answers.tokens[f"r{number}"]).decode() == f"text {number}"
-    assert all(len(ends) == 1 for ends in answers.ends.values())
+        assert outputs.finish_reason(f"r{number}") == "stop"
+        assert bytes(outputs.tokens[f"r{number}"]).decode() == f"text {number}"
+    assert all(len(ends) == 1 for ends in outputs.ends.values())
 
 
-def test_an_answer_ends_at_its_limit(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
-    engine_of().submit(ask("r", "abcdef", limit=3), timeout=PATIENCE)
-    assert answers.end("r") == "length"
-    assert bytes(answers.tokens["r"]) == b"abc"
+def test_a_request_ends_at_its_token_limit(engine_of: Callable[..., EngineClient], outputs: OutputRecorder) -> None:
+    engine_of().submit_request(request("r", "abcdef", limit=3), timeout=PATIENCE)
+    assert outputs.finish_reason("r") == "length"
+    assert bytes(outputs.tokens["r"]) == b"abc"
 
 
-def test_a_prompt_longer_than_the_context_fails_and_hangs_nothing(
-    engine_of: Callable[..., EngineClient], answers: Answers
-) -> None:
+def test_a_prompt_longer_than_the_context_fails_alone(engine_of: Callable[..., EngineClient], outputs: OutputRecorder) -> None:
     engine = engine_of()
-    engine.submit(ask("long", "x" * 3000), timeout=PATIENCE)
-    assert answers.end("long") == "failed"
-    assert "3000" in answers.ends["long"][0][1]
-    engine.submit(ask("next"))
-    assert answers.end("next") == "stop"
+    engine.submit_request(request("long", "x" * 3000), timeout=PATIENCE)
+    assert outputs.finish_reason("long") == "failed"
+    assert "3000" in outputs.ends["long"][0][1]
+    engine.submit_request(request("next"))
+    assert outputs.finish_reason("next") == "stop"
 
 
-def test_a_cancelled_request_ends_within_two_tokens(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
+def test_a_cancelled_request_ends_within_two_tokens(engine_of: Callable[..., EngineClient], outputs: OutputRecorder) -> None:
     engine = engine_of("echo:0.05")
-    engine.submit(ask("r", "x" * 500), timeout=PATIENCE)
-    answers.until("first token", lambda: bool(answers.tokens.get("r")))
-    before = len(answers.tokens["r"])
-    engine.cancel("r")
-    assert answers.end("r") == "cancelled"
-    assert len(answers.tokens["r"]) <= before + 2
+    engine.submit_request(request("r", "x" * 500), timeout=PATIENCE)
+    outputs.wait_for("first token", lambda: bool(outputs.tokens.get("r")))
+    before = len(outputs.tokens["r"])
+    engine.cancel_request("r")
+    assert outputs.finish_reason("r") == "cancelled"
+    assert len(outputs.tokens["r"]) <= before + 2
 
 
-def test_what_a_killed_process_held_is_lost_once_and_the_next_process_serves(
-    engine_of: Callable[..., EngineClient], answers: Answers
+def test_a_killed_process_loses_its_requests_once_and_is_replaced(
+    engine_of: Callable[..., EngineClient], outputs: OutputRecorder
 ) -> None:
     engine = engine_of("echo:0.05")
-    engine.submit(ask("held", "x" * 500), timeout=PATIENCE)
-    answers.until("first token", lambda: bool(answers.tokens.get("held")))
+    engine.submit_request(request("held", "x" * 500), timeout=PATIENCE)
+    outputs.wait_for("first token", lambda: bool(outputs.tokens.get("held")))
     first = engine.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    assert answers.end("held") == "lost"
-    engine.submit(ask("after"), timeout=PATIENCE)
-    assert answers.end("after") == "stop"
+    assert outputs.finish_reason("held") == "lost"
+    engine.submit_request(request("after"), timeout=PATIENCE)
+    assert outputs.finish_reason("after") == "stop"
     assert engine.pid not in (None, first)
-    assert len(answers.ends["held"]) == 1
+    assert len(outputs.ends["held"]) == 1
 
 
-def test_a_process_that_falls_silent_is_killed_and_replaced(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
+def test_a_silent_process_is_killed_and_replaced(engine_of: Callable[..., EngineClient], outputs: OutputRecorder) -> None:
     states: list[EngineState] = []
     engine = engine_of("echo:0.05", hang_seconds=4.0, on_state=states.append)
-    engine.submit(ask("held", "x" * 500), timeout=PATIENCE)
-    answers.until("first token", lambda: bool(answers.tokens.get("held")))
+    engine.submit_request(request("held", "x" * 500), timeout=PATIENCE)
+    outputs.wait_for("first token", lambda: bool(outputs.tokens.get("held")))
     first = engine.pid
     assert first is not None
     os.kill(first, signal.SIGSTOP)
-    assert answers.end("held") == "lost"
-    assert "no sign of life" in answers.ends["held"][0][1]
+    assert outputs.finish_reason("held") == "lost"
+    assert "sent no heartbeat" in outputs.ends["held"][0][1]
     assert any(state.phase == "stalled" and "with 1 requests in flight" in state.message for state in states)
     wait_gone(first)
-    engine.submit(ask("after"), timeout=PATIENCE)
-    assert answers.end("after") == "stop"
+    engine.submit_request(request("after"), timeout=PATIENCE)
+    assert outputs.finish_reason("after") == "stop"
 
 
-def test_a_process_that_comes_back_in_time_is_left_alone(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
+def test_a_process_that_recovers_in_time_is_kept(engine_of: Callable[..., EngineClient], outputs: OutputRecorder) -> None:
     changed = threading.Condition()
     phases: list[str] = []
 
@@ -139,81 +135,83 @@ def test_a_process_that_comes_back_in_time_is_left_alone(engine_of: Callable[...
             changed.notify_all()
 
     engine = engine_of("echo:0.05", hang_seconds=10.0, on_state=on_state)
-    engine.submit(ask("held", "x" * 60), timeout=PATIENCE)
-    answers.until("first token", lambda: bool(answers.tokens.get("held")))
+    engine.submit_request(request("held", "x" * 60), timeout=PATIENCE)
+    outputs.wait_for("first token", lambda: bool(outputs.tokens.get("held")))
     pid = engine.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     with changed:
         assert changed.wait_for(lambda: "stalled" in phases, PATIENCE)
-    with pytest.raises(EngineFault, match="no sign of life"):
-        engine.submit(ask("meanwhile"))
+    with pytest.raises(EngineFault, match="sent no heartbeat"):
+        engine.submit_request(request("meanwhile"))
     os.kill(pid, signal.SIGCONT)
-    engine.submit(ask("later"), timeout=PATIENCE)
-    assert answers.end("later") == "stop"
-    assert answers.end("held") == "stop"
+    engine.submit_request(request("later"), timeout=PATIENCE)
+    assert outputs.finish_reason("later") == "stop"
+    assert outputs.finish_reason("held") == "stop"
     assert engine.pid == pid
     assert phases[-2:] == ["stalled", "ready"]
 
 
-def test_a_process_that_lives_and_makes_no_step_is_killed(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
+def test_a_process_that_completes_no_step_is_killed(engine_of: Callable[..., EngineClient], outputs: OutputRecorder) -> None:
     engine = engine_of("echo:1000", hang_seconds=3.0)
-    engine.submit(ask("held"), timeout=PATIENCE)
-    assert answers.end("held") == "lost"
-    assert "no step" in answers.ends["held"][0][1]
+    engine.submit_request(request("held"), timeout=PATIENCE)
+    assert outputs.finish_reason("held") == "lost"
+    assert "without completing a step" in outputs.ends["held"][0][1]
 
 
-def test_what_waits_for_its_turn_is_cancelled_at_once_and_outlives_a_dead_process(
-    engine_of: Callable[..., EngineClient], answers: Answers
+def test_waiting_requests_can_be_cancelled_and_survive_a_dead_process(
+    engine_of: Callable[..., EngineClient], outputs: OutputRecorder
 ) -> None:
     engine = engine_of("echo:0.05", in_flight=1)
-    for id in ("held", "waits", "gives up"):
-        engine.submit(ask(id, "x" * 500 if id == "held" else "hello"), timeout=PATIENCE)
-    answers.until("first token", lambda: bool(answers.tokens.get("held")))
-    engine.cancel("gives up")
-    assert answers.ends["gives up"] == [("cancelled", "")]
+    for id in ("held", "waits", "abandoned"):
+        engine.submit_request(request(id, "x" * 500 if id == "held" else "hello"), timeout=PATIENCE)
+    outputs.wait_for("first token", lambda: bool(outputs.tokens.get("held")))
+    engine.cancel_request("abandoned")
+    assert outputs.ends["abandoned"] == [("cancelled", "")]
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGKILL)
-    assert answers.end("held") == "lost"
-    assert answers.end("waits") == "stop"
-    assert bytes(answers.tokens["waits"]) == b"hello"
+    assert outputs.finish_reason("held") == "lost"
+    assert outputs.finish_reason("waits") == "stop"
+    assert bytes(outputs.tokens["waits"]) == b"hello"
 
 
-def test_senders_are_not_held_for_ever_by_a_process_that_reads_nothing(
-    engine_of: Callable[..., EngineClient], answers: Answers
+def test_a_process_that_stops_reading_does_not_block_senders(
+    engine_of: Callable[..., EngineClient], outputs: OutputRecorder
 ) -> None:
     engine = engine_of(hang_seconds=3.0, in_flight=1024)
     engine.wait_ready(PATIENCE)
     first = engine.pid
     assert first is not None
     os.kill(first, signal.SIGSTOP)
-    taken: list[str] = []
+    accepted: list[str] = []
     filler = "x" * 1000
 
-    def submit_until_refused() -> None:
-        for number in range(1024):  # far more than the pipe holds, and no more than may be in flight
-            engine.submit(ask(f"r{number}", filler))
-            taken.append(f"r{number}")
+    def submit_until_rejected() -> None:
+        for number in range(1024):  # far more than the socket buffers, and within the limit in flight
+            engine.submit_request(request(f"r{number}", filler))
+            accepted.append(f"r{number}")
 
     with pytest.raises(EngineFault):
-        submit_until_refused()
-    assert taken
-    answers.until("end of all", lambda: set(taken) <= set(answers.ends))
-    assert {answers.ends[id][0][0] for id in taken} == {"lost"}
-    engine.submit(ask("after"), timeout=PATIENCE)
-    assert answers.end("after") == "stop"
+        submit_until_rejected()
+    assert accepted
+    outputs.wait_for("end of every request", lambda: set(accepted) <= set(outputs.ends))
+    assert {outputs.ends[id][0][0] for id in accepted} == {"lost"}
+    engine.submit_request(request("after"), timeout=PATIENCE)
+    assert outputs.finish_reason("after") == "stop"
 
 
-def test_closing_ends_the_process_and_loses_what_it_held(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
+def test_stopping_ends_the_process_and_loses_its_requests(
+    engine_of: Callable[..., EngineClient], outputs: OutputRecorder
+) -> None:
     engine = engine_of("echo:0.05")
-    engine.submit(ask("held", "x" * 500), timeout=PATIENCE)
+    engine.submit_request(request("held", "x" * 500), timeout=PATIENCE)
     pid = engine.pid
     assert pid is not None
-    engine.close()
+    engine.stop_engine()
     wait_gone(pid)
-    assert answers.end("held") == "lost"
+    assert outputs.finish_reason("held") == "lost"
     with pytest.raises(EngineFault, match="stopped"):
-        engine.submit(ask("late"), timeout=PATIENCE)
+        engine.submit_request(request("late"), timeout=PATIENCE)
 
 
 def test_the_process_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
@@ -224,7 +222,7 @@ def test_the_process_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
         "from shared.settings import Settings; from workers.gpu.engine_client.engine_client import EngineClient\n"
         "settings = Settings(models_file=Path(sys.argv[1]))\n"
         "engine = EngineClient(load_catalogue(settings.models_file).get('m'), settings, on_step=print)\n"
-        "engine.start(); engine.wait_ready(60); print(engine.pid, flush=True); sys.stdin.read()"
+        "engine.start_engine(); engine.wait_ready(60); print(engine.pid, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(file)],
@@ -240,20 +238,20 @@ def test_the_process_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
         wait_gone(pid)
 
 
-def test_a_model_that_cannot_be_loaded_is_refused_with_its_reason(engine_of: Callable[..., EngineClient]) -> None:
+def test_a_model_that_cannot_be_loaded_rejects_requests_with_the_reason(engine_of: Callable[..., EngineClient]) -> None:
     engine = engine_of("/nowhere/at/all", "transformers")
     with pytest.raises(ModelUnavailable, match="/nowhere/at/all"):
-        engine.submit(ask("r"), timeout=PATIENCE)
+        engine.submit_request(request("r"), timeout=PATIENCE)
     assert engine.state.phase == "failed"
 
 
-def test_a_request_is_refused_when_the_engine_is_not_ready_in_time(engine_of: Callable[..., EngineClient]) -> None:
+def test_a_request_is_rejected_when_the_engine_is_not_ready_in_time(engine_of: Callable[..., EngineClient]) -> None:
     with pytest.raises(EngineFault, match="not ready"):
-        engine_of().submit(ask("r"), timeout=0.0)
+        engine_of().submit_request(request("r"), timeout=0.0)
 
 
-def test_two_requests_of_one_id_are_not_mixed(engine_of: Callable[..., EngineClient], answers: Answers) -> None:
+def test_a_second_request_with_the_same_id_is_rejected(engine_of: Callable[..., EngineClient], outputs: OutputRecorder) -> None:
     engine = engine_of("echo:0.05")
-    engine.submit(ask("r", "x" * 500), timeout=PATIENCE)
-    with pytest.raises(EngineFault, match="running"):
-        engine.submit(ask("r"))
+    engine.submit_request(request("r", "x" * 500), timeout=PATIENCE)
+    with pytest.raises(EngineFault, match="already running"):
+        engine.submit_request(request("r"))

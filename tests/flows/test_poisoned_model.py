@@ -1,4 +1,4 @@
-"""What the client of a job is told when the model computes no numbers for it, or has no memory for it."""
+"""Job errors when a model produces NaN logits, or has too little memory."""
 
 import json
 import resource
@@ -14,14 +14,14 @@ from tests.flows.tiny_model import POISON, make_tiny_model
 
 
 @pytest.fixture(scope="module")
-def spoilt_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("spoilt")
-    # Its memory goes into the context: 128 KiB for each token that is looked back at, a few times over.
+def poisoned_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("poisoned")
+    # Its context takes the memory: 128 KiB for each token that attention reads, several times.
     heads = {"num_attention_heads": 64, "num_key_value_heads": 64, "head_dim": 256}
     model = make_tiny_model(folder / "model", poisoned=True, hidden_size=64, num_hidden_layers=1, **heads)
     stack = Stack(folder, environment=QUICK)
-    listed = models(0.0)
-    listed[0] = {
+    entries = models(0.0)
+    entries[0] = {
         "name": "tiny",
         "url": str(model),
         "dtype": "float32",
@@ -29,7 +29,7 @@ def spoilt_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "max_context": 1024,
         "max_in_flight": 1,
     }
-    stack.models.write_text(json.dumps(listed))
+    stack.models.write_text(json.dumps(entries))
     try:
         yield stack.start()
     finally:
@@ -47,24 +47,24 @@ def engine_of(stack: Stack) -> psutil.Process:
     return engine
 
 
-def test_a_job_without_numbers_fails_at_once_and_says_so(spoilt_stack: Stack) -> None:
-    engine = engine_of(spoilt_stack).pid
-    job = spoilt_stack.ended(spoilt_stack.generate(f"w3 w{POISON} w5", max_tokens=4)["id"])
+def test_a_job_with_nan_logits_fails_at_once_with_its_code(poisoned_stack: Stack) -> None:
+    engine = engine_of(poisoned_stack).pid
+    job = poisoned_stack.ended(poisoned_stack.generate(f"w3 w{POISON} w5", max_tokens=4)["id"])
     assert (job["status"], job["error"]["code"]) == ("failed", "nan_logits")
     assert "dtype" in job["error"]["message"]
     assert len(job["attempts"]) == 1
-    assert spoilt_stack.ended(spoilt_stack.generate("w3 w4 w5", max_tokens=4)["id"])["status"] == "completed"
-    assert engine_of(spoilt_stack).pid == engine
+    assert poisoned_stack.ended(poisoned_stack.generate("w3 w4 w5", max_tokens=4)["id"])["status"] == "completed"
+    assert engine_of(poisoned_stack).pid == engine
 
 
-def test_a_job_that_does_not_fit_alone_fails_with_its_lengths_and_the_next_is_served(spoilt_stack: Stack) -> None:
-    engine = engine_of(spoilt_stack)
+def test_a_job_that_does_not_fit_in_memory_fails_with_its_lengths(poisoned_stack: Stack) -> None:
+    engine = engine_of(poisoned_stack)
     status = Path(f"/proc/{engine.pid}/status").read_text()
     size = int(status.split("VmSize:")[1].split()[0]) * 1024
     resource.prlimit(engine.pid, resource.RLIMIT_AS, (size + (40 << 20), resource.RLIM_INFINITY))
-    job = spoilt_stack.ended(spoilt_stack.generate(words(900), max_tokens=4)["id"])
+    job = poisoned_stack.ended(poisoned_stack.generate(words(900), max_tokens=4)["id"])
     assert (job["status"], job["error"]["code"]) == ("failed", "out_of_memory")
     assert (job["error"]["prompt_tokens"], job["error"]["max_tokens"]) == (900, 4)
     assert len(job["attempts"]) == 1
-    assert spoilt_stack.ended(spoilt_stack.generate(words(900), max_tokens=4)["id"])["status"] == "completed"
-    assert engine_of(spoilt_stack).pid != engine.pid
+    assert poisoned_stack.ended(poisoned_stack.generate(words(900), max_tokens=4)["id"])["status"] == "completed"
+    assert engine_of(poisoned_stack).pid != engine.pid

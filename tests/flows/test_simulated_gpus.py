@@ -1,4 +1,4 @@
-"""The stack on machines with GPUs that are made up below NVML: placed, pinned, refused with the arithmetic, looked after."""
+"""The stack on machines with simulated GPUs: placement, pinning, rejection with a memory breakdown, monitoring."""
 
 import shutil
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def stack(machine: SimulatedMachine, tmp_path: Path) -> Iterator[Stack]:
     stack.kill()
 
 
-def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Stack, machine: SimulatedMachine) -> None:
+def test_replicas_are_pinned_and_the_remaining_gpu_waits_for_a_model(stack: Stack, machine: SimulatedMachine) -> None:
     models(stack, {"name": "a", "default": True, "gpus": 1, "replicas": 2}, {"name": "b", "gpus": 1}, {"name": "wide", "gpus": 2})
     stack.start()
     assert [(gpu(stack, number)["desired_model"], gpu(stack, number)["devices"]) for number in range(3)] == [
@@ -42,42 +42,42 @@ def test_replicas_are_pinned_and_a_gpu_that_is_left_waits_for_a_model(stack: Sta
     ]
     engine = find_engine(stack.pid("gpu1"))
     assert engine is not None
-    seen = psutil.Process(engine.pid).environ()
-    assert (seen["CUDA_VISIBLE_DEVICES"], seen["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
+    environment = psutil.Process(engine.pid).environ()
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
     assert "needs 2 GPUs, and this worker has 1" in gpu(stack)["unloadable_models"]["wide"]
-    # A job of a model that nobody holds goes to the empty GPU.
+    # A job of a model that no worker has loaded goes to the empty GPU.
     assert stack.ended(stack.generate("hello", model="b")["id"])["attempts"][0]["worker"].startswith("gpu2@")
 
-    machine.set(
+    machine.set_gpus(
         SimulatedGpu(free=5000, utilisation=97, temperature=71, ecc=2),
         SimulatedGpu(free=14000, milliwatts=0),
         SimulatedGpu(xid=79),
     )
     wait_until(lambda: gpu(stack, 2)["gpus"][0]["xid_errors"] == [79], "the Xid error is seen")
-    wait_until(lambda: gpu(stack, 0)["gpus"][0]["memory_alarm"] == "critical", "the alarm is told")
-    told = gpu(stack, 0)["gpus"][0]
-    assert (told["utilisation"], told["temperature"], told["ecc_errors"], told["power"]) == (0.97, 71, 2, 70.0)
-    wait_until(lambda: gpu(stack, 1)["gpus"][0]["memory_alarm"] == "warning", "the warning is told")
+    wait_until(lambda: gpu(stack, 0)["gpus"][0]["memory_alarm"] == "critical", "the alarm is reported")
+    sample = gpu(stack, 0)["gpus"][0]
+    assert (sample["utilisation"], sample["temperature"], sample["ecc_errors"], sample["power"]) == (0.97, 71, 2, 70.0)
+    wait_until(lambda: gpu(stack, 1)["gpus"][0]["memory_alarm"] == "warning", "the warning is reported")
     assert gpu(stack, 1)["gpus"][0]["power"] is None
     assert value(stack, "enginehouse_gpu_xid_errors", gpu="2") == 1
     assert value(stack, "enginehouse_gpu_memory_used_bytes", gpu="0") == (81559 - 5000) * 2**20
     log = stack.log.read_text()
     assert "memory of GPU 0: critical (74.8 GiB of 79.6 GiB used)" in log
-    assert log.count("memory of GPU 0: critical") == 1, "once at each change"
+    assert log.count("memory of GPU 0: critical") == 1, "logged once per change"
 
 
-def test_a_model_over_two_gpus_gets_both(stack: Stack) -> None:
+def test_a_model_on_two_gpus_gets_both(stack: Stack) -> None:
     models(stack, {"name": "wide", "default": True, "gpus": 2, "devices": [0, 1]}, {"name": "a"})
     stack.start()
     assert gpu(stack, 0)["devices"] == ["0", "1"]
     engine = find_engine(stack.pid("gpu0"))
     assert engine is not None
     assert psutil.Process(engine.pid).environ()["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert {one["number"] for one in stack.client.get("/admin/gpus").json()["data"]} == {0, 2}
+    assert {entry["number"] for entry in stack.client.get("/admin/gpus").json()["data"]} == {0, 2}
     assert "needs 1 GPU, and this worker has 2" in gpu(stack)["unloadable_models"]["a"]
 
 
-def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(stack: Stack, machine: SimulatedMachine) -> None:
+def test_a_model_that_does_not_fit_is_rejected_with_the_breakdown(stack: Stack, machine: SimulatedMachine) -> None:
     large = {"name": "large", "url": "org/large", "engine": "transformers", "dtype": "bfloat16", "parameters": 70_000_000_000}
     stack.environment["HF_HUB_OFFLINE"] = "1"
     models(stack, {"name": "a", "default": True}, large)
@@ -91,26 +91,26 @@ def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(stack: Stack, ma
     assert stack.post("/generate", {"prompt": "x", "model": "large"}).json()["error"]["code"] == "model_not_served"
 
 
-def test_memory_that_has_not_come_back_is_waited_for(stack: Stack, machine: SimulatedMachine, tmp_path: Path) -> None:
-    """The model is a folder whose weights are said to be large; only how much memory it waits for is looked at."""
+def test_loading_waits_for_memory_that_is_not_yet_released(stack: Stack, machine: SimulatedMachine, tmp_path: Path) -> None:
+    """The model's headers claim large weights; the test only checks how much memory the worker waits for."""
     from tests.unit.test_placement import weights
 
     folder = weights(tmp_path / "large", numbers=8 * 2**30)
     large = {"name": "large", "url": str(folder), "engine": "transformers", "gpus": 1}
     models(stack, {"name": "a", "default": True}, large)
     stack.start()
-    machine.set(SimulatedGpu(free=20000), SimulatedGpu(), SimulatedGpu(free=1000))
+    machine.set_gpus(SimulatedGpu(free=20000), SimulatedGpu(), SimulatedGpu(free=1000))
     wish(stack, "large")
     reason = wait_until(
         lambda: (gpu(stack)["reason"] or "").startswith("waiting for memory") and gpu(stack)["reason"], "it waits"
     )
     assert "GPU 0 has 19.5 GiB free of the" in str(reason)
-    machine.set(SimulatedGpu(), SimulatedGpu(), SimulatedGpu(free=1000))
-    wait_until(lambda: not (gpu(stack)["reason"] or "").startswith("waiting for memory"), "it goes on")
+    machine.set_gpus(SimulatedGpu(), SimulatedGpu(), SimulatedGpu(free=1000))
+    wait_until(lambda: not (gpu(stack)["reason"] or "").startswith("waiting for memory"), "loading continues")
     wish(stack, "a")
     await_model(stack, "a")
 
 
-def test_a_machine_whose_gpus_are_hidden_has_none(stack: Stack) -> None:
+def test_hidden_gpus_are_not_used(stack: Stack) -> None:
     models(stack, {"name": "a", "default": True, "gpus": 1})
     assert "needs 1 GPU and this machine has none" in refusal(stack, CUDA_VISIBLE_DEVICES="")

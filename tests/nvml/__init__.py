@@ -1,4 +1,4 @@
-"""A machine with GPUs that are made up: NVIDIA's library is replaced, below everything of ours."""
+"""Simulated GPUs: a replacement for NVIDIA's management library, below all of our code."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ SOURCE = Path(__file__).with_name("nvml.c")
 
 @dataclass(frozen=True)
 class SimulatedGpu:
-    """Memory in MiB, as nvidia-smi tells it."""
+    """Memory in MiB, as nvidia-smi reports it."""
 
     total: int = 81559
     free: int = 81000
@@ -28,21 +28,21 @@ class SimulatedGpu:
 
 
 class SimulatedMachine:
-    """What processes with its ``environment`` see; ``set`` changes it under them."""
+    """GPUs that processes with its ``environment`` see; ``set_gpus`` changes them while the processes run."""
 
     def __init__(self, folder: Path, *gpus: SimulatedGpu) -> None:
         compiler = shutil.which("cc") or shutil.which("gcc")
-        assert compiler is not None, "a C compiler is needed to make up a machine"
+        assert compiler is not None, "simulated GPUs need a C compiler"
         folder.mkdir(parents=True, exist_ok=True)
         command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(folder / "libnvidia-ml.so.1"), str(SOURCE)]
         subprocess.run(command, check=True)
         self._file = folder / "gpus"
-        self.set(*gpus)
+        self.set_gpus(*gpus)
         paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
         self.environment = {"LD_LIBRARY_PATH": ":".join(paths), "SIMULATED_GPUS": str(self._file)}
 
-    def set(self, *gpus: SimulatedGpu) -> None:
-        """From now on the machine has these GPUs."""
+    def set_gpus(self, *gpus: SimulatedGpu) -> None:
+        """Replace the machine's GPUs."""
         unfinished = self._file.with_suffix(".unfinished")
         unfinished.write_text("".join(gpu.line for gpu in gpus))
         unfinished.rename(self._file)

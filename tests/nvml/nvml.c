@@ -1,24 +1,24 @@
-/* NVIDIA's management library as far as we ask it, for machines that are made up: one line of the file that SIMULATED_GPUS names
+/* The part of NVIDIA's management library that the server calls, for simulated GPUs: each line of the file SIMULATED_GPUS
    is one GPU: memory total and free in MiB, utilisation in %, temperature, milliwatts, ECC errors, Xid error or 0, name. */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, NOT_FOUND = 6, NOT_SUPPORTED = 3, TIMEOUT = 10, MOST = 16, XID = 8 };
+enum { OK = 0, NOT_FOUND = 6, NOT_SUPPORTED = 3, TIMEOUT = 10, MAX_GPUS = 16, XID = 8 };
 
 typedef struct { unsigned long long total, free; unsigned utilisation, temperature, power; unsigned long long ecc, xid; char name[64]; } Gpu;
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned gpu, memory; } Utilisation;
 typedef struct { void *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } Event;
 
-static Gpu gpus[MOST];
-static unsigned long long told[MOST];
+static Gpu gpus[MAX_GPUS];
+static unsigned long long reported[MAX_GPUS];
 
-static unsigned look(void) {
+static unsigned read_gpus(void) {
   FILE *file = fopen(getenv("SIMULATED_GPUS") ? getenv("SIMULATED_GPUS") : "", "r");
   unsigned count = 0;
-  while (file && count < MOST) {
+  while (file && count < MAX_GPUS) {
     Gpu *gpu = &gpus[count];
     if (fscanf(file, "%llu %llu %u %u %u %llu %llu %63[^\n]", &gpu->total, &gpu->free, &gpu->utilisation, &gpu->temperature,
                &gpu->power, &gpu->ecc, &gpu->xid, gpu->name) != 8) break;
@@ -30,12 +30,12 @@ static unsigned look(void) {
 
 static unsigned index_of(void *device) { return (unsigned)(unsigned long)device - 1; }
 
-static Gpu *now(void *device) { return index_of(device) < look() ? &gpus[index_of(device)] : NULL; }
+static Gpu *now(void *device) { return index_of(device) < read_gpus() ? &gpus[index_of(device)] : NULL; }
 
 int nvmlInit_v2(void) { return OK; }
 int nvmlInitWithFlags(unsigned flags) { (void)flags; return OK; }
-const char *nvmlErrorString(int code) { (void)code; return "made up"; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = look(); return OK; }
+const char *nvmlErrorString(int code) { (void)code; return "simulated"; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = read_gpus(); return OK; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(unsigned long)(index + 1); return OK; }
 int nvmlDeviceGetIndex(void *device, unsigned *index) { *index = index_of(device); return OK; }
 int nvmlDeviceGetUUID(void *device, char *uuid, unsigned size) { snprintf(uuid, size, "GPU-made-up-%u", index_of(device)); return OK; }
@@ -85,19 +85,19 @@ int nvmlDeviceGetTotalEccErrors(void *device, int type, int counter, unsigned lo
   return OK;
 }
 
-int nvmlEventSetCreate(void **events) { *events = told; return OK; }
+int nvmlEventSetCreate(void **events) { *events = reported; return OK; }
 int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *events) {
   (void)device;
-  return types == XID && events == told ? OK : NOT_SUPPORTED;
+  return types == XID && events == reported ? OK : NOT_SUPPORTED;
 }
 
 int nvmlEventSetWait_v2(void *events, Event *event, unsigned milliseconds) {
-  unsigned count = look();
+  unsigned count = read_gpus();
   (void)events;
   (void)milliseconds;
   for (unsigned index = 0; index < count; index++) {
-    if (gpus[index].xid != told[index]) {
-      told[index] = gpus[index].xid;
+    if (gpus[index].xid != reported[index]) {
+      reported[index] = gpus[index].xid;
       *event = (Event){ (void *)(unsigned long)(index + 1), XID, gpus[index].xid, 0, 0 };
       return OK;
     }

@@ -126,9 +126,9 @@ def test_memory_is_estimated_from_the_weight_files(tmp_path: Path) -> None:
     assert need.cache == 8192 * 128 * 1024, (
         "one request as long as the context; a token has 2 x 32 layers x 8 heads x 128 x 2 bytes"
     )
-    assert need.each == 4 * GIB + GIB + GIB
-    assert "2,147,483,648 parameters in bfloat16" in need.terms
-    assert "8,192 tokens of 128 KiB" in need.terms
+    assert need.per_gpu == 4 * GIB + GIB + GIB
+    assert "2,147,483,648 parameters in bfloat16" in need.breakdown
+    assert "8,192 tokens of 128 KiB" in need.breakdown
 
 
 def test_more_requests_in_flight_need_more_cache(tmp_path: Path) -> None:
@@ -150,12 +150,12 @@ def test_a_missing_model_is_estimated_from_its_parameters(tmp_path: Path, monkey
     need = estimate_memory(ModelEntry(name="a", url="org/not-here", parameters=GIB), tmp_path)
     assert (need.weights, need.cache) == (2 * GIB, 0)
     unknown = estimate_memory(ModelEntry(name="a", url="org/not-here"), tmp_path)
-    assert "unknown size" in unknown.terms
+    assert "unknown size" in unknown.breakdown
     assert not explain_shortage(ModelEntry(name="a", url="org/not-here"), unknown, machine(2))
 
 
 def test_an_echo_model_needs_no_memory(tmp_path: Path) -> None:
-    assert estimate_memory(ModelEntry(name="e", url="echo:0", engine="echo"), tmp_path).each == 0
+    assert estimate_memory(ModelEntry(name="e", url="echo:0", engine="echo"), tmp_path).per_gpu == 0
 
 
 def test_cuda_visible_devices_selects_gpus() -> None:

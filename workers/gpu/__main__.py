@@ -1,7 +1,7 @@
-"""The gpu worker: ``python -m workers.gpu --number N``. It holds the model that its seat wishes, and becomes another process
-image when the wish changes, so that nothing of the old model is left.
+"""GPU worker: ``python -m workers.gpu --number N``.
 
-Its own model and GPUs come from ENGINEHOUSE_WORKER_MODEL, _EMPTY and _DEVICE.
+It loads the model that its assignment asks for. When another model is requested, it replaces its own process image, so that
+nothing of the old model is left. Its initial model and its GPUs come from ENGINEHOUSE_WORKER_MODEL, _EMPTY and _DEVICE.
 """
 
 import argparse
@@ -28,50 +28,50 @@ logger = logging.getLogger("workers.gpu")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="workers.gpu", description=__doc__)
-    parser.add_argument("--number", type=int, default=0, help="tells the gpu workers of one host apart")
+    parser.add_argument("--number", type=int, default=0, help="number of this GPU worker on its host")
     number = parser.parse_args().number
     try:
         settings = from_environment(os.environ)
         logs.configure(settings.log_level)
         catalogue = load_catalogue(settings.models_file, engine=settings.engine)
-        home = "" if settings.worker_empty else (settings.worker_model or catalogue.default().name)
-        if home:
-            catalogue.get(home)
+        initial_model = "" if settings.worker_empty else (settings.worker_model or catalogue.default().name)
+        if initial_model:
+            catalogue.get(initial_model)
     except SettingsError as error:
         print("\n".join(error.problems), file=sys.stderr)  # noqa: T201 before there is a log
         return 2
     except EnginehouseError as error:
         print(error.message, file=sys.stderr)  # noqa: T201
         return 2
-    gpus = detect_gpus()
-    capabilities = WorkerCapabilities(f"gpu{number}@{socket.gethostname()}", home, catalogue, settings, gpus.read())
-    model = _model(_take(capabilities, settings), catalogue)
-    worker = GpuWorker(capabilities, catalogue.get(model) if model else None, settings, gpus)
-    if worker.run():
-        logger.info("%s begins anew, to hold another model", capabilities.name)
+    reader = detect_gpus()
+    name = f"gpu{number}@{socket.gethostname()}"
+    capabilities = WorkerCapabilities(name, initial_model, catalogue, settings, reader.read_gpus())
+    model = _assigned_model(_fetch_assignment(capabilities, settings), catalogue)
+    worker = GpuWorker(capabilities, catalogue.get(model) if model else None, settings, reader)
+    if worker.serve():
+        logger.info("%s restarts with another model", capabilities.name)
         logging.shutdown()
-        # The same process with everything in it replaced: who watches it sees no end.
+        # The process id stays the same, so the supervisor does not see an exit.
         os.execv(sys.executable, [sys.executable, "-m", "workers.gpu", *sys.argv[1:]])
     return 0
 
 
-def _take(capabilities: WorkerCapabilities, settings: Settings) -> ModelAssignment:
-    """The worker's seat, as soon as Redis answers."""
+def _fetch_assignment(capabilities: WorkerCapabilities, settings: Settings) -> ModelAssignment:
+    """The worker's assignment, as soon as Redis answers."""
     client = connect(settings.redis_url)
     while True:
         try:
-            return capabilities.take(ModelAssignments(client))
+            return capabilities.fetch_assignment(ModelAssignments(client))
         except redis.RedisError as error:
-            logger.warning("Redis is away (%s); it is asked again", error)
+            logger.warning("Redis cannot be reached (%s); trying again", error)
             time.sleep(1.0)
 
 
-def _model(assignment: ModelAssignment, catalogue: Catalogue) -> str:
-    if not assignment.desired_model or any(entry.name == assignment.desired_model for entry in catalogue.models):
-        return assignment.desired_model
-    logger.error(
-        "%s is to hold %s, which the models file no longer has; it holds nothing", assignment.name, assignment.desired_model
-    )
+def _assigned_model(assignment: ModelAssignment, catalogue: Catalogue) -> str:
+    model = assignment.desired_model
+    if not model or any(entry.name == model for entry in catalogue.models):
+        return model
+    logger.error("%s should load %s, which is not in the models file; it loads nothing", assignment.name, model)
     return ""
 
 

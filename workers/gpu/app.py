@@ -1,4 +1,4 @@
-"""The Celery worker that holds one model, or waits for one, and follows the wish of its seat."""
+"""Celery worker of the gpu pool: serves one model, or waits for one, and follows its model assignment."""
 
 import logging
 from collections.abc import Mapping
@@ -22,20 +22,20 @@ logger = logging.getLogger(__name__)
 
 
 class GpuWorker:
-    """One life of the worker: with this model (None: with none) until another is wished, or until it is told to stop."""
+    """Serves one model (none if ``entry`` is None) until another is requested or the worker is stopped."""
 
-    def __init__(self, capabilities: WorkerCapabilities, entry: ModelEntry | None, settings: Settings, gpus: GpuReader) -> None:
+    def __init__(self, capabilities: WorkerCapabilities, entry: ModelEntry | None, settings: Settings, reader: GpuReader) -> None:
         self._capabilities = capabilities
         self._entry = entry
-        self._held = entry.name if entry is not None else ""
-        self._health = GpuMonitor(gpus, [gpu.index for gpu in capabilities.gpus])
-        self._model = ModelWorker(entry, settings, self._health) if entry is not None else None
+        self._model = entry.name if entry is not None else ""
+        self._monitor = GpuMonitor(reader, [gpu.index for gpu in capabilities.gpus])
+        self._model_worker = ModelWorker(entry, settings, self._monitor) if entry is not None else None
         self._assignments = ModelAssignments(connect(settings.redis_url))
         keep_alive = entry.keep_alive if entry is not None else None
         self._keep_alive = settings.keep_alive_seconds if keep_alive is None else keep_alive
-        self._on_demand = settings.load_on_demand
+        self._load_on_demand = settings.load_on_demand
         self._runtime: WorkerRuntime | None = None
-        self._leaving = False
+        self._is_leaving = False
         self._celery = CeleryWorker(
             settings,
             Pool(
@@ -43,61 +43,61 @@ class GpuWorker:
                 queues=(generation_queue(entry.name),) if entry is not None else (),
                 slots=entry.max_in_flight if entry is not None else 1,
                 prefork=False,
-                build_handlers=lambda: {"generate": self._model.generate} if self._model is not None else {},
-                model=self._held,
+                build_handlers=lambda: {"generate": self._model_worker.generate} if self._model_worker is not None else {},
+                model=self._model,
                 phase="loading" if entry is not None else "unloaded",
-                on_start=self._open,
-                on_stop=self._close,
+                on_start=self._on_start,
+                on_stop=self._on_stop,
             ),
         )
 
-    def run(self) -> bool:
-        """Work until the end; whether that came because the worker is to begin anew."""
+    def serve(self) -> bool:
+        """Work until the end; returns True if the process should restart with another model."""
         return self._celery.run_until_exit(celery_arguments(self._capabilities.name, self._entry))
 
-    def _open(self, runtime: WorkerRuntime) -> None:
+    def _on_start(self, runtime: WorkerRuntime) -> None:
         self._runtime = runtime
-        runtime.collect_details = self._tell
-        runtime.on_heartbeat = self._hear
-        if self._model is not None:
-            self._model.open(runtime)
+        runtime.collect_details = self._collect_details
+        runtime.on_heartbeat = self._on_heartbeat
+        if self._model_worker is not None:
+            self._model_worker.begin_loading(runtime)
 
-    def _close(self) -> None:
-        if self._model is not None:
-            self._model.close()
+    def _on_stop(self) -> None:
+        if self._model_worker is not None:
+            self._model_worker.unload_model()
 
-    def _tell(self) -> Mapping[str, Any]:
-        told: dict[str, Any] = {"gpus": tuple(self._health.look())}
-        if self._model is not None:
-            told["engine"] = self._model.stats()
-        return told
+    def _collect_details(self) -> Mapping[str, Any]:
+        details: dict[str, Any] = {"gpus": tuple(self._monitor.sample())}
+        if self._model_worker is not None:
+            details["engine"] = self._model_worker.engine_details()
+        return details
 
-    def _hear(self, desired_model: str | None) -> None:
-        """The wish of the seat, each time that the worker has told of itself."""
+    def _on_heartbeat(self, desired_model: str | None) -> None:
+        """Switch to the desired model, which each heartbeat returns; None if the assignment has expired."""
         assert self._runtime is not None
-        if self._leaving or self._runtime.draining.is_set():
+        if self._is_leaving or self._runtime.draining.is_set():
             return
         try:
             if desired_model is None:
-                desired_model = self._capabilities.take(self._assignments).desired_model
-            if desired_model == self._held and self._is_idle():
-                assignment = self._assignments.set_desired_model(self._capabilities.name, "", "idle", expected=self._held)
+                desired_model = self._capabilities.fetch_assignment(self._assignments).desired_model
+            if desired_model == self._model and self._is_idle():
+                assignment = self._assignments.set_desired_model(self._capabilities.name, "", "idle", expected=self._model)
                 desired_model = assignment.desired_model if assignment is not None else desired_model
         except redis.RedisError as error:
-            logger.info("the seat could not be asked (%s)", error)
+            logger.info("the model assignment could not be read (%s)", error)
             return
-        if desired_model is not None and desired_model != self._held:
-            self._leaving = True
-            what = f"gives up {self._held or 'nothing'} for {desired_model or 'nothing'}"
-            logger.info("%s %s", self._capabilities.name, what)
-            self._runtime.update_status(phase="draining", message=what)
+        if desired_model is not None and desired_model != self._model:
+            self._is_leaving = True
+            change = f"switching from {self._model or 'no model'} to {desired_model or 'no model'}"
+            logger.info("%s is %s", self._capabilities.name, change)
+            self._runtime.update_status(phase="draining", message=change)
             self._celery.drain_and_exit()
 
     def _is_idle(self) -> bool:
         assert self._runtime is not None
         return bool(
-            self._held
-            and self._on_demand
+            self._model
+            and self._load_on_demand
             and self._keep_alive
             and self._runtime.worker.phase == "ready"
             and self._runtime.idle_seconds > self._keep_alive
@@ -105,10 +105,10 @@ class GpuWorker:
 
 
 def celery_arguments(name: str, entry: ModelEntry | None) -> list[str]:
-    """The options of the Celery worker: as many threads as jobs at once, and the queue of its model."""
+    """Options of the Celery worker: one thread per concurrent job, and the queue of its model."""
     queue = generation_queue(entry.name) if entry is not None else canary_queue(name)
     slots = entry.max_in_flight if entry is not None else 1
-    # Flower lives on events. Workers need not know each other, and asking around delays their start by a second.
+    # Flower needs task events. Workers do not need each other, and mingling delays their start by a second.
     return [
         *("--pool", "threads", "--concurrency", str(slots), "--queues", queue, "--hostname", name),
         *("--task-events", "--without-mingle", "--without-gossip"),

@@ -1,4 +1,4 @@
-"""What a gpu worker says of its seat: its GPUs, and which models it could hold there, with the reason where it could not."""
+"""Capabilities of a GPU worker: its GPUs, and which models it can load on them, with a reason for those that it cannot."""
 
 from collections.abc import Sequence
 
@@ -10,51 +10,55 @@ from workers.gpu.hardware.memory_estimate import estimate_memory, explain_shorta
 
 
 class WorkerCapabilities:
-    """``gpus`` are those of the machine that may be used; the worker has those that its device setting names, or the first."""
+    """``gpus`` are the usable GPUs of the machine; the worker has those that its device setting names, or the first.
 
-    def __init__(self, name: str, home: str, catalogue: Catalogue, settings: Settings, gpus: Sequence[Gpu]) -> None:
+    ``initial_model`` is what it loads when nobody has requested another; empty for none.
+    """
+
+    def __init__(self, name: str, initial_model: str, catalogue: Catalogue, settings: Settings, gpus: Sequence[Gpu]) -> None:
         self.name = name
-        self.home = home
+        self.initial_model = initial_model
         self.gpus = select_gpus(settings.worker_device, gpus)
-        """Those of this worker; none where it runs on the CPU, or where NVML does not tell."""
+        """The worker's own GPUs; none on the CPU, or where NVML reports none."""
         self._settings = settings
-        self._on_gpu = bool(self.gpus or settings.worker_device)
-        self._count = max(1, len(self.gpus))
+        self._has_gpu = bool(self.gpus or settings.worker_device)
+        self._gpu_count = max(1, len(self.gpus))
         self._loadable_models: list[str] = []
         self._unloadable_models: dict[str, str] = {}
         self._pinned = [entry.name for entry in catalogue.models if entry.pinned]
         for entry in catalogue.models:
             if entry.task == GENERATE:
-                reason = self._why_not(entry)
+                reason = self._unloadable_reason(entry)
                 if reason:
                     self._unloadable_models[entry.name] = reason
                 else:
                     self._loadable_models.append(entry.name)
 
-    def take(self, assignments: ModelAssignments) -> ModelAssignment:
-        """Tell Redis; the seat that says which model to hold."""
+    def fetch_assignment(self, assignments: ModelAssignments) -> ModelAssignment:
+        """Register these capabilities in Redis; returns the assignment, which says which model to load."""
         devices = [str(gpu.index) for gpu in self.gpus] or [word for word in self._settings.worker_device.split(",") if word]
         return assignments.register(
             self.name,
-            self.home,
+            self.initial_model,
             devices=devices,
             loadable_models=self._loadable_models,
             pinned=self._pinned,
             unloadable_models=self._unloadable_models,
         )
 
-    def _why_not(self, entry: ModelEntry) -> str:
-        if not self._on_gpu:
+    def _unloadable_reason(self, entry: ModelEntry) -> str:
+        if not self._has_gpu:
             return f"{entry.name} needs a GPU, and this worker has none" if entry.gpus else ""
-        wanted = max(1, entry.gpus)
-        if wanted != self._count:
-            return f"{entry.name} needs {wanted} GPU{'s' * (wanted > 1)}, and this worker has {self._count}"
-        # All memory of the GPU counts: whatever is loaded there now is given up first.
-        return explain_shortage(entry, estimate_memory(entry, self._settings.prepared_models), self.gpus, whole=True)
+        count = max(1, entry.gpus)
+        if count != self._gpu_count:
+            return f"{entry.name} needs {count} GPU{'s' * (count > 1)}, and this worker has {self._gpu_count}"
+        # All memory of the GPU counts: the worker unloads its current model first.
+        estimate = estimate_memory(entry, self._settings.prepared_models)
+        return explain_shortage(entry, estimate, self.gpus, ignore_usage=True)
 
 
 def select_gpus(device: str, gpus: Sequence[Gpu]) -> list[Gpu]:
-    """The GPUs that a device setting names, by number or UUID, in its order; the first one if it names none."""
+    """The GPUs that a device setting names, by index or UUID, in its order; the first one if it is empty."""
     words = [word.strip() for word in device.split(",") if word.strip()]
     if not words:
         return list(gpus[:1])

@@ -1,7 +1,7 @@
-"""Generation jobs: from a spec to tokens, from tokens to an answer.
+"""Generation jobs: from a job's spec to tokens, and from tokens to its result.
 
-All running generations share one engine; its receiving thread brings every step here, where tokens become text, stops are
-found, and the clients' events are put out. Each job's own thread sleeps from the request to its end.
+All running generations share one engine. Its supervisor thread delivers every step here, where tokens become text, stops are
+found, and clients' events are sent. The thread of each job sleeps from the request to its end.
 """
 
 import threading
@@ -20,104 +20,105 @@ from workers.runtime.attempt import Attempt, Result
 
 Message = dict[str, str]
 
-LOAD_PATIENCE_SECONDS = 600.0
+ENGINE_LOAD_SECONDS = 600.0
 
 
 class Generation:
-    """One request to the engine, and the answer as it grows."""
+    """One request to the engine, and the text that it has generated."""
 
-    def __init__(self, attempt: Attempt, text: TextCodec, stop: Sequence[str], *, in_conversation: bool) -> None:
+    def __init__(self, attempt: Attempt, codec: TextCodec, stop: Sequence[str], *, is_chat: bool) -> None:
         self.id = f"{attempt.job.id}/{attempt.job.attempt}"
         self._attempt = attempt
-        self._decoder = text.decoder(stop, in_conversation=in_conversation)
-        self._in_conversation = in_conversation
-        self._space = ""
+        self._detokenizer = codec.make_detokenizer(stop, is_chat=is_chat)
+        self._is_chat = is_chat
+        self._held_space = ""
         self._pieces: list[str] = []
         self.tokens = 0
         self.reason: FinishReason | None = None
         self.detail = ""
-        self.ended = threading.Event()
+        self.finished = threading.Event()
 
     @property
-    def answer(self) -> str:
+    def text(self) -> str:
+        """What has been generated so far."""
         return "".join(self._pieces)
 
-    def feed(self, ids: list[int]) -> bool:
-        """Take new tokens; whether the answer is complete with them."""
-        if self.ended.is_set():
+    def add_tokens(self, ids: list[int]) -> bool:
+        """Add new tokens; returns True if a stop text ended the generation."""
+        if self.finished.is_set():
             return False
-        piece, stopped = self._decoder.feed(ids)
+        piece, stopped = self._detokenizer.add_tokens(ids)
         self.tokens += len(ids)
-        self._emit(piece)
+        self._send(piece)
         if stopped:
-            self._end("stop", "")
+            self._set_finished("stop", "")
         return stopped
 
     def finish(self, reason: FinishReason, detail: str) -> None:
-        """The engine has ended the request."""
-        if not self.ended.is_set():
-            self._emit(self._decoder.flush())
-            self._end("stop" if self._decoder.stopped else reason, detail)
+        """End the generation, because the engine has."""
+        if not self.finished.is_set():
+            self._send(self._detokenizer.flush())
+            self._set_finished("stop" if self._detokenizer.stopped else reason, detail)
 
-    def _emit(self, piece: str) -> None:
-        if self._in_conversation:
-            # White space is told when something follows it: many models end an answer with some.
-            told = f"{self._space}{piece}".rstrip()
-            self._space = f"{self._space}{piece}"[len(told) :]
-            piece = told
+    def _send(self, piece: str) -> None:
+        if self._is_chat:
+            # Many models end an answer with white space, so it is held back until something follows.
+            held = f"{self._held_space}{piece}"
+            piece = held.rstrip()
+            self._held_space = held[len(piece) :]
         if piece:
             self._pieces.append(piece)
             self._attempt.send_text(piece)
 
-    def _end(self, reason: FinishReason, detail: str) -> None:
+    def _set_finished(self, reason: FinishReason, detail: str) -> None:
         self.reason, self.detail = reason, detail
-        self.ended.set()
+        self.finished.set()
 
 
 class GenerationHandler:
-    """All generations that run on one engine."""
+    """Runs generation jobs on one engine."""
 
-    def __init__(self, entry: ModelEntry, text: TextCodec, engine: EngineClient, sessions: Sessions) -> None:
+    def __init__(self, entry: ModelEntry, codec: TextCodec, engine: EngineClient, sessions: Sessions) -> None:
         self._entry = entry
-        self._text = text
+        self._codec = codec
         self._engine = engine
         self._sessions = sessions
         self._running: dict[str, Generation] = {}
 
     def on_step(self, step: StepOutput) -> None:
-        """Take what one step of the engine gave. Called by the engine's receiving thread."""
+        """Pass the output of one engine step to its generations. Called by the engine supervisor's thread."""
         for request, ids in step.tokens:
             generation = self._running.get(request)
-            if generation is not None and generation.feed(ids):
-                self._engine.cancel(request)
+            if generation is not None and generation.add_tokens(ids):
+                self._engine.cancel_request(request)
         for request, reason, detail in step.finished:
             generation = self._running.get(request)
             if generation is not None:
                 generation.finish(reason, detail)
 
-    def run(self, attempt: Attempt) -> Result:
+    def run_generation(self, attempt: Attempt) -> Result:
         """Run one generation job.
 
         Raises PromptTooLong, EngineFault (to be retried), OutOfMemory, NanLogits, ModelUnavailable, Stopped.
         """
         spec = attempt.spec
-        wanted = int(spec.get("max_tokens") or self._entry.max_tokens)
-        prompt, packed = self._prompt(attempt, wanted)
-        context = self._text.max_context
+        max_tokens = int(spec.get("max_tokens") or self._entry.max_tokens)
+        prompt, rag = self._encode_prompt(attempt, max_tokens)
+        context = self._codec.max_context
         if len(prompt) >= context:
             raise PromptTooLong(
-                f"the prompt has {len(prompt)} tokens, but model {self._entry.name} takes {context} for prompt and answer "
-                "together; send less, or ask a model with a longer context",
+                f"The prompt has {len(prompt)} tokens, but model {self._entry.name} has a context of {context} tokens for prompt "
+                "and answer together. Send a shorter prompt, or use a model with a longer context.",
                 param="prompt",
                 details={"prompt_tokens": len(prompt), "max_context": context},
             )
-        bare = spec.get("prompt") is not None and packed is None
-        generation = Generation(attempt, self._text, spec.get("stop") or (), in_conversation=not bare)
+        is_chat = spec.get("prompt") is None or rag is not None
+        generation = Generation(attempt, self._codec, spec.get("stop") or (), is_chat=is_chat)
         request = GenerationRequest(
             id=generation.id,
             prompt=prompt,
-            max_new_tokens=min(wanted, context - len(prompt)),
-            stop_token_ids=list(self._text.stop_token_ids),
+            max_new_tokens=min(max_tokens, context - len(prompt)),
+            stop_token_ids=list(self._codec.stop_token_ids),
             temperature=float(spec.get("temperature", 0.7)),
             top_p=float(spec.get("top_p", 0.9)),
             top_k=int(spec.get("top_k", 0)),
@@ -125,44 +126,43 @@ class GenerationHandler:
         )
         self._running[generation.id] = generation
         try:
-            self._engine.submit(request, timeout=LOAD_PATIENCE_SECONDS)
-            attempt.on_stop(lambda: self._engine.cancel(generation.id))
-            generation.ended.wait()
+            self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
+            attempt.on_stop(lambda: self._engine.cancel_request(generation.id))
+            generation.finished.wait()
         finally:
             del self._running[generation.id]
         attempt.raise_if_stopped()
         if generation.reason not in ("stop", "length"):
             raise self._failure(generation, request)
-        return self._result(attempt, generation, len(prompt), packed)
+        return self._result(attempt, generation, len(prompt), rag)
 
     def _failure(self, generation: Generation, request: GenerationRequest) -> JobFailure:
         name, reason, detail = self._entry.name, generation.reason, generation.detail
-        prompt, answer, wanted = len(request.prompt), generation.tokens, request.max_new_tokens
+        prompt_tokens, tokens, max_tokens = len(request.prompt), generation.tokens, request.max_new_tokens
         if reason == "out_of_memory":
             return OutOfMemory(
-                f"model {name} ran out of memory on this job alone, with a prompt of {prompt} tokens and {answer} tokens of an "
-                f"answer of up to {wanted} ({detail}); send a shorter prompt, ask for fewer max_tokens, or use a smaller model "
-                "or a device with more memory",
-                details={"prompt_tokens": prompt, "completion_tokens": answer, "max_tokens": wanted},
+                f"Model {name} ran out of memory on this job alone, with a prompt of {prompt_tokens} tokens and {tokens} of up to "
+                f"{max_tokens} generated tokens ({detail}). Send a shorter prompt, reduce max_tokens, or use a smaller model or "
+                "a device with more memory.",
+                details={"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "max_tokens": max_tokens},
             )
         if reason == "nan_logits":
             return NanLogits(
-                f"model {name} computed no numbers for this job: {detail}. Another prompt may do better; if it fails like this "
-                "often, the weights are damaged, or their dtype in the models file is too narrow: try bfloat16 or float32"
+                f"Model {name} produced invalid logits for this job: {detail}. Try another prompt. If this happens often, the "
+                "weights are damaged or their dtype in the models file has too small a range: try bfloat16 or float32."
             )
         if reason == "lost":
             return EngineFault(
-                f"the engine of {name} died while it ran this job ({detail}); submit it again, and if it dies again, look into "
-                "the log of its worker"
+                f"The engine of model {name} died while it ran this job ({detail}). Submit the job again; if the engine dies "
+                "again, see the log of its worker."
             )
         return EngineFault(
-            f"the engine of {name} gave this job up: {detail or reason}; change the request, or look into the log of its worker"
+            f"The engine of model {name} could not run this job: {detail or reason}. Change the request, or see the log of its worker."
         )
 
-    def _result(self, attempt: Attempt, generation: Generation, prompt_tokens: int, packed: RagPrompt | None) -> Result:
-        answer = generation.answer
+    def _result(self, attempt: Attempt, generation: Generation, prompt_tokens: int, rag: RagPrompt | None) -> Result:
         value: dict[str, Any] = {
-            "text": answer,
+            "text": generation.text,
             "finish_reason": generation.reason,
             "usage": {
                 "prompt_tokens": prompt_tokens,
@@ -170,49 +170,48 @@ class GenerationHandler:
                 "total_tokens": prompt_tokens + generation.tokens,
             },
         }
-        if packed is not None:
-            value["citations"] = packed.citations
+        if rag is not None:
+            value["citations"] = rag.citations
         messages: list[dict[str, str]] = []
         if attempt.job.session:
             now = datetime.now(UTC).isoformat()
             messages = [
                 {"role": "user", "content": attempt.spec["message"], "timestamp": now},
-                {"role": "assistant", "content": answer, "timestamp": now},
+                {"role": "assistant", "content": generation.text, "timestamp": now},
             ]
-        # A token read costs about half of a token written, so the fair share counts it so (DESIGN of the scheduler).
+        # A prompt token costs about half as much as a generated one, and counts as half in the fair share.
         return Result(value=value, service=prompt_tokens + 2 * generation.tokens, messages=messages)
 
-    def _prompt(self, attempt: Attempt, wanted: int) -> tuple[list[int], RagPrompt | None]:
+    def _encode_prompt(self, attempt: Attempt, max_tokens: int) -> tuple[list[int], RagPrompt | None]:
         spec, passages = attempt.spec, attempt.context.get("passages")
         if spec.get("prompt") is not None and passages is None:
-            return self._text.encode_prompt(spec["prompt"]), None
-        messages: list[Message]
+            return self._codec.encode_prompt(spec["prompt"]), None
         if attempt.job.session:
-            return self._conversation(attempt, wanted)
-        messages = spec["messages"] if spec.get("messages") else [{"role": "user", "content": spec["prompt"]}]
+            return self._encode_chat(attempt, max_tokens)
+        messages: list[Message] = spec["messages"] if spec.get("messages") else [{"role": "user", "content": spec["prompt"]}]
         if passages is None:
-            return self._text.encode_messages(messages), None
-        packed = self._packed(messages, passages, wanted)
-        return self._text.encode_messages(packed.messages), packed
+            return self._codec.encode_messages(messages), None
+        rag = self._build_rag_prompt(messages, passages, max_tokens)
+        return self._codec.encode_messages(rag.messages), rag
 
-    def _conversation(self, attempt: Attempt, wanted: int) -> tuple[list[int], RagPrompt | None]:
-        """The history of the session, without its oldest messages where they no longer fit, and the new message."""
+    def _encode_chat(self, attempt: Attempt, max_tokens: int) -> tuple[list[int], RagPrompt | None]:
+        """The session's history, without the oldest messages when they do not fit, and the new message."""
         history: list[Message] = [
             {"role": message["role"], "content": message["content"]} for message in self._sessions.messages(attempt.job.session)
         ]
         new: Message = {"role": "user", "content": attempt.spec["message"]}
         passages = attempt.context.get("passages")
-        budget = max(self._text.max_context - wanted, self._text.max_context // 2)
+        budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
         while True:
             messages = [*history, new]
-            packed = self._packed(messages, passages, wanted) if passages is not None else None
-            ids = self._text.encode_messages(packed.messages if packed else messages)
+            rag = self._build_rag_prompt(messages, passages, max_tokens) if passages is not None else None
+            ids = self._codec.encode_messages(rag.messages if rag else messages)
             if len(ids) <= budget or not history:
-                return ids, packed
+                return ids, rag
             history = history[2:]
 
-    def _packed(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], wanted: int) -> RagPrompt:
-        used = len(self._text.encode_messages(messages))
-        budget = self._text.max_context - used - min(wanted, self._text.max_context // 4)
+    def _build_rag_prompt(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], max_tokens: int) -> RagPrompt:
+        used = len(self._codec.encode_messages(messages))
+        budget = self._codec.max_context - used - min(max_tokens, self._codec.max_context // 4)
         found = [Passage.from_json(passage) for passage in passages]
-        return build_rag_prompt(messages, found, count_tokens=self._text.count, budget=budget)
+        return build_rag_prompt(messages, found, count_tokens=self._codec.count_tokens, budget=budget)

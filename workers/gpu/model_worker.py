@@ -1,6 +1,6 @@
-"""One model in the hands of a worker: it prepares and loads the model, tells how far that is, and runs generations.
+"""Model worker: prepares and loads one model, reports its progress, and runs generation jobs on it.
 
-Everything that is text happens here, beside the engine process, which sees token ids only.
+Everything that is text happens here; the engine process handles token ids only.
 """
 
 import logging
@@ -21,63 +21,65 @@ from workers.gpu.hardware.devices import format_gib
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
 from workers.gpu.hardware.memory_estimate import estimate_memory
 from workers.gpu.tokenization import TextCodec
-from workers.gpu.weights import prepare
+from workers.gpu.weights import prepare_model
 from workers.runtime.attempt import Attempt, Result
 from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
-# How long to wait for memory of a GPU: before a model is loaded, and after its engine has ended.
-ROOM_SECONDS, RETURN_SECONDS = 30.0, 5.0
+# How long to wait for GPU memory: to become free before a model is loaded, and to be released after its engine has ended.
+FREE_MEMORY_SECONDS, RELEASE_SECONDS = 30.0, 5.0
 
 
 class ModelWorker:
-    """Owns the engine process of one model and what turns jobs into its requests."""
+    """Owns the engine process of one model, and its tokenizer."""
 
-    def __init__(self, entry: ModelEntry, settings: Settings, health: GpuMonitor) -> None:
+    def __init__(self, entry: ModelEntry, settings: Settings, monitor: GpuMonitor) -> None:
         self._entry = entry
         self._settings = settings
-        self._health = health
+        self._monitor = monitor
         self._used_before: int | None = None
-        self._rates = ThroughputMeter()
+        self._throughput = ThroughputMeter()
         self._runtime: WorkerRuntime | None = None
-        self._generations: GenerationHandler | None = None
+        self._handler: GenerationHandler | None = None
         self._failure: EnginehouseError | None = None
         self._engine: EngineClient | None = None
         self._closing = threading.Event()
 
-    def open(self, runtime: WorkerRuntime) -> None:
-        """Begin to load; returns at once. The holder is told of every step."""
+    def begin_loading(self, runtime: WorkerRuntime) -> None:
+        """Start loading and return at once; progress goes to ``runtime``."""
         self._runtime = runtime
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
-    def close(self) -> None:
-        """End the engine process, and see that its GPU memory has come back."""
+    def unload_model(self) -> None:
+        """End the engine process, and check that its GPU memory was released."""
         self._closing.set()
         if self._engine is None:
             return
-        held = self._health.used()
-        self._engine.close()
-        if self._used_before is not None and self._health.wait_for_memory_release(self._used_before, RETURN_SECONDS):
-            logger.info("model %s has given back %s", self._entry.name, format_gib(max(0, held - self._health.used())))
+        used = self._monitor.memory_used()
+        self._engine.stop_engine()
+        if self._used_before is not None and self._monitor.wait_for_memory_release(self._used_before, RELEASE_SECONDS):
+            logger.info("model %s released %s", self._entry.name, format_gib(max(0, used - self._monitor.memory_used())))
 
-    def stats(self) -> dict[str, Any]:
-        """What the engine is doing now: its last beat, and how fast it went since the one that was asked for before."""
-        beat = self._engine.beat if self._engine is not None else None
-        told: dict[str, Any] = {
+    def engine_details(self) -> dict[str, Any]:
+        """The engine's load: its last heartbeat, and its throughput since the previous call."""
+        heartbeat = self._engine.last_heartbeat if self._engine is not None else None
+        details: dict[str, Any] = {
             "engine": self._entry.engine,
             "device": self._settings.worker_device or "auto",
             "in_flight": self._engine.limit if self._engine is not None else self._entry.max_in_flight,
-            "attention": self._engine.attention if self._engine is not None else "",
+            "attention": self._engine.supervisor.attention_backend if self._engine is not None else "",
         }
-        return told | (vars(beat) | self._rates.of(beat, time.monotonic()) if beat is not None else {})
+        if heartbeat is None:
+            return details
+        return details | vars(heartbeat) | self._throughput.update_rates(heartbeat, time.monotonic())
 
     def generate(self, attempt: Attempt) -> Result:
-        """The body of a generation job."""
-        if self._generations is None or self._failure is not None:
-            raise self._failure or ModelUnavailable(f"model {self._entry.name} is not loaded")
-        return self._generations.run(attempt)
+        """Handle a generation job."""
+        if self._handler is None or self._failure is not None:
+            raise self._failure or ModelUnavailable(f"Model {self._entry.name} is not loaded.")
+        return self._handler.run_generation(attempt)
 
     def _load(self) -> None:
         pause = FIRST_PAUSE
@@ -88,12 +90,12 @@ class ModelWorker:
             except EnginehouseError as error:
                 self._fail(error.message)
             except Exception as error:
-                # The top of this thread: whatever stops a model from loading is told to its jobs.
+                # The top of this thread: whatever prevents a model from loading is reported to its jobs.
                 logger.exception("model %s could not be prepared", self._entry.name)
                 self._fail(f"{type(error).__name__}: {error}")
             if self._engine is not None:
-                self._engine.close()
-            # The hub may come back, or somebody may mend the folder.
+                self._engine.stop_engine()
+            # The hub may become reachable, or the folder may be corrected.
             self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -101,45 +103,51 @@ class ModelWorker:
         entry, settings = self._entry, self._settings
         folder = None
         if entry.engine != ECHO:
-            folder = prepare(entry, settings.prepared_models, lambda step, fraction: self._tell("loading", step, fraction))
-        self._make_room()
+            folder = prepare_model(entry, settings.prepared_models, lambda step, done: self._report("loading", step, done))
+        self._wait_for_memory()
         # The engine reads its weights while this process reads the tokenizer.
         self._engine = EngineClient(
-            entry, settings, device=self._health.device(settings.worker_device), on_step=self._on_step, on_state=self._on_state
+            entry,
+            settings,
+            device=self._monitor.visible_devices(settings.worker_device),
+            on_step=self._on_step,
+            on_state=self._on_state,
         )
-        self._engine.start()
-        text = TextCodec(entry, folder)
-        self._generations = GenerationHandler(entry, text, self._engine, Sessions(connect(settings.redis_url), settings))
+        self._engine.start_engine()
+        codec = TextCodec(entry, folder)
+        self._handler = GenerationHandler(entry, codec, self._engine, Sessions(connect(settings.redis_url), settings))
         self._on_state(self._engine.state)
 
-    def _make_room(self) -> None:
-        """What was here before, in this process or another, may not have given back all its memory yet."""
-        need = estimate_memory(self._entry, self._settings.prepared_models)
-        self._health.wait_for_free_memory(need.each, ROOM_SECONDS, lambda sentence: self._tell("loading", sentence, 0.0))
+    def _wait_for_memory(self) -> None:
+        """Wait until the previous engine, of this process or another, has released its memory."""
+        estimate = estimate_memory(self._entry, self._settings.prepared_models)
+        self._monitor.wait_for_free_memory(
+            estimate.per_gpu, FREE_MEMORY_SECONDS, lambda sentence: self._report("loading", sentence, 0.0)
+        )
         if self._used_before is None:
-            self._used_before = self._health.used()
+            self._used_before = self._monitor.memory_used()
 
     def _on_step(self, step: StepOutput) -> None:
-        if self._generations is not None:
-            self._generations.on_step(step)
+        if self._handler is not None:
+            self._handler.on_step(step)
 
     def _on_state(self, state: EngineState) -> None:
-        if state.phase == "ready" and self._generations is None:
-            self._tell("loading", "reading the tokenizer", 1.0)
+        if state.phase == "ready" and self._handler is None:
+            self._report("loading", "reading the tokenizer", 1.0)
         elif state.phase == "failed":
             self._fail(state.message)
         elif state.phase != "stopped":
             self._failure = None
-            # While it is stalled no job is claimed; to the outside a worker is then one that gets ready.
-            self._tell("warming" if state.phase == "stalled" else state.phase, state.message, state.fraction)
+            # A worker claims no job while its engine is stalled, so to the outside it is warming up.
+            self._report("warming" if state.phase == "stalled" else state.phase, state.message, state.fraction)
 
     def _fail(self, reason: str) -> None:
         self._failure = ModelUnavailable(
-            f"model {self._entry.name} could not be loaded: {reason}; once that is mended, submit the job again"
+            f"Model {self._entry.name} could not be loaded: {reason}. Submit the job again when that is corrected."
         )
         logger.error("%s", self._failure.message)
-        self._tell("failed", reason, 0.0)
+        self._report("failed", reason, 0.0)
 
-    def _tell(self, phase: str, message: str, fraction: float) -> None:
+    def _report(self, phase: str, message: str, fraction: float) -> None:
         if self._runtime is not None:
             self._runtime.update_status(phase=phase, message=message, fraction=fraction)

@@ -1,7 +1,6 @@
-"""Text to tokens and back: prompts by chat template, answers piece by piece.
+"""Tokenization: prompts to tokens through the chat template, and tokens back to text as they are generated.
 
-It knows nothing of engines or jobs. It needs a model's tokenizer and never its weights, and no torch; the echo engine
-needs neither, as each of its tokens is a byte.
+Needs a model's tokenizer, but not its weights or torch. The echo engine needs neither: each of its tokens is a byte.
 """
 
 import json
@@ -15,12 +14,12 @@ from shared.models.catalogue import ECHO, ModelEntry
 ECHO_CONTEXT = 8192
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 
-# A character is a few tokens at most; a longer run that does not decode never will.
-_LONGEST_CHARACTER = 64
+# A character takes a few tokens at most; a longer run that does not decode never will.
+_MAX_CHARACTER_TOKENS = 64
 
 
 class Tokenizer(Protocol):
-    """The two ways between text and tokens."""
+    """Converts between text and token ids."""
 
     stop_token_ids: tuple[int, ...]
 
@@ -30,7 +29,7 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """The echo engine's vocabulary: a token is a byte of UTF-8."""
+    """Tokenizer of the echo engine: a token is a byte of UTF-8."""
 
     stop_token_ids: tuple[int, ...] = ()
 
@@ -45,7 +44,7 @@ class ByteTokenizer:
 
 
 class ModelTokenizer:
-    """A model's own vocabulary, from the tokenizer files in its folder. Raises ModelUnavailable when they cannot be read."""
+    """Tokenizer of a model, from the files in its folder. Raises ModelUnavailable when they cannot be read."""
 
     def __init__(self, entry: ModelEntry, folder: Path) -> None:
         from transformers import AutoTokenizer
@@ -54,14 +53,14 @@ class ModelTokenizer:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=entry.trust_remote_code)
         except (OSError, ValueError) as error:
             raise ModelUnavailable(f"Model {entry.name}: its tokenizer in {folder} cannot be read: {error}") from error
-        # What the other calls for this, without the checks around it, which cost as much again for each piece of an answer.
-        self._plain: Any = getattr(self._tokenizer, "_tokenizer", None) if self._tokenizer.is_fast else None
+        # The tokenizer itself, without the checks around it, which double the cost of each call.
+        self._backend: Any = self._tokenizer.backend_tokenizer if self._tokenizer.is_fast else None
         self._name = entry.name
         self._template = entry.chat_template or self._tokenizer.chat_template
         ends = {self._tokenizer.eos_token_id}
         for file in ("generation_config.json", "config.json"):
-            stated = _read_json(folder / file).get("eos_token_id")
-            ends.update(stated if isinstance(stated, list) else [stated])
+            configured = _read_json(folder / file).get("eos_token_id")
+            ends.update(configured if isinstance(configured, list) else [configured])
         self.stop_token_ids = tuple(sorted(id for id in ends if isinstance(id, int)))
 
     def encode(self, text: str) -> list[int]:
@@ -72,7 +71,7 @@ class ModelTokenizer:
 
         if not self._template:
             raise InvalidValue(
-                f"Model {self._name} has no chat template; send `prompt`, or give it a chat_template in the models file.",
+                f"Model {self._name} has no chat template. Send `prompt` instead, or set chat_template in the models file.",
                 param="messages",
             )
         try:
@@ -82,113 +81,115 @@ class ModelTokenizer:
                 )
             )
         except TemplateError as error:
-            raise InvalidValue(f"The chat template of {self._name} refuses these messages: {error}", param="messages") from error
+            raise InvalidValue(
+                f"The chat template of model {self._name} rejects these messages: {error}", param="messages"
+            ) from error
 
     def decode(self, ids: Sequence[int]) -> str:
-        if self._plain is not None:
-            return str(self._plain.decode(ids, skip_special_tokens=True))
+        if self._backend is not None:
+            return str(self._backend.decode(ids, skip_special_tokens=True))
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 class TextCodec:
-    """Both ways between text and tokens for one model. Every method may be called from any thread.
+    """Converts between text and tokens for one model. Every method may be called from any thread.
 
-    ``folder`` is what ``prepare`` returned; the echo engine needs none.
+    ``folder`` is the result of ``prepare_model``; the echo engine needs none.
     """
 
     def __init__(self, entry: ModelEntry, folder: Path | None = None) -> None:
-        self._vocabulary: Tokenizer
+        self._tokenizer: Tokenizer
         if entry.engine == ECHO:
-            self._vocabulary = ByteTokenizer()
+            self._tokenizer = ByteTokenizer()
             self.max_context = entry.max_context or ECHO_CONTEXT
         elif folder is None:
-            raise ValueError("only the echo engine has text without a folder")
+            raise ValueError("only the echo engine works without a model folder")
         else:
-            self._vocabulary = ModelTokenizer(entry, folder)
+            self._tokenizer = ModelTokenizer(entry, folder)
             self.max_context = entry.max_context or read_max_context(entry, folder)
         self.stop = entry.stop
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
-        """Tokens with which the model ends its answer."""
-        return self._vocabulary.stop_token_ids
+        """Tokens that end the model's output."""
+        return self._tokenizer.stop_token_ids
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """The tokens of a bare prompt, with what the model wants at the beginning of every text."""
-        return self._vocabulary.encode(prompt)
+        """The tokens of a raw prompt, with the special tokens that the model expects at the start of every text."""
+        return self._tokenizer.encode(prompt)
 
     def encode_messages(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """The tokens of a conversation (each message has ``role`` and ``content``), up to where the answer begins.
 
-        Raises InvalidValue when the model has no chat template, or its template refuses these messages.
+        Raises InvalidValue when the model has no chat template, or the template rejects the messages.
         """
-        return self._vocabulary.encode_messages(messages)
+        return self._tokenizer.encode_messages(messages)
 
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self._vocabulary.encode(text))
+    def count_tokens(self, text: str) -> int:
+        """The number of tokens in a text."""
+        return len(self._tokenizer.encode(text))
 
-    def decoder(self, stop: Sequence[str] = (), *, in_conversation: bool = False) -> "Detokenizer":
-        """A decoder for one answer, which the entry's own stops end as well.
+    def make_detokenizer(self, stop: Sequence[str] = (), *, is_chat: bool = False) -> "Detokenizer":
+        """A detokenizer for one generation, which the stop texts of the model's entry end too.
 
-        An answer ``in_conversation`` begins with its first word; the answer to a bare prompt goes on where that ended.
+        A chat answer starts with its first word; the output of a raw prompt continues where the prompt ended.
         """
-        return Detokenizer(self._vocabulary, (*self.stop, *stop), drop_leading_space=in_conversation)
+        return Detokenizer(self._tokenizer, (*self.stop, *stop), drop_leading_space=is_chat)
 
 
 class Detokenizer:
-    """One answer, piece by piece. What it has given is the same however its tokens were split between the calls."""
+    """Turns the tokens of one generation into text as they arrive. The text does not depend on how they are split into calls."""
 
     def __init__(self, vocabulary: Tokenizer, stop: Sequence[str] = (), *, drop_leading_space: bool = False) -> None:
-        self._vocabulary = vocabulary
+        self._tokenizer = vocabulary
         self._dropping = drop_leading_space
         self._stops = tuple(text for text in dict.fromkeys(stop) if text)
         self._ids: list[int] = []
-        self._taken = 0  # how many of `_ids` have had their text taken
-        self._held = ""  # text that may be the beginning of a stop
+        self._decoded = 0  # how many of `_ids` are already part of the text
+        self._held = ""  # text that may be the start of a stop text
         self.stopped = False
 
-    def feed(self, ids: Sequence[int]) -> tuple[str, bool]:
-        """The text that these tokens add, and whether a stop has been met. After a stop there is no more text."""
-        given = []
-        if len(ids) > 1 and not self.stopped and (text := self._take_together(ids)):
+    def add_tokens(self, ids: Sequence[int]) -> tuple[str, bool]:
+        """The text that these tokens add, and whether a stop text was found. After a stop there is no more text."""
+        pieces = []
+        if len(ids) > 1 and not self.stopped and (text := self._decode_all(ids)):
             return self._release(text), self.stopped
         for id in ids:
             if self.stopped:
                 break
             self._ids.append(id)
-            given.append(self._release(self._take()))
-        return "".join(given), self.stopped
+            pieces.append(self._release(self._decode_next()))
+        return "".join(pieces), self.stopped
 
     def flush(self) -> str:
-        """The text held back so far, at the end of an answer; bytes that make no whole character are dropped."""
+        """The text held back so far, at the end of a generation; incomplete characters are dropped."""
         if self.stopped:
             return ""
-        given = self._release(self._take(last=True).rstrip(BROKEN))
+        piece = self._release(self._decode_next(last=True).rstrip(BROKEN))
         rest, self._held = self._held, ""
-        return given if self.stopped else given + rest
+        return piece if self.stopped else piece + rest
 
-    def _take_together(self, ids: Sequence[int]) -> str:
-        """The text of all of them at once, or nothing, and nothing taken, if it does not end with a whole character."""
+    def _decode_all(self, ids: Sequence[int]) -> str:
+        """The text of all these tokens at once, or nothing, and no token used, if it ends within a character."""
         together = [*self._ids, *ids]
-        before = self._vocabulary.decode(self._ids[: self._taken])
-        text = self._vocabulary.decode(together)[len(before) :]
+        before = self._tokenizer.decode(self._ids[: self._decoded])
+        text = self._tokenizer.decode(together)[len(before) :]
         if text.endswith(BROKEN):
             return ""
         if text:
-            self._ids = together[self._taken :]
-            self._taken = len(self._ids)
+            self._ids = together[self._decoded :]
+            self._decoded = len(self._ids)
         return text
 
-    def _take(self, last: bool = False) -> str:
-        before = self._vocabulary.decode(self._ids[: self._taken])
-        text = self._vocabulary.decode(self._ids)[len(before) :]
+    def _decode_next(self, last: bool = False) -> str:
+        before = self._tokenizer.decode(self._ids[: self._decoded])
+        text = self._tokenizer.decode(self._ids)[len(before) :]
         incomplete = not text or text.endswith(BROKEN)
-        if incomplete and not last and len(self._ids) - self._taken < _LONGEST_CHARACTER:
+        if incomplete and not last and len(self._ids) - self._decoded < _MAX_CHARACTER_TOKENS:
             return ""
-        # What was just taken stays as context, as some tokenizers drop the space that begins a text.
-        self._ids = self._ids[self._taken :]
-        self._taken = len(self._ids)
+        # The decoded tokens stay as context, because some tokenizers drop the space at the start of a text.
+        self._ids = self._ids[self._decoded :]
+        self._decoded = len(self._ids)
         return text
 
     def _release(self, text: str) -> str:
@@ -196,18 +197,18 @@ class Detokenizer:
             text = text.lstrip()
             self._dropping = not text
         text = self._held + text
-        met = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
-        if met:
-            # The stop that is complete first counts, so that it does not matter how the text came in pieces.
+        found = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
+        if found:
+            # The stop that completes first counts, so that it does not matter how the text is split into pieces.
             self.stopped, self._held = True, ""
-            return text[: min(met)[1]]
+            return text[: min(found)[1]]
         hold = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - hold :]
         return text[: len(text) - hold]
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How much of the end of ``text`` is the beginning of ``stop``, in characters."""
+    """How many characters at the end of ``text`` are the start of ``stop``."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):
             return length
@@ -215,12 +216,12 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def read_max_context(entry: ModelEntry, folder: Path) -> int:
-    """The most tokens, of prompt and answer together, that a model's own configuration allows. Raises ModelUnavailable."""
+    """The largest number of prompt and output tokens that the model's configuration allows. Raises ModelUnavailable."""
     config = _read_json(folder / "config.json")
     context = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
     if not isinstance(context, int):
         raise ModelUnavailable(
-            f"Model {entry.name}: its config.json names no max_position_embeddings; set max_context in the models file."
+            f"Model {entry.name}: its config.json has no max_position_embeddings. Set max_context in the models file."
         )
     return context
 

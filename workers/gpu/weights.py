@@ -1,7 +1,7 @@
-"""Makes a model ready to be loaded: a folder with safetensors weights and a tokenizer.
+"""Preparation of a model's weights: a folder with safetensors files and a tokenizer, ready to be loaded.
 
-Weights come from an installed Python package, from a folder, or from the hub. It knows nothing of engines, jobs or
-GPUs; it is called by `enginehouse` at setup and by every engine process at its start, and does nothing the second time.
+Weights come from an installed Python package, from a folder, or from the hub. Called by ``enginehouse`` at setup and by every
+engine process when it starts; the second call does nothing.
 """
 
 import fcntl
@@ -19,17 +19,17 @@ from typing import Any
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
 
-# Raised when the conversion below changes what it writes, so that folders written by an older one are made again.
+# Increase this when the conversion below writes something else, so that existing folders are converted again.
 CONVERSION = 1
 
 MARKER = "enginehouse.json"
 
-Report = Callable[[str, float], None]
-"""Called with what is being done and the fraction of the whole that is behind, from 0 to 1."""
+ProgressCallback = Callable[[str, float], None]
+"""Called with what is being done and the completed fraction, from 0 to 1."""
 
 
-def prepare(entry: ModelEntry, folder: Path, report: Report) -> Path:
-    """The folder to load ``entry`` from, made first if need be; ``folder`` holds all prepared models.
+def prepare_model(entry: ModelEntry, folder: Path, report: ProgressCallback) -> Path:
+    """Download or convert ``entry`` if needed, and return the folder to load it from; ``folder`` has all prepared models.
 
     Safe to call from several processes at once, and to kill at any moment. Raises ModelUnavailable.
     """
@@ -42,7 +42,7 @@ def prepare(entry: ModelEntry, folder: Path, report: Report) -> Path:
 
 
 def find_prepared_folder(entry: ModelEntry, folder: Path) -> Path | None:
-    """Where ``prepare`` has left ``entry``, or None when it has not been prepared yet. Never downloads or converts."""
+    """The folder that ``prepare_model`` returned for ``entry``, or None if it was never called. Never downloads or converts."""
     scheme, _, rest = entry.url.partition(":")
     if scheme == "package":
         plain = _plain_folder_inside(_import_package(entry, rest))
@@ -65,11 +65,11 @@ def _is_path(url: str) -> bool:
 
 def _model_folder(entry: ModelEntry, path: Path) -> Path:
     if not path.is_dir():
-        raise ModelUnavailable(f"Model {entry.name}: there is no folder {path}; correct its url in the models file.")
+        raise ModelUnavailable(f"Model {entry.name}: the folder {path} does not exist. Correct its url in the models file.")
     for pattern in ("config.json", "*.safetensors", "tokenizer*"):
         if not any(path.glob(pattern)):
             raise ModelUnavailable(
-                f"Model {entry.name}: the folder {path} holds no {pattern}; it needs config.json, safetensors weights and a tokenizer."
+                f"Model {entry.name}: the folder {path} has no {pattern}. It needs config.json, safetensors weights and a tokenizer."
             )
     return path.resolve()
 
@@ -77,23 +77,25 @@ def _model_folder(entry: ModelEntry, path: Path) -> Path:
 # Installed packages
 
 
-def _from_package(entry: ModelEntry, package: str, folder: Path, report: Report) -> Path:
+def _from_package(entry: ModelEntry, package: str, folder: Path, report: ProgressCallback) -> Path:
     module = _import_package(entry, package)
     plain = _plain_folder_inside(module)
     if plain is not None:
         return plain
     if not hasattr(module, "assemble"):
         raise ModelUnavailable(
-            f"Model {entry.name}: the package {package} holds neither a model folder nor GGUF weights; choose another url."
+            f"Model {entry.name}: the package {package} has neither a model folder nor GGUF weights. Correct its url in the models file."
         )
     target, marker = folder / entry.name, _marker(entry, package)
     if _is_current(target, entry, marker):
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f".{entry.name}.lock", lambda: report(f"waiting for another process that prepares {entry.name}", 0.0)):
+    with _locked(
+        folder / f".{entry.name}.lock", lambda: report(f"waiting for another process that is preparing {entry.name}", 0.0)
+    ):
         if _is_current(target, entry, marker):
             return target
-        # Whoever holds the lock is alone: a folder found under this name was left by a preparation that was killed.
+        # Only the lock holder writes here, so an existing folder was left by a process that was killed.
         unfinished = folder / f".{entry.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -109,7 +111,7 @@ def _import_package(entry: ModelEntry, package: str) -> ModuleType:
     name = package.replace("-", "_")
     if find_spec(name) is None:
         raise ModelUnavailable(
-            f"Model {entry.name}: the Python package {package} is not installed; install it with: pip install {package}"
+            f"Model {entry.name}: the Python package {package} is not installed. Install it with: pip install {package}"
         )
     return import_module(name)
 
@@ -122,8 +124,8 @@ def _plain_folder_inside(module: ModuleType) -> Path | None:
     return None
 
 
-def _convert_gguf(module: ModuleType, target: Path, report: Report) -> None:
-    # Imported here, as `prepared_folder` is also called where seconds matter and torch is not wanted.
+def _convert_gguf(module: ModuleType, target: Path, report: ProgressCallback) -> None:
+    # Imported here, because `find_prepared_folder` is also called where torch would cost seconds.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -133,7 +135,7 @@ def _convert_gguf(module: ModuleType, target: Path, report: Report) -> None:
     tokenizer = AutoTokenizer.from_pretrained(target, gguf_file=gguf.name)
     report("converting the weights", 0.4)
     model: Any = AutoModelForCausalLM.from_pretrained(target, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # The loader marks what it has dequantized as quantized still, and would then refuse to save it.
+    # The loader leaves dequantized weights marked as quantized, and would then refuse to save them.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
@@ -159,14 +161,14 @@ def _is_current(target: Path, entry: ModelEntry, marker: dict[str, object]) -> b
 
 
 @contextmanager
-def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the kernel gives it back when the process ends, however it ends."""
+def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``; the kernel releases it when the process ends, however it ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waiting()
+            on_wait()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -176,12 +178,12 @@ def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 # The hub
 
 
-def _from_hub(entry: ModelEntry, report: Report) -> Path:
+def _from_hub(entry: ModelEntry, report: ProgressCallback) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     report(f"fetching {entry.url} from the hub", 0.0)
-    where = f"Model {entry.name}: {entry.url}"
+    model = f"Model {entry.name}: {entry.url}"
     try:
         return Path(
             snapshot_download(
@@ -203,20 +205,20 @@ def _from_hub(entry: ModelEntry, report: Report) -> Path:
         )
     except GatedRepoError:
         raise ModelUnavailable(
-            f"{where} is gated on the hub; accept its licence there and set HF_TOKEN to a token of that account."
+            f"{model} is gated on the hub. Accept its licence there and set HF_TOKEN to a token of that account."
         ) from None
     except RepositoryNotFoundError:
         raise ModelUnavailable(
-            f"{where} does not exist on the hub, or is private; correct its url in the models file, or set HF_TOKEN."
+            f"{model} does not exist on the hub, or is private. Correct its url in the models file, or set HF_TOKEN."
         ) from None
     except RevisionNotFoundError:
-        raise ModelUnavailable(f"{where} has no revision {entry.revision} on the hub; correct it in the models file.") from None
+        raise ModelUnavailable(f"{model} has no revision {entry.revision} on the hub. Correct it in the models file.") from None
     except LocalEntryNotFoundError:
         raise ModelUnavailable(
-            f"{where} is not on this machine and the model hub cannot be reached; "
-            "connect this machine, or download the model elsewhere and give its folder as url."
+            f"{model} is not on this machine and the model hub cannot be reached. "
+            "Connect this machine, or download the model elsewhere and use its folder as url."
         ) from None
     except OSError as error:
         raise ModelUnavailable(
-            f"{where} could not be fetched from the model hub ({error.__class__.__name__}: {error}); what has arrived is kept, try again."
+            f"{model} could not be fetched from the model hub ({error.__class__.__name__}: {error}); partial downloads are kept, so try again."
         ) from error

@@ -1,107 +1,114 @@
-"""Which requests the batch gets, and which wait inside the engine: those that the cache could not hold to their very end.
+"""KV-cache aware admission queue: admits a request to the batch only when the cache can hold it to its last token.
 
-What a request may still need is set aside when it goes in, so that nothing is ever evicted and computed again. It knows
-neither torch nor threads; the caller holds a lock.
+The space that a request may still need is reserved on admission, so no request is ever evicted and computed again. Not
+thread-safe: the caller holds a lock.
 """
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-# How many requests may go past one that the cache has no room for; after that the room is left to gather.
+# How many requests may overtake one that does not fit; after that, freed space is kept for it.
 MAX_OVERTAKES = 256
 
 
 @dataclass
-class _Waiting:
-    number: str
-    prompt: Sequence[int]
-    tokens: int
-    head: Hashable | None
-    passed: int = 0
+class _QueuedRequest:
+    id: str
+    max_tokens: int
+    prefix: Hashable | None
+    overtaken: int = 0
 
 
 class AdmissionQueue:
-    """``most`` requests at once. ``room`` is how many sectors the cache has, ``cost`` how many blocks of each kind a length takes.
+    """At most ``max_requests`` admitted requests, in a cache of ``num_sectors`` sectors.
 
-    ``per_sector`` is how many blocks of each kind a sector holds. A prompt's head is its first ``page`` tokens: while one
-    request reads a head, others that begin with it wait for a step or two and then share its pages.
+    ``blocks_needed`` maps a length in tokens to blocks of each kind, and a sector holds ``blocks_per_sector`` of each kind.
+    The prefix of a prompt is its first ``page_size`` tokens: while one request computes a prefix, others that begin with it
+    wait for a step or two and then share its pages.
     """
 
     def __init__(
-        self, most: int, room: int, cost: Callable[[int], tuple[int, ...]], per_sector: tuple[int, ...], page: int
+        self,
+        max_requests: int,
+        num_sectors: int,
+        blocks_needed: Callable[[int], tuple[int, ...]],
+        blocks_per_sector: tuple[int, ...],
+        page_size: int,
     ) -> None:
-        self._most = most
-        self._room = room
-        self._cost = cost
-        self._per_sector = per_sector
-        self._page = page
-        self._waiting: deque[_Waiting] = deque()
-        self._taken: dict[str, tuple[int, ...]] = {}
-        self._used = [0] * len(per_sector)
-        self._reading: dict[Hashable, str] = {}
-        self._head_of: dict[str, Hashable] = {}
+        self._max_requests = max_requests
+        self._num_sectors = num_sectors
+        self._blocks_needed = blocks_needed
+        self._blocks_per_sector = blocks_per_sector
+        self._page_size = page_size
+        self._queue: deque[_QueuedRequest] = deque()
+        self._reserved: dict[str, tuple[int, ...]] = {}
+        self._reserved_blocks = [0] * len(blocks_per_sector)
+        self._computing: set[Hashable] = set()
+        self._prefix_of: dict[str, Hashable] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
-    def used(self) -> float:
-        """The fraction of the cache that is set aside."""
-        return self._sectors(self._used) / self._room
+    def reserved_fraction(self) -> float:
+        """The reserved fraction of the cache."""
+        return self._sectors(self._reserved_blocks) / self._num_sectors
 
-    def add(self, number: str, prompt: Sequence[int], tokens: int) -> None:
-        """Let a request wait; ``tokens`` is the length that it may reach."""
-        head = hash(tuple(prompt[: self._page])) if len(prompt) > self._page else None
-        self._waiting.append(_Waiting(number, prompt, tokens, head))
+    def enqueue(self, id: str, prompt: Sequence[int], max_tokens: int) -> None:
+        """Add a request; ``max_tokens`` is the length that it may reach, prompt included."""
+        prefix = hash(tuple(prompt[: self._page_size])) if len(prompt) > self._page_size else None
+        self._queue.append(_QueuedRequest(id, max_tokens, prefix))
 
     def admit(self) -> list[str]:
-        """The requests whose turn it is, the oldest first, save that a short one may pass a long one for a while."""
+        """Admit the requests that fit, oldest first, except that a short one may overtake a long one for a while."""
         admitted: list[str] = []
-        kept: deque[_Waiting] = deque()
-        blocked: list[_Waiting] = []
+        kept: deque[_QueuedRequest] = deque()
+        blocked: list[_QueuedRequest] = []
         closed = False
-        while self._waiting and not closed and len(self._taken) < self._most:
-            one = self._waiting.popleft()
-            if one.head is not None and one.head in self._reading:
-                kept.append(one)
+        while self._queue and not closed and len(self._reserved) < self._max_requests:
+            request = self._queue.popleft()
+            if request.prefix is not None and request.prefix in self._computing:
+                kept.append(request)
                 continue
-            need = self._cost(one.tokens)
-            if self._sectors([used + more for used, more in zip(self._used, need, strict=True)]) > self._room:
-                kept.append(one)
-                blocked.append(one)
-                closed = one.passed >= MAX_OVERTAKES
+            blocks = self._blocks_needed(request.max_tokens)
+            total = [reserved + more for reserved, more in zip(self._reserved_blocks, blocks, strict=True)]
+            if self._sectors(total) > self._num_sectors:
+                kept.append(request)
+                blocked.append(request)
+                closed = request.overtaken >= MAX_OVERTAKES
                 continue
             for other in blocked:
-                other.passed += 1
-                closed = closed or other.passed >= MAX_OVERTAKES
-            self._take(one, need)
-            admitted.append(one.number)
-        self._waiting = kept + self._waiting
+                other.overtaken += 1
+                closed = closed or other.overtaken >= MAX_OVERTAKES
+            self._reserve(request, blocks)
+            admitted.append(request.id)
+        self._queue = kept + self._queue
         return admitted
 
-    def began(self, number: str) -> None:
-        """The prompt of a request has been read, so its head may be shared. What waits for that goes to the front."""
-        head = self._head_of.pop(number, None)
-        if head is not None and self._reading.pop(head, None) is not None:
-            alike = [one for one in self._waiting if one.head == head]
-            self._waiting = deque([*alike, *(one for one in self._waiting if one.head != head)])
+    def prefill_done(self, id: str) -> None:
+        """Make the prefix of a request available for sharing. Requests that wait for it move to the front."""
+        prefix = self._prefix_of.pop(id, None)
+        if prefix is not None:
+            self._computing.discard(prefix)
+            sharing = [request for request in self._queue if request.prefix == prefix]
+            self._queue = deque([*sharing, *(request for request in self._queue if request.prefix != prefix)])
 
-    def ended(self, number: str) -> None:
-        """A request is gone, wherever it was."""
-        self.began(number)
-        need = self._taken.pop(number, None)
-        if need is not None:
-            self._used = [used - less for used, less in zip(self._used, need, strict=True)]
+    def remove_request(self, id: str) -> None:
+        """Remove a request, admitted or queued, and release its reservation."""
+        self.prefill_done(id)
+        blocks = self._reserved.pop(id, None)
+        if blocks is not None:
+            self._reserved_blocks = [reserved - fewer for reserved, fewer in zip(self._reserved_blocks, blocks, strict=True)]
         else:
-            self._waiting = deque(one for one in self._waiting if one.number != number)
+            self._queue = deque(request for request in self._queue if request.id != id)
 
-    def _take(self, one: _Waiting, need: tuple[int, ...]) -> None:
-        self._taken[one.number] = need
-        self._used = [used + more for used, more in zip(self._used, need, strict=True)]
-        if one.head is not None:
-            self._reading[one.head] = one.number
-            self._head_of[one.number] = one.head
+    def _reserve(self, request: _QueuedRequest, blocks: tuple[int, ...]) -> None:
+        self._reserved[request.id] = blocks
+        self._reserved_blocks = [reserved + more for reserved, more in zip(self._reserved_blocks, blocks, strict=True)]
+        if request.prefix is not None:
+            self._computing.add(request.prefix)
+            self._prefix_of[request.id] = request.prefix
 
     def _sectors(self, blocks: Sequence[int]) -> int:
-        return sum(-(-count // per) for count, per in zip(blocks, self._per_sector, strict=True))
+        return sum(-(-count // per_sector) for count, per_sector in zip(blocks, self._blocks_per_sector, strict=True))

@@ -1,36 +1,36 @@
-"""The sizes to which steps are padded: few enough for a CUDA graph of each, close enough to waste little."""
+"""Padded sizes of steps: few enough to capture a CUDA graph for each, close enough to waste little work."""
 
 from bisect import bisect_left
 
-# Prompts: the arithmetic grows with the tokens, so a step must not be padded by much; short steps come often.
-_PROMPTS = (
+# Prefill: the work grows with the tokens, so little padding is affordable; small steps are frequent.
+_PREFILL = (
     *range(64, 513, 64),
     *range(640, 1025, 128),
     *range(1280, 2049, 256),
     *range(2560, 4097, 512),
     *range(5120, 8193, 1024),
 )
-# Answers: a token for each request. From some hundreds on, their arithmetic costs as much as reading the weights.
-_ANSWERS = (1, 2, 4, 8, *range(16, 65, 16), *range(96, 513, 32), *range(576, 1025, 64))
+# Decode: one token per request. Beyond some hundreds, the arithmetic costs as much as reading the weights.
+_DECODE = (1, 2, 4, 8, *range(16, 65, 16), *range(96, 513, 32), *range(576, 1025, 64))
 
-# Prompts that read from the cache too are rare, and run without a graph.
+# Prefill steps that also read from the cache are rare and run without a graph, padded to multiples of this.
 CACHE_READ = 1024
 
 
 class GraphSizes:
-    """Sizes for steps of up to ``tokens`` tokens of prompts, or of up to ``requests`` tokens of answers."""
+    """Sizes for prefill steps of up to ``max_tokens`` tokens and decode steps of up to ``max_requests`` requests."""
 
-    def __init__(self, tokens: int, requests: int) -> None:
-        self.prompts = _up_to(_PROMPTS, tokens)
-        self.answers = _up_to(_ANSWERS, requests)
+    def __init__(self, max_tokens: int, max_requests: int) -> None:
+        self.prefill = _up_to(_PREFILL, max_tokens)
+        self.decode = _up_to(_DECODE, max_requests)
 
-    def prompt(self, tokens: int) -> int:
-        """What a step of so many tokens of prompts is padded to."""
-        return self.prompts[bisect_left(self.prompts, tokens)]
+    def pad_prefill(self, tokens: int) -> int:
+        """Padded size of a prefill step."""
+        return self.prefill[bisect_left(self.prefill, tokens)]
 
-    def answer(self, requests: int) -> int:
-        """What a step of so many tokens of answers is padded to."""
-        return self.answers[bisect_left(self.answers, requests)]
+    def pad_decode(self, requests: int) -> int:
+        """Padded size of a decode step."""
+        return self.decode[bisect_left(self.decode, requests)]
 
 
 def _up_to(sizes: tuple[int, ...], largest: int) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
-"""What crosses between a model worker and its engine process, as JSON: two messages one way, three the other.
+"""Messages between a GPU worker and its engine process, as JSON: two in one direction, three in the other.
 
-JSON and not pickle, so that neither side can be made to run what the other sends, and a trace of the pipe can be read.
-It knows nothing of how messages are carried.
+JSON instead of pickle, so that neither side can make the other execute code, and a trace is readable.
 """
 
 import json
@@ -11,52 +10,53 @@ from typing import Literal
 Phase = Literal["loading", "warming", "ready", "failed"]
 
 FinishReason = Literal["stop", "length", "cancelled", "failed", "nan_logits", "out_of_memory", "lost"]
-"""Why a request ended: a stop token, its limit, a wish, a fault of its own, scores that are no numbers, too little memory
-for it alone; ``lost`` with its engine process."""
+"""Why a request finished: a stop token, its token limit, a cancel, an error of its own, logits that are NaN or infinite,
+too little memory for it alone; ``lost`` when its engine process exited."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """To the engine: generate. Every accepted request ends in exactly one ``Step.finished``."""
+    """To the engine: generate tokens. Every request finishes in exactly one ``StepOutput.finished``."""
 
     id: str
     prompt: list[int]
     max_new_tokens: int
     stop_token_ids: list[int]
     temperature: float = 0.0
-    """0 takes the likeliest token each time."""
+    """0 always takes the most likely token."""
     top_p: float = 1.0
     top_k: int = 0
-    """0 does not limit."""
+    """0 means no limit."""
     seed: int | None = None
-    """Requests with the same prompt, sampling and seed draw the same tokens."""
+    """Requests with the same prompt, sampling parameters and seed draw the same tokens."""
 
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """To the engine: end this request. One that is unknown, or has ended, is no fault."""
+    """To the engine: end this request. Ignored when it is unknown or has finished."""
 
     id: str
 
 
 @dataclass(frozen=True)
-class State:
-    """From the engine: how far its start is, or why it cannot serve. ``fraction`` of the phase is from 0 to 1."""
+class PhaseUpdate:
+    """From the engine: progress of its start, or why it cannot serve. ``fraction`` of the phase is from 0 to 1."""
 
     phase: Phase
     message: str = ""
     fraction: float = 0.0
     out_of_memory: bool = False
-    """With ``failed``: a smaller batch might have gone well."""
-    attention: str = ""
-    """With ``ready``: the kernel that it attends by."""
+    """With ``failed``: a smaller batch might have worked."""
+    attention_backend: str = ""
+    """With ``ready``: the attention backend in use."""
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """From the engine: what one step gave, for all requests in it, their tokens before their ends.
+    """From the engine: the output of one step, for all requests in it.
 
-    ``tokens`` pairs ids of requests with new tokens, stop tokens left out; ``finished`` has id, reason and detail.
+    ``tokens`` pairs request ids with new tokens, without stop tokens; ``finished`` has id, reason and detail. A request's
+    tokens come before its end.
     """
 
     tokens: list[tuple[str, list[int]]]
@@ -65,10 +65,10 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """From the engine, about once a second: that it lives, and what it holds.
+    """From the engine, about once a second: that it is alive, and its load.
 
-    ``steps`` and ``tokens`` count from the start of the process; ``cache_use`` is the used fraction of the key-value cache.
-    ``evictions`` counts requests whose pages were taken from them and computed again, from the start of the process too.
+    ``steps``, ``tokens`` and ``evictions`` count from the start of the process; ``cache_use`` is the used fraction of the
+    KV cache. An eviction takes the cache pages of a request away, to be computed again.
     """
 
     steps: int
@@ -79,29 +79,29 @@ class Heartbeat:
     evictions: int = 0
 
 
-Message = GenerationRequest | CancelRequest | State | StepOutput | Heartbeat
+Message = GenerationRequest | CancelRequest | PhaseUpdate | StepOutput | Heartbeat
 
-_KINDS: dict[str, type[Message]] = {
-    "submit": GenerationRequest,
+_TYPES: dict[str, type[Message]] = {
+    "generate": GenerationRequest,
     "cancel": CancelRequest,
-    "state": State,
+    "phase": PhaseUpdate,
     "step": StepOutput,
-    "beat": Heartbeat,
+    "heartbeat": Heartbeat,
 }
-_NAMES = {kind: name for name, kind in _KINDS.items()}
+_NAMES = {message_type: name for name, message_type in _TYPES.items()}
 
 
-def encode(message: Message) -> bytes:
-    """One message as bytes."""
+def encode_message(message: Message) -> bytes:
+    """Serialize one message."""
     return json.dumps([_NAMES[type(message)], vars(message)], separators=(",", ":")).encode()
 
 
-def decode(data: bytes) -> Message:
-    """The message that ``encode`` made these bytes from."""
+def decode_message(data: bytes) -> Message:
+    """Parse the output of ``encode_message``."""
     name, values = json.loads(data)
     if name == "step":
         return StepOutput(
             tokens=[(request, tokens) for request, tokens in values["tokens"]],
             finished=[(request, reason, detail) for request, reason, detail in values["finished"]],
         )
-    return _KINDS[name](**values)
+    return _TYPES[name](**values)

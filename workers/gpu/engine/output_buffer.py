@@ -1,114 +1,94 @@
-"""What the generation loop gives, kept until it is worth a message: the loop itself waits for nobody and sends nothing.
+"""Output buffer between the generation loop and the sender: collects tokens until they are worth a message.
 
-First tokens go out at once, ends almost so, and other tokens together: each message costs its sender and its reader time
-that grows with the number of requests in it, so the more there are the longer it gathers.
+The loop itself never waits and sends nothing. First tokens go out at once, ends almost at once, and other tokens together:
+a message costs its sender and its reader time for each request in it, so the more requests, the longer tokens are collected.
 """
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from transformers.generation.continuous_batching.continuous_api import OutputRouter
-from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
 from workers.gpu.engine.messages import FinishReason
 
-# Seconds from the first thing that waits to the message: at most, for each request in it, and if one of them has ended.
-GATHER_SECONDS, SECONDS_PER_REQUEST = 0.02, 0.0001
-END_SECONDS = 0.01
+# Seconds from the first buffered token to the message: the minimum, for each request in it, and if a request finished.
+BUFFER_SECONDS, SECONDS_PER_REQUEST = 0.02, 0.0001
+FINISH_SECONDS = 0.01
 
-End = tuple[str, FinishReason, str]
+FinishedRequest = tuple[str, FinishReason, str]
 
 
 @dataclass
 class BufferedOutput:
-    """Tokens and ends by the manager's number of the request; ``told`` by the id that its sender gave it."""
+    """Output since the last message. ``tokens`` and ``finished`` use internal ids, ``rejected`` the ids of the sender."""
 
     tokens: dict[str, list[int]] = field(default_factory=dict)
-    ends: list[End] = field(default_factory=list)
-    told: list[End] = field(default_factory=list)
-    fault: str | None = None
-    """What a request that the manager itself gave up said of it."""
+    finished: list[FinishedRequest] = field(default_factory=list)
+    rejected: list[FinishedRequest] = field(default_factory=list)
+    """Requests that finished without the loop: invalid or cancelled."""
+    error: str | None = None
+    """The error of a request that the batching manager failed by itself."""
 
 
-class OutputBuffer(OutputRouter):
-    """Takes steps from the loop's thread, and gives them to the thread that calls ``take``."""
+class OutputBuffer:
+    """Filled by the loop's thread, emptied by the thread that calls ``wait_for_output``."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._changed = threading.Condition()
-        self._gathered = BufferedOutput()
-        self._since = 0.0
-        self._due = 0.0
+        self._output = BufferedOutput()
+        self._first_at: float | None = None
+        self._due_at: float | None = None
 
-    def put(self, ids: list[str], tokens: list[int], ends: list[End], *, first: bool) -> None:
-        """A token for each of these requests, then the end of those. ``first``: one of the tokens begins an answer."""
+    def append_step(self, ids: list[str], tokens: list[int], finished: list[FinishedRequest], *, first: bool) -> None:
+        """Append one token for each of ``ids``, then the ends. ``first``: some token is the first of its request."""
         with self._changed:
-            gathered = self._gathered.tokens
+            buffered = self._output.tokens
             for id, token in zip(ids, tokens, strict=True):
-                if id in gathered:
-                    gathered[id].append(token)
+                if id in buffered:
+                    buffered[id].append(token)
                 else:
-                    gathered[id] = [token]
-            self._gathered.ends += ends
-            self._is_due(first, bool(ends))
+                    buffered[id] = [token]
+            self._output.finished += finished
+            self._schedule(at_once=first, finished=bool(finished))
 
-    def tell(self, end: End | None = None, fault: str | None = None) -> None:
-        """An end that is not the loop's; or a fault, after which to look whether all is well."""
+    def append_rejected(self, finished: FinishedRequest) -> None:
+        """Append the end of a request that did not come from the loop."""
         with self._changed:
-            if end is not None:
-                self._gathered.told.append(end)
-            self._gathered.fault = self._gathered.fault or fault
-            self._is_due(True, False)
+            self._output.rejected.append(finished)
+            self._schedule(at_once=True, finished=True)
 
-    def take(self, timeout: float) -> BufferedOutput | None:
-        """What has gathered, once it is due; None if nothing is within ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout
+    def report_error(self, error: str) -> None:
+        """Report an error of the batching manager, after which the reader checks whether the loop is alive."""
+        with self._changed:
+            self._output.error = self._output.error or error
+            self._schedule(at_once=True, finished=False)
+
+    def wait_for_output(self, timeout: float) -> BufferedOutput | None:
+        """The buffered output once it is due, or None after ``timeout`` seconds."""
+        deadline = self._clock() + timeout
         with self._changed:
             while True:
-                now = time.monotonic()
-                if self._due and now >= self._due:
-                    gathered, self._gathered = self._gathered, BufferedOutput()
-                    self._due = self._since = 0.0
-                    return gathered
+                now = self._clock()
+                if self._due_at is not None and now >= self._due_at:
+                    output, self._output = self._output, BufferedOutput()
+                    self._due_at = self._first_at = None
+                    return output
                 if now >= deadline:
                     return None
-                self._changed.wait(min(deadline, self._due or deadline) - now)
+                self._changed.wait(min(deadline, deadline if self._due_at is None else self._due_at) - now)
 
-    def _is_due(self, at_once: bool, ended: bool) -> None:
-        now = time.monotonic()
-        self._since = self._since or now
+    def _schedule(self, *, at_once: bool, finished: bool) -> None:
+        if self._first_at is None:
+            self._first_at = self._clock()
         if at_once:
-            wait = 0.0
-        elif ended:
-            wait = END_SECONDS
+            delay = 0.0
+        elif finished:
+            delay = FINISH_SECONDS
         else:
-            wait = max(GATHER_SECONDS, SECONDS_PER_REQUEST * len(self._gathered.tokens))
-        due = self._since + wait
-        # The waiting thread is woken only for what it would sleep through.
-        if not self._due or due < self._due:
-            self._due = due
+            delay = max(BUFFER_SECONDS, SECONDS_PER_REQUEST * len(self._output.tokens))
+        due_at = self._first_at + delay
+        # Wake the reader only if it would oversleep.
+        if self._due_at is None or due_at < self._due_at:
+            self._due_at = due_at
             self._changed.notify()
-
-    # What the manager calls where its own steps are kept.
-
-    def deliver(self, output: GenerationOutput) -> None:
-        self.deliver_batch([output])
-
-    def deliver_batch(self, outputs: list[GenerationOutput]) -> None:
-        ids: list[str] = []
-        tokens: list[int] = []
-        ends: list[End] = []
-        first = False
-        for output in outputs:
-            if output.status == RequestStatus.FAILED:
-                ends.append((output.request_id, "failed", output.error or ""))
-                self.tell(fault=output.error or "no reason given")
-                continue
-            # One more than the last time: it tells of each step, and each step gives one.
-            ids.append(output.request_id)
-            tokens.append(output.generated_tokens[-1])
-            first = first or len(output.generated_tokens) == 1
-            if output.is_finished():
-                ends.append((output.request_id, "length", ""))
-        self.put(ids, tokens, ends, first=first)

@@ -1,48 +1,50 @@
-"""What every engine can do, whatever runs the model. A new engine is a class with these methods."""
+"""Interface of every engine. To add an engine, write a class with these methods."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 from workers.gpu.engine.messages import GenerationRequest, Heartbeat, Phase, StepOutput
 
-Report = Callable[[Phase, str, float], None]
-"""Called with the phase of the start, what is being done, and the fraction of the phase that is behind."""
+PhaseCallback = Callable[[Phase, str, float], None]
+"""Called with the phase of the start, what is being done, and the completed fraction of the phase."""
 
 
 class EngineDied(Exception):
-    """The engine can serve nothing any more; its process has to be started again."""
+    """The engine cannot serve any more; its process has to be restarted."""
 
 
 class Engine(Protocol):
-    """Generates for many requests at once.
+    """Generates tokens for many requests at once.
 
-    ``attention`` is the kernel that it attends by, known after ``load``; empty if there is nothing to tell.
-    ``next_step`` is called from one thread, ``submit``, ``cancel`` and ``stats`` from others, all only after ``load``.
+    ``next_step`` is called from one thread, ``add_request``, ``abort_request`` and ``heartbeat`` from others, all only
+    after ``load``.
     """
 
     @property
-    def attention(self) -> str: ...
-
-    def load(self, report: Report) -> None:
-        """Load the model and warm it up; afterwards the first request is as fast as the next. Raises whatever prevents it."""
+    def attention_backend(self) -> str:
+        """Name of the attention backend, known after ``load``; empty if there is none."""
         ...
 
-    def submit(self, request: GenerationRequest) -> None:
-        """Take a request. It never raises for a request at fault: that one ends ``failed`` in a following step."""
+    def load(self, report: PhaseCallback) -> None:
+        """Load the model and warm it up, so that the first request is as fast as the next. Raises whatever prevents it."""
         ...
 
-    def cancel(self, id: str) -> None:
+    def add_request(self, request: GenerationRequest) -> None:
+        """Accept a request. Never raises for an invalid request: it finishes as ``failed`` in a following step."""
+        ...
+
+    def abort_request(self, id: str) -> None:
         """End a request within two tokens. Unknown ids are ignored."""
         ...
 
     def next_step(self, timeout: float) -> StepOutput | None:
-        """The next step's tokens and ends; None if there are none within ``timeout`` seconds. Raises EngineDied."""
+        """The output of the next step, or None after ``timeout`` seconds. Raises EngineDied."""
         ...
 
-    def stats(self) -> Heartbeat:
-        """What the engine holds now. Cheap: called every second."""
+    def heartbeat(self) -> Heartbeat:
+        """Current load. Cheap: called every second."""
         ...
 
-    def close(self) -> None:
-        """Give everything back. Requests that have not ended are dropped."""
+    def unload(self) -> None:
+        """Release everything. Unfinished requests are dropped."""
         ...

@@ -1,7 +1,7 @@
-"""Makes every compiled kernel and CUDA graph that steps will need, before the first request.
+"""Warm-up: captures the CUDA graph and compiles the kernels of every padded step size before the first request.
 
-Each padded size has a graph for steps that draw and one for steps that do not, in each of the two sets of buffers that
-take turns. Nothing real is computed: what is run are requests of nobody, on a page that nobody reads.
+Each size has a graph for steps that sample and one for steps that do not, in each of the two sets of buffers that take
+turns. The steps consist of padding, on a cache page that no request uses.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,34 +11,35 @@ import torch
 
 from workers.gpu.engine.batch_scheduler import BatchScheduler
 from workers.gpu.engine.graph_sizes import GraphSizes
-from workers.gpu.engine.sampling import SamplingProcessors
+from workers.gpu.engine.transformers_patches import BatchingBackend
 
-Report = Callable[[str, float], None]
+ProgressCallback = Callable[[str, float], None]
 
 
 def capture_graphs(
-    manager: Any, steps: BatchScheduler, processors: SamplingProcessors, shapes: GraphSizes, report: Report
+    model: Any, backend: BatchingBackend, scheduler: BatchScheduler, sizes: GraphSizes, report: ProgressCallback
 ) -> int:
-    """Returns the number of graphs. The loop must not be running. Largest first: the smaller ones then share its memory."""
-    processor = manager.batch_processor
-    io = processor.inputs_and_outputs
-    wanted = list(_wanted(shapes))
-    for done, (answers, size, drawing) in enumerate(wanted):
-        what = f"answers to {size} at once" if answers else f"prompts of {size} tokens"
-        report(f"graphs of {what}, {'drawn' if drawing else 'likeliest'}", done / len(wanted))
-        for _ in steps.hosts:
-            host = steps.hosts[io.current_pair]
-            processors.drawing = drawing
-            if answers:
-                host.fill_answers_of_nobody(steps.rows, size)
+    """Capture all graphs and return their number, while the generation loop is not running.
+
+    The largest come first, so that the smaller ones share their memory.
+    """
+    steps = list(_steps(sizes))
+    for done, (is_decode, size, is_sampling) in enumerate(steps):
+        what = f"decode of {size} requests" if is_decode else f"prefill of {size} tokens"
+        report(f"capturing graphs: {what}, {'sampled' if is_sampling else 'greedy'}", done / len(steps))
+        for _ in backend.buffers:
+            buffers = backend.buffers[backend.current]
+            backend.set_sampling(is_sampling)
+            if is_decode:
+                buffers.fill_decode_padding(scheduler.batch, size)
             else:
-                host.fill_prompt_of_nobody(size, processor.cache)
-            processor._generation_step(manager.model)
+                buffers.fill_prefill_padding(size, backend.spare_index)
+            backend.run_step(model)
         torch.cuda.synchronize()
-    return len(wanted) * len(steps.hosts)
+    return len(steps) * len(backend.buffers)
 
 
-def _wanted(shapes: GraphSizes) -> Iterator[tuple[bool, int, bool]]:
-    for drawing in (True, False):
-        yield from ((False, size, drawing) for size in reversed(shapes.prompts))
-        yield from ((True, size, drawing) for size in reversed(shapes.answers))
+def _steps(sizes: GraphSizes) -> Iterator[tuple[bool, int, bool]]:
+    for is_sampling in (True, False):
+        yield from ((False, size, is_sampling) for size in reversed(sizes.prefill))
+        yield from ((True, size, is_sampling) for size in reversed(sizes.decode))

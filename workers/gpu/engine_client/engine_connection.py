@@ -1,7 +1,4 @@
-"""One life of an engine process: its start, the connection to it, signs that it hangs, and its end.
-
-It knows neither requests nor what comes after the end.
-"""
+"""Connection to one engine process, and the process itself."""
 
 import logging
 import math
@@ -12,22 +9,55 @@ import subprocess
 import sys
 import threading
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 from shared.models.catalogue import ModelEntry
 from shared.settings import Settings
-from workers.gpu.engine.messages import Heartbeat, Message, State, StepOutput, decode, encode
+from workers.gpu.engine.messages import Message, decode_message, encode_message
 
 log = logging.getLogger("engine_process")
 
 
-class EngineConnection:
-    """Starts the process. The kernel ties it to the thread that calls this: it is killed when that thread ends."""
+class EngineConnection(Protocol):
+    """Messages to and from one engine process."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None once the process has exited."""
+        ...
+
+    def send_message(self, message: Message) -> None:
+        """Send a message. Does nothing when the process is gone. Any thread may call this."""
+        ...
+
+    def receive_message(self, timeout: float) -> Message | None:
+        """The next message, or None after ``timeout`` seconds. Raises EOFError or OSError when the process is gone."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection, which makes the process exit."""
+        ...
+
+    def kill(self) -> None:
+        """Kill the process."""
+        ...
+
+    def wait_for_exit(self) -> str:
+        """Close the connection, wait for the process to exit (kill it if need be), and describe the exit."""
+        ...
+
+
+class ProcessConnection:
+    """Starts an engine process and connects to it.
+
+    The kernel ties the process to the thread that calls this: it is killed when that thread ends.
+    """
 
     def __init__(
         self, entry: ModelEntry, settings: Settings, *, device: str | None, in_flight: int, token_seconds: float, ranks: int = 1
     ) -> None:
         ours, theirs = socket.socketpair()
-        # A process that reads nothing must not hold its senders for longer than it may be silent.
+        # A process that stops reading must not block its senders for longer than it may be silent.
         timeout = struct.pack("@ll", math.ceil(settings.engine_hang_seconds), 0)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         command = [sys.executable, "-m", "workers.gpu.engine", "--model", entry.name]
@@ -38,7 +68,7 @@ class EngineConnection:
         environment = dict(os.environ)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
-            # CUDA would put the fastest first; NVML, nvidia-smi and people count by the bus.
+            # By default CUDA orders GPUs by speed; NVML and nvidia-smi order them by PCI bus.
             environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._sending = threading.Lock()
         self._connection = Connection(ours.detach())
@@ -48,68 +78,36 @@ class EngineConnection:
 
     @property
     def pid(self) -> int | None:
-        """None when the process has ended."""
         return self._process.pid if self._process.poll() is None else None
 
-    def send(self, message: Message) -> None:
-        """Give a message to the process, if it still takes any. Any thread may call this."""
+    def send_message(self, message: Message) -> None:
         try:
             with self._sending:
-                self._connection.send_bytes(encode(message))
+                self._connection.send_bytes(encode_message(message))
         except OSError:
-            # The process is going, or has read nothing for so long that half a message may be stuck in the pipe. Nothing
-            # after that could be understood, so this life ends.
-            self.hang_up()
+            # The process is exiting, or has not read for so long that half a message may be stuck in the socket. It could
+            # not parse anything after that, so the connection ends here.
+            self.close()
 
-    def receive(self, timeout: float) -> Message | None:
-        """The next message, None if there is none in time. Raises EOFError or OSError when the process is gone."""
-        return decode(self._connection.recv_bytes()) if self._connection.poll(timeout) else None
+    def receive_message(self, timeout: float) -> Message | None:
+        return decode_message(self._connection.recv_bytes()) if self._connection.poll(timeout) else None
 
-    def hang_up(self) -> None:
-        """Half of closing: both sides read the end, while the descriptor stays valid for threads that still use it."""
+    def close(self) -> None:
+        # Both sides read end-of-file, while the descriptor stays valid for threads that still use it.
         try:
             with socket.socket(fileno=os.dup(self._connection.fileno())) as duplicate:
                 duplicate.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it has hung up already
+            pass  # already closed
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
         self._process.kill()
 
-    def bury(self) -> str:
-        """Make sure that the process is gone; says how it went."""
-        self.hang_up()
+    def wait_for_exit(self) -> str:
+        self.close()
         try:
             status = self._process.wait(0.5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        return f"it was ended by signal {-status}" if status < 0 else f"it ended with status {status}"
-
-
-class Watchdog:
-    """Tells for how long a process has been silent, or has held requests without a step. Times are passed in, in seconds."""
-
-    def __init__(self, now: float) -> None:
-        self._sign = self._advance = now
-        self._steps = -1
-        self._ready = False
-
-    def saw(self, message: Message | None, holding: bool, now: float) -> None:
-        """Take note of a message, or of None for a while without any; ``holding``: whether it has requests to work on."""
-        if message is not None:
-            self._sign = now
-        # Steps that read a long prompt give no tokens; only the beat tells of them.
-        advanced = isinstance(message, Heartbeat) and message.steps != self._steps
-        if isinstance(message, Heartbeat):
-            self._steps = message.steps
-        if isinstance(message, State) and message.phase == "ready":
-            self._ready = True
-        if advanced or isinstance(message, StepOutput) or not holding or not self._ready:
-            self._advance = now
-
-    def hanging(self, now: float) -> tuple[float, str]:
-        """For how many seconds, and what for."""
-        silent, still = now - self._sign, now - self._advance
-        return (silent, "gave no sign of life") if silent >= still else (still, "held requests and made no step")
+        return f"killed by signal {-status}" if status < 0 else f"exited with status {status}"

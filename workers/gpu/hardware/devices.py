@@ -1,6 +1,6 @@
-"""The GPUs of this machine and their state, as NVML tells, or none.
+"""GPUs of this machine and their current state, read from NVML.
 
-A small protocol with two implementations, so that what decides over GPUs can be given any machine. It knows no models.
+A small protocol with two implementations, so that code that decides about GPUs can be given any machine.
 """
 
 import logging
@@ -17,7 +17,7 @@ MEMORY_WARNING, MEMORY_CRITICAL = 0.80, 0.90
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU at one moment. ``index`` counts as the PCI bus does. Memory is in bytes; None is what the GPU does not tell."""
+    """One GPU at one moment. ``index`` follows the PCI bus order. Memory is in bytes; None means not reported."""
 
     index: int
     uuid: str
@@ -25,13 +25,13 @@ class Gpu:
     memory_total: int
     memory_free: int
     utilisation: float | None = None
-    """The part of the last moment in which any kernel ran, 0 to 1."""
+    """The fraction of the last sampling period in which any kernel ran, 0 to 1."""
     temperature: float | None = None
     """In degrees Celsius."""
     power: float | None = None
     """In watts."""
     ecc_errors: int | None = None
-    """Errors of the memory that could not be corrected, since the driver was loaded."""
+    """Uncorrected memory errors since the driver was loaded."""
 
     @property
     def memory_used(self) -> int:
@@ -39,37 +39,37 @@ class Gpu:
 
     @property
     def alarm(self) -> str:
-        """``critical`` or ``warning`` when its memory is nearly full, else nothing."""
+        """``critical`` or ``warning`` when its memory is nearly full, else empty."""
         used = self.memory_used / self.memory_total
         return "critical" if used >= MEMORY_CRITICAL else "warning" if used >= MEMORY_WARNING else ""
 
 
 class GpuReader(Protocol):
-    """What can be asked of a machine's GPUs."""
+    """Reads the state of a machine's GPUs."""
 
-    def read(self) -> Sequence[Gpu]:
-        """All GPUs that may be used here, as they are now, by index."""
+    def read_gpus(self) -> Sequence[Gpu]:
+        """The usable GPUs, as they are now, by index. Raises OSError when one does not answer."""
         ...
 
-    def faults(self) -> Mapping[int, Sequence[int]]:
-        """The Xid errors that each GPU has met since this was made, by its index; the newest last."""
+    def xid_errors(self) -> Mapping[int, Sequence[int]]:
+        """The Xid errors of each GPU since this reader was created, by GPU index; the newest last."""
         ...
 
 
 class NoGpuReader:
     """A machine without GPUs: models run on its CPU."""
 
-    def read(self) -> Sequence[Gpu]:
+    def read_gpus(self) -> Sequence[Gpu]:
         return ()
 
-    def faults(self) -> Mapping[int, Sequence[int]]:
+    def xid_errors(self) -> Mapping[int, Sequence[int]]:
         return {}
 
 
 class NvmlReader:
-    """The GPUs of this machine by NVML, those that ``visible`` names (as CUDA_VISIBLE_DEVICES would) or all.
+    """GPUs of this machine, read from NVML: those in ``visible`` (as in CUDA_VISIBLE_DEVICES), or all.
 
-    Raises OSError when NVML is not there or does not answer.
+    Raises OSError when NVML is missing or does not answer.
     """
 
     def __init__(self, visible: str | None = None) -> None:
@@ -84,79 +84,79 @@ class NvmlReader:
             raise OSError(f"NVML does not answer: {error}") from None
         chosen = visible_indexes(visible, uuids)
         self._handles = {index: (handle, uuids[index]) for index, handle in enumerate(handles) if index in chosen}
-        self._faults: dict[int, list[int]] = {}
-        self._events = self._watch()
+        self._xid_errors: dict[int, list[int]] = {}
+        self._events = self._watch_xid_errors()
 
-    def read(self) -> Sequence[Gpu]:
-        return [self._gpu(index, handle, uuid) for index, (handle, uuid) in self._handles.items()]
+    def read_gpus(self) -> Sequence[Gpu]:
+        return [self._read_gpu(index, handle, uuid) for index, (handle, uuid) in self._handles.items()]
 
-    def faults(self) -> Mapping[int, Sequence[int]]:
+    def xid_errors(self) -> Mapping[int, Sequence[int]]:
         nvml = self._nvml
         while self._events is not None:
             try:
                 event = nvml.nvmlEventSetWait_v2(self._events, 0)
             except nvml.NVMLError:
-                break  # nothing has happened
+                break  # no new event
             if event.eventType == nvml.nvmlEventTypeXidCriticalError:
                 index = nvml.nvmlDeviceGetIndex(event.device)
-                log.error("GPU %d met Xid error %d: see NVIDIA's list of Xid errors", index, event.eventData)
-                self._faults.setdefault(index, []).append(int(event.eventData))
-        return self._faults
+                log.error("GPU %d reported Xid error %d: see NVIDIA's list of Xid errors", index, event.eventData)
+                self._xid_errors.setdefault(index, []).append(int(event.eventData))
+        return self._xid_errors
 
-    def _watch(self) -> Any:
+    def _watch_xid_errors(self) -> Any:
         nvml = self._nvml
         try:
             events = nvml.nvmlEventSetCreate()
             for handle, _ in self._handles.values():
                 nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
         except nvml.NVMLError as error:
-            log.info("Xid errors cannot be watched here (%s)", error)
+            log.info("Xid errors cannot be watched on this machine (%s)", error)
             return None
         return events
 
-    def _gpu(self, index: int, handle: Any, uuid: str) -> Gpu:
+    def _read_gpu(self, index: int, handle: Any, uuid: str) -> Gpu:
         nvml = self._nvml
         try:
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         except nvml.NVMLError as error:
             raise OSError(f"GPU {index} does not answer: {error}") from None
-        utilisation = self._told("nvmlDeviceGetUtilizationRates", handle)
-        power = self._told("nvmlDeviceGetPowerUsage", handle)
+        utilisation = self._query("nvmlDeviceGetUtilizationRates", handle)
+        power = self._query("nvmlDeviceGetPowerUsage", handle)
         return Gpu(
             index=index,
             uuid=uuid,
-            name=_text(self._told("nvmlDeviceGetName", handle) or "GPU"),
+            name=_text(self._query("nvmlDeviceGetName", handle) or "GPU"),
             memory_total=int(memory.total),
             memory_free=int(memory.free),
             utilisation=None if utilisation is None else utilisation.gpu / 100,
-            temperature=self._told("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
+            temperature=self._query("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
             power=None if power is None else power / 1000,
-            ecc_errors=self._told(
+            ecc_errors=self._query(
                 "nvmlDeviceGetTotalEccErrors", handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
             ),
         )
 
-    def _told(self, question: str, *arguments: Any) -> Any:
-        """The answer, or None where this GPU, its driver or our rights do not allow it."""
+    def _query(self, function: str, *arguments: Any) -> Any:
+        """The result, or None where the GPU, its driver or our permissions do not allow it."""
         try:
-            return getattr(self._nvml, question)(*arguments)
+            return getattr(self._nvml, function)(*arguments)
         except self._nvml.NVMLError:
             return None
 
 
 def detect_gpus() -> GpuReader:
-    """The GPUs of this machine that our environment lets us use; none where there is no NVIDIA driver."""
+    """A reader of the GPUs that this process may use; of none where there is no NVIDIA driver."""
     try:
         return NvmlReader(os.environ.get("CUDA_VISIBLE_DEVICES"))
     except (OSError, ImportError) as error:
-        log.debug("no GPUs are seen (%s)", error)
+        log.debug("no GPUs found (%s)", error)
         return NoGpuReader()
 
 
 def visible_indexes(visible: str | None, uuids: Sequence[str]) -> list[int]:
-    """Which of the GPUs with these UUIDs a value of CUDA_VISIBLE_DEVICES names; None names all.
+    """The indexes of the GPUs that a value of CUDA_VISIBLE_DEVICES names; None names all.
 
-    As CUDA does, the list ends at the first entry that is none.
+    Like CUDA, it ignores everything after the first invalid entry.
     """
     if visible is None:
         return list(range(len(uuids)))
@@ -172,7 +172,7 @@ def visible_indexes(visible: str | None, uuids: Sequence[str]) -> list[int]:
 
 
 def format_gib(count: int) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes in GiB."""
     return f"{count / GIB:.1f} GiB"
 
 

@@ -1,7 +1,4 @@
-"""The health of a worker's GPUs: looked at each time that the worker tells of itself, logged when it turns bad.
-
-It knows neither models nor Redis.
-"""
+"""GPU monitor: samples the health of a worker's GPUs, logs changes for the worse, and waits for free memory."""
 
 import logging
 import time
@@ -13,28 +10,38 @@ from workers.gpu.hardware.devices import GIB, Gpu, GpuReader, format_gib
 log = logging.getLogger(__name__)
 
 SLACK = GIB // 2
+POLL_SECONDS = 0.5
 
 
 class GpuMonitor:
-    """Of the GPUs with these numbers; nothing is told where there are none."""
+    """Monitors the GPUs with these indexes; reports nothing when there are none."""
 
-    def __init__(self, gpus: GpuReader, indexes: Sequence[int]) -> None:
-        self._gpus = gpus
+    def __init__(
+        self,
+        reader: GpuReader,
+        indexes: Sequence[int],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._reader = reader
         self._indexes = tuple(indexes)
+        self._clock = clock
+        self._sleep = sleep
         self._alarms: dict[int, str] = {}
-        self._silent = False
+        self._is_unreadable = False
 
-    def look(self) -> list[dict[str, Any]]:
-        """What each GPU tells now, for people and for metrics. A change for the worse is logged once."""
-        faults = self._gpus.faults() if self._indexes else {}
-        told = []
-        for gpu in self._read():
+    def sample(self) -> list[dict[str, Any]]:
+        """The current state of each GPU, for people and metrics. Each change of an alarm is logged once."""
+        xid_errors = self._reader.xid_errors() if self._indexes else {}
+        samples = []
+        for gpu in self._read_gpus():
             if gpu.alarm != self._alarms.get(gpu.index, ""):
                 self._alarms[gpu.index] = gpu.alarm
                 level = {"critical": logging.ERROR, "warning": logging.WARNING}.get(gpu.alarm, logging.INFO)
                 used = f"{format_gib(gpu.memory_used)} of {format_gib(gpu.memory_total)}"
-                log.log(level, "memory of GPU %d: %s (%s used)", gpu.index, gpu.alarm or "enough again", used)
-            told.append(
+                log.log(level, "memory of GPU %d: %s (%s used)", gpu.index, gpu.alarm or "back to normal", used)
+            samples.append(
                 {
                     "index": gpu.index,
                     "uuid": gpu.uuid,
@@ -46,55 +53,58 @@ class GpuMonitor:
                     "temperature": gpu.temperature,
                     "power": gpu.power,
                     "ecc_errors": gpu.ecc_errors,
-                    "xid_errors": list(faults.get(gpu.index, ()))[-10:],
+                    "xid_errors": list(xid_errors.get(gpu.index, ()))[-10:],
                 }
             )
-        return told
+        return samples
 
-    def device(self, wanted: str) -> str | None:
-        """The value of CUDA_VISIBLE_DEVICES for an engine: what is wanted, else these very GPUs; None leaves it alone."""
-        return wanted or ",".join(map(str, self._indexes)) or None
+    def visible_devices(self, override: str) -> str | None:
+        """The CUDA_VISIBLE_DEVICES of an engine: ``override``, else these GPUs; None leaves it unset."""
+        return override or ",".join(map(str, self._indexes)) or None
 
-    def used(self) -> int:
+    def memory_used(self) -> int:
         """Bytes of memory in use on all of them together."""
-        return sum(gpu.memory_used for gpu in self._read())
+        return sum(gpu.memory_used for gpu in self._read_gpus())
 
-    def wait_for_free_memory(self, bytes_each: int, seconds: float, tell: Callable[[str], None]) -> bool:
-        """Wait until each GPU has so much memory free; whether it has in time. ``tell`` is given a sentence while it waits."""
-        deadline = time.monotonic() + seconds
+    def wait_for_free_memory(self, bytes_per_gpu: int, seconds: float, report: Callable[[str], None]) -> bool:
+        """Wait until each GPU has this much memory free; returns whether it does. ``report`` receives a sentence while it waits."""
+        deadline = self._clock() + seconds
         while True:
-            lacking = [gpu for gpu in self._read() if gpu.memory_free < min(bytes_each, gpu.memory_total - SLACK)]
+            lacking = [gpu for gpu in self._read_gpus() if gpu.memory_free < min(bytes_per_gpu, gpu.memory_total - SLACK)]
             if not lacking:
                 return True
-            sentence = f"GPU {lacking[0].index} has {format_gib(lacking[0].memory_free)} free of the {format_gib(bytes_each)} that it needs"
-            tell(f"waiting for memory: {sentence}")
-            if time.monotonic() > deadline:
-                log.warning("%s; it is loaded all the same", sentence)
+            free = format_gib(lacking[0].memory_free)
+            sentence = f"GPU {lacking[0].index} has {free} free of the {format_gib(bytes_per_gpu)} that the model needs"
+            report(f"waiting for memory: {sentence}")
+            if self._clock() > deadline:
+                log.warning("%s; loading it anyway", sentence)
                 return False
-            time.sleep(0.5)
+            self._sleep(POLL_SECONDS)
 
     def wait_for_memory_release(self, used_before: int, seconds: float) -> bool:
-        """After an engine has ended: wait until no more memory is used than before it was loaded; whether that came in time.
-        False where memory is not told."""
+        """After an engine has ended, wait until no more memory is used than before it was loaded; returns whether that is so.
+
+        False where memory is not reported.
+        """
         if not self._indexes:
             return False
-        deadline = time.monotonic() + seconds
-        while (kept := self.used() - used_before) > SLACK:
-            if time.monotonic() > deadline:
-                log.warning("%s of GPU memory have not come back within %.0f s", format_gib(kept), seconds)
+        deadline = self._clock() + seconds
+        while (kept := self.memory_used() - used_before) > SLACK:
+            if self._clock() > deadline:
+                log.warning("%s of GPU memory were not released within %.0f s", format_gib(kept), seconds)
                 return False
-            time.sleep(0.2)
+            self._sleep(POLL_SECONDS / 2)
         return True
 
-    def _read(self) -> Sequence[Gpu]:
+    def _read_gpus(self) -> Sequence[Gpu]:
         if not self._indexes:
             return ()
         try:
-            found = {gpu.index: gpu for gpu in self._gpus.read()}
+            gpus = {gpu.index: gpu for gpu in self._reader.read_gpus()}
         except OSError as error:
-            if not self._silent:
-                log.error("%s: a GPU that has fallen off its bus needs a restart of the machine", error)
-            self._silent = True
+            if not self._is_unreadable:
+                log.error("%s. If the GPU has fallen off the bus, restart the machine.", error)
+            self._is_unreadable = True
             return ()
-        self._silent = False
-        return [found[index] for index in self._indexes if index in found]
+        self._is_unreadable = False
+        return [gpus[index] for index in self._indexes if index in gpus]

@@ -1,7 +1,6 @@
-"""How much memory a model takes, and whether a GPU has it: the arithmetic, with its terms, so that a refusal can show it.
+"""Memory estimate of a model, and whether a GPU has that much, with a breakdown that a rejection can show.
 
-Weights are counted from safetensors headers where they lie here, else from ``parameters`` of the models file. It knows
-neither NVML nor processes, and loads nothing.
+Weights are counted from local safetensors headers, else from ``parameters`` of the models file. Loads nothing.
 """
 
 import json
@@ -20,56 +19,56 @@ from workers.gpu.weights import find_prepared_folder
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
-# The CUDA context, kernels, and what a step needs beside weights and cache.
+# The CUDA context, kernels, and what a step needs besides weights and cache.
 KERNELS = GIB
-# The cache must hold one request as long as the context, or all that may be in flight at this length.
+# The cache must hold one request of the whole context, or max_in_flight requests of this length.
 TOKENS_IN_FLIGHT = 1024
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """The memory of one replica in bytes, over all its GPUs; ``terms`` says what it is made of."""
+    """Memory of one replica in bytes, over all its GPUs; ``breakdown`` explains it."""
 
     weights: int
     cache: int
     kernels: int
     gpus: int
-    terms: str
+    breakdown: str
 
     @property
-    def each(self) -> int:
-        """On each of its GPUs."""
+    def per_gpu(self) -> int:
+        """Bytes on each of its GPUs."""
         return (self.weights + self.cache) // self.gpus + self.kernels
 
 
 @dataclass(frozen=True)
-class _Cache:
+class _CacheShape:
     bytes_per_token: int
     context: int
     dtype: str
 
 
 def estimate_memory(entry: ModelEntry, prepared: Path) -> MemoryEstimate:
-    """What one replica of ``entry`` takes, as far as it can be known before it is loaded; never downloads.
+    """The memory that one replica of ``entry`` takes, as far as is known before it is loaded; never downloads.
 
-    ``prepared`` is the folder of prepared models. What is not known counts nothing, and the terms say so.
+    ``prepared`` is the folder of prepared models. Unknown parts count as nothing, and the breakdown says so.
     """
     gpus = max(1, entry.gpus)
     if entry.engine == ECHO:
-        return MemoryEstimate(0, 0, 0, gpus, "the echo engine takes no memory of a GPU")
+        return MemoryEstimate(0, 0, 0, gpus, "the echo engine takes no GPU memory")
     try:
         folder = find_prepared_folder(entry, prepared)
     except EnginehouseError:
         folder = None
-    cache = _cache(entry, folder) if folder is not None else None
+    cache = _cache_shape(entry, folder) if folder is not None else None
     dtype = entry.dtype if entry.dtype != "auto" else cache.dtype if cache else "bfloat16"
-    parameters = _parameters(folder) if folder is not None else 0
-    weights = parameters * BYTES[dtype] if parameters else _bytes_as_stored(folder) if folder is not None else 0
+    parameters = _count_parameters(folder) if folder is not None else 0
+    weights = parameters * BYTES[dtype] if parameters else _file_sizes(folder) if folder is not None else 0
     if not weights and entry.parameters:
         parameters, weights = entry.parameters, entry.parameters * BYTES[dtype]
     terms = [f"weights {format_gib(weights)}" + (f" ({parameters:,} parameters in {dtype})" if parameters else "")]
     if not weights:
-        terms = ["weights of unknown size (they are not on this machine, and its entry has no parameters)"]
+        terms = ["weights of unknown size (not on this machine, and the model's entry has no parameters)"]
     cache_bytes = 0
     if cache is not None:
         tokens = max(cache.context, entry.max_in_flight * min(cache.context, TOKENS_IN_FLIGHT))
@@ -81,48 +80,48 @@ def estimate_memory(entry: ModelEntry, prepared: Path) -> MemoryEstimate:
     return MemoryEstimate(weights, cache_bytes, KERNELS, gpus, " + ".join(terms))
 
 
-def explain_shortage(entry: ModelEntry, need: MemoryEstimate, gpus: Sequence[Gpu], *, whole: bool = False) -> str:
-    """Why one replica cannot be on these GPUs, with the arithmetic; nothing if it can.
+def explain_shortage(entry: ModelEntry, estimate: MemoryEstimate, gpus: Sequence[Gpu], *, ignore_usage: bool = False) -> str:
+    """Why one replica does not fit on these GPUs, with the breakdown; empty if it fits.
 
-    ``whole`` counts all memory of the GPUs as if nobody used any, else what is free now.
+    ``ignore_usage`` counts all memory of the GPUs, as if they were idle, else what is free now.
     """
     lacking = []
     for gpu in gpus:
-        room = int(gpu.memory_total * entry.gpu_share)
-        room = room if whole else min(room, gpu.memory_free)
-        if need.each > room:
+        available = int(gpu.memory_total * entry.gpu_share)
+        available = available if ignore_usage else min(available, gpu.memory_free)
+        if estimate.per_gpu > available:
             share = f" at gpu_share {entry.gpu_share:g}" if entry.gpu_share < 1 else ""
             of = (
-                f"has {format_gib(room)}{share}"
-                if whole
-                else f"has {format_gib(room)} free{share} of {format_gib(gpu.memory_total)}"
+                f"has {format_gib(available)}{share}"
+                if ignore_usage
+                else f"has {format_gib(available)} free{share} of {format_gib(gpu.memory_total)}"
             )
             lacking.append(f"GPU {gpu.index} ({gpu.name}) {of}")
     if not lacking:
         return ""
-    each = f" on each of {need.gpus} GPUs" if need.gpus > 1 else ""
-    return f"{entry.name} needs {format_gib(need.each)}{each}: {need.terms}; {', '.join(lacking)}"
+    on_each = f" on each of {estimate.gpus} GPUs" if estimate.gpus > 1 else ""
+    return f"{entry.name} needs {format_gib(estimate.per_gpu)}{on_each}: {estimate.breakdown}; {', '.join(lacking)}"
 
 
-def _cache(entry: ModelEntry, folder: Path) -> _Cache | None:
-    """The key-value cache by the model's own configuration; layers that keep only a window are counted as if they kept all."""
+def _cache_shape(entry: ModelEntry, folder: Path) -> _CacheShape | None:
+    """The KV cache according to the model's configuration; sliding-window layers are counted as if they kept everything."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
         config = config | config.get("text_config", {})
         heads = config["num_attention_heads"]
-        width = config.get("head_dim") or config["hidden_size"] // heads
+        head_size = config.get("head_dim") or config["hidden_size"] // heads
         dtype = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
         dtype = dtype if dtype in BYTES else "bfloat16"
-        size = BYTES[entry.dtype if entry.dtype != "auto" else dtype]
-        per_token = 2 * config["num_hidden_layers"] * (config.get("num_key_value_heads") or heads) * width * size
+        item_size = BYTES[entry.dtype if entry.dtype != "auto" else dtype]
+        per_token = 2 * config["num_hidden_layers"] * (config.get("num_key_value_heads") or heads) * head_size * item_size
         context = entry.max_context or config["max_position_embeddings"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return _Cache(per_token, context, dtype)
+    return _CacheShape(per_token, context, dtype)
 
 
-def _parameters(folder: Path) -> int:
-    """How many numbers the float tensors have; 0 for weights in a form of their own, such as quantized ones."""
+def _count_parameters(folder: Path) -> int:
+    """The number of parameters in float tensors; 0 if any tensor is not float, such as quantized weights."""
     count = 0
     for file in sorted(folder.glob("*.safetensors")):
         for tensor in _tensors(file):
@@ -132,7 +131,7 @@ def _parameters(folder: Path) -> int:
     return count
 
 
-def _bytes_as_stored(folder: Path) -> int:
+def _file_sizes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
