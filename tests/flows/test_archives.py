@@ -1,4 +1,4 @@
-"""Archives are opened in a child under limits: what is in them comes out, and what is hostile is left out or refused."""
+"""Archives are unpacked in a child process under limits; hostile members are skipped and hostile archives rejected."""
 
 import io
 import struct
@@ -43,7 +43,7 @@ def folder(name: str) -> tarfile.TarInfo:
 def unpacked(
     tmp_path: Path, data: bytes, kind: str, limits: ArchiveLimits = LIMITS, password: str = ""
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Members that came out whole, and those that were left out, with the reason."""
+    """Contents of complete members, and reasons of skipped ones, by name."""
     path = tmp_path / "original"
     path.write_bytes(data)
     whole: dict[str, bytes] = {}
@@ -55,8 +55,8 @@ def unpacked(
             while block := source.read(1000):
                 parts.append(block)
             whole[name] = b"".join(parts)
-        except MemberSkipped as left_out:
-            skipped[name] = str(left_out)
+        except MemberSkipped as error:
+            skipped[name] = str(error)
 
     unpack_members(path, kind, limits, password, on_member)
     assert {entry.name for entry in tmp_path.iterdir()} == {"original"}
@@ -72,17 +72,17 @@ def rejected(tmp_path: Path, data: bytes, kind: str, limits: ArchiveLimits = LIM
 FILES = {"a.txt": b"first", "folder/b.txt": b"second" * 1000, "leer.txt": b"", "ünï/文.txt": b"third"}
 
 
-def test_members_of_a_zip_come_out_with_their_names(tmp_path: Path) -> None:
+def test_members_of_a_zip_are_unpacked_with_their_names(tmp_path: Path) -> None:
     assert unpacked(tmp_path, packed_zip({**FILES, "folder/": b""}), "zip") == (FILES, {})
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_members_of_a_tar_come_out_however_it_is_compressed(tmp_path: Path, mode: str) -> None:
+def test_members_of_a_tar_are_unpacked_for_every_compression(tmp_path: Path, mode: str) -> None:
     members = [(tarfile.TarInfo(name), data) for name, data in FILES.items()]
     assert unpacked(tmp_path, tar(*members, mode=mode), "tar") == (FILES, {})
 
 
-def test_links_and_devices_and_climbing_names_are_left_out_and_named(tmp_path: Path) -> None:
+def test_links_devices_and_names_outside_the_archive_are_skipped_with_a_reason(tmp_path: Path) -> None:
     data = tar(
         (link("soft", "/etc/passwd"), b""),
         (link("hard", "a.txt", tarfile.LNKTYPE), b""),
@@ -100,7 +100,7 @@ def test_links_and_devices_and_climbing_names_are_left_out_and_named(tmp_path: P
     }
 
 
-def test_links_in_a_zip_are_left_out(tmp_path: Path) -> None:
+def test_links_in_a_zip_are_skipped(tmp_path: Path) -> None:
     soft, target = zipfile.ZipInfo("soft"), io.BytesIO()
     soft.external_attr = 0o120777 << 16
     with zipfile.ZipFile(target, "w") as packed:
@@ -110,14 +110,14 @@ def test_links_in_a_zip_are_left_out(tmp_path: Path) -> None:
     assert (whole, sorted(skipped)) == ({}, ["..\\up.txt", "soft"])
 
 
-def test_a_spoilt_member_is_left_out_and_its_neighbours_come_out(tmp_path: Path) -> None:
+def test_a_damaged_member_is_skipped_and_the_others_are_unpacked(tmp_path: Path) -> None:
     data = packed_zip({"a.txt": b"neighbour", "b.txt": b"spoil me" * 20, "c.txt": b"neighbour"}, zipfile.ZIP_STORED)
     whole, skipped = unpacked(tmp_path, data.replace(b"spoil me", b"SPOIL ME"), "zip")
     assert sorted(whole) == ["a.txt", "c.txt"]
     assert "cannot be unpacked" in skipped["b.txt"]
 
 
-def test_a_member_that_is_too_large_for_a_document_is_left_out(tmp_path: Path) -> None:
+def test_a_member_above_the_document_limit_is_skipped(tmp_path: Path) -> None:
     for data, kind in (
         (packed_zip({"big": bytes(2 << 20), "small": b"s"}, zipfile.ZIP_STORED), "zip"),
         (tar((tarfile.TarInfo("big"), bytes(2 << 20)), (tarfile.TarInfo("small"), b"s")), "tar"),
@@ -127,7 +127,7 @@ def test_a_member_that_is_too_large_for_a_document_is_left_out(tmp_path: Path) -
 
 
 def lying_zip() -> bytes:
-    """A zip whose list says that a member of 40 MB has five bytes."""
+    """A zip whose directory gives a member of 40 MB a size of five bytes."""
     data = bytearray(packed_zip({"a.txt": bytes(40 << 20)}))
     at = data.rfind(b"PK\x01\x02")
     data[at + 24 : at + 28] = struct.pack("<L", 5)
@@ -145,18 +145,18 @@ def lying_zip() -> bytes:
         (lambda: tar(*((tarfile.TarInfo(str(n)), bytes(3 << 20)) for n in range(8)), mode="w:xz"), "tar", "200 times"),
     ],
 )
-def test_bombs_are_refused(tmp_path: Path, make: Callable[[], bytes], kind: str, says: str) -> None:
+def test_archive_bombs_are_rejected(tmp_path: Path, make: Callable[[], bytes], kind: str, says: str) -> None:
     code, reason = rejected(tmp_path, make(), kind)
     assert code == "too_large"
     assert says in reason
 
 
-def test_more_bytes_than_allowed_are_refused_before_any_is_taken(tmp_path: Path) -> None:
+def test_an_archive_above_the_byte_limit_is_rejected_before_unpacking(tmp_path: Path) -> None:
     data = packed_zip({"a": bytes(900_000), "b": bytes(900_000)}, zipfile.ZIP_STORED)
     assert rejected(tmp_path, data, "zip", replace(LIMITS, max_bytes=1_000_000))[0] == "too_large"
 
 
-def test_a_zip_that_lies_about_a_size_gives_no_byte_more(tmp_path: Path) -> None:
+def test_a_zip_with_a_false_size_yields_no_extra_bytes(tmp_path: Path) -> None:
     whole, skipped = unpacked(tmp_path, lying_zip(), "zip")
     assert whole == {}
     assert "cannot be unpacked" in skipped["a.txt"]
@@ -165,13 +165,13 @@ def test_a_zip_that_lies_about_a_size_gives_no_byte_more(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("data", "kind"), [(packed_zip(FILES)[:-60], "zip"), (b"PK\x03\x04nothing", "zip"), (b"x" * 2000, "tar")]
 )
-def test_a_broken_archive_says_so(tmp_path: Path, data: bytes, kind: str) -> None:
+def test_a_broken_archive_is_rejected_with_a_reason(tmp_path: Path, data: bytes, kind: str) -> None:
     code, reason = rejected(tmp_path, data, kind)
     assert code == "failed"
     assert "could not be unpacked" in reason
 
 
-def test_unpacking_meets_the_memory_limit(tmp_path: Path) -> None:
+def test_unpacking_is_stopped_at_the_memory_limit(tmp_path: Path) -> None:
     path = tmp_path / "original"
     path.write_bytes(packed_zip({"a.txt": bytes(1 << 19)}))
     with pytest.raises(DocumentRejected, match="1 MiB of memory"):

@@ -1,4 +1,4 @@
-"""Many documents at once: archives, versions, passwords, odd files among good ones."""
+"""Uploads of many documents: archives, versions, passwords, and hostile files among good ones."""
 
 from typing import Any
 
@@ -48,13 +48,13 @@ def test_an_archive_becomes_documents_of_its_batch(stack: Stack) -> None:
     assert not list(stack.data.glob("archives/*"))
 
 
-def test_the_guides_upload_takes_an_archive_too(stack: Stack) -> None:
+def test_the_tutorial_upload_accepts_an_archive(stack: Stack) -> None:
     files = {"file": ("letter.tar", packed_tar("letter.txt", b"Sent in a tar."))}
     answer = stack.client.post("/upload", files=files, headers={"Prefer": "wait=40"}).json()
     assert (answer["document"], answer["job"]["kind"], answer["job"]["counts"]["completed"]) == (None, "batch", 1)
 
 
-def test_an_archive_that_cannot_be_unpacked_fails_and_ends_its_batch(stack: Stack) -> None:
+def test_an_archive_that_cannot_be_unpacked_fails_and_its_batch_ends(stack: Stack) -> None:
     taken = send(stack, "broken", ("broken.zip", packed_zip({"a.txt": b"text"})[:-40]))
     assert stack.ended(taken["batch"]["id"])["counts"]["failed"] == 1
     job = stack.job(taken["archives"][0]["job"])
@@ -62,7 +62,7 @@ def test_an_archive_that_cannot_be_unpacked_fails_and_ends_its_batch(stack: Stac
     assert not list(stack.data.glob("archives/*"))
 
 
-def test_a_new_version_replaces_the_old_one_and_leaves_nothing_of_it(stack: Stack) -> None:
+def test_a_new_version_replaces_the_old_one_completely(stack: Stack) -> None:
     [old] = send(stack, "versions", ("plan.txt", b"The plan says Monday."))["data"]
     stack.ended(old["job"])
     [new] = send(stack, "versions", ("plan.txt", b"The plan says Friday."))["data"]
@@ -87,7 +87,7 @@ def test_a_password_opens_an_encrypted_file_with_the_upload_or_with_a_retry(stac
 
 
 @pytest.mark.parametrize("name", ["locked.docx", "scanned.pdf", "truncated.pdf", "bomb.docx", "picture.png", "spaces.txt"])
-def test_an_odd_file_ends_with_a_reason(stack: Stack, name: str) -> None:
+def test_a_rejected_file_has_a_reason(stack: Stack, name: str) -> None:
     file = ODD[name]
     [document] = send(stack, "odd-files", (name, file.make()))["data"]
     assert stack.ended(document["job"])["status"] == "failed"
@@ -95,7 +95,7 @@ def test_an_odd_file_ends_with_a_reason(stack: Stack, name: str) -> None:
     assert (view["status"], file.says in view["reason"]) == (file.end, True), view["reason"]
 
 
-def test_a_bomb_delays_no_neighbour_and_the_worker_lives(stack: Stack) -> None:
+def test_a_bomb_neither_delays_other_documents_nor_kills_the_worker(stack: Stack) -> None:
     before = stack.pid("cpu")
     [bomb, *neighbours] = send(
         stack, "neighbours", ("bomb.pdf", pdf_bomb()), *((f"{n}.txt", f"Neighbour {n}.".encode()) for n in range(5))
@@ -106,7 +106,7 @@ def test_a_bomb_delays_no_neighbour_and_the_worker_lives(stack: Stack) -> None:
     assert stack.pid("cpu") == before
 
 
-def test_a_half_scanned_pdf_is_ready_and_says_which_pages_are_not(stack: Stack) -> None:
+def test_a_partly_scanned_pdf_is_ready_and_lists_the_pages_without_text(stack: Stack) -> None:
     [document] = send(stack, "scans", ("half.pdf", pdf("Typed.", None, None, "Typed again.")))["data"]
     stack.ended(document["job"])
     view = stack.client.get(f"/documents/{document['id']}").json()
@@ -114,7 +114,7 @@ def test_a_half_scanned_pdf_is_ready_and_says_which_pages_are_not(stack: Stack) 
     assert view["problems"] == [{"pages": "2-3", "text": "holds only images and needs OCR"}]
 
 
-def test_a_killed_worker_loses_no_member_and_doubles_none(stack: Stack) -> None:
+def test_a_killed_worker_neither_loses_nor_duplicates_a_member(stack: Stack) -> None:
     members = {f"{number:03}.txt": f"Member number {number}.".encode() for number in range(150)}
     taken = send(stack, "killed", ("many.zip", packed_zip(members)))
     job = taken["archives"][0]["job"]

@@ -22,8 +22,8 @@ from workers.index.vector_store import VectorStore
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A stack of its own, as a check looks at all that a stack has."""
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A separate stack, because a check covers everything in a stack."""
     stack = Stack(tmp_path_factory.mktemp("checked"), environment=QUICK)
     try:
         yield stack.start()
@@ -40,32 +40,32 @@ def check(stack: Stack, *options: str) -> tuple[int, dict[str, str]]:
     return done.returncode, {problem["object"]: ("fixed " if problem["fixed"] else "") + problem["kind"] for problem in problems}
 
 
-def test_every_difference_is_found_and_mended(house: Stack) -> None:
-    documents = upload(house, "checked", *((f"{n}.txt", f"Boilers of house {n}.".encode()) for n in range(5)))
-    whole, wordless, vectorless, lost, failed = (settled(house, document)["id"] for document in documents)
-    [odd] = upload(house, "checked", ("odd.png", b"\x89PNG\r\n\x1a\n" + bytes(200)))
-    assert settled(house, odd)["status"] == "unsupported"
-    assert check(house) == (0, {}), "a healthy house"
+def test_every_difference_is_found_and_fixed(stack: Stack) -> None:
+    documents = upload(stack, "checked", *((f"{n}.txt", f"Boilers of house {n}.".encode()) for n in range(5)))
+    whole, wordless, vectorless, lost, failed = (settled(stack, document)["id"] for document in documents)
+    [odd] = upload(stack, "checked", ("odd.png", b"\x89PNG\r\n\x1a\n" + bytes(200)))
+    assert settled(stack, odd)["status"] == "unsupported"
+    assert check(stack) == (0, {}), "a healthy stack has no problems"
 
-    index = house.client.get("/collections/checked").json()["id"]
-    vectors = VectorStore(json.loads((house.data / "state.json").read_text())["chroma"])
-    texts = TextIndex(house.data / "text-index")
+    index = stack.client.get("/collections/checked").json()["id"]
+    vectors = VectorStore(json.loads((stack.data / "state.json").read_text())["chroma"])
+    texts = TextIndex(stack.data / "text-index")
     texts.remove_document(index, wordless)
     vectors.remove_vectors(index, vectorless)
     for name in ("pages.jsonl", "chunks.jsonl"):
-        (house.data / "documents" / lost / name).unlink()
+        (stack.data / "documents" / lost / name).unlink()
     vectors.remove_vectors(index, lost)
     stranger, unused, fresh = new_id(DOCUMENT), new_id(DOCUMENT), new_id(DOCUMENT)
     about = DocumentAttributes(id=stranger, name="x", media_type="text/plain", size=1, created_at=1.0, metadata={})
     texts.put_document(index, about, [Chunk(0, 1, 0, 7, "boilers")])
     vectors.put_vectors(index, odd["id"], [0], [[1.0] + [0.0] * 383])
-    half_made, nobodys = f"{index}.{'0' * 26}", new_id(COLLECTION)
+    half_made, unknown_index = f"{index}.{'0' * 26}", new_id(COLLECTION)
     texts.put_document(half_made, about, [])
-    vectors.put_vectors(nobodys, stranger, [0], [[1.0] + [0.0] * 383])
+    vectors.put_vectors(unknown_index, stranger, [0], [[1.0] + [0.0] * 383])
     for name in (unused, fresh):
-        (house.data / "documents" / name).mkdir()
+        (stack.data / "documents" / name).mkdir()
     old = time.time() - 7200
-    os.utime(house.data / "documents" / unused, (old, old))
+    os.utime(stack.data / "documents" / unused, (old, old))
 
     expected = {
         wordless: "not_indexed",
@@ -74,40 +74,40 @@ def test_every_difference_is_found_and_mended(house: Stack) -> None:
         stranger: "orphaned",
         odd["id"]: "orphaned",
         half_made: "unused_index",
-        nobodys: "unused_index",
+        unknown_index: "unused_index",
         unused: "unused_folder",
     }
-    assert check(house) == (1, expected)
-    status, found = check(house, "--fix")
+    assert check(stack) == (1, expected)
+    status, found = check(stack, "--fix")
     assert (status, found) == (1, {what: kind if what == lost else f"fixed {kind}" for what, kind in expected.items()})
-    assert check(house) == (1, {lost: "pages_lost"})
-    assert (house.data / "documents" / fresh).exists(), "it may be an upload under way"
-    assert not (house.data / "documents" / unused).exists()
+    assert check(stack) == (1, {lost: "pages_lost"})
+    assert (stack.data / "documents" / fresh).exists(), "it may belong to an upload in progress"
+    assert not (stack.data / "documents" / unused).exists()
     for mode in ("vector", "keyword"):
-        hits = house.post("/collections/checked/search", {"query": "boilers", "mode": mode, "top_k": 50}).json()["data"]
+        hits = stack.post("/collections/checked/search", {"query": "boilers", "mode": mode, "top_k": 50}).json()["data"]
         assert {hit["document_id"] for hit in hits} >= {whole, wordless, vectorless, failed}
-    assert house.client.delete(f"/documents/{lost}").status_code == 200
-    assert check(house) == (0, {})
+    assert stack.client.delete(f"/documents/{lost}").status_code == 200
+    assert check(stack) == (0, {})
 
 
-def test_an_index_whose_files_are_lost_or_damaged_comes_back(house: Stack) -> None:
+def test_a_lost_or_damaged_index_is_rebuilt(stack: Stack) -> None:
     documents = [
-        settled(house, each)["id"] for each in upload(house, "again", *((f"{n}.txt", f"Wheel {n}.".encode()) for n in range(3)))
+        settled(stack, each)["id"] for each in upload(stack, "again", *((f"{n}.txt", f"Wheel {n}.".encode()) for n in range(3)))
     ]
-    index = house.client.get("/collections/again").json()["id"]
-    Path(house.data / "text-index" / f"{index}.db").write_bytes(b"no database" * 1000)
-    VectorStore(json.loads((house.data / "state.json").read_text())["chroma"]).drop_index(index)
-    refused = house.post("/collections/again/search", {"query": "wheel", "mode": "keyword"}, Prefer="wait=0")
-    status, found = check(house, "--fix")
+    index = stack.client.get("/collections/again").json()["id"]
+    Path(stack.data / "text-index" / f"{index}.db").write_bytes(b"no database" * 1000)
+    VectorStore(json.loads((stack.data / "state.json").read_text())["chroma"]).drop_index(index)
+    refused = stack.post("/collections/again/search", {"query": "wheel", "mode": "keyword"}, Prefer="wait=0")
+    status, found = check(stack, "--fix")
     assert status == 0
     assert found == {index: "fixed damaged_index", **dict.fromkeys(documents, "fixed not_indexed")}
-    house.ended(refused.json()["id"], 60)
-    hits = house.post("/collections/again/search", {"query": "wheel"}).json()["data"]
+    stack.ended(refused.json()["id"], 60)
+    hits = stack.post("/collections/again/search", {"query": "wheel"}).json()["data"]
     assert {hit["document_id"] for hit in hits} == set(documents)
 
 
-def test_without_a_stack_it_says_so(house: Stack, tmp_path: Path) -> None:
+def test_without_a_stack_the_check_fails_with_advice(stack: Stack, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli.main", "collections", "check", "--data", str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, env=house.environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=30)
     assert (done.returncode, "enginehouse up" in done.stderr) == (2, True)
     shutil.rmtree(tmp_path)

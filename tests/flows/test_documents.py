@@ -1,4 +1,4 @@
-"""Documents: from bytes to passages with a page, and away again."""
+"""Documents through the HTTP API: upload, search, citation and deletion."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def settled(stack: Stack, document: dict[str, Any]) -> dict[str, Any]:
     return dict(stack.client.get(f"/documents/{document['id']}").json())
 
 
-def test_a_pdf_becomes_passages_that_name_their_page(stack: Stack, pdfs: list[Path]) -> None:
+def test_passages_of_a_pdf_have_their_page(stack: Stack, pdfs: list[Path]) -> None:
     smallest = min(pdfs, key=lambda path: path.stat().st_size)
     [document] = upload(stack, "pdfs", (smallest.name, smallest.read_bytes()))
     view = settled(stack, document)
@@ -58,7 +58,7 @@ def test_many_files_in_one_request_get_a_job_each(stack: Stack) -> None:
     assert [document["name"] for document in listed["data"]] == ["3.txt", "2.txt", "1.txt", "0.txt"]
 
 
-def test_the_same_bytes_again_are_the_same_document(stack: Stack) -> None:
+def test_the_same_bytes_are_the_same_document(stack: Stack) -> None:
     [first] = upload(stack, "twice", ("a.txt", b"the same"))
     [second] = upload(stack, "twice", ("b.txt", b"the same"))
     assert second["id"] == first["id"]
@@ -73,7 +73,7 @@ def test_the_same_bytes_again_are_the_same_document(stack: Stack) -> None:
         ("broken.pdf", b"%PDF-1.7\nnothing more", "failed"),
     ],
 )
-def test_a_document_that_cannot_be_read_ends_honestly(stack: Stack, name: str, content: bytes, end: str) -> None:
+def test_an_unreadable_document_ends_with_a_status_and_a_reason(stack: Stack, name: str, content: bytes, end: str) -> None:
     [document] = upload(stack, "odd", (name, content))
     job = stack.ended(document["job"])
     assert job["status"] == "failed"
@@ -100,7 +100,7 @@ def test_a_deleted_collection_is_gone(stack: Stack) -> None:
     assert stack.client.get(f"/documents/{document['id']}").status_code == 404
 
 
-def test_the_guides_upload_goes_to_the_default_collection(stack: Stack) -> None:
+def test_the_tutorial_upload_goes_to_the_default_collection(stack: Stack) -> None:
     answer = stack.client.post("/upload", files={"file": ("guide.txt", b"Guides lead the way.")}, headers={"Prefer": "wait=40"})
     assert answer.status_code == 200
     assert answer.json()["document"]["status"] == "ready"

@@ -1,4 +1,4 @@
-"""Reading hostile files: whatever a file does to the child, the parent gets an honest end that names the limit."""
+"""Parsing of hostile files: whatever a file does to the child process, the parent reports a status and the limit."""
 
 import io
 import os
@@ -76,22 +76,22 @@ def children() -> list[str]:
     return Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split()
 
 
-def test_pages_come_in_order_with_clean_lines(tmp_path: Path) -> None:
+def test_pages_are_read_in_order_with_normalized_lines(tmp_path: Path) -> None:
     pages = read(tmp_path, pdf("First line.\nSecond line.", "The next page."))
     assert [(page.number, page.text.strip()) for page in pages] == [(1, "First line.\nSecond line."), (2, "The next page.")]
 
 
-def test_a_word_broken_at_the_end_of_a_line_is_whole_again(tmp_path: Path) -> None:
+def test_a_word_hyphenated_at_a_line_end_is_joined(tmp_path: Path) -> None:
     [page] = read(tmp_path, stream(b"BT /F1 12 Tf 20 700 Td (This is an exam-) Tj 0 -14 Td (ple of a break.) Tj ET"))
     assert page.text.strip() == "This is an example of a break."
 
 
-def test_a_pdf_with_a_scan_among_its_pages_is_read_and_the_scan_is_named(tmp_path: Path) -> None:
+def test_scanned_pages_of_a_pdf_are_marked(tmp_path: Path) -> None:
     pages = read(tmp_path, pdf(None, "Text.", None))
     assert [(page.number, page.images) for page in pages] == [(1, True), (2, False), (3, True)]
 
 
-def test_only_images_need_ocr(tmp_path: Path) -> None:
+def test_a_document_of_images_needs_ocr(tmp_path: Path) -> None:
     code, reason = rejected(tmp_path, pdf(None, None, None))
     assert code == "needs_ocr"
     assert "1-3 of 3" in reason
@@ -102,14 +102,14 @@ def test_blank_pages_are_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
-def test_a_password_is_told(tmp_path: Path, algorithm: str) -> None:
+def test_an_encrypted_pdf_is_rejected_as_encrypted(tmp_path: Path, algorithm: str) -> None:
     writer, target = PdfWriter(clone_from=io.BytesIO(pdf("Secret."))), io.BytesIO()
     writer.encrypt("secret", algorithm=algorithm)
     writer.write(target)
     assert rejected(tmp_path, target.getvalue())[0] == "encrypted"
 
 
-def test_a_pdf_that_opens_without_a_password_is_read_whatever_its_owner_forbids(tmp_path: Path) -> None:
+def test_a_pdf_with_only_an_owner_password_is_read(tmp_path: Path) -> None:
     writer, target = PdfWriter(clone_from=io.BytesIO(pdf("Readable."))), io.BytesIO()
     writer.encrypt("", "owner", algorithm="AES-256")
     writer.write(target)
@@ -123,7 +123,7 @@ def test_a_truncated_pdf_names_both_readers(tmp_path: Path) -> None:
     assert "pypdf:" in reason
 
 
-def test_a_bomb_meets_the_memory_limit(tmp_path: Path) -> None:
+def test_a_pdf_bomb_is_stopped_at_the_memory_limit(tmp_path: Path) -> None:
     packer = zlib.compressobj(9)
     block = b"BT /F1 12 Tf (x) Tj ET\n" * 50_000
     packed = b"".join(packer.compress(block) for _ in range(500)) + packer.flush()
@@ -132,7 +132,7 @@ def test_a_bomb_meets_the_memory_limit(tmp_path: Path) -> None:
     assert "256 MiB" in reason
 
 
-def test_a_slow_file_meets_the_clock(tmp_path: Path) -> None:
+def test_a_slow_file_is_stopped_at_the_timeout(tmp_path: Path) -> None:
     code, reason = rejected(
         tmp_path, stream(b"BT /F1 1 Tf 1 0 0 1 9 9 Tm (x) Tj ET\n" * 400_000), limits=replace(LIMITS, seconds=0.2)
     )
@@ -140,7 +140,7 @@ def test_a_slow_file_meets_the_clock(tmp_path: Path) -> None:
     assert "0.2 s" in reason
 
 
-def test_too_many_pages_and_too_long_a_page_are_refused_by_number(tmp_path: Path) -> None:
+def test_too_many_pages_and_too_long_pages_are_rejected(tmp_path: Path) -> None:
     code, reason = rejected(tmp_path, pdf("a", "b", "c"), limits=replace(LIMITS, max_pages=2))
     assert code == "too_large"
     assert "3 pages" in reason
@@ -149,23 +149,23 @@ def test_too_many_pages_and_too_long_a_page_are_refused_by_number(tmp_path: Path
     assert "1000 characters" in reason
 
 
-def test_text_is_cut_at_form_feeds_and_lines(tmp_path: Path) -> None:
+def test_text_is_split_at_form_feeds_and_lines(tmp_path: Path) -> None:
     assert [page.text for page in read(tmp_path, b"one\r\ntwo\fthree", TEXT)] == ["one\ntwo", "three"]
     long = read(tmp_path, b"0123456789\n" * 20_000, TEXT)
     assert len(long) > 1
     assert "".join(page.text for page in long) == "0123456789\n" * 20_000
 
 
-def test_text_whose_encoding_shows_late_is_read(tmp_path: Path) -> None:
+def test_text_with_a_late_non_ascii_byte_is_decoded(tmp_path: Path) -> None:
     text = "plain words in a row. " * 5000 + "Die Größe der Straße übertrifft die Höhe der Häuser. " * 20
     assert "".join(page.text for page in read(tmp_path, text.encode("latin-1"), TEXT)) == text
 
 
-def test_what_no_index_can_hold_is_cleaned_away(tmp_path: Path) -> None:
+def test_characters_that_no_index_accepts_are_removed(tmp_path: Path) -> None:
     assert read(tmp_path, "a\u200bb\x1bc\ufffed".encode(), TEXT)[0].text == "a\u200bbc-d"
 
 
-def test_a_reader_of_pages_that_raises_ends_the_child(tmp_path: Path) -> None:
+def test_a_callback_that_raises_kills_the_child(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(pdf("one", "two"))
 
@@ -179,5 +179,5 @@ def test_a_reader_of_pages_that_raises_ends_the_child(tmp_path: Path) -> None:
     assert not any(b"parse_child" in command for command in commands)
 
 
-def test_numbers_of_pages_are_told_in_short() -> None:
+def test_page_numbers_are_formatted_as_ranges() -> None:
     assert format_ranges([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"

@@ -1,4 +1,4 @@
-"""File -> end -> reason: whatever is uploaded ends in one of the ends, and says why."""
+"""Every file of the odd-files table ends with its expected status and reason."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FILES = list(odd_files())
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_an_odd_file_ends_as_it_must(tmp_path: Path, file: OddFile) -> None:
+def test_a_file_ends_with_the_expected_status(tmp_path: Path, file: OddFile) -> None:
     path = tmp_path / "original"
     path.write_bytes(file.make())
     pages: list[Page] = []
@@ -31,6 +31,6 @@ def test_an_odd_file_ends_as_it_must(tmp_path: Path, file: OddFile) -> None:
         assert all(title in page.text[start : start + len(title) + 10] for start, _, title in page.headings)
 
 
-def test_the_table_is_long_and_its_names_differ() -> None:
+def test_the_table_covers_every_status_and_has_unique_names() -> None:
     assert len({file.name for file in FILES}) == len(FILES) >= 60
     assert {file.end for file in FILES} == {"ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed"}

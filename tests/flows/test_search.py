@@ -1,4 +1,4 @@
-"""Search as clients have it: three modes, filters, chunks, and a collection that is indexed anew."""
+"""Search through the HTTP API: modes, filters, chunks and reindexing."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ def search(stack: Stack, **body: Any) -> list[dict[str, Any]]:
     return list(stack.post("/collections/works/search", body).json()["data"])
 
 
-def test_words_and_meaning_find_what_they_should(stack: Stack, works: dict[str, Any]) -> None:
+def test_keyword_vector_and_hybrid_search_find_their_documents(stack: Stack, works: dict[str, Any]) -> None:
     [hit] = search(stack, query="xk-4711", mode="keyword")
     assert (hit["document"], hit["page"]) == ("engines.txt", 1)
     assert search(stack, query="flowers", mode="keyword") == []
@@ -45,7 +45,7 @@ def test_words_and_meaning_find_what_they_should(stack: Stack, works: dict[str, 
     assert search(stack, query="flowers", threshold=0.99) == []
 
 
-def test_filters_ask_what_the_upload_said(stack: Stack, works: dict[str, Any]) -> None:
+def test_filters_apply_to_upload_metadata(stack: Stack, works: dict[str, Any]) -> None:
     assert {hit["document"] for hit in search(stack, query="boiler", filter={"metadata.year": {"lt": 1900}})} == {"engines.txt"}
     assert {hit["document"] for hit in search(stack, query="boiler", filter={"metadata.draft": {"ne": False}})} == {"gardens.txt"}
     assert {hit["page"] for hit in search(stack, query="boiler", filter={"page": 2})} == {2}
@@ -53,7 +53,7 @@ def test_filters_ask_what_the_upload_said(stack: Stack, works: dict[str, Any]) -
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "filter.or.0.year")
 
 
-def test_a_collection_may_be_named_with_how_to_search_it(stack: Stack, works: dict[str, Any]) -> None:
+def test_a_generation_can_set_search_options_of_its_collection(stack: Stack, works: dict[str, Any]) -> None:
     source = {"name": "works", "mode": "keyword", "top_k": 1, "filter": {"metadata.year": 1990}}
     view = stack.ended(stack.generate("Who wants a boiler?", collection=source)["id"])
     assert [citation["document"] for citation in view["result"]["citations"]] == ["gardens.txt"]
@@ -62,13 +62,13 @@ def test_a_collection_may_be_named_with_how_to_search_it(stack: Stack, works: di
 
 
 @pytest.mark.parametrize("given", ["[]", '{"a": null}', '{"a": [1]}', "{", json.dumps({str(n): n for n in range(33)})])
-def test_metadata_that_is_none_is_refused(stack: Stack, given: str) -> None:
+def test_invalid_metadata_is_rejected(stack: Stack, given: str) -> None:
     refused = stack.client.post("/collections/refused/documents", files={"file": ("a.txt", b"a")}, data={"metadata": given})
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid_value")
     assert refused.json()["error"]["param"].startswith("metadata")
 
 
-def test_chunks_are_listed_and_deleted_one_by_one(stack: Stack) -> None:
+def test_chunks_can_be_listed_and_deleted(stack: Stack) -> None:
     view = add(stack, "pieces", "pieces.txt", "First page.\fSecond page.\fThird page.")
     path = f"/documents/{view['id']}/chunks"
     first = stack.client.get(path, params={"limit": 2}).json()
@@ -86,7 +86,7 @@ def test_chunks_are_listed_and_deleted_one_by_one(stack: Stack) -> None:
     assert {hit["page"] for hit in hits} == {1, 3}
 
 
-def test_a_collection_with_settings_of_its_own_is_cut_by_them_and_can_be_cut_anew(stack: Stack) -> None:
+def test_a_collection_has_its_own_chunk_size_and_can_be_reindexed_with_another(stack: Stack) -> None:
     made = stack.client.post("/collections", json={"name": "own", "chunk_tokens": 32, "chunk_overlap_tokens": 0})
     assert (made.status_code, made.json()["chunk_tokens"], made.json()["documents"]) == (201, 32, 0)
     assert stack.client.post("/collections", json={"name": "own"}).status_code == 409

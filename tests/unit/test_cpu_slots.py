@@ -1,4 +1,4 @@
-"""Places are for so many at once; who lends takes only what is free, and gives it back whatever happens."""
+"""CPU slots: a fixed number at once; a borrower takes only idle ones, and always returns them."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from workers.cpu.cpu_slots import CpuSlots
 
 
-def test_no_more_are_taken_than_there_are(tmp_path: Path) -> None:
+def test_no_more_slots_are_acquired_than_exist(tmp_path: Path) -> None:
     slots = CpuSlots(tmp_path, 2)
     first, second = slots.acquire(), slots.acquire()
     assert first is not None
@@ -20,7 +20,7 @@ def test_no_more_are_taken_than_there_are(tmp_path: Path) -> None:
     second.release(), again.release()
 
 
-def test_only_free_ones_are_lent_and_they_come_back(tmp_path: Path) -> None:
+def test_idle_slots_are_borrowed_and_returned(tmp_path: Path) -> None:
     slots = CpuSlots(tmp_path, 3)
     own = slots.acquire()
     assert own is not None

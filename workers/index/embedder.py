@@ -1,6 +1,6 @@
-"""Texts to vectors, by sentence-transformers models in this process: on a GPU where there is one, else on the CPU.
+"""Embedder: turns texts into vectors with a sentence-transformers model in this process, on a GPU if there is one.
 
-Used by two pools: for chunks when they are indexed, for queries when they are answered. Knows nothing of documents.
+The cpu pool embeds chunks with it, and the io pool queries.
 """
 
 import copy
@@ -20,27 +20,27 @@ from shared.models.catalogue import EMBED, Catalogue
 
 logger = logging.getLogger(__name__)
 
-# bf16 moves a vector by a cosine of 0.00005, so it is taken only where it saves much; a busy machine measures badly.
-WORTHWHILE = 1.3
+# Speedup from which bf16 is used on the CPU. It changes a vector by a cosine of 0.00005, and timings on a busy machine vary.
+MIN_BF16_SPEEDUP = 1.3
 _SAMPLE = "The quick brown fox jumps over the lazy dog while the engine house keeps its wheels turning all night long. " * 8
 
 
-# A GPU that others have filled is left alone: an engine there would be the one to run out of memory.
-FREE_GPU_BYTES = 4 * 2**30
+# With less free memory than this, a GPU is not used: an engine on it would be the one to run out of memory.
+MIN_FREE_GPU_BYTES = 4 * 2**30
 
 
 class EmbedderSource(Protocol):
-    """Gives the embedder of a model, or raises EmbeddingModelMismatch where this process does not know the model."""
+    """Source of embedders by model name. Raises EmbeddingModelMismatch for a model that this process does not have."""
 
     def for_model(self, name: str) -> "Embedder": ...
 
 
 class Embedder:
-    """One embedding model, loaded at the first use in each process and kept.
+    """One embedding model, loaded on first use in each process.
 
-    ``name`` is its name in models.json, ``url`` a hub id, a folder, or ``package:NAME`` for a model inside an installed
-    package. ``threads`` bounds what torch may use of the machine; ``device`` is ``cpu``, ``cuda``, or "" for what there is.
-    Safe to share between threads; they take turns.
+    ``name`` is its name in models.json; ``url`` is a hub id, a folder, or ``package:NAME`` for a model inside an installed
+    package. ``threads`` limits the threads of torch; ``device`` is ``cpu``, ``cuda``, or "" to choose automatically. Safe to
+    share between threads, which take turns.
     """
 
     def __init__(self, name: str, url: str, *, threads: int | None = None, device: str = "") -> None:
@@ -52,39 +52,39 @@ class Embedder:
         self._loaded: tuple[int, Any, Any, str] | None = None
 
     def for_model(self, name: str) -> "Embedder":
-        """Itself, if it is of that model."""
+        """This embedder, if it is for that model."""
         if name != self.model:
             raise _mismatch(name, [self.model])
         return self
 
     @property
     def revision(self) -> str:
-        """Tells weights and tokenizer apart from every other: the same name may stand for others tomorrow."""
+        """Digest of weights and tokenizer, because the same model name may later refer to others."""
         with self._lock:
             return self._load()[2]
 
     @property
     def dimensions(self) -> int:
-        """Length of a vector."""
+        """Number of dimensions of a vector."""
         with self._lock:
             return int(self._load()[0].get_embedding_dimension())
 
     @property
     def max_tokens(self) -> int:
-        """The longest text, in tokens of its own, that the model sees the end of."""
+        """Length of the longest text, in tokens, that the model does not truncate."""
         with self._lock:
             model, tokenizer, _ = self._load()
             return int(model.max_seq_length) - int(tokenizer.num_special_tokens_to_add(is_pair=False))
 
     def count_tokens(self, text: str) -> int:
-        """Length of a text in tokens, without those that frame it."""
+        """Length of a text in tokens, without special tokens."""
         with self._lock:
             return len(self._load()[1].encode(text, add_special_tokens=False).ids)
 
     def encode(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
-        """One vector of length 1 for each text. Hand over many at once: they are batched by length.
+        """One vector of length 1 for each text. Pass many texts at once, because they are batched by length.
 
-        ``shares`` is how many processes' worth of threads it may use. Raises ModelUnavailable when the model cannot be loaded.
+        ``shares`` multiplies the number of threads. Raises ModelUnavailable if the model cannot be loaded.
         """
         with self._lock:
             model, *_ = self._load()
@@ -98,12 +98,12 @@ class Embedder:
                 convert_to_numpy=True,
             )
             if model.device.type == "cpu":
-                _give_memory_back()
+                _release_heap()
         rows: list[list[float]] = vectors.tolist()
         return rows
 
     def warm(self) -> None:
-        """Load the model now, so that the first job does not wait for it."""
+        """Load the model now, so that the first job does not have to wait."""
         with self._lock:
             self._load()
 
@@ -114,50 +114,50 @@ class Embedder:
 
 
 class Embedders:
-    """The embedders of all embedding models of a models file, made as they are asked for."""
+    """Embedders of all embedding models of a models file, created on demand."""
 
     def __init__(self, catalogue: Catalogue, *, threads: int | None = None, device: str = "") -> None:
         self._catalogue = catalogue
         self._options: dict[str, Any] = {"threads": threads, "device": device}
         self._lock = threading.Lock()
-        self._made: dict[str, Embedder] = {}
+        self._embedders: dict[str, Embedder] = {}
 
     def for_model(self, name: str) -> Embedder:
         with self._lock:
-            if name not in self._made:
-                known = [entry.name for entry in self._catalogue.models if entry.task == EMBED]
-                if name not in known:
-                    raise _mismatch(name, known)
-                self._made[name] = Embedder(name, self._catalogue.get(name).url, **self._options)
-            return self._made[name]
+            if name not in self._embedders:
+                available = [entry.name for entry in self._catalogue.models if entry.task == EMBED]
+                if name not in available:
+                    raise _mismatch(name, available)
+                self._embedders[name] = Embedder(name, self._catalogue.get(name).url, **self._options)
+            return self._embedders[name]
 
     def warm(self) -> None:
-        """Load the default model now, so that the first job does not wait for it."""
+        """Load the default model now, so that the first job does not have to wait."""
         try:
             self.for_model(self._catalogue.embedding().name).warm()
         except NotFound:
-            logger.warning("the models file has no embedding model: nothing can be ingested or searched")
+            logger.warning("The models file has no embedding model: documents cannot be ingested or searched")
 
 
-def check_revision(embedder: Embedder, collection: str, noted: str) -> None:
-    """Raises EmbeddingModelMismatch when a collection's vectors were made with other weights under the same name."""
-    if noted and noted != embedder.revision:
+def check_revision(embedder: Embedder, collection: str, indexed_revision: str) -> None:
+    """Raise EmbeddingModelMismatch if a collection was indexed with other weights of the same model name."""
+    if indexed_revision and indexed_revision != embedder.revision:
         raise EmbeddingModelMismatch(
-            f"Collection {collection!r} was indexed with revision {noted} of the embedding model {embedder.model}, and this "
-            f"worker has revision {embedder.revision}. Bring those weights back, or make its index anew with "
+            f"Collection {collection!r} was indexed with revision {indexed_revision} of the embedding model {embedder.model}, but "
+            f"this worker has revision {embedder.revision}. Restore those weights, or rebuild the index with "
             f"POST /collections/{collection}/reindex."
         )
 
 
-def _mismatch(wanted: str, known: list[str]) -> EmbeddingModelMismatch:
+def _mismatch(model: str, available: list[str]) -> EmbeddingModelMismatch:
     return EmbeddingModelMismatch(
-        f"The collection was indexed with the embedding model {wanted}, and this worker has {', '.join(known) or 'none'}. Bring the "
-        "model back in models.json, or make the index anew with POST /collections/<collection>/reindex."
+        f"The collection was indexed with the embedding model {model}, but this worker has {', '.join(available) or 'none'}. Add the "
+        "model to models.json again, or rebuild the index with POST /collections/<collection>/reindex."
     )
 
 
 def locate(name: str, url: str) -> str:
-    """The folder, or hub id, that a model's url means. Raises ModelUnavailable when there is nothing there."""
+    """Resolve a model's url to a folder or hub id. Raises ModelUnavailable if the folder or package does not exist."""
     if url.startswith("package:"):
         package = url.removeprefix("package:").replace("-", "_")
         found = find_spec(package)
@@ -168,63 +168,63 @@ def locate(name: str, url: str) -> str:
         folders = sorted(path.parent for path in Path(found.origin).parent.glob("**/modules.json"))
         if not folders:
             raise ModelUnavailable(
-                f"Model {name}: the package {package} holds no sentence-transformers model. Choose another url."
+                f"Model {name}: the package {package} contains no sentence-transformers model. Choose another url."
             )
         return str(folders[0])
     if url.startswith(("/", ".", "~")):
         folder = Path(url).expanduser()
         if not folder.is_dir():
-            raise ModelUnavailable(f"Model {name}: there is no folder {folder}. Mend its url in models.json.")
+            raise ModelUnavailable(f"Model {name}: folder {folder} does not exist. Correct its url in models.json.")
         return str(folder)
     return url
 
 
 def _load(name: str, url: str, threads: int | None, device: str) -> tuple[Any, Any, str]:
-    # Seconds of import and a few hundred MB, which only a process that embeds should pay.
+    # Imported here because it takes seconds and a few hundred MB, which only a process that embeds should pay.
     import torch
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    place = locate(name, url)
+    location = locate(name, url)
     if threads is not None:
         torch.set_num_threads(threads)
     if not device:
         free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-        device = "cuda" if free >= FREE_GPU_BYTES else "cpu"
+        device = "cuda" if free >= MIN_FREE_GPU_BYTES else "cpu"
     try:
-        model = SentenceTransformer(place, device=device, local_files_only=place != url or Path(place).is_dir())
+        model = SentenceTransformer(location, device=device, local_files_only=location != url or Path(location).is_dir())
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"Model {name} could not be loaded from {url}: {error}") from error
     tokenizer_json = model.tokenizer.backend_tokenizer.to_str()
     revision = _revision(model, tokenizer_json)
-    # A copy without truncation, as the model's own would count no further than it sees.
+    # A copy without truncation, because the model's own tokenizer stops counting at its maximum.
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return _faster(name, model), tokenizer, revision
+    return _faster_precision(name, model), tokenizer, revision
 
 
 def _revision(model: Any, tokenizer_json: str) -> str:
-    """Of what is loaded, wherever it came from: a folder or a branch has no version that could be trusted. Truncation and
-    padding are left out, as they are settings of its use."""
+    """Digest of what was loaded, because a folder or a branch has no reliable version. Truncation and padding are excluded,
+    as they depend on how the tokenizer is used."""
     import torch
 
-    described = json.loads(tokenizer_json)
-    described.pop("truncation", None), described.pop("padding", None)
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    tokenizer_fields = json.loads(tokenizer_json)
+    tokenizer_fields.pop("truncation", None), tokenizer_fields.pop("padding", None)
+    digest = hashlib.sha256(json.dumps(tokenizer_fields, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:12]
 
 
-def _faster(name: str, model: Any) -> Any:
-    """The model in bf16 where this CPU is quicker with it, and as it is where not; takes about a second to find out."""
+def _faster_precision(name: str, model: Any) -> Any:
+    """The model in bf16 if that is faster on this CPU, otherwise unchanged. Measuring takes about a second."""
     half = copy.deepcopy(model).bfloat16()
     _seconds(model, 1), _seconds(half, 1)
-    # In turns, the best of each: what else the machine does just then would else choose for as long as the process lives.
+    # Alternate and take the best times: other load on the machine must not decide for the lifetime of the process.
     rounds = [(_seconds(model, 3), _seconds(half, 3)) for _ in range(3)]
     plain, halved = (min(times) for times in zip(*rounds, strict=True))
     logger.info(
@@ -234,12 +234,12 @@ def _faster(name: str, model: Any) -> Any:
         plain * 1000,
         halved * 1000,
     )
-    return half if halved * WORTHWHILE < plain else model
+    return half if halved * MIN_BF16_SPEEDUP < plain else model
 
 
-def _give_memory_back() -> None:
-    """Batches of ever other sizes tear the heap: a process that had embedded 8,000 texts held 500 MB of holes. This costs about
-    a hundredth of the time. Elsewhere than with glibc there is no such call, and nothing happens."""
+def _release_heap() -> None:
+    """Return free heap memory to the system. Batches of varying sizes fragment the heap: after 8,000 texts, a process held
+    500 MB of free memory. The call costs about one percent of the time, and exists only in glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
