@@ -20,7 +20,7 @@ from workers.gpu.engine.batch_config import make_batching_config
 def main() -> None:
     request = json.load(sys.stdin)
     folder = Path(request["folder"])
-    entry = load_catalogue(Path(request["models_file"])).get(folder.name)
+    entry = load_catalogue(Path(request["models_file"])).get_model(folder.name)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype)

@@ -156,7 +156,7 @@ def load_model(
     redis: RedisUrl = None,
 ) -> None:
     """Load a model on the given GPU, else on an empty one, else on the one that has been idle for longest."""
-    _model_loader(data, models_file, redis).load(name, gpu, wait=wait)
+    _model_loader(data, models_file, redis).load_model(name, gpu, wait=wait)
 
 
 @models.command("unload")
@@ -169,7 +169,7 @@ def unload_model(
     redis: RedisUrl = None,
 ) -> None:
     """Unload a model, everywhere or on the given GPU. Its jobs wait, or load it again if loading on demand is enabled."""
-    _model_loader(data, models_file, redis).unload(name, gpu, wait=wait)
+    _model_loader(data, models_file, redis).unload_model(name, gpu, wait=wait)
 
 
 @app.command("init")

@@ -65,7 +65,7 @@ def set_model(gpu: str) -> RouteResponse:
 
 
 def _check_loadable(model: str, assignment: ModelAssignment) -> None:
-    entry = services().catalogue.get(model)
+    entry = services().catalogue.get_model(model)
     if entry.task != GENERATE:
         raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
     if model in assignment.unloadable_models:

@@ -37,7 +37,7 @@ def main() -> None:
     folder = model_folder(options.shape, options.models, options.device)
     file = models_file(options.shape, folder, options.models / "models.json", device=options.device, in_flight=options.requests)
     start = time.perf_counter()
-    engine = TransformersEngine(load_catalogue(file).get(options.shape), folder)
+    engine = TransformersEngine(load_catalogue(file).get_model(options.shape), folder)
     engine.load(PhaseTimer())
     about: dict[str, Any] = {"shape": options.shape, "attention": engine.attention_backend}
     report("engine.start", time.perf_counter() - start, "s", **about)

@@ -28,7 +28,7 @@ class ModelLoader:
         self._catalogue = catalogue
         self._settings = settings
 
-    def load(self, name: str, gpu: str | None, *, wait: float) -> None:
+    def load_model(self, name: str, gpu: str | None, *, wait: float) -> None:
         """Set the desired model of a worker and wait up to ``wait`` seconds until it is loaded. Raises CommandError."""
         self._check_model(name)
         assignments = self._assignments.list_active(2 * self._settings.lease_seconds)
@@ -39,7 +39,7 @@ class ModelLoader:
             raise CommandError(f"Worker {assignment.name} no longer exists.")
         self._wait_until_loaded([assignment.name], name, wait)
 
-    def unload(self, name: str, gpu: str | None, *, wait: float) -> None:
+    def unload_model(self, name: str, gpu: str | None, *, wait: float) -> None:
         """Unload a model from all workers, or from the given one. Raises CommandError."""
         self._check_model(name)
         assignments = self._assignments.list_active(2 * self._settings.lease_seconds)
@@ -109,7 +109,7 @@ class ModelLoader:
 
     def _check_model(self, name: str) -> ModelEntry:
         try:
-            entry = self._catalogue.get(name)
+            entry = self._catalogue.get_model(name)
         except NotFound as error:
             raise CommandError(f"{self._settings.models_file}: {error.message}") from None
         if entry.task != GENERATE:

@@ -32,7 +32,7 @@ def models_to_load(catalogue: Catalogue, names: Sequence[str]) -> list[ModelEntr
     Raises CommandError for an unknown name, a model that does not generate text, or a name given twice.
     """
     try:
-        entries = [catalogue.get(name) for name in names]
+        entries = [catalogue.get_model(name) for name in names]
         if not names:
             entries = [entry for entry in catalogue.models if entry.load and entry.task == GENERATE] or [catalogue.default()]
     except NotFound as error:

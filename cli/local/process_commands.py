@@ -117,7 +117,7 @@ def served_model(settings: Settings) -> ModelEntry:
     """The model of a gpu worker with these settings. Raises CommandError if it does not exist or does not generate text."""
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     try:
-        model = catalogue.get(settings.worker_model) if settings.worker_model else catalogue.default()
+        model = catalogue.get_model(settings.worker_model) if settings.worker_model else catalogue.default()
     except NotFound as error:
         raise CommandError(f"{settings.models_file}: {error.message}") from None
     if model.task != GENERATE:

@@ -127,7 +127,7 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
                 log.say(f"Flower (queues and workers): {plan.flower_url}")
         notes = connect(plan.settings.redis_url, timeout=1.0, retries=0)
         while supervisor.shutdown_request is ShutdownRequest.NONE:
-            supervisor.run_once(INDEX_CHECK_SECONDS if plan.chroma_port else 3600)
+            supervisor.process_events(INDEX_CHECK_SECONDS if plan.chroma_port else 3600)
             if plan.chroma_port and _index_is_unresponsive(notes):
                 log.say("Chroma is running but does not answer requests for a collection; restarting it")
                 supervisor.kill_service("chroma")
@@ -176,7 +176,7 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
         supervisor.start_service(Service("redis", redis_command(settings.data_dir / "redis", plan.redis_port), environment))
         while supervisor.shutdown_request is ShutdownRequest.NONE and not is_answering(settings.redis_url):
             log.status("waiting for: Redis")
-            supervisor.run_once(0.05)
+            supervisor.process_events(0.05)
     if supervisor.shutdown_request is not ShutdownRequest.NONE:
         return
     refuse_open_address(settings)
@@ -218,7 +218,7 @@ def _wait_until_ready(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> bo
         log.status(f"waiting for: {', '.join(missing)}" if missing else "")
         if not missing:
             return True
-        supervisor.run_once(0.2)
+        supervisor.process_events(0.2)
     return False
 
 

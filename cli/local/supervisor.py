@@ -58,7 +58,7 @@ class _RunningService:
 
 
 class Supervisor:
-    """Call ``start_service`` for each service, ``run_once`` in a loop, then ``stop_services``; all from the main thread."""
+    """Call ``start_service`` for each service, ``process_events`` in a loop, then ``stop_services``; all from the main thread."""
 
     def __init__(
         self, log: ConsoleLog, *, guardian_signal: int = signal.SIGUSR1, on_change: Callable[[], None] = lambda: None
@@ -91,7 +91,7 @@ class Supervisor:
         self._log.announce(service.name)
         self._launch(service, FIRST_DELAY)
 
-    def run_once(self, seconds: float) -> None:
+    def process_events(self, seconds: float) -> None:
         """Forward output for up to ``seconds``, collect processes that exited, and restart those that are due."""
         self._forward_output(min([seconds, *(max(0.0, when - time.monotonic()) for when, _, _ in self._due.values())]))
         for running in self._collect_exited():

@@ -101,7 +101,7 @@ class Catalogue:
     def __init__(self, models: tuple[ModelEntry, ...]) -> None:
         self.models = models
 
-    def get(self, name: str) -> ModelEntry:
+    def get_model(self, name: str) -> ModelEntry:
         """The model with this name. Raises NotFound, which lists the known names."""
         for model in self.models:
             if model.name == name:

@@ -41,7 +41,7 @@ class RecordedEngine:
         self.on_state: Callable[[EngineState], None] = self.states.append
         settings = Settings(models_file=file, data_dir=folder.parent, engine_hang_seconds=engine_hang_seconds)
         self.client = EngineClient(
-            load_catalogue(file).get("tiny"),
+            load_catalogue(file).get_model("tiny"),
             settings,
             on_step=self.outputs.on_step,
             on_state=lambda state: self.on_state(state),

@@ -37,7 +37,7 @@ def engine_of(tmp_path: Path, outputs: OutputRecorder) -> Iterator[Callable[...,
         entry = {"name": "m", "url": url, "engine": engine, "max_context": 2000, "max_in_flight": in_flight}
         file.write_text(json.dumps([entry]))
         settings = Settings(models_file=file, data_dir=tmp_path, engine_hang_seconds=hang_seconds)
-        process = EngineClient(load_catalogue(file).get("m"), settings, on_step=outputs.on_step, **options)
+        process = EngineClient(load_catalogue(file).get_model("m"), settings, on_step=outputs.on_step, **options)
         started.append(process)
         process.start_engine()
         return process
@@ -221,7 +221,7 @@ def test_the_process_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from shared.models.catalogue import load_catalogue\n"
         "from shared.settings import Settings; from workers.gpu.engine_client.engine_client import EngineClient\n"
         "settings = Settings(models_file=Path(sys.argv[1]))\n"
-        "engine = EngineClient(load_catalogue(settings.models_file).get('m'), settings, on_step=print)\n"
+        "engine = EngineClient(load_catalogue(settings.models_file).get_model('m'), settings, on_step=print)\n"
         "engine.start_engine(); engine.wait_ready(60); print(engine.pid, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

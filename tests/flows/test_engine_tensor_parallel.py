@@ -29,7 +29,7 @@ class RankedEngine:
         file.write_text(json.dumps([entry]))
         self.outputs = OutputRecorder()
         settings = Settings(models_file=file, data_dir=folder.parent)
-        self.client = EngineClient(load_catalogue(file).get("tiny"), settings, on_step=self.outputs.on_step, ranks=ranks)
+        self.client = EngineClient(load_catalogue(file).get_model("tiny"), settings, on_step=self.outputs.on_step, ranks=ranks)
         self.client.start_engine()
 
     def submit(self, id: str, number: int, length: int, tokens: int, stops: list[int]) -> None:

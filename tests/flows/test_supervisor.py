@@ -33,7 +33,7 @@ supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE)
 for name in ("first", "second"):
     supervisor.start_service(Service(name, [sys.executable, "-c", sys.argv[1], *sys.argv[2:]], dict(os.environ), grace=30))
 while supervisor.shutdown_request is ShutdownRequest.NONE:
-    supervisor.run_once(60)
+    supervisor.process_events(60)
 print("stopping", flush=True)
 supervisor.stop_services((("second",), ("first",)))
 print("stopped", flush=True)

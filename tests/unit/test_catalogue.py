@@ -40,7 +40,7 @@ def test_the_default_for_each_task_is_marked_or_first(tmp_path: Path) -> None:
 
 def test_an_unknown_model_error_lists_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="tiny") as caught:
-        load(tmp_path, [TINY]).get("huge")
+        load(tmp_path, [TINY]).get_model("huge")
     assert caught.value.code == "model_not_found"
 
 

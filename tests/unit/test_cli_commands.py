@@ -31,7 +31,7 @@ def after(command: list[str], option: str) -> str:
 
 
 def test_a_gpu_worker_has_the_concurrency_of_its_engine(models_file: Path) -> None:
-    arguments = celery_arguments("gpu2@host", load_catalogue(models_file).get("large"))
+    arguments = celery_arguments("gpu2@host", load_catalogue(models_file).get_model("large"))
     assert after(arguments, "--queues") == "gpu.large"
     assert after(arguments, "--concurrency") == "3"
     assert after(arguments, "--hostname") == "gpu2@host"

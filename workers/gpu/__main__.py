@@ -36,7 +36,7 @@ def main() -> int:
         catalogue = load_catalogue(settings.models_file, engine=settings.engine)
         initial_model = "" if settings.worker_empty else (settings.worker_model or catalogue.default().name)
         if initial_model:
-            catalogue.get(initial_model)
+            catalogue.get_model(initial_model)
     except SettingsError as error:
         print("\n".join(error.problems), file=sys.stderr)  # noqa: T201 before there is a log
         return 2
@@ -47,7 +47,7 @@ def main() -> int:
     name = f"gpu{number}@{socket.gethostname()}"
     capabilities = WorkerCapabilities(name, initial_model, catalogue, settings, reader.read_gpus())
     model = _assigned_model(_fetch_assignment(capabilities, settings), catalogue)
-    worker = GpuWorker(capabilities, catalogue.get(model) if model else None, settings, reader)
+    worker = GpuWorker(capabilities, catalogue.get_model(model) if model else None, settings, reader)
     if worker.serve():
         logger.info("%s restarts with another model", capabilities.name)
         logging.shutdown()

@@ -128,7 +128,7 @@ class Embedders:
                 available = [entry.name for entry in self._catalogue.models if entry.task == EMBED]
                 if name not in available:
                     raise _mismatch(name, available)
-                self._embedders[name] = Embedder(name, self._catalogue.get(name).url, **self._options)
+                self._embedders[name] = Embedder(name, self._catalogue.get_model(name).url, **self._options)
             return self._embedders[name]
 
     def warm(self) -> None:

@@ -107,7 +107,7 @@ def main() -> None:
         fail(DIED, EngineDied(sentence))
 
     try:
-        entry = load_catalogue(options.models_file, engine=options.engine).get(options.model)
+        entry = load_catalogue(options.models_file, engine=options.engine).get_model(options.model)
         is_spread = options.ranks > 1 and entry.engine != ECHO
         group = TensorParallelGroup(options.ranks, sys.argv[1:], rank_exited) if is_spread else None
         engine = _make_engine(entry, options, report, group)
@@ -138,7 +138,7 @@ def _follow_rank_zero(options: argparse.Namespace) -> NoReturn:
         os._exit(0)  # rank 0 exited before this process was tied to it
     set_rank_environment(options.rank, options.ranks, options.port)
     try:
-        entry = load_catalogue(options.models_file, engine=options.engine).get(options.model)
+        entry = load_catalogue(options.models_file, engine=options.engine).get_model(options.model)
         engine = _make_engine(entry, options, lambda phase, message, fraction: None)
         engine.load(lambda phase, message, fraction: None)
         while True:
