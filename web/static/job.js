@@ -96,7 +96,7 @@ function facts(job) {
     ["Ended", moment(job.ended_at)],
     ["Waited", duration(job.timings.queued)],
     ["First token after", duration(job.timings.first_token)],
-    ["Duration", duration(job.timings.total)],
+    ["Time", duration(job.timings.total)],
     ["Queue position", job.queue_position],
     ["Waiting for", job.waiting_for?.replaceAll("_", " ")],
     ["Not before", moment(job.not_before)],
