@@ -1,4 +1,4 @@
-"""Flower counts every ticket: no event of a pool of threads is lost on the way."""
+"""Batched task events: Flower sees every wake-up received, started and succeeded."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def run_next_job(queue):
 """
 
 
-def test_every_ticket_is_received_started_and_succeeded_for_flower(
+def test_flower_sees_every_wakeup_received_started_and_succeeded(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "quick.py").write_text(WORKER)
@@ -54,7 +54,7 @@ def test_every_ticket_is_received_started_and_succeeded_for_flower(
     try:
         wait_until(lambda: seen["worker-online"], "the worker is online", seconds=30)
         CeleryBroker(redis_client).wake("quick", WAKEUPS)
-        wait_until(lambda: seen["task-succeeded"] == WAKEUPS, "all tickets have succeeded", seconds=30)
+        wait_until(lambda: seen["task-succeeded"] == WAKEUPS, "all wake-ups have succeeded", seconds=30)
         assert (seen["task-received"], seen["task-started"]) == (WAKEUPS, WAKEUPS)
     finally:
         worker.terminate()

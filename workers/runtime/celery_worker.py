@@ -214,7 +214,7 @@ class CeleryWorker:
             now = time.monotonic()
             busy = self._runtime is not None and self._runtime.busy_slots >= self._pool.slots
             action = self._canary.next_action(now, all_slots_busy=busy)
-            # A wedged child of a prefork pool is not told apart from a busy one.
+            # A prefork pool has its slots in its children, so a busy pool cannot be distinguished from a wedged one.
             if action == "wedged" and not self._pool.prefork:
                 silence = self._canary.silent_seconds(now)
                 logger.critical("%s had free slots but took no message for %.0f s; it exits to be restarted", self._name, silence)

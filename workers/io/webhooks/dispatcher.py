@@ -111,7 +111,7 @@ class WebhookDispatcher:
         )
 
     def _signing_secrets(self, delivery: Delivery) -> list[str]:
-        # If the endpoint was deleted after the claim, nobody verifies this delivery, and the owner's secret will do.
+        # If the endpoint was deleted after the claim, its secret is gone, so the owner's secret signs.
         found = self._endpoints.signing_secrets(endpoint=delivery.endpoint, owner=delivery.owner)
         return found or self._endpoints.signing_secrets(endpoint="", owner=delivery.owner)
 
