@@ -87,15 +87,15 @@ def test_a_wait_timeout_is_status_6(slow_stack: Stack) -> None:
     assert "has not ended within 0.2 s" in done.stderr
 
 
-def test_a_cancelled_job_gives_status_3_and_other_results_are_printed(stack: Stack) -> None:
-    good = run(stack, "generate", "good", "--plain").stdout.strip()
-    # No worker serves this model, so the job is still queued when it is cancelled.
-    cancelled = run(stack, "generate", "never started", "--plain", "--model", "not-started").stdout.strip()
-    assert run(stack, "job", "cancel", cancelled).returncode == 0
-    done = run(stack, "job", "wait", cancelled, good)
+def test_a_cancelled_job_gives_status_3_and_other_results_are_printed(slow_stack: Stack) -> None:
+    good = run(slow_stack, "generate", "good", "--plain").stdout.strip()
+    # At 50 ms per character this answer takes 100 s, so it cannot end before the command cancels it.
+    cancelled = run(slow_stack, "generate", "x" * 2000, "--plain", "--max-tokens", "2000").stdout.strip()
+    assert run(slow_stack, "job", "cancel", cancelled).returncode == 0
+    done = run(slow_stack, "job", "wait", cancelled, good)
     assert (done.returncode, done.stdout) == (3, "good\n")
     assert f"{cancelled} is cancelled" in done.stderr
-    assert run(stack, "job", "follow", cancelled).returncode == 3
+    assert run(slow_stack, "job", "follow", cancelled).returncode == 3
 
 
 def test_ended_jobs_are_retried_and_deleted(stack: Stack) -> None:
