@@ -20,8 +20,10 @@ from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignments
+from shared.jobs.queries import JobQueries
 from shared.jobs.stats import StatsReader
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.submission import JobSubmitter
+from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.owners.store import Owners
@@ -82,11 +84,14 @@ def _create_services(settings: Settings) -> Services:
     # A client is waiting for an answer: a clear 503 within two seconds is better than many retries.
     # Hundreds of threads share a few connections, because a command takes a fraction of a millisecond.
     client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
-    lifecycle = Lifecycle(client, settings, CeleryBroker(client).wake)
+    wake = CeleryBroker(client).wake
+    submitter, queries = JobSubmitter(client, settings, wake), JobQueries(client)
     return Services(
         settings=settings,
         redis=client,
-        lifecycle=lifecycle,
+        submitter=submitter,
+        transitions=JobTransitions(client, settings, wake),
+        queries=queries,
         worker_registry=WorkerRegistry(client),
         assignments=ModelAssignments(client),
         stats_reader=StatsReader(client),
@@ -95,7 +100,7 @@ def _create_services(settings: Settings) -> Services:
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
         catalogue=load_catalogue(settings.models_file, engine=settings.engine),
-        job_waiter=JobWaiter(lifecycle, CompletionListener(settings.redis_url), settings.api_threads),
+        job_waiter=JobWaiter(submitter, queries, CompletionListener(settings.redis_url), settings.api_threads),
         follower=Follower(settings.redis_url),
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),

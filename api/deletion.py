@@ -15,7 +15,7 @@ from shared.errors import NotFound
 from shared.ids import DOCUMENT, is_id
 from shared.jobs.celery_broker import IO_QUEUE
 from shared.jobs.models import Job, Status
-from shared.jobs.transitions import Submission
+from shared.jobs.submission import Submission
 
 _CHUNK_ID = re.compile(r"(doc_\w{26}):(\d{1,9})")
 

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 import redis
 
 from shared.jobs.event_streams import Follower, StreamEvent, read
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.queries import JobQueries
 
 KEEP_ALIVE_SECONDS = 15.0
 RECONNECT_MS = 1000
@@ -43,7 +43,7 @@ class EventInbox:
         return events
 
 
-def stream_events(client: redis.Redis, follower: Follower, lifecycle: Lifecycle, job_id: str, after: int) -> Iterator[bytes]:
+def stream_events(client: redis.Redis, follower: Follower, queries: JobQueries, job_id: str, after: int) -> Iterator[bytes]:
     """The events of a job after sequence number ``after``, until the job has ended or is deleted."""
     yield f"retry: {RECONNECT_MS}\n\n".encode()
     inbox, position = EventInbox(), after
@@ -57,7 +57,7 @@ def stream_events(client: redis.Redis, follower: Follower, lifecycle: Lifecycle,
         while True:
             events = inbox.drain(KEEP_ALIVE_SECONDS)
             if not events:
-                if lifecycle.get_job(job_id) is None:
+                if queries.get_job(job_id) is None:
                     return  # deleted
                 yield b": keep-alive\n\n"
             # Each yielded piece is a system call, so events that arrived together leave together.

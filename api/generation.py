@@ -9,7 +9,7 @@ from api.services import owner, services
 from api.submission import SubmittedJob, submit_job
 from shared.errors import InvalidValue, ModelNotServed
 from shared.jobs.celery_broker import IO_QUEUE, generation_queue
-from shared.jobs.transitions import Submission
+from shared.jobs.submission import Submission
 from shared.models.catalogue import GENERATE, ModelEntry
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")

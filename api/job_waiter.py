@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from shared.errors import Unavailable
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.models import Job
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.queries import JobQueries
+from shared.jobs.submission import JobSubmitter
 
 
 class JobWaiter:
     """Blocks request threads until their job has ended, and limits how many of them may block."""
 
-    def __init__(self, lifecycle: Lifecycle, listener: CompletionListener, threads: int) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, submitter: JobSubmitter, queries: JobQueries, listener: CompletionListener, threads: int) -> None:
+        self._submitter = submitter
+        self._queries = queries
         self._listener = listener
         # A fifth of the threads stays free. Otherwise waiting clients would block the calls that answer at once.
         self._max_waiters = max(1, threads * 4 // 5)
@@ -26,13 +28,13 @@ class JobWaiter:
         Raises Unavailable if too many clients are waiting already.
         """
         if timeout <= 0:
-            return self._lifecycle.get_job(job_id)
+            return self._queries.get_job(job_id)
         with self.expect_completion(job_id) as completed:
-            job = self._lifecycle.get_job(job_id)
+            job = self._queries.get_job(job_id)
             if job is None or job.status.final:
                 return job
             completed.wait(timeout)
-        return self._lifecycle.get_job(job_id)
+        return self._queries.get_job(job_id)
 
     @contextmanager
     def expect_completion(self, job_id: str) -> Iterator[threading.Event]:

@@ -9,7 +9,6 @@ from api.services import services
 from shared.documents.models import Collection, Document
 from shared.jobs.celery_broker import generation_queue
 from shared.jobs.models import Job, Status
-from shared.jobs.queries import estimated_wait, has_least_service, queue_position
 from shared.jobs.serialization import job_view, seconds
 
 RouteResponse = tuple[Response, int] | Response
@@ -94,10 +93,10 @@ def page_response(content: str | bytes, content_type: str) -> Response:
 
 def _queue_state(job: Job) -> dict[str, Any]:
     context = services()
-    position = queue_position(context.redis, job)
+    position = context.queries.queue_position(job)
     return {
         "queue_position": position,
-        "estimated_wait": estimated_wait(context.redis, job, position) if position else None,
+        "estimated_wait": context.queries.estimated_wait(job, position) if position else None,
         "not_before": seconds(job.not_before) if job.waiting == "retry_at" else None,
         "waiting_for": _waiting_for(job),
     }
@@ -120,7 +119,7 @@ def _waiting_for(job: Job) -> str:
         return _waiting_for_model(job.model)
     if workers and all(worker.phase in ("loading", "warming") for worker in workers):
         return "model_loading"
-    return "worker" if not workers or has_least_service(context.redis, job) else "fair_share"
+    return "worker" if not workers or context.queries.has_least_service(job) else "fair_share"
 
 
 def _waiting_for_model(model: str) -> str:

@@ -15,8 +15,10 @@ from shared.ids import JOB, is_id
 from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.jobs.models import Job
+from shared.jobs.queries import JobQueries
 from shared.jobs.stats import StatsReader
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.submission import JobSubmitter
+from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.models.catalogue import Catalogue
 from shared.sessions.store import Sessions
@@ -32,7 +34,9 @@ class Services:
 
     settings: Settings
     redis: redis.Redis
-    lifecycle: Lifecycle
+    submitter: JobSubmitter
+    transitions: JobTransitions
+    queries: JobQueries
     worker_registry: WorkerRegistry
     assignments: ModelAssignments
     stats_reader: StatsReader

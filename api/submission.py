@@ -5,7 +5,7 @@ from typing import NamedTuple
 from api.services import services
 from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, InternalError, Unavailable
 from shared.jobs.models import Job
-from shared.jobs.transitions import Submission, Submitted
+from shared.jobs.submission import Submission, Submitted
 
 # Wait for searches and deletions if the client does not say how long it waits.
 SHORT_JOB_SECONDS = 30
@@ -21,15 +21,15 @@ class SubmittedJob(NamedTuple):
 def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
     """Submit a job and return it once it has ended, or its state after ``timeout`` seconds.
 
-    Raises what ``Lifecycle.submit_job`` raises, and Unavailable, with nothing submitted, if too many clients are waiting.
+    Raises what ``JobSubmitter.submit_job`` raises, and Unavailable, with nothing submitted, if too many clients are waiting.
     """
     context = services()
     if timeout <= 0:
-        submitted = context.lifecycle.submit_job(submission)
+        submitted = context.submitter.submit_job(submission)
         return SubmittedJob(written_job(submitted), submitted.replayed)
     # Listen before submitting: the job may end before this thread runs again.
     with context.job_waiter.expect_completion(submission.id) as completed:
-        submitted = context.lifecycle.submit_job(submission)
+        submitted = context.submitter.submit_job(submission)
         if not submitted.replayed:
             completed.wait(timeout)
     if submitted.replayed:
@@ -39,7 +39,7 @@ def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
 
 def written_job(submitted: Submitted) -> Job:
     """The job that was just submitted. Raises InternalError if its record is gone."""
-    job = services().lifecycle.get_job(submitted.id)
+    job = services().queries.get_job(submitted.id)
     if job is None:
         raise InternalError(f"Job {submitted.id} was written but cannot be read. Check that Redis does not evict keys.")
     return job

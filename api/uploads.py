@@ -19,7 +19,7 @@ from shared.errors import BatchSealed, NotFound
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
 from shared.jobs.celery_broker import CPU_QUEUE
 from shared.jobs.models import Job
-from shared.jobs.transitions import Submission, Submitted
+from shared.jobs.submission import Submission, Submitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,8 @@ class UploadService:
         self._services = services
         self._owner = owner
         self._settings = services.settings
-        self._lifecycle = services.lifecycle
+        self._submitter = services.submitter
+        self._queries = services.queries
         self._documents = services.documents
         self._files = services.files
         self._archives = DocumentFiles(services.settings.archives_dir)
@@ -69,7 +70,7 @@ class UploadService:
         the reason.
         """
         with suppress(NotFound, BatchSealed):
-            self._lifecycle.join_batch(batch_id, self._owner)
+            self._submitter.join_batch(batch_id, self._owner)
 
     def receive_files(self, files: Sequence[FileStorage]) -> list[ReceivedFile]:
         """Store the files of the request. If one is rejected, none stays."""
@@ -93,9 +94,9 @@ class UploadService:
         collection = self._ensure_collection(self._settings.default_collection)
         if received.media_type not in ARCHIVES:
             return self._register_document(collection, received, options, webhook=options.webhook)
-        batch = self._lifecycle.open_batch(self._owner, spec={"collection": collection.name}, webhook=options.webhook)
+        batch = self._submitter.open_batch(self._owner, spec={"collection": collection.name}, webhook=options.webhook)
         self._submit_unpack(collection, received, batch.id, options)
-        self._lifecycle.seal_batch(batch.id)
+        self._submitter.seal_batch(batch.id)
         return None, written_job(batch)
 
     def upload_files(
@@ -114,7 +115,7 @@ class UploadService:
         finally:
             self._discard(files)
         if batch_id is None:
-            self._lifecycle.seal_batch(result.batch.id)
+            self._submitter.seal_batch(result.batch.id)
         return result
 
     def _upload_to_batch(
@@ -140,9 +141,9 @@ class UploadService:
     ) -> Submitted:
         key, fingerprint = idempotency
         if batch_id is not None:
-            self._lifecycle.join_batch(batch_id, self._owner, idempotency_key=key, fingerprint=fingerprint)
+            self._submitter.join_batch(batch_id, self._owner, idempotency_key=key, fingerprint=fingerprint)
             return Submitted(batch_id)
-        return self._lifecycle.open_batch(
+        return self._submitter.open_batch(
             self._owner, spec={"collection": collection}, webhook=options.webhook, idempotency_key=key, fingerprint=fingerprint
         )
 
@@ -172,7 +173,7 @@ class UploadService:
                 job_id=new_id(JOB),
                 metadata=options.metadata,
             )
-            job = self._lifecycle.get_job(document.job_id)
+            job = self._queries.get_job(document.job_id)
             # Either the document is new, or the server died between registering it and submitting its job.
             needs_job = job is None and document.status == "uploaded"
             if needs_job:
@@ -203,7 +204,7 @@ class UploadService:
     def _submit_unpack(self, collection: Collection, received: ReceivedFile, batch: str, options: UploadOptions) -> str:
         """Move an archive to where it is unpacked and submit that job. The same archive in the same batch has one job."""
         job_id, archive_id = (derived_id(prefix, batch, received.stored.sha256) for prefix in (JOB, DOCUMENT))
-        if self._lifecycle.get_job(job_id) is not None:
+        if self._queries.get_job(job_id) is not None:
             self._files.remove(received.document_id)
             return job_id
         self._files.move(received.document_id, self._archives, archive_id)

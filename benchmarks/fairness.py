@@ -26,7 +26,8 @@ from benchmarks.charts import Axis, Chart, Point, Series, side_by_side
 from benchmarks.figures import figure, percentile
 from cli.local.redis_server import start_redis
 from shared.jobs.models import Status
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import JobSubmitter, Submission
+from shared.jobs.transitions import JobTransitions
 from shared.owners.store import Owners
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -76,50 +77,52 @@ def measure_simulation(folder: Path, jobs: int) -> dict[str, Waits]:
     waits = {}
     for way in WAYS:
         client.flushall()
-        waits[way] = list(simulate(SimulatedLifecycle(server.url), way, jobs, random.Random(7)))
+        waits[way] = list(simulate(SimulatedJobs(server.url), way, jobs, random.Random(7)))
     client.close()
     server.stop()
     return waits
 
 
-class SimulatedLifecycle(Lifecycle):
-    """Job transitions with a clock that the simulation sets."""
+class SimulatedJobs:
+    """Submission and transitions with a clock that the simulation sets."""
 
     def __init__(self, url: str) -> None:
         self.now_ms = 1_800_000_000_000
-        super().__init__(connect(url), Settings(redis_url=url), lambda *_: None, clock=lambda: self.now_ms)
+        client, settings = connect(url), Settings(redis_url=url)
+        self.submitter = JobSubmitter(client, settings, lambda *_: None, clock=lambda: self.now_ms)
+        self.transitions = JobTransitions(client, settings, lambda *_: None, clock=lambda: self.now_ms)
 
 
-def simulate(lifecycle: SimulatedLifecycle, way: str, jobs: int, generator: random.Random) -> Iterator[Point]:
+def simulate(system: SimulatedJobs, way: str, jobs: int, generator: random.Random) -> Iterator[Point]:
     """Let workers claim jobs until the first owner's jobs are done; yields the waits of the second owner's jobs."""
-    begin = lifecycle.now_ms
+    begin = system.now_ms
     flood = 0 if way == "idle" else jobs
     for _ in range(flood):
-        submit(lifecycle, "many")
+        submit(system.submitter, "many")
     sendings = [begin + 1000 * number for number in range(jobs // (10 * SLOTS))]
     sent: dict[str, int] = {}
     running: list[tuple[int, str]] = []
     number = 0
     while sendings or sent:
-        while sendings and sendings[0] <= lifecycle.now_ms:
-            sent[submit(lifecycle, "many" if way == "fifo" else "one")] = sendings.pop(0)
-        while running and running[0][0] <= lifecycle.now_ms:
-            lifecycle.finish((heapq.heappop(running)[1], 1), Status.COMPLETED, result={}, service=10)
+        while sendings and sendings[0] <= system.now_ms:
+            sent[submit(system.submitter, "many" if way == "fifo" else "one")] = sendings.pop(0)
+        while running and running[0][0] <= system.now_ms:
+            system.transitions.finish((heapq.heappop(running)[1], 1), Status.COMPLETED, result={}, service=10)
         while len(running) < SLOTS:
             number += 1
-            job = lifecycle.claim(QUEUE, "w1", f"token{number}")
+            job = system.transitions.claim(QUEUE, "w1", f"token{number}")
             if job is None:
                 break
-            heapq.heappush(running, (lifecycle.now_ms + generator.randrange(50, 150), job.id))
+            heapq.heappush(running, (system.now_ms + generator.randrange(50, 150), job.id))
             if job.id in sent:
                 at = sent.pop(job.id)
-                yield (at - begin) / 1000, (lifecycle.now_ms - at) / 1000
+                yield (at - begin) / 1000, (system.now_ms - at) / 1000
         following = [running[0][0]] if running else []
-        lifecycle.now_ms = min(following + sendings[:1], default=lifecycle.now_ms)
+        system.now_ms = min(following + sendings[:1], default=system.now_ms)
 
 
-def submit(lifecycle: Lifecycle, owner: str) -> str:
-    return lifecycle.submit_job(Submission(kind="generate", queue=QUEUE, spec={"prompt": "x"}, owner=owner, cost=10)).id
+def submit(submitter: JobSubmitter, owner: str) -> str:
+    return submitter.submit_job(Submission(kind="generate", queue=QUEUE, spec={"prompt": "x"}, owner=owner, cost=10)).id
 
 
 def measure_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Waits]:
@@ -187,23 +190,24 @@ def measure_depths(folder: Path) -> dict[str, list[Point]]:
     server = start_redis(subfolder(folder, "depth"))
     client = connect(server.url)
     settings = replace(Settings(redis_url=server.url), max_queued=10_000_000, max_queued_per_owner=10_000_000)
-    lifecycle = Lifecycle(client, settings, lambda *_: None)
+    submitter = JobSubmitter(client, settings, lambda *_: None)
+    transitions = JobTransitions(client, settings, lambda *_: None)
     lines: dict[str, list[Point]] = {f"{move} {percent}": [] for move in ("submit", "claim") for percent in ("p50", "p99")}
     queued = 0
     for depth in DEPTHS:
         for number in range(queued, depth):
-            submit(lifecycle, f"owner{number % OWNERS}")
+            submit(submitter, f"owner{number % OWNERS}")
         queued = depth
         took: dict[str, list[float]] = {"submit": [], "claim": []}
         for number in range(1000):
             start = time.perf_counter()
-            submit(lifecycle, f"owner{number % OWNERS}")
+            submit(submitter, f"owner{number % OWNERS}")
             middle = time.perf_counter()
-            job = lifecycle.claim(QUEUE, "w1", f"token{depth}.{number}")
+            job = transitions.claim(QUEUE, "w1", f"token{depth}.{number}")
             took["claim"].append(1000 * (time.perf_counter() - middle))
             took["submit"].append(1000 * (middle - start))
             assert job is not None
-            lifecycle.finish((job.id, 1), Status.COMPLETED, result={}, service=10)
+            transitions.finish((job.id, 1), Status.COMPLETED, result={}, service=10)
         for move, values in took.items():
             for percent in (50, 99):
                 value = percentile(values, percent)

@@ -1,7 +1,7 @@
 """Fixtures of every test: a Redis of its own for each test process, emptied before and looked over after each test."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,11 @@ import redis
 
 from cli.errors import CommandError
 from cli.local.redis_server import RedisServer, start_redis
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.maintenance import JobMaintenance
+from shared.jobs.queries import JobQueries
+from shared.jobs.submission import JobSubmitter
+from shared.jobs.transitions import JobTransitions
+from shared.jobs.wakeups import Wake
 from shared.redis_connection import connect
 from shared.settings import Settings
 from tests.key_leaks import keys_that_nobody_ends
@@ -74,11 +78,21 @@ def clock() -> Clock:
 
 @pytest.fixture
 def wakeups() -> list[tuple[str, int]]:
-    """What was rung for: queue and number of tickets."""
+    """The wake-ups that were sent: queue and number."""
     return []
 
 
+class JobSystem:
+    """Everything that submits, moves, maintains and reads jobs, on one Redis and one clock."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, wake: Wake, *, clock: Clock | None = None) -> None:
+        self.client, self.settings = client, settings
+        self.submitter = JobSubmitter(client, settings, wake, clock=clock)
+        self.transitions = JobTransitions(client, settings, wake, clock=clock)
+        self.maintenance = JobMaintenance(client, settings, wake, clock=clock)
+        self.queries = JobQueries(client)
+
+
 @pytest.fixture
-def lifecycle(redis_client: redis.Redis, settings: Settings, clock: Clock, wakeups: list[tuple[str, int]]) -> Lifecycle:
-    ring: Callable[[str, int], None] = lambda queue, count: wakeups.append((queue, count))  # noqa: E731
-    return Lifecycle(redis_client, settings, ring, clock=clock)
+def system(redis_client: redis.Redis, settings: Settings, clock: Clock, wakeups: list[tuple[str, int]]) -> JobSystem:
+    return JobSystem(redis_client, settings, lambda queue, count: wakeups.append((queue, count)), clock=clock)

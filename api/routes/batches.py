@@ -45,7 +45,7 @@ def open_batch() -> RouteResponse:
     body = parse_optional_body(NewBatch)
     webhook = job_webhook(body.webhook)
     idempotency = read_idempotency_key([webhook, body.metadata])
-    batch = services().lifecycle.open_batch(
+    batch = services().submitter.open_batch(
         owner(),
         spec={},
         webhook=webhook,
@@ -82,5 +82,5 @@ def seal_batch(job: str) -> RouteResponse:
         raise Conflict(
             f"Job {job} is a job of kind {found.kind} and not a batch. Only batches can be sealed.", code="not_a_batch"
         )
-    services().lifecycle.seal_batch(job)
+    services().submitter.seal_batch(job)
     return final_or_accepted(find_owned_job(job))

@@ -36,7 +36,7 @@ from shared.documents.models import Collection
 from shared.errors import Conflict, InvalidValue
 from shared.jobs.celery_broker import CPU_QUEUE, IO_QUEUE
 from shared.jobs.models import Status
-from shared.jobs.transitions import Submission
+from shared.jobs.submission import Submission
 from shared.models.catalogue import EMBED
 
 blueprint = Blueprint("collections", __name__)
@@ -273,7 +273,7 @@ def _reindex_submission(collection: Collection, changes: ReindexRequest) -> Subm
 def _reject_second_reindex(collection: Collection) -> None:
     if not collection.reindex_job:
         return
-    job = services().lifecycle.get_job(collection.reindex_job)
+    job = services().queries.get_job(collection.reindex_job)
     if job is not None and not job.status.final:
         raise Conflict(
             f"Job {job.id} is already reindexing collection {collection.name!r}. Wait until it ends, or cancel it.",

@@ -34,7 +34,7 @@ LIMIT = in_query(
     )
 )
 def list_dead_letters() -> RouteResponse:
-    jobs = services().lifecycle.dead_letters(query_integer("limit", 100, 1, MAX_LISTED))
+    jobs = services().queries.dead_letters(query_integer("limit", 100, 1, MAX_LISTED))
     return list_response([{**job_json(job), "owner": job.owner} for job in jobs])
 
 
@@ -50,7 +50,7 @@ def list_dead_letters() -> RouteResponse:
     )
 )
 def replay_dead_letter(job: str) -> RouteResponse:
-    return accepted_response(written_job(services().lifecycle.replay(_find_dead_letter(job))))
+    return accepted_response(written_job(services().submitter.replay(_find_dead_letter(job))))
 
 
 @blueprint.delete("/<job>")
@@ -67,12 +67,12 @@ def replay_dead_letter(job: str) -> RouteResponse:
 )
 def remove_dead_letter(job: str) -> RouteResponse:
     found = _find_dead_letter(job)
-    services().lifecycle.remove_dead_letter(found.id)
+    services().transitions.remove_dead_letter(found.id)
     return jsonify({"id": found.id, "object": "job", "removed": True})
 
 
 def _find_dead_letter(job_id: str) -> Job:
-    for job in services().lifecycle.dead_letters(MAX_LISTED):
+    for job in services().queries.dead_letters(MAX_LISTED):
         if job.id == job_id:
             return job
     raise NotFound(f"Job {job_id[:80]!r} is not a dead letter.", code="job_not_found")

@@ -68,7 +68,7 @@ def delete_document(document: str) -> RouteResponse:
     timeout = requested_timeout(SHORT_JOB_SECONDS)
     found = services().documents.get(owner(), document)
     if found.status not in ENDED:
-        services().lifecycle.cancel(found.job_id, owner())
+        services().transitions.cancel(found.job_id, owner())
     spec = {"document_id": found.id, "collection_id": found.collection_id}
     return delete_object(spec, found.id, "document", timeout)
 

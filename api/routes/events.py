@@ -50,7 +50,7 @@ def follow_job(job: str) -> RouteResponse:
         return Response(status=204)
     context = services()
     context.job_waiter.reserve_slot()
-    events = stream_events(context.redis, context.follower, context.lifecycle, found.id, after)
+    events = stream_events(context.redis, context.follower, context.queries, found.id, after)
     response = Response(events, content_type="text/event-stream; charset=utf-8")
     # This also runs if the client leaves before the first event.
     response.call_on_close(context.job_waiter.release_slot)

@@ -26,7 +26,6 @@ from shared.errors import Conflict, InvalidValue
 from shared.ids import JOB as JOB_PREFIX
 from shared.ids import is_id
 from shared.jobs.models import Job, Status
-from shared.jobs.queries import page
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -107,7 +106,7 @@ def list_jobs() -> RouteResponse:
     def matches(job: Job) -> bool:
         return all(value is None or getattr(job, name) == value for name, value in filters.items())
 
-    jobs, next_cursor = page(services().redis, owner(), limit=limit, after=after, wanted=matches)
+    jobs, next_cursor = services().queries.list_jobs(owner(), limit=limit, after=after, matches=matches)
     return list_response([job_json(job) for job in jobs], next_cursor)
 
 
@@ -147,7 +146,7 @@ def show_job(job: str) -> RouteResponse:
 )
 def cancel_job(job: str) -> RouteResponse:
     find_owned_job(job)
-    outcome, status = services().lifecycle.cancel(job, owner())
+    outcome, status = services().transitions.cancel(job, owner())
     if outcome == "missing":
         raise job_not_found(job)
     if outcome == "ended":
@@ -177,7 +176,7 @@ def retry_job(job: str) -> RouteResponse:
     password = parse_optional_body(RetryRequest).password
     if password is not None:
         _keep_password(previous, check_password(password.get_secret_value()))
-    return accepted_response(written_job(services().lifecycle.replay(previous)))
+    return accepted_response(written_job(services().submitter.replay(previous)))
 
 
 @blueprint.delete("/jobs/<job>")
@@ -191,7 +190,7 @@ def retry_job(job: str) -> RouteResponse:
     )
 )
 def delete_job(job: str) -> RouteResponse:
-    outcome = services().lifecycle.delete(job, owner())
+    outcome = services().transitions.delete(job, owner())
     if outcome == "missing":
         raise job_not_found(job)
     if outcome != "deleted":

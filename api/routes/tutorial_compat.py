@@ -17,7 +17,7 @@ from shared.documents.models import Collection
 from shared.errors import NotFound, Unavailable
 from shared.jobs.celery_broker import IO_QUEUE
 from shared.jobs.models import Status
-from shared.jobs.transitions import Submission
+from shared.jobs.submission import Submission
 
 blueprint = Blueprint("tutorial_compat", __name__)
 
@@ -145,7 +145,7 @@ def _cancel_ingests(collection: Collection) -> int:
         count += sum(document.chunks for document in page)
         after = page[-1].id if page else None
         for document in page:
-            context.lifecycle.cancel(document.job_id, owner())
+            context.transitions.cancel(document.job_id, owner())
     return count
 
 

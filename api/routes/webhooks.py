@@ -203,7 +203,7 @@ def list_deliveries() -> RouteResponse:
     if after is not None and not is_id(DELIVERY_PREFIX, after):
         raise InvalidValue(f"after: must be the id of a delivery, not {after[:80]!r}", param="after")
     status = query_choice("status", STATUSES)
-    deliveries, next_cursor = services().deliveries.page(
+    deliveries, next_cursor = services().deliveries.list_deliveries(
         owner(), limit=limit, after=after, status=status, endpoint=request.args.get("webhook")
     )
     return list_response([_delivery_json(delivery) for delivery in deliveries], next_cursor)

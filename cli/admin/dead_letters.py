@@ -11,7 +11,9 @@ from rich.table import Table
 from cli.errors import CommandError
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.models import Job
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.queries import JobQueries
+from shared.jobs.submission import JobSubmitter
+from shared.jobs.transitions import JobTransitions
 from shared.settings import Settings
 
 MAX_LISTED = 1000
@@ -21,11 +23,14 @@ class DeadLetters:
     """The dead letters in the stack's Redis."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self._lifecycle = Lifecycle(client, settings, CeleryBroker(client).wake)
+        wake = CeleryBroker(client).wake
+        self._submitter = JobSubmitter(client, settings, wake)
+        self._transitions = JobTransitions(client, settings, wake)
+        self._queries = JobQueries(client)
 
     def print_all(self, *, as_json: bool) -> None:
         """Print the dead letters, newest first."""
-        letters = self._lifecycle.dead_letters(MAX_LISTED)
+        letters = self._queries.dead_letters(MAX_LISTED)
         if as_json:
             print(json.dumps([_plain(job) for job in letters]))
             return
@@ -41,15 +46,15 @@ class DeadLetters:
 
     def replay(self, job: str) -> None:
         """Run the job again, as a new job."""
-        print(f"{job} runs again as {self._lifecycle.replay(self._find(job)).id}")
+        print(f"{job} runs again as {self._submitter.replay(self._find(job)).id}")
 
     def drop(self, job: str) -> None:
         """Remove the job from the dead letters."""
-        self._lifecycle.remove_dead_letter(self._find(job).id)
+        self._transitions.remove_dead_letter(self._find(job).id)
         print(f"{job} is no longer a dead letter; its record is kept until its retention ends")
 
     def _find(self, job: str) -> Job:
-        for letter in self._lifecycle.dead_letters(MAX_LISTED):
+        for letter in self._queries.dead_letters(MAX_LISTED):
             if letter.id == job:
                 return letter
         raise CommandError(f"Job {job} is not a dead letter: `enginehouse dead-letters list` shows them.")

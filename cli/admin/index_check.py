@@ -19,7 +19,8 @@ from shared.documents.store import Documents
 from shared.errors import IndexUnavailable, NotFound
 from shared.ids import DOCUMENT, is_id
 from shared.jobs.celery_broker import CPU_QUEUE, CeleryBroker
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.queries import JobQueries
+from shared.jobs.submission import JobSubmitter, Submission
 from shared.settings import Settings
 from workers.index.search_index import SearchIndex
 
@@ -69,7 +70,8 @@ class IndexCheck:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._settings = settings
         self._documents = Documents(client)
-        self._lifecycle = Lifecycle(client, settings, CeleryBroker(client).wake)
+        self._submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
+        self._queries = JobQueries(client)
         self._files = DocumentFiles(settings.documents_dir)
         self._search_index = SearchIndex.from_settings(self._documents, settings)
         self.collections = 0
@@ -167,7 +169,7 @@ class IndexCheck:
 
     def _next_index(self, collection: Collection) -> str:
         """The index that a running reindex builds, or ""."""
-        job = self._lifecycle.get_job(collection.reindex_job) if collection.reindex_job else None
+        job = self._queries.get_job(collection.reindex_job) if collection.reindex_job else None
         return collection.next_index if job is not None and not job.status.final else ""
 
     def _drop(self, index: str) -> None:
@@ -196,10 +198,10 @@ class IndexCheck:
             spec["only"] = [problem.object for problem in problems]
         else:
             spec |= {"chunk_tokens": collection.chunk_tokens, "chunk_overlap_tokens": collection.chunk_overlap_tokens}
-        job = self._lifecycle.submit_job(Submission(kind="reindex", queue=CPU_QUEUE, spec=spec, owner=collection.owner)).id
+        job = self._submitter.submit_job(Submission(kind="reindex", queue=CPU_QUEUE, spec=spec, owner=collection.owner)).id
         if console is not None:
             console.print(f"{collection.name}: {job} indexes {len(problems)} documents", soft_wrap=True)
-        while (now := self._lifecycle.get_job(job)) is not None and not now.status.final:
+        while (now := self._queries.get_job(job)) is not None and not now.status.final:
             time.sleep(0.2)
         if now is None or now.status != "completed":
             if console is not None:

@@ -1,4 +1,4 @@
-"""What a job is to those who read it. Changing one is the business of ``lifecycle`` alone.
+"""What a job is to those who read it. Only the scripts of ``lua/`` change one.
 
 The record is the hash ``eh:job:<id>``; times in it are Unix milliseconds, empty text means "not yet".
 """

@@ -3,6 +3,8 @@
 What only the moment can tell (the place of a queued job) is added by the HTTP face.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from shared.jobs.models import AttemptRecord, Job
@@ -69,3 +71,14 @@ def _timings(job: Job) -> dict[str, float | None]:
         return None if moment is None else (moment - job.created_at) / 1000
 
     return {"queued": since(job.started_at), "first_token": since(job.first_token_at), "total": since(job.ended_at)}
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON, also of mappings that are no dict."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_dict)
+
+
+def _as_dict(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")

@@ -14,6 +14,7 @@ import redis
 
 from shared.errors import Conflict, NotFound
 from shared.redis_connection import PREFIX
+from shared.redis_lists import list_page
 from shared.webhooks.scripts import DeliveryScripts
 
 DeliveryOutcome = Literal["delivered", "retry", "exhausted", "gone"]
@@ -21,10 +22,6 @@ DeliveryOutcome = Literal["delivered", "retry", "exhausted", "gone"]
 DELIVERY = "dlv"
 STATUSES = ("pending", "delivered", "failed")
 CHANNEL = f"{PREFIX}deliveries"
-
-# As many of an owner's deliveries are read for one page of a filtered list; the client goes on from `next`.
-MOST_READ = 2000
-BATCH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,26 +124,16 @@ class Deliveries:
         """All deliveries of a job, oldest first."""
         return self._read(self._redis.zrange(f"{PREFIX}job:{job}:deliveries", 0, -1))
 
-    def page(
+    def list_deliveries(
         self, owner: str, *, limit: int, after: str | None = None, status: str | None = None, endpoint: str | None = None
     ) -> tuple[list[Delivery], str | None]:
         """An owner's deliveries, newest first, after the id ``after``; and where the next page begins, None at the end."""
-        found: list[Delivery] = []
-        cursor, read = after, 0
+
+        def matches(delivery: Delivery) -> bool:
+            return status in (None, delivery.status) and endpoint in (None, delivery.endpoint)
+
         index = f"{PREFIX}owner:{owner}:deliveries"
-        while read < MOST_READ:
-            start = f"({cursor}" if cursor else "+"
-            ids = self._redis.zrange(index, start, "-", desc=True, bylex=True, offset=0, num=BATCH)
-            for delivery in self._read(ids):
-                if len(found) == limit:
-                    return found, found[-1].id
-                if status in (None, delivery.status) and endpoint in (None, delivery.endpoint):
-                    found.append(delivery)
-            if len(ids) < BATCH:
-                return found, None
-            cursor = ids[-1]
-            read += len(ids)
-        return found, cursor
+        return list_page(self._redis, index, self._read, limit=limit, after=after, matches=matches)
 
     def _read(self, ids: list[str]) -> list[Delivery]:
         with self._redis.pipeline(transaction=False) as pipeline:

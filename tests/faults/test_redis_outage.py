@@ -5,12 +5,12 @@ import time
 import httpx2
 import pytest
 
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import Submission
 from testing.fault_rig.duration import hold_fault
 from testing.fault_rig.fault_stack import SECOND, TEXT, ExtraWorker, FaultStack
 from testing.fault_rig.processes import suspended
 from testing.waiting import wait_until
-from tests.conftest import Clock
+from tests.conftest import Clock, JobSystem
 
 RESUME_SECONDS = 15.0
 
@@ -107,11 +107,11 @@ def _launch(stack: FaultStack) -> ExtraWorker:
     return worker
 
 
-def test_leases_can_be_renewed_after_a_gap_in_reaping(lifecycle: Lifecycle, clock: Clock) -> None:
-    job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={}, owner="a")).id
-    assert lifecycle.claim("q", "w", "token") is not None
+def test_leases_can_be_renewed_after_a_gap_in_reaping(system: JobSystem, clock: Clock) -> None:
+    job = system.submitter.submit_job(Submission(kind="generate", queue="q", spec={}, owner="a")).id
+    assert system.transitions.claim("q", "w", "token") is not None
     clock.advance(3600)
-    assert lifecycle.reap(gap_ms=60_000, grace_ms=500) == (0, [])
-    assert not lifecycle.reaps_steadily()
-    wait_until(lifecycle.reaps_steadily, "the grace period is over")
-    assert lifecycle.reap(gap_ms=60_000, grace_ms=500) == (1, [job])
+    assert system.maintenance.reap(gap_ms=60_000, grace_ms=500) == (0, [])
+    assert not system.maintenance.reaps_steadily()
+    wait_until(system.maintenance.reaps_steadily, "the grace period is over")
+    assert system.maintenance.reap(gap_ms=60_000, grace_ms=500) == (1, [job])

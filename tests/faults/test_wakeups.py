@@ -12,13 +12,14 @@ import pytest
 
 from shared.jobs.celery_broker import CeleryBroker, generation_queue
 from shared.jobs.models import Outcome
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import Submission
 from shared.redis_connection import PREFIX, connect
 from shared.settings import Settings
 from testing.fault_rig.duration import hold_fault
 from testing.fault_rig.fault_stack import DEFAULT, TEXT, FaultStack
 from testing.fault_rig.processes import kill, process_tree, suspended
 from testing.waiting import wait_until
+from tests.conftest import JobSystem
 
 STACK_OPTIONS = {"environment": {"ENGINEHOUSE_CANARY_SECONDS": "1"}}
 QUEUE = generation_queue(DEFAULT)
@@ -31,10 +32,10 @@ def test_concurrent_reapers_take_one_attempt(stack: FaultStack) -> None:
 
     def reap() -> None:
         client = connect(stack.redis.url)
-        lifecycle = Lifecycle(client, Settings(), CeleryBroker(client).wake)
+        system = JobSystem(client, Settings(), CeleryBroker(client).wake)
         while not over.is_set():
-            lifecycle.reap()
-            lifecycle.missing_wakeups(100)
+            system.maintenance.reap()
+            system.maintenance.missing_wakeups(100)
 
     reapers = [threading.Thread(target=reap) for _ in range(4)]
     for reaper in reapers:
@@ -71,9 +72,9 @@ def test_a_backlog_without_maintenance_is_cleared_without_a_storm(stack: FaultSt
 
 @pytest.mark.slow_fault
 def test_ten_thousand_queued_jobs_need_no_new_wakeups_and_slow_nobody_down(stack: FaultStack) -> None:
-    lifecycle = Lifecycle(stack.direct, Settings(), CeleryBroker(stack.direct).wake)
+    system = JobSystem(stack.direct, Settings(), CeleryBroker(stack.direct).wake)
     with suspended(process.pid for process in process_tree(stack.pid_of("gpu0"))):
-        jobs = [_submit_directly(lifecycle) for _ in range(10_000)]
+        jobs = [_submit_directly(system) for _ in range(10_000)]
         hold_fault(5)
         # Maintenance that looks between a submit and its wake-up may send a surplus one.
         assert len(jobs) <= stack.count_wakeups() < len(jobs) + 20, "maintenance sends no wake-up that is not missing"
@@ -83,17 +84,17 @@ def test_ten_thousand_queued_jobs_need_no_new_wakeups_and_slow_nobody_down(stack
         assert stack.client.get(f"/jobs/{extra}").elapsed.total_seconds() < 0.5
     assert stack.wait_for_end(extra).status == "completed"
     for job in jobs:
-        lifecycle.cancel(job, "local")
+        system.transitions.cancel(job, "local")
     wait_until(lambda: not stack.count_wakeups(), "the surplus wake-ups are used up", seconds=60)
 
 
 @pytest.mark.slow_fault
 def test_a_full_queue_rejects_jobs_and_says_when_to_retry(stack: FaultStack) -> None:
-    lifecycle = Lifecycle(stack.direct, Settings(max_queued=20), CeleryBroker(stack.direct).wake)
+    system = JobSystem(stack.direct, Settings(max_queued=20), CeleryBroker(stack.direct).wake)
     with suspended(process.pid for process in process_tree(stack.pid_of("gpu0"))):
         jobs = [stack.submit_job() for _ in range(20)]
         with pytest.raises(Exception, match="20") as refused:
-            _submit_directly(lifecycle)
+            _submit_directly(system)
         assert getattr(refused.value, "status", None) == 429
         assert getattr(refused.value, "retry_after", None)
         assert stack.direct.zcard(f"{PREFIX}queue:{QUEUE}:jobs:local") == len(jobs), "nothing of the rejected job is left"
@@ -161,7 +162,7 @@ def test_a_hundred_surplus_wakeups_run_a_job_once(stack: FaultStack) -> None:
     wait_until(lambda: not stack.count_wakeups(), "the surplus wake-ups are used up")
 
 
-def _submit_directly(lifecycle: Lifecycle) -> str:
+def _submit_directly(system: JobSystem) -> str:
     submission = Submission(kind="generate", queue=QUEUE, spec={"prompt": TEXT}, owner="local", model=DEFAULT)
-    answer = lifecycle.submit_job(submission)
+    answer = system.submitter.submit_job(submission)
     return answer if isinstance(answer, str) else answer.id

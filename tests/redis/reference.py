@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from shared.jobs.transitions import Submission
+from shared.jobs.submission import Submission
 from shared.settings import Settings
 
 FINAL = ("completed", "failed", "cancelled", "expired")

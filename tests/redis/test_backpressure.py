@@ -8,24 +8,24 @@ import redis
 
 from shared.errors import TooMany
 from shared.jobs.models import Status
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import Submission
 from shared.settings import Settings
-from tests.conftest import Clock
+from tests.conftest import Clock, JobSystem
 
 
 @pytest.fixture
-def bounded(redis_client: redis.Redis, settings: Settings, clock: Clock) -> Lifecycle:
-    """A lifecycle whose queues hold five jobs, three of one owner."""
-    return Lifecycle(redis_client, replace(settings, max_queued=5, max_queued_per_owner=3), lambda *_: None, clock=clock)
+def bounded(redis_client: redis.Redis, settings: Settings, clock: Clock) -> JobSystem:
+    """A system whose queues hold five jobs, three of one owner."""
+    return JobSystem(redis_client, replace(settings, max_queued=5, max_queued_per_owner=3), lambda *_: None, clock=clock)
 
 
-def submit(lifecycle: Lifecycle, owner: str, queue: str = "gpu.m", **options: str) -> str:
-    return lifecycle.submit_job(Submission(kind="generate", queue=queue, spec={}, owner=owner, **options)).id  # type: ignore[arg-type]
+def submit(system: JobSystem, owner: str, queue: str = "gpu.m", **options: str) -> str:
+    return system.submitter.submit_job(Submission(kind="generate", queue=queue, spec={}, owner=owner, **options)).id  # type: ignore[arg-type]
 
 
-def fill(lifecycle: Lifecycle, owners: Iterable[str]) -> None:
+def fill(system: JobSystem, owners: Iterable[str]) -> None:
     for owner in owners:
-        submit(lifecycle, owner)
+        submit(system, owner)
 
 
 def everything(client: redis.Redis) -> dict[str, bytes]:
@@ -37,7 +37,7 @@ def everything(client: redis.Redis) -> dict[str, bytes]:
     [(["ada"] * 3, "ada", "owner_full", 3), (["ada", "bob"] * 2 + ["cat"], "dan", "queue_full", 5)],
 )
 def test_a_refusal_names_the_limit_and_writes_nothing(
-    bounded: Lifecycle, redis_client: redis.Redis, owners: list[str], next_one: str, code: str, limit: int
+    bounded: JobSystem, redis_client: redis.Redis, owners: list[str], next_one: str, code: str, limit: int
 ) -> None:
     fill(bounded, owners)
     before = everything(redis_client)
@@ -48,36 +48,36 @@ def test_a_refusal_names_the_limit_and_writes_nothing(
     assert everything(redis_client) == before
 
 
-def test_one_owners_limit_leaves_room_for_others_and_a_full_queue_for_other_queues(bounded: Lifecycle) -> None:
+def test_one_owners_limit_leaves_room_for_others_and_a_full_queue_for_other_queues(bounded: JobSystem) -> None:
     fill(bounded, ["ada"] * 3 + ["bob"] * 2)
     with pytest.raises(TooMany):
         submit(bounded, "cat")
     assert submit(bounded, "ada", queue="gpu.other")
 
 
-def test_what_is_claimed_or_ended_makes_room(bounded: Lifecycle) -> None:
+def test_what_is_claimed_or_ended_makes_room(bounded: JobSystem) -> None:
     fill(bounded, ["ada"] * 3)
-    job = bounded.claim("gpu.m", "w1", "t1")
+    job = bounded.transitions.claim("gpu.m", "w1", "t1")
     assert job is not None
     waiting = submit(bounded, "ada")
-    bounded.finish((job.id, 1), Status.COMPLETED, result={})
+    bounded.transitions.finish((job.id, 1), Status.COMPLETED, result={})
     with pytest.raises(TooMany):
         submit(bounded, "ada")
-    bounded.cancel(waiting, "ada")
+    bounded.transitions.cancel(waiting, "ada")
     assert submit(bounded, "ada")
 
 
-def test_a_job_that_was_accepted_comes_back_to_a_full_queue(bounded: Lifecycle) -> None:
+def test_a_job_that_was_accepted_comes_back_to_a_full_queue(bounded: JobSystem) -> None:
     fill(bounded, ["ada"] * 3)
-    job = bounded.claim("gpu.m", "w1", "t1")
+    job = bounded.transitions.claim("gpu.m", "w1", "t1")
     assert job is not None
     submit(bounded, "ada")
-    assert bounded.release((job.id, 1), "gpu.m") == "ok"
-    claimed = {bounded.claim("gpu.m", "w1", f"again {n}").id for n in range(4)}  # type: ignore[union-attr]
+    assert bounded.transitions.release((job.id, 1), "gpu.m") == "ok"
+    claimed = {bounded.transitions.claim("gpu.m", "w1", f"again {n}").id for n in range(4)}  # type: ignore[union-attr]
     assert job.id in claimed
 
 
-def test_a_request_sent_again_is_answered_although_the_queue_is_full(bounded: Lifecycle) -> None:
+def test_a_request_sent_again_is_answered_although_the_queue_is_full(bounded: JobSystem) -> None:
     first = submit(bounded, "ada", idempotency_key="k", fingerprint="f")
     fill(bounded, ["ada"] * 2)
     assert submit(bounded, "ada", idempotency_key="k", fingerprint="f") == first

@@ -8,10 +8,10 @@ import redis
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import is_id
 from shared.jobs.models import Status, from_record
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import Submission
 from shared.webhooks.deliveries import DELIVERY, Deliveries, Delivery
 from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, MAX_ENDPOINTS, Endpoint, Endpoints, check_secret, new_secret
-from tests.conftest import Clock
+from tests.conftest import Clock, JobSystem
 from workers.io.webhooks.dispatcher import JITTER, RETRY_SECONDS, retry_decision
 from workers.io.webhooks.http_sender import Reply
 
@@ -32,22 +32,22 @@ def webhook(authority: str = "hook.example:443", events: tuple[str, ...] = FINAL
     return {"url": f"https://{authority}/a", "authority": authority, "events": events, "endpoint": endpoint, "secret": ""}
 
 
-def submit(lifecycle: Lifecycle, told: dict[str, Any] | None = None, owner: str = "ada", **options: Any) -> str:
+def submit(system: JobSystem, told: dict[str, Any] | None = None, owner: str = "ada", **options: Any) -> str:
     spec = {"prompt": "a secret of the owner"}
-    return lifecycle.submit_job(Submission(kind="generate", queue="q", spec=spec, owner=owner, webhook=told, **options)).id
+    return system.submitter.submit_job(Submission(kind="generate", queue="q", spec=spec, owner=owner, webhook=told, **options)).id
 
 
-def run(lifecycle: Lifecycle, job: str) -> None:
+def run(system: JobSystem, job: str) -> None:
     """Claim it, the next of its queue, and complete it."""
-    claimed = lifecycle.claim("q", "w", f"claim {job}")
+    claimed = system.transitions.claim("q", "w", f"claim {job}")
     assert claimed is not None
     assert claimed.id == job
-    lifecycle.finish((job, claimed.attempt), Status.COMPLETED, result={"text": "done"})
+    system.transitions.finish((job, claimed.attempt), Status.COMPLETED, result={"text": "done"})
 
 
-def finished(lifecycle: Lifecycle, told: dict[str, Any] | None = None, owner: str = "ada") -> str:
-    job = submit(lifecycle, told, owner)
-    run(lifecycle, job)
+def finished(system: JobSystem, told: dict[str, Any] | None = None, owner: str = "ada") -> str:
+    job = submit(system, told, owner)
+    run(system, job)
     return job
 
 
@@ -66,10 +66,10 @@ def fail(deliveries: Deliveries, delivery: Delivery, delay: float) -> None:
     assert deliveries.record(delivery.id, delivery.number, "retry", delay_seconds=delay, status=500, error="answered 500") == "ok"
 
 
-def test_the_move_that_ends_a_job_writes_its_delivery(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    job = submit(lifecycle, webhook())
+def test_the_move_that_ends_a_job_writes_its_delivery(system: JobSystem, deliveries: Deliveries) -> None:
+    job = submit(system, webhook())
     assert deliveries.of_job(job) == []
-    run(lifecycle, job)
+    run(system, job)
     [delivery] = deliveries.of_job(job)
     assert is_id(DELIVERY, delivery.id)
     assert (delivery.event, delivery.status, delivery.url) == ("job.completed", "pending", "https://hook.example:443/a")
@@ -79,78 +79,76 @@ def test_the_move_that_ends_a_job_writes_its_delivery(lifecycle: Lifecycle, deli
 
 
 @pytest.mark.parametrize("how", ["cancelled", "expired", "failed"])
-def test_every_way_to_end_is_told(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock, how: str) -> None:
-    job = submit(lifecycle, webhook(), expires_ms=5000 if how == "expired" else None)
+def test_every_way_to_end_is_told(system: JobSystem, deliveries: Deliveries, clock: Clock, how: str) -> None:
+    job = submit(system, webhook(), expires_ms=5000 if how == "expired" else None)
     if how == "cancelled":
-        lifecycle.cancel(job, "ada")
+        system.transitions.cancel(job, "ada")
     elif how == "expired":
         clock.advance(6)
-        lifecycle.reap()
+        system.maintenance.reap()
     else:
         for number in range(3):
-            assert lifecycle.claim("q", "w", f"t{number}") is not None
-            lifecycle.mark_worker_dead("w")
+            assert system.transitions.claim("q", "w", f"t{number}") is not None
+            system.maintenance.mark_worker_dead("w")
             clock.advance(61)
-            lifecycle.reap()
+            system.maintenance.reap()
     assert [delivery.event for delivery in deliveries.of_job(job)] == [f"job.{how}"]
 
 
-def test_a_start_is_told_once_and_only_when_asked_for(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    job = submit(lifecycle, webhook(events=("job.started",)))
-    assert lifecycle.claim("q", "w", "t1") is not None
-    lifecycle.mark_worker_dead("w")
-    run(lifecycle, job)
+def test_a_start_is_told_once_and_only_when_asked_for(system: JobSystem, deliveries: Deliveries) -> None:
+    job = submit(system, webhook(events=("job.started",)))
+    assert system.transitions.claim("q", "w", "t1") is not None
+    system.maintenance.mark_worker_dead("w")
+    run(system, job)
     assert [delivery.event for delivery in deliveries.of_job(job)] == ["job.started"]
 
 
-def test_a_batch_is_told_of_once(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    batch = lifecycle.open_batch("ada", spec={}, webhook=webhook()).id
-    job = submit(lifecycle, parent=batch)
-    lifecycle.seal_batch(batch)
-    run(lifecycle, job)
+def test_a_batch_is_told_of_once(system: JobSystem, deliveries: Deliveries) -> None:
+    batch = system.submitter.open_batch("ada", spec={}, webhook=webhook()).id
+    job = submit(system, parent=batch)
+    system.submitter.seal_batch(batch)
+    run(system, job)
     assert [delivery.event for delivery in deliveries.of_job(batch)] == ["job.completed"]
     assert deliveries.of_job(job) == []
 
 
-def test_endpoints_hear_of_what_they_listen_to(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+def test_endpoints_hear_of_what_they_listen_to(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
     all_ends = keep(endpoints)
     keep(endpoints, url="https://other.example/", events=("job.failed",))
     keep(endpoints, url="https://third.example/", job_kinds=("ingest",))
     keep(endpoints, owner="bob", url="https://bob.example/")
     endpoints.change(keep(endpoints, url="https://off.example/").id, "ada", {"disabled": "by its owner"})
-    [delivery] = deliveries.of_job(finished(lifecycle))
+    [delivery] = deliveries.of_job(finished(system))
     assert (delivery.endpoint, delivery.url) == (all_ends.id, all_ends.url)
 
 
-def test_a_job_of_an_endpoints_own_address_is_told_once(
-    lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
-) -> None:
+def test_a_job_of_an_endpoints_own_address_is_told_once(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
     kept = keep(endpoints)
     told = {**webhook(endpoint=kept.id), "url": kept.url, "authority": "kept.example:443"}
-    assert len(deliveries.of_job(finished(lifecycle, told))) == 1
+    assert len(deliveries.of_job(finished(system, told))) == 1
     started_only = {**told, "events": ("job.started",)}
-    events = [delivery.event for delivery in deliveries.of_job(finished(lifecycle, started_only))]
+    events = [delivery.event for delivery in deliveries.of_job(finished(system, started_only))]
     assert set(events) == {"job.started", "job.completed"}
 
 
-def test_a_job_that_is_deleted_is_told_of_all_the_same(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    job = finished(lifecycle, webhook())
-    assert lifecycle.delete(job, "ada") == "deleted"
+def test_a_job_that_is_deleted_is_told_of_all_the_same(system: JobSystem, deliveries: Deliveries) -> None:
+    job = finished(system, webhook())
+    assert system.transitions.delete(job, "ada") == "deleted"
     assert deliveries.job_record(claim(deliveries, "t1").id)["id"] == job
 
 
-def test_a_retry_keeps_the_webhook(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    found = lifecycle.get_job(finished(lifecycle, webhook()))
+def test_a_retry_keeps_the_webhook(system: JobSystem, deliveries: Deliveries) -> None:
+    found = system.queries.get_job(finished(system, webhook()))
     assert found is not None
-    again = lifecycle.replay(found).id
-    run(lifecycle, again)
+    again = system.submitter.replay(found).id
+    run(system, again)
     assert len(deliveries.of_job(again)) == 1
 
 
 def test_the_schedule_and_the_id_of_a_receiver_that_never_answers(
-    lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock
+    system: JobSystem, deliveries: Deliveries, clock: Clock
 ) -> None:
-    job = finished(lifecycle, webhook())
+    job = finished(system, webhook())
     ids, waited = set(), []
     for number in range(1, 11):
         delivery = claim(deliveries, f"t{number}")
@@ -172,8 +170,8 @@ def test_the_schedule_and_the_id_of_a_receiver_that_never_answers(
     assert deliveries.claim("io1", "after the last", LEASE) is None
 
 
-def test_a_receiver_that_is_down_for_an_hour_gets_everything(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock) -> None:
-    jobs = {finished(lifecycle, webhook()) for _ in range(20)}
+def test_a_receiver_that_is_down_for_an_hour_gets_everything(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
+    jobs = {finished(system, webhook()) for _ in range(20)}
     begun, told, tokens = clock(), {}, 0
     while len(told) < 20:
         tokens += 1
@@ -200,10 +198,10 @@ def test_what_a_reply_means() -> None:
     assert retry_decision(Reply(status=500), 9) == ("exhausted", 0)
 
 
-def test_a_place_has_four_tries_at_once_and_delays_nobody_else(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_place_has_four_tries_at_once_and_delays_nobody_else(system: JobSystem, deliveries: Deliveries) -> None:
     for _ in range(10):
-        finished(lifecycle, webhook("dead.example:443"))
-    alive = finished(lifecycle, webhook("alive.example:443"))
+        finished(system, webhook("dead.example:443"))
+    alive = finished(system, webhook("alive.example:443"))
     held = [claim(deliveries, f"t{number}") for number in range(5)]
     assert [delivery.job == alive for delivery in held].count(True) == 1
     assert deliveries.claim("io2", "one too many", LEASE) is None
@@ -212,20 +210,22 @@ def test_a_place_has_four_tries_at_once_and_delays_nobody_else(lifecycle: Lifecy
     assert claim(deliveries, "t6").job != alive
 
 
-def test_a_place_that_gave_no_answer_has_one_try_at_once(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_place_that_gave_no_answer_has_one_try_at_once(system: JobSystem, deliveries: Deliveries) -> None:
     for _ in range(8):
-        finished(lifecycle, webhook())
+        finished(system, webhook())
     for number, delivery in enumerate([claim(deliveries, f"t{number}") for number in range(4)]):
         deliveries.record(delivery.id, 1, "retry", delay_seconds=300, error="timed out")
         assert number < 3 or claim(deliveries, "alone")
     assert deliveries.claim("io1", "second", LEASE) is None
-    [alone] = [one for one in deliveries.page("ada", limit=20)[0] if one.attempts and one.attempts[-1].ended_at is None]
+    [alone] = [
+        one for one in deliveries.list_deliveries("ada", limit=20)[0] if one.attempts and one.attempts[-1].ended_at is None
+    ]
     deliveries.record(alone.id, 1, "retry", delay_seconds=300, status=500)
     assert len([claim(deliveries, f"again {number}") for number in range(3)]) == 3, "an answer, even a bad one, opens it"
 
 
-def test_a_try_whose_worker_died_is_made_again(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock) -> None:
-    job = finished(lifecycle, webhook())
+def test_a_try_whose_worker_died_is_made_again(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
+    job = finished(system, webhook())
     first = claim(deliveries, "t1", "io1")
     clock.advance(LEASE - 1)
     assert deliveries.claim("io2", "t2", LEASE) is None
@@ -239,8 +239,8 @@ def test_a_try_whose_worker_died_is_made_again(lifecycle: Lifecycle, deliveries:
     assert delivery.status == "delivered"
 
 
-def test_a_delivery_that_kills_its_workers_is_given_up(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock) -> None:
-    job = finished(lifecycle, webhook())
+def test_a_delivery_that_kills_its_workers_is_given_up(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
+    job = finished(system, webhook())
     for number in range(4):
         claim(deliveries, f"t{number}")
         clock.advance(LEASE + 1)
@@ -249,9 +249,9 @@ def test_a_delivery_that_kills_its_workers_is_given_up(lifecycle: Lifecycle, del
     assert (delivery.status, len(delivery.attempts)) == ("failed", 4)
 
 
-def test_moves_sent_twice_answer_the_same(lifecycle: Lifecycle, deliveries: Deliveries) -> None:
-    finished(lifecycle, webhook())
-    finished(lifecycle, webhook())
+def test_moves_sent_twice_answer_the_same(system: JobSystem, deliveries: Deliveries) -> None:
+    finished(system, webhook())
+    finished(system, webhook())
     delivery = claim(deliveries, "t1")
     assert claim(deliveries, "t1").id == delivery.id
     for _ in range(2):
@@ -260,24 +260,24 @@ def test_moves_sent_twice_answer_the_same(lifecycle: Lifecycle, deliveries: Deli
     assert (delivery.failures, len(delivery.attempts)) == (1, 1)
 
 
-def test_410_ends_it_and_disables_the_endpoint(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+def test_410_ends_it_and_disables_the_endpoint(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
     kept = keep(endpoints)
-    first, second = finished(lifecycle), finished(lifecycle)
+    first, second = finished(system), finished(system)
     delivery = claim(deliveries, "t1")
     deliveries.record(delivery.id, 1, "gone", status=410)
     assert "410" in endpoints.get(kept.id, "ada").disabled
     assert deliveries.claim("io1", "t2", LEASE) is None, "what was waiting for it is given up"
     assert [one.status for job in (first, second) for one in deliveries.of_job(job)] == ["failed"] * 2
-    assert deliveries.of_job(finished(lifecycle)) == []
+    assert deliveries.of_job(finished(system)) == []
     with pytest.raises(Conflict):
         deliveries.redeliver(delivery.id, "ada")
     endpoints.change(kept.id, "ada", {"disabled": ""})
     assert deliveries.redeliver(delivery.id, "ada").status == "pending"
 
 
-def test_a_deleted_endpoint_is_not_called(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+def test_a_deleted_endpoint_is_not_called(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
     kept = keep(endpoints)
-    job = finished(lifecycle)
+    job = finished(system)
     endpoints.delete(kept.id, "ada")
     assert deliveries.claim("io1", "t1", LEASE) is None
     [delivery] = deliveries.of_job(job)
@@ -285,10 +285,10 @@ def test_a_deleted_endpoint_is_not_called(lifecycle: Lifecycle, deliveries: Deli
 
 
 def test_a_delivery_is_made_again_with_its_id_and_a_new_schedule(
-    lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+    system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     kept = keep(endpoints)
-    finished(lifecycle)
+    finished(system)
     delivery = claim(deliveries, "t1")
     assert deliveries.redeliver(delivery.id, "ada").attempts[-1].ended_at is None, "it is being tried at this moment"
     fail(deliveries, delivery, 300)
@@ -301,9 +301,9 @@ def test_a_delivery_is_made_again_with_its_id_and_a_new_schedule(
     assert claim(deliveries, "t3").number == 3
 
 
-def test_what_belongs_to_another_owner_is_not_there(lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints) -> None:
+def test_what_belongs_to_another_owner_is_not_there(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
     kept = keep(endpoints)
-    [delivery] = deliveries.of_job(finished(lifecycle))
+    [delivery] = deliveries.of_job(finished(system))
     for forbidden in (
         lambda: deliveries.get(delivery.id, "bob"),
         lambda: deliveries.redeliver(delivery.id, "bob"),
@@ -314,7 +314,7 @@ def test_what_belongs_to_another_owner_is_not_there(lifecycle: Lifecycle, delive
     ):
         with pytest.raises(NotFound):
             forbidden()
-    assert deliveries.page("bob", limit=10) == ([], None)
+    assert deliveries.list_deliveries("bob", limit=10) == ([], None)
     assert endpoints.of_owner("bob") == []
 
 
@@ -346,29 +346,29 @@ def test_a_secret_has_the_form_of_the_standard(secret: str) -> None:
     assert secret in ("", "whsec_") or secret not in refusal.value.message
 
 
-def test_lists_page_and_filter(lifecycle: Lifecycle, deliveries: Deliveries, clock: Clock) -> None:
+def test_lists_page_and_filter(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
     ids = []
     for number in range(5):
         clock.advance(1)
-        ids.append(deliveries.of_job(finished(lifecycle, webhook(f"h{number}.example:443")))[0].id)
+        ids.append(deliveries.of_job(finished(system, webhook(f"h{number}.example:443")))[0].id)
     deliveries.record(claim(deliveries, "t1").id, 1, "delivered", status=200)
-    first, following = deliveries.page("ada", limit=3)
+    first, following = deliveries.list_deliveries("ada", limit=3)
     assert [delivery.id for delivery in first] == ids[:1:-1]
-    rest, end = deliveries.page("ada", limit=3, after=following)
+    rest, end = deliveries.list_deliveries("ada", limit=3, after=following)
     assert ([delivery.id for delivery in rest], end) == (ids[1::-1], None)
-    assert [delivery.id for delivery in deliveries.page("ada", limit=9, status="delivered")[0]] == ids[:1]
+    assert [delivery.id for delivery in deliveries.list_deliveries("ada", limit=9, status="delivered")[0]] == ids[:1]
 
 
-def test_records_leave_with_their_retention(lifecycle: Lifecycle, deliveries: Deliveries, redis_client: redis.Redis) -> None:
-    job = finished(lifecycle, webhook())
+def test_records_leave_with_their_retention(system: JobSystem, deliveries: Deliveries, redis_client: redis.Redis) -> None:
+    job = finished(system, webhook())
     delivery = claim(deliveries, "t1")
-    retention_ms = lifecycle._settings.job_retention_seconds * 1000
+    retention_ms = system.settings.job_retention_seconds * 1000
     assert 0 < redis_client.pttl(f"eh:delivery:{delivery.id}") >= 4 * 86400 * 1000 - 1000
     deliveries.record(delivery.id, 1, "delivered", status=200)
     for key in (f"eh:delivery:{delivery.id}", f"eh:delivery:{delivery.id}:job", f"eh:job:{job}:deliveries"):
         assert 0 < redis_client.pttl(key) <= max(retention_ms, 4 * 86400 * 1000)
     redis_client.delete(f"eh:delivery:{delivery.id}")
-    lifecycle.purge()
-    assert deliveries.page("ada", limit=5) == ([], None)
+    system.maintenance.purge()
+    assert deliveries.list_deliveries("ada", limit=5) == ([], None)
     assert not redis_client.exists("eh:owner:ada:deliveries")
     assert not list(redis_client.scan_iter("eh:deliveries:*"))

@@ -10,10 +10,10 @@ import redis
 
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.models import Status
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import Submission
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.settings import Settings
-from tests.conftest import Clock
+from tests.conftest import Clock, JobSystem
 
 PATIENCE_MS = 60_000
 
@@ -21,8 +21,8 @@ PATIENCE_MS = 60_000
 class Place:
     """Seats, workers and jobs under one clock."""
 
-    def __init__(self, client: redis.Redis, lifecycle: Lifecycle, clock: Clock) -> None:
-        self.client, self.lifecycle, self.clock = client, lifecycle, clock
+    def __init__(self, client: redis.Redis, system: JobSystem, clock: Clock) -> None:
+        self.client, self.system, self.clock = client, system, clock
         self.assignments = ModelAssignments(client, clock=clock)
         self.worker_registry = WorkerRegistry(client, clock=clock)
         self.workers: dict[str, Worker] = {}
@@ -50,10 +50,10 @@ class Place:
 
     def submit(self, model: str, **fields: Any) -> str:
         submission = Submission(kind="generate", queue=f"gpu.{model}", model=model, spec={}, owner="local", **fields)
-        return self.lifecycle.submit_job(submission).id
+        return self.system.submitter.submit_job(submission).id
 
     def give(self) -> dict[str, str]:
-        given, _ = self.lifecycle.schedule_models(patience_ms=PATIENCE_MS)
+        given, _ = self.system.maintenance.schedule_models(patience_ms=PATIENCE_MS)
         return given
 
     def wishes(self) -> dict[str, str]:
@@ -61,14 +61,14 @@ class Place:
 
     def end_all(self, model: str) -> None:
         """Run whatever waits for a model, so that nothing is left when the test is over."""
-        while job := self.lifecycle.claim(f"gpu.{model}", "gpu0@h/1", f"t{self.clock.now_ms}"):
-            self.lifecycle.finish((job.id, job.attempt), Status.COMPLETED)
+        while job := self.system.transitions.claim(f"gpu.{model}", "gpu0@h/1", f"t{self.clock.now_ms}"):
+            self.system.transitions.finish((job.id, job.attempt), Status.COMPLETED)
             self.clock.advance(1)
 
 
 @pytest.fixture
-def place(redis_client: redis.Redis, lifecycle: Lifecycle, clock: Clock) -> Place:
-    return Place(redis_client, lifecycle, clock)
+def place(redis_client: redis.Redis, system: JobSystem, clock: Clock) -> Place:
+    return Place(redis_client, system, clock)
 
 
 def test_a_wish_outlives_the_worker_until_it_is_started_with_another_model(place: Place) -> None:
@@ -106,10 +106,10 @@ def test_a_model_is_unloaded_for_idleness_only_while_nothing_has_come(place: Pla
     assert place.assignments.set_desired_model("gpu0@h", "", "idle", expected="b") is None, "another model is wished there"
     place.submit("a")
     assert place.assignments.set_desired_model("gpu0@h", "", "idle", expected="a") is None, "a job waits"
-    job = place.lifecycle.claim("gpu.a", "gpu0@h/1", "t")
+    job = place.system.transitions.claim("gpu.a", "gpu0@h/1", "t")
     assert job is not None
     assert place.assignments.set_desired_model("gpu0@h", "", "idle", expected="a") is None, "a job runs"
-    place.lifecycle.finish((job.id, job.attempt), Status.COMPLETED)
+    place.system.transitions.finish((job.id, job.attempt), Status.COMPLETED)
     assert place.assignments.set_desired_model("gpu0@h", "", "idle", expected="a") is not None
     assert place.wishes() == {"gpu0@h": ""}
 
@@ -136,11 +136,11 @@ def test_a_seat_with_work_is_never_given_up(place: Place) -> None:
     place.submit("b")
     waiting = place.submit("a")
     assert place.give() == {}, "a job waits for the model there"
-    job = place.lifecycle.claim("gpu.a", "gpu0@h/1", "t")
+    job = place.system.transitions.claim("gpu.a", "gpu0@h/1", "t")
     assert job is not None
     assert job.id == waiting
     assert place.give() == {}, "and now it runs"
-    place.lifecycle.finish((job.id, job.attempt), Status.COMPLETED)
+    place.system.transitions.finish((job.id, job.attempt), Status.COMPLETED)
     assert place.give() == {"b": "gpu0@h"}
     place.end_all("b")
 
@@ -182,11 +182,11 @@ def test_jobs_of_a_model_that_no_living_worker_could_hold_end_after_a_while(plac
     place.clock.advance(settings.unschedulable_seconds - 1)
     place.tell("gpu0@h")
     place.give()
-    assert place.lifecycle.get_job(job).status is Status.QUEUED  # type: ignore[union-attr]
+    assert place.system.queries.get_job(job).status is Status.QUEUED  # type: ignore[union-attr]
     place.clock.advance(2)
     place.tell("gpu0@h")
-    _, ended = place.lifecycle.schedule_models(patience_ms=PATIENCE_MS)
-    failed = place.lifecycle.get_job(job)
+    _, ended = place.system.maintenance.schedule_models(patience_ms=PATIENCE_MS)
+    failed = place.system.queries.get_job(job)
     assert ended == [job]
     assert failed is not None
     assert failed.status is Status.FAILED
@@ -199,12 +199,12 @@ def test_without_any_living_worker_jobs_wait(place: Place, settings: Settings) -
     place.give()
     place.clock.advance(settings.unschedulable_seconds * 2)
     place.give()
-    assert place.lifecycle.get_job(job).status is Status.QUEUED  # type: ignore[union-attr]
+    assert place.system.queries.get_job(job).status is Status.QUEUED  # type: ignore[union-attr]
     place.end_all("b")
 
 
 def test_nothing_is_given_up_where_loading_on_demand_is_off(redis_client: redis.Redis, settings: Settings, clock: Clock) -> None:
-    off = Lifecycle(redis_client, replace(settings, load_on_demand=False), lambda queue, count: None, clock=clock)
+    off = JobSystem(redis_client, replace(settings, load_on_demand=False), lambda queue, count: None, clock=clock)
     place = Place(redis_client, off, clock)
     place.sit("gpu0@h", "")
     place.submit("a")

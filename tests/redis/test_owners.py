@@ -8,8 +8,9 @@ import redis
 
 from shared.errors import InvalidValue, NotFound
 from shared.jobs.models import Job, Status
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import Submission
 from shared.owners.store import Owners
+from tests.conftest import JobSystem
 
 
 @pytest.fixture
@@ -17,15 +18,15 @@ def owners(redis_client: redis.Redis) -> Owners:
     return Owners(redis_client)
 
 
-def submit(lifecycle: Lifecycle, owner: str, cost: int = 10) -> str:
-    return lifecycle.submit_job(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=cost)).id
+def submit(system: JobSystem, owner: str, cost: int = 10) -> str:
+    return system.submitter.submit_job(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=cost)).id
 
 
-def serve(lifecycle: Lifecycle, token: str, service: int | None = None) -> Job:
+def serve(system: JobSystem, token: str, service: int | None = None) -> Job:
     """Let the job whose turn it is run, using this much."""
-    job = lifecycle.claim("gpu.m", "w1", token)
+    job = system.transitions.claim("gpu.m", "w1", token)
     assert job is not None
-    lifecycle.finish((job.id, job.attempt), Status.COMPLETED, result={}, service=service)
+    system.transitions.finish((job.id, job.attempt), Status.COMPLETED, result={}, service=service)
     return job
 
 
@@ -75,61 +76,61 @@ def test_a_weight_out_of_range_is_refused(owners: Owners, weight: float) -> None
         owners.create("ada", weight=weight)
 
 
-def test_an_owner_of_weight_two_gets_twice_the_service(owners: Owners, lifecycle: Lifecycle) -> None:
+def test_an_owner_of_weight_two_gets_twice_the_service(owners: Owners, system: JobSystem) -> None:
     owners.create("ada")
     owners.create("bob", weight=2)
     for _ in range(200):
-        submit(lifecycle, "ada")
-        submit(lifecycle, "bob")
+        submit(system, "ada")
+        submit(system, "bob")
     used: Counter[str] = Counter()
     for number in range(150):
         # What a job uses is known at its end, and differs from what was expected.
         service = (5, 17, 40)[number % 3]
-        used[serve(lifecycle, f"t{number}", service).owner] += service
+        used[serve(system, f"t{number}", service).owner] += service
     assert used["bob"] / used["ada"] == pytest.approx(2, rel=0.05)
 
 
-def test_what_counts_is_service_and_not_the_number_of_jobs(lifecycle: Lifecycle) -> None:
+def test_what_counts_is_service_and_not_the_number_of_jobs(system: JobSystem) -> None:
     for _ in range(60):
-        submit(lifecycle, "long")
-        submit(lifecycle, "short")
+        submit(system, "long")
+        submit(system, "short")
     turns: Counter[str] = Counter()
     for number in range(60):
-        job = lifecycle.claim("gpu.m", "w1", f"t{number}")
+        job = system.transitions.claim("gpu.m", "w1", f"t{number}")
         assert job is not None
         turns[job.owner] += 1
-        lifecycle.finish((job.id, 1), Status.COMPLETED, result={}, service=90 if job.owner == "long" else 10)
+        system.transitions.finish((job.id, 1), Status.COMPLETED, result={}, service=90 if job.owner == "long" else 10)
     assert turns["short"] / turns["long"] == pytest.approx(9, rel=0.2)
 
 
-def test_a_newcomer_starts_at_the_least_service_of_those_who_wait(lifecycle: Lifecycle) -> None:
+def test_a_newcomer_starts_at_the_least_service_of_those_who_wait(system: JobSystem) -> None:
     for _ in range(20):
-        submit(lifecycle, "old")
+        submit(system, "old")
     for number in range(10):
-        serve(lifecycle, f"t{number}", service=100)
+        serve(system, f"t{number}", service=100)
     for _ in range(20):
-        submit(lifecycle, "new")
-    served = [serve(lifecycle, f"n{number}", service=100).owner for number in range(10)]
+        submit(system, "new")
+    served = [serve(system, f"n{number}", service=100).owner for number in range(10)]
     assert served.count("new") == 5
 
 
-def test_a_newcomer_starts_level_although_nobody_waits_when_it_comes(lifecycle: Lifecycle) -> None:
+def test_a_newcomer_starts_level_although_nobody_waits_when_it_comes(system: JobSystem) -> None:
     for number in range(50):
-        submit(lifecycle, "regular")
-        serve(lifecycle, f"t{number}", service=100)
+        submit(system, "regular")
+        serve(system, f"t{number}", service=100)
     for _ in range(20):
-        submit(lifecycle, "new")
-        submit(lifecycle, "regular")
-    served = [serve(lifecycle, f"n{number}", service=100).owner for number in range(10)]
+        submit(system, "new")
+        submit(system, "regular")
+    served = [serve(system, f"n{number}", service=100).owner for number in range(10)]
     assert 4 <= served.count("regular") <= 6
 
 
-def test_a_long_silence_of_the_workers_changes_nobodys_standing(lifecycle: Lifecycle, redis_client: redis.Redis) -> None:
+def test_a_long_silence_of_the_workers_changes_nobodys_standing(system: JobSystem, redis_client: redis.Redis) -> None:
     for _ in range(30):
-        submit(lifecycle, "ada")
-        submit(lifecycle, "bob")
+        submit(system, "ada")
+        submit(system, "bob")
     for number in range(20):
-        serve(lifecycle, f"t{number}", service=100)
+        serve(system, f"t{number}", service=100)
     redis_client.delete("eh:queue:gpu.m:service")  # as its time to live does when no worker has come for an hour
-    served = [serve(lifecycle, f"n{number}", service=100).owner for number in range(10)]
+    served = [serve(system, f"n{number}", service=100).owner for number in range(10)]
     assert served.count("ada") == 5

@@ -20,9 +20,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
 from shared.ids import JOB, new_id
 from shared.jobs.models import Status, from_record
-from shared.jobs.transitions import Event, Lifecycle, Submission, Submitted
+from shared.jobs.submission import Submission, Submitted
+from shared.jobs.transitions import Event
 from shared.settings import Settings
-from tests.conftest import Clock
+from tests.conftest import Clock, JobSystem
 from tests.key_leaks import keys_that_nobody_ends
 from tests.redis.reference import FINAL, Job, Lease, Reference
 
@@ -72,7 +73,7 @@ class Moves(RuleBasedStateMachine):
         self.clock = Clock()
         self.wakeups: Counter[str] = Counter()
         settings = replace(self.settings, **LIMITS)
-        self.real = Lifecycle(self.client, settings, lambda queue, count: self.wakeups.update({queue: count}), clock=self.clock)
+        self.real = JobSystem(self.client, settings, lambda queue, count: self.wakeups.update({queue: count}), clock=self.clock)
         self.reference = Reference(self.clock, settings, WEIGHTS)
         self.made = 0
         self.claims: list[tuple[str, str, str]] = []
@@ -124,7 +125,7 @@ class Moves(RuleBasedStateMachine):
             fingerprint=fingerprint,
             **options,
         )
-        self.submit_both(submission, lambda: twice(lambda: self.real.submit_job(submission)))
+        self.submit_both(submission, lambda: twice(lambda: self.real.submitter.submit_job(submission)))
 
     @rule(count=st.integers(2, 4), owner=owners, queue=queues, in_session=st.booleans())
     def submit_some(self, count: int, owner: str, queue: str, in_session: bool) -> None:
@@ -137,7 +138,7 @@ class Moves(RuleBasedStateMachine):
         answer, about = self.reference.open_batch(batch, key=key, fingerprint=fingerprint)
 
         def move() -> Submitted:
-            return self.real.open_batch(owner, spec={}, idempotency_key=key, fingerprint=fingerprint, id=batch.id)
+            return self.real.submitter.open_batch(owner, spec={}, idempotency_key=key, fingerprint=fingerprint, id=batch.id)
 
         if answer == "conflict":
             with pytest.raises(IdempotencyConflict):
@@ -150,7 +151,7 @@ class Moves(RuleBasedStateMachine):
         batch = self.some_batch(number)
         owner = self.reference.index.get(batch, "ada")
         submission = Submission(kind="ingest", queue=queue, spec={}, owner=owner, id=self.new_id(), parent=batch)
-        self.submit_both(submission, lambda: twice(lambda: self.real.submit_job(submission)))
+        self.submit_both(submission, lambda: twice(lambda: self.real.submitter.submit_job(submission)))
 
     @rule(number=numbers, key=keys, fingerprint=fingerprints, stranger=st.sampled_from([False, False, True]))
     def join(self, number: int, key: str, fingerprint: str, stranger: bool) -> None:
@@ -160,7 +161,7 @@ class Moves(RuleBasedStateMachine):
         refusals = {"missing": NotFound, "sealed": BatchSealed, "conflict": IdempotencyConflict}
 
         def move() -> None:
-            self.real.join_batch(batch, owner, idempotency_key=key, fingerprint=fingerprint)
+            self.real.submitter.join_batch(batch, owner, idempotency_key=key, fingerprint=fingerprint)
 
         for _ in range(2):
             if answer == "joined":
@@ -173,14 +174,14 @@ class Moves(RuleBasedStateMachine):
     def seal(self, number: int) -> None:
         batch = self.some_batch(number)
         self.reference.seal(batch)
-        twice(lambda: self.real.seal_batch(batch))
+        twice(lambda: self.real.submitter.seal_batch(batch))
 
     @rule(number=numbers, batch=st.booleans(), stranger=st.sampled_from([False, False, True]))
     def cancel(self, number: int, batch: bool, stranger: bool) -> None:
         job = self.some_batch(number) if batch else self.some_job(number)
         owner = "eve" if stranger else self.reference.index.get(job, "eve")
         for _ in range(2):
-            assert self.real.cancel(job, owner) == self.reference.cancel(job, owner)
+            assert self.real.transitions.cancel(job, owner) == self.reference.cancel(job, owner)
 
     @rule(number=numbers, what=st.sampled_from(["delete", "outlive", "replay", "replay", "remove_dead_letter"]))
     def after_the_end(self, number: int, what: str) -> None:
@@ -192,7 +193,7 @@ class Moves(RuleBasedStateMachine):
     def delete(self, job: str) -> None:
         owner = self.reference.index.get(job, "eve")
         for _ in range(2):
-            assert self.real.delete(job, owner) == self.reference.delete(job, owner)
+            assert self.real.transitions.delete(job, owner) == self.reference.delete(job, owner)
 
     def outlive(self, job: str) -> None:
         """The record of an ended job reaches its time to live, and what is left of it is swept up."""
@@ -200,14 +201,14 @@ class Moves(RuleBasedStateMachine):
             self.reference.forget(job)
             self.client.delete(*self.client.keys(f"eh:job:{job}*"))
         for _ in range(2):
-            assert self.real.purge() == self.reference.purge()
+            assert self.real.maintenance.purge() == self.reference.purge()
 
     def remove_dead_letter(self, job: str) -> None:
         for _ in range(2):
-            assert self.real.remove_dead_letter(job) == self.reference.remove_dead_letter(job)
+            assert self.real.transitions.remove_dead_letter(job) == self.reference.remove_dead_letter(job)
 
     def replay(self, job: str) -> None:
-        known, real = self.reference.jobs.get(job), self.real.get_job(job)
+        known, real = self.reference.jobs.get(job), self.real.queries.get_job(job)
         if known is None or real is None or not known.final or known.kind == "batch":
             return
         again = Submission(
@@ -222,7 +223,7 @@ class Moves(RuleBasedStateMachine):
         made: list[str] = []
 
         def submit() -> Submitted:
-            made.append(self.real.replay(real).id)
+            made.append(self.real.submitter.replay(real).id)
             return Submitted(again.id)
 
         if self.submit_both(again, submit):
@@ -250,7 +251,7 @@ class Moves(RuleBasedStateMachine):
         self.told[lease] += 1
         expected = self.reference.append(lease, self.told[lease])
         event = Event(job=lease[0], attempt=lease[1], index=self.told[lease], type="delta", data={"text": "x"})
-        assert twice(lambda: self.real.append_events([event])) == [expected]
+        assert twice(lambda: self.real.transitions.append_events([event])) == [expected]
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -271,16 +272,16 @@ class Moves(RuleBasedStateMachine):
         elif how == "released":
             own_queue = job.queue if job else queue
             expected = self.reference.hand_over(lease, how, own_queue)
-            assert twice(lambda: self.real.release(lease, own_queue)) == expected
+            assert twice(lambda: self.real.transitions.release(lease, own_queue)) == expected
         else:
             expected = self.reference.hand_over(lease, how, queue)
-            assert twice(lambda: self.real.hand_over(lease, queue, {})) == expected
+            assert twice(lambda: self.real.transitions.hand_over(lease, queue, {})) == expected
 
     @rule(worker=workers)
     def renew(self, worker: str) -> None:
         leases = self.remembered[worker]
         expected = [self.reference.renew(lease) for lease in leases]
-        assert twice(lambda: self.real.renew(worker, leases)) == expected
+        assert twice(lambda: self.real.transitions.renew(worker, leases)) == expected
         self.remembered[worker] = [lease for lease, word in zip(leases, expected, strict=True) if word != "lost"]
 
     @rule(worker=workers, known=st.booleans())
@@ -288,8 +289,8 @@ class Moves(RuleBasedStateMachine):
         """Nobody renews its leases any more; its writes may still arrive late."""
         self.remembered[worker].clear()
         if known:
-            assert self.real.mark_worker_dead(worker) == self.reference.mark_worker_dead(worker)
-            assert self.real.mark_worker_dead(worker) == self.reference.mark_worker_dead(worker) == []
+            assert self.real.maintenance.mark_worker_dead(worker) == self.reference.mark_worker_dead(worker)
+            assert self.real.maintenance.mark_worker_dead(worker) == self.reference.mark_worker_dead(worker) == []
 
     # Time
 
@@ -301,7 +302,7 @@ class Moves(RuleBasedStateMachine):
     def reap(self, leases: bool) -> None:
         """Two janitors, one after the other."""
         for _ in range(2):
-            assert self.real.reap(leases=leases) == self.reference.reap(leases=leases)
+            assert self.real.maintenance.reap(leases=leases) == self.reference.reap(leases=leases)
 
     # Each of these does one thing to both sides.
 
@@ -326,7 +327,7 @@ class Moves(RuleBasedStateMachine):
 
     def claim_both(self, queue: str, worker: str, token: str) -> Lease | None:
         lease = self.reference.claim(queue, worker, token)
-        claimed = twice(lambda: self.real.claim(queue, worker, token))
+        claimed = twice(lambda: self.real.transitions.claim(queue, worker, token))
         assert (claimed and (claimed.id, claimed.attempt)) == lease
         if lease and lease not in self.leases:
             self.leases.append(lease)
@@ -338,14 +339,14 @@ class Moves(RuleBasedStateMachine):
         error = FAULT if status is Status.FAILED else None
         code = FAULT["code"] if error else None
         expected = self.reference.end(lease, status.value, result=result, code=code, service=service)
-        assert twice(lambda: self.real.finish(lease, status, service=service, result=result, error=error)) == expected
+        assert twice(lambda: self.real.transitions.finish(lease, status, service=service, result=result, error=error)) == expected
 
     def retry_both(self, lease: Lease, retries: int) -> None:
         random.seed(self.made)
         delay_ms = int(1000 * 4**retries * random.uniform(1, 1.5))
         expected = self.reference.retry(lease, delay_ms, FAULT["code"])
         random.seed(self.made)
-        assert twice(lambda: self.real.retry(lease, retries, FAULT)) == expected
+        assert twice(lambda: self.real.transitions.retry(lease, retries, FAULT)) == expected
 
     # What must hold
 

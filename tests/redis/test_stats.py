@@ -6,9 +6,9 @@ import redis
 from shared.errors import EngineFault
 from shared.jobs.models import Job, Status
 from shared.jobs.stats import QueueState, Stats, StatsReader
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import Submission
 from shared.jobs.worker_registry import Worker, WorkerRegistry
-from tests.conftest import Clock
+from tests.conftest import Clock, JobSystem
 
 WORKER = "gpu0@h/1"
 
@@ -20,13 +20,13 @@ def stats_reader(redis_client: redis.Redis, clock: Clock) -> StatsReader:
     return StatsReader(redis_client, clock=clock)
 
 
-def submit(lifecycle: Lifecycle, **fields: object) -> str:
+def submit(system: JobSystem, **fields: object) -> str:
     values: dict[str, object] = {"kind": "generate", "queue": "gpu.a", "spec": {}, "owner": "ada", **fields}
-    return lifecycle.submit_job(Submission(**values)).id  # type: ignore[arg-type]
+    return system.submitter.submit_job(Submission(**values)).id  # type: ignore[arg-type]
 
 
-def claim(lifecycle: Lifecycle, token: str) -> Job:
-    job = lifecycle.claim("gpu.a", WORKER, token)
+def claim(system: JobSystem, token: str) -> Job:
+    job = system.transitions.claim("gpu.a", WORKER, token)
     assert job is not None
     return job
 
@@ -36,32 +36,32 @@ def test_an_empty_house(stats_reader: StatsReader) -> None:
 
 
 def test_queues_have_lengths_and_the_age_of_their_oldest_whatever_its_priority(
-    lifecycle: Lifecycle, stats_reader: StatsReader, clock: Clock
+    system: JobSystem, stats_reader: StatsReader, clock: Clock
 ) -> None:
-    jobs = [submit(lifecycle, priority=9)]
+    jobs = [submit(system, priority=9)]
     clock.advance(5)
-    jobs += [submit(lifecycle, priority=0, owner="bob"), submit(lifecycle, priority=0)]
+    jobs += [submit(system, priority=0, owner="bob"), submit(system, priority=0)]
     clock.advance(1)
     seen = stats_reader.read()
     assert seen.queues == {"gpu.a": QueueState(waiting=3, oldest_ms=6000, wakeups=0)}
     assert (seen.open, seen.running) == (3, 0)
     for job, owner in zip(jobs, ("ada", "bob", "ada"), strict=True):
-        lifecycle.cancel(job, owner)
+        system.transitions.cancel(job, owner)
 
 
-def test_what_happens_is_counted_once(lifecycle: Lifecycle, stats_reader: StatsReader, clock: Clock) -> None:
-    submit(lifecycle)
-    job = claim(lifecycle, "one")
-    lifecycle.claim("gpu.a", WORKER, "one")
+def test_what_happens_is_counted_once(system: JobSystem, stats_reader: StatsReader, clock: Clock) -> None:
+    submit(system)
+    job = claim(system, "one")
+    system.transitions.claim("gpu.a", WORKER, "one")
     assert stats_reader.read().running == 1
-    lifecycle.retry((job.id, 1), 0, EngineFault("gone").as_json())
+    system.transitions.retry((job.id, 1), 0, EngineFault("gone").as_json())
     clock.advance(10)
-    lifecycle.reap()
-    lost = claim(lifecycle, "two")
-    assert lifecycle.mark_worker_dead(WORKER) == [lost.id]
-    last = claim(lifecycle, "three")
+    system.maintenance.reap()
+    lost = claim(system, "two")
+    assert system.maintenance.mark_worker_dead(WORKER) == [lost.id]
+    last = claim(system, "three")
     for _ in range(2):
-        lifecycle.finish((last.id, last.attempt), Status.COMPLETED)
+        system.transitions.finish((last.id, last.attempt), Status.COMPLETED)
     seen = stats_reader.read()
     assert (seen.open, seen.running) == (0, 0)
     assert seen.counted("submitted") == {"generate": 1}
@@ -75,7 +75,7 @@ def test_deliveries_are_pending_until_they_have_ended() -> None:
     assert Stats(0, 0, 0, {}, counts).deliveries_pending == 2
 
 
-def test_a_webhook_that_is_to_be_told_is_counted(lifecycle: Lifecycle, stats_reader: StatsReader) -> None:
+def test_a_webhook_that_is_to_be_told_is_counted(system: JobSystem, stats_reader: StatsReader) -> None:
     webhook = {
         "url": "https://x.example/",
         "authority": "x.example:443",
@@ -83,5 +83,5 @@ def test_a_webhook_that_is_to_be_told_is_counted(lifecycle: Lifecycle, stats_rea
         "secret": "",
         "events": ["job.cancelled"],
     }
-    lifecycle.cancel(submit(lifecycle, webhook=webhook), "ada")
+    system.transitions.cancel(submit(system, webhook=webhook), "ada")
     assert stats_reader.read().deliveries_pending == 1

@@ -17,20 +17,22 @@ from shared.jobs import completion_listener, event_streams
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.event_streams import Follower, StreamEvent
 from shared.jobs.models import Status
-from shared.jobs.transitions import Event, Lifecycle, Submission
+from shared.jobs.submission import Submission
+from shared.jobs.transitions import Event
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
 from testing.fault_rig.proxy import Proxy
 from testing.waiting import wait_until
+from tests.conftest import JobSystem
 
 
 class Writer:
     """A job that an attempt writes an answer to, piece by piece."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
-        self.job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "x"}, owner="local")).id
-        claimed = lifecycle.claim("q", "w", self.job)
+    def __init__(self, system: JobSystem) -> None:
+        self._system = system
+        self.job = system.submitter.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "x"}, owner="local")).id
+        claimed = system.transitions.claim("q", "w", self.job)
         assert claimed is not None
         self._attempt = claimed.attempt
         self._index = 0
@@ -40,15 +42,15 @@ class Writer:
         for piece in pieces:
             self._index += 1
             made.append(Event(job=self.job, attempt=self._attempt, index=self._index, type="delta", data={"text": piece}))
-        assert set(self._lifecycle.append_events(made)) == {"ok"}
+        assert set(self._system.transitions.append_events(made)) == {"ok"}
 
     def end(self) -> None:
-        self._lifecycle.finish((self.job, self._attempt), Status.COMPLETED, result={"text": ""})
+        self._system.transitions.finish((self.job, self._attempt), Status.COMPLETED, result={"text": ""})
 
 
 @pytest.fixture
-def writer(lifecycle: Lifecycle) -> Writer:
-    return Writer(lifecycle)
+def writer(system: JobSystem) -> Writer:
+    return Writer(system)
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_many_readers_cost_one_reading_connection(settings: Settings, writer: Wr
 
 
 def test_a_quiet_stream_says_that_it_is_alive_and_ends_with_its_job(
-    settings: Settings, writer: Writer, lifecycle: Lifecycle, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, writer: Writer, system: JobSystem, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert event_stream.KEEP_ALIVE_SECONDS == 15
     monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.05)

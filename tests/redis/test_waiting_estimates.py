@@ -7,96 +7,96 @@ import pytest
 import redis
 
 from shared.jobs.models import Job, Status
-from shared.jobs.queries import estimated_wait, has_least_service, queue_position
-from shared.jobs.transitions import Lifecycle, Submission
-from tests.conftest import Clock
+from shared.jobs.queries import JobQueries
+from shared.jobs.submission import Submission
+from tests.conftest import Clock, JobSystem
 
 
-def submit(lifecycle: Lifecycle, owner: str = "ada") -> Job:
-    made = lifecycle.submit_job(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=10))
-    job = lifecycle.get_job(made.id)
+def submit(system: JobSystem, owner: str = "ada") -> Job:
+    made = system.submitter.submit_job(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=10))
+    job = system.queries.get_job(made.id)
     assert job is not None
     return job
 
 
-def serve(lifecycle: Lifecycle, token: str) -> str:
-    job = lifecycle.claim("gpu.m", "w1", token)
+def serve(system: JobSystem, token: str) -> str:
+    job = system.transitions.claim("gpu.m", "w1", token)
     assert job is not None
-    lifecycle.finish((job.id, job.attempt), Status.COMPLETED, result={}, service=10)
+    system.transitions.finish((job.id, job.attempt), Status.COMPLETED, result={}, service=10)
     return job.id
 
 
 def position(client: redis.Redis, job: Job) -> int:
-    found = queue_position(client, job)
+    found = JobQueries(client).queue_position(job)
     assert found is not None
     return found
 
 
-def test_the_place_among_ones_own_jobs(lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock) -> None:
+def test_the_place_among_ones_own_jobs(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
     jobs = []
     for _ in range(3):
         clock.advance(1)
-        jobs.append(submit(lifecycle))
+        jobs.append(submit(system))
     assert [position(redis_client, job) for job in jobs] == [1, 2, 3]
-    serve(lifecycle, "t1")
-    assert queue_position(redis_client, jobs[0]) is None
+    serve(system, "t1")
+    assert JobQueries(redis_client).queue_position(jobs[0]) is None
     assert [position(redis_client, job) for job in jobs[1:]] == [1, 2]
 
 
 @pytest.mark.parametrize("others", [1, 4])
 def test_a_place_behind_other_owners_counts_their_turns_and_not_their_backlogs(
-    lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock, others: int
+    system: JobSystem, redis_client: redis.Redis, clock: Clock, others: int
 ) -> None:
     for number in range(others):
         for _ in range(40):
-            submit(lifecycle, f"greedy{number}")
+            submit(system, f"greedy{number}")
     mine = []
     for _ in range(3):
         clock.advance(1)
-        mine.append(submit(lifecycle, "modest"))
+        mine.append(submit(system, "modest"))
     told = [position(redis_client, job) for job in mine]
-    order = [serve(lifecycle, f"t{number}") for number in range(5 * (others + 1))]
+    order = [serve(system, f"t{number}") for number in range(5 * (others + 1))]
     assert [order.index(job.id) + 1 for job in mine] == told
 
 
-def test_an_owner_knows_whether_it_is_its_turn(lifecycle: Lifecycle, redis_client: redis.Redis) -> None:
-    first = submit(lifecycle, "ada")
+def test_an_owner_knows_whether_it_is_its_turn(system: JobSystem, redis_client: redis.Redis) -> None:
+    first = submit(system, "ada")
     for _ in range(2):
-        submit(lifecycle, "ada")
-    assert has_least_service(redis_client, first)
-    serve(lifecycle, "t1")
-    newcomer = submit(lifecycle, "bob")
-    serve(lifecycle, "t2")
-    assert has_least_service(redis_client, newcomer)
+        submit(system, "ada")
+    assert JobQueries(redis_client).has_least_service(first)
+    serve(system, "t1")
+    newcomer = submit(system, "bob")
+    serve(system, "t2")
+    assert JobQueries(redis_client).has_least_service(newcomer)
 
 
-def test_nothing_is_estimated_from_too_few_claims(lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock) -> None:
-    jobs = [submit(lifecycle) for _ in range(8)]
+def test_nothing_is_estimated_from_too_few_claims(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
+    jobs = [submit(system) for _ in range(8)]
     for number in range(3):
-        assert estimated_wait(redis_client, jobs[-1], 1) is None
+        assert JobQueries(redis_client).estimated_wait(jobs[-1], 1) is None
         clock.advance(1)
-        serve(lifecycle, f"t{number}")
+        serve(system, f"t{number}")
     clock.advance(1)
-    serve(lifecycle, "t3")
-    assert estimated_wait(redis_client, jobs[-1], 2) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+    serve(system, "t3")
+    assert JobQueries(redis_client).estimated_wait(jobs[-1], 2) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
 
 
 def test_time_in_which_nothing_waited_is_not_taken_for_slowness(
-    lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock
+    system: JobSystem, redis_client: redis.Redis, clock: Clock
 ) -> None:
     for round_ in range(4):
         for _ in range(3):
-            submit(lifecycle)
+            submit(system)
         for number in range(3):
             clock.advance(2)
-            serve(lifecycle, f"t{round_}.{number}")
+            serve(system, f"t{round_}.{number}")
         clock.advance(500)
-    assert estimated_wait(redis_client, submit(lifecycle), 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+    assert JobQueries(redis_client).estimated_wait(submit(system), 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
 
 
 @pytest.mark.parametrize("slots", [1, 4])
 def test_the_band_holds_nine_waits_in_ten_of_a_steady_queue(
-    lifecycle: Lifecycle, redis_client: redis.Redis, clock: Clock, slots: int
+    system: JobSystem, redis_client: redis.Redis, clock: Clock, slots: int
 ) -> None:
     """``slots`` jobs run at once, each for a random time; one job comes for each that leaves, behind a backlog of 30."""
     chance = random.Random(7)
@@ -105,8 +105,8 @@ def test_the_band_holds_nine_waits_in_ten_of_a_steady_queue(
     running: list[tuple[int, str]] = []
 
     def arrive() -> None:
-        job = submit(lifecycle)
-        estimate = estimated_wait(redis_client, job, position(redis_client, job))
+        job = submit(system)
+        estimate = JobQueries(redis_client).estimated_wait(job, position(redis_client, job))
         if estimate:
             queued[job.id] = (clock.now_ms, estimate)
 
@@ -117,8 +117,8 @@ def test_the_band_holds_nine_waits_in_ten_of_a_steady_queue(
             leaves_at, leaving = min(running)
             running.remove((leaves_at, leaving))
             clock.now_ms = max(clock.now_ms, leaves_at)
-            lifecycle.finish((leaving, 1), Status.COMPLETED, result={})
-        job = lifecycle.claim("gpu.m", "w1", f"t{number}")
+            system.transitions.finish((leaving, 1), Status.COMPLETED, result={})
+        job = system.transitions.claim("gpu.m", "w1", f"t{number}")
         assert job is not None
         running.append((clock.now_ms + int(chance.lognormvariate(7.5, 0.6)), job.id))
         if job.id in queued:

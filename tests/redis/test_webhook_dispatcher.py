@@ -22,13 +22,14 @@ from cryptography.x509.oid import NameOID
 from standardwebhooks import WebhookVerificationError
 
 from shared.jobs.models import Status
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.submission import Submission
 from shared.settings import Settings
 from shared.webhooks.deliveries import Deliveries, Delivery
 from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, Endpoints, new_secret
 from shared.webhooks.ssrf import AddressPolicy, parse, parse_networks
 from testing.receiver import Receiver, status
 from testing.waiting import wait_until
+from tests.conftest import JobSystem
 from workers.io.webhooks.dispatcher import MAX_BODY_BYTES, WebhookDispatcher
 from workers.io.webhooks.http_sender import MAX_READ_BYTES, MAX_RETRY_AFTER_SECONDS, HttpSender
 
@@ -37,8 +38,8 @@ LOOPBACK = parse_networks("127.0.0.0/8")
 
 
 @pytest.fixture
-def lifecycle(redis_client: redis.Redis, settings: Settings) -> Lifecycle:
-    return Lifecycle(redis_client, settings, lambda queue, count: None)
+def system(redis_client: redis.Redis, settings: Settings) -> JobSystem:
+    return JobSystem(redis_client, settings, lambda queue, count: None)
 
 
 @pytest.fixture
@@ -62,12 +63,14 @@ def sender() -> HttpSender:
     return HttpSender(AddressPolicy(LOOPBACK), SECONDS)
 
 
-def finished(lifecycle: Lifecycle, url: str, secret: str = "", text: str = "done") -> str:
+def finished(system: JobSystem, url: str, secret: str = "", text: str = "done") -> str:
     authority = url.split("/")[2]
     webhook = {"url": url, "authority": authority, "events": FINAL_EVENTS, "endpoint": "", "secret": secret}
-    job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "p"}, owner="ada", webhook=webhook)).id
-    assert lifecycle.claim("q", "w", f"claim {job}") is not None
-    assert lifecycle.finish((job, 1), Status.COMPLETED, result={"text": text, "finish_reason": "stop"}) == "ok"
+    job = system.submitter.submit_job(
+        Submission(kind="generate", queue="q", spec={"prompt": "p"}, owner="ada", webhook=webhook)
+    ).id
+    assert system.transitions.claim("q", "w", f"claim {job}") is not None
+    assert system.transitions.finish((job, 1), Status.COMPLETED, result={"text": text, "finish_reason": "stop"}) == "ok"
     return job
 
 
@@ -106,10 +109,10 @@ def raw(text: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
 
 
 def test_a_delivery_is_signed_and_describes_its_job(
-    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+    dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     with Receiver(status(200, b"thank you")) as receiver:
-        job = finished(lifecycle, receiver.url)
+        job = finished(system, receiver.url)
         assert dispatcher.deliver_one()
         assert not dispatcher.deliver_one()
     [request] = receiver.received
@@ -123,32 +126,30 @@ def test_a_delivery_is_signed_and_describes_its_job(
         request.verified(new_secret())
 
 
-def test_a_webhook_with_its_own_secret_is_signed_with_it(dispatcher: WebhookDispatcher, lifecycle: Lifecycle) -> None:
+def test_a_webhook_with_its_own_secret_is_signed_with_it(dispatcher: WebhookDispatcher, system: JobSystem) -> None:
     secret = new_secret()
     with Receiver() as receiver:
-        finished(lifecycle, receiver.url, secret)
+        finished(system, receiver.url, secret)
         dispatcher.deliver_one()
     assert receiver.received[0].verified(secret)
 
 
-def test_both_secrets_verify_after_a_rotation(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints) -> None:
+def test_both_secrets_verify_after_a_rotation(dispatcher: WebhookDispatcher, system: JobSystem, endpoints: Endpoints) -> None:
     with Receiver() as receiver:
         authority = f"127.0.0.1:{receiver.port}"
         endpoint = endpoints.create(
             "ada", url=receiver.url, authority=authority, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
         )
         rotated = endpoints.rotate(endpoint.id, "ada")
-        finished(lifecycle, "http://127.0.0.1:9/elsewhere")
+        finished(system, "http://127.0.0.1:9/elsewhere")
         while not receiver.received:
             assert dispatcher.deliver_one()
     assert receiver.received[0].verified(endpoint.secret) == receiver.received[0].verified(rotated.secret)
 
 
-def test_every_attempt_has_the_same_id_and_body(
-    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries
-) -> None:
+def test_every_attempt_has_the_same_id_and_body(dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries) -> None:
     with Receiver(status(500, b"not now"), status(204)) as receiver:
-        job = finished(lifecycle, receiver.url)
+        job = finished(system, receiver.url)
         dispatcher.deliver_one()
         first = delivered(deliveries, job)
         assert (first.status, first.attempts[0].status, first.attempts[0].answer) == ("pending", 500, "not now")
@@ -159,9 +160,9 @@ def test_every_attempt_has_the_same_id_and_body(
     assert delivered(deliveries, job).status == "delivered"
 
 
-def test_retry_after_is_respected(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_retry_after_is_respected(dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries) -> None:
     with Receiver(status(429, Retry_After="3600")) as receiver:
-        job = finished(lifecycle, receiver.url)
+        job = finished(system, receiver.url)
         dispatcher.deliver_one()
     delivery = delivered(deliveries, job)
     assert delivery.next_at is not None
@@ -189,7 +190,7 @@ def test_retry_after_is_parsed_in_every_form(sender: HttpSender, value: str, low
 
 
 def test_410_disables_the_endpoint(
-    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, endpoints: Endpoints
+    dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     with Receiver(status(410)) as receiver:
         authority = f"127.0.0.1:{receiver.port}"
@@ -197,9 +198,9 @@ def test_410_disables_the_endpoint(
             "ada", url=receiver.url, authority=authority, events=FINAL_EVENTS, job_kinds=KINDS, description="", secret=""
         )
         webhook = {"url": receiver.url, "authority": authority, "events": FINAL_EVENTS, "endpoint": endpoint.id, "secret": ""}
-        job = lifecycle.submit_job(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=webhook)).id
-        lifecycle.cancel(job, "ada")
-        lifecycle.claim("q", "w", "t")
+        job = system.submitter.submit_job(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=webhook)).id
+        system.transitions.cancel(job, "ada")
+        system.transitions.claim("q", "w", "t")
         dispatcher.deliver_one()
     assert endpoints.get(endpoint.id, "ada").disabled
     assert delivered(deliveries, job).status == "failed"
@@ -221,11 +222,11 @@ MISBEHAVIOURS: dict[str, Callable[[Receiver], Callable[[BaseHTTPRequestHandler],
 
 @pytest.mark.parametrize("how", MISBEHAVIOURS)
 def test_an_attempt_ends_in_time_whatever_the_receiver_does(
-    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries, how: str
+    dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries, how: str
 ) -> None:
     with Receiver() as receiver:
         receiver.answers = [MISBEHAVIOURS[how](receiver)]
-        job = finished(lifecycle, receiver.url)
+        job = finished(system, receiver.url)
         started = time.monotonic()
         assert dispatcher.deliver_one()
         assert time.monotonic() - started < SECONDS + 2
@@ -237,7 +238,7 @@ def test_an_attempt_ends_in_time_whatever_the_receiver_does(
 
 
 def test_the_status_decides_even_if_the_body_never_ends(
-    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries
+    dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries
 ) -> None:
     with Receiver() as receiver:
         dripping = drip(receiver, b"1\r\nx\r\n")
@@ -247,7 +248,7 @@ def test_the_status_decides_even_if_the_body_never_ends(
             dripping(handler)
 
         receiver.answers = [answer]
-        job = finished(lifecycle, receiver.url)
+        job = finished(system, receiver.url)
         started = time.monotonic()
         dispatcher.deliver_one()
         assert time.monotonic() - started < SECONDS + 2
@@ -263,9 +264,9 @@ def test_little_is_read_of_an_answer_of_100_mb(sender: HttpSender) -> None:
     assert grown_kb < 8 * 1024 > MAX_READ_BYTES / 1024
 
 
-def test_a_redirect_is_not_followed(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_redirect_is_not_followed(dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries) -> None:
     with Receiver() as target, Receiver(status(307, Location=target.url)) as receiver:
-        job = finished(lifecycle, receiver.url)
+        job = finished(system, receiver.url)
         dispatcher.deliver_one()
         assert not target.received
     [attempt] = delivered(deliveries, job).attempts
@@ -392,11 +393,9 @@ def test_plain_http_on_a_tls_port_is_a_readable_error(sender: HttpSender) -> Non
     assert reply.error.startswith("TLS failed")
 
 
-def test_a_large_body_is_sent_without_its_result(
-    dispatcher: WebhookDispatcher, lifecycle: Lifecycle, endpoints: Endpoints
-) -> None:
+def test_a_large_body_is_sent_without_its_result(dispatcher: WebhookDispatcher, system: JobSystem, endpoints: Endpoints) -> None:
     with Receiver() as receiver:
-        finished(lifecycle, receiver.url, text="x" * (MAX_BODY_BYTES + 1))
+        finished(system, receiver.url, text="x" * (MAX_BODY_BYTES + 1))
         dispatcher.deliver_one()
     content = receiver.received[0].verified(endpoints.owner_secret("ada"))
     assert content["data"]["result"] is None
@@ -404,12 +403,12 @@ def test_a_large_body_is_sent_without_its_result(
     assert len(receiver.received[0].body) < 4096
 
 
-def test_a_dead_receiver_delays_no_other(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_dead_receiver_delays_no_other(dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries) -> None:
     with Receiver() as dead, Receiver() as alive:
         dead.answers = [hang(dead)]
         for _ in range(12):
-            finished(lifecycle, dead.url)
-        jobs = [finished(lifecycle, alive.url) for _ in range(12)]
+            finished(system, dead.url)
+        jobs = [finished(system, alive.url) for _ in range(12)]
         dispatcher.start_threads()
         try:
             wait_until(
@@ -422,13 +421,13 @@ def test_a_dead_receiver_delays_no_other(dispatcher: WebhookDispatcher, lifecycl
     assert {request.id for request in alive.received} == {delivered(deliveries, job).id for job in jobs}
 
 
-def test_a_delivery_is_attempted_at_once(dispatcher: WebhookDispatcher, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_delivery_is_attempted_at_once(dispatcher: WebhookDispatcher, system: JobSystem, deliveries: Deliveries) -> None:
     dispatcher.start_threads()
     delays = []
     try:
         with Receiver() as receiver:
             for _ in range(10):
-                job = finished(lifecycle, receiver.url)
+                job = finished(system, receiver.url)
                 wait_until(lambda job=job: delivered(deliveries, job).status != "pending", "it is delivered", every=0.005)
                 delivery = delivered(deliveries, job)
                 delays.append(delivery.attempts[0].started_at - delivery.created_at)
@@ -437,14 +436,14 @@ def test_a_delivery_is_attempted_at_once(dispatcher: WebhookDispatcher, lifecycl
     assert sorted(delays)[5] < 200
 
 
-def test_a_draining_worker_claims_no_delivery(settings: Settings, lifecycle: Lifecycle, deliveries: Deliveries) -> None:
+def test_a_draining_worker_claims_no_delivery(settings: Settings, system: JobSystem, deliveries: Deliveries) -> None:
     draining = threading.Event()
     draining.set()
     dispatcher = WebhookDispatcher(
         replace(settings, webhook_allow="127.0.0.0/8", webhook_threads=2, maintenance_seconds=0.05), "io1", draining
     )
     with Receiver() as receiver:
-        job = finished(lifecycle, receiver.url)
+        job = finished(system, receiver.url)
         dispatcher.start_threads()
         dispatcher.stop_threads()
         assert not receiver.received

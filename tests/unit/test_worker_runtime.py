@@ -25,7 +25,9 @@ class Bench:
         self.during: Any = lambda attempt: None
         handlers: dict[str, Handler] = {"generate": self._generate}
         worker = describe_process("gpu0@host", pool="gpu", queues=(QUEUE,), slots=2, model="echo", phase=phase)
-        self.runtime = WorkerRuntime(Settings(), self.transitions, self.registry, handlers, worker, clock=self.clock)
+        self.runtime = WorkerRuntime(
+            Settings(), self.transitions, self.transitions, self.registry, handlers, worker, clock=self.clock
+        )
 
     def run_job(self, during: Any = lambda attempt: None, number: int = 1) -> str:
         self.during = during

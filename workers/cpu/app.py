@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from shared.documents.index_health import note_silence
 from shared.documents.store import Documents
 from shared.jobs.celery_broker import CPU_QUEUE, CeleryBroker
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.queries import JobQueries
+from shared.jobs.submission import JobSubmitter
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
 from shared.settings import from_environment
@@ -24,13 +25,14 @@ settings = from_environment(os.environ)
 def build_handlers() -> Mapping[str, Handler]:
     """Handlers by job kind. Called in each child process, because neither a connection nor a model survives a fork."""
     client = connect(settings.redis_url)
-    documents, lifecycle = Documents(client), Lifecycle(client, settings, CeleryBroker(client).wake)
+    documents, queries = Documents(client), JobQueries(client)
+    submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: note_silence(client))
     return {
         "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index),
-        "unpack": lambda attempt: unpack(attempt, documents, lifecycle, settings),
+        "unpack": lambda attempt: unpack(attempt, documents, submitter, queries, settings),
         "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, search_index),
     }
 

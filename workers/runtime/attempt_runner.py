@@ -13,7 +13,7 @@ from typing import Any
 
 from shared.errors import EnginehouseError, InternalError, JobFailure, JobTimeout
 from shared.jobs.models import Outcome, Status
-from shared.jobs.transitions import Event, Lifecycle
+from shared.jobs.transitions import Event, JobTransitions
 from shared.redis_connection import is_outage
 from workers.runtime.attempt import Attempt, AttemptStopped, Handler, Handover, Result, StopReason
 from workers.runtime.event_publisher import EventPublisher
@@ -61,14 +61,14 @@ class Transition:
     """How an ending is written, and the outcome of the attempt when Redis answers "ok"; other answers are outcomes themselves."""
 
     outcome: Outcome
-    write: "Callable[[Lifecycle, Attempt, Execution, Event | None], str]"
+    write: "Callable[[JobTransitions, Attempt, Execution, Event | None], str]"
     ends_stream: bool = False
 
 
-def _complete(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+def _complete(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     result = execution.result
     assert result is not None
-    return lifecycle.finish(
+    return transitions.finish(
         attempt.lease,
         Status.COMPLETED,
         result=result.value,
@@ -78,26 +78,26 @@ def _complete(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last
     )
 
 
-def _fail(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
-    return lifecycle.finish(attempt.lease, Status.FAILED, error=execution.error, last=last)
+def _fail(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    return transitions.finish(attempt.lease, Status.FAILED, error=execution.error, last=last)
 
 
-def _cancel(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
-    return lifecycle.finish(attempt.lease, Status.CANCELLED, last=last)
+def _cancel(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    return transitions.finish(attempt.lease, Status.CANCELLED, last=last)
 
 
-def _retry_later(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+def _retry_later(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     assert execution.error is not None
-    return lifecycle.retry(attempt.lease, attempt.job.retries, execution.error)
+    return transitions.retry(attempt.lease, attempt.job.retries, execution.error)
 
 
-def _release(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
-    return lifecycle.release(attempt.lease, attempt.job.queue)
+def _release(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    return transitions.release(attempt.lease, attempt.job.queue)
 
 
-def _hand_over(lifecycle: Lifecycle, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+def _hand_over(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     assert execution.handover is not None
-    return lifecycle.hand_over(attempt.lease, execution.handover.queue, execution.handover.context)
+    return transitions.hand_over(attempt.lease, execution.handover.queue, execution.handover.context)
 
 
 # A lost attempt writes nothing: the job belongs to another attempt.
@@ -117,7 +117,7 @@ class AttemptRunner:
 
     def __init__(
         self,
-        lifecycle: Lifecycle,
+        transitions: JobTransitions,
         event_publisher: EventPublisher,
         handlers: Mapping[str, Handler],
         *,
@@ -125,7 +125,7 @@ class AttemptRunner:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._lifecycle = lifecycle
+        self._transitions = transitions
         self._event_publisher = event_publisher
         self._handlers = handlers
         self._outage_seconds = outage_seconds
@@ -169,7 +169,7 @@ class AttemptRunner:
             return Outcome.LOST
 
         def write(last: Event | None) -> str:
-            return transition.write(self._lifecycle, attempt, execution, last)
+            return transition.write(self._transitions, attempt, execution, last)
 
         def write_end() -> str:
             return self._event_publisher.finish_stream(attempt.events, write) if transition.ends_stream else write(None)

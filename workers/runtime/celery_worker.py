@@ -29,7 +29,8 @@ from celery.worker import state as worker_state
 
 from shared import logs
 from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, canary_queue, celery_app
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.maintenance import JobMaintenance
+from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
@@ -170,11 +171,11 @@ class CeleryWorker:
     def _on_worker_start(self, sender: str, instance: Any, **_: Any) -> None:
         self._name = sender
         instance.app.amqp.queues.select_add(canary_queue(sender))
-        lifecycle, worker_registry = self._connect_redis()
+        transitions, maintenance, worker_registry = self._connect_redis()
         if not self._pool.prefork:
-            self._start_runtime(lifecycle, worker_registry)
-        maintenance_thread(self._settings, lifecycle, worker_registry, self._stopping).start()
-        cleaner = DeadWorkerCleaner(self._settings, lifecycle, worker_registry)
+            self._start_runtime(transitions, maintenance, worker_registry)
+        maintenance_thread(self._settings, maintenance, worker_registry, self._stopping).start()
+        cleaner = DeadWorkerCleaner(self._settings, maintenance, worker_registry)
         threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
 
@@ -185,15 +186,17 @@ class CeleryWorker:
         self._start_runtime(*self._connect_redis())
         threading.Thread(target=self._drain_with_worker, name="drain", daemon=True).start()
 
-    def _connect_redis(self) -> tuple[Lifecycle, WorkerRegistry]:
+    def _connect_redis(self) -> tuple[JobTransitions, JobMaintenance, WorkerRegistry]:
         client = connect(self._settings.redis_url)
-        return Lifecycle(client, self._settings, CeleryBroker(client).wake), WorkerRegistry(client)
+        wake = CeleryBroker(client).wake
+        transitions = JobTransitions(client, self._settings, wake)
+        return transitions, JobMaintenance(client, self._settings, wake), WorkerRegistry(client)
 
-    def _start_runtime(self, lifecycle: Lifecycle, worker_registry: WorkerRegistry) -> None:
+    def _start_runtime(self, transitions: JobTransitions, maintenance: JobMaintenance, worker_registry: WorkerRegistry) -> None:
         pool = self._pool
         slots = 1 if pool.prefork else pool.slots
         worker = describe_process(self._name, pool=pool.name, queues=pool.queues, slots=slots, model=pool.model, phase=pool.phase)
-        self._runtime = WorkerRuntime(self._settings, lifecycle, worker_registry, pool.build_handlers(), worker)
+        self._runtime = WorkerRuntime(self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker)
         self._runtime.start_threads()
         pool.on_start(self._runtime)
 

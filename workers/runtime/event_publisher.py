@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from shared.jobs.transitions import Event, Lifecycle
+from shared.jobs.transitions import Event, JobTransitions
 from shared.redis_connection import is_outage
 from workers.runtime.event_buffer import EventBuffer
 
@@ -25,8 +25,8 @@ SETTLE_SECONDS = 0.004
 class EventPublisher:
     """Writes event buffers. A buffer whose events are refused has its ``on_refused`` called."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, transitions: JobTransitions) -> None:
+        self._transitions = transitions
         self._queued: set[EventBuffer] = set()
         self._lock = threading.Lock()
         self._work = threading.Event()
@@ -62,7 +62,7 @@ class EventPublisher:
         with self._write_lock:
             events = [event for buffer in buffers for event in buffer.unwritten()]
             try:
-                answers = self._lifecycle.append_events(events)
+                answers = self._transitions.append_events(events)
             except Exception as error:  # the top of the publishing thread: events are kept and written later
                 if is_outage(error):
                     logger.warning("Redis is unavailable (%s); events of %d jobs are kept", error, len(buffers))
@@ -86,5 +86,5 @@ class EventPublisher:
         with self._write_lock:
             events = buffer.unwritten()
             last = events.pop() if events and events[-1].type == "delta" else None
-            self._lifecycle.append_events(events)
+            self._transitions.append_events(events)
             return finish(last)

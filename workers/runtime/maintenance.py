@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id
 from shared.redis_connection import is_outage
@@ -31,9 +31,9 @@ class MaintenanceService(Protocol):
 class LeaseReaper:
     """Handles jobs that are due: lapsed leases, deadlines, retries whose time has come."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, now: float) -> None:
+    def __init__(self, settings: Settings, maintenance: JobMaintenance, now: float) -> None:
         self._settings = settings
-        self._lifecycle = lifecycle
+        self._maintenance = maintenance
         self._stable_since = now
 
     def note_outage(self, now: float) -> None:
@@ -44,7 +44,7 @@ class LeaseReaper:
         settings = self._settings
         stable = now - self._stable_since > 2 * settings.renew_seconds
         gap = max(settings.lease_seconds / 4, 3 * settings.maintenance_seconds)
-        _, lost = self._lifecycle.reap(leases=stable, gap_ms=int(gap * 1000), grace_ms=int(2000 * settings.renew_seconds))
+        _, lost = self._maintenance.reap(leases=stable, gap_ms=int(gap * 1000), grace_ms=int(2000 * settings.renew_seconds))
         for job in lost:
             logger.warning("job %s: the lease lapsed; the job is queued again", job)
 
@@ -52,9 +52,9 @@ class LeaseReaper:
 class DeadWorkerCleaner:
     """Requeues the jobs of dead workers without waiting for their leases."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, worker_registry: WorkerRegistry) -> None:
+    def __init__(self, settings: Settings, maintenance: JobMaintenance, worker_registry: WorkerRegistry) -> None:
         self._settings = settings
-        self._lifecycle = lifecycle
+        self._maintenance = maintenance
         self._worker_registry = worker_registry
 
     def run_once(self, now: float) -> None:
@@ -68,7 +68,7 @@ class DeadWorkerCleaner:
             return True
         silent = self._worker_registry.silent_for_ms(worker) > 2000 * self._settings.lease_seconds
         # Checked last: a stall of Redis that lasted until now makes every worker look silent.
-        return silent and self._lifecycle.reaps_steadily()
+        return silent and self._maintenance.reaps_steadily()
 
     def requeue_jobs_of_predecessor(self, name: str) -> None:
         """Requeue what an earlier worker of this name held in a container that is gone."""
@@ -77,20 +77,20 @@ class DeadWorkerCleaner:
                 self._requeue_jobs(worker)
 
     def _requeue_jobs(self, worker: Worker) -> None:
-        for job in self._lifecycle.mark_worker_dead(worker.id):
+        for job in self._maintenance.mark_worker_dead(worker.id):
             logger.warning("job %s: worker %s is dead; the job is queued again", job, worker.id)
 
 
 class ModelScheduler:
     """Assigns models that jobs wait for to workers, and ends jobs whose model no living worker can hold."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, settings: Settings, maintenance: JobMaintenance) -> None:
+        self._maintenance = maintenance
         # A killed worker is restarted with its model; loading the model elsewhere meanwhile would be wasted.
         self._patience_ms = int(2000 * settings.lease_seconds)
 
     def run_once(self, now: float) -> None:
-        assigned, ended = self._lifecycle.schedule_models(patience_ms=self._patience_ms)
+        assigned, ended = self._maintenance.schedule_models(patience_ms=self._patience_ms)
         for model, worker in assigned.items():
             logger.info("jobs wait for model %s, which no worker holds; it is assigned to %s", model, worker)
         for job in ended:
@@ -100,25 +100,25 @@ class ModelScheduler:
 class WakeupIssuer:
     """Sends the wake-ups that queues lack."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, maintenance: JobMaintenance) -> None:
+        self._maintenance = maintenance
 
     def run_once(self, now: float) -> None:
-        for queue, count in self._lifecycle.missing_wakeups(WAKEUP_INTERVAL_MS).items():
+        for queue, count in self._maintenance.missing_wakeups(WAKEUP_INTERVAL_MS).items():
             logger.debug("queue %s lacked %d wake-ups", queue, count)
 
 
 class JobPurger:
     """Deletes, once a minute, jobs that have outlived their retention."""
 
-    def __init__(self, lifecycle: Lifecycle, now: float) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, maintenance: JobMaintenance, now: float) -> None:
+        self._maintenance = maintenance
         self._purged_at = now
 
     def run_once(self, now: float) -> None:
         if now - self._purged_at > PURGE_SECONDS:
             self._purged_at = now
-            self._lifecycle.purge()
+            self._maintenance.purge()
 
 
 class MaintenanceThread(threading.Thread):
@@ -158,16 +158,16 @@ class MaintenanceThread(threading.Thread):
 
 
 def maintenance_thread(
-    settings: Settings, lifecycle: Lifecycle, worker_registry: WorkerRegistry, stopping: threading.Event
+    settings: Settings, maintenance: JobMaintenance, worker_registry: WorkerRegistry, stopping: threading.Event
 ) -> MaintenanceThread:
     """A thread with all services, in the order in which they depend on each other's results."""
     now = time.monotonic()
-    reaper = LeaseReaper(settings, lifecycle, now)
+    reaper = LeaseReaper(settings, maintenance, now)
     services: list[MaintenanceService] = [
         reaper,
-        DeadWorkerCleaner(settings, lifecycle, worker_registry),
-        ModelScheduler(settings, lifecycle),
-        WakeupIssuer(lifecycle),
-        JobPurger(lifecycle, now),
+        DeadWorkerCleaner(settings, maintenance, worker_registry),
+        ModelScheduler(settings, maintenance),
+        WakeupIssuer(maintenance),
+        JobPurger(maintenance, now),
     ]
     return MaintenanceThread(services, settings.maintenance_seconds, stopping, on_outage=reaper.note_outage)

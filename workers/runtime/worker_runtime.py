@@ -16,8 +16,9 @@ from typing import Any
 import redis
 
 from shared.ids import CLAIM, new_id
+from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.models import Job
-from shared.jobs.transitions import Lifecycle
+from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id, started
 from shared.redis_connection import PREFIX, connect, is_outage
@@ -61,7 +62,8 @@ class WorkerRuntime:
     def __init__(
         self,
         settings: Settings,
-        lifecycle: Lifecycle,
+        transitions: JobTransitions,
+        maintenance: JobMaintenance,
         worker_registry: WorkerRegistry,
         handlers: Mapping[str, Handler],
         worker: Worker,
@@ -74,11 +76,12 @@ class WorkerRuntime:
         self.collect_details: Callable[[], Mapping[str, Any]] = dict
         self.on_heartbeat: Callable[[str | None], None] = lambda model: None
         self._settings = settings
-        self._lifecycle = lifecycle
+        self._transitions = transitions
+        self._maintenance = maintenance
         self._worker_registry = worker_registry
         self._clock = clock
-        self._event_publisher = EventPublisher(lifecycle)
-        self._runner = AttemptRunner(lifecycle, self._event_publisher, handlers)
+        self._event_publisher = EventPublisher(transitions)
+        self._runner = AttemptRunner(transitions, self._event_publisher, handlers)
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._last_used = clock()
         self._lock = threading.Lock()
@@ -104,7 +107,7 @@ class WorkerRuntime:
         self._heartbeat_due.set()
         self._event_publisher.wake_up()
         try:
-            self._lifecycle.mark_worker_dead(self.worker.id)
+            self._maintenance.mark_worker_dead(self.worker.id)
         except redis.RedisError as error:
             logger.info("could not leave the worker registry (%s); the maintenance of another worker will notice", error)
 
@@ -171,7 +174,7 @@ class WorkerRuntime:
     def renew_leases(self) -> None:
         """Renew the leases of all running attempts once, and stop those that must not continue."""
         attempts = self._running_attempts()
-        answers = self._lifecycle.renew(self.worker.id, [attempt.lease for attempt in attempts])
+        answers = self._transitions.renew(self.worker.id, [attempt.lease for attempt in attempts])
         for attempt, answer in zip(attempts, answers, strict=True):
             if answer != "ok":
                 logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, answer)
@@ -199,7 +202,7 @@ class WorkerRuntime:
         """Claim with the same token throughout an outage: a claim may have been made although its answer was lost."""
         token = new_id(CLAIM)
         return retry_through_outage(
-            lambda: self._lifecycle.claim(queue, self.worker.id, token),
+            lambda: self._transitions.claim(queue, self.worker.id, token),
             seconds=self._settings.lease_seconds,
             subject=f"claim from queue {queue}",
             sleep=self._stopping.wait,

@@ -15,7 +15,8 @@ from shared.documents.store import Documents
 from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, TooMany
 from shared.ids import DOCUMENT, JOB, derived_id
 from shared.jobs.celery_broker import CPU_QUEUE
-from shared.jobs.transitions import Lifecycle, Submission
+from shared.jobs.queries import JobQueries
+from shared.jobs.submission import JobSubmitter, Submission
 from shared.settings import Settings
 from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipped, unpack_members
 from workers.runtime.attempt import AttemptHandle
@@ -31,7 +32,9 @@ class _Tally:
     skipped: list[dict[str, str]] = field(default_factory=list)
 
 
-def unpack(attempt: AttemptHandle, documents: Documents, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
+def unpack(
+    attempt: AttemptHandle, documents: Documents, submitter: JobSubmitter, queries: JobQueries, settings: Settings
+) -> dict[str, Any]:
     """Unpack ``spec["archive_id"]`` into ``spec["collection_id"]``.
 
     The result has ``name`` and the numbers of members that became ``documents``, that are ``duplicates`` of documents in the
@@ -40,13 +43,13 @@ def unpack(attempt: AttemptHandle, documents: Documents, lifecycle: Lifecycle, s
     ``failed`` or ``deleted``) and QueueFull; documents registered by then stay.
     """
     archives = DocumentFiles(settings.archives_dir)
-    _remove_abandoned(settings.archives_dir, archives, lifecycle)
+    _remove_abandoned(settings.archives_dir, archives, queries)
     archive_id, name = attempt.spec["archive_id"], attempt.spec["name"]
     path = archives.path(archive_id, "original")
     if not path.exists():
         raise DocumentRejected("The archive file no longer exists. Upload it again.", code="failed")
     passwords = documents.passwords(archives, settings.max_queue_seconds)
-    unpacker = _Unpacker(attempt, documents, lifecycle, settings, passwords.read(archive_id))
+    unpacker = _Unpacker(attempt, documents, submitter, settings, passwords.read(archive_id))
     archive_type = detect_media_type(path)
     try:
         if archive_type not in ARCHIVES:
@@ -72,11 +75,11 @@ class _Unpacker:
     """One attempt to unpack one archive."""
 
     def __init__(
-        self, attempt: AttemptHandle, documents: Documents, lifecycle: Lifecycle, settings: Settings, password: str
+        self, attempt: AttemptHandle, documents: Documents, submitter: JobSubmitter, settings: Settings, password: str
     ) -> None:
         self._attempt = attempt
         self._documents = documents
-        self._lifecycle = lifecycle
+        self._submitter = submitter
         self._settings = settings
         self._files = DocumentFiles(settings.documents_dir)
         self.password = password
@@ -137,7 +140,7 @@ class _Unpacker:
             kind="ingest", queue=CPU_QUEUE, spec=spec, owner=job.owner, id=job_id, document=document_id, parent=job.parent
         )
         try:
-            self._lifecycle.submit_job(submission)
+            self._submitter.submit_job(submission)
         except TooMany as full:
             raise QueueFull(
                 f"{full.message}; {len(self.tally.registered) - 1} members were submitted, and the others will follow."
@@ -160,10 +163,10 @@ def _remove_archive(archives: DocumentFiles, archive_id: str, documents: Documen
     archives.remove(archive_id)
 
 
-def _remove_abandoned(folder: Path, archives: DocumentFiles, lifecycle: Lifecycle) -> None:
+def _remove_abandoned(folder: Path, archives: DocumentFiles, queries: JobQueries) -> None:
     """Remove archives whose jobs ended without this handler, for example cancelled while queued."""
     for path in folder.iterdir() if folder.exists() else ():
-        job = lifecycle.get_job(path.name.replace(DOCUMENT, JOB, 1))
+        job = queries.get_job(path.name.replace(DOCUMENT, JOB, 1))
         if job is not None and job.status.final:
             archives.remove(path.name)
 

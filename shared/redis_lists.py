@@ -1,0 +1,52 @@
+"""Pages of lists that are kept as a sorted set of ids, all with score 0, so that they sort by id."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import redis
+
+BATCH = 100
+# A filter that matches little must not read a hundred thousand records in one request. The client goes on from ``next``.
+MAX_SCANNED = 2000
+
+
+class Identified(Protocol):
+    """A record with an id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Identified)
+
+
+def list_page(
+    client: redis.Redis,
+    index: str,
+    read: Callable[[list[str]], list[Item]],
+    *,
+    limit: int,
+    after: str | None,
+    matches: Callable[[Item], bool] = lambda item: True,
+) -> tuple[list[Item], str | None]:
+    """Matching items of an index, newest first, after the id ``after``; and the id after which the next page starts, or None.
+
+    ``read`` returns the records of some ids and leaves out those that are gone. A page may be short, even empty, although more
+    follow.
+    """
+    found: list[Item] = []
+    cursor, scanned = after, 0
+    while scanned < MAX_SCANNED:
+        start = f"({cursor}" if cursor else "+"
+        answer: Any = client.zrange(index, start, "-", desc=True, bylex=True, offset=0, num=BATCH)
+        ids: list[str] = list(answer)
+        for item in read(ids):
+            if len(found) == limit:
+                return found, found[-1].id
+            if matches(item):
+                found.append(item)
+        if len(ids) < BATCH:
+            return found, None
+        cursor = ids[-1]
+        scanned += len(ids)
+    return found, cursor
