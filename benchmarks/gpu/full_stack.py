@@ -1,4 +1,4 @@
-"""Full stack: the same workload through all of Enginestack, first as arrivals, then all jobs at once.
+"""Full stack: the same workload through all of Enginehouse, first as arrivals, then all jobs at once.
 
 ``python -m benchmarks.gpu.full_stack 8b --models FOLDER --rate 30`` (use ``tiny --device cpu`` to try the program).
 ``--gpus 0,1`` puts a replica on each of these devices; with ``--spread 2`` one replica over both.
