@@ -59,7 +59,7 @@ clean:
 	@touch $@
 
 .venv/.installed-dev: $(INPUTS)
-	@$(PYTHON) deploy/install.py $(EXTRAS) --dev
+	@$(PYTHON) deploy/install.py $(EXTRAS) gpl-formats --dev
 	@touch .venv/.installed $@
 
 .PHONY: chromium help setup demo up lint test test-faults bench dist clean

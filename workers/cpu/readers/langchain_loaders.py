@@ -3,10 +3,13 @@
 Only loaders that read one local file are used: many others open network connections. Notebooks and MHTML have readers of
 their own, because NotebookLoader writes the lines of a cell as a Python list and drops cells with results, and MHTMLLoader
 loses headings.
+
+The libraries that these loaders import are under GPL-3.0, so they are an extra that an operator chooses to install.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
@@ -25,10 +28,11 @@ class SubtitleReader(InMemoryReader):
         path = _path(source)
         from langchain_community.document_loaders.srt import SRTLoader
 
-        try:
-            text = " ".join(document.page_content for document in SRTLoader(path).load())
-        except UnicodeDecodeError:  # the loader reads UTF-8 only
-            text = " ".join(_subtitle_lines(decode(read_source(source))))
+        with _optional_library():
+            try:
+                text = " ".join(document.page_content for document in SRTLoader(path).load())
+            except UnicodeDecodeError:  # the loader reads UTF-8 only
+                text = " ".join(_subtitle_lines(decode(read_source(source))))
         builder = TextBuilder()
         builder.add_text(_TAG.sub("", text))
         super().__init__(builder.build_pages())
@@ -44,11 +48,12 @@ class EvernoteReader(InMemoryReader):
         from langchain_community.document_loaders.evernote import EverNoteLoader
 
         contents: list[Content] = []
-        for note in EverNoteLoader(path, load_single_document=False).lazy_load():
-            builder = TextBuilder()
-            builder.add_heading(1, str(note.metadata.get("title") or ""))
-            add_markdown(builder, note.page_content)
-            contents += builder.build_pages()
+        with _optional_library():
+            for note in EverNoteLoader(path, load_single_document=False).lazy_load():
+                builder = TextBuilder()
+                builder.add_heading(1, str(note.metadata.get("title") or ""))
+                add_markdown(builder, note.page_content)
+                contents += builder.build_pages()
         super().__init__(contents or [Content("")])
 
 
@@ -62,12 +67,23 @@ class OutlookReader(InMemoryReader):
         from langchain_community.document_loaders.email import OutlookMessageLoader
 
         builder, subject = TextBuilder(), ""
-        for message in OutlookMessageLoader(path).lazy_load():
-            subject = " ".join(str(message.metadata.get("subject") or "").split())
-            for header, value in _headers(message.metadata):
-                builder.add_line(f"{header}: {value}")
-            builder.add_text("\n" + message.page_content)
+        with _optional_library():
+            for message in OutlookMessageLoader(path).lazy_load():
+                subject = " ".join(str(message.metadata.get("subject") or "").split())
+                for header, value in _headers(message.metadata):
+                    builder.add_line(f"{header}: {value}")
+                builder.add_text("\n" + message.page_content)
         super().__init__(builder.build_pages(), subject)
+
+
+@contextmanager
+def _optional_library() -> Iterator[None]:
+    """Reject the file, saying what to install, when the library behind its loader is missing."""
+    try:
+        yield
+    except ImportError as error:
+        reason = "Files of this format need libraries that are not installed here: pip install 'enginehouse[gpl-formats]'."
+        raise ReadError("unsupported", reason) from error
 
 
 def _subtitle_lines(text: str) -> Iterator[str]:
