@@ -31,7 +31,7 @@ from shared.settings import Settings
 COLLECTION = "handbook"
 GENERAL_QUESTIONS = ("What is the capital of France?", "What color is the sky on a clear day?")
 DOCUMENT_QUESTIONS = (
-    "How many days of paid vacation does a full-time employee have?",
+    "How many weeks of paid parental leave do parents receive?",
     "How often should I descale the Corvo S2?",
     "How old must riders of electric bikes be?",
 )
