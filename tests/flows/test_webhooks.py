@@ -223,7 +223,7 @@ def test_the_command_listens_and_verifies(stack: Stack) -> None:
         assert job in said
         forged = httpx2.post(found[0], content=b"{}", headers={"webhook-id": "msg_1"})
         assert forged.status_code == 401
-        assert "msg_1 refused" in listening.stdout.readline()
+        assert "msg_1 rejected" in listening.stdout.readline()
         assert delivered(stack, job)["attempts"][0]["status"] == 204
     finally:
         listening.kill()
