@@ -137,7 +137,7 @@ def peak_memory(path: Path) -> float:
 
 def plain_loop(files: list[Path]) -> Counted:
     embedder = Embedder(MODEL, URL)
-    embedder.encode(["warm"])
+    embedder.embed_texts(["warm"])
     start = time.perf_counter()
     pages = chunks = 0
     for path in files:
@@ -145,7 +145,7 @@ def plain_loop(files: list[Path]) -> Counted:
         read = [Page(number=number, text=clean_text(reader.read_page(number).text)) for number in range(1, reader.pages + 1)]
         pieces = list(chunk_pages(read, embedder.count_tokens, size=200, overlap=20, name=path.name))
         for first in range(0, len(pieces), 300):
-            embedder.encode([chunk.text for chunk in pieces[first : first + 300]])
+            embedder.embed_texts([chunk.text for chunk in pieces[first : first + 300]])
         pages += reader.pages
         chunks += len(pieces)
     return time.perf_counter() - start, pages, chunks

@@ -365,7 +365,7 @@ def odd_files() -> Iterator[OddFile]:
     yield OddFile("locked.pdf", lambda: locked_pdf("secret"), "encrypted", "password")
     yield OddFile("locked-rc4.pdf", lambda: locked_pdf("secret", "RC4-128"), "encrypted", "password")
     yield OddFile("unlocked.pdf", lambda: locked_pdf("secret"), "ready", "Secret words.", password="secret")
-    yield OddFile("wrong-password.pdf", lambda: locked_pdf("secret"), "encrypted", "does not open it", password="guess")
+    yield OddFile("wrong-password.pdf", lambda: locked_pdf("secret"), "encrypted", "does not open the file", password="guess")
     yield OddFile("owner-locked.pdf", lambda: locked_pdf(""), "ready", "Secret words.")
     yield OddFile("bomb.pdf", pdf_bomb, "failed", "could not be read")
     yield OddFile("cycle.pdf", lambda: raw_pdf(b"", kids="2 0 R"), "failed", "could not be read")

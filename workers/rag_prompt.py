@@ -36,7 +36,7 @@ class Passage:
     headings: Sequence[str] = ()
     neighbours: Sequence[Mapping[str, Any]] = ()
 
-    def as_json(self) -> dict[str, object]:
+    def as_context(self) -> dict[str, object]:
         return {**asdict(self), "chunk_id": f"{self.document_id}:{self.position}"}
 
     @classmethod

