@@ -1,1 +1,1 @@
-"""What the HTTP face and the workers agree on: jobs, models, documents, sessions, settings."""
+"""Code that the API and the workers share: jobs, models, documents, sessions, settings."""

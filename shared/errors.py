@@ -1,36 +1,36 @@
-"""Every error that a client can meet, as one tree.
+"""Error classes of the API and of failed jobs, as one tree.
 
     EnginehouseError
-    ├── InvalidRequest           the request is at fault; sending it again as it is will fail again
-    │   ├── MalformedBody        400  not JSON, nested too deep, not the promised content type
+    ├── InvalidRequest           the request is invalid; repeating it unchanged fails again
+    │   ├── MalformedBody        400  not JSON, nested too deeply, or a different content type than declared
     │   ├── InvalidValue         422  a field has the wrong type, or is out of its range
     │   ├── PromptTooLong        422  the prompt does not fit the model's context
     │   ├── BodyTooLarge         413
     │   ├── NotFound             404  no such job, document, collection, session, model or route
     │   ├── MethodNotAllowed     405
-    │   ├── Unauthorized         401  no API key, or not one of ours
+    │   ├── Unauthorized         401  no API key, or an unknown one
     │   ├── Forbidden            403  the key does not allow it
-    │   ├── Conflict             409  the thing is in a state that does not allow it
+    │   ├── Conflict             409  the state of the object does not allow it
     │   │   └── IdempotencyConflict   the key was used for another request; do not retry
-    │   └── TooMany              429  a limit is reached; later there is room again
-    ├── Unavailable              503  the server cannot do it now; try again
+    │   └── TooMany              429  a limit is reached; retry later
+    ├── Unavailable              503  the server cannot do it now; retry later
     │   ├── RedisUnavailable
-    │   ├── ModelNotServed       no worker has ever held this model, and none could be given it
-    │   └── ModelUnavailable     its worker could not load it: how its jobs end
-    ├── JobFailure               how an accepted job can fail; stored on the job, never an HTTP status
+    │   ├── ModelNotServed       no worker has ever served this model, and none can load it
+    │   └── ModelUnavailable     the worker could not load it; its jobs end with this error
+    ├── JobFailure               the error of an accepted job; stored with the job, never an HTTP status
     │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable, EmbeddingModelMismatch,
     │       JobTimeout, DocumentRejected
     └── InternalError            500
 
-``code`` is for programs, ``message`` for people; ``param`` names the field at fault. Statuses and codes are listed in
-``docs/http-api.md``; a test compares the two.
+``code`` is for programs, ``message`` for people; ``param`` names the invalid field. ``docs/http-api.md`` lists statuses and
+codes; a test compares the two.
 """
 
 from typing import ClassVar
 
 
 class EnginehouseError(Exception):
-    """Base of the tree. ``as_json`` is the body of the HTTP answer and of a job's ``error``."""
+    """Base class. ``as_json`` is the error in HTTP responses and the ``error`` of a job."""
 
     status: ClassVar[int] = 500
     code: str = "internal_error"
@@ -55,7 +55,7 @@ class EnginehouseError(Exception):
         self.details = details or {}
 
     def as_json(self) -> dict[str, object]:
-        """``{"code", "message", "param", "type"}`` and the details, if any."""
+        """``code``, ``message``, ``param``, ``type``, and the details if there are any."""
         return {"code": self.code, "message": self.message, "param": self.param, "type": self.type, **self.details}
 
 
@@ -142,7 +142,7 @@ class ModelUnavailable(Unavailable):
 
 
 class JobFailure(EnginehouseError):
-    """Ends a job ``failed``. ``retryable`` says whether another attempt may succeed."""
+    """Base class of errors that end a job as ``failed``. ``retryable``: another attempt may succeed."""
 
     code = "job_failed"
     type = "job_error"
@@ -185,7 +185,7 @@ class QueueFull(JobFailure):
 
 
 class DocumentRejected(JobFailure):
-    """A document that cannot become ``ready``; ``code`` is the status it ends with."""
+    """A document cannot become ``ready``. ``code`` is its final status."""
 
     code = "document_rejected"
 
@@ -195,7 +195,7 @@ class InternalError(EnginehouseError):
 
 
 class SettingsError(Exception):
-    """The settings do not allow a start. ``problems`` has one sentence for each bad value."""
+    """The settings are invalid. ``problems`` has one sentence per invalid value."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))

@@ -1,8 +1,8 @@
-"""Identifiers that sort by the time they were made.
+"""Identifiers that sort by creation time.
 
-An id is a prefix that tells what it names, an underscore, 48 bits of Unix milliseconds and 80 random bits, both in
-Crockford's base 32 (the layout of ULID, https://github.com/ulid/spec), so that the order of ids of one kind is the
-order of their making and a page of a list can start "after this id".
+An id has a prefix for the type of object, an underscore, 48 bits of Unix milliseconds and 80 random bits, both in Crockford's
+base 32 (the layout of ULID, https://github.com/ulid/spec). Ids of one type therefore sort in creation order, and a page of a
+list can start after a given id.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ _lock = threading.Lock()
 _latest = 0
 
 
-def _after_the_latest(number: int) -> int:
-    """Of two ids made in the same millisecond the random bits would decide the order; here it is that of their making."""
+def _monotonic(number: int) -> int:
+    """Make the number larger than all earlier ones, because the random bits would shuffle ids of the same millisecond."""
     global _latest
     with _lock:
         _latest = max(number, _latest + 1)
@@ -32,14 +32,14 @@ def _after_the_latest(number: int) -> int:
 
 
 def new_id(prefix: str, *, now_ms: int | None = None, random: bytes | None = None) -> str:
-    """A new id such as ``job_01k9w3c5…`` (26 characters after the underscore), which sorts after all that this process made.
+    """Create an id such as ``job_01k9w3c5…`` (26 characters after the underscore). It sorts after all earlier ids of this process.
 
     ``now_ms`` (Unix milliseconds) and ``random`` (10 bytes) are for tests.
     """
     milliseconds = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     number = (milliseconds << 80) | int.from_bytes(os.urandom(10) if random is None else random, "big")
     if now_ms is None and random is None:
-        number = _after_the_latest(number)
+        number = _monotonic(number)
     digits = []
     for _ in range(26):
         digits.append(ALPHABET[number & 31])
@@ -48,13 +48,13 @@ def new_id(prefix: str, *, now_ms: int | None = None, random: bytes | None = Non
 
 
 def derived_id(prefix: str, parent: str, *what: str) -> str:
-    """The one id that stands for ``what`` under the job ``parent``, and sorts beside it. Whoever makes it gets the same."""
+    """A deterministic id for ``what`` under the job ``parent``. It has the job's creation time."""
     digest = int.from_bytes(hashlib.sha256("\0".join((prefix, parent, *what)).encode()).digest()[:10], "big")
-    digits = [ALPHABET[(digest >> 5 * place) % 32] for place in range(16)]
+    digits = [ALPHABET[(digest >> 5 * index) % 32] for index in range(16)]
     return f"{prefix}_{parent.partition('_')[2][:10]}{''.join(digits)}"
 
 
 def is_id(prefix: str, text: str) -> bool:
-    """Whether ``text`` has the form of an id of this kind; says nothing about whether it exists."""
-    head, _, tail = text.partition("_")
-    return head == prefix and len(tail) == 26 and all(character in ALPHABET for character in tail)
+    """Whether ``text`` has the format of an id with this prefix. The object may not exist."""
+    found, _, digits = text.partition("_")
+    return found == prefix and len(digits) == 26 and all(character in ALPHABET for character in digits)

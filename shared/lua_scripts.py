@@ -1,7 +1,7 @@
-"""Lua scripts that are called by name, with arguments that are bound by name.
+"""Lua scripts with named arguments.
 
-Each script names its arguments in its header, and its Python declaration has keyword parameters of the same names. Both are
-compared when the class of declarations is created, so that a mismatch stops the process at its start:
+Each script names its arguments in its header, and its Python declaration has keyword parameters of the same names. The two are
+compared when the declaring class is created, so a mismatch stops the process when it starts:
 
     -- claim: give the next job of a queue to a worker, under a lease.
     -- Uses: transition, session
@@ -12,9 +12,9 @@ compared when the class of declarations is created, so that a mismatch stops the
         def claim(self, *, queue: str, worker: str, lease_ms: int, leases: Rows) -> Any: ...
 
 Inside the script ``queue`` is a Lua local. ``name:number`` becomes a number, or nil when it is empty. The last argument may be a
-list (``messages...``), a list of records (``leases[id, attempt]``) or a table of fields (``fields{}``). ``Uses`` lists files of
-a ``lib`` folder, which are put before the script together with what they use themselves. ``now``, in Unix milliseconds, is always
-there.
+list (``messages...``), a list of records (``leases[id, attempt]``) or a table of fields (``fields{}``). ``Uses`` lists library
+files from a ``lib`` folder; they are inserted before the script, after the files that they use themselves. ``now``, in Unix
+milliseconds, is always defined.
 """
 
 import hashlib
@@ -40,19 +40,19 @@ _ARGUMENT = re.compile(r"(\w+)(?:(:number)|(\.\.\.)|(\{\})|\[([^\]]*)\])?\s*(?:,
 
 
 class ScriptError(Exception):
-    """A script and its declaration do not fit together."""
+    """A script and its declaration do not match, or its header is invalid."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a script, as its header names it. ``columns`` are the names of the fields of a record."""
+    """One argument from a script's header. ``columns`` are the field names of a record."""
 
     name: str
     form: Literal["text", "number", "list", "fields", "records"]
     columns: tuple[str, ...] = ()
 
     def flatten(self, value: Any) -> Iterable[Value]:
-        """The values that are sent to Redis; None is sent as empty text."""
+        """The values to send to Redis. None becomes an empty string."""
         match self.form:
             case "list":
                 return list(value)
@@ -64,7 +64,7 @@ class Argument:
                 return ["" if value is None else value]
 
     def binding(self, position: int) -> str:
-        """The Lua statement that gives the local its value."""
+        """The Lua statement that assigns the argument to a local variable."""
         match self.form:
             case "text":
                 return f"local {self.name} = ARGV[{position}]"
@@ -83,7 +83,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Script:
-    """A script with the library files that it uses, ready to be sent."""
+    """A complete script: argument bindings, library files and its own text."""
 
     arguments: tuple[Argument, ...]
     text: str
@@ -93,8 +93,8 @@ class Script:
 class LuaScripts:
     """The scripts of one package. A subclass declares each of them; an instance runs them on one Redis.
 
-    ``clock`` gives Unix milliseconds and is for tests: in service the clock of Redis counts, as the clock of a worker may be
-    wrong by an hour.
+    ``clock`` returns Unix milliseconds and is for tests. In production the scripts use the clock of Redis, because a worker's
+    clock may be wrong by an hour.
     """
 
     def __init__(self, client: redis.Redis, *, clock: Clock | None = None) -> None:
@@ -128,7 +128,7 @@ def declaration(member: _Declared) -> _Declared:
 
 
 def check_signature(name: str, script: Script, signature: inspect.Signature) -> None:
-    """Raise ScriptError unless the keyword parameters are the arguments of the script's header."""
+    """Raise ScriptError unless the keyword parameters match the arguments in the script's header."""
     declared = {parameter.name for parameter in signature.parameters.values() if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
     expected = {argument.name for argument in script.arguments}
     if declared != expected or len(signature.parameters) != len(expected) + 1:
@@ -136,16 +136,16 @@ def check_signature(name: str, script: Script, signature: inspect.Signature) -> 
 
 
 def load_scripts(folder: Traversable, shared_library: Traversable) -> dict[str, Script]:
-    """Read the scripts of a folder; library files are looked up in its ``lib`` folder first."""
+    """Read the scripts in a folder. Its own ``lib`` folder takes precedence over the shared library."""
     library: dict[str, str] = {}
-    for place in (shared_library, folder / "lib"):
-        if place.is_dir():
-            library |= dict(_lua_files(place))
+    for library_folder in (shared_library, folder / "lib"):
+        if library_folder.is_dir():
+            library |= dict(_lua_files(library_folder))
     return {name: compose(name, text, library) for name, text in _lua_files(folder)}
 
 
 def compose(name: str, text: str, library: Mapping[str, str]) -> Script:
-    """Put the bindings of a script's arguments and the library files that it uses before it, each file once."""
+    """Combine the argument bindings, the library files that a script uses (each once), and the script."""
     arguments = parse_arguments(name, text)
     bindings = ["local now = tonumber(ARGV[1])"]
     bindings += [argument.binding(position) for position, argument in enumerate(arguments, 2)]
@@ -154,13 +154,13 @@ def compose(name: str, text: str, library: Mapping[str, str]) -> Script:
         re.findall(r"^local (?:function )?(\w+)", "\n".join(parts), re.MULTILINE)
     )
     if clashes:
-        raise ScriptError(f"{name}.lua: its library defines {sorted(clashes)} too")
-    whole = "\n".join((" ".join(bindings), *parts, text))
-    return Script(arguments, whole, hashlib.sha1(whole.encode()).hexdigest())
+        raise ScriptError(f"{name}.lua: its library also defines {sorted(clashes)}")
+    script = "\n".join((" ".join(bindings), *parts, text))
+    return Script(arguments, script, hashlib.sha1(script.encode()).hexdigest())
 
 
 def parse_arguments(name: str, text: str) -> tuple[Argument, ...]:
-    """The arguments that a script's header names. Raises ScriptError."""
+    """Parse the arguments in a script's header. Raises ScriptError."""
     line = header_line(text, "Arguments")
     arguments, position = [], 0
     while position < len(line):
@@ -179,7 +179,7 @@ def parse_arguments(name: str, text: str) -> tuple[Argument, ...]:
 
 
 def header_line(text: str, title: str) -> str:
-    """What the header has after ``-- <title>:``, with the lines that follow a trailing comma. Empty when there is none."""
+    """The header text after ``-- <title>:``, with the lines that follow a trailing comma. Empty if the header has no such line."""
     lines = iter(text.splitlines())
     for line in lines:
         if line.startswith(f"-- {title}:"):
@@ -197,7 +197,7 @@ def _lua_files(folder: Traversable) -> Iterator[tuple[str, str]]:
 
 
 def _in_order(name: str, text: str, library: Mapping[str, str], path: tuple[str, ...] = ()) -> list[str]:
-    """The library files that a text uses, each after those that it uses itself."""
+    """Names of the library files that a text uses, dependencies first."""
     order: list[str] = []
     for used in filter(None, re.split(r", *", header_line(text, "Uses"))):
         if used not in library or used in path:

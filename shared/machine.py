@@ -1,4 +1,4 @@
-"""Which machine this is and which of its processes are alive, so that a neighbour's death is noticed at once."""
+"""Machine identity and process liveness, so that workers on the same machine notice a dead process at once."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ import psutil
 
 @cache
 def machine_id() -> str:
-    """The same for processes that can see each other's process ids, and for no others (a container is a machine)."""
+    """An id that is equal for processes that see each other's process ids. Each container is a separate machine."""
     parts = [socket.gethostname()]
     boot = Path("/proc/sys/kernel/random/boot_id")
     if boot.exists():
@@ -22,12 +22,12 @@ def machine_id() -> str:
 
 
 def started(pid: int) -> float:
-    """When a process of this machine was started, in Unix seconds."""
+    """Start time of a process on this machine, in Unix seconds."""
     return float(psutil.Process(pid).create_time())
 
 
 def is_alive(pid: int, start: float) -> bool:
-    """Whether this very process still lives; a later one with the same id is another."""
+    """Whether the process is running. A later process with the same id has another start time."""
     try:
         process = psutil.Process(pid)
         return bool(abs(process.create_time() - start) < 1 and process.status() != psutil.STATUS_ZOMBIE)

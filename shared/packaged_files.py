@@ -1,12 +1,12 @@
-"""Files that ship with the code: the models file, the Compose file, ``deploy/`` and the documents of the demonstration.
+"""Files that ship with the code: the models file, the Compose file, ``deploy/`` and the documents of the demo.
 
-A wheel holds them in ``shared/files``; in a checkout they are at the top, where people edit them.
+A wheel contains them in ``shared/files``; in a checkout they are in the top folder, where people edit them.
 """
 
 from pathlib import Path
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
-"""The folder of the packages: a checkout, or ``site-packages``. A child process with an empty environment finds them there."""
+"""The folder that contains the packages: a checkout or ``site-packages``. Child processes with an empty environment import them from it."""
 
 
 def packaged_file(name: str) -> Path:

@@ -1,7 +1,6 @@
-"""How this project talks to Redis: connections with the timeouts that held under faults, and Lua moves from files.
+"""Redis connections, with timeouts and retries that were tested under faults.
 
-Knows nothing of jobs. A read that waits inside Redis needs a connection of its own (``blocks``), as the usual socket timeout
-would cut it off.
+Blocking reads need their own connection (``blocks``), because the usual socket timeout would interrupt them.
 """
 
 from typing import Any
@@ -12,17 +11,17 @@ from redis.retry import Retry
 
 PREFIX = "eh:"
 
-# What redis-py raises when Redis is away, full, read-only or still loading: the caller may try again later.
+# redis-py raises these when Redis is unreachable, full, read-only or loading. The caller may retry later.
 OUTAGE = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError, redis.OutOfMemoryError)
 
 
 def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float = 0.0, connections: int = 0) -> redis.Redis:
-    """A client with a pool of its own that decodes to ``str``.
+    """Create a client with its own pool. Responses are decoded to ``str``. It connects on the first command.
 
-    ``timeout`` (seconds) bounds connecting and each reply; a reader that waits inside Redis says for how long, in ``blocks``,
-    and a reply that is later than both together comes from nobody: the connection is half open. Every move is safe to send
-    twice, so a lost reply is retried ``retries`` times. ``connections`` bounds the pool: threads then wait for one, up to
-    ``timeout``. No connection is made before the first command.
+    ``timeout`` (seconds) limits connecting and each reply. For blocking reads, ``blocks`` is the longest time that a command
+    blocks; a connection without a reply after both times together is half-open. A command without a reply is sent again up to
+    ``retries`` times, which is safe because every script may run twice. ``connections`` limits the pool; threads then wait for a
+    free connection, up to ``timeout``.
     """
     options: dict[str, Any] = {
         "decode_responses": True,
@@ -39,5 +38,5 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float 
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error says that Redis cannot do it now, rather than that the command is wrong."""
+    """Whether an error means that Redis is temporarily unable to serve, rather than that the command is wrong."""
     return isinstance(error, OUTAGE) or (isinstance(error, redis.ResponseError) and str(error).startswith(("MISCONF", "OOM")))

@@ -1,4 +1,4 @@
-"""Pages of lists that are kept as a sorted set of ids, all with score 0, so that they sort by id."""
+"""Paging through lists that are stored as a sorted set of ids with score 0, so that they sort by id."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 import redis
 
 BATCH = 100
-# A filter that matches little must not read a hundred thousand records in one request. The client goes on from ``next``.
+# A filter that matches few records must not read a hundred thousand of them in one request. The client continues from ``next``.
 MAX_SCANNED = 2000
 
 
@@ -31,8 +31,8 @@ def list_page(
 ) -> tuple[list[Item], str | None]:
     """Matching items of an index, newest first, after the id ``after``; and the id after which the next page starts, or None.
 
-    ``read`` returns the records of some ids and leaves out those that are gone. A page may be short, even empty, although more
-    follow.
+    ``read`` returns the records of the given ids, without those that no longer exist. A page may be short or empty although
+    more follow.
     """
     found: list[Item] = []
     cursor, scanned = after, 0

@@ -1,6 +1,6 @@
-"""The files of a document: the bytes as uploaded, the text of its pages, its chunks. One folder a document.
+"""Document files: the uploaded bytes, the text of the pages, and the chunks. Each document has its own folder.
 
-Paths are made from our own ids alone; no name that a client gave reaches the file system.
+Paths contain only generated ids; file names from clients never reach the file system.
 """
 
 import errno
@@ -30,7 +30,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """What was written: size in bytes, and SHA-256 in hexadecimal."""
+    """Size in bytes and SHA-256 (hexadecimal) of a stored file."""
 
     size: int
     sha256: str
@@ -43,14 +43,14 @@ class DocumentFiles:
         self._root = root
 
     def path(self, document_id: str, name: FileName) -> Path:
-        """Where the file lies. Raises ValueError when ``document_id`` is not one of our ids."""
+        """Path of a file. Raises ValueError if ``document_id`` is not a document id."""
         return self._folder(document_id) / name
 
     def store(self, document_id: str, source: Readable, *, limit: int) -> Stored:
-        """Write the uploaded bytes, and have them on disk when this returns.
+        """Write the uploaded bytes and flush them to disk.
 
-        Raises BodyTooLarge past ``limit`` bytes and Unavailable when the disk is full; then, as after a fault of
-        ``source``, nothing is left behind.
+        Raises BodyTooLarge above ``limit`` bytes and Unavailable if the disk is full. After these and any error of ``source``,
+        no file remains.
         """
         digest, size = hashlib.sha256(), 0
         try:
@@ -58,22 +58,24 @@ class DocumentFiles:
                 while block := source.read(BLOCK):
                     size += len(block)
                     if size > limit:
-                        raise BodyTooLarge(f"The file is larger than {limit} bytes, the most that one document may have.")
+                        raise BodyTooLarge(f"The file exceeds the limit of {limit} bytes per document.")
                     digest.update(block)
                     target.write(block)
         except BaseException as error:
             self.remove(document_id)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Unavailable("The server's disk is full; nothing was stored. Tell its operator.") from error
+                raise Unavailable(
+                    "The server's disk is full, so the file was not stored. Contact the operator of the server."
+                ) from error
             raise
         return Stored(size, digest.hexdigest())
 
     @contextmanager
     def replace(self, document_id: str, name: FileName) -> Iterator[IO[bytes]]:
-        """Write a file as a whole: readers see the old one or the new one, and after a fault the old one stays."""
+        """Replace a file atomically. Readers see either the old or the new file; after an error the old one remains."""
         path = self.path(document_id, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own keeps a stale attempt and its successor out of each other's half-written file.
+        # A unique name keeps a stale attempt and its successor from writing to the same file.
         draft = path.with_name(f".{name}.{secrets.token_hex(4)}")
         try:
             with draft.open("wb") as target:
@@ -85,14 +87,14 @@ class DocumentFiles:
             draft.unlink(missing_ok=True)
 
     def move(self, document_id: str, other: "DocumentFiles", other_id: str) -> None:
-        """Give the folder of a document to other files, over what they have under that id."""
+        """Move a document's folder to another store, replacing the folder of ``other_id`` there."""
         other.remove(other_id)
         target = other._folder(other_id)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._folder(document_id).rename(target)
 
     def give(self, document_id: str, other_id: str) -> None:
-        """Let another document have this one's folder; when it has one already, this one is removed."""
+        """Move this document's folder to another document. If that one already has a folder, remove this one instead."""
         try:
             self._folder(document_id).rename(self._folder(other_id))
         except OSError as error:
@@ -101,7 +103,7 @@ class DocumentFiles:
             self.remove(document_id)
 
     def remove(self, document_id: str) -> None:
-        """Remove the folder with all that is in it; nothing happens when there is none."""
+        """Remove the folder of a document, if it exists."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self._folder(document_id))
 

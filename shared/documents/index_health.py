@@ -1,7 +1,7 @@
-"""A note from the workers that the index answers for itself but not for a collection.
+"""Index health: a flag that workers set when the index server is alive but does not answer for a collection.
 
-Chroma gets into this state when its disk was full for a while: every request for the collection then waits for ever, until
-the server is started again. Only the workers see it, and only whoever runs the server can mend it.
+Chroma gets into this state if its disk was full for a while: every request for the collection hangs until the server is
+restarted. The workers notice it; the process that runs the server must restart it.
 """
 
 import redis
@@ -9,20 +9,20 @@ import redis
 from shared.redis_connection import PREFIX
 
 KEY = f"{PREFIX}index:silent"
-# A note that nobody takes is of the past after this time; workers go on writing it while it is true.
+# The flag expires after this time. Workers set it again while the index hangs.
 NOTE_SECONDS = 120
 
 
 def note_silence(client: redis.Redis) -> None:
-    """A request for a collection was not answered in time, and the server lives."""
+    """Set the flag: a request for a collection timed out although the server is alive."""
     client.set(KEY, "1", ex=NOTE_SECONDS)
 
 
 def is_silent(client: redis.Redis) -> bool:
-    """Whether that was noted lately."""
+    """Whether the flag is set."""
     return bool(client.exists(KEY))
 
 
 def take_note(client: redis.Redis) -> bool:
-    """The same, for whoever does something about it: the note is gone afterwards."""
+    """Return whether the flag is set, and clear it. For the process that restarts the server."""
     return client.getdel(KEY) is not None

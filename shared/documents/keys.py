@@ -1,19 +1,19 @@
-"""The Redis keys of collections and documents.
+"""Redis keys of collections and documents.
 
-None of them but passwords and the last has a time to live: a document stays until somebody deletes it. Every key is owned by a
-collection or a document and goes with it.
+Only the password key and the last one have a time to live; documents are kept until a client deletes them. Every other key
+belongs to a collection or a document and is deleted with it.
 
     eh:collections:<owner>           hash  collection name -> collection id
-    eh:collection:<id>               hash  the fields of ``record.Collection``
-    eh:collection:<id>:documents     zset  document ids, all with score 0, so that their order is the order of the ids
-    eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document that holds them
-    eh:collection:<id>:latest        hash  name -> id of the document that was last entered under it
-    eh:collection:<id>:current       hash  name -> id of the document that is ready under it
+    eh:collection:<id>               hash  the fields of ``models.Collection``
+    eh:collection:<id>:documents     zset  document ids, all with score 0, so that they sort by id
+    eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document with these bytes
+    eh:collection:<id>:latest        hash  name -> id of the newest document with this name
+    eh:collection:<id>:current       hash  name -> id of the ready document with this name
     eh:document:<id>:password        string  see ``passwords``; has a time to live
-    eh:document:<id>                 hash  the fields of ``record.Document`` and ``attempt``, the fence of its job
-    eh:index:silent                  string  there for a while after the index left a request unanswered (``index_trouble``)
+    eh:document:<id>                 hash  the fields of ``models.Document``, and ``attempt``, the fencing token of its job
+    eh:index:silent                  string  set for a while after the index did not answer a request (see ``index_health``)
 
-A document that is still under way when its job ends is failed by that end itself (``shared/jobs/lua/prelude.lua``).
+When a job ends, the transition also fails a document that is still being processed (``shared/jobs/lua/lib/document.lua``).
 """
 
 from shared.redis_connection import PREFIX

@@ -92,7 +92,7 @@ _MAIL_HEADERS = frozenset(
 
 
 def detect_media_type(path: Path, name: str = "") -> MediaType:
-    """The media type of the file at ``path``; ``name`` is what its client calls it. An empty file is text."""
+    """Detect the media type of the file at ``path``. ``name`` is the client's file name. An empty file is text."""
     with path.open("rb") as source:
         head = source.read(HEAD)
     whole = len(head) < HEAD

@@ -1,6 +1,6 @@
-"""What is known of a collection and of a document, and the words for how far a document has come.
+"""Collection and document records, and the statuses of documents.
 
-Knows nothing of Redis: ``store`` turns these into hashes and back.
+``store`` reads and writes them as Redis hashes.
 """
 
 import json
@@ -18,20 +18,20 @@ Status = Literal[
 ]  # fmt: skip
 
 UNDER_WAY: tuple[Status, ...] = ("uploaded", "parsing", "chunking", "embedding", "indexing")
-"""The document's job has yet to end; the same bytes sent again are answered with this document."""
+"""The document's job has not ended. Another upload of the same bytes returns this document."""
 
 ENDED: tuple[Status, ...] = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed", "replaced")
-"""Only ``ready`` can be searched; each of the others carries a reason, and its bytes may be uploaded anew. ``replaced`` is what
-a document is between the moment in which a newer one of its name becomes ready and its removal."""
+"""Only ``ready`` documents can be searched. The others have a reason, and their bytes may be uploaded again. A document is
+``replaced`` from the moment a newer document with its name becomes ready until it is removed."""
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def check_collection_name(name: str) -> str:
-    """The name as it came. Raises InvalidValue when it cannot name a collection."""
+    """Return the name unchanged. Raises InvalidValue if it is not a valid collection name."""
     if COLLECTION_NAME.fullmatch(name) is None:
         raise InvalidValue(
-            f"{name[:80]!r} cannot name a collection: use 1 to 63 of A-Z a-z 0-9 . _ - and begin with a letter or digit.",
+            f"{name[:80]!r} is not a valid collection name. Use 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit.",
             param="collection",
         )
     return name
@@ -39,10 +39,10 @@ def check_collection_name(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Documents that are searched together, of one owner. ``created_at`` is in Unix milliseconds.
+    """A set of documents of one owner that are searched together. ``created_at`` is in Unix milliseconds.
 
-    ``index`` names the index that answers, ``next_index`` the one that ``reindex_job`` is making. ``embedding_revision`` is
-    empty until the first vectors are made; settings that are None are those of the server.
+    ``index`` is the index that serves searches; ``next_index`` is the one that ``reindex_job`` is building. ``embedding_revision``
+    is empty until the first vectors are stored. Settings that are None default to the server's settings.
     """
 
     id: str
@@ -74,7 +74,7 @@ class Collection:
         )
 
     def as_json(self) -> dict[str, object]:
-        """What a client sees."""
+        """The JSON for clients."""
         return {
             "id": self.id,
             "object": "collection",
@@ -90,7 +90,7 @@ class Collection:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is wrong with some pages of a document: which, such as ``1-3, 7``, and a sentence about them."""
+    """A problem with some pages of a document: the pages, such as ``1-3, 7``, and a sentence."""
 
     pages: str
     text: str
@@ -98,10 +98,11 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """One uploaded file. ``name`` is the client's file name: data, never a path; ``version`` counts the documents of that name
-    in the collection, from 1. Sizes in bytes, times in Unix milliseconds.
+    """One uploaded file. Sizes are in bytes, times in Unix milliseconds.
 
-    ``replaces`` is the id of the document that was ready under the name until this one was, or ""."""
+    ``name`` is the client's file name, which is never used as a path. ``version`` counts the documents with this name in the
+    collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or "".
+    """
 
     id: str
     owner: str
@@ -150,7 +151,7 @@ class Document:
         )
 
     def as_json(self) -> dict[str, object]:
-        """What a client sees."""
+        """The JSON for clients."""
         return {
             "id": self.id,
             "object": "document",

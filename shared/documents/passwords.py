@@ -1,7 +1,7 @@
-"""Passwords of documents, from the upload until the document has been read.
+"""Document passwords, stored from the upload until the document has been read.
 
-Neither Redis nor the disk alone can tell one: Redis has it combined with random bytes of the same length, which lie in the
-document's folder and are removed as soon as it is read. What a backup or Redis' own log still has is then only noise.
+Neither Redis nor the disk alone reveals a password. Redis stores it combined with random bytes of the same length, which are stored
+in the document's folder and deleted once the document is read. Copies in backups or in Redis' append-only file are then useless.
 """
 
 import os
@@ -16,7 +16,7 @@ LONGEST = 1000
 
 
 class Passwords:
-    """``client`` must decode its responses. A password that nobody reads is gone after ``seconds``."""
+    """Stores passwords. ``client`` must decode its responses. An unread password expires after ``seconds``."""
 
     def __init__(self, client: "redis.Redis", files: DocumentFiles, seconds: int) -> None:
         self._redis: Any = client
@@ -31,7 +31,7 @@ class Passwords:
         self._redis.set(keys.password(document_id), _combined(plain, pad).hex(), ex=self._seconds)
 
     def read(self, document_id: str) -> str:
-        """The password that came with the document, or ""."""
+        """The password that was uploaded with the document, or ""."""
         kept = self._redis.get(keys.password(document_id))
         try:
             pad = self._files.path(document_id, "pad").read_bytes()
@@ -44,5 +44,5 @@ class Passwords:
         self._redis.delete(keys.password(document_id))
 
 
-def _combined(some: bytes, pad: bytes) -> bytes:
-    return bytes(one ^ other for one, other in zip(some, pad, strict=True))
+def _combined(data: bytes, pad: bytes) -> bytes:
+    return bytes(byte ^ pad_byte for byte, pad_byte in zip(data, pad, strict=True))

@@ -1,4 +1,4 @@
-"""Declarations of the Lua scripts of documents. The header of each script says what it takes and returns."""
+"""Declarations of the Lua scripts for documents. The header of each script documents its arguments and result."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from shared.lua_scripts import LuaScripts, Value, declaration
 
 
 class DocumentScripts(LuaScripts, package="shared.documents.lua"):
-    """The scripts of ``shared/documents/lua``."""
+    """The scripts in ``shared/documents/lua``."""
 
     @declaration
     def abandon_reindex(self, *, collection: str, next_index: str) -> Any: ...

@@ -1,7 +1,7 @@
-"""The verbs on collections and documents, over Redis.
+"""Document store: collections and documents in Redis.
 
-Each move that changes something is one Lua script under ``lua/``. Knows nothing of jobs but their id and attempt number,
-which fence what a worker writes: an attempt that has been replaced changes nothing.
+Each change is one Lua script in ``lua/``. Writes by workers carry the job id and attempt number, so a stale attempt changes
+nothing.
 """
 
 import json
@@ -21,31 +21,31 @@ from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
-"""What became of a worker's write: done, the document was deleted, another attempt has taken over, or a newer version of the
-document was ready first."""
+"""Result of a worker's write: done; the document was deleted; another attempt has taken over; or a newer version of the document
+was ready first."""
 
 
 class Documents:
-    """Collections and documents of every owner. ``client`` must decode its responses; it may be shared by threads."""
+    """Collections and documents of all owners. ``client`` must decode its responses and may be shared by threads."""
 
     def __init__(self, client: "redis.Redis") -> None:
-        self._redis: Any = client  # redis-py types each answer as possibly awaitable
+        self._redis: Any = client  # redis-py types every response as possibly awaitable
         self._scripts = DocumentScripts(client)
 
     def passwords(self, files: DocumentFiles, seconds: int) -> Passwords:
-        """Where the passwords of documents are kept, for so long at most."""
+        """The store of document passwords, which expire after ``seconds``."""
         return Passwords(self._redis, files, seconds)
 
     # Collections
 
     def ensure_collection(self, owner: str, name: str, embedding_model: str) -> Collection:
-        """The owner's collection of this name, made when there is none. Raises InvalidValue for a bad name."""
+        """Return the owner's collection with this name; create it if it does not exist. Raises InvalidValue for an invalid name."""
         return self.make_collection(owner, name, embedding_model)[0]
 
     def make_collection(self, owner: str, name: str, embedding_model: str, **chosen: int | None) -> tuple[Collection, bool]:
-        """A new collection with settings of its own, and true; or the one that has the name, as it is, and false.
+        """Create a collection with its own settings and return it with True, or return an existing one unchanged with False.
 
-        Raises InvalidValue for a bad name.
+        Raises InvalidValue for an invalid name.
         """
         collection_id = new_id(COLLECTION)
         found = self._scripts.ensure_collection(
@@ -58,60 +58,60 @@ class Documents:
         return self.collection_by_id(found), found == collection_id
 
     def configure(self, collection_id: str, **changes: int | None) -> Collection:
-        """Change settings of a collection, for documents that are ingested from now on. Raises NotFound."""
+        """Change the settings of a collection for documents that are ingested later. Raises NotFound."""
         self._scripts.update_if_exists(record=f"collection:{collection_id}", changes=_fields(changes))
         return self.collection_by_id(collection_id)
 
     def record_revision(self, collection_id: str, revision: str) -> str:
-        """Note the revision of the embedding model, unless one is noted already; the one that is noted now.
+        """Record the revision of the embedding model unless one is recorded already; return the recorded revision.
 
-        Raises NotFound when the collection was deleted.
+        Raises NotFound if the collection was deleted.
         """
-        noted = self._scripts.record_revision(collection=collection_id, revision=revision)
-        if noted is None:
+        recorded = self._scripts.record_revision(collection=collection_id, revision=revision)
+        if recorded is None:
             raise NotFound("The collection has been deleted.", param="collection")
-        return str(noted)
+        return str(recorded)
 
     def begin_reindex(self, collection_id: str, next_index: str, job: str) -> str:
-        """Say that a job makes the next index; the half-made one that it replaces, or "". Raises NotFound."""
-        before = self._scripts.begin_reindex(collection=collection_id, next_index=next_index, job=job)
-        if before is None:
+        """Record that a job builds the next index; return the unfinished index that it replaces, or "". Raises NotFound."""
+        replaced = self._scripts.begin_reindex(collection=collection_id, next_index=next_index, job=job)
+        if replaced is None:
             raise NotFound("The collection has been deleted.", param="collection")
-        return str(before)
+        return str(replaced)
 
     def switch_index(self, collection_id: str, next_index: str, *, model: str, revision: str, **chosen: int | None) -> str | None:
-        """Answer from the next index from now on; the index that answered until now, or "" when that was done before.
+        """Switch searches to the next index; return the previous index, or "" if the switch was made before.
 
-        None when the collection was deleted, or another job makes its next index.
+        Returns None if the collection was deleted or another job builds its next index.
         """
         changes = {"embedding_model": model, "embedding_revision": revision, **_fields(chosen)}
-        before = self._scripts.switch_index(collection=collection_id, next_index=next_index, changes=changes)
-        return None if before is None else str(before)
+        previous = self._scripts.switch_index(collection=collection_id, next_index=next_index, changes=changes)
+        return None if previous is None else str(previous)
 
     def abandon_reindex(self, collection_id: str, next_index: str) -> None:
-        """Forget the next index, if it still is the one given."""
+        """Clear the next index if it is still ``next_index``."""
         self._scripts.abandon_reindex(collection=collection_id, next_index=next_index)
 
     def set_chunks(self, document_id: str, chunks: int) -> None:
-        """Say how many chunks a document has, after they were cut anew or one was deleted."""
+        """Set a document's number of chunks after it was chunked again or one chunk was deleted."""
         self._scripts.update_if_exists(record=f"document:{document_id}", changes={"chunks": chunks})
 
     def find_collection(self, owner: str, name: str) -> Collection:
-        """Raises NotFound when the owner has no collection of this name."""
+        """The owner's collection with this name. Raises NotFound."""
         collection_id = self._redis.hget(keys.names(owner), name)
         if collection_id is None:
-            raise NotFound(f"There is no collection {name[:80]!r}. Upload a document to it, and it is made.", param="collection")
+            raise NotFound(f"There is no collection {name[:80]!r}. Upload a document to create it.", param="collection")
         return self.collection_by_id(collection_id)
 
     def collection_by_id(self, collection_id: str) -> Collection:
-        """For workers, whose spec names the collection by id. Raises NotFound when it was deleted."""
+        """The collection with this id, for workers. Raises NotFound if it was deleted."""
         fields = self._redis.hgetall(keys.collection(collection_id))
         if not fields:
             raise NotFound("The collection has been deleted.", param="collection")
         return Collection.from_hash(fields)
 
     def list_collections(self, owner: str) -> list[Collection]:
-        """All collections of an owner, by name."""
+        """All collections of an owner, sorted by name."""
         ids = [collection_id for _, collection_id in sorted(self._redis.hgetall(keys.names(owner)).items())]
         with self._redis.pipeline(transaction=False) as pipeline:
             for collection_id in ids:
@@ -119,22 +119,22 @@ class Documents:
             return [Collection.from_hash(fields) for fields in pipeline.execute() if fields]
 
     def every_collection(self) -> Iterator[Collection]:
-        """The collections of all owners, in no order."""
+        """The collections of all owners, unordered."""
         for key in self._redis.scan_iter(keys.names("*"), count=500):
             yield from self.list_collections(key.removeprefix(keys.names("")))
 
     def exists(self, document_id: str) -> bool:
-        """Whether anybody has a document of this id."""
+        """Whether any owner has a document with this id."""
         return bool(self._redis.exists(keys.document(document_id)))
 
     def count_documents(self, collection_id: str) -> int:
         return int(self._redis.zcard(keys.listing(collection_id)))
 
     def drop_collection(self, collection: Collection) -> bool:
-        """Take it out of sight at once; a delete job then removes its documents and vectors. False when it was gone."""
+        """Hide a collection at once; a delete job then removes its documents and vectors. False if it was already gone."""
         return bool(self._scripts.drop_collection(id=collection.id, owner=collection.owner, name=collection.name))
 
-    # Documents, as the API sees them
+    # Documents: methods for the API
 
     def register(
         self,
@@ -148,13 +148,12 @@ class Documents:
         job_id: str,
         metadata: Mapping[str, Scalar] | None = None,
     ) -> tuple[Document, bool]:
-        """Enter an uploaded file; true beside the document when it is new.
+        """Register an uploaded file; return its document, and True if it is new.
 
-        When the collection holds the same bytes already, or they are under way, the answer is that earlier document and
-        false: the caller then drops its own copy. ``job_id`` is the job that the caller submits next; should the caller die
-        before it does, the next upload of these bytes is answered with a document whose job does not exist, and submits it.
-        Other bytes under the name of an earlier document are its next version. Raises NotFound when the collection was
-        deleted meanwhile.
+        If the collection already contains the same bytes, or they are being processed, returns that earlier document and False;
+        the caller then discards its own copy. ``job_id`` is the job that the caller submits next. If the caller dies before it
+        submits the job, the next upload of these bytes gets a document whose job does not exist, and submits that job. Different
+        bytes with the name of an earlier document become its next version. Raises NotFound if the collection was deleted.
         """
         record: dict[str, str | int] = {
             "owner": collection.owner,
@@ -171,14 +170,14 @@ class Documents:
         return self.get(collection.owner, found), found == document_id
 
     def get(self, owner: str, document_id: str) -> Document:
-        """Raises NotFound when the owner has no such document."""
+        """The owner's document with this id. Raises NotFound."""
         fields = self._redis.hgetall(keys.document(document_id)) if is_id(DOCUMENT, document_id) else {}
         if not fields or fields["owner"] != owner:
             raise NotFound(f"There is no document {document_id[:80]!r}.", param="document")
         return Document.from_hash(fields)
 
     def list_documents(self, collection_id: str, *, limit: int, after: str | None = None) -> tuple[list[Document], bool]:
-        """A page of documents, newest first, that were uploaded before ``after``; true when more follow."""
+        """A page of the documents that were uploaded before ``after``, newest first; and whether more follow."""
         start = f"({after}" if after is not None and is_id(DOCUMENT, after) else "+"
         ids = self._redis.zrange(keys.listing(collection_id), start, "-", bylex=True, desc=True, offset=0, num=limit + 1)
         with self._redis.pipeline(transaction=False) as pipeline:
@@ -188,14 +187,14 @@ class Documents:
         return page, len(ids) > limit
 
     def document_ids(self, collection_id: str, batch: int = 500) -> Iterator[str]:
-        """The ids of all documents of a collection, also of a dropped one; safe while they are being removed."""
+        """The ids of all documents of a collection, even if it was dropped. Documents may be removed during the iteration."""
         last = "-"
         while ids := self._redis.zrange(keys.listing(collection_id), last, "+", bylex=True, offset=0, num=batch):
             yield from ids
             last = f"({ids[-1]}"
 
     def ready_names(self, document_ids: Iterable[str]) -> dict[str, str]:
-        """Id -> name for those of the given documents that can be searched; the others are left out."""
+        """Names by id of the given documents that are ready; the others are left out."""
         ids = list(dict.fromkeys(document_ids))
         with self._redis.pipeline(transaction=False) as pipeline:
             for document_id in ids:
@@ -204,10 +203,10 @@ class Documents:
         return {document_id: name for document_id, (status, name) in zip(ids, answers, strict=True) if status == "ready"}
 
     def remove(self, document_id: str, collection_id: str) -> bool:
-        """Forget the record, before its vectors and files are removed. False when it was gone already."""
+        """Delete the record, before the vectors and files. False if it was already gone."""
         return bool(self._scripts.remove(id=document_id, collection=collection_id))
 
-    # Documents, as the attempt that works on one sees it
+    # Documents: methods for attempts that process them
 
     def set_stage(
         self,
@@ -219,7 +218,7 @@ class Documents:
         pages: int | None = None,
         pages_done: int | None = None,
     ) -> DocumentUpdateResult:
-        """Say how far the document has come."""
+        """Record the progress of a document."""
         changes: dict[str, str | int] = {"status": status, "reason": ""}
         if pages is not None:
             changes["pages"] = pages
@@ -239,8 +238,8 @@ class Documents:
         pages: int | None = None,
         chunks: int | None = None,
     ) -> DocumentUpdateResult:
-        """Say how the document ended. From ``ready`` on it can be searched, and the one before of its name no more; that is
-        then what the document ``replaces``."""
+        """Record the final status of a document. When it becomes ``ready``, it can be searched, and the previous ready document
+        with its name no longer can; ``replaces`` then names that document."""
         changes: dict[str, str | int] = {
             "status": status,
             "reason": reason,
@@ -261,5 +260,5 @@ class Documents:
 
 
 def _fields(options: Mapping[str, int | None]) -> dict[str, str | int]:
-    """Fields of a hash; one that is None is stored empty."""
+    """Hash fields; None is stored as an empty string."""
     return {name: "" if value is None else value for name, value in options.items()}

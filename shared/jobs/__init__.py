@@ -1,1 +1,1 @@
-"""The life of a job: its record in Redis, the moves that change it, the tickets that wake workers, its events."""
+"""Jobs: the records in Redis, the transitions that change them, the wake-ups for workers, and the events."""

@@ -1,8 +1,8 @@
-"""Tickets: Celery messages that say "there is work on queue Q" and nothing more.
+"""Wake-ups: Celery messages that say "there is work on queue Q" and nothing more.
 
-Which job a worker gets is decided by ``claim``; so a ticket that is lost, doubled or late does no harm, and prompts never
-reach the broker. This is the one file of ``shared`` that knows Celery. The settings below held under every fault that was
-tried (docs/decisions/wakeups.md).
+``claim`` decides which job a worker gets. A wake-up that is lost, duplicated or late therefore does no harm, and prompts never
+reach the broker. This is the only file in ``shared`` that uses Celery. docs/decisions/wakeups.md lists the faults under which
+the settings below were tested.
 """
 
 import json
@@ -29,33 +29,33 @@ def generation_queue(model: str) -> str:
 
 
 def canary_queue(worker: str) -> str:
-    """The queue that only this Celery worker reads; taking its ticket in time is the worker's proof of life."""
+    """The queue that only this Celery worker reads. A worker that takes its canary in time is alive."""
     return f"canary.{worker}"
 
 
 class UnackedMessage(Message):
-    """A message that was noted nowhere when it was taken, so that there is nothing to cross out."""
+    """A message that was not recorded as unacknowledged when it was read, so acknowledging it sends nothing to Redis."""
 
     def ack(self, multiple: bool = False) -> None:
         self._state = "ACK"
 
 
 class UnackedQueues(AMQP):  # type: ignore[misc]
-    """How a worker reads tickets: off the list and noted nowhere, as one that is lost is issued again.
+    """Consumes wake-ups without acknowledgements, because maintenance replaces a lost wake-up.
 
-    Noting a ticket and crossing it out would be two more round trips to Redis, a third of what a worker's main thread does,
-    and what Celery brings back from its notes after a while is a ticket too many.
+    Acknowledgements would add two round trips to Redis per wake-up, a third of the work of a worker's main thread, and the
+    messages that Celery redelivers after a timeout would be superfluous.
     """
 
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **options: Any) -> Any:
         consumer = super().TaskConsumer(channel, queues, accept, no_ack=True, **options)
-        # `no_ack` alone is not enough: Celery acknowledges all the same, and this transport asks Redis to forget it then.
+        # `no_ack` alone is not enough: Celery still acknowledges the message, and this transport then sends a command to Redis.
         consumer.channel.Message = UnackedMessage
         return consumer
 
 
 def celery_app(settings: Settings, *, events: str | None = None) -> Celery:
-    """A Celery app without acknowledgement, results and prefetch: nothing of ours rests on the broker."""
+    """Create a Celery app without acknowledgements, results or prefetch. No state depends on the broker."""
     app = Celery("enginehouse", broker=settings.redis_url, events=events, amqp=UnackedQueues)
     app.conf.update(
         task_acks_late=False,
@@ -80,7 +80,7 @@ def celery_app(settings: Settings, *, events: str | None = None) -> Celery:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 5,
-            # Tickets are alike, so each queue is one list; Celery would ask for four with every read.
+            # All wake-ups have the same priority, so each queue is one list. By default Celery would read four.
             "priority_steps": [0],
         },
     )
@@ -88,43 +88,43 @@ def celery_app(settings: Settings, *, events: str | None = None) -> Celery:
 
 
 class CeleryBroker:
-    """Issues tickets from any thread or process, many in one command.
+    """Sends wake-ups from any thread or process, many in one command.
 
-    Celery's own publishing costs twenty times as much. Its message is taken as a pattern once, from Celery itself, and
-    each ticket is a copy with ids of its own; a test has a real worker read them.
+    Publishing through Celery costs twenty times as much. Celery creates one message per queue, which serves as a template;
+    each wake-up is a copy of it with its own ids. A test lets a real Celery worker read them.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._patterns: dict[tuple[str, str], dict[str, Any]] = {}
+        self._templates: dict[tuple[str, str], dict[str, Any]] = {}
 
     def wake(self, queue: str, count: int = 1) -> None:
-        """Put ``count`` tickets on a queue. Raises RedisError when Redis is away; the janitor will then issue them."""
+        """Send ``count`` wake-ups to a queue. Raises RedisError if Redis is unreachable; maintenance then sends them later."""
         self._client.lpush(queue, *(self._copy(RUN_NEXT_JOB, queue, [queue]) for _ in range(count)))
 
     def send_canary(self, worker: str) -> None:
-        """Send a Celery worker its canary, unless the last one still waits."""
+        """Send a canary message to a Celery worker unless the previous one is still in its queue."""
         queue = canary_queue(worker)
         if not self._client.llen(queue):
             self._client.lpush(queue, self._copy(CANARY, queue, []))
 
     def _copy(self, task: str, queue: str, arguments: list[str]) -> str:
-        pattern = self._patterns.get((task, queue))
-        if pattern is None:
-            pattern = self._patterns[task, queue] = _message(task, queue, arguments)
-        identity = str(uuid.uuid4())
+        template = self._templates.get((task, queue))
+        if template is None:
+            template = self._templates[task, queue] = _message(task, queue, arguments)
+        task_id = str(uuid.uuid4())
         return json.dumps(
-            pattern
+            template
             | {
-                "headers": pattern["headers"] | {"id": identity, "root_id": identity},
-                "properties": pattern["properties"] | {"correlation_id": identity, "delivery_tag": str(uuid.uuid4())},
+                "headers": template["headers"] | {"id": task_id, "root_id": task_id},
+                "properties": template["properties"] | {"correlation_id": task_id, "delivery_tag": str(uuid.uuid4())},
             }
         )
 
 
 def _message(task: str, queue: str, arguments: list[str]) -> dict[str, Any]:
-    """What Celery puts on a queue for this task, taken from its transport in memory (the form is that of all its transports)."""
-    app = Celery("pattern", broker="memory://", set_as_current=False)
+    """The message that Celery puts on a queue for this task. It comes from the in-memory transport, but all transports use this format."""
+    app = Celery("template", broker="memory://", set_as_current=False)
     with app.connection_for_write() as connection:
         app.send_task(task, args=arguments, queue=queue, ignore_result=True, connection=connection)
         message: dict[str, Any] = connection.default_channel._get(queue)

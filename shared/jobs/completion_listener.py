@@ -1,6 +1,6 @@
-"""Hearing of the ends of jobs: one subscription a process, however many of its clients wait.
+"""Completion listener: wakes threads when their jobs end, with one Redis subscription per process.
 
-A message may be missed while the connection is down; so after each new connection all awaited jobs are looked at.
+Messages are lost while the connection is down, so the listener checks all awaited jobs after each reconnect.
 """
 
 import logging
@@ -15,12 +15,12 @@ from shared.redis_connection import PREFIX, connect, is_outage
 logger = logging.getLogger(__name__)
 
 CHANNEL = f"{PREFIX}ended"
-# Nobody's job may end for long; so after so much silence Redis is asked, and must answer within as long again.
+# A silent connection may be idle or dead. After this time without a message Redis is pinged, and must answer within the same time.
 QUIET_SECONDS = 10.0
 
 
 class CompletionListener:
-    """Wakes those who wait for a job. The thread and its connection start with the first of them."""
+    """Sets an event when a job ends. The thread and its connection start with the first job that is awaited."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -30,22 +30,22 @@ class CompletionListener:
         self._thread: threading.Thread | None = None
 
     def expect(self, job: str) -> threading.Event:
-        """An event that is set when the job has ended. A job that had ended before this call must be looked for after it.
+        """Return an event that is set when the job ends. Check the job after this call, because it may have ended already.
 
-        Give it back with ``forget``.
+        Call ``forget`` when the event is no longer needed.
         """
         ended = threading.Event()
         with self._lock:
             self._waiting.setdefault(job, []).append(ended)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="endings", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="completion-listener", daemon=True)
                 self._thread.start()
-        # Until the subscription stands an end could be missed; without Redis the caller's own look fails anyway.
+        # The end of the job could be missed until the subscription is active. Without Redis, the caller's own check fails anyway.
         self._listening.wait(2.0)
         return ended
 
     def forget(self, job: str, ended: threading.Event) -> None:
-        """Nobody waits for this event any more."""
+        """Stop watching a job for this event."""
         with self._lock:
             waiting = self._waiting.get(job, [])
             if ended in waiting:
@@ -61,29 +61,29 @@ class CompletionListener:
                     channel.subscribe(CHANNEL)
                     self._listen(channel, client)
             except Exception as error:
-                # The top of this thread: without it every waiting client would wait in vain.
+                # If this thread died, waiting clients would never be woken.
                 self._listening.clear()
                 if is_outage(error):
-                    logger.warning("Redis is away (%s); clients wait on", error)
+                    logger.warning("Redis is unreachable (%s). Clients keep waiting.", error)
                 else:
-                    logger.exception("listening for ends of jobs failed")
+                    logger.exception("Listening for completed jobs failed")
                 threading.Event().wait(0.5)
 
     def _listen(self, channel: Any, client: redis.Redis) -> None:
-        asked: float | None = None
+        pinged_at: float | None = None
         while True:
             message = channel.get_message(timeout=QUIET_SECONDS)
             if message is None:
-                if asked is None:
-                    asked = time.monotonic()
+                if pinged_at is None:
+                    pinged_at = time.monotonic()
                     channel.ping("still there")
-                elif time.monotonic() - asked >= QUIET_SECONDS:
-                    raise redis.ConnectionError(f"no answer within {QUIET_SECONDS:g} s")
+                elif time.monotonic() - pinged_at >= QUIET_SECONDS:
+                    raise redis.ConnectionError(f"Redis did not answer a ping within {QUIET_SECONDS:g} s")
                 continue
-            asked = None
+            pinged_at = None
             if message["type"] == "subscribe":
                 self._listening.set()
-                self._look(client)
+                self._check_awaited_jobs(client)
             elif message["type"] == "message":
                 self._wake(message["data"])
 
@@ -92,8 +92,8 @@ class CompletionListener:
             for ended in self._waiting.get(job, ()):
                 ended.set()
 
-    def _look(self, client: redis.Redis) -> None:
-        """Wake those whose job ended while nobody listened."""
+    def _check_awaited_jobs(self, client: redis.Redis) -> None:
+        """Wake the threads whose job ended before the subscription was active."""
         with self._lock:
             jobs = list(self._waiting)
         for job in jobs:

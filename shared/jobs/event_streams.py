@@ -1,6 +1,6 @@
-"""The events of jobs, as clients may see them: reading one stream, and following many with one blocking read.
+"""Event streams of jobs: read one stream, or follow many with one blocking read.
 
-A process that serves a thousand streams keeps one Follower: one thread, one connection.
+A process that serves a thousand streams needs one Follower, with one thread and one connection.
 """
 
 import json
@@ -18,7 +18,7 @@ from shared.redis_connection import PREFIX, connect, is_outage
 
 logger = logging.getLogger(__name__)
 
-# A half-open connection is known for one when a reply is this much late, and streams stand still until then.
+# A connection counts as half-open when a reply is LATE_SECONDS overdue. Until then its streams receive nothing.
 BLOCK_SECONDS = 15.0
 LATE_SECONDS = 5.0
 WAKE_SECONDS = 60
@@ -26,7 +26,7 @@ WAKE_SECONDS = 60
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """One event of a job. ``sequence`` rises by one with each; ``at`` is in Unix milliseconds."""
+    """One event of a job. ``sequence`` increases by one per event; ``at`` is in Unix milliseconds."""
 
     sequence: int
     type: str
@@ -36,7 +36,7 @@ class StreamEvent:
 
     @cached_property
     def server_sent(self) -> bytes:
-        """As a server-sent event. All readers of a process are given the same object, so it is made once for all of them."""
+        """The event in server-sent events format. It is cached because all readers in a process share this object."""
         data = json.dumps({"attempt": self.attempt, "at": self.at / 1000, **self.data}, ensure_ascii=False)
         return f"id: {self.sequence}\nevent: {self.type}\ndata: {data}\n\n".encode()
 
@@ -49,17 +49,17 @@ def stream_key(job: str) -> str:
 
 
 def read(client: redis.Redis, job: str, after: int = 0, limit: int = 1000) -> list[StreamEvent]:
-    """Events of a job with a sequence number above ``after``, oldest first."""
+    """Read the events of a job with a sequence number above ``after``, oldest first."""
     entries: Any = client.xrange(stream_key(job), min=f"({after}-0" if after else "-", count=limit)
     return [_event(entry, fields) for entry, fields in entries]
 
 
 class Follower:
-    """Follows the streams of jobs for listeners of this process. The thread starts with the first listener."""
+    """Follows event streams for the listeners of this process. The thread starts with the first listener."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        # Written to by this process to interrupt its own blocking read when a stream is added.
+        # The process writes to this stream to interrupt its own blocking read when it adds a stream.
         self._wake = f"{PREFIX}wake:{new_id('wake')}"
         self._wake_after = "0-0"
         self._client = connect(url, timeout=2.0, retries=1, connections=1)
@@ -69,20 +69,20 @@ class Follower:
         self._thread: threading.Thread | None = None
 
     def follow(self, job: str, after: int, listener: Listener) -> None:
-        """Call ``listener`` (from the follower's thread; it must not block) with each event after this sequence number.
+        """Call ``listener`` with each event after this sequence number. It runs on the follower's thread and must not block.
 
-        Listeners that join a job already followed may be given events that they have seen: they go by the numbers.
+        A listener that joins a job that is already followed may get earlier events again; it must compare sequence numbers.
         """
         with self._lock:
             self._listeners.setdefault(job, []).append(listener)
-            known = self._position.get(job)
-            news = known is None or int(known.partition("-")[0]) > after
-            if news:
+            position = self._position.get(job)
+            must_read = position is None or int(position.partition("-")[0]) > after
+            if must_read:
                 self._position[job] = f"{after}-0"
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
                 self._thread.start()
-        if not news:
+        if not must_read:
             return
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.xadd(self._wake, {"job": job}, maxlen=1, approximate=False)
@@ -90,7 +90,7 @@ class Follower:
             pipeline.execute()
 
     def leave(self, job: str, listener: Listener) -> None:
-        """No longer call this listener; the stream of a job that nobody listens to is followed no more."""
+        """Remove a listener. A stream without listeners is no longer followed."""
         with self._lock:
             listeners = self._listeners.get(job, [])
             if listener in listeners:
@@ -105,11 +105,11 @@ class Follower:
             try:
                 self._read_once(client)
             except Exception as error:
-                # The top of this thread: without it every stream would fall silent.
+                # If this thread died, all streams would stop.
                 if is_outage(error):
-                    logger.warning("Redis is away (%s); streams wait", error)
+                    logger.warning("Redis is unreachable (%s). Streams resume when it is back.", error)
                 else:
-                    logger.exception("reading event streams failed")
+                    logger.exception("Reading event streams failed")
                 threading.Event().wait(0.5)
 
     def _read_once(self, client: redis.Redis) -> None:
@@ -118,17 +118,17 @@ class Follower:
         streams[self._wake] = self._wake_after
         answer: Any = client.xread(streams, count=1000, block=int(1000 * BLOCK_SECONDS))
         for key, entries in answer.items() if isinstance(answer, dict) else answer:
-            # With RESP3 the entries of a stream come wrapped in one more list.
+            # RESP3 wraps the entries of a stream in one more list.
             entries = entries[0] if entries and isinstance(entries[0], list) else entries
             if key == self._wake:
                 self._wake_after = entries[-1][0]
             else:
-                self._tell(key.removeprefix(f"{PREFIX}job:").removesuffix(":events"), entries, streams[key])
+                self._notify(key.removeprefix(f"{PREFIX}job:").removesuffix(":events"), entries, streams[key])
 
-    def _tell(self, job: str, entries: list[Any], read_from: str) -> None:
+    def _notify(self, job: str, entries: list[Any], read_from: str) -> None:
         with self._lock:
             listeners = list(self._listeners.get(job, ()))
-            # A listener that joined meanwhile may have set the position back; then this read does not move it on.
+            # A listener that joined during the read may have moved the position back. Then it must stay there.
             if self._position.get(job) == read_from:
                 self._position[job] = entries[-1][0]
         for entry, fields in entries:

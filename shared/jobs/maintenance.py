@@ -1,6 +1,6 @@
-"""Maintenance of jobs: what must happen although no client or worker asks for it.
+"""Job maintenance: reaping, missing wake-ups, model scheduling and purging.
 
-Every method is safe to call twice and from many processes at once.
+Every method may be called repeatedly and from several processes at once.
 """
 
 import redis
@@ -24,29 +24,30 @@ class JobMaintenance:
     def reap(
         self, *, limit: int = 200, leases: bool = True, gap_ms: int | None = None, grace_ms: int = 0
     ) -> tuple[int, list[str]]:
-        """Attend to jobs whose time has come; how many, and which attempts were lost. ``leases=False`` judges no lease.
+        """Process jobs that are due; return their number and the ids of the jobs that lost an attempt.
 
-        When nobody has reaped for ``gap_ms``, no lease is judged for ``grace_ms``, as nobody could renew one either.
+        ``leases=False`` leaves lapsed leases alone. So does a gap: if no process has reaped for ``gap_ms``, no lease lapses for
+        the next ``grace_ms``, because workers could not renew their leases in the meantime.
         """
-        looked_at, lost, queues = self._scripts.reap(limit=limit, leases=int(leases), gap_ms=gap_ms, grace_ms=grace_ms)
+        processed, lost, queues = self._scripts.reap(limit=limit, leases=int(leases), gap_ms=gap_ms, grace_ms=grace_ms)
         send_wakeups(self._wake, queues)
-        return looked_at, lost
+        return processed, lost
 
     def reaps_steadily(self) -> bool:
-        """Whether somebody has been reaping without a gap; after one, silence proves nobody's death."""
+        """Whether jobs have been reaped without a gap. After a gap, a silent worker is not necessarily dead."""
         with self._client.pipeline() as pipeline:
             pipeline.exists(PREFIX + "reaping")
             pipeline.exists(PREFIX + "reaping:resumed")
             return pipeline.execute() == [1, 0]
 
     def mark_worker_dead(self, worker: str) -> list[str]:
-        """Take all jobs from a worker known to be dead; their ids."""
+        """Take all jobs away from a dead worker; return their ids."""
         lost, queues = self._scripts.mark_worker_dead(worker=worker)
         send_wakeups(self._wake, queues)
         return list(lost)
 
     def missing_wakeups(self, interval_ms: int) -> dict[str, int]:
-        """Issue the tickets that queues lack; how many for which queue."""
+        """Send the wake-ups that queues lack; return their number per queue."""
         flat = self._scripts.missing_wakeups(interval_ms=interval_ms)
         missing = {queue: int(count) for queue, count in zip(flat[::2], flat[1::2], strict=True)}
         for queue, count in missing.items():
@@ -54,10 +55,13 @@ class JobMaintenance:
         return missing
 
     def schedule_models(self, *, patience_ms: int, limit: int = 200) -> tuple[dict[str, str], list[str]]:
-        """Wish for the models that jobs wait for and nobody holds: model and worker's name. And the jobs that were ended as no
-        living worker could hold their model. A silent worker keeps its seat for ``patience_ms``."""
+        """Assign the models that jobs wait for to workers, and fail jobs whose model no living worker can load.
+
+        Returns the worker's name per assigned model, and the ids of the failed jobs. A silent worker keeps its assignment for
+        ``patience_ms``.
+        """
         settings = self._settings
-        given, ended, queues = self._scripts.schedule_models(
+        assigned, ended, queues = self._scripts.schedule_models(
             alive_ms=int(3000 * settings.renew_seconds),
             patience_ms=patience_ms,
             on_demand=int(settings.load_on_demand),
@@ -65,8 +69,8 @@ class JobMaintenance:
             limit=limit,
         )
         send_wakeups(self._wake, queues)
-        return dict(zip(given[::2], given[1::2], strict=True)), list(ended)
+        return dict(zip(assigned[::2], assigned[1::2], strict=True)), list(ended)
 
     def purge(self, limit: int = 200) -> int:
-        """Drop what is left of jobs that have outlived their retention; how many traces."""
+        """Remove index entries of jobs whose records have expired; return the number of entries."""
         return int(self._scripts.purge(limit=limit))

@@ -1,6 +1,6 @@
-"""What a job is to those who read it. Only the scripts of ``lua/`` change one.
+"""Job records, read-only: only the scripts in ``lua/`` change a job.
 
-The record is the hash ``eh:job:<id>``; times in it are Unix milliseconds, empty text means "not yet".
+The record is the hash ``eh:job:<id>``. Its times are Unix milliseconds; an empty time means "not yet".
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Status(StrEnum):
-    """Where a job is in its life; the last four are final."""
+    """Status of a job. The last four are final."""
 
     QUEUED = "queued"
     IN_PROGRESS = "in_progress"
@@ -26,7 +26,7 @@ class Status(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How one attempt ended. The set is closed: an attempt ends in one of these ways or still runs."""
+    """How an attempt ended. An attempt without an outcome is still running."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -39,7 +39,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """One attempt: its number is the fence that every write of its worker carries."""
+    """One attempt. Its number is the fencing token: every write by its worker carries it."""
 
     number: int
     worker: str
@@ -52,9 +52,11 @@ class AttemptRecord:
 
 @dataclass(frozen=True)
 class Job:
-    """One job as it stood when it was read. ``spec`` is what it is to do and never changes; ``context`` is what an
-    earlier phase has handed over (for a generation: the retrieved passages); ``counts`` of a batch are of its jobs, and no more
-    join it once it is ``sealed``."""
+    """A snapshot of one job.
+
+    ``spec`` describes the work and never changes. ``context`` is the data that an earlier phase has handed over, such as the
+    retrieved passages of a generation. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
+    """
 
     id: str
     kind: str
@@ -108,7 +110,7 @@ _COUNTS = ("completed", "failed", "cancelled", "expired")
 
 
 def from_record(record: Mapping[str, str]) -> Job:
-    """The job that a record's fields describe; fields added by a newer version are left alone."""
+    """Parse a job record. Unknown fields, which a newer version may have written, are ignored."""
     values: dict[str, Any] = {name: record[name] for name in _TEXTS if name in record}
     values["status"] = Status(record["status"])
     values.update((name, int(record[name])) for name in _INTEGERS if name in record)

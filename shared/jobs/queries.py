@@ -1,6 +1,6 @@
-"""Queries of jobs: single records, pages of an owner's jobs, and the position of a queued job.
+"""Job queries: single records, pages of an owner's jobs, and the position of a queued job.
 
-They only read. A job that is purged between the index and the record is left out.
+Queries change nothing. They leave out a job whose record expired after its id was read from an index.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class JobQueries:
         return list_page(self._client, f"{PREFIX}owner:{owner}:jobs", self._read_jobs, limit=limit, after=cursor, matches=matches)
 
     def get_job(self, job: str) -> Job | None:
-        """The job as it stands."""
+        """The job with this id, or None."""
         record: Any = self._client.hgetall(f"{PREFIX}job:{job}")
         return from_record(record) if record else None
 
@@ -50,10 +50,10 @@ class JobQueries:
             return [from_record(record) for record in pipeline.execute() if record]
 
     def queue_position(self, job: Job) -> int | None:
-        """How many claims it takes until this job's turn, 1 being next; None unless it waits in its queue.
+        """Number of claims until this job is claimed (1 is next), or None if it is not waiting in its queue.
 
-        Owners take turns, the one with the least service first; so of another owner's jobs no more count than this owner has
-        before it, and one more when that owner's turn comes first.
+        Owners take turns, starting with the one that has received the least service. Another owner's jobs therefore count at
+        most as often as this owner has jobs ahead of this one, plus one if the other owner's turn comes first.
         """
         queue = f"{PREFIX}queue:{job.queue}"
         rank = self._client.zrank(f"{queue}:jobs:{job.owner}", job.id)
@@ -74,10 +74,11 @@ class JobQueries:
         return position
 
     def estimated_wait(self, job: Job, position: int) -> dict[str, float] | None:
-        """Seconds until a queued job's turn: ``seconds``, and the band ``low`` to ``high`` that holds nine waits in ten.
+        """Estimated seconds until a queued job is claimed: ``seconds``, and a 90% interval from ``low`` to ``high``.
 
-        From the times between the latest claims of its queue; None while there are too few. Sums of many gaps are nearly normal,
-        so the band is 1.64 standard deviations on each side: those of the sum, and of the mean known from so few.
+        The estimate uses the times between recent claims of the queue; it is None if there are too few. Sums of many gaps are
+        nearly normal, so the interval is 1.64 standard deviations on each side. The deviation includes the uncertainty of the
+        mean, which comes from a small sample.
         """
         gaps = [float(gap) / 1000 for gap in _texts(self._client.lrange(f"{PREFIX}queue:{job.queue}:gaps", 0, -1))]
         if len(gaps) < MIN_GAPS:
@@ -90,7 +91,7 @@ class JobQueries:
         }
 
     def has_least_service(self, job: Job) -> bool:
-        """Whether the owner of a queued job is the one whose turn it is."""
+        """Whether the next claim of this job's queue goes to its owner."""
         first = _texts(self._client.zrange(f"{PREFIX}queue:{job.queue}:owners", 0, 0))
         return first == [job.owner]
 

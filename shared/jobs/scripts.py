@@ -1,4 +1,4 @@
-"""Declarations of the Lua scripts of jobs. The header of each script says what it takes, returns and promises."""
+"""Declarations of the Lua scripts for jobs. The header of each script documents its arguments, result and guarantees."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from shared.lua_scripts import LuaScripts, Rows, Value, declaration
 
 
 class JobScripts(LuaScripts, package="shared.jobs.lua"):
-    """The scripts of ``shared/jobs/lua``. ``Any`` stands for what redis-py makes of a Lua table."""
+    """The scripts in ``shared/jobs/lua``. They return ``Any``, because redis-py does not type Lua tables."""
 
     @declaration
     def append(self, *, events: Rows) -> Any: ...

@@ -1,6 +1,6 @@
-"""A job as its owner sees it: the JSON of ``GET /jobs/<job>`` and the data of a webhook. Times are Unix seconds with milliseconds.
+"""Serialization of jobs: the JSON of ``GET /jobs/<job>`` and of webhooks. Times are Unix seconds with milliseconds.
 
-What only the moment can tell (the place of a queued job) is added by the HTTP face.
+The API adds the fields that depend on the moment, such as the position of a queued job.
 """
 
 import json
@@ -11,7 +11,7 @@ from shared.jobs.models import AttemptRecord, Job
 
 
 def job_view(job: Job) -> dict[str, Any]:
-    """What the record tells of a job, without its spec."""
+    """The public fields of a job record, without its spec."""
     view: dict[str, Any] = {
         "id": job.id,
         "object": "job",
@@ -65,7 +65,7 @@ def _attempt_view(attempt: AttemptRecord) -> dict[str, Any]:
 
 
 def _timings(job: Job) -> dict[str, float | None]:
-    """Seconds from submission: to the first claim, to the first token, to the end."""
+    """Seconds from submission to the first claim, the first token and the end."""
 
     def since(moment: int | None) -> float | None:
         return None if moment is None else (moment - job.created_at) / 1000
@@ -74,7 +74,7 @@ def _timings(job: Job) -> dict[str, float | None]:
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON, also of mappings that are no dict."""
+    """Compact JSON. Mappings other than dict are supported too."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_dict)
 
 

@@ -1,6 +1,6 @@
-"""Submission: new jobs, batches and replays.
+"""Job submission: new jobs, batches and replays.
 
-The record is written first and the wake-up is sent second, so that a lost wake-up loses no job.
+The record is written before the wake-up is sent, so a lost wake-up loses no job.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,13 @@ from shared.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A job to be made. ``cost`` is the service it is expected to use, in tokens. It starts after ``wait_ms`` and within
-    ``expires_ms``, and has ended within ``timeout_ms``. ``document`` is the document that fails when the job does, ``parent``
-    the batch that it belongs to; ``fingerprint`` tells requests with the same ``idempotency_key`` apart. ``webhook`` is told
-    of the job: url, place (host and port), events, endpoint (the kept one with this url, or empty), secret (or empty)."""
+    """A job to submit.
+
+    ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
+    ``timeout_ms``. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
+    distinguishes requests with the same ``idempotency_key``. ``webhook`` describes where events of the job are sent: url,
+    authority (host and port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty).
+    """
 
     kind: str
     queue: str
@@ -50,7 +53,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of a submission: the job, and whether an earlier one with the same Idempotency-Key answers for it."""
+    """Result of a submission: the job's id, and whether it is an earlier job with the same Idempotency-Key."""
 
     id: str
     replayed: bool = False
@@ -65,9 +68,9 @@ class JobSubmitter:
         self._scripts = JobScripts(client, clock=clock)
 
     def submit_job(self, submission: Submission) -> Submitted:
-        """Write the job and ring for it. Sending the same submission again makes no second job.
+        """Write the job and wake a worker. Submitting the same submission again creates no second job.
 
-        Raises NotFound when its session is gone, IdempotencyConflict, and TooMany when the queue is full.
+        Raises NotFound if the session does not exist, IdempotencyConflict, and TooMany if the queue is full.
         """
         settings = self._settings
         expires_ms = settings.max_queue_seconds * 1000
@@ -85,10 +88,10 @@ class JobSubmitter:
             "metadata": to_json(submission.metadata),
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
-            **_told(submission.webhook),
-            **self._keeping(),
+            **_webhook_field(submission.webhook),
+            **self._retention_fields(),
         }
-        answer, queue, about = self._scripts.submit(
+        answer, queue, value = self._scripts.submit(
             id=submission.id,
             owner=submission.owner,
             session=submission.session,
@@ -104,19 +107,20 @@ class JobSubmitter:
             record=record,
         )
         if answer == "no_session":
-            raise NotFound(f"there is no session {submission.session!r}", code="session_not_found", param="sessionId")
+            raise NotFound(f"There is no session {submission.session!r}.", code="session_not_found", param="sessionId")
         if answer == "conflict":
-            raise _conflict(submission.idempotency_key, about)
+            raise _conflict(submission.idempotency_key, value)
         if answer in ("queue_full", "owner_full"):
-            whose, limit = ("", settings.max_queued) if answer == "queue_full" else (" of yours", settings.max_queued_per_owner)
+            limit = settings.max_queued if answer == "queue_full" else settings.max_queued_per_owner
+            jobs = f"{value} jobs" if answer == "queue_full" else f"{value} of your jobs"
             raise TooMany(
-                f"{about} jobs{whose} wait in queue {submission.queue} already, and {limit} is the limit; wait until some have ended",
+                f"Queue {submission.queue} already holds {jobs}, and the limit is {limit}. Retry when some of them have ended.",
                 code=answer,
                 retry_after=5,
                 details={"limit": limit},
             )
         send_wakeups(self._wake, [queue] if queue else [])
-        return Submitted(about, answer == "replayed")
+        return Submitted(value, answer == "replayed")
 
     def open_batch(
         self,
@@ -129,7 +133,7 @@ class JobSubmitter:
         metadata: Mapping[str, Any] | None = None,
         id: str = "",
     ) -> Submitted:
-        """Write a job that stands for others: ``parent`` of those submitted next. It ends with the last of them, once sealed.
+        """Create a batch: a job that is the ``parent`` of other jobs. Once sealed, it ends with the last of them.
 
         Raises IdempotencyConflict.
         """
@@ -137,8 +141,8 @@ class JobSubmitter:
             "spec": to_json(spec),
             "metadata": to_json(metadata or {}),
             "priority": 5,
-            **_told(webhook),
-            **self._keeping(),
+            **_webhook_field(webhook),
+            **self._retention_fields(),
         }
         answer, batch = self._scripts.open_batch(
             id=id or new_id(JOB),
@@ -153,32 +157,32 @@ class JobSubmitter:
         return Submitted(batch, answer == "replayed")
 
     def join_batch(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:
-        """Say that jobs are about to be submitted into a batch that was opened earlier: the janitor's time to seal it begins anew.
+        """Announce more jobs for an open batch. This restarts the time after which maintenance seals it.
 
-        Raises NotFound, BatchSealed, and IdempotencyConflict.
+        Raises NotFound, BatchSealed and IdempotencyConflict.
         """
-        answer, about = "missing", ""
+        answer, value = "missing", ""
         if is_id(JOB, batch):
-            answer, about = self._scripts.join_batch(id=batch, owner=owner, idempotency=idempotency_key, fingerprint=fingerprint)
+            answer, value = self._scripts.join_batch(id=batch, owner=owner, idempotency=idempotency_key, fingerprint=fingerprint)
         if answer == "missing":
-            raise NotFound(f"batch: there is no batch {batch[:80]!r}", code="job_not_found", param="batch")
+            raise NotFound(f"batch: There is no batch {batch[:80]!r}.", code="job_not_found", param="batch")
         if answer == "sealed":
             raise BatchSealed(
-                f"batch: no more can join {batch}, which is sealed and {about}; open another one",
+                f"batch: Batch {batch} is sealed (status {value}), so no more can join it. Open another batch.",
                 param="batch",
-                details={"status": about},
+                details={"status": value},
             )
         if answer == "conflict":
-            raise _conflict(idempotency_key, about)
+            raise _conflict(idempotency_key, value)
 
     def seal_batch(self, batch: str) -> None:
-        """No further job will join this batch."""
+        """Seal a batch: no further job can join it."""
         self._scripts.seal_batch(id=batch)
 
     def replay(self, job: Job) -> Submitted:
-        """Do an ended job again as a new job, which says of which it is the retry; a dead one leaves the list of the dead.
+        """Submit an ended job again as a new job with ``retry_of`` set, and remove the old one from the dead letters.
 
-        Raises what ``submit`` does.
+        Raises the errors of ``submit_job``.
         """
         submitted = self.submit_job(
             Submission(
@@ -199,17 +203,17 @@ class JobSubmitter:
         self._scripts.remove_dead_letter(id=job.id)
         return submitted
 
-    def _keeping(self) -> dict[str, str | int]:
+    def _retention_fields(self) -> dict[str, str | int]:
         return {"retention_ms": self._settings.job_retention_seconds * 1000, "event_limit": self._settings.event_limit}
 
 
-def _told(webhook: Mapping[str, Any] | None) -> dict[str, str]:
+def _webhook_field(webhook: Mapping[str, Any] | None) -> dict[str, str]:
     return {} if webhook is None else {"webhook": to_json(webhook)}
 
 
 def _conflict(key: str, job: str) -> IdempotencyConflict:
     return IdempotencyConflict(
-        f"Idempotency-Key {key[:80]!r} was used for another request, which made {job}; use a new key for a new request",
+        f"Idempotency-Key {key[:80]!r} was used for another request, which created {job}. Use a new key for a new request.",
         param="Idempotency-Key",
         details={"job": job},
     )

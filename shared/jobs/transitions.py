@@ -1,6 +1,6 @@
-"""Transitions of a job: each is one Lua script, whose header in ``lua/`` says what it promises.
+"""Job transitions. Each is one Lua script; the script's header in ``lua/`` documents its guarantees.
 
-A transition that makes jobs claimable sends wake-ups afterwards: the record comes first, and maintenance sends what got lost.
+A transition that makes jobs claimable writes the records first and then sends wake-ups. Maintenance replaces lost wake-ups.
 """
 
 import random
@@ -19,13 +19,13 @@ from shared.settings import Settings
 
 Lease = tuple[str, int]  # job id, attempt number
 
-# Whether a write of an attempt took effect: "lost" means that the attempt was no longer the current one.
+# Whether a write by an attempt took effect. "lost" means that the attempt is no longer the current one.
 TransitionResult = Literal["ok", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that an attempt tells while it runs; ``index`` counts them from 1 within the attempt."""
+    """An event that a running attempt publishes. ``index`` numbers the events of the attempt from 1."""
 
     job: str
     attempt: int
@@ -38,7 +38,7 @@ class Event:
 class JobTransitions:
     """Claims, moves and ends jobs. Safe to use from many threads.
 
-    ``clock`` gives Unix milliseconds and is for tests: in service the clock of Redis counts.
+    ``clock`` returns Unix milliseconds and is for tests; in production the scripts use the clock of Redis.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings, wake: Wake, *, clock: Clock | None = None) -> None:
@@ -47,7 +47,7 @@ class JobTransitions:
         self._scripts = JobScripts(client, clock=clock)
 
     def claim(self, queue: str, worker: str, token: str) -> Job | None:
-        """The next job of a queue, now held by this worker under a lease; None when there is none."""
+        """Claim the next job of a queue for this worker, under a lease. Returns None if no job is waiting."""
         record, queues = self._scripts.claim(
             queue=queue, worker=worker, token=token, lease_ms=int(self._settings.lease_seconds * 1000)
         )
@@ -55,21 +55,21 @@ class JobTransitions:
         return from_record(_pairs(record)) if record else None
 
     def renew(self, worker: str, leases: Sequence[Lease]) -> list[Literal["ok", "cancel", "timeout", "lost"]]:
-        """Keep leases; one word for each (see ``renew.lua``)."""
+        """Renew leases; return one result per lease (see ``renew.lua``)."""
         if not leases:
             return []
-        words: list[Literal["ok", "cancel", "timeout", "lost"]]
-        words = self._scripts.renew(
+        results: list[Literal["ok", "cancel", "timeout", "lost"]]
+        results = self._scripts.renew(
             lease_ms=int(self._settings.lease_seconds * 1000),
             leases=[{"id": job, "attempt": attempt} for job, attempt in leases],
         )
-        return words
+        return results
 
     def append_events(self, events: Sequence[Event]) -> list[TransitionResult]:
-        """Put events of many jobs on their streams in one go; one word for each."""
+        """Append events to the streams of their jobs in one call; return one result per event."""
         if not events:
             return []
-        words: list[TransitionResult] = self._scripts.append(
+        results: list[TransitionResult] = self._scripts.append(
             events=[
                 {
                     "job": event.job,
@@ -82,7 +82,7 @@ class JobTransitions:
                 for event in events
             ]
         )
-        return words
+        return results
 
     def finish(
         self,
@@ -95,7 +95,7 @@ class JobTransitions:
         last: Event | None = None,
         messages: Iterable[Mapping[str, Any]] = (),
     ) -> TransitionResult:
-        """End a job: its last delta, status, result and session messages in one move. ``service`` is what it has used."""
+        """End a job: write its last delta, status, result and session messages atomically. ``service`` is the number of tokens used."""
         answer: TransitionResult
         answer, queues = self._scripts.finish(
             id=lease[0],
@@ -113,11 +113,11 @@ class JobTransitions:
         return answer
 
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> TransitionResult:
-        """Give a job to the queue of its next phase, with what this phase has found out."""
+        """Move a job to the queue of its next phase, with ``context`` from this phase."""
         return self._hand_over(lease, "handed_over", queue, to_json(context))
 
     def release(self, lease: Lease, queue: str) -> TransitionResult:
-        """Give a job back unfinished because this worker stops; costs the job nothing."""
+        """Requeue an unfinished job because its worker is stopping. This does not count as a lost attempt or a retry."""
         return self._hand_over(lease, "released", queue, "")
 
     def _hand_over(self, lease: Lease, outcome: str, queue: str, context: str) -> TransitionResult:
@@ -127,7 +127,7 @@ class JobTransitions:
         return answer
 
     def retry(self, lease: Lease, retries: int, error: Mapping[str, Any]) -> Literal["ok", "failed", "lost"]:
-        """Try a job again later, after a fault that may pass: 1, 4, 16 … seconds and up to half as much again."""
+        """Retry a job later after a transient error: after 1, 4, 16 … seconds plus up to 50% jitter."""
         delay_ms = int(min(1000 * 4**retries, 60_000) * random.uniform(1, 1.5))
         answer: Literal["ok", "failed", "lost"]
         answer, queues = self._scripts.retry(
@@ -137,18 +137,18 @@ class JobTransitions:
         return answer
 
     def cancel(self, job: str, owner: str) -> tuple[Literal["cancelled", "requested", "ended", "missing"], str]:
-        """Wish a job away; what became of the wish, and the job's status."""
+        """Request cancellation of a job; return the outcome of the request and the job's status."""
         answer, status, queues = self._scripts.cancel(id=job, owner=owner)
         send_wakeups(self._wake, queues)
         return answer, status
 
     def delete(self, job: str, owner: str) -> str:
-        """Forget an ended job: 'deleted', 'missing', or the status of a job that has not ended."""
+        """Delete an ended job. Returns 'deleted', 'missing', or the status of a job that has not ended."""
         answer: str = self._scripts.delete(id=job, owner=owner)
         return answer
 
     def remove_dead_letter(self, job: str) -> bool:
-        """Take a job off the list of the dead; whether it was there. Its record stays."""
+        """Remove a job from the dead letters, but keep its record. Returns whether it was there."""
         return bool(self._scripts.remove_dead_letter(id=job))
 
 

@@ -1,6 +1,6 @@
-"""Who works here: what each worker process last told of itself, and whether that is still true.
+"""Worker registry: the last heartbeat of each worker process, and which workers are alive.
 
-A worker is one process that holds leases: the worker itself for pools of threads, each child of a prefork pool.
+A worker is a process that holds leases: the Celery worker itself in a pool of threads, each child process in a prefork pool.
 """
 
 import json
@@ -17,9 +17,12 @@ from shared.redis_connection import PREFIX
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """One worker. ``machine`` tells process ids of different hosts and containers apart; ``started`` tells a process from
-    a later one with the same id. ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` says why),
-    ``draining`` (it gives up its model), or ``unloaded`` (it holds none). ``idle_ms`` is how long it has run nothing."""
+    """One worker.
+
+    ``machine`` distinguishes equal process ids on different hosts and in different containers; ``started`` distinguishes a process
+    from a later one with the same id. ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
+    ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job.
+    """
 
     id: str
     name: str
@@ -41,7 +44,7 @@ class Worker:
 
 
 class WorkerRegistry:
-    """The list of workers in Redis."""
+    """The registered workers in one Redis."""
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._client = client
@@ -49,7 +52,7 @@ class WorkerRegistry:
         self._scripts = JobScripts(client, clock=clock)
 
     def heartbeat(self, worker: Worker) -> str | None:
-        """Tell that this worker is alive; to be repeated. The model that it should hold, None for a worker without a seat."""
+        """Record that this worker is alive. Returns the model it should load, or None for a worker without a model assignment."""
         description = {name: value for name, value in asdict(worker).items() if value is not None and name != "queues"}
         description["queues"] = " ".join(worker.queues)
         assigned, desired_model = self._scripts.heartbeat(
@@ -58,26 +61,26 @@ class WorkerRegistry:
         return str(desired_model) if assigned == "1" else None
 
     def workers(self) -> list[Worker]:
-        """Everybody on the list, also those that have fallen silent."""
+        """All registered workers, including silent ones."""
         result = []
         for text in self._client.hgetall(PREFIX + "workers").values():
             values = json.loads(text)
             values["queues"] = tuple(values["queues"].split())
             values["seen_at"] = int(values["seen_at"])
-            # Redis' JSON cannot tell an empty list from an empty object.
+            # Redis' JSON does not distinguish an empty list from an empty object.
             gpus = values.get("gpus") or ()
             values["gpus"] = tuple({**gpu, "xid_errors": list(gpu.get("xid_errors") or ())} for gpu in gpus)
             result.append(Worker(**{name: values[name] for name in values if name in Worker.__dataclass_fields__}))
         return result
 
     def silent_for_ms(self, worker: Worker) -> int:
-        """How long ago a worker last told that it is alive, by Redis' clock."""
+        """Milliseconds since the worker's last heartbeat, by Redis' clock."""
         seconds, microseconds = self._client.time()
         now = self._clock() if self._clock else seconds * 1000 + microseconds // 1000
         return now - worker.seen_at
 
     def alive(self, within_seconds: float) -> list[Worker]:
-        """The workers that were heard of within this time and, where they run on this machine, still live."""
+        """Workers with a heartbeat within this time. Workers on this machine must also have a running process."""
         return [
             worker
             for worker in self.workers()
@@ -85,9 +88,9 @@ class WorkerRegistry:
         ]
 
     def is_dead_neighbour(self, worker: Worker) -> bool:
-        """Whether a worker ran on this machine and its process is gone."""
+        """Whether a worker ran on this machine and its process has ended."""
         return worker.machine == machine_id() and not is_alive(worker.pid, worker.started)
 
     def has_served(self, model: str) -> bool:
-        """Whether any worker has ever offered this model."""
+        """Whether any worker has ever served this model."""
         return bool(self._client.hexists(PREFIX + "models", model))

@@ -1,1 +1,1 @@
-"""The models that can be served: what each is and where it comes from."""
+"""The catalogue of models that can be served."""

@@ -1,1 +1,1 @@
-"""Owners, and the API keys that speak for them."""
+"""Owners and their API keys."""

@@ -1,8 +1,7 @@
-"""API keys in Redis: made once, shown once, kept as SHA-256 only.
+"""API keys in Redis. A key is shown once, when it is created; only its SHA-256 is stored.
 
-``eh:keys`` is a hash from the SHA-256 of a key to what is known of it; ``eh:weights`` a hash of owners whose share is not 1.
-A key has 256 random bits, so an unsalted digest can neither be guessed nor inverted, and finding one by its digest leaks
-nothing by time.
+``eh:keys`` is a hash from the SHA-256 of a key to its record; ``eh:weights`` is a hash from owners to their share. A key has 256
+random bits, so its unsalted digest cannot be inverted, and looking it up by digest leaks nothing through timing.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from shared.redis_connection import PREFIX
 KEYS = f"{PREFIX}keys"
 WEIGHTS = f"{PREFIX}weights"
 
-# Whose jobs are those made while there was no key.
+# Owner of the jobs that were submitted before any key existed.
 LOCAL = "local"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -30,9 +29,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """What is known of a key. Keys of one owner see the same jobs, so a key can be replaced without a gap.
+    """The record of a key. Keys of one owner see the same jobs, so a key can be replaced without interruption.
 
-    Times are Unix milliseconds; ``prefix`` is the beginning of the key, to tell keys apart.
+    Times are Unix milliseconds. ``prefix`` is the beginning of the key, so that people can distinguish keys.
     """
 
     id: str
@@ -45,20 +44,20 @@ class ApiKey:
 
 
 class Owners:
-    """The verbs on API keys."""
+    """Creates, finds and revokes API keys."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client
 
     def create(self, name: str, *, owner: str = "", admin: bool = False, weight: float = 1.0) -> tuple[ApiKey, str]:
-        """A new key for ``owner`` (by default one called as the key), and its secret, which cannot be had again.
+        """Create a key for ``owner`` (defaults to ``name``); return it and its secret, which cannot be retrieved later.
 
-        ``weight`` is the owner's share of a full queue against others. Raises InvalidValue.
+        ``weight`` is the owner's share of a full queue relative to other owners. Raises InvalidValue.
         """
         for field, value in (("name", name), ("owner", owner or name)):
             if not _NAME.fullmatch(value):
                 raise InvalidValue(
-                    f"{field}: use 1 to 63 of A-Z a-z 0-9 . _ - and begin with a letter or digit, not {value[:80]!r}", param=field
+                    f"{field}: use 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, not {value[:80]!r}", param=field
                 )
         if not 0.01 <= weight <= 100:
             raise InvalidValue(f"weight: must be between 0.01 and 100, not {weight}", param="weight")
@@ -78,28 +77,28 @@ class Owners:
         return key, secret
 
     def keys(self) -> list[ApiKey]:
-        """All keys ever made, oldest first."""
+        """All keys, including revoked ones, oldest first."""
         return sorted((ApiKey(**json.loads(text)) for text in self._redis.hvals(KEYS)), key=lambda key: key.id)
 
     def exist(self) -> bool:
-        """Whether any key was ever made. Revoking the last one does not open the server again."""
+        """Whether any key was ever created. Revoking the last key does not open the server again."""
         return bool(self._redis.exists(KEYS))
 
     def find(self, secret: str) -> ApiKey | None:
-        """The key with this secret; None when there is none or it was revoked."""
+        """The key with this secret, or None if it does not exist or was revoked."""
         text = self._redis.hget(KEYS, _digest(secret))
         key = ApiKey(**json.loads(text)) if text else None
         return key if key is not None and key.revoked_at is None else None
 
     def revoke(self, key_id: str) -> ApiKey:
-        """Make a key worthless at once. Raises NotFound."""
+        """Revoke a key with immediate effect. Raises NotFound."""
         for digest, text in self._redis.hgetall(KEYS).items():
             key = ApiKey(**json.loads(text))
             if key.id == key_id:
                 revoked = replace(key, revoked_at=key.revoked_at or int(time.time() * 1000))
                 self._redis.hset(KEYS, digest, json.dumps(asdict(revoked)))
                 return revoked
-        raise NotFound(f"there is no API key {key_id[:80]!r}; `enginehouse keys list` shows them", code="key_not_found")
+        raise NotFound(f"There is no API key {key_id[:80]!r}. Run `enginehouse keys list` to see all keys.", code="key_not_found")
 
 
 def _digest(secret: str) -> str:

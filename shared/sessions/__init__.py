@@ -1,1 +1,1 @@
-"""Chat sessions: who began one, and what has been said in it."""
+"""Chat sessions: their owners and messages."""

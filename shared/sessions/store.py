@@ -1,7 +1,7 @@
-"""Chat sessions in Redis. Their messages are written by the move that ends a job, so that a history never shows half a turn.
+"""Chat sessions in Redis. The transition that ends a job writes its messages, so the history never contains half a turn.
 
-``eh:session:<id>`` is a hash (owner, created_at, ttl_seconds, last_job: the newest turn, which the next one waits for);
-``eh:session:<id>:messages`` the list of messages as JSON. Both live for a time after their last use.
+``eh:session:<id>`` is a hash (owner, created_at, ttl_seconds, and last_job: the job of the newest turn, for which the next turn
+waits). ``eh:session:<id>:messages`` is the list of messages as JSON. Both expire some time after their last use.
 """
 
 import json
@@ -16,14 +16,14 @@ from shared.settings import Settings
 
 
 class Sessions:
-    """The verbs on sessions. A session of another owner is one that does not exist."""
+    """Opens, reads and deletes sessions. Sessions of other owners are reported as not found."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis: Any = client
         self._settings = settings
 
     def open(self, session: str, owner: str) -> None:
-        """Begin a session, or go on with the owner's own of that id. Raises NotFound when it is somebody else's."""
+        """Create a session, or continue the owner's session with this id. Raises NotFound if it belongs to another owner."""
         key = _key(session)
         ttl = self._settings.session_seconds
         with self._redis.pipeline() as pipeline:
@@ -37,12 +37,12 @@ class Sessions:
             raise _not_found(session)
 
     def check(self, session: str, owner: str) -> None:
-        """Raises NotFound unless the owner has this session."""
+        """Raise NotFound unless the owner has this session."""
         if self._redis.hget(_key(session), "owner") != owner:
             raise _not_found(session)
 
     def messages(self, session: str) -> list[dict[str, str]]:
-        """What has been said, oldest first: ``role``, ``content``, ``timestamp``; renews the session's time to live."""
+        """The messages, oldest first, each with ``role``, ``content`` and ``timestamp``. Reading them renews the session's time to live."""
         key = _key(session)
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.lrange(f"{key}:messages", 0, -1)
@@ -52,7 +52,7 @@ class Sessions:
         return [json.loads(text) for text in texts]
 
     def delete(self, session: str, owner: str) -> None:
-        """Forget a session. Raises NotFound unless the owner has it."""
+        """Delete a session. Raises NotFound unless the owner has it."""
         self.check(session, owner)
         self._redis.delete(_key(session), f"{_key(session)}:messages")
 
@@ -62,4 +62,4 @@ def _key(session: str) -> str:
 
 
 def _not_found(session: str) -> NotFound:
-    return NotFound(f"there is no session {session[:80]!r}", code="session_not_found", param="sessionId")
+    return NotFound(f"There is no session {session[:80]!r}.", code="session_not_found", param="sessionId")

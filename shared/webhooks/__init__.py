@@ -1,1 +1,1 @@
-"""Webhooks: the addresses that an owner gives, which of them may be called, and the deliveries to them."""
+"""Webhooks: endpoints that owners register, the addresses that may be called, and deliveries."""

@@ -1,8 +1,8 @@
-"""Deliveries: something to tell to a webhook, and every try at it. The records are made by the moves of jobs.
+"""Webhook deliveries: one record per event and receiver, with all delivery attempts. Job transitions create the records.
 
-``eh:delivery:<id>`` is a hash: id (the ``webhook-id`` of all its tries), owner, job, event, url, place, endpoint (empty for a
-job's own webhook), secret (the webhook's own, or empty), status, reason, created_at, ended_at, next_at, try (number of the
-latest), claimed, failures, lost, retention_ms, and ``try:<n>`` (JSON) for each try. Knows nothing of sending.
+``eh:delivery:<id>`` is a hash: id (the ``webhook-id`` of all attempts), owner, job, event, url, authority, endpoint (empty for a
+job's own webhook), secret (the webhook's own, or empty), status, reason, created_at, ended_at, next_at, attempt (number of the
+latest), claimed, failures, lost, retention_ms, and ``attempt:<n>`` (JSON) for each attempt.
 """
 
 import json
@@ -26,8 +26,10 @@ CHANNEL = f"{PREFIX}deliveries"
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryAttempt:
-    """One try. ``outcome`` is ``delivered``, ``failed`` or ``lost`` (its worker died), None while it runs; ``status`` what was
-    answered, if anything was, and ``answer`` the beginning of that."""
+    """One delivery attempt. ``outcome`` is ``delivered``, ``failed`` or ``lost`` (the worker died), or None while it runs.
+
+    ``status`` is the HTTP status of the response, if there was one, and ``answer`` the beginning of its body.
+    """
 
     number: int
     worker: str
@@ -42,7 +44,7 @@ class DeliveryAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One delivery as it stood when it was read. Times are Unix milliseconds."""
+    """A snapshot of one delivery. Times are Unix milliseconds."""
 
     id: str
     owner: str
@@ -61,19 +63,19 @@ class Delivery:
 
     @property
     def number(self) -> int:
-        """Of the latest try."""
+        """Number of the latest attempt."""
         return self.attempts[-1].number if self.attempts else 0
 
 
 class Deliveries:
-    """The verbs on deliveries. Safe to use from many threads; ``clock`` gives Unix milliseconds and is for tests."""
+    """Claims, updates and lists deliveries. Safe to use from many threads; ``clock`` returns Unix milliseconds and is for tests."""
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._redis: Any = client
         self._scripts = DeliveryScripts(client, clock=clock)
 
     def claim(self, worker: str, token: str, lease_seconds: float) -> Delivery | None:
-        """The next delivery to be tried, now this worker's for ``lease_seconds``; None when there is none."""
+        """Claim the next due delivery for this worker for ``lease_seconds``. Returns None if none is due."""
         record = self._scripts.claim_delivery(worker=worker, token=token, lease_ms=int(lease_seconds * 1000))
         return _delivery(dict(zip(record[::2], record[1::2], strict=True))) if record else None
 
@@ -89,8 +91,8 @@ class Deliveries:
         answer: str = "",
         error: str = "",
     ) -> Literal["ok", "lost"]:
-        """Tell how a try went. ``lost``: it had been taken for lost, and another counts."""
-        said: Literal["ok", "lost"] = self._scripts.record_attempt(
+        """Record the result of an attempt. Returns ``lost`` if the attempt was already counted as lost."""
+        result: Literal["ok", "lost"] = self._scripts.record_attempt(
             id=delivery,
             number=number,
             outcome=verdict,
@@ -100,24 +102,24 @@ class Deliveries:
             answer=answer,
             error=error,
         )
-        return said
+        return result
 
     def redeliver(self, delivery: str, owner: str) -> Delivery:
-        """Try it again from the start of its schedule. Raises NotFound, and Conflict when its webhook is called no more."""
-        said = self._scripts.redeliver(id=delivery, owner=owner)
-        if said in ("disabled", "deleted"):
-            raise Conflict(f"the webhook of delivery {delivery} is {said}, so it is not called", code="webhook_disabled")
+        """Restart the retry schedule of a delivery. Raises NotFound, and Conflict if its webhook is disabled or deleted."""
+        result = self._scripts.redeliver(id=delivery, owner=owner)
+        if result in ("disabled", "deleted"):
+            raise Conflict(f"The webhook of delivery {delivery} is {result}, so it is not called.", code="webhook_disabled")
         return self.get(delivery, owner)
 
     def get(self, delivery: str, owner: str) -> Delivery:
-        """One of the owner's deliveries. Raises NotFound."""
+        """The owner's delivery with this id. Raises NotFound."""
         record = self._redis.hgetall(_key(delivery))
         if record.get("owner") != owner:
-            raise NotFound(f"there is no delivery {delivery[:80]!r}", code="delivery_not_found")
+            raise NotFound(f"There is no delivery {delivery[:80]!r}.", code="delivery_not_found")
         return _delivery(record)
 
     def job_record(self, delivery: str) -> dict[str, str]:
-        """The record of its job, but for spec and context, as it was when there was something to tell."""
+        """The job record at the time of the event, without spec and context."""
         return dict(self._redis.hgetall(f"{_key(delivery)}:job"))
 
     def of_job(self, job: str) -> list[Delivery]:
@@ -127,7 +129,7 @@ class Deliveries:
     def list_deliveries(
         self, owner: str, *, limit: int, after: str | None = None, status: str | None = None, endpoint: str | None = None
     ) -> tuple[list[Delivery], str | None]:
-        """An owner's deliveries, newest first, after the id ``after``; and where the next page begins, None at the end."""
+        """A page of an owner's deliveries, newest first, after the id ``after``; and where the next page starts, or None."""
 
         def matches(delivery: Delivery) -> bool:
             return status in (None, delivery.status) and endpoint in (None, delivery.endpoint)
@@ -152,7 +154,7 @@ def _delivery(record: Mapping[str, str]) -> Delivery:
         created_at=int(record["created_at"]),
         next_at=int(record["next_at"]) if record.get("next_at") else None,
         ended_at=int(record["ended_at"]) if record.get("ended_at") else None,
-        attempts=tuple(sorted(attempts, key=lambda one: one.number)),
+        attempts=tuple(sorted(attempts, key=lambda attempt: attempt.number)),
     )
 
 

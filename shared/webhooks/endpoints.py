@@ -1,9 +1,8 @@
-"""Endpoints that owners keep, and the secrets that deliveries are signed with.
+"""Webhook endpoints that owners register, and the secrets that sign deliveries.
 
-``eh:webhook:<id>`` is a hash (id, owner, url, place, events, job_kinds, description, secret, previous_secret, previous_until,
-disabled: why, or empty, created_at, updated_at); ``eh:owner:<owner>:webhooks`` lists an owner's.
-``eh:owner:<owner>:webhook_secret`` is a hash with the secret for webhooks that have none of their own. Knows nothing of
-sending.
+``eh:webhook:<id>`` is a hash: id, owner, url, authority, events, job_kinds, description, secret, previous_secret, previous_until,
+disabled (the reason, or empty), created_at, updated_at. ``eh:owner:<owner>:webhooks`` lists the endpoints of an owner.
+``eh:owner:<owner>:webhook_secret`` is a hash with the secret for webhooks without their own secret.
 """
 
 import base64
@@ -24,12 +23,12 @@ from shared.redis_connection import PREFIX
 Event = Literal["job.started", "job.completed", "job.failed", "job.cancelled", "job.expired"]
 FINAL_EVENTS: tuple[Event, ...] = ("job.completed", "job.failed", "job.cancelled", "job.expired")
 Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "batch"]
-# A search is mostly awaited by whoever makes it, so an endpoint hears of searches only when it asks to.
+# Clients usually wait for their searches, so an endpoint receives events of searches only if it subscribes to them.
 KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", "batch")
 
 ENDPOINT = "whk"
 MAX_ENDPOINTS = 16
-# For so long after a rotation, deliveries are signed with the old secret too.
+# For this time after a rotation, deliveries are also signed with the previous secret.
 ROTATION_MS = 24 * 3600 * 1000
 
 SECRET_PREFIX = "whsec_"
@@ -37,7 +36,7 @@ SECRET_PREFIX = "whsec_"
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """One address that hears of its owner's jobs. ``disabled`` says why it is called no more; empty while it is."""
+    """A URL that receives events of its owner's jobs. ``disabled`` is the reason why it is not called; empty if it is enabled."""
 
     id: str
     owner: str
@@ -53,23 +52,23 @@ class Endpoint:
 
 
 def new_secret() -> str:
-    """A signing secret in the form of Standard Webhooks: 32 random bytes."""
+    """Create a signing secret in the format of Standard Webhooks: 32 random bytes."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def check_secret(secret: str, param: str) -> str:
-    """The secret, if it is one. Raises InvalidValue, which does not repeat it."""
+    """Return the secret unchanged. Raises InvalidValue if it is malformed; the message does not contain it."""
     try:
         size = len(base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True))
     except binascii.Error:
         size = 0
     if not secret.startswith(SECRET_PREFIX) or not 24 <= size <= 64:
-        raise InvalidValue(f"{param}: must be {SECRET_PREFIX} and 24 to 64 bytes in base 64", param=param)
+        raise InvalidValue(f"{param}: must be {SECRET_PREFIX} followed by 24 to 64 bytes in base 64", param=param)
     return secret
 
 
 class Endpoints:
-    """The verbs on endpoints. One of another owner is one that does not exist."""
+    """Creates, changes and deletes endpoints. Endpoints of other owners are reported as not found."""
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._redis: Any = client
@@ -86,10 +85,10 @@ class Endpoints:
         description: str,
         secret: str,
     ) -> Endpoint:
-        """Keep an endpoint. Raises Conflict when the owner has as many as may be."""
+        """Register an endpoint. Raises Conflict if the owner has the maximum number of endpoints."""
         now, endpoint, index = self._clock(), new_id(ENDPOINT), _index(owner)
         if self._redis.zcard(index) >= MAX_ENDPOINTS:
-            raise Conflict(f"an owner may keep {MAX_ENDPOINTS} webhooks; delete one of them first", code="webhook_limit")
+            raise Conflict(f"An owner can register at most {MAX_ENDPOINTS} webhooks. Delete one first.", code="webhook_limit")
         fields = {
             "id": endpoint,
             "owner": owner,
@@ -110,7 +109,7 @@ class Endpoints:
         return self.get(endpoint, owner)
 
     def get(self, endpoint: str, owner: str) -> Endpoint:
-        """One of the owner's endpoints. Raises NotFound."""
+        """The owner's endpoint with this id. Raises NotFound."""
         return _endpoint(_owned(self._redis.hgetall(_key(endpoint)), endpoint, owner))
 
     def of_owner(self, owner: str) -> list[Endpoint]:
@@ -121,38 +120,38 @@ class Endpoints:
             return [_endpoint(record) for record in pipeline.execute() if record]
 
     def change(self, endpoint: str, owner: str, changes: Mapping[str, Any]) -> Endpoint:
-        """Change some of ``url`` (with its ``place``), ``events``, ``job_kinds``, ``description``, ``disabled``. Raises NotFound."""
+        """Change some of ``url`` (with its ``authority``), ``events``, ``job_kinds``, ``description``, ``disabled``. Raises NotFound."""
         fields = {name: json.dumps(value) if isinstance(value, tuple | list) else value for name, value in changes.items()}
         self._write(_key(endpoint), lambda record: _owned(record, endpoint, owner) and fields)
         return self.get(endpoint, owner)
 
     def rotate(self, endpoint: str, owner: str) -> Endpoint:
-        """Give an endpoint a new secret; the old one signs too for 24 hours. Raises NotFound."""
+        """Give an endpoint a new secret. The old one also signs for 24 hours. Raises NotFound."""
         self._write(_key(endpoint), lambda record: self._rotated(_owned(record, endpoint, owner)))
         return self.get(endpoint, owner)
 
     def delete(self, endpoint: str, owner: str) -> None:
-        """Forget an endpoint; what was still to be delivered to it is not. Raises NotFound."""
+        """Delete an endpoint. Its pending deliveries fail. Raises NotFound."""
         self.get(endpoint, owner)
         with self._redis.pipeline() as pipeline:
             pipeline.delete(_key(endpoint)).zrem(_index(owner), endpoint).execute()
 
     def owner_secret(self, owner: str) -> str:
-        """The secret for webhooks of this owner that have none of their own; made at the first call."""
+        """The secret for this owner's webhooks without their own secret. The first call creates it."""
         key = _secret_key(owner)
         self._redis.hsetnx(key, "secret", new_secret())
         return str(self._redis.hget(key, "secret"))
 
     def rotate_owner_secret(self, owner: str) -> str:
-        """A new secret in its place; the old one signs too for 24 hours."""
+        """Replace the owner's secret. The old one also signs for 24 hours."""
         self.owner_secret(owner)
         self._write(_secret_key(owner), self._rotated)
         return self.owner_secret(owner)
 
     def signing_secrets(self, *, endpoint: str, owner: str) -> list[str]:
-        """What to sign a delivery with: the secret of its endpoint, or of its owner, and the one before for 24 hours.
+        """The secrets that sign a delivery: that of its endpoint, or else of its owner, and the previous one for 24 hours.
 
-        Empty when the endpoint is gone.
+        Empty if the endpoint was deleted.
         """
         if not endpoint:
             self.owner_secret(owner)
@@ -160,14 +159,14 @@ class Endpoints:
         if not record:
             return []
         previous = record.get("previous_secret", "")
-        signs_too = previous and int(record["previous_until"]) > self._clock()
-        return [record["secret"], *([previous] if signs_too else [])]
+        previous_is_valid = previous and int(record["previous_until"]) > self._clock()
+        return [record["secret"], *([previous] if previous_is_valid else [])]
 
     def _rotated(self, record: Mapping[str, str]) -> dict[str, Any]:
         return {"secret": new_secret(), "previous_secret": record["secret"], "previous_until": self._clock() + ROTATION_MS}
 
     def _write(self, key: str, changes: Callable[[Mapping[str, str]], Mapping[str, Any]]) -> None:
-        """Write what ``changes`` makes of the record, unless somebody else writes meanwhile: then again."""
+        """Update a record with the result of ``changes``. Retries if another client changes the record in the meantime."""
 
         def write(pipeline: Any) -> None:
             fields = changes(pipeline.hgetall(key))
@@ -179,7 +178,7 @@ class Endpoints:
 
 def _owned(record: Mapping[str, str], endpoint: str, owner: str) -> Mapping[str, str]:
     if record.get("owner") != owner:
-        raise NotFound(f"there is no webhook {endpoint[:80]!r}", code="webhook_not_found")
+        raise NotFound(f"There is no webhook {endpoint[:80]!r}.", code="webhook_not_found")
     return record
 
 

@@ -1,4 +1,4 @@
-"""Declarations of the Lua scripts of deliveries. The header of each script says what it takes, returns and promises."""
+"""Declarations of the Lua scripts for deliveries. The header of each script documents its arguments, result and guarantees."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from shared.lua_scripts import LuaScripts, declaration
 
 
 class DeliveryScripts(LuaScripts, package="shared.webhooks.lua"):
-    """The scripts of ``shared/webhooks/lua``."""
+    """The scripts in ``shared/webhooks/lua``."""
 
     @declaration
     def claim_delivery(self, *, worker: str, token: str, lease_ms: int) -> Any: ...

@@ -1,7 +1,7 @@
-"""Which addresses a webhook may have: the guard against making this server call what only it can reach.
+"""SSRF protection: which addresses webhooks may call, so that clients cannot make this server call internal services.
 
-The URL is read strictly, every address that its name resolves to is checked, and what was checked is what may be dialled:
-a caller that resolves the name again is open to rebinding. Knows nothing of HTTP.
+URLs are parsed strictly, and every address that the host name resolves to is checked. Callers must connect to a checked
+address: resolving the name again would allow DNS rebinding.
 """
 
 import ipaddress
@@ -19,8 +19,8 @@ Resolve = Callable[[str, int], Sequence[str]]
 
 LONGEST_URL = 2048
 
-# Python's `is_global` differs between versions and lets some of these through, so they are written out
-# (IANA's registries of special-purpose addresses).
+# Python's `is_global` differs between versions and accepts some of these ranges, so they are listed explicitly
+# (from IANA's registries of special-purpose addresses).
 _REFUSED = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -31,7 +31,7 @@ _REFUSED = tuple(
         *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
     )
 )
-# Every other IPv6 range (mapped, compatible and translated IPv4, NAT64, local, multicast …) lies outside of this one.
+# Every other IPv6 range (mapped, compatible and translated IPv4, NAT64, local, multicast …) is outside this one.
 _UNICAST = ipaddress.IPv6Network("2000::/3")
 
 _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
@@ -41,11 +41,11 @@ _NUMBER = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)")
 
 
 class AddressRefused(Exception):
-    """This address must not be called; the text says why, for people."""
+    """The address must not be called. The message has the reason."""
 
 
 class Unresolved(Exception):
-    """The name has no address now; it may have one later. ``unknown``: the resolver knows that there is no such name."""
+    """The name has no address now, but may have one later. ``unknown``: the resolver reports that the name does not exist."""
 
     def __init__(self, message: str, *, unknown: bool = False) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Unresolved(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """What a URL names. ``host`` is a name or an address without brackets; ``path`` has the query with it."""
+    """A parsed URL. ``host`` is a name or an address without brackets; ``path`` includes the query."""
 
     secure: bool
     host: str
@@ -63,71 +63,71 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """Host and port: deliveries to one place share its limit."""
+        """Host and port. Deliveries to the same authority share one limit."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse(url: str) -> Target:
-    """Read a URL, with none of the leniency that lets two readers see two hosts in it. Raises AddressRefused."""
+    """Parse a URL strictly, so that no other parser can find a different host in it. Raises AddressRefused."""
     if len(url) > LONGEST_URL:
         raise AddressRefused(f"must have at most {LONGEST_URL} characters")
     if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
-        raise AddressRefused("must be written in printable ASCII without spaces and backslashes (a host name as xn--…)")
+        raise AddressRefused("must be printable ASCII without spaces and backslashes (write host names as xn--…)")
     if not re.match(r"https?://[^/?#]", url, re.IGNORECASE):
         raise AddressRefused("must begin with http:// or https:// and a host")
     if "#" in url:
-        raise AddressRefused("must have no fragment")
+        raise AddressRefused("must not have a fragment")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise AddressRefused("has a host or port that cannot be read") from None
+        raise AddressRefused("has an invalid host or port") from None
     if "@" in parts.netloc:
-        raise AddressRefused("must have no user name or password")
+        raise AddressRefused("must not contain a user name or password")
     secure = parts.scheme == "https"
     if port == 0 or (port is None and parts.netloc.endswith(":")):
-        raise AddressRefused("has a port that cannot be read")
+        raise AddressRefused("has an invalid port")
     bracketed = parts.netloc.startswith("[")
     _check_host(host, bracketed=bracketed)
     if bracketed and not re.fullmatch(r"\[[^\]]*\](:\d+)?", parts.netloc):
-        raise AddressRefused("has a host or port that cannot be read")
+        raise AddressRefused("has an invalid host or port")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(secure, host, port or (443 if secure else 80), path)
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """The ranges of a list separated by commas. Raises ValueError naming the first that is none."""
+    """Parse a comma-separated list of address ranges. Raises ValueError with the first invalid one."""
     return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 class AddressPolicy:
-    """Answers which addresses of a target may be dialled. ``allowed`` are ranges that are open although they are not public;
-    ``resolve`` (host and port to addresses) is for tests."""
+    """Decides which addresses of a target may be called. ``allowed`` are non-public ranges that may be called anyway; ``resolve``
+    (host and port to addresses) is for tests."""
 
     def __init__(self, allowed: Iterable[Network] = (), resolve: Resolve | None = None) -> None:
         self._allowed = tuple(allowed)
         self._resolve = resolve or _resolve
 
     def check(self, address: str) -> None:
-        """Raises AddressRefused unless this address (an IP address) may be dialled."""
+        """Raise AddressRefused unless this IP address may be called."""
         try:
-            given: Address = ipaddress.ip_address(address)
+            parsed: Address = ipaddress.ip_address(address)
         except ValueError:
-            raise AddressRefused(f"leads to {address[:80]!r}, which is no address") from None
-        if getattr(given, "scope_id", None) is not None:
-            raise AddressRefused(f"leads to {given}, which means something on this machine only")
-        inner = (given.ipv4_mapped if isinstance(given, ipaddress.IPv6Address) else None) or given
-        if any(candidate in network for candidate in (given, inner) for network in self._allowed):
+            raise AddressRefused(f"resolves to {address[:80]!r}, which is not an IP address") from None
+        if getattr(parsed, "scope_id", None) is not None:
+            raise AddressRefused(f"resolves to {parsed}, which is only valid on this machine")
+        inner = (parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None) or parsed
+        if any(candidate in network for candidate in (parsed, inner) for network in self._allowed):
             return
         if not _is_public(inner):
             raise AddressRefused(
-                f"leads to {given}, which is not a public address; ENGINEHOUSE_WEBHOOK_ALLOW can open ranges of others"
+                f"resolves to {parsed}, which is not a public address; ENGINEHOUSE_WEBHOOK_ALLOW can allow other ranges"
             )
 
     def addresses(self, target: Target, seconds: float = 5.0) -> list[str]:
-        """The addresses of a target, all of them checked; dial one of them and resolve no more.
+        """Resolve a target and check all its addresses. Connect to one of them without resolving the name again.
 
-        Raises AddressRefused when any of them is refused, and Unresolved when there is none within ``seconds``.
+        Raises AddressRefused if any address is refused, and Unresolved if there is none within ``seconds``.
         """
         found = _literal(target.host) or self._resolved(target, seconds)
         for address in found:
@@ -135,18 +135,18 @@ class AddressPolicy:
         return found
 
     def _resolved(self, target: Target, seconds: float) -> list[str]:
-        """Asking for a name may take far longer than anybody waits, so it is done aside."""
+        """Resolve the name in a thread, because the resolver may block for much longer than ``seconds``."""
         outcome: list[Any] = []
 
-        def ask() -> None:
+        def resolve() -> None:
             try:
                 outcome.append(list(dict.fromkeys(self._resolve(target.host, target.port))))
             except (OSError, UnicodeError) as error:
                 outcome.append(error)
 
-        asking = threading.Thread(target=ask, name="resolve", daemon=True)
-        asking.start()
-        asking.join(seconds)
+        resolver = threading.Thread(target=resolve, name="resolve", daemon=True)
+        resolver.start()
+        resolver.join(seconds)
         if not outcome:
             raise Unresolved(f"{target.host} could not be resolved within {seconds:g} s")
         if isinstance(outcome[0], Exception) or not outcome[0]:
@@ -168,30 +168,30 @@ def _check_host(host: str, *, bracketed: bool) -> None:
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
-            raise AddressRefused("has an IPv6 address that cannot be read") from None
+            raise AddressRefused("has an invalid IPv6 address") from None
         if "%" in host:
-            raise AddressRefused("must have no zone in its address")
+            raise AddressRefused("must not have a zone in its address")
         return
     labels = host.removesuffix(".").split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise AddressRefused("has a host that is no host name")
+        raise AddressRefused("has an invalid host name")
     if _NUMBER.fullmatch(labels[-1]):
-        # 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1 to some resolvers and other things to others.
+        # Some resolvers read 2130706433, 0x7f.1 and 0177.0.0.1 as 127.0.0.1; others do not.
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
-            raise AddressRefused("has an IPv4 address that is not written as four decimal numbers") from None
+            raise AddressRefused("has an IPv4 address that is not four decimal numbers") from None
 
 
 def _literal(host: str) -> list[str]:
-    """The address that a host is by itself, without asking anybody."""
+    """The address that a host denotes without a resolver: an IP address or a localhost name."""
     try:
         return [str(ipaddress.ip_address(host))]
     except ValueError:
         name = host.lower().removesuffix(".")
-        # These names are loopback whatever a resolver says (RFC 6761).
+        # These names always mean loopback, even if a resolver returns another address (RFC 6761).
         return ["127.0.0.1"] if name == "localhost" or name.endswith(".localhost") else []
 
 
 def _resolve(host: str, port: int) -> list[str]:
-    return [str(authority[0]) for *_, authority in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    return [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
