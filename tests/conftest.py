@@ -1,4 +1,4 @@
-"""Fixtures of every test: a Redis of its own for each test process, emptied before and looked over after each test."""
+"""Shared fixtures: one Redis server per test process, emptied before each test and checked for leaked keys after it."""
 
 import os
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from shared.jobs.transitions import JobTransitions
 from shared.jobs.wakeups import Wake
 from shared.redis_connection import connect
 from shared.settings import Settings
-from tests.key_leaks import keys_that_nobody_ends
+from tests.key_leaks import find_leaked_keys
 
 pytest_plugins: list[str] = []
 
 
 def missing_service(reason: str) -> None:
-    """Skip on a laptop, fail in CI: a service that CI lacks would otherwise switch its tests off unseen."""
+    """Skip the test on a laptop, but fail it in CI, where a missing service would otherwise go unnoticed."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -48,9 +48,9 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     client = connect(redis_url)
     client.flushall()
     yield client
-    leaked = keys_that_nobody_ends(client)
+    leaked = find_leaked_keys(client)
     client.close()
-    assert not leaked, f"keys without a time to live that nobody owns: {leaked}"
+    assert not leaked, f"keys without a time to live or an owner: {leaked}"
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def settings(redis_url: str, tmp_path: Path) -> Settings:
 
 
 class Clock:
-    """A clock that stands still until it is told."""
+    """A clock that moves only when the test advances it."""
 
     def __init__(self) -> None:
         self.now_ms = 1_800_000_000_000
@@ -78,12 +78,12 @@ def clock() -> Clock:
 
 @pytest.fixture
 def wakeups() -> list[tuple[str, int]]:
-    """The wake-ups that were sent: queue and number."""
+    """The wake-ups that were sent, as pairs of queue and count."""
     return []
 
 
 class JobSystem:
-    """Everything that submits, moves, maintains and reads jobs, on one Redis and one clock."""
+    """The services for jobs (submission, transitions, maintenance, queries) on one Redis and with one clock."""
 
     def __init__(self, client: redis.Redis, settings: Settings, wake: Wake, *, clock: Clock | None = None) -> None:
         self.client, self.settings = client, settings

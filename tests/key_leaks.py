@@ -1,29 +1,29 @@
-"""Finds Redis keys that would stay for ever although nobody owns them."""
+"""Leak detection: Redis keys without a time to live that no object owns."""
 
 import fnmatch
 from collections.abc import Iterable
 
 import redis
 
-# Keys that may live for ever, and who ends them.
+# Keys that may exist without a time to live, and when they are deleted.
 OWNED = (
-    "eh:jobs:due",  # every job that has not ended; each leaves at its end
+    "eh:jobs:due",  # every job that has not ended
     "eh:jobs:dead_letters",  # purged with the records
     "eh:owner:*:jobs",  # purged with the records
     "eh:owners",
     "eh:keys",  # until an operator deletes them
     "eh:weights",
-    "eh:counts",  # as many fields as there are kinds, statuses and queues
+    "eh:counts",  # one field per kind, status and queue
     "eh:queues",
     "eh:models",  # models that have ever been served
-    "eh:workers",  # the janitor removes those that are gone
-    "eh:assignments",  # purged when nobody has taken them for a week
-    "eh:owner:*:webhooks",  # endpoints live until they are deleted
+    "eh:workers",  # maintenance removes dead workers
+    "eh:assignments",  # purged after a week without a heartbeat
+    "eh:owner:*:webhooks",  # endpoints are kept until they are deleted
     "eh:owner:*:webhook_secret",
     "eh:webhook:*",
     "eh:owner:*:deliveries",  # purged with the records
-    "eh:deliveries:*",  # each delivery leaves when it has ended
-    "eh:collections:*",  # documents live until they are deleted
+    "eh:deliveries:*",  # deliveries that have not ended
+    "eh:collections:*",  # documents are kept until they are deleted
     "eh:collection:*",
     "eh:document:*",
     "_kombu.binding.*",  # Celery's own
@@ -31,19 +31,19 @@ OWNED = (
 )
 
 
-def keys_that_nobody_ends(client: redis.Redis) -> list[str]:
-    """Keys with no time to live that are neither on the list above nor of a job that has not ended."""
-    alive = set(client.zrange("eh:jobs:due", 0, -1))
-    return sorted(key for key in client.scan_iter() if client.ttl(key) == -1 and not _owned(key, alive, client))
+def find_leaked_keys(client: redis.Redis) -> list[str]:
+    """Keys without a time to live that neither match ``OWNED`` nor belong to a job that has not ended."""
+    open_jobs = set(client.zrange("eh:jobs:due", 0, -1))
+    return sorted(key for key in client.scan_iter() if client.ttl(key) == -1 and not _owned(key, open_jobs, client))
 
 
-def _owned(key: str, alive: Iterable[str], client: redis.Redis) -> bool:
+def _owned(key: str, open_jobs: Iterable[str], client: redis.Redis) -> bool:
     if any(fnmatch.fnmatchcase(key, pattern) for pattern in OWNED):
         return True
-    if any(f"eh:job:{job}" in key for job in alive):
+    if any(f"eh:job:{job}" in key for job in open_jobs):
         return True
-    # Queues and the sets of workers hold ids of jobs; those of living jobs are theirs.
-    if key.startswith(("eh:queue:", "eh:worker:")) and alive:
+    # Keys of queues and workers hold job ids, so they are owned while a job is open.
+    if key.startswith(("eh:queue:", "eh:worker:")) and open_jobs:
         return True
-    # A Celery list is a queue's tickets.
+    # A Celery list holds the wake-ups of a queue.
     return client.sismember("eh:queues", key) or key.startswith("canary.")

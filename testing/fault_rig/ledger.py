@@ -17,7 +17,7 @@ from shared.jobs.event_streams import StreamEvent, read
 from shared.jobs.models import Job, Outcome, Status, from_record
 from shared.redis_connection import PREFIX
 from testing.waiting import wait_until
-from tests.key_leaks import keys_that_nobody_ends
+from tests.key_leaks import find_leaked_keys
 
 ENDS = (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED)
 
@@ -84,7 +84,7 @@ def check_nothing_left(client: redis.Redis) -> None:
         found += [f"wake-ups on {queue}" for queue in client.smembers(f"{PREFIX}queues") if client.llen(queue)]
         found += [f"due: {job}" for job in client.zrange(f"{PREFIX}jobs:due", 0, -1)]
         # Celery's transport keeps its list of queues for ever, but that does not grow with the number of jobs.
-        return found + [key for key in keys_that_nobody_ends(client) if not key.startswith("_kombu.binding")]
+        return found + [key for key in find_leaked_keys(client) if not key.startswith("_kombu.binding")]
 
     wait_until_none(left, "I4/I5: left without an owner", seconds=10)
 

@@ -13,7 +13,7 @@ from testing.waiting import wait_until
 from tests.conftest import missing_service
 from tests.flows.conftest import QUICK
 from tests.flows.test_metrics import value
-from tests.flows.test_swap import await_model, gpu, models, wish
+from tests.flows.test_swap import await_model, gpu, models, set_desired_model
 from tests.flows.test_up import refusal
 from tests.nvml import SimulatedGpu, SimulatedMachine
 
@@ -100,14 +100,15 @@ def test_loading_waits_for_memory_that_is_not_yet_released(stack: Stack, machine
     models(stack, {"name": "a", "default": True}, large)
     stack.start()
     machine.set_gpus(SimulatedGpu(free=20000), SimulatedGpu(), SimulatedGpu(free=1000))
-    wish(stack, "large")
+    set_desired_model(stack, "large")
     reason = wait_until(
-        lambda: (gpu(stack)["reason"] or "").startswith("waiting for memory") and gpu(stack)["reason"], "it waits"
+        lambda: (gpu(stack)["reason"] or "").startswith("waiting for memory") and gpu(stack)["reason"],
+        "the worker waits for memory",
     )
     assert "GPU 0 has 19.5 GiB free of the" in str(reason)
     machine.set_gpus(SimulatedGpu(), SimulatedGpu(), SimulatedGpu(free=1000))
     wait_until(lambda: not (gpu(stack)["reason"] or "").startswith("waiting for memory"), "loading continues")
-    wish(stack, "a")
+    set_desired_model(stack, "a")
     await_model(stack, "a")
 
 

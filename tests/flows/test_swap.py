@@ -1,4 +1,4 @@
-"""Which model a worker holds is a wish: of the command line, of an operator, of a job that waits, of nobody any more."""
+"""Model swapping: desired models from the command line, operators, waiting jobs and idle timeouts."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def models(stack: Stack, *entries: dict[str, Any]) -> Stack:
 
 @pytest.fixture(scope="module")
 def swapping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Three models, one worker, which holds ``a``; ``slow`` takes its time for each token, ``big`` needs a GPU."""
+    """A stack whose only worker has loaded ``a``. ``slow`` needs 50 ms per token; ``big`` needs a GPU."""
     stack = Stack(tmp_path_factory.mktemp("swapping"), environment=QUICK)
     try:
         yield models(stack, *FOUR).start()
@@ -42,9 +42,9 @@ def swapping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The same, where models are loaded by operators only."""
-    stack = Stack(tmp_path_factory.mktemp("told"), environment={**QUICK, "ENGINEHOUSE_LOAD_ON_DEMAND": "0"})
+def on_request(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same stack, but only operators load models."""
+    stack = Stack(tmp_path_factory.mktemp("on-request"), environment={**QUICK, "ENGINEHOUSE_LOAD_ON_DEMAND": "0"})
     try:
         yield models(stack, *FOUR).start()
     finally:
@@ -57,7 +57,7 @@ def gpu(stack: Stack, number: int = 0) -> dict[str, Any]:
     return next(dict(gpu) for gpu in answer.json()["data"] if gpu["number"] == number)
 
 
-def wish(stack: Stack, model: str | None, number: int = 0) -> dict[str, Any]:
+def set_desired_model(stack: Stack, model: str | None, number: int = 0) -> dict[str, Any]:
     answer = stack.client.put(f"/admin/gpus/{number}/model", json={"model": model})
     assert answer.status_code == 202, answer.text
     return dict(answer.json())
@@ -75,9 +75,9 @@ def state(stack: Stack, model: str) -> str:
     return str(next(entry["state"] for entry in stack.client.get("/models").json() if entry["name"] == model))
 
 
-def test_an_operator_swaps_models_and_the_process_lives_on(swapping: Stack) -> None:
+def test_an_operator_swaps_models_without_a_restart_of_the_worker(swapping: Stack) -> None:
     worker = swapping.pid("gpu0")
-    assert wish(swapping, "b")["desired_model"] == "b"
+    assert set_desired_model(swapping, "b")["desired_model"] == "b"
     seen = await_model(swapping, "b")
     assert (seen["requested_by"], seen["loadable_models"]) == ("operator", ["a", "b", "slow"])
     assert "needs a GPU" in seen["unloadable_models"]["big"]
@@ -86,13 +86,13 @@ def test_an_operator_swaps_models_and_the_process_lives_on(swapping: Stack) -> N
     assert swapping.pid("gpu0") == worker
 
 
-def test_a_job_for_a_model_that_is_not_loaded_loads_it_where_nothing_is_done(swapping: Stack) -> None:
-    wish(swapping, "a")
+def test_a_job_loads_its_model_on_an_idle_worker(swapping: Stack) -> None:
+    set_desired_model(swapping, "a")
     await_model(swapping, "a")
     job = swapping.generate("hello", model="b")
     view = wait_until(
         lambda: swapping.job(job["id"]) if swapping.job(job["id"])["waiting_for"] == "model_loading" else None,
-        "it says why",
+        "the job reports that its model is loading",
         every=0.01,
     )
     assert view["status"] == "queued"
@@ -100,57 +100,57 @@ def test_a_job_for_a_model_that_is_not_loaded_loads_it_where_nothing_is_done(swa
     assert gpu(swapping)["requested_by"] == "demand"
 
 
-def test_a_model_with_work_is_not_given_up_and_the_other_job_says_what_it_waits_for(swapping: Stack) -> None:
-    wish(swapping, "slow")
+def test_a_busy_model_is_not_unloaded_and_the_waiting_job_reports_why(swapping: Stack) -> None:
+    set_desired_model(swapping, "slow")
     await_model(swapping, "slow")
     busy = [swapping.generate("the quick brown fox jumps over the lazy dog", model="slow")["id"] for _ in range(6)]
-    wanted = swapping.generate("hello", model="a")["id"]
-    assert swapping.job(wanted)["waiting_for"] == "gpu_busy"
+    waiting = swapping.generate("hello", model="a")["id"]
+    assert swapping.job(waiting)["waiting_for"] == "gpu_busy"
     for job in busy:
         assert [attempt["outcome"] for attempt in swapping.ended(job)["attempts"]] == ["completed"]
-    done = swapping.ended(wanted)
+    done = swapping.ended(waiting)
     assert done["status"] == "completed"
     assert done["started_at"] > max(swapping.job(job)["ended_at"] for job in busy)
 
 
-def test_an_operators_swap_lets_running_jobs_go_on_and_gives_the_rest_back(told: Stack) -> None:
-    wish(told, "slow")
-    await_model(told, "slow")
-    short = told.generate("twelve bytes", model="slow")["id"]
-    long = told.generate("x" * 64, model="slow")["id"]  # longer than a drain may take
-    wait_until(lambda: told.job(long)["status"] == told.job(short)["status"] == "in_progress", "both run")
-    wish(told, "a")
-    await_model(told, "a")
-    assert [attempt["outcome"] for attempt in told.ended(short)["attempts"]] == ["completed"]
-    view = told.job(long)
+def test_an_operators_swap_drains_running_jobs_and_requeues_the_rest(on_request: Stack) -> None:
+    set_desired_model(on_request, "slow")
+    await_model(on_request, "slow")
+    short = on_request.generate("twelve bytes", model="slow")["id"]
+    long = on_request.generate("x" * 64, model="slow")["id"]  # longer than a drain may take
+    wait_until(lambda: on_request.job(long)["status"] == on_request.job(short)["status"] == "in_progress", "both run")
+    set_desired_model(on_request, "a")
+    await_model(on_request, "a")
+    assert [attempt["outcome"] for attempt in on_request.ended(short)["attempts"]] == ["completed"]
+    view = on_request.job(long)
     assert (view["status"], view["waiting_for"]) == ("queued", "model_not_loaded")
-    wish(told, "slow")
-    assert [attempt["outcome"] for attempt in told.ended(long)["attempts"]] == ["released", "completed"]
+    set_desired_model(on_request, "slow")
+    assert [attempt["outcome"] for attempt in on_request.ended(long)["attempts"]] == ["released", "completed"]
 
 
 @pytest.mark.parametrize("when", ["draining", "between"])
-def test_kill_9_in_the_middle_of_a_swap_ends_in_the_wished_state(told: Stack, when: str) -> None:
-    wish(told, "slow")
-    await_model(told, "slow")
-    jobs = [told.generate("x" * 64, model="slow")["id"] for _ in range(2)]
-    wait_until(lambda: all(told.job(job)["status"] == "in_progress" for job in jobs), "both run")
-    wish(told, "b")
+def test_a_worker_killed_during_a_swap_loads_the_desired_model(on_request: Stack, when: str) -> None:
+    set_desired_model(on_request, "slow")
+    await_model(on_request, "slow")
+    jobs = [on_request.generate("x" * 64, model="slow")["id"] for _ in range(2)]
+    wait_until(lambda: all(on_request.job(job)["status"] == "in_progress" for job in jobs), "both run")
+    set_desired_model(on_request, "b")
     if when == "draining":
-        wait_until(lambda: gpu(told)["state"] == "draining", "it drains", every=0.01)
+        wait_until(lambda: gpu(on_request)["state"] == "draining", "the worker drains", every=0.01)
     else:
-        wait_until(lambda: gpu(told)["state"] == "away", "it is between two models", every=0.01)
-    os.kill(told.pid("gpu0"), signal.SIGKILL)
-    assert await_model(told, "b")["requested_by"] == "operator"
-    wish(told, "slow")
+        wait_until(lambda: gpu(on_request)["state"] == "away", "the worker is between two models", every=0.01)
+    os.kill(on_request.pid("gpu0"), signal.SIGKILL)
+    assert await_model(on_request, "b")["requested_by"] == "operator"
+    set_desired_model(on_request, "slow")
     for job in jobs:
-        view = told.ended(job)
+        view = on_request.ended(job)
         assert (view["status"], view["result"]["text"]) == ("completed", "x" * 64)
         outcome = "lost" if when == "draining" else "released"
         assert [attempt["outcome"] for attempt in view["attempts"]] == [outcome, "completed"]
 
 
-def test_unloading_leaves_the_worker_and_a_job_brings_the_model_back(swapping: Stack) -> None:
-    wish(swapping, None)
+def test_a_job_reloads_a_model_that_was_unloaded(swapping: Stack) -> None:
+    set_desired_model(swapping, None)
     await_model(swapping, None)
     assert swapping.client.get("/health/ready").status_code == 200, "the default model can be loaded"
     assert swapping.ended(swapping.generate("back")["id"])["status"] == "completed"
@@ -166,7 +166,7 @@ def test_unloading_leaves_the_worker_and_a_job_brings_the_model_back(swapping: S
         ("0", {}, 422, "invalid_value"),
     ],
 )
-def test_what_cannot_be_wished_is_refused(swapping: Stack, number: str, body: Any, status: int, code: str) -> None:
+def test_an_invalid_desired_model_is_rejected(swapping: Stack, number: str, body: Any, status: int, code: str) -> None:
     before = gpu(swapping)["desired_model"]
     answer = swapping.client.put(f"/admin/gpus/{number}/model", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
@@ -192,7 +192,7 @@ def test_the_command_loads_and_unloads(swapping: Stack) -> None:
     rows = {row["name"]: row for row in swapping.client.get("/models").json()}
     assert [rows[name]["workers"] for name in ("a", "b")] == [0, 1]
     assert rows["b"]["state"] == "ready"
-    assert command(swapping, "load", "a").stdout.endswith(" has loaded a\n"), "it had nothing to do"
+    assert command(swapping, "load", "a").stdout.endswith(" has loaded a\n"), "the worker was idle"
     assert command(swapping, "unload", "a").stdout.endswith(" has unloaded its model\n")
     for words, why in (
         (("unload", "a"), "is not loaded on any worker"),
@@ -206,7 +206,7 @@ def test_the_command_loads_and_unloads(swapping: Stack) -> None:
         assert why in done.stderr
 
 
-def test_several_models_a_worker_each_and_idle_ones_are_unloaded(tmp_path: Path) -> None:
+def test_each_model_gets_a_worker_and_idle_models_are_unloaded(tmp_path: Path) -> None:
     stack = Stack(tmp_path, environment=QUICK)
     models(stack, {"name": "a", "default": True, "load": True}, {"name": "b", "load": True, "keep_alive": 1.5}, {"name": "c"})
     try:
@@ -216,22 +216,22 @@ def test_several_models_a_worker_each_and_idle_ones_are_unloaded(tmp_path: Path)
         await_model(stack, None, number=1)
         assert gpu(stack, 1)["requested_by"] == "idle"
         assert stack.ended(stack.generate("c", model="c")["id"])["attempts"][0]["worker"].startswith("gpu1@")
-        assert gpu(stack, 0)["model"] == "a", "the empty place was taken first"
+        assert gpu(stack, 0)["model"] == "a", "the empty worker was chosen first"
         assert stack.stop() == 0
         stack.start("--model", "c")
-        assert [one["desired_model"] for one in stack.client.get("/admin/gpus").json()["data"]] == ["c"], (
-            "a new start begins anew"
+        assert [entry["desired_model"] for entry in stack.client.get("/admin/gpus").json()["data"]] == ["c"], (
+            "a new start discards earlier assignments"
         )
     finally:
         stack.kill()
 
 
-def test_jobs_of_a_model_that_no_worker_could_ever_hold_end(tmp_path: Path) -> None:
+def test_jobs_fail_if_no_worker_can_load_their_model(tmp_path: Path) -> None:
     stack = Stack(tmp_path, environment={**QUICK, "ENGINEHOUSE_UNSCHEDULABLE_SECONDS": "2"})
     models(stack, {"name": "a", "default": True}, {"name": "b"})
     try:
         stack.start("--model", "b")
-        wish(stack, "a")
+        set_desired_model(stack, "a")
         await_model(stack, "a")
         assert stack.stop() == 0
         models(stack, {"name": "a", "default": True}, {"name": "b", "gpus": 1})

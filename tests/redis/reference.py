@@ -1,7 +1,7 @@
-"""What the moves of a job must do, in plain Python, with no thought for speed.
+"""Reference implementation of the job transitions, in plain Python and without optimizations.
 
-The state machine sends every move to Redis and to this, and compares. Knows neither Redis nor Lua; times are Unix
-milliseconds, ``inf`` where there is none.
+The state machine test sends every transition to Redis and to this model and compares the results. Times are Unix milliseconds,
+or ``inf`` if there is none.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ Lease = tuple[str, int]
 
 @dataclass
 class Job:
-    """One job or, with ``kind`` "batch", one that stands for others. ``due`` is None once it has ended."""
+    """One job, or a batch of jobs if ``kind`` is "batch". ``due`` is None once it has ended."""
 
     id: str
     owner: str
@@ -66,16 +66,16 @@ class Job:
 
     @property
     def urgency(self) -> tuple[int, int, str]:
-        """The order among the jobs of one owner."""
+        """Sort key among the jobs of one owner."""
         return self.priority, self.created_at, self.id
 
     def deadline(self) -> float:
-        """By when it must be looked at while it is queued: a job that was started once is bound by its timeout only."""
+        """When a queued job must be reaped. A job that has been started does not expire; it only has a timeout."""
         return min(self.timeout_at, inf if self.started else self.expires_at)
 
 
 class Reference:
-    """All jobs, and every move by its verb, with the answer that the real one must give."""
+    """All jobs, with a method per transition that returns the expected result."""
 
     def __init__(self, clock: Callable[[], int], settings: Settings, weights: dict[str, float]) -> None:
         self._clock = clock
@@ -85,7 +85,7 @@ class Reference:
         self.index: dict[str, str] = {}  # job -> owner, until purged
         self.dead: set[str] = set()
         self.service: Counter[tuple[str, str]] = Counter()  # by queue and owner: tokens / weight
-        self.level: Counter[str] = Counter()  # by queue: the service of the owner that was last given a turn
+        self.level: Counter[str] = Counter()  # by queue: the service of the owner whose job was claimed last
         self.wakeups: Counter[str] = Counter()  # by queue: how often a job has become claimable
         self._tokens: dict[str, Lease] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
@@ -95,7 +95,7 @@ class Reference:
         return [job for job in self.jobs.values() if job.claimable and job.queue == queue and owner in (None, job.owner)]
 
     def seen(self, job: str, owner: str, key: str, fingerprint: str) -> tuple[str, str] | None:
-        """What an id or an Idempotency-Key answers when it was used before."""
+        """The result for an id or Idempotency-Key that was used before."""
         if job in self.jobs:
             return "exists", job
         if not key or (owner, key) not in self._keys:
@@ -303,11 +303,11 @@ class Reference:
         return "deleted"
 
     def forget(self, job_id: str) -> None:
-        """The record has outlived its retention."""
+        """Remove a record whose retention has ended."""
         del self.jobs[job_id]
 
     def rename(self, job_id: str, new_id: str) -> None:
-        """A job was submitted under an id that was not known beforehand."""
+        """Give a job the id that the server generated."""
         job = self.jobs.pop(job_id)
         job.id = new_id
         self.jobs[new_id] = job
@@ -323,9 +323,9 @@ class Reference:
         return len(gone) + len(dead)
 
     def remove_dead_letter(self, job_id: str) -> bool:
-        there = job_id in self.dead
+        existed = job_id in self.dead
         self.dead.discard(job_id)
-        return there
+        return existed
 
     def _write(self, job: Job, event: str, key: str, fingerprint: str) -> None:
         self.jobs[job.id] = job
@@ -335,7 +335,7 @@ class Reference:
             self._keys[job.owner, key] = (job.id, fingerprint)
 
     def _held(self, lease: Lease) -> Job | None:
-        """The job of a lease that is still the current one."""
+        """The job of a lease, if the lease is current."""
         job = self.jobs.get(lease[0])
         return job if job and job.status == "in_progress" and job.attempt == lease[1] else None
 
@@ -349,8 +349,8 @@ class Reference:
     def _enqueue(self, job: Job) -> None:
         others = [self.service[job.queue, other.owner] for other in self.claimable(job.queue)]
         if not self.claimable(job.queue, job.owner):
-            least = min(others, default=self.level[job.queue])
-            self.service[job.queue, job.owner] = max(self.service[job.queue, job.owner], least)
+            minimum = min(others, default=self.level[job.queue])
+            self.service[job.queue, job.owner] = max(self.service[job.queue, job.owner], minimum)
         job.waiting, job.due = "worker", job.deadline()
         self.wakeups[job.queue] += 1
 

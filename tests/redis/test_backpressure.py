@@ -1,4 +1,4 @@
-"""Queues are bounded, in all and for each owner: a submission too many is refused by name and leaves no trace."""
+"""Backpressure: queues are limited in total and per owner, and a rejected submission writes nothing."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.conftest import Clock, JobSystem
 
 @pytest.fixture
 def bounded(redis_client: redis.Redis, settings: Settings, clock: Clock) -> JobSystem:
-    """A system whose queues hold five jobs, three of one owner."""
+    """A system whose queues hold at most five jobs, and three per owner."""
     return JobSystem(redis_client, replace(settings, max_queued=5, max_queued_per_owner=3), lambda *_: None, clock=clock)
 
 
@@ -33,29 +33,29 @@ def everything(client: redis.Redis) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("owners", "next_one", "code", "limit"),
+    ("owners", "next_owner", "code", "limit"),
     [(["ada"] * 3, "ada", "owner_full", 3), (["ada", "bob"] * 2 + ["cat"], "dan", "queue_full", 5)],
 )
-def test_a_refusal_names_the_limit_and_writes_nothing(
-    bounded: JobSystem, redis_client: redis.Redis, owners: list[str], next_one: str, code: str, limit: int
+def test_a_rejection_names_the_limit_and_writes_nothing(
+    bounded: JobSystem, redis_client: redis.Redis, owners: list[str], next_owner: str, code: str, limit: int
 ) -> None:
     fill(bounded, owners)
     before = everything(redis_client)
     with pytest.raises(TooMany, match=str(limit)) as refusal:
-        submit(bounded, next_one, idempotency_key="k", fingerprint="f")
+        submit(bounded, next_owner, idempotency_key="k", fingerprint="f")
     assert (refusal.value.code, refusal.value.details["limit"], refusal.value.status) == (code, limit, 429)
     assert refusal.value.retry_after
     assert everything(redis_client) == before
 
 
-def test_one_owners_limit_leaves_room_for_others_and_a_full_queue_for_other_queues(bounded: JobSystem) -> None:
+def test_limits_do_not_affect_other_owners_or_queues(bounded: JobSystem) -> None:
     fill(bounded, ["ada"] * 3 + ["bob"] * 2)
     with pytest.raises(TooMany):
         submit(bounded, "cat")
     assert submit(bounded, "ada", queue="gpu.other")
 
 
-def test_what_is_claimed_or_ended_makes_room(bounded: JobSystem) -> None:
+def test_claimed_and_ended_jobs_make_room(bounded: JobSystem) -> None:
     fill(bounded, ["ada"] * 3)
     job = bounded.transitions.claim("gpu.m", "w1", "t1")
     assert job is not None
@@ -67,7 +67,7 @@ def test_what_is_claimed_or_ended_makes_room(bounded: JobSystem) -> None:
     assert submit(bounded, "ada")
 
 
-def test_a_job_that_was_accepted_comes_back_to_a_full_queue(bounded: JobSystem) -> None:
+def test_an_accepted_job_returns_to_a_full_queue(bounded: JobSystem) -> None:
     fill(bounded, ["ada"] * 3)
     job = bounded.transitions.claim("gpu.m", "w1", "t1")
     assert job is not None
@@ -77,7 +77,7 @@ def test_a_job_that_was_accepted_comes_back_to_a_full_queue(bounded: JobSystem) 
     assert job.id in claimed
 
 
-def test_a_request_sent_again_is_answered_although_the_queue_is_full(bounded: JobSystem) -> None:
+def test_a_repeated_request_gets_its_job_although_the_queue_is_full(bounded: JobSystem) -> None:
     first = submit(bounded, "ada", idempotency_key="k", fingerprint="f")
     fill(bounded, ["ada"] * 2)
     assert submit(bounded, "ada", idempotency_key="k", fingerprint="f") == first

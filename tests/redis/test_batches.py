@@ -1,4 +1,4 @@
-"""A batch stands for its jobs: its counts are exact and it ends once, in whatever order they end."""
+"""Batches: the counts are exact and the batch ends once, in any order of its jobs."""
 
 import itertools
 import random
@@ -42,14 +42,14 @@ def ended_events(system: JobSystem, job: str) -> int:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_counts_are_exact_whatever_the_order_and_however_often_an_end_is_sent(system: JobSystem, seed: int) -> None:
+def test_counts_are_exact_in_any_order_and_with_repeated_commands(system: JobSystem, seed: int) -> None:
     chance = random.Random(seed)
     batch = open_batch(system, children=9)
     leases = [(claim(system, f"t{number}").id, 1) for number in range(9)]
     chance.shuffle(leases)
     seal_after = chance.randrange(10)
-    endings = itertools.cycle([Status.COMPLETED, Status.FAILED, Status.CANCELLED])
-    for number, (lease, status) in enumerate(zip(leases, endings, strict=False)):
+    statuses = itertools.cycle([Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+    for number, (lease, status) in enumerate(zip(leases, statuses, strict=False)):
         if number == seal_after:
             system.submitter.seal_batch(batch)
         for _ in range(chance.randrange(1, 4)):
@@ -65,7 +65,7 @@ def test_counts_are_exact_whatever_the_order_and_however_often_an_end_is_sent(sy
 
 
 @pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
-def test_an_archive_counts_as_one_until_its_documents_count_in_its_place(system: JobSystem, end: Status) -> None:
+def test_an_archive_counts_as_one_document_until_it_is_unpacked(system: JobSystem, end: Status) -> None:
     batch = open_batch(system)
     system.submitter.submit_job(Submission(kind="unpack", queue="cpu", spec={}, owner="ada", parent=batch))
     system.submitter.seal_batch(batch)
@@ -89,7 +89,7 @@ def test_an_archive_counts_as_one_until_its_documents_count_in_its_place(system:
     assert ended_events(system, batch) == 1
 
 
-def test_an_archive_of_nothing_new_leaves_an_empty_batch(system: JobSystem) -> None:
+def test_an_archive_without_new_documents_leaves_an_empty_batch(system: JobSystem) -> None:
     batch = open_batch(system)
     system.submitter.submit_job(Submission(kind="unpack", queue="cpu", spec={}, owner="ada", parent=batch))
     system.submitter.seal_batch(batch)
@@ -98,7 +98,7 @@ def test_an_archive_of_nothing_new_leaves_an_empty_batch(system: JobSystem) -> N
     assert (job.status, (job.counts or {})["total"]) == (Status.COMPLETED, 0)
 
 
-def test_an_open_batch_waits_for_more_although_all_its_jobs_have_ended(system: JobSystem) -> None:
+def test_an_open_batch_stays_open_after_all_its_jobs_have_ended(system: JobSystem) -> None:
     batch = open_batch(system, children=1)
     system.transitions.finish((claim(system, "t1").id, 1), Status.COMPLETED, result={})
     assert get(system, batch).status is Status.IN_PROGRESS
@@ -114,7 +114,7 @@ def test_an_empty_batch_ends_when_it_is_sealed(system: JobSystem) -> None:
     assert get(system, batch).status is Status.COMPLETED
 
 
-def test_a_batch_whose_maker_died_is_sealed_by_the_janitor_after_an_hour(system: JobSystem, clock: Clock) -> None:
+def test_maintenance_seals_an_abandoned_batch_after_an_hour(system: JobSystem, clock: Clock) -> None:
     batch = open_batch(system, children=1)
     system.transitions.finish((claim(system, "t1").id, 1), Status.COMPLETED, result={})
     clock.advance(OPEN_SECONDS - 1)
@@ -127,12 +127,12 @@ def test_a_batch_whose_maker_died_is_sealed_by_the_janitor_after_an_hour(system:
     assert ended_events(system, batch) == 1
 
 
-def test_an_open_batch_that_jobs_still_join_is_not_sealed(system: JobSystem, clock: Clock) -> None:
+def test_an_open_batch_is_not_sealed_while_jobs_join(system: JobSystem, clock: Clock) -> None:
     batch = open_batch(system)
     for number in range(4):
         clock.advance(OPEN_SECONDS - 1)
         system.maintenance.reap()
-        # By turns one of the two ways to show that its maker lives: an upload that begins, and one whose job is there.
+        # A client keeps the batch open in two ways: it announces an upload, or it submits a job.
         if number % 2:
             system.submitter.join_batch(batch, "ada")
         else:
@@ -149,7 +149,7 @@ def test_an_open_batch_that_jobs_still_join_is_not_sealed(system: JobSystem, clo
     )
 
 
-def test_an_open_batch_is_not_sealed_while_its_jobs_run_as_its_maker_may_wait_for_them(system: JobSystem, clock: Clock) -> None:
+def test_an_open_batch_is_not_sealed_while_its_jobs_run(system: JobSystem, clock: Clock) -> None:
     batch = open_batch(system, children=1)
     running = claim(system, "t1")
     for _ in range(int(3 * OPEN_SECONDS / 20)):
@@ -169,22 +169,22 @@ def test_an_open_batch_is_not_sealed_while_its_jobs_run_as_its_maker_may_wait_fo
     assert ended_events(system, batch) == 1
 
 
-def test_nothing_joins_a_batch_that_is_sealed_cancelled_or_over(system: JobSystem) -> None:
-    sealed, cancelled, over = (open_batch(system, children=1) for _ in range(3))
+def test_no_job_joins_a_sealed_cancelled_or_ended_batch(system: JobSystem) -> None:
+    sealed, cancelled, ended = (open_batch(system, children=1) for _ in range(3))
     claim(system, "t1")
     running = [claim(system, token).id for token in ("t2", "t3")]
     system.submitter.seal_batch(sealed)
     system.transitions.cancel(cancelled, "ada")
-    system.submitter.seal_batch(over)
+    system.submitter.seal_batch(ended)
     system.transitions.finish((running[1], 1), Status.COMPLETED, result={})
-    for batch, status in ((sealed, "in_progress"), (cancelled, "in_progress"), (over, "completed")):
+    for batch, status in ((sealed, "in_progress"), (cancelled, "in_progress"), (ended, "completed")):
         with pytest.raises(BatchSealed) as refusal:
             system.submitter.join_batch(batch, "ada")
         assert refusal.value.details == {"status": status}
     assert system.client.zscore("eh:jobs:due", sealed) == float("inf")
 
 
-def test_a_batch_is_joined_by_its_owner_alone_and_only_a_batch_is(system: JobSystem) -> None:
+def test_only_the_owner_joins_a_batch_and_only_batches_are_joined(system: JobSystem) -> None:
     batch = open_batch(system, children=1)
     [child] = system.client.smembers(f"eh:job:{batch}:open")
     for job, owner in ((batch, "eve"), (child, "ada"), ("job_none", "ada")):
@@ -192,7 +192,7 @@ def test_a_batch_is_joined_by_its_owner_alone_and_only_a_batch_is(system: JobSys
             system.submitter.join_batch(job, owner)
 
 
-def test_a_key_joins_again_with_the_same_request_alone(system: JobSystem) -> None:
+def test_an_idempotency_key_joins_again_only_with_the_same_request(system: JobSystem) -> None:
     batch = open_batch(system)
     for _ in range(2):
         system.submitter.join_batch(batch, "ada", idempotency_key="upload-8", fingerprint="files")
@@ -200,7 +200,7 @@ def test_a_key_joins_again_with_the_same_request_alone(system: JobSystem) -> Non
         system.submitter.join_batch(batch, "ada", idempotency_key="upload-8", fingerprint="other files")
 
 
-def test_cancel_ends_the_queued_jobs_at_once_and_the_batch_with_its_last_running_one(system: JobSystem) -> None:
+def test_cancel_ends_queued_jobs_at_once_and_the_batch_with_its_last_running_job(system: JobSystem) -> None:
     batch = open_batch(system, children=3)
     running = claim(system, "t1")
     system.submitter.seal_batch(batch)
@@ -217,12 +217,12 @@ def test_cancel_ends_the_queued_jobs_at_once_and_the_batch_with_its_last_running
     assert system.transitions.cancel(batch, "ada") == ("ended", "cancelled")
 
 
-def test_a_large_batch_is_cancelled_to_its_last_job_although_one_move_takes_only_so_many(system: JobSystem, clock: Clock) -> None:
+def test_a_large_batch_is_cancelled_completely_in_several_steps(system: JobSystem, clock: Clock) -> None:
     batch = open_batch(system)
     children = [add(system, batch, expires_ms=1500) for _ in range(1005)]
     system.submitter.seal_batch(batch)
     assert system.transitions.cancel(batch, "ada")[0] == "requested"
-    # When the janitor comes to the rest, their time to start has passed as well: they must not end a second time for it.
+    # When maintenance cancels the remaining jobs, they have also expired. They must not end twice.
     clock.advance(2)
     system.maintenance.reap()
     counts = get(system, batch).counts or {}
@@ -231,7 +231,7 @@ def test_a_large_batch_is_cancelled_to_its_last_job_although_one_move_takes_only
     assert system.client.zcard("eh:jobs:due") == 0
 
 
-def test_a_job_that_comes_after_the_cancel_is_cancelled_too(system: JobSystem) -> None:
+def test_a_job_submitted_after_the_cancel_is_cancelled(system: JobSystem) -> None:
     batch = open_batch(system, children=1)
     claim(system, "t1")
     system.transitions.cancel(batch, "ada")
@@ -242,7 +242,7 @@ def test_a_job_that_comes_after_the_cancel_is_cancelled_too(system: JobSystem) -
     assert get(system, batch).result == get(system, batch).counts
 
 
-def test_what_an_ended_batch_has_counted_stands(system: JobSystem) -> None:
+def test_the_counts_of_an_ended_batch_are_final(system: JobSystem) -> None:
     for cancelled in (True, False):
         batch = open_batch(system)
         if cancelled:
@@ -253,7 +253,7 @@ def test_what_an_ended_batch_has_counted_stands(system: JobSystem) -> None:
         assert get(system, late).status is (Status.CANCELLED if cancelled else Status.QUEUED)
 
 
-def test_a_job_of_a_batch_that_is_gone_runs_alone(system: JobSystem) -> None:
+def test_a_job_of_a_deleted_batch_runs_without_it(system: JobSystem) -> None:
     batch = open_batch(system)
     system.submitter.seal_batch(batch)
     assert system.transitions.delete(batch, "ada") == "deleted"

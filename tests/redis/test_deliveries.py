@@ -1,4 +1,4 @@
-"""The moves of a delivery on a real Redis, with a clock that the test turns: from the end of a job to the last try."""
+"""Webhook deliveries on a real Redis with a simulated clock, from the end of a job to the last attempt."""
 
 from typing import Any
 
@@ -32,26 +32,28 @@ def webhook(authority: str = "hook.example:443", events: tuple[str, ...] = FINAL
     return {"url": f"https://{authority}/a", "authority": authority, "events": events, "endpoint": endpoint, "secret": ""}
 
 
-def submit(system: JobSystem, told: dict[str, Any] | None = None, owner: str = "ada", **options: Any) -> str:
+def submit(system: JobSystem, target: dict[str, Any] | None = None, owner: str = "ada", **options: Any) -> str:
     spec = {"prompt": "a secret of the owner"}
-    return system.submitter.submit_job(Submission(kind="generate", queue="q", spec=spec, owner=owner, webhook=told, **options)).id
+    return system.submitter.submit_job(
+        Submission(kind="generate", queue="q", spec=spec, owner=owner, webhook=target, **options)
+    ).id
 
 
 def run(system: JobSystem, job: str) -> None:
-    """Claim it, the next of its queue, and complete it."""
+    """Claim and complete the job, which must be the next in its queue."""
     claimed = system.transitions.claim("q", "w", f"claim {job}")
     assert claimed is not None
     assert claimed.id == job
     system.transitions.finish((job, claimed.attempt), Status.COMPLETED, result={"text": "done"})
 
 
-def finished(system: JobSystem, told: dict[str, Any] | None = None, owner: str = "ada") -> str:
-    job = submit(system, told, owner)
+def finished(system: JobSystem, target: dict[str, Any] | None = None, owner: str = "ada") -> str:
+    job = submit(system, target, owner)
     run(system, job)
     return job
 
 
-def keep(endpoints: Endpoints, owner: str = "ada", **changes: Any) -> Endpoint:
+def register(endpoints: Endpoints, owner: str = "ada", **changes: Any) -> Endpoint:
     fields = {"url": "https://kept.example/", "authority": "kept.example:443", "events": FINAL_EVENTS, "job_kinds": KINDS}
     return endpoints.create(owner, **{**fields, "description": "", "secret": ""} | changes)
 
@@ -66,20 +68,20 @@ def fail(deliveries: Deliveries, delivery: Delivery, delay: float) -> None:
     assert deliveries.record(delivery.id, delivery.number, "retry", delay_seconds=delay, status=500, error="answered 500") == "ok"
 
 
-def test_the_move_that_ends_a_job_writes_its_delivery(system: JobSystem, deliveries: Deliveries) -> None:
+def test_the_transition_that_ends_a_job_writes_its_delivery(system: JobSystem, deliveries: Deliveries) -> None:
     job = submit(system, webhook())
     assert deliveries.of_job(job) == []
     run(system, job)
     [delivery] = deliveries.of_job(job)
     assert is_id(DELIVERY, delivery.id)
     assert (delivery.event, delivery.status, delivery.url) == ("job.completed", "pending", "https://hook.example:443/a")
-    told = from_record(deliveries.job_record(delivery.id))
-    assert (told.id, told.status, told.result) == (job, Status.COMPLETED, {"text": "done"})
-    assert told.spec == {}, "the prompt is not the receiver's business"
+    snapshot = from_record(deliveries.job_record(delivery.id))
+    assert (snapshot.id, snapshot.status, snapshot.result) == (job, Status.COMPLETED, {"text": "done"})
+    assert snapshot.spec == {}, "the receiver must not see the prompt"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "expired", "failed"])
-def test_every_way_to_end_is_told(system: JobSystem, deliveries: Deliveries, clock: Clock, how: str) -> None:
+def test_every_final_status_is_delivered(system: JobSystem, deliveries: Deliveries, clock: Clock, how: str) -> None:
     job = submit(system, webhook(), expires_ms=5000 if how == "expired" else None)
     if how == "cancelled":
         system.transitions.cancel(job, "ada")
@@ -95,7 +97,7 @@ def test_every_way_to_end_is_told(system: JobSystem, deliveries: Deliveries, clo
     assert [delivery.event for delivery in deliveries.of_job(job)] == [f"job.{how}"]
 
 
-def test_a_start_is_told_once_and_only_when_asked_for(system: JobSystem, deliveries: Deliveries) -> None:
+def test_the_start_of_a_job_is_delivered_once_and_only_to_subscribers(system: JobSystem, deliveries: Deliveries) -> None:
     job = submit(system, webhook(events=("job.started",)))
     assert system.transitions.claim("q", "w", "t1") is not None
     system.maintenance.mark_worker_dead("w")
@@ -103,7 +105,7 @@ def test_a_start_is_told_once_and_only_when_asked_for(system: JobSystem, deliver
     assert [delivery.event for delivery in deliveries.of_job(job)] == ["job.started"]
 
 
-def test_a_batch_is_told_of_once(system: JobSystem, deliveries: Deliveries) -> None:
+def test_the_end_of_a_batch_is_delivered_once(system: JobSystem, deliveries: Deliveries) -> None:
     batch = system.submitter.open_batch("ada", spec={}, webhook=webhook()).id
     job = submit(system, parent=batch)
     system.submitter.seal_batch(batch)
@@ -112,26 +114,30 @@ def test_a_batch_is_told_of_once(system: JobSystem, deliveries: Deliveries) -> N
     assert deliveries.of_job(job) == []
 
 
-def test_endpoints_hear_of_what_they_listen_to(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
-    all_ends = keep(endpoints)
-    keep(endpoints, url="https://other.example/", events=("job.failed",))
-    keep(endpoints, url="https://third.example/", job_kinds=("ingest",))
-    keep(endpoints, owner="bob", url="https://bob.example/")
-    endpoints.change(keep(endpoints, url="https://off.example/").id, "ada", {"disabled": "by its owner"})
+def test_endpoints_receive_the_events_that_they_subscribe_to(
+    system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
+) -> None:
+    all_ends = register(endpoints)
+    register(endpoints, url="https://other.example/", events=("job.failed",))
+    register(endpoints, url="https://third.example/", job_kinds=("ingest",))
+    register(endpoints, owner="bob", url="https://bob.example/")
+    endpoints.change(register(endpoints, url="https://off.example/").id, "ada", {"disabled": "by its owner"})
     [delivery] = deliveries.of_job(finished(system))
     assert (delivery.endpoint, delivery.url) == (all_ends.id, all_ends.url)
 
 
-def test_a_job_of_an_endpoints_own_address_is_told_once(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
-    kept = keep(endpoints)
-    told = {**webhook(endpoint=kept.id), "url": kept.url, "authority": "kept.example:443"}
-    assert len(deliveries.of_job(finished(system, told))) == 1
-    started_only = {**told, "events": ("job.started",)}
+def test_a_job_whose_webhook_is_an_endpoint_is_delivered_once(
+    system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
+) -> None:
+    endpoint = register(endpoints)
+    target = {**webhook(endpoint=endpoint.id), "url": endpoint.url, "authority": "kept.example:443"}
+    assert len(deliveries.of_job(finished(system, target))) == 1
+    started_only = {**target, "events": ("job.started",)}
     events = [delivery.event for delivery in deliveries.of_job(finished(system, started_only))]
     assert set(events) == {"job.started", "job.completed"}
 
 
-def test_a_job_that_is_deleted_is_told_of_all_the_same(system: JobSystem, deliveries: Deliveries) -> None:
+def test_a_delivery_outlives_its_deleted_job(system: JobSystem, deliveries: Deliveries) -> None:
     job = finished(system, webhook())
     assert system.transitions.delete(job, "ada") == "deleted"
     assert deliveries.job_record(claim(deliveries, "t1").id)["id"] == job
@@ -145,7 +151,7 @@ def test_a_retry_keeps_the_webhook(system: JobSystem, deliveries: Deliveries) ->
     assert len(deliveries.of_job(again)) == 1
 
 
-def test_the_schedule_and_the_id_of_a_receiver_that_never_answers(
+def test_a_receiver_that_never_answers_gets_ten_attempts_with_one_id(
     system: JobSystem, deliveries: Deliveries, clock: Clock
 ) -> None:
     job = finished(system, webhook())
@@ -170,10 +176,10 @@ def test_the_schedule_and_the_id_of_a_receiver_that_never_answers(
     assert deliveries.claim("io1", "after the last", LEASE) is None
 
 
-def test_a_receiver_that_is_down_for_an_hour_gets_everything(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
+def test_a_receiver_that_is_down_for_an_hour_gets_all_deliveries(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
     jobs = {finished(system, webhook()) for _ in range(20)}
-    begun, told, tokens = clock(), {}, 0
-    while len(told) < 20:
+    begun, delivered, tokens = clock(), {}, 0
+    while len(delivered) < 20:
         tokens += 1
         delivery = deliveries.claim("io1", f"t{tokens}", LEASE)
         if delivery is None:
@@ -183,22 +189,22 @@ def test_a_receiver_that_is_down_for_an_hour_gets_everything(system: JobSystem, 
             verdict, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
             deliveries.record(delivery.id, delivery.number, verdict, delay_seconds=delay, error="connection refused")
         else:
-            told[delivery.job] = delivery.id
+            delivered[delivery.job] = delivery.id
             deliveries.record(delivery.id, delivery.number, "delivered", status=204)
-    assert set(told) == jobs
+    assert set(delivered) == jobs
     assert {delivery.status for job in jobs for delivery in deliveries.of_job(job)} == {"delivered"}
 
 
-def test_what_a_reply_means() -> None:
+def test_the_reply_decides_about_the_retry() -> None:
     assert retry_decision(Reply(status=204), 3) == ("delivered", 0)
     assert retry_decision(Reply(status=410), 0) == ("gone", 0)
     assert retry_decision(Reply(status=302), 0)[0] == "retry"
     assert retry_decision(Reply(status=429, retry_after=900), 0) == ("retry", 900)
-    assert retry_decision(Reply(status=503, retry_after=1), 2)[1] > 1000, "an early wish does not use up the tries"
+    assert retry_decision(Reply(status=503, retry_after=1), 2)[1] > 1000, "an early Retry-After does not use up the attempts"
     assert retry_decision(Reply(status=500), 9) == ("exhausted", 0)
 
 
-def test_a_place_has_four_tries_at_once_and_delays_nobody_else(system: JobSystem, deliveries: Deliveries) -> None:
+def test_an_authority_has_four_concurrent_attempts_and_delays_no_other(system: JobSystem, deliveries: Deliveries) -> None:
     for _ in range(10):
         finished(system, webhook("dead.example:443"))
     alive = finished(system, webhook("alive.example:443"))
@@ -210,7 +216,7 @@ def test_a_place_has_four_tries_at_once_and_delays_nobody_else(system: JobSystem
     assert claim(deliveries, "t6").job != alive
 
 
-def test_a_place_that_gave_no_answer_has_one_try_at_once(system: JobSystem, deliveries: Deliveries) -> None:
+def test_an_authority_without_an_answer_has_one_attempt_at_a_time(system: JobSystem, deliveries: Deliveries) -> None:
     for _ in range(8):
         finished(system, webhook())
     for number, delivery in enumerate([claim(deliveries, f"t{number}") for number in range(4)]):
@@ -218,13 +224,15 @@ def test_a_place_that_gave_no_answer_has_one_try_at_once(system: JobSystem, deli
         assert number < 3 or claim(deliveries, "alone")
     assert deliveries.claim("io1", "second", LEASE) is None
     [alone] = [
-        one for one in deliveries.list_deliveries("ada", limit=20)[0] if one.attempts and one.attempts[-1].ended_at is None
+        delivery
+        for delivery in deliveries.list_deliveries("ada", limit=20)[0]
+        if delivery.attempts and delivery.attempts[-1].ended_at is None
     ]
     deliveries.record(alone.id, 1, "retry", delay_seconds=300, status=500)
-    assert len([claim(deliveries, f"again {number}") for number in range(3)]) == 3, "an answer, even a bad one, opens it"
+    assert len([claim(deliveries, f"again {number}") for number in range(3)]) == 3, "any answer, even an error, lifts the limit"
 
 
-def test_a_try_whose_worker_died_is_made_again(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
+def test_an_attempt_whose_worker_died_is_repeated(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
     job = finished(system, webhook())
     first = claim(deliveries, "t1", "io1")
     clock.advance(LEASE - 1)
@@ -235,11 +243,11 @@ def test_a_try_whose_worker_died_is_made_again(system: JobSystem, deliveries: De
     assert deliveries.record(first.id, 1, "delivered", status=200) == "lost"
     assert deliveries.record(second.id, 2, "delivered", status=200) == "ok"
     [delivery] = deliveries.of_job(job)
-    assert [one.outcome for one in delivery.attempts] == ["lost", "delivered"]
+    assert [attempt.outcome for attempt in delivery.attempts] == ["lost", "delivered"]
     assert delivery.status == "delivered"
 
 
-def test_a_delivery_that_kills_its_workers_is_given_up(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
+def test_a_delivery_that_kills_its_workers_fails(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
     job = finished(system, webhook())
     for number in range(4):
         claim(deliveries, f"t{number}")
@@ -249,7 +257,7 @@ def test_a_delivery_that_kills_its_workers_is_given_up(system: JobSystem, delive
     assert (delivery.status, len(delivery.attempts)) == ("failed", 4)
 
 
-def test_moves_sent_twice_answer_the_same(system: JobSystem, deliveries: Deliveries) -> None:
+def test_transitions_sent_twice_give_the_same_result(system: JobSystem, deliveries: Deliveries) -> None:
     finished(system, webhook())
     finished(system, webhook())
     delivery = claim(deliveries, "t1")
@@ -260,39 +268,41 @@ def test_moves_sent_twice_answer_the_same(system: JobSystem, deliveries: Deliver
     assert (delivery.failures, len(delivery.attempts)) == (1, 1)
 
 
-def test_410_ends_it_and_disables_the_endpoint(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
-    kept = keep(endpoints)
+def test_410_fails_the_delivery_and_disables_the_endpoint(
+    system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
+) -> None:
+    endpoint = register(endpoints)
     first, second = finished(system), finished(system)
     delivery = claim(deliveries, "t1")
     deliveries.record(delivery.id, 1, "gone", status=410)
-    assert "410" in endpoints.get(kept.id, "ada").disabled
-    assert deliveries.claim("io1", "t2", LEASE) is None, "what was waiting for it is given up"
-    assert [one.status for job in (first, second) for one in deliveries.of_job(job)] == ["failed"] * 2
+    assert "410" in endpoints.get(endpoint.id, "ada").disabled
+    assert deliveries.claim("io1", "t2", LEASE) is None, "its pending deliveries fail"
+    assert [delivery.status for job in (first, second) for delivery in deliveries.of_job(job)] == ["failed"] * 2
     assert deliveries.of_job(finished(system)) == []
     with pytest.raises(Conflict):
         deliveries.redeliver(delivery.id, "ada")
-    endpoints.change(kept.id, "ada", {"disabled": ""})
+    endpoints.change(endpoint.id, "ada", {"disabled": ""})
     assert deliveries.redeliver(delivery.id, "ada").status == "pending"
 
 
 def test_a_deleted_endpoint_is_not_called(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
-    kept = keep(endpoints)
+    endpoint = register(endpoints)
     job = finished(system)
-    endpoints.delete(kept.id, "ada")
+    endpoints.delete(endpoint.id, "ada")
     assert deliveries.claim("io1", "t1", LEASE) is None
     [delivery] = deliveries.of_job(job)
     assert (delivery.status, delivery.reason) == ("failed", "Its webhook was deleted.")
 
 
-def test_a_delivery_is_made_again_with_its_id_and_a_new_schedule(
+def test_a_redelivery_keeps_its_id_and_restarts_the_schedule(
     system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
-    kept = keep(endpoints)
+    endpoint = register(endpoints)
     finished(system)
     delivery = claim(deliveries, "t1")
-    assert deliveries.redeliver(delivery.id, "ada").attempts[-1].ended_at is None, "it is being tried at this moment"
+    assert deliveries.redeliver(delivery.id, "ada").attempts[-1].ended_at is None, "an attempt is in progress"
     fail(deliveries, delivery, 300)
-    endpoints.change(kept.id, "ada", {"url": "https://moved.example/", "authority": "moved.example:443"})
+    endpoints.change(endpoint.id, "ada", {"url": "https://moved.example/", "authority": "moved.example:443"})
     again = deliveries.redeliver(delivery.id, "ada")
     assert (again.id, again.failures, again.url) == (delivery.id, 0, "https://moved.example/")
     second = claim(deliveries, "t2")
@@ -301,16 +311,18 @@ def test_a_delivery_is_made_again_with_its_id_and_a_new_schedule(
     assert claim(deliveries, "t3").number == 3
 
 
-def test_what_belongs_to_another_owner_is_not_there(system: JobSystem, deliveries: Deliveries, endpoints: Endpoints) -> None:
-    kept = keep(endpoints)
+def test_deliveries_and_endpoints_of_another_owner_are_not_found(
+    system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
+) -> None:
+    endpoint = register(endpoints)
     [delivery] = deliveries.of_job(finished(system))
     for forbidden in (
         lambda: deliveries.get(delivery.id, "bob"),
         lambda: deliveries.redeliver(delivery.id, "bob"),
-        lambda: endpoints.get(kept.id, "bob"),
-        lambda: endpoints.change(kept.id, "bob", {"url": "https://evil.example/"}),
-        lambda: endpoints.rotate(kept.id, "bob"),
-        lambda: endpoints.delete(kept.id, "bob"),
+        lambda: endpoints.get(endpoint.id, "bob"),
+        lambda: endpoints.change(endpoint.id, "bob", {"url": "https://evil.example/"}),
+        lambda: endpoints.rotate(endpoint.id, "bob"),
+        lambda: endpoints.delete(endpoint.id, "bob"),
     ):
         with pytest.raises(NotFound):
             forbidden()
@@ -319,27 +331,27 @@ def test_what_belongs_to_another_owner_is_not_there(system: JobSystem, deliverie
 
 
 def test_a_rotation_signs_with_both_secrets_for_a_day(endpoints: Endpoints, clock: Clock) -> None:
-    kept = keep(endpoints)
-    rotated = endpoints.rotate(kept.id, "ada")
-    assert endpoints.signing_secrets(endpoint=kept.id, owner="ada") == [rotated.secret, kept.secret]
+    endpoint = register(endpoints)
+    rotated = endpoints.rotate(endpoint.id, "ada")
+    assert endpoints.signing_secrets(endpoint=endpoint.id, owner="ada") == [rotated.secret, endpoint.secret]
     own = endpoints.owner_secret("ada")
     assert own == endpoints.owner_secret("ada") != endpoints.owner_secret("bob")
     new = endpoints.rotate_owner_secret("ada")
     assert endpoints.signing_secrets(endpoint="", owner="ada") == [new, own]
     clock.advance(24 * 3600 + 1)
-    assert endpoints.signing_secrets(endpoint=kept.id, owner="ada") == [rotated.secret]
+    assert endpoints.signing_secrets(endpoint=endpoint.id, owner="ada") == [rotated.secret]
     assert endpoints.signing_secrets(endpoint="", owner="ada") == [new]
 
 
-def test_an_owner_has_so_many_endpoints_and_no_more(endpoints: Endpoints) -> None:
+def test_the_number_of_endpoints_per_owner_is_limited(endpoints: Endpoints) -> None:
     for _ in range(MAX_ENDPOINTS):
-        keep(endpoints)
+        register(endpoints)
     with pytest.raises(Conflict):
-        keep(endpoints)
+        register(endpoints)
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "hunter2", "whsec_short", "whsec_" + "A" * 31, "whsec_" + "!" * 40, "A" * 44])
-def test_a_secret_has_the_form_of_the_standard(secret: str) -> None:
+def test_a_secret_must_have_the_format_of_standard_webhooks(secret: str) -> None:
     assert check_secret(new_secret(), "secret").startswith("whsec_")
     with pytest.raises(InvalidValue) as refusal:
         check_secret(secret, "webhook.secret")
@@ -359,7 +371,7 @@ def test_lists_page_and_filter(system: JobSystem, deliveries: Deliveries, clock:
     assert [delivery.id for delivery in deliveries.list_deliveries("ada", limit=9, status="delivered")[0]] == ids[:1]
 
 
-def test_records_leave_with_their_retention(system: JobSystem, deliveries: Deliveries, redis_client: redis.Redis) -> None:
+def test_records_expire_after_their_retention(system: JobSystem, deliveries: Deliveries, redis_client: redis.Redis) -> None:
     job = finished(system, webhook())
     delivery = claim(deliveries, "t1")
     retention_ms = system.settings.job_retention_seconds * 1000

@@ -1,4 +1,4 @@
-"""The files of a document: whole or not there, under our own ids only, and judged by content."""
+"""Document files: atomic writes, generated paths only, and media types detected from content."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from shared.ids import DOCUMENT, new_id
 
 
 class Broken(io.BytesIO):
-    """A client that goes away in mid-upload."""
+    """A client that disconnects during the upload."""
 
     def read(self, size: int | None = -1) -> bytes:
         if self.tell() > 2_000_000:
@@ -34,22 +34,22 @@ def test_bytes_are_stored_with_their_digest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("source", "fault"), [(io.BytesIO(b"x" * 3_000_000), BodyTooLarge), (Broken(b"x" * 4_000_000), OSError)])
-def test_a_failed_upload_leaves_nothing(tmp_path: Path, source: io.BytesIO, fault: type[Exception]) -> None:
+def test_a_failed_upload_leaves_no_file(tmp_path: Path, source: io.BytesIO, fault: type[Exception]) -> None:
     with pytest.raises(fault):
         DocumentFiles(tmp_path).store(new_id(DOCUMENT), source, limit=2_999_999)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_given_folder_never_replaces_what_is_there(tmp_path: Path) -> None:
+def test_giving_a_folder_never_replaces_an_existing_one(tmp_path: Path) -> None:
     files = DocumentFiles(tmp_path)
-    first, second, taker = (new_id(DOCUMENT) for _ in range(3))
+    first, second, receiver = (new_id(DOCUMENT) for _ in range(3))
     for document_id in (first, second):
         files.store(document_id, io.BytesIO(document_id.encode()), limit=100)
-    files.give(first, taker)
-    files.give(second, taker)
-    files.give(taker, taker)
-    assert files.path(taker, "original").read_text() == first
-    assert [folder.name for folder in tmp_path.iterdir()] == [taker]
+    files.give(first, receiver)
+    files.give(second, receiver)
+    files.give(receiver, receiver)
+    assert files.path(receiver, "original").read_text() == first
+    assert [folder.name for folder in tmp_path.iterdir()] == [receiver]
 
 
 def test_a_failed_rewrite_keeps_the_old_file(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_failed_rewrite_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "doc_..", "doc_" + "/" * 26, "job_" + "0" * 26, ""])
-def test_no_path_is_made_from_anything_but_our_ids(tmp_path: Path, name: str) -> None:
+def test_paths_are_made_from_document_ids_only(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="not the id"):
         DocumentFiles(tmp_path).path(name, "original")
 
@@ -74,7 +74,7 @@ def test_no_path_is_made_from_anything_but_our_ids(tmp_path: Path, name: str) ->
         (b"junk before\n%PDF-1.4\n", PDF),
         (b"", TEXT),
         ("Größe, naïve, 漢字".encode(), TEXT),
-        ("a" * 65_535 + "é", TEXT),  # a character across the boundary of what is looked at
+        ("a" * 65_535 + "é", TEXT),  # a character across the end of the bytes that are read
         ("Größe".encode("utf-16"), TEXT),
         (b"\xfe\xff" + "Größe".encode("utf-16-be"), TEXT),
         (("Die Größe der Straße übertrifft die Höhe. " * 20).encode("latin-1"), TEXT),
@@ -85,13 +85,13 @@ def test_no_path_is_made_from_anything_but_our_ids(tmp_path: Path, name: str) ->
         (b"\xff\xfeodd", UNSUPPORTED),
     ],
 )
-def test_the_kind_is_judged_by_content(tmp_path: Path, data: bytes | str, expected: str) -> None:
+def test_the_media_type_is_detected_from_content(tmp_path: Path, data: bytes | str, expected: str) -> None:
     path = tmp_path / "named.exe"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     assert detect_media_type(path) == expected
 
 
-def test_the_package_brings_no_heavy_library_into_the_api() -> None:
+def test_the_package_imports_no_heavy_library() -> None:
     program = "import sys, shared.documents.store, shared.documents.files, shared.documents.media_types; print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
     assert not loaded & {"torch", "numpy", "chromadb", "transformers", "pypdf", "pypdfium2", "charset_normalizer"}

@@ -1,4 +1,4 @@
-"""The records of collections and documents: dedupe, the fence, lists, and what deleting leaves (nothing)."""
+"""Document store: deduplication, fencing, versions, lists, and deletion that leaves no key."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +37,7 @@ def register(documents: Documents, collection: Collection, sha256: str, job_id: 
     )
 
 
-def test_a_collection_is_made_once_and_belongs_to_its_owner(documents: Documents, collection: Collection) -> None:
+def test_a_collection_is_created_once_and_belongs_to_its_owner(documents: Documents, collection: Collection) -> None:
     assert documents.ensure_collection("ada", "papers", "another-model") == collection
     assert documents.ensure_collection("bob", "papers", MODEL).id != collection.id
     assert documents.list_collections("ada") == [collection]
@@ -46,12 +46,12 @@ def test_a_collection_is_made_once_and_belongs_to_its_owner(documents: Documents
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a" * 64, "a\n", "é", "..", "a b"])
-def test_a_bad_collection_name_is_refused(documents: Documents, name: str) -> None:
+def test_an_invalid_collection_name_is_rejected(documents: Documents, name: str) -> None:
     with pytest.raises(InvalidValue):
         documents.ensure_collection("ada", name, MODEL)
 
 
-def test_the_clients_file_name_is_kept_as_it_came(documents: Documents, collection: Collection) -> None:
+def test_the_clients_file_name_is_kept_unchanged(documents: Documents, collection: Collection) -> None:
     document, created = register(documents, collection, "a" * 64)
     assert created
     assert documents.get("ada", document.id).name == "../../отчёт.pdf"
@@ -59,7 +59,7 @@ def test_the_clients_file_name_is_kept_as_it_came(documents: Documents, collecti
         documents.get("eve", document.id)
 
 
-def test_the_same_bytes_sent_by_many_at_once_are_one_document(documents: Documents, collection: Collection) -> None:
+def test_concurrent_uploads_of_the_same_bytes_create_one_document(documents: Documents, collection: Collection) -> None:
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda _: register(documents, collection, "b" * 64), range(64)))
     assert len({document.id for document, _ in answers}) == 1
@@ -67,7 +67,7 @@ def test_the_same_bytes_sent_by_many_at_once_are_one_document(documents: Documen
     assert documents.count_documents(collection.id) == 1
 
 
-def test_a_document_that_ended_other_than_ready_may_be_uploaded_anew(documents: Documents, collection: Collection) -> None:
+def test_a_document_that_did_not_become_ready_may_be_uploaded_again(documents: Documents, collection: Collection) -> None:
     first, _ = register(documents, collection, "c" * 64)
     documents.finish(first.id, "job_1", 1, "encrypted", reason="It needs a password.")
     second, created = register(documents, collection, "c" * 64)
@@ -89,26 +89,26 @@ def test_a_stale_attempt_changes_nothing(documents: Documents, collection: Colle
     assert (found.status, found.pages, found.pages_done, found.reason) == ("parsing", 9, 0, "")
 
 
-def test_only_ready_documents_are_named_for_search(documents: Documents, collection: Collection) -> None:
+def test_only_ready_documents_have_names_for_search(documents: Documents, collection: Collection) -> None:
     document, _ = register(documents, collection, "f" * 64)
     under_way, _ = register(documents, collection, "e" * 64)
     documents.finish(document.id, "job_1", 1, "ready", pages=1, chunks=1)
-    asked = [document.id, document.id, under_way.id, new_id(DOCUMENT)]
-    assert documents.ready_names(asked) == {document.id: "../../отчёт.pdf"}
+    ids = [document.id, document.id, under_way.id, new_id(DOCUMENT)]
+    assert documents.ready_names(ids) == {document.id: "../../отчёт.pdf"}
 
 
 def test_lists_page_newest_first_and_survive_removal(documents: Documents, collection: Collection) -> None:
-    made = [register(documents, collection, f"{number:064}")[0].id for number in range(7)]
+    created = [register(documents, collection, f"{number:064}")[0].id for number in range(7)]
     page, more = documents.list_documents(collection.id, limit=3)
     assert more
     seen = [document.id for document in page]
     documents.remove(seen[-1], collection.id)
     rest, more = documents.list_documents(collection.id, limit=10, after=seen[-1])
     assert not more
-    assert seen + [document.id for document in rest] == sorted(made, reverse=True)
+    assert seen + [document.id for document in rest] == sorted(created, reverse=True)
 
 
-def test_deleting_leaves_no_key(documents: Documents, collection: Collection, redis_client: "redis.Redis") -> None:
+def test_deletion_leaves_no_key(documents: Documents, collection: Collection, redis_client: "redis.Redis") -> None:
     for number in range(5):
         register(documents, collection, f"{number:064}")
     assert documents.drop_collection(collection)
@@ -132,21 +132,21 @@ def enter(documents: Documents, collection: Collection, name: str, sha256: str) 
     )[0]
 
 
-def test_a_new_version_takes_the_place_of_the_old_one_in_one_move(documents: Documents, collection: Collection) -> None:
+def test_a_new_version_replaces_the_old_one_atomically(documents: Documents, collection: Collection) -> None:
     old = enter(documents, collection, "plan.txt", "1" * 64)
     assert documents.finish(old.id, "job_1", 1, "ready") == "ok"
     new = enter(documents, collection, "plan.txt", "2" * 64)
     assert (old.version, new.version) == (1, 2)
     both = [old.id, new.id]
-    assert set(documents.ready_names(both)) == {old.id}, "the old one answers until the new one is whole"
-    for _ in range(2):  # an answer that was lost is asked for again
+    assert set(documents.ready_names(both)) == {old.id}, "searches find the old version until the new one is ready"
+    for _ in range(2):  # a command is repeated if its reply was lost
         assert documents.finish(new.id, "job_1", 1, "ready") == "ok"
         assert set(documents.ready_names(both)) == {new.id}
     assert documents.get("ada", new.id).replaces == old.id
     assert documents.get("ada", old.id).status == "replaced"
 
 
-def test_an_older_version_that_is_ready_late_is_never_searched(documents: Documents, collection: Collection) -> None:
+def test_an_older_version_that_becomes_ready_late_is_never_searched(documents: Documents, collection: Collection) -> None:
     older, newer = (enter(documents, collection, "plan.txt", digit * 64) for digit in "12")
     assert documents.finish(newer.id, "job_1", 1, "ready") == "ok"
     for _ in range(2):
@@ -155,7 +155,7 @@ def test_an_older_version_that_is_ready_late_is_never_searched(documents: Docume
     assert newer.id in documents.get("ada", older.id).reason
 
 
-def test_going_back_to_a_former_content_is_a_version_too(documents: Documents, collection: Collection) -> None:
+def test_a_return_to_earlier_content_is_a_new_version(documents: Documents, collection: Collection) -> None:
     first = enter(documents, collection, "plan.txt", "1" * 64)
     documents.finish(first.id, "job_1", 1, "ready")
     assert enter(documents, collection, "plan.txt", "1" * 64).id == first.id
@@ -164,15 +164,15 @@ def test_going_back_to_a_former_content_is_a_version_too(documents: Documents, c
     assert (again.id == first.id, again.version) == (False, 3)
 
 
-def test_the_same_name_elsewhere_is_no_version(documents: Documents, collection: Collection) -> None:
-    here = enter(documents, collection, "plan.txt", "1" * 64)
-    there = enter(documents, documents.ensure_collection("ada", "others", MODEL), "plan.txt", "2" * 64)
-    for document in (here, there):
+def test_the_same_name_in_another_collection_is_not_a_version(documents: Documents, collection: Collection) -> None:
+    first = enter(documents, collection, "plan.txt", "1" * 64)
+    second = enter(documents, documents.ensure_collection("ada", "others", MODEL), "plan.txt", "2" * 64)
+    for document in (first, second):
         documents.finish(document.id, "job_1", 1, "ready")
-    assert set(documents.ready_names([here.id, there.id])) == {here.id, there.id}
+    assert set(documents.ready_names([first.id, second.id])) == {first.id, second.id}
 
 
-def test_a_version_whose_successor_was_deleted_may_be_followed_by_another(documents: Documents, collection: Collection) -> None:
+def test_a_deleted_version_may_be_followed_by_another(documents: Documents, collection: Collection) -> None:
     first = enter(documents, collection, "plan.txt", "1" * 64)
     documents.finish(first.id, "job_1", 1, "ready")
     documents.remove(first.id, collection.id)
@@ -181,7 +181,7 @@ def test_a_version_whose_successor_was_deleted_may_be_followed_by_another(docume
     assert documents.get("ada", second.id).replaces == ""
 
 
-def test_an_id_that_is_entered_already_is_left_as_it_is(documents: Documents, collection: Collection) -> None:
+def test_registering_an_existing_id_changes_nothing(documents: Documents, collection: Collection) -> None:
     fields = {"name": "a", "size": 1, "sha256": "1" * 64, "media_type": "text/plain", "job_id": "job_1"}
     document_id = new_id(DOCUMENT)
     documents.register(collection, document_id=document_id, **fields)  # type: ignore[arg-type]
@@ -190,7 +190,7 @@ def test_an_id_that_is_entered_already_is_left_as_it_is(documents: Documents, co
     assert (again.id, again.status) == (document_id, "failed")
 
 
-def test_a_password_is_in_no_place_as_it_is_and_forgotten_whole(
+def test_a_password_is_never_stored_in_plain_text_and_deleted_completely(
     documents: Documents, redis_client: "redis.Redis", tmp_path: Path
 ) -> None:
     files, document_id = DocumentFiles(tmp_path), new_id(DOCUMENT)

@@ -1,4 +1,4 @@
-"""A request sent again makes nothing new; another request under the same key is refused."""
+"""Idempotency keys: a repeated request creates nothing, and a different request with the same key is rejected."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,7 +25,7 @@ def test_the_same_request_gets_the_first_job(system: JobSystem) -> None:
     assert system.client.zcard("eh:jobs:due") == 1
 
 
-def test_another_request_under_the_same_key_is_refused_and_told_which_job_has_it(system: JobSystem) -> None:
+def test_another_request_with_the_same_key_is_rejected_with_the_existing_job(system: JobSystem) -> None:
     first = submit(system)
     with pytest.raises(IdempotencyConflict, match=first.id) as refusal:
         submit(system, fingerprint="another body")
@@ -34,22 +34,22 @@ def test_another_request_under_the_same_key_is_refused_and_told_which_job_has_it
     assert system.client.zcard("eh:jobs:due") == 1
 
 
-def test_the_same_key_of_another_owner_is_another_key(system: JobSystem) -> None:
+def test_keys_of_different_owners_are_independent(system: JobSystem) -> None:
     assert submit(system).id != submit(system, owner="bob", fingerprint="another body").id
 
 
-def test_requests_without_a_key_are_all_new(system: JobSystem) -> None:
+def test_requests_without_a_key_create_new_jobs(system: JobSystem) -> None:
     assert submit(system, key="").id != submit(system, key="").id
 
 
-def test_of_many_at_the_same_time_one_makes_the_job(system: JobSystem) -> None:
+def test_concurrent_requests_create_one_job(system: JobSystem) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: submit(system), range(32)))
     assert len({answer.id for answer in answers}) == 1
     assert [answer.replayed for answer in answers].count(False) == 1
 
 
-def test_a_refused_submission_does_not_use_its_key_up(system: JobSystem) -> None:
+def test_a_rejected_submission_does_not_use_up_its_key(system: JobSystem) -> None:
     gone = Submission(
         kind="generate", queue="gpu.m", spec={}, owner="ada", session="gone", idempotency_key="order-7", fingerprint="body"
     )

@@ -1,11 +1,11 @@
-"""The workers' note that the index is silent is taken once, and does not stay for ever."""
+"""Index health: the flag of a hung index is cleared once, and expires."""
 
 import redis
 
 from shared.documents.index_health import KEY, is_silent, note_silence, take_note
 
 
-def test_a_note_is_seen_by_all_and_taken_by_one(redis_client: redis.Redis) -> None:
+def test_the_flag_is_visible_to_all_and_cleared_by_one_process(redis_client: redis.Redis) -> None:
     assert not is_silent(redis_client)
     assert not take_note(redis_client)
     note_silence(redis_client)

@@ -1,4 +1,4 @@
-"""The API listens beyond this machine only when somebody has to log in, or an operator insists."""
+"""The API listens on non-loopback addresses only with API keys, or if an operator allows it."""
 
 import pytest
 import redis
@@ -10,7 +10,7 @@ from shared.settings import Settings
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::"])
-def test_an_address_beyond_this_machine_wants_a_key(redis_client: redis.Redis, redis_url: str, host: str) -> None:
+def test_a_non_loopback_address_requires_an_api_key(redis_client: redis.Redis, redis_url: str, host: str) -> None:
     settings = Settings(host=host, redis_url=redis_url)
     with pytest.raises(CommandError, match="No API key exists"):
         refuse_open_address(settings)
@@ -19,6 +19,6 @@ def test_an_address_beyond_this_machine_wants_a_key(redis_client: redis.Redis, r
     refuse_open_address(settings)
 
 
-def test_a_redis_that_cannot_be_asked_is_no_permission() -> None:
+def test_an_open_address_is_rejected_if_redis_is_unreachable() -> None:
     with pytest.raises(CommandError, match="did not answer"):
         refuse_open_address(Settings(host="0.0.0.0", redis_url="redis://127.0.0.1:1/0"))

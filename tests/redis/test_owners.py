@@ -1,4 +1,4 @@
-"""API keys, and the fair share of the owners they speak for."""
+"""API keys, and fair sharing among their owners."""
 
 import hashlib
 from collections import Counter
@@ -23,14 +23,14 @@ def submit(system: JobSystem, owner: str, cost: int = 10) -> str:
 
 
 def serve(system: JobSystem, token: str, service: int | None = None) -> Job:
-    """Let the job whose turn it is run, using this much."""
+    """Run the next job, which uses this much service."""
     job = system.transitions.claim("gpu.m", "w1", token)
     assert job is not None
     system.transitions.finish((job.id, job.attempt), Status.COMPLETED, result={}, service=service)
     return job
 
 
-def test_the_secret_is_shown_once_and_only_its_digest_is_kept(owners: Owners, redis_client: redis.Redis) -> None:
+def test_only_the_digest_of_a_secret_is_stored(owners: Owners, redis_client: redis.Redis) -> None:
     key, secret = owners.create("laptop", owner="ada")
     kept = redis_client.hgetall("eh:keys")
     assert list(kept) == [hashlib.sha256(secret.encode()).hexdigest()]
@@ -47,7 +47,7 @@ def test_a_key_is_found_by_its_secret_until_it_is_revoked(owners: Owners) -> Non
     assert owners.find(secret + "x") is None
     revoked = owners.revoke(key.id)
     assert revoked.revoked_at is not None
-    assert owners.revoke(key.id) == revoked, "the time of the first revocation stands"
+    assert owners.revoke(key.id) == revoked, "the time of the first revocation is kept"
     assert owners.find(secret) is None
     assert owners.find(other_secret) == other
     assert owners.exist()
@@ -62,7 +62,7 @@ def test_a_revoked_key_does_not_open_the_server_again(owners: Owners) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a" * 64, "ada:jobs", "é", "a\n"])
-def test_a_name_that_would_not_do_in_a_key_is_refused(owners: Owners, name: str) -> None:
+def test_a_name_that_is_invalid_in_a_redis_key_is_rejected(owners: Owners, name: str) -> None:
     with pytest.raises(InvalidValue, match="name"):
         owners.create(name)
     with pytest.raises(InvalidValue):
@@ -71,7 +71,7 @@ def test_a_name_that_would_not_do_in_a_key_is_refused(owners: Owners, name: str)
 
 
 @pytest.mark.parametrize("weight", [0, -1, 1000, float("nan"), float("inf")])
-def test_a_weight_out_of_range_is_refused(owners: Owners, weight: float) -> None:
+def test_a_weight_out_of_range_is_rejected(owners: Owners, weight: float) -> None:
     with pytest.raises(InvalidValue, match="weight"):
         owners.create("ada", weight=weight)
 
@@ -84,13 +84,13 @@ def test_an_owner_of_weight_two_gets_twice_the_service(owners: Owners, system: J
         submit(system, "bob")
     used: Counter[str] = Counter()
     for number in range(150):
-        # What a job uses is known at its end, and differs from what was expected.
+        # The service of a job is known when it ends, and differs from its expected cost.
         service = (5, 17, 40)[number % 3]
         used[serve(system, f"t{number}", service).owner] += service
     assert used["bob"] / used["ada"] == pytest.approx(2, rel=0.05)
 
 
-def test_what_counts_is_service_and_not_the_number_of_jobs(system: JobSystem) -> None:
+def test_owners_share_service_and_not_the_number_of_jobs(system: JobSystem) -> None:
     for _ in range(60):
         submit(system, "long")
         submit(system, "short")
@@ -103,7 +103,7 @@ def test_what_counts_is_service_and_not_the_number_of_jobs(system: JobSystem) ->
     assert turns["short"] / turns["long"] == pytest.approx(9, rel=0.2)
 
 
-def test_a_newcomer_starts_at_the_least_service_of_those_who_wait(system: JobSystem) -> None:
+def test_a_new_owner_starts_at_the_least_service_of_waiting_owners(system: JobSystem) -> None:
     for _ in range(20):
         submit(system, "old")
     for number in range(10):
@@ -114,7 +114,7 @@ def test_a_newcomer_starts_at_the_least_service_of_those_who_wait(system: JobSys
     assert served.count("new") == 5
 
 
-def test_a_newcomer_starts_level_although_nobody_waits_when_it_comes(system: JobSystem) -> None:
+def test_a_new_owner_starts_level_even_if_no_owner_is_waiting(system: JobSystem) -> None:
     for number in range(50):
         submit(system, "regular")
         serve(system, f"t{number}", service=100)
@@ -125,12 +125,12 @@ def test_a_newcomer_starts_level_although_nobody_waits_when_it_comes(system: Job
     assert 4 <= served.count("regular") <= 6
 
 
-def test_a_long_silence_of_the_workers_changes_nobodys_standing(system: JobSystem, redis_client: redis.Redis) -> None:
+def test_fair_shares_survive_an_hour_without_workers(system: JobSystem, redis_client: redis.Redis) -> None:
     for _ in range(30):
         submit(system, "ada")
         submit(system, "bob")
     for number in range(20):
         serve(system, f"t{number}", service=100)
-    redis_client.delete("eh:queue:gpu.m:service")  # as its time to live does when no worker has come for an hour
+    redis_client.delete("eh:queue:gpu.m:service")  # as its expiry does after an hour without a claim
     served = [serve(system, f"n{number}", service=100).owner for number in range(10)]
     assert served.count("ada") == 5

@@ -1,7 +1,7 @@
-"""Random orders of all moves, on a real Redis, against ``reference.py``: the two must agree after every step.
+"""State machine test: random sequences of all transitions on a real Redis must agree with ``reference.py`` after every step.
 
-Every move is sent twice, as a lost reply makes redis-py do. Each run ends with a drain, after which every job must have
-ended and no key may be left for ever. ``STATE_MACHINE_EXAMPLES`` makes it try longer.
+Every transition is sent twice, as redis-py does after a lost reply. Each run ends with a drain, after which every job must have
+ended and no key may remain without a time to live. ``STATE_MACHINE_EXAMPLES`` sets the number of runs.
 """
 
 import os
@@ -24,7 +24,7 @@ from shared.jobs.submission import Submission, Submitted
 from shared.jobs.transitions import Event
 from shared.settings import Settings
 from tests.conftest import Clock, JobSystem
-from tests.key_leaks import keys_that_nobody_ends
+from tests.key_leaks import find_leaked_keys
 from tests.redis.reference import FINAL, Job, Lease, Reference
 
 T = TypeVar("T")
@@ -49,9 +49,9 @@ options = st.fixed_dictionaries(
 )
 
 
-def twice(move: Callable[[], T]) -> T:
-    """Send a move, and send it again: the answer must be the same."""
-    first, again = move(), move()
+def twice(transition: Callable[[], T]) -> T:
+    """Send a transition twice. Both results must be equal."""
+    first, again = transition(), transition()
     assert first == again
     return first
 
@@ -60,8 +60,8 @@ def pick(among: Sequence[T], number: int) -> T:
     return among[number % len(among)]
 
 
-class Moves(RuleBasedStateMachine):
-    """Owners, workers, janitors and time, in whatever order hypothesis chooses."""
+class TransitionMachine(RuleBasedStateMachine):
+    """Actions of owners, workers, maintenance and the clock, in the order that Hypothesis chooses."""
 
     client: redis.Redis
     settings: Settings
@@ -75,28 +75,28 @@ class Moves(RuleBasedStateMachine):
         settings = replace(self.settings, **LIMITS)
         self.real = JobSystem(self.client, settings, lambda queue, count: self.wakeups.update({queue: count}), clock=self.clock)
         self.reference = Reference(self.clock, settings, WEIGHTS)
-        self.made = 0
+        self.counter = 0
         self.claims: list[tuple[str, str, str]] = []
         self.leases: list[Lease] = []
         self.remembered: dict[str, list[Lease]] = {worker: [] for worker in WORKERS}
-        self.told: Counter[Lease] = Counter()
+        self.event_counts: Counter[Lease] = Counter()
 
     def new_id(self) -> str:
-        self.made += 1
-        return new_id(JOB, now_ms=self.clock.now_ms, random=self.made.to_bytes(10, "big"))
+        self.counter += 1
+        return new_id(JOB, now_ms=self.clock.now_ms, random=self.counter.to_bytes(10, "big"))
 
     def some_job(self, number: int) -> str:
-        """Any job, also one whose record is gone."""
+        """Any job, including jobs without a record."""
         return pick(list(self.reference.index), number)
 
     def some_batch(self, number: int) -> str:
-        """Any batch, more often one that has not ended."""
+        """Any batch, preferably one that has not ended."""
         batches = [job for job in self.reference.jobs.values() if job.kind == "batch"]
         still_open = [job for job in batches if not job.final] if number % 4 else []
         return pick([job.id for job in still_open or batches] or ["job_none"], number // 4)
 
     def some_lease(self, number: int) -> Lease:
-        """Any lease, more often one that still holds, or one whose job is held by a later attempt."""
+        """Any lease, preferably a current one, or one whose job has a later attempt."""
         running = {job.id: job.attempt for job in self.reference.jobs.values() if job.worker and job.status == "in_progress"}
         current = list(running.items())
         superseded = [lease for lease in self.leases if lease[0] in running and lease not in current]
@@ -135,16 +135,16 @@ class Moves(RuleBasedStateMachine):
     @rule(owner=owners, key=keys, fingerprint=fingerprints)
     def open_batch(self, owner: str, key: str, fingerprint: str) -> None:
         batch = Job(id=self.new_id(), owner=owner, created_at=self.clock.now_ms, expires_at=0)
-        answer, about = self.reference.open_batch(batch, key=key, fingerprint=fingerprint)
+        answer, value = self.reference.open_batch(batch, key=key, fingerprint=fingerprint)
 
-        def move() -> Submitted:
+        def transition() -> Submitted:
             return self.real.submitter.open_batch(owner, spec={}, idempotency_key=key, fingerprint=fingerprint, id=batch.id)
 
         if answer == "conflict":
             with pytest.raises(IdempotencyConflict):
-                move()
+                transition()
         else:
-            assert twice(move) == Submitted(about, answer == "replayed")
+            assert twice(transition) == Submitted(value, answer == "replayed")
 
     @rule(number=numbers, queue=queues)
     def add_to_batch(self, number: int, queue: str) -> None:
@@ -157,18 +157,18 @@ class Moves(RuleBasedStateMachine):
     def join(self, number: int, key: str, fingerprint: str, stranger: bool) -> None:
         batch = self.some_batch(number)
         owner = "eve" if stranger else self.reference.index.get(batch, "eve")
-        answer, about = self.reference.join(batch, owner, key=key, fingerprint=fingerprint)
+        answer, value = self.reference.join(batch, owner, key=key, fingerprint=fingerprint)
         refusals = {"missing": NotFound, "sealed": BatchSealed, "conflict": IdempotencyConflict}
 
-        def move() -> None:
+        def transition() -> None:
             self.real.submitter.join_batch(batch, owner, idempotency_key=key, fingerprint=fingerprint)
 
         for _ in range(2):
             if answer == "joined":
-                move()
+                transition()
             else:
-                with pytest.raises(refusals[answer], match=about or None):
-                    move()
+                with pytest.raises(refusals[answer], match=value or None):
+                    transition()
 
     @rule(number=numbers)
     def seal(self, number: int) -> None:
@@ -183,7 +183,7 @@ class Moves(RuleBasedStateMachine):
         for _ in range(2):
             assert self.real.transitions.cancel(job, owner) == self.reference.cancel(job, owner)
 
-    @rule(number=numbers, what=st.sampled_from(["delete", "outlive", "replay", "replay", "remove_dead_letter"]))
+    @rule(number=numbers, what=st.sampled_from(["delete", "expire_record", "replay", "replay", "remove_dead_letter"]))
     def after_the_end(self, number: int, what: str) -> None:
         dead = sorted(self.reference.dead & self.reference.jobs.keys())
         ended = [job.id for job in self.reference.jobs.values() if job.final]
@@ -195,8 +195,8 @@ class Moves(RuleBasedStateMachine):
         for _ in range(2):
             assert self.real.transitions.delete(job, owner) == self.reference.delete(job, owner)
 
-    def outlive(self, job: str) -> None:
-        """The record of an ended job reaches its time to live, and what is left of it is swept up."""
+    def expire_record(self, job: str) -> None:
+        """Expire the record of an ended job, and purge its index entries."""
         if job in self.reference.jobs and self.reference.jobs[job].final:
             self.reference.forget(job)
             self.client.delete(*self.client.keys(f"eh:job:{job}*"))
@@ -208,26 +208,26 @@ class Moves(RuleBasedStateMachine):
             assert self.real.transitions.remove_dead_letter(job) == self.reference.remove_dead_letter(job)
 
     def replay(self, job: str) -> None:
-        known, real = self.reference.jobs.get(job), self.real.queries.get_job(job)
-        if known is None or real is None or not known.final or known.kind == "batch":
+        expected, real = self.reference.jobs.get(job), self.real.queries.get_job(job)
+        if expected is None or real is None or not expected.final or expected.kind == "batch":
             return
         again = Submission(
             kind="generate",
-            queue=known.first_queue,
+            queue=expected.first_queue,
             spec={},
-            owner=known.owner,
-            session=self.session_of(known.owner) if known.session else "",
-            priority=known.priority,
-            cost=known.cost,
+            owner=expected.owner,
+            session=self.session_of(expected.owner) if expected.session else "",
+            priority=expected.priority,
+            cost=expected.cost,
         )
-        made: list[str] = []
+        created: list[str] = []
 
         def submit() -> Submitted:
-            made.append(self.real.submitter.replay(real).id)
+            created.append(self.real.submitter.replay(real).id)
             return Submitted(again.id)
 
         if self.submit_both(again, submit):
-            self.reference.rename(again.id, made[0])
+            self.reference.rename(again.id, created[0])
             self.reference.remove_dead_letter(job)
 
     # Workers
@@ -235,22 +235,22 @@ class Moves(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3), queue=queues, worker=workers)
     def claim(self, count: int, queue: str, worker: str) -> None:
         for _ in range(count):
-            self.made += 1
-            self.claims.append((queue, worker, f"token{self.made}"))
+            self.counter += 1
+            self.claims.append((queue, worker, f"token{self.counter}"))
             self.claim_both(*self.claims[-1])
 
     @rule(number=numbers)
     def claim_again(self, number: int) -> None:
-        """With a token that was used some while ago."""
+        """Claim with a token that was used before."""
         self.claim_both(*pick(self.claims, number))
 
     @precondition(lambda self: self.leases)
     @rule(number=numbers)
-    def tell(self, number: int) -> None:
+    def append_event(self, number: int) -> None:
         lease = self.some_lease(number)
-        self.told[lease] += 1
-        expected = self.reference.append(lease, self.told[lease])
-        event = Event(job=lease[0], attempt=lease[1], index=self.told[lease], type="delta", data={"text": "x"})
+        self.event_counts[lease] += 1
+        expected = self.reference.append(lease, self.event_counts[lease])
+        event = Event(job=lease[0], attempt=lease[1], index=self.event_counts[lease], type="delta", data={"text": "x"})
         assert twice(lambda: self.real.transitions.append_events([event])) == [expected]
 
     @precondition(lambda self: self.leases)
@@ -286,7 +286,7 @@ class Moves(RuleBasedStateMachine):
 
     @rule(worker=workers, known=st.booleans())
     def worker_dies(self, worker: str, known: bool) -> None:
-        """Nobody renews its leases any more; its writes may still arrive late."""
+        """Stop renewing the worker's leases. Its writes may still arrive late."""
         self.remembered[worker].clear()
         if known:
             assert self.real.maintenance.mark_worker_dead(worker) == self.reference.mark_worker_dead(worker)
@@ -300,11 +300,11 @@ class Moves(RuleBasedStateMachine):
 
     @rule(leases=st.sampled_from([True, True, True, False]))
     def reap(self, leases: bool) -> None:
-        """Two janitors, one after the other."""
+        """Reap in two processes, one after the other."""
         for _ in range(2):
             assert self.real.maintenance.reap(leases=leases) == self.reference.reap(leases=leases)
 
-    # Each of these does one thing to both sides.
+    # Each of these applies one action to Redis and to the reference.
 
     def session_of(self, owner: str) -> str:
         key = f"eh:session:of-{owner}"
@@ -313,16 +313,16 @@ class Moves(RuleBasedStateMachine):
         return f"of-{owner}"
 
     def submit_both(self, submission: Submission, submit: Callable[[], Submitted]) -> bool:
-        answer, about = self.reference.submit(submission)
+        answer, value = self.reference.submit(submission)
         if answer == "conflict":
-            with pytest.raises(IdempotencyConflict, match=about):
+            with pytest.raises(IdempotencyConflict, match=value):
                 submit()
         elif answer in ("queue_full", "owner_full"):
             with pytest.raises(TooMany) as refusal:
                 submit()
             assert refusal.value.code == answer
         else:
-            assert submit() == Submitted(about, answer == "replayed")
+            assert submit() == Submitted(value, answer == "replayed")
         return answer == "created"
 
     def claim_both(self, queue: str, worker: str, token: str) -> Lease | None:
@@ -342,19 +342,19 @@ class Moves(RuleBasedStateMachine):
         assert twice(lambda: self.real.transitions.finish(lease, status, service=service, result=result, error=error)) == expected
 
     def retry_both(self, lease: Lease, retries: int) -> None:
-        random.seed(self.made)
+        random.seed(self.counter)
         delay_ms = int(1000 * 4**retries * random.uniform(1, 1.5))
         expected = self.reference.retry(lease, delay_ms, FAULT["code"])
-        random.seed(self.made)
+        random.seed(self.counter)
         assert twice(lambda: self.real.transitions.retry(lease, retries, FAULT)) == expected
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def both_agree(self) -> None:
         self.every_record_agrees()
         self.every_job_is_in_exactly_one_place()
-        # A ticket is issued each time a job becomes claimable, and once only however often a move is sent.
+        # One wake-up is sent each time a job becomes claimable, even if the transition is sent twice.
         assert self.wakeups == self.reference.wakeups
 
     def every_record_agrees(self) -> None:
@@ -410,28 +410,28 @@ class Moves(RuleBasedStateMachine):
         assert set(next(answers)) == self.reference.dead
 
     def teardown(self) -> None:
-        """Time passes and workers work: everything must end, and nothing may stay for ever."""
+        """Let time pass and complete all jobs. Every job must end, and no key may remain without a time to live."""
         for _ in range(12):
             self.clock.advance(3601)
             self.reap(leases=True)
             for queue in QUEUES:
-                self.made += 1
-                while lease := self.claim_both(queue, WORKERS[0], f"token{self.made}"):
+                self.counter += 1
+                while lease := self.claim_both(queue, WORKERS[0], f"token{self.counter}"):
                     self.end_both(lease, Status.COMPLETED, None)
-                    self.made += 1
+                    self.counter += 1
             self.both_agree()
             if all(job.final for job in self.reference.jobs.values()):
                 break
         assert [job for job in self.reference.jobs.values() if not job.final] == []
-        assert keys_that_nobody_ends(self.client) == []
+        assert find_leaked_keys(self.client) == []
 
 
-def test_the_moves_agree_with_the_reference(redis_client: redis.Redis, settings: Settings) -> None:
-    class OnThisRedis(Moves):
+def test_transitions_agree_with_the_reference(redis_client: redis.Redis, settings: Settings) -> None:
+    class OnThisRedis(TransitionMachine):
         client = redis_client
 
     OnThisRedis.settings = settings
-    how_long = hypothesis.settings(
+    options = hypothesis.settings(
         max_examples=int(os.environ.get("STATE_MACHINE_EXAMPLES", "25")),
         stateful_step_count=50,
         deadline=None,
@@ -439,4 +439,4 @@ def test_the_moves_agree_with_the_reference(redis_client: redis.Redis, settings:
         print_blob=True,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    run_state_machine_as_test(OnThisRedis, settings=how_long)
+    run_state_machine_as_test(OnThisRedis, settings=options)

@@ -1,4 +1,4 @@
-"""One look tells how much there is of everything, and counts what has happened, once each."""
+"""Statistics: queue lengths and counters, which count every event once."""
 
 import pytest
 import redis
@@ -31,11 +31,11 @@ def claim(system: JobSystem, token: str) -> Job:
     return job
 
 
-def test_an_empty_house(stats_reader: StatsReader) -> None:
+def test_statistics_of_an_empty_server(stats_reader: StatsReader) -> None:
     assert stats_reader.read() == Stats(0, 0, 0, {}, {})
 
 
-def test_queues_have_lengths_and_the_age_of_their_oldest_whatever_its_priority(
+def test_queues_report_their_length_and_the_age_of_the_oldest_job_of_any_priority(
     system: JobSystem, stats_reader: StatsReader, clock: Clock
 ) -> None:
     jobs = [submit(system, priority=9)]
@@ -49,7 +49,7 @@ def test_queues_have_lengths_and_the_age_of_their_oldest_whatever_its_priority(
         system.transitions.cancel(job, owner)
 
 
-def test_what_happens_is_counted_once(system: JobSystem, stats_reader: StatsReader, clock: Clock) -> None:
+def test_every_event_is_counted_once(system: JobSystem, stats_reader: StatsReader, clock: Clock) -> None:
     submit(system)
     job = claim(system, "one")
     system.transitions.claim("gpu.a", WORKER, "one")
@@ -75,7 +75,7 @@ def test_deliveries_are_pending_until_they_have_ended() -> None:
     assert Stats(0, 0, 0, {}, counts).deliveries_pending == 2
 
 
-def test_a_webhook_that_is_to_be_told_is_counted(system: JobSystem, stats_reader: StatsReader) -> None:
+def test_a_new_delivery_is_counted_as_pending(system: JobSystem, stats_reader: StatsReader) -> None:
     webhook = {
         "url": "https://x.example/",
         "authority": "x.example:443",

@@ -1,4 +1,4 @@
-"""Event streams as one API process serves them: readers that are many, slow, gone or too many, and a Redis that falls silent."""
+"""Event streams of one API process: many, slow, disconnected and too many readers, and half-open Redis connections."""
 
 import re
 import threading
@@ -27,7 +27,7 @@ from tests.conftest import JobSystem
 
 
 class Writer:
-    """A job that an attempt writes an answer to, piece by piece."""
+    """A running job whose attempt writes its answer in pieces."""
 
     def __init__(self, system: JobSystem) -> None:
         self._system = system
@@ -38,11 +38,11 @@ class Writer:
         self._index = 0
 
     def write(self, *pieces: str) -> None:
-        made = []
+        events = []
         for piece in pieces:
             self._index += 1
-            made.append(Event(job=self.job, attempt=self._attempt, index=self._index, type="delta", data={"text": piece}))
-        assert set(self._system.transitions.append_events(made)) == {"ok"}
+            events.append(Event(job=self.job, attempt=self._attempt, index=self._index, type="delta", data={"text": piece}))
+        assert set(self._system.transitions.append_events(events)) == {"ok"}
 
     def end(self) -> None:
         self._system.transitions.finish((self.job, self._attempt), Status.COMPLETED, result={"text": ""})
@@ -76,7 +76,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
 
 
-def test_streams_beyond_the_cap_are_refused_and_one_that_leaves_makes_room(settings: Settings, writer: Writer) -> None:
+def test_streams_above_the_limit_are_rejected_until_one_closes(settings: Settings, writer: Writer) -> None:
     served = app(settings)
     max_waiters = 4
     held = [follow(served, writer.job) for _ in range(max_waiters)]
@@ -85,36 +85,36 @@ def test_streams_beyond_the_cap_are_refused_and_one_that_leaves_makes_room(setti
     assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "1"
     assert "clients are already waiting on this server process" in refused.get_json()["error"]["message"]
-    assert served.test_client().get(f"/jobs/{writer.job}").status_code == 200, "calls that do not wait go on"
+    assert served.test_client().get(f"/jobs/{writer.job}").status_code == 200, "calls that do not wait still work"
     held.pop().close()  # before it has read anything
-    one = follow(served, writer.job)
-    assert one.status_code == 200
+    accepted = follow(served, writer.job)
+    assert accepted.status_code == 200
     assert follow(served, writer.job).status_code == 503
-    for answer in [*held, one]:
+    for answer in [*held, accepted]:
         answer.close()
 
 
-def test_a_reader_that_leaves_frees_everything(settings: Settings, writer: Writer) -> None:
+def test_a_closed_stream_releases_all_resources(settings: Settings, writer: Writer) -> None:
     served = app(settings)
     follower: Follower = served.extensions["enginehouse"].follower
     pool = ThreadPoolExecutor(1)
-    for known in range(2, 22):
+    for count in range(2, 22):
         answer = follow(served, writer.job)
         pieces = iter(answer.response)
         assert next(pieces).startswith(b"retry: ")
-        assert [ids(next(pieces)) for _ in range(known)] == [[number] for number in range(1, known + 1)]
+        assert [ids(next(pieces)) for _ in range(count)] == [[number] for number in range(1, count + 1)]
         reading = pool.submit(next, pieces)
-        wait_until(lambda: follower._listeners, "it follows")
+        wait_until(lambda: follower._listeners, "the stream is followed")
         writer.write("x")
-        assert ids(reading.result(10)) == [known + 1]
+        assert ids(reading.result(10)) == [count + 1]
         answer.close()
         assert not follower._listeners
         assert not follower._position
     assert threads().count("follower") == 1
 
 
-def test_many_readers_cost_one_reading_connection(settings: Settings, writer: Writer, redis_client: redis.Redis) -> None:
-    before = {one["id"] for one in redis_client.client_list()}
+def test_many_readers_share_one_blocking_connection(settings: Settings, writer: Writer, redis_client: redis.Redis) -> None:
+    before = {connection["id"] for connection in redis_client.client_list()}
     served = create_app(settings)
     answers = [follow(served, writer.job) for _ in range(200)]
     contents: list[bytes] = [b""] * len(answers)
@@ -127,18 +127,18 @@ def test_many_readers_cost_one_reading_connection(settings: Settings, writer: Wr
     for reader in readers:
         reader.start()
     follower: Follower = served.extensions["enginehouse"].follower
-    wait_until(lambda: len(follower._listeners.get(writer.job, ())) == len(answers), "all follow")
+    wait_until(lambda: len(follower._listeners.get(writer.job, ())) == len(answers), "all streams are followed")
     writer.write(*map(str, range(100)))
-    made = [one["cmd"] for one in redis_client.client_list() if one["id"] not in before]
+    commands = [connection["cmd"] for connection in redis_client.client_list() if connection["id"] not in before]
     writer.end()
     for reader in readers:
         reader.join(30)
     assert {tuple(ids(content)) for content in contents} == {tuple(range(1, 104))}
-    assert made.count("xread") == 1
-    assert len(made) <= REDIS_CONNECTIONS + 2, "the pool, the one that reads, and the one that wakes it"
+    assert commands.count("xread") == 1
+    assert len(commands) <= REDIS_CONNECTIONS + 2, "the pool, the blocking connection, and the one that interrupts it"
 
 
-def test_a_quiet_stream_says_that_it_is_alive_and_ends_with_its_job(
+def test_a_quiet_stream_sends_keep_alives_and_ends_with_its_job(
     settings: Settings, writer: Writer, system: JobSystem, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert event_stream.KEEP_ALIVE_SECONDS == 15
@@ -148,84 +148,84 @@ def test_a_quiet_stream_says_that_it_is_alive_and_ends_with_its_job(
     assert next(pieces) == b"retry: 1000\n\n"
     assert ids(next(pieces) + next(pieces)) == [1, 2]
     assert [next(pieces), next(pieces)] == [b": keep-alive\n\n"] * 2
-    redis_client.delete(f"{PREFIX}job:{writer.job}")  # as when its retention is over
+    redis_client.delete(f"{PREFIX}job:{writer.job}")  # as when its retention ends
     assert list(pieces) == []
     answer.close()
 
 
-def test_a_slow_reader_gets_everything_and_slows_nobody(
+def test_a_slow_reader_gets_all_events_and_delays_no_other(
     settings: Settings, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "MAX_BUFFERED", 10)
     served = app(settings)
-    slow, brisk = follow(served, writer.job), follow(served, writer.job)
-    pieces, brisk_pieces = iter(slow.response), iter(brisk.response)
-    for answer in (pieces, brisk_pieces):
+    slow, fast = follow(served, writer.job), follow(served, writer.job)
+    pieces, fast_pieces = iter(slow.response), iter(fast.response)
+    for answer in (pieces, fast_pieces):
         next(answer), next(answer), next(answer)
     writer.write("first")
-    assert ids(next(pieces)) == ids(next(brisk_pieces)) == [3]
+    assert ids(next(pieces)) == ids(next(fast_pieces)) == [3]
     seen: list[int] = []
     for number in range(300):
         writer.write(str(number))
         while number + 4 not in seen:
-            seen += ids(next(brisk_pieces))
-    assert seen == list(range(4, 304)), "the other had each at once"
+            seen += ids(next(fast_pieces))
+    assert seen == list(range(4, 304)), "the fast reader got each event at once"
     writer.end()
-    assert ids(b"".join(pieces)) == list(range(4, 305)), "what fell out of its inbox was read again"
+    assert ids(b"".join(pieces)) == list(range(4, 305)), "events that were dropped from the buffer are read from Redis"
     slow.close()
-    brisk.close()
+    fast.close()
 
 
-def test_a_stream_outlives_a_connection_that_is_half_open(
+def test_a_stream_survives_a_half_open_connection(
     settings: Settings, writer: Writer, proxy: Proxy, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert event_streams.BLOCK_SECONDS + event_streams.LATE_SECONDS <= 25, "so long may a stream stand still"
+    assert event_streams.BLOCK_SECONDS + event_streams.LATE_SECONDS <= 25, "a stream may stall for at most 25 seconds"
     monkeypatch.setattr(event_streams, "BLOCK_SECONDS", 0.5)
     monkeypatch.setattr(event_streams, "LATE_SECONDS", 0.5)
     follower = Follower(through(redis_url, proxy))
-    heard: list[StreamEvent] = []
-    follower.follow(writer.job, 0, heard.append)
+    received: list[StreamEvent] = []
+    follower.follow(writer.job, 0, received.append)
     writer.write("before")
-    wait_until(lambda: len(heard) == 3, "the stream is followed")
+    wait_until(lambda: len(received) == 3, "the stream is followed")
     assert proxy.half_open() > 0
     writer.write("after")
-    wait_until(lambda: len(heard) == 4, "the stream goes on", seconds=10)
-    assert [event.sequence for event in heard] == [1, 2, 3, 4]
+    wait_until(lambda: len(received) == 4, "the stream continues", seconds=10)
+    assert [event.sequence for event in received] == [1, 2, 3, 4]
 
 
-def test_a_wait_outlives_a_connection_that_is_half_open(
+def test_a_wait_survives_a_half_open_connection(
     writer: Writer, proxy: Proxy, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion_listener, "QUIET_SECONDS", 0.5)
-    listening = CompletionListener(through(redis_url, proxy))
-    ended = listening.expect(writer.job)
+    listener = CompletionListener(through(redis_url, proxy))
+    ended = listener.expect(writer.job)
     assert proxy.half_open() > 0
     writer.end()
-    assert ended.wait(10), "the end is heard of by another connection"
-    listening.forget(writer.job, ended)
+    assert ended.wait(10), "a new connection reports the end of the job"
+    listener.forget(writer.job, ended)
 
 
-def test_a_silent_connection_that_answers_is_kept(
+def test_a_silent_connection_that_answers_pings_is_kept(
     writer: Writer, redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion_listener, "QUIET_SECONDS", 0.1)
-    listening = CompletionListener(redis_url)
-    ended = listening.expect(writer.job)
+    listener = CompletionListener(redis_url)
+    ended = listener.expect(writer.job)
 
     def subscribers() -> list[str]:
-        return [one["id"] for one in redis_client.client_list() if int(one["sub"])]
+        return [connection["id"] for connection in redis_client.client_list() if int(connection["sub"])]
 
     [first] = subscribers()
     before = int(redis_client.info("commandstats")["cmdstat_ping"]["calls"])
     wait_until(
-        lambda: int(redis_client.info("commandstats")["cmdstat_ping"]["calls"]) > before + 5, "it has been asked several times"
+        lambda: int(redis_client.info("commandstats")["cmdstat_ping"]["calls"]) > before + 5, "several pings have been sent"
     )
     assert subscribers() == [first]
     writer.end()
     assert ended.wait(5)
-    listening.forget(writer.job, ended)
+    listener.forget(writer.job, ended)
 
 
 def through(redis_url: str, proxy: Proxy) -> str:
-    """The URL of Redis by way of the proxy."""
+    """The URL of Redis through the proxy."""
     return re.sub(r":\d+(/|$)", f":{proxy.port}\\1", redis_url)

@@ -1,4 +1,4 @@
-"""The index of words: what a query finds, what a filter lets through, and that nothing is left of what was removed."""
+"""Text index: queries, filters, removal without traces, concurrent writers and damaged files."""
 
 import sqlite3
 import subprocess
@@ -30,30 +30,30 @@ def texts(tmp_path: Path) -> TextIndex:
     return TextIndex(tmp_path / "text-index")
 
 
-def found(texts: TextIndex, query: str, given: dict[str, Any] | None = None) -> list[str]:
-    condition = None if given is None else parse_filter(given)
+def found(texts: TextIndex, query: str, filter_json: dict[str, Any] | None = None) -> list[str]:
+    condition = None if filter_json is None else parse_filter(filter_json)
     return [f"{entry.document_id}:{entry.position}" for entry in texts.search_text(INDEX, query, 10, condition)]
 
 
-def test_rarer_words_count_more_and_their_forms_are_one(texts: TextIndex) -> None:
+def test_rare_words_rank_higher_and_word_forms_match(texts: TextIndex) -> None:
     texts.put_document(INDEX, about("a"), chunks("The boiler runs.", "The wheel of the engine.", "A wheel and a boiler valve."))
     assert found(texts, "valves") == ["a:2"]
     assert found(texts, "boilers with valve")[0] == "a:2"
     assert found(texts, "nothing") == []
     assert found(texts, '"*) OR (NEAR -') == []
-    assert found(texts, "title") == ["a:0", "a:1", "a:2"], "titles are words of the chunk"
+    assert found(texts, "title") == ["a:0", "a:1", "a:2"], "headings are indexed with the chunk"
 
 
 @pytest.mark.parametrize(
     ("text", "query"), [("蒸汽机的压力很高", "汽机压力"), ("Über die Kesselgröße", "uber"), ("отчёт за год", "ОТЧЁТ")]
 )
-def test_words_of_any_script_are_found(texts: TextIndex, text: str, query: str) -> None:
+def test_words_in_any_script_are_found(texts: TextIndex, text: str, query: str) -> None:
     texts.put_document(INDEX, about("a"), chunks(text))
     texts.put_document(INDEX, about("b"), chunks("Something else."))
     assert found(texts, query) == ["a:0"]
 
 
-def test_a_document_is_replaced_as_a_whole(texts: TextIndex) -> None:
+def test_a_document_is_replaced_completely(texts: TextIndex) -> None:
     texts.put_document(INDEX, about("a"), chunks("boiler one", "boiler two", "boiler three"))
     texts.put_document(INDEX, about("a"), chunks("boiler four"))
     assert [entry.text for entry in texts.search_text(INDEX, "boiler", 10)] == ["boiler four"]
@@ -61,7 +61,7 @@ def test_a_document_is_replaced_as_a_whole(texts: TextIndex) -> None:
     assert found(texts, "one") == []
 
 
-def test_nothing_is_left_of_what_was_removed(texts: TextIndex, tmp_path: Path) -> None:
+def test_removed_text_leaves_no_trace(texts: TextIndex, tmp_path: Path) -> None:
     texts.put_document(INDEX, about("a"), chunks("unforgettable words", "other words"))
     texts.remove_document(INDEX, "a", position=0)
     assert texts.count_by_document(INDEX) == {"a": 1}
@@ -74,7 +74,7 @@ def test_nothing_is_left_of_what_was_removed(texts: TextIndex, tmp_path: Path) -
     assert list((tmp_path / "text-index").iterdir()) == []
 
 
-def test_an_index_that_was_never_made_answers_nothing(texts: TextIndex) -> None:
+def test_an_index_that_does_not_exist_is_empty(texts: TextIndex) -> None:
     assert (found(texts, "boiler"), texts.count_by_document(INDEX), texts.document_chunks(INDEX, "a"), texts.list_indexes()) == (
         [],
         {},
@@ -110,13 +110,13 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "expected"), FILTERS, ids=lambda value: str(value)[:60])
-def test_a_filter_lets_through_what_it_says(texts: TextIndex, given: dict[str, Any], expected: str) -> None:
+@pytest.mark.parametrize(("filter_json", "expected"), FILTERS, ids=lambda value: str(value)[:60])
+def test_a_filter_selects_matching_documents(texts: TextIndex, filter_json: dict[str, Any], expected: str) -> None:
     texts.put_document(INDEX, about("a", year=2020, draft=True), chunks("boiler"))
     texts.put_document(INDEX, about("b", year=2022, draft=False), chunks("boiler"))
     texts.put_document(INDEX, about("c", year="last year"), chunks("boiler"))
     texts.put_document(INDEX, about("d", **{'it\'s "odd"': "x"}), chunks("boiler"))
-    condition = parse_filter(given)
+    condition = parse_filter(filter_json)
     assert sorted(entry.document_id for entry in texts.search_text(INDEX, "boiler", 10, condition)) == list(expected)
     matching = texts.matching_chunks(INDEX, condition, 10)
     assert matching is not None
@@ -127,7 +127,7 @@ def test_a_filter_lets_through_what_it_says(texts: TextIndex, given: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("filter_json", "param"),
     [
         ({}, "filter"),
         ([], "filter"),
@@ -145,24 +145,24 @@ def test_a_filter_lets_through_what_it_says(texts: TextIndex, given: dict[str, A
     ],
     ids=str,
 )
-def test_a_filter_that_cannot_be_read_is_refused_with_its_place(given: Any, param: str) -> None:
+def test_an_invalid_filter_is_rejected_with_its_path(filter_json: Any, param: str) -> None:
     with pytest.raises(InvalidValue) as caught:
-        parse_filter(given)
+        parse_filter(filter_json)
     assert caught.value.param == param
 
 
-def test_a_filter_is_not_nested_without_end() -> None:
-    given: dict[str, Any] = {"page": 1}
+def test_the_nesting_of_filters_is_limited() -> None:
+    filter_json: dict[str, Any] = {"page": 1}
     for _ in range(1000):
-        given = {"and": [given]}
+        filter_json = {"and": [filter_json]}
     with pytest.raises(InvalidValue, match="8 levels deep"):
-        parse_filter(given)
+        parse_filter(filter_json)
 
 
-def test_words_that_stand_nearly_everywhere_do_not_drown_the_others(texts: TextIndex) -> None:
+def test_very_common_words_do_not_affect_the_ranking(texts: TextIndex) -> None:
     texts.put_document(INDEX, about("a"), chunks(*(f"the engine number {n}" for n in range(1200)), "the only valve"))
     assert found(texts, "the engine number of the valve") == ["a:1200"]
-    assert len(found(texts, "the engine")) == 10, "a query of such words alone still finds something"
+    assert len(found(texts, "the engine")) == 10, "a query of common words alone still finds chunks"
 
 
 WRITER = """
@@ -179,7 +179,7 @@ for n in range(20):
 """
 
 
-def test_processes_that_write_at_once_lose_nothing_and_readers_see_whole_documents(texts: TextIndex, tmp_path: Path) -> None:
+def test_concurrent_writers_lose_nothing_and_readers_see_complete_documents(texts: TextIndex, tmp_path: Path) -> None:
     folder = str(tmp_path / "text-index")
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, folder, who]) for who in ("one", "two", "three")]
     halves, stop = [], threading.Event()
@@ -216,7 +216,7 @@ def test_a_writer_killed_in_the_middle_leaves_what_was_there(texts: TextIndex, t
     assert found(texts, "boiler") == ["a:0"]
 
 
-def test_a_damaged_file_is_told_with_what_to_do(texts: TextIndex, tmp_path: Path) -> None:
+def test_the_error_for_a_damaged_file_names_the_repair_command(texts: TextIndex, tmp_path: Path) -> None:
     texts.put_document(INDEX, about("a"), chunks("boiler"))
     (tmp_path / "text-index" / f"{INDEX}.db").write_bytes(b"no database" * 1000)
     with pytest.raises(IndexUnavailable, match="collections check --fix") as caught:

@@ -1,4 +1,4 @@
-"""The moves of a job, one after the other, on a real Redis with a clock that the test turns."""
+"""Job transitions on a real Redis with a simulated clock."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ def test_the_owner_with_the_least_service_comes_first(system: JobSystem) -> None
     submit(system, owner="modest", cost=10)
     submit(system, owner="modest", cost=10)
     owners = [claim(system, f"c{n}").owner for n in range(5)]
-    assert owners[:3].count("modest") == 2, "a newcomer starts level with the others and costs less"
+    assert owners[:3].count("modest") == 2, "a new owner starts level with the others, and its jobs cost less"
 
 
 def test_a_stale_attempt_changes_nothing(system: JobSystem, clock: Clock) -> None:
@@ -106,17 +106,17 @@ def test_a_stale_attempt_changes_nothing(system: JobSystem, clock: Clock) -> Non
     ]  # fmt: skip
 
 
-def test_every_ending_move_answers_the_same_when_sent_twice(system: JobSystem, clock: Clock) -> None:
+def test_every_ending_transition_gives_the_same_result_when_sent_twice(system: JobSystem, clock: Clock) -> None:
     for name in ("end", "hand_over", "retry", "release"):
         job_id = submit(system)
         lease = (claim(system, f"first {name}").id, 1)
-        moves: dict[str, Any] = {
+        transitions: dict[str, Any] = {
             "end": lambda lease=lease: system.transitions.finish(lease, Status.COMPLETED, result={}),
             "hand_over": lambda lease=lease: system.transitions.hand_over(lease, "gpu.m", {}),
             "release": lambda lease=lease: system.transitions.release(lease, "gpu.m"),
             "retry": lambda lease=lease: system.transitions.retry(lease, 0, {"code": "engine_fault"}),
         }
-        assert moves[name]() == moves[name]() == "ok"
+        assert transitions[name]() == transitions[name]() == "ok"
         job = get(system, job_id)
         assert (job.lost, job.retries) == (0, 1 if name == "retry" else 0)
         if name != "end":
@@ -133,7 +133,7 @@ def test_an_event_sent_twice_is_written_once(system: JobSystem) -> None:
     assert events(system, job.id).count("delta") == 2
 
 
-def test_a_renewed_lease_holds(system: JobSystem, clock: Clock) -> None:
+def test_a_renewed_lease_does_not_lapse(system: JobSystem, clock: Clock) -> None:
     submit(system)
     job = claim(system, "t1")
     for _ in range(10):
@@ -142,7 +142,7 @@ def test_a_renewed_lease_holds(system: JobSystem, clock: Clock) -> None:
         assert system.maintenance.reap() == (0, [])
 
 
-def test_a_job_that_kills_its_workers_ends_failed_and_dead(system: JobSystem, clock: Clock) -> None:
+def test_a_job_that_kills_its_workers_fails_and_becomes_a_dead_letter(system: JobSystem, clock: Clock) -> None:
     job_id = submit(system)
     for attempt in range(3):
         clock.advance(100)
@@ -157,7 +157,7 @@ def test_a_job_that_kills_its_workers_ends_failed_and_dead(system: JobSystem, cl
     assert system.client.zscore("eh:jobs:dead_letters", job_id) is not None
 
 
-def test_a_dead_workers_jobs_go_back_at_once_and_nobody_elses(system: JobSystem) -> None:
+def test_only_the_jobs_of_a_dead_worker_are_requeued_at_once(system: JobSystem) -> None:
     submit(system)
     submit(system)
     dead, alive = claim(system, "t1", worker="dead"), claim(system, "t2", worker="alive")
@@ -167,7 +167,7 @@ def test_a_dead_workers_jobs_go_back_at_once_and_nobody_elses(system: JobSystem)
     assert get(system, alive.id).status is Status.IN_PROGRESS
 
 
-def test_leases_are_not_judged_just_after_an_outage(system: JobSystem, clock: Clock) -> None:
+def test_leases_do_not_lapse_just_after_an_outage(system: JobSystem, clock: Clock) -> None:
     submit(system)
     job = claim(system, "t1")
     clock.advance(100)
@@ -206,18 +206,18 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(system: JobSystem) -
     assert get(system, job.id).status is Status.CANCELLED
 
 
-def test_a_job_nobody_starts_in_time_expires(system: JobSystem, clock: Clock) -> None:
-    by_janitor = submit(system, expires_ms=5000)
+def test_a_job_that_is_not_started_in_time_expires(system: JobSystem, clock: Clock) -> None:
+    reaped = submit(system, expires_ms=5000)
     clock.advance(6)
     system.maintenance.reap()
-    assert get(system, by_janitor).status is Status.EXPIRED
-    by_claim = submit(system, expires_ms=5000)
+    assert get(system, reaped).status is Status.EXPIRED
+    unclaimed = submit(system, expires_ms=5000)
     clock.advance(6)
     assert system.transitions.claim("gpu.m", "w1", "t1") is None
-    assert get(system, by_claim).status is Status.EXPIRED
+    assert get(system, unclaimed).status is Status.EXPIRED
 
 
-def test_a_job_that_was_started_once_never_expires(system: JobSystem, clock: Clock) -> None:
+def test_a_job_that_was_started_never_expires(system: JobSystem, clock: Clock) -> None:
     job_id = submit(system, expires_ms=5000)
     claim(system, "t1")
     system.maintenance.mark_worker_dead("w1")
@@ -226,7 +226,7 @@ def test_a_job_that_was_started_once_never_expires(system: JobSystem, clock: Clo
     assert claim(system, "t2").id == job_id
 
 
-def test_a_delayed_job_waits_for_its_time(system: JobSystem, clock: Clock) -> None:
+def test_a_delayed_job_is_not_claimed_before_its_time(system: JobSystem, clock: Clock) -> None:
     job_id = submit(system, wait_ms=10_000)
     assert system.transitions.claim("gpu.m", "w1", "t1") is None
     clock.advance(11)
@@ -234,7 +234,7 @@ def test_a_delayed_job_waits_for_its_time(system: JobSystem, clock: Clock) -> No
     assert claim(system, "t2").id == job_id
 
 
-def test_a_retry_waits_and_the_last_one_fails(system: JobSystem, clock: Clock) -> None:
+def test_a_retry_is_delayed_and_the_last_one_fails(system: JobSystem, clock: Clock) -> None:
     job_id = submit(system)
     fault = {"code": "engine_fault", "message": "the engine stopped"}
     for retries in range(4):
@@ -247,7 +247,7 @@ def test_a_retry_waits_and_the_last_one_fails(system: JobSystem, clock: Clock) -
     assert get(system, job_id).lost == 0
 
 
-def test_a_hand_over_costs_no_attempt_and_carries_its_context(system: JobSystem) -> None:
+def test_a_hand_over_counts_no_lost_attempt_and_keeps_its_context(system: JobSystem) -> None:
     job_id = submit(system, queue="io")
     claim(system, "t1", queue="io")
     assert system.transitions.hand_over((job_id, 1), "gpu.m", {"passages": [1]}) == "ok"
@@ -256,7 +256,7 @@ def test_a_hand_over_costs_no_attempt_and_carries_its_context(system: JobSystem)
     assert events(system, job_id) == ["queued", "started", "requeued", "started"]
 
 
-def test_messages_of_a_session_run_one_after_the_other(system: JobSystem, wakeups: list[Any]) -> None:
+def test_turns_of_a_session_run_in_order(system: JobSystem, wakeups: list[Any]) -> None:
     system.client.hset("eh:session:s1", mapping={"owner": "ada", "ttl_seconds": 60})
     system.client.expire("eh:session:s1", 60)
     first, second, third = (submit(system, session="s1") for _ in range(3))
@@ -264,26 +264,28 @@ def test_messages_of_a_session_run_one_after_the_other(system: JobSystem, wakeup
     assert claim(system, "t1").id == first
     assert system.transitions.claim("gpu.m", "w1", "t2") is None
     system.transitions.cancel(second, "ada")
-    assert system.transitions.claim("gpu.m", "w1", "t3") is None, "the third must not overtake the first when the second leaves"
+    assert system.transitions.claim("gpu.m", "w1", "t3") is None, (
+        "the third must not overtake the first when the second is cancelled"
+    )
     system.transitions.finish((first, 1), Status.COMPLETED, result={}, messages=[{"role": "assistant", "content": "hi"}])
     assert claim(system, "t4").id == third
     assert system.client.lrange("eh:session:s1:messages", 0, -1) == ['{"role":"assistant","content":"hi"}']
     assert system.client.ttl("eh:session:s1:messages") > 0
 
 
-def test_a_message_to_a_session_that_is_gone_is_refused(system: JobSystem) -> None:
+def test_a_turn_of_a_missing_session_is_rejected(system: JobSystem) -> None:
     with pytest.raises(NotFound, match="no session"):
         submit(system, session="gone")
     assert system.client.zcard("eh:jobs:due") == 0
 
 
-def test_missing_tickets_are_issued_once(system: JobSystem, wakeups: list[Any]) -> None:
+def test_missing_wakeups_are_sent_once(system: JobSystem, wakeups: list[Any]) -> None:
     for _ in range(5):
         submit(system)
-    system.client.lpush("gpu.m", "ticket", "ticket")
+    system.client.lpush("gpu.m", "wake-up", "wake-up")
     wakeups.clear()
     assert system.maintenance.missing_wakeups(1000) == {"gpu.m": 3}
-    assert system.maintenance.missing_wakeups(1000) == {}, "a second janitor in the same second rings for nothing"
+    assert system.maintenance.missing_wakeups(1000) == {}, "a second process in the same second sends no wake-ups"
     assert wakeups == [("gpu.m", 3)]
 
 
@@ -296,7 +298,7 @@ def test_only_an_ended_job_can_be_deleted(system: JobSystem) -> None:
     assert system.queries.get_job(job_id) is None
 
 
-def test_purge_drops_what_outlived_its_record(system: JobSystem) -> None:
+def test_purge_removes_index_entries_without_a_record(system: JobSystem) -> None:
     kept, gone = submit(system), submit(system)
     system.transitions.cancel(gone, "ada")
     system.client.delete(f"eh:job:{gone}")
@@ -304,7 +306,7 @@ def test_purge_drops_what_outlived_its_record(system: JobSystem) -> None:
     assert system.client.zrange("eh:owner:ada:jobs", 0, -1) == [kept]
 
 
-def test_a_job_out_of_time_ends_failed_wherever_it_is(system: JobSystem, clock: Clock) -> None:
+def test_a_job_fails_at_its_timeout_in_any_state(system: JobSystem, clock: Clock) -> None:
     queued, claimed, running = (submit(system, timeout_ms=5000, queue=f"q{n}") for n in range(3))
     claim(system, "t1", queue="q2")
     clock.advance(6)

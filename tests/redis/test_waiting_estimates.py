@@ -1,4 +1,4 @@
-"""What a queued job is told of its wait: its place, and seconds with a band, from the claims of its queue."""
+"""Waiting estimates of queued jobs: position, and seconds with an interval, from the recent claims of the queue."""
 
 import random
 from statistics import fmean
@@ -13,8 +13,8 @@ from tests.conftest import Clock, JobSystem
 
 
 def submit(system: JobSystem, owner: str = "ada") -> Job:
-    made = system.submitter.submit_job(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=10))
-    job = system.queries.get_job(made.id)
+    submitted = system.submitter.submit_job(Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, cost=10))
+    job = system.queries.get_job(submitted.id)
     assert job is not None
     return job
 
@@ -32,7 +32,7 @@ def position(client: redis.Redis, job: Job) -> int:
     return found
 
 
-def test_the_place_among_ones_own_jobs(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
+def test_position_among_jobs_of_the_same_owner(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
     jobs = []
     for _ in range(3):
         clock.advance(1)
@@ -44,7 +44,7 @@ def test_the_place_among_ones_own_jobs(system: JobSystem, redis_client: redis.Re
 
 
 @pytest.mark.parametrize("others", [1, 4])
-def test_a_place_behind_other_owners_counts_their_turns_and_not_their_backlogs(
+def test_position_behind_other_owners_counts_their_turns_and_not_their_backlogs(
     system: JobSystem, redis_client: redis.Redis, clock: Clock, others: int
 ) -> None:
     for number in range(others):
@@ -54,12 +54,12 @@ def test_a_place_behind_other_owners_counts_their_turns_and_not_their_backlogs(
     for _ in range(3):
         clock.advance(1)
         mine.append(submit(system, "modest"))
-    told = [position(redis_client, job) for job in mine]
+    positions = [position(redis_client, job) for job in mine]
     order = [serve(system, f"t{number}") for number in range(5 * (others + 1))]
-    assert [order.index(job.id) + 1 for job in mine] == told
+    assert [order.index(job.id) + 1 for job in mine] == positions
 
 
-def test_an_owner_knows_whether_it_is_its_turn(system: JobSystem, redis_client: redis.Redis) -> None:
+def test_the_owner_with_the_least_service_is_next(system: JobSystem, redis_client: redis.Redis) -> None:
     first = submit(system, "ada")
     for _ in range(2):
         submit(system, "ada")
@@ -70,7 +70,7 @@ def test_an_owner_knows_whether_it_is_its_turn(system: JobSystem, redis_client: 
     assert JobQueries(redis_client).has_least_service(newcomer)
 
 
-def test_nothing_is_estimated_from_too_few_claims(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
+def test_too_few_claims_give_no_estimate(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
     jobs = [submit(system) for _ in range(8)]
     for number in range(3):
         assert JobQueries(redis_client).estimated_wait(jobs[-1], 1) is None
@@ -81,9 +81,7 @@ def test_nothing_is_estimated_from_too_few_claims(system: JobSystem, redis_clien
     assert JobQueries(redis_client).estimated_wait(jobs[-1], 2) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
 
 
-def test_time_in_which_nothing_waited_is_not_taken_for_slowness(
-    system: JobSystem, redis_client: redis.Redis, clock: Clock
-) -> None:
+def test_time_with_an_empty_queue_does_not_count_as_slowness(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
     for round_ in range(4):
         for _ in range(3):
             submit(system)
@@ -95,10 +93,10 @@ def test_time_in_which_nothing_waited_is_not_taken_for_slowness(
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-def test_the_band_holds_nine_waits_in_ten_of_a_steady_queue(
+def test_the_interval_contains_nine_of_ten_waits_of_a_steady_queue(
     system: JobSystem, redis_client: redis.Redis, clock: Clock, slots: int
 ) -> None:
-    """``slots`` jobs run at once, each for a random time; one job comes for each that leaves, behind a backlog of 30."""
+    """``slots`` jobs run at once, each for a random time. A new job arrives for each that ends, behind a backlog of 30."""
     chance = random.Random(7)
     queued: dict[str, tuple[int, dict[str, float]]] = {}
     waits: list[tuple[float, dict[str, float]]] = []
@@ -126,9 +124,9 @@ def test_the_band_holds_nine_waits_in_ten_of_a_steady_queue(
             waits.append(((clock.now_ms - since) / 1000, estimate))
         arrive()
     assert len(waits) > 200
-    inside = [estimate["low"] <= wait <= estimate["high"] for wait, estimate in waits]
-    assert fmean(inside) >= 0.85
+    contained = [estimate["low"] <= wait <= estimate["high"] for wait, estimate in waits]
+    assert fmean(contained) >= 0.85
     assert fmean(estimate["seconds"] for _, estimate in waits) == pytest.approx(fmean(wait for wait, _ in waits), rel=0.1)
     assert fmean(estimate["high"] - estimate["low"] for _, estimate in waits) < fmean(wait for wait, _ in waits), (
-        "it says something"
+        "the intervals are narrow enough to be useful"
     )

@@ -1,4 +1,4 @@
-"""Tickets that are copies of one message are read by a real Celery worker."""
+"""Wake-ups: a real Celery worker reads copies of one message template."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ app.backend_client = redis.Redis.from_url(os.environ["REDIS_URL"])
 
 @contextmanager
 def reader(folder: Path, redis_url: str, queues: str) -> Iterator[None]:
-    """A worker of four threads that reads these queues."""
+    """A Celery worker with four threads that reads these queues."""
     (folder / "reader.py").write_text(WORKER)
     command = [sys.executable, "-m", "celery", "-A", "reader", "worker", "-P", "threads", "-c", "4", "--without-mingle"]
     worker = subprocess.Popen(
@@ -54,38 +54,36 @@ def reader(folder: Path, redis_url: str, queues: str) -> Iterator[None]:
         worker.wait(20)
 
 
-def test_a_worker_takes_every_ticket_and_the_canary(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
-    tickets = CeleryBroker(redis_client)
-    tickets.wake("gpu.some-model", 50)
-    tickets.wake("gpu.some-model")
-    tickets.send_canary("w@host")
-    tickets.send_canary("w@host")
+def test_a_worker_takes_every_wakeup_and_the_canary(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
+    broker = CeleryBroker(redis_client)
+    broker.wake("gpu.some-model", 50)
+    broker.wake("gpu.some-model")
+    broker.send_canary("w@host")
+    broker.send_canary("w@host")
     with reader(tmp_path, redis_url, "gpu.some-model,canary.w@host"):
-        wait_until(lambda: redis_client.llen("taken") == 52, "51 tickets and one canary are taken", seconds=30)
+        wait_until(lambda: redis_client.llen("taken") == 52, "51 wake-ups and one canary are taken", seconds=30)
         assert sorted(set(redis_client.lrange("taken", 0, -1))) == ["canary", "gpu.some-model"]
-        assert not list(redis_client.scan_iter("unacked*")), "a ticket is noted nowhere once it is taken"
+        assert not list(redis_client.scan_iter("unacked*")), "a wake-up is not recorded as unacknowledged"
     redis_client.flushall()
 
 
-def test_a_worker_whose_slots_are_taken_leaves_the_other_tickets_to_others(
-    redis_client: redis.Redis, redis_url: str, tmp_path: Path
-) -> None:
-    tickets = CeleryBroker(redis_client)
-    tickets.wake("slow", 10)
+def test_a_busy_worker_leaves_wakeups_in_the_queue(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
+    broker = CeleryBroker(redis_client)
+    broker.wake("slow", 10)
     with reader(tmp_path, redis_url, "slow"):
-        wait_until(lambda: redis_client.llen("taken") == 4, "each of the four slots has a ticket", seconds=30)
+        wait_until(lambda: redis_client.llen("taken") == 4, "each of the four slots has a wake-up", seconds=30)
         assert redis_client.llen("slow") == 6
         redis_client.rpush("go on", 1)
-        wait_until(lambda: redis_client.llen("taken") == 5, "a free slot takes the next one", seconds=10)
+        wait_until(lambda: redis_client.llen("taken") == 5, "a free slot takes the next wake-up", seconds=10)
         assert redis_client.llen("slow") == 5
         redis_client.rpush("go on", *range(9))
         wait_until(lambda: redis_client.llen("taken") == 10, "all are taken", seconds=10)
     redis_client.flushall()
 
 
-def test_every_ticket_has_ids_of_its_own(redis_client: redis.Redis) -> None:
+def test_every_wakeup_has_unique_ids(redis_client: redis.Redis) -> None:
     CeleryBroker(redis_client).wake("q", 3)
     messages = [json.loads(text) for text in redis_client.lrange("q", 0, -1)]
     redis_client.delete("q")
-    for place, name in (("headers", "id"), ("properties", "correlation_id"), ("properties", "delivery_tag")):
-        assert len({message[place][name] for message in messages}) == 3
+    for section, name in (("headers", "id"), ("properties", "correlation_id"), ("properties", "delivery_tag")):
+        assert len({message[section][name] for message in messages}) == 3

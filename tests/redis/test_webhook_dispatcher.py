@@ -84,7 +84,7 @@ def hang(receiver: Receiver) -> Callable[[BaseHTTPRequestHandler], None]:
 
 
 def drip(receiver: Receiver, piece: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Send bytes for ever, so slowly that no single read times out."""
+    """Send bytes endlessly, so slowly that no single read times out."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         while not receiver.closing.wait(0.05):
