@@ -42,7 +42,7 @@ def upload(page: Page, collection: str, name: str, text: str) -> Locator:
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": files})
     entry = page.locator(".document")
-    expect(entry.locator(".badge")).to_have_text("Ready")
+    expect(entry.locator(".badge")).to_have_text("Ready", timeout=150_000)
     return entry
 
 

@@ -37,7 +37,7 @@ def test_an_archive_becomes_documents_of_its_batch(stack: Stack) -> None:
         stack, "archive", ("letters.zip", archive), ("three.txt", b"The third letter."), ("copy.txt", b"The third letter.")
     )
     assert [entry["name"] for entry in taken["archives"]] == ["letters.zip"]
-    batch = stack.ended(taken["batch"]["id"], 60)
+    batch = stack.ended(taken["batch"]["id"])
     # One document of the request (the copy is the same one), and the three in the archive.
     assert batch["counts"] == {"total": 4, "completed": 3, "failed": 1, "cancelled": 0, "expired": 0}
     ends = {name: document["status"] for name, document in documents(stack, "archive").items()}
@@ -50,7 +50,7 @@ def test_an_archive_becomes_documents_of_its_batch(stack: Stack) -> None:
 
 def test_the_tutorial_upload_accepts_an_archive(stack: Stack) -> None:
     files = {"file": ("letter.tar", packed_tar("letter.txt", b"Sent in a tar."))}
-    answer = stack.client.post("/upload", files=files, headers={"Prefer": "wait=40"}).json()
+    answer = stack.client.post("/upload", files=files, headers={"Prefer": "wait=60"}).json()
     assert (answer["document"], answer["job"]["kind"], answer["job"]["counts"]["completed"]) == (None, "batch", 1)
 
 
@@ -120,7 +120,7 @@ def test_a_killed_worker_neither_loses_nor_duplicates_a_member(stack: Stack) -> 
     job = taken["archives"][0]["job"]
     wait_until(lambda: len(documents(stack, "killed")) > 5, "some members are entered", seconds=30, every=0.02)
     kill(stack.pid("cpu"))
-    batch = stack.ended(taken["batch"]["id"], 60)
+    batch = stack.ended(taken["batch"]["id"])
     assert batch["counts"]["completed"] == batch["counts"]["total"] == 150
     assert stack.client.get("/collections/killed").json()["documents"] == 150
     assert stack.job(job)["result"]["documents"] == 150

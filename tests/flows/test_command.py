@@ -147,7 +147,7 @@ def test_documents_are_searched_listed_and_deleted(stack: Stack) -> None:
     collection = "command"
     files = {"file": ("ducks.txt", b"The capital of the ducks is Pondicherry-on-Mud.")}
     [document] = stack.client.post(f"/collections/{collection}/documents", files=files).json()["data"]
-    stack.ended(document["job_id"], 60)
+    stack.ended(document["job_id"])
     score, name, page, text = run(stack, "search", "capital of the ducks", "-c", collection).stdout.rstrip("\n").split("\t")
     assert (name, page, text) == ("ducks.txt", "1", "The capital of the ducks is Pondicherry-on-Mud.")
     assert 0 < float(score) <= 1

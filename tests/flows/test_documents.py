@@ -101,7 +101,7 @@ def test_a_deleted_collection_is_gone(stack: Stack) -> None:
 
 
 def test_the_tutorial_upload_goes_to_the_default_collection(stack: Stack) -> None:
-    answer = stack.client.post("/upload", files={"file": ("guide.txt", b"Guides lead the way.")}, headers={"Prefer": "wait=40"})
+    answer = stack.client.post("/upload", files={"file": ("guide.txt", b"Guides lead the way.")}, headers={"Prefer": "wait=60"})
     assert answer.status_code == 200
     assert answer.json()["document"]["status"] == "ready"
     asked = stack.post("/generate", {"text": "Who leads the way?", "use_rag": True}).json()

@@ -99,7 +99,7 @@ def test_a_collection_has_its_own_chunk_size_and_can_be_reindexed_with_another(s
     many = view["chunks"]
     assert many > 8
     assert stack.client.patch("/collections/own", json={"chunk_tokens": 200}).json()["chunk_tokens"] == 200
-    answer = stack.client.post("/collections/own/reindex", json={}, headers={"Prefer": "wait=40"})
+    answer = stack.client.post("/collections/own/reindex", json={}, headers={"Prefer": "wait=60"})
     assert answer.status_code == 200, answer.text
     result = answer.json()["result"]
     assert (result["documents"], result["skipped"]) == (1, [])

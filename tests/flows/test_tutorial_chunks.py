@@ -11,7 +11,7 @@ LONG = "\n\n".join(
 
 def upload(stack: Stack, name: str, text: str) -> list[str]:
     files = {"file": (name, text.encode())}
-    answer = stack.client.post("/upload", files=files, headers={"Prefer": "wait=40"})
+    answer = stack.client.post("/upload", files=files, headers={"Prefer": "wait=60"})
     assert answer.status_code == 200, answer.text
     return list(answer.json()["document_ids"])
 
