@@ -114,4 +114,4 @@ def test_loading_waits_for_memory_that_is_not_yet_released(stack: Stack, machine
 
 def test_hidden_gpus_are_not_used(stack: Stack) -> None:
     models(stack, {"name": "a", "default": True, "gpus": 1})
-    assert "needs 1 GPU and this machine has none" in refusal(stack, CUDA_VISIBLE_DEVICES="")
+    assert "needs 1 GPU, but this machine has no GPU" in refusal(stack, CUDA_VISIBLE_DEVICES="")
