@@ -61,7 +61,7 @@ def test_a_redis_with_a_full_disk_rejects_submits_and_keeps_running_jobs(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "reason"), [("maxmemory-policy", "allkeys-lru", "evict"), ("appendonly", "no", "forgets")]
+    ("name", "value", "reason"), [("maxmemory-policy", "allkeys-lru", "evict"), ("appendonly", "no", "loses its jobs")]
 )
 def test_a_redis_configuration_that_may_lose_jobs_is_rejected(tmp_path: Path, name: str, value: str, reason: str) -> None:
     server = start_redis(tmp_path / "redis")

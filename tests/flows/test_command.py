@@ -177,15 +177,17 @@ def test_webhooks_are_registered_changed_and_redelivered(stack: Stack, receiver:
     assert [made["id"], receiver.url, "enabled"] in listed
     job = run(stack, "generate", "told", "--plain").stdout.strip()
 
-    def tried() -> list[int | None]:
-        record = json.loads(run(stack, "deliveries", "--job", job, "--json").stdout)
-        return [attempt["status"] for one in record for attempt in one["attempts"]]
+    def statuses() -> list[int | None]:
+        deliveries = json.loads(run(stack, "deliveries", "--job", job, "--json").stdout)
+        return [attempt["status"] for delivery in deliveries for attempt in delivery["attempts"]]
 
-    wait_until(lambda: tried() == [500], "the first try", seconds=30)
-    delivery, state, event, about = run(stack, "deliveries", "--status", "pending", "--job", job).stdout.split("\t")[:4]
-    assert (state, event, about) == ("pending", "job.completed", job)
+    wait_until(lambda: statuses()[:1] == [500], "the first attempt has been answered", seconds=30)
+    delivery, state, event, about = run(stack, "deliveries", "--job", job).stdout.split("\t")[:4]
+    assert (event, about) == ("job.completed", job)
+    # The command takes seconds to start on a busy machine, and the second attempt may come first.
+    assert state in ("pending", "delivered")
     assert run(stack, "deliveries", "redeliver", delivery).returncode == 0
-    wait_until(lambda: stack.client.get(f"/deliveries/{delivery}").json()["status"] == "delivered", "it is told again")
+    wait_until(lambda: stack.client.get(f"/deliveries/{delivery}").json()["status"] == "delivered", "the delivery succeeds")
     shown = run_on_terminal(stack, "deliveries", "show", delivery)
     assert "answered 500" in shown
     assert "answered 204" in shown
