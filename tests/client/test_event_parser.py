@@ -44,7 +44,7 @@ def test_any_cut_gives_the_same_events(
     stream: tuple[list[ServerSentEvent], str, float | None], data: st.DataObject, bom: bool
 ) -> None:
     events, text, retry = stream
-    rest = (b"\xef\xbb\xbf" if bom else b"") + text.encode() + b"id: 9\nevent: broken off\ndata: never told\n"
+    rest = (b"\xef\xbb\xbf" if bom else b"") + text.encode() + b"id: 9\nevent: broken off\ndata: never dispatched\n"
     parser, found = EventParser(), []
     while rest:
         size = data.draw(st.integers(1, len(rest)))

@@ -333,9 +333,9 @@ def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> Non
     with Receiver(status(500), status(204)) as receiver:
         webhook = client.create_webhook(receiver.url, events=["job.completed"], description="of a test")
         assert webhook.secret is not None
-        assert client.webhook(webhook.id).secret is None, "it is told once"
+        assert client.webhook(webhook.id).secret is None, "the secret is shown once"
         assert webhook.id in [one.id for one in client.webhooks()]
-        job = client.wait(client.generate("told"))
+        job = client.wait(client.generate("deliver this"))
 
         def tried() -> list[int | None]:
             return [one.status for delivery in client.deliveries(job=job, webhook=webhook.id) for one in delivery.attempts]
@@ -343,12 +343,12 @@ def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> Non
         wait_until(lambda: tried() == [500], "the first try", seconds=30)
         [delivery] = client.deliveries(job=job, status="pending", webhook=webhook.id)
         client.redeliver(delivery.id)
-        wait_until(lambda: client.delivery(delivery.id).status == "delivered", "it is told again", seconds=30)
+        wait_until(lambda: client.delivery(delivery.id).status == "delivered", "the delivery succeeds", seconds=30)
         assert delivery.id in [one.id for one in client.deliveries(status="delivered", webhook=webhook.id)]
         received_ids = [
             webhooks.verify(webhook.secret, received.headers, received.body)["data"]["id"] for received in receiver.received
         ]
-        # Jobs of the tests before this one may end meanwhile, and are told too.
+        # Jobs of the tests before this one may end meanwhile, and are delivered too.
         assert received_ids.count(job.id) == 2
         assert client.rotate_webhook(webhook.id).secret != webhook.secret
         assert not client.change_webhook(webhook.id, enabled=False).enabled

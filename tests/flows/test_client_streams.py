@@ -11,7 +11,7 @@ from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.flows.test_client import either
 
-TEXT = "a text long enough for two servers to die while it is told"
+TEXT = "a text long enough for two servers to die while it is sent"
 
 
 @pytest.fixture(params=["blocking", "asynchronous"])

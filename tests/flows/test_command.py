@@ -175,7 +175,7 @@ def test_webhooks_are_registered_changed_and_redelivered(stack: Stack, receiver:
     assert made["secret"].startswith("whsec_")
     listed = [row.split("\t")[:3] for row in run(stack, "webhooks").stdout.splitlines()]
     assert [made["id"], receiver.url, "enabled"] in listed
-    job = run(stack, "generate", "told", "--plain").stdout.strip()
+    job = run(stack, "generate", "deliver this", "--plain").stdout.strip()
 
     def statuses() -> list[int | None]:
         deliveries = json.loads(run(stack, "deliveries", "--job", job, "--json").stdout)

@@ -201,7 +201,7 @@ def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> 
     assert job["status"] == "cancelled"
     outcomes = [json.loads(end) for end in rest.splitlines()]
     sent = 1 + sum(end["status"] != "not_sent" for end in outcomes)
-    assert sent == 200 - int(unsent[1]), "each file was sent or is told of"
+    assert sent == 200 - int(unsent[1]), "each file was sent or reported as unsent"
     assert sum(end["status"] != "not_sent" for end in outcomes) >= job["counts"]["cancelled"]
     # Up to eight were on their way when the batch ended; these are cancelled too, and what it has counted stands.
     assert sent - 8 <= job["counts"]["total"] <= sent

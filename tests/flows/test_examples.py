@@ -62,13 +62,13 @@ def test_the_webhook_receiver_verifies_and_deduplicates(stack: Stack, receiver: 
         return next(line for line in process.stdout if line.startswith("job."))
 
     assert httpx2.post(url, json={"type": "job.completed"}).status_code == 401
-    job = command(stack, "generate", "told", "--plain", "--webhook", url).stdout.strip()
-    assert said() == f"job.completed {job} told\n"
+    job = command(stack, "generate", "delivered", "--plain", "--webhook", url).stdout.strip()
+    assert said() == f"job.completed {job} delivered\n"
     with Client(stack.url) as client:
         [delivery] = client.deliveries(job=job)
         wait_until(lambda: client.delivery(delivery.id).status == "delivered", "it is delivered")
         client.redeliver(delivery.id)
-        wait_until(lambda: len(client.delivery(delivery.id).attempts) == 2, "it is told again")
+        wait_until(lambda: len(client.delivery(delivery.id).attempts) == 2, "the delivery is attempted again")
     other = command(stack, "generate", "other", "--plain", "--webhook", url).stdout.strip()
     assert said() == f"job.completed {other} other\n", "the one that came twice was acted on once"
 

@@ -23,7 +23,7 @@ from tests.flows.conftest import QUICK
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that may call receivers on loopback."""
     environment = {**QUICK, "ENGINEHOUSE_WEBHOOK_ALLOW": "127.0.0.0/8", "ENGINEHOUSE_WEBHOOK_SECONDS": "2"}
-    stack = Stack(tmp_path_factory.mktemp("told"), environment=environment)
+    stack = Stack(tmp_path_factory.mktemp("webhooks"), environment=environment)
     try:
         yield stack.start()
     finally:
@@ -61,19 +61,19 @@ def keep(stack: Stack, **fields: Any) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def test_the_end_of_a_job_is_told_as_the_job_is_shown(stack: Stack, receiver: Receiver) -> None:
+def test_a_delivery_carries_the_job_as_the_api_shows_it(stack: Stack, receiver: Receiver) -> None:
     job = stack.generate("tell me", webhook={"url": receiver.url})["id"]
     content = first(receiver).verified(owner_secret(stack))
     assert (content["type"], content["data"]) == ("job.completed", stack.ended(job))
-    told = delivered(stack, job)
-    assert (told["id"], told["url"], told["event"]) == (first(receiver).id, receiver.url, "job.completed")
-    [one] = told["attempts"]
-    assert (one["status"], one["answer"], one["outcome"]) == (200, "thank you", "delivered")
-    assert one["started_at"] - told["created_at"] < 1.0, "at once"
+    delivery = delivered(stack, job)
+    assert (delivery["id"], delivery["url"], delivery["event"]) == (first(receiver).id, receiver.url, "job.completed")
+    [attempt] = delivery["attempts"]
+    assert (attempt["status"], attempt["answer"], attempt["outcome"]) == (200, "thank you", "delivered")
+    assert attempt["started_at"] - delivery["created_at"] < 1.0, "at once"
     assert len(receiver.received) == 1
 
 
-def test_the_secret_of_a_webhook_is_shown_to_nobody(stack: Stack, receiver: Receiver) -> None:
+def test_a_webhook_secret_is_never_shown(stack: Stack, receiver: Receiver) -> None:
     secret = new_secret()
     job = stack.generate("hush", webhook={"url": receiver.url, "secret": secret})["id"]
     assert first(receiver).verified(secret)
@@ -84,10 +84,10 @@ def test_the_secret_of_a_webhook_is_shown_to_nobody(stack: Stack, receiver: Rece
     assert secret.encode() not in first(receiver).body
 
 
-def test_an_upload_and_a_chat_are_told_of_too(stack: Stack, receiver: Receiver) -> None:
+def test_uploads_and_chats_are_delivered_too(stack: Stack, receiver: Receiver) -> None:
     webhook = {"url": receiver.url}
     file = {"file": ("note.txt", io.BytesIO(b"The archive is open on weekdays."))}
-    taken = stack.client.post("/collections/told/documents", files=file, data={"webhook": json.dumps(webhook)})
+    taken = stack.client.post("/collections/delivered/documents", files=file, data={"webhook": json.dumps(webhook)})
     assert taken.status_code == 202, taken.text
     assert first(receiver).verified(owner_secret(stack))["data"]["id"] == taken.json()["batch"]["id"]
     file = {"file": ("other.txt", io.BytesIO(b"Loans are for thirty days."))}
@@ -98,15 +98,15 @@ def test_an_upload_and_a_chat_are_told_of_too(stack: Stack, receiver: Receiver) 
     assert first(receiver, 3).verified(owner_secret(stack))["data"]["id"] == chat.json()["job"]
 
 
-def test_a_cancel_is_told(stack: Stack, receiver: Receiver) -> None:
+def test_a_cancellation_is_delivered(stack: Stack, receiver: Receiver) -> None:
     batch = {"url": receiver.url, "events": ["job.started", "job.completed", "job.cancelled"]}
     job = stack.generate("x " * 50, webhook=batch)["id"]
     stack.client.post(f"/jobs/{job}/cancel")
     ended = stack.ended(job)["status"]
-    wait_until(lambda: f"job.{ended}" in [one["event"] for one in deliveries(stack, job)], "its end is told")
+    wait_until(lambda: f"job.{ended}" in [one["event"] for one in deliveries(stack, job)], "its end is delivered")
 
 
-def test_a_kept_webhook_hears_of_what_it_asked_for(stack: Stack, receiver: Receiver) -> None:
+def test_a_registered_webhook_receives_what_it_selects(stack: Stack, receiver: Receiver) -> None:
     kept = keep(stack, url=receiver.url, events=["job.completed"], job_kinds=["generate"], description="orders")
     try:
         job = stack.generate("one")["id"]

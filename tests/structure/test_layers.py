@@ -28,7 +28,7 @@ def test_the_api_process_is_small_and_loads_no_model_index_or_parser() -> None:
     command = [sys.executable, "-c", SERVE_ONE_REQUEST]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["status"] == 200
-    assert set(ABSENT).isdisjoint(told["modules"])
-    assert told["memory"] < MOST_MEMORY_MIB * 2**20
+    report = json.loads(done.stdout)
+    assert report["status"] == 200
+    assert set(ABSENT).isdisjoint(report["modules"])
+    assert report["memory"] < MOST_MEMORY_MIB * 2**20

@@ -27,7 +27,7 @@ class ManualClock:
 
 
 class RecordingTransitions:
-    """Records each transition and answers as told.
+    """Records each transition and answers as configured.
 
     ``answers`` has the answer for a method's name ("ok" by default). ``outages`` has how many calls of a method still fail
     because Redis is unavailable; a failed call is counted in ``failures`` and changes nothing.
