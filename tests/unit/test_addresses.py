@@ -129,7 +129,7 @@ def test_a_range_that_is_none_is_refused_at_the_start() -> None:
             from_environment({"ENGINEHOUSE_WEBHOOK_ALLOW": text})
 
 
-def test_a_name_without_an_address_is_told_from_one_that_is_refused() -> None:
+def test_a_name_without_an_address_differs_from_a_refused_one() -> None:
     def fails(host: str, port: int) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
