@@ -183,3 +183,6 @@ IDEMPOTENCY_KEY = in_header(
     {"type": "string", "maxLength": 255},
     "Any text. Repeating the same request with the same key creates no second job. Kept for 24 hours.",
 )
+
+# The answer to a conditional request for a file.
+UNCHANGED = Reply(description="The browser's copy is current.", media_type="")

@@ -5,14 +5,13 @@ import json
 from flask import Blueprint, render_template, request
 
 from api.openapi.document import api_document
-from api.openapi.operation import Operation, Reply, describe
+from api.openapi.operation import UNCHANGED, Operation, Reply, describe
 from api.openapi.reference import TEMPLATE_FOLDER, TEMPLATE_FUNCTIONS
 from api.responses import RouteResponse, page_response
 
 blueprint = Blueprint("api_docs", __name__, template_folder=TEMPLATE_FOLDER)
 
 TAG = "Web pages"
-UNCHANGED = Reply(description="The browser's copy is current.", media_type="")
 
 
 @blueprint.get("/docs")

@@ -2,7 +2,7 @@
 
 from flask import Blueprint
 
-from api.openapi.operation import Operation, Reply, describe, in_path
+from api.openapi.operation import UNCHANGED, Operation, Reply, describe, in_path
 from api.responses import RouteResponse, page_response
 from shared.errors import NotFound
 from shared.packaged_files import CODE_ROOT
@@ -10,7 +10,6 @@ from shared.packaged_files import CODE_ROOT
 blueprint = Blueprint("web_ui", __name__)
 
 TAG = "Web pages"
-UNCHANGED = Reply(description="The browser's copy is current.", media_type="")
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 WEB = CODE_ROOT / "web"
