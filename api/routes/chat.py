@@ -115,7 +115,7 @@ def show_history(session: str) -> RouteResponse:
     )
 )
 def delete_chat(session: str) -> RouteResponse:
-    services().sessions.delete(session, owner())
+    services().sessions.delete_session(session, owner())
     return jsonify({"message": "session deleted", "sessionId": session})
 
 

@@ -38,7 +38,7 @@ class StackCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         context = services()
         try:
-            stats = context.stats_reader.read()
+            stats = context.stats_reader.collect()
             workers = context.live_workers()
         except redis.RedisError:
             yield redis_metric(up=False)

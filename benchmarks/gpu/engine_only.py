@@ -78,9 +78,9 @@ class PhaseTimer:
 def measure_throughput(
     engine: TransformersEngine, requests: list[WorkloadRequest], about: dict[str, Any], **sampling: float
 ) -> None:
-    began = engine.heartbeat().steps
+    began = engine.report_load().steps
     tokens, seconds, firsts = run_requests(engine, requests, **sampling)
-    steps = engine.heartbeat().steps - began
+    steps = engine.report_load().steps - began
     report(
         "engine.throughput",
         tokens / seconds,

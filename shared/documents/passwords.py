@@ -30,7 +30,7 @@ class Passwords:
             target.write(pad)
         self._redis.set(keys.password(document_id), _combined(plain, pad).hex(), ex=self._seconds)
 
-    def read(self, document_id: str) -> str:
+    def look_up(self, document_id: str) -> str:
         """The password that was uploaded with the document, or ""."""
         kept = self._redis.get(keys.password(document_id))
         try:

@@ -49,7 +49,7 @@ class StatsReader:
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._scripts = JobScripts(client, clock=clock)
 
-    def read(self) -> Stats:
+    def collect(self) -> Stats:
         """The current statistics."""
         stats = json.loads(self._scripts.stats())
         # Redis' JSON does not distinguish an empty list from an empty object.

@@ -51,7 +51,7 @@ class Sessions:
             texts = pipeline.execute()[0]
         return [json.loads(text) for text in texts]
 
-    def delete(self, session: str, owner: str) -> None:
+    def delete_session(self, session: str, owner: str) -> None:
         """Delete a session. Raises NotFound unless the owner has it."""
         self.check(session, owner)
         self._redis.delete(_key(session), f"{_key(session)}:messages")

@@ -73,7 +73,7 @@ def test_only_shareable_pages_stay_in_the_cache(folder: Path) -> None:
         engine.engine.add_request(GenerationRequest("cancelled", prompt_of(99, 30), 900, []))
         engine.engine.abort_request("cancelled")
         generate(engine.engine, [GenerationRequest("after", prompt_of(5, 30), 4, [])])
-        load = engine.engine.heartbeat()
+        load = engine.engine.report_load()
         assert (load.running, load.waiting) == (0, 0)
         cache = engine.engine.batch.manager.batch_processor.cache
         cache.evict_cached_blocks()
@@ -87,14 +87,14 @@ def test_evicted_requests_are_counted_and_generate_the_same(folder: Path, monkey
     with InProcessEngine(folder, max_in_flight=4) as engine:
         expected = {request.id: generate(engine.engine, [request])[request.id] for request in requests}
         assert generate(engine.engine, requests) == expected
-        assert engine.engine.heartbeat().evictions == 0
+        assert engine.engine.report_load().evictions == 0
     # Eight pages for requests that need four each, the manager's own scheduler, and an admission queue that sees more space.
     monkeypatch.setattr(batch_config, "CPU_TOKENS_PER_REQUEST", 256)
     monkeypatch.setattr(batch_manager, "enable_block_tables", lambda manager, *_: _disable_block_tables(manager))
     with InProcessEngine(folder, max_in_flight=4) as engine:
         monkeypatch.setattr(engine.engine.admission, "_num_sectors", 1000)
         assert generate(engine.engine, requests) == expected
-        assert engine.engine.heartbeat().evictions > 0
+        assert engine.engine.report_load().evictions > 0
 
 
 def _disable_block_tables(manager: Any) -> None:

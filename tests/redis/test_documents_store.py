@@ -196,12 +196,12 @@ def test_a_password_is_never_stored_in_plain_text_and_deleted_completely(
     files, document_id = DocumentFiles(tmp_path), new_id(DOCUMENT)
     passwords = documents.passwords(files, 60)
     passwords.keep(document_id, "sésame")
-    assert passwords.read(document_id) == "sésame"
+    assert passwords.look_up(document_id) == "sésame"
     [key] = redis_client.keys("*password")
     pad = files.path(document_id, "pad")
     assert "sésame".encode() not in bytes.fromhex(str(redis_client.get(key))) + pad.read_bytes()
     assert 0 < redis_client.ttl(key) <= 60
     passwords.forget(document_id)
-    assert passwords.read(document_id) == ""
+    assert passwords.look_up(document_id) == ""
     assert redis_client.keys("*") == []
     assert not pad.exists()

@@ -32,7 +32,7 @@ def claim(system: JobSystem, token: str) -> Job:
 
 
 def test_statistics_of_an_empty_server(stats_reader: StatsReader) -> None:
-    assert stats_reader.read() == Stats(0, 0, 0, {}, {})
+    assert stats_reader.collect() == Stats(0, 0, 0, {}, {})
 
 
 def test_queues_report_their_length_and_the_age_of_the_oldest_job_of_any_priority(
@@ -42,7 +42,7 @@ def test_queues_report_their_length_and_the_age_of_the_oldest_job_of_any_priorit
     clock.advance(5)
     jobs += [submit(system, priority=0, owner="bob"), submit(system, priority=0)]
     clock.advance(1)
-    seen = stats_reader.read()
+    seen = stats_reader.collect()
     assert seen.queues == {"gpu.a": QueueState(waiting=3, oldest_ms=6000, wakeups=0)}
     assert (seen.open, seen.running) == (3, 0)
     for job, owner in zip(jobs, ("ada", "bob", "ada"), strict=True):
@@ -53,7 +53,7 @@ def test_every_event_is_counted_once(system: JobSystem, stats_reader: StatsReade
     submit(system)
     job = claim(system, "one")
     system.transitions.claim("gpu.a", WORKER, "one")
-    assert stats_reader.read().running == 1
+    assert stats_reader.collect().running == 1
     system.transitions.retry((job.id, 1), 0, EngineFault("gone").as_json())
     clock.advance(10)
     system.maintenance.reap()
@@ -62,7 +62,7 @@ def test_every_event_is_counted_once(system: JobSystem, stats_reader: StatsReade
     last = claim(system, "three")
     for _ in range(2):
         system.transitions.finish((last.id, last.attempt), Status.COMPLETED)
-    seen = stats_reader.read()
+    seen = stats_reader.collect()
     assert (seen.open, seen.running) == (0, 0)
     assert seen.counted("submitted") == {"generate": 1}
     assert seen.counted("claimed") == {"gpu.a": 3}
@@ -84,4 +84,4 @@ def test_a_new_delivery_is_counted_as_pending(system: JobSystem, stats_reader: S
         "events": ["job.cancelled"],
     }
     system.transitions.cancel(submit(system, webhook=webhook), "ada")
-    assert stats_reader.read().deliveries_pending == 1
+    assert stats_reader.collect().deliveries_pending == 1

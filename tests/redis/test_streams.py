@@ -2,7 +2,6 @@
 
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,8 +12,7 @@ from werkzeug.test import TestResponse
 
 from api import event_stream
 from api.app import REDIS_CONNECTIONS, create_app
-from shared.jobs import completion_listener, event_streams
-from shared.jobs.completion_listener import CompletionListener
+from shared.jobs import event_streams
 from shared.jobs.event_streams import Follower, StreamEvent
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission
@@ -51,13 +49,6 @@ class Writer:
 @pytest.fixture
 def writer(system: JobSystem) -> Writer:
     return Writer(system)
-
-
-@pytest.fixture
-def proxy(redis_url: str) -> Iterator[Proxy]:
-    proxy = Proxy(int(redis_url.rpartition(":")[2].partition("/")[0]))
-    yield proxy
-    proxy.close()
 
 
 def app(settings: Settings) -> Flask:
@@ -177,12 +168,12 @@ def test_a_slow_reader_gets_all_events_and_delays_no_other(
 
 
 def test_a_stream_survives_a_half_open_connection(
-    settings: Settings, writer: Writer, proxy: Proxy, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, writer: Writer, proxy: Proxy, proxied_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert event_streams.BLOCK_SECONDS + event_streams.LATE_SECONDS <= 25, "a stream may stall for at most 25 seconds"
     monkeypatch.setattr(event_streams, "BLOCK_SECONDS", 0.5)
     monkeypatch.setattr(event_streams, "LATE_SECONDS", 0.5)
-    follower = Follower(through(redis_url, proxy))
+    follower = Follower(proxied_url)
     received: list[StreamEvent] = []
     follower.follow(writer.job, 0, received.append)
     writer.write("before")
@@ -191,41 +182,3 @@ def test_a_stream_survives_a_half_open_connection(
     writer.write("after")
     wait_until(lambda: len(received) == 4, "the stream continues", seconds=10)
     assert [event.sequence for event in received] == [1, 2, 3, 4]
-
-
-def test_a_wait_survives_a_half_open_connection(
-    writer: Writer, proxy: Proxy, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completion_listener, "QUIET_SECONDS", 0.5)
-    listener = CompletionListener(through(redis_url, proxy))
-    ended = listener.expect(writer.job)
-    assert proxy.half_open() > 0
-    writer.end()
-    assert ended.wait(10), "a new connection reports the end of the job"
-    listener.forget(writer.job, ended)
-
-
-def test_a_silent_connection_that_answers_pings_is_kept(
-    writer: Writer, redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completion_listener, "QUIET_SECONDS", 0.1)
-    listener = CompletionListener(redis_url)
-    ended = listener.expect(writer.job)
-
-    def subscribers() -> list[str]:
-        return [connection["id"] for connection in redis_client.client_list() if int(connection["sub"])]
-
-    [first] = subscribers()
-    before = int(redis_client.info("commandstats")["cmdstat_ping"]["calls"])
-    wait_until(
-        lambda: int(redis_client.info("commandstats")["cmdstat_ping"]["calls"]) > before + 5, "several pings have been sent"
-    )
-    assert subscribers() == [first]
-    writer.end()
-    assert ended.wait(5)
-    listener.forget(writer.job, ended)
-
-
-def through(redis_url: str, proxy: Proxy) -> str:
-    """The URL of Redis through the proxy."""
-    return re.sub(r":\d+(/|$)", f":{proxy.port}\\1", redis_url)

@@ -75,7 +75,7 @@ class _Ingestion:
 
     def ingest_document(self) -> dict[str, Any]:
         slot = self._slots.acquire()
-        password = self._passwords.read(self._document.id)
+        password = self._passwords.look_up(self._document.id)
         try:
             self._indexer()
             with self._step("parsing"):

@@ -54,7 +54,7 @@ class Generation:
             self._set_finished("stop", "")
         return stopped
 
-    def finish(self, reason: FinishReason, detail: str) -> None:
+    def end(self, reason: FinishReason, detail: str) -> None:
         """End the generation, because the engine has."""
         if not self.finished.is_set():
             self._send(self._detokenizer.flush())
@@ -94,7 +94,7 @@ class GenerationHandler:
         for request, reason, detail in step.finished:
             generation = self._running.get(request)
             if generation is not None:
-                generation.finish(reason, detail)
+                generation.end(reason, detail)
 
     def run_generation(self, attempt: Attempt) -> Result:
         """Run one generation job.

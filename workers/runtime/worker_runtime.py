@@ -15,13 +15,14 @@ from typing import Any
 
 import redis
 
+from shared.channel_listener import ChannelListener
 from shared.ids import CLAIM, new_id
 from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.models import Job
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id, started
-from shared.redis_connection import PREFIX, connect, is_outage
+from shared.redis_connection import PREFIX, is_outage
 from shared.settings import Settings
 from workers.runtime.attempt import Attempt, Handler
 from workers.runtime.attempt_runner import AttemptRunner
@@ -88,6 +89,12 @@ class WorkerRuntime:
         self._heartbeat_due = threading.Event()
         self._stopping = threading.Event()
         self._ready = threading.Event()
+        # A cancel request that is missed during an outage is answered by the next renewal.
+        self._control_listener = ChannelListener(
+            settings.redis_url,
+            f"{PREFIX}worker:{worker.id}",
+            lambda text: self.handle_control_message(json.loads(text)),
+        )
         if worker.phase == "ready":
             self._ready.set()
 
@@ -95,15 +102,16 @@ class WorkerRuntime:
         """Start renewing leases, sending heartbeats, receiving control messages and publishing events. Redis may come later."""
         targets: Mapping[str, Callable[[], None]] = {
             "renewal": self._renew_until_stopped,
-            "control": self._receive_until_stopped,
             "events": lambda: self._event_publisher.publish_until(self._stopping),
         }
         for name, target in targets.items():
             threading.Thread(target=target, name=name, daemon=True).start()
+        self._control_listener.start_listening()
 
     def shut_down(self) -> None:
         """Stop the threads and leave the worker registry. No attempt may be running any more."""
         self._stopping.set()
+        self._control_listener.stop_listening()
         self._heartbeat_due.set()
         self._event_publisher.wake_up()
         try:
@@ -232,18 +240,3 @@ class WorkerRuntime:
                     logger.exception("renewing leases failed")
             self._heartbeat_due.wait(self._settings.renew_seconds)
             self._heartbeat_due.clear()
-
-    def _receive_until_stopped(self) -> None:
-        client = connect(self._settings.redis_url, blocks=50.0)
-        while not self._stopping.is_set():
-            try:
-                with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-                    channel.subscribe(f"{PREFIX}worker:{self.worker.id}")
-                    while not self._stopping.is_set():
-                        message = channel.get_message(timeout=5.0)
-                        if message is not None:
-                            self.handle_control_message(json.loads(message["data"]))
-            except (redis.RedisError, OSError) as error:
-                # A cancel request that is missed here is answered by the next renewal.
-                logger.debug("the control channel broke (%s)", error)
-                self._stopping.wait(1.0)

@@ -49,7 +49,7 @@ def unpack(
     if not path.exists():
         raise DocumentRejected("The archive file no longer exists. Upload it again.", code="failed")
     passwords = documents.passwords(archives, settings.max_queue_seconds)
-    unpacker = _Unpacker(attempt, documents, submitter, settings, passwords.read(archive_id))
+    unpacker = _Unpacker(attempt, documents, submitter, settings, passwords.look_up(archive_id))
     archive_type = detect_media_type(path)
     try:
         if archive_type not in ARCHIVES:

@@ -96,7 +96,7 @@ def main() -> None:
 
     def send_heartbeats() -> None:
         while True:
-            send(engine.heartbeat() if engine is not None and loaded.is_set() else Heartbeat(0, 0, 0, 0, 0.0))
+            send(engine.report_load() if engine is not None and loaded.is_set() else Heartbeat(0, 0, 0, 0, 0.0))
             time.sleep(HEARTBEAT_SECONDS)
 
     for work in (receive_requests, send_heartbeats):

@@ -137,7 +137,7 @@ class FlashAttention:
         self._cache: Any = None
         self._update_cache: Callable[..., tuple[Tensor, Tensor]] | None = None
 
-    def register(self, implementation: str) -> None:
+    def register_implementation(self, implementation: str) -> None:
         """Use this in every model of this process that runs on ``implementation``."""
         AttentionInterface.register(implementation, torch.compiler.disable(self.attend))  # type: ignore[no-untyped-call]
 

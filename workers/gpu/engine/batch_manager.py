@@ -53,7 +53,7 @@ class BatchManager:
         flash = FlashAttention(attention.name) if attention.is_flash else None
         if flash is not None:
             allow_compiled_layers()
-            flash.register(attention.name)
+            flash.register_implementation(attention.name)
             model.set_attn_implementation(attention.name)
         if model.device.type == "cpu":
             register_cpu_attention()

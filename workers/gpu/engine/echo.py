@@ -103,7 +103,7 @@ class EchoEngine:
         self._tokens += len(tokens)
         return StepOutput(tokens, finished)
 
-    def heartbeat(self) -> Heartbeat:
+    def report_load(self) -> Heartbeat:
         with self._changed:
             held = sum(len(request.tokens) for request in self._running.values())
             return Heartbeat(

@@ -41,7 +41,7 @@ class Engine(Protocol):
         """The output of the next step, or None after ``timeout`` seconds. Raises EngineDied."""
         ...
 
-    def heartbeat(self) -> Heartbeat:
+    def report_load(self) -> Heartbeat:
         """Current load. Cheap: called every second."""
         ...
 

@@ -273,7 +273,7 @@ class TransformersEngine:
         del self._number_of[self._requests.pop(number).request.id]
         self.admission.remove_request(number)
 
-    def heartbeat(self) -> Heartbeat:
+    def report_load(self) -> Heartbeat:
         held, waiting = len(self._requests), len(self.admission)
         return Heartbeat(
             steps=self.batch.steps,

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import redis
 from standardwebhooks import Webhook
 
+from shared.channel_listener import ChannelListener
 from shared.ids import CLAIM, new_id
 from shared.jobs.models import from_record
 from shared.jobs.serialization import job_view
@@ -58,18 +58,27 @@ class WebhookDispatcher:
         self._stopping = threading.Event()
         self._work = threading.Condition()
         self._senders: list[threading.Thread] = []
+        self._listener = ChannelListener(
+            settings.redis_url,
+            CHANNEL,
+            lambda _: self._wake_one(),
+            on_subscribed=self._wake_one,
+            on_silence=self._wake_one,
+            silence_seconds=settings.maintenance_seconds,
+        )
 
     def start_threads(self) -> None:
         """Start the sending threads and the one that listens for announcements. Redis may come later."""
         for number in range(self._settings.webhook_threads):
             self._senders.append(threading.Thread(target=self._deliver_until_stopped, name=f"deliver {number}", daemon=True))
-        listener = threading.Thread(target=self._listen_until_stopped, name="deliveries", daemon=True)
-        for thread in (*self._senders, listener):
+        for thread in self._senders:
             thread.start()
+        self._listener.start_listening()
 
     def stop_threads(self, seconds: float = 5.0) -> None:
         """Claim nothing more, and wait up to ``seconds`` for running attempts. One that is not recorded is repeated elsewhere."""
         self._stopping.set()
+        self._listener.stop_listening()
         with self._work:
             self._work.notify_all()
         deadline = time.monotonic() + seconds
@@ -126,20 +135,6 @@ class WebhookDispatcher:
                     logger.debug("Redis is unavailable (%s)", error)
                 else:
                     logger.exception("an attempt at a delivery failed")
-                self._stopping.wait(1.0)
-
-    def _listen_until_stopped(self) -> None:
-        client = connect(self._settings.redis_url, blocks=50.0)
-        while not self._stopping.is_set():
-            try:
-                with client.pubsub() as channel:  # type: ignore[no-untyped-call]
-                    channel.subscribe(CHANNEL)
-                    while not self._stopping.is_set():
-                        # The confirmation of the subscription wakes a thread too: an announcement may have been missed before.
-                        channel.get_message(timeout=self._settings.maintenance_seconds)
-                        self._wake_one()
-            except (redis.RedisError, OSError) as error:
-                logger.debug("the channel of deliveries broke (%s)", error)
                 self._stopping.wait(1.0)
 
     def _wake_one(self) -> None:
