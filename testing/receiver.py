@@ -43,6 +43,19 @@ def status(code: int, body: bytes = b"", **headers: str) -> Answer:
     return answer
 
 
+def fail_first(code: int) -> Answer:
+    """Answers the first attempt of each delivery with this status and every later one with 204."""
+    seen: set[str] = set()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        delivery = handler.headers["webhook-id"]
+        first = delivery not in seen
+        seen.add(delivery)
+        status(code if first else 204)(handler)
+
+    return answer
+
+
 class Receiver:
     """Gives ``answers`` in turn and repeats the last one; uses TLS with a ``certificate``. A context manager."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from testing.fault_rig.fault_stack import FaultStack
 from testing.fault_rig.processes import kill
-from testing.receiver import Answer, Receiver, status
+from testing.receiver import Answer, Receiver, fail_first, status
 from testing.waiting import wait_until
 
 WEBHOOK_SECONDS = 2
@@ -64,7 +64,7 @@ def test_the_record_of_a_delivery_is_written_after_an_outage(stack: FaultStack) 
 
 
 def test_a_pending_delivery_survives_the_whole_stack(stack: FaultStack) -> None:
-    with Receiver(status(500), status(204)) as receiver:
+    with Receiver(fail_first(500)) as receiver:
         job = stack.submit_job("tell me", webhook={"url": receiver.url})
         stack.wait_for_end(job)
         wait_until(lambda: [one["status"] for one in delivery(stack, job)["attempts"]] == [500], "it waits for its next attempt")

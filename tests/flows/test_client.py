@@ -20,7 +20,7 @@ from enginehouse_client import (
     UploadProgress,
     webhooks,
 )
-from testing.receiver import Receiver, status
+from testing.receiver import Receiver, fail_first
 from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.client.either_way import Awaited
@@ -330,7 +330,7 @@ def test_a_file_is_sent_with_progress_and_not_waited_for(client: Client, collect
 
 
 def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> None:
-    with Receiver(status(500), status(204)) as receiver:
+    with Receiver(fail_first(500)) as receiver:
         webhook = client.create_webhook(receiver.url, events=["job.completed"], description="of a test")
         assert webhook.secret is not None
         assert client.webhook(webhook.id).secret is None, "the secret is shown once"

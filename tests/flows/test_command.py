@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from testing.receiver import Receiver, status
+from testing.receiver import Receiver, fail_first
 from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
@@ -16,7 +16,7 @@ from tests.flows.command import line, run, run_on_terminal, start
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver(status(500), status(204)) as receiver:
+    with Receiver(fail_first(500)) as receiver:
         yield receiver
 
 

@@ -35,19 +35,14 @@ def test_flower_sees_every_wakeup_received_started_and_succeeded(
     (tmp_path / "quick.py").write_text(WORKER)
     seen: Counter[str] = Counter()
     app = celery_app(Settings(redis_url=redis_url))
-    stop = threading.Event()
-
-    def watch() -> None:
-        with app.connection_for_read() as connection:
-            receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.update([event["type"]])})
-            while not stop.is_set():
-                try:
-                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
-                except TimeoutError:
-                    continue
-
-    watcher = threading.Thread(target=watch)
+    listening = threading.Event()
+    connection = app.connection_for_read()
+    # One consumer from before the worker starts until it has stopped: events sent between two consumers are lost.
+    receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.update([event["type"]])})
+    receiver.on_consume_ready = lambda *_, **__: listening.set()
+    watcher = threading.Thread(target=receiver.capture, kwargs={"wakeup": False})
     watcher.start()
+    assert listening.wait(30)
     command = [sys.executable, "-m", "celery", "-A", "quick", "worker", "-P", "threads", "-c", "16", "-Q", "quick", "-E"]
     environment = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     worker = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -59,6 +54,7 @@ def test_flower_sees_every_wakeup_received_started_and_succeeded(
     finally:
         worker.terminate()
         worker.wait(20)
-        stop.set()
+        receiver.should_stop = True
         watcher.join(10)
+        connection.release()
         redis_client.flushall()
