@@ -81,7 +81,7 @@ class Stack:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait(10)
-            wait_until(self._nothing_is_left, f"every process of the stack in {self.data} has ended", seconds=30)
+            wait_until(self._nothing_is_left, f"every process of the stack in {self.data} has ended")
         if self._stream is not None:
             self._stream.close()
 

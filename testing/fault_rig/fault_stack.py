@@ -99,7 +99,7 @@ class FaultStack:
         assert process is not None
         try:
             assert process.poll() is None
-            wait_until(self.is_ready, "the stack is ready again", seconds=40)
+            wait_until(self.is_ready, "the stack is ready again")
         except AssertionError:
             self.restart()
 
@@ -141,10 +141,10 @@ class FaultStack:
                 return pid if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE else None
             return None
 
-        return int(wait_until(living, f"{name} runs", seconds=40) or 0)
+        return int(wait_until(living, f"{name} runs") or 0)
 
     def engine_process(self) -> psutil.Process:
-        found = wait_until(lambda: find_engine(self.pid_of("gpu0")), "an engine process", seconds=40)
+        found = wait_until(lambda: find_engine(self.pid_of("gpu0")), "an engine process")
         assert found is not None
         return found
 
@@ -188,7 +188,7 @@ class FaultStack:
     def start_jobs(self, count: int, prompt: str = TEXT, **fields: Any) -> list[str]:
         """Submit ``count`` generations, and wait until each has its first token."""
         jobs = [self.submit_job(prompt, **fields) for _ in range(count)]
-        wait_until(lambda: all(self.read_job(job).first_token_at for job in jobs), "all have a first token", seconds=30)
+        wait_until(lambda: all(self.read_job(job).first_token_at for job in jobs), "all have a first token")
         return jobs
 
     def upload_file(self, collection: str, name: str, data: bytes, *, ends: tuple[str, ...] = ("completed",)) -> tuple[str, str]:
@@ -225,7 +225,7 @@ class FaultStack:
     def check_invariants(self, seconds: float = 60) -> None:
         """Check I1 to I5. The faults must be over."""
         self.ledger.check_invariants(self.direct, seconds)
-        wait_until(self.is_ready, "the stack is ready again", seconds=40, every=0.1)
+        wait_until(self.is_ready, "the stack is ready again", every=0.1)
         self._check_slots()
         self._check_processes()
         self.ledger.check_invariants(self.direct, seconds)
@@ -235,9 +235,7 @@ class FaultStack:
         workers = 1 + sum(worker.model == DEFAULT and worker.is_alive() for worker in self.extra_workers)
         # They run longer than it takes to submit them on a busy machine, and are cancelled once they were seen to run.
         jobs = [self.submit_job(TEXT * 10) for _ in range(workers * self.slots)]
-        wait_until(
-            lambda: self.count_in_progress(jobs) == len(jobs), f"I4: {len(jobs)} jobs run at once, one on each slot", seconds=20
-        )
+        wait_until(lambda: self.count_in_progress(jobs) == len(jobs), f"I4: {len(jobs)} jobs run at once, one on each slot")
         for job in jobs:
             self.ledger.allow_end(job, "cancelled", "completed")
             self.client.post(f"/jobs/{job}/cancel")
@@ -287,7 +285,7 @@ class ExtraWorker:
 
     def start(self) -> "ExtraWorker":
         self.launch()
-        wait_until(self.is_ready, f"worker {self.name} is ready", seconds=40)
+        wait_until(self.is_ready, f"worker {self.name} is ready")
         return self
 
     def is_ready(self) -> bool:

@@ -29,7 +29,7 @@ def text(name: str, sentences: int = 60) -> bytes:
 
 def process_running(stack: FaultStack, job: str) -> int:
     """The id of the process that runs a job."""
-    wait_until(lambda: stack.read_job(job).status == "in_progress", f"{job} is running", seconds=30)
+    wait_until(lambda: stack.read_job(job).status == "in_progress", f"{job} is running")
     return int(stack.read_job(job).worker.rpartition("/")[2])
 
 
@@ -62,7 +62,7 @@ def test_a_job_that_kills_its_workers_becomes_a_dead_letter_and_harms_no_other(s
     document, job = stack.upload_file("poison", "poison.txt", text("poison", 400), ends=("failed",))
     others = [stack.upload_file("poison", f"{n}.txt", text(f"other {n}")) for n in range(2)]
     for attempt in range(1, 4):
-        wait_until(lambda attempt=attempt: stack.read_job(job).attempt == attempt, f"attempt {attempt}", seconds=30)
+        wait_until(lambda attempt=attempt: stack.read_job(job).attempt == attempt, f"attempt {attempt}")
         kill(process_running(stack, job))
     record = stack.wait_for_end(job)
     assert record.error is not None

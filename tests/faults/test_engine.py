@@ -21,7 +21,7 @@ def outcomes(stack: FaultStack, job: str) -> list[Outcome | None]:
 
 def test_a_killed_worker_with_64_jobs_in_flight_loses_none(stack: FaultStack) -> None:
     jobs = [stack.submit_job(TEXT * 2) for _ in range(64)]
-    wait_until(lambda: all(stack.read_job(job).first_token_at for job in jobs), "all 64 have a first token", seconds=30)
+    wait_until(lambda: all(stack.read_job(job).first_token_at for job in jobs), "all 64 have a first token")
     kill(stack.pid_of("gpu0"))
     wait_until(
         lambda: all(stack.read_job(job).attempt == 2 for job in jobs),

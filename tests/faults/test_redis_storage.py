@@ -89,7 +89,7 @@ def test_a_truncated_append_only_file_costs_at_most_the_last_write(stack: FaultS
     for job in missing:
         stack.ledger.excuse_job(job, "its record was in the part that was cut off")
     assert "ncat" in (stack.redis.folder / "server.log").read_text(), "the server's log mentions the truncated file"
-    wait_until(stack.is_ready, "the stack is ready again", seconds=30)
+    wait_until(stack.is_ready, "the stack is ready again")
 
 
 @pytest.mark.slow_fault
@@ -100,9 +100,7 @@ def test_a_redis_that_comes_back_empty_is_reported_and_used(stack: FaultStack) -
         stack.ledger.excuse_job(job, "all data was destroyed")
     shutil.rmtree(stack.redis.folder / "appendonlydir")
     stack.start_redis()
-    wait_until(
-        lambda: stack.client.get(f"/jobs/{jobs[0]}").status_code == 404, "a client learns that its job is gone", seconds=15
-    )
+    wait_until(lambda: stack.client.get(f"/jobs/{jobs[0]}").status_code == 404, "a client learns that its job is gone")
     pids = stack.worker_pids()
     stack.wait_for_end(stack.submit_through_outage(seconds=30))
     hold_fault(5)

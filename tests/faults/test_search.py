@@ -36,7 +36,7 @@ def reindex(stack: FaultStack, collection: str, *, ends: str = "completed") -> s
 
 def start_reindex(stack: FaultStack, collection: str, *, ends: str = "completed") -> str:
     job = reindex(stack, collection, ends=ends)
-    wait_until(lambda: stack.read_job(job).phase == "reindexing", "the reindex is running", seconds=30)
+    wait_until(lambda: stack.read_job(job).phase == "reindexing", "the reindex is running")
     return job
 
 

@@ -97,7 +97,7 @@ def test_a_stream_continues_after_its_carrier_died(stack: FaultStack, what: str)
         reader.read()
         return reader.ended
 
-    wait_until(read_to_the_end, "the stream has ended", seconds=60, every=0.2)
+    wait_until(read_to_the_end, "the stream has ended", every=0.2)
     reader.check(TEXT * 3)
 
 

@@ -66,7 +66,7 @@ def test_a_backlog_without_maintenance_is_cleared_without_a_storm(stack: FaultSt
         peak = max(peak, stack.count_wakeups())
         return all(stack.read_job(job).status.final for job in jobs)
 
-    wait_until(done, "all have ended", seconds=30)
+    wait_until(done, "all have ended")
     assert peak <= 50, "no more wake-ups than jobs"
 
 
@@ -85,7 +85,7 @@ def test_ten_thousand_queued_jobs_need_no_new_wakeups_and_slow_nobody_down(stack
     assert stack.wait_for_end(extra).status == "completed"
     for job in jobs:
         system.transitions.cancel(job, "local")
-    wait_until(lambda: not stack.count_wakeups(), "the surplus wake-ups are used up", seconds=60)
+    wait_until(lambda: not stack.count_wakeups(), "the surplus wake-ups are used up")
 
 
 @pytest.mark.slow_fault
@@ -149,7 +149,7 @@ def test_a_wedged_worker_is_replaced(stack: FaultStack) -> None:
     jobs = stack.start_jobs(4, TEXT * 2)
     os.kill(wedged, signal.SIGRTMIN)  # blocks the main thread, which reads messages; all other threads continue
     jobs += [stack.submit_job() for _ in range(4)]
-    wait_until(lambda: stack.pid_of("gpu0") != wedged, "the worker was replaced", seconds=20)
+    wait_until(lambda: stack.pid_of("gpu0") != wedged, "the worker was replaced")
     for job in jobs:
         stack.wait_for_end(job)
 

@@ -56,7 +56,7 @@ def test_the_record_of_a_delivery_is_written_after_an_outage(stack: FaultStack) 
         job = stack.submit_job("tell me", webhook={"url": receiver.url})
         wait_until(lambda: stack.redis.process.poll() is not None, "the webhook is posted and Redis is killed")
         stack.start_redis()
-        wait_until(stack.is_ready, "the stack is ready again", seconds=40)
+        wait_until(stack.is_ready, "the stack is ready again")
         stack.wait_for_end(job)
         record = wait_for_delivery(stack, job)
         assert {request.id for request in receiver.received} == {record["id"]}

@@ -52,7 +52,6 @@ def test_a_stale_worker_changes_nothing(stack: FaultStack) -> None:
     wait_until(
         lambda: stack.wait_for_end(stack.submit_job("after")).worker.endswith(f"/{stale}"),
         "the stale worker runs jobs again",
-        seconds=20,
     )
     assert (stack.read_job(job), stack.read_events(job)) == (record, events)
     assert outcomes(stack, job) == [Outcome.LOST, Outcome.COMPLETED]
@@ -77,7 +76,7 @@ def test_a_process_that_hogs_its_interpreter_lock_loses_no_lease(stack: FaultSta
     patient = {"ENGINEHOUSE_LEASE_SECONDS": "30", "ENGINEHOUSE_RENEW_SECONDS": "2"}
     hog = stack.start_worker(1, model=SECOND, environment=patient)
     jobs = [stack.submit_job(TEXT * 5, model=SECOND) for _ in range(8)]
-    wait_until(lambda: stack.count_in_progress(jobs) == len(jobs), "all run", seconds=10)
+    wait_until(lambda: stack.count_in_progress(jobs) == len(jobs), "all run")
     os.kill(hog.pid, signal.SIGRTMIN + 1)
     for job in jobs:
         stack.wait_for_end(job, 60)

@@ -32,7 +32,7 @@ def test_a_model_that_cannot_be_loaded_fails_its_jobs_with_the_reason(broken_sta
         except httpx2.HTTPError:
             return False
 
-    wait_until(failed, "the model is reported as failed", seconds=60, every=0.2)
+    wait_until(failed, "the model is reported as failed", every=0.2)
     [model, *_] = broken_stack.client.get("/models").json()
     assert "no-such-folder" in model["reason"]
     health = broken_stack.client.get("/health/ready")

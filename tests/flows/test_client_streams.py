@@ -74,7 +74,7 @@ def test_a_wait_outlives_the_servers_that_hold_it(client: Client, slow_stack: St
     ended: list[str] = []
     waiter = threading.Thread(target=lambda: ended.append(client.wait(job, timeout=60).text))
     waiter.start()
-    wait_until(lambda: slow_stack.job(job.id)["timings"]["first_token"], "the first token", seconds=30)
+    wait_until(lambda: slow_stack.job(job.id)["timings"]["first_token"], "the first token")
     for process in servers(slow_stack):
         process.kill()
     waiter.join(60)

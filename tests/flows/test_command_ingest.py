@@ -180,7 +180,7 @@ def test_an_ingest_survives_a_restart_of_the_api(stack: Stack, tmp_path: Path) -
     assert process.returncode == 0, said
     assert len(rest.splitlines()) == 59
     assert counted(stack, said) == {**NONE, "total": 60, "completed": 60}
-    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "ready", seconds=30)
+    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "ready")
     assert stack.client.get("/collections/survived").json()["documents"] == 60
 
 

@@ -62,7 +62,7 @@ class Host:
             process.terminate()
         for process in self.processes.values():
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 signal_group(process.pid, 9)
                 process.wait()
@@ -102,12 +102,12 @@ def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
             except httpx2.TransportError:
                 return False
 
-        wait_until(ready, "the stack is ready", seconds=90, every=0.2)
+        wait_until(ready, "the stack is ready", every=0.2)
         answer = client.post("/generate", json={"prompt": "compose"}, headers={"Prefer": "wait=20"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["status"] == "completed"
     login = services["flower"]["environment"]["FLOWER_BASIC_AUTH"].split(":")
-    wait_until(lambda: host.check(services["flower"]), "Flower's health check passes", seconds=30)
+    wait_until(lambda: host.check(services["flower"]), "Flower's health check passes")
     assert httpx2.get(f"{host.flower}/workers").status_code == 401
     assert httpx2.get(f"{host.flower}/workers", auth=(login[0], login[1])).status_code == 200
     for name in ("chroma", "api", "model-on-cpu", "io"):

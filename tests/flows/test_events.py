@@ -84,7 +84,7 @@ def test_a_new_attempt_sends_a_restart_event(slow_stack: Stack) -> None:
     import psutil
 
     job = slow_stack.generate(TEXT)["id"]
-    wait_until(lambda: slow_stack.job(job)["timings"]["first_token"], "the first token", seconds=20)
+    wait_until(lambda: slow_stack.job(job)["timings"]["first_token"], "the first token")
     [engine] = [
         process
         for process in psutil.Process(slow_stack.pid("gpu0")).children(recursive=True)

@@ -47,7 +47,7 @@ def receiver(stack: Stack) -> Iterator[tuple[subprocess.Popen[str], str]]:
         except httpx2.TransportError:
             return False
 
-    wait_until(answers, "the receiver answers", seconds=30)
+    wait_until(answers, "the receiver answers")
     yield process, url
     process.kill()
     process.communicate()

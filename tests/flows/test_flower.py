@@ -27,7 +27,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def flower(watched: Stack) -> Iterator[httpx2.Client]:
     address = json.loads((watched.data / "state.json").read_text())["flower"]
     with httpx2.Client(base_url=address, timeout=20) as client:
-        wait_until(lambda: _answers(client), "Flower answers", seconds=30)
+        wait_until(lambda: _answers(client), "Flower answers")
         yield client
 
 
@@ -45,7 +45,7 @@ def test_each_wakeup_shows_its_queue_and_the_job_that_it_ran(watched: Stack, flo
         tasks = flower.get("/api/tasks").json().values()
         return [task for task in tasks if job in str(task["result"])]
 
-    [wakeup] = wait_until(served, "the wake-up that ran the job", seconds=20)
+    [wakeup] = wait_until(served, "the wake-up that ran the job")
     assert (wakeup["state"], wakeup["name"]) == ("SUCCESS", "enginehouse.run_next_job")
     assert "gpu.echo" in str(wakeup["args"])
     assert f"{job} completed" in str(wakeup["result"])
@@ -60,7 +60,6 @@ def test_the_workers_are_listed(flower: httpx2.Client) -> None:
             == {"gpu0", "cpu", "io"}
         ),
         "all three workers are listed",
-        seconds=30,
     )
 
 

@@ -99,13 +99,13 @@ def test_kill_9_of_a_parent_leaves_no_process(tree: Tree, victim: str) -> None:
     all_up(tree)
     os.kill(tree.guardian.pid if victim == "guardian" else tree.supervisor().pid, signal.SIGKILL)
     wait_until(lambda: not tree.living(), "no descendant is left")
-    assert tree.guardian.wait(10) != 0
+    assert tree.guardian.wait(60) != 0
 
 
 def test_shutdown_stops_services_in_order_with_their_children(tree: Tree) -> None:
     all_up(tree)
     tree.guardian.send_signal(signal.SIGTERM)
-    assert tree.guardian.wait(20) == 0
+    assert tree.guardian.wait(60) == 0
     assert "stopped" in tree.log
     assert not tree.living()
 
@@ -117,7 +117,7 @@ def test_a_second_interrupt_kills_at_once(tree: Tree) -> None:
     tree.await_line("stopping")
     assert len(tree.processes()) == 5, "the first one leaves them their grace"
     tree.guardian.send_signal(signal.SIGINT)
-    assert tree.guardian.wait(10) == 0
+    assert tree.guardian.wait(60) == 0
     assert not tree.living()
 
 

@@ -109,7 +109,7 @@ def test_a_killed_process_is_restarted(stack: Stack, name: str) -> None:
         lambda: name in json.loads((stack.data / "state.json").read_text())["processes"] and stack.pid(name) != killed,
         f"a new {name}",
     )
-    wait_until(lambda: is_ready(stack), "the stack is ready again", seconds=60)
+    wait_until(lambda: is_ready(stack), "the stack is ready again")
     assert stack.ended(stack.generate("still here")["id"])["status"] == "completed"
 
 
@@ -121,7 +121,7 @@ def test_kill_9_leaves_no_process_and_loses_no_job(own_stack: Stack) -> None:
     assert len(family) > 8, "the supervisor, six services, the processes of api and cpu, the engine"
     own_stack.process.kill()
     own_stack.process.wait()
-    wait_until(lambda: not any(process.is_running() for process in family), "every descendant has ended", seconds=15)
+    wait_until(lambda: not any(process.is_running() for process in family), "every descendant has ended")
 
     own_stack.start()
     assert own_stack.job(done["id"])["result"] == done["result"]

@@ -37,7 +37,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def first(receiver: Receiver, number: int = 1) -> Received:
-    wait_until(lambda: len(receiver.received) >= number, f"delivery {number} arrives", seconds=60)
+    wait_until(lambda: len(receiver.received) >= number, f"delivery {number} arrives")
     return receiver.received[number - 1]
 
 
@@ -227,7 +227,7 @@ def test_the_command_listens_and_verifies(stack: Stack) -> None:
         assert delivered(stack, job)["attempts"][0]["status"] == 204
     finally:
         listening.kill()
-        listening.wait(10)
+        listening.wait(60)
 
 
 def test_what_belongs_to_another_owner_is_not_there(stack: Stack, receiver: Receiver) -> None:

@@ -119,7 +119,7 @@ def test_a_wait_survives_a_half_open_connection(system: JobSystem, proxied_url: 
     ended = listener.expect(job)
     assert proxy.half_open() > 0
     system.transitions.finish((job, 1), Status.COMPLETED, result={"text": ""})
-    assert ended.wait(10), "a new connection reports the end of the job"
+    assert ended.wait(60), "a new connection reports the end of the job"
     listener.forget(job, ended)
 
 
@@ -129,7 +129,7 @@ def test_a_job_that_ends_wakes_everyone_who_waits_for_it(system: JobSystem, redi
     waits = [listener.expect(job) for _ in range(3)]
     for_other = listener.expect(other)
     system.transitions.finish((job, 1), Status.COMPLETED, result={"text": ""})
-    assert all(ended.wait(5) for ended in waits)
+    assert all(ended.wait(60) for ended in waits)
     assert not for_other.is_set()
 
 

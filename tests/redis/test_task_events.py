@@ -42,19 +42,19 @@ def test_flower_sees_every_wakeup_received_started_and_succeeded(
     receiver.on_consume_ready = lambda *_, **__: listening.set()
     watcher = threading.Thread(target=receiver.capture, kwargs={"wakeup": False})
     watcher.start()
-    assert listening.wait(30)
+    assert listening.wait(60)
     command = [sys.executable, "-m", "celery", "-A", "quick", "worker", "-P", "threads", "-c", "16", "-Q", "quick", "-E"]
     environment = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     worker = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: seen["worker-online"], "the worker is online", seconds=30)
+        wait_until(lambda: seen["worker-online"], "the worker is online")
         CeleryBroker(redis_client).wake("quick", WAKEUPS)
-        wait_until(lambda: seen["task-succeeded"] == WAKEUPS, "all wake-ups have succeeded", seconds=30)
+        wait_until(lambda: seen["task-succeeded"] == WAKEUPS, "all wake-ups have succeeded")
         assert (seen["task-received"], seen["task-started"]) == (WAKEUPS, WAKEUPS)
     finally:
         worker.terminate()
-        worker.wait(20)
+        worker.wait(60)
         receiver.should_stop = True
-        watcher.join(10)
+        watcher.join(60)
         connection.release()
         redis_client.flushall()

@@ -51,7 +51,7 @@ def reader(folder: Path, redis_url: str, queues: str) -> Iterator[None]:
         yield
     finally:
         worker.terminate()
-        worker.wait(20)
+        worker.wait(60)
 
 
 def test_a_worker_takes_every_wakeup_and_the_canary(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_worker_takes_every_wakeup_and_the_canary(redis_client: redis.Redis, r
     broker.send_canary("w@host")
     broker.send_canary("w@host")
     with reader(tmp_path, redis_url, "gpu.some-model,canary.w@host"):
-        wait_until(lambda: redis_client.llen("taken") == 52, "51 wake-ups and one canary are taken", seconds=30)
+        wait_until(lambda: redis_client.llen("taken") == 52, "51 wake-ups and one canary are taken")
         assert sorted(set(redis_client.lrange("taken", 0, -1))) == ["canary", "gpu.some-model"]
         assert not list(redis_client.scan_iter("unacked*")), "a wake-up is not recorded as unacknowledged"
     redis_client.flushall()
@@ -71,13 +71,13 @@ def test_a_busy_worker_leaves_wakeups_in_the_queue(redis_client: redis.Redis, re
     broker = CeleryBroker(redis_client)
     broker.wake("slow", 10)
     with reader(tmp_path, redis_url, "slow"):
-        wait_until(lambda: redis_client.llen("taken") == 4, "each of the four slots has a wake-up", seconds=30)
+        wait_until(lambda: redis_client.llen("taken") == 4, "each of the four slots has a wake-up")
         assert redis_client.llen("slow") == 6
         redis_client.rpush("go on", 1)
-        wait_until(lambda: redis_client.llen("taken") == 5, "a free slot takes the next wake-up", seconds=10)
+        wait_until(lambda: redis_client.llen("taken") == 5, "a free slot takes the next wake-up")
         assert redis_client.llen("slow") == 5
         redis_client.rpush("go on", *range(9))
-        wait_until(lambda: redis_client.llen("taken") == 10, "all are taken", seconds=10)
+        wait_until(lambda: redis_client.llen("taken") == 10, "all are taken")
     redis_client.flushall()
 
 

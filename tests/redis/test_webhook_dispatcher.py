@@ -80,7 +80,7 @@ def delivered(deliveries: Deliveries, job: str) -> Delivery:
 
 
 def hang(receiver: Receiver) -> Callable[[BaseHTTPRequestHandler], None]:
-    return lambda handler: receiver.closing.wait(30) and None
+    return lambda handler: receiver.closing.wait(60) and None
 
 
 def drip(receiver: Receiver, piece: bytes) -> Callable[[BaseHTTPRequestHandler], None]:

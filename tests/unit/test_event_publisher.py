@@ -102,9 +102,9 @@ def test_the_thread_publishes_what_is_enqueued_and_stops() -> None:
     buffer = EventBuffer(("job_1", 1))
     buffer.add_text("x")
     publisher.enqueue_buffer(buffer)
-    assert written.wait(5)
+    assert written.wait(60)
     stopping.set()
     publisher.wake_up()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
     assert texts(transitions.written) == [("job_1", "x")]

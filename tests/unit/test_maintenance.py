@@ -149,6 +149,6 @@ def test_the_thread_runs_its_services_until_it_is_stopped() -> None:
     service = StopAfterThree()
     running = MaintenanceThread([service], 0.001, stopping, clock=ManualClock())
     running.start()
-    running.join(5)
+    running.join(60)
     assert not running.is_alive()
     assert len(service.runs) == 3

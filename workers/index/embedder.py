@@ -223,12 +223,14 @@ def _revision(model: Any, tokenizer_json: str) -> str:
 def _faster_precision(name: str, model: Any) -> Any:
     """The model in bf16 if that is faster on this CPU, otherwise unchanged. Measuring takes about a second."""
     half = copy.deepcopy(model).bfloat16()
-    _seconds(model, 1), _seconds(half, 1)
+    plain, halved = _seconds(model), _seconds(half)
+    if halved > 2 * plain:
+        return model  # emulated: measuring on would take seconds
     # Alternate and take the best times: other load on the machine must not decide for the lifetime of the process.
-    rounds = [(_seconds(model, 3), _seconds(half, 3)) for _ in range(3)]
+    rounds = [(_seconds(model), _seconds(half)) for _ in range(3)]
     plain, halved = (min(times) for times in zip(*rounds, strict=True))
     logger.info(
-        "embedding model %s on %s: 3 chunks take %.0f ms in fp32, %.0f ms in bf16",
+        "embedding model %s on %s: a chunk takes %.0f ms in fp32, %.0f ms in bf16",
         name,
         model.device,
         plain * 1000,
@@ -252,7 +254,7 @@ def _use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _seconds(model: Any, texts: int) -> float:
+def _seconds(model: Any) -> float:
     start = time.perf_counter()
-    model.encode([_SAMPLE] * texts, batch_size=32, show_progress_bar=False)
+    model.encode([_SAMPLE], show_progress_bar=False)
     return time.perf_counter() - start

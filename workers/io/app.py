@@ -3,14 +3,16 @@
 It is a pool of its own, so that ten thousand documents in ingestion never delay a question.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
 from typing import Any
 
+from shared.documents.files import DocumentFiles
 from shared.documents.index_health import note_silence
 from shared.documents.store import Documents
-from shared.errors import NotFound
+from shared.errors import ModelUnavailable, NotFound
 from shared.jobs.celery_broker import IO_QUEUE
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
@@ -24,11 +26,17 @@ from workers.runtime.attempt import Attempt, Handler, Handover
 from workers.runtime.celery_worker import CeleryWorker, Pool
 from workers.runtime.worker_runtime import WorkerRuntime
 
+logger = logging.getLogger(__name__)
+
 settings = from_environment(os.environ)
 
 
 # A process that exits while torch is being imported aborts, so the exit waits for these threads.
 warm_up_threads: list[threading.Thread] = []
+stopping = threading.Event()
+
+# How often a server without documents looks whether it has one by now.
+FIRST_DOCUMENT_POLL_SECONDS = 2.0
 webhook_dispatchers: list[WebhookDispatcher] = []
 
 
@@ -38,7 +46,9 @@ def build_handlers() -> Mapping[str, Handler]:
     documents = Documents(client)
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: note_silence(client))
-    warm_up_threads.append(threading.Thread(target=embedders.warm, name="warm", daemon=True))
+    warm_up_threads.append(
+        threading.Thread(target=_warm_up, args=(DocumentFiles(settings.documents_dir), embedders), name="warm", daemon=True)
+    )
     warm_up_threads[-1].start()
 
     def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
@@ -69,6 +79,20 @@ def build_handlers() -> Mapping[str, Handler]:
     }
 
 
+def _warm_up(files: DocumentFiles, embedders: Embedders) -> None:
+    """Load the embedding model as soon as there is a document, so that the first question does not wait for it.
+
+    It takes seconds and a few hundred MB, which a server that only generates should not pay.
+    """
+    while files.is_empty():
+        if stopping.wait(FIRST_DOCUMENT_POLL_SECONDS):
+            return
+    try:
+        embedders.warm()
+    except ModelUnavailable as error:
+        logger.warning("the embedding model was not loaded in advance: %s", error)
+
+
 def _question(spec: Mapping[str, Any]) -> str:
     """The text to search for: the newest message of the user."""
     if "message" in spec:
@@ -89,6 +113,7 @@ def start_webhooks(runtime: WorkerRuntime) -> None:
 
 def finish_background_work() -> None:
     """Wait for running deliveries and for the warm-up of the embedding model."""
+    stopping.set()
     for dispatcher in webhook_dispatchers:
         dispatcher.stop_threads()
     for thread in warm_up_threads:
