@@ -13,11 +13,11 @@ Values = Mapping[Any, float]
 
 # What a worker reports of its engine and GPUs: key, metric, description.
 ENGINE_GAUGES = (
-    ("tokens_per_second", "engine_tokens_per_second", "Tokens per second that an engine generated lately."),
-    ("steps_per_second", "engine_steps_per_second", "Steps per second that an engine ran lately."),
+    ("tokens_per_second", "engine_tokens_per_second", "Tokens per second that an engine generated recently."),
+    ("steps_per_second", "engine_steps_per_second", "Steps per second that an engine ran recently."),
     ("running", "engine_batch_size", "Requests in an engine's batch."),
-    ("waiting", "engine_requests_waiting", "Requests that wait in an engine."),
-    ("cache_use", "engine_cache_use_ratio", "Used share of an engine's key-value cache."),
+    ("waiting", "engine_requests_waiting", "Requests waiting in an engine."),
+    ("cache_use", "engine_cache_use_ratio", "Used share of an engine's KV cache."),
     ("in_flight", "engine_requests_limit", "Requests that an engine may hold at the same time."),
 )
 ENGINE_COUNTERS = (
@@ -46,9 +46,9 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
         ("postponed",): max(0, stats.open - stats.running - waiting),
     }
     yield _gauge("jobs", "Jobs that have not ended: running, queued, or waiting for something else.", ["status"], statuses)
-    yield _gauge("jobs_dead_letters", "Dead-letter jobs.", [], {(): stats.dead_letters})
+    yield _gauge("jobs_dead_letters", "Dead letters.", [], {(): stats.dead_letters})
     for name, description, values in (
-        ("queue_waiting", "Jobs that wait in a queue.", {(name,): float(queue.waiting) for name, queue in queues.items()}),
+        ("queue_waiting", "Jobs waiting in a queue.", {(name,): float(queue.waiting) for name, queue in queues.items()}),
         (
             "queue_oldest_seconds",
             "Waiting time of the oldest job in a queue.",
@@ -62,12 +62,12 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
     ):
         yield _gauge(name, description, ["queue"], values)
     for name, description, counter, label in (
-        ("jobs_submitted", "Jobs that were accepted.", "submitted", "kind"),
-        ("jobs_claimed", "Attempts that were started.", "claimed", "queue"),
+        ("jobs_submitted", "Accepted jobs.", "submitted", "kind"),
+        ("jobs_claimed", "Started attempts.", "claimed", "queue"),
     ):
         yield _counter(name, description, [label], {(key,): count for key, count in stats.counted(counter).items()})
     ended = {(kind, status): count for (kind, _, status), count in _split_names(stats.counted("ended"))}
-    yield _counter("jobs_ended", "Jobs that ended.", ["kind", "status"], ended)
+    yield _counter("jobs_ended", "Ended jobs.", ["kind", "status"], ended)
     attempts, deliveries = stats.counted("attempts"), stats.counted("deliveries")
     yield _counter(
         "attempts_lost", "Attempts whose worker died or stopped renewing its lease.", [], {(): attempts.get("lost", 0)}

@@ -16,7 +16,11 @@ from api.gunicorn_conf import uses_shared_files
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 REGISTRY = CollectorRegistry()
 ANSWER_SECONDS = Histogram(
-    "enginehouse_api_answer_seconds", "Time until an answer began.", ("call", "status"), buckets=BUCKETS, registry=REGISTRY
+    "enginehouse_api_answer_seconds",
+    "Time to the first byte of a response.",
+    ("call", "status"),
+    buckets=BUCKETS,
+    registry=REGISTRY,
 )
 
 

@@ -2,7 +2,7 @@
 
     EnginehouseError
     ├── InvalidRequest           the request is invalid; repeating it unchanged fails again
-    │   ├── MalformedBody        400  not JSON, nested too deeply, or a different content type than declared
+    │   ├── MalformedBody        400  not JSON, nested too deeply, or not sent as JSON
     │   ├── InvalidValue         422  a field has the wrong type, or is out of its range
     │   ├── PromptTooLong        422  the prompt does not fit the model's context
     │   ├── BodyTooLarge         413

@@ -169,7 +169,7 @@ GPU = in_path("gpu", "Number of a gpu worker, or its name if several hosts have 
 WEBHOOK = in_path("webhook", "Id of a registered webhook.", "whk_01m84sw1c2f0t7d5h3zq8m4n6p")
 DELIVERY = in_path("delivery", "Id of a delivery.", "dlv_01m84sw1c8a3c5e7f9b1d2e4f6")
 
-LIMIT = in_query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Largest number of entries.", 10)
+LIMIT = in_query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Maximum number of entries.", 10)
 AFTER = in_query("after", {"type": "string"}, "The `next` of the previous page.")
 PREFER = in_header(
     "Prefer",

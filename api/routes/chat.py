@@ -32,9 +32,9 @@ blueprint = Blueprint("chat", __name__)
 TAG = "Chats"
 TURN_REPLIES = {
     200: Reply(description="All messages, with the answer.", model=responses.Chat),
-    202: Reply(description="No answer yet; this job will have it.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS),
+    202: Reply(description="No answer yet; this job generates it.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS),
 }
-WAITS = "Waits up to `ENGINEHOUSE_CHAT_WAIT_SECONDS` for the answer unless the client asks for another wait."
+WAITS = "Waits up to `ENGINEHOUSE_CHAT_WAIT_SECONDS` for the answer unless the client asks for a different wait."
 
 
 class TurnFailed(EnginehouseError):
@@ -50,7 +50,7 @@ class TurnFailed(EnginehouseError):
     Operation(
         tag=TAG,
         summary="Start or continue a chat",
-        description=f"With a `message`, the answer is included. {WAITS}",
+        description=f"With a `message`, the response includes the answer. {WAITS}",
         parameters=(PREFER, WAIT, IDEMPOTENCY_KEY),
         request_model=ChatStartRequest,
         examples={
@@ -137,6 +137,6 @@ def _history_response(session: str, job: Job | None = None) -> Response:
 
 
 def _turn_error(job: Job) -> EnginehouseError:
-    error = job.error or {"code": job.status.value, "message": f"Job {job.id} ended {job.status.value}.", "param": None}
+    error = job.error or {"code": job.status.value, "message": f"Job {job.id} ended as {job.status.value}.", "param": None}
     error_class = InvalidValue if error.get("type") == "invalid_request_error" else TurnFailed
     return error_class(str(error["message"]), code=str(error["code"]), param=error.get("param"), details={"job": job.id})

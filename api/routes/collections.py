@@ -43,7 +43,7 @@ blueprint = Blueprint("collections", __name__)
 
 TAG = "Documents"
 REINDEX_PRIORITY = 8
-WAITS = "Waits up to 30 s unless the client asks for another wait."
+WAITS = "Waits up to 30 s unless the client asks for a different wait."
 
 
 @blueprint.get("/collections")
@@ -175,7 +175,9 @@ def list_documents(collection: str) -> RouteResponse:
         replies={
             200: Reply(description="The passages, best first.", model=responses.HitList),
             202: Reply(
-                description="No result yet; the job will have `hits`.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS
+                description="No result yet; the result of this job will have the `hits`.",
+                model=responses.Job,
+                headers=REPLAYABLE_JOB_HEADERS,
             ),
         },
         refusals=(409, 429),

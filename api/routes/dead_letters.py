@@ -19,7 +19,7 @@ TAG = "Dead letters"
 ADMIN_ONLY = "Needs a key created with `--admin`."
 MAX_LISTED = 1000
 LIMIT = in_query(
-    "limit", {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": 100}, "Largest number of entries.", 10
+    "limit", {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": 100}, "Maximum number of entries.", 10
 )
 
 
@@ -27,7 +27,7 @@ LIMIT = in_query(
 @describe(
     Operation(
         tag=TAG,
-        summary="List jobs whose workers died repeatedly, newest first",
+        summary="List dead letters, newest first",
         description=ADMIN_ONLY,
         parameters=(LIMIT,),
         replies={200: Reply(description="All dead letters on one page.", model=responses.DeadLetterList)},
@@ -61,7 +61,10 @@ def replay_dead_letter(job: str) -> RouteResponse:
         description=ADMIN_ONLY,
         parameters=(JOB,),
         replies={
-            200: Reply(description="It is removed; the job itself stays until it expires.", model=responses.DeadLetterRemoval)
+            200: Reply(
+                description="It is removed; the job itself is kept until its retention period is over.",
+                model=responses.DeadLetterRemoval,
+            )
         },
     )
 )

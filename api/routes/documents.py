@@ -30,10 +30,10 @@ from shared.errors import NotFound
 blueprint = Blueprint("documents", __name__)
 
 TAG = "Documents"
-WAITS = "Waits up to 30 s unless the client asks for another wait."
+WAITS = "Waits up to 30 s unless the client asks for a different wait."
 POSITION = {"type": "integer", "minimum": 0}
 DELETION_REPLIES = {
-    200: Reply(description="It is deleted, with its files, text and vectors.", model=responses.Deletion),
+    200: Reply(description="It is deleted with its files, text and vectors.", model=responses.Deletion),
     202: Reply(
         description="Searches no longer find it; this job deletes its data.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS
     ),

@@ -29,7 +29,7 @@ blueprint = Blueprint("generate", __name__)
     Operation(
         tag="Generation",
         summary="Submit a generation",
-        description="Returns a job at once, to poll, wait for or follow. With `text` the call waits for the answer.",
+        description="Returns a job immediately, to poll, wait for or follow. With `text` the call waits for the answer.",
         parameters=(PREFER, WAIT, IDEMPOTENCY_KEY),
         request_model=GenerateRequest,
         examples={

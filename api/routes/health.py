@@ -26,8 +26,8 @@ REQUIRED_BY = ("start", "operator")
 @describe(
     Operation(
         tag=TAG,
-        summary="Check that this process answers",
-        replies={200: Reply(description="It answers.", model=responses.Liveness)},
+        summary="Check that the API process is responsive",
+        replies={200: Reply(description="It is responsive.", model=responses.Liveness)},
         open=True,
     )
 )
@@ -46,7 +46,7 @@ def check_liveness() -> RouteResponse:
                 model=responses.Readiness,
                 example={"status": "ready", "waiting_for": [], "workers": 4},
             ),
-            503: Reply(description="It cannot; `waiting_for` names what is missing.", model=responses.Readiness),
+            503: Reply(description="It cannot; `waiting_for` lists what is missing.", model=responses.Readiness),
         },
         open=True,
     )

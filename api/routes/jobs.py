@@ -159,7 +159,7 @@ def cancel_job(job: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Run an ended job again as a new job",
-        description="For a document that ended `encrypted`, the body may contain its password.",
+        description="For a document that ended as `encrypted`, the body may contain its password.",
         parameters=(JOB,),
         request_model=RetryRequest,
         body_required=False,

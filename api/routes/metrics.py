@@ -23,7 +23,7 @@ blueprint.before_request(require_admin)
 @describe(
     Operation(
         tag="Models and health",
-        summary="Get metrics of jobs, queues, workers, engines, GPUs and answers",
+        summary="Get metrics of jobs, queues, workers, engines, GPUs and requests",
         description="Needs a key created with `--admin` once a key exists.",
         replies={200: Reply(description="Metrics in the text format of Prometheus.", media_type="text/plain")},
     )

@@ -47,7 +47,7 @@ def get_texts() -> RouteResponse:
         summary="Delete chunks or whole documents by id",
         parameters=(PREFER, WAIT),
         request_model=ChunkIds,
-        replies={200: Reply(description="Those that existed are deleted.", model=responses.TutorialDeletion), 202: RUNNING},
+        replies={200: Reply(description="All of them that existed are deleted.", model=responses.TutorialDeletion), 202: RUNNING},
         refusals=(404, 409, 429),
     )
 )
@@ -79,7 +79,7 @@ def delete_chunk(chunk: str) -> RouteResponse:
         summary="Delete chunks by id, or the best hits of a search",
         parameters=(PREFER, WAIT),
         request_model=RemoveRequest,
-        replies={200: Reply(description="They are deleted.", model=responses.TutorialRemoval), 202: RUNNING},
+        replies={200: Reply(description="The chunks are deleted.", model=responses.TutorialRemoval), 202: RUNNING},
         refusals=(404, 409, 429),
     )
 )

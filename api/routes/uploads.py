@@ -43,7 +43,7 @@ EXAMPLES = {"text": Example(summary="A text file", body="The archive is open on 
         files=1,
         examples=EXAMPLES,
         replies={
-            200: Reply(description="Its job has ended, or the collection already had these bytes.", model=responses.Upload),
+            200: Reply(description="The job has ended, or the collection already had these bytes.", model=responses.Upload),
             202: Reply(description="The file was accepted.", model=responses.Upload, headers=REPLAYABLE_JOB_HEADERS),
         },
         refusals=(429,),
@@ -77,7 +77,7 @@ def upload() -> RouteResponse:
             "Creates the collection if it does not exist. Submits one ingest job per file, and a batch over these jobs. The same "
             "bytes in the same collection are one document; other bytes with the name of an earlier document are its next "
             "version. A zip or tar archive is unpacked, and each member becomes a document. With `?batch=` the jobs join a batch "
-            "that `POST /batches` opened; the batch stays open, and its webhook receives its end."
+            "that `POST /batches` opened; the batch stays open, and its webhook is notified when it ends."
         ),
         parameters=(
             COLLECTION,
@@ -87,7 +87,7 @@ def upload() -> RouteResponse:
         files=MAX_FILES,
         examples=EXAMPLES,
         replies={
-            200: Reply(description="The collection already had all of them.", model=responses.UploadList),
+            200: Reply(description="The collection already had all files.", model=responses.UploadList),
             202: Reply(description="The files were accepted.", model=responses.UploadList, headers=REPLAYABLE_JOB_HEADERS),
         },
         refusals=(409, 429),

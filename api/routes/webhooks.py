@@ -41,7 +41,7 @@ ROTATION = "Deliveries are also signed with the old secret for 24 hours."
     Operation(
         tag=TAG,
         summary="Register a webhook for all your jobs",
-        description="The answer has the secret that signs its deliveries. The secret is not shown again.",
+        description="The response has the secret that signs its deliveries. It is not shown again.",
         request_model=NewWebhook,
         examples={
             "expired": Example(
@@ -97,7 +97,7 @@ def show_webhook(webhook: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Change a registered webhook",
-        description="Omitted fields keep their value. `enabled` also enables a webhook that was disabled by an answer of 410.",
+        description="Omitted fields keep their value. `enabled` also enables a webhook that was disabled by a response of 410.",
         parameters=(WEBHOOK,),
         request_model=WebhookChanges,
         examples={"events": Example(summary="Failures as well", body={"events": ["job.expired", "job.failed"]})},
@@ -229,7 +229,7 @@ def show_delivery(delivery: str) -> RouteResponse:
         summary="Send a delivery again now",
         description="Keeps its `webhook-id`, works for every status, and restarts its retry schedule.",
         parameters=(DELIVERY,),
-        replies={202: Reply(description="The delivery, which is attempted at once.", model=responses.Delivery)},
+        replies={202: Reply(description="The delivery, which is attempted immediately.", model=responses.Delivery)},
         refusals=(409,),
     )
 )

@@ -168,7 +168,7 @@ class JobSubmitter:
             raise NotFound(f"batch: There is no batch {batch[:80]!r}.", code="job_not_found", param="batch")
         if answer == "sealed":
             raise BatchSealed(
-                f"batch: Batch {batch} is sealed (status {value}), so no more can join it. Open another batch.",
+                f"batch: Batch {batch} is sealed (status {value}), so no more jobs can join it. Open another batch.",
                 param="batch",
                 details={"status": value},
             )

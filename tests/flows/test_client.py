@@ -261,7 +261,7 @@ def test_files_join_a_batch_until_it_is_sealed(client: Client, collection: str) 
     ended = client.wait(batch)
     assert (ended.metadata, ended.counts and ended.counts["completed"]) == ({"from": "scanner-2"}, 3)
     # However large it is, the refusal is heard, and not a connection that breaks.
-    with pytest.raises(Conflict, match="no more can join") as refusal:
+    with pytest.raises(Conflict, match="no more jobs can join") as refusal:
         client.send(collection, ("late.txt", b"late " * 4_000_000), batch=batch)
     assert (refusal.value.code, refusal.value.attempts) == ("batch_sealed", 1)
     with pytest.raises(NotFound):
@@ -281,7 +281,7 @@ def test_an_ingest_raises_when_its_batch_is_cancelled(
             stack.client.post(f"/jobs/{newest}/cancel")
 
     files = [(f"{number}.txt", f"cancelled number {number}".encode()) for number in range(4)]
-    with pytest.raises(Conflict, match="no more can join"):
+    with pytest.raises(Conflict, match="no more jobs can join"):
         client.ingest(collection, files, on_progress=cancel)
     assert client.wait(batches[0]).status == "cancelled"
 

@@ -49,7 +49,7 @@ class GenerationOptions(RequestModel):
 
     model: Name | None = Field(default=None, description="name of a model, see `GET /models`; the default model if omitted")
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="longest answer in tokens; the model's limit if omitted"
+        default=None, description="maximum answer length in tokens; the model's limit if omitted"
     )
     temperature: Annotated[float, Field(ge=0, le=2, description="0 always takes the most likely token")] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -69,10 +69,10 @@ class GenerationOptions(RequestModel):
     passages: Annotated[int, Field(ge=1, le=50)] | None = Field(default=None, description="number of passages to retrieve")
     priority: int = Field(default=5, description="0 runs first, 9 last", json_schema_extra=_accept_priority_name)
     expires_in: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = Field(
-        default=None, description="seconds; a job that has not started by then ends `expired`"
+        default=None, description="seconds; a job that has not started by then ends as `expired`"
     )
     timeout: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = Field(
-        default=None, description="seconds; a job that has not ended by then ends `failed`"
+        default=None, description="seconds; a job that has not ended by then ends as `failed`"
     )
     webhook: JobWebhook | None = None
     metadata: JobMetadata = Field(default={}, max_length=16, description="returned with the job")

@@ -7,11 +7,11 @@ from api.schemas.requests.webhooks import JobWebhook
 
 
 class NewBatch(RequestModel):
-    """A batch that is opened before any job is in it."""
+    """An open batch, which jobs join later."""
 
     webhook: JobWebhook | None = None
     metadata: JobMetadata = Field(default={}, max_length=16, description="returned with the job")
 
 
 class RetryRequest(RequestModel):
-    password: SecretStr | None = Field(default=None, description="of a document that ended `encrypted`")
+    password: SecretStr | None = Field(default=None, description="of a document that ended as `encrypted`")

@@ -17,7 +17,7 @@ class RetrievalOptions(RequestModel):
         description='conditions on documents, such as {"metadata.year": {"gte": 2020}}: eq, ne, gt, gte, lt, lte, in, nin, and, or',
         examples=[{"metadata.year": {"gte": 2020}, "or": [{"page": 1}, {"name": {"ne": "draft.txt"}}]}],
     )
-    threshold: Annotated[float, Field(description="lowest score of a passage")] | None = None
+    threshold: Annotated[float, Field(description="minimum score of a passage")] | None = None
 
     @field_validator("filter")
     @classmethod

@@ -16,7 +16,7 @@ class ChunkIds(RequestModel):
 class RemoveRequest(RequestModel):
     ids: list[ChunkId] | None = Field(default=None, min_length=1, max_length=1000)
     query: Query | None = Field(
-        default=None, description="removes the best hits of this search, `ENGINEHOUSE_RETRIEVE_TOP_K` of them"
+        default=None, description="deletes the best hits of this search, `ENGINEHOUSE_RETRIEVE_TOP_K` of them"
     )
 
     @model_validator(mode="after")
@@ -27,4 +27,4 @@ class RemoveRequest(RequestModel):
 
 
 class ClearRequest(RequestModel):
-    confirm: Literal[True] = Field(description="must be true: the call removes everything in the default collection")
+    confirm: Literal[True] = Field(description="must be true: the call deletes everything in the default collection")

@@ -1,7 +1,7 @@
-"""Response models: ``/openapi.json`` describes answers by them.
+"""Response models: ``/openapi.json`` describes responses with them.
 
-The server does not validate its own answers; tests validate every answer that they receive. These fields are the promise to
-clients, so a test fails when an answer has a field that is not described here.
+The server does not validate its own responses; tests validate every response that they receive. These fields are the promise to
+clients, so a test fails when a response has a field that is not described here.
 """
 
 from api.schemas.responses.documents import (

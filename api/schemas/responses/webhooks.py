@@ -42,14 +42,14 @@ class DeliveryAttempt(ResponseModel):
     started_at: Time
     ended_at: Time | None
     outcome: Literal["delivered", "failed", "lost"] | None = Field(description="null while it runs; lost if its worker died")
-    status: int | None = Field(description="status of the answer")
+    status: int | None = Field(description="status of the response")
     latency: float | None = Field(description="seconds")
-    answer: str = Field(description="first 1,024 bytes of the answer")
+    answer: str = Field(description="first 1,024 bytes of the response")
     error: str | None
 
 
 class Delivery(ResponseModel):
-    """An event on its way to a webhook. Its id is the ``webhook-id`` of every attempt."""
+    """One event sent to one webhook. Its id is the ``webhook-id`` of every attempt."""
 
     id: str = Field(examples=["dlv_01m84sw1c8a3c5e7f9b1d2e4f6"])
     object: Literal["delivery"]
