@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cli.admin.model_loading import ModelLoader
 
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="LLM jobs on your own GPUs.")
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run LLM jobs on your own GPUs.")
 models = typer.Typer(no_args_is_help=True, help="List, prepare, load and unload models.")
 app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. Once a key exists, every request needs one.")
@@ -41,9 +41,9 @@ Data = Annotated[Path | None, typer.Option("--data", help="Folder for all state.
 ModelsFile = Annotated[
     Path | None, typer.Option("--models", help="The models file.", show_default="./models.json, or the packaged one")
 ]
-EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help="Engine for all models.")]
+EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help="Engine for all generation models.")]
 ModelName = Annotated[str | None, typer.Option(help="The model to serve.", show_default="the default model")]
-RedisUrl = Annotated[str | None, typer.Option("--redis", help="URL of an external Redis; none is started then.")]
+RedisUrl = Annotated[str | None, typer.Option("--redis", help="URL of an external Redis, instead of the stack's own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535)]
 
@@ -89,7 +89,9 @@ def worker(
     number: Annotated[int, typer.Option(min=0, help="Number of the gpu worker, unique on its host.")] = 0,
     model: ModelName = None,
     empty: Annotated[bool, typer.Option("--empty", help="Start without a model and load one on demand.")] = False,
-    device: Annotated[str | None, typer.Option(help="GPU number as in nvidia-smi; several, such as 0,1, for one model.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="GPU number as in nvidia-smi, or several for one model, such as 0,1.")
+    ] = None,
     data: Data = None,
     engine: EngineName = None,
     models_file: ModelsFile = None,
@@ -155,7 +157,7 @@ def load_model(
     models_file: ModelsFile = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Load a model on the given GPU, else on an empty one, else on the one that has been idle for longest."""
+    """Load a model on the given GPU, else on an empty one, else on the one that has been idle the longest."""
     _model_loader(data, models_file, redis).load_model(name, gpu, wait=wait)
 
 
@@ -176,7 +178,7 @@ def unload_model(
 def init_project(
     folder: Annotated[Path, typer.Argument(help="Where to write the files; created if it does not exist.")] = Path(),
 ) -> None:
-    """Write a starting models.json, .env and docker-compose.yml into a folder. Existing files are not overwritten."""
+    """Write a starter models.json, .env and docker-compose.yml into a folder. Existing files are not overwritten."""
     from cli.local.project_folder import create_project
 
     create_project(folder)
@@ -207,7 +209,7 @@ def create_key(
     data: Data = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Create a key and print its secret, which is shown only now."""
+    """Create a key and print its secret, which is not shown again."""
     from cli.admin import api_keys
 
     api_keys.create_key(_stack_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
@@ -236,7 +238,7 @@ def check_collections(
     data: Data = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Compare records, files and indexes; exit with status 1 if faults remain. Runs beside the stack, on its data folder."""
+    """Compare records, files and indexes; exit with status 1 if problems remain. Use it while the stack runs, on its data folder."""
     from cli.admin.index_check import check_collections as check
     from cli.local.running_stack import with_stack_chroma
 

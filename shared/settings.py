@@ -34,7 +34,7 @@ class Settings:
     """The settings of one process. ``Settings()`` has the defaults; use ``from_environment`` otherwise."""
 
     data_dir: Path = setting(
-        "ENGINEHOUSE_DATA", Path(".enginehouse"), "Folder for all state: files of Redis, index, uploads, prepared models."
+        "ENGINEHOUSE_DATA", Path(".enginehouse"), "Folder for all state: Redis files, indexes, uploads, prepared models."
     )
     redis_url: str = setting(
         "REDIS_URL", "redis://127.0.0.1:6379/0", "URL of Redis. If it is set, `enginehouse up` does not start a Redis server."
@@ -49,7 +49,7 @@ class Settings:
     allow_open: bool = setting(
         "ENGINEHOUSE_ALLOW_OPEN",
         False,
-        "Listen on an address other than loopback although there are no API keys. For containers whose port is published on loopback only.",
+        "Listen on an address other than loopback even without API keys. For containers whose port is published on loopback only.",
     )
     models_file: Path = setting(
         "ENGINEHOUSE_MODELS_FILE",
@@ -237,7 +237,7 @@ class Settings:
     load_on_demand: bool = setting(
         "ENGINEHOUSE_LOAD_ON_DEMAND",
         True,
-        "Load models that jobs wait for on GPUs that are empty or idle.",
+        "Load models on empty or idle GPUs when jobs wait for them.",
     )
     keep_alive_seconds: float = setting(
         "ENGINEHOUSE_KEEP_ALIVE_SECONDS",
@@ -249,7 +249,7 @@ class Settings:
     unschedulable_seconds: float = setting(
         "ENGINEHOUSE_UNSCHEDULABLE_SECONDS",
         600.0,
-        "Jobs whose model no living worker can load end as `failed` after this time.",
+        "Jobs whose model no live worker can load end as `failed` after this time.",
         low=1,
         high=30 * DAY,
     )

@@ -51,7 +51,7 @@ class DeadLetters:
     def drop(self, job: str) -> None:
         """Remove the job from the dead letters."""
         self._transitions.remove_dead_letter(self._find(job).id)
-        print(f"{job} is no longer a dead letter; its record is kept until its retention ends")
+        print(f"{job} is no longer a dead letter; its record is kept until its retention period is over")
 
     def _find(self, job: str) -> Job:
         for letter in self._queries.dead_letters(MAX_LISTED):

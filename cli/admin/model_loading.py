@@ -56,7 +56,7 @@ class ModelLoader:
         self._wait_until_loaded([assignment.name for assignment in holding], "", wait)
 
     def _choose(self, name: str, assignments: Sequence[ModelAssignment]) -> ModelAssignment:
-        """The worker that has the model, else one without a model, else the one that has been idle for longest."""
+        """The worker that has the model, else one without a model, else the one that has been idle the longest."""
         for assignment in assignments:
             if assignment.desired_model == name:
                 return assignment

@@ -165,7 +165,7 @@ def _print_answers(ended: Sequence[tuple[str, dict[str, Any]]], console: Console
         rows = {
             "Question": question,
             "Answer": " ".join(result["text"].split()),
-            "Sources": "; ".join(cited) or "nothing, as the question was asked without documents",
+            "Sources": "; ".join(cited) or "none, as the question was asked without documents",
             "Time": f"{times['total']:.1f} s, {first}",
         }
         console.print()

@@ -14,7 +14,7 @@ ALIVE_SECONDS = 30.0
 
 
 def assign_models(client: redis.Redis, replicas: Sequence[Replica]) -> None:
-    """Register each replica with its model. Other living workers of this host keep their assignments."""
+    """Register each replica with its model. Other live workers of this host keep their assignments."""
     host = f"@{socket.gethostname()}"
     assignments = ModelAssignments(client)
     alive = {worker.name for worker in WorkerRegistry(client).alive(ALIVE_SECONDS)}

@@ -132,9 +132,9 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
                 log.say("Chroma is running but does not answer requests for a collection; restarting it")
                 supervisor.kill_service("chroma")
         log.say(
-            "Stopping: waiting for running jobs; press Ctrl-C again to stop at once."
+            "Stopping: waiting for running jobs; press Ctrl-C again to stop immediately."
             if supervisor.shutdown_request is ShutdownRequest.DRAIN
-            else "Stopping at once."
+            else "Stopping immediately."
         )
     finally:
         log.status("")

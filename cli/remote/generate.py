@@ -27,7 +27,7 @@ def generate(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Print the answer while it is generated.")] = False,
     lines: Annotated[
-        bool, typer.Option("--lines", help="Treat each line as a prompt of its own; answers keep the order.")
+        bool, typer.Option("--lines", help="Treat each line as a separate prompt; answers are printed in the same order.")
     ] = False,
     concurrency: Annotated[int, typer.Option("--jobs", min=1, max=200, help="With --lines: number of concurrent jobs.")] = 8,
     wait_timeout: WaitTimeout = None,
@@ -44,10 +44,8 @@ def generate(
     expires_in: Annotated[float | None, typer.Option(help="Seconds within which the job must start.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds within which the job must end.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeatable.")] = None,
-    webhook: Annotated[str | None, typer.Option(help="Address that receives the final state.")] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="Submitting the same key again does not create a second job.")
-    ] = None,
+    webhook: Annotated[str | None, typer.Option(help="Address that is notified when the job ends.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Submitting again with the same key creates no second job.")] = None,
 ) -> None:
     """Submit a generation and print its id, or with --wait or --follow its answer.
 

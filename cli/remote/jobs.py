@@ -38,7 +38,9 @@ app = typer.Typer(cls=JobGroup, no_args_is_help=True, help="Show, wait for, foll
 def jobs(
     context: CommandContext,
     status: Annotated[StatusName | None, typer.Option(help="Only jobs with this status.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind: generate, ingest, search, delete or batch.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only jobs of this kind: generate, ingest, unpack, search, delete, reindex or batch.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 20,
@@ -78,7 +80,7 @@ def follow(
 @app.command()
 @server_command
 def cancel(context: CommandContext, ids: Jobs) -> None:
-    """Cancel jobs. A queued job is cancelled at once, a running one shortly after."""
+    """Cancel jobs. A queued job is cancelled immediately, a running one shortly after."""
     for job in map(context.client.cancel, read_arguments(ids)):
         _print_change(context, job, "is cancelled" if job.ended else "is being cancelled")
 

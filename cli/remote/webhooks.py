@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from enginehouse_client import Delivery, Webhook
 
 webhooks = typer.Typer(cls=Group, help="Register, change and test webhooks.")
-deliveries = typer.Typer(cls=Group, help="List, show and repeat deliveries to webhooks.")
+deliveries = typer.Typer(cls=Group, help="List, show and redeliver webhook deliveries.")
 
 Id = Annotated[str, typer.Argument(help="Webhook id.", metavar="WEBHOOK")]
 Events = Annotated[list[str] | None, typer.Option("--event", help="Only these events, such as job.completed; repeatable.")]
@@ -51,7 +51,7 @@ def create_webhook(
     description: Description = None,
     secret: Secret = None,
 ) -> None:
-    """Register an address that receives events of all your jobs. Its secret is shown only now."""
+    """Register an address that receives events of all your jobs. Its secret is not shown again."""
     _show(
         context,
         context.client.create_webhook(
@@ -70,7 +70,8 @@ def change_webhook(
     kinds: Kinds = None,
     description: Description = None,
     enabled: Annotated[
-        bool | None, typer.Option("--enable/--disable", help="--enable also re-enables a webhook that answered 410.")
+        bool | None,
+        typer.Option("--enable/--disable", help="--enable also enables a webhook that was disabled by a response of 410."),
     ] = None,
 ) -> None:
     """Change a webhook."""
@@ -94,7 +95,7 @@ def delete_webhook(context: CommandContext, webhook: Id) -> None:
 @webhooks.command("rotate")
 @server_command
 def rotate_webhook(context: CommandContext, webhook: Id) -> None:
-    """Create a new secret, which is shown only now; the old one also signs for another 24 hours."""
+    """Create a new secret, which is not shown again. For 24 hours, deliveries are also signed with the old one."""
     _show(context, context.client.rotate_webhook(webhook))
 
 
@@ -103,7 +104,7 @@ def rotate_webhook(context: CommandContext, webhook: Id) -> None:
 def show_secret(
     context: CommandContext,
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Create a new secret; the old one also signs for another 24 hours.")
+        bool, typer.Option("--rotate", help="Create a new secret. For 24 hours, deliveries are also signed with the old one.")
     ] = False,
 ) -> None:
     """Print the secret that signs webhooks of single jobs, unless they have their own."""
@@ -122,7 +123,7 @@ def listen_webhooks(
     secret: Annotated[str, typer.Option(help="Secret to verify with.", show_default="your secret")] = "",
     keep: Annotated[bool, typer.Option("--keep", help="Register this address for all jobs while listening.")] = False,
 ) -> None:
-    """Receive webhooks, verify them and print them, for the development of a receiver; with --json one line per message.
+    """Receive, verify and print webhooks while you develop a receiver; with --json one line per message.
 
     A server calls addresses of its own machine only if it was started with ENGINEHOUSE_WEBHOOK_ALLOW=127.0.0.0/8.
     """
@@ -177,7 +178,7 @@ def show_deliveries(context: CommandContext, ids: Deliveries) -> None:
 @deliveries.command("redeliver")
 @server_command
 def redeliver(context: CommandContext, ids: Deliveries) -> None:
-    """Send deliveries again now, with the same id and a fresh retry schedule."""
+    """Send deliveries again now, with the same id, and restart their retry schedules."""
     for delivery in map(context.client.redeliver, ids):
         if context.out.as_json:
             context.out.print_json(delivery.raw)

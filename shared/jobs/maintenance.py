@@ -55,7 +55,7 @@ class JobMaintenance:
         return missing
 
     def schedule_models(self, *, patience_ms: int, limit: int = 200) -> tuple[dict[str, str], list[str]]:
-        """Assign the models that jobs wait for to workers, and fail jobs whose model no living worker can load.
+        """Assign the models that jobs wait for to workers, and fail jobs whose model no live worker can load.
 
         Returns the worker's name per assigned model, and the ids of the failed jobs. A silent worker keeps its assignment for
         ``patience_ms``.

@@ -82,7 +82,7 @@ class DeadWorkerCleaner:
 
 
 class ModelScheduler:
-    """Assigns models that jobs wait for to workers, and ends jobs whose model no living worker can hold."""
+    """Assigns models that jobs wait for to workers, and ends jobs whose model no live worker can hold."""
 
     def __init__(self, settings: Settings, maintenance: JobMaintenance) -> None:
         self._maintenance = maintenance
@@ -94,7 +94,7 @@ class ModelScheduler:
         for model, worker in assigned.items():
             logger.info("jobs wait for model %s, which no worker holds; it is assigned to %s", model, worker)
         for job in ended:
-            logger.warning("job %s: ended, as no living worker can hold its model", job)
+            logger.warning("job %s: ended, as no live worker can hold its model", job)
 
 
 class WakeupIssuer:

@@ -113,7 +113,7 @@ class Uploader:
     def upload_files(self, files: Iterable[SourceFile], concurrency: int) -> Iterator[FileOutcome]:
         """Upload the files, at most ``concurrency`` at a time, and yield outcomes as they arrive.
 
-        Raises ConnectionFailed, Unavailable or RateLimited if the server could not be reached over all retries of one request.
+        Raises ConnectionFailed, Unavailable or RateLimited if the server could not be reached after all retries of one request.
         The server then finishes what it has received.
         """
         remaining = iter(files)

@@ -1,14 +1,14 @@
 -- schedule_models: choose a worker for each model that has waiting jobs and that no worker holds.
 -- Uses: assignment, transition
 -- Arguments: alive_ms:number, patience_ms:number, on_demand, unschedulable_ms:number, limit:number
---   alive_ms is the maximum age of a living worker's heartbeat; patience_ms is how long the assignment of a silent worker still
+--   alive_ms is the maximum age of a live worker's heartbeat; patience_ms is how long the assignment of a silent worker still
 --   counts; on_demand is '1' if workers may be given another model; unschedulable_ms is how long jobs wait for a worker that
 --   can load their model; limit bounds the jobs of one owner that are ended in one call.
 -- Keys: queues with their owners and jobs; workers and their jobs; assignments; unschedulable:<queue>
 -- Returns {flat list of model and worker's name, ids of jobs that were ended, queues to wake}.
 -- Promise: a worker gives up its model only if it lives, runs nothing, and nothing waits for its model. An empty worker comes
 -- first, then one that could not load its model, then the one that has been idle for longest. Each model gets one worker, and
--- none while a worker of it may come back. Jobs of a model that no living worker can load become `failed`.
+-- none while a worker of it may come back. Jobs of a model that no live worker can load become `failed`.
 
 local scheduled, ended = {}, {}
 
@@ -67,7 +67,7 @@ local function fail_unschedulable_jobs(model)
   end
 end
 
--- The cheapest worker that can load a model, and whether any living worker can.
+-- The cheapest worker that can load a model, and whether any live worker can.
 local function choose_worker(model)
   local best, least, possible = nil, math.huge, next(workers) == nil
   for _, name in ipairs(names) do

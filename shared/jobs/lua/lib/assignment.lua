@@ -4,7 +4,7 @@
 -- Keys:
 --   workers                  hash    worker -> its description at its latest heartbeat, in JSON
 --   assignments              hash    name of a gpu worker -> its model assignment, in JSON
---   unschedulable:<q>        string  since when jobs of this queue wait for a model that no living worker can load
+--   unschedulable:<q>        string  since when jobs of this queue wait for a model that no live worker can load
 --   models                   hash    every model that a worker has ever served -> time of the first heartbeat with it
 
 local ASSIGNMENTS = PREFIX .. 'assignments'
