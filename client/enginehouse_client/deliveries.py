@@ -46,7 +46,7 @@ class DeliveryCalls(JobCalls):
         description: str | None = None,
         enabled: bool | None = None,
     ) -> Operation[Webhook]:
-        """Change the given fields. ``enabled`` also re-enables a webhook that answered 410. Raises NotFound."""
+        """Change the given fields. ``enabled`` also enables a webhook that was disabled by a response of 410. Raises NotFound."""
         fields = {"url": url, "events": events, "job_kinds": job_kinds, "description": description, "enabled": enabled}
         return (yield from self._change("PATCH", f"/webhooks/{_id(webhook)}", fields))
 

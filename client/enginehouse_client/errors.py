@@ -7,10 +7,10 @@
     │   ├── Forbidden           403
     │   ├── NotFound            404  no such job, document, collection, chat or model
     │   ├── Conflict            409  the current state does not allow the operation
-    │   ├── RateLimited         429  a limit was reached, over all retries
-    │   └── Unavailable         500, 502, 503, 504: the server failed, over all retries
+    │   ├── RateLimited         429  a limit was reached, after all retries
+    │   └── Unavailable         500, 502, 503, 504: the server failed, after all retries
     ├── JobFailed               the job ended without completing
-    ├── ConnectionFailed        no response, over all retries
+    ├── ConnectionFailed        no response, after all retries
     ├── Timeout                 the wait ended first; the job continues
     └── InvalidSignature        the webhook is not signed with this secret, or is too old
 

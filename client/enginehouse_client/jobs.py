@@ -29,7 +29,7 @@ class Message(TypedDict):
 class Options(TypedDict, total=False):
     """Options of a generation; the server's documentation has their limits, and the model provides the defaults.
 
-    ``collection`` answers from documents; ``timeout`` and ``expires_in`` are in seconds; ``webhook`` receives the final state.
+    ``collection`` answers from documents; ``timeout`` and ``expires_in`` are in seconds; ``webhook`` is notified of the end.
     """
 
     model: str
@@ -99,8 +99,8 @@ class JobCalls:
         """Wait for the end of a job, in whatever state, and return it. ``on_poll`` receives the job after each poll, at least
         once ``every`` seconds.
 
-        The server holds each request until the job ends, so that the end is known at once. A server that does not hold requests for
-        that long is polled at growing intervals. Raises Timeout after ``timeout`` seconds, and NotFound.
+        The server holds each request until the job ends, so that its end is known immediately. A server that does not hold requests
+        for that long is polled at growing intervals. Raises Timeout after ``timeout`` seconds, and NotFound.
         """
         clock, path = self.retry_policy.clock, f"/jobs/{_id(job)}"
         deadline = None if timeout is None else clock() + timeout
@@ -163,7 +163,7 @@ class JobCalls:
             yield Sleep(self.retry_policy.delay(failures, getattr(error, "retry_after", None)))
 
     def cancel(self, job: str | Job) -> Operation[Job]:
-        """Cancel a job. A queued job is ``cancelled`` at once, a running one shortly after. Raises Conflict if it has ended."""
+        """Cancel a job. A queued job is ``cancelled`` immediately, a running one shortly after. Raises Conflict if it has ended."""
         response = yield from self._call("POST", f"/jobs/{_id(job)}/cancel")
         return Job.from_json(response.json())
 

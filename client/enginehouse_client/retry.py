@@ -19,7 +19,7 @@ LOST_REDIS = "redis_unavailable"
 @dataclass(frozen=True)
 class RetryPolicy:
     """How often and when a request is sent again: at most ``retries`` times, after half a second, one, two … up to ``max_delay``
-    seconds. A random part of up to half of each delay is subtracted, so that clients do not return all at once; a ``Retry-After``
+    seconds. A random part of up to half of each delay is subtracted, so that clients do not return together; a ``Retry-After``
     of the server is the minimum. ``timeout`` is in seconds until the next byte of a response. ``clock`` and ``jitter`` are for
     tests."""
 
