@@ -4,7 +4,8 @@
     python examples/bulk_ingest.py papers/ --collection papers --report papers.csv
 
 Run it again when there are new files: those that the collection already holds are not parsed again. `enginehouse ingest` does the
-same with progress bars; this is how a program of your own does it. ENGINEHOUSE_URL and ENGINEHOUSE_API_KEY select the server.
+same with progress bars; this example shows how to do it in your own program. ENGINEHOUSE_URL is the address of the server,
+ENGINEHOUSE_API_KEY the API key if the server needs one.
 """
 
 import argparse

@@ -40,5 +40,5 @@ request "$url/generate" -H "$json" -H 'Prefer: wait=60' \
 
 echo "== Cancel a job"
 job=$(request "$url/generate" -H "$json" -d '{"prompt": "A very long story", "priority": "batch", "max_tokens": 64}' | field id)
-# The answer is 409 if the job has already ended.
+# The response is 409 if the job has already ended.
 request -X POST "$url/jobs/$job/cancel" | field status || true

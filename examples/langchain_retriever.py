@@ -4,7 +4,7 @@
     enginehouse ingest examples/documents --collection handbook
     python examples/langchain_retriever.py handbook "How many days of paid vacation are there?"
 
-ENGINEHOUSE_URL and ENGINEHOUSE_API_KEY select the server.
+ENGINEHOUSE_URL is the address of the server, ENGINEHOUSE_API_KEY the API key if the server needs one.
 """
 
 import os

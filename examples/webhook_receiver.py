@@ -1,4 +1,4 @@
-"""A webhook receiver that verifies signatures, processes each message once, and answers before it does the work.
+"""A webhook receiver that verifies signatures, processes each message once, and responds before it does the work.
 
     pip install flask ./client
     export WEBHOOK_SECRET=$(enginehouse webhooks secret)
@@ -26,7 +26,7 @@ work: queue.Queue[dict[str, Any]] = queue.Queue()
 
 @app.post("/hook")
 def receive() -> tuple[str, int]:
-    """Answer 204 to accept the message. With any other answer, or none within 15 s, the server sends it again."""
+    """Return 204 to accept the message. After an error status, or no response within 15 s, the server sends it again."""
     try:
         # The raw bytes: a body that was parsed and serialized again would have another signature.
         event = webhooks.verify(os.environ["WEBHOOK_SECRET"], request.headers, request.get_data())
@@ -41,7 +41,7 @@ def receive() -> tuple[str, int]:
 
 
 def process(event: dict[str, Any]) -> None:
-    """Everything that takes time."""
+    """Do the work that takes time."""
     job = event["data"]
     print(event["type"], job["id"], (job["result"] or {}).get("text") or job["error"], flush=True)
 
