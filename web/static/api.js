@@ -21,7 +21,7 @@ export class ApiError extends Error {
   }
 }
 
-export const unreachable = () => new ApiError("The server does not answer.");
+export const unreachable = () => new ApiError("The server does not respond.");
 
 /** The JSON of a successful answer. Throws ApiError otherwise, and asks the page for a key after a 401. */
 export function outcome(status, text) {
@@ -29,10 +29,10 @@ export function outcome(status, text) {
   try {
     answer = JSON.parse(text);
   } catch {
-    throw new ApiError(`The server answered with status ${status} and without JSON.`, { code: "not_json", status });
+    throw new ApiError(`The server returned status ${status} without JSON.`, { code: "not_json", status });
   }
   if (status >= 200 && status < 300) return answer;
-  const { code = "unknown", message = `The server answered with status ${status}.` } = answer.error ?? {};
+  const { code = "unknown", message = `The server returned status ${status}.` } = answer.error ?? {};
   if (status === 401) document.dispatchEvent(new Event("key-wanted"));
   throw new ApiError(sentence(message), { code, status, answer });
 }

@@ -246,9 +246,9 @@ function showModels(models) {
 }
 
 function unavailableReason(model) {
-  if (model.state === "not_served") return "no worker serves it";
+  if (model.state === "not_served") return "not served by any worker";
   if (model.state === "failed") return `failed: ${model.reason ?? "see the log"}`.slice(0, 80);
-  return model.progress === null ? model.state : `${model.state}, ${Math.round(model.progress * 100)} %`;
+  return model.progress === null ? model.state : `${model.state}, ${Math.round(model.progress * 100)}%`;
 }
 
 function showCollections(collections) {

@@ -55,6 +55,6 @@ async function passages(collection, query, signal) {
   if (answer.object === "list") return answer.data;
   // The call stopped waiting, but the job continues.
   const job = await followJob(answer.id, { signal });
-  if (job.status !== "completed") throw new ApiError(job.error?.message ?? `The search ended ${job.status}.`);
+  if (job.status !== "completed") throw new ApiError(job.error?.message ?? `The search ended as ${job.status}.`);
   return job.result.hits;
 }

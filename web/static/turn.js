@@ -50,7 +50,7 @@ export class Turn {
 /** Why an ended job has no answer. */
 export function noAnswer(job) {
   if (job.status === "cancelled") return "Stopped.";
-  return job.error?.message ?? `The job ended ${job.status}.`;
+  return job.error?.message ?? `The job ended as ${job.status}.`;
 }
 
 function progressText(job) {
