@@ -22,6 +22,7 @@ const DOCUMENT = {
   unsupported: ["Unsupported", "bad"],
   too_large: ["Too large", "bad"],
   failed: ["Failed", "bad"],
+  replaced: ["Replaced", "quiet"],
 };
 
 const UNFINISHED_DOCUMENT = new Set(["uploaded", "parsing", "chunking", "embedding", "indexing"]);

@@ -1,6 +1,6 @@
 """Request models of webhooks: of one job, and those registered for all jobs of an owner."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field, StringConstraints
 
@@ -24,7 +24,7 @@ class NewWebhook(RequestModel):
 
     url: Url
     events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=5)
-    job_kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=6)
+    job_kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=len(get_args(Kind)))
     description: Description = ""
     secret: Secret | None = None
 
@@ -34,6 +34,6 @@ class WebhookChanges(RequestModel):
 
     url: Url | None = None
     events: list[Event] | None = Field(default=None, min_length=1, max_length=5)
-    job_kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=6)
+    job_kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=len(get_args(Kind)))
     description: Description | None = None
     enabled: bool | None = None
