@@ -1,7 +1,7 @@
 """Chat sessions in Redis. The transition that ends a job writes its messages, so the history never contains half a turn.
 
 ``eh:session:<id>`` is a hash (owner, created_at, ttl_seconds, and last_job: the job of the newest turn, for which the next turn
-waits). ``eh:session:<id>:messages`` is the list of messages as JSON. Both expire some time after their last use.
+waits). ``eh:session_messages:<id>`` is the list of messages as JSON. Both expire some time after their last use.
 """
 
 import json
@@ -45,20 +45,24 @@ class Sessions:
         """The messages, oldest first, each with ``role``, ``content`` and ``timestamp``. Reading them renews the session's time to live."""
         key = _key(session)
         with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.lrange(f"{key}:messages", 0, -1)
+            pipeline.lrange(_messages_key(session), 0, -1)
             pipeline.expire(key, self._settings.session_seconds)
-            pipeline.expire(f"{key}:messages", self._settings.session_seconds)
+            pipeline.expire(_messages_key(session), self._settings.session_seconds)
             texts = pipeline.execute()[0]
         return [json.loads(text) for text in texts]
 
     def delete_session(self, session: str, owner: str) -> None:
         """Delete a session. Raises NotFound unless the owner has it."""
         self.check(session, owner)
-        self._redis.delete(_key(session), f"{_key(session)}:messages")
+        self._redis.delete(_key(session), _messages_key(session))
 
 
 def _key(session: str) -> str:
     return f"{PREFIX}session:{session}"
+
+
+def _messages_key(session: str) -> str:
+    return f"{PREFIX}session_messages:{session}"
 
 
 def _not_found(session: str) -> NotFound:

@@ -269,8 +269,8 @@ def test_turns_of_a_session_run_in_order(system: JobSystem, wakeups: list[Any]) 
     )
     system.transitions.finish((first, 1), Status.COMPLETED, result={}, messages=[{"role": "assistant", "content": "hi"}])
     assert claim(system, "t4").id == third
-    assert system.client.lrange("eh:session:s1:messages", 0, -1) == ['{"role":"assistant","content":"hi"}']
-    assert system.client.ttl("eh:session:s1:messages") > 0
+    assert system.client.lrange("eh:session_messages:s1", 0, -1) == ['{"role":"assistant","content":"hi"}']
+    assert system.client.ttl("eh:session_messages:s1") > 0
 
 
 def test_a_turn_of_a_missing_session_is_rejected(system: JobSystem) -> None:

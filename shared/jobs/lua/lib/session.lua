@@ -3,13 +3,17 @@
 --
 -- Keys:
 --   session:<id>             hash    a chat session; shared/sessions/store.py lists its fields
---   session:<id>:messages    list    its messages, in JSON
+--   session_messages:<id>    list    its messages, in JSON
+--
+-- Clients choose session ids, so no key may consist of another session's key and a suffix: it would be the key of a session.
 
 local function session_key(id) return PREFIX .. 'session:' .. id end
 
+local function messages_key(id) return PREFIX .. 'session_messages:' .. id end
+
 local function renew_session(id, ttl_seconds)
   redis.call('EXPIRE', session_key(id), ttl_seconds)
-  redis.call('EXPIRE', session_key(id) .. ':messages', ttl_seconds)
+  redis.call('EXPIRE', messages_key(id), ttl_seconds)
 end
 
 -- Make a job the newest turn of the owner's session. Returns the turn before it ('' for none), nil when there is no such session.
@@ -25,6 +29,6 @@ end
 local function append_messages(id, messages)
   local ttl_seconds = redis.call('HGET', session_key(id), 'ttl_seconds')
   if not ttl_seconds then return end
-  for _, message in ipairs(messages) do redis.call('RPUSH', session_key(id) .. ':messages', message) end
+  for _, message in ipairs(messages) do redis.call('RPUSH', messages_key(id), message) end
   renew_session(id, ttl_seconds)
 end
