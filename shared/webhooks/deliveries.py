@@ -13,6 +13,7 @@ from typing import Any, Literal
 import redis
 
 from shared.errors import Conflict, NotFound
+from shared.ids import is_id
 from shared.redis_connection import PREFIX
 from shared.redis_lists import list_page
 from shared.webhooks.scripts import DeliveryScripts
@@ -83,7 +84,7 @@ class Deliveries:
         self,
         delivery: str,
         number: int,
-        verdict: DeliveryOutcome,
+        outcome: DeliveryOutcome,
         *,
         delay_seconds: float = 0,
         status: int | None = None,
@@ -95,7 +96,7 @@ class Deliveries:
         result: Literal["ok", "lost"] = self._scripts.record_attempt(
             id=delivery,
             number=number,
-            outcome=verdict,
+            outcome=outcome,
             delay_ms=int(delay_seconds * 1000),
             status=status,
             latency_ms=latency_ms,
@@ -106,14 +107,15 @@ class Deliveries:
 
     def redeliver(self, delivery: str, owner: str) -> Delivery:
         """Restart the retry schedule of a delivery. Raises NotFound, and Conflict if its webhook is disabled or deleted."""
-        result = self._scripts.redeliver(id=delivery, owner=owner)
+        # An invalid id is not found by `get`. As part of a key it could name another record.
+        result = self._scripts.redeliver(id=delivery, owner=owner) if is_id(DELIVERY, delivery) else "missing"
         if result in ("disabled", "deleted"):
             raise Conflict(f"The webhook of delivery {delivery} is {result}, so it is not called.", code="webhook_disabled")
         return self.get(delivery, owner)
 
     def get(self, delivery: str, owner: str) -> Delivery:
         """The owner's delivery with this id. Raises NotFound."""
-        record = self._redis.hgetall(_key(delivery))
+        record = self._redis.hgetall(_key(delivery)) if is_id(DELIVERY, delivery) else {}
         if record.get("owner") != owner:
             raise NotFound(f"There is no delivery {delivery[:80]!r}.", code="delivery_not_found")
         return _delivery(record)
