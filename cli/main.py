@@ -204,7 +204,9 @@ def create_key(
         str, typer.Option(help="Owner whose jobs the key can see; `local` owns the jobs created before the first key.")
     ] = "",
     admin: Annotated[bool, typer.Option("--admin", help="Allow access to /admin.")] = False,
-    weight: Annotated[float, typer.Option(help="Relative share of the owner in a full queue.")] = 1.0,
+    weight: Annotated[
+        float | None, typer.Option(help="Relative share of the owner in a full queue; unchanged if omitted, 1 for a new owner.")
+    ] = None,
     as_json: AsJson = False,
     data: Data = None,
     redis: RedisUrl = None,

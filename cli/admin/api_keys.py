@@ -11,7 +11,7 @@ from rich.table import Table
 from shared.owners.store import ApiKey, Owners
 
 
-def create_key(client: redis.Redis, name: str, *, owner: str, admin: bool, weight: float, as_json: bool) -> None:
+def create_key(client: redis.Redis, name: str, *, owner: str, admin: bool, weight: float | None, as_json: bool) -> None:
     """Create a key and print its secret, which is not stored. Raises InvalidValue."""
     key, secret = Owners(client).create(name, owner=owner, admin=admin, weight=weight)
     if as_json:

@@ -49,17 +49,18 @@ class Owners:
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client
 
-    def create(self, name: str, *, owner: str = "", admin: bool = False, weight: float = 1.0) -> tuple[ApiKey, str]:
+    def create(self, name: str, *, owner: str = "", admin: bool = False, weight: float | None = None) -> tuple[ApiKey, str]:
         """Create a key for ``owner`` (defaults to ``name``); return it and its secret, which cannot be retrieved later.
 
-        ``weight`` is the owner's share of a full queue relative to other owners. Raises InvalidValue.
+        ``weight`` is the owner's share of a full queue relative to other owners, 1 until it is set. None leaves it unchanged, so
+        that a further key of an owner does not reset it. Raises InvalidValue.
         """
         for field, value in (("name", name), ("owner", owner or name)):
             if not _NAME.fullmatch(value):
                 raise InvalidValue(
                     f"{field}: use 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, not {value[:80]!r}", param=field
                 )
-        if not 0.01 <= weight <= 100:
+        if weight is not None and not 0.01 <= weight <= 100:
             raise InvalidValue(f"weight: must be between 0.01 and 100, not {weight}", param="weight")
         secret = f"eh_{secrets.token_urlsafe(32)}"
         key = ApiKey(
@@ -72,7 +73,8 @@ class Owners:
         )
         with self._redis.pipeline() as pipeline:
             pipeline.hset(KEYS, _digest(secret), json.dumps(asdict(key)))
-            pipeline.hset(WEIGHTS, key.owner, weight)
+            if weight is not None:
+                pipeline.hset(WEIGHTS, key.owner, weight)
             pipeline.execute()
         return key, secret
 

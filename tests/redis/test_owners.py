@@ -90,6 +90,14 @@ def test_an_owner_of_weight_two_gets_twice_the_service(owners: Owners, system: J
     assert used["bob"] / used["ada"] == pytest.approx(2, rel=0.05)
 
 
+def test_a_further_key_keeps_the_weight_of_its_owner(owners: Owners, redis_client: redis.Redis) -> None:
+    owners.create("first", owner="ada", weight=4)
+    owners.create("second", owner="ada")
+    assert redis_client.hgetall("eh:weights") == {"ada": "4"}
+    owners.create("third", owner="ada", weight=2)
+    assert redis_client.hgetall("eh:weights") == {"ada": "2"}
+
+
 def test_owners_share_service_and_not_the_number_of_jobs(system: JobSystem) -> None:
     for _ in range(60):
         submit(system, "long")
