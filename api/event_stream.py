@@ -12,6 +12,7 @@ import redis
 
 from shared.jobs.event_streams import Follower, StreamEvent, read
 from shared.jobs.queries import JobQueries
+from shared.redis_connection import is_outage
 
 KEEP_ALIVE_SECONDS = 15.0
 RECONNECT_MS = 1000
@@ -57,8 +58,8 @@ def stream_events(client: redis.Redis, follower: Follower, queries: JobQueries, 
         while True:
             events = inbox.drain(KEEP_ALIVE_SECONDS)
             if not events:
-                if queries.get_job(job_id) is None:
-                    return  # deleted
+                if _is_deleted(queries, job_id):
+                    return
                 yield b": keep-alive\n\n"
             # Each yielded piece is a system call, so events that arrived together leave together.
             pieces: list[bytes] = []
@@ -77,6 +78,16 @@ def stream_events(client: redis.Redis, follower: Follower, queries: JobQueries, 
                 return
     finally:
         follower.leave(job_id, inbox.add_event)
+
+
+def _is_deleted(queries: JobQueries, job_id: str) -> bool:
+    try:
+        return queries.get_job(job_id) is None
+    except redis.RedisError as error:
+        # The stream continues when Redis is back. If it ended here, the client would reconnect, get a 503, and give up.
+        if is_outage(error):
+            return False
+        raise
 
 
 def _flush(pieces: list[bytes]) -> Iterator[bytes]:

@@ -72,6 +72,7 @@ class Follower:
         """Call ``listener`` with each event after this sequence number. It runs on the follower's thread and must not block.
 
         A listener that joins a job that is already followed may get earlier events again; it must compare sequence numbers.
+        Raises RedisError, and follows nothing, if Redis is unreachable.
         """
         with self._lock:
             self._listeners.setdefault(job, []).append(listener)
@@ -84,10 +85,11 @@ class Follower:
                 self._thread.start()
         if not must_read:
             return
-        with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.xadd(self._wake, {"job": job}, maxlen=1, approximate=False)
-            pipeline.expire(self._wake, WAKE_SECONDS)
-            pipeline.execute()
+        try:
+            self._interrupt_read(job)
+        except redis.RedisError:
+            self.leave(job, listener)
+            raise
 
     def leave(self, job: str, listener: Listener) -> None:
         """Remove a listener. A stream without listeners is no longer followed."""
@@ -98,6 +100,12 @@ class Follower:
             if not listeners:
                 self._listeners.pop(job, None)
                 self._position.pop(job, None)
+
+    def _interrupt_read(self, job: str) -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.xadd(self._wake, {"job": job}, maxlen=1, approximate=False)
+            pipeline.expire(self._wake, WAKE_SECONDS)
+            pipeline.execute()
 
     def _run(self) -> None:
         client = connect(self._url, timeout=LATE_SECONDS, blocks=BLOCK_SECONDS)

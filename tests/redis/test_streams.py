@@ -144,6 +144,30 @@ def test_a_quiet_stream_sends_keep_alives_and_ends_with_its_job(
     answer.close()
 
 
+def test_a_quiet_stream_survives_an_outage(
+    settings: Settings, writer: Writer, proxy: Proxy, proxied_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.05)
+    answer = follow(app(replace(settings, redis_url=proxied_url)), writer.job)
+    pieces = iter(answer.response)
+    assert ids(next(pieces) + next(pieces) + next(pieces) + next(pieces)) == [1, 2]
+    proxy.refuse()
+    assert [next(pieces) for _ in range(3)] == [b": keep-alive\n\n"] * 3
+    proxy.heal()
+    writer.end()
+    assert ids(b"".join(pieces)) == [3]
+    answer.close()
+
+
+def test_a_listener_that_cannot_be_added_leaves_nothing(writer: Writer, proxy: Proxy, proxied_url: str) -> None:
+    follower = Follower(proxied_url)
+    proxy.refuse()
+    with pytest.raises(redis.ConnectionError):
+        follower.follow(writer.job, 0, lambda event: None)
+    assert not follower._listeners
+    assert not follower._position
+
+
 def test_a_slow_reader_gets_all_events_and_delays_no_other(
     settings: Settings, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
