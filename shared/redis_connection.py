@@ -11,8 +11,17 @@ from redis.retry import Retry
 
 PREFIX = "eh:"
 
-# redis-py raises these when Redis is unreachable, full, read-only or loading. The caller may retry later.
-OUTAGE = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError, redis.OutOfMemoryError)
+# redis-py raises these when Redis is unreachable, full, read-only, loading or without its master. The caller may retry later.
+OUTAGE = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.BusyLoadingError,
+    redis.ReadOnlyError,
+    redis.OutOfMemoryError,
+    redis.exceptions.MasterDownError,
+)
+# Replies for which redis-py has no class: saving to disk fails, a script runs for too long, too few replicas are connected.
+OUTAGE_REPLIES = ("MISCONF ", "OOM ", "BUSY ", "NOREPLICAS ")
 
 
 def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float = 0.0, connections: int = 0) -> redis.Redis:
@@ -39,4 +48,4 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float 
 
 def is_outage(error: BaseException) -> bool:
     """Whether an error means that Redis is temporarily unable to serve, rather than that the command is wrong."""
-    return isinstance(error, OUTAGE) or (isinstance(error, redis.ResponseError) and str(error).startswith(("MISCONF", "OOM")))
+    return isinstance(error, OUTAGE) or (isinstance(error, redis.ResponseError) and str(error).startswith(OUTAGE_REPLIES))

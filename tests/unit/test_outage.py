@@ -1,8 +1,9 @@
-"""Retry of Redis calls through an outage."""
+"""Outages of Redis: which errors are one, and retries of calls through it."""
 
 import pytest
 import redis
 
+from shared.redis_connection import is_outage
 from tests.unit.runtime_fakes import ManualClock
 from workers.runtime.outage import retry_through_outage
 
@@ -39,3 +40,24 @@ def test_an_outage_is_raised_once_the_sleep_was_interrupted() -> None:
     with pytest.raises(redis.ConnectionError):
         retry_through_outage(call, seconds=10, subject="test", clock=ManualClock(), sleep=lambda seconds: True)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.ConnectionError("refused"),
+        redis.ReadOnlyError("You can't write against a read only replica."),
+        redis.exceptions.MasterDownError("Link with MASTER is down"),
+        redis.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk."),
+        redis.ResponseError("BUSY Redis is busy running a script."),
+        redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
+    ],
+    ids=str,
+)
+def test_an_error_that_may_pass_is_an_outage(error: redis.RedisError) -> None:
+    assert is_outage(error)
+
+
+@pytest.mark.parametrize("message", ["WRONGTYPE Operation against a key", "BUSYGROUP Consumer Group name already exists"])
+def test_a_wrong_command_is_not_an_outage(message: str) -> None:
+    assert not is_outage(redis.ResponseError(message))
