@@ -1,7 +1,7 @@
 """The Flask application."""
 
 from importlib import import_module
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from flask import Flask, request
 from flask_cors import CORS
@@ -118,11 +118,19 @@ def _reject_foreign_pages(app: Flask, settings: Settings) -> None:
     @app.before_request
     def check_host_and_origin() -> None:
         # Against DNS rebinding: a name of the attacker that resolves to loopback is not one of these.
-        if local_only and urlsplit(f"//{request.host}").hostname not in LOOPBACK:
+        if local_only and _split_url(f"//{request.host}").hostname not in LOOPBACK:
             raise HostRefused("This server only accepts requests to 127.0.0.1 and localhost.")
         origin = request.headers.get("Origin")
-        if origin is None or origin in allowed or urlsplit(origin).netloc == request.host:
+        if origin is None or origin in allowed or _split_url(origin).netloc == request.host:
             return
         raise OriginRefused(
             f"Pages of {origin[:200]} may not call this server. Add the origin to ENGINEHOUSE_CORS_ORIGINS to allow it."
         )
+
+
+def _split_url(url: str) -> SplitResult:
+    """The parts of a URL from a header; all are empty if it cannot be parsed."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")

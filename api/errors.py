@@ -65,12 +65,18 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
         response.headers["Allow"] = ", ".join(getattr(error, "valid_methods", None) or ())
         return response, 405
     if status == 413:
-        return error_response(
-            BodyTooLarge(f"The body is larger than {request.max_content_length} bytes, the limit of this call.")
-        )
+        return error_response(BodyTooLarge(_too_large_message()))
     if status < 500:
         return _json_response(InvalidRequest(error.description or error.name)), status
     return error_response(InternalError(INTERNAL_ERROR))
+
+
+def _too_large_message() -> str:
+    limit, size = request.max_content_length, request.content_length
+    if limit is not None and size is not None and size <= limit:
+        # Flask limits these so that a form occupies little memory.
+        return f"A form field is larger than {request.max_form_memory_size} bytes, or the form has too many parts."
+    return f"The body is larger than {limit} bytes, the limit of this call."
 
 
 def _redis_error(error: redis.RedisError) -> tuple[Response, int]:

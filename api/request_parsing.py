@@ -16,8 +16,12 @@ from api.services import services
 from shared.documents.filters import Scalar
 from shared.documents.passwords import LONGEST as MAX_PASSWORD_LENGTH
 from shared.errors import InvalidRequest, InvalidValue, MalformedBody
+from shared.ids import is_id
 
 MAX_SHOWN = 80
+# Files of one upload, and parts of its form: the files and the other fields.
+MAX_FILES = 1000
+MAX_FORM_PARTS = MAX_FILES + 20
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -36,7 +40,9 @@ def parse_body(model: type[Model]) -> Model:
 
 def parse_optional_body(model: type[Model]) -> Model:
     """The validated JSON body, or the model's defaults if the request has none."""
-    return parse_body(model) if request.content_length else model()
+    request.max_content_length = services().settings.max_body_bytes
+    # Not Content-Length: a body that is sent in chunks has none.
+    return parse_body(model) if request.get_data() else model()
 
 
 def form_files(max_files: int) -> list[FileStorage]:
@@ -99,9 +105,22 @@ def query_integer(name: str, default: int, minimum: int, maximum: int) -> int:
     text = request.args.get(name)
     if text is None:
         return default
-    if not re.fullmatch(r"-?\d{1,12}", text) or not minimum <= int(text) <= maximum:
+    return parse_integer(text, name, minimum, maximum)
+
+
+def parse_integer(text: str, name: str, minimum: int, maximum: int) -> int:
+    """The integer that the parameter or header ``name`` contains. Raises InvalidValue."""
+    if not re.fullmatch(r"-?[0-9]{1,13}", text) or not minimum <= int(text) <= maximum:
         raise InvalidValue(f"{name}: must be an integer from {minimum} to {maximum}, not {text[:MAX_SHOWN]!r}", param=name)
     return int(text)
+
+
+def query_cursor(prefix: str, noun: str) -> str | None:
+    """The parameter ``after`` of a list of objects whose ids have this prefix, or None. Raises InvalidValue."""
+    after = request.args.get("after")
+    if after is not None and not is_id(prefix, after):
+        raise InvalidValue(f"after: must be the id of a {noun}, not {after[:MAX_SHOWN]!r}", param="after")
+    return after
 
 
 def query_choice(name: str, choices: tuple[str, ...]) -> str | None:
@@ -125,9 +144,7 @@ def requested_timeout(default: float) -> float:
         if name == "respond-async":
             return 0
         if name == "wait":
-            if not value.strip().isdigit() or int(value) > maximum:
-                raise InvalidValue(f"Prefer: wait must be 0 to {maximum} seconds, not {value[:MAX_SHOWN]!r}", param="Prefer")
-            return int(value)
+            return parse_integer(value.strip(), "Prefer", 0, maximum)
     return default
 
 
@@ -137,8 +154,9 @@ def _form_field(name: str) -> str:
 
 
 def _limit_upload() -> None:
-    # Reading one field of a form reads the whole form, so the limit must be set first.
+    # Reading one field of a form reads the whole form, so the limits must be set first.
     request.max_content_length = services().settings.max_upload_bytes
+    request.max_form_parts = MAX_FORM_PARTS
 
 
 def _request_error(error: ValidationError) -> InvalidValue | MalformedBody:

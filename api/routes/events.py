@@ -4,11 +4,10 @@ from flask import Blueprint, Response, request
 
 from api.event_stream import stream_events
 from api.openapi.operation import JOB, Operation, Reply, describe, in_header, in_query
-from api.request_parsing import query_integer
+from api.request_parsing import parse_integer, query_integer
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import find_owned_job, services
-from shared.errors import InvalidValue
 
 blueprint = Blueprint("events", __name__)
 
@@ -64,6 +63,4 @@ def _start_after() -> int:
     header = request.headers.get("Last-Event-ID")
     if header is None or "after" in request.args:
         return query_integer("after", 0, 0, MAX_SEQUENCE)
-    if not header.isdigit() or int(header) > MAX_SEQUENCE:
-        raise InvalidValue(f"Last-Event-ID: must be the id of an event, not {header[:80]!r}", param="Last-Event-ID")
-    return int(header)
+    return parse_integer(header, "Last-Event-ID", 0, MAX_SEQUENCE)

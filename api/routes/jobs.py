@@ -16,7 +16,14 @@ from api.openapi.operation import (
     describe,
     in_query,
 )
-from api.request_parsing import check_password, parse_optional_body, query_choice, query_integer, requested_timeout
+from api.request_parsing import (
+    check_password,
+    parse_optional_body,
+    query_choice,
+    query_cursor,
+    query_integer,
+    requested_timeout,
+)
 from api.responses import RouteResponse, accepted_response, final_or_accepted, job_json, job_response, list_response
 from api.schemas import responses
 from api.schemas.requests.jobs import RetryRequest
@@ -24,7 +31,6 @@ from api.services import find_owned_job, job_not_found, owner, services
 from api.submission import written_job
 from shared.errors import Conflict, InvalidValue
 from shared.ids import JOB as JOB_PREFIX
-from shared.ids import is_id
 from shared.jobs.models import Job, Status
 
 blueprint = Blueprint("jobs", __name__)
@@ -97,9 +103,7 @@ COMPLETED_JOB = {
 )
 def list_jobs() -> RouteResponse:
     limit = query_integer("limit", 20, 1, 100)
-    after = request.args.get("after")
-    if after is not None and not is_id(JOB_PREFIX, after):
-        raise InvalidValue(f"after: must be the id of a job, not {after[:80]!r}", param="after")
+    after = query_cursor(JOB_PREFIX, "job")
     filters = {"kind": request.args.get("kind"), "model": request.args.get("model"), "status": query_choice("status", STATUSES)}
     filters["parent"] = request.args.get("batch")
 
@@ -190,6 +194,7 @@ def retry_job(job: str) -> RouteResponse:
     )
 )
 def delete_job(job: str) -> RouteResponse:
+    find_owned_job(job)
     outcome = services().transitions.delete(job, owner())
     if outcome == "missing":
         raise job_not_found(job)

@@ -17,7 +17,7 @@ from api.openapi.operation import (
     describe,
     in_query,
 )
-from api.request_parsing import form_files, form_metadata, form_password, form_webhook, requested_timeout
+from api.request_parsing import MAX_FILES, form_files, form_metadata, form_password, form_webhook, requested_timeout
 from api.responses import RETRY_AFTER, RouteResponse, document_json, job_json, mark_replay
 from api.schemas import responses
 from api.services import owner, services
@@ -30,7 +30,6 @@ from shared.jobs.models import Job
 blueprint = Blueprint("uploads", __name__)
 
 TAG = "Documents"
-MAX_FILES = 1000
 EXAMPLES = {"text": Example(summary="A text file", body="The archive is open on weekdays from nine to five.")}
 
 

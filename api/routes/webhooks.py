@@ -17,13 +17,11 @@ from api.openapi.operation import (
     describe,
     in_query,
 )
-from api.request_parsing import parse_body, query_choice, query_integer
+from api.request_parsing import parse_body, query_choice, query_cursor, query_integer
 from api.responses import RouteResponse, list_response
 from api.schemas import responses
 from api.schemas.requests.webhooks import NewWebhook, WebhookChanges
 from api.services import find_owned_job, owner, services
-from shared.errors import InvalidValue
-from shared.ids import is_id
 from shared.jobs.serialization import seconds
 from shared.webhooks.deliveries import DELIVERY as DELIVERY_PREFIX
 from shared.webhooks.deliveries import STATUSES, Delivery, DeliveryAttempt
@@ -199,9 +197,7 @@ def list_job_deliveries(job: str) -> RouteResponse:
 )
 def list_deliveries() -> RouteResponse:
     limit = query_integer("limit", 20, 1, 100)
-    after = request.args.get("after")
-    if after is not None and not is_id(DELIVERY_PREFIX, after):
-        raise InvalidValue(f"after: must be the id of a delivery, not {after[:80]!r}", param="after")
+    after = query_cursor(DELIVERY_PREFIX, "delivery")
     status = query_choice("status", STATUSES)
     deliveries, next_cursor = services().deliveries.list_deliveries(
         owner(), limit=limit, after=after, status=status, endpoint=request.args.get("webhook")
