@@ -11,7 +11,7 @@ from api.responses import RouteResponse, accepted_response
 from api.services import owner, services
 from api.submission import short_job_error, submit_job
 from shared.documents.models import Document
-from shared.errors import NotFound
+from shared.errors import NotFound, Unavailable
 from shared.ids import DOCUMENT, is_id
 from shared.jobs.celery_broker import IO_QUEUE
 from shared.jobs.models import Job, Status
@@ -20,19 +20,14 @@ from shared.jobs.submission import Submission
 _CHUNK_ID = re.compile(r"(doc_\w{26}):(\d{1,9})")
 
 
-def delete_object(spec: dict[str, Any], object_id: str, object_type: str, timeout: float) -> RouteResponse:
-    """Delete one object and wait for that: 200 if the job completed in time, else 202 with the job."""
-    job = submit_job(_deletion(spec), timeout).job
-    if job.status is Status.COMPLETED:
-        return jsonify({"id": object_id, "object": object_type, "deleted": True})
-    if job.status.final:
-        raise short_job_error(job)
-    return accepted_response(job)
-
-
 def submit_deletion(spec: dict[str, Any], after: str = "") -> Job:
     """Submit a deletion job, which runs once the job ``after`` has ended."""
-    return submit_job(_deletion(spec, after)).job
+    return submit_job(Submission(kind="delete", queue=IO_QUEUE, spec=spec, owner=owner(), after=after)).job
+
+
+def deletion_response(job: Job, object_id: str, object_type: str, timeout: float) -> RouteResponse:
+    """Wait for the deletion job of one object: 200 if it completed in time, else 202 with the job. Raises if it failed."""
+    return wait_for_deletions([job], timeout) or jsonify({"id": object_id, "object": object_type, "deleted": True})
 
 
 def submit_deletions(ids: Sequence[str]) -> dict[str, Job]:
@@ -53,7 +48,7 @@ def wait_for_deletions(jobs: Sequence[Job], timeout: float) -> RouteResponse | N
     """Wait for deletion jobs: None when all completed, else the 202 of the first that still runs. Raises if one failed."""
     deadline = time.monotonic() + timeout
     for submitted in jobs:
-        job = services().job_waiter.wait_until_final(submitted.id, max(0.0, deadline - time.monotonic())) or submitted
+        job = _wait_for(submitted, max(0.0, deadline - time.monotonic()))
         if not job.status.final:
             return accepted_response(job)
         if job.status is not Status.COMPLETED:
@@ -80,8 +75,12 @@ def chunk_deletion_spec(document: Document, position: int) -> dict[str, Any] | N
     return {"document_id": document.id, "collection_id": document.collection_id, "position": position}
 
 
-def _deletion(spec: dict[str, Any], after: str = "") -> Submission:
-    return Submission(kind="delete", queue=IO_QUEUE, spec=spec, owner=owner(), after=after)
+def _wait_for(job: Job, timeout: float) -> Job:
+    """The job once it has ended, or its state now if too many clients are waiting: the deletion is accepted either way."""
+    try:
+        return services().job_waiter.wait_until_final(job.id, timeout) or job
+    except Unavailable:
+        return job
 
 
 def _deletion_spec(object_id: str) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
 """``/collections``: list, create, configure, reindex, search and delete collections."""
 
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, jsonify
 
-from api.deletion import delete_object
+from api.deletion import deletion_response, submit_deletion
 from api.idempotency import read_idempotency_key
 from api.job_webhook import job_webhook
 from api.openapi.operation import (
@@ -18,7 +18,7 @@ from api.openapi.operation import (
     Reply,
     describe,
 )
-from api.request_parsing import parse_body, query_integer, requested_timeout
+from api.request_parsing import parse_body, query_cursor, query_integer, requested_timeout
 from api.responses import (
     RouteResponse,
     accepted_response,
@@ -34,6 +34,7 @@ from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
 from shared.documents.models import Collection
 from shared.errors import Conflict, InvalidValue
+from shared.ids import DOCUMENT
 from shared.jobs.celery_broker import CPU_QUEUE, IO_QUEUE
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission
@@ -151,10 +152,9 @@ def reindex_collection(collection: str) -> RouteResponse:
     )
 )
 def list_documents(collection: str) -> RouteResponse:
-    limit = query_integer("limit", 20, 1, 100)
+    limit, after = query_integer("limit", 20, 1, 100), query_cursor(DOCUMENT, "document")
     found = services().documents.find_collection(owner(), collection)
-    documents, more = services().documents.list_documents(found.id, limit=limit, after=request.args.get("after"))
-    next_cursor = documents[-1].id if more and documents else None
+    documents, next_cursor = services().documents.list_documents(found.id, limit=limit, after=after)
     return list_response([document_json(document) for document in documents], next_cursor)
 
 
@@ -217,8 +217,10 @@ def search_collection(collection: str) -> RouteResponse:
 def delete_collection(collection: str) -> RouteResponse:
     timeout = requested_timeout(SHORT_JOB_SECONDS)
     found = services().documents.find_collection(owner(), collection)
+    # The job comes first: if it is rejected, a hidden collection would keep its data forever.
+    job = submit_deletion({"collection_id": found.id})
     services().documents.drop_collection(found)
-    return delete_object({"collection_id": found.id}, found.id, "collection", timeout)
+    return deletion_response(job, found.id, "collection", timeout)
 
 
 def _choose_embedding_model(requested: str | None, current: str = "") -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
-from api.deletion import chunk_deletion_spec, delete_object, index_name
+from api.deletion import chunk_deletion_spec, deletion_response, index_name, submit_deletion
 from api.openapi.operation import (
     DOCUMENT,
     LIMIT,
@@ -69,8 +69,8 @@ def delete_document(document: str) -> RouteResponse:
     found = services().documents.get(owner(), document)
     if found.status not in ENDED:
         services().transitions.cancel(found.job_id, owner())
-    spec = {"document_id": found.id, "collection_id": found.collection_id}
-    return delete_object(spec, found.id, "document", timeout)
+    job = submit_deletion({"document_id": found.id, "collection_id": found.collection_id})
+    return deletion_response(job, found.id, "document", timeout)
 
 
 @blueprint.get("/documents/<document>/chunks")
@@ -106,12 +106,13 @@ def list_chunks(document: str) -> RouteResponse:
     )
 )
 def delete_chunk(document: str, position: str) -> RouteResponse:
+    timeout = requested_timeout(SHORT_JOB_SECONDS)
     found = services().documents.get(owner(), document)
     is_position = re.fullmatch(r"\d{1,9}", position) and found.status == "ready"
     spec = chunk_deletion_spec(found, int(position)) if is_position else None
     if spec is None:
         raise NotFound(f"Document {found.id} has no chunk {position[:80]!r}.", param="position")
-    return delete_object(spec, f"{found.id}:{position}", "chunk", requested_timeout(SHORT_JOB_SECONDS))
+    return deletion_response(submit_deletion(spec), f"{found.id}:{position}", "chunk", timeout)
 
 
 def _chunk_json(entry: IndexedChunk) -> dict[str, Any]:

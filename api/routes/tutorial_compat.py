@@ -13,7 +13,7 @@ from api.schemas.requests.search import SearchRequest
 from api.schemas.requests.tutorial_compat import ChunkIds, ClearRequest, RemoveRequest
 from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
-from shared.documents.models import Collection
+from shared.documents.models import Collection, Document
 from shared.errors import NotFound, Unavailable
 from shared.jobs.celery_broker import IO_QUEUE
 from shared.jobs.models import Status
@@ -107,9 +107,13 @@ def clear_db() -> RouteResponse:
         collection = context.documents.find_collection(owner(), context.settings.default_collection)
     except NotFound:
         return jsonify({"message": "There was nothing to remove.", "removed_count": 0})
-    count = _cancel_ingests(collection)
-    context.documents.drop_collection(collection)
+    documents = _all_documents(collection)
+    count = sum(document.chunks for document in documents)
+    # The job comes first: if it is rejected, a hidden collection would keep its data forever.
     job = submit_deletion({"collection_id": collection.id})
+    context.documents.drop_collection(collection)
+    for document in documents:
+        context.transitions.cancel(document.job_id, owner())
     removed = jsonify({"message": f"{count} chunks were removed.", "removed_count": count})
     return wait_for_deletions([job], timeout) or removed
 
@@ -119,11 +123,12 @@ def _chunk_text(chunk_id: str) -> dict[str, Any] | None:
     if chunk is None:
         return None
     document, position = chunk
-    entry = services().text_index.load_chunks(index_name(document), [chunk_key := (document.id, position)]).get(chunk_key)
+    ref = (document.id, position)
+    entry = services().text_index.load_chunks(index_name(document), [ref]).get(ref)
     if entry is None:
         return None
-    about = {"document_id": document.id, "source": document.name, "page": entry.page, "position": position}
-    return {"id": chunk_id, "content": entry.text, "metadata": {**document.metadata, **about}}
+    origin = {"document_id": document.id, "source": document.name, "page": entry.page, "position": position}
+    return {"id": chunk_id, "content": entry.text, "metadata": {**document.metadata, **origin}}
 
 
 def _delete(ids: list[str], verb: str) -> RouteResponse:
@@ -136,17 +141,12 @@ def _delete(ids: list[str], verb: str) -> RouteResponse:
     return pending or jsonify({"message": f"{len(jobs)} were {verb}.", f"{verb}_ids": list(jobs)})
 
 
-def _cancel_ingests(collection: Collection) -> int:
-    """Cancel all ingests of a collection, and return the number of its chunks."""
-    context = services()
-    count, after, more = 0, None, True
-    while more:
-        page, more = context.documents.list_documents(collection.id, limit=500, after=after)
-        count += sum(document.chunks for document in page)
-        after = page[-1].id if page else None
-        for document in page:
-            context.transitions.cancel(document.job_id, owner())
-    return count
+def _all_documents(collection: Collection) -> list[Document]:
+    found, after = services().documents.list_documents(collection.id, limit=500)
+    while after is not None:
+        page, after = services().documents.list_documents(collection.id, limit=500, after=after)
+        found += page
+    return found
 
 
 def _search_chunk_ids(query: str) -> list[str]:

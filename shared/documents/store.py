@@ -19,6 +19,7 @@ from shared.documents.passwords import Passwords
 from shared.documents.scripts import DocumentScripts
 from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
+from shared.redis_lists import list_page
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """Result of a worker's write: done; the document was deleted; another attempt has taken over; or a newer version of the document
@@ -176,15 +177,15 @@ class Documents:
             raise NotFound(f"There is no document {document_id[:80]!r}.", param="document")
         return Document.from_hash(fields)
 
-    def list_documents(self, collection_id: str, *, limit: int, after: str | None = None) -> tuple[list[Document], bool]:
-        """A page of the documents that were uploaded before ``after``, newest first; and whether more follow."""
-        start = f"({after}" if after is not None and is_id(DOCUMENT, after) else "+"
-        ids = self._redis.zrange(keys.listing(collection_id), start, "-", bylex=True, desc=True, offset=0, num=limit + 1)
+    def list_documents(self, collection_id: str, *, limit: int, after: str | None = None) -> tuple[list[Document], str | None]:
+        """A page of a collection's documents, newest first, after the id ``after``; and where the next page starts, or None."""
+        return list_page(self._redis, keys.listing(collection_id), self._read_documents, limit=limit, after=after)
+
+    def _read_documents(self, ids: list[str]) -> list[Document]:
         with self._redis.pipeline(transaction=False) as pipeline:
-            for document_id in ids[:limit]:
+            for document_id in ids:
                 pipeline.hgetall(keys.document(document_id))
-            page = [Document.from_hash(fields) for fields in pipeline.execute() if fields]
-        return page, len(ids) > limit
+            return [Document.from_hash(fields) for fields in pipeline.execute() if fields]
 
     def document_ids(self, collection_id: str, batch: int = 500) -> Iterator[str]:
         """The ids of all documents of a collection, even if it was dropped. Documents may be removed during the iteration."""

@@ -99,12 +99,12 @@ def test_only_ready_documents_have_names_for_search(documents: Documents, collec
 
 def test_lists_page_newest_first_and_survive_removal(documents: Documents, collection: Collection) -> None:
     created = [register(documents, collection, f"{number:064}")[0].id for number in range(7)]
-    page, more = documents.list_documents(collection.id, limit=3)
-    assert more
+    page, following = documents.list_documents(collection.id, limit=3)
     seen = [document.id for document in page]
+    assert following == seen[-1]
     documents.remove(seen[-1], collection.id)
-    rest, more = documents.list_documents(collection.id, limit=10, after=seen[-1])
-    assert not more
+    rest, following = documents.list_documents(collection.id, limit=10, after=following)
+    assert following is None
     assert seen + [document.id for document in rest] == sorted(created, reverse=True)
 
 

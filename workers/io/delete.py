@@ -4,10 +4,12 @@ The record goes first, so that nothing can be found and no ingest attempt can fi
 files. Every step can be repeated. Whether the owner may delete something was checked when the job was submitted.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
+from shared.errors import NotFound
 from shared.settings import Settings
 from workers.index.search_index import SearchIndex
 from workers.io.chunk_redaction import redact_chunk
@@ -18,8 +20,7 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
     """Delete ``spec["document_id"]``, its chunk at ``spec["position"]`` if given, or all of ``spec["collection_id"]`` if no
     document is named.
 
-    A collection must have been dropped (``Documents.drop_collection``) before the job was submitted. Raises
-    IndexUnavailable when another attempt may succeed.
+    Raises IndexUnavailable when another attempt may succeed.
     """
     files = DocumentFiles(settings.documents_dir)
     collection_id, document_id = attempt.spec["collection_id"], attempt.spec.get("document_id")
@@ -35,6 +36,9 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
         search_index.remove_from_collection(collection_id, document_id)
         files.remove(document_id)
         return {"deleted": True, "documents": 1}
+    # Whoever submitted the job drops the collection too, so that it is hidden at once, but may have died in between.
+    with suppress(NotFound):
+        documents.drop_collection(documents.collection_by_id(collection_id))
     total, done = documents.count_documents(collection_id), 0
     # The id of a document is known from its record alone. Here the record goes last: an attempt that dies in between must
     # still find the ids whose files it has to remove. Nobody can see the records, as their collection has no name.
