@@ -14,7 +14,6 @@ from shared.documents.files import DocumentFiles, Stored
 from shared.documents.filters import Scalar
 from shared.documents.media_types import ARCHIVES, detect_media_type
 from shared.documents.models import Collection, Document
-from shared.documents.passwords import Passwords
 from shared.errors import BatchSealed, NotFound
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
 from shared.jobs.celery_broker import CPU_QUEUE
@@ -74,27 +73,25 @@ class UploadService:
 
     def receive_files(self, files: Sequence[FileStorage]) -> list[ReceivedFile]:
         """Store the files of the request. If one is rejected, none stays."""
-        received: list[ReceivedFile] = []
+        ids: list[str] = []
         try:
-            for file in files:
-                document_id, name = new_id(DOCUMENT), (file.filename or "unnamed")[:255]
-                stored = self._files.store(document_id, file.stream, limit=self._settings.max_upload_bytes)
-                received.append(
-                    ReceivedFile(document_id=document_id, name=name, stored=stored, media_type="application/octet-stream")
-                )
-                kind = detect_media_type(self._files.path(document_id, "original"), name)
-                received[-1] = ReceivedFile(document_id=document_id, name=name, stored=stored, media_type=kind)
+            return [self._receive_file(file, ids) for file in files]
         except BaseException:
-            self._discard(received)
+            self._discard(ids)
             raise
-        return received
 
     def upload_file(self, received: ReceivedFile, options: UploadOptions) -> tuple[Document | None, Job | None]:
         """Put one file into the default collection. For an archive there is no document, and the job is its batch."""
-        collection = self._ensure_collection(self._settings.default_collection)
-        if received.media_type not in ARCHIVES:
+        is_archive = received.media_type in ARCHIVES
+        try:
+            collection = self._ensure_collection(self._settings.default_collection)
+            spec = {"collection": collection.name}
+            batch = self._submitter.open_batch(self._owner, spec=spec, webhook=options.webhook) if is_archive else None
+        except BaseException:
+            self._discard([received.document_id])
+            raise
+        if batch is None:
             return self._register_document(collection, received, options, webhook=options.webhook)
-        batch = self._submitter.open_batch(self._owner, spec={"collection": collection.name}, webhook=options.webhook)
         self._submit_unpack(collection, received, batch.id, options)
         self._submitter.seal_batch(batch.id)
         return None, written_job(batch)
@@ -113,10 +110,17 @@ class UploadService:
             for number in range(len(files)):
                 self._upload_to_batch(result, collection, files.pop(0), options, idempotency, number)
         finally:
-            self._discard(files)
+            self._discard([received.document_id for received in files])
         if batch_id is None:
             self._submitter.seal_batch(result.batch.id)
         return result
+
+    def _receive_file(self, file: FileStorage, ids: list[str]) -> ReceivedFile:
+        document_id, name = new_id(DOCUMENT), (file.filename or "unnamed")[:255]
+        ids.append(document_id)
+        stored = self._files.store(document_id, file.stream, limit=self._settings.max_upload_bytes)
+        media_type = detect_media_type(self._files.path(document_id, "original"), name)
+        return ReceivedFile(document_id=document_id, name=name, stored=stored, media_type=media_type)
 
     def _upload_to_batch(
         self,
@@ -204,10 +208,13 @@ class UploadService:
     def _submit_unpack(self, collection: Collection, received: ReceivedFile, batch: str, options: UploadOptions) -> str:
         """Move an archive to where it is unpacked and submit that job. The same archive in the same batch has one job."""
         job_id, archive_id = (derived_id(prefix, batch, received.stored.sha256) for prefix in (JOB, DOCUMENT))
-        if self._queries.get_job(job_id) is not None:
-            self._files.remove(received.document_id)
-            return job_id
-        self._files.move(received.document_id, self._archives, archive_id)
+        try:
+            if self._queries.get_job(job_id) is not None:
+                return job_id
+            self._files.move(received.document_id, self._archives, archive_id)
+        finally:
+            # Nothing is left here once it was moved.
+            self._discard([received.document_id])
         self._keep_password(self._archives, archive_id, options)
         spec = {
             "archive_id": archive_id,
@@ -220,9 +227,8 @@ class UploadService:
 
     def _keep_password(self, files: DocumentFiles, document_id: str, options: UploadOptions) -> None:
         if options.password:
-            passwords: Passwords = self._documents.passwords(files, self._settings.max_queue_seconds)
-            passwords.keep(document_id, options.password)
+            self._documents.passwords(files, self._settings.max_queue_seconds).keep(document_id, options.password)
 
-    def _discard(self, files: Sequence[ReceivedFile]) -> None:
-        for received in files:
-            self._files.remove(received.document_id)
+    def _discard(self, document_ids: Sequence[str]) -> None:
+        for document_id in document_ids:
+            self._files.remove(document_id)
