@@ -72,10 +72,14 @@ def owner() -> str:
 
 def find_owned_job(job_id: str, timeout: float = 0) -> Job:
     """The owner's job, once it has ended or after ``timeout`` seconds. Raises NotFound, also for another owner's job."""
-    job = services().job_waiter.wait_until_final(job_id, timeout) if is_id(JOB, job_id) else None
+    context = services()
+    # An id that is not one could be the key of something else. Another owner's job must not be waited for.
+    job = context.queries.get_job(job_id) if is_id(JOB, job_id) else None
     if job is None or job.owner != owner():
         raise job_not_found(job_id)
-    return job
+    if timeout <= 0 or job.status.final:
+        return job
+    return context.job_waiter.wait_until_final(job_id, timeout) or job
 
 
 def job_not_found(job_id: str) -> NotFound:

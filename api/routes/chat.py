@@ -126,7 +126,8 @@ def _submit_turn(options: GenerationOptions, session: str, text: str) -> RouteRe
         return accepted_response(job, replayed=replayed)
     if job.status is not Status.COMPLETED:
         raise _turn_error(job)
-    return _history_response(session, job)
+    # A repeated request gets the job of the first one, whose session may be another: one without an id gets a new one.
+    return _history_response(job.session, job)
 
 
 def _history_response(session: str, job: Job | None = None) -> Response:

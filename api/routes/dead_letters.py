@@ -75,7 +75,7 @@ def remove_dead_letter(job: str) -> RouteResponse:
 
 
 def _find_dead_letter(job_id: str) -> Job:
-    for job in services().queries.dead_letters(MAX_LISTED):
-        if job.id == job_id:
-            return job
-    raise NotFound(f"Job {job_id[:80]!r} is not a dead letter.", code="job_not_found")
+    job = services().queries.get_dead_letter(job_id)
+    if job is None:
+        raise NotFound(f"Job {job_id[:80]!r} is not a dead letter.", code="job_not_found")
+    return job

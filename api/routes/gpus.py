@@ -96,7 +96,9 @@ def _gpu_json(assignment: ModelAssignment, worker: Worker | None) -> dict[str, A
 
 
 def _gpu_workers() -> dict[str, Worker]:
-    return {worker.name: worker for worker in services().live_workers() if worker.pool == "gpu"}
+    """The live gpu workers by name. Of an old and a new process with the same name, the newer one counts."""
+    workers = sorted(services().live_workers(), key=lambda worker: worker.started)
+    return {worker.name: worker for worker in workers if worker.pool == "gpu"}
 
 
 def _find_assignment(gpu: str) -> ModelAssignment:

@@ -1,6 +1,6 @@
 """``/health/live``: this process answers. ``/health/ready``: the stack can run every kind of job, or what is missing."""
 
-import urllib.error
+import http.client
 import urllib.request
 
 import redis
@@ -13,6 +13,7 @@ from api.services import services
 from shared.documents.index_health import is_silent
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.worker_registry import Worker
+from shared.models.catalogue import GENERATE
 
 blueprint = Blueprint("health", __name__)
 
@@ -54,11 +55,11 @@ def check_liveness() -> RouteResponse:
 def check_readiness() -> RouteResponse:
     context = services()
     try:
-        workers = context.live_workers()
+        workers, assignments = context.live_workers(), context.active_assignments()
         index_silent = is_silent(context.redis)
     except redis.RedisError as error:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
-    missing = _missing_index(index_silent) + _missing_models(workers, context.active_assignments())
+    missing = _missing_index(index_silent) + _missing_models(workers, assignments)
     missing += [f"the {pool} worker" for pool in ("cpu", "io") if not any(worker.pool == pool for worker in workers)]
     state = {"status": "not_ready" if missing else "ready", "waiting_for": missing, "workers": len(workers)}
     return jsonify(state), 503 if missing else 200
@@ -77,8 +78,9 @@ def _missing_models(workers: list[Worker], assignments: list[ModelAssignment]) -
     """
     context = services()
     required = {assignment.desired_model for assignment in assignments if assignment.requested_by in REQUIRED_BY} - {""}
-    default = context.catalogue.default().name
-    if not required and not any(worker.phase == "ready" and worker.model for worker in workers):
+    can_generate = any(entry.task == GENERATE for entry in context.catalogue.models)
+    if can_generate and not required and not any(worker.phase == "ready" and worker.model for worker in workers):
+        default = context.catalogue.default().name
         loadable = context.settings.load_on_demand and any(default in assignment.loadable_models for assignment in assignments)
         required = set() if loadable else {default}
     return [text for model in sorted(required) if (text := _missing_model(model, workers))]
@@ -101,5 +103,5 @@ def _index_answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/api/v2/heartbeat", timeout=INDEX_TIMEOUT_SECONDS) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):
         return False

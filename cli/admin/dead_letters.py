@@ -54,10 +54,10 @@ class DeadLetters:
         print(f"{job} is no longer a dead letter; its record is kept until its retention period is over")
 
     def _find(self, job: str) -> Job:
-        for letter in self._queries.dead_letters(MAX_LISTED):
-            if letter.id == job:
-                return letter
-        raise CommandError(f"Job {job} is not a dead letter: `enginehouse dead-letters list` shows them.")
+        letter = self._queries.get_dead_letter(job)
+        if letter is None:
+            raise CommandError(f"Job {job} is not a dead letter: `enginehouse dead-letters list` shows them.")
+        return letter
 
 
 def _plain(job: Job) -> dict[str, object]:

@@ -10,11 +10,13 @@ from typing import Any
 
 import redis
 
-from shared.ids import JOB, is_id
 from shared.jobs.models import Job, from_record
 from shared.redis_connection import PREFIX
 from shared.redis_lists import list_page
 
+DEAD_LETTERS = f"{PREFIX}jobs:dead_letters"
+
+# Fewer gaps between claims give no estimate.
 MIN_GAPS = 3
 
 
@@ -22,7 +24,7 @@ class JobQueries:
     """Reads jobs from one Redis. Safe to use from many threads."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+        self._client: Any = client  # redis-py types every response as possibly awaitable
 
     def list_jobs(
         self, owner: str, *, limit: int, after: str | None = None, matches: Callable[[Job], bool] = lambda job: True
@@ -31,17 +33,20 @@ class JobQueries:
 
         A page may be short, even empty, although more follow: then the second value is not None.
         """
-        cursor = after if after is not None and is_id(JOB, after) else None
-        return list_page(self._client, f"{PREFIX}owner:{owner}:jobs", self._read_jobs, limit=limit, after=cursor, matches=matches)
+        return list_page(self._client, f"{PREFIX}owner:{owner}:jobs", self._read_jobs, limit=limit, after=after, matches=matches)
 
     def get_job(self, job: str) -> Job | None:
         """The job with this id, or None."""
-        record: Any = self._client.hgetall(f"{PREFIX}job:{job}")
+        record = self._client.hgetall(f"{PREFIX}job:{job}")
         return from_record(record) if record else None
 
     def dead_letters(self, limit: int = 100) -> list[Job]:
         """Jobs that lost too many attempts, newest first."""
-        return self._read_jobs(_texts(self._client.zrange(f"{PREFIX}jobs:dead_letters", 0, limit - 1, desc=True)))
+        return self._read_jobs(self._client.zrange(DEAD_LETTERS, 0, limit - 1, desc=True))
+
+    def get_dead_letter(self, job: str) -> Job | None:
+        """The job with this id, or None if it is not a dead letter."""
+        return self.get_job(job) if self._client.zscore(DEAD_LETTERS, job) is not None else None
 
     def _read_jobs(self, ids: list[str]) -> list[Job]:
         with self._client.pipeline(transaction=False) as pipeline:
@@ -59,18 +64,18 @@ class JobQueries:
         rank = self._client.zrank(f"{queue}:jobs:{job.owner}", job.id)
         if rank is None:
             return None
-        before = int(str(rank))
-        owners = _texts(self._client.zrange(f"{queue}:owners", 0, -1))
+        owners = self._client.zrange(f"{queue}:owners", 0, -1)
         with self._client.pipeline(transaction=False) as pipeline:
             for owner in owners:
                 pipeline.zcard(f"{queue}:jobs:{owner}")
             counts = pipeline.execute()
-        position, turns = 1 + before, before + 1
+        position: int = rank + 1
+        turns = position
         for owner, count in zip(owners, counts, strict=True):
             if owner == job.owner:
-                turns = before
+                turns = rank
             else:
-                position += min(int(count), turns)
+                position += min(count, turns)
         return position
 
     def estimated_wait(self, job: Job, position: int) -> dict[str, float] | None:
@@ -80,7 +85,7 @@ class JobQueries:
         nearly normal, so the interval is 1.64 standard deviations on each side. The deviation includes the uncertainty of the
         mean, which comes from a small sample.
         """
-        gaps = [float(gap) / 1000 for gap in _texts(self._client.lrange(f"{PREFIX}queue:{job.queue}:gaps", 0, -1))]
+        gaps = [float(gap) / 1000 for gap in self._client.lrange(f"{PREFIX}queue:{job.queue}:gaps", 0, -1)]
         if len(gaps) < MIN_GAPS:
             return None
         expected, spread = position * fmean(gaps), 1.64 * stdev(gaps) * sqrt(position + position**2 / len(gaps))
@@ -92,9 +97,5 @@ class JobQueries:
 
     def has_least_service(self, job: Job) -> bool:
         """Whether the next claim of this job's queue goes to its owner."""
-        first = _texts(self._client.zrange(f"{PREFIX}queue:{job.queue}:owners", 0, 0))
+        first: list[str] = self._client.zrange(f"{PREFIX}queue:{job.queue}:owners", 0, 0)
         return first == [job.owner]
-
-
-def _texts(answer: Any) -> list[str]:
-    return list(answer)

@@ -1,0 +1,200 @@
+"""HTTP edge cases: unusual requests get a clear error instead of a 500, and a failed call leaves nothing behind."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from shared.jobs.models import Status
+from shared.jobs.submission import Submission
+from shared.jobs.worker_registry import Worker, WorkerRegistry
+from shared.settings import Settings
+from tests.conftest import JobSystem
+
+MODEL = "gemma-3-270m"
+
+
+@pytest.fixture
+def client(settings: Settings, system: JobSystem) -> FlaskClient:
+    return create_app(settings).test_client()
+
+
+def error(answer: TestResponse) -> dict[str, Any]:
+    content: dict[str, Any] = answer.get_json()["error"]
+    return content
+
+
+def completed_job(system: JobSystem, **fields: Any) -> str:
+    job = system.submitter.submit_job(Submission(kind="generate", queue="q", spec={}, owner="local", **fields)).id
+    claimed = system.transitions.claim("q", "w", job)
+    assert claimed is not None
+    result = {"text": "done", "finish_reason": "stop", "usage": {}}
+    assert system.transitions.finish((job, claimed.attempt), Status.COMPLETED, result=result) == "ok"
+    return job
+
+
+@pytest.mark.parametrize("suffix", ["", ":events", ":children"])
+def test_a_key_of_a_job_is_not_a_job(client: FlaskClient, system: JobSystem, suffix: str) -> None:
+    job = completed_job(system)
+    assert client.delete(f"/jobs/{job}{suffix}").status_code == (404 if suffix else 200)
+
+
+def test_a_key_of_a_delivery_is_not_a_delivery(client: FlaskClient, system: JobSystem) -> None:
+    webhook = {"url": "https://x.example/", "authority": "x.example:443", "endpoint": "", "secret": ""}
+    job = completed_job(system, webhook={**webhook, "events": ["job.completed"]})
+    [delivery] = client.get(f"/jobs/{job}/deliveries").get_json()["data"]
+    for call in (client.get, lambda path: client.post(f"{path}/redeliver")):
+        answer = call(f"/deliveries/{delivery['id']}:job")
+        assert (answer.status_code, error(answer)["code"]) == (404, "delivery_not_found")
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "ten"])
+def test_a_number_in_a_header_that_is_not_one_is_rejected(client: FlaskClient, system: JobSystem, number: str) -> None:
+    job = completed_job(system)
+    for path, headers in ((f"/jobs/{job}", {"Prefer": f"wait={number}"}), (f"/jobs/{job}/events", {"Last-Event-ID": number})):
+        answer = client.get(path, headers=headers)
+        assert (answer.status_code, error(answer)["param"]) == (422, next(iter(headers)))
+
+
+@pytest.mark.parametrize("header", ["Origin", "Host"])
+def test_a_malformed_host_or_origin_is_rejected(client: FlaskClient, header: str) -> None:
+    answer = client.get("/health/live", headers={header: "http://[" if header == "Origin" else "[::1"})
+    assert answer.status_code in (400, 403)
+
+
+def test_a_webhook_secret_that_is_not_ascii_is_rejected(client: FlaskClient) -> None:
+    answer = client.post("/webhooks", json={"url": "https://8.8.8.8/", "secret": "whsec_é"})
+    assert (answer.status_code, error(answer)["param"]) == (422, "secret")
+
+
+def test_an_unknown_place_in_a_list_is_rejected(client: FlaskClient) -> None:
+    client.post("/collections", json={"name": "papers"})
+    for path in ("/jobs", "/deliveries", "/collections/papers/documents"):
+        answer = client.get(path, query_string={"after": "yesterday"})
+        assert (answer.status_code, error(answer)["param"]) == (422, "after"), path
+
+
+def test_an_optional_body_may_be_sent_in_chunks(client: FlaskClient) -> None:
+    body = io.BytesIO(b'{"metadata": {"order": "17"}}')
+    options = {"environ_overrides": {"wsgi.input_terminated": True}, "headers": {"Transfer-Encoding": "chunked"}}
+    answer = client.post("/batches", input_stream=body, content_type="application/json", **options)
+    assert answer.get_json()["metadata"] == {"order": "17"}
+    client.post(f"/jobs/{answer.get_json()['id']}/seal")
+
+
+def test_the_largest_number_of_files_may_have_metadata(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = {"file": [(io.BytesIO(b"x"), "a.txt") for _ in range(1000)], "metadata": "[]"}
+    answer = client.post("/collections/papers/documents", data=form)
+    assert (answer.status_code, error(answer)["param"]) == (422, "metadata"), "the metadata is read, and not the files rejected"
+
+
+def test_a_form_field_that_is_too_large_is_named_as_the_cause(client: FlaskClient) -> None:
+    answer = client.post("/upload", data={"file": (io.BytesIO(b"x"), "a.txt"), "metadata": "x" * 600_000})
+    assert answer.status_code == 413
+    assert "form field" in error(answer)["message"]
+
+
+def full(settings: Settings, queue: str, system: JobSystem) -> FlaskClient:
+    """An API whose queue ``queue`` accepts no job."""
+    system.submitter.submit_job(Submission(kind="search", queue=queue, spec={}, owner="local"))
+    return create_app(replace(settings, max_queued=1)).test_client()
+
+
+@pytest.mark.parametrize("call", ["delete", "clear"])
+def test_a_collection_whose_deletion_is_rejected_stays_visible(settings: Settings, system: JobSystem, call: str) -> None:
+    client = full(settings, "io", system)
+    client.post("/collections", json={"name": "default"})
+    if call == "delete":
+        answer = client.delete("/collections/default")
+    else:
+        answer = client.post("/clear_db", json={"confirm": True})
+    assert answer.status_code == 429
+    assert client.get("/collections/default").status_code == 200, "its data is still stored"
+
+
+def test_a_deletion_is_accepted_although_no_client_may_wait(settings: Settings, system: JobSystem) -> None:
+    app = create_app(replace(settings, api_threads=1))
+    app.extensions["enginehouse"].job_waiter.reserve_slot()
+    client = app.test_client()
+    client.post("/collections", json={"name": "papers"})
+    answer = client.delete("/collections/papers")
+    assert (answer.status_code, answer.get_json()["kind"]) == (202, "delete")
+    assert client.get("/collections/papers").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/upload", "/collections/papers/documents"])
+@pytest.mark.parametrize("content", [b"text", b"PK\x05\x06" + bytes(18)], ids=["text", "zip"])
+def test_a_failed_upload_leaves_no_file(
+    settings: Settings, system: JobSystem, monkeypatch: pytest.MonkeyPatch, path: str, content: bytes
+) -> None:
+    app = create_app(settings)
+    services = app.extensions["enginehouse"]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(type(services.documents), "ensure_collection", fail)
+    assert app.test_client().post(path, data={"file": (io.BytesIO(content), "a")}).status_code == 503
+    monkeypatch.undo()
+    monkeypatch.setattr(type(services.queries), "get_job", fail)
+    assert app.test_client().post(path, data={"file": (io.BytesIO(content), "a")}).status_code == 503
+    assert list(Path(settings.documents_dir).glob("*")) == []
+
+
+def test_a_repeated_first_message_gets_its_own_session(client: FlaskClient, redis_client: redis.Redis) -> None:
+    worker = Worker(id="w", name="gpu0@h", pool="gpu", machine="m", pid=1, started=0.0, queues=(), slots=1, model=MODEL)
+    WorkerRegistry(redis_client).heartbeat(worker)
+    body, headers = {"message": "hello", "model": MODEL}, {"Idempotency-Key": "visit", "Prefer": "wait=1"}
+    first = client.post("/chat/start", json=body, headers=headers).get_json()
+    # Not those of the job system, whose clock is simulated.
+    transitions = client.application.extensions["enginehouse"].transitions
+    assert transitions.claim(f"gpu.{MODEL}", "w", "t").id == first["id"]
+    messages = [{"role": "assistant", "content": "hi", "timestamp": "now"}]
+    result = {"text": "hi", "finish_reason": "stop", "usage": {}}
+    transitions.finish((first["id"], 1), Status.COMPLETED, result=result, messages=messages)
+    again = client.post("/chat/start", json=body, headers=headers).get_json()
+    assert (again["job"], again["sessionId"], again["messages"]) == (first["id"], first["session"], messages)
+
+
+def test_no_session_can_take_the_place_of_the_messages_of_another(client: FlaskClient, system: JobSystem) -> None:
+    for session in ("visit", "visit:messages"):
+        client.post("/chat/start", json={"sessionId": session})
+    job = system.submitter.submit_job(Submission(kind="generate", queue="q", spec={}, owner="local", session="visit")).id
+    assert system.transitions.claim("q", "w", "t") is not None
+    system.transitions.finish((job, 1), Status.COMPLETED, messages=[{"role": "user", "content": "hello", "timestamp": "now"}])
+    assert [message["content"] for message in client.get("/chat/history/visit").get_json()["messages"]] == ["hello"]
+    assert client.get("/chat/history/visit:messages").get_json()["messages"] == []
+
+
+def test_dead_letters_beyond_the_first_page_can_be_removed(
+    client: FlaskClient, system: JobSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from api.routes import dead_letters
+
+    monkeypatch.setattr(dead_letters, "MAX_LISTED", 1)
+    jobs = [completed_job(system) for _ in range(2)]
+    system.client.zadd("eh:jobs:dead_letters", {job: number for number, job in enumerate(jobs)})
+    assert [client.delete(f"/admin/dead-letters/{job}").status_code for job in jobs] == [200, 200]
+    assert client.delete(f"/admin/dead-letters/{jobs[0]}").status_code == 404
+
+
+def test_a_job_of_another_owner_is_not_waited_for(client: FlaskClient, system: JobSystem) -> None:
+    job = system.submitter.submit_job(Submission(kind="generate", queue="q", spec={}, owner="eve")).id
+    app = client.application
+    waiter = app.extensions["enginehouse"].job_waiter
+    waiter.expect_completion = None  # type: ignore[assignment]
+    assert client.get(f"/jobs/{job}?wait=60").status_code == 404
+    system.transitions.cancel(job, "eve")
+
+
+def test_readiness_is_reported_without_a_generation_model(settings: Settings, tmp_path: Path, redis_client: redis.Redis) -> None:
+    models = tmp_path / "models.json"
+    models.write_text('[{"name": "vectors", "url": "echo:0", "task": "embed"}]')
+    answer = create_app(replace(settings, models_file=models)).test_client().get("/health/ready")
+    assert (answer.status_code, answer.get_json()["status"]) == (503, "not_ready")
