@@ -103,8 +103,8 @@ _INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "los
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
-    *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of", "first_queue"),
-    *("worker", "waiting"),
+    *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of"),
+    *("first_queue", "worker", "waiting"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")
 
@@ -116,15 +116,16 @@ def from_record(record: Mapping[str, str]) -> Job:
     values.update((name, int(record[name])) for name in _INTEGERS if name in record)
     values.update((name, int(record[name])) for name in _TIMES if record.get(name))
     values.update((name, json.loads(record[name])) for name in _JSON if record.get(name))
-    attempts = []
-    for name, text in record.items():
-        if name.startswith("attempt:"):
-            attempt = json.loads(text)
-            if attempt.get("outcome"):
-                attempt["outcome"] = Outcome(attempt["outcome"])
-            attempts.append(AttemptRecord(**attempt))
+    attempts = [_parse_attempt(text) for name, text in record.items() if name.startswith("attempt:")]
     if "children" in record:
         values["sealed"] = record.get("sealed") == "1"
         values["counts"] = {"total": int(record["children"])} | {name: int(record.get(name, 0)) for name in _COUNTS}
     values["attempts"] = tuple(sorted(attempts, key=lambda attempt: attempt.number))
     return Job(**values)
+
+
+def _parse_attempt(text: str) -> AttemptRecord:
+    values = {name: value for name, value in json.loads(text).items() if name in AttemptRecord.__dataclass_fields__}
+    if values.get("outcome"):
+        values["outcome"] = Outcome(values["outcome"])
+    return AttemptRecord(**values)

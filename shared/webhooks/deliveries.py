@@ -147,7 +147,7 @@ class Deliveries:
 
 
 def _delivery(record: Mapping[str, str]) -> Delivery:
-    attempts = [DeliveryAttempt(**json.loads(text)) for name, text in record.items() if name.startswith("attempt:")]
+    attempts = [_parse_attempt(text) for name, text in record.items() if name.startswith("attempt:")]
     texts = {name: record[name] for name in ("id", "owner", "job", "event", "url", "endpoint", "secret", "status")}
     return Delivery(
         **texts,
@@ -157,6 +157,13 @@ def _delivery(record: Mapping[str, str]) -> Delivery:
         next_at=int(record["next_at"]) if record.get("next_at") else None,
         ended_at=int(record["ended_at"]) if record.get("ended_at") else None,
         attempts=tuple(sorted(attempts, key=lambda attempt: attempt.number)),
+    )
+
+
+def _parse_attempt(text: str) -> DeliveryAttempt:
+    """Unknown fields, which a newer version may have written, are ignored."""
+    return DeliveryAttempt(
+        **{name: value for name, value in json.loads(text).items() if name in DeliveryAttempt.__dataclass_fields__}
     )
 
 

@@ -1,11 +1,12 @@
 """The JSON of a job has exactly the fields that the response model promises, whatever its kind and status."""
 
+import json
 from typing import Any
 
 import pytest
 
 from api.schemas import responses
-from shared.jobs.models import AttemptRecord, Job, Outcome, Status
+from shared.jobs.models import AttemptRecord, Job, Outcome, Status, from_record
 from shared.jobs.serialization import job_view
 
 JOB_ID = "job_01m84stetzyr7esggznw5rdjds"
@@ -90,3 +91,11 @@ def test_the_response_model_has_no_field_that_no_view_has() -> None:
 def test_the_kinds_of_results_are_the_kinds_of_jobs() -> None:
     kinds = responses.Job.model_fields["kind"].annotation
     assert set(RESULTS) == set(getattr(kinds, "__args__", ()))
+
+
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    attempt = {"number": 1, "worker": "w/1", "queue": "q", "started_at": 1500, "outcome": "completed", "new_field": 1}
+    record = {"status": "completed", "attempt": "1", "attempt:1": json.dumps(attempt), "new_field": "1", "spec": "{}"}
+    times = {"created_at": "1000", "expires_at": "9000", "phase_at": "1000"}
+    found = from_record({"id": JOB_ID, "kind": "generate", "owner": "ada", "queue": "q", "phase": "completed"} | record | times)
+    assert found.attempts == (AttemptRecord(1, "w/1", "q", 1500, outcome=Outcome.COMPLETED),)
