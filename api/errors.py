@@ -30,9 +30,6 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(EnginehouseError, error_response)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(redis.RedisError, _redis_error)
-    app.register_error_handler(
-        RecursionError, lambda error: error_response(InvalidRequest("The JSON body is nested too deeply."))
-    )
     app.register_error_handler(Exception, _unexpected_error)
 
 

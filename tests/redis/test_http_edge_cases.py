@@ -68,6 +68,16 @@ def test_a_malformed_host_or_origin_is_rejected(client: FlaskClient, header: str
     assert answer.status_code in (400, 403)
 
 
+@pytest.mark.parametrize("depth", [100, 100_000])
+def test_deeply_nested_json_is_rejected(client: FlaskClient, depth: int) -> None:
+    nested = '{"and": [' * depth + '{"page": 1}' + "]}" * depth
+    body = f'{{"query": "x", "filter": {nested}}}'
+    assert client.post("/collections/papers/search", data=body, content_type="application/json").status_code in (400, 422)
+    for field in ("webhook", "metadata"):
+        form = {"file": (io.BytesIO(b"x"), "a.txt"), field: nested[:400_000]}
+        assert client.post("/upload", data=form).status_code == 422
+
+
 def test_a_webhook_secret_that_is_not_ascii_is_rejected(client: FlaskClient) -> None:
     answer = client.post("/webhooks", json={"url": "https://8.8.8.8/", "secret": "whsec_é"})
     assert (answer.status_code, error(answer)["param"]) == (422, "secret")
