@@ -49,3 +49,9 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float 
 def is_outage(error: BaseException) -> bool:
     """Whether an error means that Redis is temporarily unable to serve, rather than that the command is wrong."""
     return isinstance(error, OUTAGE) or (isinstance(error, redis.ResponseError) and str(error).startswith(OUTAGE_REPLIES))
+
+
+def redis_time_ms(client: redis.Redis) -> int:
+    """The time of Redis in Unix milliseconds. Times in records come from this clock, and that of this machine may differ."""
+    seconds, microseconds = client.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000

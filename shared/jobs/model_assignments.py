@@ -12,7 +12,7 @@ from typing import Any, Literal
 import redis
 
 from shared.jobs.scripts import JobScripts
-from shared.redis_connection import PREFIX
+from shared.redis_connection import PREFIX, redis_time_ms
 
 RequestedBy = Literal["start", "operator", "idle", "demand"]
 
@@ -54,14 +54,14 @@ class ModelAssignments:
     def register(
         self,
         name: str,
-        home: str,
+        startup_model: str,
         *,
         devices: Sequence[str] = (),
         loadable_models: Sequence[str] = (),
         pinned: Sequence[str] = (),
         unloadable_models: Mapping[str, str] | None = None,
     ) -> ModelAssignment:
-        """Register a worker that was started with the model ``home``; return the assignment that it must follow."""
+        """Register a worker that was started with ``startup_model`` ('' for none); return the assignment that it must follow."""
         description = {
             "devices": list(devices),
             "loadable_models": list(loadable_models),
@@ -69,17 +69,19 @@ class ModelAssignments:
             "unloadable_models": dict(unloadable_models or {}),
         }
         return _parse_assignment(
-            name, self._scripts.register_assignment(name=name, startup_model=home, description=json.dumps(description))
+            name, self._scripts.register_assignment(name=name, startup_model=startup_model, description=json.dumps(description))
         )
 
-    def set_desired_model(self, name: str, model: str, by: RequestedBy, *, expected: str | None = None) -> ModelAssignment | None:
+    def set_desired_model(
+        self, name: str, model: str, requested_by: RequestedBy, *, expected: str | None = None
+    ) -> ModelAssignment | None:
         """Set the desired model ('' for none) of a worker.
 
         Returns None if the worker has no assignment, or if its desired model is not ``expected``. A request by ``idle`` also
         returns None if a job for the model has arrived.
         """
         text = self._scripts.set_desired_model(
-            name=name, model=model, requested_by=by, expected="*" if expected is None else expected
+            name=name, model=model, requested_by=requested_by, expected="*" if expected is None else expected
         )
         return _parse_assignment(name, text) if text not in ("", "no") else None
 
@@ -90,8 +92,7 @@ class ModelAssignments:
 
     def list_active(self, within_seconds: float) -> list[ModelAssignment]:
         """Assignments whose worker has sent a heartbeat within this time by Redis' clock. The worker runs or is restarting."""
-        seconds, microseconds = self._client.time()
-        now = self._clock() if self._clock else seconds * 1000 + microseconds // 1000
+        now = self._clock() if self._clock else redis_time_ms(self._client)
         return [assignment for assignment in self.list_all() if now - assignment.seen_at <= within_seconds * 1000]
 
     def forget_workers(self, names: Sequence[str]) -> None:

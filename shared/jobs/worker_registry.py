@@ -12,7 +12,7 @@ import redis
 
 from shared.jobs.scripts import JobScripts
 from shared.machine import is_alive, machine_id
-from shared.redis_connection import PREFIX
+from shared.redis_connection import PREFIX, redis_time_ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +75,12 @@ class WorkerRegistry:
 
     def silent_for_ms(self, worker: Worker) -> int:
         """Milliseconds since the worker's last heartbeat, by Redis' clock."""
-        seconds, microseconds = self._client.time()
-        now = self._clock() if self._clock else seconds * 1000 + microseconds // 1000
-        return now - worker.seen_at
+        return self._now_ms() - worker.seen_at
 
     def alive(self, within_seconds: float) -> list[Worker]:
         """Workers with a heartbeat within this time. Workers on this machine must also have a running process."""
-        return [
-            worker
-            for worker in self.workers()
-            if self.silent_for_ms(worker) <= within_seconds * 1000 and not self.is_dead_neighbour(worker)
-        ]
+        workers, since = self.workers(), self._now_ms() - within_seconds * 1000
+        return [worker for worker in workers if worker.seen_at >= since and not self.is_dead_neighbour(worker)]
 
     def is_dead_neighbour(self, worker: Worker) -> bool:
         """Whether a worker ran on this machine and its process has ended."""
@@ -94,3 +89,6 @@ class WorkerRegistry:
     def has_served(self, model: str) -> bool:
         """Whether any worker has ever served this model."""
         return bool(self._client.hexists(PREFIX + "models", model))
+
+    def _now_ms(self) -> int:
+        return self._clock() if self._clock else redis_time_ms(self._client)
