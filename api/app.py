@@ -26,7 +26,7 @@ from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
-from shared.owners.store import Owners
+from shared.owners.store import ApiKeys
 from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
@@ -40,14 +40,14 @@ ROUTES = (
     *("models", "health", "metrics", "dead_letters", "gpus", "web_ui", "api_docs"),
 )
 
-# Answer headers that a page of an allowed origin may read, beyond those that every page may.
+# Response headers that a page of an allowed origin may read, beyond those that every page may.
 EXPOSED_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry")
 REDIS_CONNECTIONS = 5
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class OriginRefused(InvalidRequest):
-    """A page of another site called. Browsers send some requests without a preflight, so the server must reject them."""
+    """A page of another site sent the request. Browsers send some requests without a preflight, so the server must reject them."""
 
     status = 403
     code = "origin_refused"
@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> Flask:
     measure_requests(app)
     register_error_handlers(app)
     _reject_foreign_pages(app, settings)
-    require_keys(app, Owners(app.extensions["enginehouse"].redis))
+    require_keys(app, ApiKeys(app.extensions["enginehouse"].redis))
     return app
 
 
@@ -85,11 +85,11 @@ def _create_services(settings: Settings) -> Services:
     # Hundreds of threads share a few connections, because a command takes a fraction of a millisecond.
     client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
     wake = CeleryBroker(client).wake
-    submitter, queries = JobSubmitter(client, settings, wake), JobQueries(client)
+    queries = JobQueries(client)
     return Services(
         settings=settings,
         redis=client,
-        submitter=submitter,
+        submitter=JobSubmitter(client, settings, wake),
         transitions=JobTransitions(client, settings, wake),
         queries=queries,
         worker_registry=WorkerRegistry(client),
@@ -100,7 +100,7 @@ def _create_services(settings: Settings) -> Services:
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
         catalogue=load_catalogue(settings.models_file, engine=settings.engine),
-        job_waiter=JobWaiter(submitter, queries, CompletionListener(settings.redis_url), settings.api_threads),
+        job_waiter=JobWaiter(queries, CompletionListener(settings.redis_url), settings.api_threads),
         follower=Follower(settings.redis_url),
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),
@@ -109,7 +109,7 @@ def _create_services(settings: Settings) -> Services:
 
 
 def _reject_foreign_pages(app: Flask, settings: Settings) -> None:
-    """While no key is needed, a page from elsewhere in the user's browser must not reach the jobs."""
+    """Reject requests of pages of other sites in the user's browser: while no key is needed, they would reach the jobs."""
     allowed = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
     if allowed:
         CORS(app, origins=sorted(allowed), expose_headers=EXPOSED_HEADERS)

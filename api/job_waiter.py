@@ -1,4 +1,4 @@
-"""Request threads that wait for a job to end, all of them over one Redis connection."""
+"""Job waiter: request threads that wait for a job to end, all of them over one Redis connection."""
 
 import threading
 from collections.abc import Iterator
@@ -8,14 +8,12 @@ from shared.errors import Unavailable
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
-from shared.jobs.submission import JobSubmitter
 
 
 class JobWaiter:
     """Blocks request threads until their job has ended, and limits how many of them may block."""
 
-    def __init__(self, submitter: JobSubmitter, queries: JobQueries, listener: CompletionListener, threads: int) -> None:
-        self._submitter = submitter
+    def __init__(self, queries: JobQueries, listener: CompletionListener, threads: int) -> None:
         self._queries = queries
         self._listener = listener
         # A fifth of the threads stays free. Otherwise waiting clients would block the calls that answer at once.

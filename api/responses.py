@@ -1,13 +1,13 @@
-"""JSON of the objects that several routes return. Times are Unix seconds with milliseconds."""
+"""Responses and JSON that several routes share: jobs, lists, documents, collections. Times are Unix seconds with milliseconds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 
+from api.queue_state import queue_state
 from api.services import services
 from shared.documents.models import Collection, Document
-from shared.jobs.celery_broker import generation_queue
 from shared.jobs.models import Job, Status
 from shared.jobs.serialization import job_view, seconds
 
@@ -15,25 +15,12 @@ RouteResponse = tuple[Response, int] | Response
 
 RETRY_AFTER = "1"
 
-PAGE_HEADERS = {
-    # Trusted types block every way from text to markup, so a document that contains a script stays a document.
-    "Content-Security-Policy": (
-        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    # File names stay the same from version to version: the browser keeps the files and revalidates them each time.
-    "Cache-Control": "no-cache",
-}
-
 
 def job_json(job: Job) -> dict[str, Any]:
     """A job as its owner sees it."""
     view = job_view(job)
     if job.status is Status.QUEUED:
-        view |= _queue_state(job)
+        view |= queue_state(job)
     return view
 
 
@@ -54,7 +41,7 @@ def accepted_response(job: Job, *, replayed: bool = False) -> RouteResponse:
 
 
 def mark_replay(response: Response, replayed: bool) -> Response:
-    """Add ``Idempotent-Replay`` to an answer that an earlier request with the same key determined."""
+    """Add ``Idempotent-Replay`` if an earlier request with the same key determined this response."""
     if replayed:
         response.headers["Idempotent-Replay"] = "true"
     return response
@@ -80,54 +67,3 @@ def document_json(document: Document) -> dict[str, Any]:
 def collection_json(collection: Collection) -> dict[str, Any]:
     documents = services().documents.count_documents(collection.id)
     return {**collection.as_json(), "created_at": seconds(collection.created_at), "documents": documents}
-
-
-def page_response(content: str | bytes, content_type: str) -> Response:
-    """A file of the web page, or 304 if the browser has it already."""
-    response = Response(content, content_type=content_type, headers=PAGE_HEADERS)
-    # The ETag is made from the bytes: times and sizes of installed files can be the same for two versions.
-    response.add_etag()
-    response.make_conditional(request)
-    return response
-
-
-def _queue_state(job: Job) -> dict[str, Any]:
-    context = services()
-    position = context.queries.queue_position(job)
-    return {
-        "queue_position": position,
-        "estimated_wait": context.queries.estimated_wait(job, position) if position else None,
-        "not_before": seconds(job.not_before) if job.waiting == "retry_at" else None,
-        "waiting_for": _waiting_for(job),
-    }
-
-
-def _waiting_for(job: Job) -> str:
-    """What keeps a queued job from running.
-
-    ``retry_backoff``: the time of its next attempt. ``previous_turn``: the previous turn of its chat. ``model_loading``: its
-    model is being loaded. ``gpu_busy``: a GPU that another model occupies. ``model_not_loaded``: an operator has to load its
-    model. ``fair_share``: another owner has used less and runs first. ``worker``: no worker is there, or all are busy.
-    """
-    if job.waiting == "retry_at":
-        return "retry_backoff"
-    if job.waiting == "after":
-        return "previous_turn"
-    context = services()
-    workers = [worker for worker in context.live_workers() if job.queue in worker.queues and worker.phase != "draining"]
-    if not workers and job.queue == generation_queue(job.model):
-        return _waiting_for_model(job.model)
-    if workers and all(worker.phase in ("loading", "warming") for worker in workers):
-        return "model_loading"
-    return "worker" if not workers or context.queries.has_least_service(job) else "fair_share"
-
-
-def _waiting_for_model(model: str) -> str:
-    """The reason for a model that no live worker has loaded."""
-    context = services()
-    assignments = context.active_assignments()
-    if any(assignment.desired_model == model for assignment in assignments):
-        return "model_loading"
-    if any(model in assignment.loadable_models for assignment in assignments):
-        return "gpu_busy" if context.settings.load_on_demand else "model_not_loaded"
-    return "worker"

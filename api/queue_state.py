@@ -1,0 +1,51 @@
+"""Queue state of a job: its position, its estimated wait, and what keeps it from running."""
+
+from typing import Any
+
+from api.services import services
+from shared.jobs.models import Job
+from shared.jobs.queue_names import generation_queue
+from shared.jobs.serialization import seconds
+
+
+def queue_state(job: Job) -> dict[str, Any]:
+    """The fields that only a queued job has."""
+    context = services()
+    position = context.queries.queue_position(job)
+    return {
+        "queue_position": position,
+        "estimated_wait": context.queries.estimated_wait(job, position) if position else None,
+        "not_before": seconds(job.not_before) if job.waiting == "retry_at" else None,
+        "waiting_for": _waiting_for(job),
+    }
+
+
+def _waiting_for(job: Job) -> str:
+    """What keeps a queued job from running.
+
+    ``retry_backoff``: the time of its next attempt. ``previous_turn``: the previous turn of its chat. ``model_loading``: its
+    model is being loaded. ``gpu_busy``: another model occupies the GPU. ``model_not_loaded``: an operator has to load its
+    model. ``fair_share``: another owner has received less service and comes first. ``worker``: no worker runs, or all are busy.
+    """
+    if job.waiting == "retry_at":
+        return "retry_backoff"
+    if job.waiting == "after":
+        return "previous_turn"
+    context = services()
+    workers = [worker for worker in context.live_workers() if job.queue in worker.queues and worker.phase != "draining"]
+    if not workers and job.queue == generation_queue(job.model):
+        return _waiting_for_model(job.model)
+    if workers and all(worker.phase in ("loading", "warming") for worker in workers):
+        return "model_loading"
+    return "worker" if not workers or context.queries.has_least_service(job) else "fair_share"
+
+
+def _waiting_for_model(model: str) -> str:
+    """The reason for a model that no live worker has loaded."""
+    context = services()
+    assignments = context.active_assignments()
+    if any(assignment.desired_model == model for assignment in assignments):
+        return "model_loading"
+    if any(model in assignment.loadable_models for assignment in assignments):
+        return "gpu_busy" if context.settings.load_on_demand else "model_not_loaded"
+    return "worker"
