@@ -7,20 +7,20 @@ from flask import Flask, current_app, g, request
 from api.openapi.operation import operation_of
 from api.services import services
 from shared.errors import Forbidden, Unauthorized
-from shared.owners.store import LOCAL, ApiKey, Owners
+from shared.owners.store import LOCAL, ApiKey, ApiKeys
 
 
 class Authenticator:
     """Finds the owner of each request of one process."""
 
-    def __init__(self, owners: Owners) -> None:
-        self._owners = owners
+    def __init__(self, keys: ApiKeys) -> None:
+        self._keys = keys
         self._keys_exist = False
 
     def authenticate(self) -> tuple[str, bool]:
         """The owner of the request, and whether it is an administrator. Raises Unauthorized or Forbidden."""
         # The first key is never removed again, so the answer is final once it is true.
-        self._keys_exist = self._keys_exist or self._owners.exist()
+        self._keys_exist = self._keys_exist or self._keys.any_exist()
         if not self._keys_exist:
             if _is_loopback(request.remote_addr) or services().settings.allow_open:
                 return LOCAL, True
@@ -36,15 +36,15 @@ class Authenticator:
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized("Send an API key: `Authorization: Bearer eh_…`", code="key_missing", param="Authorization")
-        key = self._owners.find(secret.strip())
+        key = self._keys.find(secret.strip())
         if key is None:
             raise Unauthorized("This API key is unknown or was revoked.", code="key_unknown", param="Authorization")
         return key
 
 
-def require_keys(app: Flask, owners: Owners) -> None:
+def require_keys(app: Flask, keys: ApiKeys) -> None:
     """Authenticate every request whose call is not open."""
-    authenticator = Authenticator(owners)
+    authenticator = Authenticator(keys)
 
     @app.before_request
     def authenticate() -> None:

@@ -13,8 +13,8 @@ from api.submission import short_job_error, submit_job
 from shared.documents.models import Document
 from shared.errors import NotFound, Unavailable
 from shared.ids import DOCUMENT, is_id
-from shared.jobs.celery_broker import IO_QUEUE
 from shared.jobs.models import Job, Status
+from shared.jobs.queue_names import IO_QUEUE
 from shared.jobs.submission import Submission
 
 _CHUNK_ID = re.compile(r"(doc_\w{26}):(\d{1,9})")

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 
 import redis
 
-from shared.jobs.event_streams import Follower, StreamEvent, read
+from shared.jobs.event_streams import Follower, StreamEvent, read_events
 from shared.jobs.queries import JobQueries
 from shared.redis_connection import is_outage
 
@@ -98,7 +98,7 @@ def _flush(pieces: list[bytes]) -> Iterator[bytes]:
 
 
 def _stored_events(client: redis.Redis, job_id: str, after: int, before: int | None = None) -> Iterator[StreamEvent]:
-    while page := read(client, job_id, after, PAGE_SIZE):
+    while page := read_events(client, job_id, after, PAGE_SIZE):
         for event in page:
             if before is not None and event.sequence >= before:
                 return

@@ -8,7 +8,7 @@ from api.schemas.requests.generation import CollectionSource, GenerationOptions
 from api.services import owner, services
 from api.submission import SubmittedJob, submit_job
 from shared.errors import InvalidValue, ModelNotServed
-from shared.jobs.celery_broker import IO_QUEUE, generation_queue
+from shared.jobs.queue_names import IO_QUEUE, generation_queue
 from shared.jobs.submission import Submission
 from shared.models.catalogue import GENERATE, ModelEntry
 

@@ -14,7 +14,7 @@ from api.schemas.requests.documents import DocumentMetadata
 from api.schemas.requests.webhooks import JobWebhook
 from api.services import services
 from shared.documents.filters import Scalar
-from shared.documents.passwords import LONGEST as MAX_PASSWORD_LENGTH
+from shared.documents.passwords import MAX_PASSWORD_LENGTH
 from shared.errors import InvalidRequest, InvalidValue, MalformedBody
 from shared.ids import is_id
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from api.services import services
 from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, InternalError, Unavailable
 from shared.jobs.models import Job
-from shared.jobs.submission import Submission, Submitted
+from shared.jobs.submission import Submission, SubmissionResult
 
 # Wait for searches and deletions if the client does not say how long it waits.
 SHORT_JOB_SECONDS = 30
@@ -37,7 +37,7 @@ def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
     return SubmittedJob(written_job(submitted), submitted.replayed)
 
 
-def written_job(submitted: Submitted) -> Job:
+def written_job(submitted: SubmissionResult) -> Job:
     """The job that was just submitted. Raises InternalError if its record is gone."""
     job = services().queries.get_job(submitted.id)
     if job is None:

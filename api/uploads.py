@@ -10,15 +10,15 @@ from werkzeug.datastructures import FileStorage
 from api.idempotency import IdempotencyKey, read_idempotency_key
 from api.services import Services
 from api.submission import submit_job, written_job
-from shared.documents.files import DocumentFiles, Stored
+from shared.documents.files import DocumentFiles, StoredFile
 from shared.documents.filters import Scalar
 from shared.documents.media_types import ARCHIVES, detect_media_type
 from shared.documents.models import Collection, Document
 from shared.errors import BatchSealed, NotFound
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
-from shared.jobs.celery_broker import CPU_QUEUE
 from shared.jobs.models import Job
-from shared.jobs.submission import Submission, Submitted
+from shared.jobs.queue_names import CPU_QUEUE
+from shared.jobs.submission import Submission, SubmissionResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class ReceivedFile:
 
     document_id: str
     name: str
-    stored: Stored
+    stored: StoredFile
     media_type: str
 
 
@@ -44,7 +44,7 @@ class UploadOptions:
 class UploadResult:
     """The batch of an upload, its documents with their ingest jobs, and its archives with their unpack jobs."""
 
-    batch: Submitted
+    batch: SubmissionResult
     documents: list[tuple[Document, Job | None]] = field(default_factory=list)
     archives: list[dict[str, str]] = field(default_factory=list)
 
@@ -142,11 +142,11 @@ class UploadService:
 
     def _join_or_open_batch(
         self, batch_id: str | None, collection: str, idempotency: IdempotencyKey, options: UploadOptions
-    ) -> Submitted:
+    ) -> SubmissionResult:
         key, fingerprint = idempotency
         if batch_id is not None:
             self._submitter.join_batch(batch_id, self._owner, idempotency_key=key, fingerprint=fingerprint)
-            return Submitted(batch_id)
+            return SubmissionResult(batch_id)
         return self._submitter.open_batch(
             self._owner, spec={"collection": collection}, webhook=options.webhook, idempotency_key=key, fingerprint=fingerprint
         )

@@ -28,7 +28,7 @@ from cli.local.redis_server import start_redis
 from shared.jobs.models import Status
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import JobTransitions
-from shared.owners.store import Owners
+from shared.owners.store import ApiKeys
 from shared.redis_connection import connect
 from shared.settings import Settings
 from testing.repository import REPOSITORY
@@ -134,7 +134,7 @@ def measure_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Wait
     stack.models.write_text(json.dumps(entries))
     stack.start()
     try:
-        keys = Owners(connect(stack.redis_url()))
+        keys = ApiKeys(connect(stack.redis_url()))
         many, one = (httpx2.Client(base_url=stack.url, timeout=60, headers=bearer(keys, name)) for name in ("many", "one"))
         waits = {"idle": list(send_each_second(one, 20, threading.Event()))}
         for way, second in (("fair", one), ("fifo", many)):
@@ -153,7 +153,7 @@ def measure_stack(folder: Path, jobs: int, job_seconds: float) -> dict[str, Wait
         stack.kill()
 
 
-def bearer(keys: Owners, name: str) -> dict[str, str]:
+def bearer(keys: ApiKeys, name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {keys.create(name)[1]}"}
 
 

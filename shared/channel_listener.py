@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 # A silent connection may be idle or dead. After this time without a message Redis is pinged, and must answer within the same time.
 PING_SECONDS = 10.0
 
-# The pause before a new subscription. A restarted Redis must not meet all processes in a tight loop.
+# The pause before a new subscription, so that an outage does not make all processes subscribe in a tight loop.
 RETRY_SECONDS = 0.5
 
 
@@ -30,7 +30,8 @@ def _do_nothing() -> None:
 class ChannelListener:
     """Listens to one channel in a thread of its own, from ``start_listening`` to ``stop_listening``. The functions run in that thread.
 
-    ``on_silence`` runs whenever ``silence_seconds`` have passed without a message, and ``on_lost`` after the connection broke.
+    ``on_silence`` runs at least every ``silence_seconds`` while no message arrives, and ``on_lost`` after the connection broke.
+    Neither may raise an exception.
     """
 
     def __init__(
@@ -71,25 +72,25 @@ class ChannelListener:
                 with self._client.pubsub() as subscription:  # type: ignore[no-untyped-call]
                     subscription.subscribe(self._channel)
                     self._listen(subscription)
-            except Exception as error:  # the top of this thread: if it died, nobody would be woken again
+            except Exception as error:  # If this thread died, no message would arrive again.
                 self._on_lost()
                 if not is_outage(error):
-                    logger.exception("listening to %s failed", self._channel)
+                    logger.exception("Listening to channel %s failed", self._channel)
                 elif not self._lost:
                     logger.warning(
-                        "Redis is unreachable (%s); subscribing to %s again as soon as it answers", error, self._channel
+                        "Redis is unreachable (%s). Channel %s is subscribed to when it is back.", error, self._channel
                     )
                 self._lost = True
                 self._stopping.wait(RETRY_SECONDS)
 
     def _listen(self, subscription: Any) -> None:
         pinged_at: float | None = None
-        heard_at = time.monotonic()
+        received_at = time.monotonic()
         while not self._stopping.is_set():
             message = subscription.get_message(timeout=min(self._silence_seconds, self._ping_seconds))
             now = time.monotonic()
             if message is not None:
-                pinged_at, heard_at = None, now
+                pinged_at, received_at = None, now
                 if message["type"] == "subscribe":
                     self._lost = False
                     self._on_subscribed()
@@ -99,6 +100,6 @@ class ChannelListener:
             self._on_silence()
             if pinged_at is not None and now - pinged_at >= self._ping_seconds:
                 raise redis.ConnectionError(f"Redis did not answer a ping within {self._ping_seconds:g} s")
-            if pinged_at is None and now - heard_at >= self._ping_seconds:
+            if pinged_at is None and now - received_at >= self._ping_seconds:
                 pinged_at = now
                 subscription.ping("still there")

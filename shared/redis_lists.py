@@ -10,14 +10,14 @@ BATCH = 100
 MAX_SCANNED = 2000
 
 
-class Identified(Protocol):
+class Record(Protocol):
     """A record with an id."""
 
     @property
     def id(self) -> str: ...
 
 
-Item = TypeVar("Item", bound=Identified)
+Item = TypeVar("Item", bound=Record)
 
 
 def list_page(

@@ -13,7 +13,7 @@ from api.openapi.operation import ERROR_REPLIES, HEADERS, RETRYABLE, Operation, 
 from api.schemas import responses
 from api.schemas.requests.documents import DocumentMetadata
 from api.schemas.requests.webhooks import JobWebhook
-from shared.documents.passwords import LONGEST as LONGEST_PASSWORD
+from shared.documents.passwords import MAX_PASSWORD_LENGTH
 
 SCHEMAS = "#/components/schemas/"
 
@@ -26,7 +26,7 @@ WEBHOOK_FIELD = {
 
 PASSWORD_FIELD = {
     "type": "string",
-    "maxLength": LONGEST_PASSWORD,
+    "maxLength": MAX_PASSWORD_LENGTH,
     "description": "Opens encrypted files of this upload. The server forgets it once the files are read.",
 }
 

@@ -35,8 +35,8 @@ from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
 from shared.documents.models import Collection
 from shared.errors import Conflict, InvalidValue
 from shared.ids import DOCUMENT
-from shared.jobs.celery_broker import CPU_QUEUE, IO_QUEUE
 from shared.jobs.models import Status
+from shared.jobs.queue_names import CPU_QUEUE, IO_QUEUE
 from shared.jobs.submission import Submission
 from shared.models.catalogue import EMBED
 

@@ -15,8 +15,8 @@ from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
 from shared.documents.models import Collection, Document
 from shared.errors import NotFound, Unavailable
-from shared.jobs.celery_broker import IO_QUEUE
 from shared.jobs.models import Status
+from shared.jobs.queue_names import IO_QUEUE
 from shared.jobs.submission import Submission
 
 blueprint = Blueprint("tutorial_compat", __name__)

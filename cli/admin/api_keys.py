@@ -8,12 +8,12 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from shared.owners.store import ApiKey, Owners
+from shared.owners.store import ApiKey, ApiKeys
 
 
 def create_key(client: redis.Redis, name: str, *, owner: str, admin: bool, weight: float | None, as_json: bool) -> None:
     """Create a key and print its secret, which is not stored. Raises InvalidValue."""
-    key, secret = Owners(client).create(name, owner=owner, admin=admin, weight=weight)
+    key, secret = ApiKeys(client).create(name, owner=owner, admin=admin, weight=weight)
     if as_json:
         print(json.dumps({"id": key.id, "name": key.name, "owner": key.owner, "admin": key.admin, "key": secret}))
         return
@@ -23,7 +23,7 @@ def create_key(client: redis.Redis, name: str, *, owner: str, admin: bool, weigh
 
 def list_keys(client: redis.Redis, *, as_json: bool) -> None:
     """Print all keys without their secrets."""
-    keys = Owners(client).keys()
+    keys = ApiKeys(client).list_keys()
     if as_json:
         print(json.dumps([asdict(key) for key in keys]))
         return
@@ -35,7 +35,7 @@ def list_keys(client: redis.Redis, *, as_json: bool) -> None:
 
 def revoke_key(client: redis.Redis, key_id: str) -> None:
     """Revoke a key. Raises NotFound."""
-    key = Owners(client).revoke(key_id)
+    key = ApiKeys(client).revoke(key_id)
     print(f"Key {key.id} ({key.name}) is revoked. The jobs of owner {key.owner} are kept.")
 
 

@@ -14,12 +14,13 @@ import redis
 from rich.console import Console
 
 from shared.documents.files import DocumentFiles
-from shared.documents.models import UNDER_WAY, Collection, Document
+from shared.documents.models import IN_PROGRESS, Collection, Document
 from shared.documents.store import Documents
 from shared.errors import IndexUnavailable, NotFound
 from shared.ids import DOCUMENT, is_id
-from shared.jobs.celery_broker import CPU_QUEUE, CeleryBroker
+from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.queries import JobQueries
+from shared.jobs.queue_names import CPU_QUEUE
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.settings import Settings
 from workers.index.search_index import SearchIndex
@@ -127,7 +128,7 @@ class IndexCheck:
 
     def _check_document(self, collection: Collection, document_id: str, counts: tuple[int, int]) -> Iterator[IndexProblem]:
         document = self._record(collection, document_id)
-        if document is None or document.status in UNDER_WAY:
+        if document is None or document.status in IN_PROGRESS:
             return
         if document.status != "ready":
             if counts != (-1, 0):

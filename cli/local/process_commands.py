@@ -11,7 +11,7 @@ from pathlib import Path
 from cli.errors import CommandError
 from shared.errors import NotFound
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
-from shared.owners.store import Owners
+from shared.owners.store import ApiKeys
 from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings, to_environment
 
@@ -103,7 +103,7 @@ def refuse_open_address(settings: Settings, *, keys_possible: bool = True) -> No
     if settings.host in LOOPBACK or settings.allow_open:
         return
     try:
-        protected = keys_possible and Owners(connect(settings.redis_url, timeout=5)).exist()
+        protected = keys_possible and ApiKeys(connect(settings.redis_url, timeout=5)).any_exist()
     except OUTAGE as error:
         raise CommandError(f"Redis did not answer the query for API keys ({error}); check that it runs.") from None
     if not protected:

@@ -44,7 +44,7 @@ from cli.local.redis_server import (
     write_private,
 )
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
-from shared.documents.index_health import take_note
+from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
 from shared.models.catalogue import load_catalogue
 from shared.packaged_files import CODE_ROOT
@@ -200,7 +200,7 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
 
 def _index_is_unresponsive(notes: redis.Redis) -> bool:
     try:
-        return take_note(notes)
+        return clear_silence(notes)
     except redis.RedisError:
         return False  # the workers report it again
 

@@ -22,14 +22,14 @@ FileName = Literal["original", "pages.jsonl", "chunks.jsonl", "pad"]
 BLOCK = 1024 * 1024
 
 
-class Readable(Protocol):
+class ByteSource(Protocol):
     """A source of bytes, such as the stream of an upload."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredFile:
     """Size in bytes and SHA-256 (hexadecimal) of a stored file."""
 
     size: int
@@ -54,7 +54,7 @@ class DocumentFiles:
         except FileNotFoundError:
             return True
 
-    def store(self, document_id: str, source: Readable, *, limit: int) -> Stored:
+    def store(self, document_id: str, source: ByteSource, *, limit: int) -> StoredFile:
         """Write the uploaded bytes and flush them to disk.
 
         Raises BodyTooLarge above ``limit`` bytes and Unavailable if the disk is full. After these and any error of ``source``,
@@ -76,7 +76,7 @@ class DocumentFiles:
                     "The server's disk is full, so the file was not stored. Contact the operator of the server."
                 ) from error
             raise
-        return Stored(size, digest.hexdigest())
+        return StoredFile(size, digest.hexdigest())
 
     @contextmanager
     def replace(self, document_id: str, name: FileName) -> Iterator[IO[bytes]]:

@@ -13,7 +13,7 @@ KEY = f"{PREFIX}index:silent"
 NOTE_SECONDS = 120
 
 
-def note_silence(client: redis.Redis) -> None:
+def report_silence(client: redis.Redis) -> None:
     """Set the flag: a request for a collection timed out although the server is alive."""
     client.set(KEY, "1", ex=NOTE_SECONDS)
 
@@ -23,6 +23,6 @@ def is_silent(client: redis.Redis) -> bool:
     return bool(client.exists(KEY))
 
 
-def take_note(client: redis.Redis) -> bool:
+def clear_silence(client: redis.Redis) -> bool:
     """Return whether the flag is set, and clear it. For the process that restarts the server."""
     return client.getdel(KEY) is not None

@@ -17,7 +17,7 @@ Status = Literal[
     "ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed", "replaced",
 ]  # fmt: skip
 
-UNDER_WAY: tuple[Status, ...] = ("uploaded", "parsing", "chunking", "embedding", "indexing")
+IN_PROGRESS: tuple[Status, ...] = ("uploaded", "parsing", "chunking", "embedding", "indexing")
 """The document's job has not ended. Another upload of the same bytes returns this document."""
 
 ENDED: tuple[Status, ...] = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed", "replaced")

@@ -12,7 +12,7 @@ import redis
 from shared.documents import keys
 from shared.documents.files import DocumentFiles
 
-LONGEST = 1000
+MAX_PASSWORD_LENGTH = 1000
 
 
 class Passwords:

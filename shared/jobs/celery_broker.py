@@ -14,23 +14,11 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.transport.virtual import Message
 
+from shared.jobs.queue_names import canary_queue
 from shared.settings import Settings
 
 RUN_NEXT_JOB = "enginehouse.run_next_job"
 CANARY = "enginehouse.canary"
-
-IO_QUEUE = "io"
-CPU_QUEUE = "cpu"
-
-
-def generation_queue(model: str) -> str:
-    """The queue of generation jobs for one model."""
-    return f"gpu.{model}"
-
-
-def canary_queue(worker: str) -> str:
-    """The queue that only this Celery worker reads. A worker that takes its canary in time is alive."""
-    return f"canary.{worker}"
 
 
 class UnackedMessage(Message):

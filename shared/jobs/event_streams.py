@@ -6,6 +6,7 @@ A process that serves a thousand streams needs one Follower, with one thread and
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 # A connection counts as half-open when a reply is LATE_SECONDS overdue. Until then its streams receive nothing.
 BLOCK_SECONDS = 15.0
 LATE_SECONDS = 5.0
+RETRY_SECONDS = 0.5
 WAKE_SECONDS = 60
 
 
@@ -48,7 +50,7 @@ def stream_key(job: str) -> str:
     return f"{PREFIX}job:{job}:events"
 
 
-def read(client: redis.Redis, job: str, after: int = 0, limit: int = 1000) -> list[StreamEvent]:
+def read_events(client: redis.Redis, job: str, after: int = 0, limit: int = 1000) -> list[StreamEvent]:
     """Read the events of a job with a sequence number above ``after``, oldest first."""
     entries: Any = client.xrange(stream_key(job), min=f"({after}-0" if after else "-", count=limit)
     return [_event(entry, fields) for entry, fields in entries]
@@ -109,16 +111,19 @@ class Follower:
 
     def _run(self) -> None:
         client = connect(self._url, timeout=LATE_SECONDS, blocks=BLOCK_SECONDS)
+        reachable = True
         while True:
             try:
                 self._read_once(client)
+                reachable = True
             except Exception as error:
                 # If this thread died, all streams would stop.
-                if is_outage(error):
-                    logger.warning("Redis is unreachable (%s). Streams resume when it is back.", error)
-                else:
+                if not is_outage(error):
                     logger.exception("Reading event streams failed")
-                threading.Event().wait(0.5)
+                elif reachable:
+                    logger.warning("Redis is unreachable (%s). Streams resume when it is back.", error)
+                reachable = False
+                time.sleep(RETRY_SECONDS)
 
     def _read_once(self, client: redis.Redis) -> None:
         with self._lock:

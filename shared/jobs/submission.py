@@ -52,7 +52,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Submitted:
+class SubmissionResult:
     """Result of a submission: the job's id, and whether it is an earlier job with the same Idempotency-Key."""
 
     id: str
@@ -67,7 +67,7 @@ class JobSubmitter:
         self._wake = wake
         self._scripts = JobScripts(client, clock=clock)
 
-    def submit_job(self, submission: Submission) -> Submitted:
+    def submit_job(self, submission: Submission) -> SubmissionResult:
         """Write the job and wake a worker. Submitting the same submission again creates no second job.
 
         Raises NotFound if the session does not exist, IdempotencyConflict, and TooMany if the queue is full.
@@ -120,7 +120,7 @@ class JobSubmitter:
                 details={"limit": limit},
             )
         send_wakeups(self._wake, [queue] if queue else [])
-        return Submitted(value, answer == "replayed")
+        return SubmissionResult(value, answer == "replayed")
 
     def open_batch(
         self,
@@ -132,7 +132,7 @@ class JobSubmitter:
         webhook: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         id: str = "",
-    ) -> Submitted:
+    ) -> SubmissionResult:
         """Create a batch: a job that is the ``parent`` of other jobs. Once sealed, it ends with the last of them.
 
         Raises IdempotencyConflict.
@@ -154,7 +154,7 @@ class JobSubmitter:
         )
         if answer == "conflict":
             raise _conflict(idempotency_key, batch)
-        return Submitted(batch, answer == "replayed")
+        return SubmissionResult(batch, answer == "replayed")
 
     def join_batch(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:
         """Announce more jobs for an open batch. This restarts the time after which maintenance seals it.
@@ -179,7 +179,7 @@ class JobSubmitter:
         """Seal a batch: no further job can join it."""
         self._scripts.seal_batch(id=batch)
 
-    def replay(self, job: Job) -> Submitted:
+    def replay(self, job: Job) -> SubmissionResult:
         """Submit an ended job again as a new job with ``retry_of`` set, and remove the old one from the dead letters.
 
         Raises the errors of ``submit_job``.

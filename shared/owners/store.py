@@ -43,7 +43,7 @@ class ApiKey:
     revoked_at: int | None = None
 
 
-class Owners:
+class ApiKeys:
     """Creates, finds and revokes API keys."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -78,11 +78,11 @@ class Owners:
             pipeline.execute()
         return key, secret
 
-    def keys(self) -> list[ApiKey]:
+    def list_keys(self) -> list[ApiKey]:
         """All keys, including revoked ones, oldest first."""
         return sorted((ApiKey(**json.loads(text)) for text in self._redis.hvals(KEYS)), key=lambda key: key.id)
 
-    def exist(self) -> bool:
+    def any_exist(self) -> bool:
         """Whether any key was ever created. Revoking the last key does not open the server again."""
         return bool(self._redis.exists(KEYS))
 

@@ -17,7 +17,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Sequence[str]]
 
-LONGEST_URL = 2048
+MAX_URL_LENGTH = 2048
 
 # Python's `is_global` differs between versions and accepts some of these ranges, so they are listed explicitly
 # (from IANA's registries of special-purpose addresses).
@@ -69,8 +69,8 @@ class Target:
 
 def parse(url: str) -> Target:
     """Parse a URL strictly, so that no other parser can find a different host in it. Raises AddressRefused."""
-    if len(url) > LONGEST_URL:
-        raise AddressRefused(f"must have at most {LONGEST_URL} characters")
+    if len(url) > MAX_URL_LENGTH:
+        raise AddressRefused(f"must have at most {MAX_URL_LENGTH} characters")
     if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
         raise AddressRefused("must be printable ASCII without spaces and backslashes (write host names as xn--…)")
     if not re.match(r"https?://[^/?#]", url, re.IGNORECASE):

@@ -17,9 +17,9 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from cli.local.redis_server import RedisServer, start_redis
-from shared.jobs.celery_broker import generation_queue
-from shared.jobs.event_streams import StreamEvent, read
+from shared.jobs.event_streams import StreamEvent, read_events
 from shared.jobs.models import Job, from_record
+from shared.jobs.queue_names import generation_queue
 from shared.redis_connection import PREFIX
 from testing.fault_rig.ledger import Ledger, wait_until_none
 from testing.fault_rig.processes import find_engine, kill, process_tree, processes_of_folder
@@ -204,7 +204,7 @@ class FaultStack:
         return from_record(dict(self.direct.hgetall(f"{PREFIX}job:{job}")))  # type: ignore[arg-type]
 
     def read_events(self, job: str) -> list[StreamEvent]:
-        return read(self.direct, job, limit=100_000)
+        return read_events(self.direct, job, limit=100_000)
 
     def wait_for_end(self, job: str, seconds: float = 40) -> Job:
         """Wait until the job has ended. Returns its record."""

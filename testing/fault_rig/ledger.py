@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from shared.jobs.event_streams import StreamEvent, read
+from shared.jobs.event_streams import StreamEvent, read_events
 from shared.jobs.models import Job, Outcome, Status, from_record
 from shared.redis_connection import PREFIX
 from testing.waiting import wait_until
@@ -60,7 +60,7 @@ class Ledger:
         wait_until_none(lambda: _states(client, jobs), "I1: jobs that have not ended", seconds=seconds)
         for job in jobs:
             record = from_record(dict(client.hgetall(f"{PREFIX}job:{job}")))  # type: ignore[arg-type]
-            events = read(client, job, limit=100_000)
+            events = read_events(client, job, limit=100_000)
             expected = self._open[job]
             _check_one_end(record, events, whole=expected["stream"])
             assert record.status in expected["ends"], f"I1: {job} ended {record.status} ({record.error}), not {expected['ends']}"

@@ -10,8 +10,9 @@ import uuid
 
 import pytest
 
-from shared.jobs.celery_broker import CeleryBroker, generation_queue
+from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.models import Outcome
+from shared.jobs.queue_names import generation_queue
 from shared.jobs.submission import Submission
 from shared.redis_connection import PREFIX, connect
 from shared.settings import Settings

@@ -17,8 +17,8 @@ from tests.conftest import JobSystem
 Log = list[str]
 
 
-class Recording:
-    """A listener that notes what it is told, in order."""
+class RecordingListener:
+    """A channel listener that logs its calls in order."""
 
     def __init__(self, url: str, **options: float) -> None:
         self.log: Log = []
@@ -38,21 +38,21 @@ class Recording:
     def _receive(self, text: str) -> None:
         if self.fail_next.is_set():
             self.fail_next.clear()
-            raise ValueError("a message that nobody understands")
+            raise ValueError("an invalid message")
         self.log.append(text)
 
 
 @pytest.fixture
-def listen() -> Iterator[Callable[..., Recording]]:
-    made: list[Recording] = []
+def listen() -> Iterator[Callable[..., RecordingListener]]:
+    created: list[RecordingListener] = []
 
-    def make(url: str, **options: float) -> Recording:
-        made.append(Recording(url, **options))
-        return made[-1]
+    def create(url: str, **options: float) -> RecordingListener:
+        created.append(RecordingListener(url, **options))
+        return created[-1]
 
-    yield make
-    for one in made:
-        one.listener.stop_listening()
+    yield create
+    for listener in created:
+        listener.listener.stop_listening()
 
 
 def subscribers(client: redis.Redis) -> list[str]:
@@ -63,54 +63,56 @@ def pings(client: redis.Redis) -> int:
     return int(client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"])
 
 
-def test_messages_arrive_in_order(redis_url: str, redis_client: redis.Redis, listen: Callable[..., Recording]) -> None:
-    heard = listen(redis_url)
+def test_messages_arrive_in_order(redis_url: str, redis_client: redis.Redis, listen: Callable[..., RecordingListener]) -> None:
+    recording = listen(redis_url)
     for number in range(50):
         redis_client.publish("a channel", number)
         redis_client.publish("another channel", "not for us")
-    wait_until(lambda: len(heard.log) == 51, "all messages have arrived")
-    assert heard.log == ["subscribed", *map(str, range(50))]
+    wait_until(lambda: len(recording.log) == 51, "all messages have arrived")
+    assert recording.log == ["subscribed", *map(str, range(50))]
 
 
 def test_a_half_open_connection_is_noticed_and_replaced(
-    proxied_url: str, proxy: Proxy, redis_client: redis.Redis, listen: Callable[..., Recording]
+    proxied_url: str, proxy: Proxy, redis_client: redis.Redis, listen: Callable[..., RecordingListener]
 ) -> None:
-    heard = listen(proxied_url, ping_seconds=0.3, silence_seconds=60)
+    recording = listen(proxied_url, ping_seconds=0.3, silence_seconds=60)
     assert proxy.half_open() > 0
-    wait_until(lambda: heard.log[-1:] == ["subscribed"] and "lost" in heard.log, "the channel is subscribed to again")
+    wait_until(lambda: recording.log[-1:] == ["subscribed"] and "lost" in recording.log, "the channel is subscribed to again")
     redis_client.publish("a channel", "after")
-    wait_until(lambda: heard.log[-1] == "after", "messages arrive again")
-    assert [entry for entry in heard.log if entry != "silence"] == ["subscribed", "lost", "subscribed", "after"]
+    wait_until(lambda: recording.log[-1] == "after", "messages arrive again")
+    assert [entry for entry in recording.log if entry != "silence"] == ["subscribed", "lost", "subscribed", "after"]
 
 
 def test_a_silent_connection_that_answers_pings_is_kept(
-    redis_url: str, redis_client: redis.Redis, listen: Callable[..., Recording]
+    redis_url: str, redis_client: redis.Redis, listen: Callable[..., RecordingListener]
 ) -> None:
-    heard = listen(redis_url, ping_seconds=0.1)
-    [first] = subscribers(redis_client)
+    recording = listen(redis_url, ping_seconds=0.1)
+    subscribed = subscribers(redis_client)
     before = pings(redis_client)
     wait_until(lambda: pings(redis_client) > before + 5, "several pings have been sent")
-    assert subscribers(redis_client) == [first]
-    assert "lost" not in heard.log
+    assert subscribers(redis_client) == subscribed
+    assert "lost" not in recording.log
 
 
-def test_silence_is_reported_again_and_again(redis_url: str, redis_client: redis.Redis, listen: Callable[..., Recording]) -> None:
-    heard = listen(redis_url, silence_seconds=0.05)
-    wait_until(lambda: heard.log.count("silence") >= 3, "three silences have been reported")
+def test_silence_is_reported_repeatedly(
+    redis_url: str, redis_client: redis.Redis, listen: Callable[..., RecordingListener]
+) -> None:
+    recording = listen(redis_url, silence_seconds=0.05)
+    wait_until(lambda: recording.log.count("silence") >= 3, "three silences have been reported")
     redis_client.publish("a channel", "still listening")
-    wait_until(lambda: "still listening" in heard.log, "the message has arrived")
+    wait_until(lambda: "still listening" in recording.log, "the message has arrived")
 
 
 def test_a_failing_function_does_not_end_the_listener(
-    redis_url: str, redis_client: redis.Redis, listen: Callable[..., Recording]
+    redis_url: str, redis_client: redis.Redis, listen: Callable[..., RecordingListener]
 ) -> None:
-    heard = listen(redis_url)
-    heard.fail_next.set()
+    recording = listen(redis_url)
+    recording.fail_next.set()
     redis_client.publish("a channel", "bad")
-    wait_until(lambda: heard.log.count("subscribed") == 2, "the channel is subscribed to again")
+    wait_until(lambda: recording.log.count("subscribed") == 2, "the channel is subscribed to again")
     redis_client.publish("a channel", "good")
-    wait_until(lambda: heard.log[-1] == "good", "the next message has arrived")
-    assert "bad" not in heard.log
+    wait_until(lambda: recording.log[-1] == "good", "the next message has arrived")
+    assert "bad" not in recording.log
 
 
 def test_a_wait_survives_a_half_open_connection(system: JobSystem, proxied_url: str, proxy: Proxy) -> None:
@@ -123,7 +125,7 @@ def test_a_wait_survives_a_half_open_connection(system: JobSystem, proxied_url: 
     listener.forget(job, ended)
 
 
-def test_a_job_that_ends_wakes_everyone_who_waits_for_it(system: JobSystem, redis_url: str) -> None:
+def test_a_job_that_ends_wakes_all_threads_that_wait_for_it(system: JobSystem, redis_url: str) -> None:
     job, other = running_job(system), running_job(system)
     listener = CompletionListener(redis_url)
     waits = [listener.expect(job) for _ in range(3)]

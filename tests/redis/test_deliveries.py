@@ -160,9 +160,9 @@ def test_a_receiver_that_never_answers_gets_ten_attempts_with_one_id(
         delivery = claim(deliveries, f"t{number}")
         assert delivery.number == number
         ids.add(delivery.id)
-        verdict, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
-        deliveries.record(delivery.id, number, verdict, delay_seconds=delay, error="connection refused")
-        if verdict == "retry":
+        outcome, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
+        deliveries.record(delivery.id, number, outcome, delay_seconds=delay, error="connection refused")
+        if outcome == "retry":
             waited.append(delay)
             clock.advance(delay - 0.1)
             assert deliveries.claim("io1", f"early {number}", LEASE) is None
@@ -186,8 +186,8 @@ def test_a_receiver_that_is_down_for_an_hour_gets_all_deliveries(system: JobSyst
             clock.advance(60)
             assert clock() - begun < 4 * 3600 * 1000
         elif clock() - begun < 3600 * 1000:
-            verdict, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
-            deliveries.record(delivery.id, delivery.number, verdict, delay_seconds=delay, error="connection refused")
+            outcome, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
+            deliveries.record(delivery.id, delivery.number, outcome, delay_seconds=delay, error="connection refused")
         else:
             delivered[delivery.job] = delivery.id
             deliveries.record(delivery.id, delivery.number, "delivered", status=204)

@@ -6,13 +6,13 @@ import pytest
 import redis
 
 from shared.errors import IdempotencyConflict
-from shared.jobs.submission import Submission, Submitted
+from shared.jobs.submission import Submission, SubmissionResult
 from tests.conftest import JobSystem
 
 DAY_SECONDS = 24 * 3600
 
 
-def submit(system: JobSystem, *, owner: str = "ada", key: str = "order-7", fingerprint: str = "body") -> Submitted:
+def submit(system: JobSystem, *, owner: str = "ada", key: str = "order-7", fingerprint: str = "body") -> SubmissionResult:
     return system.submitter.submit_job(
         Submission(kind="generate", queue="gpu.m", spec={}, owner=owner, idempotency_key=key, fingerprint=fingerprint)
     )
@@ -21,7 +21,7 @@ def submit(system: JobSystem, *, owner: str = "ada", key: str = "order-7", finge
 def test_the_same_request_gets_the_first_job(system: JobSystem) -> None:
     first = submit(system)
     assert first.replayed is False
-    assert submit(system) == Submitted(first.id, replayed=True)
+    assert submit(system) == SubmissionResult(first.id, replayed=True)
     assert system.client.zcard("eh:jobs:due") == 1
 
 
@@ -67,7 +67,7 @@ def test_a_key_is_kept_for_a_day(system: JobSystem, redis_client: redis.Redis) -
 
 def test_a_batch_is_opened_once(system: JobSystem) -> None:
     first = system.submitter.open_batch("ada", spec={}, idempotency_key="upload-7", fingerprint="files")
-    assert system.submitter.open_batch("ada", spec={}, idempotency_key="upload-7", fingerprint="files") == Submitted(
+    assert system.submitter.open_batch("ada", spec={}, idempotency_key="upload-7", fingerprint="files") == SubmissionResult(
         first.id, True
     )
     with pytest.raises(IdempotencyConflict):

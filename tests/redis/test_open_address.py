@@ -5,7 +5,7 @@ import redis
 
 from cli.errors import CommandError
 from cli.local.process_commands import refuse_open_address
-from shared.owners.store import Owners
+from shared.owners.store import ApiKeys
 from shared.settings import Settings
 
 
@@ -15,7 +15,7 @@ def test_a_non_loopback_address_requires_an_api_key(redis_client: redis.Redis, r
     with pytest.raises(CommandError, match="No API key exists"):
         refuse_open_address(settings)
     refuse_open_address(Settings(host=host, redis_url=redis_url, allow_open=True))
-    Owners(redis_client).create("first")
+    ApiKeys(redis_client).create("first")
     refuse_open_address(settings)
 
 

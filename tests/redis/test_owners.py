@@ -1,4 +1,4 @@
-"""API keys, and fair sharing among their owners."""
+"""API keys, and fair sharing among their api_keys."""
 
 import hashlib
 from collections import Counter
@@ -9,13 +9,13 @@ import redis
 from shared.errors import InvalidValue, NotFound
 from shared.jobs.models import Job, Status
 from shared.jobs.submission import Submission
-from shared.owners.store import Owners
+from shared.owners.store import ApiKeys
 from tests.conftest import JobSystem
 
 
 @pytest.fixture
-def owners(redis_client: redis.Redis) -> Owners:
-    return Owners(redis_client)
+def api_keys(redis_client: redis.Redis) -> ApiKeys:
+    return ApiKeys(redis_client)
 
 
 def submit(system: JobSystem, owner: str, cost: int = 10) -> str:
@@ -30,55 +30,55 @@ def serve(system: JobSystem, token: str, service: int | None = None) -> Job:
     return job
 
 
-def test_only_the_digest_of_a_secret_is_stored(owners: Owners, redis_client: redis.Redis) -> None:
-    key, secret = owners.create("laptop", owner="ada")
+def test_only_the_digest_of_a_secret_is_stored(api_keys: ApiKeys, redis_client: redis.Redis) -> None:
+    key, secret = api_keys.create("laptop", owner="ada")
     kept = redis_client.hgetall("eh:keys")
     assert list(kept) == [hashlib.sha256(secret.encode()).hexdigest()]
     assert secret not in str(kept)
     assert secret.startswith(key.prefix)
     assert len(secret) > 40
-    assert owners.keys() == [key]
+    assert api_keys.list_keys() == [key]
 
 
-def test_a_key_is_found_by_its_secret_until_it_is_revoked(owners: Owners) -> None:
-    key, secret = owners.create("laptop", owner="ada")
-    other, other_secret = owners.create("server", owner="ada")
-    assert owners.find(secret) == key
-    assert owners.find(secret + "x") is None
-    revoked = owners.revoke(key.id)
+def test_a_key_is_found_by_its_secret_until_it_is_revoked(api_keys: ApiKeys) -> None:
+    key, secret = api_keys.create("laptop", owner="ada")
+    other, other_secret = api_keys.create("server", owner="ada")
+    assert api_keys.find(secret) == key
+    assert api_keys.find(secret + "x") is None
+    revoked = api_keys.revoke(key.id)
     assert revoked.revoked_at is not None
-    assert owners.revoke(key.id) == revoked, "the time of the first revocation is kept"
-    assert owners.find(secret) is None
-    assert owners.find(other_secret) == other
-    assert owners.exist()
+    assert api_keys.revoke(key.id) == revoked, "the time of the first revocation is kept"
+    assert api_keys.find(secret) is None
+    assert api_keys.find(other_secret) == other
+    assert api_keys.any_exist()
     with pytest.raises(NotFound, match="keys list"):
-        owners.revoke("key_unknown")
+        api_keys.revoke("key_unknown")
 
 
-def test_a_revoked_key_does_not_open_the_server_again(owners: Owners) -> None:
-    assert not owners.exist()
-    owners.revoke(owners.create("only")[0].id)
-    assert owners.exist()
+def test_a_revoked_key_does_not_open_the_server_again(api_keys: ApiKeys) -> None:
+    assert not api_keys.any_exist()
+    api_keys.revoke(api_keys.create("only")[0].id)
+    assert api_keys.any_exist()
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a" * 64, "ada:jobs", "é", "a\n"])
-def test_a_name_that_is_invalid_in_a_redis_key_is_rejected(owners: Owners, name: str) -> None:
+def test_a_name_that_is_invalid_in_a_redis_key_is_rejected(api_keys: ApiKeys, name: str) -> None:
     with pytest.raises(InvalidValue, match="name"):
-        owners.create(name)
+        api_keys.create(name)
     with pytest.raises(InvalidValue):
-        owners.create("fine", owner=name or " ")
-    assert not owners.exist()
+        api_keys.create("fine", owner=name or " ")
+    assert not api_keys.any_exist()
 
 
 @pytest.mark.parametrize("weight", [0, -1, 1000, float("nan"), float("inf")])
-def test_a_weight_out_of_range_is_rejected(owners: Owners, weight: float) -> None:
+def test_a_weight_out_of_range_is_rejected(api_keys: ApiKeys, weight: float) -> None:
     with pytest.raises(InvalidValue, match="weight"):
-        owners.create("ada", weight=weight)
+        api_keys.create("ada", weight=weight)
 
 
-def test_an_owner_of_weight_two_gets_twice_the_service(owners: Owners, system: JobSystem) -> None:
-    owners.create("ada")
-    owners.create("bob", weight=2)
+def test_an_owner_of_weight_two_gets_twice_the_service(api_keys: ApiKeys, system: JobSystem) -> None:
+    api_keys.create("ada")
+    api_keys.create("bob", weight=2)
     for _ in range(200):
         submit(system, "ada")
         submit(system, "bob")
@@ -90,11 +90,11 @@ def test_an_owner_of_weight_two_gets_twice_the_service(owners: Owners, system: J
     assert used["bob"] / used["ada"] == pytest.approx(2, rel=0.05)
 
 
-def test_a_further_key_keeps_the_weight_of_its_owner(owners: Owners, redis_client: redis.Redis) -> None:
-    owners.create("first", owner="ada", weight=4)
-    owners.create("second", owner="ada")
+def test_a_further_key_keeps_the_weight_of_its_owner(api_keys: ApiKeys, redis_client: redis.Redis) -> None:
+    api_keys.create("first", owner="ada", weight=4)
+    api_keys.create("second", owner="ada")
     assert redis_client.hgetall("eh:weights") == {"ada": "4"}
-    owners.create("third", owner="ada", weight=2)
+    api_keys.create("third", owner="ada", weight=2)
     assert redis_client.hgetall("eh:weights") == {"ada": "2"}
 
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
 from shared.ids import JOB, new_id
 from shared.jobs.models import Status, from_record
-from shared.jobs.submission import Submission, Submitted
+from shared.jobs.submission import Submission, SubmissionResult
 from shared.jobs.transitions import Event
 from shared.settings import Settings
 from tests.conftest import Clock, JobSystem
@@ -137,14 +137,14 @@ class TransitionMachine(RuleBasedStateMachine):
         batch = Job(id=self.new_id(), owner=owner, created_at=self.clock.now_ms, expires_at=0)
         answer, value = self.reference.open_batch(batch, key=key, fingerprint=fingerprint)
 
-        def transition() -> Submitted:
+        def transition() -> SubmissionResult:
             return self.real.submitter.open_batch(owner, spec={}, idempotency_key=key, fingerprint=fingerprint, id=batch.id)
 
         if answer == "conflict":
             with pytest.raises(IdempotencyConflict):
                 transition()
         else:
-            assert twice(transition) == Submitted(value, answer == "replayed")
+            assert twice(transition) == SubmissionResult(value, answer == "replayed")
 
     @rule(number=numbers, queue=queues)
     def add_to_batch(self, number: int, queue: str) -> None:
@@ -222,9 +222,9 @@ class TransitionMachine(RuleBasedStateMachine):
         )
         created: list[str] = []
 
-        def submit() -> Submitted:
+        def submit() -> SubmissionResult:
             created.append(self.real.submitter.replay(real).id)
-            return Submitted(again.id)
+            return SubmissionResult(again.id)
 
         if self.submit_both(again, submit):
             self.reference.rename(again.id, created[0])
@@ -312,7 +312,7 @@ class TransitionMachine(RuleBasedStateMachine):
         self.client.expire(key, 60)
         return f"of-{owner}"
 
-    def submit_both(self, submission: Submission, submit: Callable[[], Submitted]) -> bool:
+    def submit_both(self, submission: Submission, submit: Callable[[], SubmissionResult]) -> bool:
         answer, value = self.reference.submit(submission)
         if answer == "conflict":
             with pytest.raises(IdempotencyConflict, match=value):
@@ -322,7 +322,7 @@ class TransitionMachine(RuleBasedStateMachine):
                 submit()
             assert refusal.value.code == answer
         else:
-            assert submit() == Submitted(value, answer == "replayed")
+            assert submit() == SubmissionResult(value, answer == "replayed")
         return answer == "created"
 
     def claim_both(self, queue: str, worker: str, token: str) -> Lease | None:

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Mapping
 
-from shared.documents.index_health import note_silence
+from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
-from shared.jobs.celery_broker import CPU_QUEUE, CeleryBroker
+from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.queries import JobQueries
+from shared.jobs.queue_names import CPU_QUEUE
 from shared.jobs.submission import JobSubmitter
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
@@ -29,7 +30,7 @@ def build_handlers() -> Mapping[str, Handler]:
     submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
-    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: note_silence(client))
+    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
     return {
         "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index),
         "unpack": lambda attempt: unpack(attempt, documents, submitter, queries, settings),

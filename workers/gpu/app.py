@@ -6,8 +6,8 @@ from typing import Any
 
 import redis
 
-from shared.jobs.celery_broker import canary_queue, generation_queue
 from shared.jobs.model_assignments import ModelAssignments
+from shared.jobs.queue_names import canary_queue, generation_queue
 from shared.models.catalogue import ModelEntry
 from shared.redis_connection import connect
 from shared.settings import Settings

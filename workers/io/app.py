@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.documents.files import DocumentFiles
-from shared.documents.index_health import note_silence
+from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
 from shared.errors import ModelUnavailable, NotFound
-from shared.jobs.celery_broker import IO_QUEUE
+from shared.jobs.queue_names import IO_QUEUE
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
 from shared.settings import from_environment
@@ -45,7 +45,7 @@ def build_handlers() -> Mapping[str, Handler]:
     client = connect(settings.redis_url)
     documents = Documents(client)
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
-    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: note_silence(client))
+    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
     warm_up_threads.append(
         threading.Thread(target=_warm_up, args=(DocumentFiles(settings.documents_dir), embedders), name="warm", daemon=True)
     )

@@ -28,8 +28,9 @@ from celery.signals import (
 from celery.worker import state as worker_state
 
 from shared import logs
-from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, canary_queue, celery_app
+from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, celery_app
 from shared.jobs.maintenance import JobMaintenance
+from shared.jobs.queue_names import canary_queue
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.prctl import die_with_parent

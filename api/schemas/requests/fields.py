@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from shared.webhooks.ssrf import LONGEST_URL
+from shared.webhooks.ssrf import MAX_URL_LENGTH
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL_LENGTH)]
 Query = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 JobMetadata = dict[
     Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]

@@ -14,8 +14,8 @@ from shared.documents.models import Collection
 from shared.documents.store import Documents
 from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, TooMany
 from shared.ids import DOCUMENT, JOB, derived_id
-from shared.jobs.celery_broker import CPU_QUEUE
 from shared.jobs.queries import JobQueries
+from shared.jobs.queue_names import CPU_QUEUE
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.settings import Settings
 from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipped, unpack_members

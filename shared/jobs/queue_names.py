@@ -1,0 +1,14 @@
+"""Queue names: which queue a job or a canary message is put on. A job queue and its Celery queue have the same name."""
+
+IO_QUEUE = "io"
+CPU_QUEUE = "cpu"
+
+
+def generation_queue(model: str) -> str:
+    """The queue of generation jobs for one model."""
+    return f"gpu.{model}"
+
+
+def canary_queue(worker: str) -> str:
+    """The queue that only this Celery worker reads. A worker that takes its canary in time is alive."""
+    return f"canary.{worker}"
