@@ -9,7 +9,7 @@ local key = job_key(id)
 local job = fields(id, 'status', 'owner')
 if not job.status or job.owner ~= owner then return 'missing' end
 if not FINAL[job.status] then return job.status end
-redis.call('DEL', key, key .. ':events', key .. ':successors', key .. ':children', key .. ':deliveries')
+redis.call('DEL', key, key .. ':events', key .. ':successors', key .. ':deliveries')
 redis.call('ZREM', PREFIX .. 'owner:' .. owner .. ':jobs', id)
 redis.call('ZREM', PREFIX .. 'jobs:dead_letters', id)
 return 'deleted'

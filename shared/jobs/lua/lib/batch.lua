@@ -45,7 +45,6 @@ end
 local function add_to_batch(batch, id)
   local found = fields(batch, 'status', 'cancel_requested_at')
   if found.status == 'in_progress' then
-    redis.call('ZADD', job_key(batch) .. ':children', 0, id)
     redis.call('SADD', job_key(batch) .. ':open', id)
     redis.call('HINCRBY', job_key(batch), 'children', 1)
     keep_open(batch)

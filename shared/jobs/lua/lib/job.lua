@@ -5,7 +5,6 @@
 --   job:<id>                 hash    the record; shared/jobs/models.py lists its fields
 --   job:<id>:events          stream  events for clients; entry ids are <sequence>-0
 --   job:<id>:successors      set     jobs that wait until this one has ended
---   job:<id>:children        zset    of a batch: ids of its jobs, all with score 0
 --   job:<id>:open            set     of a batch: its jobs that have not ended
 --   job:<id>:deliveries      zset    ids of its webhook deliveries, all with score 0
 --   jobs:due                 zset    every job that has not ended -> time (ms) at which maintenance must look at it

@@ -42,7 +42,6 @@ finish = function(id, status, attempt, changes, code)
   local predecessor = nil
   if job.waiting == 'after' and not FINAL[fields(job.after, 'status').status or 'completed'] then predecessor = job.after end
   release_successors(id, predecessor)
-  redis.call('PEXPIRE', key .. ':children', job.retention_ms)
   if is_set(job.parent) then count_in_batch(job.parent, id, job.kind, status) end
 end
 
