@@ -194,6 +194,20 @@ def test_jobs_fail_after_a_while_if_no_live_worker_can_load_their_model(cluster:
     assert failed.error["code"] == "model_not_served"
 
 
+def test_a_job_is_not_failed_for_the_time_that_earlier_jobs_waited(cluster: Cluster, settings: Settings) -> None:
+    cluster.add_worker("gpu0@h", "a", loadable_models=("a",))
+    earlier = cluster.submit("b")
+    cluster.schedule()
+    cluster.system.transitions.cancel(earlier, "local")
+    cluster.schedule()
+    cluster.clock.advance(settings.unschedulable_seconds + 1)
+    cluster.heartbeat("gpu0@h")
+    job = cluster.submit("b")
+    cluster.schedule()
+    assert cluster.system.queries.get_job(job).status is Status.QUEUED  # type: ignore[union-attr]
+    cluster.end_all("b")
+
+
 def test_jobs_keep_waiting_if_no_worker_is_alive(cluster: Cluster, settings: Settings) -> None:
     job = cluster.submit("b")
     cluster.schedule()

@@ -14,7 +14,14 @@ local scheduled, ended = {}, {}
 
 local waiting = {}
 for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
-  if string.sub(queue, 1, 4) == 'gpu.' and queue_length(queue) > 0 then waiting[#waiting + 1] = string.sub(queue, 5) end
+  if string.sub(queue, 1, 4) == 'gpu.' then
+    if queue_length(queue) > 0 then
+      waiting[#waiting + 1] = string.sub(queue, 5)
+    else
+      -- Otherwise the next job would be failed for the time that earlier ones have waited.
+      redis.call('DEL', PREFIX .. 'unschedulable:' .. queue)
+    end
+  end
 end
 if #waiting == 0 then return { scheduled, ended, wakeups } end
 table.sort(waiting)
