@@ -13,11 +13,13 @@ from werkzeug.exceptions import HTTPException
 from shared.errors import (
     BodyTooLarge,
     EnginehouseError,
+    IndexUnavailable,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
     RedisUnavailable,
+    Unavailable,
 )
 from shared.redis_connection import is_outage
 
@@ -28,6 +30,7 @@ INTERNAL_ERROR = "Internal server error. The server log has the details."
 
 def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(EnginehouseError, error_response)
+    app.register_error_handler(IndexUnavailable, _index_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(redis.RedisError, _redis_error)
     app.register_error_handler(Exception, _unexpected_error)
@@ -74,6 +77,12 @@ def _too_large_message() -> str:
         # Flask limits these so that a form occupies little memory.
         return f"A form field is larger than {request.max_form_memory_size} bytes, or the form has too many parts."
     return f"The body is larger than {limit} bytes, the limit of this call."
+
+
+def _index_error(error: IndexUnavailable) -> tuple[Response, int]:
+    """The error of a text index that this process reads itself. It is written for the job of a search, so it has no HTTP status."""
+    logger.error("%s %s: %s", request.method, request.path, error)
+    return error_response(Unavailable(error.message, code=error.code, retry_after=5))
 
 
 def _redis_error(error: redis.RedisError) -> tuple[Response, int]:

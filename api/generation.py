@@ -1,4 +1,4 @@
-"""Generation service: builds and submits the job of a generation. Used by generate and chat calls."""
+"""Generation jobs: build and submit the job of ``POST /generate`` or of a chat turn."""
 
 from typing import Any
 
@@ -74,8 +74,8 @@ def _can_be_loaded(model: str) -> bool:
     )
 
 
-def _retrieval_spec(options: GenerationOptions, generation_queue: str) -> dict[str, Any]:
-    """What a generation with a collection adds to its spec; it is empty without one."""
+def _retrieval_spec(options: GenerationOptions, next_queue: str) -> dict[str, Any]:
+    """The fields that a collection adds to the spec. Empty without a collection."""
     if options.collection is None and not options.use_rag:
         return {}
     context = services()
@@ -85,5 +85,5 @@ def _retrieval_spec(options: GenerationOptions, generation_queue: str) -> dict[s
     return {
         "collection": collection.id,
         "retrieval": {**source.model_dump(exclude={"name"}), "top_k": top_k},
-        "then": generation_queue,
+        "then": next_queue,
     }

@@ -102,7 +102,9 @@ class UploadService:
         """Put files into a collection, under the batch ``batch_id`` or a new one. ``files`` is empty afterwards."""
         try:
             digests = [(received.name, received.stored.sha256) for received in files]
-            idempotency = read_idempotency_key([collection_name, batch_id, digests, options.webhook, options.metadata])
+            # Not the whole webhook: the registered endpoint with its URL may have changed between two attempts of a client.
+            webhook = options.webhook and {**options.webhook, "endpoint": ""}
+            idempotency = read_idempotency_key([collection_name, batch_id, digests, webhook, options.metadata])
             result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
             # A repeated request finds what the first one registered by id or content, and adds what it missed because the
             # server died, or has not reached yet.

@@ -44,7 +44,7 @@ TAG = "Documents"
 def open_batch() -> RouteResponse:
     body = parse_optional_body(NewBatch)
     webhook = job_webhook(body.webhook)
-    idempotency = read_idempotency_key([webhook, body.metadata])
+    idempotency = read_idempotency_key(body.model_dump())
     batch = services().submitter.open_batch(
         owner(),
         spec={},

@@ -37,6 +37,7 @@ blueprint = Blueprint("jobs", __name__)
 
 TAG = "Jobs"
 STATUSES = tuple(status.value for status in Status)
+KINDS = get_args(responses.JobKind)
 
 COMPLETED_JOB = {
     "id": "job_01m84stetzyr7esggznw5rdjds",
@@ -94,7 +95,7 @@ COMPLETED_JOB = {
             LIMIT,
             AFTER,
             in_query("status", {"enum": list(STATUSES)}, "Only jobs with this status.", "completed"),
-            in_query("kind", {"enum": list(get_args(responses.JobKind))}, "Only jobs of this kind.", "generate"),
+            in_query("kind", {"enum": list(KINDS)}, "Only jobs of this kind.", "generate"),
             in_query("model", {"type": "string"}, "Only jobs of this model."),
             in_query("batch", {"type": "string"}, "Only jobs of this batch."),
         ),
@@ -104,7 +105,11 @@ COMPLETED_JOB = {
 def list_jobs() -> RouteResponse:
     limit = query_integer("limit", 20, 1, 100)
     after = query_cursor(JOB_PREFIX, "job")
-    filters = {"kind": request.args.get("kind"), "model": request.args.get("model"), "status": query_choice("status", STATUSES)}
+    filters = {
+        "kind": query_choice("kind", KINDS),
+        "model": request.args.get("model"),
+        "status": query_choice("status", STATUSES),
+    }
     filters["parent"] = request.args.get("batch")
 
     def matches(job: Job) -> bool:

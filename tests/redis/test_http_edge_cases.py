@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from shared.ids import DOCUMENT, new_id
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission
 from shared.jobs.worker_registry import Worker, WorkerRegistry
@@ -39,7 +40,7 @@ def completed_job(system: JobSystem, **fields: Any) -> str:
     return job
 
 
-@pytest.mark.parametrize("suffix", ["", ":events", ":children"])
+@pytest.mark.parametrize("suffix", ["", ":events", ":open"])
 def test_a_key_of_a_job_is_not_a_job(client: FlaskClient, system: JobSystem, suffix: str) -> None:
     job = completed_job(system)
     assert client.delete(f"/jobs/{job}{suffix}").status_code == (404 if suffix else 200)
@@ -81,6 +82,39 @@ def test_deeply_nested_json_is_rejected(client: FlaskClient, depth: int) -> None
 def test_a_webhook_secret_that_is_not_ascii_is_rejected(client: FlaskClient) -> None:
     answer = client.post("/webhooks", json={"url": "https://8.8.8.8/", "secret": "whsec_é"})
     assert (answer.status_code, error(answer)["param"]) == (422, "secret")
+
+
+def test_a_webhook_may_subscribe_to_every_kind_of_job(client: FlaskClient) -> None:
+    kinds = ["generate", "ingest", "search", "delete", "reindex", "unpack", "batch"]
+    answer = client.post("/webhooks", json={"url": "https://8.8.8.8/", "job_kinds": kinds})
+    assert (answer.status_code, answer.get_json()["job_kinds"]) == (201, kinds)
+
+
+def test_a_repeated_request_may_follow_a_change_of_its_webhook(client: FlaskClient) -> None:
+    webhook = {"url": "https://8.8.8.8/"}
+    headers = {"Idempotency-Key": "batch"}
+    first = client.post("/batches", json={"webhook": webhook}, headers=headers).get_json()
+    client.post("/webhooks", json=webhook)
+    again = client.post("/batches", json={"webhook": webhook}, headers=headers)
+    assert (again.status_code, again.get_json()["id"]) == (201, first["id"])
+    client.post(f"/jobs/{first['id']}/seal")
+
+
+def test_a_damaged_text_index_is_a_503(client: FlaskClient, settings: Settings) -> None:
+    services = client.application.extensions["enginehouse"]
+    collection = services.documents.ensure_collection("local", "papers", "vectors")
+    fields = {"name": "a", "size": 1, "sha256": "1" * 64, "media_type": "text/plain", "job_id": "job_1"}
+    document, _ = services.documents.register(collection, document_id=new_id(DOCUMENT), **fields)
+    services.documents.finish(document.id, "job_1", 1, "ready", chunks=1)
+    settings.text_index_dir.mkdir()
+    (settings.text_index_dir / f"{collection.index}.db").write_bytes(b"no database" * 1000)
+    answer = client.get(f"/documents/{document.id}/chunks")
+    assert (answer.status_code, error(answer)["code"]) == (503, "index_unavailable")
+    assert "collections check --fix" in error(answer)["message"]
+
+
+def test_an_unknown_kind_of_job_is_rejected(client: FlaskClient) -> None:
+    assert error(client.get("/jobs?kind=generation"))["param"] == "kind"
 
 
 def test_an_unknown_place_in_a_list_is_rejected(client: FlaskClient) -> None:

@@ -10,12 +10,15 @@ from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, Event, Kind
 Secret = Annotated[str, StringConstraints(max_length=200)]
 Description = Annotated[str, StringConstraints(max_length=200)]
 
+MAX_EVENTS = len(get_args(Event))
+MAX_KINDS = len(get_args(Kind))
+
 
 class JobWebhook(RequestModel):
     """Where to send the events of one job."""
 
     url: Url
-    events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=5)
+    events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=MAX_EVENTS)
     secret: Secret | None = None
 
 
@@ -23,8 +26,8 @@ class NewWebhook(RequestModel):
     """An address that receives the events of all the owner's jobs of these kinds."""
 
     url: Url
-    events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=5)
-    job_kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=len(get_args(Kind)))
+    events: list[Event] = Field(default=list(FINAL_EVENTS), min_length=1, max_length=MAX_EVENTS)
+    job_kinds: list[Kind] = Field(default=list(KINDS), min_length=1, max_length=MAX_KINDS)
     description: Description = ""
     secret: Secret | None = None
 
@@ -33,7 +36,7 @@ class WebhookChanges(RequestModel):
     """Omitted fields keep their value."""
 
     url: Url | None = None
-    events: list[Event] | None = Field(default=None, min_length=1, max_length=5)
-    job_kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=len(get_args(Kind)))
+    events: list[Event] | None = Field(default=None, min_length=1, max_length=MAX_EVENTS)
+    job_kinds: list[Kind] | None = Field(default=None, min_length=1, max_length=MAX_KINDS)
     description: Description | None = None
     enabled: bool | None = None
