@@ -64,7 +64,7 @@ def create_app(settings: Settings) -> Flask:
 
     Raises SettingsError if the models file is invalid, and TypeError if a route has no description.
     """
-    # The page serves its own files; Flask would serve any folder named "static" next to the working directory.
+    # The web page has its own route for files; Flask would also serve a folder named "static".
     app = Flask("enginehouse", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     # A path with two slashes is a 404 in JSON, not a redirect to another call.
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> Flask:
 
 
 def _create_services(settings: Settings) -> Services:
-    # A client is waiting for an answer: a clear 503 within two seconds is better than many retries.
+    # A client is waiting: a clear 503 within two seconds is better than many retries.
     # Hundreds of threads share a few connections, because a command takes a fraction of a millisecond.
     client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
     wake = CeleryBroker(client).wake

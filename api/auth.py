@@ -11,7 +11,7 @@ from shared.owners.store import LOCAL, ApiKey, ApiKeys
 
 
 class Authenticator:
-    """Finds the owner of each request of one process."""
+    """Authenticates the requests of one process."""
 
     def __init__(self, keys: ApiKeys) -> None:
         self._keys = keys
@@ -19,7 +19,7 @@ class Authenticator:
 
     def authenticate(self) -> tuple[str, bool]:
         """The owner of the request, and whether it is an administrator. Raises Unauthorized or Forbidden."""
-        # The first key is never removed again, so the answer is final once it is true.
+        # Keys are revoked and never removed, so once there is one there always is.
         self._keys_exist = self._keys_exist or self._keys.any_exist()
         if not self._keys_exist:
             if _is_loopback(request.remote_addr) or services().settings.allow_open:
@@ -48,7 +48,7 @@ def require_keys(app: Flask, keys: ApiKeys) -> None:
 
     @app.before_request
     def authenticate() -> None:
-        # Without a rule the answer is a 404 or 405, which reveals nothing that a key protects.
+        # Without a rule the response is a 404 or 405, which reveals nothing that a key protects.
         if request.url_rule is None or request.method == "OPTIONS":
             return
         operation = operation_of(current_app, request.url_rule.endpoint)
@@ -57,7 +57,7 @@ def require_keys(app: Flask, keys: ApiKeys) -> None:
 
 
 def require_admin() -> None:
-    """Raises Forbidden unless the key of the request may administer."""
+    """Raise Forbidden unless the request has an administrator's key."""
     # A browser's preflight request carries no key.
     if request.method != "OPTIONS" and not g.admin:
         raise Forbidden("This call needs a key that was created with --admin.", code="admin_only")

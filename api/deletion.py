@@ -1,4 +1,4 @@
-"""Deletion jobs of collections, documents and chunks, and the answers to the calls that submit them."""
+"""Deletion jobs of collections, documents and chunks, and the responses of the calls that submit them."""
 
 import re
 import time

@@ -1,7 +1,7 @@
-"""Error handlers: every error is answered as JSON.
+"""Error handlers: every error is a JSON response.
 
-Errors of this project have their own status, Flask's keep theirs, a Redis outage is a 503, and anything else is a 500 that
-reveals nothing of its cause.
+Errors of this project have their own status, Flask's errors keep theirs, an outage of Redis is a 503, and anything else is a 500
+that reveals nothing about its cause.
 """
 
 import logging
@@ -29,6 +29,7 @@ INTERNAL_ERROR = "Internal server error. The server log has the details."
 
 
 def register_error_handlers(app: Flask) -> None:
+    """Handle every exception of a request, whichever code raises it."""
     app.register_error_handler(EnginehouseError, error_response)
     app.register_error_handler(IndexUnavailable, _index_error)
     app.register_error_handler(HTTPException, _http_error)

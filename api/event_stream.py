@@ -25,7 +25,7 @@ class EventInbox:
     """Events on their way from the follower's thread to one reader's thread. A full inbox drops its oldest events."""
 
     def __init__(self) -> None:
-        # SimpleQueue waits in C. A thousand threads that wait on a threading.Event spend their time in Python.
+        # SimpleQueue waits in C. A thousand threads that wait on a threading.Event would spend their time in Python.
         self._events: SimpleQueue[StreamEvent] = SimpleQueue()
 
     def add_event(self, event: StreamEvent) -> None:

@@ -1,4 +1,4 @@
-"""The Idempotency-Key header of a request."""
+"""Idempotency keys: the ``Idempotency-Key`` header of a request and the fingerprint of its content."""
 
 import hashlib
 import json

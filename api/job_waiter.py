@@ -16,7 +16,7 @@ class JobWaiter:
     def __init__(self, queries: JobQueries, listener: CompletionListener, threads: int) -> None:
         self._queries = queries
         self._listener = listener
-        # A fifth of the threads stays free. Otherwise waiting clients would block the calls that answer at once.
+        # A fifth of the threads stays free. Otherwise waiting clients would block the calls that return at once.
         self._max_waiters = max(1, threads * 4 // 5)
         self._free_slots = threading.BoundedSemaphore(self._max_waiters)
 

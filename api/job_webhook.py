@@ -1,4 +1,4 @@
-"""The webhook that a request gives its job."""
+"""Webhooks of single jobs: validate the one in a request, and check that its address may be called."""
 
 from typing import Any
 
@@ -15,7 +15,9 @@ def job_webhook(webhook: JobWebhook | None) -> dict[str, Any] | None:
     """The webhook as the job's record stores it. Raises InvalidValue if its address must not be called."""
     if webhook is None:
         return None
-    registered = next((endpoint for endpoint in services().endpoints.of_owner(owner()) if endpoint.url == webhook.url), None)
+    registered = next(
+        (endpoint for endpoint in services().endpoints.list_for_owner(owner()) if endpoint.url == webhook.url), None
+    )
     return {
         "url": webhook.url,
         "authority": check_url(webhook.url, "webhook.url"),

@@ -1,6 +1,7 @@
 """Prometheus metric families of jobs, workers, engines and GPUs. docs/operations.md lists every name."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,7 +12,7 @@ from shared.jobs.worker_registry import Worker
 # Values by label values, which are a tuple.
 Values = Mapping[Any, float]
 
-# What a worker reports of its engine and GPUs: key, metric, description.
+# Fields of a heartbeat about an engine or a GPU: key, metric, description.
 ENGINE_GAUGES = (
     ("tokens_per_second", "engine_tokens_per_second", "Tokens per second that an engine generated recently."),
     ("steps_per_second", "engine_steps_per_second", "Steps per second that an engine ran recently."),
@@ -65,10 +66,10 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
         ("jobs_submitted", "Accepted jobs.", "submitted", "kind"),
         ("jobs_claimed", "Started attempts.", "claimed", "queue"),
     ):
-        yield _counter(name, description, [label], {(key,): count for key, count in stats.counted(counter).items()})
-    ended = {(kind, status): count for (kind, _, status), count in _split_names(stats.counted("ended"))}
+        yield _counter(name, description, [label], {(key,): count for key, count in stats.counters(counter).items()})
+    ended = {tuple(name.split(" ", 1)): count for name, count in stats.counters("ended").items()}
     yield _counter("jobs_ended", "Ended jobs.", ["kind", "status"], ended)
-    attempts, deliveries = stats.counted("attempts"), stats.counted("deliveries")
+    attempts, deliveries = stats.counters("attempts"), stats.counters("deliveries")
     yield _counter(
         "attempts_lost", "Attempts whose worker died or stopped renewing its lease.", [], {(): attempts.get("lost", 0)}
     )
@@ -80,8 +81,8 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
 
 def worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
     """Live workers, their engines and their GPUs."""
-    kinds = [(worker.pool, worker.model, worker.phase) for worker in workers]
-    yield _gauge("workers", "Live workers.", ["pool", "model", "phase"], {kind: kinds.count(kind) for kind in kinds})
+    counts = Counter((worker.pool, worker.model, worker.phase) for worker in workers)
+    yield _gauge("workers", "Live workers.", ["pool", "model", "phase"], counts)
     engines = {(worker.name, worker.model): worker.engine for worker in workers if worker.engine}
     for table, family in ((ENGINE_GAUGES, _gauge), (ENGINE_COUNTERS, _counter)):
         for key, name, description in table:
@@ -110,10 +111,6 @@ def _add_values(family: GaugeMetricFamily | CounterMetricFamily, values: Values)
     for labels, value in values.items():
         family.add_metric(labels, value)
     return family
-
-
-def _split_names(counts: Mapping[str, int]) -> Iterable[tuple[tuple[str, str, str], int]]:
-    return ((name.partition(" "), count) for name, count in counts.items())
 
 
 def _number(value: float | Sequence[int]) -> float:

@@ -1,4 +1,4 @@
-"""Latency of this API's answers as a Prometheus histogram.
+"""Request metrics: the latency of this API's responses as a Prometheus histogram.
 
 With several API processes, each counts in files that all of them read, so any of them can report for all (``gunicorn_conf``).
 """
@@ -25,7 +25,7 @@ ANSWER_SECONDS = Histogram(
 
 
 def measure_requests(app: Flask) -> None:
-    """Measure every answer of the application. Call this before anything that may reject a request is registered."""
+    """Measure every response of the application. Call this before anything that may reject a request is registered."""
 
     @app.before_request
     def start_timer() -> None:

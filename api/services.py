@@ -1,4 +1,4 @@
-"""What a request works with: the services that all requests of the process share, its owner, and the owner's jobs."""
+"""Services of the application, which all requests of a process share, and the owner of the current request."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -30,7 +30,7 @@ from shared.webhooks.ssrf import AddressPolicy
 
 @dataclass(frozen=True)
 class Services:
-    """Created at application start, and safe to use from every thread of the process."""
+    """The services of one application, created when it starts. All are safe to use from many threads."""
 
     settings: Settings
     redis: redis.Redis
@@ -83,6 +83,7 @@ def find_owned_job(job_id: str, timeout: float = 0) -> Job:
 
 
 def job_not_found(job_id: str) -> NotFound:
+    """The error for a job that does not exist or belongs to another owner."""
     return NotFound(
         f"Job {job_id[:80]!r} does not exist. Ended jobs are deleted when their retention period is over.", code="job_not_found"
     )

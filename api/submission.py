@@ -46,7 +46,7 @@ def written_job(submitted: SubmissionResult) -> Job:
 
 
 def short_job_error(job: Job) -> EnginehouseError:
-    """The error for a client that waited for a search or deletion that did not complete."""
+    """The error response for a search or deletion that the client waited for and that did not complete."""
     error = job.error or {"code": job.status.value, "message": f"Job {job.id} of kind {job.kind} ended {job.status.value}."}
     message, code = str(error["message"]), str(error["code"])
     if code == EmbeddingModelMismatch.code:

@@ -183,7 +183,7 @@ class UploadService:
             # Either the document is new, or the server died between registering it and submitting its job.
             needs_job = job is None and document.status == "uploaded"
             if needs_job:
-                self._files.give(received.document_id, document.id)
+                self._files.move_if_absent(received.document_id, document.id)
                 self._keep_password(self._files, document.id, options)
         except BaseException:
             # No file may stay on disk without a record that names it, whatever the error is.

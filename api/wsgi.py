@@ -17,7 +17,7 @@ if soft != resource.RLIM_INFINITY:
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (max(soft, descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)), hard)
     )
-# A thread that waits for the interpreter lock wakes after each interval to ask for it. An event for hundreds of readers makes
-# hundreds of threads wait, and at the default of 5 ms a quarter of the work was that waking (benchmarks.streams).
+# A thread that waits for the interpreter lock wakes up after each interval to request it. One event makes hundreds of readers wait
+# for the lock; with the default of 5 ms a quarter of the work was waking them up (benchmarks.streams).
 sys.setswitchinterval(0.02)
 app = create_app(settings)

@@ -11,15 +11,16 @@
     │   ├── Unauthorized         401  no API key, or an unknown one
     │   ├── Forbidden            403  the key does not allow it
     │   ├── Conflict             409  the state of the object does not allow it
+    │   │   ├── BatchSealed           no more jobs can join the batch
     │   │   └── IdempotencyConflict   the key was used for another request; do not retry
     │   └── TooMany              429  a limit is reached; retry later
     ├── Unavailable              503  the server cannot do it now; retry later
     │   ├── RedisUnavailable
     │   ├── ModelNotServed       no worker has ever served this model, and none can load it
     │   └── ModelUnavailable     the worker could not load it; its jobs end with this error
-    ├── JobFailure               the error of an accepted job; stored with the job, never an HTTP status
+    ├── JobFailure               the error of an accepted job; stored with the job, not sent as an HTTP status
     │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable, EmbeddingModelMismatch,
-    │       JobTimeout, DocumentRejected
+    │       JobTimeout, QueueFull, DocumentRejected
     └── InternalError            500
 
 ``code`` is for programs, ``message`` for people; ``param`` names the invalid field. ``docs/http-api.md`` lists statuses and

@@ -47,9 +47,9 @@ def new_id(prefix: str, *, now_ms: int | None = None, random: bytes | None = Non
     return f"{prefix}_{''.join(reversed(digits))}"
 
 
-def derived_id(prefix: str, parent: str, *what: str) -> str:
-    """A deterministic id for ``what`` under the job ``parent``. It has the job's creation time."""
-    digest = int.from_bytes(hashlib.sha256("\0".join((prefix, parent, *what)).encode()).digest()[:10], "big")
+def derived_id(prefix: str, parent: str, *names: str) -> str:
+    """A deterministic id for an object that these names identify within the job ``parent``. It has the job's creation time."""
+    digest = int.from_bytes(hashlib.sha256("\0".join((prefix, parent, *names)).encode()).digest()[:10], "big")
     digits = [ALPHABET[(digest >> 5 * index) % 32] for index in range(16)]
     return f"{prefix}_{parent.partition('_')[2][:10]}{''.join(digits)}"
 

@@ -1,4 +1,4 @@
-"""The decorator that describes a route for ``/openapi.json``, and the values that descriptions are made of."""
+"""Descriptions of routes for ``/openapi.json``: a decorator, and the values that descriptions consist of."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ HEADERS: Mapping[str, Schema] = {
     },
 }
 
-# Headers of a 202 answer.
+# Headers of a 202 response.
 JOB_HEADERS = ("Location", "Retry-After")
 REPLAYABLE_JOB_HEADERS = (*JOB_HEADERS, "Idempotent-Replay")
 
@@ -55,7 +55,7 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A successful answer. Without a model it is not JSON but ``media_type``; "" means that it has no body.
+    """A successful response. Without a model it is not JSON but ``media_type``; "" means that it has no body.
 
     For a stream, ``model`` is one event and ``event_data`` the JSON in it.
     """
@@ -106,7 +106,7 @@ class Operation:
 
     @property
     def error_statuses(self) -> list[int]:
-        """Every error status that this call can answer with."""
+        """Every error status that this call can return."""
         statuses = {*ERRORS_OF_EVERY_CALL, *self.refusals}
         if not self.open:
             statuses.add(401)
@@ -184,5 +184,5 @@ IDEMPOTENCY_KEY = in_header(
     "Any text. Repeating the same request with the same key creates no second job. Kept for 24 hours.",
 )
 
-# The answer to a conditional request for a file.
+# The response to a conditional request for a file.
 UNCHANGED = Reply(description="The browser's copy is current.", media_type="")

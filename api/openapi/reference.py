@@ -17,7 +17,7 @@ LIMITS |= {"maxLength": "≤ {} characters", "minItems": "{}+ items", "maxItems"
 
 
 class FieldRow(NamedTuple):
-    """A field of a body or an answer, as a row of a table."""
+    """A field of a request or a response, as a row of a table."""
 
     name: str
     type: str

@@ -101,7 +101,7 @@ def _missing_model(model: str, workers: list[Worker]) -> str:
 
 def _index_answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/api/v2/heartbeat", timeout=INDEX_TIMEOUT_SECONDS) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"{url.rstrip('/')}/api/v2/heartbeat", timeout=INDEX_TIMEOUT_SECONDS) as response:
+            return bool(response.status == 200)
     except (OSError, http.client.HTTPException):
         return False

@@ -132,7 +132,7 @@ def _chunk_text(chunk_id: str) -> dict[str, Any] | None:
 
 
 def _delete(ids: list[str], verb: str) -> RouteResponse:
-    """Delete chunks and documents; ``verb`` is the word that the tutorial's answer uses."""
+    """Delete chunks and documents; ``verb`` is the word in the tutorial's response."""
     timeout = requested_timeout(SHORT_JOB_SECONDS)
     jobs = submit_deletions(ids)
     if not jobs:

@@ -58,13 +58,13 @@ def upload() -> RouteResponse:
     if job is not None and timeout:
         job = services().job_waiter.wait_until_final(job.id, timeout) or job
         document = document and services().documents.get(owner(), document.id)
-    answer = {
+    content = {
         "message": f"{received.name} was accepted",
         "document_ids": _chunk_ids(document),
         "document": document and document_json(document),
         "job": job and job_json(job),
     }
-    return _upload_response(answer, job)
+    return _upload_response(content, job)
 
 
 @blueprint.post("/collections/<collection>/documents")
@@ -135,8 +135,8 @@ def _upload_list(result: UploadResult, batch: Job) -> dict[str, Any]:
     }
 
 
-def _upload_response(answer: dict[str, Any], job: Job | None, *, replayed: bool = False) -> RouteResponse:
-    response = mark_replay(jsonify(answer), replayed)
+def _upload_response(content: dict[str, Any], job: Job | None, *, replayed: bool = False) -> RouteResponse:
+    response = mark_replay(jsonify(content), replayed)
     if job is None or job.status.final:
         return response
     response.headers["Location"] = f"/jobs/{job.id}"

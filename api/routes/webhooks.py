@@ -39,7 +39,7 @@ ROTATION = "Deliveries are also signed with the old secret for 24 hours."
     Operation(
         tag=TAG,
         summary="Register a webhook for all your jobs",
-        description="The response has the secret that signs its deliveries. It is not shown again.",
+        description="The response has the secret that signs its deliveries. The secret is not shown again.",
         request_model=NewWebhook,
         examples={
             "expired": Example(
@@ -74,7 +74,7 @@ def create_webhook() -> RouteResponse:
     )
 )
 def list_webhooks() -> RouteResponse:
-    return list_response([_webhook_json(endpoint) for endpoint in services().endpoints.of_owner(owner())])
+    return list_response([_webhook_json(endpoint) for endpoint in services().endpoints.list_for_owner(owner())])
 
 
 @blueprint.get("/webhooks/<webhook>")
@@ -178,7 +178,7 @@ def rotate_owner_secret() -> RouteResponse:
 )
 def list_job_deliveries(job: str) -> RouteResponse:
     found = find_owned_job(job)
-    return list_response([_delivery_json(delivery) for delivery in services().deliveries.of_job(found.id)])
+    return list_response([_delivery_json(delivery) for delivery in services().deliveries.list_for_job(found.id)])
 
 
 @blueprint.get("/deliveries")

@@ -101,8 +101,8 @@ class DocumentFiles:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._folder(document_id).rename(target)
 
-    def give(self, document_id: str, other_id: str) -> None:
-        """Move this document's folder to another document. If that one already has a folder, remove this one instead."""
+    def move_if_absent(self, document_id: str, other_id: str) -> None:
+        """Rename this document's folder to that of another document. If that one already has a folder, remove this one instead."""
         try:
             self._folder(document_id).rename(self._folder(other_id))
         except OSError as error:

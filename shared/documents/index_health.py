@@ -10,12 +10,12 @@ from shared.redis_connection import PREFIX
 
 KEY = f"{PREFIX}index:silent"
 # The flag expires after this time. Workers set it again while the index hangs.
-NOTE_SECONDS = 120
+FLAG_SECONDS = 120
 
 
 def report_silence(client: redis.Redis) -> None:
     """Set the flag: a request for a collection timed out although the server is alive."""
-    client.set(KEY, "1", ex=NOTE_SECONDS)
+    client.set(KEY, "1", ex=FLAG_SECONDS)
 
 
 def is_silent(client: redis.Redis) -> bool:

@@ -24,25 +24,27 @@ class Passwords:
         self._seconds = seconds
 
     def keep(self, document_id: str, password: str) -> None:
+        """Store the password of a document, instead of an earlier one."""
         plain = password.encode()
         pad = os.urandom(len(plain))
         with self._files.replace(document_id, "pad") as target:
             target.write(pad)
-        self._redis.set(keys.password(document_id), _combined(plain, pad).hex(), ex=self._seconds)
+        self._redis.set(keys.password(document_id), _xor(plain, pad).hex(), ex=self._seconds)
 
     def look_up(self, document_id: str) -> str:
         """The password that was uploaded with the document, or ""."""
-        kept = self._redis.get(keys.password(document_id))
+        stored = self._redis.get(keys.password(document_id))
         try:
             pad = self._files.path(document_id, "pad").read_bytes()
         except FileNotFoundError:
             return ""
-        return _combined(bytes.fromhex(kept), pad).decode() if kept else ""
+        return _xor(bytes.fromhex(stored), pad).decode() if stored else ""
 
     def forget(self, document_id: str) -> None:
+        """Delete the password of a document, if it has one."""
         self._files.path(document_id, "pad").unlink(missing_ok=True)
         self._redis.delete(keys.password(document_id))
 
 
-def _combined(data: bytes, pad: bytes) -> bytes:
+def _xor(data: bytes, pad: bytes) -> bytes:
     return bytes(byte ^ pad_byte for byte, pad_byte in zip(data, pad, strict=True))

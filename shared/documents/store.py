@@ -43,20 +43,20 @@ class Documents:
         """Return the owner's collection with this name; create it if it does not exist. Raises InvalidValue for an invalid name."""
         return self.make_collection(owner, name, embedding_model)[0]
 
-    def make_collection(self, owner: str, name: str, embedding_model: str, **chosen: int | None) -> tuple[Collection, bool]:
+    def make_collection(self, owner: str, name: str, embedding_model: str, **options: int | None) -> tuple[Collection, bool]:
         """Create a collection with its own settings and return it with True, or return an existing one unchanged with False.
 
         Raises InvalidValue for an invalid name.
         """
         collection_id = new_id(COLLECTION)
-        found = self._scripts.ensure_collection(
+        existing_id = self._scripts.ensure_collection(
             id=collection_id,
             owner=owner,
             name=check_collection_name(name),
             embedding_model=embedding_model,
-            options=_fields(chosen),
+            options=_fields(options),
         )
-        return self.collection_by_id(found), found == collection_id
+        return self.collection_by_id(existing_id), existing_id == collection_id
 
     def configure(self, collection_id: str, **changes: int | None) -> Collection:
         """Change the settings of a collection for documents that are ingested later. Raises NotFound."""
@@ -80,12 +80,14 @@ class Documents:
             raise NotFound("The collection has been deleted.", param="collection")
         return str(replaced)
 
-    def switch_index(self, collection_id: str, next_index: str, *, model: str, revision: str, **chosen: int | None) -> str | None:
+    def switch_index(
+        self, collection_id: str, next_index: str, *, model: str, revision: str, **options: int | None
+    ) -> str | None:
         """Switch searches to the next index; return the previous index, or "" if the switch was made before.
 
         Returns None if the collection was deleted or another job builds its next index.
         """
-        changes = {"embedding_model": model, "embedding_revision": revision, **_fields(chosen)}
+        changes = {"embedding_model": model, "embedding_revision": revision, **_fields(options)}
         previous = self._scripts.switch_index(collection=collection_id, next_index=next_index, changes=changes)
         return None if previous is None else str(previous)
 
@@ -132,7 +134,10 @@ class Documents:
         return int(self._redis.zcard(keys.listing(collection_id)))
 
     def drop_collection(self, collection: Collection) -> bool:
-        """Hide a collection at once; a delete job then removes its documents and vectors. False if it was already gone."""
+        """Delete the record of a collection, so that it is hidden at once; a delete job removes its documents and vectors.
+
+        Returns False if it was already gone.
+        """
         return bool(self._scripts.drop_collection(id=collection.id, owner=collection.owner, name=collection.name))
 
     # Documents: methods for the API
@@ -165,10 +170,10 @@ class Documents:
             "job_id": job_id,
             "metadata": json.dumps(dict(metadata or {}), ensure_ascii=False),
         }
-        found = self._scripts.register(id=document_id, collection=collection.id, sha256=sha256, name=name, record=record)
-        if found is None:
+        registered_id = self._scripts.register(id=document_id, collection=collection.id, sha256=sha256, name=name, record=record)
+        if registered_id is None:
             raise NotFound(f"Collection {collection.name!r} has been deleted.", param="collection")
-        return self.get(collection.owner, found), found == document_id
+        return self.get(collection.owner, registered_id), registered_id == document_id
 
     def get(self, owner: str, document_id: str) -> Document:
         """The owner's document with this id. Raises NotFound."""

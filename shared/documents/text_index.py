@@ -318,7 +318,7 @@ def _match(file: sqlite3.Connection, query: str) -> str:
             terms[run.lower()] = None
     chosen = list(terms)[:MAX_TERMS]
     [chunks] = file.execute("select count(*) from chunks").fetchone()
-    if chunks > COMMON_FROM:
+    if chunks >= COMMON_FROM:
         limit = int(chunks * COMMON_SHARE)
         rare = [term for term in chosen if not _is_common(file, term, limit)]
         chosen = rare or chosen

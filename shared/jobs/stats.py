@@ -32,14 +32,14 @@ class Stats:
     queues: Mapping[str, QueueState]
     counts: Mapping[str, int]
 
-    def counted(self, what: str) -> dict[str, int]:
-        """Counters whose name starts with this word, by the rest of the name."""
-        return {name[len(what) + 1 :]: count for name, count in self.counts.items() if name.startswith(what + " ")}
+    def counters(self, group: str) -> dict[str, int]:
+        """Counters whose name starts with the word ``group``, by the rest of the name."""
+        return {name.removeprefix(f"{group} "): count for name, count in self.counts.items() if name.startswith(f"{group} ")}
 
     @property
     def deliveries_pending(self) -> int:
         """Number of deliveries that have not ended."""
-        counts = self.counted("deliveries")
+        counts = self.counters("deliveries")
         return max(0, counts.get("made", 0) - counts.get("delivered", 0) - counts.get("failed", 0))
 
 

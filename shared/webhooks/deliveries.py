@@ -80,7 +80,7 @@ class Deliveries:
         record = self._scripts.claim_delivery(worker=worker, token=token, lease_ms=int(lease_seconds * 1000))
         return _delivery(dict(zip(record[::2], record[1::2], strict=True))) if record else None
 
-    def record(
+    def record_attempt(
         self,
         delivery: str,
         number: int,
@@ -124,7 +124,7 @@ class Deliveries:
         """The job record at the time of the event, without spec and context."""
         return dict(self._redis.hgetall(f"{_key(delivery)}:job"))
 
-    def of_job(self, job: str) -> list[Delivery]:
+    def list_for_job(self, job: str) -> list[Delivery]:
         """All deliveries of a job, oldest first."""
         return self._read(self._redis.zrange(f"{PREFIX}job:{job}:deliveries", 0, -1))
 

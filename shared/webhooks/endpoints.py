@@ -111,8 +111,8 @@ class Endpoints:
         """The owner's endpoint with this id. Raises NotFound."""
         return _endpoint(_owned(self._redis.hgetall(_key(endpoint)), endpoint, owner))
 
-    def of_owner(self, owner: str) -> list[Endpoint]:
-        """All of an owner's endpoints, oldest first."""
+    def list_for_owner(self, owner: str) -> list[Endpoint]:
+        """All endpoints of an owner, oldest first."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for endpoint in self._redis.zrange(_index(owner), 0, -1):
                 pipeline.hgetall(_key(endpoint))

@@ -101,8 +101,10 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 class AddressPolicy:
-    """Decides which addresses of a target may be called. ``allowed`` are non-public ranges that may be called anyway; ``resolve``
-    (host and port to addresses) is for tests."""
+    """Decides which addresses of a target may be called.
+
+    ``allowed`` are non-public ranges that may be called anyway; ``resolve`` (host and port to addresses) is for tests.
+    """
 
     def __init__(self, allowed: Iterable[Network] = (), resolve: Resolve | None = None) -> None:
         self._allowed = tuple(allowed)

@@ -65,14 +65,17 @@ def claim(deliveries: Deliveries, token: str, worker: str = "io1") -> Delivery:
 
 
 def fail(deliveries: Deliveries, delivery: Delivery, delay: float) -> None:
-    assert deliveries.record(delivery.id, delivery.number, "retry", delay_seconds=delay, status=500, error="answered 500") == "ok"
+    assert (
+        deliveries.record_attempt(delivery.id, delivery.number, "retry", delay_seconds=delay, status=500, error="answered 500")
+        == "ok"
+    )
 
 
 def test_the_transition_that_ends_a_job_writes_its_delivery(system: JobSystem, deliveries: Deliveries) -> None:
     job = submit(system, webhook())
-    assert deliveries.of_job(job) == []
+    assert deliveries.list_for_job(job) == []
     run(system, job)
-    [delivery] = deliveries.of_job(job)
+    [delivery] = deliveries.list_for_job(job)
     assert is_id(DELIVERY, delivery.id)
     assert (delivery.event, delivery.status, delivery.url) == ("job.completed", "pending", "https://hook.example:443/a")
     snapshot = from_record(deliveries.job_record(delivery.id))
@@ -94,7 +97,7 @@ def test_every_final_status_is_delivered(system: JobSystem, deliveries: Deliveri
             system.maintenance.mark_worker_dead("w")
             clock.advance(61)
             system.maintenance.reap()
-    assert [delivery.event for delivery in deliveries.of_job(job)] == [f"job.{how}"]
+    assert [delivery.event for delivery in deliveries.list_for_job(job)] == [f"job.{how}"]
 
 
 def test_the_start_of_a_job_is_delivered_once_and_only_to_subscribers(system: JobSystem, deliveries: Deliveries) -> None:
@@ -102,7 +105,7 @@ def test_the_start_of_a_job_is_delivered_once_and_only_to_subscribers(system: Jo
     assert system.transitions.claim("q", "w", "t1") is not None
     system.maintenance.mark_worker_dead("w")
     run(system, job)
-    assert [delivery.event for delivery in deliveries.of_job(job)] == ["job.started"]
+    assert [delivery.event for delivery in deliveries.list_for_job(job)] == ["job.started"]
 
 
 def test_the_end_of_a_batch_is_delivered_once(system: JobSystem, deliveries: Deliveries) -> None:
@@ -110,8 +113,8 @@ def test_the_end_of_a_batch_is_delivered_once(system: JobSystem, deliveries: Del
     job = submit(system, parent=batch)
     system.submitter.seal_batch(batch)
     run(system, job)
-    assert [delivery.event for delivery in deliveries.of_job(batch)] == ["job.completed"]
-    assert deliveries.of_job(job) == []
+    assert [delivery.event for delivery in deliveries.list_for_job(batch)] == ["job.completed"]
+    assert deliveries.list_for_job(job) == []
 
 
 def test_endpoints_receive_the_events_that_they_subscribe_to(
@@ -122,7 +125,7 @@ def test_endpoints_receive_the_events_that_they_subscribe_to(
     register(endpoints, url="https://third.example/", job_kinds=("ingest",))
     register(endpoints, owner="bob", url="https://bob.example/")
     endpoints.change(register(endpoints, url="https://off.example/").id, "ada", {"disabled": "by its owner"})
-    [delivery] = deliveries.of_job(finished(system))
+    [delivery] = deliveries.list_for_job(finished(system))
     assert (delivery.endpoint, delivery.url) == (all_ends.id, all_ends.url)
 
 
@@ -131,9 +134,9 @@ def test_a_job_whose_webhook_is_an_endpoint_is_delivered_once(
 ) -> None:
     endpoint = register(endpoints)
     target = {**webhook(endpoint=endpoint.id), "url": endpoint.url, "authority": "kept.example:443"}
-    assert len(deliveries.of_job(finished(system, target))) == 1
+    assert len(deliveries.list_for_job(finished(system, target))) == 1
     started_only = {**target, "events": ("job.started",)}
-    events = [delivery.event for delivery in deliveries.of_job(finished(system, started_only))]
+    events = [delivery.event for delivery in deliveries.list_for_job(finished(system, started_only))]
     assert set(events) == {"job.started", "job.completed"}
 
 
@@ -148,7 +151,7 @@ def test_a_retry_keeps_the_webhook(system: JobSystem, deliveries: Deliveries) ->
     assert found is not None
     again = system.submitter.replay(found).id
     run(system, again)
-    assert len(deliveries.of_job(again)) == 1
+    assert len(deliveries.list_for_job(again)) == 1
 
 
 def test_a_receiver_that_never_answers_gets_ten_attempts_with_one_id(
@@ -161,13 +164,13 @@ def test_a_receiver_that_never_answers_gets_ten_attempts_with_one_id(
         assert delivery.number == number
         ids.add(delivery.id)
         outcome, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
-        deliveries.record(delivery.id, number, outcome, delay_seconds=delay, error="connection refused")
+        deliveries.record_attempt(delivery.id, number, outcome, delay_seconds=delay, error="connection refused")
         if outcome == "retry":
             waited.append(delay)
             clock.advance(delay - 0.1)
             assert deliveries.claim("io1", f"early {number}", LEASE) is None
             clock.advance(0.1)
-    [delivery] = deliveries.of_job(job)
+    [delivery] = deliveries.list_for_job(job)
     assert (delivery.status, delivery.reason, len(delivery.attempts)) == ("failed", "connection refused", 10)
     assert ids == {delivery.id}
     for delay, planned in zip(waited, RETRY_SECONDS, strict=True):
@@ -187,12 +190,12 @@ def test_a_receiver_that_is_down_for_an_hour_gets_all_deliveries(system: JobSyst
             assert clock() - begun < 4 * 3600 * 1000
         elif clock() - begun < 3600 * 1000:
             outcome, delay = retry_decision(Reply(error="connection refused"), delivery.failures)
-            deliveries.record(delivery.id, delivery.number, outcome, delay_seconds=delay, error="connection refused")
+            deliveries.record_attempt(delivery.id, delivery.number, outcome, delay_seconds=delay, error="connection refused")
         else:
             delivered[delivery.job] = delivery.id
-            deliveries.record(delivery.id, delivery.number, "delivered", status=204)
+            deliveries.record_attempt(delivery.id, delivery.number, "delivered", status=204)
     assert set(delivered) == jobs
-    assert {delivery.status for job in jobs for delivery in deliveries.of_job(job)} == {"delivered"}
+    assert {delivery.status for job in jobs for delivery in deliveries.list_for_job(job)} == {"delivered"}
 
 
 def test_the_reply_decides_about_the_retry() -> None:
@@ -212,7 +215,7 @@ def test_an_authority_has_four_concurrent_attempts_and_delays_no_other(system: J
     assert [delivery.job == alive for delivery in held].count(True) == 1
     assert deliveries.claim("io2", "one too many", LEASE) is None
     dead = next(delivery for delivery in held if delivery.job != alive)
-    deliveries.record(dead.id, 1, "delivered", status=200)
+    deliveries.record_attempt(dead.id, 1, "delivered", status=200)
     assert claim(deliveries, "t6").job != alive
 
 
@@ -220,7 +223,7 @@ def test_an_authority_without_an_answer_has_one_attempt_at_a_time(system: JobSys
     for _ in range(8):
         finished(system, webhook())
     for number, delivery in enumerate([claim(deliveries, f"t{number}") for number in range(4)]):
-        deliveries.record(delivery.id, 1, "retry", delay_seconds=300, error="timed out")
+        deliveries.record_attempt(delivery.id, 1, "retry", delay_seconds=300, error="timed out")
         assert number < 3 or claim(deliveries, "alone")
     assert deliveries.claim("io1", "second", LEASE) is None
     [alone] = [
@@ -228,7 +231,7 @@ def test_an_authority_without_an_answer_has_one_attempt_at_a_time(system: JobSys
         for delivery in deliveries.list_deliveries("ada", limit=20)[0]
         if delivery.attempts and delivery.attempts[-1].ended_at is None
     ]
-    deliveries.record(alone.id, 1, "retry", delay_seconds=300, status=500)
+    deliveries.record_attempt(alone.id, 1, "retry", delay_seconds=300, status=500)
     assert len([claim(deliveries, f"again {number}") for number in range(3)]) == 3, "any answer, even an error, lifts the limit"
 
 
@@ -240,9 +243,9 @@ def test_an_attempt_whose_worker_died_is_repeated(system: JobSystem, deliveries:
     clock.advance(2)
     second = claim(deliveries, "t3", "io2")
     assert (second.id, second.number, second.failures) == (first.id, 2, 0)
-    assert deliveries.record(first.id, 1, "delivered", status=200) == "lost"
-    assert deliveries.record(second.id, 2, "delivered", status=200) == "ok"
-    [delivery] = deliveries.of_job(job)
+    assert deliveries.record_attempt(first.id, 1, "delivered", status=200) == "lost"
+    assert deliveries.record_attempt(second.id, 2, "delivered", status=200) == "ok"
+    [delivery] = deliveries.list_for_job(job)
     assert [attempt.outcome for attempt in delivery.attempts] == ["lost", "delivered"]
     assert delivery.status == "delivered"
 
@@ -253,7 +256,7 @@ def test_a_delivery_that_kills_its_workers_fails(system: JobSystem, deliveries: 
         claim(deliveries, f"t{number}")
         clock.advance(LEASE + 1)
     assert deliveries.claim("io1", "t5", LEASE) is None
-    [delivery] = deliveries.of_job(job)
+    [delivery] = deliveries.list_for_job(job)
     assert (delivery.status, len(delivery.attempts)) == ("failed", 4)
 
 
@@ -274,11 +277,11 @@ def test_410_fails_the_delivery_and_disables_the_endpoint(
     endpoint = register(endpoints)
     first, second = finished(system), finished(system)
     delivery = claim(deliveries, "t1")
-    deliveries.record(delivery.id, 1, "gone", status=410)
+    deliveries.record_attempt(delivery.id, 1, "gone", status=410)
     assert "410" in endpoints.get(endpoint.id, "ada").disabled
     assert deliveries.claim("io1", "t2", LEASE) is None, "its pending deliveries fail"
-    assert [delivery.status for job in (first, second) for delivery in deliveries.of_job(job)] == ["failed"] * 2
-    assert deliveries.of_job(finished(system)) == []
+    assert [delivery.status for job in (first, second) for delivery in deliveries.list_for_job(job)] == ["failed"] * 2
+    assert deliveries.list_for_job(finished(system)) == []
     with pytest.raises(Conflict):
         deliveries.redeliver(delivery.id, "ada")
     endpoints.change(endpoint.id, "ada", {"disabled": ""})
@@ -290,7 +293,7 @@ def test_a_deleted_endpoint_is_not_called(system: JobSystem, deliveries: Deliver
     job = finished(system)
     endpoints.delete(endpoint.id, "ada")
     assert deliveries.claim("io1", "t1", LEASE) is None
-    [delivery] = deliveries.of_job(job)
+    [delivery] = deliveries.list_for_job(job)
     assert (delivery.status, delivery.reason) == ("failed", "Its webhook was deleted.")
 
 
@@ -306,7 +309,7 @@ def test_a_redelivery_keeps_its_id_and_restarts_the_schedule(
     again = deliveries.redeliver(delivery.id, "ada")
     assert (again.id, again.failures, again.url) == (delivery.id, 0, "https://moved.example/")
     second = claim(deliveries, "t2")
-    deliveries.record(second.id, 2, "delivered", status=200)
+    deliveries.record_attempt(second.id, 2, "delivered", status=200)
     assert deliveries.redeliver(delivery.id, "ada").status == "pending"
     assert claim(deliveries, "t3").number == 3
 
@@ -315,7 +318,7 @@ def test_deliveries_and_endpoints_of_another_owner_are_not_found(
     system: JobSystem, deliveries: Deliveries, endpoints: Endpoints
 ) -> None:
     endpoint = register(endpoints)
-    [delivery] = deliveries.of_job(finished(system))
+    [delivery] = deliveries.list_for_job(finished(system))
     for forbidden in (
         lambda: deliveries.get(delivery.id, "bob"),
         lambda: deliveries.redeliver(delivery.id, "bob"),
@@ -327,7 +330,7 @@ def test_deliveries_and_endpoints_of_another_owner_are_not_found(
         with pytest.raises(NotFound):
             forbidden()
     assert deliveries.list_deliveries("bob", limit=10) == ([], None)
-    assert endpoints.of_owner("bob") == []
+    assert endpoints.list_for_owner("bob") == []
 
 
 def test_a_rotation_signs_with_both_secrets_for_a_day(endpoints: Endpoints, clock: Clock) -> None:
@@ -362,8 +365,8 @@ def test_lists_page_and_filter(system: JobSystem, deliveries: Deliveries, clock:
     ids = []
     for number in range(5):
         clock.advance(1)
-        ids.append(deliveries.of_job(finished(system, webhook(f"h{number}.example:443")))[0].id)
-    deliveries.record(claim(deliveries, "t1").id, 1, "delivered", status=200)
+        ids.append(deliveries.list_for_job(finished(system, webhook(f"h{number}.example:443")))[0].id)
+    deliveries.record_attempt(claim(deliveries, "t1").id, 1, "delivered", status=200)
     first, following = deliveries.list_deliveries("ada", limit=3)
     assert [delivery.id for delivery in first] == ids[:1:-1]
     rest, end = deliveries.list_deliveries("ada", limit=3, after=following)
@@ -376,7 +379,7 @@ def test_records_expire_after_their_retention(system: JobSystem, deliveries: Del
     delivery = claim(deliveries, "t1")
     retention_ms = system.settings.job_retention_seconds * 1000
     assert 0 < redis_client.pttl(f"eh:delivery:{delivery.id}") >= 4 * 86400 * 1000 - 1000
-    deliveries.record(delivery.id, 1, "delivered", status=200)
+    deliveries.record_attempt(delivery.id, 1, "delivered", status=200)
     for key in (f"eh:delivery:{delivery.id}", f"eh:delivery:{delivery.id}:job", f"eh:job:{job}:deliveries"):
         assert 0 < redis_client.pttl(key) <= max(retention_ms, 4 * 86400 * 1000)
     redis_client.delete(f"eh:delivery:{delivery.id}")

@@ -45,9 +45,9 @@ def test_giving_a_folder_never_replaces_an_existing_one(tmp_path: Path) -> None:
     first, second, receiver = (new_id(DOCUMENT) for _ in range(3))
     for document_id in (first, second):
         files.store(document_id, io.BytesIO(document_id.encode()), limit=100)
-    files.give(first, receiver)
-    files.give(second, receiver)
-    files.give(receiver, receiver)
+    files.move_if_absent(first, receiver)
+    files.move_if_absent(second, receiver)
+    files.move_if_absent(receiver, receiver)
     assert files.path(receiver, "original").read_text() == first
     assert [folder.name for folder in tmp_path.iterdir()] == [receiver]
 

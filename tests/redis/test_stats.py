@@ -64,10 +64,10 @@ def test_every_event_is_counted_once(system: JobSystem, stats_reader: StatsReade
         system.transitions.finish((last.id, last.attempt), Status.COMPLETED)
     seen = stats_reader.collect()
     assert (seen.open, seen.running) == (0, 0)
-    assert seen.counted("submitted") == {"generate": 1}
-    assert seen.counted("claimed") == {"gpu.a": 3}
-    assert seen.counted("ended") == {"generate completed": 1}
-    assert seen.counted("attempts") == {"lost": 1, "retried": 1}
+    assert seen.counters("submitted") == {"generate": 1}
+    assert seen.counters("claimed") == {"gpu.a": 3}
+    assert seen.counters("ended") == {"generate completed": 1}
+    assert seen.counters("attempts") == {"lost": 1, "retried": 1}
 
 
 def test_deliveries_are_pending_until_they_have_ended() -> None:

@@ -75,7 +75,7 @@ def finished(system: JobSystem, url: str, secret: str = "", text: str = "done") 
 
 
 def delivered(deliveries: Deliveries, job: str) -> Delivery:
-    [delivery] = deliveries.of_job(job)
+    [delivery] = deliveries.list_for_job(job)
     return delivery
 
 

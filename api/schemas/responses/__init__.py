@@ -1,7 +1,7 @@
-"""Response models: ``/openapi.json`` describes responses with them.
+"""Response models: the fields that ``/openapi.json`` promises to clients.
 
-The server does not validate its own responses; tests validate every response that they receive. These fields are the promise to
-clients, so a test fails when a response has a field that is not described here.
+The server does not validate its own responses; tests validate every response that they receive, and fail on a field that is not
+described here.
 """
 
 from api.schemas.responses.documents import (

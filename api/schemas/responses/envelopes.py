@@ -1,4 +1,4 @@
-"""The base class of response models, and the forms that many responses share: errors, deletions, lists."""
+"""The base class of response models, and the envelopes that many calls share: errors, deletions, lists."""
 
 from typing import Any, Generic, Literal, TypeVar
 
@@ -8,7 +8,7 @@ Entry = TypeVar("Entry")
 
 
 def _allow_new_fields(schema: dict[str, Any]) -> None:
-    # Tests reject a field that is not described. Clients must not, or each new field would break them.
+    # Tests reject a field that is not described. Clients must accept it, or each new field would break them.
     schema.pop("additionalProperties", None)
     # An optional field that a response lacks is absent; it has no value that a client could assume.
     for field in schema.get("properties", {}).values():

@@ -17,7 +17,7 @@ if current and current ~= id then
   local other = document_fields(current, 'status', 'version', 'sha256')
   if other.status == 'ready' then
     if tonumber(other.version or 1) > tonumber(document.version or 1) then
-      changes.status, changes.reason = 'replaced', 'A newer version of it was ready first: ' .. current .. '.'
+      changes.status, changes.reason = 'replaced', 'A newer version, ' .. current .. ', became ready first.'
       write_document_as(id, attempt, changes)
       return 'replaced'
     end

@@ -6,12 +6,12 @@
 -- Returns {'1', the model that this worker should hold} when it has an assignment, else {'0', ''}.
 -- Promise: the time is that of Redis, so that a worker with a wrong clock does not look dead.
 
-local described = cjson.decode(description)
-described.seen_at = now
-redis.call('HSET', PREFIX .. 'workers', worker, cjson.encode(described))
+local record = cjson.decode(description)
+record.seen_at = now
+redis.call('HSET', PREFIX .. 'workers', worker, cjson.encode(record))
 if model ~= '' then redis.call('HSETNX', PREFIX .. 'models', model, timestamp) end
-local assignment = described.pool == 'gpu' and read_assignment(described.name)
+local assignment = record.pool == 'gpu' and read_assignment(record.name)
 if not assignment then return { '0', '' } end
 assignment.seen_at = now
-write_assignment(described.name, assignment)
+write_assignment(record.name, assignment)
 return { '1', assignment.desired_model }

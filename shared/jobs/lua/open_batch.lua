@@ -1,4 +1,4 @@
--- open_batch: create a batch, a job that stands for others.
+-- open_batch: create a batch, a job that counts other jobs.
 -- Uses: batch, idempotency
 -- Arguments: id, owner, idempotency, fingerprint, seal_ms:number, record{}
 --   idempotency is the Idempotency-Key of the request, or empty.

@@ -1,4 +1,4 @@
--- remove_dead_letter: take a job off the dead-letter list, because it was replayed or is to be ignored.
+-- remove_dead_letter: remove a job from the dead letters, after its replay or because an operator ignores it.
 -- Uses: core
 -- Arguments: id
 -- Keys: jobs:dead_letters

@@ -4,7 +4,7 @@
 --   error is JSON.
 -- Keys: the record and events; the worker's jobs; jobs:due
 -- Returns {'ok' | 'failed' (no retry is left: the job has ended) | 'lost', queues to wake}.
--- Promise: it counts one retry, however often it is sent.
+-- Promise: sent twice by the same attempt, it counts one retry.
 
 local outcome = outcome_of(id, attempt)
 if outcome == 'failed' then return { 'failed', wakeups } end

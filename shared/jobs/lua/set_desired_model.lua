@@ -10,11 +10,11 @@
 
 local assignment = read_assignment(name)
 if not assignment then return '' end
-local present = assignment.desired_model
-if expected ~= '*' and present ~= expected then return 'no' end
+local current = assignment.desired_model
+if expected ~= '*' and current ~= expected then return 'no' end
 local worker = worker_named(name)
-if requested_by == 'idle' and (queue_length('gpu.' .. present) > 0 or (worker and has_running_jobs(worker))) then return 'no' end
-if present ~= model or assignment.requested_by ~= requested_by then
+if requested_by == 'idle' and (queue_length('gpu.' .. current) > 0 or (worker and has_running_jobs(worker))) then return 'no' end
+if current ~= model or assignment.requested_by ~= requested_by then
   set_desired_model(name, assignment, model, requested_by, worker)
 end
 return cjson.encode(assignment)

@@ -22,12 +22,12 @@ local function make_ready(id, authority)
   update_authority(authority)
 end
 
-local function lose_attempt(id, delivery)
+local function mark_attempt_lost(id, delivery)
   local lost = tonumber(delivery.lost) + 1
   close_delivery_attempt(id, delivery.authority, { outcome = 'lost' })
   redis.call('HSET', delivery_key(id), 'lost', lost)
   if lost > MAX_LOST then
-    finish_delivery(id, 'failed', 'The workers that attempted it died, ' .. lost .. ' times.')
+    finish_delivery(id, 'failed', 'Every worker that attempted it died (' .. lost .. ' attempts). Read the logs of the io workers, then redeliver it.')
     update_authority(delivery.authority)
   else
     make_ready(id, delivery.authority)
@@ -51,7 +51,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', timestamp, 'LIMIT',
   local delivery = delivery_fields(id, 'status', 'claimed', 'authority', 'lost')
   redis.call('ZREM', due, id)
   if delivery.claimed == '1' then
-    lose_attempt(id, delivery)
+    mark_attempt_lost(id, delivery)
   elseif delivery.status == 'pending' then
     make_ready(id, delivery.authority)
   end

@@ -37,7 +37,7 @@ elseif outcome == 'retry' then
   redis.call('ZADD', PREFIX .. 'deliveries:due', next_at, id)
   renew_delivery(id)
 elseif outcome == 'gone' then
-  finish_delivery(id, 'failed', 'The receiver answered 410: it wants no more deliveries.')
+  finish_delivery(id, 'failed', 'The receiver answered 410, which means that it wants no more deliveries.')
   local endpoint = PREFIX .. 'webhook:' .. delivery.endpoint
   if delivery.endpoint ~= '' and redis.call('HGET', endpoint, 'disabled') == '' then
     redis.call('HSET', endpoint, 'disabled', 'its receiver answered 410', 'updated_at', timestamp)

@@ -103,7 +103,7 @@ class WebhookDispatcher:
         logger.info("delivery %s attempt %d: %s", delivery.id, delivery.number, reply.status or reply.error)
 
         def record() -> str:
-            return self._deliveries.record(
+            return self._deliveries.record_attempt(
                 delivery.id,
                 delivery.number,
                 outcome,

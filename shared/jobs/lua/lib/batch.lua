@@ -1,7 +1,7 @@
--- Batches: jobs that stand for others.
+-- Batches: jobs that count other jobs and end with the last of them.
 -- Uses: job
 
--- Defined in transition.lua: a batch ends with its last job, so that ending a job may end its batch.
+-- Defined in transition.lua. A batch ends with its last job, so the end of a job may end its batch.
 local finish
 
 local function batch_counts(id)

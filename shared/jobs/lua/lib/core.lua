@@ -5,7 +5,7 @@
 
 local PREFIX = 'eh:'
 
--- Tests pass the time in. Everywhere else the clock of Redis counts.
+-- Tests pass the time in; in production the clock of Redis is used.
 if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -14,7 +14,7 @@ end
 -- Lua writes large numbers as 1.7e+12; Redis and Python need all digits.
 local function digits(number) return string.format('%.0f', number) end
 
--- The present time as text: formatting it for every field and event would cost more than writing them.
+-- The current time as text. Formatting it for every field and event would cost more than writing them.
 local timestamp = digits(now)
 
 local function is_set(value) return value and value ~= '' end

@@ -8,9 +8,9 @@
 --   owner:<owner>:deliveries   zset    ids of the owner's deliveries, all with score 0
 --   owner:<owner>:webhooks     zset    ids of the owner's endpoints
 --   webhook:<id>               hash    an endpoint; shared/webhooks/endpoints.py lists its fields
--- Channel: deliveries (there is something to claim).
+-- Channel: deliveries (a delivery can be claimed).
 
--- Attempts go on for about three days, also when the job is kept for less.
+-- Attempts continue for about three days, even if the job is kept for less.
 local MIN_RETENTION_MS = 4 * 24 * 3600 * 1000
 
 local function delivery_key(id) return PREFIX .. 'delivery:' .. id end
@@ -26,7 +26,8 @@ local function delivery_id(event)
   return 'dlv_' .. time .. string.sub(redis.sha1hex(event), 1, 16)
 end
 
--- Where an event of a job goes: its own webhook, and each endpoint of its owner that subscribes to it, each URL once.
+-- The receivers of an event: the job's own webhook, and each endpoint of its owner that subscribes to the event, except one
+-- with the URL of the job's webhook.
 local function delivery_targets(job, event)
   local targets, own_url = {}, nil
   if job.webhook then
@@ -43,7 +44,7 @@ local function delivery_targets(job, event)
   return targets
 end
 
--- Write a delivery of an event to each of its targets, with a copy of the job: its record may be gone when a receiver is back.
+-- Write a delivery of an event to each of its targets, with a copy of the job, whose record may expire before the last attempt.
 local function create_deliveries(id, event)
   local job = fields(id, 'owner', 'kind', 'webhook', 'retention_ms')
   local targets = delivery_targets(job, event)

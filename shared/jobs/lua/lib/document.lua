@@ -3,7 +3,7 @@
 --
 -- Keys: shared/documents/keys.py lists them.
 
--- The document's job has yet to say what became of it.
+-- Statuses of a document whose job has not reported a final one.
 local IN_PROGRESS = { uploaded = true, parsing = true, chunking = true, embedding = true, indexing = true }
 
 local function document_key(id) return PREFIX .. 'document:' .. id end
@@ -26,7 +26,7 @@ local function write_document_as(id, attempt, changes)
   set_fields(document_key(id), changes)
 end
 
--- Fail a document whose job has ended without reporting what became of it.
+-- Fail a document whose job has ended without reporting a final status.
 local function fail_document(id, job, reason)
   local document = document_fields(id, 'job_id', 'status')
   if document.job_id ~= job or not IN_PROGRESS[document.status] then return end

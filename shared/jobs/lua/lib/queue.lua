@@ -50,7 +50,7 @@ local function deadline(id)
 end
 
 -- Make a queued job claimable. An owner that is new to the queue starts at the least service among those that wait, or that
--- last waited, so that neither a long absence nor a first visit buys the whole queue.
+-- last waited, so that neither a long absence nor a first job gives it every turn.
 local function enqueue(id)
   local job = fields(id, 'queue', 'owner', 'priority', 'created_at')
   local queue, owner = job.queue, job.owner

@@ -1,4 +1,4 @@
--- Deliveries in turn: by authority (host:port), with a limit of attempts at once for each.
+-- Queues of deliveries: one for each authority (host:port), with a limit of concurrent attempts.
 -- Uses: delivery
 --
 -- Keys:
@@ -44,7 +44,7 @@ local function update_authority(authority)
   return false
 end
 
--- Close the attempt that runs.
+-- Close the running attempt.
 local function close_delivery_attempt(id, authority, changes)
   local field = 'attempt:' .. delivery_fields(id, 'attempt').attempt
   local attempt = cjson.decode(redis.call('HGET', delivery_key(id), field))
