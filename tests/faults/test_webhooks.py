@@ -1,6 +1,6 @@
 """Webhook deliveries when the io worker or Redis dies between the POST and its record, or the whole stack dies before a retry.
 
-Receivers that misbehave are in tests/redis/test_webhook_dispatcher.py, address checks in tests/unit/test_addresses.py.
+Receivers that misbehave are in tests/redis/test_webhook_dispatcher.py, address checks in tests/unit/test_ssrf.py.
 """
 
 from http.server import BaseHTTPRequestHandler

@@ -94,30 +94,30 @@ class Reference:
     def claimable(self, queue: str, owner: str | None = None) -> list[Job]:
         return [job for job in self.jobs.values() if job.claimable and job.queue == queue and owner in (None, job.owner)]
 
-    def seen(self, job: str, owner: str, key: str, fingerprint: str) -> tuple[str, str] | None:
+    def find_earlier(self, job: str, owner: str, key: str, fingerprint: str) -> tuple[str, str] | None:
         """The result for an id or Idempotency-Key that was used before."""
         if job in self.jobs:
             return "exists", job
         if not key or (owner, key) not in self._keys:
             return None
-        earlier, its_fingerprint = self._keys[owner, key]
-        return ("replayed" if its_fingerprint == fingerprint else "conflict"), earlier
+        earlier, earlier_fingerprint = self._keys[owner, key]
+        return ("replayed" if earlier_fingerprint == fingerprint else "conflict"), earlier
 
     def submit(self, submission: Submission) -> tuple[str, str]:
         owner, queue, now = submission.owner, submission.queue, self._clock()
-        seen = self.seen(submission.id, owner, submission.idempotency_key, submission.fingerprint)
-        if seen:
-            return seen
+        earlier = self.find_earlier(submission.id, owner, submission.idempotency_key, submission.fingerprint)
+        if earlier:
+            return earlier
         if len(self.claimable(queue, owner)) >= self._settings.max_queued_per_owner:
             return "owner_full", ""
         if len(self.claimable(queue)) >= self._settings.max_queued:
             return "queue_full", ""
-        longest_ms = 1000 * self._settings.max_queue_seconds
+        max_queue_ms = 1000 * self._settings.max_queue_seconds
         job = Job(
             id=submission.id,
             owner=owner,
             created_at=now,
-            expires_at=now + (longest_ms if submission.expires_ms is None else submission.expires_ms),
+            expires_at=now + (max_queue_ms if submission.expires_ms is None else submission.expires_ms),
             timeout_at=inf if submission.timeout_ms is None else now + submission.timeout_ms,
             not_before=now + submission.wait_ms,
             queue=queue,
@@ -146,9 +146,9 @@ class Reference:
         return "created", job.id
 
     def open_batch(self, batch: Job, *, key: str = "", fingerprint: str = "") -> tuple[str, str]:
-        seen = self.seen(batch.id, batch.owner, key, fingerprint)
-        if seen:
-            return seen
+        earlier = self.find_earlier(batch.id, batch.owner, key, fingerprint)
+        if earlier:
+            return earlier
         self._write(batch, "started", key, fingerprint)
         batch.kind, batch.status, batch.started = "batch", "in_progress", True
         self._keep_open(batch)
@@ -160,8 +160,8 @@ class Reference:
             return "missing", ""
         if batch.final or batch.sealed:
             return "sealed", batch.status
-        earlier, its_fingerprint = self._keys.setdefault((owner, key), (batch_id, fingerprint)) if key else ("", fingerprint)
-        if its_fingerprint != fingerprint:
+        earlier, earlier_fingerprint = self._keys.setdefault((owner, key), (batch_id, fingerprint)) if key else ("", fingerprint)
+        if earlier_fingerprint != fingerprint:
             return "conflict", earlier
         self._keep_open(batch)
         return "joined", ""
@@ -170,7 +170,7 @@ class Reference:
         batch = self.jobs.get(batch_id)
         if batch and not batch.final and not batch.sealed:
             batch.sealed, batch.due = True, inf
-            self._settle(batch)
+            self._finish_batch_if_done(batch)
 
     def claim(self, queue: str, worker: str, token: str) -> Lease | None:
         if token in self._tokens:
@@ -211,7 +211,7 @@ class Reference:
         if job is None:
             return "ok" if self._outcome(lease) == status else "lost"
         if service is not None:
-            self._charge(job, service - job.cost)
+            self._add_service(job, service - job.cost)
         job.outcomes[job.attempt] = status
         self._finish(job, status, result=result, code=code)
         return "ok"
@@ -255,12 +255,12 @@ class Reference:
         return ("cancelled" if job.final else "requested"), job.status
 
     def reap(self, *, leases: bool) -> tuple[int, list[str]]:
-        now, looked_at = self._clock(), 0
+        now, processed = self._clock(), 0
         lost: list[str] = []
         due = sorted((job.due, job.id) for job in self.jobs.values() if job.due is not None and job.due <= now)
         for _, job_id in due:
             job = self.jobs[job_id]
-            looked_at += 1
+            processed += 1
             if job.final:
                 continue
             if job.kind == "batch" and job.cancel_requested:
@@ -270,25 +270,25 @@ class Reference:
             elif job.kind == "batch":
                 job.due = inf
                 job.sealed = True
-                self._settle(job)
+                self._finish_batch_if_done(job)
             elif job.status == "in_progress":
                 if leases:
                     lost.append(job.id)
-                    self._lose(job)
+                    self._mark_attempt_lost(job)
                 else:
-                    looked_at -= 1
+                    processed -= 1
             elif job.timeout_at <= now:
                 self._finish(job, "failed", code="timeout")
             elif job.expires_at <= now and not job.started:
                 self._finish(job, "expired")
             else:
                 self._enqueue(job)
-        return looked_at, lost
+        return processed, lost
 
     def mark_worker_dead(self, worker: str) -> list[str]:
         held = sorted(job.id for job in self.jobs.values() if job.worker == worker and job.status == "in_progress")
         for job_id in held:
-            self._lose(self.jobs[job_id])
+            self._mark_attempt_lost(self.jobs[job_id])
         return held
 
     def delete(self, job_id: str, owner: str) -> str:
@@ -343,7 +343,7 @@ class Reference:
         job = self.jobs.get(lease[0])
         return job.outcomes.get(lease[1]) if job else None
 
-    def _charge(self, job: Job, tokens: int) -> None:
+    def _add_service(self, job: Job, tokens: int) -> None:
         self.service[job.queue, job.owner] += tokens / self._weights.get(job.owner, 1)  # type: ignore[assignment]
 
     def _enqueue(self, job: Job) -> None:
@@ -362,7 +362,7 @@ class Reference:
 
     def _start(self, job: Job, worker: str) -> None:
         self.level[job.queue] = self.service[job.queue, job.owner]
-        self._charge(job, job.cost)
+        self._add_service(job, job.cost)
         job.status, job.waiting, job.worker, job.started = "in_progress", "", worker, True
         job.attempt += 1
         job.written = 0
@@ -376,7 +376,7 @@ class Reference:
         job.not_before = self._clock() + delay_ms
         self._make_ready(job)
 
-    def _lose(self, job: Job) -> None:
+    def _mark_attempt_lost(self, job: Job) -> None:
         job.outcomes[job.attempt] = "lost"
         job.lost += 1
         job.events.append("attempt_lost")
@@ -396,13 +396,13 @@ class Reference:
             job.sealed, job.due = True, self._clock() + RECANCEL_MS
             for child in sorted(job.open):
                 self._cancel(self.jobs[child])
-            self._settle(job)
+            self._finish_batch_if_done(job)
 
     def _keep_open(self, batch: Job) -> None:
         if not batch.final and not batch.sealed:
             batch.due = self._clock() + 1000 * self._settings.seal_seconds
 
-    def _settle(self, batch: Job) -> None:
+    def _finish_batch_if_done(self, batch: Job) -> None:
         if not batch.final and batch.sealed and not batch.open:
             self._finish(batch, "cancelled" if batch.cancel_requested else "completed")
 
@@ -420,7 +420,7 @@ class Reference:
             batch.open.remove(job.id)
             batch.ended_children[status] += 1
             self._keep_open(batch)
-            self._settle(batch)
+            self._finish_batch_if_done(batch)
 
     def _successors(self, job: Job) -> Iterable[Job]:
         return [other for other in self.jobs.values() if other.waiting == "after" and other.after == job.id]

@@ -87,7 +87,7 @@ class TransitionMachine(RuleBasedStateMachine):
 
     def some_job(self, number: int) -> str:
         """Any job, including jobs without a record."""
-        return pick(list(self.reference.index), number)
+        return pick(list(self.reference.index) or ["job_none"], number)
 
     def some_batch(self, number: int) -> str:
         """Any batch, preferably one that has not ended."""

@@ -1,4 +1,4 @@
-"""Ids sort by the time of their making, also within a millisecond."""
+"""Ids sort in creation order, even within a millisecond."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,18 +12,18 @@ def test_an_id_has_the_layout_of_a_ulid() -> None:
     assert not is_id(JOB, new_id("doc"))
 
 
-def test_ids_of_the_same_millisecond_sort_by_their_making() -> None:
+def test_ids_of_the_same_millisecond_sort_in_creation_order() -> None:
     ids = [new_id(JOB) for _ in range(10_000)]
     assert ids == sorted(set(ids))
 
 
-def test_threads_never_make_the_same_id() -> None:
+def test_threads_never_create_the_same_id() -> None:
     with ThreadPoolExecutor(8) as pool:
-        ids = [id for made in pool.map(lambda _: [new_id(JOB) for _ in range(500)], range(16)) for id in made]
+        ids = [id for created in pool.map(lambda _: [new_id(JOB) for _ in range(500)], range(16)) for id in created]
     assert len(set(ids)) == 8_000
 
 
-def test_a_derived_id_is_the_same_for_whoever_makes_it() -> None:
+def test_a_derived_id_depends_only_on_its_names() -> None:
     job = new_id(JOB)
     assert derived_id("doc", job, "a.txt") == derived_id("doc", job, "a.txt")
     assert derived_id("doc", job, "a.txt") != derived_id("doc", job, "b.txt")

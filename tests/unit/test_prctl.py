@@ -8,7 +8,7 @@ import pytest
 
 from testing.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) exists on Linux alone")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) exists only on Linux")
 
 PARENT = """
 import subprocess, sys, time

@@ -1,6 +1,6 @@
-"""Which addresses a webhook may have: every way to write one that is not public, and names that lead there."""
+"""SSRF protection: every way to write an address that is not public, and names that resolve to one, are refused."""
 
-# ruff: noqa: RUF001  letters that look like digits are what such addresses are made of
+# ruff: noqa: RUF001  such addresses contain characters that look like digits
 
 import socket
 import threading
@@ -40,9 +40,9 @@ NOT_PUBLIC = (
     *("[feff::1]", "[ff02::1]", "[ff0e::1]", "[2620:4f:8000::1]", "[1::1]", "[e000::1]"),
 )
 
-NAMES_OF_LOOPBACK = ("localhost", "LOCALHOST", "localhost.", "anything.localhost", "a.b.LocalHost.")
+LOOPBACK_NAMES = ("localhost", "LOCALHOST", "localhost.", "anything.localhost", "a.b.LocalHost.")
 
-ILL_WRITTEN = (
+MALFORMED_HOSTS = (
     *("2130706433", "0x7f000001", "0X7F.0.0.1", "0177.0.0.1", "127.1", "127.0.1", "0", "0x7f.1", "017700000001", "127.0.0.01"),
     *("8.8.8.8.8", "8.8.8", "256.1.1.1", "0x", "1.2.3.4.", "①②⑦.⓪.⓪.①", "１２７.０.０.１", "127。0。0。1", "bücher.example"),
     *("user@8.8.8.8", "user:secret@8.8.8.8", "8.8.8.8@127.0.0.1", "8.8.8.8:80@127.0.0.1", "8.8.8.8\\@127.0.0.1"),
@@ -51,79 +51,75 @@ ILL_WRITTEN = (
     *(f"{'a' * 64}.example", ".".join(["a" * 60] * 5), "exa$mple.com", "", "8.8.8.8\n", "8.8.8.8\r\nHost: x"),
 )
 
-ILL_SCHEMED = (
+INVALID_URLS = (
     *("ftp://8.8.8.8/", "file:///etc/passwd", "gopher://8.8.8.8/", "//8.8.8.8/", "8.8.8.8", "http:8.8.8.8", "http:/8.8.8.8"),
     *("http:///x", "https://", "unix:/run/redis", "javascript:alert(1)", " http://8.8.8.8/", "http://8.8.8.8/#a", "http://?x"),
     "http://8.8.8.8/" + "a" * 2048,
 )
 
 
-def nobody_is_asked(host: str, port: int) -> Sequence[str]:
+def must_not_resolve(host: str, port: int) -> Sequence[str]:
     raise AssertionError(f"{host} was resolved")
 
 
-def answering(*addresses: str) -> AddressPolicy:
+def resolving_to(*addresses: str) -> AddressPolicy:
     return AddressPolicy(resolve=lambda host, port: addresses)
-
-
-def test_the_table_is_long_enough() -> None:
-    assert len(ALLOWED) + len(NOT_PUBLIC) + len(NAMES_OF_LOOPBACK) + len(ILL_WRITTEN) + len(ILL_SCHEMED) > 120
 
 
 @pytest.mark.parametrize(("url", "host", "port", "path"), ALLOWED)
 def test_a_public_address_may_be_dialled(url: str, host: str, port: int, path: str) -> None:
     target = parse(url)
     assert (target.host, target.port, target.path, target.secure) == (host, port, path, url.lower().startswith("https"))
-    assert AddressPolicy(resolve=nobody_is_asked).addresses(target) == [host]
+    assert AddressPolicy(resolve=must_not_resolve).addresses(target) == [host]
 
 
 @pytest.mark.parametrize("host", NOT_PUBLIC)
 def test_an_address_that_is_not_public_is_refused(host: str) -> None:
     target = parse(f"http://{host}:8080/hook")
     with pytest.raises(AddressRefused):
-        AddressPolicy(resolve=nobody_is_asked).addresses(target)
+        AddressPolicy(resolve=must_not_resolve).addresses(target)
 
 
 @pytest.mark.parametrize("host", NOT_PUBLIC)
-def test_a_name_that_leads_there_is_refused_even_among_public_ones(host: str) -> None:
+def test_a_name_with_one_address_that_is_not_public_is_refused(host: str) -> None:
     with pytest.raises(AddressRefused):
-        answering("8.8.8.8", host.strip("[]"), "1.1.1.1").addresses(parse("https://hook.example/"))
+        resolving_to("8.8.8.8", host.strip("[]"), "1.1.1.1").addresses(parse("https://hook.example/"))
 
 
-@pytest.mark.parametrize("host", NAMES_OF_LOOPBACK)
-def test_a_name_of_loopback_is_refused_without_asking(host: str) -> None:
+@pytest.mark.parametrize("host", LOOPBACK_NAMES)
+def test_a_loopback_name_is_refused_without_resolving_it(host: str) -> None:
     with pytest.raises(AddressRefused):
-        AddressPolicy(resolve=nobody_is_asked).addresses(parse(f"http://{host}/"))
+        AddressPolicy(resolve=must_not_resolve).addresses(parse(f"http://{host}/"))
 
 
-@pytest.mark.parametrize("host", ILL_WRITTEN)
-def test_a_host_that_can_be_read_in_two_ways_is_refused(host: str) -> None:
+@pytest.mark.parametrize("host", MALFORMED_HOSTS)
+def test_a_host_that_parsers_read_differently_is_refused(host: str) -> None:
     with pytest.raises(AddressRefused):
         parse(f"http://{host}/")
 
 
-@pytest.mark.parametrize("url", ILL_SCHEMED)
-def test_what_is_no_plain_http_url_is_refused(url: str) -> None:
+@pytest.mark.parametrize("url", INVALID_URLS)
+def test_a_url_that_is_not_plain_http_is_refused(url: str) -> None:
     with pytest.raises(AddressRefused):
         parse(url)
 
 
 @pytest.mark.parametrize("answer", ["fe80::1%eth0", "::1%lo", "2606:4700::1%eth0", "not an address", ""])
-def test_an_answer_that_is_no_plain_public_address_is_refused(answer: str) -> None:
+def test_a_resolved_address_that_is_not_plain_and_public_is_refused(answer: str) -> None:
     with pytest.raises(AddressRefused):
-        answering(answer).addresses(parse("https://hook.example/"))
+        resolving_to(answer).addresses(parse("https://hook.example/"))
 
 
-def test_a_setting_opens_ranges_and_no_more() -> None:
-    guard = AddressPolicy(parse_networks("127.0.0.0/8, fd00:1::/32,"), resolve=nobody_is_asked)
-    for open_host in ("127.0.0.1", "127.9.9.9", "localhost", "[::ffff:127.0.0.1]", "[fd00:1::7]"):
-        assert guard.addresses(parse(f"http://{open_host}/"))
-    for closed in ("10.0.0.1", "[::1]", "[fd00:2::7]", "169.254.169.254", "[::127.0.0.1]"):
+def test_a_setting_allows_ranges_and_nothing_else() -> None:
+    policy = AddressPolicy(parse_networks("127.0.0.0/8, fd00:1::/32,"), resolve=must_not_resolve)
+    for allowed in ("127.0.0.1", "127.9.9.9", "localhost", "[::ffff:127.0.0.1]", "[fd00:1::7]"):
+        assert policy.addresses(parse(f"http://{allowed}/"))
+    for refused in ("10.0.0.1", "[::1]", "[fd00:2::7]", "169.254.169.254", "[::127.0.0.1]"):
         with pytest.raises(AddressRefused):
-            guard.addresses(parse(f"http://{closed}/"))
+            policy.addresses(parse(f"http://{refused}/"))
 
 
-def test_a_range_that_is_none_is_refused_at_the_start() -> None:
+def test_an_invalid_range_stops_the_start() -> None:
     for text in ("10.0.0.1/8", "everything", "10.0.0.0/8,nonsense"):
         with pytest.raises(SettingsError, match="ENGINEHOUSE_WEBHOOK_ALLOW"):
             from_environment({"ENGINEHOUSE_WEBHOOK_ALLOW": text})
@@ -133,12 +129,12 @@ def test_a_name_without_an_address_differs_from_a_refused_one() -> None:
     def fails(host: str, port: int) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
-    for guard in (AddressPolicy(resolve=fails), answering()):
+    for policy in (AddressPolicy(resolve=fails), resolving_to()):
         with pytest.raises(Unresolved):
-            guard.addresses(parse("https://hook.example/"))
+            policy.addresses(parse("https://hook.example/"))
 
 
-def test_a_resolver_that_hangs_is_not_waited_for() -> None:
+def test_a_hanging_resolver_does_not_block() -> None:
     hold = threading.Event()
 
     def hangs(host: str, port: int) -> Sequence[str]:
@@ -152,5 +148,5 @@ def test_a_resolver_that_hangs_is_not_waited_for() -> None:
         hold.set()
 
 
-def test_every_answer_is_given_once_for_dialling() -> None:
-    assert answering("8.8.8.8", "8.8.8.8", "1.1.1.1").addresses(parse("https://hook.example/")) == ["8.8.8.8", "1.1.1.1"]
+def test_each_resolved_address_is_returned_once() -> None:
+    assert resolving_to("8.8.8.8", "8.8.8.8", "1.1.1.1").addresses(parse("https://hook.example/")) == ["8.8.8.8", "1.1.1.1"]
