@@ -86,8 +86,6 @@ class Endpoints:
     ) -> Endpoint:
         """Register an endpoint. Raises Conflict if the owner has the maximum number of endpoints."""
         now, endpoint, index = self._clock(), new_id(ENDPOINT), _index(owner)
-        if self._redis.zcard(index) >= MAX_ENDPOINTS:
-            raise Conflict(f"An owner can register at most {MAX_ENDPOINTS} webhooks. Delete one first.", code="webhook_limit")
         fields = {
             "id": endpoint,
             "owner": owner,
@@ -103,8 +101,15 @@ class Endpoints:
             "created_at": now,
             "updated_at": now,
         }
-        with self._redis.pipeline() as pipeline:
-            pipeline.hset(_key(endpoint), mapping=fields).zadd(index, {endpoint: 0}).execute()
+
+        def write(pipeline: Any) -> None:
+            if pipeline.zcard(index) >= MAX_ENDPOINTS:
+                raise Conflict(f"An owner can register at most {MAX_ENDPOINTS} webhooks. Delete one first.", code="webhook_limit")
+            pipeline.multi()
+            pipeline.hset(_key(endpoint), mapping=fields).zadd(index, {endpoint: 0})
+
+        # Repeated if another call registers or deletes an endpoint in the meantime.
+        self._redis.transaction(write, index)
         return self.get(endpoint, owner)
 
     def get(self, endpoint: str, owner: str) -> Endpoint:
