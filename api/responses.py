@@ -7,9 +7,9 @@ from flask import Response, jsonify
 
 from api.queue_state import queue_state
 from api.services import services
-from shared.documents.models import Collection, Document
+from shared.documents.models import Collection
 from shared.jobs.models import Job, Status
-from shared.jobs.serialization import job_view, seconds
+from shared.jobs.serialization import job_view
 
 RouteResponse = tuple[Response, int] | Response
 
@@ -59,11 +59,6 @@ def list_response(entries: Sequence[Mapping[str, Any]], next_cursor: str | None 
     return jsonify({"object": "list", "data": list(entries), "has_more": next_cursor is not None, "next": next_cursor})
 
 
-def document_json(document: Document) -> dict[str, Any]:
-    times = {name: seconds(getattr(document, name)) for name in ("created_at", "updated_at")}
-    return {**document.as_json(), **times}
-
-
 def collection_json(collection: Collection) -> dict[str, Any]:
-    documents = services().documents.count_documents(collection.id)
-    return {**collection.as_json(), "created_at": seconds(collection.created_at), "documents": documents}
+    """A collection with the number of its documents."""
+    return {**collection.as_json(), "documents": services().documents.count_documents(collection.id)}

@@ -1,4 +1,4 @@
-"""Paging through lists that are stored as a sorted set of ids with score 0, so that they sort by id."""
+"""Pages of lists that are stored as a sorted set of ids with score 0, so that they sort by id."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -11,7 +11,7 @@ MAX_SCANNED = 2000
 
 
 class Record(Protocol):
-    """A record with an id."""
+    """A record that is listed by its id."""
 
     @property
     def id(self) -> str: ...
@@ -38,8 +38,8 @@ def list_page(
     cursor, scanned = after, 0
     while scanned < MAX_SCANNED:
         start = f"({cursor}" if cursor else "+"
-        answer: Any = client.zrange(index, start, "-", desc=True, bylex=True, offset=0, num=BATCH)
-        ids: list[str] = list(answer)
+        reply: Any = client.zrange(index, start, "-", desc=True, bylex=True, offset=0, num=BATCH)
+        ids: list[str] = list(reply)
         for item in read(ids):
             if len(found) == limit:
                 return found, found[-1].id

@@ -65,7 +65,7 @@ def start_chat() -> RouteResponse:
     body = parse_body(ChatStartRequest)
     session = body.sessionId or new_id(SESSION_PREFIX)
     if body.message:
-        # A rejected message must not leave a session behind.
+        # A message for an unknown model must not leave a session behind.
         find_generation_model(body.model)
     services().sessions.open(session, owner())
     if not body.message:

@@ -23,7 +23,6 @@ from api.responses import (
     RouteResponse,
     accepted_response,
     collection_json,
-    document_json,
     final_or_accepted,
     list_response,
 )
@@ -155,7 +154,7 @@ def list_documents(collection: str) -> RouteResponse:
     limit, after = query_integer("limit", 20, 1, 100), query_cursor(DOCUMENT, "document")
     found = services().documents.find_collection(owner(), collection)
     documents, next_cursor = services().documents.list_documents(found.id, limit=limit, after=after)
-    return list_response([document_json(document) for document in documents], next_cursor)
+    return list_response([document.as_json() for document in documents], next_cursor)
 
 
 @blueprint.post("/collections/<collection>/search")

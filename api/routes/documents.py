@@ -19,7 +19,7 @@ from api.openapi.operation import (
     in_query,
 )
 from api.request_parsing import query_integer, requested_timeout
-from api.responses import RouteResponse, document_json, list_response
+from api.responses import RouteResponse, list_response
 from api.schemas import responses
 from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS
@@ -50,7 +50,7 @@ DELETION_REPLIES = {
     )
 )
 def show_document(document: str) -> RouteResponse:
-    return jsonify(document_json(services().documents.get(owner(), document)))
+    return jsonify(services().documents.get(owner(), document).as_json())
 
 
 @blueprint.delete("/documents/<document>")

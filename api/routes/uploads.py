@@ -18,7 +18,7 @@ from api.openapi.operation import (
     in_query,
 )
 from api.request_parsing import MAX_FILES, form_files, form_metadata, form_password, form_webhook, requested_timeout
-from api.responses import RETRY_AFTER, RouteResponse, document_json, job_json, mark_replay
+from api.responses import RETRY_AFTER, RouteResponse, job_json, mark_replay
 from api.schemas import responses
 from api.services import owner, services
 from api.submission import written_job
@@ -61,7 +61,7 @@ def upload() -> RouteResponse:
     content = {
         "message": f"{received.name} was accepted",
         "document_ids": _chunk_ids(document),
-        "document": document and document_json(document),
+        "document": document and document.as_json(),
         "job": job and job_json(job),
     }
     return _upload_response(content, job)
@@ -119,7 +119,7 @@ def _chunk_ids(document: Document | None) -> list[str]:
 def _upload_list(result: UploadResult, batch: Job) -> dict[str, Any]:
     documents = [
         {
-            **document_json(document),
+            **document.as_json(),
             "job": job.id if job else document.job_id,
             "duplicate": job is None or job.parent != batch.id,
         }

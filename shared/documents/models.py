@@ -74,7 +74,7 @@ class Collection:
         )
 
     def as_json(self) -> dict[str, object]:
-        """The JSON for clients."""
+        """The JSON for clients. Times are Unix seconds with milliseconds."""
         return {
             "id": self.id,
             "object": "collection",
@@ -84,7 +84,7 @@ class Collection:
             "chunk_tokens": self.chunk_tokens,
             "chunk_overlap_tokens": self.chunk_overlap_tokens,
             "reindex_job": self.reindex_job or None,
-            "created_at": self.created_at,
+            "created_at": self.created_at / 1000,
         }
 
 
@@ -151,7 +151,7 @@ class Document:
         )
 
     def as_json(self) -> dict[str, object]:
-        """The JSON for clients."""
+        """The JSON for clients. Times are Unix seconds with milliseconds."""
         return {
             "id": self.id,
             "object": "document",
@@ -168,8 +168,8 @@ class Document:
             "chunks": self.chunks,
             "problems": [asdict(problem) for problem in self.problems],
             "job_id": self.job_id,
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
+            "created_at": self.created_at / 1000,
+            "updated_at": self.updated_at / 1000,
             "metadata": dict(self.metadata),
         }
 

@@ -205,8 +205,8 @@ class Documents:
         with self._redis.pipeline(transaction=False) as pipeline:
             for document_id in ids:
                 pipeline.hmget(keys.document(document_id), "status", "name")
-            answers = pipeline.execute()
-        return {document_id: name for document_id, (status, name) in zip(ids, answers, strict=True) if status == "ready"}
+            replies = pipeline.execute()
+        return {document_id: name for document_id, (status, name) in zip(ids, replies, strict=True) if status == "ready"}
 
     def remove(self, document_id: str, collection_id: str) -> bool:
         """Delete the record, before the vectors and files. False if it was already gone."""

@@ -129,8 +129,8 @@ class Follower:
         with self._lock:
             streams: dict[Any, Any] = {stream_key(job): position for job, position in self._position.items()}
         streams[self._wake] = self._wake_after
-        answer: Any = client.xread(streams, count=1000, block=int(1000 * BLOCK_SECONDS))
-        for key, entries in answer.items() if isinstance(answer, dict) else answer:
+        reply: Any = client.xread(streams, count=1000, block=int(1000 * BLOCK_SECONDS))
+        for key, entries in reply.items() if isinstance(reply, dict) else reply:
             # RESP3 wraps the entries of a stream in one more list.
             entries = entries[0] if entries and isinstance(entries[0], list) else entries
             if key == self._wake:

@@ -46,7 +46,7 @@ class JobMaintenance:
         send_wakeups(self._wake, queues)
         return list(lost)
 
-    def missing_wakeups(self, interval_ms: int) -> dict[str, int]:
+    def send_missing_wakeups(self, interval_ms: int) -> dict[str, int]:
         """Send the wake-ups that queues lack; return their number per queue."""
         flat = self._scripts.missing_wakeups(interval_ms=interval_ms)
         missing = {queue: int(count) for queue, count in zip(flat[::2], flat[1::2], strict=True)}

@@ -91,7 +91,7 @@ class JobSubmitter:
             **_webhook_field(submission.webhook),
             **self._retention_fields(),
         }
-        answer, queue, value = self._scripts.submit(
+        outcome, queue, value = self._scripts.submit(
             id=submission.id,
             owner=submission.owner,
             session=submission.session,
@@ -106,21 +106,21 @@ class JobSubmitter:
             owner_limit=settings.max_queued_per_owner,
             record=record,
         )
-        if answer == "no_session":
+        if outcome == "no_session":
             raise NotFound(f"There is no session {submission.session!r}.", code="session_not_found", param="sessionId")
-        if answer == "conflict":
+        if outcome == "conflict":
             raise _conflict(submission.idempotency_key, value)
-        if answer in ("queue_full", "owner_full"):
-            limit = settings.max_queued if answer == "queue_full" else settings.max_queued_per_owner
-            jobs = f"{value} jobs" if answer == "queue_full" else f"{value} of your jobs"
+        if outcome in ("queue_full", "owner_full"):
+            limit = settings.max_queued if outcome == "queue_full" else settings.max_queued_per_owner
+            jobs = f"{value} jobs" if outcome == "queue_full" else f"{value} of your jobs"
             raise TooMany(
                 f"Queue {submission.queue} already holds {jobs}, and the limit is {limit}. Retry when some of them have ended.",
-                code=answer,
+                code=outcome,
                 retry_after=5,
                 details={"limit": limit},
             )
         send_wakeups(self._wake, [queue] if queue else [])
-        return SubmissionResult(value, answer == "replayed")
+        return SubmissionResult(value, outcome == "replayed")
 
     def open_batch(
         self,
@@ -144,7 +144,7 @@ class JobSubmitter:
             **_webhook_field(webhook),
             **self._retention_fields(),
         }
-        answer, batch = self._scripts.open_batch(
+        outcome, batch = self._scripts.open_batch(
             id=id or new_id(JOB),
             owner=owner,
             idempotency=idempotency_key,
@@ -152,27 +152,27 @@ class JobSubmitter:
             seal_ms=int(1000 * self._settings.seal_seconds),
             record=record,
         )
-        if answer == "conflict":
+        if outcome == "conflict":
             raise _conflict(idempotency_key, batch)
-        return SubmissionResult(batch, answer == "replayed")
+        return SubmissionResult(batch, outcome == "replayed")
 
     def join_batch(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:
         """Announce more jobs for an open batch. This restarts the time after which maintenance seals it.
 
         Raises NotFound, BatchSealed and IdempotencyConflict.
         """
-        answer, value = "missing", ""
+        outcome, value = "missing", ""
         if is_id(JOB, batch):
-            answer, value = self._scripts.join_batch(id=batch, owner=owner, idempotency=idempotency_key, fingerprint=fingerprint)
-        if answer == "missing":
+            outcome, value = self._scripts.join_batch(id=batch, owner=owner, idempotency=idempotency_key, fingerprint=fingerprint)
+        if outcome == "missing":
             raise NotFound(f"batch: There is no batch {batch[:80]!r}.", code="job_not_found", param="batch")
-        if answer == "sealed":
+        if outcome == "sealed":
             raise BatchSealed(
                 f"batch: Batch {batch} is sealed (status {value}), so no more jobs can join it. Open another batch.",
                 param="batch",
                 details={"status": value},
             )
-        if answer == "conflict":
+        if outcome == "conflict":
             raise _conflict(idempotency_key, value)
 
     def seal_batch(self, batch: str) -> None:

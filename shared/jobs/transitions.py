@@ -96,8 +96,8 @@ class JobTransitions:
         messages: Iterable[Mapping[str, Any]] = (),
     ) -> TransitionResult:
         """End a job: write its last delta, status, result and session messages atomically. ``service`` is the number of tokens used."""
-        answer: TransitionResult
-        answer, queues = self._scripts.finish(
+        outcome: TransitionResult
+        outcome, queues = self._scripts.finish(
             id=lease[0],
             attempt=lease[1],
             status=status.value,
@@ -110,7 +110,7 @@ class JobTransitions:
             messages=[to_json(message) for message in messages],
         )
         send_wakeups(self._wake, queues)
-        return answer
+        return outcome
 
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> TransitionResult:
         """Move a job to the queue of its next phase, with ``context`` from this phase."""
@@ -121,31 +121,31 @@ class JobTransitions:
         return self._hand_over(lease, "released", queue, "")
 
     def _hand_over(self, lease: Lease, outcome: str, queue: str, context: str) -> TransitionResult:
-        answer: TransitionResult
-        answer, queues = self._scripts.hand_over(id=lease[0], attempt=lease[1], outcome=outcome, queue=queue, context=context)
+        result: TransitionResult
+        result, queues = self._scripts.hand_over(id=lease[0], attempt=lease[1], outcome=outcome, queue=queue, context=context)
         send_wakeups(self._wake, queues)
-        return answer
+        return result
 
     def retry(self, lease: Lease, retries: int, error: Mapping[str, Any]) -> Literal["ok", "failed", "lost"]:
         """Retry a job later after a transient error: after 1, 4, 16 … seconds plus up to 50% jitter."""
         delay_ms = int(min(1000 * 4**retries, 60_000) * random.uniform(1, 1.5))
-        answer: Literal["ok", "failed", "lost"]
-        answer, queues = self._scripts.retry(
+        result: Literal["ok", "failed", "lost"]
+        result, queues = self._scripts.retry(
             id=lease[0], attempt=lease[1], delay_ms=delay_ms, error=to_json(error), code=str(error["code"])
         )
         send_wakeups(self._wake, queues)
-        return answer
+        return result
 
     def cancel(self, job: str, owner: str) -> tuple[Literal["cancelled", "requested", "ended", "missing"], str]:
         """Request cancellation of a job; return the outcome of the request and the job's status."""
-        answer, status, queues = self._scripts.cancel(id=job, owner=owner)
+        outcome, status, queues = self._scripts.cancel(id=job, owner=owner)
         send_wakeups(self._wake, queues)
-        return answer, status
+        return outcome, status
 
     def delete(self, job: str, owner: str) -> str:
         """Delete an ended job. Returns 'deleted', 'missing', or the status of a job that has not ended."""
-        answer: str = self._scripts.delete(id=job, owner=owner)
-        return answer
+        result: str = self._scripts.delete(id=job, owner=owner)
+        return result
 
     def remove_dead_letter(self, job: str) -> bool:
         """Remove a job from the dead letters, but keep its record. Returns whether it was there."""

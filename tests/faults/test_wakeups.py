@@ -36,7 +36,7 @@ def test_concurrent_reapers_take_one_attempt(stack: FaultStack) -> None:
         system = JobSystem(client, Settings(), CeleryBroker(client).wake)
         while not over.is_set():
             system.maintenance.reap()
-            system.maintenance.missing_wakeups(100)
+            system.maintenance.send_missing_wakeups(100)
 
     reapers = [threading.Thread(target=reap) for _ in range(4)]
     for reaper in reapers:

@@ -284,8 +284,8 @@ def test_missing_wakeups_are_sent_once(system: JobSystem, wakeups: list[Any]) ->
         submit(system)
     system.client.lpush("gpu.m", "wake-up", "wake-up")
     wakeups.clear()
-    assert system.maintenance.missing_wakeups(1000) == {"gpu.m": 3}
-    assert system.maintenance.missing_wakeups(1000) == {}, "a second process in the same second sends no wake-ups"
+    assert system.maintenance.send_missing_wakeups(1000) == {"gpu.m": 3}
+    assert system.maintenance.send_missing_wakeups(1000) == {}, "a second process in the same second sends no wake-ups"
     assert wakeups == [("gpu.m", 3)]
 
 

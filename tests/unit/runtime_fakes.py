@@ -91,7 +91,7 @@ class RecordingTransitions:
         self._record("schedule_models", **options)
         return {}, []
 
-    def missing_wakeups(self, interval_ms: int) -> dict[str, int]:
+    def send_missing_wakeups(self, interval_ms: int) -> dict[str, int]:
         self._record("missing_wakeups", interval_ms)
         return {}
 

@@ -104,7 +104,7 @@ class WakeupIssuer:
         self._maintenance = maintenance
 
     def run_once(self, now: float) -> None:
-        for queue, count in self._maintenance.missing_wakeups(WAKEUP_INTERVAL_MS).items():
+        for queue, count in self._maintenance.send_missing_wakeups(WAKEUP_INTERVAL_MS).items():
             logger.debug("queue %s lacked %d wake-ups", queue, count)
 
 
