@@ -76,7 +76,7 @@ def _too_large_message() -> str:
     limit, size = request.max_content_length, request.content_length
     if limit is not None and size is not None and size <= limit:
         # Flask limits these so that a form occupies little memory.
-        return f"A form field is larger than {request.max_form_memory_size} bytes, or the form has too many parts."
+        return f"A form field is larger than {request.max_form_memory_size} bytes, or there are more than {request.max_form_parts} of them."
     return f"The body is larger than {limit} bytes, the limit of this call."
 
 

@@ -33,7 +33,7 @@ class ReceivedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadOptions:
-    """Form fields that apply to all files of a request."""
+    """Options of an upload that apply to all of its files."""
 
     webhook: dict[str, Any] | None
     metadata: Mapping[str, Scalar]

@@ -33,6 +33,7 @@ SHARED_LIBRARY = "shared.jobs.lua"
 
 Value = str | int | float | bytes
 Row = Mapping[str, Value]
+Rows = Sequence[Row]
 Clock = Callable[[], int]
 
 _Declared = TypeVar("_Declared", bound=Callable[..., Any])
@@ -183,10 +184,10 @@ def header_line(text: str, title: str) -> str:
     lines = iter(text.splitlines())
     for line in lines:
         if line.startswith(f"-- {title}:"):
-            found = line.removeprefix(f"-- {title}:").strip()
-            while found.endswith(","):
-                found += " " + next(lines).removeprefix("--").strip()
-            return found
+            value = line.removeprefix(f"-- {title}:").strip()
+            while value.endswith(","):
+                value += " " + next(lines, "").removeprefix("--").strip()
+            return value
     return ""
 
 
@@ -212,6 +213,3 @@ def _caller(script: Script, member: Callable[..., Any]) -> Callable[..., Any]:
         return self._run(script, values)
 
     return call
-
-
-Rows = Sequence[Row]

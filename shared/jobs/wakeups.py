@@ -1,4 +1,4 @@
-"""Wake-ups for queues in which a script has made jobs claimable."""
+"""Sending wake-ups to the queues in which a transition has made jobs claimable."""
 
 import logging
 from collections.abc import Callable, Sequence

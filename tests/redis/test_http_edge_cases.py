@@ -117,7 +117,7 @@ def test_an_unknown_kind_of_job_is_rejected(client: FlaskClient) -> None:
     assert error(client.get("/jobs?kind=generation"))["param"] == "kind"
 
 
-def test_an_unknown_place_in_a_list_is_rejected(client: FlaskClient) -> None:
+def test_an_invalid_cursor_is_rejected(client: FlaskClient) -> None:
     client.post("/collections", json={"name": "papers"})
     for path in ("/jobs", "/deliveries", "/collections/papers/documents"):
         answer = client.get(path, query_string={"after": "yesterday"})
@@ -132,7 +132,7 @@ def test_an_optional_body_may_be_sent_in_chunks(client: FlaskClient) -> None:
     client.post(f"/jobs/{answer.get_json()['id']}/seal")
 
 
-def test_the_largest_number_of_files_may_have_metadata(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_number_of_files_may_have_metadata(client: FlaskClient) -> None:
     form = {"file": [(io.BytesIO(b"x"), "a.txt") for _ in range(1000)], "metadata": "[]"}
     answer = client.post("/collections/papers/documents", data=form)
     assert (answer.status_code, error(answer)["param"]) == (422, "metadata"), "the metadata is read, and not the files rejected"
