@@ -42,7 +42,7 @@ def batch_of(said: str) -> str:
     return found[1]
 
 
-def counters(stack: Stack, said: str, seconds: int = 40) -> dict[str, int]:
+def counted(stack: Stack, said: str, seconds: int = 40) -> dict[str, int]:
     """The counts of the batch once it has ended."""
     return dict(stack.ended(batch_of(said), seconds)["counts"])
 
@@ -57,7 +57,7 @@ def test_every_file_is_reported_with_a_reason(stack: Stack, folder: Path) -> Non
     assert "could not be read" in done.stderr
     assert "14 files" in done.stderr
     assert stack.client.get("/collections/papers").json()["documents"] == 14
-    assert counters(stack, done.stderr) == {**NONE, "total": 14, "completed": 12, "failed": 2}
+    assert counted(stack, done.stderr) == {**NONE, "total": 14, "completed": 12, "failed": 2}
     batch = batch_of(done.stderr)
     assert f"batch {batch} is completed: 14 jobs, 12 completed, 2 failed" in done.stderr
     for asked in ("show", "follow", "wait"):
@@ -66,7 +66,7 @@ def test_every_file_is_reported_with_a_reason(stack: Stack, folder: Path) -> Non
 
     again = run(stack, "ingest", folder, "-c", "papers", "--json")
     assert set(ends(again).values()) == {("ready", True), ("empty", True), ("failed", False)}
-    assert counters(stack, again.stderr) == {**NONE, "total": 1, "failed": 1}, "what is there already is not counted again"
+    assert counted(stack, again.stderr) == {**NONE, "total": 1, "failed": 1}, "what is there already is not counted again"
     # What failed may not fail again; what is empty will be, and is sent only when asked for.
     assert stack.client.get("/collections/papers").json()["documents"] == 15
     assert ends(run(stack, "ingest", folder, "-c", "papers", "--json", "--again"))["empty.txt"] == ("empty", False)
@@ -92,7 +92,7 @@ def test_every_archive_member_is_reported(stack: Stack, folder: Path) -> None:
         "spoilt.zip": ("failed", False),
         "none.zip": ("empty", False),
     }
-    assert counters(stack, done.stderr) == {**NONE, "total": 3, "completed": 1, "failed": 2}
+    assert counted(stack, done.stderr) == {**NONE, "total": 3, "completed": 1, "failed": 2}
     for reason in ("could not be read", "points outside", "could not be unpacked", "contains no files"):
         assert reason in done.stderr
     assert "ready, already in the collection" in done.stderr
@@ -110,7 +110,7 @@ def test_duplicate_files_are_counted_once(stack: Stack, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     outcomes = list(ends(done).values())
     assert (outcomes.count(("ready", False)), outcomes.count(("ready", True))) == (6, 6)
-    assert counters(stack, done.stderr) == {**NONE, "total": 6, "completed": 6}
+    assert counted(stack, done.stderr) == {**NONE, "total": 6, "completed": 6}
 
 
 def test_paths_can_be_piped(stack: Stack, folder: Path) -> None:
@@ -156,7 +156,7 @@ def test_an_interrupted_ingest_resumes(stack: Stack, tmp_path: Path) -> None:
     assert "Run the same command again" in said
     before += [json.loads(end)["file"] for end in rest.splitlines()]
     assert len(before) < 120
-    counts = counters(stack, said)
+    counts = counted(stack, said)
     assert len(before) <= counts["completed"] == counts["total"] < 120, "it was sealed, and ends with what was sent"
 
     done = run(stack, "ingest", tmp_path, "-c", "resumed", "--json")
@@ -164,7 +164,7 @@ def test_an_interrupted_ingest_resumes(stack: Stack, tmp_path: Path) -> None:
     outcomes = ends(done)
     assert len(outcomes) == 120
     assert all(outcomes[file] == ("ready", True) for file in before), "what was read is not sent again"
-    assert counters(stack, done.stderr)["total"] == 120 - counts["total"], "the second batch counts the rest"
+    assert counted(stack, done.stderr)["total"] == 120 - counts["total"], "the second batch counts the rest"
     assert stack.client.get("/collections/resumed").json()["documents"] == 120
 
 
@@ -179,7 +179,7 @@ def test_an_ingest_survives_a_restart_of_the_api(stack: Stack, tmp_path: Path) -
     rest, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert len(rest.splitlines()) == 59
-    assert counters(stack, said) == {**NONE, "total": 60, "completed": 60}
+    assert counted(stack, said) == {**NONE, "total": 60, "completed": 60}
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "ready")
     assert stack.client.get("/collections/survived").json()["documents"] == 60
 
@@ -233,7 +233,7 @@ def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None
         done = run(stack, "ingest", files, "-c", "killed", "--json")
         assert done.returncode == 0, done.stderr
         assert len(ends(done)) == 100
-        assert counters(stack, done.stderr)["total"] == 100 - job["counts"]["total"]
+        assert counted(stack, done.stderr)["total"] == 100 - job["counts"]["total"]
         assert stack.client.get("/collections/killed").json()["documents"] == 100
     finally:
         stack.kill()
