@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,9 @@ from shared.errors import DocumentRejected, IndexUnavailable, JobFailure
 from shared.ids import COLLECTION, DOCUMENT, JOB, new_id
 from shared.jobs.models import Job, Status
 from shared.settings import Settings
+from testing.waiting import wait_until
 from tests.sample_pdfs import sample_pdfs
+from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.ingest import ingest
 from workers.index.embedder import Embedder
 from workers.index.search_index import SearchIndex
@@ -54,14 +55,15 @@ class ChromaServer:
     def start(self) -> None:
         command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(self.folder), "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                httpx.get(f"{self.url}/api/v2/heartbeat", timeout=1, trust_env=False).raise_for_status()
-                return
-            except httpx.HTTPError:
-                assert self.process.poll() is None, "chroma run ended"
-        raise AssertionError("chroma run did not answer within 30 s")
+        wait_until(self._answers, "chroma run answers")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, "chroma run ended"
+        try:
+            return httpx.get(f"{self.url}/api/v2/heartbeat", timeout=5, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
 
     def kill(self) -> None:
         assert self.process is not None
@@ -288,6 +290,22 @@ def test_a_cancelled_attempt_stops_at_once_and_leaves_no_partial_file(library: L
         library.ingest(attempt)
     assert attempt.progress[-1][:2] == ("parsing", 3)
     assert [path.name for path in library.files.path(document.id, "original").parent.iterdir()] == ["original"]
+
+
+def test_an_ingest_that_an_outage_of_redis_ends_releases_its_cpu_slot(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> str:
+        raise redis.ConnectionError("refused")
+
+    document = library.upload(b"some text")
+    monkeypatch.setattr("shared.documents.passwords.Passwords.look_up", fail)
+    with pytest.raises(redis.ConnectionError):
+        library.ingest(library.attempt(document))
+    slots = machine_cpu_slots(library.settings)
+    free = [slots.acquire() for _ in range(slots.count)]
+    assert all(free)
+    for slot in free:
+        if slot is not None:
+            slot.release()
 
 
 def test_deleting_a_document_leaves_nothing(library: Library) -> None:

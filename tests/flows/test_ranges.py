@@ -5,11 +5,13 @@ import json
 import threading
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF
+from shared.errors import DocumentRejected
 from shared.ids import DOCUMENT, new_id
 from tests.odd_files import many_pages, pdf
 from workers.cpu.chunking import chunk_pages
@@ -17,7 +19,7 @@ from workers.cpu.cpu_slots import CpuSlots
 from workers.cpu.indexer import read_parsed_pages
 from workers.cpu.page_ranges import RANGE_PAGES, PageRanges
 from workers.cpu.parsing.page_summary import summarize_pages
-from workers.cpu.parsing.parser import Limits
+from workers.cpu.parsing.parser import Limits, Page
 from workers.runtime.attempt import AttemptStopped
 
 LIMITS = Limits(seconds=60, memory_bytes=512 << 20, max_pages=10_000, max_page_characters=100_000)
@@ -127,6 +129,37 @@ def test_an_error_in_one_range_stops_the_others(tmp_path: Path, long_pdf: bytes)
         reading.write()
     assert helper_failed.is_set()
     assert not reading.files.path(reading.id, "pages.jsonl").exists()
+
+
+def test_the_error_of_the_failed_range_is_raised_and_not_that_of_a_stopped_one(
+    tmp_path: Path, long_pdf: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(tmp_path, long_pdf, slots=3)
+    reading.write()  # so that the first range, which tells the number of pages, can be returned at once
+    reading.files.path(reading.id, "pages.jsonl").unlink()
+    all_started = threading.Barrier(3)
+
+    def read_pages(*arguments: Any, first: int, **options: Any) -> int:
+        if first == 1:
+            return PAGES
+        all_started.wait(60)
+        if first == 1 + RANGE_PAGES:
+            raise DocumentRejected("A page is too large.", code="too_large")
+        on_page = arguments[3]
+        while True:  # until it is stopped because of the failed range
+            on_page(Page(number=first, text="text"), PAGES)
+
+    monkeypatch.setattr("workers.cpu.page_ranges.read_pages", read_pages)
+    with pytest.raises(DocumentRejected, match="too large"):
+        reading.write()
+
+
+def test_drafts_of_a_killed_attempt_are_deleted(tmp_path: Path) -> None:
+    reading = Reading(tmp_path, pdf("One."))
+    (reading.folder / ".range.0123abcd").write_text("half a range")
+    reading.write()
+    assert reading.texts() == ["One."]
+    assert reading.names() == {"original", "pages"}
 
 
 def test_five_thousand_pages_are_never_held_at_once(tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ class _Ingestion:
         self._timings: dict[str, float] = {}
 
     def ingest_document(self) -> dict[str, Any]:
-        slot = self._slots.acquire()
         password = self._passwords.look_up(self._document.id)
+        slot = self._slots.acquire()
         try:
             self._indexer()
             with self._step("parsing"):

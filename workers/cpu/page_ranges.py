@@ -22,6 +22,7 @@ from workers.cpu.parsing.parser import Limits, Page, read_pages
 
 RANGE_PAGES = 200
 
+_DRAFT_PREFIX = ".range."
 _RANGE_FILE = re.compile(r"range\.(\d+)\.(\d+)\.([0-9a-f]{64})")
 
 
@@ -85,6 +86,9 @@ class PageRanges:
     def _finished_ranges(self) -> dict[int, Path]:
         """Intact range files of earlier attempts by first page. Damaged ones are deleted."""
         finished: dict[int, Path] = {}
+        # A killed attempt leaves the drafts that it was writing.
+        for draft in self._folder.glob(f"{_DRAFT_PREFIX}*"):
+            draft.unlink(missing_ok=True)
         for path in self._folder.glob("range.*"):
             name = _RANGE_FILE.fullmatch(path.name)
             if name is None or _sha256(path) != name[3]:
@@ -127,18 +131,20 @@ class PageRanges:
                     if not read_next():
                         break
             except _OtherRangeFailed:
-                pass  # the failed helper's own exception is raised below
+                pass  # the error of the range that failed is raised below
             except BaseException:
                 self._failed.set()
                 raise
-            for helper in helpers:
-                helper.result()
+        for error in [helper.exception() for helper in helpers]:
+            # Those that stopped because of the failed range must not hide its error, which says what is wrong with the document.
+            if error is not None and not isinstance(error, _OtherRangeFailed):
+                raise error
         return finished
 
     def _read_range(self, first: int) -> Path:
         """Read one range into a file; the name that it gets at the end marks it as complete."""
         digest = hashlib.sha256()
-        draft = self._folder / f".range.{secrets.token_hex(4)}"
+        draft = self._folder / f"{_DRAFT_PREFIX}{secrets.token_hex(4)}"
         last = first + RANGE_PAGES - 1 if self._media_type == PDF else None
         try:
             with draft.open("wb") as target:
