@@ -100,7 +100,7 @@ CASES = {
     "lost": Case(lambda: stop("lost"), Outcome.LOST, None),
     "unknown exception": Case(lambda: fail(ZeroDivisionError("oops")), Outcome.FAILED, "finish", Status.FAILED, "internal_error"),
     "outage inside the handler": Case(
-        lambda: fail(redis.ConnectionError("refused")), Outcome.FAILED, "finish", Status.FAILED, "internal_error"
+        lambda: fail(redis.ConnectionError("refused")), Outcome.RETRIED, "retry", code="internal_error"
     ),
     "unknown kind": Case(lambda: succeed({}), Outcome.FAILED, "finish", Status.FAILED, "internal_error", kind="no_such_kind"),
 }

@@ -152,6 +152,18 @@ def test_a_drain_without_patience_releases_what_runs(bench: Bench) -> None:
     assert bench.run_job(number=2) == "draining"
 
 
+def test_a_job_claimed_while_attempts_are_released_is_released_too(bench: Bench) -> None:
+    claim = bench.transitions.claim
+
+    def claim_during_release(queue: str, worker: str, token: str) -> Any:
+        job = claim(queue, worker, token)
+        bench.runtime.release_attempts()
+        return job
+
+    bench.transitions.claim = claim_during_release
+    assert bench.run_job() == "job_1 released"
+
+
 def test_a_claim_is_repeated_with_the_same_token_through_an_outage(bench: Bench) -> None:
     tokens = []
     claim = bench.transitions.claim

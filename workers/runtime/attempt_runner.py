@@ -153,9 +153,11 @@ class AttemptRunner:
             return Execution(ending=Ending.FAILED_RETRYABLY if retryable else Ending.FAILED, error=error.as_json())
         except Exception as error:
             if is_outage(error):
+                # The job is not at fault, and every handler can be repeated, as after the loss of a worker.
                 logger.warning("job %s: Redis became unavailable while the job ran (%s)", job.id, error)
-            else:
-                logger.exception("job %s: the handler of kind %r raised", job.id, job.kind)
+                outage = InternalError(f"Redis was unavailable while the job ran ({type(error).__name__}). Submit the job again.")
+                return Execution(ending=Ending.FAILED_RETRYABLY, error=outage.as_json())
+            logger.exception("job %s: the handler of kind %r raised", job.id, job.kind)
             fault = InternalError(f"The worker failed with {type(error).__name__}. Its log has the details under job {job.id}.")
             return Execution(ending=Ending.FAILED, error=fault.as_json())
         if isinstance(value, Handover):

@@ -74,6 +74,7 @@ class WorkerRuntime:
         self.worker = worker
         self.busy_slots = 0
         self.draining = threading.Event()
+        self._releasing = threading.Event()
         self.collect_details: Callable[[], Mapping[str, Any]] = dict
         self.on_heartbeat: Callable[[str | None], None] = lambda model: None
         self._settings = settings
@@ -100,12 +101,8 @@ class WorkerRuntime:
 
     def start_threads(self) -> None:
         """Start renewing leases, sending heartbeats, receiving control messages and publishing events. Redis may come later."""
-        targets: Mapping[str, Callable[[], None]] = {
-            "renewal": self._renew_until_stopped,
-            "events": lambda: self._event_publisher.publish_until(self._stopping),
-        }
-        for name, target in targets.items():
-            threading.Thread(target=target, name=name, daemon=True).start()
+        threading.Thread(target=self._renew_until_stopped, name="renewal", daemon=True).start()
+        threading.Thread(target=self._event_publisher.publish_until, args=[self._stopping], name="events", daemon=True).start()
         self._control_listener.start_listening()
 
     def shut_down(self) -> None:
@@ -147,11 +144,14 @@ class WorkerRuntime:
             if job is None:
                 return "queue empty"
             attempt = Attempt(job, self._event_publisher.enqueue_buffer)
-            self._note_use(attempt)
+            self._add_attempt(attempt)
             try:
+                # The attempts may have been released while this job was being claimed.
+                if self._releasing.is_set():
+                    attempt.request_stop("release")
                 outcome = self._runner.run_attempt(attempt)
             finally:
-                self._note_use(attempt, over=True)
+                self._remove_attempt(attempt)
             logger.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
             return f"{job.id} {outcome}"
         finally:
@@ -169,7 +169,8 @@ class WorkerRuntime:
         threading.Thread(target=release_later, name="drain", daemon=True).start()
 
     def release_attempts(self) -> None:
-        """Return the jobs of all running attempts to their queues."""
+        """Return the jobs of all running attempts to their queues, and a job that is just being claimed."""
+        self._releasing.set()
         for attempt in self._running_attempts():
             attempt.request_stop("release")
 
@@ -216,13 +217,14 @@ class WorkerRuntime:
             sleep=self._stopping.wait,
         )
 
-    def _note_use(self, attempt: Attempt, *, over: bool = False) -> None:
+    def _add_attempt(self, attempt: Attempt) -> None:
         with self._lock:
+            self._attempts[attempt.lease] = attempt
+
+    def _remove_attempt(self, attempt: Attempt) -> None:
+        with self._lock:
+            self._attempts.pop(attempt.lease, None)
             self._last_used = self._clock()
-            if over:
-                self._attempts.pop(attempt.lease, None)
-            else:
-                self._attempts[attempt.lease] = attempt
 
     def _running_attempts(self) -> list[Attempt]:
         with self._lock:
