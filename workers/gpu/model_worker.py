@@ -14,7 +14,7 @@ from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from workers.gpu.engine.messages import StepOutput
-from workers.gpu.engine_client.engine_client import EngineClient, EngineState
+from workers.gpu.engine_client.engine_client import EngineClient
 from workers.gpu.engine_client.throughput_meter import ThroughputMeter
 from workers.gpu.generation import GenerationHandler
 from workers.gpu.hardware.devices import format_gib
@@ -46,6 +46,9 @@ class ModelWorker:
         self._failure: EnginehouseError | None = None
         self._engine: EngineClient | None = None
         self._closing = threading.Event()
+        self._engine_lock = threading.Lock()
+        # States are reported by two threads, and the last report must be of the latest state.
+        self._report_lock = threading.Lock()
 
     def begin_loading(self, runtime: WorkerRuntime) -> None:
         """Start loading and return at once; progress goes to ``runtime``."""
@@ -53,12 +56,14 @@ class ModelWorker:
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def unload_model(self) -> None:
-        """End the engine process, and check that its GPU memory was released."""
+        """End the engine process, and check that its GPU memory was released. No other engine is started after that."""
         self._closing.set()
-        if self._engine is None:
+        with self._engine_lock:
+            engine = self._engine
+        if engine is None:
             return
         used = self._monitor.memory_used()
-        self._engine.stop_engine()
+        engine.stop_engine()
         if self._used_before is not None and self._monitor.wait_for_memory_release(self._used_before, RELEASE_SECONDS):
             logger.info("model %s released %s", self._entry.name, format_gib(max(0, used - self._monitor.memory_used())))
 
@@ -88,13 +93,15 @@ class ModelWorker:
                 self._load_once()
                 return
             except EnginehouseError as error:
-                self._fail(error.message)
+                reason = error.message
             except Exception as error:
                 # The top of this thread: whatever prevents a model from loading is reported to its jobs.
                 logger.exception("model %s could not be prepared", self._entry.name)
-                self._fail(f"{type(error).__name__}: {error}")
+                reason = f"{type(error).__name__}: {error}"
+            # Stopped first: an engine that is still loading would report that, and so hide the failure.
             if self._engine is not None:
                 self._engine.stop_engine()
+            self._fail(reason)
             # The hub may become reachable, or the folder may be corrected.
             self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -105,18 +112,22 @@ class ModelWorker:
         if entry.engine != ECHO:
             folder = prepare_model(entry, settings.prepared_models, lambda step, done: self._report("loading", step, done))
         self._wait_for_memory()
-        # The engine reads its weights while this process reads the tokenizer.
-        self._engine = EngineClient(
+        engine = EngineClient(
             entry,
             settings,
             device=self._monitor.visible_devices(settings.worker_device),
             on_step=self._on_step,
-            on_state=self._on_state,
+            on_state=lambda state: self._report_engine_state(),
         )
-        self._engine.start_engine()
+        with self._engine_lock:
+            if self._closing.is_set():
+                return
+            self._engine = engine
+            engine.start_engine()
+        # The engine reads its weights while this process reads the tokenizer.
         codec = TextCodec(entry, folder)
-        self._handler = GenerationHandler(entry, codec, self._engine, Sessions(connect(settings.redis_url), settings))
-        self._on_state(self._engine.state)
+        self._handler = GenerationHandler(entry, codec, engine, Sessions(connect(settings.redis_url), settings))
+        self._report_engine_state()
 
     def _wait_for_memory(self) -> None:
         """Wait until the previous engine, of this process or another, has released its memory."""
@@ -131,15 +142,18 @@ class ModelWorker:
         if self._handler is not None:
             self._handler.on_step(step)
 
-    def _on_state(self, state: EngineState) -> None:
-        if state.phase == "ready" and self._handler is None:
-            self._report("loading", "reading the tokenizer", 1.0)
-        elif state.phase == "failed":
-            self._fail(state.message)
-        elif state.phase != "stopped":
-            self._failure = None
-            # A worker claims no job while its engine is stalled, so to the outside it is warming up.
-            self._report("warming" if state.phase == "stalled" else state.phase, state.message, state.fraction)
+    def _report_engine_state(self) -> None:
+        assert self._engine is not None
+        with self._report_lock:
+            state = self._engine.state
+            if state.phase == "ready" and self._handler is None:
+                self._report("loading", "reading the tokenizer", 1.0)
+            elif state.phase == "failed":
+                self._fail(state.message)
+            elif state.phase != "stopped":
+                self._failure = None
+                # A worker claims no job while its engine is stalled, so to the outside it is warming up.
+                self._report("warming" if state.phase == "stalled" else state.phase, state.message, state.fraction)
 
     def _fail(self, reason: str) -> None:
         self._failure = ModelUnavailable(
