@@ -37,7 +37,7 @@ JITTER = 0.1
 # A larger message is sent without its result; the receiver can get that from `GET /jobs/<job>`.
 MAX_BODY_BYTES = 256 * 1024
 
-# How long an idle thread sleeps if nothing wakes it up.
+# How long an idle thread sleeps if nothing wakes it.
 IDLE_SECONDS = 30.0
 
 
@@ -129,7 +129,9 @@ class WebhookDispatcher:
             try:
                 if self._paused.is_set() or not self.deliver_one():
                     with self._work:
-                        self._work.wait(IDLE_SECONDS)
+                        # Checked under the lock: a stop between the claim and here would not be noticed.
+                        if not self._stopping.is_set():
+                            self._work.wait(IDLE_SECONDS)
             except Exception as error:  # the top of this thread, which must live as long as the process
                 if is_outage(error):
                     logger.debug("Redis is unavailable (%s)", error)
