@@ -28,8 +28,13 @@ from workers.index.search_index import SearchIndex
 UNUSED_SECONDS = 3600
 """A newer folder without a record may belong to an upload in progress."""
 
+POLL_SECONDS = 0.2
+
 MAX_REPAIRED = 1000
 """With more documents to repair than this, the whole collection is reindexed."""
+
+NO_TEXT = -1
+"""Number of chunks of a document that the text index does not contain; one that it contains may have none."""
 
 ProblemKind = Literal["not_indexed", "orphaned", "unused_index", "damaged_index", "unused_folder", "pages_lost"]
 
@@ -121,7 +126,7 @@ class IndexCheck:
         known = set()
         for document_id in self._documents.document_ids(collection.id):
             known.add(document_id)
-            counts = texts.get(document_id, -1), vectors.get(document_id, 0)
+            counts = texts.get(document_id, NO_TEXT), vectors.get(document_id, 0)
             yield from self._check_document(collection, document_id, counts)
         for document_id in sorted((texts.keys() | vectors.keys()) - known):
             yield self._orphaned(collection, document_id, "the index contains it, but there is no such document")
@@ -131,14 +136,17 @@ class IndexCheck:
         if document is None or document.status in IN_PROGRESS:
             return
         if document.status != "ready":
-            if counts != (-1, 0):
+            if counts != (NO_TEXT, 0):
                 yield self._orphaned(collection, document_id, f"the index contains it, but its status is {document.status}")
             return
         if counts == (document.chunks, document.chunks):
             return
         # The document may have become ready, or the collection may have been reindexed, after the chunks were counted.
         latest = self._record(collection, document_id)
-        current = self._documents.collection_by_id(collection.id)
+        try:
+            current = self._documents.collection_by_id(collection.id)
+        except NotFound:  # deleted while it was checked
+            return
         if latest is None or latest.status != "ready" or current.index != collection.index:
             return
         try:
@@ -202,11 +210,11 @@ class IndexCheck:
         job = self._submitter.submit_job(Submission(kind="reindex", queue=CPU_QUEUE, spec=spec, owner=collection.owner)).id
         if console is not None:
             console.print(f"{collection.name}: {job} indexes {len(problems)} documents", soft_wrap=True)
-        while (now := self._queries.get_job(job)) is not None and not now.status.final:
-            time.sleep(0.2)
-        if now is None or now.status != "completed":
+        while (record := self._queries.get_job(job)) is not None and not record.status.final:
+            time.sleep(POLL_SECONDS)
+        if record is None or record.status != "completed":
             if console is not None:
-                error = now.error if now is not None else None
+                error = record.error if record is not None else None
                 console.print(f"{job} did not complete: {error['message'] if error else 'it was cancelled'}", soft_wrap=True)
             return False
         return True

@@ -13,7 +13,7 @@ from cli.errors import CommandError
 from shared.errors import NotFound
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.jobs.worker_registry import Worker, WorkerRegistry
-from shared.models.catalogue import GENERATE, Catalogue, ModelEntry
+from shared.models.catalogue import GENERATE, Catalogue
 from shared.settings import Settings
 
 POLL_SECONDS = 0.2
@@ -92,29 +92,28 @@ class ModelLoader:
         while True:
             workers = self._workers()
             states = {name: _state(workers.get(name), model) for name in names}
-            failed = [text for text in states.values() if text.startswith("failed")]
-            if failed:
-                raise CommandError(f"{names[0]}: {failed[0]}")
+            for name, text in states.items():
+                if text.startswith("failed"):
+                    raise CommandError(f"{name}: {text}")
             if not any(states.values()):
                 print(f"{', '.join(names)} {result}")
                 return
             if time.monotonic() > deadline:
                 print(f"{', '.join(names)}: {'; '.join(filter(None, states.values()))}; still in progress, no longer waiting")
                 return
-            now = "; ".join(f"{name}: {text}" for name, text in states.items() if text)
-            if now != printed:
-                print(now, file=sys.stderr)
-                printed = now
+            progress = "; ".join(f"{name}: {text}" for name, text in states.items() if text)
+            if progress != printed:
+                print(progress, file=sys.stderr)
+                printed = progress
             time.sleep(POLL_SECONDS)
 
-    def _check_model(self, name: str) -> ModelEntry:
+    def _check_model(self, name: str) -> None:
         try:
             entry = self._catalogue.get_model(name)
         except NotFound as error:
             raise CommandError(f"{self._settings.models_file}: {error.message}") from None
         if entry.task != GENERATE:
             raise CommandError(f"Model {name!r} is an embedding model, which the cpu and io workers always have loaded.")
-        return entry
 
     def _workers(self) -> dict[str, Worker]:
         alive = self._worker_registry.alive(3 * self._settings.renew_seconds)

@@ -184,9 +184,9 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
         command = chroma_command(settings.data_dir / "chroma", plan.chroma_port)
         quiet = environment | {"ANONYMIZED_TELEMETRY": "False", "NO_COLOR": "1", "RUST_LOG": "warn"}
         supervisor.start_service(Service("chroma", command, quiet, noise=CHROMA_NOISE))
+    assign_models(connect(settings.redis_url), plan.replicas)
     grace = settings.drain_seconds + 10
     # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.
-    assign_models(connect(settings.redis_url), plan.replicas)
     for replica in plan.replicas:
         supervisor.start_service(Service(replica.name, *_replica(replica, settings), grace=grace, directory=CODE_ROOT))
     for pool in ("cpu", "io"):

@@ -87,7 +87,7 @@ class Supervisor:
         return {name: running.process.pid for name, running in self._running.items()}
 
     def start_service(self, service: Service) -> None:
-        """Start a service and keep it running. Raises CommandError if its program does not exist."""
+        """Start a service and keep it running. Raises CommandError if it cannot be started."""
         self._log.announce(service.name)
         self._launch(service, FIRST_DELAY)
 
@@ -99,7 +99,7 @@ class Supervisor:
         for name, (when, delay, service) in list(self._due.items()):
             if when <= time.monotonic():
                 del self._due[name]
-                self._launch(service, delay)
+                self._relaunch(service, delay)
 
     def kill_service(self, name: str) -> None:
         """Kill a service, if it runs; it is restarted like one that crashed."""
@@ -144,6 +144,17 @@ class Supervisor:
         self._running[service.name] = running
         self._selector.register(reader, selectors.EVENT_READ, running)
         self._on_change()
+
+    def _relaunch(self, service: Service, delay: float) -> None:
+        """Start a service again. A failure, such as a lack of memory or a program that is being replaced, must not stop the others."""
+        try:
+            self._launch(service, delay)
+        except CommandError as error:
+            self._log.say(f"{error} Trying again in {delay:g} s.")
+            self._restart_later(service, delay)
+
+    def _restart_later(self, service: Service, delay: float) -> None:
+        self._due[service.name] = (time.monotonic() + delay, min(2 * delay, LONGEST_DELAY), service)
 
     def _forward_output(self, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):
@@ -196,7 +207,7 @@ class Supervisor:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         if self.shutdown_request is ShutdownRequest.NONE:
             self._log.say(f"{name} {how}; restarting in {delay:g} s")
-            self._due[name] = (time.monotonic() + delay, min(2 * delay, LONGEST_DELAY), running.service)
+            self._restart_later(running.service, delay)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = number == signal.SIGINT and self.shutdown_request is ShutdownRequest.DRAIN

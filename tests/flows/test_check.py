@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 
+from cli.admin.index_check import IndexCheck
+from shared.documents.store import Documents
 from shared.documents.text_index import DocumentAttributes, TextIndex
+from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, new_id
+from shared.redis_connection import connect
+from shared.settings import Settings
 from testing.repository import REPOSITORY
 from testing.stack import Stack
 from tests.flows.conftest import QUICK
@@ -101,13 +106,28 @@ def test_a_lost_or_damaged_index_is_rebuilt(stack: Stack) -> None:
     status, found = check(stack, "--fix")
     assert status == 0
     assert found == {index: "fixed damaged_index", **dict.fromkeys(documents, "fixed not_indexed")}
-    stack.ended(refused.json()["id"], 60)
+    stack.ended(refused.json()["id"])
     hits = stack.post("/collections/again/search", {"query": "wheel"}).json()["data"]
     assert {hit["document_id"] for hit in hits} == set(documents)
 
 
+def test_a_collection_that_is_deleted_during_the_check_is_no_problem(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    [uploaded] = upload(stack, "passing", ("a.txt", b"Soon gone."))
+    document = settled(stack, uploaded)["id"]
+    index = stack.client.get("/collections/passing").json()["id"]
+    chroma = json.loads((stack.data / "state.json").read_text())["chroma"]
+    VectorStore(chroma).remove_vectors(index, document)
+
+    def deleted(documents: Documents, collection_id: str) -> Any:
+        raise NotFound("There is no such collection.")
+
+    monkeypatch.setattr(Documents, "collection_by_id", deleted)
+    check = IndexCheck(connect(stack.redis_url()), Settings(data_dir=stack.data, chroma_url=chroma))
+    assert document not in [problem.object for problem in check.find_problems()]
+
+
 def test_without_a_stack_the_check_fails_with_advice(stack: Stack, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli.main", "collections", "check", "--data", str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=90)
     assert (done.returncode, "enginehouse up" in done.stderr) == (2, True)
     shutil.rmtree(tmp_path)

@@ -39,6 +39,19 @@ supervisor.stop_services((("second",), ("first",)))
 print("stopped", flush=True)
 """
 
+# One service, whose program is a file.
+SUPERVISED_FILE = """
+import os, sys
+from cli.local.console_log import ConsoleLog
+from cli.local.guardian import GUARDIAN_GONE
+from cli.local.supervisor import Service, ShutdownRequest, Supervisor
+supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE)
+supervisor.start_service(Service("tool", sys.argv[1:], dict(os.environ)))
+while supervisor.shutdown_request is ShutdownRequest.NONE:
+    supervisor.process_events(60)
+supervisor.stop_services((("tool",),))
+"""
+
 GUARD = """
 import os, sys
 from cli.local.guardian import run_guarded
@@ -49,11 +62,11 @@ sys.exit(run_guarded([sys.executable, "-c", *sys.argv[1:]], os.environ))
 class Tree:
     """A guardian with its supervisor and all their descendants."""
 
-    def __init__(self, log: Path, *arguments: str) -> None:
+    def __init__(self, log: Path, *arguments: str, supervised: str = SUPERVISED) -> None:
         self._log = log
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         with log.open("wb") as output:
-            command = [sys.executable, "-c", GUARD, SUPERVISED, *arguments]
+            command = [sys.executable, "-c", GUARD, supervised, *arguments]
             self.guardian = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
         self.seen: dict[int, psutil.Process] = {}
 
@@ -137,3 +150,26 @@ def test_a_crashing_service_restarts_with_growing_delays(tree: Tree) -> None:
     for delay in ("0.5", "1", "2"):
         tree.await_line(f"first exited with status 3; restarting in {delay} s")
     assert tree.guardian.poll() is None
+
+
+def test_a_service_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: Path) -> None:
+    program = tmp_path / "tool"
+
+    def install() -> None:
+        draft = tmp_path / "draft"
+        draft.write_text('#!/bin/sh\necho "tool up"\nrm "$0"\n')
+        draft.chmod(0o755)
+        draft.rename(program)
+
+    install()
+    tree = Tree(tmp_path / "log", str(program), supervised=SUPERVISED_FILE)
+    try:
+        tree.await_line("tool could not be started")
+        assert tree.guardian.poll() is None
+        install()
+        tree.await_line("tool up", 2)
+        tree.guardian.send_signal(signal.SIGTERM)
+        assert tree.guardian.wait(60) == 0
+    finally:
+        tree.guardian.kill()
+        tree.guardian.wait()
