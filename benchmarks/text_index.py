@@ -23,7 +23,7 @@ from benchmarks.figures import figure, percentile
 from cli.local.redis_server import free_port
 from shared.documents.filters import parse_filter
 from shared.documents.text_index import DocumentAttributes, TextIndex
-from tests.flows.test_ingest_parts import ChromaServer
+from testing.chroma_server import ChromaServer
 from workers.cpu.chunking import Chunk
 from workers.index.vector_store import VectorStore
 

@@ -1,4 +1,4 @@
-"""A complete stack for tests, started like a user starts it, with its own data folder and ports."""
+"""A complete stack for tests, started as a user starts it, with its own data folder and ports."""
 
 import json
 import os
@@ -22,6 +22,16 @@ from testing.waiting import wait_until
 READY_SECONDS = 90
 # The first ingest loads the embedding model, which takes most of a minute when both cores are busy.
 END_SECONDS = 150
+
+# Tests wait for leases and for maintenance, so both are quicker than in production.
+QUICK = {
+    "ENGINEHOUSE_LEASE_SECONDS": "4",
+    "ENGINEHOUSE_RENEW_SECONDS": "1",
+    "ENGINEHOUSE_MAINTENANCE_SECONDS": "0.2",
+    "ENGINEHOUSE_CPU_WORKERS": "1",
+    "ENGINEHOUSE_DRAIN_SECONDS": "2",
+    "ENGINEHOUSE_WEBHOOK_ALLOW": "127.0.0.0/8",
+}
 
 
 class Stack:

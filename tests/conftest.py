@@ -1,6 +1,5 @@
 """Shared fixtures: one Redis server per test process, emptied before each test and checked for leaked keys after it."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,16 +15,10 @@ from shared.jobs.transitions import JobTransitions
 from shared.jobs.wakeups import Wake
 from shared.redis_connection import connect
 from shared.settings import Settings
-from tests.key_leaks import find_leaked_keys
+from testing.key_leaks import find_leaked_keys
+from testing.missing_services import missing_service
 
 pytest_plugins: list[str] = []
-
-
-def missing_service(reason: str) -> None:
-    """Skip the test on a laptop, but fail it in CI, where a missing service would otherwise go unnoticed."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

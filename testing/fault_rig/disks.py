@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.conftest import missing_service
+from testing.missing_services import missing_service
 
 PIECE = 64 * 1024
 

@@ -25,9 +25,8 @@ from testing.fault_rig.ledger import Ledger, wait_until_none
 from testing.fault_rig.processes import find_engine, kill, process_tree, processes_of_folder
 from testing.fault_rig.proxy import Proxy
 from testing.repository import REPOSITORY
-from testing.stack import Stack
+from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
-from tests.flows.conftest import QUICK
 
 TEXT = "the quick brown fox jumps over the lazy dog"
 TOKEN_SECONDS = 0.05

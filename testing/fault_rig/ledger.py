@@ -16,8 +16,8 @@ import redis
 from shared.jobs.event_streams import StreamEvent, read_events
 from shared.jobs.models import Job, Outcome, Status, from_record
 from shared.redis_connection import PREFIX
+from testing.key_leaks import find_leaked_keys
 from testing.waiting import wait_until
-from tests.key_leaks import find_leaked_keys
 
 ENDS = (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from testing.missing_services import missing_service
 from testing.stack import Stack
-from tests.conftest import missing_service
 from tests.flows.conftest import stack
 
 __all__ = ["stack"]

@@ -4,17 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from testing.stack import Stack
-
-# The tests wait for leases and janitors, so both are quicker than in service.
-QUICK = {
-    "ENGINEHOUSE_LEASE_SECONDS": "4",
-    "ENGINEHOUSE_RENEW_SECONDS": "1",
-    "ENGINEHOUSE_MAINTENANCE_SECONDS": "0.2",
-    "ENGINEHOUSE_CPU_WORKERS": "1",
-    "ENGINEHOUSE_DRAIN_SECONDS": "2",
-    "ENGINEHOUSE_WEBHOOK_ALLOW": "127.0.0.0/8",
-}
+from testing.stack import QUICK, Stack
 
 
 @pytest.fixture(scope="session")

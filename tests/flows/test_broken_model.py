@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from testing.stack import Stack, models
+from testing.stack import QUICK, Stack, models
 from testing.waiting import wait_until
-from tests.flows.conftest import QUICK
 
 
 @pytest.fixture

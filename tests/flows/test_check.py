@@ -19,8 +19,7 @@ from shared.ids import COLLECTION, DOCUMENT, new_id
 from shared.redis_connection import connect
 from shared.settings import Settings
 from testing.repository import REPOSITORY
-from testing.stack import Stack
-from tests.flows.conftest import QUICK
+from testing.stack import QUICK, Stack
 from tests.flows.test_documents import settled, upload
 from workers.cpu.chunking import Chunk
 from workers.index.vector_store import VectorStore

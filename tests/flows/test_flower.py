@@ -7,9 +7,8 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from testing.stack import Stack
+from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
-from tests.flows.conftest import QUICK
 
 SECRET = "a prompt that nobody else may read"
 

@@ -2,16 +2,12 @@
 
 import io
 import json
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 from pypdf import PdfWriter
@@ -25,7 +21,7 @@ from shared.errors import DocumentRejected, IndexUnavailable, JobFailure
 from shared.ids import COLLECTION, DOCUMENT, JOB, new_id
 from shared.jobs.models import Job, Status
 from shared.settings import Settings
-from testing.waiting import wait_until
+from testing.chroma_server import ChromaServer
 from tests.sample_pdfs import sample_pdfs
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.ingest import ingest
@@ -38,37 +34,6 @@ from workers.rag_prompt import build_rag_prompt
 from workers.runtime.attempt import AttemptStopped
 
 MODEL = "all-minilm-l6-v2"
-
-
-@dataclass
-class ChromaServer:
-    """``chroma run`` in its own folder, on a port that stays the same across restarts."""
-
-    folder: Path
-    port: int
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(self.folder), "--port", str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(self._answers, "chroma run answers")
-
-    def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, "chroma run ended"
-        try:
-            return httpx.get(f"{self.url}/api/v2/heartbeat", timeout=5, trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")

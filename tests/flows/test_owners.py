@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from testing.repository import REPOSITORY
-from testing.stack import Stack
-from tests.flows.conftest import QUICK
+from testing.stack import QUICK, Stack
 
 
 def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testing.stack import Stack, models
-from tests.flows.conftest import QUICK
+from testing.stack import QUICK, Stack, models
 from tests.flows.tiny_model import POISON, make_tiny_model
 
 

@@ -13,7 +13,8 @@ from shared.documents.text_index import DocumentAttributes, TextIndex
 from shared.errors import IndexUnavailable
 from shared.ids import DOCUMENT, JOB, new_id
 from shared.settings import Settings
-from tests.flows.test_ingest_parts import MODEL, ChromaServer, chroma
+from testing.chroma_server import ChromaServer
+from tests.flows.test_ingest_parts import MODEL, chroma
 from workers.cpu.chunking import Chunk
 from workers.index.search_index import SearchIndex
 from workers.index.vector_store import VectorStore

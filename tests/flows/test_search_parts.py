@@ -13,10 +13,10 @@ from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavail
 from shared.ids import COLLECTION, JOB, new_id
 from shared.jobs.models import Job, Status
 from shared.models.catalogue import Catalogue, ModelEntry
+from testing.chroma_server import ChromaServer
 from tests.flows.test_ingest_parts import (
     MODEL,
     Attempt,
-    ChromaServer,
     Library,
     chroma,
     embedder,

@@ -8,10 +8,9 @@ import psutil
 import pytest
 
 from testing.fault_rig.processes import find_engine
-from testing.stack import Stack
+from testing.missing_services import missing_service
+from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
-from tests.conftest import missing_service
-from tests.flows.conftest import QUICK
 from tests.flows.test_metrics import value
 from tests.flows.test_swap import await_model, gpu, models, set_desired_model
 from tests.flows.test_up import refusal

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from testing.repository import REPOSITORY
-from testing.stack import Stack
+from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
-from tests.flows.conftest import QUICK
 
 FOUR: tuple[dict[str, Any], ...] = (
     {"name": "a", "default": True},

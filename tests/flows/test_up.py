@@ -15,9 +15,8 @@ import pytest
 import redis
 
 from cli.local.redis_server import start_redis
-from testing.stack import Stack
+from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
-from tests.flows.conftest import QUICK
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ import pytest
 from shared.webhooks.endpoints import new_secret
 from testing.receiver import Received, Receiver, status
 from testing.repository import REPOSITORY
-from testing.stack import Stack
+from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
-from tests.flows.conftest import QUICK
 
 
 @pytest.fixture(scope="module")

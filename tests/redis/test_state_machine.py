@@ -23,8 +23,8 @@ from shared.jobs.models import Status, from_record
 from shared.jobs.submission import Submission, SubmissionResult
 from shared.jobs.transitions import Event
 from shared.settings import Settings
+from testing.key_leaks import find_leaked_keys
 from tests.conftest import Clock, JobSystem
-from tests.key_leaks import find_leaked_keys
 from tests.redis.reference import FINAL, Job, Lease, Reference
 
 T = TypeVar("T")
