@@ -19,9 +19,11 @@ from testing.fault_rig.processes import processes_of_folder
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
-READY_SECONDS = 90
+# A condition that becomes true ends the wait at once, so these limits only have to be long enough for a very busy machine.
 # The first ingest loads the embedding model, which takes most of a minute when both cores are busy.
-END_SECONDS = 150
+READY_SECONDS = 180
+END_SECONDS = 200
+EXIT_SECONDS = 90
 
 # Tests wait for leases and for maintenance, so both are quicker than in production.
 QUICK = {
@@ -78,7 +80,7 @@ class Stack:
         except httpx2.HTTPError:
             return False
 
-    def stop(self, seconds: float = 60) -> int:
+    def stop(self, seconds: float = EXIT_SECONDS) -> int:
         """Send SIGTERM, which has the effect of Ctrl-C, and return the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -90,7 +92,7 @@ class Stack:
         if self.process is not None:
             if self.process.poll() is None:
                 self.process.kill()
-                self.process.wait(10)
+                self.process.wait(EXIT_SECONDS)
             wait_until(self._nothing_is_left, f"every process of the stack in {self.data} has ended")
         if self._stream is not None:
             self._stream.close()

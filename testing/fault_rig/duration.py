@@ -2,10 +2,10 @@
 
 import time
 
-from testing.waiting import wait_until
+from testing.waiting import LONG_SECONDS, wait_until
 
 
 def hold_fault(seconds: float) -> None:
     """Keep the present fault in force for this long."""
     end = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() >= end, "the fault has lasted", seconds=seconds + 5, every=0.05)
+    wait_until(lambda: time.monotonic() >= end, "the fault has lasted", seconds=seconds + LONG_SECONDS, every=0.05)

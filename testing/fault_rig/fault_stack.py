@@ -26,12 +26,10 @@ from testing.fault_rig.processes import find_engine, kill, process_tree, process
 from testing.fault_rig.proxy import Proxy
 from testing.repository import REPOSITORY
 from testing.stack import QUICK, Stack
-from testing.waiting import wait_until
+from testing.waiting import LONG_SECONDS, wait_until
 
 TEXT = "the quick brown fox jumps over the lazy dog"
 TOKEN_SECONDS = 0.05
-LEASE_SECONDS = float(QUICK["ENGINEHOUSE_LEASE_SECONDS"])
-DRAIN_SECONDS = float(QUICK["ENGINEHOUSE_DRAIN_SECONDS"])
 PRELOAD = Path(__file__).parent / "preload"
 MORE_DESCRIPTORS = 60
 
@@ -112,8 +110,8 @@ class FaultStack:
         assert self.server.process is not None
         for process in process_tree(self.server.process.pid):
             kill(process.pid)
-        self.server.process.wait(10)
-        wait_until_none(lambda: processes_of_folder(self.server.data), "processes of the killed stack", seconds=10)
+        self.server.process.wait(LONG_SECONDS)
+        wait_until_none(lambda: processes_of_folder(self.server.data), "processes of the killed stack")
 
     def is_ready(self) -> bool:
         try:
@@ -171,7 +169,7 @@ class FaultStack:
             self.ledger.record_accepted(answer.json()["id"], text=prompt[: fields.get("max_tokens", 500)])
         return answer
 
-    def submit_through_outage(self, prompt: str = TEXT, *, seconds: float = 20, **fields: Any) -> str:
+    def submit_through_outage(self, prompt: str = TEXT, **fields: Any) -> str:
         """Submit as a client does: repeat after a 503 or a broken connection."""
 
         def tried() -> str | None:
@@ -182,7 +180,7 @@ class FaultStack:
             assert answer.status_code in (202, 503), answer.text
             return str(answer.json()["id"]) if answer.status_code == 202 else None
 
-        return str(wait_until(tried, "a job is accepted", seconds=seconds, every=0.2))
+        return str(wait_until(tried, "a job is accepted", every=0.2))
 
     def start_jobs(self, count: int, prompt: str = TEXT, **fields: Any) -> list[str]:
         """Submit ``count`` generations, and wait until each has its first token."""
@@ -205,7 +203,7 @@ class FaultStack:
     def read_events(self, job: str) -> list[StreamEvent]:
         return read_events(self.direct, job, limit=100_000)
 
-    def wait_for_end(self, job: str, seconds: float = 40) -> Job:
+    def wait_for_end(self, job: str, seconds: float = LONG_SECONDS) -> Job:
         """Wait until the job has ended. Returns its record."""
         wait_until(lambda: self.read_job(job).status.final, f"{job} has ended", seconds=seconds)
         return self.read_job(job)
@@ -221,7 +219,7 @@ class FaultStack:
 
     # Invariants
 
-    def check_invariants(self, seconds: float = 60) -> None:
+    def check_invariants(self, seconds: float = LONG_SECONDS) -> None:
         """Check I1 to I5. The faults must be over."""
         self.ledger.check_invariants(self.direct, seconds)
         wait_until(self.is_ready, "the stack is ready again", every=0.1)
@@ -253,7 +251,7 @@ class FaultStack:
             return found
 
         with suppress(psutil.NoSuchProcess):
-            wait_until_none(strays, "I4: unexpected processes", seconds=10)
+            wait_until_none(strays, "I4: unexpected processes")
         assert self.server.process is not None
         for process in process_tree(self.server.process.pid):
             with suppress(psutil.Error):
@@ -311,7 +309,7 @@ class ExtraWorker:
         if self.process is not None:
             for process in process_tree(self.process.pid):
                 kill(process.pid)
-            self.process.wait(10)
+            self.process.wait(LONG_SECONDS)
 
 
 @contextmanager

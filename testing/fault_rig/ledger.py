@@ -17,7 +17,7 @@ from shared.jobs.event_streams import StreamEvent, read_events
 from shared.jobs.models import Job, Outcome, Status, from_record
 from shared.redis_connection import PREFIX
 from testing.key_leaks import find_leaked_keys
-from testing.waiting import wait_until
+from testing.waiting import LONG_SECONDS, wait_until
 
 ENDS = (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED)
 
@@ -54,7 +54,7 @@ class Ledger:
         """Accepted jobs that have not been seen to end."""
         return list(self._open)
 
-    def check_invariants(self, client: redis.Redis, seconds: float = 40) -> None:
+    def check_invariants(self, client: redis.Redis, seconds: float = LONG_SECONDS) -> None:
         """Check I1, I2 and I3 for every open job, then I5. Raises AssertionError, which names the job and the invariant."""
         jobs = self.open_jobs
         wait_until_none(lambda: _states(client, jobs), "I1: jobs that have not ended", seconds=seconds)
@@ -86,10 +86,10 @@ def check_nothing_left(client: redis.Redis) -> None:
         # Celery's transport keeps its list of queues for ever, but that does not grow with the number of jobs.
         return found + [key for key in find_leaked_keys(client) if not key.startswith("_kombu.binding")]
 
-    wait_until_none(left, "I4/I5: left without an owner", seconds=10)
+    wait_until_none(left, "I4/I5: left without an owner")
 
 
-def wait_until_none(find: Callable[[], list[Any]], what: str, *, seconds: float) -> None:
+def wait_until_none(find: Callable[[], list[Any]], what: str, *, seconds: float = LONG_SECONDS) -> None:
     """Wait until ``find`` returns nothing. Raises AssertionError with what it still returns."""
     found: list[Any] = []
 

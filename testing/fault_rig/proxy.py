@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from testing.waiting import LONG_SECONDS
+
 T = TypeVar("T")
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing sends RST
@@ -110,7 +112,7 @@ class Proxy:
         """Stop the proxy, and reset its connections."""
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(LONG_SECONDS)
         self._loop.close()
 
     # Everything below runs in the proxy's thread.
@@ -240,4 +242,4 @@ class Proxy:
         return self._run(run())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(LONG_SECONDS)

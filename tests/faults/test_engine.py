@@ -6,11 +6,10 @@ import psutil
 import pytest
 
 from shared.jobs.models import Outcome
-from testing.fault_rig.fault_stack import LEASE_SECONDS, TEXT, FaultStack
+from testing.fault_rig.fault_stack import TEXT, FaultStack
 from testing.fault_rig.processes import find_engine, kill
 from testing.waiting import wait_until
 
-START_SECONDS = 6.0  # of a worker, on two busy cores
 HANG_SECONDS = 6.0
 STACK_OPTIONS = {"slots": 64, "environment": {"ENGINEHOUSE_ENGINE_HANG_SECONDS": str(HANG_SECONDS)}}
 
@@ -23,11 +22,7 @@ def test_a_killed_worker_with_64_jobs_in_flight_loses_none(stack: FaultStack) ->
     jobs = [stack.submit_job(TEXT * 2) for _ in range(64)]
     wait_until(lambda: all(stack.read_job(job).first_token_at for job in jobs), "all 64 have a first token")
     kill(stack.pid_of("gpu0"))
-    wait_until(
-        lambda: all(stack.read_job(job).attempt == 2 for job in jobs),
-        "all have restarted",
-        seconds=LEASE_SECONDS + 2 + START_SECONDS,
-    )
+    wait_until(lambda: all(stack.read_job(job).attempt == 2 for job in jobs), "all have restarted")
     for job in jobs:
         stack.wait_for_end(job)
         assert outcomes(stack, job) == [Outcome.LOST, Outcome.COMPLETED]
@@ -51,7 +46,7 @@ def test_a_hanging_engine_is_killed_and_its_jobs_are_retried(stack: FaultStack) 
     worker, engine = stack.pid_of("gpu0"), stack.engine_process()
     jobs = stack.start_jobs(8, TEXT * 2)
     kill(engine.pid, signal.SIGSTOP)
-    new = wait_until(lambda: _replacement(worker, engine), "a new engine", seconds=HANG_SECONDS + 15)
+    new = wait_until(lambda: _replacement(worker, engine), "a new engine")
     assert new is not None
     for job in jobs:
         stack.wait_for_end(job)

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from shared.jobs.models import Outcome
-from testing.fault_rig.fault_stack import LEASE_SECONDS, SECOND, TEXT, FaultStack
+from testing.fault_rig.fault_stack import SECOND, TEXT, FaultStack
 from testing.fault_rig.processes import kill
 from testing.waiting import wait_until
 
@@ -30,9 +30,7 @@ def test_the_death_of_a_worker_with_a_wrong_clock_is_noticed(stack: FaultStack) 
     wrong = stack.start_worker(1, model=SECOND, environment={"FAULT_CLOCK_SHIFT": str(HOUR)})
     jobs = stack.start_jobs(4, TEXT * 3, model=SECOND)
     wrong.kill()
-    wait_until(
-        lambda: all(stack.read_job(job).status == "queued" for job in jobs), "all are queued again", seconds=LEASE_SECONDS + 2
-    )
+    wait_until(lambda: all(stack.read_job(job).status == "queued" for job in jobs), "all are queued again")
     stack.start_worker(2, model=SECOND)
     for job in jobs:
         assert [attempt.outcome for attempt in stack.wait_for_end(job).attempts] == [Outcome.LOST, Outcome.COMPLETED]
@@ -47,7 +45,7 @@ def test_killing_everything_at_once_loses_nothing(stack: FaultStack) -> None:
     stack.start_redis()
     stack.start()
     for job in [*jobs, document]:
-        assert stack.wait_for_end(job, 60).status == "completed"
+        assert stack.wait_for_end(job).status == "completed"
 
 
 @pytest.mark.slow_fault
@@ -63,7 +61,7 @@ def test_replacing_workers_under_load_loses_and_doubles_nothing(stack: FaultStac
     kill(new.pid, signal.SIGTERM)
     for job in jobs:
         assert stack.read_job(job).lost == 0
-        assert Outcome.LOST not in [attempt.outcome for attempt in stack.wait_for_end(job, 60).attempts]
+        assert Outcome.LOST not in [attempt.outcome for attempt in stack.wait_for_end(job).attempts]
     assert new.process is not None
     new.process.wait(60)
 

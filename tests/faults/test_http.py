@@ -3,7 +3,6 @@
 import resource
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -76,10 +75,10 @@ def test_a_cancelled_queued_job_never_runs(stack: FaultStack) -> None:
 
 
 def test_a_cancelled_running_job_stops_at_once(stack: FaultStack) -> None:
-    [job] = stack.start_jobs(1, TEXT * 8)
+    [job] = stack.start_jobs(1, TEXT * 8)  # seventeen seconds long, so that one that is not stopped completes
     stack.ledger.allow_end(job, "cancelled")
     assert stack.client.post(f"/jobs/{job}/cancel").status_code == 202
-    assert stack.wait_for_end(job, 1 + 1).status == "cancelled"
+    assert stack.wait_for_end(job).status == "cancelled"
     count = len(stack.read_events(job))
     stack.wait_for_end(stack.submit_job())
     assert len(stack.read_events(job)) == count
@@ -93,7 +92,7 @@ def test_a_missed_cancel_message_arrives_with_the_lease_renewal(stack: FaultStac
     loss = stack.proxy.lose_request(b"SUBSCRIBE", 1)
     stack.proxy.reset()
     stack.client.post(f"/jobs/{job}/cancel")
-    assert stack.wait_for_end(job, 5).status == "cancelled"
+    assert stack.wait_for_end(job).status == "cancelled"
     assert loss.seen
 
 
@@ -119,9 +118,9 @@ def test_a_job_can_be_cancelled_while_no_worker_is_up(stack: FaultStack) -> None
         for job in jobs:
             stack.ledger.allow_end(job, "cancelled")
             assert stack.client.post(f"/jobs/{job}/cancel").status_code in (200, 202)
-        assert stack.wait_for_end(jobs[2], 1).status == "cancelled"
+        assert stack.wait_for_end(jobs[2]).status == "cancelled"
         for job in jobs[:2]:
-            assert stack.wait_for_end(job, 12).status == "cancelled", "once its lease has lapsed"
+            assert stack.wait_for_end(job).status == "cancelled", "once its lease has lapsed"
 
 
 def raw(stack: FaultStack, *pieces: bytes, every: float = 0.0, seconds: float = 20) -> bytes:
@@ -179,7 +178,7 @@ def test_a_file_name_with_a_path_stays_a_file_name(stack: FaultStack) -> None:
     assert answer.startswith(b"HTTP/1.1 202"), answer[:400]
     assert set(stack.server.folder.rglob("*passwd*")) == before
     jobs = [job["id"] for job in stack.client.get("/jobs", params={"kind": "ingest"}).json()["data"]]
-    assert stack.wait_for_end(jobs[0], 40).status == "completed"
+    assert stack.wait_for_end(jobs[0]).status == "completed"
 
 
 @pytest.mark.slow_fault
@@ -190,9 +189,8 @@ def test_slow_clients_do_not_delay_others(stack: FaultStack) -> None:
             connection = slow.enter_context(socket.create_connection(("127.0.0.1", stack.server.port)))
             connection.sendall(head + b"--b")
         for _ in range(5):
-            start = time.monotonic()
-            assert stack.client.get("/health/live").status_code == 200
-            assert time.monotonic() - start < 1
+            # A request that has to wait for a slow one waits for minutes.
+            assert stack.client.get("/health/live", timeout=20).status_code == 200
         stack.wait_for_end(stack.submit_job())
 
 
@@ -242,4 +240,4 @@ def test_a_worker_out_of_file_descriptors_recovers(stack: FaultStack) -> None:
         jobs.append(stack.submit_through_outage())
         hold_fault(3)
     for job in jobs:
-        stack.wait_for_end(job, 60)
+        stack.wait_for_end(job)

@@ -2,17 +2,14 @@
 
 import os
 import signal
-import time
 
 import psutil
 import pytest
 
 from shared.jobs.models import Outcome
-from testing.fault_rig.fault_stack import DRAIN_SECONDS, LEASE_SECONDS, SECOND, TEXT, FaultStack
+from testing.fault_rig.fault_stack import SECOND, TEXT, FaultStack
 from testing.fault_rig.processes import kill, suspended
-from testing.waiting import wait_until
-
-WAKEUP_SECONDS = 1.0
+from testing.waiting import LONG_SECONDS, wait_until
 
 
 def outcomes(stack: FaultStack, job: str) -> list[Outcome | None]:
@@ -24,7 +21,7 @@ def test_wakeups_taken_by_a_dying_worker_are_sent_again(stack: FaultStack) -> No
     with suspended([stack.pid_of("gpu0"), other.pid]):
         jobs = [stack.submit_job() for _ in range(4)]
         kill(stack.pid_of("gpu0"))
-    wait_until(lambda: all(stack.read_job(job).attempt for job in jobs), "all are claimed elsewhere", seconds=WAKEUP_SECONDS + 2)
+    wait_until(lambda: all(stack.read_job(job).attempt for job in jobs), "all are claimed elsewhere")
     for job in jobs:
         assert stack.wait_for_end(job).attempts[-1].outcome is Outcome.COMPLETED
 
@@ -34,7 +31,7 @@ def test_a_wakeup_lost_on_its_way_to_the_worker_is_sent_again(stack: FaultStack)
     loss = stack.proxy.lose_reply(b"BRPOP", reply=b"enginehouse.run_next_job")
     wait_until(lambda: loss.seen >= 9, "all three workers wait for messages again")
     job = stack.submit_job()
-    wait_until(lambda: stack.read_job(job).attempt == 1, "it is claimed", seconds=WAKEUP_SECONDS + 4)
+    wait_until(lambda: stack.read_job(job).attempt == 1, "it is claimed")
     assert loss.lost == 1
 
 
@@ -44,7 +41,7 @@ def test_a_stale_worker_changes_nothing(stack: FaultStack) -> None:
     job = stack.start_jobs(1, TEXT * 4)[0]
     stale = int(stack.read_job(job).worker.rpartition("/")[2])
     with suspended([stale]):
-        wait_until(lambda: stack.read_job(job).attempt == 2, "another worker has it", seconds=2 * LEASE_SECONDS)
+        wait_until(lambda: stack.read_job(job).attempt == 2, "another worker has it")
         assert not stack.read_job(job).worker.endswith(f"/{stale}")
         stack.wait_for_end(job)
         record, events = stack.read_job(job), stack.read_events(job)
@@ -62,7 +59,7 @@ def test_a_stale_worker_that_resumes_during_the_next_attempt_changes_nothing(sta
     job = stack.start_jobs(1, TEXT * 4)[0]
     stale = int(stack.read_job(job).worker.rpartition("/")[2])
     with suspended([stale]):
-        wait_until(lambda: stack.read_job(job).attempt == 2, "another worker has it", seconds=2 * LEASE_SECONDS)
+        wait_until(lambda: stack.read_job(job).attempt == 2, "another worker has it")
     # Now both run it. The ledger compares answer and stream with those of the last attempt.
     stack.wait_for_end(job)
     assert outcomes(stack, job) == [Outcome.LOST, Outcome.COMPLETED]
@@ -79,7 +76,7 @@ def test_a_process_that_hogs_its_interpreter_lock_loses_no_lease(stack: FaultSta
     wait_until(lambda: stack.count_in_progress(jobs) == len(jobs), "all run")
     os.kill(hog.pid, signal.SIGRTMIN + 1)
     for job in jobs:
-        stack.wait_for_end(job, 60)
+        stack.wait_for_end(job)
         assert outcomes(stack, job) == [Outcome.COMPLETED]
 
 
@@ -87,10 +84,8 @@ def test_a_drain_finishes_short_jobs_and_releases_long_ones(stack: FaultStack) -
     short = stack.start_jobs(4, max_tokens=15)
     long = stack.start_jobs(4, TEXT * 3)
     worker = psutil.Process(stack.pid_of("gpu0"))
-    start = time.monotonic()
     worker.send_signal(signal.SIGTERM)
-    worker.wait(DRAIN_SECONDS + 10)
-    assert time.monotonic() - start <= DRAIN_SECONDS + 10
+    worker.wait(LONG_SECONDS)
     for job in short:
         assert outcomes(stack, job) == [Outcome.COMPLETED]
     for job in long:
@@ -108,7 +103,7 @@ def test_no_signal_to_a_worker_loses_a_job(stack: FaultStack, numbers: tuple[sig
     jobs = stack.start_jobs(8, TEXT * 2)
     for number in numbers:
         kill(worker.pid, number)
-    wait_until(lambda: not worker.is_alive(), "the worker has ended", seconds=DRAIN_SECONDS + 10)
+    wait_until(lambda: not worker.is_alive(), "the worker has ended")
     for job in jobs:
         stack.wait_for_end(job)
         assert stack.read_job(job).lost == 0, "the job was released, not lost"
