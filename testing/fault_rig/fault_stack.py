@@ -172,7 +172,7 @@ class FaultStack:
     def submit_through_outage(self, prompt: str = TEXT, **fields: Any) -> str:
         """Submit as a client does: repeat after a 503 or a broken connection."""
 
-        def tried() -> str | None:
+        def submitted() -> str | None:
             try:
                 answer = self.request_job(prompt, **fields)
             except httpx2.HTTPError:
@@ -180,7 +180,7 @@ class FaultStack:
             assert answer.status_code in (202, 503), answer.text
             return str(answer.json()["id"]) if answer.status_code == 202 else None
 
-        return str(wait_until(tried, "a job is accepted", every=0.2))
+        return str(wait_until(submitted, "a job is accepted", every=0.2))
 
     def start_jobs(self, count: int, prompt: str = TEXT, **fields: Any) -> list[str]:
         """Submit ``count`` generations, and wait until each has its first token."""

@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Callable
 
+from testing.waiting import LONG_SECONDS
 from workers.gpu.engine.messages import FinishReason, StepOutput
 
-PATIENCE = 60.0
+PATIENCE = LONG_SECONDS
 
 
 class OutputRecorder:

@@ -260,7 +260,7 @@ def test_files_join_a_batch_until_it_is_sealed(client: Client, collection: str) 
     client.seal(batch.id)
     ended = client.wait(batch)
     assert (ended.metadata, ended.counts and ended.counts["completed"]) == ({"from": "scanner-2"}, 3)
-    # However large it is, the refusal is heard, and not a connection that breaks.
+    # However large the file is, the client receives the rejection rather than a broken connection.
     with pytest.raises(Conflict, match="no more jobs can join") as refusal:
         client.send(collection, ("late.txt", b"late " * 4_000_000), batch=batch)
     assert (refusal.value.code, refusal.value.attempts) == ("batch_sealed", 1)
@@ -329,7 +329,7 @@ def test_a_file_is_sent_with_progress_and_not_waited_for(client: Client, collect
     client.cancel(document.job_id)
 
 
-def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> None:
+def test_webhooks_are_registered_and_their_deliveries_listed(client: Client) -> None:
     with Receiver(fail_first(500)) as receiver:
         webhook = client.create_webhook(receiver.url, events=["job.completed"], description="of a test")
         assert webhook.secret is not None
@@ -337,11 +337,12 @@ def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> Non
         assert webhook.id in [one.id for one in client.webhooks()]
         job = client.wait(client.generate("deliver this"))
 
-        def tried() -> list[int | None]:
+        def statuses() -> list[int | None]:
             return [one.status for delivery in client.deliveries(job=job, webhook=webhook.id) for one in delivery.attempts]
 
-        wait_until(lambda: tried() == [500], "the first try")
-        [delivery] = client.deliveries(job=job, status="pending", webhook=webhook.id)
+        wait_until(lambda: statuses()[:1] == [500], "the first attempt fails")
+        # On a busy machine the second attempt may come before the next line.
+        [delivery] = client.deliveries(job=job, webhook=webhook.id)
         client.redeliver(delivery.id)
         wait_until(lambda: client.delivery(delivery.id).status == "delivered", "the delivery succeeds")
         assert delivery.id in [one.id for one in client.deliveries(status="delivered", webhook=webhook.id)]
@@ -349,7 +350,7 @@ def test_webhooks_are_kept_and_what_they_are_told_is_seen(client: Client) -> Non
             webhooks.verify(webhook.secret, received.headers, received.body)["data"]["id"] for received in receiver.received
         ]
         # Jobs of the tests before this one may end meanwhile, and are delivered too.
-        assert received_ids.count(job.id) == 2
+        assert received_ids.count(job.id) >= 2
         assert client.rotate_webhook(webhook.id).secret != webhook.secret
         assert not client.change_webhook(webhook.id, enabled=False).enabled
         client.delete_webhook(webhook.id)

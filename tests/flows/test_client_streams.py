@@ -8,10 +8,10 @@ import pytest
 
 from enginehouse_client import Client, Event, Timeout
 from testing.stack import Stack
-from testing.waiting import wait_until
+from testing.waiting import LONG_SECONDS, wait_until
 from tests.flows.test_client import either
 
-TEXT = "a text long enough for two servers to die while it is sent"
+TEXT = "a text long enough for two servers to die while it is sent, also on a busy machine, where many tokens come at once"
 
 
 @pytest.fixture(params=["blocking", "asynchronous"])
@@ -43,7 +43,7 @@ def test_killed_servers_lose_and_double_no_token(client: Client, slow_stack: Sta
         for process in servers(slow_stack):
             process.kill()
 
-    job = client.generate(TEXT)
+    job = client.generate(TEXT, max_tokens=200)
     events = kill_while_reading(client, job.id, [kill, kill])
     assert [event.id for event in events] == list(range(1, len(events) + 1))
     assert "".join(event.text for event in events) == TEXT == client.get(job).text
@@ -55,7 +55,7 @@ def test_a_killed_engine_shows_as_a_restart(client: Client, slow_stack: Stack) -
             if "workers.gpu.engine" in process.cmdline():
                 process.kill()
 
-    job = client.generate(TEXT)
+    job = client.generate(TEXT, max_tokens=200)
     events = kill_while_reading(client, job.id, [kill])
     assert [event.id for event in events] == list(range(1, len(events) + 1))
     restart = [event.type for event in events].index("restart")
@@ -63,19 +63,19 @@ def test_a_killed_engine_shows_as_a_restart(client: Client, slow_stack: Stack) -
 
 
 def test_a_job_that_does_not_end_in_time_is_a_timeout_and_goes_on(client: Client) -> None:
-    job = client.generate(TEXT)
+    job = client.generate(TEXT, max_tokens=200)
     with pytest.raises(Timeout, match=f"{job.id} has not ended within 0.1 s"):
         client.wait(job, timeout=0.1)
-    assert client.wait(job, timeout=60).text == TEXT
+    assert client.wait(job, timeout=LONG_SECONDS).text == TEXT
 
 
 def test_a_wait_outlives_the_servers_that_hold_it(client: Client, slow_stack: Stack) -> None:
-    job = client.generate(TEXT)
+    job = client.generate(TEXT, max_tokens=200)
     ended: list[str] = []
-    waiter = threading.Thread(target=lambda: ended.append(client.wait(job, timeout=60).text))
+    waiter = threading.Thread(target=lambda: ended.append(client.wait(job, timeout=LONG_SECONDS).text))
     waiter.start()
     wait_until(lambda: slow_stack.job(job.id)["timings"]["first_token"], "the first token")
     for process in servers(slow_stack):
         process.kill()
-    waiter.join(60)
+    waiter.join(LONG_SECONDS)
     assert ended == [TEXT]

@@ -82,7 +82,7 @@ def test_exit_statuses(stack: Stack) -> None:
 
 
 def test_a_wait_timeout_is_status_6(slow_stack: Stack) -> None:
-    done = run(slow_stack, "generate", "a text that takes a moment", "--wait", "--wait-timeout", "0.2")
+    done = run(slow_stack, "generate", "x" * 200, "--max-tokens", "200", "--wait", "--wait-timeout", "0.2")
     assert (done.returncode, done.stdout) == (6, "")
     assert "has not ended within 0.2 s" in done.stderr
 
@@ -242,11 +242,11 @@ def test_the_shell_completes_commands_and_options(stack: Stack) -> None:
 
 
 def test_ctrl_c_is_status_130(slow_stack: Stack) -> None:
-    text = "a text that is long enough to be broken off"
-    process = start("generate", text, "--plain", "--follow", "--url", slow_stack.url)
+    text = "a text that is long enough to be interrupted" * 4
+    process = start("generate", text, "--max-tokens", "200", "--plain", "--follow", "--url", slow_stack.url)
     assert process.stdout is not None
     assert process.stdout.read(1) == "a", "it writes"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=90)
     assert process.returncode == 130
     assert "Traceback" not in errors

@@ -42,9 +42,9 @@ def batch_of(said: str) -> str:
     return found[1]
 
 
-def counted(stack: Stack, said: str, seconds: int = 40) -> dict[str, int]:
+def counted(stack: Stack, said: str) -> dict[str, int]:
     """The counts of the batch once it has ended."""
-    return dict(stack.ended(batch_of(said), seconds)["counts"])
+    return dict(stack.ended(batch_of(said))["counts"])
 
 
 def test_every_file_is_reported_with_a_reason(stack: Stack, folder: Path) -> None:
@@ -151,7 +151,7 @@ def test_an_interrupted_ingest_resumes(stack: Stack, tmp_path: Path) -> None:
     assert process.stdout is not None
     before = [json.loads(process.stdout.readline())["file"] for _ in range(10)]
     process.send_signal(signal.SIGINT)
-    rest, said = process.communicate(timeout=60)
+    rest, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Run the same command again" in said
     before += [json.loads(end)["file"] for end in rest.splitlines()]
@@ -193,7 +193,7 @@ def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> 
     batch = batch_of(process.stderr.readline())
     process.stdout.readline()
     assert stack.client.post(f"/jobs/{batch}/cancel").status_code in (200, 202)
-    rest, said = process.communicate(timeout=60)
+    rest, said = process.communicate(timeout=120)
     assert process.returncode == 3
     unsent = re.search(rf"Batch {batch} was cancelled, so (\d+) files were not sent. Run the same command again", said)
     assert unsent, said
@@ -225,7 +225,7 @@ def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None
         for _ in range(20):
             process.stdout.readline()
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
         job = stack.ended(batch)
         assert (job["status"], job["sealed"], job["result"]) == ("completed", True, job["counts"])
         assert 20 <= job["counts"]["completed"] == job["counts"]["total"] < 100

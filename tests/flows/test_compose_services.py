@@ -55,7 +55,7 @@ class Host:
             **{key: self._localize(value) for key, value in service.get("environment", {}).items()},
         }
         environment["PYTHONPATH"] = str(REPOSITORY)
-        return subprocess.run(command, env=environment, capture_output=True, timeout=30, check=False).returncode == 0
+        return subprocess.run(command, env=environment, capture_output=True, timeout=90, check=False).returncode == 0
 
     def stop(self) -> None:
         for process in self.processes.values():
@@ -92,7 +92,7 @@ def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
     services = json.loads(done.stdout)["services"]
     for name in SERVICES:
         host.start(name, services[name])
-    with httpx2.Client(base_url=host.api, timeout=30) as client:
+    with httpx2.Client(base_url=host.api, timeout=60) as client:
 
         def ready() -> bool:
             ended = {name: process.returncode for name, process in host.processes.items() if process.poll() is not None}
@@ -103,7 +103,7 @@ def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
                 return False
 
         wait_until(ready, "the stack is ready", every=0.2)
-        answer = client.post("/generate", json={"prompt": "compose"}, headers={"Prefer": "wait=20"})
+        answer = client.post("/generate", json={"prompt": "compose"}, headers={"Prefer": "wait=50"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["status"] == "completed"
     login = services["flower"]["environment"]["FLOWER_BASIC_AUTH"].split(":")

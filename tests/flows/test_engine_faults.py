@@ -212,7 +212,7 @@ def test_a_step_that_never_ends_is_reported_and_then_killed(
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "blocking.BlockingForCausalLM"}
     (folder / "config.json").write_text(json.dumps(config))
-    engine = start_engine(folder, engine_hang_seconds=4.0, trust=True)
+    engine = start_engine(folder, engine_hang_seconds=10.0, trust=True)
     engine.submit("fine", [3, 4, 5])
     assert len(engine.generated("fine")) == 8
     first = engine.client.pid

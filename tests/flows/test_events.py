@@ -83,7 +83,8 @@ def test_each_of_many_readers_gets_all_events(slow_stack: Stack) -> None:
 def test_a_new_attempt_sends_a_restart_event(slow_stack: Stack) -> None:
     import psutil
 
-    job = slow_stack.generate(TEXT)["id"]
+    text_sent = TEXT * 3  # long enough to be interrupted
+    job = slow_stack.generate(text_sent, max_tokens=200)["id"]
     wait_until(lambda: slow_stack.job(job)["timings"]["first_token"], "the first token")
     [engine] = [
         process
@@ -94,7 +95,7 @@ def test_a_new_attempt_sends_a_restart_event(slow_stack: Stack) -> None:
     events = follow(slow_stack, job)
     names = [event["event"] for event in events]
     assert "restart" in names
-    assert text(events[names.index("restart") :]) == TEXT
+    assert text(events[names.index("restart") :]) == text_sent
 
 
 def test_invalid_positions_and_unknown_jobs_are_rejected(stack: Stack) -> None:

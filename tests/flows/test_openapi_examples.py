@@ -54,8 +54,7 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
     job = stack.generate("an example", webhook={"url": "http://127.0.0.1:9/"})["id"]
     webhook = stack.post("/webhooks", {"url": "http://127.0.0.1:9/", "events": ["job.expired"]}).json()["id"]
     stack.post("/chat/start", {"sessionId": SESSION.example})
-    # The first ingest loads the embedding model, which takes long on a busy machine.
-    wait_until(lambda: stack.job(uploaded["batch"]["id"])["ended_at"], "the document is ingested", seconds=120)
+    stack.ended(uploaded["batch"]["id"])
     stack.ended(job)
     document = uploaded["data"][0]["id"]
     return {

