@@ -88,9 +88,5 @@ class DocumentCalls(JobCalls):
         yield from self.remove(f"/documents/{_name(document)}")
 
 
-def _id(job: str | Job) -> str:
-    return job if isinstance(job, str) else job.id
-
-
 def _name(name: str) -> str:
     return quote(name, safe="")

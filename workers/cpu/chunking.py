@@ -110,7 +110,8 @@ def chunk_pages(
         chunk_overlap=0,
         length_function=length,
     )
-    position, path = 0, {}  # type: int, dict[int, str]
+    position = 0
+    path: dict[int, str] = {}
     for page in pages:
         sections = _join_short(page.text, list(_sections(page, path)), length, int(size * SHORT_SECTION), size - overlap)
         for section in sections:

@@ -44,7 +44,7 @@ class Generation:
         return "".join(self._pieces)
 
     def add_tokens(self, ids: list[int]) -> bool:
-        """Add new tokens; returns True if a stop text ended the generation."""
+        """Add new tokens; return True if a stop text ended the generation."""
         if self.finished.is_set():
             return False
         piece, stopped = self._detokenizer.add_tokens(ids)
@@ -99,7 +99,7 @@ class GenerationHandler:
     def run_generation(self, attempt: Attempt) -> Result:
         """Run one generation job.
 
-        Raises PromptTooLong, EngineFault (to be retried), OutOfMemory, NanLogits, ModelUnavailable, Stopped.
+        Raises PromptTooLong, EngineFault (to be retried), OutOfMemory, NanLogits, ModelUnavailable, AttemptStopped.
         """
         spec = attempt.spec
         max_tokens = int(spec.get("max_tokens") or self._entry.max_tokens)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from shared.errors import InvalidValue, ModelUnavailable
 from shared.models.catalogue import ECHO, ModelEntry
+from workers.gpu.engine.echo import ECHO_CONTEXT
 
-ECHO_CONTEXT = 8192
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 # A character takes a few tokens at most; a longer run that does not decode never will.
@@ -140,9 +140,9 @@ class TextCodec:
 class Detokenizer:
     """Turns the tokens of one generation into text as they arrive. The text does not depend on how they are split into calls."""
 
-    def __init__(self, vocabulary: Tokenizer, stop: Sequence[str] = (), *, drop_leading_space: bool = False) -> None:
-        self._tokenizer = vocabulary
-        self._dropping = drop_leading_space
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, drop_leading_space: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._drops_space = drop_leading_space
         self._stops = tuple(text for text in dict.fromkeys(stop) if text)
         self._ids: list[int] = []
         self._decoded = 0  # how many of `_ids` are already part of the text
@@ -193,9 +193,9 @@ class Detokenizer:
         return text
 
     def _release(self, text: str) -> str:
-        if self._dropping:
+        if self._drops_space:
             text = text.lstrip()
-            self._dropping = not text
+            self._drops_space = not text
         text = self._held + text
         found = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
         if found:

@@ -28,15 +28,14 @@ from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
 
-settings = from_environment(os.environ)
-
-
-# A process that exits while torch is being imported aborts, so the exit waits for these threads.
-warm_up_threads: list[threading.Thread] = []
-stopping = threading.Event()
-
-# How often a server without documents looks whether it has one by now.
+# How often a server without documents checks whether it has one by now.
 FIRST_DOCUMENT_POLL_SECONDS = 2.0
+# A process that exits while torch is being imported aborts, so the exit waits this long for the warm-up.
+WARM_UP_EXIT_SECONDS = 20.0
+
+settings = from_environment(os.environ)
+stopping = threading.Event()
+warm_up_threads: list[threading.Thread] = []
 webhook_dispatchers: list[WebhookDispatcher] = []
 
 
@@ -46,10 +45,11 @@ def build_handlers() -> Mapping[str, Handler]:
     documents = Documents(client)
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
-    warm_up_threads.append(
-        threading.Thread(target=_warm_up, args=(DocumentFiles(settings.documents_dir), embedders), name="warm", daemon=True)
+    warm_up = threading.Thread(
+        target=_warm_up, args=[DocumentFiles(settings.documents_dir), embedders], name="warm-up", daemon=True
     )
-    warm_up_threads[-1].start()
+    warm_up_threads.append(warm_up)
+    warm_up.start()
 
     def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
         collection = documents.collection_by_id(collection_id)
@@ -107,8 +107,9 @@ def _question(spec: Mapping[str, Any]) -> str:
 
 def start_webhooks(runtime: WorkerRuntime) -> None:
     """Deliver webhooks beside the jobs until the worker drains."""
-    webhook_dispatchers.append(WebhookDispatcher(settings, runtime.worker.id, runtime.draining))
-    webhook_dispatchers[-1].start_threads()
+    dispatcher = WebhookDispatcher(settings, runtime.worker.id, runtime.draining)
+    webhook_dispatchers.append(dispatcher)
+    dispatcher.start_threads()
 
 
 def finish_background_work() -> None:
@@ -117,7 +118,7 @@ def finish_background_work() -> None:
     for dispatcher in webhook_dispatchers:
         dispatcher.stop_threads()
     for thread in warm_up_threads:
-        thread.join(20)
+        thread.join(WARM_UP_EXIT_SECONDS)
 
 
 app = CeleryWorker(

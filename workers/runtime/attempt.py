@@ -42,7 +42,7 @@ class Result:
 
 
 class AttemptHandle(Protocol):
-    """The part of an attempt that a step-by-step handler uses, so that it can run without a worker."""
+    """The part of an attempt that most handlers use; tests implement it without a worker."""
 
     @property
     def job(self) -> Job: ...

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from cli.remote.bulk_ingest.file_discovery import SourceFile
 from enginehouse_client import (
-    APIError,
     Client,
     Conflict,
     ConnectionFailed,
@@ -147,7 +146,7 @@ class Uploader:
                 self._batch_closed.set()
                 with self._lock:
                     self.unsent += 1
-        except (APIError, EnginehouseError) as error:
+        except EnginehouseError as error:
             outcomes = [FileOutcome(file.name, NOT_SENT, error.message, None)]
         finally:
             self._listener.file_ended(file.name, outcomes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import ARCHIVES, ZIP, detect_media_type
-from shared.documents.models import Collection
+from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
 from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, TooMany
 from shared.ids import DOCUMENT, JOB, derived_id
@@ -108,7 +108,10 @@ class _Unpacker:
         self.tally.registered.append({"name": name, "document_id": document.id})
         self._submit_ingest(document.id, collection.id, document.job_id)
 
-    def _register(self, collection: Collection, document_id: str, job_id: str, name: str, size: int, sha256: str) -> Any:
+    def _register(
+        self, collection: Collection, document_id: str, job_id: str, name: str, size: int, sha256: str
+    ) -> tuple[Document, bool]:
+        """The new document and True, or the document of the collection that has the same bytes and False."""
         try:
             document, new = self._documents.register(
                 collection,

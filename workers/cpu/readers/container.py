@@ -9,7 +9,7 @@ from workers.cpu.readers.reader import Reader, ReadError, Source, password_error
 _PARTS = {"word/document.xml": DOCX, "ppt/presentation.xml": PPTX, "xl/workbook.xml": XLSX}
 
 
-def OfficeContainerReader(source: Source, password: str) -> Reader:
+def open_office_container(source: Source, password: str) -> Reader:
     """Decrypt the container in memory and return the reader for the file inside."""
     import msoffcrypto
     import olefile

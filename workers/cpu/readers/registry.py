@@ -7,6 +7,7 @@ from typing import cast
 from shared.documents import media_types
 from workers.cpu.readers.reader import Reader, Source
 
+# The module and the factory of each reader: a class, or a function that chooses one.
 _READERS: Mapping[str, tuple[str, str]] = {
     "pypdfium2": ("pdf", "PdfiumReader"),
     "pypdf": ("pdf", "PypdfReader"),
@@ -27,7 +28,7 @@ _READERS: Mapping[str, tuple[str, str]] = {
     "evernote": ("langchain_loaders", "EvernoteReader"),
     "subtitles": ("langchain_loaders", "SubtitleReader"),
     "notebook": ("notebook", "NotebookReader"),
-    "office container": ("container", "OfficeContainerReader"),
+    "office container": ("container", "open_office_container"),
 }
 
 READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
@@ -56,7 +57,7 @@ READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
 
 
 def open_reader(name: str, source: Source, password: str) -> Reader:
-    """Raises ReadError if the whole file cannot be read, or whatever the library behind the reader raises."""
-    module, class_name = _READERS[name]
-    reader_class = getattr(importlib.import_module(f"workers.cpu.readers.{module}"), class_name)
-    return cast(Reader, reader_class(source, password))
+    """Open a file with the reader of this name. Raises ReadError if the whole file cannot be read, or whatever the library behind the reader raises."""
+    module, factory_name = _READERS[name]
+    factory = getattr(importlib.import_module(f"workers.cpu.readers.{module}"), factory_name)
+    return cast(Reader, factory(source, password))

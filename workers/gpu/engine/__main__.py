@@ -34,7 +34,7 @@ from workers.gpu.engine.messages import (
 from workers.gpu.engine.protocol import Engine, EngineDied, PhaseCallback
 from workers.gpu.engine.tensor_parallel import TensorParallelGroup, set_rank_environment
 
-log = logging.getLogger("engine")
+logger = logging.getLogger("engine")
 
 HEARTBEAT_SECONDS = 1.0
 FAILED_TO_LOAD = 3
@@ -77,7 +77,7 @@ def main() -> None:
         try:
             work()
         except Exception as error:
-            log.exception("model %s: an engine thread failed", options.model)
+            logger.exception("model %s: an engine thread failed", options.model)
             fail(DIED, error)
 
     def receive_requests() -> None:
@@ -103,7 +103,7 @@ def main() -> None:
         threading.Thread(target=run_or_die, args=[work], name=work.__name__, daemon=True).start()
 
     def rank_exited(sentence: str) -> None:
-        log.error("model %s: %s", options.model, sentence)
+        logger.error("model %s: %s", options.model, sentence)
         fail(DIED, EngineDied(sentence))
 
     try:
@@ -113,7 +113,7 @@ def main() -> None:
         engine = _make_engine(entry, options, report, group)
         engine.load(report)
     except Exception as error:
-        log.error("model %s could not be loaded", options.model, exc_info=not isinstance(error, EnginehouseError))
+        logger.error("model %s could not be loaded", options.model, exc_info=not isinstance(error, EnginehouseError))
         fail(FAILED_TO_LOAD, error)
     loaded.set()
     send(PhaseUpdate("ready", "", 1.0, attention_backend=engine.attention_backend))
@@ -126,7 +126,7 @@ def main() -> None:
                 if step is not None:
                     send(step)
         except EngineDied as error:
-            log.error("model %s: %s", options.model, error)
+            logger.error("model %s: %s", options.model, error)
             fail(DIED, error)
 
     run_or_die(generate)
@@ -145,7 +145,7 @@ def _follow_rank_zero(options: argparse.Namespace) -> NoReturn:
             engine.next_step(timeout=60.0)
     except Exception:
         # Rank 0 notices that this process exits, and exits too.
-        log.exception("model %s, rank %d", options.model, options.rank)
+        logger.exception("model %s, rank %d", options.model, options.rank)
     os._exit(DIED)
 
 

@@ -10,7 +10,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_
 
 from workers.gpu.engine.transformers_patches import supports_flash_attention
 
-log = logging.getLogger("engine.attention")
+logger = logging.getLogger("engine.attention")
 
 HOPPER = (9, 0)
 
@@ -32,9 +32,9 @@ def choose_attention_backend(model: Any, name: str) -> AttentionBackend:
     """Choose, and log, the fastest backend that the device, the model and the installed packages allow."""
     backend = _choose(model)
     if backend.advice:
-        log.warning("%s: attention backend %s; %s", name, backend.name, backend.advice)
+        logger.warning("%s: attention backend %s; %s", name, backend.name, backend.advice)
     else:
-        log.info("%s: attention backend %s", name, backend.name)
+        logger.info("%s: attention backend %s", name, backend.name)
     return backend
 
 

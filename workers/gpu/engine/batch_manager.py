@@ -32,7 +32,7 @@ from workers.gpu.engine.transformers_patches import (
 )
 from workers.gpu.engine.warm_up import capture_graphs
 
-log = logging.getLogger("engine.transformers")
+logger = logging.getLogger("engine.transformers")
 
 # How long the generation loop may take to report why it ends.
 LOOP_EXIT_SECONDS = 10.0
@@ -90,7 +90,7 @@ class BatchManager:
             )
         self.max_context = min(context, max_single_request_tokens(self._cache))
         if self.max_context < context:
-            log.warning(
+            logger.warning(
                 "%s: the KV cache holds %d tokens of one request, less than the context of %d",
                 self._name,
                 self.max_context,
@@ -114,7 +114,7 @@ class BatchManager:
             return
         start = time.monotonic()
         count = capture_graphs(self.model, self._backend, self.scheduler, self._sizes, report)
-        log.info("%s: captured %d graphs in %.1f s", self._name, count, time.monotonic() - start)
+        logger.info("%s: captured %d graphs in %.1f s", self._name, count, time.monotonic() - start)
 
     def start_loop(self) -> None:
         """Start the generation loop in its own thread."""

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from workers.gpu.engine.decode_batch import INVALID_TOKEN, DecodeBatch
 from workers.gpu.engine.graph_sizes import CACHE_READ, GraphSizes
-from workers.gpu.engine.messages import FinishReason
-from workers.gpu.engine.output_buffer import FinishedRequest
+from workers.gpu.engine.messages import FinishedRequest, FinishReason
 
 if TYPE_CHECKING:  # torch takes seconds to import, and this module needs only its types
     from workers.gpu.engine.transformers_patches import BatchingBackend

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
-from workers.gpu.engine.messages import FinishReason, GenerationRequest, Heartbeat, StepOutput
+from workers.gpu.engine.messages import FinishedRequest, GenerationRequest, Heartbeat, StepOutput
 from workers.gpu.engine.protocol import PhaseCallback
 
 # Tokens of prompt and output together, for an entry without max_context.
-CONTEXT = 8192
+ECHO_CONTEXT = 8192
 
 
 @dataclass
@@ -33,7 +33,7 @@ class EchoEngine:
         self._changed = threading.Condition()
         self._running: dict[str, _EchoRequest] = {}
         self._waiting: dict[str, _EchoRequest] = {}
-        self._finished: list[tuple[str, FinishReason, str]] = []
+        self._finished: list[FinishedRequest] = []
         self._steps = 0
         self._tokens = 0
 
@@ -46,7 +46,7 @@ class EchoEngine:
                 token_seconds = float(seconds)
             except ValueError:
                 raise ModelUnavailable(f"Model {entry.name}: {seconds!r} in its url is not a number of seconds.") from None
-        return cls(token_seconds=token_seconds, max_context=entry.max_context or CONTEXT, max_running=entry.max_in_flight)
+        return cls(token_seconds=token_seconds, max_context=entry.max_context or ECHO_CONTEXT, max_running=entry.max_in_flight)
 
     @property
     def attention_backend(self) -> str:

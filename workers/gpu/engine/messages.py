@@ -13,6 +13,9 @@ FinishReason = Literal["stop", "length", "cancelled", "failed", "nan_logits", "o
 """Why a request finished: a stop token, its token limit, a cancel, an error of its own, logits that are NaN or infinite,
 too little memory for it alone; ``lost`` when its engine process exited."""
 
+FinishedRequest = tuple[str, FinishReason, str]
+"""Id, reason and detail of a request that has finished."""
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
@@ -55,12 +58,11 @@ class PhaseUpdate:
 class StepOutput:
     """From the engine: the output of one step, for all requests in it.
 
-    ``tokens`` pairs request ids with new tokens, without stop tokens; ``finished`` has id, reason and detail. A request's
-    tokens come before its end.
+    ``tokens`` pairs request ids with new tokens, without stop tokens. A request's tokens come before its end.
     """
 
     tokens: list[tuple[str, list[int]]]
-    finished: list[tuple[str, FinishReason, str]]
+    finished: list[FinishedRequest]
 
 
 @dataclass(frozen=True)

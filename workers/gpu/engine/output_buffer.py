@@ -9,13 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from workers.gpu.engine.messages import FinishReason
+from workers.gpu.engine.messages import FinishedRequest
 
 # Seconds from the first buffered token to the message: the minimum, for each request in it, and if a request finished.
 BUFFER_SECONDS, SECONDS_PER_REQUEST = 0.02, 0.0001
 FINISH_SECONDS = 0.01
-
-FinishedRequest = tuple[str, FinishReason, str]
 
 
 @dataclass

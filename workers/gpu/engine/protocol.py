@@ -16,8 +16,8 @@ class EngineDied(Exception):
 class Engine(Protocol):
     """Generates tokens for many requests at once.
 
-    ``next_step`` is called from one thread, ``add_request``, ``abort_request`` and ``heartbeat`` from others, all only
-    after ``load``.
+    ``next_step`` is called from one thread, ``add_request``, ``abort_request`` and ``report_load`` from others, all
+    only after ``load``.
     """
 
     @property

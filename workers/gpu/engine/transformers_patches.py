@@ -20,7 +20,8 @@ from transformers.generation.logits_process import LogitsProcessorList
 
 from workers.gpu.engine.decode_batch import DecodeRequest
 from workers.gpu.engine.host_buffers import HostBuffers
-from workers.gpu.engine.output_buffer import FinishedRequest, OutputBuffer
+from workers.gpu.engine.messages import FinishedRequest
+from workers.gpu.engine.output_buffer import OutputBuffer
 from workers.gpu.engine.sampling import GREEDY, POSITION, SamplingParameters, apply_sampling, argmax_tokens
 
 SAMPLING_KEY = "sampling"

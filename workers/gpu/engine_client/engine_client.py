@@ -19,7 +19,7 @@ from workers.gpu.engine_client.engine_supervisor import EnginePhase, EngineSuper
 from workers.gpu.engine_client.in_flight_requests import InFlightRequests
 from workers.gpu.engine_client.restart_policy import QUIET_SECONDS, ProcessExit, Restart, RestartPolicy
 
-log = logging.getLogger("engine_process")
+logger = logging.getLogger("engine_process")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class EngineClient:
             self._deliver(StepOutput([], sorted(finished)))
         self._report_state()
         level = logging.INFO if exit.cause == "resize" else logging.ERROR
-        log.log(level, "engine of %s: %s; restarting in %.1f s", self._name, reason, restart.delay_seconds)
+        logger.log(level, "engine of %s: %s; restarting in %.1f s", self._name, reason, restart.delay_seconds)
 
     def supervision_ended(self, reason: str) -> None:
         with self._changed:

@@ -15,7 +15,7 @@ from shared.models.catalogue import ModelEntry
 from shared.settings import Settings
 from workers.gpu.engine.messages import Message, decode_message, encode_message
 
-log = logging.getLogger("engine_process")
+logger = logging.getLogger("engine_process")
 
 
 class EngineConnection(Protocol):
@@ -74,7 +74,7 @@ class ProcessConnection:
         self._connection = Connection(ours.detach())
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
-        log.info("engine of %s started as process %d", entry.name, self._process.pid)
+        logger.info("engine of %s started as process %d", entry.name, self._process.pid)
 
     @property
     def pid(self) -> int | None:

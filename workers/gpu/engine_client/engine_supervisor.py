@@ -12,7 +12,7 @@ from workers.gpu.engine_client.engine_connection import EngineConnection
 from workers.gpu.engine_client.restart_policy import ProcessExit, Restart, RestartPolicy
 from workers.gpu.engine_client.watchdog import Watchdog
 
-log = logging.getLogger("engine_process")
+logger = logging.getLogger("engine_process")
 
 EnginePhase = Phase | Literal["stalled", "stopped"]
 
@@ -107,7 +107,7 @@ class EngineSupervisor:
         try:
             exit = self._run_process()
         except Exception as error:
-            log.exception("engine of %s: its supervisor failed", self._name)
+            logger.exception("engine of %s: its supervisor failed", self._name)
             exit = ProcessExit(f"its supervisor failed: {error.__class__.__name__}: {error}")
             if self.connection is not None:
                 self.connection.wait_for_exit()

@@ -5,9 +5,7 @@ Not thread-safe: the caller holds a lock.
 
 from dataclasses import dataclass, field, replace
 
-from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput
-
-FinishedRequest = tuple[str, FinishReason, str]
+from workers.gpu.engine.messages import FinishedRequest, GenerationRequest, StepOutput
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GIB = 1024**3
 MEMORY_WARNING, MEMORY_CRITICAL = 0.80, 0.90
@@ -99,7 +99,7 @@ class NvmlReader:
                 break  # no new event
             if event.eventType == nvml.nvmlEventTypeXidCriticalError:
                 index = nvml.nvmlDeviceGetIndex(event.device)
-                log.error("GPU %d reported Xid error %d: see NVIDIA's list of Xid errors", index, event.eventData)
+                logger.error("GPU %d reported Xid error %d: see NVIDIA's list of Xid errors", index, event.eventData)
                 self._xid_errors.setdefault(index, []).append(int(event.eventData))
         return self._xid_errors
 
@@ -110,7 +110,7 @@ class NvmlReader:
             for handle, _ in self._handles.values():
                 nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
         except nvml.NVMLError as error:
-            log.info("Xid errors cannot be watched on this machine (%s)", error)
+            logger.info("Xid errors cannot be watched on this machine (%s)", error)
             return None
         return events
 
@@ -149,7 +149,7 @@ def detect_gpus() -> GpuReader:
     try:
         return NvmlReader(os.environ.get("CUDA_VISIBLE_DEVICES"))
     except (OSError, ImportError) as error:
-        log.debug("no GPUs found (%s)", error)
+        logger.debug("no GPUs found (%s)", error)
         return NoGpuReader()
 
 

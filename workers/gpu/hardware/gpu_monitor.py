@@ -7,7 +7,7 @@ from typing import Any
 
 from workers.gpu.hardware.devices import GIB, Gpu, GpuReader, format_gib
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SLACK = GIB // 2
 POLL_SECONDS = 0.5
@@ -40,7 +40,7 @@ class GpuMonitor:
                 self._alarms[gpu.index] = gpu.alarm
                 level = {"critical": logging.ERROR, "warning": logging.WARNING}.get(gpu.alarm, logging.INFO)
                 used = f"{format_gib(gpu.memory_used)} of {format_gib(gpu.memory_total)}"
-                log.log(level, "memory of GPU %d: %s (%s used)", gpu.index, gpu.alarm or "back to normal", used)
+                logger.log(level, "memory of GPU %d: %s (%s used)", gpu.index, gpu.alarm or "back to normal", used)
             samples.append(
                 {
                     "index": gpu.index,
@@ -77,7 +77,7 @@ class GpuMonitor:
             sentence = f"GPU {lacking[0].index} has {free} free of the {format_gib(bytes_per_gpu)} that the model needs"
             report(f"waiting for memory: {sentence}")
             if self._clock() > deadline:
-                log.warning("%s; loading it anyway", sentence)
+                logger.warning("%s; loading it anyway", sentence)
                 return False
             self._sleep(POLL_SECONDS)
 
@@ -91,7 +91,7 @@ class GpuMonitor:
         deadline = self._clock() + seconds
         while (kept := self.memory_used() - used_before) > SLACK:
             if self._clock() > deadline:
-                log.warning("%s of GPU memory were not released within %.0f s", format_gib(kept), seconds)
+                logger.warning("%s of GPU memory were not released within %.0f s", format_gib(kept), seconds)
                 return False
             self._sleep(POLL_SECONDS / 2)
         return True
@@ -103,7 +103,7 @@ class GpuMonitor:
             gpus = {gpu.index: gpu for gpu in self._reader.read_gpus()}
         except OSError as error:
             if not self._is_unreadable:
-                log.error("%s. If the GPU has fallen off the bus, restart the machine.", error)
+                logger.error("%s. If the GPU has fallen off the bus, restart the machine.", error)
             self._is_unreadable = True
             return ()
         self._is_unreadable = False
