@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = (3, 11)
+# How pip begins the lines that say what it is doing.
+ACTIVITIES = ("Collecting", "Downloading", "Installing", "Building", "Preparing")
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
 
 def step(title: str, command: list[str], advice: str = "The lines above give the reason; fix it and run this again.") -> None:
     """Run a command and show its elapsed time and current step; exit with its last lines if it fails."""
-    started, shown, said = time.monotonic(), 0.0, ""
+    started, shown_at, activity = time.monotonic(), 0.0, ""
     lines: list[str] = []
     terminal = sys.stdout.isatty()
     every = 0.2 if terminal else 10.0
@@ -56,17 +58,13 @@ def step(title: str, command: list[str], advice: str = "The lines above give the
         while data:
             if selector.select(0.2):
                 data = os.read(process.stdout.fileno(), 65536)
-                *whole, rest = (rest + data.decode(errors="replace")).split("\n")
-                lines += [line.strip() for line in whole]
-                doing = [
-                    line
-                    for line in lines[-20:]
-                    if line.startswith(("Collecting", "Downloading", "Installing", "Building", "Preparing"))
-                ]
-                said = doing[-1][:60] if doing else said
-            if time.monotonic() - shown >= every:
-                shown = time.monotonic()
-                show(f"[{title}] {shown - started:.0f} s {said}", terminal)
+                *complete, rest = (rest + data.decode(errors="replace")).split("\n")
+                lines += [line.strip() for line in complete]
+                activities = [line for line in lines[-20:] if line.startswith(ACTIVITIES)]
+                activity = activities[-1][:60] if activities else activity
+            if time.monotonic() - shown_at >= every:
+                shown_at = time.monotonic()
+                show(f"[{title}] {shown_at - started:.0f} s {activity}", terminal)
     if process.wait() != 0:
         show("", terminal)
         print("\n".join([*lines, rest][-30:]), file=sys.stderr)
