@@ -82,11 +82,11 @@ def stack_variant(files: list[Path]) -> Counted:
             stack.warm_up()
             parts = [("file", (path.name, path.read_bytes())) for path in files]
             start = time.perf_counter()
-            taken = stack.client.post("/collections/papers/documents", files=parts, timeout=600).json()
-            while stack.job(taken["batch"]["id"], wait=60)["ended_at"] is None:
+            answer = stack.client.post("/collections/papers/documents", files=parts, timeout=600).json()
+            while stack.job(answer["batch"]["id"], wait=60)["ended_at"] is None:
                 pass
             seconds = time.perf_counter() - start
-            views = [stack.client.get(f"/documents/{document['id']}").json() for document in taken["data"]]
+            views = [stack.client.get(f"/documents/{document['id']}").json() for document in answer["data"]]
             assert all(view["status"] == "ready" for view in views), [view["reason"] for view in views]
             return seconds, sum(view["pages"] for view in views), sum(view["chunks"] for view in views)
         finally:
@@ -118,16 +118,16 @@ def peak_memory(path: Path) -> float:
         try:
             stack.warm_up()
             with path.open("rb") as file:
-                taken = stack.client.post("/collections/papers/documents", files={"file": (path.name, file)}, timeout=600).json()
+                answer = stack.client.post("/collections/papers/documents", files={"file": (path.name, file)}, timeout=600).json()
             peak = 0.0
-            while stack.job(taken["batch"]["id"], wait=1)["ended_at"] is None:
+            while stack.job(answer["batch"]["id"], wait=1)["ended_at"] is None:
                 worker = psutil.Process(stack.pid("cpu"))
-                now = 0.0
+                used = 0.0
                 for process in [worker, *worker.children(recursive=True)]:
                     with suppress(psutil.NoSuchProcess):
-                        now += process.memory_info().rss / 2**20
-                peak = max(peak, now)
-            view = stack.client.get(f"/documents/{taken['data'][0]['id']}").json()
+                        used += process.memory_info().rss / 2**20
+                peak = max(peak, used)
+            view = stack.client.get(f"/documents/{answer['data'][0]['id']}").json()
             assert view["status"] == "ready", view["reason"]
             return peak
         finally:

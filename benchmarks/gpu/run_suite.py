@@ -4,7 +4,9 @@
 long loses only its own results. Their logs go to files next to RESULTS.
 """
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +33,8 @@ def main() -> None:
                 try:
                     process.wait(40)
                 except subprocess.TimeoutExpired:
-                    process.kill()
+                    # With its clients; its stack is killed with it.
+                    os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
                 status = "timed out"
         print(f"{command}: {status}, {time.monotonic() - began:.0f} s", flush=True)

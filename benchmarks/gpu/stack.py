@@ -17,6 +17,7 @@ import httpx2
 import psutil
 
 from cli.local.process_commands import api_command, environment_of, worker_command
+from cli.local.process_tree import spawn
 from cli.local.redis_server import RedisServer, free_port, start_redis
 from shared.settings import Settings
 from testing.repository import REPOSITORY
@@ -52,9 +53,8 @@ class BenchmarkStack:
 
     def _start(self, name: str, command: list[str], settings: Settings) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=REPOSITORY, env=environment_of(settings), start_new_session=True
-            )
+            # Killed with this process, or they would keep the GPU.
+            self._processes[name] = spawn(command, environment=environment_of(settings), output=log, directory=REPOSITORY)
 
     def wait_ready(self) -> float:
         """Wait until every replica is ready; returns the seconds."""
