@@ -89,6 +89,17 @@ def test_a_job_that_runs_out_of_memory_costs_no_worker_and_no_slot(stack: FaultS
     stack.wait_for_end(stack.submit_job())
 
 
+def test_an_ingest_that_meets_an_outage_of_redis_is_retried_and_indexes_once(stack: FaultStack) -> None:
+    document, job = stack.upload_file("outage", "long.txt", text("outage", 2000))
+    process_running(stack, job)
+    stack.kill_redis()
+    hold_fault(12)  # longer than any step of an ingest that does without Redis
+    stack.start_redis()
+    assert stack.wait_for_end(job).status == "completed"
+    wait_until(stack.is_ready, "the stack is ready again")
+    check_indexed_once(stack, "outage", [document])
+
+
 def test_an_index_killed_during_ingestion_misses_and_doubles_nothing(stack: FaultStack) -> None:
     uploads = [stack.upload_file("killed", f"{n}.txt", text(f"killed {n}", 100)) for n in range(4)]
     for _ in range(2):
