@@ -55,7 +55,7 @@ def submit_generation(
 def find_generation_model(name: str | None) -> ModelEntry:
     """The model of a request, or the default one. Raises NotFound, InvalidValue or ModelNotServed."""
     context = services()
-    entry = context.catalogue.get_model(name) if name is not None else context.catalogue.default()
+    entry = context.catalogue.get_model(name, task=GENERATE) if name is not None else context.catalogue.default()
     if entry.task != GENERATE:
         raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
     if context.worker_registry.has_served(entry.name) or _can_be_loaded(entry.name):

@@ -4,6 +4,8 @@ The models in ``schemas.requests`` define what a body may contain. Nothing is wr
 """
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TypeVar
 
 from flask import request
@@ -35,7 +37,7 @@ def parse_body(model: type[Model]) -> Model:
     try:
         return model.model_validate_json(request.get_data())
     except ValidationError as error:
-        raise _request_error(error) from None
+        raise _request_error(error, fields=model.model_fields) from None
 
 
 def parse_optional_body(model: type[Model]) -> Model:
@@ -159,7 +161,8 @@ def _limit_upload() -> None:
     request.max_form_parts = MAX_FORM_PARTS
 
 
-def _request_error(error: ValidationError) -> InvalidValue | MalformedBody:
+def _request_error(error: ValidationError, *, fields: Iterable[str] = ()) -> InvalidValue | MalformedBody:
+    """The error of the first invalid field. ``fields`` are those of the body, to suggest the one that was meant."""
     first = error.errors(include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return MalformedBody(f"The body is not valid JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
@@ -169,7 +172,9 @@ def _request_error(error: ValidationError) -> InvalidValue | MalformedBody:
     if not field:
         return InvalidValue(reason)
     if first["type"] in ("missing", "extra_forbidden"):
-        reason = "is required" if first["type"] == "missing" else "is not a field of this call"
+        similar = get_close_matches(field, fields, n=1)
+        suggestion = f"; did you mean {similar[0]}?" if similar else ""
+        reason = "is required" if first["type"] == "missing" else f"is not a field of this call{suggestion}"
         return InvalidValue(f"{field}: {reason}", param=field)
     value = repr(first["input"])
     shown = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…"

@@ -229,7 +229,7 @@ def _choose_embedding_model(requested: str | None, current: str = "") -> str:
         if any(entry.name == current and entry.task == EMBED for entry in catalogue.models):
             return current
         return catalogue.embedding().name
-    entry = catalogue.get_model(requested)
+    entry = catalogue.get_model(requested, task=EMBED)
     if entry.task != EMBED:
         raise InvalidValue(
             f"embedding_model: model {entry.name!r} generates text and cannot embed documents", param="embedding_model"

@@ -23,7 +23,7 @@ from api.schemas import responses
 from api.services import owner, services
 from api.submission import written_job
 from api.uploads import UploadOptions, UploadResult, UploadService
-from shared.documents.models import Document, check_collection_name
+from shared.documents.models import ENDED, Document, check_collection_name
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
 
@@ -59,7 +59,7 @@ def upload() -> RouteResponse:
         job = services().job_waiter.wait_until_final(job.id, timeout) or job
         document = document and services().documents.get(owner(), document.id)
     content = {
-        "message": f"{received.name} was accepted",
+        "message": _upload_message(received.name, document),
         "document_ids": _chunk_ids(document),
         "document": document and document.as_json(),
         "job": job and job_json(job),
@@ -108,6 +108,12 @@ def upload_documents(collection: str) -> RouteResponse:
 
 def _upload_options() -> UploadOptions:
     return UploadOptions(webhook=job_webhook(form_webhook()), metadata=form_metadata(), password=form_password())
+
+
+def _upload_message(name: str, document: Document | None) -> str:
+    if document is not None and document.status in ENDED and document.status != "ready":
+        return f"{name} was received, but cannot be searched: {document.status}"
+    return f"{name} was accepted"
 
 
 def _chunk_ids(document: Document | None) -> list[str]:

@@ -96,6 +96,6 @@ class JobQueries:
         }
 
     def has_least_service(self, job: Job) -> bool:
-        """Whether the next claim of this job's queue goes to its owner."""
+        """Whether no other owner comes first in this job's queue. True if the queue is empty: the job has just been claimed."""
         first: list[str] = self._client.zrange(f"{PREFIX}queue:{job.queue}:owners", 0, 0)
-        return first == [job.owner]
+        return first in ([], [job.owner])

@@ -101,12 +101,12 @@ class Catalogue:
     def __init__(self, models: tuple[ModelEntry, ...]) -> None:
         self.models = models
 
-    def get_model(self, name: str) -> ModelEntry:
-        """The model with this name. Raises NotFound, which lists the known names."""
+    def get_model(self, name: str, *, task: str = "") -> ModelEntry:
+        """The model with this name. Raises NotFound, which lists the names of the models with that task, or of all."""
         for model in self.models:
             if model.name == name:
                 return model
-        known = ", ".join(model.name for model in self.models)
+        known = ", ".join(model.name for model in self.models if task in ("", model.task))
         raise NotFound(f"There is no model {name!r}; there are: {known}", code="model_not_found", param="model")
 
     def default(self) -> ModelEntry:

@@ -59,3 +59,10 @@ def test_clearing_needs_a_confirmation(stack: Stack) -> None:
     assert stack.post("/clear_db", {"confirm": True}).json()["removed_count"] >= 1
     assert texts(stack, kept) == {}
     assert stack.post("/clear_db", {"confirm": True}).json()["removed_count"] == 0
+
+
+def test_an_upload_that_cannot_be_searched_says_so(stack: Stack) -> None:
+    binary = bytes(range(256)) * 40
+    answer = stack.client.post("/upload", files={"file": ("x.bin", binary)}, headers={"Prefer": "wait=60"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["message"] == "x.bin was received, but cannot be searched: unsupported"

@@ -242,3 +242,20 @@ def test_readiness_is_reported_without_a_generation_model(settings: Settings, tm
     models.write_text('[{"name": "vectors", "url": "echo:0", "task": "embed"}]')
     answer = create_app(replace(settings, models_file=models)).test_client().get("/health/ready")
     assert (answer.status_code, answer.get_json()["status"]) == (503, "not_ready")
+
+
+def test_a_misspelt_field_is_named_with_the_one_that_was_meant(client: FlaskClient) -> None:
+    answer = client.post("/generate", json={"promt": "hello"})
+    assert (answer.status_code, error(answer)["param"]) == (422, "promt")
+    assert error(answer)["message"] == "promt: is not a field of this call; did you mean prompt?"
+    answer = client.post("/generate", json={"prompt": "hello", "colour": "red"})
+    assert error(answer)["message"] == "colour: is not a field of this call"
+
+
+def test_an_unknown_model_is_answered_with_the_models_that_would_work(client: FlaskClient) -> None:
+    message = error(client.post("/generate", json={"prompt": "hello", "model": "gpt-9"}))["message"]
+    assert MODEL in message
+    assert "minilm" not in message
+    message = error(client.post("/collections", json={"name": "papers", "embedding_model": "gpt-9"}))["message"]
+    assert MODEL not in message
+    assert "minilm" in message

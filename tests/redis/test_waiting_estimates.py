@@ -130,3 +130,9 @@ def test_the_interval_contains_nine_of_ten_waits_of_a_steady_queue(
     assert fmean(estimate["high"] - estimate["low"] for _, estimate in waits) < fmean(wait for wait, _ in waits), (
         "the intervals are narrow enough to be useful"
     )
+
+
+def test_a_job_that_was_just_claimed_waits_for_no_other_owner(system: JobSystem, redis_client: redis.Redis) -> None:
+    job = submit(system, "ada")
+    serve(system, "t1")
+    assert JobQueries(redis_client).has_least_service(job), "the record of the client is older than the claim"
