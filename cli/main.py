@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.errors import CommandError
+from cli.output import Output
 from cli.remote import documents, generate, ingest, jobs, webhooks
 from cli.remote.models import list_models
 from shared.errors import EnginehouseError, SettingsError
@@ -214,7 +215,8 @@ def create_key(
     """Create a key and print its secret, which is not shown again."""
     from cli.admin import api_keys
 
-    api_keys.create_key(_stack_redis(data, redis), name, owner=owner, admin=admin, weight=weight, as_json=as_json)
+    out = Output(as_json=as_json)
+    api_keys.create_key(_stack_redis(data, redis), name, owner=owner, admin=admin, weight=weight, out=out)
 
 
 @keys.command("list")
@@ -222,7 +224,7 @@ def list_keys(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None
     """List keys without their secrets."""
     from cli.admin import api_keys
 
-    api_keys.list_keys(_stack_redis(data, redis), as_json=as_json)
+    api_keys.list_keys(_stack_redis(data, redis), out=Output(as_json=as_json))
 
 
 @keys.command("revoke")
@@ -252,7 +254,7 @@ def check_collections(
 @dead_letters.command("list")
 def list_dead_letters(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
     """List dead letters, newest first."""
-    _dead_letters(data, redis).print_all(as_json=as_json)
+    _dead_letters(data, redis).print_all(Output(as_json=as_json))
 
 
 @dead_letters.command("show")

@@ -2,46 +2,56 @@
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 import redis
-from rich.console import Console
-from rich.table import Table
 
-from shared.owners.store import ApiKey, ApiKeys
+from cli.output import Output, clock
+from shared.owners.store import LOCAL, ApiKey, ApiKeys
 
 
-def create_key(client: redis.Redis, name: str, *, owner: str, admin: bool, weight: float | None, as_json: bool) -> None:
+def create_key(client: redis.Redis, name: str, *, owner: str, admin: bool, weight: float | None, out: Output) -> None:
     """Create a key and print its secret, which is not stored. Raises InvalidValue."""
-    key, secret = ApiKeys(client).create(name, owner=owner, admin=admin, weight=weight)
-    if as_json:
+    keys = ApiKeys(client)
+    first = not keys.any_exist()
+    key, secret = keys.create(name, owner=owner, admin=admin, weight=weight)
+    if out.as_json:
         print(json.dumps({"id": key.id, "name": key.name, "owner": key.owner, "admin": key.admin, "key": secret}))
+    else:
+        print(f"Created key {key.id} for owner {key.owner}. Store it now, as it cannot be shown again:\n\n  {secret}\n")
+        print(
+            f"Use it as: curl -H 'Authorization: Bearer {secret[:6]}…' …, or set ENGINEHOUSE_API_KEY for the `enginehouse` command."
+        )
+    if not first:
         return
-    print(f"Created key {key.id} for owner {key.owner}. Store it now, as it cannot be shown again:\n\n  {secret}\n")
-    print(f"Use it as: curl -H 'Authorization: Bearer {secret[:6]}…' …")
+    out.print_note("This is the first key: from now on, every call needs a key.")
+    if key.owner != LOCAL:
+        out.print_note(
+            f"Jobs and documents created so far belong to owner `{LOCAL}`. Only keys created with `--owner {LOCAL}` can see them."
+        )
 
 
-def list_keys(client: redis.Redis, *, as_json: bool) -> None:
+def list_keys(client: redis.Redis, *, out: Output) -> None:
     """Print all keys without their secrets."""
-    keys = ApiKeys(client).list_keys()
-    if as_json:
-        print(json.dumps([asdict(key) for key in keys]))
-        return
-    table = Table("id", "name", "owner", "prefix", "admin", "created", "revoked")
-    for key in keys:
-        table.add_row(key.id, key.name, key.owner, key.prefix, "yes" if key.admin else "", _day(key.created_at), _revoked(key))
-    Console().print(table)
+
+    def row(key: ApiKey) -> tuple[object, ...]:
+        revoked = clock(key.revoked_at / 1000) if key.revoked_at else ""
+        return key.id, key.name, key.owner, "yes" if key.admin else "", revoked, clock(key.created_at / 1000), key.prefix
+
+    columns = ("key", "name", "owner", "admin", "revoked", "created", "prefix")
+    out.print_list(columns, ApiKeys(client).list_keys(), row, to_json=asdict)
 
 
 def revoke_key(client: redis.Redis, key_id: str) -> None:
     """Revoke a key. Raises NotFound."""
-    key = ApiKeys(client).revoke(key_id)
-    print(f"Key {key.id} ({key.name}) is revoked. The jobs of owner {key.owner} are kept.")
-
-
-def _revoked(key: ApiKey) -> str:
-    return _day(key.revoked_at) if key.revoked_at else ""
-
-
-def _day(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    keys = ApiKeys(client)
+    revoked_before = {key.id for key in keys.list_keys() if key.revoked_at is not None}
+    key = keys.revoke(key_id)
+    if key.id in revoked_before:
+        print(f"Key {key.id} ({key.name}) was already revoked.")
+    else:
+        print(f"Key {key.id} ({key.name}) is revoked. The jobs of owner {key.owner} are kept.")
+    if all(other.revoked_at is not None for other in keys.list_keys()):
+        print(
+            "No active key is left. The server stays closed and rejects every call until you create a key: "
+            "`enginehouse keys create --name NAME`."
+        )

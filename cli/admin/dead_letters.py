@@ -2,13 +2,11 @@
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 import redis
-from rich.console import Console
-from rich.table import Table
 
 from cli.errors import CommandError
+from cli.output import Output, clock
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
@@ -28,17 +26,15 @@ class DeadLetters:
         self._transitions = JobTransitions(client, settings, wake)
         self._queries = JobQueries(client)
 
-    def print_all(self, *, as_json: bool) -> None:
+    def print_all(self, out: Output) -> None:
         """Print the dead letters, newest first."""
-        letters = self._queries.dead_letters(MAX_LISTED)
-        if as_json:
-            print(json.dumps([_plain(job) for job in letters]))
-            return
-        table = Table("job", "kind", "owner", "failed", "attempts", "last worker")
-        for job in letters:
-            when = datetime.fromtimestamp((job.ended_at or 0) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-            table.add_row(job.id, job.kind, job.owner, when, str(len(job.attempts)), job.attempts[-1].worker)
-        Console().print(table)
+
+        def row(job: Job) -> tuple[object, ...]:
+            failed = clock(job.ended_at / 1000) if job.ended_at else ""
+            return job.id, job.kind, job.owner, failed, len(job.attempts), job.attempts[-1].worker if job.attempts else ""
+
+        columns = ("job", "kind", "owner", "failed", "attempts", "last worker")
+        out.print_list(columns, self._queries.dead_letters(MAX_LISTED), row, to_json=_plain)
 
     def print_one(self, job: str) -> None:
         """Print one dead letter without its prompt and result, which belong to its owner."""

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.errors import CommandError
-from cli.remote.output import Output
+from cli.output import Output
 
 if TYPE_CHECKING:
     from enginehouse_client import Client

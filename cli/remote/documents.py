@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.errors import CommandError
+from cli.output import clock, first_line
 from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.remote.jobs import print_id, print_results
-from cli.remote.output import clock, first_line
 
 if TYPE_CHECKING:
     from enginehouse_client import Collection, Document, Hit

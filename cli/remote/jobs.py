@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.output import clock, first_line
 from cli.remote.command import PANEL, CommandContext, Group, server_command
-from cli.remote.output import clock, first_line
 
 if TYPE_CHECKING:
     from enginehouse_client import Event, Job

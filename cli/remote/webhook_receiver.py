@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from cli.errors import CommandError
-from cli.remote.output import Output
+from cli.output import Output
 from enginehouse_client import InvalidSignature, webhooks
 
 MAX_BODY_BYTES = 16 * 1024 * 1024

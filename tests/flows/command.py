@@ -42,10 +42,10 @@ def start(*arguments: str | Path, errors: int | None = subprocess.PIPE) -> subpr
     )
 
 
-def run_on_terminal(stack: Stack, *arguments: str | Path) -> str:
-    """Run the command on a terminal of 200 columns and return what it displays."""
+def run_on_terminal(stack: Stack, *arguments: str | Path, columns: int = 200) -> str:
+    """Run the command on a terminal with this width and return what it displays."""
     ours, theirs = pty.openpty()
-    environment = stack.environment | {"ENGINEHOUSE_DATA": str(stack.data), "COLUMNS": "200", "TERM": "xterm-256color"}
+    environment = stack.environment | {"ENGINEHOUSE_DATA": str(stack.data), "COLUMNS": str(columns), "TERM": "xterm-256color"}
     process = subprocess.Popen(
         line(*arguments), cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
     )

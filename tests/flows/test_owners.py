@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from testing.repository import REPOSITORY
 from testing.stack import QUICK, Stack
@@ -94,7 +95,25 @@ def test_a_revoked_key_stops_working_at_once(guarded: Stack, keys: dict[str, dic
     assert guarded.client.get("/jobs", headers=header).status_code == 200
     assert command(guarded, "keys", "revoke", made["id"]).returncode == 0
     assert guarded.client.get("/jobs", headers=header).status_code == 401
+    assert "was already revoked" in command(guarded, "keys", "revoke", made["id"]).stdout
     assert command(guarded, "keys", "revoke", "key_nope").returncode == 1
+
+
+def test_only_deleting_all_key_records_opens_the_server_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+    stack = Stack(tmp_path_factory.mktemp("reopened"), environment=QUICK)
+    try:
+        stack.start()
+        job = stack.generate("before")["id"]
+        made = command(stack, "keys", "create", "--name", "ada", "--json")
+        assert "from now on, every call needs a key" in made.stderr
+        assert "The server stays closed" in command(stack, "keys", "revoke", json.loads(made.stdout)["id"]).stdout
+        assert stack.client.get("/jobs").status_code == 401
+        assert redis.Redis.from_url(stack.redis_url()).delete("eh:keys") == 1
+        assert stack.stop() == 0
+        stack.start()
+        assert stack.job(job)["id"] == job
+    finally:
+        stack.kill()
 
 
 def test_a_command_without_a_stack_names_the_next_step(tmp_path_factory: pytest.TempPathFactory, guarded: Stack) -> None:

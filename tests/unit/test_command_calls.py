@@ -1,16 +1,23 @@
 """Server selection, output formats and exit statuses of commands that call a server."""
 
 import inspect
+import io
 import json
+import re
+import sys
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+import cli.output
 import enginehouse_client
 from cli.errors import CommandError
+from cli.output import Output, clock, first_line, fit_widths
 from cli.remote import exit_statuses
 from cli.remote.command import server_url
-from cli.remote.output import Output, clock, first_line
 from enginehouse_client import EnginehouseError
 from enginehouse_client.errors import error_from_status
 from testing.repository import REPOSITORY
@@ -63,6 +70,69 @@ def test_pipe_output_is_one_line_per_record(capsys: pytest.CaptureFixture[str]) 
     out.print_list(("a",), [Thing()], lambda thing: ())
     out.print_record(Thing(), [])
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [[Thing.raw], Thing.raw]
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> io.StringIO:
+    """Make standard output a terminal of this width; returns what it displays."""
+    shown = io.StringIO()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(cli.output, "_console", lambda: Console(file=shown, width=columns, color_system=None))
+    return shown
+
+
+@pytest.mark.parametrize("columns", [200, 80, 40, 20])
+def test_a_table_never_cuts_an_id(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    first, second = f"key_{'0' * 26}", f"job_{'1' * 26}"
+    shown = on_terminal(monkeypatch, columns)
+    row = (first, "a name that is rather long", "an owner that is rather long", second, "2026-01-01 00:00:00", "a reason " * 9)
+    Output(as_json=False).print_list(("key", "name", "owner", "job", "created", "reason"), [None], lambda _: row)
+    header, line, *_ = shown.getvalue().splitlines()
+    assert first in line
+    assert second in line
+    assert header.split()[0] == "key"
+    assert max(map(len, shown.getvalue().splitlines())) <= max(columns, len(first) + len(second) + 2)
+
+
+def test_a_table_never_cuts_the_name_in_its_first_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = on_terminal(monkeypatch, 60)
+    name = "a-model-whose-name-is-rather-long"
+    Output(as_json=False).print_list(
+        ("model", "state", "engine", "reason"), [None], lambda _: (name, "x" * 20, "y" * 20, "z" * 20)
+    )
+    assert name in shown.getvalue()
+
+
+def test_a_record_wraps_long_values_and_keeps_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    job, text = f"job_{'0' * 26}", "word " * 60
+    shown = on_terminal(monkeypatch, 80)
+    Output(as_json=False).print_record(None, [("job", job), ("text", text)])
+    lines = shown.getvalue().splitlines()
+    assert job in lines[0]
+    assert shown.getvalue().count("word") == 60
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("widths", "whole", "available", "fitted"),
+    [
+        ([30, 8, 60], {0: 30}, 110, [30, 8, 60]),
+        ([30, 8, 60], {0: 30}, 80, [30, 8, 38]),
+        ([30, 20, 24], {0: 30}, 70, [30, 18, 18]),
+        ([30, 4, 8, 19], {0: 30}, 48, [30, 4, 8, None]),
+        ([30, 60], {0: 30}, 20, [30, None]),
+        ([5, 200], {1: 30}, 80, [5, 73]),
+    ],
+)
+def test_fit_widths(widths: list[int], whole: dict[int, int], available: int, fitted: list[int | None]) -> None:
+    assert fit_widths(widths, whole, available) == fitted
+
+
+def test_clock_omits_the_date_of_today_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", clock(now))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert re.fullmatch(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", clock(time.time()))
+    assert clock(now - 2 * 86400).startswith(f"{datetime.fromtimestamp(now - 2 * 86400).astimezone():%Y-%m-%d} ")
 
 
 def test_clock_and_first_line() -> None:

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.output import STYLES
 from cli.remote.bulk_ingest.uploader import FileOutcome
-from cli.remote.output import STYLES
 from enginehouse_client import Job
 
 
