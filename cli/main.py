@@ -124,11 +124,21 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
 
 @app.command()
-def healthcheck(redis: RedisUrl = None) -> None:
-    """Exit with status 0 if a worker on this host sent a heartbeat within 30 s, else with 1."""
-    from cli.local.healthcheck import worker_is_alive
+def healthcheck(data: Data = None, redis: RedisUrl = None) -> None:
+    """Exit with status 0 if a worker on this host sent a heartbeat within 30 s; else print the reason and exit with status 1.
 
-    raise typer.Exit(0 if worker_is_alive(_settings(redis_url=redis)) else 1)
+    Redis is that of --redis, else of REDIS_URL, else of the stack that runs on the data folder. Without a terminal, the command
+    prints nothing on success.
+    """
+    from cli.local.healthcheck import Unhealthy, check_workers
+
+    try:
+        alive = check_workers(_settings(data_dir=data, redis_url=redis), explicit=redis is not None)
+    except Unhealthy as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+    if sys.stdout.isatty():
+        print(f"Alive: {', '.join(alive)}")
 
 
 @models.command()

@@ -14,22 +14,30 @@ from shared.settings import Settings
 
 def connect_to_stack(settings: Settings, *, explicit: bool) -> redis.Redis:
     """A client of the stack's Redis, after a successful ping. ``explicit``: use the URL in the settings. Raises CommandError."""
-    url = settings.redis_url
-    if not explicit and not os.environ.get("REDIS_URL"):
-        state = settings.data_dir / "state.json"
-        try:
-            url = json.loads(state.read_text())["redis"]
-        except FileNotFoundError:
-            raise CommandError(
-                f"No Enginehouse is running on the data folder {settings.data_dir}: start it with `enginehouse up`, "
-                "or select another folder with --data or a Redis with --redis."
-            ) from None
+    url = stack_redis_url(settings, explicit=explicit)
     client = connect(url, timeout=5, retries=0)
     try:
         client.ping()
     except OUTAGE as error:
         raise CommandError(f"Redis at {redact_password(url)} does not answer ({error}).") from None
     return client
+
+
+def stack_redis_url(settings: Settings, *, explicit: bool) -> str:
+    """The URL of the stack's Redis: that of the settings if it is ``explicit`` or in the environment, else the one in
+    ``state.json``. Raises CommandError if no stack runs on the data folder."""
+    if explicit or os.environ.get("REDIS_URL"):
+        return settings.redis_url
+    state = settings.data_dir / "state.json"
+    try:
+        return str(json.loads(state.read_text())["redis"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise CommandError(
+            f"No Enginehouse is running on the data folder {settings.data_dir}: start it with `enginehouse up`, "
+            "or select another folder with --data or a Redis with --redis."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CommandError(f"{state} cannot be read ({error}): select a Redis with --redis.") from None
 
 
 def with_stack_chroma(settings: Settings) -> Settings:
