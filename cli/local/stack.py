@@ -46,16 +46,20 @@ from cli.local.redis_server import (
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
+from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.packaged_files import CODE_ROOT
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
+from workers.gpu.engine_client.restart_policy import FIRST_UNLOADABLE_DELAY, LONGEST_UNLOADABLE_DELAY
 from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
 
 BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",))
 # Chroma prints a banner and advertisements, and a source line under every message.
-CHROMA_NOISE = re.compile(r"\({3}|#{3}|[Cc]hroma Cloud|trychroma|--to-cloud|^\s+at rust/|^Connect to")
+CHROMA_NOISE = re.compile(r"\({3}|#{3}|[Cc]hroma Cloud|trychroma|--to-cloud|^\s+at rust/|^Connect to|^Saving data to")
+# Advice about the kernel settings of the machine, which Redis prints at each start. It goes to the log of Redis.
+REDIS_NOISE = re.compile(r"# WARNING")
 FLOWER_USER = "enginehouse"
 # How often to check whether workers wait for an unresponsive index.
 INDEX_CHECK_SECONDS = 2.0
@@ -88,7 +92,11 @@ class Plan:
 
     @property
     def flower_password(self) -> str:
-        return read_or_create_secret(self.settings.data_dir / "flower-password")
+        return read_or_create_secret(self.flower_password_file)
+
+    @property
+    def flower_password_file(self) -> Path:
+        return self.settings.data_dir / "flower-password"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,8 +131,11 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
         _start(plan, supervisor, log)
         if _wait_until_ready(plan, supervisor, log):
             log.say(f"Enginehouse is ready: {plan.api_url}")
-            if plan.flower_url:
-                log.say(f"Flower (queues and workers): {plan.flower_url}")
+            if plan.flower_port:
+                log.say(
+                    f"Flower (queues and workers): http://127.0.0.1:{plan.flower_port}, user {FLOWER_USER}, "
+                    f"password in {_relative(plan.flower_password_file)}"
+                )
         notes = connect(plan.settings.redis_url, timeout=1.0, retries=0)
         while supervisor.shutdown_request is ShutdownRequest.NONE:
             supervisor.process_events(INDEX_CHECK_SECONDS if plan.chroma_port else 3600)
@@ -173,7 +184,9 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     for name in (name for names in plan.stop_order for name in names):
         log.announce(name)
     if plan.redis_port:
-        supervisor.start_service(Service("redis", redis_command(settings.data_dir / "redis", plan.redis_port), environment))
+        folder = settings.data_dir / "redis"
+        command = redis_command(folder, plan.redis_port)
+        supervisor.start_service(Service("redis", command, environment, noise=REDIS_NOISE, noise_log=folder / "server.log"))
         while supervisor.shutdown_request is ShutdownRequest.NONE and not is_answering(settings.redis_url):
             log.status("waiting for: Redis")
             supervisor.process_events(0.05)
@@ -213,13 +226,47 @@ def _replica(replica: Replica, settings: Settings) -> tuple[list[str], dict[str,
 
 
 def _wait_until_ready(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> bool:
+    registry = WorkerRegistry(connect(plan.settings.redis_url, timeout=1.0, retries=0))
+    explained: set[tuple[str, str]] = set()
     while supervisor.shutdown_request is ShutdownRequest.NONE:
         missing = _missing_parts(plan.settings)
-        log.status(f"waiting for: {', '.join(missing)}" if missing else "")
         if not missing:
+            log.status("")
             return True
+        for model, reason in _failed_models(registry):
+            part = f"model {model} (failed: {reason})"
+            if part not in missing:
+                continue
+            missing[missing.index(part)] = f"model {model} (failed to load)"
+            if (model, reason) not in explained:
+                explained.add((model, reason))
+                log.say(explain_failure(model, reason, plan.settings.models_file))
+        log.status(f"waiting for: {', '.join(missing)}")
         supervisor.process_events(0.2)
     return False
+
+
+def explain_failure(model: str, reason: str, models_file: Path) -> str:
+    """What happened to a model that could not be loaded, what happens next, and what the user can do."""
+    why = reason.removeprefix(f"Model {model}: ").rstrip(".")
+    return (
+        f"Model {model} failed to load: {why}. Enginehouse tries again after {FIRST_UNLOADABLE_DELAY:.0f} s, and then at growing "
+        f"intervals of up to {LONGEST_UNLOADABLE_DELAY / 60:.0f} minutes. To use another model, press Ctrl-C and choose one from "
+        f"{_relative(models_file)} with `enginehouse up --model NAME`."
+    )
+
+
+def _failed_models(registry: WorkerRegistry) -> list[tuple[str, str]]:
+    """The models that a worker failed to load, each with the reason."""
+    try:
+        return [(worker.model, worker.message) for worker in registry.workers() if worker.phase == "failed"]
+    except redis.RedisError:
+        return []  # /health/ready reports the outage
+
+
+def _relative(path: Path) -> str:
+    """The path as the user would type it: relative if it is inside the working directory."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _missing_parts(settings: Settings) -> list[str]:

@@ -30,13 +30,14 @@ LONGEST_LINE = 64 * 1024
 @dataclass(frozen=True)
 class Service:
     """A process to keep running, in ``directory`` if given. ``grace`` is the number of seconds between SIGTERM and SIGKILL; lines
-    that match ``noise`` are not forwarded."""
+    that match ``noise`` are not forwarded, but appended to ``noise_log`` if given."""
 
     name: str
     command: Sequence[str]
     environment: dict[str, str] = field(repr=False)
     grace: float = 10.0
     noise: re.Pattern[str] | None = None
+    noise_log: Path | None = None
     directory: Path | None = None
 
 
@@ -171,14 +172,19 @@ class Supervisor:
             return
         lines = (running.unfinished + data).replace(b"\r", b"\n").split(b"\n")
         running.unfinished = lines.pop() if data and len(lines[-1]) < LONGEST_LINE else b""
-        noise = running.service.noise
         for line in lines:
-            text = line.decode(errors="replace").rstrip()
-            if text and not (noise and noise.search(text)):
-                self._log.line(running.service.name, text)
+            if text := line.decode(errors="replace").rstrip():
+                self._print_or_log(running.service, text)
         if not data:  # all writers have closed the pipe
             self._selector.unregister(descriptor)
             os.close(descriptor)
+
+    def _print_or_log(self, service: Service, text: str) -> None:
+        if service.noise is None or not service.noise.search(text):
+            self._log.line(service.name, text)
+        elif service.noise_log is not None:
+            with suppress(OSError), service.noise_log.open("a") as log:  # a full disk must not stop the supervisor
+                log.write(f"{text}\n")
 
     def _collect_exited(self) -> list[_RunningService]:
         dead = [running for running in self._running.values() if running.process.poll() is not None]

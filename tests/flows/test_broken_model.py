@@ -40,4 +40,14 @@ def test_a_model_that_cannot_be_loaded_fails_its_jobs_with_the_reason(broken_sta
     job = broken_stack.ended(broken_stack.generate("hello")["id"])
     assert (job["status"], job["error"]["code"]) == ("failed", "model_unavailable")
     assert "no-such-folder" in job["error"]["message"]
-    assert "no-such-folder" in broken_stack.log.read_text()
+
+    def log() -> str:
+        return broken_stack.log.read_text()
+
+    explanation = "Model lost failed to load: the folder"
+    wait_until(lambda: explanation in log(), "the log says what to do", every=0.2)
+    assert "tries again after 30 s" in log()
+    assert "`enginehouse up --model NAME`" in log()
+    wait_until(lambda: "waiting for: model lost (failed to load)" in log().splitlines(), "only the model is missing", every=0.2)
+    assert log().count(explanation) == 1
+    assert "(loading 100%: )" not in log()

@@ -37,6 +37,14 @@ def _answers(client: httpx2.Client) -> bool:
         return False
 
 
+def test_the_log_names_the_file_with_the_password(watched: Stack, flower: httpx2.Client) -> None:
+    file = watched.data / "flower-password"
+    [line] = [line for line in watched.log.read_text().splitlines() if line.startswith("Flower (")]
+    assert f"password in {file}" in line
+    assert file.read_text() not in watched.log.read_text()
+    assert f"http://127.0.0.1:{flower.base_url.port}, user enginehouse" in line
+
+
 def test_each_wakeup_shows_its_queue_and_the_job_that_it_ran(watched: Stack, flower: httpx2.Client) -> None:
     job = watched.ended(watched.generate(SECRET)["id"])["id"]
 

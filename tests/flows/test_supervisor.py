@@ -173,3 +173,29 @@ def test_a_service_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: 
     finally:
         tree.guardian.kill()
         tree.guardian.wait()
+
+
+NOISY = """
+import os, sys
+from pathlib import Path
+import re
+from cli.local.console_log import ConsoleLog
+from cli.local.supervisor import Service, Supervisor
+supervisor = Supervisor(ConsoleLog())
+command = [sys.executable, "-c", "print('# WARNING advice'); print('news', flush=True); import time; time.sleep(600)"]
+noise = re.compile("# WARNING")
+log = Path(sys.argv[1])
+supervisor.start_service(Service("redis", command, dict(os.environ), noise=noise, noise_log=log))
+while not log.exists():
+    supervisor.process_events(0.1)
+supervisor.process_events(0.1)
+supervisor.stop_services((("redis",),))
+"""
+
+
+def test_noise_of_a_service_goes_to_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    command = [sys.executable, "-c", NOISY, str(log)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "redis | news\n"), done.stderr
+    assert log.read_text() == "# WARNING advice\n"

@@ -91,6 +91,11 @@ def test_readiness_is_logged_once(stack: Stack) -> None:
     assert stack.log.read_text().count("is ready: ") == 1
 
 
+def test_warnings_of_other_programs_do_not_hide_readiness(stack: Stack) -> None:
+    assert "SecurityWarning" not in stack.log.read_text()
+    assert "# WARNING" not in stack.log.read_text()
+
+
 def test_the_state_file_lists_processes_and_is_private(stack: Stack) -> None:
     file = stack.data / "state.json"
     state = json.loads(file.read_text())

@@ -189,3 +189,8 @@ def test_the_registry_entry_describes_this_process() -> None:
     worker: Worker = describe_process("io@host", pool="io", queues=("io",), slots=4)
     assert worker.id == f"io@host/{worker.pid}"
     assert (worker.pool, worker.queues, worker.slots, worker.phase) == ("io", ("io",), 4, "ready")
+
+
+def test_a_worker_that_loads_a_model_says_so_from_its_first_heartbeat() -> None:
+    worker = describe_process("gpu0@host", pool="gpu", queues=("gpu.m",), slots=1, model="m", phase="loading")
+    assert (worker.message, worker.fraction) == ("starting", 0.0)

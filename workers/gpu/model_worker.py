@@ -15,6 +15,7 @@ from shared.sessions.store import Sessions
 from shared.settings import Settings
 from workers.gpu.engine.messages import StepOutput
 from workers.gpu.engine_client.engine_client import EngineClient
+from workers.gpu.engine_client.restart_policy import FIRST_UNLOADABLE_DELAY, LONGEST_UNLOADABLE_DELAY
 from workers.gpu.engine_client.throughput_meter import ThroughputMeter
 from workers.gpu.generation import GenerationHandler
 from workers.gpu.hardware.devices import format_gib
@@ -27,7 +28,6 @@ from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
 # How long to wait for GPU memory: to become free before a model is loaded, and to be released after its engine has ended.
 FREE_MEMORY_SECONDS, RELEASE_SECONDS = 30.0, 5.0
 
@@ -87,7 +87,7 @@ class ModelWorker:
         return self._handler.run_generation(attempt)
 
     def _load(self) -> None:
-        pause = FIRST_PAUSE
+        pause = FIRST_UNLOADABLE_DELAY
         while not self._closing.is_set():
             try:
                 self._load_once()
@@ -104,7 +104,7 @@ class ModelWorker:
             self._fail(reason)
             # The hub may become reachable, or the folder may be corrected.
             self._closing.wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, LONGEST_UNLOADABLE_DELAY)
 
     def _load_once(self) -> None:
         entry, settings = self._entry, self._settings
@@ -157,7 +157,7 @@ class ModelWorker:
 
     def _fail(self, reason: str) -> None:
         self._failure = ModelUnavailable(
-            f"Model {self._entry.name} could not be loaded: {reason}. Submit the job again when that is corrected."
+            f"Model {self._entry.name} could not be loaded: {reason.rstrip('.')}. Submit the job again when that is corrected."
         )
         logger.error("%s", self._failure.message)
         self._report("failed", reason, 0.0)

@@ -51,11 +51,11 @@ def find_prepared_folder(entry: ModelEntry, folder: Path) -> Path | None:
     if _is_path(entry.url):
         return _model_folder(entry, Path(entry.url).expanduser())
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(entry.url, revision=entry.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):
         return None
 
 
@@ -180,7 +180,13 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 def _from_hub(entry: ModelEntry, report: ProgressCallback) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     report(f"fetching {entry.url} from the hub", 0.0)
     model = f"Model {entry.name}: {entry.url}"
@@ -206,6 +212,10 @@ def _from_hub(entry: ModelEntry, report: ProgressCallback) -> Path:
     except GatedRepoError:
         raise ModelUnavailable(
             f"{model} is gated on the hub. Accept its licence there and set HF_TOKEN to a token of that account."
+        ) from None
+    except HFValidationError:
+        raise ModelUnavailable(
+            f"{model} is not the name of a model on the hub, such as Qwen/Qwen3-8B. Correct its url in the models file."
         ) from None
     except RepositoryNotFoundError:
         raise ModelUnavailable(

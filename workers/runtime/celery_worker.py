@@ -11,12 +11,14 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 from celery import Celery, bootsteps
+from celery.exceptions import SecurityWarning
 from celery.signals import (
     celeryd_after_setup,
     setup_logging,
@@ -159,6 +161,8 @@ class CeleryWorker:
         self.app.task(name=CANARY)(self.answer_canary)
 
     def _connect_signals(self) -> None:
+        # Celery warns against running as root, because workers that accept pickle then run any code as root. Ours accept only JSON.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
         setup_logging.connect(lambda **_: logs.configure(self._settings.log_level), weak=False)
         celeryd_after_setup.connect(self._on_worker_start, weak=False)
         worker_shutting_down.connect(self._on_stop_request, weak=False)

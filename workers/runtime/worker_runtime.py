@@ -50,6 +50,8 @@ def describe_process(
         slots=slots,
         model=model,
         phase=phase,
+        message="starting" if phase == "loading" else "",
+        fraction=0.0 if phase == "loading" else 1.0,
     )
 
 
