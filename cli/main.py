@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from cli.admin.model_loading import ModelLoader
 
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run LLM jobs on your own GPUs.")
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run LLM jobs on your own GPUs.",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 models = typer.Typer(no_args_is_help=True, help="List, prepare, load and unload models.")
 app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. Once a key exists, every request needs one.")
@@ -292,6 +297,21 @@ def show_version() -> None:
         print(version("enginehouse"))
     except PackageNotFoundError:
         raise CommandError("Enginehouse is not installed in this environment: run `make setup`.") from None
+
+
+def _show_version_and_exit(requested: bool) -> None:
+    if requested:
+        show_version()
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version_and_exit)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Commands that call a server over HTTP. They use ``enginehouse_client`` only, and work from any machine."""
+"""Commands that call a server over HTTP. They reach it through ``enginehouse_client`` only, and work from any machine."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PANEL = "Work with a server"
 SERVER_PANEL = "Server"
+NOT_RUNNING_HINT = "Is it running? Start it with `enginehouse up`, or name its address with --url or ENGINEHOUSE_URL."
 # A person at a terminal should learn soon that the server is down; a wait for a job should survive a restart of the server.
 BRIEF_RETRIES = 2
 STEADY_RETRIES = 10
@@ -77,7 +78,7 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def called(*, as_json: bool, url: str | None, key: str | None, data: Path, **arguments: Any) -> None:
         from cli.remote.exit_statuses import INTERRUPTED, status_of
-        from enginehouse_client import Client, EnginehouseError, RetryPolicy
+        from enginehouse_client import Client, ConnectionFailed, EnginehouseError, RetryPolicy
 
         address = server_url(url, data)
 
@@ -89,6 +90,8 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
                 command(CommandContext(brief, patient_client, client_with_retries, Output(as_json=as_json)), **arguments)
         except EnginehouseError as error:
             print(error, file=sys.stderr)
+            if isinstance(error, ConnectionFailed):
+                print(NOT_RUNNING_HINT, file=sys.stderr)
             raise typer.Exit(status_of(error)) from None
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             raise CommandError(f"{error.filename or error}: {error.strerror or 'cannot be read'}") from None
@@ -113,7 +116,7 @@ class Group(TyperGroup):
     default_command = "list"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not (args and (args[0] in self.commands or args[0] == "--help")) and self.uses_default(args):
+        if not (args and (args[0] in self.commands or args[0] in ctx.help_option_names)) and self.uses_default(args):
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 

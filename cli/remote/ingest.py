@@ -46,7 +46,13 @@ def ingest(
     from cli.remote.bulk_ingest.summary import print_summary
     from cli.remote.bulk_ingest.uploader import SERVER_UNREACHABLE, Uploader
     from enginehouse_client import EnginehouseError
+    from shared.documents.models import check_collection_name
+    from shared.errors import InvalidValue
 
+    try:
+        check_collection_name(collection)
+    except InvalidValue as error:
+        raise CommandError(f"--collection: {error.message}") from None
     files = find_files(read_arguments(paths, whole_lines=True), include=include or (), exclude=exclude or ())
     if not files:
         raise CommandError("No files match: nothing to ingest.")

@@ -30,6 +30,14 @@ class JobGroup(Group):
     def uses_default(self, args: list[str]) -> bool:
         return bool(args) and (args[0].startswith("job_") or args[0] == "-")
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(
+                f"{args[0][:80]!r} is neither a command of `enginehouse job` nor the id of a job: ids start with job_. "
+                "`enginehouse jobs` lists jobs."
+            )
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(cls=JobGroup, no_args_is_help=True, help="Show, wait for, follow, cancel, retry and delete jobs.")
 

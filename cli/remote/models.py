@@ -10,7 +10,18 @@ if TYPE_CHECKING:
 
 @server_command
 def list_models(context: CommandContext) -> None:
-    """List the models of a server and their state."""
+    """List the models of a server and their state.
+
+    \b
+    A model has one of these states:
+    ready       a worker has loaded it and runs its jobs
+    warming     a worker has loaded it and prepares for the first job
+    loading     a worker fetches, converts or reads its weights
+    draining    its worker finishes jobs before it unloads the model
+    failed      a worker could not load it and will try again; see the reason
+    unloaded    no worker has it; a job loads it, if loading on demand is on
+    not_served  no running worker can load it
+    """
 
     def row(model: "Model") -> tuple[object, ...]:
         default = "default" if model.default else ""

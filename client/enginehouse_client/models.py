@@ -211,7 +211,8 @@ class Delivery(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Record):
-    """A model of the server; ``state`` is ``ready``, ``warming``, ``loading``, ``failed`` or ``not_served``."""
+    """A model of the server; ``state`` is ``ready``, ``warming``, ``loading``, ``draining``, ``failed``, ``unloaded`` or
+    ``not_served``."""
 
     name: str
     task: str

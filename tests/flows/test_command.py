@@ -1,6 +1,7 @@
 """``enginehouse generate|jobs|job|search|collections|documents|webhooks|deliveries`` on terminals, in pipes and in scripts."""
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -72,11 +73,14 @@ def test_exit_statuses(stack: Stack) -> None:
         (("generate", "x" * 9000, "--wait"), 3, "prompt"),
         (("job", "show", "job_none"), 4, "does not exist"),
         (("collections", "show", "none"), 4, "There is no collection"),
+        (("job", "nope"), 2, "'nope' is neither a command of `enginehouse job` nor the id of a job"),
         (("jobs", "--url", "http://127.0.0.1:9"), 5, "no response from http://127.0.0.1:9"),
+        (("generate", "x", "--url", "http://127.0.0.1:9"), 5, "Start it with `enginehouse up`, or name its address with --url"),
     ):
         done = run(stack, *arguments)
         assert done.returncode == code, (arguments, done.stderr)
-        assert says in done.stderr, (arguments, done.stderr)
+        # Errors of the option parser are wrapped in a box.
+        assert says in " ".join(done.stderr.replace("│", " ").split()), (arguments, done.stderr)
         assert "Traceback" not in done.stderr
         assert done.stdout == ""
 
@@ -125,6 +129,36 @@ def test_models_are_listed_with_their_states(stack: Stack) -> None:
     listed = [row.split("\t")[:4] for row in run(stack, "models", "list").stdout.splitlines()]
     assert ["echo", "ready", "generate", "default"] in listed
     assert ["not-started", "not_served", "generate", ""] in listed
+
+
+def test_narrow_terminals_show_whole_ids(stack: Stack) -> None:
+    job = run(stack, "generate", "narrow", "--plain").stdout.strip()
+    assert run(stack, "job", "wait", job).returncode == 0
+    for columns in (80, 30):
+        assert job in run_on_terminal(stack, "jobs", "--limit", "3", columns=columns)
+
+
+def test_a_healthcheck_finds_the_stack_and_is_silent_in_scripts(stack: Stack) -> None:
+    done = run(stack, "healthcheck")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = run(stack, "healthcheck", ENGINEHOUSE_DATA="/nonexistent", REDIS_URL=stack.redis_url())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "gpu0@" in run_on_terminal(stack, "healthcheck")
+    done = run(stack, "healthcheck", "--data", "/nonexistent")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "No Enginehouse is running on the data folder /nonexistent" in done.stderr
+    done = run(stack, "healthcheck", REDIS_URL="redis://127.0.0.1:1/0")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Redis at redis://127.0.0.1:1/0 is not reachable" in done.stderr
+
+
+def test_help_and_version_have_their_usual_options(stack: Stack) -> None:
+    assert run(stack, "--version").stdout == run(stack, "version").stdout != ""
+    for command in ((), ("deliveries",), ("job",), ("job", "wait")):
+        assert run(stack, *command, "-h").stdout == run(stack, *command, "--help").stdout != ""
+    listed = run(stack, "models", "list", "--help").stdout
+    for state in ("ready", "warming", "loading", "draining", "failed", "unloaded", "not_served"):
+        assert re.search(rf"^ {state} +\w", listed, re.MULTILINE), state
 
 
 def test_a_closed_output_pipe_is_not_an_error(stack: Stack) -> None:

@@ -47,6 +47,15 @@ def counted(stack: Stack, said: str) -> dict[str, int]:
     return dict(stack.ended(batch_of(said))["counts"])
 
 
+def test_an_invalid_collection_name_is_rejected_before_anything_is_sent(stack: Stack, folder: Path) -> None:
+    before = run(stack, "jobs", "--kind", "batch", "--limit", "1").stdout
+    done = run(stack, "ingest", folder, "-c", "bad name!")
+    assert (done.returncode, done.stdout) == (2, "")
+    [error] = done.stderr.splitlines()
+    assert "'bad name!' is not a valid collection name" in error
+    assert run(stack, "jobs", "--kind", "batch", "--limit", "1").stdout == before
+
+
 def test_every_file_is_reported_with_a_reason(stack: Stack, folder: Path) -> None:
     done = run(stack, "ingest", folder, "-c", "papers", "--json")
     assert done.returncode == 3, "two cannot be searched"
