@@ -39,7 +39,11 @@ def test_a_model_that_cannot_be_loaded_fails_its_jobs_with_the_reason(broken_sta
     assert any("lost" in reason and "no-such-folder" in reason for reason in health.json()["waiting_for"])
     job = broken_stack.ended(broken_stack.generate("hello")["id"])
     assert (job["status"], job["error"]["code"]) == ("failed", "model_unavailable")
-    assert "no-such-folder" in job["error"]["message"]
+    [model, *_] = broken_stack.client.get("/models").json()
+    assert job["error"]["message"] == (
+        f"Model lost could not be loaded: {model['reason']} Submit the job again when that is corrected."
+    )
+    assert "no-such-folder" in broken_stack.log.read_text()
 
     def log() -> str:
         return broken_stack.log.read_text()

@@ -9,7 +9,7 @@ from shared.errors import EngineFault, ModelUnavailable
 from shared.models.catalogue import ECHO, ModelEntry
 from shared.settings import Settings
 from workers.gpu.engine.messages import CancelRequest, GenerationRequest, Heartbeat, Message, PhaseUpdate, StepOutput
-from workers.gpu.engine_client.engine_client import EngineClient, EngineState
+from workers.gpu.engine_client.engine_client import EngineClient, EngineState, load_error
 
 READY = PhaseUpdate("ready", attention_backend="sdpa")
 Script = list[Message | Callable[[], Message | None] | float]
@@ -189,6 +189,20 @@ def test_an_engine_that_cannot_load_its_model_rejects_requests_with_the_reason()
     assert rig.client.state.phase == "failed"
     with pytest.raises(ModelUnavailable, match="no such folder"):
         rig.submit("a")()
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        ("Model m: the folder /m does not exist. Correct its url.", "the folder /m does not exist. Correct its url"),
+        ("Model m failed its self-test.", "it failed its self-test"),
+        ("ValueError: bad weights", "ValueError: bad weights"),
+    ],
+)
+def test_the_error_of_a_model_that_cannot_be_loaded_names_it_once(reason: str, sentence: str) -> None:
+    assert load_error("m", reason).message == (
+        f"Model m could not be loaded: {sentence}. Submit the job again when that is corrected."
+    )
 
 
 def test_out_of_memory_while_warming_up_tries_a_smaller_batch() -> None:

@@ -14,7 +14,7 @@ from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from workers.gpu.engine.messages import StepOutput
-from workers.gpu.engine_client.engine_client import EngineClient
+from workers.gpu.engine_client.engine_client import EngineClient, load_error
 from workers.gpu.engine_client.restart_policy import FIRST_UNLOADABLE_DELAY, LONGEST_UNLOADABLE_DELAY
 from workers.gpu.engine_client.throughput_meter import ThroughputMeter
 from workers.gpu.generation import GenerationHandler
@@ -156,11 +156,9 @@ class ModelWorker:
                 self._report("warming" if state.phase == "stalled" else state.phase, state.message, state.fraction)
 
     def _fail(self, reason: str) -> None:
-        self._failure = ModelUnavailable(
-            f"Model {self._entry.name} could not be loaded: {reason.rstrip('.')}. Submit the job again when that is corrected."
-        )
+        self._failure = load_error(self._entry.name, reason)
         logger.error("%s", self._failure.message)
-        self._report("failed", reason, 0.0)
+        self._report("failed", reason.removeprefix(f"Model {self._entry.name}: "), 0.0)
 
     def _report(self, phase: str, message: str, fraction: float) -> None:
         if self._runtime is not None:

@@ -36,6 +36,15 @@ class EngineState:
     since: float
 
 
+def load_error(name: str, reason: str) -> ModelUnavailable:
+    """The error of jobs whose model could not be loaded. ``reason`` may be a sentence about the model that begins with its name."""
+    for own_name, replacement in ((f"Model {name}: ", ""), (f"Model {name} ", "it ")):
+        if reason.startswith(own_name):
+            reason = replacement + reason.removeprefix(own_name)
+    reason = reason.rstrip(". ")
+    return ModelUnavailable(f"Model {name} could not be loaded: {reason}. Submit the job again when that is corrected.")
+
+
 class EngineClient:
     """One engine process at a time for one model. Every method may be called from any thread.
 
@@ -157,7 +166,7 @@ class EngineClient:
     def _require_ready(self) -> None:
         state, name = self._state, self._name
         if state.phase == "failed":
-            raise ModelUnavailable(f"Model {name} could not be loaded: {state.message}")
+            raise load_error(name, state.message)
         if state.phase == "stopped":
             raise EngineFault(f"The engine of {name} has been stopped.")
         if state.phase != "ready":
