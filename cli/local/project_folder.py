@@ -1,5 +1,6 @@
 """``enginehouse init``: write the files that a project starts from."""
 
+import shlex
 from pathlib import Path
 
 from cli.errors import CommandError
@@ -13,19 +14,24 @@ def create_project(folder: Path) -> None:
 
     Raises CommandError, before anything is written, if one of them exists or the folder cannot be used.
     """
+    is_current = folder.resolve() == Path.cwd()
+    shown = "this folder" if is_current else str(folder)
     existing = [name for name in FILES if (folder / name).exists()]
     if existing:
-        raise CommandError(f"{folder} already contains {', '.join(existing)}: choose another folder, or delete them first.")
+        raise CommandError(
+            f"{', '.join(existing)} already exist{'s' * (len(existing) == 1)} in {shown}: choose another folder, or delete "
+            f"{'it' if len(existing) == 1 else 'them'} first."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (folder / name).write_bytes(packaged_file(name).read_bytes())
     except OSError as error:
         raise CommandError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
+    change_folder = "" if is_current else f"  cd {shlex.quote(str(folder))}\n"
     print(
-        f"Wrote {', '.join(FILES)} to {folder}.\n\n"
-        "Next:\n"
-        f"  cd {folder}\n"
+        f"Wrote {', '.join(FILES)} to {shown}.\n\n"
+        f"Next:\n{change_folder}"
         "  edit models.json        # the models to serve\n"
         "  enginehouse up          # run everything on this machine\n\n"
         "To run it in containers instead, set ENGINEHOUSE_SOURCE in .env and run `docker compose up`."

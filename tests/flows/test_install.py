@@ -82,8 +82,16 @@ def test_init_writes_a_project_once(installed: Path, environment: dict[str, str]
     (project / "models.json").write_text("edited")
     done = run(installed, environment, project.parent, "init", "project")
     assert done.returncode == 2
-    assert "already contains models.json" in done.stderr
+    assert "models.json, .env, docker-compose.yml already exist in project" in done.stderr
     assert (project / "models.json").read_text() == "edited"
+
+
+def test_init_in_the_current_folder_shows_no_cd(installed: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    done = run(installed, environment, tmp_path, "init")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Wrote models.json, .env, docker-compose.yml to this folder.")
+    assert "cd " not in done.stdout
+    assert run(installed, environment, tmp_path, "init", str(tmp_path / "a b")).stdout.count(f"cd '{tmp_path}/a b'") == 1
 
 
 def test_demo_answers_with_sources(installed: Path, environment: dict[str, str], project: Path) -> None:
