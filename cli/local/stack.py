@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = from_environment(os.environ)
-        with _data_folder_locked(settings.data_dir):
+        with _data_folder_locked(settings.data_dir, options.guardian):
             return run_stack(_plan(settings, options), guardian=options.guardian)
     except CommandError as error:
         print(error, file=sys.stderr)
@@ -286,7 +286,8 @@ def _missing_parts(settings: Settings) -> list[str]:
 
 
 @contextmanager
-def _data_folder_locked(folder: Path) -> Iterator[None]:
+def _data_folder_locked(folder: Path, guardian: int) -> Iterator[None]:
+    """Keep other stacks from using the data folder. The lock file holds the process id of the stack's guardian, for their message."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will contain documents of other users
         lock = (folder / "lock").open("a+")
@@ -298,10 +299,25 @@ def _data_folder_locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CommandError(
-                f"Another Enginehouse is running on the data folder {folder}: stop it, or choose another folder with --data."
-            ) from None
+            raise CommandError(_data_folder_in_use(folder)) from None
+        lock.truncate(0)
+        lock.write(f"{guardian}\n")
+        lock.flush()
         yield
+
+
+def _data_folder_in_use(folder: Path) -> str:
+    """Which process uses the data folder, and how to stop it."""
+    try:
+        pid = int((folder / "lock").read_text())
+    except (OSError, ValueError):
+        process, kill = "", ""
+    else:
+        process, kill = f" (process {pid})", f" or with `kill {pid}`"
+    return (
+        f"Another Enginehouse{process} is using the data folder {folder}. If it is already stopping, try again in a few "
+        f"seconds. Otherwise stop it with Ctrl-C{kill}, or choose another folder with --data."
+    )
 
 
 def _check_port_is_free(host: str, port: int, option: str) -> None:

@@ -51,7 +51,9 @@ def test_an_occupied_port_is_reported(own_stack: Stack) -> None:
 
 
 def test_a_second_stack_on_the_same_data_folder_is_rejected(stack: Stack, own_stack: Stack) -> None:
-    assert str(stack.data) in refusal(own_stack, "--data", str(stack.data))
+    assert stack.process is not None
+    sentence = refusal(own_stack, "--data", str(stack.data))
+    assert f"(process {stack.process.pid}) is using the data folder {stack.data}" in sentence
 
 
 def test_an_unreachable_redis_is_rejected(own_stack: Stack) -> None:
