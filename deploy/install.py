@@ -5,7 +5,9 @@ is free to choose would pick a newer one with gigabytes of libraries.
 """
 
 import os
+import re
 import selectors
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = (3, 11)
-# How pip begins the lines that say what it is doing.
-ACTIVITIES = ("Collecting", "Downloading", "Installing", "Building", "Preparing")
+# How often progress is shown: on a terminal, and elsewhere; there, also without news after STILL_WORKING_SECONDS.
+TERMINAL_SECONDS, LINE_SECONDS, STILL_WORKING_SECONDS = 0.2, 10.0, 60.0
 
 
 def main() -> None:
@@ -35,6 +37,11 @@ def main() -> None:
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     if not python.exists():
+        print(
+            "Installing Enginehouse with PyTorch, transformers, Chroma, Redis and a small model into .venv: about 2.3 GB, "
+            "which takes some minutes.",
+            flush=True,
+        )
         step("1/3 virtual environment", [sys.executable, "-m", "venv", str(VENV)], "On Debian, install the package python3-venv.")
     step("2/3 " + torch, [*pip, torch])
     step(
@@ -44,11 +51,11 @@ def main() -> None:
 
 
 def step(title: str, command: list[str], advice: str = "The lines above give the reason; fix it and run this again.") -> None:
-    """Run a command and show its elapsed time and current step; exit with its last lines if it fails."""
-    started, shown_at, activity = time.monotonic(), 0.0, ""
+    """Run a command and show its elapsed time and current activity; exit with its last lines if it fails."""
+    started, shown_at, shown = time.monotonic(), 0.0, ""
+    activity = "working"
     lines: list[str] = []
     terminal = sys.stdout.isatty()
-    every = 0.2 if terminal else 10.0
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
@@ -59,12 +66,15 @@ def step(title: str, command: list[str], advice: str = "The lines above give the
             if selector.select(0.2):
                 data = os.read(process.stdout.fileno(), 65536)
                 *complete, rest = (rest + data.decode(errors="replace")).split("\n")
-                lines += [line.strip() for line in complete]
-                activities = [line for line in lines[-20:] if line.startswith(ACTIVITIES)]
-                activity = activities[-1][:60] if activities else activity
-            if time.monotonic() - shown_at >= every:
-                shown_at = time.monotonic()
-                show(f"[{title}] {shown_at - started:.0f} s {activity}", terminal)
+                for line in complete:
+                    lines.append(line.strip())
+                    activity = describe(lines[-1]) or activity
+            now = time.monotonic()
+            interval = TERMINAL_SECONDS if terminal else LINE_SECONDS if activity != shown else STILL_WORKING_SECONDS
+            if now - shown_at >= interval:
+                repeated = not terminal and activity == shown
+                show(f"[{title}] {now - started:.0f} s: {'still ' * repeated}{activity}", terminal)
+                shown_at, shown = now, activity
     if process.wait() != 0:
         show("", terminal)
         print("\n".join([*lines, rest][-30:]), file=sys.stderr)
@@ -74,9 +84,26 @@ def step(title: str, command: list[str], advice: str = "The lines above give the
         print()
 
 
+def describe(line: str) -> str:
+    """What pip is doing, from a line of its output; empty if the line does not say."""
+    if line.startswith("Installing collected packages: "):
+        return f"installing {line.count(',') + 1} packages"
+    if match := re.match(
+        r"(Collecting|Downloading|Building wheel for|Building editable for|Preparing metadata|Installing build dependencies)\b *(.*)",
+        line,
+    ):
+        # A requirement without its versions, a file without its tags and its folder.
+        subject = re.split(r"[ (<>=!~;\[]|-py\d|-cp\d", match[2].strip())[0].rpartition("/")[2] if match[2] else ""
+        size = re.search(r"\(([\d.]+ [kMG]B)\)$", line)
+        return " ".join(filter(None, (match[1][0].lower() + match[1][1:], subject.rstrip(":"), size and f"({size[1]})")))
+    return ""
+
+
 def show(text: str, terminal: bool) -> None:
     """Print one progress line; on a terminal it replaces the previous one."""
-    print(f"\r\033[K{text}" if terminal else text, end="" if terminal else "\n", flush=True)
+    if terminal:
+        text = f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}"
+    print(text, end="" if terminal else "\n", flush=True)
 
 
 if __name__ == "__main__":
