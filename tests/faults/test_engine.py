@@ -19,13 +19,20 @@ def outcomes(stack: FaultStack, job: str) -> list[Outcome | None]:
 
 
 def test_a_killed_worker_with_64_jobs_in_flight_loses_none(stack: FaultStack) -> None:
-    jobs = [stack.submit_job(TEXT * 2) for _ in range(64)]
+    jobs = [stack.submit_job(TEXT * 4) for _ in range(64)]
     wait_until(lambda: all(stack.read_job(job).first_token_at for job in jobs), "all 64 have a first token")
+    # On a busy machine the first jobs may end before the last one begins.
+    running = [job for job in jobs if stack.read_job(job).status == "in_progress"]
+    assert running
     kill(stack.pid_of("gpu0"))
-    wait_until(lambda: all(stack.read_job(job).attempt == 2 for job in jobs), "all have restarted")
     for job in jobs:
         stack.wait_for_end(job)
-        assert outcomes(stack, job) == [Outcome.LOST, Outcome.COMPLETED]
+    for job in running:
+        # An attempt may also have ended between the look and the kill.
+        assert outcomes(stack, job) in ([Outcome.LOST, Outcome.COMPLETED], [Outcome.COMPLETED])
+    lost = [job for job in running if Outcome.LOST in outcomes(stack, job)]
+    assert lost
+    for job in lost:
         assert "restart" in [event.type for event in stack.read_events(job)]
 
 
