@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api.idempotency import read_idempotency_key
 from api.job_webhook import job_webhook
+from api.request_parsing import read_idempotency_key
 from api.schemas.requests.generation import CollectionSource, GenerationOptions
 from api.services import owner, services
 from api.submission import SubmittedJob, submit_job

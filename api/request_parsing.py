@@ -3,10 +3,12 @@
 The models in ``schemas.requests`` define what a body may contain. Nothing is written before everything is validated.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
@@ -24,8 +26,16 @@ MAX_SHOWN = 80
 # Files of one upload, and parts of its form: the files and the other fields.
 MAX_FILES = 1000
 MAX_FORM_PARTS = MAX_FILES + 20
+MAX_KEY_LENGTH = 255
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class IdempotencyKey(NamedTuple):
+    """A key and the fingerprint of its request; both are empty if the client sent no key."""
+
+    key: str
+    fingerprint: str
 
 
 def parse_body(model: type[Model]) -> Model:
@@ -148,6 +158,20 @@ def requested_timeout(default: float) -> float:
         if name == "wait":
             return parse_integer(value.strip(), "Prefer", 0, maximum)
     return default
+
+
+def read_idempotency_key(content: Any) -> IdempotencyKey:
+    """The key of this request, with the fingerprint of ``content``. Raises InvalidValue.
+
+    ``content`` is the validated body, so two spellings of the same request have the same fingerprint.
+    """
+    key = request.headers.get("Idempotency-Key", "")
+    if not key:
+        return IdempotencyKey("", "")
+    if len(key) > MAX_KEY_LENGTH or not key.isprintable():
+        raise InvalidValue(f"Idempotency-Key: must be 1 to {MAX_KEY_LENGTH} printable characters", param="Idempotency-Key")
+    text = json.dumps([request.method, request.path, content], sort_keys=True, ensure_ascii=False, default=str)
+    return IdempotencyKey(key, hashlib.sha256(text.encode()).hexdigest())
 
 
 def _form_field(name: str) -> str:

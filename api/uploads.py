@@ -7,7 +7,7 @@ from typing import Any
 
 from werkzeug.datastructures import FileStorage
 
-from api.idempotency import IdempotencyKey, read_idempotency_key
+from api.request_parsing import IdempotencyKey, read_idempotency_key
 from api.services import Services
 from api.submission import submit_job, written_job
 from shared.documents.files import DocumentFiles, StoredFile

@@ -8,7 +8,7 @@ from api.openapi.document import api_document
 from api.openapi.operation import UNCHANGED, Operation, Reply, describe
 from api.openapi.reference import TEMPLATE_FOLDER, TEMPLATE_FUNCTIONS
 from api.responses import RouteResponse
-from api.web_pages import page_response
+from api.routes.page_response import page_response
 
 blueprint = Blueprint("api_docs", __name__, template_folder=TEMPLATE_FOLDER)
 

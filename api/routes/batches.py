@@ -2,10 +2,9 @@
 
 from flask import Blueprint, jsonify
 
-from api.idempotency import read_idempotency_key
 from api.job_webhook import job_webhook
 from api.openapi.operation import IDEMPOTENCY_KEY, JOB, REPLAYABLE_JOB_HEADERS, Example, Operation, Reply, describe
-from api.request_parsing import parse_optional_body
+from api.request_parsing import parse_optional_body, read_idempotency_key
 from api.responses import RouteResponse, final_or_accepted, job_json, mark_replay
 from api.schemas import responses
 from api.schemas.requests.jobs import NewBatch

@@ -3,7 +3,6 @@
 from flask import Blueprint, jsonify
 
 from api.deletion import deletion_response, submit_deletion
-from api.idempotency import read_idempotency_key
 from api.job_webhook import job_webhook
 from api.openapi.operation import (
     AFTER,
@@ -18,7 +17,7 @@ from api.openapi.operation import (
     Reply,
     describe,
 )
-from api.request_parsing import parse_body, query_cursor, query_integer, requested_timeout
+from api.request_parsing import parse_body, query_cursor, query_integer, read_idempotency_key, requested_timeout
 from api.responses import (
     RouteResponse,
     accepted_response,

@@ -4,7 +4,7 @@ from flask import Blueprint
 
 from api.openapi.operation import UNCHANGED, Operation, Reply, describe, in_path
 from api.responses import RouteResponse
-from api.web_pages import page_response
+from api.routes.page_response import page_response
 from shared.errors import NotFound
 from shared.packaged_files import CODE_ROOT
 
