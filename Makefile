@@ -28,7 +28,11 @@ lint: .venv/.installed-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint chromium
+# The checks leave a core idle, so they run beside the tests.
+test: .venv/.installed-dev chromium
+	@$(MAKE) --no-print-directory -j2 lint tests
+
+tests:
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow_fault" $(ARGS)
 
 # `make test` includes a short part of these. Run them on an otherwise idle machine.
@@ -62,4 +66,4 @@ clean:
 	@$(PYTHON) deploy/install.py $(EXTRAS) gpl-formats --dev
 	@touch .venv/.installed $@
 
-.PHONY: chromium help setup demo up lint test test-faults bench dist clean
+.PHONY: tests chromium help setup demo up lint test test-faults bench dist clean

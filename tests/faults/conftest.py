@@ -17,10 +17,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-seed", type=int, help="repeats a random mix")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow_fault: takes long; skipped by `make test`, run by `make test-faults`")
-
-
 @pytest.fixture(scope="module")
 def shared_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
     options = getattr(request.module, "STACK_OPTIONS", {})

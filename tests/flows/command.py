@@ -24,7 +24,7 @@ def run(stack: Stack, *arguments: str | Path, given: str = "", **environment: st
         input=given,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 

@@ -24,6 +24,6 @@ def test_each_example_of_the_readme_runs(stack: Stack, number: int) -> None:
     code = code.replace("Client(retry_policy", f"Client({stack.url!r}, retry_policy")
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=90, check=False
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr

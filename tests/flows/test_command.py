@@ -281,6 +281,6 @@ def test_ctrl_c_is_status_130(slow_stack: Stack) -> None:
     assert process.stdout is not None
     assert process.stdout.read(1) == "a", "it writes"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=90)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Traceback" not in errors

@@ -55,7 +55,7 @@ class Host:
             **{key: self._localize(value) for key, value in service.get("environment", {}).items()},
         }
         environment["PYTHONPATH"] = str(REPOSITORY)
-        return subprocess.run(command, env=environment, capture_output=True, timeout=90, check=False).returncode == 0
+        return subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False).returncode == 0
 
     def stop(self) -> None:
         for process in self.processes.values():

@@ -26,7 +26,7 @@ def lines(answer: httpx2.Response) -> Iterator[dict[str, Any]]:
 
 
 def follow(stack: Stack, job: str, **options: Any) -> list[dict[str, Any]]:
-    with stack.client.stream("GET", f"/jobs/{job}/events", timeout=60, **options) as answer:
+    with stack.client.stream("GET", f"/jobs/{job}/events", timeout=240, **options) as answer:
         assert answer.status_code == 200
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         return list(lines(answer))
@@ -54,7 +54,7 @@ def test_a_late_reader_gets_the_whole_stream(stack: Stack) -> None:
 def test_a_reader_that_reconnects_misses_and_repeats_nothing(slow_stack: Stack) -> None:
     job = slow_stack.generate(TEXT)["id"]
     seen: list[dict[str, Any]] = []
-    with slow_stack.client.stream("GET", f"/jobs/{job}/events", timeout=60) as answer:
+    with slow_stack.client.stream("GET", f"/jobs/{job}/events", timeout=240) as answer:
         for event in lines(answer):
             seen.append(event)
             if len(seen) == 8:

@@ -23,7 +23,7 @@ EXAMPLES = REPOSITORY / "examples"
 def run(stack: Stack, *line: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     around = os.environ | {"ENGINEHOUSE_URL": stack.url} | environment
     return subprocess.run(
-        [str(word) for word in line], cwd=REPOSITORY, env=around, capture_output=True, text=True, timeout=150, check=False
+        [str(word) for word in line], cwd=REPOSITORY, env=around, capture_output=True, text=True, timeout=240, check=False
     )
 
 

@@ -39,7 +39,11 @@ def _answers(client: httpx2.Client) -> bool:
 
 def test_the_log_names_the_file_with_the_password(watched: Stack, flower: httpx2.Client) -> None:
     file = watched.data / "flower-password"
-    [line] = [line for line in watched.log.read_text().splitlines() if line.startswith("Flower (")]
+
+    def announced() -> list[str]:
+        return [line for line in watched.log.read_text().splitlines() if line.startswith("Flower (")]
+
+    [line] = wait_until(announced, "the address of Flower is in the log")
     assert f"password in {file}" in line
     assert file.read_text() not in watched.log.read_text()
     assert f"http://127.0.0.1:{flower.base_url.port}, user enginehouse" in line

@@ -36,7 +36,7 @@ def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps"]
-    done = subprocess.run([*command, *map(str, wheels)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*command, *map(str, wheels)], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     # A path in a .pth file does not execute the .pth files over there, so this checkout stays out of sight.
     site_packages = next((folder / "lib").glob("python*/site-packages"))
@@ -72,7 +72,7 @@ def run(
 def test_the_packages_come_from_the_wheels(installed: Path, environment: dict[str, str], tmp_path: Path) -> None:
     code = "import api, cli, enginehouse_client, shared, workers; print(*{m.__file__ for m in (api, cli, enginehouse_client, shared, workers)})"
     command = [str(installed / "python"), "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=True)
     assert all(Path(file).is_relative_to(installed.parent) for file in done.stdout.split()), done.stdout
 
 
@@ -127,5 +127,5 @@ def test_up_serves_the_models_file_of_the_current_folder(server: tuple[subproces
     wait_until(answers, "the API answers", seconds=120, every=0.2)
     assert [model["name"] for model in httpx2.get(f"{url}/models").json()] == ["parrot"]
     assert "<html" in httpx2.get(url).text
-    job = httpx2.post(f"{url}/generate", json={"prompt": "hello"}, headers={"Prefer": "wait=60"}, timeout=90)
+    job = httpx2.post(f"{url}/generate", json={"prompt": "hello"}, headers={"Prefer": "wait=60"}, timeout=240)
     assert job.json()["result"]["text"] == "hello"

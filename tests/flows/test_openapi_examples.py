@@ -143,7 +143,7 @@ def test_a_batch_matches_its_schema_from_opening_to_end(slow_stack: Stack) -> No
 @pytest.mark.parametrize("body", [{"prompt": TEXT}, {"prompt": TEXT, "collection": "handbook"}], ids=["plain", "retrieval"])
 def test_every_event_matches_its_schema(slow_stack: Stack, example_ids: dict[str, str], body: dict[str, Any]) -> None:
     job = slow_stack.post("/generate", body).json()["id"]
-    with slow_stack.client.stream("GET", f"/jobs/{job}/events", timeout=60) as answer:
+    with slow_stack.client.stream("GET", f"/jobs/{job}/events", timeout=240) as answer:
         events = list(lines(answer))
     assert {"queued", "started", "delta", "ended"} <= {event["event"] for event in events}
     for event in events:

@@ -15,7 +15,7 @@ from testing.stack import QUICK, Stack
 
 def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "cli.main", *arguments, "--data", str(stack.data)]
-    return subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_only_deleting_all_key_records_opens_the_server_again(tmp_path_factory: 
 def test_a_command_without_a_stack_names_the_next_step(tmp_path_factory: pytest.TempPathFactory, guarded: Stack) -> None:
     folder = tmp_path_factory.mktemp("empty")
     line = [sys.executable, "-m", "cli.main", "keys", "list", "--data", str(folder)]
-    done = subprocess.run(line, cwd=REPOSITORY, env=guarded.environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, cwd=REPOSITORY, env=guarded.environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2
     assert "enginehouse up" in done.stderr
     assert "Traceback" not in done.stderr
@@ -129,7 +129,7 @@ def test_the_command_sends_its_key(guarded: Stack, keys: dict[str, dict[str, Any
     def jobs(**environment: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "cli.main", "jobs", "--data", str(guarded.data)]
         around = guarded.environment | environment
-        return subprocess.run(line, cwd=REPOSITORY, env=around, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(line, cwd=REPOSITORY, env=around, capture_output=True, text=True, timeout=240, check=False)
 
     refused = jobs()
     assert (refused.returncode, refused.stdout) == (1, "")

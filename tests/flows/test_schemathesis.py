@@ -13,8 +13,8 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-EXAMPLES = 6
-SECONDS = 150
+EXAMPLES = 5
+SECONDS = 270
 
 
 def test_generated_requests_get_documented_answers(stack: Stack, tmp_path: Path) -> None:

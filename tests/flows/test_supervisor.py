@@ -196,6 +196,6 @@ supervisor.stop_services((("redis",),))
 def test_noise_of_a_service_goes_to_its_log(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     command = [sys.executable, "-c", NOISY, str(log)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout) == (0, "redis | news\n"), done.stderr
     assert log.read_text() == "# WARNING advice\n"

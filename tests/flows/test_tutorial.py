@@ -13,7 +13,7 @@ def curl(stack: Stack, *arguments: str) -> object:
         "--show-error",
         *(item.replace("localhost:5000", f"localhost:{stack.port}") for item in arguments),
     ]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=240).stdout)
 
 
 def test_list_models(stack: Stack) -> None:

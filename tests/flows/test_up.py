@@ -31,7 +31,7 @@ def refusal(stack: Stack, *options: str, **environment: str) -> str:
     command = [sys.executable, "-m", "cli.main", "up", "--no-flower", *options]
     known = {"--data": stack.data, "--models": stack.models, "--port": stack.port}
     command += [str(word) for name, value in known.items() if name not in options for word in (name, value)]
-    done = subprocess.run(command, env=stack.environment | environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=stack.environment | environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode not in (0, None)
     assert done.stdout == ""
     [sentence] = done.stderr.splitlines()

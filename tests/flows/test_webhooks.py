@@ -235,7 +235,7 @@ def test_webhooks_and_deliveries_of_another_owner_are_not_found(stack: Stack, re
     delivery = delivered(stack, stack.generate("mine", webhook={"url": receiver.url})["id"])
     webhook = register(stack, url=receiver.url)
     line = [sys.executable, "-m", "cli.main", "keys", "create", "--name", "bob", "--json", "--data", str(stack.data)]
-    made = subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=60, check=True)
+    made = subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=240, check=True)
     bob = {"Authorization": f"Bearer {json.loads(made.stdout)['key']}"}
     for method, path in (
         ("GET", f"/deliveries/{delivery['id']}"),

