@@ -54,7 +54,11 @@ def run_bare_manager(entry: ModelEntry, settings: Settings, prompts: list[str], 
     folder = settings.prepared_models / entry.name
     request = json.dumps({"folder": str(folder), "models_file": str(settings.models_file), "prompts": prompts, "tokens": tokens})
     answer = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bare_batching_manager"], input=request, text=True, stdout=subprocess.PIPE, check=True
+        [sys.executable, "-m", "benchmarks.bare_continuous_batching"],
+        input=request,
+        text=True,
+        stdout=subprocess.PIPE,
+        check=True,
     )
     return float(json.loads(answer.stdout.splitlines()[-1])["tokens_per_second"])
 

@@ -47,7 +47,7 @@ class DeadLetters:
     def drop(self, job: str) -> None:
         """Remove the job from the dead letters."""
         self._transitions.remove_dead_letter(self._find(job).id)
-        print(f"{job} is no longer a dead letter; its record is kept until its retention period is over")
+        print(f"Removed {job} from the dead letters. Its record is kept until its retention period ends.")
 
     def _find(self, job: str) -> Job:
         letter = self._queries.get_dead_letter(job)

@@ -41,7 +41,7 @@ def check_workers(settings: Settings, *, explicit: bool) -> list[str]:
     if alive:
         return sorted({worker.name for worker in alive})
     if not known:
-        raise Unhealthy(f"There is no heartbeat of a worker on host {socket.gethostname()} in Redis at {address}.")
+        raise Unhealthy(f"No worker on host {socket.gethostname()} has sent a heartbeat to Redis at {address}.")
     last = ", ".join(f"{name} {silence:.0f} s ago" for name, silence in sorted(silences.items()))
     raise Unhealthy(
         f"No worker on host {socket.gethostname()} is alive, according to Redis at {address}. Last heartbeats: {last}."

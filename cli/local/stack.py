@@ -5,16 +5,14 @@ the environment, like every other process.
 """
 
 import argparse
-import fcntl
-import http.client
 import json
 import os
 import re
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import redis
 
 from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
+from cli.local.data_folder_lock import data_folder_locked
 from cli.local.guardian import GUARDIAN_GONE
 from cli.local.model_assignments import assign_models
 from cli.local.placement import Replica, models_to_load, place_models
@@ -34,6 +33,7 @@ from cli.local.process_commands import (
     refuse_open_address,
     worker_command,
 )
+from cli.local.readiness import displayed_path, wait_until_ready
 from cli.local.redis_server import (
     check_redis,
     free_port,
@@ -46,12 +46,10 @@ from cli.local.redis_server import (
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
-from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.packaged_files import CODE_ROOT
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
-from workers.gpu.engine_client.restart_policy import FIRST_UNLOADABLE_DELAY, LONGEST_UNLOADABLE_DELAY
 from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
 
@@ -112,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = from_environment(os.environ)
-        with _data_folder_locked(settings.data_dir, options.guardian):
+        with data_folder_locked(settings.data_dir, options.guardian):
             return run_stack(_plan(settings, options), guardian=options.guardian)
     except CommandError as error:
         print(error, file=sys.stderr)
@@ -129,12 +127,12 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
         return 1
     try:
         _start(plan, supervisor, log)
-        if _wait_until_ready(plan, supervisor, log):
+        if wait_until_ready(plan.settings, supervisor, log):
             log.say(f"Enginehouse is ready: {plan.api_url}")
             if plan.flower_port:
                 log.say(
                     f"Flower (queues and workers): http://127.0.0.1:{plan.flower_port}, user {FLOWER_USER}, "
-                    f"password in {_relative(plan.flower_password_file)}"
+                    f"password in {displayed_path(plan.flower_password_file)}"
                 )
         notes = connect(plan.settings.redis_url, timeout=1.0, retries=0)
         while supervisor.shutdown_request is ShutdownRequest.NONE:
@@ -223,101 +221,6 @@ def _replica(replica: Replica, settings: Settings) -> tuple[list[str], dict[str,
     devices = ",".join(map(str, replica.devices)) or settings.worker_device
     worker_settings = replace(settings, worker_model=replica.model, worker_empty=not replica.model, worker_device=devices)
     return worker_command("gpu", worker_settings, replica.number), environment_of(worker_settings)
-
-
-def _wait_until_ready(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> bool:
-    registry = WorkerRegistry(connect(plan.settings.redis_url, timeout=1.0, retries=0))
-    explained: set[tuple[str, str]] = set()
-    while supervisor.shutdown_request is ShutdownRequest.NONE:
-        missing = _missing_parts(plan.settings)
-        if not missing:
-            log.status("")
-            return True
-        for model, reason in _failed_models(registry):
-            part = f"model {model} (failed: {reason})"
-            if part not in missing:
-                continue
-            missing[missing.index(part)] = f"model {model} (failed to load)"
-            if (model, reason) not in explained:
-                explained.add((model, reason))
-                log.say(explain_failure(model, reason, plan.settings.models_file))
-        log.status(f"waiting for: {', '.join(missing)}")
-        supervisor.process_events(0.2)
-    return False
-
-
-def explain_failure(model: str, reason: str, models_file: Path) -> str:
-    """What happened to a model that could not be loaded, what happens next, and what the user can do."""
-    why = reason.removeprefix(f"Model {model}: ").rstrip(".")
-    return (
-        f"Model {model} failed to load: {why}. Enginehouse tries again after {FIRST_UNLOADABLE_DELAY:.0f} s, and then at growing "
-        f"intervals of up to {LONGEST_UNLOADABLE_DELAY / 60:.0f} minutes. To use another model, press Ctrl-C and choose one from "
-        f"{_relative(models_file)} with `enginehouse up --model NAME`."
-    )
-
-
-def _failed_models(registry: WorkerRegistry) -> list[tuple[str, str]]:
-    """The models that a worker failed to load, each with the reason."""
-    try:
-        return [(worker.model, worker.message) for worker in registry.workers() if worker.phase == "failed"]
-    except redis.RedisError:
-        return []  # /health/ready reports the outage
-
-
-def _relative(path: Path) -> str:
-    """The path as the user would type it: relative if it is inside the working directory."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _missing_parts(settings: Settings) -> list[str]:
-    """The parts that are not ready, according to the API; empty if all are."""
-    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=2)
-    try:
-        connection.request("GET", "/health/ready")
-        answer = connection.getresponse()
-        body = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError):
-        return ["the API"]
-    finally:
-        connection.close()
-    if answer.status == 200:
-        return []
-    return [str(reason) for reason in body.get("waiting_for", [])] or [f"the API (status {answer.status})"]
-
-
-@contextmanager
-def _data_folder_locked(folder: Path, guardian: int) -> Iterator[None]:
-    """Keep other stacks from using the data folder. The lock file holds the process id of the stack's guardian, for their message."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will contain documents of other users
-        lock = (folder / "lock").open("a+")
-    except OSError as error:
-        raise CommandError(
-            f"The data folder {folder} cannot be used ({error.strerror}): choose another one with --data."
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CommandError(_data_folder_in_use(folder)) from None
-        lock.truncate(0)
-        lock.write(f"{guardian}\n")
-        lock.flush()
-        yield
-
-
-def _data_folder_in_use(folder: Path) -> str:
-    """Which process uses the data folder, and how to stop it."""
-    try:
-        pid = int((folder / "lock").read_text())
-    except (OSError, ValueError):
-        process, kill = "", ""
-    else:
-        process, kill = f" (process {pid})", f" or with `kill {pid}`"
-    return (
-        f"Another Enginehouse{process} is using the data folder {folder}. If it is already stopping, try again in a few "
-        f"seconds. Otherwise stop it with Ctrl-C{kill}, or choose another folder with --data."
-    )
 
 
 def _check_port_is_free(host: str, port: int, option: str) -> None:

@@ -228,7 +228,7 @@ def test_an_api_process_out_of_file_descriptors_recovers(stack: FaultStack) -> N
             connections.append(connection)
         hold_fault(2)
     job = stack.submit_through_outage()
-    stack.wait_for_end(job)
+    assert stack.wait_for_end(job).status == "completed"
 
 
 @pytest.mark.slow_fault
@@ -240,4 +240,4 @@ def test_a_worker_out_of_file_descriptors_recovers(stack: FaultStack) -> None:
         jobs.append(stack.submit_through_outage())
         hold_fault(3)
     for job in jobs:
-        stack.wait_for_end(job)
+        assert stack.wait_for_end(job).status == "completed"

@@ -54,7 +54,7 @@ def test_ten_restarts_of_redis_lose_no_worker(stack: FaultStack) -> None:
         stack.start_redis()
         hold_fault(3)
     for job in jobs:
-        stack.wait_for_end(job)
+        assert stack.wait_for_end(job).status == "completed"
 
 
 @pytest.mark.slow_fault

@@ -141,7 +141,7 @@ def test_garbage_in_the_celery_queue_stops_no_worker_for_long(stack: FaultStack,
     stack.direct.lpush(QUEUE, GARBAGE[name])
     jobs.append(stack.submit_job())
     for job in jobs:
-        stack.wait_for_end(job)
+        assert stack.wait_for_end(job).status == "completed"
 
 
 @pytest.mark.slow_fault

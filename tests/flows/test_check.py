@@ -118,7 +118,7 @@ def test_a_collection_that_is_deleted_during_the_check_is_no_problem(stack: Stac
     VectorStore(chroma).remove_vectors(index, document)
 
     def deleted(documents: Documents, collection_id: str) -> Any:
-        raise NotFound("There is no such collection.")
+        raise NotFound("The collection does not exist.")
 
     monkeypatch.setattr(Documents, "collection_by_id", deleted)
     check = IndexCheck(connect(stack.redis_url()), Settings(data_dir=stack.data, chroma_url=chroma))

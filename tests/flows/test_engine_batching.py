@@ -81,7 +81,7 @@ def test_only_shareable_pages_stay_in_the_cache(folder: Path) -> None:
 
 
 def test_evicted_requests_are_counted_and_generate_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.gpu.engine import batch_config, batch_manager
+    from workers.gpu.engine import batch_config, continuous_batch
 
     requests = [GenerationRequest(f"r{n}", prompt_of(n, 400), 500, []) for n in range(4)]
     with InProcessEngine(folder, max_in_flight=4) as engine:
@@ -90,7 +90,7 @@ def test_evicted_requests_are_counted_and_generate_the_same(folder: Path, monkey
         assert engine.engine.report_load().evictions == 0
     # Eight pages for requests that need four each, the manager's own scheduler, and an admission queue that sees more space.
     monkeypatch.setattr(batch_config, "CPU_TOKENS_PER_REQUEST", 256)
-    monkeypatch.setattr(batch_manager, "enable_block_tables", lambda manager, *_: _disable_block_tables(manager))
+    monkeypatch.setattr(continuous_batch, "enable_block_tables", lambda manager, *_: _disable_block_tables(manager))
     with InProcessEngine(folder, max_in_flight=4) as engine:
         monkeypatch.setattr(engine.engine.admission, "_num_sectors", 1000)
         assert generate(engine.engine, requests) == expected

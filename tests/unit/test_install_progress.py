@@ -10,11 +10,9 @@ from testing.repository import REPOSITORY
 INSTALL = runpy.run_path(str(REPOSITORY / "deploy" / "install.py"), run_name="install")
 
 PIP = """
-import time
 for line in ["Collecting flask<4,>=3.1 (from enginehouse==0.1.0)", "  Downloading flask-3.1.3-py3-none-any.whl (103 kB)",
              "Installing collected packages: a, b, c"] + ["Installing collected packages: a, b, c"] * 20:
     print(line, flush=True)
-    time.sleep(0.02)
 """
 
 

@@ -36,7 +36,7 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
         search_index.remove_from_collection(collection_id, document_id)
         files.remove(document_id)
         return {"deleted": True, "documents": 1}
-    # Whoever submitted the job drops the collection too, so that it is hidden at once, but may have died in between.
+    # The API drops the record after it has submitted this job, which hides the collection immediately, but may die in between.
     with suppress(NotFound):
         documents.drop_collection(documents.collection_by_id(collection_id))
     total, done = documents.count_documents(collection_id), 0

@@ -22,7 +22,7 @@ from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
 from workers.gpu.engine.admission_queue import AdmissionQueue
 from workers.gpu.engine.attention_backend import AttentionBackend, choose_attention_backend
-from workers.gpu.engine.batch_manager import BatchManager
+from workers.gpu.engine.continuous_batch import ContinuousBatch
 from workers.gpu.engine.decode_batch import INVALID_TOKEN
 from workers.gpu.engine.messages import GenerationRequest, Heartbeat, StepOutput
 from workers.gpu.engine.output_buffer import BufferedOutput, OutputBuffer
@@ -68,7 +68,7 @@ class TransformersEngine:
         self._tokens = 0
         self._vocabulary_size = 0
         self._attention = AttentionBackend("sdpa")
-        self.batch: BatchManager
+        self.batch: ContinuousBatch
         self.admission: AdmissionQueue
 
     # Start
@@ -109,7 +109,7 @@ class TransformersEngine:
         self._attention = choose_attention_backend(model, self._entry.name)
         report("warming", "sizing the KV cache", 0.0)
         self._vocabulary_size = int(model.get_input_embeddings().weight.shape[0])
-        self.batch = BatchManager(model, self._entry, self._attention, self._in_flight, self._ranks, self._buffer)
+        self.batch = ContinuousBatch(model, self._entry, self._attention, self._in_flight, self._ranks, self._buffer)
         self.admission = self.batch.make_admission_queue()
         self.batch.capture_graphs(lambda what, done: report("warming", what, 0.1 + 0.8 * done))
         self.batch.start_loop()

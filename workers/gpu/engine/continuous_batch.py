@@ -1,4 +1,4 @@
-"""Batch manager: the continuous-batching manager of transformers, set up for one model with our steps, sampling and output."""
+"""Continuous batch: the batching manager of transformers, set up for one model with our steps, sampling and output."""
 
 import logging
 import time
@@ -38,7 +38,7 @@ logger = logging.getLogger("engine.transformers")
 LOOP_EXIT_SECONDS = 10.0
 
 
-class BatchManager:
+class ContinuousBatch:
     """The batch of ``model`` for up to ``in_flight`` requests; its output goes to ``buffer``. Does not run before ``start_loop``.
 
     Request ids are numbers as strings: ranks sort by them.

@@ -1,0 +1,43 @@
+"""Lock of a data folder: one stack at a time uses it."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cli.errors import CommandError
+
+
+@contextmanager
+def data_folder_locked(folder: Path, guardian: int) -> Iterator[None]:
+    """Keep other stacks from using the data folder. The lock file holds the process id of the stack's guardian, for their message."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will contain documents of other users
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise CommandError(
+            f"The data folder {folder} cannot be used ({error.strerror}): choose another one with --data."
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(_data_folder_in_use(folder)) from None
+        lock.truncate(0)
+        lock.write(f"{guardian}\n")
+        lock.flush()
+        yield
+
+
+def _data_folder_in_use(folder: Path) -> str:
+    """Which process uses the data folder, and how to stop it."""
+    try:
+        pid = int((folder / "lock").read_text())
+    except (OSError, ValueError):
+        process, kill = "", ""
+    else:
+        process, kill = f" (process {pid})", f" or with `kill {pid}`"
+    return (
+        f"Another Enginehouse{process} is using the data folder {folder}. If it is already stopping, try again in a few "
+        f"seconds. Otherwise stop it with Ctrl-C{kill}, or choose another folder with --data."
+    )
