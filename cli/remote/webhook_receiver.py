@@ -1,6 +1,7 @@
 """A webhook receiver on loopback that verifies and prints each message."""
 
 import json
+import signal
 import threading
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from cli.output import Output
 from enginehouse_client import InvalidSignature, webhooks
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class WebhookReceiver:
@@ -34,11 +36,20 @@ class WebhookReceiver:
     def __exit__(self, *_: object) -> None:
         self._server.server_close()
 
-    def serve(self, secret: str) -> None:
-        """Print messages until Ctrl-C."""
+    def serve(self, secret: str) -> int:
+        """Print messages until Ctrl-C, SIGTERM or SIGHUP; returns the signal. Call it from the main thread."""
         self._secret = secret
-        self._out.print_note(f"Waiting for webhooks at {self.url}")
-        self._server.serve_forever()
+        # Not by KeyboardInterrupt: Python discards one that is raised inside a destructor, and the server creates and drops
+        # threads all the time.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+        try:
+            threading.Thread(target=self._server.serve_forever, daemon=True, name="webhooks").start()
+            self._out.print_note(f"Waiting for webhooks at {self.url}")
+            received = signal.sigwait(END_SIGNALS)
+            self._server.shutdown()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        return received
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         receiver = self

@@ -134,10 +134,11 @@ def listen_webhooks(
     with WebhookReceiver(port, context.out) as receiver:
         registered = context.client.create_webhook(receiver.url, description="enginehouse webhooks listen") if keep else None
         try:
-            receiver.serve((registered.secret if registered else secret) or context.client.webhook_secret())
+            received = receiver.serve((registered.secret if registered else secret) or context.client.webhook_secret())
         finally:
             if registered:
                 context.client.delete_webhook(registered.id)
+    raise typer.Exit(128 + received)
 
 
 @deliveries.command("list")

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from testing.missing_services import missing_service
 from testing.stack import Stack
@@ -50,7 +50,14 @@ def page(browser: Browser, stack: Stack, browser_errors: list[str]) -> Iterator[
     context = browser.new_context(base_url=stack.url)
     page = context.new_page()
     foreign_requests: list[str] = []
-    page.on("console", lambda message: browser_errors.append(message.text) if message.type in ("error", "warning") else None)
+
+    def on_console(message: ConsoleMessage) -> None:
+        # The page asks whether the server is ready, and is told with a 503 that a suspended worker is missing. Chromium logs that.
+        is_health_check = message.location["url"].endswith("/health/ready")
+        if message.type in ("error", "warning") and not is_health_check:
+            browser_errors.append(message.text)
+
+    page.on("console", on_console)
     page.on("pageerror", lambda error: browser_errors.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(f"{stack.url}/") else foreign_requests.append(request.url))
     yield page

@@ -37,9 +37,20 @@ def start(*arguments: str | Path, errors: int | None = subprocess.PIPE) -> subpr
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
+        env=os.environ | {"PYTHONFAULTHANDLER": "1"},
         # A shell that starts tests in the background has them ignore Ctrl-C, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def exit_status(process: subprocess.Popen[str], seconds: float = 240) -> int:
+    """Wait for the end of a command from ``start``. Raises AssertionError, with the stacks of its threads, if it does not end."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        _, errors = process.communicate()
+        raise AssertionError(f"not within {seconds:g} s: the command ends\n{errors}") from None
 
 
 def run_on_terminal(stack: Stack, *arguments: str | Path, columns: int = 200) -> str:
@@ -58,5 +69,5 @@ def run_on_terminal(stack: Stack, *arguments: str | Path, columns: int = 200) ->
         pass  # the terminal's other end is closed: Linux says so with EIO
     finally:
         os.close(ours)
-    assert process.wait(60) is not None
+    assert process.wait(240) is not None
     return shown.decode()

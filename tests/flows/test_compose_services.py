@@ -62,7 +62,7 @@ class Host:
             process.terminate()
         for process in self.processes.values():
             try:
-                process.wait(60)
+                process.wait(240)
             except subprocess.TimeoutExpired:
                 signal_group(process.pid, 9)
                 process.wait()

@@ -111,7 +111,7 @@ def server(installed: Path, environment: dict[str, str], project: Path) -> Itera
         process = subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=log)
     yield process, f"http://127.0.0.1:{port}"
     process.terminate()
-    process.wait(60)
+    process.wait(240)
 
 
 def test_up_serves_the_models_file_of_the_current_folder(server: tuple[subprocess.Popen[bytes], str], project: Path) -> None:

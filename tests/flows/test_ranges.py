@@ -142,7 +142,7 @@ def test_the_error_of_the_failed_range_is_raised_and_not_that_of_a_stopped_one(
     def read_pages(*arguments: Any, first: int, **options: Any) -> int:
         if first == 1:
             return PAGES
-        all_started.wait(60)
+        all_started.wait(240)
         if first == 1 + RANGE_PAGES:
             raise DocumentRejected("A page is too large.", code="too_large")
         on_page = arguments[3]

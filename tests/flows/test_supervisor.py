@@ -112,13 +112,13 @@ def test_kill_9_of_a_parent_leaves_no_process(tree: Tree, victim: str) -> None:
     all_up(tree)
     os.kill(tree.guardian.pid if victim == "guardian" else tree.supervisor().pid, signal.SIGKILL)
     wait_until(lambda: not tree.living(), "no descendant is left")
-    assert tree.guardian.wait(60) != 0
+    assert tree.guardian.wait(240) != 0
 
 
 def test_shutdown_stops_services_in_order_with_their_children(tree: Tree) -> None:
     all_up(tree)
     tree.guardian.send_signal(signal.SIGTERM)
-    assert tree.guardian.wait(60) == 0
+    assert tree.guardian.wait(240) == 0
     assert "stopped" in tree.log
     assert not tree.living()
 
@@ -130,7 +130,7 @@ def test_a_second_interrupt_kills_at_once(tree: Tree) -> None:
     tree.await_line("stopping")
     assert len(tree.processes()) == 5, "the first one leaves them their grace"
     tree.guardian.send_signal(signal.SIGINT)
-    assert tree.guardian.wait(60) == 0
+    assert tree.guardian.wait(240) == 0
     assert not tree.living()
 
 
@@ -169,7 +169,7 @@ def test_a_service_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: 
         install()
         tree.await_line("tool up", 2)
         tree.guardian.send_signal(signal.SIGTERM)
-        assert tree.guardian.wait(60) == 0
+        assert tree.guardian.wait(240) == 0
     finally:
         tree.guardian.kill()
         tree.guardian.wait()

@@ -227,7 +227,7 @@ def test_the_command_listens_and_verifies(stack: Stack) -> None:
         assert delivered(stack, job)["attempts"][0]["status"] == 204
     finally:
         listening.kill()
-        listening.wait(60)
+        listening.wait(240)
 
 
 def test_webhooks_and_deliveries_of_another_owner_are_not_found(stack: Stack, receiver: Receiver) -> None:

@@ -42,7 +42,7 @@ def test_flower_sees_every_wakeup_received_started_and_succeeded(
     receiver.on_consume_ready = lambda *_, **__: listening.set()
     watcher = threading.Thread(target=receiver.capture, kwargs={"wakeup": False})
     watcher.start()
-    assert listening.wait(60)
+    assert listening.wait(240)
     command = [sys.executable, "-m", "celery", "-A", "quick", "worker", "-P", "threads", "-c", "16", "-Q", "quick", "-E"]
     environment = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     worker = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -53,7 +53,7 @@ def test_flower_sees_every_wakeup_received_started_and_succeeded(
         assert (seen["task-received"], seen["task-started"]) == (WAKEUPS, WAKEUPS)
     finally:
         worker.terminate()
-        worker.wait(60)
+        worker.wait(240)
         receiver.should_stop = True
         watcher.join(60)
         connection.release()

@@ -191,7 +191,7 @@ def test_concurrent_writers_lose_nothing_and_readers_see_complete_documents(text
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(240) for writer in writers] == [0, 0, 0]
     stop.set()
     reader.join()
     assert halves == []
@@ -211,7 +211,7 @@ def test_a_writer_killed_in_the_middle_leaves_what_was_there(texts: TextIndex, t
         "    os.kill(os.getpid(), 9)\n"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "text-index")])
-    assert writer.wait(60) == -9
+    assert writer.wait(240) == -9
     assert texts.count_by_document(INDEX) == {"a": 1}
     assert found(texts, "boiler") == ["a:0"]
 

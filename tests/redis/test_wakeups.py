@@ -51,7 +51,7 @@ def reader(folder: Path, redis_url: str, queues: str) -> Iterator[None]:
         yield
     finally:
         worker.terminate()
-        worker.wait(60)
+        worker.wait(240)
 
 
 def test_a_worker_takes_every_wakeup_and_the_canary(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_child_dies_with_its_killed_parent() -> None:
     child = int(parent.stdout.readline())
     assert Path(f"/proc/{child}").exists()
     parent.kill()
-    parent.wait(60)
+    parent.wait(240)
     parent.stdout.close()
 
     def is_gone() -> bool:
