@@ -24,6 +24,13 @@ def job_json(job: Job) -> dict[str, Any]:
     return view
 
 
+def listed_job_json(job: Job) -> dict[str, Any]:
+    """A job as an entry of a list, without its result, which may be large."""
+    view = job_json(job)
+    del view["result"]
+    return view
+
+
 def job_response(job: Job) -> Response:
     """The job, with ``Retry-After`` if it has not ended."""
     response = jsonify(job_json(job))

@@ -198,7 +198,7 @@ class UploadService:
         submission = Submission(
             kind="ingest",
             queue=CPU_QUEUE,
-            spec={"document_id": document.id, "collection_id": document.collection_id},
+            spec={"document_id": document.id, "collection_id": document.collection_id, "name": document.name},
             owner=self._owner,
             id=document.job_id,
             document=document.id,

@@ -14,7 +14,8 @@ compared when the declaring class is created, so a mismatch stops the process wh
 Inside the script ``queue`` is a Lua local. ``name:number`` becomes a number, or nil when it is empty. The last argument may be a
 list (``messages...``), a list of records (``leases[id, attempt]``) or a table of fields (``fields{}``). ``Uses`` lists library
 files from a ``lib`` folder; they are inserted before the script, after the files that they use themselves. ``now``, in Unix
-milliseconds, is always defined.
+milliseconds, is always defined. ``Flags: allow-oom`` lets a script run when Redis is full; any other is then refused before it has
+written anything. That needs Redis 7.
 """
 
 import hashlib
@@ -156,7 +157,9 @@ def compose(name: str, text: str, library: Mapping[str, str]) -> Script:
     )
     if clashes:
         raise ScriptError(f"{name}.lua: its library also defines {sorted(clashes)}")
-    script = "\n".join((" ".join(bindings), *parts, text))
+    # Without a first line of this form, Redis would refuse single commands of a script, in the middle of a transition.
+    shebang = f"#!lua flags={header_line(text, 'Flags')}"
+    script = "\n".join((shebang, " ".join(bindings), *parts, text))
     return Script(arguments, script, hashlib.sha1(script.encode()).hexdigest())
 
 

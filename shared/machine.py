@@ -21,6 +21,14 @@ def machine_id() -> str:
     return "/".join(parts)
 
 
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or the limit of its container."""
+    total = int(psutil.virtual_memory().total)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else ""
+    return min(total, int(text)) if text.isdigit() else total
+
+
 def started(pid: int) -> float:
     """Start time of a process on this machine, in Unix seconds."""
     return float(psutil.Process(pid).create_time())

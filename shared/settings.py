@@ -119,6 +119,32 @@ class Settings:
     job_retention_seconds: int = setting(
         "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long ended jobs are kept.", low=60, high=365 * DAY
     )
+    failed_retention_seconds: int = setting(
+        "ENGINEHOUSE_FAILED_RETENTION_SECONDS",
+        2 * DAY,
+        "How long jobs are kept that failed, expired or were cancelled. Dead letters are kept like completed jobs.",
+        low=60,
+        high=365 * DAY,
+    )
+    keep_prompts: bool = setting(
+        "ENGINEHOUSE_KEEP_PROMPTS",
+        True,
+        "Keep the prompt of a completed job as long as the job, so that it can run again. Without it, the prompt is deleted when the job completes.",
+    )
+    max_bytes_per_owner: int = setting(
+        "ENGINEHOUSE_MAX_BYTES_PER_OWNER",
+        1024 * MIB,
+        "Maximum size of one owner's jobs in Redis, prompts and results, queued and ended.",
+        low=1024,
+        high=1024 * 1024 * MIB,
+    )
+    redis_memory_bytes: int | None = setting(
+        "ENGINEHOUSE_REDIS_MEMORY_BYTES",
+        None,
+        "Maximum memory of the Redis that `enginehouse up` starts. Defaults to a quarter of the machine's.",
+        low=64 * MIB,
+        high=1024 * 1024 * MIB,
+    )
     seal_seconds: float = setting(
         "ENGINEHOUSE_SEAL_SECONDS",
         3600.0,

@@ -9,6 +9,8 @@ import redis
 OWNED = (
     "eh:jobs:due",  # every job that has not ended
     "eh:jobs:dead_letters",  # purged with the records
+    "eh:jobs:ended",  # purge deletes these jobs when their time has come
+    "eh:owner_bytes",  # one field per owner with jobs
     "eh:owner:*:jobs",  # purged with the records
     "eh:owners",
     "eh:keys",  # until an operator deletes them
@@ -32,9 +34,14 @@ OWNED = (
 
 
 def find_leaked_keys(client: redis.Redis) -> list[str]:
-    """Keys without a time to live that neither match ``OWNED`` nor belong to a job that has not ended."""
+    """Keys without a time to live that neither match ``OWNED`` nor belong to a job that is open or that purge will delete."""
     open_jobs = set(client.zrange("eh:jobs:due", 0, -1))
-    return sorted(key for key in client.scan_iter() if client.ttl(key) == -1 and not _owned(key, open_jobs, client))
+    ended_jobs = set(client.zrange("eh:jobs:ended", 0, -1))
+    return sorted(
+        key
+        for key in client.scan_iter()
+        if client.ttl(key) == -1 and not _owned(key, open_jobs, client) and not any(f"eh:job:{job}" in key for job in ended_jobs)
+    )
 
 
 def _owned(key: str, open_jobs: Iterable[str], client: redis.Redis) -> bool:

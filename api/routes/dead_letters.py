@@ -5,7 +5,7 @@ from flask import Blueprint, jsonify
 from api.auth import require_admin
 from api.openapi.operation import JOB, JOB_HEADERS, Operation, Reply, describe, in_query
 from api.request_parsing import query_integer
-from api.responses import RouteResponse, accepted_response, job_json, list_response
+from api.responses import RouteResponse, accepted_response, list_response, listed_job_json
 from api.schemas import responses
 from api.services import services
 from api.submission import written_job
@@ -35,7 +35,7 @@ LIMIT = in_query(
 )
 def list_dead_letters() -> RouteResponse:
     jobs = services().queries.dead_letters(query_integer("limit", 100, 1, MAX_LISTED))
-    return list_response([{**job_json(job), "owner": job.owner} for job in jobs])
+    return list_response([{**listed_job_json(job), "owner": job.owner} for job in jobs])
 
 
 @blueprint.post("/<job>/replay")

@@ -24,7 +24,7 @@ from api.request_parsing import (
     query_integer,
     requested_timeout,
 )
-from api.responses import RouteResponse, accepted_response, final_or_accepted, job_json, job_response, list_response
+from api.responses import RouteResponse, accepted_response, final_or_accepted, job_response, list_response, listed_job_json
 from api.schemas import responses
 from api.schemas.requests.jobs import RetryRequest
 from api.services import find_owned_job, job_not_found, owner, services
@@ -75,6 +75,7 @@ COMPLETED_JOB = {
     "heartbeat_at": 1795457629.061,
     "batch": None,
     "retry_of": None,
+    "summary": "What is the capital of France?",
     "timings": {"queued": 0.032, "first_token": 0.039, "total": 0.039},
     "urls": {
         "self": "/jobs/job_01m84stetzyr7esggznw5rdjds",
@@ -90,7 +91,7 @@ COMPLETED_JOB = {
 @describe(
     Operation(
         tag=TAG,
-        summary="List jobs, newest first",
+        summary="List jobs, newest first, without their results",
         parameters=(
             LIMIT,
             AFTER,
@@ -116,7 +117,7 @@ def list_jobs() -> RouteResponse:
         return all(value is None or getattr(job, name) == value for name, value in filters.items())
 
     jobs, next_cursor = services().queries.list_jobs(owner(), limit=limit, after=after, matches=matches)
-    return list_response([job_json(job) for job in jobs], next_cursor)
+    return list_response([listed_job_json(job) for job in jobs], next_cursor)
 
 
 @blueprint.get("/jobs/<job>")

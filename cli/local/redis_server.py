@@ -30,6 +30,7 @@ requirepass {password}
 appendonly yes
 appendfsync everysec
 save ""
+maxmemory {memory_bytes}
 maxmemory-policy noeviction
 tcp-keepalive 30
 daemonize no
@@ -83,11 +84,13 @@ def start_redis(folder: Path, port: int = 0) -> RedisServer:
     raise CommandError(f"The Redis server did not start; see the end of its log {folder / 'server.log'}.")
 
 
-def redis_command(folder: Path, port: int) -> list[str]:
-    """Write the configuration into ``folder`` and return the command that starts the server."""
+def redis_command(folder: Path, port: int, memory_bytes: int = 0) -> list[str]:
+    """Write the configuration into ``folder`` and return the command that starts the server, which uses at most ``memory_bytes``
+    for its data (0: no limit)."""
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder.resolve() / "redis.conf"
-    text = CONFIGURATION.format(port=port, folder=folder.resolve(), password=read_or_create_secret(folder / "password"))
+    password = read_or_create_secret(folder / "password")
+    text = CONFIGURATION.format(port=port, folder=folder.resolve(), password=password, memory_bytes=memory_bytes)
     write_private(configuration, text)
     return [find_binary(), str(configuration)]
 

@@ -46,6 +46,7 @@ from cli.local.redis_server import (
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
+from shared.machine import memory_bytes
 from shared.models.catalogue import load_catalogue
 from shared.packaged_files import CODE_ROOT
 from shared.redis_connection import connect
@@ -183,7 +184,7 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
         log.announce(name)
     if plan.redis_port:
         folder = settings.data_dir / "redis"
-        command = redis_command(folder, plan.redis_port)
+        command = redis_command(folder, plan.redis_port, settings.redis_memory_bytes or memory_bytes() // 4)
         supervisor.start_service(Service("redis", command, environment, noise=REDIS_NOISE, noise_log=folder / "server.log"))
         while supervisor.shutdown_request is ShutdownRequest.NONE and not is_answering(settings.redis_url):
             log.status("waiting for: Redis")

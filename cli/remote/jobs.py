@@ -222,7 +222,7 @@ def _citation(item: dict[str, Any]) -> str:
 
 def _row(job: "Job") -> tuple[object, ...]:
     took = f"{job.ended_at - job.started_at:.1f} s" if job.ended_at and job.started_at else ""
-    about = (job.error or {}).get("message") or (job.result or {}).get("text") or job.waiting_for or ""
+    about = (job.error or {}).get("message") or job.waiting_for or job.summary or ""
     return job.id, job.kind, job.status, clock(job.created_at), took, first_line(str(about))
 
 

@@ -65,7 +65,7 @@ class Hit(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Record):
-    """A snapshot of a job; ``queue_position`` and ``waiting_for`` are set while it is queued."""
+    """A snapshot of a job; ``queue_position`` and ``waiting_for`` are set while it is queued. In lists ``result`` is None."""
 
     id: str
     kind: str
@@ -79,6 +79,7 @@ class Job(Record):
     cancel_requested_at: float | None
     progress: Mapping[str, Any] | None
     metadata: Mapping[str, str]
+    summary: str | None
     result: Mapping[str, Any] | None
     error: Mapping[str, Any] | None
     batch: str | None

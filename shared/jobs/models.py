@@ -54,8 +54,9 @@ class AttemptRecord:
 class Job:
     """A snapshot of one job.
 
-    ``spec`` describes the work and never changes. ``context`` is the data that an earlier phase has handed over, such as the
-    retrieved passages of a generation. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
+    ``spec`` describes the work and never changes; ``context`` is the data that an earlier phase has handed over, such as the
+    retrieved passages of a generation. Both are empty unless a worker claimed the job. ``result`` is None in lists. ``summary`` is
+    the beginning of the request. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
     """
 
     id: str
@@ -65,11 +66,11 @@ class Job:
     status: Status
     phase: str
     attempt: int
-    spec: Mapping[str, Any]
     created_at: int
     expires_at: int
     phase_at: int
     priority: int = 5
+    summary: str = ""
     model: str = ""
     session: str = ""
     document: str = ""
@@ -85,6 +86,7 @@ class Job:
     counts: Mapping[str, int] | None = None
     sealed: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
@@ -104,7 +106,7 @@ _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_befor
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
     *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of"),
-    *("first_queue", "worker", "waiting"),
+    *("first_queue", "worker", "waiting", "summary"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")
 

@@ -31,17 +31,17 @@ class JobQueries:
     ) -> tuple[list[Job], str | None]:
         """A page of the owner's jobs, newest first, after the id ``after``, and where the next page starts.
 
-        A page may be short, even empty, although more follow: then the second value is not None.
+        The jobs have no result, so that a list costs little however large its jobs are. A page may be short, even empty, although
+        more follow: then the second value is not None.
         """
         return list_page(self._client, f"{PREFIX}owner:{owner}:jobs", self._read_jobs, limit=limit, after=after, matches=matches)
 
     def get_job(self, job: str) -> Job | None:
-        """The job with this id, or None."""
-        record = self._client.hgetall(f"{PREFIX}job:{job}")
-        return from_record(record) if record else None
+        """The job with this id and its result, or None."""
+        return read_job(self._client, job)
 
     def dead_letters(self, limit: int = 100) -> list[Job]:
-        """Jobs that lost too many attempts, newest first."""
+        """Jobs that lost too many attempts, newest first, without results."""
         return self._read_jobs(self._client.zrange(DEAD_LETTERS, 0, limit - 1, desc=True))
 
     def get_dead_letter(self, job: str) -> Job | None:
@@ -99,3 +99,14 @@ class JobQueries:
         """Whether no other owner comes first in this job's queue. True if the queue is empty: the job has just been claimed."""
         first: list[str] = self._client.zrange(f"{PREFIX}queue:{job.queue}:owners", 0, 0)
         return first in ([], [job.owner])
+
+
+def read_job(client: redis.Redis, job: str) -> Job | None:
+    """The job with this id and its result, or None."""
+    with client.pipeline() as pipeline:
+        pipeline.hgetall(f"{PREFIX}job:{job}")
+        pipeline.get(f"{PREFIX}job:{job}:result")
+        record, result = pipeline.execute()
+    if not record:
+        return None
+    return from_record(record if result is None else {**record, "result": result})

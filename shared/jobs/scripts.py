@@ -103,5 +103,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         fingerprint: str,
         queue_limit: int,
         owner_limit: int,
+        bytes_limit: int,
+        spec: str,
         record: Mapping[str, Value],
     ) -> Any: ...

@@ -29,6 +29,7 @@ def job_view(job: Job) -> dict[str, Any]:
         "progress": job.progress,
         "attempts": [_attempt_view(attempt) for attempt in job.attempts],
         "metadata": job.metadata,
+        "summary": job.summary,
         "result": job.result,
         "error": job.error,
         "heartbeat_at": seconds(job.heartbeat_at),

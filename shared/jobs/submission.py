@@ -3,20 +3,24 @@
 The record is written before the wake-up is sent, so a lost wake-up loses no job.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
-from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
+from shared.errors import BatchSealed, Conflict, IdempotencyConflict, NotFound, TooMany, Unavailable
 from shared.ids import JOB, is_id, new_id
 from shared.jobs.models import Job
 from shared.jobs.scripts import JobScripts
 from shared.jobs.serialization import to_json
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock, Value
+from shared.redis_connection import PREFIX
 from shared.settings import Settings
+
+SUMMARY_CHARACTERS = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,7 @@ class JobSubmitter:
     """Creates jobs and batches. Safe to use from many threads; ``clock`` gives Unix milliseconds and is for tests."""
 
     def __init__(self, client: redis.Redis, settings: Settings, wake: Wake, *, clock: Clock | None = None) -> None:
+        self._client: Any = client
         self._settings = settings
         self._wake = wake
         self._scripts = JobScripts(client, clock=clock)
@@ -70,7 +75,8 @@ class JobSubmitter:
     def submit_job(self, submission: Submission) -> SubmissionResult:
         """Write the job and wake a worker. Submitting the same submission again creates no second job.
 
-        Raises NotFound if the session does not exist, IdempotencyConflict, and TooMany if the queue is full.
+        Raises NotFound if the session does not exist, IdempotencyConflict, TooMany if the queue or the owner's share of memory is
+        full, and Unavailable if Redis has no memory for a large job.
         """
         settings = self._settings
         expires_ms = settings.max_queue_seconds * 1000
@@ -84,13 +90,15 @@ class JobSubmitter:
             "retry_of": submission.retry_of,
             "priority": submission.priority,
             "cost": submission.cost,
-            "spec": to_json(submission.spec),
+            "summary": summarize(submission.spec),
+            "keep_input": int(settings.keep_prompts),
             "metadata": to_json(submission.metadata),
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
             **_webhook_field(submission.webhook),
             **self._retention_fields(),
         }
+        spec = to_json(submission.spec)
         outcome, queue, value = self._scripts.submit(
             id=submission.id,
             owner=submission.owner,
@@ -104,6 +112,8 @@ class JobSubmitter:
             fingerprint=submission.fingerprint,
             queue_limit=settings.max_queued,
             owner_limit=settings.max_queued_per_owner,
+            bytes_limit=settings.max_bytes_per_owner,
+            spec=spec,
             record=record,
         )
         if outcome == "no_session":
@@ -119,6 +129,16 @@ class JobSubmitter:
                 retry_after=5,
                 details={"limit": limit},
             )
+        if outcome == "bytes_full":
+            raise TooMany(
+                f"Your jobs, queued and ended, occupy {value} bytes, this one has {len(spec.encode())}, and the limit is"
+                f" {settings.max_bytes_per_owner}. Delete jobs that have ended, or wait until older ones have outlived their retention.",
+                code=outcome,
+                retry_after=60,
+                details={"limit": settings.max_bytes_per_owner},
+            )
+        if outcome == "memory_full":
+            raise Unavailable("Redis has no memory for large jobs now. Try again later.", code=outcome, retry_after=30)
         send_wakeups(self._wake, [queue] if queue else [])
         return SubmissionResult(value, outcome == "replayed")
 
@@ -138,7 +158,6 @@ class JobSubmitter:
         Raises IdempotencyConflict.
         """
         record: dict[str, Value] = {
-            "spec": to_json(spec),
             "metadata": to_json(metadata or {}),
             "priority": 5,
             **_webhook_field(webhook),
@@ -182,13 +201,19 @@ class JobSubmitter:
     def replay(self, job: Job) -> SubmissionResult:
         """Submit an ended job again as a new job with ``retry_of`` set, and remove the old one from the dead letters.
 
-        Raises the errors of ``submit_job``.
+        Raises Conflict if the prompt of the old one was dropped when it completed, and the errors of ``submit_job``.
         """
+        spec = self._client.hget(f"{PREFIX}job:{job.id}:input", "spec")
+        if spec is None:
+            raise Conflict(
+                f"The prompt of job {job.id} was not kept (ENGINEHOUSE_KEEP_PROMPTS=0), so it cannot run again.",
+                code="prompt_not_kept",
+            )
         submitted = self.submit_job(
             Submission(
                 kind=job.kind,
                 queue=job.first_queue,
-                spec=job.spec,
+                spec=json.loads(spec),
                 owner=job.owner,
                 model=job.model,
                 session=job.session,
@@ -204,7 +229,19 @@ class JobSubmitter:
         return submitted
 
     def _retention_fields(self) -> dict[str, str | int]:
-        return {"retention_ms": self._settings.job_retention_seconds * 1000, "event_limit": self._settings.event_limit}
+        settings = self._settings
+        return {
+            "retention_ms": settings.job_retention_seconds * 1000,
+            "failed_retention_ms": min(settings.failed_retention_seconds, settings.job_retention_seconds) * 1000,
+            "event_limit": settings.event_limit,
+        }
+
+
+def summarize(spec: Mapping[str, Any]) -> str:
+    """The beginning of a request, on one line: its last message, prompt, query or file name."""
+    messages = spec.get("messages") or [{}]
+    text = spec.get("message") or spec.get("prompt") or messages[-1].get("content") or spec.get("query") or spec.get("name") or ""
+    return " ".join(str(text)[: 4 * SUMMARY_CHARACTERS].split())[:SUMMARY_CHARACTERS]
 
 
 def _webhook_field(webhook: Mapping[str, Any] | None) -> dict[str, str]:

@@ -120,9 +120,14 @@ class Deliveries:
             raise NotFound(f"There is no delivery {delivery[:80]!r}.", code="delivery_not_found")
         return _delivery(record)
 
-    def job_record(self, delivery: str) -> dict[str, str]:
-        """The job record at the time of the event, without spec and context."""
-        return dict(self._redis.hgetall(f"{_key(delivery)}:job"))
+    def job_record(self, delivery: Delivery) -> dict[str, str]:
+        """The job record at the time of the event, with the result if the job had ended. Empty if the job was deleted since."""
+        with self._redis.pipeline() as pipeline:
+            pipeline.hgetall(f"{_key(delivery.id)}:job").get(f"{PREFIX}job:{delivery.job}:result")
+            record, result = pipeline.execute()
+        if record.get("ended_at") and result is not None:
+            record["result"] = result
+        return dict(record)
 
     def list_for_job(self, job: str) -> list[Delivery]:
         """All deliveries of a job, oldest first."""

@@ -18,7 +18,8 @@ from redis.retry import Retry
 
 from cli.local.redis_server import RedisServer, start_redis
 from shared.jobs.event_streams import StreamEvent, read_events
-from shared.jobs.models import Job, from_record
+from shared.jobs.models import Job
+from shared.jobs.queries import read_job
 from shared.jobs.queue_names import generation_queue
 from shared.redis_connection import PREFIX
 from testing.fault_rig.ledger import Ledger, wait_until_none
@@ -198,7 +199,9 @@ class FaultStack:
 
     def read_job(self, job: str) -> Job:
         """The job's record, read around the proxy."""
-        return from_record(dict(self.direct.hgetall(f"{PREFIX}job:{job}")))  # type: ignore[arg-type]
+        found = read_job(self.direct, job)
+        assert found is not None, f"{job} has no record"
+        return found
 
     def read_events(self, job: str) -> list[StreamEvent]:
         return read_events(self.direct, job, limit=100_000)

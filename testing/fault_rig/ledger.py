@@ -14,7 +14,8 @@ from typing import Any
 import redis
 
 from shared.jobs.event_streams import StreamEvent, read_events
-from shared.jobs.models import Job, Outcome, Status, from_record
+from shared.jobs.models import Job, Outcome, Status
+from shared.jobs.queries import read_job
 from shared.redis_connection import PREFIX
 from testing.key_leaks import find_leaked_keys
 from testing.waiting import LONG_SECONDS, wait_until
@@ -59,7 +60,8 @@ class Ledger:
         jobs = self.open_jobs
         wait_until_none(lambda: _states(client, jobs), "I1: jobs that have not ended", seconds=seconds)
         for job in jobs:
-            record = from_record(dict(client.hgetall(f"{PREFIX}job:{job}")))  # type: ignore[arg-type]
+            record = read_job(client, job)
+            assert record is not None, f"I1: {job} has no record"
             events = read_events(client, job, limit=100_000)
             expected = self._open[job]
             _check_one_end(record, events, whole=expected["stream"])

@@ -297,14 +297,10 @@ class Reference:
             return "missing"
         if not job.final:
             return job.status
-        self.forget(job_id)
+        del self.jobs[job_id]
         del self.index[job_id]
         self.dead.discard(job_id)
         return "deleted"
-
-    def forget(self, job_id: str) -> None:
-        """Remove a record whose retention has ended."""
-        del self.jobs[job_id]
 
     def rename(self, job_id: str, new_id: str) -> None:
         """Give a job the id that the server generated."""
@@ -314,13 +310,6 @@ class Reference:
         self.index[new_id] = self.index.pop(job_id)
         if self._newest.get(job.session) == job_id:
             self._newest[job.session] = new_id
-
-    def purge(self) -> int:
-        gone, dead = self.index.keys() - self.jobs.keys(), self.dead - self.jobs.keys()
-        for job_id in gone:
-            del self.index[job_id]
-        self.dead -= dead
-        return len(gone) + len(dead)
 
     def remove_dead_letter(self, job_id: str) -> bool:
         existed = job_id in self.dead

@@ -1,5 +1,6 @@
 """Webhook deliveries on a real Redis with a simulated clock, from the end of a job to the last attempt."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,7 +10,8 @@ import redis
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import is_id
 from shared.jobs.models import Status, from_record
-from shared.jobs.submission import Submission
+from shared.jobs.submission import JobSubmitter, Submission
+from shared.settings import Settings
 from shared.webhooks.deliveries import DELIVERY, Deliveries, Delivery
 from shared.webhooks.endpoints import FINAL_EVENTS, KINDS, MAX_ENDPOINTS, Endpoint, Endpoints, check_secret, new_secret
 from tests.conftest import Clock, JobSystem
@@ -79,9 +81,9 @@ def test_the_transition_that_ends_a_job_writes_its_delivery(system: JobSystem, d
     [delivery] = deliveries.list_for_job(job)
     assert is_id(DELIVERY, delivery.id)
     assert (delivery.event, delivery.status, delivery.url) == ("job.completed", "pending", "https://hook.example:443/a")
-    snapshot = from_record(deliveries.job_record(delivery.id))
+    snapshot = from_record(deliveries.job_record(delivery))
     assert (snapshot.id, snapshot.status, snapshot.result) == (job, Status.COMPLETED, {"text": "done"})
-    assert snapshot.spec == {}, "the receiver must not see the prompt"
+    assert (snapshot.spec, snapshot.summary) == ({}, ""), "the receiver must not see the prompt"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "expired", "failed"])
@@ -141,10 +143,24 @@ def test_a_job_whose_webhook_is_an_endpoint_is_delivered_once(
     assert set(events) == {"job.started", "job.completed"}
 
 
-def test_a_delivery_outlives_its_deleted_job(system: JobSystem, deliveries: Deliveries) -> None:
-    job = finished(system, webhook())
-    assert system.transitions.delete(job, "ada") == "deleted"
-    assert deliveries.job_record(claim(deliveries, "t1").id)["id"] == job
+def test_deleting_a_job_deletes_its_deliveries(system: JobSystem, deliveries: Deliveries) -> None:
+    waiting, running = finished(system, webhook()), finished(system, webhook())
+    delivery = claim(deliveries, "t1")
+    for job in (waiting, running):
+        assert system.transitions.delete(job, "ada") == "deleted"
+    assert deliveries.job_record(delivery) == {}
+    assert deliveries.record_attempt(delivery.id, 1, "delivered", status=204) == "lost"
+    assert deliveries.claim("io1", "t2", LEASE) is None
+    assert system.client.keys("eh:deliveries:*") == [], "no place at the receiver stays taken"
+
+
+def test_a_job_is_kept_while_its_result_may_have_to_be_delivered(system: JobSystem, deliveries: Deliveries, clock: Clock) -> None:
+    brief = JobSubmitter(system.client, Settings(job_retention_seconds=60), lambda *_: None, clock=clock)
+    job = brief.submit_job(Submission(kind="generate", queue="q", spec={}, owner="ada", webhook=webhook())).id
+    run(system, job)
+    clock.advance(3 * 24 * 3600)
+    assert system.maintenance.purge() == 0
+    assert json.loads(deliveries.job_record(claim(deliveries, "t1"))["result"]) == {"text": "done"}
 
 
 def test_a_retry_keeps_the_webhook(system: JobSystem, deliveries: Deliveries) -> None:

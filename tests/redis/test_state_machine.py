@@ -196,12 +196,13 @@ class TransitionMachine(RuleBasedStateMachine):
             assert self.real.transitions.delete(job, owner) == self.reference.delete(job, owner)
 
     def expire_record(self, job: str) -> None:
-        """Expire the record of an ended job, and purge its index entries."""
-        if job in self.reference.jobs and self.reference.jobs[job].final:
-            self.reference.forget(job)
-            self.client.delete(*self.client.keys(f"eh:job:{job}*"))
-        for _ in range(2):
-            assert self.real.maintenance.purge() == self.reference.purge()
+        """Purge an ended job whose retention is over."""
+        outlived = job in self.reference.jobs and self.reference.jobs[job].final
+        if outlived:
+            self.reference.delete(job, self.reference.index[job])
+            self.client.zadd("eh:jobs:ended", {job: 0})
+        for expected in (int(outlived), 0):
+            assert self.real.maintenance.purge() == expected
 
     def remove_dead_letter(self, job: str) -> None:
         for _ in range(2):
@@ -353,6 +354,7 @@ class TransitionMachine(RuleBasedStateMachine):
     @invariant()
     def both_agree(self) -> None:
         self.every_record_agrees()
+        self.bytes_are_counted()
         self.every_job_is_in_exactly_one_place()
         # One wake-up is sent each time a job becomes claimable, even if the transition is sent twice.
         assert self.wakeups == self.reference.wakeups
@@ -362,12 +364,13 @@ class TransitionMachine(RuleBasedStateMachine):
         with self.client.pipeline(transaction=False) as pipeline:
             for job in jobs:
                 pipeline.hgetall(f"eh:job:{job.id}")
+                pipeline.get(f"eh:job:{job.id}:result")
                 pipeline.xrange(f"eh:job:{job.id}:events")
                 pipeline.smembers(f"eh:job:{job.id}:open")
             answers = iter(pipeline.execute())
         for job in jobs:
-            record, stream, still_open = (next(answers) for _ in range(3))
-            real = from_record(record)
+            record, result, stream, still_open = (next(answers) for _ in range(4))
+            real = from_record({**record, "result": result or ""})
             assert (real.status, real.waiting, real.queue) == (job.status, job.waiting, job.queue), job
             assert (real.attempt, real.lost, real.retries) == (job.attempt, job.lost, job.retries), job
             assert {attempt.number: attempt.outcome for attempt in real.attempts if attempt.outcome} == job.outcomes
@@ -382,6 +385,14 @@ class TransitionMachine(RuleBasedStateMachine):
                 assert real.result == (counts if job.final else None)
             else:
                 assert (real.result, real.error and real.error["code"]) == (job.result, job.code)
+
+    def bytes_are_counted(self) -> None:
+        sizes: Counter[str] = Counter()
+        for job in self.reference.jobs.values():
+            with self.client.pipeline(transaction=False) as pipeline:
+                values, result = pipeline.hvals(f"eh:job:{job.id}:input").get(f"eh:job:{job.id}:result").execute()
+            sizes[job.owner] += sum(map(len, [*values, result or ""]))
+        assert {owner: int(size) for owner, size in self.client.hgetall("eh:owner_bytes").items()} == +sizes
 
     def every_job_is_in_exactly_one_place(self) -> None:
         jobs = self.reference.jobs.values()

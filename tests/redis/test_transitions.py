@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound, TooMany
 from shared.jobs.models import Job, Outcome, Status
-from shared.jobs.submission import Submission
+from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import Event
+from shared.settings import Settings
 from tests.conftest import Clock, JobSystem
 
 
@@ -298,12 +299,64 @@ def test_only_an_ended_job_can_be_deleted(system: JobSystem) -> None:
     assert system.queries.get_job(job_id) is None
 
 
-def test_purge_removes_index_entries_without_a_record(system: JobSystem) -> None:
-    kept, gone = submit(system), submit(system)
-    system.transitions.cancel(gone, "ada")
-    system.client.delete(f"eh:job:{gone}")
+def test_purge_deletes_jobs_that_have_outlived_their_retention(system: JobSystem, clock: Clock) -> None:
+    settings = Settings()
+    waiting, cancelled, completed = submit(system, queue="later"), submit(system), submit(system)
+    system.transitions.cancel(cancelled, "ada")
+    claim(system, "t1")
+    assert system.transitions.finish((completed, 1), Status.COMPLETED, result={"text": "done"}) == "ok"
+    clock.advance(settings.failed_retention_seconds + 1)
     assert system.maintenance.purge() == 1
-    assert system.client.zrange("eh:owner:ada:jobs", 0, -1) == [kept]
+    assert system.client.zrange("eh:owner:ada:jobs", 0, -1) == [waiting, completed]
+    clock.advance(settings.job_retention_seconds)
+    assert system.maintenance.purge() == 1
+    assert system.client.keys(f"eh:job:{completed}*") == []
+    assert list(system.client.hgetall("eh:owner_bytes")) == ["ada"], "those of the job that has not ended"
+
+
+def test_dead_letters_are_kept_like_completed_jobs(system: JobSystem, clock: Clock) -> None:
+    job_id = submit(system)
+    for number in range(3):
+        claim(system, f"t{number}")
+        system.maintenance.mark_worker_dead("w1")
+        clock.advance(61)
+        system.maintenance.reap()
+    assert get(system, job_id).status is Status.FAILED
+    clock.advance(Settings().failed_retention_seconds + 1)
+    assert system.maintenance.purge() == 0
+    assert [letter.id for letter in system.queries.dead_letters()] == [job_id]
+
+
+def test_the_bytes_of_an_owners_jobs_are_bounded(system: JobSystem) -> None:
+    limited = JobSubmitter(system.client, Settings(max_bytes_per_owner=100_000), lambda *_: None)
+
+    def send(owner: str, characters: int) -> str:
+        return limited.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "x" * characters}, owner=owner)).id
+
+    first = send("ada", 60_000)
+    with pytest.raises(TooMany, match="occupy 60013 bytes, this one has 60013, and the limit is 100000") as refusal:
+        send("ada", 60_000)
+    assert refusal.value.code == "bytes_full"
+    send("eve", 60_000)
+    system.transitions.cancel(first, "ada")
+    with pytest.raises(TooMany):
+        send("ada", 60_000)
+    assert system.transitions.delete(first, "ada") == "deleted"
+    send("ada", 60_000)
+
+
+def test_the_prompt_of_a_completed_job_can_be_dropped(system: JobSystem, clock: Clock) -> None:
+    submitter = JobSubmitter(system.client, Settings(keep_prompts=False), lambda *_: None, clock=clock)
+    ids = [submitter.submit_job(Submission(kind="generate", queue="q", spec={"prompt": "secret"}, owner="ada")).id for _ in "ab"]
+    for number, status in enumerate((Status.COMPLETED, Status.FAILED)):
+        job = claim(system, f"t{number}", queue="q")
+        assert job.spec == {"prompt": "secret"}
+        error = None if status is Status.COMPLETED else {"code": "odd", "message": "Odd."}
+        system.transitions.finish((job.id, 1), status, result={"text": "y"}, error=error)
+    completed, failed = (get(system, job_id) for job_id in ids)
+    with pytest.raises(Conflict, match="was not kept"):
+        submitter.replay(completed)
+    assert submitter.replay(failed).id
 
 
 def test_a_job_fails_at_its_timeout_in_any_state(system: JobSystem, clock: Clock) -> None:

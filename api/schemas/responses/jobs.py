@@ -149,8 +149,8 @@ class EstimatedWait(ResponseModel):
     high: float
 
 
-class Job(ResponseModel):
-    """A generation, an ingest, a search, a deletion, a reindex, an unpacked archive, or a batch of jobs."""
+class ListedJob(ResponseModel):
+    """A generation, an ingest, a search, a deletion, a reindex, an unpacked archive, or a batch of jobs, without its result."""
 
     id: JobId
     object: Literal["job"]
@@ -168,9 +168,7 @@ class Job(ResponseModel):
     progress: Progress | None
     attempts: list[Attempt]
     metadata: dict[str, str]
-    result: GenerationResult | IngestResult | SearchResult | DeleteResult | ReindexResult | UnpackResult | BatchCounts | None = (
-        Field(description="of a completed job")
-    )
+    summary: str = Field(description="the beginning of the prompt, query or file name; empty in webhooks")
     error: Error | None = Field(description="of a failed job")
     heartbeat_at: Time | None = Field(description="when its worker last renewed it")
     batch: str | None = Field(description="id of the batch that it belongs to")
@@ -186,11 +184,19 @@ class Job(ResponseModel):
     waiting_for: Literal[
         "worker", "fair_share", "model_loading", "gpu_busy", "model_not_loaded", "retry_backoff", "previous_turn", ""
     ] = Field(default="", description="only while queued: what keeps it from running")
+
+
+class Job(ListedJob):
+    """A job with its result."""
+
+    result: GenerationResult | IngestResult | SearchResult | DeleteResult | ReindexResult | UnpackResult | BatchCounts | None = (
+        Field(description="of a completed job")
+    )
     response: str = Field(default="", description="text of a completed generation; the field of the chat_gp_me tutorial")
     context_used: bool = Field(default=False, description="of a completed generation: whether it has citations")
 
 
-class DeadLetter(Job):
+class DeadLetter(ListedJob):
     owner: str
 
 
@@ -200,7 +206,7 @@ class DeadLetterRemoval(ResponseModel):
     removed: Literal[True]
 
 
-class JobList(ListPage[Job]):
+class JobList(ListPage[ListedJob]):
     pass
 
 

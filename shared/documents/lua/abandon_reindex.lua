@@ -1,5 +1,6 @@
 -- abandon_reindex: drop the next index of a collection.
 -- Uses: document
+-- Flags: allow-oom
 -- Arguments: collection, next_index
 -- Keys: collection:<id>
 -- Returns 1, or 0 when the collection is gone, is searched in that index, or has another next one.

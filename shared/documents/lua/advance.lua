@@ -1,5 +1,6 @@
 -- advance: record the progress or the end of a document, as reported by the attempt that works on it.
 -- Uses: document
+-- Flags: allow-oom
 -- Arguments: id, job, attempt, changes{}
 -- Keys: document:<id>
 -- Returns 'ok', 'gone' when the document was deleted, or 'stale' when another job or a later attempt has it.

@@ -1,5 +1,6 @@
 -- drop_collection: delete the record of a collection, so that its name is free and no document can enter it.
 -- Uses: document
+-- Flags: allow-oom
 -- Arguments: id, owner, name
 -- Keys: collections:<owner>; collection:<id>
 -- Returns 1, or 0 when it was gone already.

@@ -1,6 +1,7 @@
 -- make_ready: make a document searchable in place of the one that was ready under its name. Searches switch from the old
 -- version to the new one at this moment.
 -- Uses: document
+-- Flags: allow-oom
 -- Arguments: id, collection, job, attempt, changes{}
 -- Keys: document:<id>; collection:<id>:current; collection:<id>:sha256; the document that is replaced
 -- Returns 'ok'; 'replaced' when a newer version is ready already, so that this one can never be searched; 'gone' when the

@@ -1,5 +1,6 @@
 -- record_revision: record the revision of the embedding model that a collection's vectors are made with. The first one stays.
 -- Uses: document
+-- Flags: allow-oom
 -- Arguments: collection, revision
 -- Keys: collection:<id>
 -- Returns the recorded revision, or false when the collection is gone.

@@ -1,5 +1,6 @@
 -- remove: delete the record of a document. The caller deletes its vectors and files.
 -- Uses: document
+-- Flags: allow-oom
 -- Arguments: id, collection
 -- Keys: document:<id>; collection:<id>:documents, sha256, latest and current
 -- Returns 1, or 0 when it was gone already.

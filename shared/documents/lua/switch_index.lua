@@ -1,5 +1,6 @@
 -- switch_index: search a collection in its next index from now on.
 -- Uses: document
+-- Flags: allow-oom
 -- Arguments: collection, next_index, changes{}
 --   changes are the settings that the index was built with.
 -- Keys: collection:<id>

@@ -1,5 +1,6 @@
 -- update_if_exists: change fields of a collection or of a document.
 -- Uses: core
+-- Flags: allow-oom
 -- Arguments: record, changes{}
 --   record is 'collection:<id>' or 'document:<id>'.
 -- Keys: the record

@@ -1,5 +1,6 @@
 -- append: add events of running attempts to their streams, for many jobs at once.
 -- Uses: job
+-- Flags: allow-oom
 -- Arguments: events[job, attempt, index, kind, data, phase]
 --   index counts the events of an attempt from 1; data is JSON; an empty phase leaves the job's phase unchanged.
 -- Keys: the records and their events

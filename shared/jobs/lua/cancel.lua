@@ -1,5 +1,6 @@
 -- cancel: cancel a job at its owner's request.
 -- Uses: transition
+-- Flags: allow-oom
 -- Arguments: id, owner
 -- Keys: the record and events; the queue; channel worker:<worker>; for a batch the same of its jobs
 -- Returns {'cancelled' (it has ended) | 'requested' (it runs, and its worker was notified) | 'ended' | 'missing', its status,

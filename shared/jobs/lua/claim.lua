@@ -1,8 +1,9 @@
 -- claim: give the next job of a queue to a worker, under a lease.
 -- Uses: transition
+-- Flags: allow-oom
 -- Arguments: queue, worker, token, lease_ms:number
 -- Keys: the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
--- Returns {the record as a flat list or an empty list, queues to wake}.
+-- Returns {the record and the input as a flat list, or an empty list; queues to wake}.
 -- Promise: the owner with the least service comes first, then that owner's most urgent and oldest job. A job is given to
 -- one worker at a time. The same token returns the same job while that attempt is still the current one. A job whose start time
 -- has passed becomes `expired` on the way.
@@ -14,7 +15,7 @@ if claimed then
   local id, attempt = string.match(claimed, '(%S+) (%d+)')
   local job = fields(id, 'attempt', 'status')
   if job.attempt == attempt and job.status == 'in_progress' then
-    return { redis.call('HGETALL', job_key(id)), wakeups }
+    return { whole_job(id), wakeups }
   end
   return { {}, wakeups }
 end
@@ -55,7 +56,7 @@ local function start_attempt(id, job, owner, level)
     emit(id, 'restart', attempt, cjson.encode({ attempt = attempt }))
     redis.call('HSET', key, 'shown', '')
   end
-  return redis.call('HGETALL', key)
+  return whole_job(id)
 end
 
 local owners = queue_key(queue, 'owners')

@@ -1,15 +1,13 @@
--- delete: delete the record of a job that has ended.
--- Uses: job
+-- delete: delete a job that has ended, with its result, its events and its webhook deliveries.
+-- Uses: removal
+-- Flags: allow-oom
 -- Arguments: id, owner
--- Keys: the record, its events and its entry in the owner's index
+-- Keys: those of the job and of its deliveries; the owner's indexes; jobs:ended, jobs:dead_letters
 -- Returns 'deleted' | 'missing' | the status of a job that has not ended.
 -- Promise: a job that has not ended does not change.
 
-local key = job_key(id)
 local job = fields(id, 'status', 'owner')
 if not job.status or job.owner ~= owner then return 'missing' end
 if not FINAL[job.status] then return job.status end
-redis.call('DEL', key, key .. ':events', key .. ':successors', key .. ':deliveries')
-redis.call('ZREM', PREFIX .. 'owner:' .. owner .. ':jobs', id)
-redis.call('ZREM', PREFIX .. 'jobs:dead_letters', id)
+remove_job(id, owner)
 return 'deleted'

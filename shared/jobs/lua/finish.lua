@@ -1,5 +1,6 @@
 -- finish: end a job with the outcome of its attempt.
 -- Uses: transition, session
+-- Flags: allow-oom
 -- Arguments: id, attempt, status, result, error, code, service:number, index:number, delta, messages...
 --   status is 'completed' | 'failed' | 'cancelled'; result and error are JSON or empty; code is the error's or empty; service is
 --   the number of tokens used, empty when unknown; delta is the data of the last event or empty, index its number; messages
@@ -19,7 +20,7 @@ if delta ~= '' and index > tonumber(job.written or 0) then
   emit(id, 'delta', attempt, delta)
 end
 local changes = {}
-if result ~= '' then changes.result = result end
+if result ~= '' then write_result(id, job.owner, result) end
 if error ~= '' then changes.error = error end
 if code == '' then code = nil end
 close_attempt(id, attempt, status, code)

@@ -1,5 +1,6 @@
 -- heartbeat: record that a worker is alive, and what it can do.
 -- Uses: assignment
+-- Flags: allow-oom
 -- Arguments: worker, description, model
 --   description is a JSON object; model is the one that it serves, or empty.
 -- Keys: workers, models, assignments

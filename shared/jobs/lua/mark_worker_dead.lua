@@ -1,5 +1,6 @@
 -- mark_worker_dead: return the jobs of a dead worker to their queues before their leases lapse.
 -- Uses: transition
+-- Flags: allow-oom
 -- Arguments: worker
 -- Keys: worker:<worker>:jobs; the records and events; workers
 -- Returns {ids of jobs whose attempt was lost, queues to wake}.

@@ -1,5 +1,6 @@
 -- missing_wakeups: count the wake-ups that each queue lacks.
 -- Uses: queue
+-- Flags: allow-oom
 -- Arguments: interval_ms
 -- Keys: queues and their owners and jobs; the Celery list of the same name; wakeup_sent:<q>
 -- Returns a flat list of queue and number of missing wake-ups.

@@ -1,5 +1,6 @@
 -- reap: act on the jobs whose due time has come.
 -- Uses: transition
+-- Flags: allow-oom
 -- Arguments: limit, leases, gap_ms, grace_ms
 --   leases is '1' to end lapsed leases and '0' to leave them alone, just after an outage of Redis. When there was no call for
 --   gap_ms, leases are left alone for grace_ms; an empty gap_ms switches this off.

@@ -1,5 +1,6 @@
 -- register_assignment: record which models a starting gpu worker can load, and read the one that it should hold.
 -- Uses: assignment
+-- Flags: allow-oom
 -- Arguments: name, startup_model, description
 --   name is the worker's; startup_model is the model that it is started with, or empty; description is a JSON object with
 --   devices, loadable_models, pinned and unloadable_models.

@@ -1,5 +1,6 @@
 -- remove_dead_letter: remove a job from the dead letters, after its replay or because an operator ignores it.
 -- Uses: core
+-- Flags: allow-oom
 -- Arguments: id
 -- Keys: jobs:dead_letters
 -- Returns 1 when it was on the list, else 0.

@@ -1,5 +1,6 @@
 -- renew: extend the leases of the jobs that a worker runs.
 -- Uses: job
+-- Flags: allow-oom
 -- Arguments: lease_ms:number, leases[id, attempt]
 -- Keys: the records; jobs:due
 -- Returns for each lease 'ok' | 'cancel' (held, but a cancel was requested) | 'timeout' (held, but past its timeout) |

@@ -1,5 +1,6 @@
 -- retry: run a job again later, after a transient fault of the engine or of a service.
 -- Uses: transition
+-- Flags: allow-oom
 -- Arguments: id, attempt, delay_ms:number, error, code
 --   error is JSON.
 -- Keys: the record and events; the worker's jobs; jobs:due

@@ -1,5 +1,6 @@
 -- schedule_models: choose a worker for each model that has waiting jobs and that no worker holds.
 -- Uses: assignment, transition
+-- Flags: allow-oom
 -- Arguments: alive_ms:number, patience_ms:number, on_demand, unschedulable_ms:number, limit:number
 --   alive_ms is the maximum age of a live worker's heartbeat; patience_ms is how long the assignment of a silent worker still
 --   counts; on_demand is '1' if workers may be given another model; unschedulable_ms is how long jobs wait for a worker that

@@ -1,5 +1,6 @@
 -- seal_batch: close a batch to further jobs.
 -- Uses: transition
+-- Flags: allow-oom
 -- Arguments: id
 -- Keys: the record and events; jobs:due
 -- Returns OK.

@@ -1,5 +1,6 @@
 -- set_desired_model: set the model that a worker should hold.
 -- Uses: assignment
+-- Flags: allow-oom
 -- Arguments: name, model, requested_by, expected
 --   model is empty for none; requested_by is 'operator' | 'idle'; expected is the model that must be the desired one now
 --   (empty for none, '*' for any).

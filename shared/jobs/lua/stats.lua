@@ -1,5 +1,6 @@
 -- stats: read the size of every queue and the event counts, for metrics.
 -- Uses: queue
+-- Flags: allow-oom
 -- Arguments:
 -- Keys: queues with their owners and jobs, Celery's lists; jobs:due, jobs:dead_letters; workers and their jobs; counts
 -- Returns one JSON object: open (jobs that have not ended), dead_letters, running, queues (each with waiting, oldest_ms,

@@ -1,23 +1,36 @@
 -- submit: create a job with its first event and its queue entry, all or nothing.
 -- Uses: transition, idempotency, session
 -- Arguments: id, owner, session, after, parent, wait_ms:number, expires_ms:number, timeout_ms:number, idempotency, fingerprint,
---   queue_limit:number, owner_limit:number, record{}
+--   queue_limit:number, owner_limit:number, bytes_limit:number, spec, record{}
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
 --   a session, the newest job of the session replaces after. The job starts after wait_ms and within expires_ms, and ends within
---   timeout_ms. record has further fields: kind, queue, priority, spec, ...
--- Keys: job:<id>, its events and index; the queue; session:<session>; idempotency:<owner>:<key>; the parent
--- Returns {'created' | 'exists' | 'replayed' | 'conflict' | 'no_session' | 'queue_full' | 'owner_full', queue to wake or '',
--- the id of the job, or the number of queued ones}.
+--   timeout_ms. The owner's jobs occupy at most bytes_limit. record has further fields: kind, queue, priority, ...
+-- Keys: job:<id>, its input, events and index; owner_bytes; the queue; session:<session>; idempotency:<owner>:<key>; the parent
+-- Returns {'created' | 'exists' | 'replayed' | 'conflict' | 'no_session' | 'queue_full' | 'owner_full' | 'bytes_full' |
+-- 'memory_full', queue to wake or '', the id of the job, or the number of queued jobs or of bytes}.
 -- Promise: the same id, or the same Idempotency-Key and fingerprint, creates one job. A refusal writes nothing.
 
 local key, queue = job_key(id), record.queue
 local outcome, earlier = find_earlier(id, owner, idempotency, fingerprint)
 if outcome then return { outcome, '', earlier } end
 
+-- Below this size a job is accepted until Redis itself refuses, so that small jobs go on when large ones no longer can.
+local SMALL_BYTES = 65536
+
+-- Whether a tenth of the memory or less is left, which running jobs need to end.
+local function is_memory_short()
+  local info = redis.call('INFO', 'memory')
+  local used, maximum = string.match(info, 'used_memory:(%d+)'), string.match(info, 'maxmemory:(%d+)')
+  return tonumber(maximum) > 0 and tonumber(used) > 0.9 * tonumber(maximum)
+end
+
 local owner_length = redis.call('ZCARD', owner_jobs_key(queue, owner))
 if owner_length >= owner_limit then return { 'owner_full', '', digits(owner_length) } end
 local length = queue_length(queue)
 if length >= queue_limit then return { 'queue_full', '', digits(length) } end
+local bytes = tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0)
+if bytes + #spec > bytes_limit then return { 'bytes_full', '', digits(bytes) } end
+if #spec > SMALL_BYTES and is_memory_short() then return { 'memory_full', '', '' } end
 if session ~= '' then
   after = add_turn(session, owner, id)
   if not after then return { 'no_session', '', id } end
@@ -29,6 +42,7 @@ redis.call('HSET', key, 'id', id, 'owner', owner, 'session', session, 'parent', 
 if timeout_ms then record.timeout_at = digits(now + timeout_ms) end
 if wait_ms > 0 then record.not_before = digits(now + wait_ms) end
 set_fields(key, record)
+write_input(id, owner, 'spec', spec)
 redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
 redis.call('SADD', PREFIX .. 'owners', owner)
 count('submitted', record.kind)

@@ -1,5 +1,6 @@
 -- claim_delivery: give the next delivery that is due to a worker, under a lease.
 -- Uses: delivery_queue
+-- Flags: allow-oom
 -- Arguments: worker, token, lease_ms:number
 -- Keys: the record; deliveries:due, deliveries:authorities and those of its authority; delivery_claim:<token>; webhook:<id>
 -- Returns the record as a flat list, or an empty list.

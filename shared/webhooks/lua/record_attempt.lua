@@ -1,5 +1,6 @@
 -- record_attempt: record the outcome of an attempt and what follows from it for the delivery.
 -- Uses: delivery_queue
+-- Flags: allow-oom
 -- Arguments: id, number, outcome, delay_ms:number, status:number, latency_ms:number, answer, error
 --   number is the attempt's; outcome is 'delivered' | 'retry' | 'exhausted' | 'gone'; delay_ms is the time until the next attempt;
 --   status is the HTTP status, empty without a response; answer is the start of the response; error is empty or a description.

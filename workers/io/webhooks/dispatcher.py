@@ -96,8 +96,11 @@ class WebhookDispatcher:
         return True
 
     def _attempt_delivery(self, delivery: Delivery) -> None:
+        job = self._deliveries.job_record(delivery)
+        if not job:
+            return  # the job was deleted after the claim, and its deliveries with it
         secrets = [delivery.secret] if delivery.secret else self._signing_secrets(delivery)
-        body = webhook_body(delivery, self._deliveries.job_record(delivery.id))
+        body = webhook_body(delivery, job)
         reply = self._sender.post(delivery.url, body.encode(), signed_headers(delivery.id, body, secrets, datetime.now(UTC)))
         outcome, delay = retry_decision(reply, delivery.failures)
         logger.info("delivery %s attempt %d: %s", delivery.id, delivery.number, reply.status or reply.error)

@@ -25,11 +25,12 @@ end
 
 -- A batch ends when it is sealed (no job can join any more) and its last job has ended.
 local function finish_batch_if_done(id)
-  local batch = fields(id, 'sealed', 'cancel_requested_at', 'status')
+  local batch = fields(id, 'sealed', 'cancel_requested_at', 'status', 'owner')
   if batch.status ~= 'in_progress' then return end
   local counts, ended = batch_counts(id)
   if batch.sealed == '1' and ended == counts.total then
-    finish(id, batch.cancel_requested_at and 'cancelled' or 'completed', 0, { result = cjson.encode(counts) })
+    write_result(id, batch.owner, cjson.encode(counts))
+    finish(id, batch.cancel_requested_at and 'cancelled' or 'completed', 0)
   elseif ended % math.max(1, math.floor(counts.total / 100)) == 0 then
     emit(id, 'progress', 0, cjson.encode({ phase = 'running', done = ended, total = counts.total, unit = 'jobs' }))
   end

@@ -3,17 +3,23 @@
 --
 -- Keys:
 --   delivery:<id>              hash    the record; shared/webhooks/deliveries.py lists its fields
---   delivery:<id>:job          hash    the job as it was at the time of the event
+--   delivery:<id>:job          hash    the job's record as it was at the time of the event
 --   deliveries:due             zset    deliveries that wait or are being attempted -> time of the next attempt, or end of the lease
 --   owner:<owner>:deliveries   zset    ids of the owner's deliveries, all with score 0
 --   owner:<owner>:webhooks     zset    ids of the owner's endpoints
 --   webhook:<id>               hash    an endpoint; shared/webhooks/endpoints.py lists its fields
+--   deliveries:ready:<authority>   zset    deliveries to an authority whose time has come -> since when
+--   deliveries:busy:<authority>    set     deliveries to an authority that are being attempted
 -- Channel: deliveries (a delivery can be claimed).
 
--- Attempts continue for about three days, even if the job is kept for less.
+-- Attempts continue for about three days, even if the job would be kept for less.
 local MIN_RETENTION_MS = 4 * 24 * 3600 * 1000
 
 local function delivery_key(id) return PREFIX .. 'delivery:' .. id end
+
+local function ready_key(authority) return PREFIX .. 'deliveries:ready:' .. authority end
+
+local function busy_key(authority) return PREFIX .. 'deliveries:busy:' .. authority end
 
 -- The layout of shared/ids.py: ten digits of time, then sixteen others. The same event at the same time has the same id.
 local function delivery_id(event)
@@ -44,7 +50,7 @@ local function delivery_targets(job, event)
   return targets
 end
 
--- Write a delivery of an event to each of its targets, with a copy of the job, whose record may expire before the last attempt.
+-- Write a delivery of an event to each of its targets, with a copy of the job's record at this time. Returns their number.
 local function create_deliveries(id, event)
   local job = fields(id, 'owner', 'kind', 'webhook', 'retention_ms')
   local targets = delivery_targets(job, event)
@@ -57,8 +63,7 @@ local function create_deliveries(id, event)
       'retention_ms', job.retention_ms)
     count('deliveries made')
     redis.call('COPY', job_key(id), key .. ':job', 'REPLACE')
-    redis.call('HSET', key .. ':job', 'spec', '{}')
-    redis.call('HDEL', key .. ':job', 'context', 'webhook')
+    redis.call('HDEL', key .. ':job', 'summary', 'webhook')
     redis.call('PEXPIRE', key, retention_ms)
     redis.call('PEXPIRE', key .. ':job', retention_ms)
     redis.call('ZADD', PREFIX .. 'deliveries:due', timestamp, delivery)
@@ -67,4 +72,5 @@ local function create_deliveries(id, event)
     redis.call('PEXPIRE', job_key(id) .. ':deliveries', retention_ms)
   end
   if #targets > 0 then redis.call('PUBLISH', PREFIX .. 'deliveries', #targets) end
+  return #targets
 end

@@ -2,13 +2,17 @@
 -- Uses: core
 --
 -- Keys:
---   job:<id>                 hash    the record; shared/jobs/models.py lists its fields
+--   job:<id>                 hash    the record, which is small; shared/jobs/models.py lists its fields
+--   job:<id>:input           hash    what the job needs to run: spec, and context from an earlier phase. Lists never read it
+--   job:<id>:result          string  its result, in JSON. Lists never read it
 --   job:<id>:events          stream  events for clients; entry ids are <sequence>-0
 --   job:<id>:successors      set     jobs that wait until this one has ended
 --   job:<id>:open            set     of a batch: its jobs that have not ended
 --   job:<id>:deliveries      zset    ids of its webhook deliveries, all with score 0
 --   jobs:due                 zset    every job that has not ended -> time (ms) at which maintenance must look at it
+--   jobs:ended               zset    every job that has ended -> time (ms) at which purge deletes it
 --   jobs:dead_letters        zset    jobs that lost too many attempts -> time of their end
+--   owner_bytes              hash    owner -> bytes of input and results of the owner's jobs
 --   owners                   set     every owner that has ever had a job
 --   owner:<owner>:jobs       zset    ids of the owner's jobs, all with score 0, so that they sort by id
 --   worker:<w>:jobs          set     jobs that this worker has claimed
@@ -21,6 +25,41 @@ local FINAL = { completed = true, failed = true, cancelled = true, expired = tru
 local function job_key(id) return PREFIX .. 'job:' .. id end
 
 local function fields(id, ...) return hash_fields(PREFIX .. 'job:' .. id, ...) end
+
+local function input_key(id) return job_key(id) .. ':input' end
+
+local function result_key(id) return job_key(id) .. ':result' end
+
+-- Count bytes that a job occupies in addition.
+local function add_bytes(id, owner, bytes)
+  redis.call('HINCRBY', job_key(id), 'bytes', bytes)
+  if redis.call('HINCRBY', PREFIX .. 'owner_bytes', owner, bytes) <= 0 then redis.call('HDEL', PREFIX .. 'owner_bytes', owner) end
+end
+
+-- Write the spec or the context of a job.
+local function write_input(id, owner, name, value)
+  local before = redis.call('HSTRLEN', input_key(id), name)
+  redis.call('HSET', input_key(id), name, value)
+  add_bytes(id, owner, #value - before)
+end
+
+local function write_result(id, owner, result)
+  redis.call('SET', result_key(id), result)
+  add_bytes(id, owner, #result)
+end
+
+local function drop_input(id, owner)
+  local bytes = redis.call('HSTRLEN', input_key(id), 'spec') + redis.call('HSTRLEN', input_key(id), 'context')
+  redis.call('DEL', input_key(id))
+  add_bytes(id, owner, -bytes)
+end
+
+-- The record as a flat list, with the input, as a worker needs it.
+local function whole_job(id)
+  local record = redis.call('HGETALL', job_key(id))
+  for _, part in ipairs(redis.call('HGETALL', input_key(id))) do record[#record + 1] = part end
+  return record
+end
 
 -- A function that reads these fields of a job into a table, which its next call overwrites: for scripts that read many jobs.
 local function field_reader(...)

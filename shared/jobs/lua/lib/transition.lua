@@ -19,10 +19,21 @@ local function release_successors(id, predecessor)
   redis.call('DEL', key .. ':successors')
 end
 
+-- How long a job is kept that ends now, in ms. The result must outlive its deliveries. Dead letters wait for an operator, but
+-- other jobs that did not complete are kept for a shorter time.
+local function retention(id, status, deliveries)
+  local job = fields(id, 'retention_ms', 'failed_retention_ms')
+  local kept = job.retention_ms
+  if status ~= 'completed' and not redis.call('ZSCORE', PREFIX .. 'jobs:dead_letters', id) then
+    kept = job.failed_retention_ms or kept
+  end
+  return math.max(tonumber(kept), deliveries > 0 and MIN_RETENTION_MS or 0)
+end
+
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
-  local job = fields(id, 'queue', 'owner', 'status', 'retention_ms', 'waiting', 'after', 'document', 'parent', 'kind')
+  local job = fields(id, 'queue', 'owner', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input')
   if job.status == 'queued' then dequeue(id, job.queue, job.owner) end
   redis.call('HSET', key, 'status', status, 'ended_at', timestamp, 'waiting', '', 'phase', status,
     'phase_at', timestamp)
@@ -35,9 +46,8 @@ finish = function(id, status, attempt, changes, code)
   emit(id, 'ended', attempt, cjson.encode({ status = status, code = code }))
   redis.call('PUBLISH', PREFIX .. 'ended', id)
   count('ended', job.kind, status)
-  redis.call('PEXPIRE', key, job.retention_ms)
-  redis.call('PEXPIRE', key .. ':events', job.retention_ms)
-  create_deliveries(id, 'job.' .. status)
+  if status == 'completed' and job.keep_input == '0' then drop_input(id, job.owner) end
+  redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, status, create_deliveries(id, 'job.' .. status)), id)
   -- The successors of a job that ends while it still waits for another would overtake that other if they became ready.
   local predecessor = nil
   if job.waiting == 'after' and not FINAL[fields(job.after, 'status').status or 'completed'] then predecessor = job.after end

@@ -2,8 +2,6 @@
 -- Uses: delivery
 --
 -- Keys:
---   deliveries:ready:<authority>   zset    deliveries to an authority whose time has come -> since when
---   deliveries:busy:<authority>    set     deliveries to an authority that are being attempted
 --   deliveries:mute:<authority>    string  present when the latest attempt got no response
 --   deliveries:authorities         zset    authorities that may be called now -> since when their oldest delivery is ready
 --   delivery_claim:<token>         string  "<delivery> <attempt>" that was claimed with this token
@@ -14,21 +12,19 @@ local MAX_LOST = 3
 
 local function delivery_fields(id, ...) return hash_fields(delivery_key(id), ...) end
 
-local function ready_key(authority) return PREFIX .. 'deliveries:ready:' .. authority end
-
-local function busy_key(authority) return PREFIX .. 'deliveries:busy:' .. authority end
-
 local function mute_key(authority) return PREFIX .. 'deliveries:mute:' .. authority end
 
 -- Renew the time to live: a pending delivery outlives its schedule, one that has ended is kept as long as its job.
 local function renew_delivery(id)
-  local delivery = delivery_fields(id, 'status', 'next_at', 'retention_ms')
+  local delivery = delivery_fields(id, 'status', 'next_at', 'retention_ms', 'job')
   local milliseconds = tonumber(delivery.retention_ms)
   if delivery.status == 'pending' then
     milliseconds = math.max(milliseconds, MIN_RETENTION_MS) + math.max(0, tonumber(delivery.next_at) - now)
   end
   redis.call('PEXPIRE', delivery_key(id), digits(milliseconds))
   redis.call('PEXPIRE', delivery_key(id) .. ':job', digits(milliseconds))
+  -- The result is read from the job.
+  redis.call('ZADD', PREFIX .. 'jobs:ended', 'XX', 'GT', digits(now + milliseconds), delivery.job)
 end
 
 -- Add an authority to those that may be called, or remove it. While it does not respond it gets one attempt at a time, so that
