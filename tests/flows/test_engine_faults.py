@@ -179,6 +179,23 @@ def test_pages_with_nan_are_not_shared_with_the_same_prefix(tmp_path: Path) -> N
         assert engine.generate(prompt).reason == "length"
 
 
+def test_pages_are_shared_only_with_the_same_salt(tmp_path: Path) -> None:
+    from tests.flows.in_process_engine import InProcessEngine
+
+    with InProcessEngine(make_tiny_model(tmp_path / "tiny")) as engine:
+        cache: Any = engine.engine.batch._cache
+        [allocator] = cache.cache_allocators.values()
+
+        def pages_after(salt: int) -> int:
+            assert engine.generate(prompt_of(1, 600), tokens=1, cache_salt=salt).reason == "length"
+            return len(allocator.ledger.hash_to_block)
+
+        first, again, other = pages_after(7), pages_after(7), pages_after(8)
+        assert first > 0
+        assert again == first, "the same pages were found again"
+        assert other == 2 * first, "another owner's request found none of them"
+
+
 def test_token_ids_outside_the_vocabulary_fail_their_request_before_any_step(tmp_path: Path) -> None:
     from tests.flows.in_process_engine import InProcessEngine
 

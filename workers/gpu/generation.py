@@ -5,6 +5,7 @@ found, and clients' events are sent. The thread of each job sleeps from the requ
 """
 
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -123,6 +124,7 @@ class GenerationHandler:
             top_p=float(spec.get("top_p", 0.9)),
             top_k=int(spec.get("top_k", 0)),
             seed=spec.get("seed"),
+            cache_salt=zlib.crc32(attempt.job.owner.encode()) & 0x7FFFFFFF,
         )
         self._running[generation.id] = generation
         try:

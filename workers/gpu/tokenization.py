@@ -4,7 +4,10 @@ Needs a model's tokenizer, but not its weights or torch. The echo engine needs n
 """
 
 import json
+import re
+import secrets
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +60,10 @@ class ModelTokenizer:
         self._backend: Any = self._tokenizer.backend_tokenizer if self._tokenizer.is_fast else None
         self._name = entry.name
         self._template = entry.chat_template or self._tokenizer.chat_template
+        control = sorted(
+            (str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special), key=len, reverse=True
+        )
+        self._control_tokens = re.compile("|".join(map(re.escape, control))) if control else None
         ends = {self._tokenizer.eos_token_id}
         for file in ("generation_config.json", "config.json"):
             configured = _read_json(folder / file).get("eos_token_id")
@@ -74,16 +81,54 @@ class ModelTokenizer:
                 f"Model {self._name} has no chat template. Send `prompt` instead, or set chat_template in the models file.",
                 param="messages",
             )
+        messages, texts, mark = self._hide_control_tokens(messages)
         try:
-            return list(
+            rendered = str(
                 self._tokenizer.apply_chat_template(
-                    list(messages), chat_template=self._template, add_generation_prompt=True, tokenize=True, return_dict=False
+                    list(messages), chat_template=self._template, add_generation_prompt=True, tokenize=False
                 )
             )
         except TemplateError as error:
             raise InvalidValue(
                 f"The chat template of model {self._name} rejects these messages: {error}", param="messages"
             ) from error
+        parts = rendered.split(mark) if texts else [rendered]
+        ids = list(self._tokenizer.encode(parts[0], add_special_tokens=False))
+        # The template repeats, drops or reorders contents as it likes, so the marks say which text they stand for.
+        for part in parts[1:]:
+            number, _, rest = part.partition(";")
+            ids += self._encode_as_text(texts[int(number)])
+            ids += self._tokenizer.encode(rest, add_special_tokens=False)
+        return ids
+
+    def _encode_as_text(self, text: str) -> list[int]:
+        if self._backend is None:
+            return list(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        return list(self._text_backend.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _text_backend(self) -> Any:
+        """A second backend: the option is a state of the backend, and other threads encode with the first one meanwhile."""
+        backend = type(self._backend).from_str(self._backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
+
+    def _hide_control_tokens(self, messages: Sequence[dict[str, str]]) -> tuple[Sequence[dict[str, str]], list[str], str]:
+        """Replace texts of control tokens in contents by a mark, a number and a semicolon; returns messages, texts and the mark.
+
+        A document or a message that contains ``<end_of_turn>`` would otherwise end its turn, and speak as someone else.
+        """
+        texts: list[str] = []
+        mark = f"\N{OBJECT REPLACEMENT CHARACTER}{secrets.token_hex(8)}:"
+
+        def hide(match: re.Match[str]) -> str:
+            texts.append(match[0])
+            return f"{mark}{len(texts) - 1};"
+
+        control = self._control_tokens
+        if control is None or not any(control.search(message["content"]) for message in messages):
+            return messages, texts, mark
+        return [message | {"content": control.sub(hide, message["content"])} for message in messages], texts, mark
 
     def decode(self, ids: Sequence[int]) -> str:
         if self._backend is not None:

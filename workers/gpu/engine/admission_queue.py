@@ -55,9 +55,9 @@ class AdmissionQueue:
         """The reserved fraction of the cache."""
         return self._sectors(self._reserved_blocks) / self._num_sectors
 
-    def enqueue(self, id: str, prompt: Sequence[int], max_tokens: int) -> None:
+    def enqueue(self, id: str, prompt: Sequence[int], max_tokens: int, cache_salt: int = 0) -> None:
         """Add a request; ``max_tokens`` is the length that it may reach, prompt included."""
-        prefix = hash(tuple(prompt[: self._page_size])) if len(prompt) > self._page_size else None
+        prefix = hash((cache_salt, *prompt[: self._page_size])) if len(prompt) > self._page_size else None
         self._queue.append(_QueuedRequest(id, max_tokens, prefix))
 
     def admit(self) -> list[str]:

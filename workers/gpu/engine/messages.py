@@ -32,6 +32,8 @@ class GenerationRequest:
     """0 means no limit."""
     seed: int | None = None
     """Requests with the same prompt, sampling parameters and seed draw the same tokens."""
+    cache_salt: int = 0
+    """31 bits. Requests share pages of the KV cache only with requests that have the same one."""
 
 
 @dataclass(frozen=True)

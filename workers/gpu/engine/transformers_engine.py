@@ -178,7 +178,7 @@ class TransformersEngine:
             self._requests[number] = _RunningRequest(request)
             self._number_of[request.id] = number
             max_tokens = min(len(request.prompt) + request.max_new_tokens, self.batch.max_context)
-            self.admission.enqueue(number, request.prompt, max_tokens)
+            self.admission.enqueue(number, request.prompt, max_tokens, request.cache_salt)
             self._schedule_admitted()
 
     def abort_request(self, id: str) -> None:
@@ -271,6 +271,7 @@ class TransformersEngine:
 
     def _forget(self, number: str) -> None:
         del self._number_of[self._requests.pop(number).request.id]
+        self.batch.forget(number)
         self.admission.remove_request(number)
 
     def report_load(self) -> Heartbeat:

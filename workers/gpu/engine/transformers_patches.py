@@ -162,6 +162,26 @@ def max_single_request_tokens(cache: Any) -> int:
     return int(infer_max_single_request_tokens(cache))
 
 
+def salt_prefixes(cache: Any, salt_of: Callable[[str], int]) -> None:
+    """Let requests share pages only if ``salt_of``, a function of the request id to 32 signed bits, returns the same for both.
+
+    Otherwise the time to the first token would tell one owner what another has asked. The hash of a page includes that of the page
+    before it, so it is enough to change the first token, which clients cannot choose: templates and tokenizers begin with a fixed one.
+    """
+
+    def salted(request: str, tokens: list[int]) -> list[int]:
+        return [tokens[0] ^ salt_of(request), *tokens[1:]] if tokens else tokens
+
+    search = cache.search_prefix_match
+    cache.search_prefix_match = lambda request, tokens: search(request, salted(request, tokens))
+    for allocator in cache.cache_allocators.values():
+
+        def mark_complete(request: str, tokens: list[int], count: int, mark: Any = allocator.mark_complete_blocks) -> None:
+            mark(request, salted(request, tokens), count)
+
+        allocator.mark_complete_blocks = mark_complete
+
+
 def create_batch_processor(manager: Any, processors: SamplingProcessors, buffer: OutputBuffer) -> Any:
     """Create the manager's batch processor with our sampling and output."""
     manager.logit_processor = processors
