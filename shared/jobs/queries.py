@@ -11,7 +11,8 @@ from typing import Any
 import redis
 
 from shared.jobs.models import Job, from_record
-from shared.redis_connection import PREFIX
+from shared.lua_scripts import Clock
+from shared.redis_connection import PREFIX, redis_time_ms
 from shared.redis_lists import list_page
 
 DEAD_LETTERS = f"{PREFIX}jobs:dead_letters"
@@ -21,10 +22,11 @@ MIN_GAPS = 3
 
 
 class JobQueries:
-    """Reads jobs from one Redis. Safe to use from many threads."""
+    """Reads jobs from one Redis. Safe to use from many threads; ``clock`` gives Unix milliseconds and is for tests."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, clock: Clock | None = None) -> None:
         self._client: Any = client  # redis-py types every response as possibly awaitable
+        self._now_ms = clock or (lambda: redis_time_ms(client))
 
     def list_jobs(
         self, owner: str, *, limit: int, after: str | None = None, matches: Callable[[Job], bool] = lambda job: True
@@ -81,12 +83,20 @@ class JobQueries:
     def estimated_wait(self, job: Job, position: int) -> dict[str, float] | None:
         """Estimated seconds until a queued job is claimed: ``seconds``, and a 90% interval from ``low`` to ``high``.
 
-        The estimate uses the times between recent claims of the queue; it is None if there are too few. Sums of many gaps are
-        nearly normal, so the interval is 1.64 standard deviations on each side. The deviation includes the uncertainty of the
-        mean, which comes from a small sample.
+        The estimate uses the times between recent claims of the queue; it is None if there are too few, or if the next claim is
+        later than all of them: then the slots are held by longer jobs than before. Sums of many gaps are nearly normal, so the
+        interval is 1.64 standard deviations on each side. The deviation includes the uncertainty of the mean, which comes from a
+        small sample.
         """
-        gaps = [float(gap) / 1000 for gap in self._client.lrange(f"{PREFIX}queue:{job.queue}:gaps", 0, -1)]
+        queue = f"{PREFIX}queue:{job.queue}"
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.lrange(f"{queue}:gaps", 0, -1)
+            pipeline.get(f"{queue}:claimed_at")
+            recent, claimed_at = pipeline.execute()
+        gaps = [float(gap) / 1000 for gap in recent]
         if len(gaps) < MIN_GAPS:
+            return None
+        if claimed_at is not None and self._now_ms() - int(claimed_at) > 1000 * max(gaps):
             return None
         expected, spread = position * fmean(gaps), 1.64 * stdev(gaps) * sqrt(position + position**2 / len(gaps))
         return {

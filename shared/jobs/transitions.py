@@ -46,10 +46,11 @@ class JobTransitions:
         self._wake = wake
         self._scripts = JobScripts(client, clock=clock)
 
-    def claim(self, queue: str, worker: str, token: str) -> Job | None:
-        """Claim the next job of a queue for this worker, under a lease. Returns None if no job is waiting."""
+    def claim(self, queue: str, worker: str, token: str, *, slots: int = 1) -> Job | None:
+        """Claim the next job of a queue, under a lease, for this worker, which runs up to ``slots`` jobs at once. Returns None if
+        no job is waiting."""
         record, queues = self._scripts.claim(
-            queue=queue, worker=worker, token=token, lease_ms=int(self._settings.lease_seconds * 1000)
+            queue=queue, worker=worker, token=token, slots=slots, lease_ms=int(self._settings.lease_seconds * 1000)
         )
         send_wakeups(self._wake, queues)
         return from_record(_pairs(record)) if record else None

@@ -73,12 +73,12 @@ def test_the_owner_with_the_least_service_is_next(system: JobSystem, redis_clien
 def test_too_few_claims_give_no_estimate(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
     jobs = [submit(system) for _ in range(8)]
     for number in range(3):
-        assert JobQueries(redis_client).estimated_wait(jobs[-1], 1) is None
+        assert JobQueries(redis_client, clock=clock).estimated_wait(jobs[-1], 1) is None
         clock.advance(1)
         serve(system, f"t{number}")
     clock.advance(1)
     serve(system, "t3")
-    assert JobQueries(redis_client).estimated_wait(jobs[-1], 2) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+    assert JobQueries(redis_client, clock=clock).estimated_wait(jobs[-1], 2) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
 
 
 def test_time_with_an_empty_queue_does_not_count_as_slowness(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
@@ -89,7 +89,25 @@ def test_time_with_an_empty_queue_does_not_count_as_slowness(system: JobSystem, 
             clock.advance(2)
             serve(system, f"t{round_}.{number}")
         clock.advance(500)
-    assert JobQueries(redis_client).estimated_wait(submit(system), 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+    assert JobQueries(redis_client, clock=clock).estimated_wait(submit(system), 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+
+
+def test_claims_into_free_slots_and_long_jobs_give_no_estimate(
+    system: JobSystem, redis_client: redis.Redis, clock: Clock
+) -> None:
+    queries = JobQueries(redis_client, clock=clock)
+    jobs = [submit(system) for _ in range(12)]
+    for number in range(5):
+        clock.advance(0.005)
+        assert system.transitions.claim("gpu.m", "w1", f"free {number}", slots=5) is not None
+    assert queries.estimated_wait(jobs[-1], 1) is None, "nothing has ended yet"
+    for number in range(4):
+        system.transitions.finish((jobs[number].id, 1), Status.COMPLETED, result={})
+        clock.advance(2)
+        assert system.transitions.claim("gpu.m", "w1", f"freed {number}", slots=5) is not None
+    assert queries.estimated_wait(jobs[-1], 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+    clock.advance(60)
+    assert queries.estimated_wait(jobs[-1], 1) is None, "the jobs that run now take longer"
 
 
 @pytest.mark.parametrize("slots", [1, 4])
@@ -104,7 +122,7 @@ def test_the_interval_contains_nine_of_ten_waits_of_a_steady_queue(
 
     def arrive() -> None:
         job = submit(system)
-        estimate = JobQueries(redis_client).estimated_wait(job, position(redis_client, job))
+        estimate = JobQueries(redis_client, clock=clock).estimated_wait(job, position(redis_client, job))
         if estimate:
             queued[job.id] = (clock.now_ms, estimate)
 
@@ -116,7 +134,7 @@ def test_the_interval_contains_nine_of_ten_waits_of_a_steady_queue(
             running.remove((leaves_at, leaving))
             clock.now_ms = max(clock.now_ms, leaves_at)
             system.transitions.finish((leaving, 1), Status.COMPLETED, result={})
-        job = system.transitions.claim("gpu.m", "w1", f"t{number}")
+        job = system.transitions.claim("gpu.m", "w1", f"t{number}", slots=slots)
         assert job is not None
         running.append((clock.now_ms + int(chance.lognormvariate(7.5, 0.6)), job.id))
         if job.id in queued:

@@ -67,7 +67,7 @@ class RecordingTransitions:
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> Any:
         return self._record("hand_over", lease, queue, context)
 
-    def claim(self, queue: str, worker: str, token: str) -> Job | None:
+    def claim(self, queue: str, worker: str, token: str, *, slots: int = 1) -> Job | None:
         self._record("claim", queue, worker, token)
         return self.queued.pop(0) if self.queued else None
 

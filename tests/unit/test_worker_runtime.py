@@ -155,7 +155,7 @@ def test_a_drain_without_patience_releases_what_runs(bench: Bench) -> None:
 def test_a_job_claimed_while_attempts_are_released_is_released_too(bench: Bench) -> None:
     claim = bench.transitions.claim
 
-    def claim_during_release(queue: str, worker: str, token: str) -> Any:
+    def claim_during_release(queue: str, worker: str, token: str, *, slots: int) -> Any:
         job = claim(queue, worker, token)
         bench.runtime.release_attempts()
         return job
@@ -168,7 +168,7 @@ def test_a_claim_is_repeated_with_the_same_token_through_an_outage(bench: Bench)
     tokens = []
     claim = bench.transitions.claim
 
-    def claim_and_note(queue: str, worker: str, token: str) -> Any:
+    def claim_and_note(queue: str, worker: str, token: str, *, slots: int) -> Any:
         tokens.append(token)
         return claim(queue, worker, token)
 

@@ -213,7 +213,7 @@ class WorkerRuntime:
         """Claim with the same token throughout an outage: a claim may have been made although its answer was lost."""
         token = new_id(CLAIM)
         return retry_through_outage(
-            lambda: self._transitions.claim(queue, self.worker.id, token),
+            lambda: self._transitions.claim(queue, self.worker.id, token, slots=self.worker.slots),
             seconds=self._settings.lease_seconds,
             subject=f"claim from queue {queue}",
             sleep=self._stopping.wait,

@@ -1,7 +1,8 @@
 -- claim: give the next job of a queue to a worker, under a lease.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: queue, worker, token, lease_ms:number
+-- Arguments: queue, worker, token, slots:number, lease_ms:number
+--   slots is how many jobs the worker runs at once.
 -- Keys: the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
 -- Returns {the record and the input as a flat list, or an empty list; queues to wake}.
 -- Promise: the owner with the least service comes first, then that owner's most urgent and oldest job. A job is given to
@@ -20,9 +21,14 @@ if claimed then
   return { {}, wakeups }
 end
 
--- Measure how fast the queue moves: the time between two claims counts when jobs waited in between.
+-- Measure how fast the queue moves: the time between two claims counts when jobs waited in between, and when it was a job's end
+-- that made the claim possible. Claims into free slots say nothing about that.
 local function record_gap()
   local claimed_at, gaps = queue_key(queue, 'claimed_at'), queue_key(queue, 'gaps')
+  if redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs') < slots then
+    redis.call('DEL', claimed_at)
+    return
+  end
   local last = redis.call('GET', claimed_at)
   if last then
     redis.call('LPUSH', gaps, now - tonumber(last))
