@@ -116,6 +116,13 @@ class Settings:
     max_queued_per_owner: int = setting(
         "ENGINEHOUSE_MAX_QUEUED_PER_OWNER", 50_000, "Maximum number of queued jobs per queue and owner.", low=1, high=10_000_000
     )
+    reserved_slots: float = setting(
+        "ENGINEHOUSE_RESERVED_SLOTS",
+        0.125,
+        "Fraction of a worker's slots, rounded up, that one owner cannot have while there are other owners, so that their next job starts at once.",
+        low=0,
+        high=0.5,
+    )
     job_retention_seconds: int = setting(
         "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long ended jobs are kept.", low=60, high=365 * DAY
     )

@@ -46,13 +46,31 @@ class JobTransitions:
         self._wake = wake
         self._scripts = JobScripts(client, clock=clock)
 
-    def claim(self, queue: str, worker: str, token: str, *, slots: int = 1) -> Job | None:
-        """Claim the next job of a queue, under a lease, for this worker, which runs up to ``slots`` jobs at once. Returns None if
-        no job is waiting."""
-        record, queues = self._scripts.claim(
-            queue=queue, worker=worker, token=token, slots=slots, lease_ms=int(self._settings.lease_seconds * 1000)
+    def claim(self, queue: str, worker: str, token: str) -> Job | None:
+        """Claim the next job of a queue, under a lease, for this worker. Returns None if no job is waiting."""
+        job = self.claim_for_slot(queue, worker, token, slots=1, reserved=0)
+        assert not isinstance(job, str), "nothing is reserved"
+        return job
+
+    def claim_for_slot(
+        self, queue: str, worker: str, token: str, *, slots: int, reserved: int
+    ) -> Job | Literal["held_back"] | None:
+        """Claim the next job of a queue, under a lease, for this worker, which runs up to ``slots`` jobs at once.
+
+        Returns None if no job is waiting. If there are several owners, ``reserved`` of the slots are for owners of whom the worker
+        runs nothing: "held_back" means that none of those waits.
+        """
+        record, queues, held_back = self._scripts.claim(
+            queue=queue,
+            worker=worker,
+            token=token,
+            slots=slots,
+            reserved=reserved,
+            lease_ms=int(self._settings.lease_seconds * 1000),
         )
         send_wakeups(self._wake, queues)
+        if held_back:
+            return "held_back"
         return from_record(_pairs(record)) if record else None
 
     def renew(self, worker: str, leases: Sequence[Lease]) -> list[Literal["ok", "cancel", "timeout", "lost"]]:

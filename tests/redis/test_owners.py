@@ -111,6 +111,26 @@ def test_owners_share_service_and_not_the_number_of_jobs(system: JobSystem) -> N
     assert turns["short"] / turns["long"] == pytest.approx(9, rel=0.2)
 
 
+def test_one_owner_cannot_have_all_slots_while_there_are_others(system: JobSystem) -> None:
+    def claim(number: int, slots: int = 4) -> str:
+        job = system.transitions.claim_for_slot("gpu.m", "w1", f"t{number}", slots=slots, reserved=1)
+        return job.owner if isinstance(job, Job) else str(job)
+
+    greedy = [submit(system, "greedy") for _ in range(8)]
+    assert [claim(number) for number in range(4)] == ["greedy"] * 4, "alone, it has all of them"
+    submit(system, "modest")
+    for job in greedy[:2]:
+        system.transitions.finish((job, 1), Status.COMPLETED, result={})
+    assert [claim(number) for number in range(4, 6)] == ["greedy", "modest"]
+    for job in greedy[2:4]:
+        system.transitions.finish((job, 1), Status.COMPLETED, result={})
+    assert [claim(number) for number in range(6, 8)] == ["greedy", "held_back"]
+    assert claim(8, slots=6) == "greedy", "it is not the last slot of this worker"
+    for job in greedy[5:]:
+        system.transitions.cancel(job, "greedy")
+    assert claim(9) == "None"
+
+
 def test_a_new_owner_starts_at_the_least_service_of_waiting_owners(system: JobSystem) -> None:
     for _ in range(20):
         submit(system, "old")

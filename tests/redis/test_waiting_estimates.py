@@ -99,12 +99,12 @@ def test_claims_into_free_slots_and_long_jobs_give_no_estimate(
     jobs = [submit(system) for _ in range(12)]
     for number in range(5):
         clock.advance(0.005)
-        assert system.transitions.claim("gpu.m", "w1", f"free {number}", slots=5) is not None
+        assert system.transitions.claim_for_slot("gpu.m", "w1", f"free {number}", slots=5, reserved=0) is not None
     assert queries.estimated_wait(jobs[-1], 1) is None, "nothing has ended yet"
     for number in range(4):
         system.transitions.finish((jobs[number].id, 1), Status.COMPLETED, result={})
         clock.advance(2)
-        assert system.transitions.claim("gpu.m", "w1", f"freed {number}", slots=5) is not None
+        assert system.transitions.claim_for_slot("gpu.m", "w1", f"freed {number}", slots=5, reserved=0) is not None
     assert queries.estimated_wait(jobs[-1], 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
     clock.advance(60)
     assert queries.estimated_wait(jobs[-1], 1) is None, "the jobs that run now take longer"
@@ -134,8 +134,8 @@ def test_the_interval_contains_nine_of_ten_waits_of_a_steady_queue(
             running.remove((leaves_at, leaving))
             clock.now_ms = max(clock.now_ms, leaves_at)
             system.transitions.finish((leaving, 1), Status.COMPLETED, result={})
-        job = system.transitions.claim("gpu.m", "w1", f"t{number}", slots=slots)
-        assert job is not None
+        job = system.transitions.claim_for_slot("gpu.m", "w1", f"t{number}", slots=slots, reserved=0)
+        assert isinstance(job, Job)
         running.append((clock.now_ms + int(chance.lognormvariate(7.5, 0.6)), job.id))
         if job.id in queued:
             since, estimate = queued.pop(job.id)

@@ -29,7 +29,7 @@ class ManualClock:
 class RecordingTransitions:
     """Records each transition and answers as configured.
 
-    ``answers`` has the answer for a method's name ("ok" by default). ``outages`` has how many calls of a method still fail
+    ``answers`` has the answer for a method's name ("ok" by default). The next ``held_back`` claims find only jobs that are held back. ``outages`` has how many calls of a method still fail
     because Redis is unavailable; a failed call is counted in ``failures`` and changes nothing.
     """
 
@@ -41,6 +41,7 @@ class RecordingTransitions:
         self.written: list[Event] = []
         self.refused_leases: set[Lease] = set()
         self.queued: list[Job] = []
+        self.held_back = 0
 
     def names(self) -> list[str]:
         return [name for name, _, _ in self.calls]
@@ -67,8 +68,11 @@ class RecordingTransitions:
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> Any:
         return self._record("hand_over", lease, queue, context)
 
-    def claim(self, queue: str, worker: str, token: str, *, slots: int = 1) -> Job | None:
+    def claim_for_slot(self, queue: str, worker: str, token: str, *, slots: int, reserved: int) -> Any:
         self._record("claim", queue, worker, token)
+        if self.held_back > 0:
+            self.held_back -= 1
+            return "held_back"
         return self.queued.pop(0) if self.queued else None
 
     def renew(self, worker: str, leases: Sequence[Lease]) -> list[str]:

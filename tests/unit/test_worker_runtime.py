@@ -64,6 +64,18 @@ def test_a_slot_is_busy_while_its_job_runs(bench: Bench) -> None:
     assert (busy, bench.runtime.busy_slots) == ([1], 0)
 
 
+def test_a_slot_that_is_reserved_for_others_keeps_its_wakeup_until_it_gets_a_job(bench: Bench) -> None:
+    bench.transitions.held_back = 3
+    assert bench.run_job(lambda attempt: None) == "job_1 completed"
+    assert bench.transitions.names().count("claim") == 4
+
+
+def test_a_held_back_slot_leaves_when_the_worker_drains(bench: Bench) -> None:
+    bench.transitions.held_back = 1_000_000
+    bench.runtime.begin_drain(0)
+    assert bench.runtime.run_next_job("q") == "draining"
+
+
 def test_leases_of_running_attempts_are_renewed(bench: Bench) -> None:
     bench.run_job(lambda attempt: bench.runtime.renew_leases())
     bench.runtime.renew_leases()
@@ -153,26 +165,26 @@ def test_a_drain_without_patience_releases_what_runs(bench: Bench) -> None:
 
 
 def test_a_job_claimed_while_attempts_are_released_is_released_too(bench: Bench) -> None:
-    claim = bench.transitions.claim
+    claim = bench.transitions.claim_for_slot
 
-    def claim_during_release(queue: str, worker: str, token: str, *, slots: int) -> Any:
-        job = claim(queue, worker, token)
+    def claim_during_release(queue: str, worker: str, token: str, **options: Any) -> Any:
+        job = claim(queue, worker, token, **options)
         bench.runtime.release_attempts()
         return job
 
-    bench.transitions.claim = claim_during_release
+    bench.transitions.claim_for_slot = claim_during_release
     assert bench.run_job() == "job_1 released"
 
 
 def test_a_claim_is_repeated_with_the_same_token_through_an_outage(bench: Bench) -> None:
     tokens = []
-    claim = bench.transitions.claim
+    claim = bench.transitions.claim_for_slot
 
-    def claim_and_note(queue: str, worker: str, token: str, *, slots: int) -> Any:
+    def claim_and_note(queue: str, worker: str, token: str, **options: Any) -> Any:
         tokens.append(token)
-        return claim(queue, worker, token)
+        return claim(queue, worker, token, **options)
 
-    bench.transitions.claim = claim_and_note
+    bench.transitions.claim_for_slot = claim_and_note
     bench.transitions.outages["claim"] = 1
     assert bench.run_job() == "job_1 completed"
     assert len(tokens) == 2

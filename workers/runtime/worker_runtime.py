@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from math import ceil
+from typing import Any, Literal
 
 import redis
 
@@ -32,6 +33,9 @@ from workers.runtime.outage import retry_through_outage
 logger = logging.getLogger(__name__)
 
 READY_POLL_SECONDS = 0.5
+
+# How long a free slot that is reserved for other owners waits before it looks for a job of theirs.
+HELD_BACK_SECONDS = 0.25
 
 
 def describe_process(
@@ -89,6 +93,7 @@ class WorkerRuntime:
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._last_used = clock()
         self._lock = threading.Lock()
+        self._slot_released = threading.Condition()
         self._heartbeat_due = threading.Event()
         self._stopping = threading.Event()
         self._ready = threading.Event()
@@ -143,6 +148,13 @@ class WorkerRuntime:
             if self.draining.is_set():
                 return "draining"
             job = self._claim_job(queue)
+            while isinstance(job, str):
+                # The wake-up is kept: returned, it would be replaced and come back at once, thousands of times.
+                with self._slot_released:
+                    self._slot_released.wait(HELD_BACK_SECONDS)
+                if self.draining.is_set():
+                    return "draining"
+                job = self._claim_job(queue)
             if job is None:
                 return "queue empty"
             attempt = Attempt(job, self._event_publisher.enqueue_buffer)
@@ -209,11 +221,13 @@ class WorkerRuntime:
         if attempt is not None:
             attempt.request_stop("cancel")
 
-    def _claim_job(self, queue: str) -> Job | None:
+    def _claim_job(self, queue: str) -> Job | Literal["held_back"] | None:
         """Claim with the same token throughout an outage: a claim may have been made although its answer was lost."""
         token = new_id(CLAIM)
+        slots = self.worker.slots
+        reserved = ceil(slots * self._settings.reserved_slots) if slots > 1 else 0
         return retry_through_outage(
-            lambda: self._transitions.claim(queue, self.worker.id, token, slots=self.worker.slots),
+            lambda: self._transitions.claim_for_slot(queue, self.worker.id, token, slots=slots, reserved=reserved),
             seconds=self._settings.lease_seconds,
             subject=f"claim from queue {queue}",
             sleep=self._stopping.wait,
@@ -227,6 +241,8 @@ class WorkerRuntime:
         with self._lock:
             self._attempts.pop(attempt.lease, None)
             self._last_used = self._clock()
+        with self._slot_released:
+            self._slot_released.notify()
 
     def _running_attempts(self) -> list[Attempt]:
         with self._lock:

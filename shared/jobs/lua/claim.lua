@@ -1,10 +1,12 @@
 -- claim: give the next job of a queue to a worker, under a lease.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: queue, worker, token, slots:number, lease_ms:number
---   slots is how many jobs the worker runs at once.
+-- Arguments: queue, worker, token, slots:number, reserved:number, lease_ms:number
+--   slots is how many jobs the worker runs at once; it keeps reserved ones of them for owners of whom it runs nothing, if there are
+--   several owners.
 -- Keys: the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
--- Returns {the record and the input as a flat list, or an empty list; queues to wake}.
+-- Returns {the record and the input as a flat list, or an empty list; queues to wake; 'held_back' if
+-- jobs wait, but only of owners who must leave the free slots to others, else ''}.
 -- Promise: the owner with the least service comes first, then that owner's most urgent and oldest job. A job is given to
 -- one worker at a time. The same token returns the same job while that attempt is still the current one. A job whose start time
 -- has passed becomes `expired` on the way.
@@ -16,9 +18,9 @@ if claimed then
   local id, attempt = string.match(claimed, '(%S+) (%d+)')
   local job = fields(id, 'attempt', 'status')
   if job.attempt == attempt and job.status == 'in_progress' then
-    return { whole_job(id), wakeups }
+    return { whole_job(id), wakeups, '' }
   end
-  return { {}, wakeups }
+  return { {}, wakeups, '' }
 end
 
 -- Measure how fast the queue moves: the time between two claims counts when jobs waited in between, and when it was a job's end
@@ -49,7 +51,7 @@ local function start_attempt(id, job, owner, level)
     'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now }))
   if not job.started_at then redis.call('HSET', key, 'started_at', timestamp) end
   redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
-  redis.call('SADD', PREFIX .. 'worker:' .. worker .. ':jobs', id)
+  assign_to_worker(id, owner, worker)
   redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
   redis.call('SET', queue_key(queue, 'level'), level, 'EX', SERVICE_MEMORY_SECONDS)
   add_service(queue, owner, job.cost)
@@ -66,9 +68,26 @@ local function start_attempt(id, job, owner, level)
 end
 
 local owners = queue_key(queue, 'owners')
+
+local function has_several_owners()
+  return redis.call('ZCARD', owners) > 1 or redis.call('HLEN', queue_key(queue, 'service')) > 1 or redis.call('HLEN', PREFIX .. 'keys') > 1
+end
+
+local is_reserved = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs') >= slots - reserved and reserved > 0 and
+  has_several_owners()
+
+-- The owner with the least service, and that service; nil when nobody may have the slot.
+local function next_owner()
+  if not is_reserved then return lowest(owners) end
+  local waiting = redis.call('ZRANGE', owners, 0, -1, 'WITHSCORES')
+  for i = 1, #waiting, 2 do
+    if redis.call('HEXISTS', worker_owners_key(worker), waiting[i]) == 0 then return waiting[i], waiting[i + 1] end
+  end
+end
+
 while true do
-  local owner, level = lowest(owners)
-  if not owner then return { {}, wakeups } end
+  local owner, level = next_owner()
+  if not owner then return { {}, wakeups, redis.call('EXISTS', owners) == 1 and 'held_back' or '' } end
   local id = lowest(owner_jobs_key(queue, owner))
   if id then dequeue(id, queue, owner) else redis.call('ZREM', owners, owner) end
   local job = id and fields(id, 'expires_at', 'attempt', 'cost', 'shown', 'started_at', 'timeout_at')
@@ -79,6 +98,6 @@ while true do
   elseif job.timeout_at and tonumber(job.timeout_at) <= now then
     time_out(id, job.attempt)
   else
-    return { start_attempt(id, job, owner, level), wakeups }
+    return { start_attempt(id, job, owner, level), wakeups, '' }
   end
 end

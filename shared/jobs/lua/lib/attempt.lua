@@ -15,6 +15,19 @@ local function close_attempt(id, attempt, outcome, code)
   redis.call('HSET', key, field, cjson.encode(record))
 end
 
+local function worker_owners_key(worker) return PREFIX .. 'worker:' .. worker .. ':owners' end
+
+local function assign_to_worker(id, owner, worker)
+  redis.call('SADD', PREFIX .. 'worker:' .. worker .. ':jobs', id)
+  redis.call('HINCRBY', worker_owners_key(worker), owner, 1)
+end
+
 local function release_from_worker(id, worker)
-  redis.call('SREM', PREFIX .. 'worker:' .. worker .. ':jobs', id)
+  if redis.call('SREM', PREFIX .. 'worker:' .. worker .. ':jobs', id) == 0 then return end
+  local owner = fields(id, 'owner').owner
+  -- Without its record (deleted by hand) the owner is unknown. With the worker's last job the counts are void anyway.
+  if owner and redis.call('HINCRBY', worker_owners_key(worker), owner, -1) <= 0 then
+    redis.call('HDEL', worker_owners_key(worker), owner)
+  end
+  if redis.call('EXISTS', PREFIX .. 'worker:' .. worker .. ':jobs') == 0 then redis.call('DEL', worker_owners_key(worker)) end
 end
