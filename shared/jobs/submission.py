@@ -206,7 +206,8 @@ class JobSubmitter:
         spec = self._client.hget(f"{PREFIX}job:{job.id}:input", "spec")
         if spec is None:
             raise Conflict(
-                f"The prompt of job {job.id} was not kept (ENGINEHOUSE_KEEP_PROMPTS=0), so it cannot run again.",
+                f"The prompt of job {job.id} was not kept, because it was too long or because the server keeps no prompts of"
+                " completed jobs (ENGINEHOUSE_KEEP_PROMPTS=0). Submit it as a new job.",
                 code="prompt_not_kept",
             )
         submitted = self.submit_job(

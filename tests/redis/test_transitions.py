@@ -359,6 +359,16 @@ def test_the_prompt_of_a_completed_job_can_be_dropped(system: JobSystem, clock: 
     assert submitter.replay(failed).id
 
 
+def test_a_prompt_that_is_too_long_is_dropped(system: JobSystem) -> None:
+    job_id = submit(system)
+    claim(system, "t1")
+    error = {"code": "prompt_too_long", "message": "Too long."}
+    system.transitions.finish((job_id, 1), Status.FAILED, error=error)
+    assert system.client.hgetall("eh:owner_bytes") == {}
+    with pytest.raises(Conflict, match="was not kept"):
+        system.submitter.replay(get(system, job_id))
+
+
 def test_a_job_fails_at_its_timeout_in_any_state(system: JobSystem, clock: Clock) -> None:
     queued, claimed, running = (submit(system, timeout_ms=5000, queue=f"q{n}") for n in range(3))
     claim(system, "t1", queue="q2")

@@ -46,7 +46,8 @@ finish = function(id, status, attempt, changes, code)
   emit(id, 'ended', attempt, cjson.encode({ status = status, code = code }))
   redis.call('PUBLISH', PREFIX .. 'ended', id)
   count('ended', job.kind, status)
-  if status == 'completed' and job.keep_input == '0' then drop_input(id, job.owner) end
+  -- The same prompt would be too long again, and prompts that are too long are the largest.
+  if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end
   redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, status, create_deliveries(id, 'job.' .. status)), id)
   -- The successors of a job that ends while it still waits for another would overtake that other if they became ready.
   local predecessor = nil
