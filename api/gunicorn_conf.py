@@ -9,6 +9,7 @@ import shutil
 import socket
 from typing import Any
 
+from shared.data_folder import open_data_folder
 from shared.settings import Settings, from_environment
 
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -22,6 +23,7 @@ def uses_shared_files() -> bool:
 def on_starting(server: Any) -> None:
     """Start with an empty folder: the counts of processes that no longer run would stay forever."""
     settings: Settings = from_environment(os.environ)
+    open_data_folder(settings.data_dir)
     folder = settings.data_dir / "metrics" / f"api-{socket.gethostname()}-{settings.port}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.errors import CommandError
+from shared.data_folder import open_data_folder
 
 
 @contextmanager
 def data_folder_locked(folder: Path, guardian: int) -> Iterator[None]:
     """Keep other stacks from using the data folder. The lock file holds the process id of the stack's guardian, for their message."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will contain documents of other users
+        open_data_folder(folder)
         lock = (folder / "lock").open("a+")
     except OSError as error:
         raise CommandError(

@@ -26,6 +26,7 @@ from cli.errors import CommandError
 from cli.local.prepare import prepare_models
 from cli.local.process_commands import bracketed, environment_of
 from cli.local.process_tree import spawn
+from shared.data_folder import open_data_folder
 from shared.documents.models import ENDED
 from shared.packaged_files import packaged_file
 from shared.settings import Settings, from_environment
@@ -47,6 +48,7 @@ ANSWER_SECONDS = 300
 def run_demo(settings: Settings) -> None:
     """Run the demonstration. Everything it started has ended when this returns. Raises CommandError if a step fails."""
     console = Console()
+    open_data_folder(settings.data_dir)
     if settings.engine != "echo":
         prepare_models(settings, [])
     pdfs = _write_documents(settings.data_dir / "demo")

