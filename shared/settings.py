@@ -138,6 +138,13 @@ class Settings:
         True,
         "Keep the prompt of a completed job as long as the job, so that it can run again. Without it, the prompt is deleted when the job completes.",
     )
+    log_rewrite_seconds: float = setting(
+        "ENGINEHOUSE_LOG_REWRITE_SECONDS",
+        float(DAY),
+        "How often Redis rewrites its append-only file. Until then, the file contains what was deleted.",
+        low=60,
+        high=30 * DAY,
+    )
     max_bytes_per_owner: int = setting(
         "ENGINEHOUSE_MAX_BYTES_PER_OWNER",
         1024 * MIB,

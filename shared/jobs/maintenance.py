@@ -71,6 +71,17 @@ class JobMaintenance:
         send_wakeups(self._wake, queues)
         return dict(zip(assigned[::2], assigned[1::2], strict=True)), list(ended)
 
+    def rewrite_log(self) -> bool:
+        """Have Redis rewrite its append-only file unless that was done within the interval of the settings; returns whether it does.
+
+        Until then, the file contains what was deleted. Raises redis.ResponseError if Redis has no such file or forbids it.
+        """
+        interval_ms = int(1000 * self._settings.log_rewrite_seconds)
+        if not self._client.set(PREFIX + "log_rewritten", "1", nx=True, px=interval_ms):
+            return False
+        self._client.bgrewriteaof()
+        return True
+
     def purge(self, limit: int = 200) -> int:
         """Remove index entries of jobs whose records have expired; return the number of entries."""
         return int(self._scripts.purge(limit=limit))

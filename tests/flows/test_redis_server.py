@@ -8,6 +8,10 @@ import redis
 
 from cli.errors import CommandError
 from cli.local.redis_server import RedisServer, check_redis, start_redis
+from shared.jobs.maintenance import JobMaintenance
+from shared.redis_connection import connect
+from shared.settings import Settings
+from testing.waiting import wait_until
 
 
 @pytest.fixture
@@ -23,6 +27,24 @@ def test_data_survives_kill_9(server: RedisServer) -> None:
     again = start_redis(server.folder, server.port)
     assert redis.Redis.from_url(again.url).get("job") == b"queued"
     again.stop()
+
+
+def test_what_was_deleted_leaves_the_append_only_file(server: RedisServer) -> None:
+    client = connect(server.url)
+    maintenance = JobMaintenance(client, Settings(log_rewrite_seconds=3600), lambda queue, count: None)
+
+    def is_on_disk() -> bool:
+        try:
+            return any(b"a secret prompt" in file.read_bytes() for file in (server.folder / "appendonlydir").iterdir())
+        except FileNotFoundError:
+            return True  # a rewrite is replacing the files
+
+    client.set("job", "a secret prompt")
+    wait_until(is_on_disk, "the value is on disk")
+    client.delete("job")
+    assert maintenance.rewrite_log()
+    wait_until(lambda: not is_on_disk(), "the deleted value is not on disk")
+    assert not maintenance.rewrite_log(), "it is done once in the interval, whoever asks"
 
 
 def test_the_password_is_required_and_private(server: RedisServer) -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import redis
+
 from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id
@@ -108,6 +110,26 @@ class WakeupIssuer:
             logger.debug("queue %s lacked %d wake-ups", queue, count)
 
 
+class LogRewriter:
+    """Has Redis rewrite its append-only file at intervals, so that deleted prompts and results leave the disk."""
+
+    def __init__(self, maintenance: JobMaintenance, now: float) -> None:
+        self._maintenance = maintenance
+        self._checked_at = now
+
+    def run_once(self, now: float) -> None:
+        if now - self._checked_at <= PURGE_SECONDS:
+            return
+        self._checked_at = now
+        try:
+            if self._maintenance.rewrite_log():
+                logger.info("Redis rewrites its append-only file, without what was deleted")
+        except redis.ResponseError as error:
+            if is_outage(error):
+                raise
+            logger.warning("Redis does not rewrite its append-only file (%s), so deleted data may stay in it", error)
+
+
 class JobPurger:
     """Deletes, once a minute, jobs that have outlived their retention."""
 
@@ -169,5 +191,6 @@ def maintenance_thread(
         ModelScheduler(settings, maintenance),
         WakeupIssuer(maintenance),
         JobPurger(maintenance, now),
+        LogRewriter(maintenance, now),
     ]
     return MaintenanceThread(services, settings.maintenance_seconds, stopping, on_outage=reaper.note_outage)
