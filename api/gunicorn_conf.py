@@ -13,6 +13,11 @@ from shared.settings import Settings, from_environment
 
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
+# By default gunicorn believes local callers that they are a proxy, and lets them set the scheme and SCRIPT_NAME.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+
 
 def uses_shared_files() -> bool:
     """Whether this process is one of several that count together."""

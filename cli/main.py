@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cli.admin.dead_letters import DeadLetters
     from cli.admin.model_loading import ModelLoader
+    from shared.owners.closed_marker import ClosedMarker
 
 
 app = typer.Typer(
@@ -121,10 +122,9 @@ def worker(
 @app.command()
 def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, redis: RedisUrl = None) -> None:
     """Run only the HTTP API."""
-    from cli.local.process_commands import api_command, refuse_open_address
+    from cli.local.process_commands import api_command
 
     settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
-    refuse_open_address(settings)
     _become(api_command(settings), settings)
 
 
@@ -230,8 +230,8 @@ def create_key(
     """Create a key and print its secret, which is not shown again."""
     from cli.admin import api_keys
 
-    out = Output(as_json=as_json)
-    api_keys.create_key(_stack_redis(data, redis), name, owner=owner, admin=admin, weight=weight, out=out)
+    client, marker, out = _stack_redis(data, redis), _closed_marker(data), Output(as_json=as_json)
+    api_keys.create_key(client, marker, name, owner=owner, admin=admin, weight=weight, out=out)
 
 
 @keys.command("list")
@@ -248,6 +248,21 @@ def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     from cli.admin import api_keys
 
     api_keys.revoke_key(_stack_redis(data, redis), key_id)
+
+
+@keys.command("remove-all")
+def remove_all_keys(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Delete all keys and return to a server without keys, which accepts calls of its own machine and user. Restart the stack afterwards."""
+    from cli.admin import api_keys
+
+    client = _stack_redis(data, redis)
+    if not yes:
+        typer.confirm("Delete all API keys, so that local calls need none?", abort=True)
+    api_keys.remove_all_keys(client, _closed_marker(data))
 
 
 @documents.collections.command("check")
@@ -341,6 +356,12 @@ def _stack_redis(data: Path | None, url: str | None) -> "Redis":
     from cli.local.running_stack import connect_to_stack
 
     return connect_to_stack(_settings(data_dir=data, redis_url=url), explicit=url is not None)
+
+
+def _closed_marker(data: Path | None) -> "ClosedMarker":
+    from shared.owners.closed_marker import ClosedMarker
+
+    return ClosedMarker(_settings(data_dir=data).data_dir)
 
 
 def _model_loader(data: Path | None, models_file: Path | None, url: str | None) -> "ModelLoader":

@@ -46,10 +46,15 @@ class Settings:
     )
     host: str = setting("ENGINEHOUSE_HOST", "127.0.0.1", "Address that the API listens on.")
     port: int = setting("ENGINEHOUSE_PORT", 5000, "Port that the API listens on.", low=1, high=65535)
+    allowed_hosts: str = setting(
+        "ENGINEHOUSE_ALLOWED_HOSTS",
+        "127.0.0.1,localhost,::1",
+        "Comma-separated host names that calls may be sent to while no API key exists. Names of other servers are rejected.",
+    )
     allow_open: bool = setting(
         "ENGINEHOUSE_ALLOW_OPEN",
         False,
-        "Listen on an address other than loopback even without API keys. For containers whose port is published on loopback only.",
+        "While no API key exists, accept calls from other machines too. For a container whose port is published on loopback only.",
     )
     models_file: Path = setting(
         "ENGINEHOUSE_MODELS_FILE",

@@ -62,21 +62,29 @@ class ApiKeys:
                 )
         if weight is not None and not 0.01 <= weight <= 100:
             raise InvalidValue(f"weight: must be between 0.01 and 100, not {weight}", param="weight")
-        secret = f"eh_{secrets.token_urlsafe(32)}"
-        key = ApiKey(
-            id=new_id("key"),
-            name=name,
-            owner=owner or name,
-            prefix=secret[:10],
-            admin=admin,
-            created_at=int(time.time() * 1000),
-        )
+        key, secret = _new_key(name, owner or name, admin=admin)
         with self._redis.pipeline() as pipeline:
             pipeline.hset(KEYS, _digest(secret), json.dumps(asdict(key)))
             if weight is not None:
                 pipeline.hset(WEIGHTS, key.owner, weight)
             pipeline.execute()
         return key, secret
+
+    def create_first(self) -> tuple[ApiKey, str] | None:
+        """Create an administrator's key for the owner of everything created so far, unless a key was ever created."""
+        key, secret = _new_key("first", LOCAL, admin=True)
+        created = self._redis.eval(
+            "return redis.call('EXISTS', KEYS[1]) == 0 and redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])",
+            *(1, KEYS, _digest(secret), json.dumps(asdict(key))),
+        )
+        return (key, secret) if created else None
+
+    def remove_all(self) -> int:
+        """Delete all keys, so that the server needs none again; return their number."""
+        with self._redis.pipeline() as pipeline:
+            pipeline.hlen(KEYS)
+            pipeline.delete(KEYS)
+            return int(pipeline.execute()[0])
 
     def list_keys(self) -> list[ApiKey]:
         """All keys, including revoked ones, oldest first."""
@@ -101,6 +109,12 @@ class ApiKeys:
                 self._redis.hset(KEYS, digest, json.dumps(asdict(revoked)))
                 return revoked
         raise NotFound(f"There is no API key {key_id[:80]!r}. Run `enginehouse keys list` to see all keys.", code="key_not_found")
+
+
+def _new_key(name: str, owner: str, *, admin: bool) -> tuple[ApiKey, str]:
+    secret = f"eh_{secrets.token_urlsafe(32)}"
+    now_ms = int(time.time() * 1000)
+    return ApiKey(id=new_id("key"), name=name, owner=owner, prefix=secret[:10], admin=admin, created_at=now_ms), secret
 
 
 def _digest(secret: str) -> str:
