@@ -44,7 +44,14 @@ def api_command(settings: Settings) -> list[str]:
             "--bind",
             f"{bracketed(settings.host)}:{settings.port}",
         ),
-        *("--worker-class", "gthread", "--workers", str(settings.api_workers), "--threads", str(settings.api_threads)),
+        *(
+            "--worker-class",
+            "api.gunicorn_worker.GuardedWorker",
+            "--workers",
+            str(settings.api_workers),
+            "--threads",
+            str(settings.api_threads),
+        ),
         # With fewer connections than this, gunicorn would close idle connections between requests.
         *("--worker-connections", str(2 * settings.api_threads)),
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", "warning"),
