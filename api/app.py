@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> Flask:
     measure_requests(app)
     register_error_handlers(app)
     _reject_foreign_pages(app, settings)
-    require_keys(app, Authenticator(settings, ApiKeys(app.extensions["enginehouse"].redis)))
+    require_keys(app, app.extensions["enginehouse"].authenticator, settings.api_threads)
     return app
 
 
@@ -87,12 +87,13 @@ def _create_services(settings: Settings) -> Services:
         worker_registry=WorkerRegistry(client),
         assignments=ModelAssignments(client),
         stats_reader=StatsReader(client),
-        documents=Documents(client),
+        documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir),
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
         catalogue=load_catalogue(settings.models_file, engine=settings.engine),
-        job_waiter=JobWaiter(queries, CompletionListener(settings.redis_url), settings.api_threads),
+        authenticator=Authenticator(settings, ApiKeys(client)),
+        job_waiter=JobWaiter(queries, CompletionListener(settings.redis_url), settings),
         follower=Follower(settings.redis_url),
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),

@@ -1,16 +1,24 @@
 """Authentication. While no API key exists, the user of this machine is one owner; afterwards every call needs a key."""
 
 import logging
+import math
+import sys
+import time
+from contextlib import suppress
+from functools import partial
 from urllib.parse import SplitResult, urlsplit
 
-from flask import Flask, current_app, g, request
+from flask import Flask, Response, current_app, g, request
 
+from api.caller import Caller, caller
 from api.openapi.operation import operation_of
+from api.owner_places import OwnerPlaces
 from api.peer_user import is_other_user
-from shared.errors import Forbidden, InvalidRequest, Unauthorized
+from shared.errors import Forbidden, InvalidRequest, TooMany, Unauthorized
 from shared.machine import is_loopback
 from shared.owners.closed_marker import ClosedMarker
-from shared.owners.store import LOCAL, ApiKey, ApiKeys
+from shared.owners.store import LOCAL, ApiKeys
+from shared.redis_connection import OUTAGE
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -18,6 +26,9 @@ logger = logging.getLogger(__name__)
 # Headers that a proxy adds. Behind a proxy every caller has the proxy's address, which is often this machine's.
 PROXY_HEADERS = ("Forwarded", "Via", "X-Real-Ip")
 PROXY_PREFIX = "X-Forwarded-"
+# How long a stream trusts the last check of its key, and the number of keys whose last check is remembered.
+VALID_SECONDS = 0.5
+MAX_CHECKED = 10_000
 
 
 class HostRefused(InvalidRequest):
@@ -34,15 +45,39 @@ class Authenticator:
         self._marker = ClosedMarker(settings.data_dir)
         self._allowed_hosts = {host.strip().strip("[]").lower() for host in settings.allowed_hosts.split(",")}
         self._allow_open = settings.allow_open
+        self._requests_per_second = settings.max_requests_per_second
         self._closed = False
+        self._checked: dict[str, tuple[float, bool]] = {}
 
-    def authenticate(self) -> tuple[str, bool]:
-        """The owner of the request, and whether it is an administrator. Raises Unauthorized, Forbidden or HostRefused."""
+    def authenticate(self) -> Caller:
+        """The caller of the request. Raises Unauthorized, Forbidden, HostRefused, or TooMany above the rate of owner or key."""
         if not self._requires_key():
             self._check_local_caller()
-            return LOCAL, True
-        key = self._find_key()
-        return key.owner, key.admin
+            return Caller(owner=LOCAL, admin=True, alone=True)
+        secret = _bearer_secret()
+        found = self._keys.authenticate(secret, requests_per_second=self._requests_per_second)
+        if found is None:
+            raise Unauthorized("This API key is unknown or was revoked.", code="key_unknown", param="Authorization")
+        if found.wait_seconds:
+            raise TooMany(
+                "requests_per_second: you send more requests than the limit of your account or API key. Retry later.",
+                code="rate_limited",
+                retry_after=math.ceil(found.wait_seconds),
+                details={"quota": "requests_per_second"},
+            )
+        return Caller(owner=found.key.owner, admin=found.key.admin, secret=secret, limits=found.limits)
+
+    def is_valid(self, made_by: Caller) -> bool:
+        """Whether a caller would still be accepted, as of at most ``VALID_SECONDS`` ago. True during an outage of Redis."""
+        checked_at, valid = self._checked.get(made_by.secret, (0.0, True))
+        now = time.monotonic()
+        if now >= checked_at + VALID_SECONDS:
+            with suppress(*OUTAGE):
+                valid = not self._requires_key() if made_by.alone else self._keys.find(made_by.secret) is not None
+            if len(self._checked) >= MAX_CHECKED:
+                self._checked.clear()
+            self._checked[made_by.secret] = (now, valid)
+        return valid
 
     def _requires_key(self) -> bool:
         """Whether a key was ever created. No request opens the server again, so the answer is looked up until it is yes."""
@@ -75,18 +110,13 @@ class Authenticator:
         elif _is_from_other_user():
             raise _keys_missing("the server accepts calls of the user that runs it only")
 
-    def _find_key(self) -> ApiKey:
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
-            raise Unauthorized("Send an API key: `Authorization: Bearer eh_…`", code="key_missing", param="Authorization")
-        key = self._keys.find(secret.strip())
-        if key is None:
-            raise Unauthorized("This API key is unknown or was revoked.", code="key_unknown", param="Authorization")
-        return key
 
+def require_keys(app: Flask, authenticator: Authenticator, threads: int) -> None:
+    """Authenticate every request whose call is not open, and share the threads between owners.
 
-def require_keys(app: Flask, authenticator: Authenticator) -> None:
-    """Authenticate every request whose call is not open."""
+    A thread is occupied until the client has sent the whole request and received the whole response.
+    """
+    places = OwnerPlaces(threads)
 
     @app.before_request
     def authenticate() -> None:
@@ -95,13 +125,27 @@ def require_keys(app: Flask, authenticator: Authenticator) -> None:
             return
         operation = operation_of(current_app, request.url_rule.endpoint)
         if operation is None or not operation.open:
-            g.owner, g.admin = authenticator.authenticate()
+            made_by = g.caller = authenticator.authenticate()
+            if not made_by.alone:
+                places.take(made_by.owner, "requests", sys.maxsize)
+                g.give_back = partial(places.give_back, made_by.owner, "requests")
+
+    @app.after_request
+    def give_back_after_response(response: Response) -> Response:
+        if "give_back" in g:
+            response.call_on_close(g.pop("give_back"))
+        return response
+
+    @app.teardown_request
+    def give_back_without_response(_: BaseException | None) -> None:
+        if "give_back" in g:
+            g.pop("give_back")()
 
 
 def require_admin() -> None:
     """Raise Forbidden unless the request has an administrator's key."""
     # A browser's preflight request carries no key.
-    if request.method != "OPTIONS" and not g.admin:
+    if request.method != "OPTIONS" and not caller().admin:
         raise Forbidden("This call needs a key that was created with --admin.", code="admin_only")
 
 
@@ -111,6 +155,13 @@ def split_url(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return SplitResult("", "", "", "", "")
+
+
+def _bearer_secret() -> str:
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorized("Send an API key: `Authorization: Bearer eh_…`", code="key_missing", param="Authorization")
+    return secret.strip()
 
 
 def _keys_missing(reason: str) -> Forbidden:

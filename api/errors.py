@@ -8,7 +8,7 @@ import logging
 
 import redis
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from shared.errors import (
     BodyTooLarge,
@@ -19,6 +19,7 @@ from shared.errors import (
     MethodNotAllowed,
     NotFound,
     RedisUnavailable,
+    RequestTimeout,
     Unavailable,
 )
 from shared.redis_connection import is_outage
@@ -65,6 +66,8 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
         response = _json_response(MethodNotAllowed(f"{path} does not support {request.method}."))
         response.headers["Allow"] = ", ".join(getattr(error, "valid_methods", None) or ())
         return response, 405
+    if isinstance(error, ClientDisconnected):
+        return error_response(RequestTimeout("The body did not arrive in time. Send it faster, or in smaller parts."))
     if status == 413:
         return error_response(BodyTooLarge(_too_large_message()))
     if status < 500:

@@ -18,7 +18,7 @@ from cli.output import Output
 from cli.remote import documents, generate, ingest, jobs, webhooks
 from cli.remote.models import list_models
 from shared.errors import EnginehouseError, SettingsError
-from shared.settings import Settings, from_environment
+from shared.settings import OWNER_LIMITS, Settings, from_environment
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -38,6 +38,8 @@ models = typer.Typer(no_args_is_help=True, help="List, prepare, load and unload 
 app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. Once a key exists, every request needs one.")
 app.add_typer(keys, name="keys")
+owners = typer.Typer(no_args_is_help=True, help="Set and list the shares and limits of single owners.")
+app.add_typer(owners, name="owners")
 dead_letters = typer.Typer(no_args_is_help=True, help="List, show, replay and drop jobs that lost all their attempts.")
 app.add_typer(dead_letters, name="dead-letters")
 for commands in (generate, jobs, ingest, documents, webhooks):
@@ -220,8 +222,8 @@ def create_key(
         str, typer.Option(help="Owner whose jobs the key can see; `local` owns the jobs created before the first key.")
     ] = "",
     admin: Annotated[bool, typer.Option("--admin", help="Allow access to /admin.")] = False,
-    weight: Annotated[
-        float | None, typer.Option(help="Relative share of the owner in a full queue; unchanged if omitted, 1 for a new owner.")
+    requests_per_second: Annotated[
+        int | None, typer.Option(min=1, help="Limit of this key, besides the limit that its owner has for all keys.")
     ] = None,
     as_json: AsJson = False,
     data: Data = None,
@@ -231,7 +233,7 @@ def create_key(
     from cli.admin import api_keys
 
     client, marker, out = _stack_redis(data, redis), _closed_marker(data), Output(as_json=as_json)
-    api_keys.create_key(client, marker, name, owner=owner, admin=admin, weight=weight, out=out)
+    api_keys.create_key(client, marker, name, owner=owner, admin=admin, requests_per_second=requests_per_second, out=out)
 
 
 @keys.command("list")
@@ -263,6 +265,35 @@ def remove_all_keys(
     if not yes:
         typer.confirm("Delete all API keys, so that local calls need none?", abort=True)
     api_keys.remove_all_keys(client, _closed_marker(data))
+
+
+@owners.command("set")
+def set_owner(
+    owner: str,
+    weight: Annotated[float | None, typer.Option(help="Relative share of a full queue, 1 at first.")] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=NUMBER, repeatable: "
+            + ", ".join(OWNER_LIMITS)
+            + ". 0 means no limit, NAME=default returns to the setting."
+        ),
+    ] = None,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Set the share and the limits of an owner, for all of its keys."""
+    from cli.admin import owners as admin
+
+    admin.set_owner(_stack_redis(data, redis), owner, weight=weight, limits=limit or [])
+
+
+@owners.command("list")
+def list_owners(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """List owners that have a share or limits of their own."""
+    from cli.admin import owners as admin
+
+    admin.list_owners(_stack_redis(data, redis), out=Output(as_json=as_json))
 
 
 @documents.collections.command("check")

@@ -11,12 +11,12 @@ from shared.owners.store import LOCAL, ApiKey, ApiKeys
 
 
 def create_key(
-    client: redis.Redis, marker: ClosedMarker, name: str, *, owner: str, admin: bool, weight: float | None, out: Output
+    client: redis.Redis, marker: ClosedMarker, name: str, *, owner: str, admin: bool, requests_per_second: int | None, out: Output
 ) -> None:
     """Create a key and print its secret, which is not stored. Raises InvalidValue."""
     keys = ApiKeys(client)
     first = not keys.any_exist()
-    key, secret = keys.create(name, owner=owner, admin=admin, weight=weight)
+    key, secret = keys.create(name, owner=owner, admin=admin, requests_per_second=requests_per_second)
     marker.set()
     if out.as_json:
         print(json.dumps({"id": key.id, "name": key.name, "owner": key.owner, "admin": key.admin, "key": secret}))

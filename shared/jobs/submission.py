@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
+from shared.errors import BatchSealed, IdempotencyConflict, NotFound, QuotaExceeded, TooMany
 from shared.ids import JOB, is_id, new_id
 from shared.jobs.models import Job
 from shared.jobs.scripts import JobScripts
@@ -111,13 +111,12 @@ class JobSubmitter:
         if outcome == "conflict":
             raise _conflict(submission.idempotency_key, value)
         if outcome in ("queue_full", "owner_full"):
-            limit = settings.max_queued if outcome == "queue_full" else settings.max_queued_per_owner
-            jobs = f"{value} jobs" if outcome == "queue_full" else f"{value} of your jobs"
+            jobs = "jobs" if outcome == "queue_full" else "of your jobs"
             raise TooMany(
-                f"Queue {submission.queue} already holds {jobs}, and the limit is {limit}. Retry when some of them have ended.",
+                f"Queue {submission.queue} already holds {value} {jobs}, which is the limit. Retry when some of them have ended.",
                 code=outcome,
                 retry_after=5,
-                details={"limit": limit},
+                details={"limit": int(value)},
             )
         send_wakeups(self._wake, [queue] if queue else [])
         return SubmissionResult(value, outcome == "replayed")
@@ -135,7 +134,7 @@ class JobSubmitter:
     ) -> SubmissionResult:
         """Create a batch: a job that is the ``parent`` of other jobs. Once sealed, it ends with the last of them.
 
-        Raises IdempotencyConflict.
+        Raises IdempotencyConflict and QuotaExceeded.
         """
         record: dict[str, Value] = {
             "spec": to_json(spec),
@@ -150,10 +149,13 @@ class JobSubmitter:
             idempotency=idempotency_key,
             fingerprint=fingerprint,
             seal_ms=int(1000 * self._settings.seal_seconds),
+            limit=self._settings.max_open_batches,
             record=record,
         )
         if outcome == "conflict":
             raise _conflict(idempotency_key, batch)
+        if outcome == "full":
+            raise QuotaExceeded("open_batches", int(batch))
         return SubmissionResult(batch, outcome == "replayed")
 
     def join_batch(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:

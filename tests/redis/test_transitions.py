@@ -8,6 +8,7 @@ from shared.errors import NotFound
 from shared.jobs.models import Job, Outcome, Status
 from shared.jobs.submission import Submission
 from shared.jobs.transitions import Event
+from shared.sessions.store import Sessions
 from tests.conftest import Clock, JobSystem
 
 
@@ -257,8 +258,8 @@ def test_a_hand_over_counts_no_lost_attempt_and_keeps_its_context(system: JobSys
 
 
 def test_turns_of_a_session_run_in_order(system: JobSystem, wakeups: list[Any]) -> None:
-    system.client.hset("eh:session:s1", mapping={"owner": "ada", "ttl_seconds": 60})
-    system.client.expire("eh:session:s1", 60)
+    sessions = Sessions(system.client, system.settings)
+    sessions.open("s1", "ada")
     first, second, third = (submit(system, session="s1") for _ in range(3))
     assert wakeups == [("gpu.m", 1)]
     assert claim(system, "t1").id == first
@@ -269,8 +270,7 @@ def test_turns_of_a_session_run_in_order(system: JobSystem, wakeups: list[Any]) 
     )
     system.transitions.finish((first, 1), Status.COMPLETED, result={}, messages=[{"role": "assistant", "content": "hi"}])
     assert claim(system, "t4").id == third
-    assert system.client.lrange("eh:session_messages:s1", 0, -1) == ['{"role":"assistant","content":"hi"}']
-    assert system.client.ttl("eh:session_messages:s1") > 0
+    assert sessions.messages("s1", "ada") == [{"role": "assistant", "content": "hi"}]
 
 
 def test_a_turn_of_a_missing_session_is_rejected(system: JobSystem) -> None:

@@ -122,7 +122,7 @@ def test_creating_a_key_closes_the_server_even_if_redis_is_lost_before_the_next_
     settings: Settings, redis_client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     marker = ClosedMarker(settings.data_dir)
-    create_key(redis_client, marker, "ada", owner="", admin=False, weight=None, out=Output(as_json=True))
+    create_key(redis_client, marker, "ada", owner="", admin=False, requests_per_second=None, out=Output(as_json=True))
     redis_client.flushall()
     assert create_app(settings).test_client().get("/jobs").status_code == 401
     capsys.readouterr()
@@ -133,7 +133,7 @@ def test_only_a_command_returns_to_a_server_without_keys(
 ) -> None:
     marker = ClosedMarker(settings.data_dir)
     for name in ("ada", "bob"):
-        create_key(redis_client, marker, name, owner="", admin=False, weight=None, out=Output(as_json=True))
+        create_key(redis_client, marker, name, owner="", admin=False, requests_per_second=None, out=Output(as_json=True))
     running = create_app(settings).test_client()
     assert running.get("/jobs").status_code == 401
     remove_all_keys(redis_client, marker)

@@ -1,25 +1,25 @@
 -- submit: create a job with its first event and its queue entry, all or nothing.
--- Uses: transition, idempotency, session
+-- Uses: transition, idempotency, session, limits
 -- Arguments: id, owner, session, after, parent, wait_ms:number, expires_ms:number, timeout_ms:number, idempotency, fingerprint,
 --   queue_limit:number, owner_limit:number, record{}
+--   owner_limit is that of owners without one of their own.
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
 --   a session, the newest job of the session replaces after. The job starts after wait_ms and within expires_ms, and ends within
 --   timeout_ms. record has further fields: kind, queue, priority, spec, ...
--- Keys: job:<id>, its events and index; the queue; session:<session>; idempotency:<owner>:<key>; the parent
+-- Keys: job:<id>, its events and index; the queue; the session; idempotency:<owner>:<key>; the parent
 -- Returns {'created' | 'exists' | 'replayed' | 'conflict' | 'no_session' | 'queue_full' | 'owner_full', queue to wake or '',
--- the id of the job, or the number of queued ones}.
+-- the id of the job, or the limit of queued ones}.
 -- Promise: the same id, or the same Idempotency-Key and fingerprint, creates one job. A refusal writes nothing.
 
 local key, queue = job_key(id), record.queue
 local outcome, earlier = find_earlier(id, owner, idempotency, fingerprint)
 if outcome then return { outcome, '', earlier } end
 
-local owner_length = redis.call('ZCARD', owner_jobs_key(queue, owner))
-if owner_length >= owner_limit then return { 'owner_full', '', digits(owner_length) } end
-local length = queue_length(queue)
-if length >= queue_limit then return { 'queue_full', '', digits(length) } end
+local most = limit_of(owner, 'queued_jobs', owner_limit)
+if redis.call('ZCARD', owner_jobs_key(queue, owner)) >= most then return { 'owner_full', '', digits(most) } end
+if queue_length(queue) >= queue_limit then return { 'queue_full', '', digits(queue_limit) } end
 if session ~= '' then
-  after = add_turn(session, owner, id)
+  after = add_turn(owner, session, id)
   if not after then return { 'no_session', '', id } end
 end
 
