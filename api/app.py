@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from flask import Flask, request
+from flask import Flask, Response, request
 from flask_cors import CORS
 
 from api.auth import Authenticator, require_keys, split_url
@@ -67,6 +67,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["openapi"] = ApiDescription(app)
     measure_requests(app)
     register_error_handlers(app)
+    _set_default_headers(app)
     _reject_foreign_pages(app, settings)
     require_keys(app, app.extensions["enginehouse"].authenticator, settings.api_threads)
     return app
@@ -99,6 +100,15 @@ def _create_services(settings: Settings) -> Services:
         deliveries=Deliveries(client),
         address_policy=AddressPolicy(parse_networks(settings.webhook_allow)),
     )
+
+
+def _set_default_headers(app: Flask) -> None:
+    @app.after_request
+    def set_default_headers(response: Response) -> Response:
+        # Responses belong to one owner, and none is to be taken for another type than it has.
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return response
 
 
 def _reject_foreign_pages(app: Flask, settings: Settings) -> None:

@@ -85,7 +85,7 @@ def _too_large_message() -> str:
 
 def _index_error(error: IndexUnavailable) -> tuple[Response, int]:
     """The error of a text index that this process reads itself. It is written for the job of a search, so it has no HTTP status."""
-    logger.error("%s %s: %s", request.method, request.path, error)
+    logger.error("%s %r: %s", request.method, request.path, error)
     return error_response(Unavailable(error.message, code=error.code, retry_after=5))
 
 
@@ -102,5 +102,5 @@ def _redis_error(error: redis.RedisError) -> tuple[Response, int]:
 
 
 def _unexpected_error(error: Exception) -> tuple[Response, int]:
-    logger.error("%s %s failed", request.method, request.path, exc_info=error)
+    logger.error("%s %r failed", request.method, request.path, exc_info=error)
     return error_response(InternalError(INTERNAL_ERROR))

@@ -9,6 +9,7 @@ import shutil
 import socket
 from typing import Any
 
+from shared.logs import LineFormatter
 from shared.settings import Settings, from_environment
 
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -25,7 +26,9 @@ def uses_shared_files() -> bool:
 
 
 def on_starting(server: Any) -> None:
-    """Start with an empty folder: the counts of processes that no longer run would stay forever."""
+    """Log as the other processes do, and start with an empty folder: counts of processes that no longer run would stay forever."""
+    for handler in server.log.error_log.handlers:
+        handler.setFormatter(LineFormatter())
     settings: Settings = from_environment(os.environ)
     folder = settings.data_dir / "metrics" / f"api-{socket.gethostname()}-{settings.port}"
     shutil.rmtree(folder, ignore_errors=True)

@@ -57,7 +57,6 @@ def follow_job(job: str) -> RouteResponse:
     response = Response(events, content_type="text/event-stream; charset=utf-8")
     # This also runs if the client leaves before the first event.
     response.call_on_close(give_back)
-    response.headers["Cache-Control"] = "no-store"
     # Without this header nginx buffers events.
     response.headers["X-Accel-Buffering"] = "no"
     return response
