@@ -41,6 +41,7 @@ SEND_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 * 1024
 SWEEP_SECONDS = 0.5
+DESCRIPTOR_PAUSE_SECONDS = 0.01
 
 StartResponse = Callable[..., Any]
 
@@ -87,9 +88,11 @@ class Connection(TConn):  # type: ignore[misc]
         self.data_ready = True
         self._body_seconds = body_seconds
 
-    def has_head(self) -> bool:
-        """Whether the header of the next request is complete."""
-        return HEAD_END in self.head
+    def receive(self, data: bytes) -> bool:
+        """Keep received bytes; returns whether the header of the next request is complete."""
+        start = max(0, len(self.head) - len(HEAD_END) + 1)
+        self.head += data
+        return self.head.find(HEAD_END, start) >= 0
 
     def start_request(self) -> None:
         """Hand the received bytes to the parser."""
@@ -151,14 +154,17 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
     def accept(self, listener: socket.socket) -> None:
         try:
             sock, client = listener.accept()
-        except OSError:  # it has gone, or another process was faster
+        except OSError as error:  # the client has gone, another process was faster, or no descriptor is free
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._drop_oldest()
+                time.sleep(DESCRIPTOR_PAUSE_SECONDS)
             return
         self.nr_conns += 1
         connection = Connection(self.cfg, sock, client, listener.getsockname(), self._settings.body_seconds)
         if self._waiting.count(connection.address) >= self._settings.max_idle_connections:
             self._drop(self._waiting.oldest(connection.address))
         elif self.nr_conns >= self.worker_connections:
-            self._drop(self._waiting.oldest())
+            self._drop_oldest()
         self._await_head(connection, self._settings.header_seconds)
 
     def _await_head(self, connection: Connection, seconds: float) -> None:
@@ -182,8 +188,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         if not connection.head:
             # A kept connection was idle until now; its next request starts here.
             connection.deadline = max(connection.deadline, time.monotonic() + self._settings.header_seconds)
-        connection.head += data
-        if connection.has_head():
+        if connection.receive(data):
             self._stop_waiting(connection)
             self._start_request(connection)
         elif len(connection.head) > MAX_HEAD_BYTES:
@@ -214,6 +219,14 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             self._stop_waiting(connection)
             self._close(connection)
 
+    def _drop_oldest(self) -> None:
+        """Make room for a new connection, if any has no request in progress."""
+        oldest = self._waiting.oldest()
+        if oldest is not None:
+            self._drop(oldest)
+        elif self._lingering:
+            self._end_linger(next(iter(self._lingering)))
+
     def _close(self, connection: Connection) -> None:
         self.nr_conns -= 1
         connection.close()
@@ -227,8 +240,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             if fs.cancelled() or not fs.result():
                 self._linger(conn)
                 return
-            conn.head += conn.parser.unreader.take_buffered()
-            if conn.has_head():
+            if conn.receive(conn.parser.unreader.take_buffered()):
                 self._start_request(conn)
             else:
                 self._await_head(conn, self.cfg.keepalive)
