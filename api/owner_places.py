@@ -31,12 +31,13 @@ class OwnerPlaces:
                     retry_after=1,
                 )
             if limit is not None and (self._uses[owner, use] >= limit or self._owners[owner] >= free):
+                held = self._uses[owner, use]
                 raise TooMany(
-                    f"{use}: you have {self._uses[owner, use]} on this server process. The limit is {limit}, and you may not have more "
-                    f"than the {free} places that are free for others. Retry when some of them have ended.",
+                    f"{use}: you have {held} on this server process, and no more are possible now, so that places stay free for others. "
+                    "Retry when some of them have ended.",
                     code="too_many_places",
                     retry_after=1,
-                    details={"quota": use, "limit": limit},
+                    details={"quota": use, "limit": held},
                 )
             self._owners[owner] += 1
             self._uses[owner, use] += 1
