@@ -2,11 +2,13 @@
 
 import logging
 import math
+import socket
 import sys
 import time
 from contextlib import suppress
 from functools import partial
 from urllib.parse import SplitResult, urlsplit
+from weakref import WeakSet
 
 from flask import Flask, Response, current_app, g, request
 
@@ -24,8 +26,7 @@ from shared.settings import Settings
 logger = logging.getLogger(__name__)
 
 # Headers that a proxy adds. Behind a proxy every caller has the proxy's address, which is often this machine's.
-PROXY_HEADERS = ("Forwarded", "Via", "X-Real-Ip")
-PROXY_PREFIX = "X-Forwarded-"
+PROXY_HEADERS = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED")
 # How long a stream trusts the last check of its key, and the number of keys whose last check is remembered.
 VALID_SECONDS = 0.5
 MAX_CHECKED = 10_000
@@ -47,6 +48,7 @@ class Authenticator:
         self._allow_open = settings.allow_open
         self._requests_per_second = settings.max_requests_per_second
         self._closed = False
+        self._own_connections: WeakSet[socket.socket] = WeakSet()
         self._checked: dict[str, tuple[float, bool]] = {}
 
     def authenticate(self) -> Caller:
@@ -102,13 +104,23 @@ class Authenticator:
                 f"While no API key exists, this server does not accept requests to {request.host[:80]!r}: "
                 "use 127.0.0.1 or localhost, or add the name to ENGINEHOUSE_ALLOWED_HOSTS."
             )
-        if any(name in PROXY_HEADERS or name.startswith(PROXY_PREFIX) for name, _ in request.headers):
+        if any(name.startswith(PROXY_HEADERS) for name in request.environ):
             raise _keys_missing("this request was forwarded by a proxy")
         if not is_loopback(request.remote_addr or ""):
             if not self._allow_open:
                 raise _keys_missing("the server accepts calls from its own machine only")
-        elif _is_from_other_user():
+        elif self._is_from_other_user():
             raise _keys_missing("the server accepts calls of the user that runs it only")
+
+    def _is_from_other_user(self) -> bool:
+        connection = request.environ.get("gunicorn.socket")
+        # A connection stays with the user who opened it. A test client has none.
+        if connection is None or connection in self._own_connections:
+            return False
+        if is_other_user(connection.getpeername()[:2], connection.getsockname()[:2]):
+            return True
+        self._own_connections.add(connection)
+        return False
 
 
 def require_keys(app: Flask, authenticator: Authenticator, threads: int) -> None:
@@ -168,10 +180,3 @@ def _keys_missing(reason: str) -> Forbidden:
     return Forbidden(
         f"No API key exists yet, and {reason}. Create a key with: enginehouse keys create --name NAME", code="keys_missing"
     )
-
-
-def _is_from_other_user() -> bool:
-    connection = request.environ.get("gunicorn.socket")
-    if connection is None:  # a test client, without a network
-        return False
-    return is_other_user(connection.getpeername()[:2], connection.getsockname()[:2])

@@ -14,6 +14,7 @@ import ipaddress
 import os
 import selectors
 import socket
+import struct
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
@@ -66,13 +67,11 @@ class BodyReader(SocketUnreader):  # type: ignore[misc]
         remaining = self._deadline - time.monotonic()
         if remaining <= 0:
             raise RequestTooSlow
-        self.sock.settimeout(remaining)
+        set_timeout(self.sock, socket.SO_RCVTIMEO, remaining)
         try:
             data: bytes = super().chunk(size_hint)
-        except TimeoutError:
+        except BlockingIOError:
             raise RequestTooSlow from None
-        finally:
-            self.sock.settimeout(SEND_SECONDS)
         self._deadline += len(data) / MIN_BYTES_PER_SECOND
         return data
 
@@ -97,6 +96,7 @@ class Connection(TConn):  # type: ignore[misc]
     def start_request(self) -> None:
         """Hand the received bytes to the parser."""
         if not self.initialized:
+            set_timeout(self.sock, socket.SO_SNDTIMEO, SEND_SECONDS)
             self.init()
             self.parser.unreader = BodyReader(self.sock, self._body_seconds)
         self.parser.unreader.start_request()
@@ -196,7 +196,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             self._refuse(connection, HEAD_TOO_LARGE)
 
     def _start_request(self, connection: Connection) -> None:
-        running = self._running[connection.address]
+        running = self._running.get(connection.address, 0)
         # Calls through a proxy on this machine have its address; the proxy limits the addresses behind it.
         if running > self.cfg.threads - self._running.total() and not is_loopback(connection.address):
             self._refuse(connection, ADDRESS_BUSY)
@@ -235,7 +235,9 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Connection, fs: Any) -> None:
         """Wait for the next request on the connection, or close it without blocking."""
-        self._running -= Counter([conn.address])  # keeps positive counts only
+        self._running[conn.address] -= 1
+        if not self._running[conn.address]:
+            del self._running[conn.address]
         try:
             if fs.cancelled() or not fs.result():
                 self._linger(conn)
@@ -297,7 +299,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: Connection) -> bool:
         try:
             return bool(super().handle_request(req, conn))
-        except TimeoutError as error:
+        except BlockingIOError as error:
             # The client does not read its response. gunicorn would log an error; this one it ignores.
             raise ConnectionResetError(errno.ECONNRESET, "the client does not read its response") from error
 
@@ -324,10 +326,15 @@ def close_after_unread_body(application: Callable[..., Iterable[bytes]]) -> Call
                 start_response.__self__.force_close()  # type: ignore[attr-defined]
             return start_response(status, headers, exc_info)
 
-        environ["gunicorn.socket"].settimeout(SEND_SECONDS)
         return application(environ, start)
 
     return call
+
+
+def set_timeout(sock: socket.socket, option: int, seconds: float) -> None:
+    """Limit each blocking call on a socket. Unlike ``settimeout``, this needs no further system call for each of them."""
+    whole = int(seconds)
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, max(1, int((seconds - whole) * 1_000_000))))
 
 
 def has_unread_body(body: Any) -> bool:
