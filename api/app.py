@@ -1,12 +1,11 @@
 """The Flask application."""
 
 from importlib import import_module
-from urllib.parse import SplitResult, urlsplit
 
-from flask import Flask, request
+from flask import Flask, Response, request
 from flask_cors import CORS
 
-from api.auth import require_keys
+from api.auth import Authenticator, require_keys, split_url
 from api.errors import register_error_handlers
 from api.job_waiter import JobWaiter
 from api.openapi.document import ApiDescription
@@ -43,7 +42,6 @@ ROUTES = (
 # Response headers that a page of an allowed origin may read, beyond those that every page may.
 EXPOSED_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry")
 REDIS_CONNECTIONS = 5
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class OriginRefused(InvalidRequest):
@@ -51,12 +49,6 @@ class OriginRefused(InvalidRequest):
 
     status = 403
     code = "origin_refused"
-
-
-class HostRefused(InvalidRequest):
-    """The request was sent to another host name."""
-
-    code = "host_refused"
 
 
 def create_app(settings: Settings) -> Flask:
@@ -75,8 +67,9 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["openapi"] = ApiDescription(app)
     measure_requests(app)
     register_error_handlers(app)
+    _set_default_headers(app)
     _reject_foreign_pages(app, settings)
-    require_keys(app, ApiKeys(app.extensions["enginehouse"].redis))
+    require_keys(app, app.extensions["enginehouse"].authenticator, settings.api_threads)
     return app
 
 
@@ -95,12 +88,13 @@ def _create_services(settings: Settings) -> Services:
         worker_registry=WorkerRegistry(client),
         assignments=ModelAssignments(client),
         stats_reader=StatsReader(client),
-        documents=Documents(client),
+        documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir),
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
         catalogue=load_catalogue(settings.models_file, engine=settings.engine),
-        job_waiter=JobWaiter(queries, CompletionListener(settings.redis_url), settings.api_threads),
+        authenticator=Authenticator(settings, ApiKeys(client)),
+        job_waiter=JobWaiter(queries, CompletionListener(settings.redis_url), settings),
         follower=Follower(settings.redis_url),
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),
@@ -108,29 +102,26 @@ def _create_services(settings: Settings) -> Services:
     )
 
 
+def _set_default_headers(app: Flask) -> None:
+    @app.after_request
+    def set_default_headers(response: Response) -> Response:
+        # Responses belong to one owner, and none is to be taken for another type than it has.
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return response
+
+
 def _reject_foreign_pages(app: Flask, settings: Settings) -> None:
     """Reject requests of pages of other sites in the user's browser: while no key is needed, they would reach the jobs."""
     allowed = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
     if allowed:
         CORS(app, origins=sorted(allowed), expose_headers=EXPOSED_HEADERS)
-    local_only = settings.host in LOOPBACK
 
     @app.before_request
-    def check_host_and_origin() -> None:
-        # Against DNS rebinding: a name of the attacker that resolves to loopback is not one of these.
-        if local_only and _split_url(f"//{request.host}").hostname not in LOOPBACK:
-            raise HostRefused("This server only accepts requests to 127.0.0.1 and localhost.")
+    def check_origin() -> None:
         origin = request.headers.get("Origin")
-        if origin is None or origin in allowed or _split_url(origin).netloc == request.host:
+        if origin is None or origin in allowed or split_url(origin).netloc == request.host:
             return
         raise OriginRefused(
             f"Pages of {origin[:200]} may not call this server. Add the origin to ENGINEHOUSE_CORS_ORIGINS to allow it."
         )
-
-
-def _split_url(url: str) -> SplitResult:
-    """The parts of a URL from a header; all are empty if it cannot be parsed."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return SplitResult("", "", "", "", "")

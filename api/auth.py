@@ -1,50 +1,134 @@
-"""Authentication. While no API key exists, callers from this machine are one owner; afterwards every call needs a key."""
+"""Authentication. While no API key exists, the user of this machine is one owner; afterwards every call needs a key."""
 
-import ipaddress
+import logging
+import math
+import socket
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from urllib.parse import SplitResult, urlsplit
+from weakref import WeakSet
 
-from flask import Flask, current_app, g, request
+from flask import Flask, Response, current_app, g, request
 
+from api.caller import Caller, caller
 from api.openapi.operation import operation_of
-from api.services import services
-from shared.errors import Forbidden, Unauthorized
-from shared.owners.store import LOCAL, ApiKey, ApiKeys
+from api.owner_places import OwnerPlaces
+from api.peer_user import is_other_user
+from shared.errors import Forbidden, InvalidRequest, TooMany, Unauthorized
+from shared.machine import is_loopback
+from shared.owners.closed_marker import ClosedMarker
+from shared.owners.store import LOCAL, ApiKeys
+from shared.redis_connection import OUTAGE
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Headers that a proxy adds. Behind a proxy every caller has the proxy's address, which is often this machine's.
+PROXY_HEADERS = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED")
+# How long a stream trusts the last check of its key, and the number of keys whose last check is remembered.
+VALID_SECONDS = 0.5
+MAX_CHECKED = 10_000
+
+
+class HostRefused(InvalidRequest):
+    """The request was sent to another host name."""
+
+    code = "host_refused"
 
 
 class Authenticator:
     """Authenticates the requests of one process."""
 
-    def __init__(self, keys: ApiKeys) -> None:
+    def __init__(self, settings: Settings, keys: ApiKeys) -> None:
         self._keys = keys
-        self._keys_exist = False
+        self._marker = ClosedMarker(settings.data_dir)
+        self._allowed_hosts = {host.strip().strip("[]").lower() for host in settings.allowed_hosts.split(",")}
+        self._allow_open = settings.allow_open
+        self._requests_per_second = settings.max_requests_per_second
+        self._closed = False
+        self._own_connections: WeakSet[socket.socket] = WeakSet()
+        self._checked: dict[str, tuple[float, bool]] = {}
 
-    def authenticate(self) -> tuple[str, bool]:
-        """The owner of the request, and whether it is an administrator. Raises Unauthorized or Forbidden."""
-        # Keys are revoked and never removed, so once there is one there always is.
-        self._keys_exist = self._keys_exist or self._keys.any_exist()
-        if not self._keys_exist:
-            if _is_loopback(request.remote_addr) or services().settings.allow_open:
-                return LOCAL, True
-            raise Forbidden(
-                "No API key exists yet, so the server accepts calls from its own machine only. "
-                "Create a key with: enginehouse keys create --name NAME",
-                code="keys_missing",
-            )
-        key = self._find_key()
-        return key.owner, key.admin
-
-    def _find_key(self) -> ApiKey:
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
-            raise Unauthorized("Send an API key: `Authorization: Bearer eh_…`", code="key_missing", param="Authorization")
-        key = self._keys.find(secret.strip())
-        if key is None:
+    def authenticate(self) -> Caller:
+        """The caller of the request. Raises Unauthorized, Forbidden, HostRefused, or TooMany above the rate of owner or key."""
+        if not self._requires_key():
+            self._check_local_caller()
+            return Caller(owner=LOCAL, admin=True, alone=True)
+        secret = _bearer_secret()
+        found = self._keys.authenticate(secret, requests_per_second=self._requests_per_second)
+        if found is None:
             raise Unauthorized("This API key is unknown or was revoked.", code="key_unknown", param="Authorization")
-        return key
+        if found.wait_seconds:
+            raise TooMany(
+                "requests_per_second: you send more requests than the limit of your account or API key. Retry later.",
+                code="rate_limited",
+                retry_after=math.ceil(found.wait_seconds),
+                details={"quota": "requests_per_second"},
+            )
+        return Caller(owner=found.key.owner, admin=found.key.admin, secret=secret, limits=found.limits)
+
+    def is_valid(self, made_by: Caller) -> bool:
+        """Whether a caller would still be accepted, as of at most ``VALID_SECONDS`` ago. True during an outage of Redis."""
+        checked_at, valid = self._checked.get(made_by.secret, (0.0, True))
+        now = time.monotonic()
+        if now >= checked_at + VALID_SECONDS:
+            with suppress(*OUTAGE):
+                valid = not self._requires_key() if made_by.alone else self._keys.find(made_by.secret) is not None
+            if len(self._checked) >= MAX_CHECKED:
+                self._checked.clear()
+            self._checked[made_by.secret] = (now, valid)
+        return valid
+
+    def _requires_key(self) -> bool:
+        """Whether a key was ever created. No request opens the server again, so the answer is looked up until it is yes."""
+        if not self._closed:
+            self._closed = self._marker.is_set()
+            if not self._closed and self._keys.any_exist():
+                self._closed = True
+                self._keep_closed()
+        return self._closed
+
+    def _keep_closed(self) -> None:
+        try:
+            self._marker.set()
+        except OSError as error:
+            logger.warning("The data folder does not record that API keys are required: %s", error)
+
+    def _check_local_caller(self) -> None:
+        """Raise unless the request comes from the user of this machine: not from a proxy, another user, or a rebound host name."""
+        # A page whose host name was made to resolve to loopback sends that name.
+        if split_url(f"//{request.host}").hostname not in self._allowed_hosts:
+            raise HostRefused(
+                f"While no API key exists, this server does not accept requests to {request.host[:80]!r}: "
+                "use 127.0.0.1 or localhost, or add the name to ENGINEHOUSE_ALLOWED_HOSTS."
+            )
+        if any(name.startswith(PROXY_HEADERS) for name in request.environ):
+            raise _keys_missing("this request was forwarded by a proxy")
+        if not is_loopback(request.remote_addr or ""):
+            if not self._allow_open:
+                raise _keys_missing("the server accepts calls from its own machine only")
+        elif self._is_from_other_user():
+            raise _keys_missing("the server accepts calls of the user that runs it only")
+
+    def _is_from_other_user(self) -> bool:
+        connection = request.environ.get("gunicorn.socket")
+        # A connection stays with the user who opened it. A test client has none.
+        if connection is None or connection in self._own_connections:
+            return False
+        if is_other_user(connection.getpeername()[:2], connection.getsockname()[:2]):
+            return True
+        self._own_connections.add(connection)
+        return False
 
 
-def require_keys(app: Flask, keys: ApiKeys) -> None:
-    """Authenticate every request whose call is not open."""
-    authenticator = Authenticator(keys)
+def require_keys(app: Flask, authenticator: Authenticator, threads: int) -> None:
+    """Authenticate every request whose call is not open, and share the threads between owners.
+
+    A thread is occupied until the client has sent the whole request and received the whole response.
+    """
+    places = OwnerPlaces(threads)
 
     @app.before_request
     def authenticate() -> None:
@@ -53,18 +137,46 @@ def require_keys(app: Flask, keys: ApiKeys) -> None:
             return
         operation = operation_of(current_app, request.url_rule.endpoint)
         if operation is None or not operation.open:
-            g.owner, g.admin = authenticator.authenticate()
+            made_by = g.caller = authenticator.authenticate()
+            if not made_by.alone:
+                places.take(made_by.owner, "requests", sys.maxsize)
+                g.give_back = partial(places.give_back, made_by.owner, "requests")
+
+    @app.after_request
+    def give_back_after_response(response: Response) -> Response:
+        if "give_back" in g:
+            response.call_on_close(g.pop("give_back"))
+        return response
+
+    @app.teardown_request
+    def give_back_without_response(_: BaseException | None) -> None:
+        if "give_back" in g:
+            g.pop("give_back")()
 
 
 def require_admin() -> None:
     """Raise Forbidden unless the request has an administrator's key."""
     # A browser's preflight request carries no key.
-    if request.method != "OPTIONS" and not g.admin:
+    if request.method != "OPTIONS" and not caller().admin:
         raise Forbidden("This call needs a key that was created with --admin.", code="admin_only")
 
 
-def _is_loopback(address: str | None) -> bool:
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL from a header; all are empty if it cannot be parsed."""
     try:
-        return ipaddress.ip_address(address or "").is_loopback
+        return urlsplit(url)
     except ValueError:
-        return False
+        return SplitResult("", "", "", "", "")
+
+
+def _bearer_secret() -> str:
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorized("Send an API key: `Authorization: Bearer eh_…`", code="key_missing", param="Authorization")
+    return secret.strip()
+
+
+def _keys_missing(reason: str) -> Forbidden:
+    return Forbidden(
+        f"No API key exists yet, and {reason}. Create a key with: enginehouse keys create --name NAME", code="keys_missing"
+    )

@@ -11,7 +11,7 @@ from api.responses import RouteResponse, accepted_response
 from api.services import owner, services
 from api.submission import short_job_error, submit_job
 from shared.documents.models import Document
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound, TooMany, Unavailable
 from shared.ids import DOCUMENT, is_id
 from shared.jobs.models import Job, Status
 from shared.jobs.queue_names import IO_QUEUE
@@ -79,7 +79,7 @@ def _wait_for(job: Job, timeout: float) -> Job:
     """The job once it has ended, or its state now if too many clients are waiting: the deletion is accepted either way."""
     try:
         return services().job_waiter.wait_until_final(job.id, timeout) or job
-    except Unavailable:
+    except (Unavailable, TooMany):
         return job
 
 

@@ -8,7 +8,7 @@ import logging
 
 import redis
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from shared.errors import (
     BodyTooLarge,
@@ -19,6 +19,7 @@ from shared.errors import (
     MethodNotAllowed,
     NotFound,
     RedisUnavailable,
+    RequestTimeout,
     Unavailable,
 )
 from shared.redis_connection import is_outage
@@ -65,6 +66,8 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
         response = _json_response(MethodNotAllowed(f"{path} does not support {request.method}."))
         response.headers["Allow"] = ", ".join(getattr(error, "valid_methods", None) or ())
         return response, 405
+    if isinstance(error, ClientDisconnected):
+        return error_response(RequestTimeout("The body did not arrive in time. Send it faster, or in smaller parts."))
     if status == 413:
         return error_response(BodyTooLarge(_too_large_message()))
     if status < 500:
@@ -82,7 +85,7 @@ def _too_large_message() -> str:
 
 def _index_error(error: IndexUnavailable) -> tuple[Response, int]:
     """The error of a text index that this process reads itself. It is written for the job of a search, so it has no HTTP status."""
-    logger.error("%s %s: %s", request.method, request.path, error)
+    logger.error("%s %r: %s", request.method, request.path, error)
     return error_response(Unavailable(error.message, code=error.code, retry_after=5))
 
 
@@ -99,5 +102,5 @@ def _redis_error(error: redis.RedisError) -> tuple[Response, int]:
 
 
 def _unexpected_error(error: Exception) -> tuple[Response, int]:
-    logger.error("%s %s failed", request.method, request.path, exc_info=error)
+    logger.error("%s %r failed", request.method, request.path, exc_info=error)
     return error_response(InternalError(INTERNAL_ERROR))

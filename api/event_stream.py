@@ -4,7 +4,7 @@ The id of an event is its sequence number. A client that reconnects with ``Last-
 nothing, whichever process of the server was restarted in between.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -44,8 +44,11 @@ class EventInbox:
         return events
 
 
-def stream_events(client: redis.Redis, follower: Follower, queries: JobQueries, job_id: str, after: int) -> Iterator[bytes]:
-    """The events of a job after sequence number ``after``, until the job has ended or is deleted."""
+def stream_events(
+    client: redis.Redis, follower: Follower, queries: JobQueries, job_id: str, after: int, *, is_valid: Callable[[], bool]
+) -> Iterator[bytes]:
+    """The events of a job after sequence number ``after``, until the job has ended or is deleted, or ``is_valid`` returns False,
+    because the key of the client was revoked."""
     yield f"retry: {RECONNECT_MS}\n\n".encode()
     inbox, position = EventInbox(), after
     for event in _stored_events(client, job_id, position):
@@ -57,6 +60,8 @@ def stream_events(client: redis.Redis, follower: Follower, queries: JobQueries, 
     try:
         while True:
             events = inbox.drain(KEEP_ALIVE_SECONDS)
+            if not is_valid():
+                return
             if not events:
                 if _is_deleted(queries, job_id):
                     return

@@ -10,9 +10,15 @@ import socket
 from typing import Any
 
 from shared.data_folder import open_data_folder
+from shared.logs import LineFormatter
 from shared.settings import Settings, from_environment
 
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+# By default gunicorn believes local callers that they are a proxy, and lets them set the scheme and SCRIPT_NAME.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 
 
 def uses_shared_files() -> bool:
@@ -21,7 +27,9 @@ def uses_shared_files() -> bool:
 
 
 def on_starting(server: Any) -> None:
-    """Start with an empty folder: the counts of processes that no longer run would stay forever."""
+    """Log as the other processes do, and start with an empty folder: counts of processes that no longer run would stay forever."""
+    for handler in server.log.error_log.handlers:
+        handler.setFormatter(LineFormatter())
     settings: Settings = from_environment(os.environ)
     open_data_folder(settings.data_dir)
     folder = settings.data_dir / "metrics" / f"api-{socket.gethostname()}-{settings.port}"

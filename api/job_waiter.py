@@ -1,29 +1,31 @@
 """Job waiter: request threads that wait for a job to end, all of them over one Redis connection."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from shared.errors import Unavailable
+from api.caller import caller
+from api.owner_places import OwnerPlaces
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
+from shared.settings import Settings
 
 
 class JobWaiter:
     """Blocks request threads until their job has ended, and limits how many of them may block."""
 
-    def __init__(self, queries: JobQueries, listener: CompletionListener, threads: int) -> None:
+    def __init__(self, queries: JobQueries, listener: CompletionListener, settings: Settings) -> None:
         self._queries = queries
         self._listener = listener
+        self._settings = settings
         # A fifth of the threads stays free. Otherwise waiting clients would block the calls that return at once.
-        self._max_waiters = max(1, threads * 4 // 5)
-        self._free_slots = threading.BoundedSemaphore(self._max_waiters)
+        self._places = OwnerPlaces(max(1, settings.api_threads * 4 // 5))
 
     def wait_until_final(self, job_id: str, timeout: float) -> Job | None:
         """The job once it has ended, or its state after ``timeout`` seconds; None if it does not exist.
 
-        Raises Unavailable if too many clients are waiting already.
+        Raises Unavailable or TooMany if too many clients are waiting already.
         """
         if timeout <= 0:
             return self._queries.get_job(job_id)
@@ -36,8 +38,8 @@ class JobWaiter:
 
     @contextmanager
     def expect_completion(self, job_id: str) -> Iterator[threading.Event]:
-        """Reserve a slot and an event that is set when the job ends. Raises Unavailable if all slots are taken."""
-        self.reserve_slot()
+        """Take a place and an event that is set when the job ends. Raises what ``take_place`` raises."""
+        give_back = self.take_place("waits")
         try:
             completed = self._listener.expect(job_id)
             try:
@@ -45,16 +47,13 @@ class JobWaiter:
             finally:
                 self._listener.forget(job_id, completed)
         finally:
-            self.release_slot()
+            give_back()
 
-    def reserve_slot(self) -> None:
-        """Reserve one of the slots for waiting clients; call ``release_slot`` afterwards. Raises Unavailable."""
-        if not self._free_slots.acquire(blocking=False):
-            raise Unavailable(
-                f"{self._max_waiters} clients are already waiting on this server process; try again, or call without waiting",
-                retry_after=1,
-            )
+    def take_place(self, use: str) -> Callable[[], None]:
+        """Take one of the places for requests that take long; returns the function that gives it back.
 
-    def release_slot(self) -> None:
-        """Return a slot."""
-        self._free_slots.release()
+        ``use`` is ``waits`` or ``streams``. Raises TooMany if the caller has too many, and Unavailable if none is free.
+        """
+        made_by = caller()
+        self._places.take(made_by.owner, use, made_by.most_places(use, self._settings))
+        return lambda: self._places.give_back(made_by.owner, use)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import redis
-from flask import current_app, g
+from flask import current_app
 
+from api.auth import Authenticator
+from api.caller import caller
 from api.job_waiter import JobWaiter
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
@@ -45,6 +47,7 @@ class Services:
     text_index: TextIndex
     sessions: Sessions
     catalogue: Catalogue
+    authenticator: Authenticator
     job_waiter: JobWaiter
     follower: Follower
     endpoints: Endpoints
@@ -67,7 +70,7 @@ def services() -> Services:
 
 def owner() -> str:
     """The owner who makes the current request."""
-    return str(g.owner)
+    return caller().owner
 
 
 def find_owned_job(job_id: str, timeout: float = 0) -> Job:

@@ -18,13 +18,14 @@ from cli.output import Output
 from cli.remote import documents, generate, ingest, jobs, webhooks
 from cli.remote.models import list_models
 from shared.errors import EnginehouseError, SettingsError
-from shared.settings import Settings, from_environment
+from shared.settings import OWNER_LIMITS, Settings, from_environment
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from cli.admin.dead_letters import DeadLetters
     from cli.admin.model_loading import ModelLoader
+    from shared.owners.closed_marker import ClosedMarker
 
 
 app = typer.Typer(
@@ -37,6 +38,8 @@ models = typer.Typer(no_args_is_help=True, help="List, prepare, load and unload 
 app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. Once a key exists, every request needs one.")
 app.add_typer(keys, name="keys")
+owners = typer.Typer(no_args_is_help=True, help="Set and list the shares and limits of single owners.")
+app.add_typer(owners, name="owners")
 dead_letters = typer.Typer(no_args_is_help=True, help="List, show, replay and drop jobs that lost all their attempts.")
 app.add_typer(dead_letters, name="dead-letters")
 for commands in (generate, jobs, ingest, documents, webhooks):
@@ -121,10 +124,9 @@ def worker(
 @app.command()
 def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, redis: RedisUrl = None) -> None:
     """Run only the HTTP API."""
-    from cli.local.process_commands import api_command, refuse_open_address
+    from cli.local.process_commands import api_command
 
     settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
-    refuse_open_address(settings)
     _become(api_command(settings), settings)
 
 
@@ -220,8 +222,8 @@ def create_key(
         str, typer.Option(help="Owner whose jobs the key can see; `local` owns the jobs created before the first key.")
     ] = "",
     admin: Annotated[bool, typer.Option("--admin", help="Allow access to /admin.")] = False,
-    weight: Annotated[
-        float | None, typer.Option(help="Relative share of the owner in a full queue; unchanged if omitted, 1 for a new owner.")
+    requests_per_second: Annotated[
+        int | None, typer.Option(min=1, help="Limit of this key, besides the limit that its owner has for all keys.")
     ] = None,
     as_json: AsJson = False,
     data: Data = None,
@@ -230,8 +232,8 @@ def create_key(
     """Create a key and print its secret, which is not shown again."""
     from cli.admin import api_keys
 
-    out = Output(as_json=as_json)
-    api_keys.create_key(_stack_redis(data, redis), name, owner=owner, admin=admin, weight=weight, out=out)
+    client, marker, out = _stack_redis(data, redis), _closed_marker(data), Output(as_json=as_json)
+    api_keys.create_key(client, marker, name, owner=owner, admin=admin, requests_per_second=requests_per_second, out=out)
 
 
 @keys.command("list")
@@ -248,6 +250,50 @@ def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     from cli.admin import api_keys
 
     api_keys.revoke_key(_stack_redis(data, redis), key_id)
+
+
+@keys.command("remove-all")
+def remove_all_keys(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Delete all keys and return to a server without keys, which accepts calls of its own machine and user. Restart the stack afterwards."""
+    from cli.admin import api_keys
+
+    client = _stack_redis(data, redis)
+    if not yes:
+        typer.confirm("Delete all API keys, so that local calls need none?", abort=True)
+    api_keys.remove_all_keys(client, _closed_marker(data))
+
+
+@owners.command("set")
+def set_owner(
+    owner: str,
+    weight: Annotated[float | None, typer.Option(help="Relative share of a full queue, 1 at first.")] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=NUMBER, repeatable: "
+            + ", ".join(OWNER_LIMITS)
+            + ". 0 means no limit, NAME=default returns to the setting."
+        ),
+    ] = None,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Set the share and the limits of an owner, for all of its keys."""
+    from cli.admin import owners as admin
+
+    admin.set_owner(_stack_redis(data, redis), owner, weight=weight, limits=limit or [])
+
+
+@owners.command("list")
+def list_owners(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """List owners that have a share or limits of their own."""
+    from cli.admin import owners as admin
+
+    admin.list_owners(_stack_redis(data, redis), out=Output(as_json=as_json))
 
 
 @documents.collections.command("check")
@@ -341,6 +387,12 @@ def _stack_redis(data: Path | None, url: str | None) -> "Redis":
     from cli.local.running_stack import connect_to_stack
 
     return connect_to_stack(_settings(data_dir=data, redis_url=url), explicit=url is not None)
+
+
+def _closed_marker(data: Path | None) -> "ClosedMarker":
+    from shared.owners.closed_marker import ClosedMarker
+
+    return ClosedMarker(_settings(data_dir=data).data_dir)
 
 
 def _model_loader(data: Path | None, models_file: Path | None, url: str | None) -> "ModelLoader":

@@ -6,13 +6,15 @@
     │   ├── InvalidValue         422  a field has the wrong type, or is out of its range
     │   ├── PromptTooLong        422  the prompt does not fit the model's context
     │   ├── BodyTooLarge         413
+    │   ├── RequestTimeout       408  the body did not arrive in time
     │   ├── NotFound             404  no such job, document, collection, session, model or route
     │   ├── MethodNotAllowed     405
     │   ├── Unauthorized         401  no API key, or an unknown one
     │   ├── Forbidden            403  the key does not allow it
     │   ├── Conflict             409  the state of the object does not allow it
     │   │   ├── BatchSealed           no more jobs can join the batch
-    │   │   └── IdempotencyConflict   the key was used for another request; do not retry
+    │   │   ├── IdempotencyConflict   the key was used for another request; do not retry
+    │   │   └── QuotaExceeded         the owner has as many as allowed; delete some
     │   └── TooMany              429  a limit is reached; retry later
     ├── Unavailable              503  the server cannot do it now; retry later
     │   ├── RedisUnavailable
@@ -80,6 +82,11 @@ class PromptTooLong(InvalidRequest):
     code = "prompt_too_long"
 
 
+class RequestTimeout(InvalidRequest):
+    status = 408
+    code = "request_timeout"
+
+
 class BodyTooLarge(InvalidRequest):
     status = 413
     code = "body_too_large"
@@ -117,6 +124,19 @@ class BatchSealed(Conflict):
 class IdempotencyConflict(Conflict):
     code = "idempotency_conflict"
     should_retry = False
+
+
+class QuotaExceeded(Conflict):
+    """``quota`` is a name in ``shared.settings.OWNER_LIMITS``, ``limit`` its value for the owner of the request."""
+
+    code = "quota_exceeded"
+    should_retry = False
+
+    def __init__(self, quota: str, limit: int) -> None:
+        super().__init__(
+            f"{quota}: the limit of your account is {limit}. Delete some, or ask the operator of the server for a higher limit.",
+            details={"quota": quota, "limit": limit},
+        )
 
 
 class TooMany(InvalidRequest):

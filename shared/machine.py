@@ -1,5 +1,6 @@
-"""Machine identity and process liveness, so that workers on the same machine notice a dead process at once."""
+"""Machine identity, loopback addresses, and process liveness, so that workers on the same machine notice a dead process at once."""
 
+import ipaddress
 import os
 import socket
 from functools import cache
@@ -19,6 +20,17 @@ def machine_id() -> str:
     if namespace.exists():
         parts.append(os.readlink(namespace))
     return "/".join(parts)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is reachable from this machine only."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    # On a socket that accepts both versions, an IPv4 caller has an IPv6 address.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def memory_bytes() -> int:

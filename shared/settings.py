@@ -18,6 +18,20 @@ MIB = 1024 * 1024
 HOUR = 3600
 DAY = 24 * HOUR
 
+# Limits that can be set for a single owner, and the setting that each has otherwise.
+OWNER_LIMITS = {
+    "requests_per_second": "max_requests_per_second",
+    "queued_jobs": "max_queued_per_owner",
+    "job_bytes": "max_bytes_per_owner",
+    "open_batches": "max_open_batches",
+    "stored_bytes": "max_stored_bytes",
+    "documents": "max_documents",
+    "collections": "max_collections",
+    "sessions": "max_sessions",
+    "streams": "max_streams",
+    "waits": "max_waits",
+}
+
 # Variables of commands that call a server. Server processes ignore them.
 COMMAND_VARIABLES = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
 
@@ -46,10 +60,15 @@ class Settings:
     )
     host: str = setting("ENGINEHOUSE_HOST", "127.0.0.1", "Address that the API listens on.")
     port: int = setting("ENGINEHOUSE_PORT", 5000, "Port that the API listens on.", low=1, high=65535)
+    allowed_hosts: str = setting(
+        "ENGINEHOUSE_ALLOWED_HOSTS",
+        "127.0.0.1,localhost,::1",
+        "Comma-separated host names that calls may be sent to while no API key exists. Names of other servers are rejected.",
+    )
     allow_open: bool = setting(
         "ENGINEHOUSE_ALLOW_OPEN",
         False,
-        "Listen on an address other than loopback even without API keys. For containers whose port is published on loopback only.",
+        "While no API key exists, accept calls from other machines too. For a container whose port is published on loopback only.",
     )
     models_file: Path = setting(
         "ENGINEHOUSE_MODELS_FILE",
@@ -123,6 +142,50 @@ class Settings:
         low=0,
         high=0.5,
     )
+    max_requests_per_second: int = setting(
+        "ENGINEHOUSE_MAX_REQUESTS_PER_SECOND",
+        500,
+        "Maximum requests per second of one owner, and twice as many at once; 0 means no limit. Applies once an API key exists.",
+        low=0,
+        high=1_000_000,
+    )
+    max_stored_bytes: int = setting(
+        "ENGINEHOUSE_MAX_STORED_BYTES",
+        100 * 1024 * MIB,
+        "Maximum size of all documents of one owner; 0 means no limit.",
+        low=0,
+        high=1024 * 1024 * 1024 * MIB,
+    )
+    max_documents: int = setting(
+        "ENGINEHOUSE_MAX_DOCUMENTS", 1_000_000, "Maximum documents of one owner; 0 means no limit.", low=0, high=1_000_000_000
+    )
+    max_collections: int = setting(
+        "ENGINEHOUSE_MAX_COLLECTIONS", 10_000, "Maximum collections of one owner; 0 means no limit.", low=0, high=1_000_000
+    )
+    max_sessions: int = setting(
+        "ENGINEHOUSE_MAX_SESSIONS", 100_000, "Maximum chat sessions of one owner; 0 means no limit.", low=0, high=100_000_000
+    )
+    max_open_batches: int = setting(
+        "ENGINEHOUSE_MAX_OPEN_BATCHES",
+        1_000,
+        "Maximum batches of one owner that are open for more jobs; 0 means no limit.",
+        low=0,
+        high=1_000_000,
+    )
+    max_streams: int = setting(
+        "ENGINEHOUSE_MAX_STREAMS",
+        256,
+        "Maximum event streams of one owner per API process; 0 means no limit. Applies once an API key exists.",
+        low=0,
+        high=4096,
+    )
+    max_waits: int = setting(
+        "ENGINEHOUSE_MAX_WAITS",
+        256,
+        "Maximum waiting requests of one owner per API process; 0 means no limit. Applies once an API key exists.",
+        low=0,
+        high=4096,
+    )
     job_retention_seconds: int = setting(
         "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long ended jobs are kept.", low=60, high=365 * DAY
     )
@@ -148,8 +211,8 @@ class Settings:
     max_bytes_per_owner: int = setting(
         "ENGINEHOUSE_MAX_BYTES_PER_OWNER",
         1024 * MIB,
-        "Maximum size of one owner's jobs in Redis, prompts and results, queued and ended.",
-        low=1024,
+        "Maximum size of one owner's jobs in Redis, prompts and results, queued and ended; 0 means no limit.",
+        low=0,
         high=1024 * 1024 * MIB,
     )
     redis_memory_bytes: int | None = setting(
@@ -191,6 +254,23 @@ class Settings:
         "ENGINEHOUSE_IO_WORKERS", 16, "Number of threads that search, delete and send webhooks.", low=1, high=1024
     )
 
+    header_seconds: float = setting(
+        "ENGINEHOUSE_HEADER_SECONDS", 10.0, "Maximum time to receive the header of a request.", low=0.1, high=HOUR
+    )
+    body_seconds: float = setting(
+        "ENGINEHOUSE_BODY_SECONDS",
+        30.0,
+        "Maximum time to receive the body of a request, plus one second for each 1000 bytes received.",
+        low=0.1,
+        high=HOUR,
+    )
+    max_idle_connections: int = setting(
+        "ENGINEHOUSE_MAX_IDLE_CONNECTIONS",
+        256,
+        "Connections of one address, per API process, that have not sent the header of a request. Further ones replace the oldest.",
+        low=1,
+        high=8192,
+    )
     max_body_bytes: int = setting(
         "ENGINEHOUSE_MAX_BODY_BYTES", 8 * MIB, "Maximum size of a JSON body.", low=1024, high=1024 * MIB
     )

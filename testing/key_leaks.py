@@ -15,6 +15,9 @@ OWNED = (
     "eh:owners",
     "eh:keys",  # until an operator deletes them
     "eh:weights",
+    "eh:owner:*:limits",  # until an operator removes them
+    "eh:owner:*:open_batches",  # as long as they are open
+    "eh:owner:*:stored",  # as long as the owner has documents
     "eh:counts",  # one field per kind, status and queue
     "eh:queues",
     "eh:models",  # models that have ever been served

@@ -16,6 +16,7 @@ ERROR_REPLIES = {
     401: "The request has no API key, or a key that this server does not know.",
     403: "The request comes from a page of another origin, or the key does not allow it.",
     404: "The object does not exist, or it belongs to another owner.",
+    408: "The body did not arrive in time.",
     409: "The object is in a state that does not allow this call.",
     413: "The body exceeds the size limit.",
     422: "A value is out of range; `param` names the field.",
@@ -109,9 +110,9 @@ class Operation:
         """Every error status that this call can return."""
         statuses = {*ERRORS_OF_EVERY_CALL, *self.refusals}
         if not self.open:
-            statuses.add(401)
+            statuses |= {401, 429}
         if self.request_model is not None or self.files:
-            statuses |= {413, 422}
+            statuses |= {408, 413, 422}
         if any(parameter.location == "path" for parameter in self.parameters):
             statuses.add(404)
         if any(parameter.location != "path" for parameter in self.parameters):

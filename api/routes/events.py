@@ -1,7 +1,10 @@
 """``GET /jobs/<job>/events``: the events of a job as server-sent events."""
 
+from functools import partial
+
 from flask import Blueprint, Response, request
 
+from api.caller import caller
 from api.event_stream import stream_events
 from api.openapi.operation import JOB, Operation, Reply, describe, in_header, in_query
 from api.request_parsing import parse_integer, query_integer
@@ -48,12 +51,12 @@ def follow_job(job: str) -> RouteResponse:
         # A 204 makes an EventSource stop reconnecting.
         return Response(status=204)
     context = services()
-    context.job_waiter.reserve_slot()
-    events = stream_events(context.redis, context.follower, context.queries, found.id, after)
+    give_back = context.job_waiter.take_place("streams")
+    is_valid = partial(context.authenticator.is_valid, caller())
+    events = stream_events(context.redis, context.follower, context.queries, found.id, after, is_valid=is_valid)
     response = Response(events, content_type="text/event-stream; charset=utf-8")
     # This also runs if the client leaves before the first event.
-    response.call_on_close(context.job_waiter.release_slot)
-    response.headers["Cache-Control"] = "no-store"
+    response.call_on_close(give_back)
     # Without this header nginx buffers events.
     response.headers["X-Accel-Buffering"] = "no"
     return response

@@ -45,7 +45,7 @@ EXAMPLES = {"text": Example(summary="A text file", body="The archive is open on 
             200: Reply(description="The job has ended, or the collection already had these bytes.", model=responses.Upload),
             202: Reply(description="The file was accepted.", model=responses.Upload, headers=REPLAYABLE_JOB_HEADERS),
         },
-        refusals=(429,),
+        refusals=(409,),
     )
 )
 def upload() -> RouteResponse:

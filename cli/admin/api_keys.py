@@ -6,14 +6,18 @@ from dataclasses import asdict
 import redis
 
 from cli.output import Output, clock
+from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import LOCAL, ApiKey, ApiKeys
 
 
-def create_key(client: redis.Redis, name: str, *, owner: str, admin: bool, weight: float | None, out: Output) -> None:
+def create_key(
+    client: redis.Redis, marker: ClosedMarker, name: str, *, owner: str, admin: bool, requests_per_second: int | None, out: Output
+) -> None:
     """Create a key and print its secret, which is not stored. Raises InvalidValue."""
     keys = ApiKeys(client)
     first = not keys.any_exist()
-    key, secret = keys.create(name, owner=owner, admin=admin, weight=weight)
+    key, secret = keys.create(name, owner=owner, admin=admin, requests_per_second=requests_per_second)
+    marker.set()
     if out.as_json:
         print(json.dumps({"id": key.id, "name": key.name, "owner": key.owner, "admin": key.admin, "key": secret}))
     else:
@@ -55,3 +59,13 @@ def revoke_key(client: redis.Redis, key_id: str) -> None:
             "No active key is left. The server stays closed and rejects every call until you create a key: "
             "`enginehouse keys create --name NAME`."
         )
+
+
+def remove_all_keys(client: redis.Redis, marker: ClosedMarker) -> None:
+    """Delete all keys, so that a restarted server needs none."""
+    removed = ApiKeys(client).remove_all()
+    marker.remove()
+    print(
+        f"Removed {removed} keys. Restart the stack: it then accepts calls without a key again, from its own machine and user only. "
+        "Jobs and documents of all owners are kept."
+    )

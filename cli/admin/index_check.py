@@ -75,7 +75,7 @@ class IndexCheck:
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._settings = settings
-        self._documents = Documents(client)
+        self._documents = Documents(client, settings)
         self._submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
         self._queries = JobQueries(client)
         self._files = DocumentFiles(settings.documents_dir)

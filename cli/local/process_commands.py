@@ -11,11 +11,7 @@ from pathlib import Path
 from cli.errors import CommandError
 from shared.errors import NotFound
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
-from shared.owners.store import ApiKeys
-from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings, to_environment
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -48,7 +44,14 @@ def api_command(settings: Settings) -> list[str]:
             "--bind",
             f"{bracketed(settings.host)}:{settings.port}",
         ),
-        *("--worker-class", "gthread", "--workers", str(settings.api_workers), "--threads", str(settings.api_threads)),
+        *(
+            "--worker-class",
+            "api.gunicorn_worker.GuardedWorker",
+            "--workers",
+            str(settings.api_workers),
+            "--threads",
+            str(settings.api_threads),
+        ),
         # With fewer connections than this, gunicorn would close idle connections between requests.
         *("--worker-connections", str(2 * settings.api_threads)),
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", "warning"),
@@ -95,22 +98,6 @@ def chroma_command(folder: Path, port: int) -> list[str]:
     if program is None:
         raise CommandError("The program `chroma` was not found: install enginehouse[cpu] or the package chromadb.")
     return [program, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
-
-
-def refuse_open_address(settings: Settings, *, keys_possible: bool = True) -> None:
-    """Raise CommandError if the API would listen on a public address while no API key exists. ``keys_possible`` is false when
-    Redis is not running yet and cannot have keys."""
-    if settings.host in LOOPBACK or settings.allow_open:
-        return
-    try:
-        protected = keys_possible and ApiKeys(connect(settings.redis_url, timeout=5)).any_exist()
-    except OUTAGE as error:
-        raise CommandError(f"Redis did not answer the query for API keys ({error}); check that it runs.") from None
-    if not protected:
-        raise CommandError(
-            f"No API key exists, so Enginehouse does not listen on {settings.host}. Start it on 127.0.0.1, create a key with "
-            "`enginehouse keys create --name NAME`, then start it with this address."
-        )
 
 
 def served_model(settings: Settings) -> ModelEntry:

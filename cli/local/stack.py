@@ -30,7 +30,6 @@ from cli.local.process_commands import (
     chroma_command,
     environment_of,
     flower_command,
-    refuse_open_address,
     worker_command,
 )
 from cli.local.readiness import displayed_path, wait_until_ready
@@ -46,8 +45,10 @@ from cli.local.redis_server import (
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
-from shared.machine import memory_bytes
+from shared.machine import is_loopback, memory_bytes
 from shared.models.catalogue import load_catalogue
+from shared.owners.closed_marker import ClosedMarker
+from shared.owners.store import LOCAL, ApiKeys
 from shared.packaged_files import CODE_ROOT
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
@@ -158,8 +159,6 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
     """Check the configuration before the first process starts, and choose free ports."""
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     entries = models_to_load(catalogue, options.model or [name for name in [settings.worker_model] if name])
-    if options.own_redis and not (settings.data_dir / "redis" / "appendonlydir").exists():
-        refuse_open_address(settings, keys_possible=False)  # a new data folder has no keys
     _check_port_is_free(settings.host, settings.port, "--port")
     if not options.own_redis:
         for warning in check_redis(settings.redis_url, allow_unsafe=settings.allow_unsafe_redis):
@@ -191,7 +190,7 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
             supervisor.process_events(0.05)
     if supervisor.shutdown_request is not ShutdownRequest.NONE:
         return
-    refuse_open_address(settings)
+    _create_first_key(settings, log)
     if plan.chroma_port:
         command = chroma_command(settings.data_dir / "chroma", plan.chroma_port)
         quiet = environment | {"ANONYMIZED_TELEMETRY": "False", "NO_COLOR": "1", "RUST_LOG": "warn"}
@@ -208,6 +207,20 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
         login = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
         command = flower_command(plan.flower_port)
         supervisor.start_service(Service("flower", command, environment | login, grace=5, directory=CODE_ROOT))
+
+
+def _create_first_key(settings: Settings, log: ConsoleLog) -> None:
+    """Create a key and print it if the API listens beyond this machine, where every caller needs one, and none exists yet."""
+    if is_loopback(settings.host) or settings.allow_open:
+        return
+    created = ApiKeys(connect(settings.redis_url)).create_first()
+    if created is None:
+        return
+    ClosedMarker(settings.data_dir).set()
+    log.say(
+        f"Other machines can reach {settings.host}, so every call needs an API key. This is the first one, for owner {LOCAL} and "
+        f"/admin. Store it now, as it cannot be shown again:\n\n  {created[1]}\n"
+    )
 
 
 def _index_is_unresponsive(notes: redis.Redis) -> bool:

@@ -11,6 +11,7 @@ belongs to a collection or a document and is deleted with it.
     eh:collection:<id>:current       hash  name -> id of the ready document with this name
     eh:document:<id>:password        string  see ``passwords``; has a time to live
     eh:document:<id>                 hash  the fields of ``models.Document``, and ``attempt``, the fencing token of its job
+    eh:owner:<owner>:stored          hash  documents, bytes: what the owner has stored, for its limits
     eh:index:silent                  string  set for a while after the index did not answer a request (see ``index_health``)
 
 When a job ends, the transition also fails a document that is still being processed (``shared/jobs/lua/lib/document.lua``).

@@ -22,7 +22,9 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
     def drop_collection(self, *, id: str, owner: str, name: str) -> Any: ...
 
     @declaration
-    def ensure_collection(self, *, id: str, owner: str, name: str, embedding_model: str, options: Mapping[str, Value]) -> Any: ...
+    def ensure_collection(
+        self, *, id: str, owner: str, name: str, embedding_model: str, limit: int, options: Mapping[str, Value]
+    ) -> Any: ...
 
     @declaration
     def make_ready(self, *, id: str, collection: str, job: str, attempt: int, changes: Mapping[str, Value]) -> Any: ...
@@ -31,7 +33,17 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
     def record_revision(self, *, collection: str, revision: str) -> Any: ...
 
     @declaration
-    def register(self, *, id: str, collection: str, sha256: str, name: str, record: Mapping[str, Value]) -> Any: ...
+    def register(
+        self,
+        *,
+        id: str,
+        collection: str,
+        sha256: str,
+        name: str,
+        document_limit: int,
+        byte_limit: int,
+        record: Mapping[str, Value],
+    ) -> Any: ...
 
     @declaration
     def remove(self, *, id: str, collection: str) -> Any: ...

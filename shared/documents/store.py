@@ -17,9 +17,10 @@ from shared.documents.filters import Scalar
 from shared.documents.models import Collection, Document, Problem, Status, check_collection_name
 from shared.documents.passwords import Passwords
 from shared.documents.scripts import DocumentScripts
-from shared.errors import NotFound
+from shared.errors import NotFound, QuotaExceeded
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.redis_lists import list_page
+from shared.settings import Settings
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """Result of a worker's write: done; the document was deleted; another attempt has taken over; or a newer version of the document
@@ -27,9 +28,13 @@ was ready first."""
 
 
 class Documents:
-    """Collections and documents of all owners. ``client`` must decode its responses and may be shared by threads."""
+    """Collections and documents of all owners. ``client`` must decode its responses and may be shared by threads.
 
-    def __init__(self, client: "redis.Redis") -> None:
+    ``settings`` has the limits of owners without limits of their own.
+    """
+
+    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+        self._settings = settings
         self._redis: Any = client  # redis-py types every response as possibly awaitable
         self._scripts = DocumentScripts(client)
 
@@ -46,16 +51,19 @@ class Documents:
     def make_collection(self, owner: str, name: str, embedding_model: str, **options: int | None) -> tuple[Collection, bool]:
         """Create a collection with its own settings and return it with True, or return an existing one unchanged with False.
 
-        Raises InvalidValue for an invalid name.
+        Raises InvalidValue for an invalid name, and QuotaExceeded.
         """
         collection_id = new_id(COLLECTION)
-        existing_id = self._scripts.ensure_collection(
+        existing_id, limit = self._scripts.ensure_collection(
             id=collection_id,
             owner=owner,
             name=check_collection_name(name),
             embedding_model=embedding_model,
+            limit=self._settings.max_collections,
             options=_fields(options),
         )
+        if limit:
+            raise QuotaExceeded("collections", int(limit))
         return self.collection_by_id(existing_id), existing_id == collection_id
 
     def configure(self, collection_id: str, **changes: int | None) -> Collection:
@@ -159,7 +167,8 @@ class Documents:
         If the collection already contains the same bytes, or they are being processed, returns that earlier document and False;
         the caller then discards its own copy. ``job_id`` is the job that the caller submits next. If the caller dies before it
         submits the job, the next upload of these bytes gets a document whose job does not exist, and submits that job. Different
-        bytes with the name of an earlier document become its next version. Raises NotFound if the collection was deleted.
+        bytes with the name of an earlier document become its next version. Raises NotFound if the collection was deleted, and
+        QuotaExceeded.
         """
         record: dict[str, str | int] = {
             "owner": collection.owner,
@@ -170,9 +179,20 @@ class Documents:
             "job_id": job_id,
             "metadata": json.dumps(dict(metadata or {}), ensure_ascii=False),
         }
-        registered_id = self._scripts.register(id=document_id, collection=collection.id, sha256=sha256, name=name, record=record)
-        if registered_id is None:
+        outcome, *values = self._scripts.register(
+            id=document_id,
+            collection=collection.id,
+            sha256=sha256,
+            name=name,
+            document_limit=self._settings.max_documents,
+            byte_limit=self._settings.max_stored_bytes,
+            record=record,
+        )
+        if outcome == "gone":
             raise NotFound(f"Collection {collection.name!r} has been deleted.", param="collection")
+        if outcome != "registered":
+            raise QuotaExceeded(outcome, int(values[0]))
+        registered_id = values[0]
         return self.get(collection.owner, registered_id), registered_id == document_id
 
     def get(self, owner: str, document_id: str) -> Document:

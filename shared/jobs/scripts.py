@@ -54,7 +54,15 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
 
     @declaration
     def open_batch(
-        self, *, id: str, owner: str, idempotency: str, fingerprint: str, seal_ms: int, record: Mapping[str, Value]
+        self,
+        *,
+        id: str,
+        owner: str,
+        idempotency: str,
+        fingerprint: str,
+        seal_ms: int,
+        limit: int,
+        record: Mapping[str, Value],
     ) -> Any: ...
 
     @declaration

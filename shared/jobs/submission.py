@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from shared.errors import BatchSealed, Conflict, IdempotencyConflict, NotFound, TooMany, Unavailable
+from shared.errors import BatchSealed, Conflict, IdempotencyConflict, NotFound, QuotaExceeded, TooMany, Unavailable
 from shared.ids import JOB, is_id, new_id
 from shared.jobs.models import Job
 from shared.jobs.scripts import JobScripts
@@ -121,21 +121,20 @@ class JobSubmitter:
         if outcome == "conflict":
             raise _conflict(submission.idempotency_key, value)
         if outcome in ("queue_full", "owner_full"):
-            limit = settings.max_queued if outcome == "queue_full" else settings.max_queued_per_owner
-            jobs = f"{value} jobs" if outcome == "queue_full" else f"{value} of your jobs"
+            jobs = "jobs" if outcome == "queue_full" else "of your jobs"
             raise TooMany(
-                f"Queue {submission.queue} already holds {jobs}, and the limit is {limit}. Retry when some of them have ended.",
+                f"Queue {submission.queue} already holds {value} {jobs}, which is the limit. Retry when some of them have ended.",
                 code=outcome,
                 retry_after=5,
-                details={"limit": limit},
+                details={"limit": int(value)},
             )
         if outcome == "bytes_full":
             raise TooMany(
-                f"Your jobs, queued and ended, occupy {value} bytes, this one has {len(spec.encode())}, and the limit is"
-                f" {settings.max_bytes_per_owner}. Delete jobs that have ended, or wait until older ones have outlived their retention.",
+                f"Your jobs, queued and ended, may occupy {value} bytes, and with the {len(spec.encode())} of this one they would occupy"
+                " more. Delete jobs that have ended, or wait until older ones have outlived their retention.",
                 code=outcome,
                 retry_after=60,
-                details={"limit": settings.max_bytes_per_owner},
+                details={"limit": int(value)},
             )
         if outcome == "memory_full":
             raise Unavailable("Redis has no memory for large jobs now. Try again later.", code=outcome, retry_after=30)
@@ -155,7 +154,7 @@ class JobSubmitter:
     ) -> SubmissionResult:
         """Create a batch: a job that is the ``parent`` of other jobs. Once sealed, it ends with the last of them.
 
-        Raises IdempotencyConflict.
+        Raises IdempotencyConflict and QuotaExceeded.
         """
         record: dict[str, Value] = {
             "metadata": to_json(metadata or {}),
@@ -169,10 +168,13 @@ class JobSubmitter:
             idempotency=idempotency_key,
             fingerprint=fingerprint,
             seal_ms=int(1000 * self._settings.seal_seconds),
+            limit=self._settings.max_open_batches,
             record=record,
         )
         if outcome == "conflict":
             raise _conflict(idempotency_key, batch)
+        if outcome == "full":
+            raise QuotaExceeded("open_batches", int(batch))
         return SubmissionResult(batch, outcome == "replayed")
 
     def join_batch(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:

@@ -1,7 +1,7 @@
 """API keys in Redis. A key is shown once, when it is created; only its SHA-256 is stored.
 
-``eh:keys`` is a hash from the SHA-256 of a key to its record; ``eh:weights`` is a hash from owners to their share. A key has 256
-random bits, so its unsalted digest cannot be inverted, and looking it up by digest leaks nothing through timing.
+``eh:keys`` is a hash from the SHA-256 of a key to its record. A key has 256 random bits, so its unsalted digest cannot be inverted,
+and looking it up by digest leaks nothing through timing. Limits and weights belong to owners (``shared.owners.limits``).
 """
 
 import hashlib
@@ -10,16 +10,16 @@ import re
 import secrets
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
 from shared.errors import InvalidValue, NotFound
 from shared.ids import new_id
+from shared.owners.scripts import OwnerScripts
 from shared.redis_connection import PREFIX
 
 KEYS = f"{PREFIX}keys"
-WEIGHTS = f"{PREFIX}weights"
 
 # Owner of the jobs that were submitted before any key existed.
 LOCAL = "local"
@@ -32,6 +32,7 @@ class ApiKey:
     """The record of a key. Keys of one owner see the same jobs, so a key can be replaced without interruption.
 
     Times are Unix milliseconds. ``prefix`` is the beginning of the key, so that people can distinguish keys.
+    ``requests_per_second`` limits this key, besides its owner's limit for all keys.
     """
 
     id: str
@@ -41,6 +42,15 @@ class ApiKey:
     admin: bool
     created_at: int
     revoked_at: int | None = None
+    requests_per_second: int | None = None
+
+
+class Authenticated(NamedTuple):
+    """A key that was found, the seconds until its next request is within its rates (0: now), and its owner's own limits."""
+
+    key: ApiKey
+    wait_seconds: float
+    limits: dict[str, int]
 
 
 class ApiKeys:
@@ -48,35 +58,36 @@ class ApiKeys:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client
+        self._scripts = OwnerScripts(client)
 
-    def create(self, name: str, *, owner: str = "", admin: bool = False, weight: float | None = None) -> tuple[ApiKey, str]:
+    def create(
+        self, name: str, *, owner: str = "", admin: bool = False, requests_per_second: int | None = None
+    ) -> tuple[ApiKey, str]:
         """Create a key for ``owner`` (defaults to ``name``); return it and its secret, which cannot be retrieved later.
 
-        ``weight`` is the owner's share of a full queue relative to other owners, 1 until it is set. None leaves it unchanged, so
-        that a further key of an owner does not reset it. Raises InvalidValue.
+        Raises InvalidValue.
         """
-        for field, value in (("name", name), ("owner", owner or name)):
-            if not _NAME.fullmatch(value):
-                raise InvalidValue(
-                    f"{field}: use 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, not {value[:80]!r}", param=field
-                )
-        if weight is not None and not 0.01 <= weight <= 100:
-            raise InvalidValue(f"weight: must be between 0.01 and 100, not {weight}", param="weight")
-        secret = f"eh_{secrets.token_urlsafe(32)}"
-        key = ApiKey(
-            id=new_id("key"),
-            name=name,
-            owner=owner or name,
-            prefix=secret[:10],
-            admin=admin,
-            created_at=int(time.time() * 1000),
-        )
-        with self._redis.pipeline() as pipeline:
-            pipeline.hset(KEYS, _digest(secret), json.dumps(asdict(key)))
-            if weight is not None:
-                pipeline.hset(WEIGHTS, key.owner, weight)
-            pipeline.execute()
+        check_name(name, "name")
+        check_name(owner or name, "owner")
+        if requests_per_second is not None and requests_per_second < 1:
+            raise InvalidValue(f"requests_per_second: must be at least 1, not {requests_per_second}", param="requests_per_second")
+        key, secret = _new_key(name, owner or name, admin=admin)
+        key = replace(key, requests_per_second=requests_per_second)
+        self._redis.hset(KEYS, _digest(secret), json.dumps(asdict(key)))
         return key, secret
+
+    def create_first(self) -> tuple[ApiKey, str] | None:
+        """Create an administrator's key for the owner of everything created so far, unless a key was ever created."""
+        key, secret = _new_key("first", LOCAL, admin=True)
+        created = self._scripts.create_first_key(digest=_digest(secret), record=json.dumps(asdict(key)))
+        return (key, secret) if created else None
+
+    def remove_all(self) -> int:
+        """Delete all keys, so that the server needs none again; return their number."""
+        with self._redis.pipeline() as pipeline:
+            pipeline.hlen(KEYS)
+            pipeline.delete(KEYS)
+            return int(pipeline.execute()[0])
 
     def list_keys(self) -> list[ApiKey]:
         """All keys, including revoked ones, oldest first."""
@@ -92,6 +103,18 @@ class ApiKeys:
         key = ApiKey(**json.loads(text)) if text else None
         return key if key is not None and key.revoked_at is None else None
 
+    def authenticate(self, secret: str, *, requests_per_second: int) -> Authenticated | None:
+        """Find the key with this secret and count a request. None if it does not exist or was revoked.
+
+        ``requests_per_second`` is the rate of owners without one of their own; 0 means no limit.
+        """
+        reply = self._scripts.authenticate(digest=_digest(secret), requests_per_second=requests_per_second)
+        if not reply:
+            return None
+        record, wait_ms, limits = reply
+        own = {name: int(value) for name, value in zip(limits[::2], limits[1::2], strict=True)}
+        return Authenticated(ApiKey(**json.loads(record)), wait_ms / 1000, own)
+
     def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key with immediate effect. Raises NotFound."""
         for digest, text in self._redis.hgetall(KEYS).items():
@@ -101,6 +124,20 @@ class ApiKeys:
                 self._redis.hset(KEYS, digest, json.dumps(asdict(revoked)))
                 return revoked
         raise NotFound(f"There is no API key {key_id[:80]!r}. Run `enginehouse keys list` to see all keys.", code="key_not_found")
+
+
+def check_name(name: str, param: str) -> None:
+    """Raise InvalidValue unless this is a valid name of a key or an owner."""
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            f"{param}: use 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, not {name[:80]!r}", param=param
+        )
+
+
+def _new_key(name: str, owner: str, *, admin: bool) -> tuple[ApiKey, str]:
+    secret = f"eh_{secrets.token_urlsafe(32)}"
+    now_ms = int(time.time() * 1000)
+    return ApiKey(id=new_id("key"), name=name, owner=owner, prefix=secret[:10], admin=admin, created_at=now_ms), secret
 
 
 def _digest(secret: str) -> str:

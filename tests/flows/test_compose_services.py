@@ -103,6 +103,8 @@ def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
                 return False
 
         wait_until(ready, "the stack is ready", every=0.2)
+        # In the container every caller comes from another address.
+        assert services["api"]["environment"].get("ENGINEHOUSE_ALLOW_OPEN") is None
         answer = client.post("/generate", json={"prompt": "compose"}, headers={"Prefer": "wait=50"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["status"] == "completed"

@@ -158,7 +158,7 @@ class Library:
 
 @pytest.fixture
 def library(redis_client: "redis.Redis", settings: Settings, chroma: ChromaServer, embedder: Embedder) -> Library:
-    documents = Documents(redis_client)
+    documents = Documents(redis_client, Settings())
     settings = replace(settings, chroma_url=chroma.url)
     collection = documents.ensure_collection("ada", "papers", MODEL)
     return Library(documents, DocumentFiles(settings.documents_dir), settings, embedder, VectorStore(chroma.url), collection)

@@ -99,7 +99,7 @@ def test_a_revoked_key_stops_working_at_once(guarded: Stack, keys: dict[str, dic
     assert command(guarded, "keys", "revoke", "key_nope").returncode == 1
 
 
-def test_only_deleting_all_key_records_opens_the_server_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_only_removing_all_keys_opens_the_server_again(tmp_path_factory: pytest.TempPathFactory) -> None:
     stack = Stack(tmp_path_factory.mktemp("reopened"), environment=QUICK)
     try:
         stack.start()
@@ -109,6 +109,9 @@ def test_only_deleting_all_key_records_opens_the_server_again(tmp_path_factory: 
         assert "The server stays closed" in command(stack, "keys", "revoke", json.loads(made.stdout)["id"]).stdout
         assert stack.client.get("/jobs").status_code == 401
         assert redis.Redis.from_url(stack.redis_url()).delete("eh:keys") == 1
+        assert stack.client.get("/jobs").status_code == 401
+        assert command(stack, "keys", "create", "--name", "bob").returncode == 0
+        assert "Removed 1 keys" in command(stack, "keys", "remove-all", "--yes").stdout
         assert stack.stop() == 0
         stack.start()
         assert stack.job(job)["id"] == job

@@ -24,7 +24,7 @@ __all__ = ["chroma"]
 
 @pytest.fixture
 def documents(redis_client: "redis.Redis") -> Documents:
-    return Documents(redis_client)
+    return Documents(redis_client, Settings())
 
 
 @pytest.fixture

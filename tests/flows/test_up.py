@@ -83,10 +83,6 @@ def test_unknown_models_and_settings_are_rejected(own_stack: Stack) -> None:
     assert "ENGINEHOUSE_PROT" in refusal(own_stack, ENGINEHOUSE_PROT="5001")
 
 
-def test_a_public_address_without_api_keys_is_rejected(own_stack: Stack) -> None:
-    assert "No API key exists" in refusal(own_stack, ENGINEHOUSE_HOST="0.0.0.0")
-
-
 def test_readiness_is_logged_once(stack: Stack) -> None:
     line = f"Enginehouse is ready: {stack.url}"
     wait_until(lambda: line in stack.log.read_text().splitlines(), line)

@@ -1,6 +1,7 @@
 """``enginehouse keys`` and ``dead-letters`` on a Redis without a stack."""
 
 import json
+from pathlib import Path
 
 import pytest
 import redis
@@ -9,29 +10,37 @@ from cli.admin.api_keys import create_key, list_keys, revoke_key
 from cli.admin.dead_letters import DeadLetters
 from cli.output import Output
 from shared.jobs.submission import Submission
+from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import ApiKeys
 from tests.conftest import Clock, JobSystem
 
 TEXT, JSON = Output(as_json=False), Output(as_json=True)
 
 
-def test_the_first_key_says_what_changes(redis_client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
-    create_key(redis_client, "ada", owner="", admin=False, weight=None, out=JSON)
+@pytest.fixture
+def marker(tmp_path: Path) -> ClosedMarker:
+    return ClosedMarker(tmp_path)
+
+
+def test_the_first_key_says_what_changes(
+    redis_client: redis.Redis, marker: ClosedMarker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_key(redis_client, marker, "ada", owner="", admin=False, requests_per_second=None, out=JSON)
     shown = capsys.readouterr()
     assert json.loads(shown.out)["owner"] == "ada"
     assert "from now on, every call needs a key" in shown.err
     assert "belong to owner `local`" in shown.err
     assert "`--owner local`" in shown.err
-    create_key(redis_client, "bob", owner="", admin=False, weight=None, out=TEXT)
+    create_key(redis_client, marker, "bob", owner="", admin=False, requests_per_second=None, out=TEXT)
     shown = capsys.readouterr()
     assert "for owner bob" in shown.out
     assert shown.err == ""
 
 
 def test_a_first_key_of_the_local_owner_keeps_its_jobs_visible(
-    redis_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+    redis_client: redis.Redis, marker: ClosedMarker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    create_key(redis_client, "laptop", owner="local", admin=False, weight=None, out=TEXT)
+    create_key(redis_client, marker, "laptop", owner="local", admin=False, requests_per_second=None, out=TEXT)
     shown = capsys.readouterr().err
     assert "every call needs a key" in shown
     assert "belong to owner" not in shown

@@ -11,13 +11,14 @@ from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
 from shared.errors import InvalidValue, NotFound
 from shared.ids import DOCUMENT, new_id
+from shared.settings import Settings
 
 MODEL = "all-minilm"
 
 
 @pytest.fixture
 def documents(redis_client: "redis.Redis") -> Documents:
-    return Documents(redis_client)
+    return Documents(redis_client, Settings())
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import redis
 from shared.errors import InvalidValue, NotFound
 from shared.jobs.models import Job, Status
 from shared.jobs.submission import Submission
+from shared.owners.limits import OwnerLimits
 from shared.owners.store import ApiKeys
 from tests.conftest import JobSystem
 
@@ -71,14 +72,13 @@ def test_a_name_that_is_invalid_in_a_redis_key_is_rejected(api_keys: ApiKeys, na
 
 
 @pytest.mark.parametrize("weight", [0, -1, 1000, float("nan"), float("inf")])
-def test_a_weight_out_of_range_is_rejected(api_keys: ApiKeys, weight: float) -> None:
+def test_a_weight_out_of_range_is_rejected(redis_client: redis.Redis, weight: float) -> None:
     with pytest.raises(InvalidValue, match="weight"):
-        api_keys.create("ada", weight=weight)
+        OwnerLimits(redis_client).set_weight("ada", weight)
 
 
-def test_an_owner_of_weight_two_gets_twice_the_service(api_keys: ApiKeys, system: JobSystem) -> None:
-    api_keys.create("ada")
-    api_keys.create("bob", weight=2)
+def test_an_owner_of_weight_two_gets_twice_the_service(redis_client: redis.Redis, system: JobSystem) -> None:
+    OwnerLimits(redis_client).set_weight("bob", 2)
     for _ in range(200):
         submit(system, "ada")
         submit(system, "bob")
@@ -91,11 +91,9 @@ def test_an_owner_of_weight_two_gets_twice_the_service(api_keys: ApiKeys, system
 
 
 def test_a_further_key_keeps_the_weight_of_its_owner(api_keys: ApiKeys, redis_client: redis.Redis) -> None:
-    api_keys.create("first", owner="ada", weight=4)
+    OwnerLimits(redis_client).set_weight("ada", 4)
     api_keys.create("second", owner="ada")
-    assert redis_client.hgetall("eh:weights") == {"ada": "4"}
-    api_keys.create("third", owner="ada", weight=2)
-    assert redis_client.hgetall("eh:weights") == {"ada": "2"}
+    assert OwnerLimits(redis_client).weight("ada") == 4
 
 
 def test_owners_share_service_and_not_the_number_of_jobs(system: JobSystem) -> None:

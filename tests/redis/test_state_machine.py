@@ -22,6 +22,7 @@ from shared.ids import JOB, new_id
 from shared.jobs.models import Status, from_record
 from shared.jobs.submission import Submission, SubmissionResult
 from shared.jobs.transitions import Event
+from shared.sessions.store import Sessions
 from shared.settings import Settings
 from testing.key_leaks import find_leaked_keys
 from tests.conftest import Clock, JobSystem
@@ -308,9 +309,7 @@ class TransitionMachine(RuleBasedStateMachine):
     # Each of these applies one action to Redis and to the reference.
 
     def session_of(self, owner: str) -> str:
-        key = f"eh:session:of-{owner}"
-        self.client.hset(key, mapping={"owner": owner, "ttl_seconds": 60})
-        self.client.expire(key, 60)
+        Sessions(self.client, Settings()).open(f"of-{owner}", owner)
         return f"of-{owner}"
 
     def submit_both(self, submission: Submission, submit: Callable[[], SubmissionResult]) -> bool:

@@ -130,7 +130,7 @@ def test_every_command_in_a_page_exists() -> None:
         for line in code_lines(page.read_text(encoding="utf-8")):
             for target in re.findall(r"(?:^|\s)make ([a-z]+)", line):
                 wrong += [f"{relative(page)}: make {target}"] * (target not in targets)
-            pattern = rf"(?:^|/|\s)enginehouse ((?:(?:{'|'.join(groups)}) )?[a-z]+)"
+            pattern = rf"(?:^|/|\s)enginehouse ((?:(?:{'|'.join(groups)}) )?[a-z][a-z-]*)"
             for subcommand in re.findall(pattern, line):
                 # A group may be named as a whole: `enginehouse keys`.
                 wrong += [f"{relative(page)}: enginehouse {subcommand}"] * (subcommand not in subcommands | set(groups))

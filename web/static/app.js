@@ -18,7 +18,8 @@ let shown = null;
 
 function route() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  const next = name in VIEWS ? name : "chat";
+  // Not `name in VIEWS`: every object has toString and the like.
+  const next = Object.hasOwn(VIEWS, name) ? name : "chat";
   if (shown !== null) VIEWS[shown].hide();
   shown = next;
   for (const view of Object.keys(VIEWS)) find(`${view}-view`).hidden = view !== next;

@@ -26,7 +26,7 @@ settings = from_environment(os.environ)
 def build_handlers() -> Mapping[str, Handler]:
     """Handlers by job kind. Called in each child process, because neither a connection nor a model survives a fork."""
     client = connect(settings.redis_url)
-    documents, queries = Documents(client), JobQueries(client)
+    documents, queries = Documents(client, settings), JobQueries(client)
     submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory, PromptTooLong
+from shared.errors import EngineFault, JobFailure, NanLogits, NotFound, OutOfMemory, PromptTooLong
+from shared.jobs.models import Job
 from shared.models.catalogue import ModelEntry
 from shared.sessions.store import Sessions
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput
@@ -198,9 +199,7 @@ class GenerationHandler:
 
     def _encode_chat(self, attempt: Attempt, max_tokens: int) -> tuple[list[int], RagPrompt | None]:
         """The session's history, without the oldest messages when they do not fit, and the new message."""
-        history: list[Message] = [
-            {"role": message["role"], "content": message["content"]} for message in self._sessions.messages(attempt.job.session)
-        ]
+        history = self._history(attempt.job)
         new: Message = {"role": "user", "content": attempt.spec["message"]}
         passages = attempt.context.get("passages")
         budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
@@ -211,6 +210,13 @@ class GenerationHandler:
             if len(ids) <= budget or not history:
                 return ids, rag
             history = history[2:]
+
+    def _history(self, job: Job) -> list[Message]:
+        try:
+            messages = self._sessions.messages(job.session, job.owner)
+        except NotFound:  # deleted in the meantime
+            return []
+        return [{"role": message["role"], "content": message["content"]} for message in messages]
 
     def _build_rag_prompt(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], max_tokens: int) -> RagPrompt:
         used = len(self._codec.encode_messages(messages))

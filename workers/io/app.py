@@ -42,7 +42,7 @@ webhook_dispatchers: list[WebhookDispatcher] = []
 def build_handlers() -> Mapping[str, Handler]:
     """The handlers of this pool, which share one embedding model and one client of the index."""
     client = connect(settings.redis_url)
-    documents = Documents(client)
+    documents = Documents(client, settings)
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
     warm_up = threading.Thread(

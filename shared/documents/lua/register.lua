@@ -1,16 +1,16 @@
 -- register: create a document, unless its collection holds the same bytes already or is about to.
--- Uses: document
--- Arguments: id, collection, sha256, name, record{}
---   record has further fields of the new document.
--- Keys: collection:<id> with its documents, sha256 and latest; document:<new id>
--- Returns the id of the document that holds the bytes (the new one, or an earlier one that is in progress or ready), or false
--- when the collection is gone.
+-- Uses: document, limits
+-- Arguments: id, collection, sha256, name, document_limit:number, byte_limit:number, record{}
+--   document_limit and byte_limit are for owners without limits of their own; record has further fields of the new document.
+-- Keys: collection:<id> with its documents, sha256 and latest; document:<new id>; owner:<owner>:stored and limits
+-- Returns {'registered', the id of the document that holds the bytes (the new one, or an earlier one that is in progress or
+-- ready)}, {'gone'} when the collection is, or {'documents' | 'stored_bytes', the limit that the new document would exceed}.
 -- Promise: an earlier document that ended otherwise keeps its record and no longer stands for the bytes. The same holds when a
 -- document with other bytes has its name since then; otherwise a former content could not be restored. Sent twice with one id,
 -- it returns that id twice and writes once.
 
-if not collection_exists(collection) then return false end
-if redis.call('EXISTS', document_key(id)) == 1 then return id end
+if not collection_exists(collection) then return { 'gone' } end
+if redis.call('EXISTS', document_key(id)) == 1 then return { 'registered', id } end
 
 local function is_alive(status) return status == 'ready' or IN_PROGRESS[status] end
 
@@ -21,13 +21,19 @@ local earlier = redis.call('HGET', key .. ':sha256', sha256)
 if earlier then
   local document = document_fields(earlier, 'status', 'name')
   local superseded = document.name == name and latest and latest ~= earlier and is_alive(before.status)
-  if is_alive(document.status) and not superseded then return earlier end
+  if is_alive(document.status) and not superseded then return { 'registered', earlier } end
 end
+local stored = stored_by(record.owner)
+local most_documents = limit_of(record.owner, 'documents', document_limit)
+local most_bytes = limit_of(record.owner, 'stored_bytes', byte_limit)
+if stored.documents + 1 > most_documents then return { 'documents', digits(most_documents) } end
+if stored.bytes + record.size > most_bytes then return { 'stored_bytes', digits(most_bytes) } end
 redis.call('HSET', document_key(id), 'id', id, 'sha256', sha256, 'name', name, 'status', 'uploaded', 'reason', '',
   'attempt', 0, 'pages', 0, 'pages_done', 0, 'chunks', 0, 'version', tonumber(before.version or 0) + 1,
   'created_at', timestamp, 'updated_at', timestamp)
 set_fields(document_key(id), record)
+change_stored(record.owner, 1, record.size)
 redis.call('ZADD', key .. ':documents', 0, id)
 redis.call('HSET', key .. ':sha256', sha256, id)
 redis.call('HSET', key .. ':latest', name, id)
-return id
+return { 'registered', id }

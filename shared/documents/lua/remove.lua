@@ -2,13 +2,14 @@
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: id, collection
--- Keys: document:<id>; collection:<id>:documents, sha256, latest and current
+-- Keys: document:<id>; collection:<id>:documents, sha256, latest and current; owner:<owner>:stored
 -- Returns 1, or 0 when it was gone already.
 -- Promise: an attempt that still works on the document gets 'gone' from now on, so nothing is written after the caller's deletes.
 
-local document, key = document_fields(id, 'sha256', 'name'), collection_key(collection)
+local document, key = document_fields(id, 'sha256', 'name', 'owner', 'size'), collection_key(collection)
 for index, field in pairs({ sha256 = document.sha256, latest = document.name, current = document.name }) do
   if field and redis.call('HGET', key .. ':' .. index, field) == id then redis.call('HDEL', key .. ':' .. index, field) end
 end
 redis.call('ZREM', key .. ':documents', id)
+if document.owner then change_stored(document.owner, -1, -document.size) end
 return redis.call('DEL', document_key(id))

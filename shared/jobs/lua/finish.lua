@@ -26,6 +26,6 @@ if code == '' then code = nil end
 close_attempt(id, attempt, status, code)
 release_from_worker(id, job.worker)
 if service then add_service(job.queue, job.owner, service - tonumber(job.cost)) end
-if is_set(job.session) and #messages > 0 then append_messages(job.session, messages) end
+if is_set(job.session) and #messages > 0 then append_messages(job.owner, job.session, messages) end
 finish(id, status, attempt, changes, code)
 return { 'ok', wakeups }

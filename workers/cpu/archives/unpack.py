@@ -12,7 +12,7 @@ from shared.documents.files import DocumentFiles
 from shared.documents.media_types import ARCHIVES, ZIP, detect_media_type
 from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
-from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, TooMany
+from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, QuotaExceeded, TooMany
 from shared.ids import DOCUMENT, JOB, derived_id
 from shared.jobs.queries import JobQueries
 from shared.jobs.queue_names import CPU_QUEUE
@@ -100,7 +100,12 @@ class _Unpacker:
             except (MemberSkipped, BodyTooLarge) as error:
                 self.tally.skipped.append({"name": name, "reason": str(error)[:300]})
                 return
-            document, new = self._register(collection, document_id, job_id, name, stored.size, stored.sha256)
+            try:
+                document, new = self._register(collection, document_id, job_id, name, stored.size, stored.sha256)
+            except QuotaExceeded as error:
+                self._files.remove(document_id)
+                self.tally.skipped.append({"name": name, "reason": error.message})
+                return
             if not new:
                 self._files.remove(document_id)
                 self.tally.duplicates.append({"name": name, "document_id": document.id})

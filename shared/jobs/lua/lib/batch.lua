@@ -1,8 +1,13 @@
 -- Batches: jobs that count other jobs and end with the last of them.
 -- Uses: job
+--
+-- Keys:
+--   owner:<owner>:open_batches   set   the owner's batches that further jobs may join
 
 -- Defined in transition.lua. A batch ends with its last job, so the end of a job may end its batch.
 local finish
+
+local function open_batches_key(owner) return PREFIX .. 'owner:' .. owner .. ':open_batches' end
 
 local function batch_counts(id)
   local batch = fields(id, 'children', 'completed', 'failed', 'cancelled', 'expired')
@@ -38,6 +43,7 @@ end
 
 local function seal(id)
   redis.call('HSET', job_key(id), 'sealed', '1')
+  redis.call('SREM', open_batches_key(fields(id, 'owner').owner), id)
   redis.call('ZADD', PREFIX .. 'jobs:due', 'inf', id)
   finish_batch_if_done(id)
 end

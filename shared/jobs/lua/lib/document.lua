@@ -40,3 +40,16 @@ local function reassign_document(id, job)
   redis.call('HSET', document_key(id), 'job_id', job, 'attempt', 0, 'status', 'uploaded', 'reason', '',
     'updated_at', timestamp)
 end
+
+local function stored_key(owner) return PREFIX .. 'owner:' .. owner .. ':stored' end
+
+-- How many documents an owner has, and how many bytes in their files.
+local function stored_by(owner)
+  local stored = hash_fields(stored_key(owner), 'documents', 'bytes')
+  return { documents = tonumber(stored.documents or 0), bytes = tonumber(stored.bytes or 0) }
+end
+
+local function change_stored(owner, documents, bytes)
+  redis.call('HINCRBY', stored_key(owner), 'bytes', bytes)
+  if redis.call('HINCRBY', stored_key(owner), 'documents', documents) <= 0 then redis.call('DEL', stored_key(owner)) end
+end

@@ -53,6 +53,7 @@ finish = function(id, status, attempt, changes, code)
   local predecessor = nil
   if job.waiting == 'after' and not FINAL[fields(job.after, 'status').status or 'completed'] then predecessor = job.after end
   release_successors(id, predecessor)
+  if job.kind == 'batch' then redis.call('SREM', open_batches_key(job.owner), id) end
   if is_set(job.parent) then count_in_batch(job.parent, id, job.kind, status) end
 end
 

@@ -1,0 +1,63 @@
+"""Limits of owners: what each may have and do, from the settings or set for one owner.
+
+``eh:owner:<owner>:limits`` is a hash from limits to the values of one owner, ``eh:weights`` a hash from owners to their share of a full
+queue. The Lua scripts that add something check its limit in the same step (``shared/jobs/lua/lib/limits.lua``), so a limit is exact
+however many clients there are. Streams and waits occupy threads of an API process, so ``api.owner_places`` counts them there.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+
+from shared.errors import InvalidValue
+from shared.redis_connection import PREFIX
+from shared.settings import OWNER_LIMITS
+
+WEIGHTS = f"{PREFIX}weights"
+
+HIGHEST = 10**15
+
+
+class OwnerLimits:
+    """Sets and reads the weights and the limits of single owners."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis: Any = client
+
+    def set_weight(self, owner: str, weight: float) -> None:
+        """Set the owner's share of a full queue relative to other owners, which is 1 at first. Raises InvalidValue."""
+        if not 0.01 <= weight <= 100:
+            raise InvalidValue(f"weight: must be between 0.01 and 100, not {weight}", param="weight")
+        self._redis.hset(WEIGHTS, owner, weight)
+
+    def set_limits(self, owner: str, limits: Mapping[str, int | None]) -> None:
+        """Set limits of an owner; 0 means no limit, and None returns to the setting. Raises InvalidValue and changes nothing."""
+        for name, value in limits.items():
+            if name not in OWNER_LIMITS:
+                raise InvalidValue(f"limit: must be one of {', '.join(OWNER_LIMITS)}, not {name[:80]!r}", param="limit")
+            if value is not None and not 0 <= value <= HIGHEST:
+                raise InvalidValue(f"{name}: must be an integer from 0 to {HIGHEST}, not {value}", param=name)
+        with self._redis.pipeline() as pipeline:
+            for name, value in limits.items():
+                if value is None:
+                    pipeline.hdel(_limits_key(owner), name)
+                else:
+                    pipeline.hset(_limits_key(owner), name, value)
+            pipeline.execute()
+
+    def weight(self, owner: str) -> float:
+        return float(self._redis.hget(WEIGHTS, owner) or 1)
+
+    def limits(self, owner: str) -> dict[str, int]:
+        """The limits that were set for this owner."""
+        return {name: int(value) for name, value in self._redis.hgetall(_limits_key(owner)).items()}
+
+    def owners(self) -> list[str]:
+        """Owners with a weight or a limit of their own, sorted."""
+        limited = (key.split(":")[2] for key in self._redis.scan_iter(_limits_key("*"), count=500))
+        return sorted({*self._redis.hkeys(WEIGHTS), *limited})
+
+
+def _limits_key(owner: str) -> str:
+    return f"{PREFIX}owner:{owner}:limits"

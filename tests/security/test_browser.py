@@ -1,0 +1,91 @@
+"""The web page and pages of other sites in a browser."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from testing.stack import Stack
+from tests.browser.conftest import FLAGS, browser, browser_errors, page
+
+__all__ = ["FLAGS", "browser", "browser_errors", "page"]
+
+
+class OtherSite(http.server.BaseHTTPRequestHandler):
+    """A page with forms that send requests to the server."""
+
+    target = ""
+
+    def do_GET(self) -> None:
+        form = "<form id={} target=frame method=post action='{}{}' enctype='{}'>{}</form>"
+        content = "<iframe name=frame></iframe>" + "".join(
+            (
+                form.format("upload", self.target, "/upload", "multipart/form-data", "<textarea name=file>x</textarea>"),
+                form.format("text", self.target, "/generate", "text/plain", """<input name='{"prompt":"' value='"}'>"""),
+                form.format("batch", self.target, "/batches", "application/x-www-form-urlencoded", ""),
+            )
+        )
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.end_headers()
+        self.wfile.write(content.encode())
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def other_site(stack: Stack) -> Iterator[str]:
+    OtherSite.target = stack.url
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherSite)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "fragment", ["#toString/x", "#constructor", "#__proto__", "#hasOwnProperty/1", "#<script>", "#jobs/../x"]
+)
+def test_an_address_that_names_no_view_shows_a_view(page: Page, fragment: str, browser_errors: list[str]) -> None:
+    page.goto(f"/{fragment}")
+    expect(page.locator("main")).to_be_visible()
+    assert page.title().endswith("· Enginehouse")
+    if fragment.startswith("#jobs"):
+        browser_errors.clear()  # the browser logs the 404 of the job
+
+
+def test_a_page_of_another_site_cannot_call_the_server(browser: Browser, stack: Stack, other_site: str) -> None:
+    def objects() -> tuple[int, int]:
+        return len(stack.client.get("/jobs?limit=100").json()["data"]), len(stack.client.get("/collections").json()["data"])
+
+    before, statuses = objects(), []
+    foreign = browser.new_page()
+    foreign.on("response", lambda answer: statuses.append(answer.status) if answer.url.startswith(stack.url) else None)
+    foreign.goto(other_site)
+    for form in ("upload", "text", "batch"):
+        with foreign.expect_response(lambda answer: answer.url.startswith(stack.url)):
+            foreign.evaluate(f"document.getElementById('{form}').submit()")
+    results = foreign.evaluate(
+        """async (server) => {
+          const results = {};
+          for (const [name, path, options] of [
+            ["no-cors", "/batches", { method: "POST", mode: "no-cors" }],
+            ["text", "/generate", { method: "POST", mode: "no-cors", body: '{"prompt": "x"}' }],
+            ["read", "/jobs", {}],
+            ["delete", "/jobs/x", { method: "DELETE" }],
+          ]) {
+            try { results[name] = (await fetch(server + path, options)).type; } catch { results[name] = "blocked"; }
+          }
+          navigator.sendBeacon(server + "/batches", "");
+          return results;
+        }""",
+        stack.url,
+    )
+    foreign.close()
+    assert {"blocked", "opaque"} >= set(results.values())
+    assert results["read"] == results["delete"] == "blocked"
+    assert set(statuses) <= {400, 403}
+    assert objects() == before
