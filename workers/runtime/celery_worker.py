@@ -40,6 +40,7 @@ from shared.redis_connection import connect
 from shared.settings import Settings
 from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
+from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.maintenance import DeadWorkerCleaner, maintenance_thread
 from workers.runtime.worker_runtime import WorkerRuntime, describe_process
 
@@ -110,6 +111,7 @@ class CeleryWorker:
         self._pool = pool
         self._name = pool.name
         self._runtime: WorkerRuntime | None = None
+        self._alarm = LeaseAlarm(2 * settings.lease_seconds)
         self._canary = Canary(settings.canary_seconds, time.monotonic())
         self._draining = threading.Event()
         self._stopping = threading.Event()
@@ -188,7 +190,8 @@ class CeleryWorker:
         # A child that outlives its worker would go on running jobs without a supervisor.
         if not die_with_parent():
             logger.warning("this system cannot end a process with its parent; a killed worker may leave children behind")
-        self._start_runtime(*self._connect_redis())
+        self._start_runtime(*self._connect_redis(), self._alarm)
+        self._alarm.install()
         threading.Thread(target=self._drain_with_worker, name="drain", daemon=True).start()
 
     def _connect_redis(self) -> tuple[JobTransitions, JobMaintenance, WorkerRegistry]:
@@ -197,11 +200,19 @@ class CeleryWorker:
         transitions = JobTransitions(client, self._settings, wake)
         return transitions, JobMaintenance(client, self._settings, wake), WorkerRegistry(client)
 
-    def _start_runtime(self, transitions: JobTransitions, maintenance: JobMaintenance, worker_registry: WorkerRegistry) -> None:
+    def _start_runtime(
+        self,
+        transitions: JobTransitions,
+        maintenance: JobMaintenance,
+        worker_registry: WorkerRegistry,
+        alarm: LeaseAlarm | None = None,
+    ) -> None:
         pool = self._pool
         slots = 1 if pool.prefork else pool.slots
         worker = describe_process(self._name, pool=pool.name, queues=pool.queues, slots=slots, model=pool.model, phase=pool.phase)
-        self._runtime = WorkerRuntime(self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker)
+        self._runtime = WorkerRuntime(
+            self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker, alarm=alarm
+        )
         self._runtime.start_threads()
         pool.on_start(self._runtime)
 
