@@ -185,6 +185,20 @@ class Settings:
     max_page_characters: int = setting(
         "ENGINEHOUSE_MAX_PAGE_CHARACTERS", 1_000_000, "Maximum characters of a page.", low=1000, high=64 * MIB
     )
+    max_document_characters: int = setting(
+        "ENGINEHOUSE_MAX_DOCUMENT_CHARACTERS",
+        50_000_000,
+        "Maximum characters of a document.",
+        low=1000,
+        high=10_000_000_000,
+    )
+    max_document_seconds: float = setting(
+        "ENGINEHOUSE_MAX_DOCUMENT_SECONDS",
+        1800.0,
+        "Maximum time to parse a whole document.",
+        low=1,
+        high=DAY,
+    )
     parse_seconds: float = setting(
         "ENGINEHOUSE_PARSE_SECONDS",
         300.0,

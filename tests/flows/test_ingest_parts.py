@@ -3,7 +3,7 @@
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,9 @@ class Attempt:
     def raise_if_stopped(self) -> None:
         if self.stop_at is not None and any((phase, done) == self.stop_at for phase, done, _, _ in self.progress):
             raise AttemptStopped("cancel")
+
+    def on_stop(self, interrupt: Callable[[], None]) -> None:
+        pass  # it stops only when it reports progress
 
 
 @dataclass

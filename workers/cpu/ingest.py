@@ -20,6 +20,7 @@ from workers.cpu.indexer import Indexer, read_parsed_pages
 from workers.cpu.page_ranges import PageRanges
 from workers.cpu.parsing.page_summary import PageSummary, summarize_pages
 from workers.cpu.parsing.parser import Limits
+from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import AttemptHandle
@@ -152,7 +153,10 @@ class _Ingestion:
                 memory_bytes=self._settings.parse_memory_bytes,
                 max_pages=self._settings.max_pages,
                 max_page_characters=self._settings.max_page_characters,
+                max_characters=self._settings.max_document_characters,
             )
+            children = ChildProcesses()
+            self._attempt.on_stop(children.kill)
             last_update = 0.0
 
             def on_progress(done: int, total: int) -> None:
@@ -169,6 +173,8 @@ class _Ingestion:
                 limits,
                 password=password,
                 slots=self._slots,
+                children=children,
+                seconds=self._settings.max_document_seconds,
                 check=self._attempt.raise_if_stopped,
                 on_progress=on_progress,
             ).write_pages()
