@@ -250,6 +250,14 @@ def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     api_keys.revoke_key(_stack_redis(data, redis), key_id)
 
 
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check whether this machine can read files in a complete sandbox; exit with status 1 if it cannot."""
+    from cli.admin.doctor import report_problems
+
+    raise typer.Exit(1 if report_problems(as_json=as_json) else 0)
+
+
 @documents.collections.command("check")
 def check_collections(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,

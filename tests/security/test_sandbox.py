@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from cli.admin.doctor import report_problems
 from shared.packaged_files import CODE_ROOT
 from workers.cpu.parsing import parse_child
+from workers.cpu.sandbox import landlock, seccomp
 from workers.cpu.sandbox.child_process import ChildProcesses, without_paths
 from workers.cpu.sandbox.sandbox import missing_protections
 
@@ -104,3 +106,18 @@ def test_a_child_gets_no_environment_and_no_path(tmp_path: Path, monkeypatch: py
 )
 def test_reasons_have_no_path_of_the_server(message: str, public: str) -> None:
     assert without_paths(message) == public
+
+
+def test_the_doctor_says_what_the_sandbox_lacks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report_problems(as_json=False) == 0
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    assert report_problems(as_json=False) == 1
+    assert "Landlock is missing" in capsys.readouterr().out
+
+
+def test_a_file_is_read_where_the_kernel_lacks_both_mechanisms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    monkeypatch.setattr(landlock, "system_call", lambda *arguments: -1)
+    assert not landlock.allow_only_reading([], [])
+    assert not seccomp.deny_dangerous_calls()
+    assert len(missing_protections()) == 2

@@ -15,6 +15,7 @@ from shared.settings import from_environment
 from workers.cpu.archives.unpack import unpack
 from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
+from workers.cpu.sandbox.sandbox import missing_protections
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import Handler
@@ -39,5 +40,13 @@ def build_handlers() -> Mapping[str, Handler]:
 
 
 app = CeleryWorker(
-    settings, Pool(name="cpu", queues=(CPU_QUEUE,), slots=settings.cpu_workers, prefork=True, build_handlers=build_handlers)
+    settings,
+    Pool(
+        name="cpu",
+        queues=(CPU_QUEUE,),
+        slots=settings.cpu_workers,
+        prefork=True,
+        build_handlers=build_handlers,
+        find_problems=missing_protections,
+    ),
 ).app

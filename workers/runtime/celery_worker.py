@@ -60,7 +60,8 @@ CHILD_START_SECONDS = 120
 class Pool:
     """One kind of worker.
 
-    ``build_handlers`` is called once in every process that holds leases, after the fork. ``on_start`` is called with the
+    ``build_handlers`` is called once in every process that holds leases, after the fork. ``find_problems`` returns what this
+    machine lacks; it is logged once per worker. ``on_start`` is called with the
     runtime once it runs, and ``on_stop`` before it shuts down.
     """
 
@@ -71,6 +72,7 @@ class Pool:
     build_handlers: Callable[[], Mapping[str, Handler]]
     model: str = ""
     phase: str = "ready"
+    find_problems: Callable[[], Sequence[str]] = tuple
     on_start: Callable[[WorkerRuntime], None] = lambda runtime: None
     on_stop: Callable[[], None] = lambda: None
 
@@ -177,6 +179,8 @@ class CeleryWorker:
 
     def _on_worker_start(self, sender: str, instance: Any, **_: Any) -> None:
         self._name = sender
+        for problem in self._pool.find_problems():
+            logger.warning("%s", problem)
         instance.app.amqp.queues.select_add(canary_queue(sender))
         transitions, maintenance, worker_registry = self._connect_redis()
         if not self._pool.prefork:

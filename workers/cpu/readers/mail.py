@@ -27,7 +27,9 @@ class _ShortHeaders(EmailPolicy):
 
 
 def _parse(data: bytes) -> EmailMessage:
-    return BytesParser(EmailMessage, policy=_ShortHeaders()).parsebytes(data)
+    message = BytesParser(EmailMessage, policy=_ShortHeaders()).parsebytes(data)
+    assert isinstance(message, EmailMessage)
+    return message
 
 
 def _header(message: EmailMessage, name: str) -> str:
