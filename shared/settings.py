@@ -213,6 +213,13 @@ class Settings:
         low=128 * MIB,
         high=256 * 1024 * MIB,
     )
+    unreadable_file_seconds: int = setting(
+        "ENGINEHOUSE_UNREADABLE_FILE_SECONDS",
+        7 * DAY,
+        "How long an uploaded file that could not be read is kept for a retry. Its document stays.",
+        low=60,
+        high=3650 * DAY,
+    )
     chunk_tokens: int = setting(
         "ENGINEHOUSE_CHUNK_TOKENS", 200, "Chunk size in tokens of the embedding model.", low=16, high=8192
     )

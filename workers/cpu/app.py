@@ -1,7 +1,7 @@
 """Celery worker that ingests documents: ``celery -A workers.cpu.app worker -P prefork -c <processes>``."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
@@ -16,10 +16,12 @@ from workers.cpu.archives.unpack import unpack
 from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
 from workers.cpu.sandbox.sandbox import missing_protections
+from workers.cpu.unreadable_files import UnreadableFiles
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
+from workers.runtime.maintenance import MaintenanceService
 
 settings = from_environment(os.environ)
 
@@ -39,6 +41,11 @@ def build_handlers() -> Mapping[str, Handler]:
     }
 
 
+def build_services() -> Sequence[MaintenanceService]:
+    documents = Documents(connect(settings.redis_url))
+    return [UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds)]
+
+
 app = CeleryWorker(
     settings,
     Pool(
@@ -48,5 +55,6 @@ app = CeleryWorker(
         prefork=True,
         build_handlers=build_handlers,
         find_problems=missing_protections,
+        build_services=build_services,
     ),
 ).app

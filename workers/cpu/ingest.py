@@ -148,6 +148,8 @@ class _Ingestion:
     def _parse(self, password: str) -> PageSummary:
         """Write ``pages.jsonl``, unless an earlier attempt did."""
         if not self._files.path(self._document.id, "pages.jsonl").exists():
+            if not self._files.path(self._document.id, "original").exists():
+                raise DocumentRejected("The file was deleted, as it could not be read. Upload it again.", code="failed")
             limits = Limits(
                 seconds=self._settings.parse_seconds,
                 memory_bytes=self._settings.parse_memory_bytes,

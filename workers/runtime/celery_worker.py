@@ -41,7 +41,7 @@ from shared.settings import Settings
 from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
 from workers.runtime.lease_alarm import LeaseAlarm
-from workers.runtime.maintenance import DeadWorkerCleaner, maintenance_thread
+from workers.runtime.maintenance import DeadWorkerCleaner, MaintenanceService, maintenance_thread
 from workers.runtime.worker_runtime import WorkerRuntime, describe_process
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Pool:
     """One kind of worker.
 
     ``build_handlers`` is called once in every process that holds leases, after the fork. ``find_problems`` returns what this
-    machine lacks; it is logged once per worker. ``on_start`` is called with the
+    machine lacks; it is logged once per worker. ``build_services`` returns the pool's own maintenance. ``on_start`` is called with the
     runtime once it runs, and ``on_stop`` before it shuts down.
     """
 
@@ -73,6 +73,7 @@ class Pool:
     model: str = ""
     phase: str = "ready"
     find_problems: Callable[[], Sequence[str]] = tuple
+    build_services: Callable[[], Sequence[MaintenanceService]] = tuple
     on_start: Callable[[WorkerRuntime], None] = lambda runtime: None
     on_stop: Callable[[], None] = lambda: None
 
@@ -185,7 +186,8 @@ class CeleryWorker:
         transitions, maintenance, worker_registry = self._connect_redis()
         if not self._pool.prefork:
             self._start_runtime(transitions, maintenance, worker_registry)
-        maintenance_thread(self._settings, maintenance, worker_registry, self._stopping).start()
+        services = self._pool.build_services()
+        maintenance_thread(self._settings, maintenance, worker_registry, self._stopping, services).start()
         cleaner = DeadWorkerCleaner(self._settings, maintenance, worker_registry)
         threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
