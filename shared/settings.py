@@ -199,6 +199,13 @@ class Settings:
         low=1,
         high=DAY,
     )
+    turn_seconds: float = setting(
+        "ENGINEHOUSE_TURN_SECONDS",
+        30.0,
+        "How long a document keeps its process while another owner, none of whose documents is being read, waits for one.",
+        low=0,
+        high=DAY,
+    )
     parse_seconds: float = setting(
         "ENGINEHOUSE_PARSE_SECONDS",
         300.0,

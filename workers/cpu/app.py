@@ -35,7 +35,7 @@ def build_handlers() -> Mapping[str, Handler]:
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
     return {
-        "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index),
+        "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index, queries.must_give_way),
         "unpack": lambda attempt: unpack(attempt, documents, submitter, queries, settings),
         "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, search_index),
     }

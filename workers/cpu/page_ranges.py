@@ -37,7 +37,8 @@ class PageRanges:
     """The page ranges of one document.
 
     ``check`` raises when the attempt must stop; another thread then kills ``children``. All ranges together may take
-    ``seconds``. ``on_progress`` is called with pages done and pages in total.
+    ``seconds``. ``on_progress`` is called with pages done and pages in total. ``on_range`` is called
+    between ranges and may raise: what has been read by then stays for the next attempt.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class PageRanges:
         seconds: float,
         check: Callable[[], None],
         on_progress: Callable[[int, int], None],
+        on_range: Callable[[], None] = lambda: None,
     ) -> None:
         self._files = files
         self._document_id = document_id
@@ -67,6 +69,7 @@ class PageRanges:
         self._budget = CharacterBudget(limits.max_characters)
         self._check = check
         self._on_progress = on_progress
+        self._on_range = on_range
         self._lock = threading.Lock()
         self._done = 0
         self._total = 0
@@ -80,6 +83,7 @@ class PageRanges:
         missing = [first for first in range(1, self._total + 1, self._range_length) if first not in ranges]
         self._done = min(self._total, len(ranges) * self._range_length)
         if missing:
+            self._on_range()
             ranges |= self._read_in_parallel(missing)
         with self._files.replace(self._document_id, "pages.jsonl") as target:
             for _, path in sorted(ranges.items()):
@@ -141,6 +145,7 @@ class PageRanges:
                         helpers.add(pool.submit(read_with_slot, slot))
                     if not read_next():
                         break
+                    self._on_range()
             except _OtherRangeFailed:
                 pass  # the error of the range that failed is raised below
             except BaseException:
