@@ -296,6 +296,14 @@ def list_owners(as_json: AsJson = False, data: Data = None, redis: RedisUrl = No
     admin.list_owners(_stack_redis(data, redis), out=Output(as_json=as_json))
 
 
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check whether this machine can read files in a complete sandbox; exit with status 1 if it cannot."""
+    from cli.admin.doctor import report_problems
+
+    raise typer.Exit(1 if report_problems(as_json=as_json) else 0)
+
+
 @documents.collections.command("check")
 def check_collections(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,

@@ -20,7 +20,7 @@ STYLES = {
     **dict.fromkeys(("in_progress", "pending"), "cyan"),
 }
 
-ID = re.compile(r"[a-z]+_[0-9a-z]{20,}")
+ID = re.compile(r"[a-z]{1,20}_[0-9a-z]{20,}")
 # Columns that may be cut are shortened to this width before columns are left out.
 MIN_WIDTH = 8
 GAP = 2

@@ -1,4 +1,4 @@
-"""prctl(2): Linux's controls over the own process, for its death signal, its orphans and its privileges.
+"""prctl(2): Linux's controls over the own process, for its death signal, its orphans, its privileges and its system calls.
 
 On other systems each function does nothing and returns False.
 """
@@ -8,6 +8,8 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
@@ -28,6 +30,21 @@ def adopt_orphans() -> bool:
 def forbid_new_privileges() -> bool:
     """Keep this process and its children from gaining privileges by executing a file."""
     return _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_seccomp_filter(program: ctypes.c_char_p, instructions: int) -> bool:
+    """Have the kernel run a filter before each system call of this process."""
+    filtered = _FilterProgram(instructions, program)
+    return _libc is not None and _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filtered), 0, 0) == 0
+
+
+def system_call(number: int, *arguments: object) -> int:
+    """The result of a system call for which the C library has no function, or -1."""
+    return int(_libc.syscall(ctypes.c_long(number), *arguments)) if _libc is not None else -1
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("program", ctypes.c_char_p))
 
 
 def _prctl(option: int, value: int) -> bool:

@@ -305,6 +305,27 @@ class Settings:
     max_page_characters: int = setting(
         "ENGINEHOUSE_MAX_PAGE_CHARACTERS", 1_000_000, "Maximum characters of a page.", low=1000, high=64 * MIB
     )
+    max_document_characters: int = setting(
+        "ENGINEHOUSE_MAX_DOCUMENT_CHARACTERS",
+        50_000_000,
+        "Maximum characters of a document.",
+        low=1000,
+        high=10_000_000_000,
+    )
+    max_document_seconds: float = setting(
+        "ENGINEHOUSE_MAX_DOCUMENT_SECONDS",
+        1800.0,
+        "Maximum time to parse a whole document.",
+        low=1,
+        high=DAY,
+    )
+    turn_seconds: float = setting(
+        "ENGINEHOUSE_TURN_SECONDS",
+        30.0,
+        "How long a document keeps its process while another owner, none of whose documents is being read, waits for one.",
+        low=0,
+        high=DAY,
+    )
     parse_seconds: float = setting(
         "ENGINEHOUSE_PARSE_SECONDS",
         300.0,
@@ -318,6 +339,13 @@ class Settings:
         "Maximum memory to parse a document.",
         low=128 * MIB,
         high=256 * 1024 * MIB,
+    )
+    unreadable_file_seconds: int = setting(
+        "ENGINEHOUSE_UNREADABLE_FILE_SECONDS",
+        7 * DAY,
+        "How long an uploaded file that could not be read is kept for a retry. Its document stays.",
+        low=60,
+        high=3650 * DAY,
     )
     chunk_tokens: int = setting(
         "ENGINEHOUSE_CHUNK_TOKENS", 200, "Chunk size in tokens of the embedding model.", low=16, high=8192

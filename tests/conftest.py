@@ -79,7 +79,7 @@ class JobSystem:
     """The services for jobs (submission, transitions, maintenance, queries) on one Redis and with one clock."""
 
     def __init__(self, client: redis.Redis, settings: Settings, wake: Wake, *, clock: Clock | None = None) -> None:
-        self.client, self.settings = client, settings
+        self.client, self.settings, self.clock = client, settings, clock
         self.submitter = JobSubmitter(client, settings, wake, clock=clock)
         self.transitions = JobTransitions(client, settings, wake, clock=clock)
         self.maintenance = JobMaintenance(client, settings, wake, clock=clock)

@@ -28,7 +28,7 @@ class FieldRow(NamedTuple):
 
 def format_text(text: str) -> Markup:
     """A description as HTML, with text between backticks as code."""
-    return Markup(re.sub(r"`+([^`]+)`+", r"<code>\1</code>", str(escape(text))))
+    return Markup(re.sub(r"(?<!`)`+([^`]+)`+", r"<code>\1</code>", str(escape(text))))
 
 
 def curl_command(path: str, method: str, operation: dict[str, Any], server: str) -> str:

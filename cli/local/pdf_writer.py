@@ -27,7 +27,7 @@ _LATIN_1 = str.maketrans(
         "\N{RIGHT SINGLE QUOTATION MARK}": "'",
     }
 )
-_MARKUP = re.compile(r"\*\*|`|^\s*[-*] (?=\S)|!?\[([^\]]*)\]\([^)]*\)")
+_MARKUP = re.compile(r"\*\*|`|^\s*[-*] (?=\S)|!?\[([^\[\]]*)\]\([^()]*\)")
 
 
 class PdfDocument(FPDF):
@@ -109,7 +109,7 @@ def _add_text(document: PdfDocument, piece: str) -> None:
         if len({len(row) for row in rows}) == 1:
             document.add_table(rows)
             return
-    is_list = re.search(r"^\s*([-*|]|\d+\.) ?", piece, re.MULTILINE)
+    is_list = re.search(r"^[ \t]*([-*|]|\d+\.) ?", piece, re.MULTILINE)
     document.add_paragraph(("\n" if is_list else " ").join(lines))
 
 

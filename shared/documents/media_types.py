@@ -1,6 +1,7 @@
 """Media types: what format a file is in, detected from its content. The name only distinguishes text formats.
 
-Detection reads the beginning of a file and, for containers, their directory. It never runs a parser on the file.
+Detection reads the beginning of a file and, for containers, their directory. It never runs a parser on the file, and its time
+is linear in the bytes read, so the API can use it on untrusted files.
 """
 
 import json
@@ -8,7 +9,7 @@ import re
 import zlib
 from pathlib import Path, PurePosixPath
 
-from shared.documents.text_encoding import detect_encoding
+from shared.documents.text_encoding import detect_unicode, is_plain_text
 from shared.documents.zip_listing import list_zip_members
 
 MediaType = str
@@ -67,11 +68,12 @@ _OFFICE = (
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OUTLOOK_STREAM = "__properties_version1.0".encode("utf-16-le")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
-_HTML_START = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-_EVERNOTE_START = re.compile(r"\s*(<\?xml[^>]*>\s*)?<(!DOCTYPE\s+)?en-export\b")
+_HTML_START = re.compile(r"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_EVERNOTE_START = re.compile(r"<(!DOCTYPE\s+)?en-export\b")
 _SUBTITLE_START = re.compile(r"\s*\d+[ \t]*\r?\n\d{1,2}:\d{2}:\d{2}[,.]\d{1,3}[ \t]*-->[ \t]*\d{1,2}:\d{2}:\d{2}")
 _NOTEBOOK_START = re.compile(r'\s*\{\s*"(cells|metadata|nbformat|nbformat_minor)"\s*:')
 _NOTEBOOK_FORMAT = re.compile(rb'"nbformat"\s*:\s*4\b')
+_SPACE = re.compile(r"\s+")
 _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60}):")
 _MAIL_HEADERS = frozenset(
     [
@@ -104,7 +106,8 @@ def detect_media_type(path: Path, name: str = "") -> MediaType:
         return OUTLOOK if _is_outlook(path, head) else OLE
     if head[257:262] == b"ustar" or (head.startswith(_COMPRESSED) and _holds_tar(head)):
         return TAR
-    codec = detect_encoding(head, whole=whole)
+    # Guessing a legacy encoding is slow, so that is left to the reader. The syntax that tells text formats apart is ASCII.
+    codec = detect_unicode(head, whole=whole) or ("latin-1" if is_plain_text(head) else None)
     if codec is None:
         return UNSUPPORTED
     return _text_media_type(head.decode(codec, "ignore").lstrip("\ufeff"), path, name, whole=whole)
@@ -144,9 +147,10 @@ def _text_media_type(text: str, path: Path, name: str, *, whole: bool) -> MediaT
     suffix = PurePosixPath(name.lower()).suffix
     if text.lstrip().startswith("{\\rtf"):
         return RTF
-    if _HTML_START.match(text):
+    root = _root_element(text)
+    if _HTML_START.match(text, root):
         return HTML
-    if _EVERNOTE_START.match(text):
+    if _EVERNOTE_START.match(text, root):
         return EVERNOTE
     if _SUBTITLE_START.match(text):
         return SUBTITLES
@@ -159,6 +163,23 @@ def _text_media_type(text: str, path: Path, name: str, *, whole: bool) -> MediaT
     if text.lstrip()[:1] in ("{", "[") and suffix not in _SUFFIXES:
         return _json_media_type(text, path, whole=whole)
     return _SUFFIXES.get(suffix, TEXT)
+
+
+def _root_element(text: str) -> int:
+    """Where the first element of markup may begin: after white space, an XML declaration and comments."""
+    start = _skip_space(text, 0)
+    for opening, closing in (("<?xml", ">"), ("<!--", "-->")):
+        while text.startswith(opening, start):
+            end = text.find(closing, start)
+            if end < 0:
+                return start
+            start = _skip_space(text, end + len(closing))
+    return start
+
+
+def _skip_space(text: str, start: int) -> int:
+    space = _SPACE.match(text, start)
+    return space.end() if space else start
 
 
 def _is_outlook(path: Path, head: bytes) -> bool:

@@ -219,6 +219,14 @@ class Documents:
             yield from ids
             last = f"({ids[-1]}"
 
+    def statuses(self, document_ids: Iterable[str]) -> dict[str, str]:
+        """The statuses of those documents that exist, by id."""
+        ids = list(document_ids)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for document_id in ids:
+                pipeline.hget(keys.document(document_id), "status")
+            return {document_id: status for document_id, status in zip(ids, pipeline.execute(), strict=True) if status}
+
     def ready_names(self, document_ids: Iterable[str]) -> dict[str, str]:
         """Names by id of the given documents that are ready; the others are left out."""
         ids = list(dict.fromkeys(document_ids))

@@ -11,11 +11,15 @@ from typing import Any
 import redis
 
 from shared.jobs.models import Job, from_record
+from shared.jobs.worker_registry import WorkerRegistry
 from shared.lua_scripts import Clock
 from shared.redis_connection import PREFIX, redis_time_ms
 from shared.redis_lists import list_page
 
 DEAD_LETTERS = f"{PREFIX}jobs:dead_letters"
+
+# Of the owners who wait in a queue, this many with the least service are examined.
+WAITING_OWNERS = 100
 
 # Fewer gaps between claims give no estimate.
 MIN_GAPS = 3
@@ -104,6 +108,18 @@ class JobQueries:
             "low": round(max(0.0, expected - spread), 3),
             "high": round(expected + spread, 3),
         }
+
+    def must_give_way(self, job: Job) -> bool:
+        """Whether a running job should return its slot: an owner waits who has no running job in this queue."""
+        waiting = set(self._client.zrange(f"{PREFIX}queue:{job.queue}:owners", 0, WAITING_OWNERS - 1)) - {job.owner}
+        return bool(waiting and waiting - self._running_owners(job.queue))
+
+    def _running_owners(self, queue: str) -> set[str]:
+        workers = [worker.id for worker in WorkerRegistry(self._client).workers() if queue in worker.queues]
+        with self._client.pipeline(transaction=False) as pipeline:
+            for worker in workers:
+                pipeline.hkeys(f"{PREFIX}worker:{worker}:owners")
+            return {owner for owners in pipeline.execute() for owner in owners}
 
     def has_least_service(self, job: Job) -> bool:
         """Whether no other owner comes first in this job's queue. True if the queue is empty: the job has just been claimed."""

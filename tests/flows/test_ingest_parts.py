@@ -3,7 +3,8 @@
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,9 @@ class Attempt:
         if self.stop_at is not None and any((phase, done) == self.stop_at for phase, done, _, _ in self.progress):
             raise AttemptStopped("cancel")
 
+    def on_stop(self, interrupt: Callable[[], None]) -> None:
+        pass  # it stops only when it reports progress
+
 
 @dataclass
 class Library:
@@ -120,8 +124,10 @@ class Library:
         )
         return Attempt(job)
 
-    def ingest(self, attempt: Attempt) -> dict[str, Any]:
-        return ingest(attempt, self.documents, self.settings, self.embedder, self.search_index)
+    def ingest(self, attempt: Attempt, *, must_give_way: bool = False) -> dict[str, Any]:
+        return ingest(
+            attempt, self.documents, self.settings, self.embedder, self.search_index, must_give_way=lambda job: must_give_way
+        )
 
     def add(self, data: bytes, name: str = "file") -> Document:
         document = self.upload(data, name)
@@ -255,6 +261,39 @@ def test_a_cancelled_attempt_stops_at_once_and_leaves_no_partial_file(library: L
         library.ingest(attempt)
     assert attempt.progress[-1][:2] == ("parsing", 3)
     assert [path.name for path in library.files.path(document.id, "original").parent.iterdir()] == ["original"]
+
+
+def test_an_ingest_that_gives_way_continues_where_it_stopped(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.cpu.indexer.EMBED_BATCH", 2)
+    library.settings = replace(library.settings, turn_seconds=0)
+    monkeypatch.setattr("workers.cpu.ingest.GIVE_WAY_SECONDS", 0)
+    document = library.upload("".join(f"Sentence {n} is about boiler {n * n}. " for n in range(150)).encode(), "boilers.txt")
+    embedded: list[int] = []
+    for number in range(1, 100):
+        attempt = library.attempt(document, number)
+        with suppress(AttemptStopped):
+            library.ingest(attempt, must_give_way=True)
+        embedded += [done for phase, done, _, _ in attempt.progress if phase == "embedding"]
+        if library.documents.get("ada", document.id).status == "ready":
+            break
+    found = library.documents.get("ada", document.id)
+    assert found.status == "ready"
+    assert number > 1
+    assert embedded == [*range(2, found.chunks, 2), found.chunks], "each attempt embeds the next chunks"
+    assert library.vectors.count_vectors(library.collection.id, document.id) == found.chunks
+    assert not library.files.path(document.id, "embedded.json").exists()
+
+
+def test_progress_of_an_index_that_lost_its_vectors_is_not_continued(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.cpu.indexer.EMBED_BATCH", 2)
+    library.settings = replace(library.settings, turn_seconds=0)
+    document = library.upload("".join(f"Sentence {n} is about boiler {n * n}. " for n in range(150)).encode(), "boilers.txt")
+    with pytest.raises(AttemptStopped, match="release"):
+        library.ingest(library.attempt(document), must_give_way=True)
+    library.vectors.remove_vectors(library.collection.id, document.id)
+    library.ingest(library.attempt(document, 2))
+    found = library.documents.get("ada", document.id)
+    assert library.vectors.count_vectors(library.collection.id, document.id) == found.chunks > 2
 
 
 def test_an_ingest_that_an_outage_of_redis_ends_releases_its_cpu_slot(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

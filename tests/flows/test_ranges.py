@@ -3,16 +3,21 @@
 import hashlib
 import json
 import threading
+import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from shared.documents.files import DocumentFiles
-from shared.documents.media_types import PDF
+from shared.documents.media_types import PDF, TEXT
 from shared.errors import DocumentRejected
 from shared.ids import DOCUMENT, new_id
+from testing.waiting import wait_until
+from tests.flows.test_ingest_parse import stream as content_stream
 from tests.odd_files import many_pages, pdf
 from workers.cpu.chunking import chunk_pages
 from workers.cpu.cpu_slots import CpuSlots
@@ -20,6 +25,7 @@ from workers.cpu.indexer import read_parsed_pages
 from workers.cpu.page_ranges import RANGE_PAGES, PageRanges
 from workers.cpu.parsing.page_summary import summarize_pages
 from workers.cpu.parsing.parser import Limits, Page
+from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.runtime.attempt import AttemptStopped
 
 LIMITS = Limits(seconds=60, memory_bytes=512 << 20, max_pages=10_000, max_page_characters=100_000)
@@ -40,6 +46,10 @@ class Reading:
         self.slots = CpuSlots(folder / "cpu-slots", slots)
         self.progress: list[tuple[int, int]] = []
         self.stop_at = 0
+        self.children = ChildProcesses()
+        self.seconds = 60.0
+        self.limits = LIMITS
+        self.media_type = PDF
         self.threads_seen: set[int] = set()
         original = self.files.path(self.id, "original")
         original.parent.mkdir(parents=True)
@@ -55,10 +65,12 @@ class Reading:
         PageRanges(
             self.files,
             self.id,
-            PDF,
-            LIMITS,
+            self.media_type,
+            self.limits,
             password="",
             slots=self.slots,
+            children=self.children,
+            seconds=self.seconds,
             check=self.check,
             on_progress=lambda done, total: self.progress.append((done, total)),
         ).write_pages()
@@ -185,3 +197,61 @@ def test_a_line_of_pages_jsonl_has_all_fields_of_a_page(tmp_path: Path) -> None:
     reading.write()
     [line] = reading.files.path(reading.id, "pages.jsonl").read_text().splitlines()
     assert set(json.loads(line)) == {"number", "text", "images", "fault", "headings"}
+
+
+def test_a_stop_kills_the_child_at_once(tmp_path: Path) -> None:
+    reading = Reading(tmp_path, endless_page())
+    stopped = threading.Event()
+
+    def check() -> None:
+        if stopped.is_set():
+            raise AttemptStopped("cancel")
+
+    def stop() -> None:
+        wait_until(lambda: "parse_child" in str(child_commands()), "a child reads the file")
+        stopped.set()
+        reading.children.kill()
+
+    reading.check = check  # type: ignore[method-assign]
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    start = time.monotonic()
+    with pytest.raises(AttemptStopped):
+        reading.write()
+    stopper.join()
+    assert time.monotonic() - start < reading.limits.seconds / 2
+    assert "parse_child" not in str(child_commands())
+
+
+def test_a_document_has_a_limit_of_characters_over_all_its_ranges(tmp_path: Path, long_pdf: bytes) -> None:
+    reading = Reading(tmp_path, long_pdf)
+    reading.limits = replace(LIMITS, max_characters=len("This is page 1.") * (RANGE_PAGES + 50))
+    for _ in range(2):  # a second attempt counts what the first one has read
+        with pytest.raises(DocumentRejected, match="ENGINEHOUSE_MAX_DOCUMENT_CHARACTERS") as rejected:
+            reading.write()
+        assert rejected.value.code == "too_large"
+
+
+def test_pages_of_spaces_count_as_characters(tmp_path: Path) -> None:
+    reading = Reading(tmp_path, b" " * 50_000)
+    reading.media_type = TEXT
+    reading.limits = replace(LIMITS, max_characters=10_000)
+    with pytest.raises(DocumentRejected, match="10000 characters"):
+        reading.write()
+
+
+def test_a_document_has_a_limit_of_seconds_over_all_its_ranges(tmp_path: Path) -> None:
+    reading = Reading(tmp_path, endless_page())
+    reading.seconds = 1.0
+    with pytest.raises(DocumentRejected, match="ENGINEHOUSE_MAX_DOCUMENT_SECONDS") as rejected:
+        reading.write()
+    assert rejected.value.code == "too_large"
+
+
+def endless_page() -> bytes:
+    """A PDF with a page that takes minutes to read."""
+    return content_stream(b"BT /F1 1 Tf 1 0 0 1 9 9 Tm (x) Tj ET\n" * 2_000_000)
+
+
+def child_commands() -> list[str]:
+    return [" ".join(child.cmdline()) for child in psutil.Process().children()]

@@ -10,6 +10,7 @@ from shared.jobs.worker_registry import Worker
 from shared.settings import Settings
 from tests.unit.runtime_fakes import ManualClock, RecordingTransitions, RegistryInMemory, queued_job
 from workers.runtime.attempt import Attempt, Handler
+from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.worker_runtime import WorkerRuntime, describe_process
 
 QUEUE = "gpu.echo"
@@ -206,3 +207,33 @@ def test_the_registry_entry_describes_this_process() -> None:
 def test_a_worker_that_loads_a_model_says_so_from_its_first_heartbeat() -> None:
     worker = describe_process("gpu0@host", pool="gpu", queues=("gpu.m",), slots=1, model="m", phase="loading")
     assert (worker.message, worker.fraction) == ("starting", 0.0)
+
+
+def test_the_alarm_is_not_postponed_while_an_attempt_ignores_a_stop() -> None:
+    bench, alarm = Bench(), RecordingAlarm()
+    bench.runtime._alarm = alarm
+
+    def ignore_stop(attempt: Attempt) -> None:
+        bench.runtime.postpone_alarm()
+        attempt.request_stop("cancel")
+        bench.clock.now += Settings().lease_seconds
+        bench.runtime.postpone_alarm()
+        assert alarm.postponed == 2
+        bench.clock.now += 2 * Settings().lease_seconds
+        bench.runtime.postpone_alarm()
+        assert alarm.postponed == 2
+
+    bench.run_job(ignore_stop)
+    bench.runtime.postpone_alarm()
+    assert alarm.postponed == 3
+
+
+class RecordingAlarm(LeaseAlarm):
+    """Counts how often it was postponed."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.postponed = 0
+
+    def postpone(self) -> None:
+        self.postponed += 1

@@ -1,7 +1,7 @@
 """Celery worker that ingests documents: ``celery -A workers.cpu.app worker -P prefork -c <processes>``."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
@@ -15,10 +15,13 @@ from shared.settings import from_environment
 from workers.cpu.archives.unpack import unpack
 from workers.cpu.ingest import ingest
 from workers.cpu.reindex import reindex
+from workers.cpu.sandbox.sandbox import missing_protections
+from workers.cpu.unreadable_files import UnreadableFiles
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
+from workers.runtime.maintenance import MaintenanceService
 
 settings = from_environment(os.environ)
 
@@ -32,12 +35,26 @@ def build_handlers() -> Mapping[str, Handler]:
     embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
     return {
-        "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index),
+        "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index, queries.must_give_way),
         "unpack": lambda attempt: unpack(attempt, documents, submitter, queries, settings),
         "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, search_index),
     }
 
 
+def build_services() -> Sequence[MaintenanceService]:
+    documents = Documents(connect(settings.redis_url), settings)
+    return [UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds)]
+
+
 app = CeleryWorker(
-    settings, Pool(name="cpu", queues=(CPU_QUEUE,), slots=settings.cpu_workers, prefork=True, build_handlers=build_handlers)
+    settings,
+    Pool(
+        name="cpu",
+        queues=(CPU_QUEUE,),
+        slots=settings.cpu_workers,
+        prefork=True,
+        build_handlers=build_handlers,
+        find_problems=missing_protections,
+        build_services=build_services,
+    ),
 ).app

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Collection, Document
@@ -67,6 +68,7 @@ class Indexer:
     def write_chunks(self, document: Document, check: Callable[[], None], on_progress: ProgressCallback) -> int:
         """Write ``chunks.jsonl``; return the number of chunks."""
         size, overlap = self.chunk_tokens
+        self._progress_file(document.id).unlink(missing_ok=True)
         pages = read_parsed_pages(self.files, document.id)
         count = 0
         with self.files.replace(document.id, "chunks.jsonl") as target:
@@ -79,16 +81,42 @@ class Indexer:
         return count
 
     def embed_chunks(self, document: Document, total: int, check: Callable[[], None], on_progress: ProgressCallback) -> None:
-        """Store the vectors of all chunks in ``chunks.jsonl``."""
-        done = 0
+        """Store the vectors of all chunks in ``chunks.jsonl``, except those that an interrupted attempt has stored."""
+        _, done = self.find_progress(document.id) or (total, 0)
         for batch in self._batches(document.id):
+            if batch[-1].position < done:
+                continue
             check()
             with self.slots.borrow_idle() as borrowed:
                 vectors = self.embedder.embed_texts([self._embedding_input(chunk) for chunk in batch], shares=1 + borrowed)
             check()
             self.search_index.put_vectors(self.index, document.id, [chunk.position for chunk in batch], vectors)
-            done += len(batch)
+            done = batch[-1].position + 1
+            with self.files.replace(document.id, "embedded.json") as target:
+                target.write(json.dumps({**self._plan, "chunks": total, "embedded": done}).encode())
             on_progress("embedding", done, total, "chunks")
+
+    def find_progress(self, document_id: str) -> tuple[int, int] | None:
+        """The number of chunks in ``chunks.jsonl`` and how many have vectors, if an interrupted attempt at this index left both."""
+        try:
+            progress = json.loads(self._progress_file(document_id).read_bytes())
+        except FileNotFoundError:
+            return None
+        chunks, embedded = progress.pop("chunks"), progress.pop("embedded")
+        if progress != self._plan or self.search_index.vector_count(self.index, document_id) < embedded:
+            return None
+        return chunks, embedded
+
+    def forget_progress(self, document_id: str) -> None:
+        self._progress_file(document_id).unlink(missing_ok=True)
+
+    @property
+    def _plan(self) -> dict[str, object]:
+        """What determines the chunks of a document and where they are stored."""
+        return {"index": self.index, "chunk_tokens": list(self.chunk_tokens), "revision": self.embedder.revision}
+
+    def _progress_file(self, document_id: str) -> Path:
+        return self.files.path(document_id, "embedded.json")
 
     def store_text(self, document: Document, *, stale_vectors_from: int | None) -> None:
         """Store the text of all chunks in ``chunks.jsonl``, as ``SearchIndex.put_document`` does."""

@@ -6,7 +6,7 @@ worker lost), the transition that ends the job fails the document.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -14,27 +14,38 @@ from shared.documents.files import DocumentFiles
 from shared.documents.models import Document, Problem, Status
 from shared.documents.store import Documents, DocumentUpdateResult
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
+from shared.jobs.models import Job
 from shared.settings import Settings
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.indexer import Indexer, read_parsed_pages
 from workers.cpu.page_ranges import PageRanges
 from workers.cpu.parsing.page_summary import PageSummary, summarize_pages
 from workers.cpu.parsing.parser import Limits
+from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.search_index import SearchIndex
-from workers.runtime.attempt import AttemptHandle
+from workers.runtime.attempt import AttemptHandle, AttemptStopped
+
+GIVE_WAY_SECONDS = 1.0
+"""How often an ingest whose turn is over looks whether another owner waits."""
 
 PROGRESS_SECONDS = 0.5
 """How often the pages read so far are written to the document's record."""
 
 
 def ingest(
-    attempt: AttemptHandle, documents: Documents, settings: Settings, embedders: EmbedderSource, search_index: SearchIndex
+    attempt: AttemptHandle,
+    documents: Documents,
+    settings: Settings,
+    embedders: EmbedderSource,
+    search_index: SearchIndex,
+    must_give_way: Callable[[Job], bool] = lambda job: False,
 ) -> dict[str, Any]:
     """Ingest the document ``spec["document_id"]``.
 
     The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None) and
-    ``timings`` in seconds. Raises DocumentRejected, whose code is the document's final status (or ``deleted``), and
+    ``timings`` in seconds. A long document returns to its queue after a turn if ``must_give_way``; the next attempt continues where
+    this one stopped. Raises DocumentRejected, whose code is the document's final status (or ``deleted``), and
     IndexUnavailable when another attempt may succeed.
     """
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
@@ -43,7 +54,7 @@ def ingest(
     except NotFound:
         _remove_traces(document_id, collection_id, settings, search_index)
         raise DocumentRejected("The document was deleted before it was ingested.", code="deleted") from None
-    ingestion = _Ingestion(attempt, document, documents, settings, embedders, search_index)
+    ingestion = _Ingestion(attempt, document, documents, settings, embedders, search_index, must_give_way)
     if document.status == "ready":  # an earlier attempt finished the work and died before it could end the job
         ingestion.remove_replaced()
         return _result(document.id, document.pages, ingestion.ensure_in_current_index(document.chunks), document.reason, {})
@@ -61,6 +72,7 @@ class _Ingestion:
         settings: Settings,
         embedders: EmbedderSource,
         search_index: SearchIndex,
+        must_give_way: Callable[[Job], bool],
     ) -> None:
         self._attempt = attempt
         self._document = document
@@ -71,6 +83,8 @@ class _Ingestion:
         self._files = DocumentFiles(settings.documents_dir)
         self._passwords = documents.passwords(self._files, settings.max_queue_seconds)
         self._slots = machine_cpu_slots(settings)
+        self._must_give_way = must_give_way
+        self._turn_ends = time.monotonic() + settings.turn_seconds
         self._timings: dict[str, float] = {}
 
     def ingest_document(self) -> dict[str, Any]:
@@ -88,6 +102,7 @@ class _Ingestion:
             while (latest := self._indexer()).index != indexer.index:
                 chunks = self._index(indexer := latest)
             self._require_current(self._finish("ready", summary.reason, summary.pages, chunks, summary.problems))
+            indexer.forget_progress(self._document.id)
             self.remove_replaced()
             return _result(self._document.id, summary.pages, self.ensure_in_current_index(chunks), summary.reason, self._timings)
         except DocumentRejected as rejected:
@@ -134,12 +149,14 @@ class _Ingestion:
     def _index(self, indexer: Indexer) -> int:
         """Chunk, embed and index the document; return its number of chunks."""
         document, check, on_progress = self._document, self._attempt.raise_if_stopped, self._attempt.report_progress
-        with self._step("chunking"):
-            chunks = indexer.write_chunks(document, check, on_progress)
+        chunks, _ = indexer.find_progress(document.id) or (0, 0)
+        if not chunks:
+            with self._step("chunking"):
+                chunks = indexer.write_chunks(document, check, on_progress)
         if chunks == 0:
             raise DocumentRejected("The document contains no text that can be indexed.", code="empty")
         with self._step("embedding"):
-            indexer.embed_chunks(document, chunks, self._check_fence, on_progress)
+            indexer.embed_chunks(document, chunks, self._check_fence, self._on_batch)
         with self._step("indexing"):
             indexer.store_text(document, stale_vectors_from=chunks if self._attempt.job.attempt > 1 else None)
         return chunks
@@ -147,12 +164,17 @@ class _Ingestion:
     def _parse(self, password: str) -> PageSummary:
         """Write ``pages.jsonl``, unless an earlier attempt did."""
         if not self._files.path(self._document.id, "pages.jsonl").exists():
+            if not self._files.path(self._document.id, "original").exists():
+                raise DocumentRejected("The file was deleted, as it could not be read. Upload it again.", code="failed")
             limits = Limits(
                 seconds=self._settings.parse_seconds,
                 memory_bytes=self._settings.parse_memory_bytes,
                 max_pages=self._settings.max_pages,
                 max_page_characters=self._settings.max_page_characters,
+                max_characters=self._settings.max_document_characters,
             )
+            children = ChildProcesses()
+            self._attempt.on_stop(children.kill)
             last_update = 0.0
 
             def on_progress(done: int, total: int) -> None:
@@ -169,8 +191,11 @@ class _Ingestion:
                 limits,
                 password=password,
                 slots=self._slots,
+                children=children,
+                seconds=self._settings.max_document_seconds,
                 check=self._attempt.raise_if_stopped,
                 on_progress=on_progress,
+                on_range=self._give_way,
             ).write_pages()
         return summarize_pages(read_parsed_pages(self._files, self._document.id))
 
@@ -181,6 +206,19 @@ class _Ingestion:
         start = time.monotonic()
         yield
         self._timings[status] = round(time.monotonic() - start, 3)
+
+    def _on_batch(self, phase: str, done: int, total: int, unit: str) -> None:
+        self._attempt.report_progress(phase, done, total, unit)
+        if done < total:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """Return the job to its queue if its turn is over and another owner has none. Called only where progress was saved."""
+        if time.monotonic() < self._turn_ends:
+            return
+        self._turn_ends = time.monotonic() + GIVE_WAY_SECONDS
+        if self._must_give_way(self._attempt.job):
+            raise AttemptStopped("release")
 
     def _check_fence(self) -> None:
         """Called before each write to the index, which an attempt that is no longer the latest must not do."""

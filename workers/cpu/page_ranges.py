@@ -1,6 +1,6 @@
 """Parallel parsing of a long document: its pages are read in ranges, which are then joined into ``pages.jsonl``.
 
-Each range is written to a file whose name contains its SHA-256. A later attempt keeps the ranges that an earlier one
+Each range is written to a file whose name contains its first page, the pages in total, its characters and its SHA-256. A later attempt keeps the ranges that an earlier one
 finished, and reads only those that are missing or damaged. Memory holds at most the pages of the ranges being read.
 """
 
@@ -11,19 +11,22 @@ import re
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, MediaType
+from shared.errors import DocumentRejected
 from workers.cpu.cpu_slots import CpuSlot, CpuSlots
-from workers.cpu.parsing.parser import Limits, Page, read_pages
+from workers.cpu.parsing.parser import CharacterBudget, Limits, Page, read_pages
+from workers.cpu.sandbox.child_process import ChildProcesses
 
 RANGE_PAGES = 200
 
 _DRAFT_PREFIX = ".range."
-_RANGE_FILE = re.compile(r"range\.(\d+)\.(\d+)\.([0-9a-f]{64})")
+_RANGE_FILE = re.compile(r"range\.(\d+)\.(\d+)\.(\d+)\.([0-9a-f]{64})")
 
 
 class _OtherRangeFailed(Exception):
@@ -33,7 +36,9 @@ class _OtherRangeFailed(Exception):
 class PageRanges:
     """The page ranges of one document.
 
-    ``check`` raises when the attempt must stop. ``on_progress`` is called with pages done and pages in total.
+    ``check`` raises when the attempt must stop; another thread then kills ``children``. All ranges together may take
+    ``seconds``. ``on_progress`` is called with pages done and pages in total. ``on_range`` is called
+    between ranges and may raise: what has been read by then stays for the next attempt.
     """
 
     def __init__(
@@ -45,8 +50,11 @@ class PageRanges:
         *,
         password: str,
         slots: CpuSlots,
+        children: ChildProcesses,
+        seconds: float,
         check: Callable[[], None],
         on_progress: Callable[[int, int], None],
+        on_range: Callable[[], None] = lambda: None,
     ) -> None:
         self._files = files
         self._document_id = document_id
@@ -55,8 +63,13 @@ class PageRanges:
         self._limits = limits
         self._password = password
         self._slots = slots
+        self._children = children
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._budget = CharacterBudget(limits.max_characters)
         self._check = check
         self._on_progress = on_progress
+        self._on_range = on_range
         self._lock = threading.Lock()
         self._done = 0
         self._total = 0
@@ -70,6 +83,7 @@ class PageRanges:
         missing = [first for first in range(1, self._total + 1, self._range_length) if first not in ranges]
         self._done = min(self._total, len(ranges) * self._range_length)
         if missing:
+            self._on_range()
             ranges |= self._read_in_parallel(missing)
         with self._files.replace(self._document_id, "pages.jsonl") as target:
             for _, path in sorted(ranges.items()):
@@ -91,11 +105,12 @@ class PageRanges:
             draft.unlink(missing_ok=True)
         for path in self._folder.glob("range.*"):
             name = _RANGE_FILE.fullmatch(path.name)
-            if name is None or _sha256(path) != name[3]:
+            if name is None or _sha256(path) != name[4]:
                 path.unlink(missing_ok=True)
             else:
                 finished[int(name[1])] = path
                 self._total = int(name[2])
+                self._budget.spend(int(name[3]), int(name[1]))
         return finished
 
     def _read_in_parallel(self, missing: list[int]) -> dict[int, Path]:
@@ -130,6 +145,7 @@ class PageRanges:
                         helpers.add(pool.submit(read_with_slot, slot))
                     if not read_next():
                         break
+                    self._on_range()
             except _OtherRangeFailed:
                 pass  # the error of the range that failed is raised below
             except BaseException:
@@ -143,17 +159,19 @@ class PageRanges:
 
     def _read_range(self, first: int) -> Path:
         """Read one range into a file; the name that it gets at the end marks it as complete."""
-        digest = hashlib.sha256()
+        digest, characters = hashlib.sha256(), 0
         draft = self._folder / f"{_DRAFT_PREFIX}{secrets.token_hex(4)}"
         last = first + RANGE_PAGES - 1 if self._media_type == PDF else None
         try:
             with draft.open("wb") as target:
 
                 def on_page(page: Page, total: int) -> None:
+                    nonlocal characters
                     if self._failed.is_set():
                         raise _OtherRangeFailed
                     self._check()
                     line = json.dumps(dataclasses.asdict(page), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+                    characters += page.characters
                     digest.update(line)
                     target.write(line)
                     with self._lock:
@@ -163,12 +181,35 @@ class PageRanges:
 
                 original = self._files.path(self._document_id, "original")
                 self._total = read_pages(
-                    original, self._media_type, self._limits, on_page, first=first, last=last, password=self._password
+                    original,
+                    self._media_type,
+                    dataclasses.replace(self._limits, seconds=min(self._limits.seconds, self._seconds_left())),
+                    on_page,
+                    first=first,
+                    last=last,
+                    password=self._password,
+                    children=self._children,
+                    budget=self._budget,
                 )
             # No fsync: if the machine crashes and the data is lost, the checksum will not match.
-            return draft.rename(self._folder / f"range.{first}.{self._total}.{digest.hexdigest()}")
+            return draft.rename(self._folder / f"range.{first}.{self._total}.{characters}.{digest.hexdigest()}")
+        except DocumentRejected:
+            self._check()  # a stop kills the child, which then looks as if it had crashed
+            self._seconds_left()
+            raise
         finally:
             draft.unlink(missing_ok=True)
+
+    def _seconds_left(self) -> float:
+        """Raises DocumentRejected if there are none."""
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
+            raise DocumentRejected(
+                f"Reading the document took longer than {self._seconds:g} s and was stopped after {self._done} of {self._total} "
+                "pages (ENGINEHOUSE_MAX_DOCUMENT_SECONDS).",
+                code="too_large",
+            )
+        return seconds
 
 
 def _sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ A handler reads ``spec`` and ``context``, reports text and progress, and returns
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -50,16 +51,19 @@ class AttemptHandle(Protocol):
     def spec(self) -> Mapping[str, Any]: ...
     def report_progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
     def raise_if_stopped(self) -> None: ...
+    def on_stop(self, interrupt: Callable[[], None]) -> None: ...
 
 
 class Attempt:
     """One attempt at a claimed job. ``publish`` is called whenever its event buffer has something to write."""
 
-    def __init__(self, job: Job, publish: Callable[[EventBuffer], None]) -> None:
+    def __init__(self, job: Job, publish: Callable[[EventBuffer], None], clock: Callable[[], float] = time.monotonic) -> None:
         self.job = job
+        self.stop_requested_at: float | None = None
         self.lease: Lease = (job.id, job.attempt)
         self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"))
         self._publish = publish
+        self._clock = clock
         self._lock = threading.Lock()
         self._stop_reason: StopReason | None = None
         self._interrupt: Callable[[], None] | None = None
@@ -92,6 +96,8 @@ class Attempt:
         with self._lock:
             if self._stop_reason is None or reason == "lost":
                 self._stop_reason = reason
+            if self.stop_requested_at is None:
+                self.stop_requested_at = self._clock()
             interrupt = self._interrupt
         if interrupt is not None:
             interrupt()

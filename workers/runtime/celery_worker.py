@@ -41,7 +41,8 @@ from shared.redis_connection import connect
 from shared.settings import Settings
 from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
-from workers.runtime.maintenance import DeadWorkerCleaner, maintenance_thread
+from workers.runtime.lease_alarm import LeaseAlarm
+from workers.runtime.maintenance import DeadWorkerCleaner, MaintenanceService, maintenance_thread
 from workers.runtime.worker_runtime import WorkerRuntime, describe_process
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ CHILD_START_SECONDS = 120
 class Pool:
     """One kind of worker.
 
-    ``build_handlers`` is called once in every process that holds leases, after the fork. ``on_start`` is called with the
+    ``build_handlers`` is called once in every process that holds leases, after the fork. ``find_problems`` returns what this
+    machine lacks; it is logged once per worker. ``build_services`` returns the pool's own maintenance. ``on_start`` is called with the
     runtime once it runs, and ``on_stop`` before it shuts down.
     """
 
@@ -71,6 +73,8 @@ class Pool:
     build_handlers: Callable[[], Mapping[str, Handler]]
     model: str = ""
     phase: str = "ready"
+    find_problems: Callable[[], Sequence[str]] = tuple
+    build_services: Callable[[], Sequence[MaintenanceService]] = tuple
     on_start: Callable[[WorkerRuntime], None] = lambda runtime: None
     on_stop: Callable[[], None] = lambda: None
 
@@ -112,6 +116,7 @@ class CeleryWorker:
         self._pool = pool
         self._name = pool.name
         self._runtime: WorkerRuntime | None = None
+        self._alarm = LeaseAlarm(2 * settings.lease_seconds)
         self._canary = Canary(settings.canary_seconds, time.monotonic())
         self._draining = threading.Event()
         self._stopping = threading.Event()
@@ -177,11 +182,14 @@ class CeleryWorker:
 
     def _on_worker_start(self, sender: str, instance: Any, **_: Any) -> None:
         self._name = sender
+        for problem in self._pool.find_problems():
+            logger.warning("%s", problem)
         instance.app.amqp.queues.select_add(canary_queue(sender))
         transitions, maintenance, worker_registry = self._connect_redis()
         if not self._pool.prefork:
             self._start_runtime(transitions, maintenance, worker_registry)
-        maintenance_thread(self._settings, maintenance, worker_registry, self._stopping).start()
+        services = self._pool.build_services()
+        maintenance_thread(self._settings, maintenance, worker_registry, self._stopping, services).start()
         cleaner = DeadWorkerCleaner(self._settings, maintenance, worker_registry)
         threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
@@ -190,7 +198,8 @@ class CeleryWorker:
         # A child that outlives its worker would go on running jobs without a supervisor.
         if not die_with_parent():
             logger.warning("this system cannot end a process with its parent; a killed worker may leave children behind")
-        self._start_runtime(*self._connect_redis())
+        self._start_runtime(*self._connect_redis(), self._alarm)
+        self._alarm.install()
         threading.Thread(target=self._drain_with_worker, name="drain", daemon=True).start()
 
     def _connect_redis(self) -> tuple[JobTransitions, JobMaintenance, WorkerRegistry]:
@@ -199,11 +208,19 @@ class CeleryWorker:
         transitions = JobTransitions(client, self._settings, wake)
         return transitions, JobMaintenance(client, self._settings, wake), WorkerRegistry(client)
 
-    def _start_runtime(self, transitions: JobTransitions, maintenance: JobMaintenance, worker_registry: WorkerRegistry) -> None:
+    def _start_runtime(
+        self,
+        transitions: JobTransitions,
+        maintenance: JobMaintenance,
+        worker_registry: WorkerRegistry,
+        alarm: LeaseAlarm | None = None,
+    ) -> None:
         pool = self._pool
         slots = 1 if pool.prefork else pool.slots
         worker = describe_process(self._name, pool=pool.name, queues=pool.queues, slots=slots, model=pool.model, phase=pool.phase)
-        self._runtime = WorkerRuntime(self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker)
+        self._runtime = WorkerRuntime(
+            self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker, alarm=alarm
+        )
         self._runtime.start_threads()
         pool.on_start(self._runtime)
 

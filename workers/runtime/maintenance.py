@@ -180,9 +180,13 @@ class MaintenanceThread(threading.Thread):
 
 
 def maintenance_thread(
-    settings: Settings, maintenance: JobMaintenance, worker_registry: WorkerRegistry, stopping: threading.Event
+    settings: Settings,
+    maintenance: JobMaintenance,
+    worker_registry: WorkerRegistry,
+    stopping: threading.Event,
+    pool_services: Sequence[MaintenanceService] = (),
 ) -> MaintenanceThread:
-    """A thread with all services, in the order in which they depend on each other's results."""
+    """A thread with all services, in the order in which they depend on each other's results; those of the pool come last."""
     now = time.monotonic()
     reaper = LeaseReaper(settings, maintenance, now)
     services: list[MaintenanceService] = [
@@ -192,5 +196,6 @@ def maintenance_thread(
         WakeupIssuer(maintenance),
         JobPurger(maintenance, now),
         LogRewriter(maintenance, now),
+        *pool_services,
     ]
     return MaintenanceThread(services, settings.maintenance_seconds, stopping, on_outage=reaper.note_outage)

@@ -28,6 +28,7 @@ from shared.settings import Settings
 from workers.runtime.attempt import Attempt, Handler
 from workers.runtime.attempt_runner import AttemptRunner
 from workers.runtime.event_publisher import EventPublisher
+from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.outage import retry_through_outage
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class WorkerRuntime:
     """Runs attempts for one process, and keeps their leases, events and cancel requests.
 
     A pool may set ``collect_details``, whose fields are added to each heartbeat, and ``on_heartbeat``, which is called after
-    each heartbeat with the model that this worker should hold (None if it has no model assignment).
+    each heartbeat with the model that this worker should hold (None if it has no model assignment). ``alarm`` kills a process
+    that cannot go on.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class WorkerRuntime:
         worker: Worker,
         *,
         clock: Callable[[], float] = time.monotonic,
+        alarm: LeaseAlarm | None = None,
     ) -> None:
         self.worker = worker
+        self._alarm = alarm
         self.busy_slots = 0
         self.draining = threading.Event()
         self._releasing = threading.Event()
@@ -111,10 +115,15 @@ class WorkerRuntime:
         threading.Thread(target=self._renew_until_stopped, name="renewal", daemon=True).start()
         threading.Thread(target=self._event_publisher.publish_until, args=[self._stopping], name="events", daemon=True).start()
         self._control_listener.start_listening()
+        if self._alarm is not None:
+            # A thread of its own, because the renewal may wait for an unavailable Redis.
+            threading.Thread(target=self._postpone_alarm_until_stopped, name="alarm", daemon=True).start()
 
     def shut_down(self) -> None:
         """Stop the threads and leave the worker registry. No attempt may be running any more."""
         self._stopping.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._control_listener.stop_listening()
         self._heartbeat_due.set()
         self._event_publisher.wake_up()
@@ -157,7 +166,7 @@ class WorkerRuntime:
                 job = self._claim_job(queue)
             if job is None:
                 return "queue empty"
-            attempt = Attempt(job, self._event_publisher.enqueue_buffer)
+            attempt = Attempt(job, self._event_publisher.enqueue_buffer, self._clock)
             self._add_attempt(attempt)
             try:
                 # The attempts may have been released while this job was being claimed.
@@ -203,6 +212,19 @@ class WorkerRuntime:
                 logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, answer)
                 attempt.request_stop(answer)
 
+    def postpone_alarm(self) -> None:
+        """Show that this process is alive, unless an attempt has ignored a stop for two leases."""
+        latest = self._clock() - 2 * self._settings.lease_seconds
+        stuck = [
+            attempt.job.id
+            for attempt in self._running_attempts()
+            if attempt.stop_requested_at is not None and attempt.stop_requested_at < latest
+        ]
+        if stuck:
+            logger.error("jobs %s do not stop; the alarm will end this process", ", ".join(stuck))
+        elif self._alarm is not None:
+            self._alarm.postpone()
+
     def send_heartbeat(self) -> None:
         """Write this worker's registry entry, and pass on the model that it should hold."""
         details = self.collect_details()
@@ -247,6 +269,10 @@ class WorkerRuntime:
     def _running_attempts(self) -> list[Attempt]:
         with self._lock:
             return list(self._attempts.values())
+
+    def _postpone_alarm_until_stopped(self) -> None:
+        while not self._stopping.wait(self._settings.renew_seconds):
+            self.postpone_alarm()
 
     def _renew_until_stopped(self) -> None:
         while not self._stopping.is_set():

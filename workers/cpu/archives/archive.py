@@ -3,19 +3,16 @@
 A member's name is only data: nothing is ever written to a path that comes from the archive.
 """
 
-import json
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from shared.errors import DocumentRejected
-from shared.packaged_files import CODE_ROOT
+from workers.cpu.sandbox.child_process import ChildProcess, ChildProcesses
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_BLOCK_BYTES = 1024 * 1024
@@ -68,56 +65,40 @@ class MemberBytes:
 
 
 def unpack_members(
-    path: Path, archive_format: str, limits: ArchiveLimits, password: str, on_member: Callable[[int, str, MemberBytes], None]
+    path: Path,
+    archive_format: str,
+    limits: ArchiveLimits,
+    password: str,
+    on_member: Callable[[int, str, MemberBytes], None],
+    children: ChildProcesses | None = None,
 ) -> None:
     """Call ``on_member(number, name, bytes)`` for each member of a ``zip`` or ``tar``. The callback may raise, and need not
-    read all bytes.
+    read all bytes. Another thread may kill ``children``.
 
     Raises DocumentRejected (``too_large``, ``encrypted`` or ``failed``).
     """
-    request: dict[str, Any] = {
-        "path": str(path.resolve()),
-        "format": archive_format,
-        "password": password,
-        "size": path.stat().st_size,
-    }
-    request |= {name: getattr(limits, name) for name in limits.__dataclass_fields__}
+    request: dict[str, Any] = {"format": archive_format, "password": password, "size": path.stat().st_size}
     # The byte limits bound the total time. The parent's clock bounds the time without output.
-    request["seconds"] = max(limits.seconds, 3600.0)
-    child = subprocess.Popen(
-        [sys.executable, "-B", "-m", "workers.cpu.archives.unpack_child"],
-        cwd=CODE_ROOT,
-        env={},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    messages = _Messages(child, limits.seconds)
-    try:
-        assert child.stdin is not None
-        with suppress(BrokenPipeError):
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.close()
-        number = 0
-        while True:
-            match messages.read_message():
-                case {"member": int(index), "name": str(name)} if index == number < limits.max_members:
-                    member = MemberBytes(messages)
-                    on_member(number, name, member)
-                    member.drain()
-                    number += 1
-                case {"end": "read"}:
-                    return
-                case message:
-                    raise _rejection(message)
-    finally:
-        messages.stop_clock()
-        child.kill()
-        child.wait()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+    request |= {**asdict(limits), "seconds": max(limits.seconds, 3600.0)}
+    with (children or ChildProcesses()).start("workers.cpu.archives.unpack_child", path, request) as child:
+        messages = _Messages(child, limits.seconds)
+        try:
+            number = 0
+            while True:
+                match messages.read_message():
+                    case {"member": int(index), "name": str(name)} if index == number < limits.max_members:
+                        member = MemberBytes(messages)
+                        on_member(number, name, member)
+                        member.drain()
+                        number += 1
+                    case {"end": "read"}:
+                        return
+                    case message:
+                        raise _rejection(message)
+        except EOFError:
+            raise _rejection(None) from None
+        finally:
+            messages.stop_clock()
 
 
 def _rejection(message: object) -> DocumentRejected:
@@ -134,34 +115,29 @@ def _rejection(message: object) -> DocumentRejected:
 class _Messages:
     """Output of a child process. A child that is silent for too long is killed."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", seconds: float) -> None:
-        assert child.stdout is not None
+    def __init__(self, child: ChildProcess, seconds: float) -> None:
         self._child = child
-        self._stream = child.stdout
         self._seconds = seconds
         self._waiting_since: float | None = None
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="unpack clock", daemon=True).start()
 
     def read_message(self) -> object:
-        self._waiting_since = time.monotonic()
-        line = self._stream.readline(MAX_LINE_BYTES)
-        self._waiting_since = None
-        try:
-            return json.loads(line)
-        except (ValueError, RecursionError):
-            return None
+        with self._clock():
+            return self._child.read_message(MAX_LINE_BYTES)
 
     def read_exactly(self, length: int) -> bytes:
-        self._waiting_since = time.monotonic()
-        data = self._stream.read(length)
-        self._waiting_since = None
-        if len(data) < length:
-            raise _rejection(None)
-        return data
+        with self._clock():
+            return self._child.read_exactly(length)
 
     def stop_clock(self) -> None:
         self._closed.set()
+
+    @contextmanager
+    def _clock(self) -> Iterator[None]:
+        self._waiting_since = time.monotonic()
+        yield
+        self._waiting_since = None
 
     def _watch(self) -> None:
         while not self._closed.wait(0.5):

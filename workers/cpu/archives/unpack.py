@@ -19,6 +19,7 @@ from shared.jobs.queue_names import CPU_QUEUE
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.settings import Settings
 from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipped, unpack_members
+from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.runtime.attempt import AttemptHandle
 
 MAX_LISTED = 1000
@@ -51,11 +52,16 @@ def unpack(
     passwords = documents.passwords(archives, settings.max_queue_seconds)
     unpacker = _Unpacker(attempt, documents, submitter, settings, passwords.look_up(archive_id))
     archive_type = detect_media_type(path)
+    children = ChildProcesses()
+    attempt.on_stop(children.kill)
     try:
         if archive_type not in ARCHIVES:
             raise DocumentRejected("The file is no longer an archive.", code="failed")
-        unpack_members(path, "zip" if archive_type == ZIP else "tar", _limits(settings), unpacker.password, unpacker.add_member)
+        unpack_members(
+            path, "zip" if archive_type == ZIP else "tar", _limits(settings), unpacker.password, unpacker.add_member, children
+        )
     except DocumentRejected:
+        attempt.raise_if_stopped()  # a stop kills the child, which then looks as if it had crashed
         _remove_archive(archives, archive_id, documents, settings)
         raise
     tally = unpacker.tally

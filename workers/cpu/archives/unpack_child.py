@@ -1,6 +1,6 @@
 """Child process that opens one untrusted archive and writes its members to standard output, one after the other.
 
-It limits its own resources before it opens the file, as ``parse_child`` does. For each member it writes these JSON lines,
+It closes its sandbox before it opens the file, as ``parse_child`` does. For each member it writes these JSON lines,
 each block line being followed by that number of bytes:
 
     {"member": 0, "name": "letters/1.txt"}
@@ -18,8 +18,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from workers.cpu.parsing.limits import restrict_process
 from workers.cpu.readers.reader import ReadError
+from workers.cpu.sandbox.sandbox import close_sandbox
 
 BLOCK = 256 * 1024
 HARMLESS_BYTES = 16 * 1024 * 1024
@@ -122,7 +122,7 @@ def _too_many(request: dict[str, Any]) -> ReadError:
 
 def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
-    restrict_process(request["memory_bytes"], request["seconds"])
+    close_sandbox(request["memory_bytes"], request["seconds"], [request["descriptor"]])
     try:
         write_members(request)
     except ReadError as error:

@@ -1,7 +1,6 @@
 """Child process that reads one untrusted file and writes its pages to standard output, one JSON object per line.
 
-It limits its own resources before it opens the file. It inherits neither the environment nor the open files of its parent.
-The request arrives on standard input, because any user of the machine can read command-line arguments. The lines are:
+It closes its sandbox before it opens the file. The lines are:
 
     {"pages": 90, "title": "…"}                                                 once, first
     {"page": 1, "text": "…", "images": false, "headings": [], "fault": ""}      for each requested page, in order
@@ -16,10 +15,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from workers.cpu.parsing.limits import restrict_process
 from workers.cpu.readers.reader import Content, Reader, ReadError
-from workers.cpu.readers.registry import open_reader
+from workers.cpu.readers.registry import import_reader, open_reader
 from workers.cpu.readers.text_builder import clean_text
+from workers.cpu.sandbox.sandbox import close_sandbox
 
 
 def write_line(**fields: object) -> None:
@@ -65,7 +64,8 @@ def _read_page(reader: Reader, second_reader: Callable[[], Reader] | None, numbe
 
 def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
-    restrict_process(request["memory_bytes"], request["seconds"])
+    import_reader(request["reader"])
+    close_sandbox(request["memory_bytes"], request["seconds"], [request["descriptor"]])
     try:
         write_pages(request)
     except ReadError as error:

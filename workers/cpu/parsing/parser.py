@@ -4,22 +4,19 @@ The parent enforces the timeout, tries the next reader when one crashes, rejects
 that crashes every reader. It never opens the file itself.
 """
 
-import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from shared.documents.media_types import ARCHIVES, SUPPORTED, MediaType
 from shared.errors import DocumentRejected
-from shared.packaged_files import CODE_ROOT
 from workers.cpu.readers.reader import Heading
 from workers.cpu.readers.registry import READERS_BY_MEDIA_TYPE
+from workers.cpu.sandbox.child_process import ChildProcesses
 
 MAX_CRASHING_PAGES = 5
 """A page that crashes every reader is skipped. A document with more such pages fails."""
@@ -27,12 +24,34 @@ MAX_CRASHING_PAGES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits on reading a file: wall clock time in seconds, memory in bytes, pages, and characters per page."""
+    """Limits on reading a file: wall clock time in seconds, memory in bytes, pages, characters per page, and characters in all."""
 
     seconds: float
     memory_bytes: int
     max_pages: int
     max_page_characters: int
+    max_characters: int = 50_000_000
+
+
+class CharacterBudget:
+    """Counts the characters of a document against a limit. Pages without text count too: they may be long all the same."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def spend(self, characters: int, page: int) -> None:
+        """Count the characters of a page or of pages from ``page`` on. Raises DocumentRejected beyond the limit."""
+        with self._lock:
+            self._used += characters
+            exceeded = self._used > self._limit
+        if exceeded:
+            raise DocumentRejected(
+                f"The document has more than {self._limit} characters, the limit for a document; it was reached at page "
+                f"{page} (ENGINEHOUSE_MAX_DOCUMENT_CHARACTERS).",
+                code="too_large",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +64,11 @@ class Page:
     images: bool = False
     fault: str = ""
     headings: list[Heading] = field(default_factory=list)
+
+    @property
+    def characters(self) -> int:
+        """Characters of the text and of what is said about it."""
+        return len(self.text) + len(self.fault) + sum(len(title) for _, _, title in self.headings)
 
 
 @dataclass
@@ -77,10 +101,13 @@ def read_pages(
     first: int = 1,
     last: int | None = None,
     password: str = "",
+    children: ChildProcesses | None = None,
+    budget: CharacterBudget | None = None,
 ) -> int:
     """Call ``on_page(page, total)`` once for each page from ``first`` to ``last``, in order; return the total number of pages.
 
-    ``on_page`` may raise, which kills the child. Raises DocumentRejected with the code ``encrypted``, ``unsupported``,
+    ``on_page`` may raise, which kills the child, and another thread may kill ``children``. Calls for the same document share
+    ``budget``. Raises DocumentRejected with the code ``encrypted``, ``unsupported``,
     ``too_large`` or ``failed``; its message names the limit that was exceeded, if any.
     """
     readers = READERS_BY_MEDIA_TYPE.get(media_type)
@@ -91,18 +118,19 @@ def read_pages(
             else "The format of the file is not supported."
         )
         raise DocumentRejected(f"{problem} Supported formats: {SUPPORTED}.", code="unsupported")
+    children, budget = children or ChildProcesses(), budget or CharacterBudget(limits.max_characters)
     deadline = time.monotonic() + limits.seconds
     progress = _Progress(first, reached=first, delivered=first - 1)
     crashing_pages = 0
     while True:
         faults = []
         for reader in readers:
-            request = {"path": str(path.resolve()), "reader": reader, "first": progress.delivered + 1, "last": last}
-            request |= {"password": password, **asdict(limits)}
+            request = {"reader": reader, "first": progress.delivered + 1, "last": last, "password": password, **asdict(limits)}
             try:
                 # Closed explicitly, because the child must have exited when this function returns.
-                with closing(_child_pages(request, progress, limits, deadline)) as pages:
+                with closing(_child_pages(path, request, progress, limits, deadline, children)) as pages:
                     for page in pages:
+                        budget.spend(page.characters, page.number)
                         _deliver(page, progress, on_page)
             except (_ChildCrashed, _ReaderFailed) as fault:
                 faults.append(str(fault))
@@ -144,64 +172,43 @@ def _release(progress: _Progress, on_page: Callable[[Page, int], None], faults: 
     progress.held.clear()
 
 
-def _child_pages(request: dict[str, object], progress: _Progress, limits: Limits, deadline: float) -> Generator[Page, None, None]:
-    child = subprocess.Popen(
-        [sys.executable, "-B", "-m", "workers.cpu.parsing.parse_child"],
-        cwd=CODE_ROOT,
-        env={},  # a child under the control of its file must not find addresses or secrets
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    clock = threading.Timer(max(0.0, deadline - time.monotonic()), child.kill)
-    clock.start()
+def _child_pages(
+    path: Path, request: dict[str, object], progress: _Progress, limits: Limits, deadline: float, children: ChildProcesses
+) -> Generator[Page, None, None]:
     # No valid line is longer: at most six bytes per character, for text and headings, plus the JSON around them.
     max_line = 12 * limits.max_page_characters + 65536
-    reader, number = request["reader"], int(str(request["first"]))
-    assert child.stdout is not None
-    assert child.stdin is not None
-    try:
-        with suppress(BrokenPipeError):  # it died at once; its exit status is examined below
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.close()
-        while line := child.stdout.readline(max_line):
-            match _parse_line(line):
-                case {"end": "read"}:
-                    return
-                case {"end": "unreadable", "reason": str(reason)}:
-                    raise _ReaderFailed(reason)
-                case {"end": "encrypted" | "unsupported" | "too_large" as code, "reason": str(reason)}:
-                    raise DocumentRejected(reason, code=code)
-                case {"pages": int(pages), "title": str()} if pages <= limits.max_pages:
-                    progress.pages = pages
-                case {
-                    "page": int(index),
-                    "text": str(text),
-                    "images": bool(images),
-                    "headings": list(headings),
-                    "fault": str(fault),
-                } if index == number <= progress.pages:
-                    yield Page(number=number, text=text, images=images, fault=fault, headings=_headings(headings, len(text)))
-                    number += 1
-                case _:
-                    raise _ChildCrashed(f"{reader} wrote invalid output")
-        child.wait()
-        raise _exit_error(child.returncode, str(reader), progress, limits, timed_out=time.monotonic() >= deadline)
-    finally:
-        clock.cancel()
-        child.kill()
-        child.wait()
-        child.stdout.close()
-        with suppress(BrokenPipeError):
-            child.stdin.close()
-
-
-def _parse_line(line: bytes) -> object:
-    """A line of the child, or None if it is not JSON: a child under the control of its file may write anything."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+    reader, number = str(request["reader"]), int(str(request["first"]))
+    with children.start("workers.cpu.parsing.parse_child", path, request) as child:
+        clock = threading.Timer(max(0.0, deadline - time.monotonic()), child.kill)
+        clock.start()
+        try:
+            while True:
+                match child.read_message(max_line):
+                    case {"end": "read"}:
+                        return
+                    case {"end": "unreadable", "reason": str(reason)}:
+                        raise _ReaderFailed(reason)
+                    case {"end": "encrypted" | "unsupported" | "too_large" as code, "reason": str(reason)}:
+                        raise DocumentRejected(reason, code=code)
+                    case {"pages": int(pages), "title": str()} if pages <= limits.max_pages:
+                        progress.pages = pages
+                    case {
+                        "page": int(index),
+                        "text": str(text),
+                        "images": bool(images),
+                        "headings": list(items),
+                        "fault": str(fault),
+                    } if index == number <= progress.pages:
+                        headings = _headings(items, len(text))
+                        yield Page(number=number, text=text, images=images, fault=fault, headings=headings)
+                        number += 1
+                    case _:
+                        raise _ChildCrashed(f"{reader} wrote invalid output")
+        except EOFError:
+            status = child.exit_status()
+            raise _exit_error(status, reader, progress, limits, timed_out=time.monotonic() >= deadline) from None
+        finally:
+            clock.cancel()
 
 
 def _headings(items: list[object], characters: int) -> list[Heading]:

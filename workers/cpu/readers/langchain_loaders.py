@@ -16,7 +16,7 @@ from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Sourc
 from workers.cpu.readers.text import add_markdown, decode
 from workers.cpu.readers.text_builder import TextBuilder
 
-_TAG = re.compile(r"</?[a-z]+[^>]*>|\{\\[^}]*\}", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-z][^<>]*>|\{\\[^{}]*\}", re.IGNORECASE)
 
 
 class SubtitleReader(InMemoryReader):

@@ -3,9 +3,10 @@
 Attachments of other types are listed as a fault of the first page and not read.
 """
 
-from email import policy
+from collections.abc import Sequence
 from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
+from email.policy import EmailPolicy
 
 from workers.cpu.readers.markup import add_markup, parse_html
 from workers.cpu.readers.reader import Content, InMemoryReader, Source, read_source
@@ -14,6 +15,29 @@ from workers.cpu.readers.text_builder import TextBuilder
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _MAX_PARTS = 1000
+_MAX_HEADER_CHARACTERS = 4000
+
+
+class _ShortHeaders(EmailPolicy):
+    """Cuts long headers: the library takes quadratic time for a list of addresses or parameters."""
+
+    def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(list(sourcelines))
+        return name, value[:_MAX_HEADER_CHARACTERS]
+
+
+def _parse(data: bytes) -> EmailMessage:
+    message = BytesParser(EmailMessage, policy=_ShortHeaders()).parsebytes(data)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def _header(message: EmailMessage, name: str) -> str:
+    """The decoded value of a header or, if it is invalid, its text."""
+    try:
+        return str(message.get(name) or "")
+    except Exception:  # noqa: BLE001 - the library's parser raises IndexError, RecursionError and others
+        return next((str(value) for key, value in message.raw_items() if key.lower() == name.lower()), "")
 
 
 class MailReader(InMemoryReader):
@@ -22,14 +46,14 @@ class MailReader(InMemoryReader):
     name = "e-mail"
 
     def __init__(self, source: Source, password: str) -> None:
-        message = BytesParser(EmailMessage, policy=policy.default).parsebytes(read_source(source))
+        message = _parse(read_source(source))
         first = TextBuilder()
         for name in _HEADERS:
-            value = message.get(name)
+            value = _header(message, name)
             if value:
                 first.add_line(f"{name}: {value}")
         first.add_text("\n")
-        subject = " ".join(str(message.get("Subject") or "").split())
+        subject = " ".join(_header(message, "Subject").split())
         body = message.get_body(preferencelist=("plain", "html"))
         if body is not None:
             _add_part(first, body)
@@ -76,9 +100,9 @@ class MhtmlReader(InMemoryReader):
     name = "mhtml"
 
     def __init__(self, source: Source, password: str) -> None:
-        archive = BytesParser(EmailMessage, policy=policy.default).parsebytes(read_source(source))
+        archive = _parse(read_source(source))
         builder = TextBuilder()
         page = archive.get_body(preferencelist=("html", "plain"))
         if page is not None:
             _add_part(builder, page)
-        super().__init__(builder.build_pages(), " ".join(str(archive.get("Subject") or "").split()))
+        super().__init__(builder.build_pages(), " ".join(_header(archive, "Subject").split()))

@@ -18,19 +18,22 @@ _BREAKS = (f"{_W}lastRenderedPageBreak", f"{_W}br")
 
 
 class DocxReader(InMemoryReader):
-    """Word files: paragraphs and tables in order, without headers, footers and deleted text."""
+    """Word files: paragraphs and tables in order, without headers, footers and deleted text.
+
+    They are read from the XML: python-docx searches all styles for each paragraph, and repeats merged cells.
+    """
 
     name = "docx"
 
     def __init__(self, source: Source, password: str) -> None:
         import docx
-        from docx.table import Table
 
         check_zip(source)
         document = docx.Document(source)
         self._builders = [TextBuilder()]
-        for block in document.iter_inner_content():
-            if isinstance(block, Table):
+        self._styles = _style_names(document)
+        for block in document.element.body.iterchildren(f"{_W}p", f"{_W}tbl"):
+            if block.tag == f"{_W}tbl":
                 self._add_table(block)
             else:
                 self._add_paragraph(block)
@@ -40,8 +43,9 @@ class DocxReader(InMemoryReader):
         super().__init__(contents, str(document.core_properties.title or ""))
 
     def _add_paragraph(self, paragraph: Any) -> None:
-        style = paragraph.style.name if paragraph.style is not None and paragraph.style.name else ""
-        heading = _HEADING_STYLE.fullmatch(style.strip())
+        named = paragraph.find(f"{_W}pPr/{_W}pStyle")
+        style = self._styles.get("" if named is None else named.get(f"{_W}val"), self._styles[""])
+        heading = _HEADING_STYLE.fullmatch(style)
         level = int(heading[1]) if heading else 1 if style == "Title" else 0
         for number, text in enumerate(_between_breaks(paragraph)):
             if number and self._builders[-1].length:
@@ -53,16 +57,27 @@ class DocxReader(InMemoryReader):
                 self._builders[-1].add_text("\n")
 
     def _add_table(self, table: Any) -> None:
-        # Read from the XML: python-docx repeats merged cells and looks up each row by its number, which is slow.
-        rows = ([_text(cell) for cell in row.iterchildren(f"{_W}tc")] for row in table._tbl.iterchildren(f"{_W}tr"))
+        rows = ([_text(cell) for cell in row.iterchildren(f"{_W}tc")] for row in table.iterchildren(f"{_W}tr"))
         add_rows(self._builders[-1], rows)
         self._builders[-1].add_text("\n")
+
+
+def _style_names(document: Any) -> dict[str, str]:
+    """Names of the paragraph styles by id; the default style has the id "" too."""
+    names = {"": ""}
+    for style in document.styles.element.iterchildren(f"{_W}style"):
+        if style.get(f"{_W}type", "paragraph") == "paragraph":
+            name = style.find(f"{_W}name")
+            names[style.get(f"{_W}styleId")] = "" if name is None else name.get(f"{_W}val", "").strip()
+            if style.get(f"{_W}default") in ("1", "true", "on"):
+                names[""] = names[style.get(f"{_W}styleId")]
+    return names
 
 
 def _between_breaks(paragraph: Any) -> list[str]:
     """The text of a paragraph, divided at the page breaks in it."""
     pieces: list[list[str]] = [[]]
-    for element in paragraph._p.iter(f"{_W}t", f"{_W}tab", f"{_W}cr", *_BREAKS):
+    for element in paragraph.iter(f"{_W}t", f"{_W}tab", f"{_W}cr", *_BREAKS):
         if element.tag == f"{_W}t":
             pieces[-1].append(element.text or "")
         elif element.tag == f"{_W}tab":

@@ -1,34 +1,38 @@
-"""Reader registry: which readers handle each media type. A reader is imported only in the child process that uses it."""
+"""Reader registry: which readers handle each media type. Child processes import a reader and its libraries before they close
+their sandbox, and only the one that they use."""
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import cast
 
 from shared.documents import media_types
 from workers.cpu.readers.reader import Reader, Source
 
-# The module and the factory of each reader: a class, or a function that chooses one.
-_READERS: Mapping[str, tuple[str, str]] = {
-    "pypdfium2": ("pdf", "PdfiumReader"),
-    "pypdf": ("pdf", "PypdfReader"),
+_LOADERS = "langchain_community.document_loaders"
+
+# The module and the factory of each reader, which is a class or a function that chooses one, and the libraries it needs.
+_READERS: Mapping[str, tuple[str, ...]] = {
+    "pypdfium2": ("pdf", "PdfiumReader", "pypdfium2"),
+    "pypdf": ("pdf", "PypdfReader", "pypdf"),
     "text": ("text", "TextReader"),
     "markdown": ("text", "MarkdownReader"),
     "csv": ("table", "CsvReader"),
-    "xlsx": ("table", "XlsxReader"),
+    "xlsx": ("table", "XlsxReader", "openpyxl"),
     "json": ("structured", "JsonReader"),
     "json lines": ("structured", "JsonLinesReader"),
     "html": ("markup", "HtmlReader"),
     "epub": ("epub", "EpubReader"),
-    "docx": ("office", "DocxReader"),
-    "pptx": ("office", "PptxReader"),
-    "rtf": ("rtf", "RtfReader"),
+    "docx": ("office", "DocxReader", "docx"),
+    "pptx": ("office", "PptxReader", "pptx"),
+    "rtf": ("rtf", "RtfReader", "striprtf.striprtf"),
     "e-mail": ("mail", "MailReader"),
     "mhtml": ("mail", "MhtmlReader"),
-    "outlook": ("langchain_loaders", "OutlookReader"),
-    "evernote": ("langchain_loaders", "EvernoteReader"),
-    "subtitles": ("langchain_loaders", "SubtitleReader"),
+    "outlook": ("langchain_loaders", "OutlookReader", f"{_LOADERS}.email", "extract_msg"),
+    "evernote": ("langchain_loaders", "EvernoteReader", f"{_LOADERS}.evernote", "html2text"),
+    "subtitles": ("langchain_loaders", "SubtitleReader", f"{_LOADERS}.srt", "pysrt"),
     "notebook": ("notebook", "NotebookReader"),
-    "office container": ("container", "open_office_container"),
+    "office container": ("container", "open_office_container", "msoffcrypto", "olefile"),
 }
 
 READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
@@ -56,8 +60,16 @@ READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
 """Readers for each media type, in the order in which they are tried."""
 
 
+def import_reader(name: str) -> None:
+    """Import a reader and its libraries. The reader itself reports a library that is missing."""
+    module, _, *libraries = _READERS[name]
+    for imported in (f"workers.cpu.readers.{module}", *libraries):
+        with suppress(ImportError):
+            importlib.import_module(imported)
+
+
 def open_reader(name: str, source: Source, password: str) -> Reader:
     """Open a file with the reader of this name. Raises ReadError if the whole file cannot be read, or whatever the library behind the reader raises."""
-    module, factory_name = _READERS[name]
+    module, factory_name, *_ = _READERS[name]
     factory = getattr(importlib.import_module(f"workers.cpu.readers.{module}"), factory_name)
     return cast(Reader, factory(source, password))

@@ -8,7 +8,7 @@ from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Sourc
 from workers.cpu.readers.text_builder import PAGE_CHARACTERS, TextBuilder, clean_text, split_text
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
-_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
 
 
@@ -45,10 +45,11 @@ def add_markdown(builder: TextBuilder, text: str) -> None:
         if opening and fence in ("", opening[1]):
             fence = "" if fence else opening[1]
         elif not fence:
-            titled = _ATX.match(line.rstrip("\n"))
+            titled = _ATX.match(line)
+            title = titled[2].rstrip(" \t").rstrip("#").rstrip(" \t") if titled else ""
             below = _UNDERLINE.match(lines[number + 1].rstrip("\n")) if number + 1 < len(lines) and line.strip() else None
-            if titled and titled[2]:
-                builder.mark_heading(len(titled[1]), clean_text(titled[2]))
+            if titled and title:
+                builder.mark_heading(len(titled[1]), clean_text(title))
             elif below and not line.lstrip().startswith(("#", ">", "-", "*", "|")):
                 builder.mark_heading(1 if below[1][0] == "=" else 2, clean_text(line.strip()))
         builder.add_text(line)
