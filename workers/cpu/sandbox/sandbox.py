@@ -5,8 +5,9 @@ A child may still read the code that it runs, because Python and its libraries i
 """
 
 import math
+import os
 import resource
-import sysconfig
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,5 +50,5 @@ def missing_protections() -> list[str]:
 
 def _code_folders() -> set[Path]:
     """The folders of libraries and of this program, but not the top of a checkout, which may hold the data folder."""
-    libraries = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return {*_SYSTEM_LIBRARIES, *libraries, CODE_ROOT / "shared", CODE_ROOT / "workers"}
+    installed = {Path(entry) for entry in sys.path if entry.endswith(("-packages", "lib-dynload"))}
+    return {*_SYSTEM_LIBRARIES, *installed, Path(os.__file__).parent, CODE_ROOT / "shared", CODE_ROOT / "workers"}

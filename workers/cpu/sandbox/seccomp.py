@@ -6,7 +6,7 @@ Landlock and the resource limits then still hold.
 
 import ctypes
 import errno
-import platform
+import os
 import struct
 
 from shared.prctl import set_seccomp_filter
@@ -70,7 +70,7 @@ _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 
 def is_supported() -> bool:
     """Whether there is a filter for this machine."""
-    return platform.machine() in _ARCHITECTURES
+    return os.uname().machine in _ARCHITECTURES
 
 
 def deny_dangerous_calls() -> bool:
@@ -80,7 +80,7 @@ def deny_dangerous_calls() -> bool:
     """
     if not is_supported():
         return False
-    program = _program(platform.machine())
+    program = _program(os.uname().machine)
     return set_seccomp_filter(ctypes.c_char_p(program), len(program) // 8)
 
 
