@@ -23,7 +23,9 @@ def check_user(settings: Settings, command: str, *, warn_on_loopback: bool = Fal
     if not warn_on_loopback:
         raise CommandError(f"`enginehouse {command}` does not run as root. {ADVICE}")
     if not is_loopback(settings.host):
-        raise CommandError(f"`enginehouse {command}` does not run as root when other machines can reach {settings.host}. {ADVICE}")
+        raise CommandError(
+            f"`enginehouse {command}` does not run as root when other machines can reach {settings.host}. {ADVICE}"
+        )
     print(
         "Warning: running as root, so an error in a program that reads uploaded files could affect the whole machine. "
         "Use another user, or set ENGINEHOUSE_ALLOW_ROOT=1 to hide this warning.",
