@@ -11,6 +11,7 @@ help:
 	@echo "make test          all checks and tests     make lint   only the checks     make bench   the benchmarks"
 	@echo "make test-faults   fault injection: kill every process, break every connection (20 minutes)"
 	@echo "make dist          build the wheels of the server and the client into dist/"
+	@echo "make env           write .env with random passwords for docker compose"
 	@echo "make clean         remove .venv and caches, but not the data folder .enginehouse"
 
 setup: .venv/.installed
@@ -54,6 +55,9 @@ chromium:
 	@[ -z "$(CI)" ] || command -v chromium >/dev/null || { echo "[chromium] installing"; \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; }
 
+env:
+	@$(PYTHON) -m cli.local.project_folder
+
 clean:
 	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
@@ -66,4 +70,4 @@ clean:
 	@$(PYTHON) deploy/install.py $(EXTRAS) gpl-formats --dev
 	@touch .venv/.installed $@
 
-.PHONY: tests chromium help setup demo up lint test test-faults bench dist clean
+.PHONY: tests chromium env help setup demo up lint test test-faults bench dist clean

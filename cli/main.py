@@ -75,9 +75,11 @@ def up(
 ) -> None:
     """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C stops without waiting for running jobs."""
     from cli.local.guardian import run_guarded
+    from cli.local.root_user import check_user
     from shared.prctl import die_with_parent
 
     settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, redis_url=redis)
+    check_user(settings, "up", warn_on_loopback=True)
     command = [sys.executable, "-m", "cli.local.stack", "--guardian", str(os.getpid())]
     command += ["--own-redis"] * (redis is None and not os.environ.get("REDIS_URL"))
     command += ["--own-chroma"] * (not os.environ.get("ENGINEHOUSE_CHROMA_URL"))
@@ -108,6 +110,7 @@ def worker(
 ) -> None:
     """Run one worker, on an additional host or under your own supervisor."""
     from cli.local.process_commands import worker_command
+    from cli.local.root_user import check_user
 
     settings = _settings(
         data_dir=data,
@@ -118,6 +121,7 @@ def worker(
         worker_device=device,
         redis_url=redis,
     )
+    check_user(settings, "worker")
     _become(worker_command(pool, settings, number), settings)
 
 
@@ -125,8 +129,10 @@ def worker(
 def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, redis: RedisUrl = None) -> None:
     """Run only the HTTP API."""
     from cli.local.process_commands import api_command
+    from cli.local.root_user import check_user
 
     settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
+    check_user(settings, "api")
     _become(api_command(settings), settings)
 
 

@@ -70,6 +70,11 @@ class Settings:
         False,
         "While no API key exists, accept calls from other machines too. For a container whose port is published on loopback only.",
     )
+    allow_root: bool = setting(
+        "ENGINEHOUSE_ALLOW_ROOT",
+        False,
+        "Let root run `enginehouse worker`, `enginehouse api`, and `enginehouse up` on an address that other machines can reach.",
+    )
     models_file: Path = setting(
         "ENGINEHOUSE_MODELS_FILE",
         packaged_file("models.json"),

@@ -46,7 +46,9 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.port}"
         self.models = folder / "models.json"
         self.models.write_text(json.dumps(models(token_seconds)))
-        self.environment = {**os.environ, "ENGINEHOUSE_LOG_LEVEL": "INFO", **(environment or {})}
+        # Tests and benchmarks often run as root in a container.
+        defaults = {"ENGINEHOUSE_LOG_LEVEL": "INFO", "ENGINEHOUSE_ALLOW_ROOT": "1"}
+        self.environment = {**os.environ, **defaults, **(environment or {})}
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self._stream: IO[bytes] | None = None

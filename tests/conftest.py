@@ -1,5 +1,6 @@
 """Shared fixtures: one Redis server per test process, emptied before each test and checked for leaked keys after it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from testing.key_leaks import find_leaked_keys
 from testing.missing_services import missing_service
 
 pytest_plugins: list[str] = []
+
+# In a container, tests often run as root. Commands that they start inherit this.
+os.environ.setdefault("ENGINEHOUSE_ALLOW_ROOT", "1")
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,9 @@ from rich.status import Status
 
 from cli.errors import CommandError
 from cli.local.prepare import prepare_models
-from cli.local.process_commands import bracketed, environment_of
+from cli.local.process_commands import FLOWER_PASSWORD_FILE, FLOWER_USER, bracketed, environment_of
 from cli.local.process_tree import spawn
+from cli.local.readiness import displayed_path
 from shared.data_folder import open_data_folder
 from shared.documents.models import ENDED
 from shared.packaged_files import packaged_file
@@ -63,7 +64,8 @@ def run_demo(settings: Settings) -> None:
                 _cancel_unfinished(client)
             raise
         state = json.loads((settings.data_dir / "state.json").read_text())
-        for name, address in (("API", state["api"]), ("Web page", f"{state['api']}/"), ("Flower", state["flower"])):
+        flower = f"{state['flower']}, user {FLOWER_USER}, password in {displayed_path(settings.data_dir / FLOWER_PASSWORD_FILE)}"
+        for name, address in (("API", state["api"]), ("Web page", f"{state['api']}/"), ("Flower", flower)):
             console.print(f"{name:<9} {address}", soft_wrap=True)
     console.print(f"Everything has stopped. Run `{_up_command(settings)}` to start it again.", soft_wrap=True, highlight=False)
 

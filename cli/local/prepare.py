@@ -3,6 +3,7 @@
 import os
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from shared.data_folder import open_data_folder
@@ -23,7 +24,7 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
     if all(model.url.startswith("package:") for model in chosen):
         # The progress bars of the libraries would mix with ours. For a download they are the only ones.
         os.environ |= {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    from workers.gpu.weights import prepare_model
+    from workers.gpu.weights import describe_unpinned_revision, prepare_model
 
     columns = (TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console()
@@ -41,5 +42,7 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
 
             folder = prepare_model(model, settings.prepared_models, report)
             progress.update(bar, description="ready", completed=1.0)
+            if advice := describe_unpinned_revision(model, folder):
+                progress.console.print(escape(advice), soft_wrap=True, highlight=False)
             if not console.is_terminal:
                 console.print(f"{model.name} is ready in {folder}", soft_wrap=True)

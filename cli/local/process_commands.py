@@ -13,6 +13,10 @@ from shared.errors import NotFound
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
 from shared.settings import Settings, to_environment
 
+FLOWER_USER = "enginehouse"
+# In the data folder.
+FLOWER_PASSWORD_FILE = "flower-password"
+
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment of every process that we start: the current one with these settings."""

@@ -25,6 +25,8 @@ from cli.local.guardian import GUARDIAN_GONE
 from cli.local.model_assignments import assign_models
 from cli.local.placement import Replica, models_to_load, place_models
 from cli.local.process_commands import (
+    FLOWER_PASSWORD_FILE,
+    FLOWER_USER,
     api_command,
     bracketed,
     chroma_command,
@@ -60,7 +62,6 @@ BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",
 CHROMA_NOISE = re.compile(r"\({3}|#{3}|[Cc]hroma Cloud|trychroma|--to-cloud|^\s+at rust/|^Connect to|^Saving data to")
 # Advice about the kernel settings of the machine, which Redis prints at each start. It goes to the log of Redis.
 REDIS_NOISE = re.compile(r"# WARNING")
-FLOWER_USER = "enginehouse"
 # How often to check whether workers wait for an unresponsive index.
 INDEX_CHECK_SECONDS = 2.0
 
@@ -85,10 +86,7 @@ class Plan:
 
     @property
     def flower_url(self) -> str | None:
-        """The address with the login, for the user who started the stack."""
-        if self.flower_port is None:
-            return None
-        return f"http://{FLOWER_USER}:{self.flower_password}@127.0.0.1:{self.flower_port}"
+        return f"http://127.0.0.1:{self.flower_port}" if self.flower_port else None
 
     @property
     def flower_password(self) -> str:
@@ -96,7 +94,7 @@ class Plan:
 
     @property
     def flower_password_file(self) -> Path:
-        return self.settings.data_dir / "flower-password"
+        return self.settings.data_dir / FLOWER_PASSWORD_FILE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,7 +131,7 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
             log.say(f"Enginehouse is ready: {plan.api_url}")
             if plan.flower_port:
                 log.say(
-                    f"Flower (queues and workers): http://127.0.0.1:{plan.flower_port}, user {FLOWER_USER}, "
+                    f"Flower (queues and workers): {plan.flower_url}, user {FLOWER_USER}, "
                     f"password in {displayed_path(plan.flower_password_file)}"
                 )
         notes = connect(plan.settings.redis_url, timeout=1.0, retries=0)

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
@@ -21,6 +22,9 @@ TRANSFORMERS: Final = "transformers"
 
 # The name is also a folder, part of a queue's name and part of a URL.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+# A commit on the hub. Branches and tags can be moved to other weights, and other code.
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -73,7 +77,7 @@ class ModelEntry(BaseModel):
     default: bool = False
     """Use this model for requests of its task that name no model."""
     revision: Text | None = None
-    """Branch, tag or commit on the hub."""
+    """Branch, tag or commit on the hub; with ``trust_remote_code`` it must be a commit."""
     trust_remote_code: bool = False
     """Run Python code that ships with the weights. Enable it only for sources whose programs you would run."""
 
@@ -93,6 +97,26 @@ class ModelEntry(BaseModel):
                 f"devices lists {len(self.devices)} GPUs, but replicas and gpus need {self.replicas} times {gpus}; remove replicas"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_revision(self) -> "ModelEntry":
+        if self.trust_remote_code and self.is_on_hub and not COMMIT.fullmatch(self.revision or ""):
+            given = f"revision is {self.revision!r}" if self.revision else "revision is missing"
+            raise ValueError(
+                f"{given} and trust_remote_code is true: set revision to the commit (40 hexadecimal digits) whose code you have read, "
+                "because a branch or tag can change"
+            )
+        return self
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the weights are downloaded from the Hugging Face hub."""
+        return not self.url.startswith((".", "/", "~", "package:", "echo:"))
+
+    @property
+    def is_pinned_to_commit(self) -> bool:
+        """Whether the weights cannot change without a change of this entry."""
+        return not self.is_on_hub or COMMIT.fullmatch(self.revision or "") is not None
 
 
 class Catalogue:

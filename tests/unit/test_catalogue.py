@@ -107,6 +107,18 @@ def test_an_invalid_field_is_reported_with_its_value_and_limit(tmp_path: Path, c
     assert "model 1" in problem
 
 
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "0123456789abcdef", "0123456789ABCDEF" * 2 + "01234567"])
+def test_code_of_the_hub_needs_a_commit(tmp_path: Path, revision: str | None) -> None:
+    [problem] = problems(tmp_path, [{**TINY, "trust_remote_code": True} | ({"revision": revision} if revision else {})])
+    assert "model 1 (tiny): revision is " in problem
+    assert "trust_remote_code is true: set revision to the commit" in problem
+
+
+@pytest.mark.parametrize("entry", [{"url": TINY["url"], "revision": "0123456789" * 4}, {"url": "/srv/m"}, {"url": "package:m"}])
+def test_pinned_and_local_code_may_be_trusted(tmp_path: Path, entry: dict[str, str]) -> None:
+    assert load(tmp_path, [{"name": "m", "trust_remote_code": True, **entry}]).default().is_pinned_to_commit
+
+
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     found = problems(
         tmp_path, [{"name": "a", "colour": 1}, 7, TINY, {**TINY, "default": True}, {**TINY, "name": "b", "default": True}]

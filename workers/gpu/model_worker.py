@@ -22,7 +22,7 @@ from workers.gpu.hardware.devices import format_gib
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
 from workers.gpu.hardware.memory_estimate import estimate_memory
 from workers.gpu.tokenization import TextCodec
-from workers.gpu.weights import prepare_model
+from workers.gpu.weights import describe_unpinned_revision, prepare_model
 from workers.runtime.attempt import Attempt, Result
 from workers.runtime.worker_runtime import WorkerRuntime
 
@@ -111,6 +111,8 @@ class ModelWorker:
         folder = None
         if entry.engine != ECHO:
             folder = prepare_model(entry, settings.prepared_models, lambda step, done: self._report("loading", step, done))
+            if advice := describe_unpinned_revision(entry, folder):
+                logger.info(advice)
         self._wait_for_memory()
         engine = EngineClient(
             entry,

@@ -59,6 +59,17 @@ def find_prepared_folder(entry: ModelEntry, folder: Path) -> Path | None:
         return None
 
 
+def describe_unpinned_revision(entry: ModelEntry, folder: Path) -> str | None:
+    """Which commit of the hub is in ``folder`` and how to pin it, or None if ``entry`` pins its weights already."""
+    # The hub's cache has one folder per commit.
+    if entry.is_pinned_to_commit or folder.parent.name != "snapshots":
+        return None
+    return (
+        f"Model {entry.name}: {entry.revision or 'the main branch'} of {entry.url} is commit {folder.name}. "
+        f'To use the same weights everywhere, add "revision": "{folder.name}" to its entry in the models file.'
+    )
+
+
 def _is_path(url: str) -> bool:
     return url.startswith((".", "/", "~"))
 
