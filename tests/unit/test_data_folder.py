@@ -1,11 +1,13 @@
 """The data folder is closed to other users, whoever creates it and however it was created."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from shared import data_folder
 from shared.data_folder import open_data_folder
 
 
@@ -28,9 +30,14 @@ def test_a_new_data_folder_and_its_contents_are_private(tmp_path: Path) -> None:
     assert modes(folder, folder / "documents", folder / "documents" / "note") == [0o700, 0o700, 0o600]
 
 
-def test_an_open_data_folder_is_closed_and_this_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_open_data_folder_is_closed_and_this_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Libraries that configure logging in this process disable the loggers that exist.
+    monkeypatch.setattr(data_folder.logger, "disabled", False)
     folder = tmp_path / "data"
     folder.mkdir(mode=0o755)
+    caplog.set_level(logging.WARNING, logger="shared.data_folder")
     open_data_folder(folder)
     assert modes(folder) == [0o700]
     assert "was open to other users of this machine (mode 0755); it is closed now" in caplog.text

@@ -1,10 +1,11 @@
 """Detokenization: tokens become the same text however they are split into calls."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.models.catalogue import ECHO, ModelEntry
-from workers.gpu.tokenization import BROKEN, ByteTokenizer, Detokenizer, TextCodec
+from workers.gpu.tokenization import BROKEN, ByteTokenizer, ControlTexts, Detokenizer, TextCodec
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=[BROKEN]))
 
@@ -89,3 +90,19 @@ def test_the_echo_engine_needs_no_model_folder() -> None:
     assert bytes(text.encode_messages([{"role": "user", "content": "hi"}])) == b"user: hi\n"
     assert text.make_detokenizer(["X"]).add_tokens([*b"aENDb"]) == ("a", True)
     assert text.stop_token_ids == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("plain < text", ["plain < text"]),
+        ("", [""]),
+        ("a<eos>b", ["a", "<eos>", "b"]),
+        ("<eos><eos>", ["", "<eos>", "", "<eos>", ""]),
+        ("<eos_long>", ["", "<eos_long>", ""]),
+        ("<eos_lon>", ["<eos_lon>"]),
+        ("<<eos>[X]", ["<", "<eos>", "", "[X]", ""]),
+    ],
+)
+def test_control_texts_are_found_longest_first(text: str, parts: list[str]) -> None:
+    assert ControlTexts(["<eos>", "<eos_long>", "[X]", ""]).split(text) == parts

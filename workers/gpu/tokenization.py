@@ -4,9 +4,8 @@ Needs a model's tokenizer, but not its weights or torch. The echo engine needs n
 """
 
 import json
-import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +45,31 @@ class ByteTokenizer:
         return bytes(ids).decode(errors="replace")
 
 
+class ControlTexts:
+    """The texts of a model's control tokens, of which there may be thousands. A regular expression would try all of them at each
+    position of a hostile text."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = frozenset(filter(None, texts))
+        lengths: dict[str, set[int]] = {}
+        for text in self._texts:
+            lengths.setdefault(text[0], set()).add(len(text))
+        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+
+    def split(self, text: str) -> list[str]:
+        """The parts of a text; every second one is the text of a control token."""
+        if self._lengths.keys().isdisjoint(text):
+            return [text]
+        parts, start = [], 0
+        for at, character in enumerate(text):
+            if at >= start and character in self._lengths:
+                length = next((length for length in self._lengths[character] if text[at : at + length] in self._texts), 0)
+                if length:
+                    parts += [text[start:at], text[at : at + length]]
+                    start = at + length
+        return [*parts, text[start:]]
+
+
 class ModelTokenizer:
     """Tokenizer of a model, from the files in its folder. Raises ModelUnavailable when they cannot be read."""
 
@@ -60,10 +84,7 @@ class ModelTokenizer:
         self._backend: Any = self._tokenizer.backend_tokenizer if self._tokenizer.is_fast else None
         self._name = entry.name
         self._template = entry.chat_template or self._tokenizer.chat_template
-        control = sorted(
-            (str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special), key=len, reverse=True
-        )
-        self._control_tokens = re.compile("|".join(map(re.escape, control))) if control else None
+        self._control_texts = ControlTexts(str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special)
         ends = {self._tokenizer.eos_token_id}
         for file in ("generation_config.json", "config.json"):
             configured = _read_json(folder / file).get("eos_token_id")
@@ -120,15 +141,14 @@ class ModelTokenizer:
         """
         texts: list[str] = []
         mark = f"\N{OBJECT REPLACEMENT CHARACTER}{secrets.token_hex(8)}:"
-
-        def hide(match: re.Match[str]) -> str:
-            texts.append(match[0])
-            return f"{mark}{len(texts) - 1};"
-
-        control = self._control_tokens
-        if control is None or not any(control.search(message["content"]) for message in messages):
-            return messages, texts, mark
-        return [message | {"content": control.sub(hide, message["content"])} for message in messages], texts, mark
+        hidden = []
+        for message in messages:
+            parts = self._control_texts.split(message["content"])
+            for at in range(1, len(parts), 2):
+                texts.append(parts[at])
+                parts[at] = f"{mark}{len(texts) - 1};"
+            hidden.append(message | {"content": "".join(parts)})
+        return hidden, texts, mark
 
     def decode(self, ids: Sequence[int]) -> str:
         if self._backend is not None:

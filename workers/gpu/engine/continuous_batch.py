@@ -20,6 +20,7 @@ from workers.gpu.engine.output_buffer import OutputBuffer
 from workers.gpu.engine.protocol import EngineDied
 from workers.gpu.engine.sampling import encode_sampling
 from workers.gpu.engine.transformers_patches import (
+    SALT_KEY,
     SAMPLING_KEY,
     BatchingBackend,
     EvictionCounter,
@@ -29,7 +30,6 @@ from workers.gpu.engine.transformers_patches import (
     free_poisoned_requests,
     loop_error,
     max_single_request_tokens,
-    salt_prefixes,
 )
 from workers.gpu.engine.warm_up import capture_graphs
 
@@ -76,9 +76,6 @@ class ContinuousBatch:
         self._processor = create_batch_processor(self.manager, processors, buffer)
         self._evictions = EvictionCounter(self._processor)
         self._cache = self._processor.cache
-        self._cache_salts: dict[str, int] = {}
-        # A request without a salt shares no pages: its own number is the salt.
-        salt_prefixes(self._cache, lambda number: self._cache_salts.get(number, -int(number)))
         if flash is not None:
             flash.use_cache(self._cache)
         self._sizes = GraphSizes(self._cache.max_batch_tokens, self._processor.cb_config.max_requests_per_batch)
@@ -130,19 +127,17 @@ class ContinuousBatch:
 
     def schedule(self, number: str, request: GenerationRequest) -> None:
         """Hand a request that fits into the cache to the loop."""
-        self._cache_salts[number] = request.cache_salt
         self.manager.add_request(
             input_ids=request.prompt,
             request_id=number,
             max_new_tokens=min(request.max_new_tokens, self.max_context - len(request.prompt)),
             streaming=True,
             eos_token_id=request.stop_token_ids,
-            **{SAMPLING_KEY: encode_sampling(request.temperature, request.top_p, request.top_k, request.seed)},
+            **{
+                SAMPLING_KEY: encode_sampling(request.temperature, request.top_p, request.top_k, request.seed),
+                SALT_KEY: request.cache_salt,
+            },
         )
-
-    def forget(self, number: str) -> None:
-        """Drop what is kept about a request that has finished or was taken out."""
-        self._cache_salts.pop(number, None)
 
     def unschedule(self, number: str) -> None:
         """Take a request out of the loop, which does not report its end."""

@@ -271,7 +271,6 @@ class TransformersEngine:
 
     def _forget(self, number: str) -> None:
         del self._number_of[self._requests.pop(number).request.id]
-        self.batch.forget(number)
         self.admission.remove_request(number)
 
     def report_load(self) -> Heartbeat:

@@ -27,6 +27,9 @@ from workers.gpu.engine.sampling import GREEDY, POSITION, SamplingParameters, ap
 SAMPLING_KEY = "sampling"
 """Under this keyword the manager carries the sampling parameters of a request."""
 
+SALT_KEY = "cache_salt"
+"""Under this keyword the manager carries a request's ``cache_salt``."""
+
 
 class SamplingProcessors(ContinuousBatchingLogitsProcessorList):
     """Replaces the manager's logits processors; greedy decoding of the scores that it returns is the sample.
@@ -38,7 +41,7 @@ class SamplingProcessors(ContinuousBatchingLogitsProcessorList):
     def __init__(self) -> None:
         super().__init__(LogitsProcessorList())
         self.tensors_required = POSITION + 1
-        self.supported_keys = {SAMPLING_KEY: tuple}
+        self.supported_keys = {SAMPLING_KEY: tuple, SALT_KEY: int}
         self.do_processing = True
         self.is_sampling = False
         self.default_sampling: SamplingParameters = GREEDY
@@ -162,15 +165,17 @@ def max_single_request_tokens(cache: Any) -> int:
     return int(infer_max_single_request_tokens(cache))
 
 
-def salt_prefixes(cache: Any, salt_of: Callable[[str], int]) -> None:
-    """Let requests share pages only if ``salt_of``, a function of the request id to 32 signed bits, returns the same for both.
+def salt_prefixes(cache: Any, scheduler: Any) -> None:
+    """Let requests share pages only if they have the same ``cache_salt``, 31 bits.
 
     Otherwise the time to the first token would tell one owner what another has asked. The hash of a page includes that of the page
     before it, so it is enough to change the first token, which clients cannot choose: templates and tokenizers begin with a fixed one.
     """
 
     def salted(request: str, tokens: list[int]) -> list[int]:
-        return [tokens[0] ^ salt_of(request), *tokens[1:]] if tokens else tokens
+        # The salt is part of the request: all ranks must find the same pages, however far each of them is.
+        state = scheduler.active_requests.get(request) or scheduler.waiting_requests[request]
+        return [tokens[0] ^ state.logit_processor_kwargs.get(SALT_KEY, 0), *tokens[1:]]
 
     search = cache.search_prefix_match
     cache.search_prefix_match = lambda request, tokens: search(request, salted(request, tokens))
@@ -199,6 +204,7 @@ def create_batch_processor(manager: Any, processors: SamplingProcessors, buffer:
 
     buffers.carry_over_tokens = carry_over_tokens
     cache, scheduler = processor.cache, processor.scheduler
+    salt_prefixes(cache, scheduler)
     mark_complete = cache.mark_complete_blocks
 
     def mark_complete_blocks(state: Any, complete_blocks: dict[str, int]) -> None:
