@@ -14,8 +14,8 @@ from flask import Flask, Response, current_app, g, request
 
 from api.caller import Caller, caller
 from api.openapi.operation import operation_of
-from api.owner_places import OwnerPlaces
 from api.peer_user import is_other_user
+from api.request_slots import RequestSlots
 from shared.errors import Forbidden, InvalidRequest, TooMany, Unauthorized
 from shared.machine import is_loopback
 from shared.owners.closed_marker import ClosedMarker
@@ -83,11 +83,14 @@ class Authenticator:
 
     def _requires_key(self) -> bool:
         """Whether a key was ever created. No request opens the server again, so the answer is looked up until it is yes."""
-        if not self._closed:
-            self._closed = self._marker.is_set()
-            if not self._closed and self._keys.any_exist():
-                self._closed = True
-                self._keep_closed()
+        # Never assigned False: another thread would take that for the answer, and serve a stranger as the user of this machine.
+        if self._closed:
+            return True
+        if self._marker.is_set():
+            self._closed = True
+        elif self._keys.any_exist():
+            self._closed = True
+            self._keep_closed()
         return self._closed
 
     def _keep_closed(self) -> None:
@@ -128,7 +131,7 @@ def require_keys(app: Flask, authenticator: Authenticator, threads: int) -> None
 
     A thread is occupied until the client has sent the whole request and received the whole response.
     """
-    places = OwnerPlaces(threads)
+    slots = RequestSlots(threads)
 
     @app.before_request
     def authenticate() -> None:
@@ -139,19 +142,19 @@ def require_keys(app: Flask, authenticator: Authenticator, threads: int) -> None
         if operation is None or not operation.open:
             made_by = g.caller = authenticator.authenticate()
             if not made_by.alone:
-                places.take(made_by.owner, "requests", sys.maxsize)
-                g.give_back = partial(places.give_back, made_by.owner, "requests")
+                slots.acquire(made_by.owner, "requests", sys.maxsize)
+                g.release_slot = partial(slots.release, made_by.owner, "requests")
 
     @app.after_request
-    def give_back_after_response(response: Response) -> Response:
-        if "give_back" in g:
-            response.call_on_close(g.pop("give_back"))
+    def release_after_response(response: Response) -> Response:
+        if "release_slot" in g:
+            response.call_on_close(g.pop("release_slot"))
         return response
 
     @app.teardown_request
-    def give_back_without_response(_: BaseException | None) -> None:
-        if "give_back" in g:
-            g.pop("give_back")()
+    def release_without_response(_: BaseException | None) -> None:
+        if "release_slot" in g:
+            g.pop("release_slot")()
 
 
 def require_admin() -> None:

@@ -12,7 +12,7 @@ from shared.settings import OWNER_LIMITS, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """``limits`` are those that were set for this owner. ``alone``: no key exists, so there is no other owner."""
+    """``limits`` are those set for this owner. ``alone`` means that no API key exists, so there are no other owners."""
 
     owner: str
     admin: bool
@@ -20,8 +20,8 @@ class Caller:
     limits: Mapping[str, int] = field(default_factory=dict)
     alone: bool = False
 
-    def most_places(self, use: str, settings: Settings) -> int | None:
-        """The most places of an API process that the owner may have for a use. None if there is no other owner."""
+    def slot_limit(self, use: str, settings: Settings) -> int | None:
+        """How many request slots of an API process the owner may hold for a use, or None if there are no other owners."""
         if self.alone:
             return None
         return int(self.limits.get(use, getattr(settings, OWNER_LIMITS[use]))) or sys.maxsize

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from api.caller import caller
-from api.owner_places import OwnerPlaces
+from api.request_slots import RequestSlots
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
@@ -20,7 +20,7 @@ class JobWaiter:
         self._listener = listener
         self._settings = settings
         # A fifth of the threads stays free. Otherwise waiting clients would block the calls that return at once.
-        self._places = OwnerPlaces(max(1, settings.api_threads * 4 // 5))
+        self._slots = RequestSlots(max(1, settings.api_threads * 4 // 5))
 
     def wait_until_final(self, job_id: str, timeout: float) -> Job | None:
         """The job once it has ended, or its state after ``timeout`` seconds; None if it does not exist.
@@ -38,8 +38,8 @@ class JobWaiter:
 
     @contextmanager
     def expect_completion(self, job_id: str) -> Iterator[threading.Event]:
-        """Take a place and an event that is set when the job ends. Raises what ``take_place`` raises."""
-        give_back = self.take_place("waits")
+        """Acquire a slot, and an event that is set when the job ends. Raises what ``acquire_slot`` raises."""
+        release = self.acquire_slot("waits")
         try:
             completed = self._listener.expect(job_id)
             try:
@@ -47,13 +47,13 @@ class JobWaiter:
             finally:
                 self._listener.forget(job_id, completed)
         finally:
-            give_back()
+            release()
 
-    def take_place(self, use: str) -> Callable[[], None]:
-        """Take one of the places for requests that take long; returns the function that gives it back.
+    def acquire_slot(self, use: str) -> Callable[[], None]:
+        """Acquire a slot for a long request; returns the function that releases it.
 
         ``use`` is ``waits`` or ``streams``. Raises TooMany if the caller has too many, and Unavailable if none is free.
         """
         made_by = caller()
-        self._places.take(made_by.owner, use, made_by.most_places(use, self._settings))
-        return lambda: self._places.give_back(made_by.owner, use)
+        self._slots.acquire(made_by.owner, use, made_by.slot_limit(use, self._settings))
+        return lambda: self._slots.release(made_by.owner, use)

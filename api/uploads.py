@@ -1,7 +1,7 @@
 """Upload service: stores the files of a request and submits the jobs that ingest or unpack them."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from shared.documents.files import DocumentFiles, StoredFile
 from shared.documents.filters import Scalar
 from shared.documents.media_types import ARCHIVES, detect_media_type
 from shared.documents.models import Collection, Document
-from shared.errors import BatchSealed, NotFound
+from shared.errors import BatchSealed, EnginehouseError, NotFound
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
 from shared.jobs.models import Job
 from shared.jobs.queue_names import CPU_QUEUE
@@ -92,7 +92,8 @@ class UploadService:
             raise
         if batch is None:
             return self._register_document(collection, received, options, webhook=options.webhook)
-        self._submit_unpack(collection, received, batch.id, options)
+        with self._batch_ended_on_refusal(batch.id):
+            self._submit_unpack(collection, received, batch.id, options)
         self._submitter.seal_batch(batch.id)
         return None, written_job(batch)
 
@@ -108,14 +109,26 @@ class UploadService:
             result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
             # A repeated request finds what the first one registered by id or content, and adds what it missed because the
             # server died, or has not reached yet.
-            collection = self._ensure_collection(collection_name)
-            for number in range(len(files)):
-                self._upload_to_batch(result, collection, files.pop(0), options, idempotency, number)
+            with self._batch_ended_on_refusal(None if batch_id is not None or idempotency.key else result.batch.id):
+                collection = self._ensure_collection(collection_name)
+                for number in range(len(files)):
+                    self._upload_to_batch(result, collection, files.pop(0), options, idempotency, number)
         finally:
             self._discard([received.document_id for received in files])
         if batch_id is None:
             self._submitter.seal_batch(result.batch.id)
         return result
+
+    @contextmanager
+    def _batch_ended_on_refusal(self, batch_id: str | None) -> Iterator[None]:
+        """Seal a new batch if the request is refused midway. Otherwise it would stay open, and count against the owner's limit, for an
+        hour. None stands for a batch that other requests, or a repetition of this one, may continue."""
+        try:
+            yield
+        except EnginehouseError:
+            if batch_id is not None:
+                self._submitter.seal_batch(batch_id)
+            raise
 
     def _receive_file(self, file: FileStorage, ids: list[str]) -> ReceivedFile:
         document_id, name = new_id(DOCUMENT), (file.filename or "unnamed")[:255]

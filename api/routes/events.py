@@ -51,12 +51,12 @@ def follow_job(job: str) -> RouteResponse:
         # A 204 makes an EventSource stop reconnecting.
         return Response(status=204)
     context = services()
-    give_back = context.job_waiter.take_place("streams")
+    release_slot = context.job_waiter.acquire_slot("streams")
     is_valid = partial(context.authenticator.is_valid, caller())
     events = stream_events(context.redis, context.follower, context.queries, found.id, after, is_valid=is_valid)
     response = Response(events, content_type="text/event-stream; charset=utf-8")
     # This also runs if the client leaves before the first event.
-    response.call_on_close(give_back)
+    response.call_on_close(release_slot)
     # Without this header nginx buffers events.
     response.headers["X-Accel-Buffering"] = "no"
     return response

@@ -2,7 +2,7 @@
 
 ``eh:owner:<owner>:limits`` is a hash from limits to the values of one owner, ``eh:weights`` a hash from owners to their share of a full
 queue. The Lua scripts that add something check its limit in the same step (``shared/jobs/lua/lib/limits.lua``), so a limit is exact
-however many clients there are. Streams and waits occupy threads of an API process, so ``api.owner_places`` counts them there.
+however many clients there are. Streams and waits occupy threads of an API process, so ``api.request_slots`` counts them there.
 """
 
 from collections.abc import Mapping

@@ -52,7 +52,7 @@ def page(browser: Browser, stack: Stack, browser_errors: list[str]) -> Iterator[
     foreign_requests: list[str] = []
 
     def on_console(message: ConsoleMessage) -> None:
-        # The page asks whether the server is ready, and is told with a 503 that a suspended worker is missing. Chromium logs that.
+        # The page polls /health/ready, which returns 503 while a worker is suspended. Chromium logs that as an error.
         is_health_check = message.location["url"].endswith("/health/ready")
         if message.type in ("error", "warning") and not is_health_check:
             browser_errors.append(message.text)

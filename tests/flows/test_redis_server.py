@@ -44,7 +44,7 @@ def test_what_was_deleted_leaves_the_append_only_file(server: RedisServer) -> No
     client.delete("job")
     assert maintenance.rewrite_log()
     wait_until(lambda: not is_on_disk(), "the deleted value is not on disk")
-    assert not maintenance.rewrite_log(), "it is done once in the interval, whoever asks"
+    assert not maintenance.rewrite_log(), "the file is rewritten at most once per interval"
 
 
 def test_the_password_is_required_and_private(server: RedisServer) -> None:

@@ -168,7 +168,7 @@ def test_a_deletion_is_accepted_although_no_client_may_wait(settings: Settings, 
     app = create_app(replace(settings, api_threads=1))
     with app.test_request_context():
         g.caller = Caller(owner="local", admin=True, alone=True)
-        app.extensions["enginehouse"].job_waiter.take_place("waits")
+        app.extensions["enginehouse"].job_waiter.acquire_slot("waits")
     client = app.test_client()
     client.post("/collections", json={"name": "papers"})
     answer = client.delete("/collections/papers")

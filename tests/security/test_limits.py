@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.caller import Caller
-from api.owner_places import OwnerPlaces
+from api.request_slots import RequestSlots
 from cli.admin.owners import list_owners, set_owner
 from cli.errors import CommandError
 from cli.output import Output
@@ -62,12 +62,19 @@ def create(app: Flask, what: str, number: int, key: dict[str, str]) -> TestRespo
 def test_a_quota_is_exact_with_many_clients_and_belongs_to_one_owner(app: Flask, key_of: Keys, quota: str, limit: int) -> None:
     ada, bob = key_of("ada"), key_of("bob")
     statuses = at_once(CLIENTS, lambda number: create(app, quota, number, ada))
-    assert statuses[409] == CLIENTS - limit
+    assert statuses[409] == CLIENTS - limit, statuses
     refused = create(app, quota, CLIENTS, ada)
     error = refused.get_json()["error"]
     assert (refused.status_code, error["code"], error["quota"], error["limit"]) == (409, "quota_exceeded", quota, limit)
     assert refused.headers["x-should-retry"] == "false"
     assert create(app, quota, 0, bob).status_code < 300
+
+
+def test_refused_uploads_leave_no_batch_open(app: Flask, key_of: Keys, redis_client: redis.Redis) -> None:
+    key = key_of("ada")
+    answers = [create(app, "documents", number, key) for number in range(12)]
+    assert [answer.get_json()["error"]["quota"] for answer in answers[3:]] == ["documents"] * 9
+    assert redis_client.scard("eh:owner:ada:open_batches") == 0
 
 
 def test_stored_bytes_are_limited_and_deleting_frees_them(app: Flask, key_of: Keys) -> None:
@@ -213,37 +220,37 @@ def test_every_limit_has_a_setting() -> None:
 # Places of an API process, which waiting requests and event streams occupy.
 
 
-def test_no_owner_takes_the_last_places() -> None:
-    places, held = OwnerPlaces(100), Counter[str]()
+def test_no_owner_takes_the_last_slots() -> None:
+    slots, held = RequestSlots(100), Counter[str]()
     for owner in ("ada", "bob", "eve", "dan"):
         with suppress(TooMany):
             while True:
-                places.take(owner, "streams", 1000)
+                slots.acquire(owner, "streams", 1000)
                 held[owner] += 1
     assert held == {"ada": 50, "bob": 25, "eve": 13, "dan": 6}
-    places.take("new", "waits", 1000)
+    slots.acquire("new", "waits", 1000)
 
 
 def test_an_owner_has_a_limit_for_each_use() -> None:
-    places = OwnerPlaces(100)
+    slots = RequestSlots(100)
     for use in ("streams", "waits"):
         for _ in range(3):
-            places.take("ada", use, 3)
+            slots.acquire("ada", use, 3)
         with pytest.raises(TooMany):
-            places.take("ada", use, 3)
-    places.give_back("ada", "waits")
-    places.take("ada", "waits", 3)
+            slots.acquire("ada", use, 3)
+    slots.release("ada", "waits")
+    slots.acquire("ada", "waits", 3)
 
 
-def test_an_owner_without_others_may_take_all_places() -> None:
-    places = OwnerPlaces(10)
+def test_a_single_owner_may_take_all_slots() -> None:
+    slots = RequestSlots(10)
     for _ in range(10):
-        places.take("local", "waits", None)
+        slots.acquire("local", "waits", None)
     with pytest.raises(Unavailable):
-        places.take("local", "waits", None)
+        slots.acquire("local", "waits", None)
 
 
-def test_idle_streams_of_one_owner_leave_places_for_others(settings: Settings, redis_client: redis.Redis, key_of: Keys) -> None:
+def test_idle_streams_of_one_owner_leave_slots_for_others(settings: Settings, redis_client: redis.Redis, key_of: Keys) -> None:
     app = create_app(replace(settings, api_threads=20))
     ada, bob = key_of("ada"), key_of("bob")
     client: FlaskClient = app.test_client()
@@ -256,7 +263,7 @@ def test_idle_streams_of_one_owner_leave_places_for_others(settings: Settings, r
         stream.close()
     with app.test_request_context():
         g.caller = Caller(owner="ada", admin=False)
-        give_back: list[Any] = [app.extensions["enginehouse"].job_waiter.take_place("streams") for _ in range(8)]
-        assert len(give_back) == 8, "closed streams have given their places back"
+        acquired: list[Any] = [app.extensions["enginehouse"].job_waiter.acquire_slot("streams") for _ in range(8)]
+        assert len(acquired) == 8, "closed streams have released their slots"
     for job, key in ((batch, ada), (other, bob)):
         client.post(f"/jobs/{job}/cancel", headers=key)

@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +16,13 @@ import redis
 from flask.testing import FlaskClient
 
 from api.app import create_app
+from api.auth import Authenticator
 from api.peer_user import is_other_user
 from cli.admin.api_keys import create_key, remove_all_keys
 from cli.local.console_log import ConsoleLog
 from cli.local.stack import _create_first_key
 from cli.output import Output
+from shared.errors import Unauthorized
 from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import LOCAL, ApiKeys
 from shared.settings import Settings
@@ -101,6 +105,29 @@ def test_the_server_of_gunicorn_takes_no_prefix_from_a_header(stack: Stack) -> N
     assert stack.client.get("/x/health/live", headers=headers).status_code == 404
     assert stack.client.get("/health/live", headers=headers).status_code == 200
     assert stack.client.get("/jobs", headers={"SCRIPT_NAME": "/x"}).status_code == 200
+
+
+def test_a_process_that_finds_out_that_keys_exist_answers_no_request_as_the_local_owner(
+    settings: Settings, redis_client: redis.Redis, key_of: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    key_of("ada")
+    app, keys, clients = create_app(settings), ApiKeys(redis_client), 16
+    barrier = threading.Barrier(clients)
+
+    def is_refused(authenticator: Authenticator) -> bool:
+        with app.test_request_context("/jobs"):
+            barrier.wait(60)
+            try:
+                authenticator.authenticate()
+            except Unauthorized:
+                return True
+            return False
+
+    with ThreadPoolExecutor(clients) as pool:
+        for number in range(100):
+            # A process has one, and no marker yet if another process has created the first key.
+            authenticator = Authenticator(replace(settings, data_dir=tmp_path / str(number)), keys)
+            assert all(pool.map(is_refused, [authenticator] * clients))
 
 
 @pytest.mark.parametrize("loss", ["emptied", "older"])

@@ -4,7 +4,7 @@
 --   requests_per_second is the rate of owners without one of their own; 0 for none.
 -- Keys: keys; owner:<owner>:limits; rate:<owner>, rate:<owner>:<key>
 -- Returns {the key's record in JSON, 0 or the milliseconds after which the request would be within the rates, the owner's own
--- limits as a flat list}, or an empty list when there is no such key or it was revoked.
+-- limits as a flat list}, or an empty list if the key does not exist or was revoked.
 -- Promise: a request beyond either rate counts against neither.
 
 local record = redis.call('HGET', PREFIX .. 'keys', digest)

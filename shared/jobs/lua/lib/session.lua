@@ -39,7 +39,7 @@ local function delete_session(owner, id)
   return redis.call('DEL', session_key(owner, id), messages_key(owner, id))
 end
 
--- Make a job the newest turn of a session. Returns the turn before it ('' for none), nil when there is no such session.
+-- Make a job the newest turn of a session. Returns the previous turn, '' if there is none, or nil if the session does not exist.
 local function add_turn(owner, id, job)
   local session = hash_fields(session_key(owner, id), 'last_job', 'ttl_seconds')
   if not session.ttl_seconds then return nil end
