@@ -24,7 +24,8 @@ ENGINE_GAUGES = (
 ENGINE_COUNTERS = (
     ("tokens", "engine_tokens", "Tokens that an engine generated since it started."),
     ("steps", "engine_steps", "Steps that an engine ran since it started."),
-    ("evictions", "engine_evictions", "Requests whose cache pages an engine evicted and recomputed since it started."),
+    ("prompt_tokens", "engine_prompt_tokens", "Prompt tokens that an engine has read since it started."),
+    ("cached_tokens", "engine_cached_tokens", "Prompt tokens that an engine has found in its KV cache since it started."),
 )
 GPU_GAUGES = (
     ("memory_used", "gpu_memory_used_bytes", "Used memory of a GPU."),

@@ -1,4 +1,4 @@
-"""Baseline of ``generation_throughput.py``: the continuous batching of transformers alone, configured like our engine.
+"""Baseline of ``generation_throughput.py``: the continuous batching of transformers alone, with the sizes of our engine.
 
 Reads a request (JSON) on standard input, prints tokens per second.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
 
 from shared.models.catalogue import load_catalogue
-from workers.gpu.engine.attention_backend import choose_attention_backend
-from workers.gpu.engine.batch_config import make_batching_config
+from workers.gpu.engine.cache_size import CPU_STEP_TOKENS, PAGE_TOKENS
+from workers.gpu.hardware.memory_estimate import TOKENS_IN_FLIGHT
 
 
 def main() -> None:
@@ -25,11 +25,17 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device, attn_implementation="sdpa")
+    in_flight = entry.max_in_flight
     context = entry.max_context or int(model.config.get_text_config().max_position_embeddings)
     manager = model.init_continuous_batching(
         generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),
-        continuous_batching_config=make_batching_config(
-            model, choose_attention_backend(model, entry.name), context=context, in_flight=entry.max_in_flight, share=1.0
+        continuous_batching_config=ContinuousBatchingConfig(
+            page_size=PAGE_TOKENS,
+            num_blocks=-(-max(context, in_flight * min(context, TOKENS_IN_FLIGHT)) // PAGE_TOKENS) + in_flight,
+            max_batch_tokens=CPU_STEP_TOKENS,
+            max_requests_per_batch=in_flight,
+            max_blocks_per_request=-(-context // PAGE_TOKENS),
+            auto_switch_to_flash=False,
         ),
     )
     manager.warmup()

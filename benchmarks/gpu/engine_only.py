@@ -4,8 +4,10 @@
 """
 
 import argparse
+import itertools
 import os
 import random
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -17,9 +19,11 @@ from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file
 from benchmarks.gpu.reporting import percentiles, report
 from benchmarks.gpu.workload import WorkloadRequest, workload
 from shared.models.catalogue import load_catalogue
-from workers.gpu.engine import batch_scheduler
+from workers.gpu.engine import build_core
 from workers.gpu.engine.messages import GenerationRequest
 from workers.gpu.engine.transformers_engine import TransformersEngine
+
+_salts = itertools.count(1)
 
 
 def main() -> None:
@@ -29,11 +33,25 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--requests", type=int, default=512)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--prefill-tokens", type=int, nargs="*", default=[], help="other values of MAX_PREFILL_TOKENS to try")
+    parser.add_argument("--step-tokens", type=int, nargs="*", default=[], help="smaller token budgets of a step to try")
+    parser.add_argument("--rate", type=float, nargs="*", default=[], help="also measure latencies at so many arrivals per second")
     parser.add_argument("--parity", type=int, default=0, help="requests to compare with one at a time")
+    parser.add_argument(
+        "--shared", type=float, nargs="*", default=[], help="also with prompts that begin alike, to this fraction"
+    )
     parser.add_argument("--trace", type=Path, help="write a second of the middle of the workload here")
     parser.add_argument("--sampled", action="store_true", help="also with temperature 0.7 and top_p 0.9")
+    parser.add_argument(
+        "--not-fused", action="store_true", help="on the code of transformers, as for models that cannot be fused"
+    )
+    parser.add_argument("--not-compiled", action="store_true", help="with --not-fused: without compiling it")
     options = parser.parse_args()
+    if options.not_fused:
+        from workers.gpu.engine import fused_decoder
+
+        fused_decoder.can_fuse = lambda model: False  # type: ignore[assignment]
+    if options.not_compiled:
+        build_core._compile_layers = lambda model: None  # type: ignore[assignment]
     folder = model_folder(options.shape, options.models, options.device)
     file = models_file(options.shape, folder, options.models / "models.json", device=options.device, in_flight=options.requests)
     start = time.perf_counter()
@@ -44,15 +62,21 @@ def main() -> None:
     requests = workload(options.requests, SHAPES[options.shape]["vocab_size"], scale=options.scale)
     run_requests(engine, requests[: min(32, len(requests))])
     measure_throughput(engine, requests, about)
-    for tokens in options.prefill_tokens:
-        batch_scheduler.MAX_PREFILL_TOKENS, before = tokens, batch_scheduler.MAX_PREFILL_TOKENS
-        measure_throughput(engine, requests, about | {"max_prefill_tokens": tokens})
-        batch_scheduler.MAX_PREFILL_TOKENS = before
+    largest = engine.parts.scheduler.max_step_tokens
+    for tokens in (largest, *options.step_tokens):
+        engine.parts.scheduler.max_step_tokens = tokens
+        if tokens != largest:
+            measure_throughput(engine, requests, about | {"step_tokens": tokens})
+        for rate in options.rate:
+            measure_latency(engine, requests, rate, about | {"step_tokens": tokens})
+    engine.parts.scheduler.max_step_tokens = largest
     if options.sampled:
         measure_throughput(engine, requests, about | {"temperature": 0.7, "top_p": 0.9}, temperature=0.7, top_p=0.9)
     for tokens in (int(512 * options.scale), int(512 * options.scale)):
         _, seconds, firsts = run_requests(engine, [WorkloadRequest(requests[0].prompt, max(2, tokens))])
         report("engine.one_stream", (max(2, tokens) - 1) / (seconds - firsts[0]), "tokens/s", **about)
+    for share in options.shared:
+        measure_shared_prefix(engine, requests, share, about)
     if options.parity:
         compare_parity(engine, options.parity, SHAPES[options.shape]["vocab_size"], options.scale, about)
     if options.trace:
@@ -76,7 +100,7 @@ class PhaseTimer:
 
 
 def measure_throughput(
-    engine: TransformersEngine, requests: list[WorkloadRequest], about: dict[str, Any], **sampling: float
+    engine: TransformersEngine, requests: list[WorkloadRequest], about: dict[str, Any], **sampling: Any
 ) -> None:
     began = engine.report_load().steps
     tokens, seconds, firsts = run_requests(engine, requests, **sampling)
@@ -93,14 +117,82 @@ def measure_throughput(
     report("engine.step", 1000 * seconds / steps, "ms a step", steps=steps, first_token=percentiles(firsts), **about)
 
 
-def run_requests(
-    engine: TransformersEngine, requests: list[WorkloadRequest], **sampling: float
-) -> tuple[int, float, list[float]]:
-    """Run all requests at once; returns tokens, seconds, and the seconds to each request's first token."""
+def measure_shared_prefix(
+    engine: TransformersEngine, requests: list[WorkloadRequest], share: float, about: dict[str, Any]
+) -> None:
+    """Throughput with long prompts and short outputs, of which the first ``share`` of the prompt is the same, and with none shared."""
+    vocabulary = max(max(request.prompt) for request in requests) + 1
+    generator = random.Random(11)
+
+    def prompt(length: int) -> list[int]:
+        return [generator.randrange(vocabulary) for _ in range(length)]
+
+    length = min(2048, engine.parts.max_context // 2)
+    for shared in (share, 0.0):
+        prefix = prompt(int(length * shared))
+        made = [WorkloadRequest([*prefix, *prompt(length - len(prefix))], 32) for _ in range(len(requests) // 2)]
+        before = engine.report_load()
+        tokens, seconds, firsts = run_requests(engine, made)
+        after = engine.report_load()
+        hits = (after.cached_tokens - before.cached_tokens) / (after.prompt_tokens - before.prompt_tokens)
+        report(
+            "engine.shared_prefix",
+            tokens / seconds,
+            "output tokens/s",
+            share=shared,
+            cached=round(hits, 3),
+            prompt_tokens=length,
+            first_token=percentiles(firsts),
+            **about,
+        )
+
+
+def measure_latency(engine: TransformersEngine, requests: list[WorkloadRequest], rate: float, about: dict[str, Any]) -> None:
+    """Latencies of requests that arrive at random times, ``rate`` a second on average."""
+    generator = random.Random(3)
+    tag, start, at, salt = f"{time.monotonic_ns()}", time.perf_counter(), 0.0, next(_salts)
+    arrivals: dict[str, float] = {}
+    for number in range(len(requests)):
+        at += generator.expovariate(rate)
+        arrivals[f"{tag}/{number}"] = at
+
+    def submit() -> None:
+        for (id, due), request in zip(arrivals.items(), requests, strict=True):
+            time.sleep(max(0.0, start + due - time.perf_counter()))
+            engine.add_request(GenerationRequest(id, request.prompt, request.output_tokens, [], cache_salt=salt))
+
+    threading.Thread(target=submit).start()
+    firsts: dict[str, float] = {}
+    seconds: list[float] = []
+    while len(seconds) < len(requests):
+        step = engine.next_step(600)
+        now = time.perf_counter() - start
+        for id, _ in step.tokens if step else []:
+            firsts.setdefault(id, now - arrivals[id])
+        seconds += [now - arrivals[id] for id, _, _ in (step.finished if step else [])]
+    report(
+        "engine.latency",
+        percentiles(seconds)["p50"],
+        "s",
+        job=percentiles(seconds),
+        first_token=percentiles(list(firsts.values())),
+        rate=rate,
+        **about,
+    )
+
+
+def run_requests(engine: TransformersEngine, requests: list[WorkloadRequest], **sampling: Any) -> tuple[int, float, list[float]]:
+    """Run all requests at once; returns tokens, seconds, and the seconds to each request's first token.
+
+    Each call has a cache salt of its own: otherwise it would find the prompts of the one before in the cache.
+    """
     tag = f"{time.monotonic_ns()}"
+    salt = next(_salts)
     start = time.perf_counter()
     for number, request in enumerate(requests):
-        engine.add_request(GenerationRequest(f"{tag}/{number}", request.prompt, request.output_tokens, [], **sampling))
+        engine.add_request(
+            GenerationRequest(f"{tag}/{number}", request.prompt, request.output_tokens, [], cache_salt=salt, **sampling)
+        )
     tokens, ended = 0, 0
     firsts: dict[str, float] = {}
     while ended < len(requests):
@@ -124,7 +216,7 @@ def compare_parity(engine: TransformersEngine, count: int, vocabulary: int, scal
 
     generator = random.Random(7)
     requests = workload(count, vocabulary, scale=0.4 * scale, seed=8)
-    model = engine.batch.model
+    model = engine.model
     # Stop tokens have to occur in the outputs: take some that the first requests generate.
     samples = generate(
         engine,
@@ -197,8 +289,6 @@ def generate(
 
 def write_trace(engine: TransformersEngine, requests: list[WorkloadRequest], file: Path) -> None:
     """Write the kernels of about a second in the middle of the workload, by device time."""
-    import threading
-
     tables: list[str] = []
 
     def watch() -> None:

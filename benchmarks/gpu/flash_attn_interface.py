@@ -67,10 +67,13 @@ def flash_attn_with_kvcache(
     v=None,
     cache_seqlens=None,
     page_table=None,
+    cu_seqlens_q=None,
+    max_seqlen_q=None,
     softmax_scale=None,
     causal=False,
     window_size=(-1, -1),
     softcap=0.0,
+    scheduler_metadata=None,
     num_splits=0,
 ):
     if k is not None:
@@ -84,9 +87,36 @@ def flash_attn_with_kvcache(
         causal,
         window_size,
         softcap,
+        cu_seqlens_q=cu_seqlens_q,
         seqused_k=cache_seqlens,
+        max_seqlen_q=max_seqlen_q,
+        max_seqlen_k=page_table.shape[1] * k_cache.shape[1],
         page_table=page_table,
+        plan=scheduler_metadata,
         num_splits=num_splits,
+    )
+
+
+def get_scheduler_metadata(
+    batch_size,
+    max_seqlen_q,
+    max_seqlen_k,
+    num_heads_q,
+    num_heads_kv,
+    headdim,
+    cache_seqlens,
+    qkv_dtype,
+    headdim_v,
+    cu_seqlens_q=None,
+    page_size=None,
+    causal=False,
+    window_size=(-1, -1),
+    has_softcap=False,
+    num_splits=0,
+):
+    return torch.ops._vllm_fa3_C.get_scheduler_metadata(
+        *(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim, headdim_v, qkv_dtype, cache_seqlens),
+        *(cu_seqlens_q, None, None, None, None, page_size, 0, causal, *window_size, has_softcap, num_splits, None, 0),
     )
 
 
@@ -105,13 +135,14 @@ def _forward(
     max_seqlen_q=None,
     max_seqlen_k=None,
     page_table=None,
+    plan=None,
     num_splits=0,
 ):
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out, *_ = torch.ops._vllm_fa3_C.fwd(
         *(q, k, v, None, None, None, None, cu_seqlens_q, cu_seqlens_k, None, None, seqused_k, max_seqlen_q, max_seqlen_k),
         *(page_table, None, None, None, None, None, None, None, None),
-        *(softmax_scale or q.shape[-1] ** -0.5, causal, window_size[0], window_size[1], softcap, True, None, num_splits),
+        *(softmax_scale or q.shape[-1] ** -0.5, causal, window_size[0], window_size[1], softcap, True, plan, num_splits),
         *(None, 0, None, 1, 0, None),
     )
     return out

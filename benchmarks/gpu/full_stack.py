@@ -18,7 +18,7 @@ from benchmarks.gpu.http_clients import JobTiming, run_all_at_once, run_arrivals
 from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file
 from benchmarks.gpu.reporting import percentiles, report
 from benchmarks.gpu.stack import BenchmarkStack
-from benchmarks.gpu.workload import arrivals, workload
+from benchmarks.gpu.workload import WorkloadRequest, arrivals, workload
 
 
 def main() -> None:
@@ -60,8 +60,12 @@ def main() -> None:
                 requests = workload(len(times), vocabulary, scale=options.scale, seed=5)
                 report_latencies(asyncio.run(run_arrivals(stack.url, requests, times)), options.rate, about)
             profiler = _profile(stack, options.profile)
-            for _ in range(options.rounds):
-                requests = workload(options.requests * stack.replicas, vocabulary, scale=options.scale)
+            for number in range(options.rounds):
+                # The same lengths and other tokens in each round, so that none finds its prompts in the cache.
+                requests = [
+                    WorkloadRequest([(token + number) % vocabulary for token in request.prompt], request.output_tokens)
+                    for request in workload(options.requests * stack.replicas, vocabulary, scale=options.scale)
+                ]
                 timings = run_all_at_once(stack.url, requests)
                 _require_completed(timings)
                 tokens, seconds = sum(timing.tokens for timing in timings), max(timing.ended for timing in timings)

@@ -37,7 +37,7 @@ class InProcessEngine:
 
     @property
     def model(self) -> Any:
-        return self.engine.batch.model
+        return self.engine.model
 
     def generate(self, prompt: list[int], tokens: int = 8, **options: Any) -> FinishedRequest:
         """Run one request to its end."""

@@ -75,42 +75,43 @@ def test_only_shareable_pages_stay_in_the_cache(folder: Path) -> None:
         generate(engine.engine, [GenerationRequest("after", prompt_of(5, 30), 4, [])])
         load = engine.engine.report_load()
         assert (load.running, load.waiting) == (0, 0)
-        cache = engine.engine.batch.manager.batch_processor.cache
-        cache.evict_cached_blocks()
-        assert cache.compute_free_capacity() == 1.0
+        cache = engine.engine.parts.scheduler.cache
+        assert cache.used_fraction == 0
+        assert cache.available == cache.capacity
 
 
-def test_evicted_requests_are_counted_and_generate_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.gpu.engine import batch_config, continuous_batch
-
-    requests = [GenerationRequest(f"r{n}", prompt_of(n, 400), 500, []) for n in range(4)]
-    with InProcessEngine(folder, max_in_flight=4) as engine:
-        expected = {request.id: generate(engine.engine, [request])[request.id] for request in requests}
-        assert generate(engine.engine, requests) == expected
-        assert engine.engine.report_load().evictions == 0
-    # Eight pages for requests that need four each, the manager's own scheduler, and an admission queue that sees more space.
-    monkeypatch.setattr(batch_config, "CPU_TOKENS_PER_REQUEST", 256)
-    monkeypatch.setattr(continuous_batch, "enable_block_tables", lambda manager, *_: _disable_block_tables(manager))
-    with InProcessEngine(folder, max_in_flight=4) as engine:
-        monkeypatch.setattr(engine.engine.admission, "_num_sectors", 1000)
-        assert generate(engine.engine, requests) == expected
-        assert engine.engine.report_load().evictions > 0
+WINDOWS = {"model_type": "mistral", "sliding_window": 24}
+SOFTCAPS = {
+    "model_type": "gemma2",
+    "sliding_window": 24,
+    "attn_logit_softcapping": 5.0,
+    "query_pre_attn_scalar": 8,
+    "head_dim": 8,
+}
+NORMS = {"model_type": "qwen3", "head_dim": 8}
 
 
-def _disable_block_tables(manager: Any) -> None:
-    manager.continuous_batching_config.max_blocks_per_request = 0
+@pytest.mark.parametrize("architecture", [WINDOWS, SOFTCAPS, NORMS], ids=lambda architecture: architecture["model_type"])
+def test_other_attention_passes_the_self_test_and_batches_alike(tmp_path: Path, architecture: dict[str, Any]) -> None:
+    other = make_tiny_model(tmp_path / "other", **architecture)
+    requests = [GenerationRequest(f"r{n}", prompt_of(n, (3, 40, 90, 520)[n]), 30, []) for n in range(4)]
+    with InProcessEngine(other, max_in_flight=4) as engine:
+        together = generate(engine.engine, requests)
+        for request in requests:
+            assert generate(engine.engine, [request])[request.id] == together[request.id]
 
 
 def test_a_model_that_fails_the_self_test_is_not_served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.gpu.engine import attention
+    from workers.gpu.engine.paged_attention import SdpaAttention
 
-    original = attention._attend_over_pages
+    original = SdpaAttention.attend
 
-    def faulty(*arguments: Any) -> Any:
+    def faulty(*arguments: Any, **options: Any) -> Any:
         """A kernel that reads the pages of another request."""
-        return original(*arguments).roll(1, dims=1)
+        output, weights = original(*arguments, **options)
+        return output.roll(1, dims=1), weights
 
-    monkeypatch.setattr(attention, "_attend_over_pages", faulty)
+    monkeypatch.setattr(SdpaAttention, "attend", faulty)
     with pytest.raises(ModelUnavailable, match=r"self-test.*standard deviations"):
         InProcessEngine(folder, max_in_flight=4).__enter__()
 

@@ -183,12 +183,11 @@ def test_pages_are_shared_only_with_the_same_salt(tmp_path: Path) -> None:
     from tests.flows.in_process_engine import InProcessEngine
 
     with InProcessEngine(make_tiny_model(tmp_path / "tiny")) as engine:
-        cache: Any = engine.engine.batch._cache
-        [allocator] = cache.cache_allocators.values()
+        cache = engine.engine.parts.scheduler.cache
 
         def pages_after(salt: int) -> int:
             assert engine.generate(prompt_of(1, 600), tokens=1, cache_salt=salt).reason == "length"
-            return len(allocator.ledger.hash_to_block)
+            return cache.shareable
 
         first, again, other = pages_after(7), pages_after(7), pages_after(8)
         assert first > 0

@@ -9,10 +9,10 @@ POISON = 7
 
 
 def make_tiny_model(folder: Path, *, poisoned: bool = False, **config: Any) -> Path:
-    """Save a Llama of two layers into ``folder``; ``config`` changes its shape."""
+    """Save a model of two layers into ``folder``, a Llama unless ``config`` has another ``model_type``."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(1)
     shape: dict[str, Any] = {
@@ -26,7 +26,9 @@ def make_tiny_model(folder: Path, *, poisoned: bool = False, **config: Any) -> P
         "bos_token_id": None,
         "eos_token_id": None,
     }
-    model = LlamaForCausalLM(LlamaConfig(**{**shape, **config}))
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**{"model_type": "llama", **shape, **config}), attn_implementation="eager"
+    )
     for parameter in model.parameters():
         # With the usual spread of a new model's weights it would repeat one token for ever.
         parameter.data *= 10.0 if parameter.dim() > 1 else 1.0

@@ -3,7 +3,7 @@
 import pytest
 
 from shared.errors import ModelUnavailable
-from workers.gpu.engine.memory import cache_fraction, is_out_of_memory
+from workers.gpu.engine.memory import cache_bytes, is_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,8 @@ def test_other_errors_are_not_out_of_memory() -> None:
 
 
 def test_the_cache_of_a_shared_gpu_keeps_the_engine_within_its_share() -> None:
-    total, weights, kernels = 80, 15, 1
-    fraction = cache_fraction(0.5, total, weights, kernels)
-    assert fraction * (total - weights) + weights + kernels == pytest.approx(0.5 * total)
-    assert cache_fraction(1.0, total, 0, 0) == 0.9
+    total, weights, step = 80, 15, 3
+    assert cache_bytes(0.5, total, 65, weights, step) + weights + step == 40
+    assert cache_bytes(1.0, total, 60, weights, step) == 57, "no more than is free"
     with pytest.raises(ModelUnavailable, match=r"gpu_share 0\.2 of .* leaves no memory for the KV cache"):
-        cache_fraction(0.2, total, weights, kernels)
+        cache_bytes(0.2, total, 65, weights, step)

@@ -17,5 +17,5 @@ def test_rates_are_between_heartbeats_and_start_again_with_a_new_engine() -> Non
 
 
 def test_a_heartbeat_survives_encoding() -> None:
-    message = Heartbeat(steps=3, tokens=5, running=2, waiting=1, cache_use=0.5, evictions=4)
+    message = Heartbeat(steps=3, tokens=5, running=2, waiting=1, cache_use=0.5, prompt_tokens=9, cached_tokens=4)
     assert decode_message(encode_message(message)) == message

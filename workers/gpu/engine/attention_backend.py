@@ -8,8 +8,6 @@ import torch
 from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
 from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-from workers.gpu.engine.transformers_patches import supports_flash_attention
-
 logger = logging.getLogger("engine.attention")
 
 HOPPER = (9, 0)
@@ -41,7 +39,7 @@ def choose_attention_backend(model: Any, name: str) -> AttentionBackend:
 def _choose(model: Any) -> AttentionBackend:
     if model.device.type != "cuda":
         return AttentionBackend("sdpa")
-    if not supports_flash_attention(model):
+    if not model._supports_flash_attn:
         return AttentionBackend("sdpa", "this model does not support FlashAttention, so its KV cache is copied in each step")
     if model.dtype not in (torch.bfloat16, torch.float16):
         return AttentionBackend(

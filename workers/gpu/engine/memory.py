@@ -17,16 +17,16 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def cache_fraction(gpu_share: float, total: int, allocated: int, reserve: int) -> float:
-    """The fraction of the unallocated memory that the KV cache may use, to keep the engine within ``gpu_share`` of a GPU.
+def cache_bytes(gpu_share: float, total: int, free: int, allocated: int, reserve: int) -> int:
+    """The memory for the KV cache of an engine that keeps within ``gpu_share`` of a GPU.
 
-    ``total`` are the GPU's bytes, ``allocated`` those that the weights take, ``reserve`` those to leave for kernels. Raises
-    ModelUnavailable when nothing is left.
+    ``total`` and ``free`` are the GPU's bytes, ``allocated`` those that the weights take, ``reserve`` those to leave for a step.
+    Raises ModelUnavailable when nothing is left.
     """
-    available = gpu_share * total - allocated - reserve
+    available = int(min(free, gpu_share * total - allocated)) - reserve
     if available <= 0:
         raise ModelUnavailable(
-            f"gpu_share {gpu_share:g} of {total / 2**30:.1f} GiB leaves no memory for the KV cache: "
-            f"the weights take {allocated / 2**30:.1f} GiB."
+            f"gpu_share {gpu_share:g} of {total / 2**30:.1f} GiB, of which {free / 2**30:.1f} GiB are free, leaves no memory for the KV "
+            f"cache: the weights take {allocated / 2**30:.1f} GiB and a step {reserve / 2**30:.1f} GiB."
         )
-    return min(available / (total - allocated), 0.9)
+    return available

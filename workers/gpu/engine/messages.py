@@ -71,8 +71,8 @@ class StepOutput:
 class Heartbeat:
     """From the engine, about once a second: that it is alive, and its load.
 
-    ``steps``, ``tokens`` and ``evictions`` count from the start of the process; ``cache_use`` is the used fraction of the
-    KV cache. An eviction takes the cache pages of a request away, to be computed again.
+    ``steps``, ``tokens``, ``prompt_tokens`` and ``cached_tokens`` count from the start of the process; ``cache_use`` is the used
+    fraction of the KV cache. ``cached_tokens`` are those prompt tokens that earlier requests had left in the cache.
     """
 
     steps: int
@@ -80,7 +80,8 @@ class Heartbeat:
     running: int
     waiting: int
     cache_use: float
-    evictions: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 Message = GenerationRequest | CancelRequest | PhaseUpdate | StepOutput | Heartbeat

@@ -12,7 +12,7 @@ import struct
 import torch
 from torch import Tensor
 
-from workers.gpu.engine.decode_batch import INVALID_TOKEN
+from workers.gpu.engine.scheduler import INVALID_TOKEN
 
 # Sampling parameters of one request, each as 32 bits in a row of one int32 tensor, which is how they reach the device.
 TEMPERATURE, TOP_P, TOP_K, SEED, POSITION = range(5)
@@ -34,44 +34,26 @@ def encode_sampling(temperature: float, top_p: float, top_k: int, seed: int | No
 
 
 GREEDY = encode_sampling(0.0, 1.0, 0, 0)
-SAMPLED = encode_sampling(1.0, 1.0, 0, 0)
 
 
-def argmax_tokens(scores: Tensor, output_ids: Tensor) -> None:
-    """Write the token with the largest score of each row to ``output_ids``, or INVALID_TOKEN. Does not wait for the device."""
-    largest, tokens = scores[0].max(dim=-1)
-    output_ids[0, : tokens.size(0)].copy_(torch.where(largest.isfinite(), tokens, INVALID_TOKEN))
+def sample_tokens(logits: Tensor, sampling: Tensor, positions: Tensor) -> Tensor:
+    """The token that each row of ``logits`` samples (int64), or INVALID_TOKEN where they are NaN or infinite.
 
-
-def apply_sampling(scores: Tensor, rows: Tensor) -> Tensor:
-    """Scores whose largest token of each row is the sampled one; the greedy rows of ``scores`` are unchanged.
-
-    ``scores`` has a row per request and a column per token; ``rows`` a column of encoded parameters per request.
+    ``sampling`` has a column of encoded parameters per row; ``positions`` are those of the tokens. Does not wait for a GPU.
     """
-    if scores.is_cuda:
-        # A captured graph cannot branch on its data: sample for every request, then restore the greedy ones.
-        return torch.where((rows[TEMPERATURE] == 0)[:, None], scores, sample_scores(scores, rows))
-    for row in torch.nonzero(rows[TEMPERATURE]).flatten().tolist():
-        token = sample_token(scores[row], rows[:, row])
-        if token is not None:
-            scores[row].fill_(-torch.inf)[token] = 0.0
-    return scores
+    if logits.is_cuda:
+        from workers.gpu.engine.sampling_kernel import sample_tokens_on_gpu
+
+        return sample_tokens_on_gpu(logits, sampling, positions)
+    largest, tokens = logits.max(dim=-1)
+    tokens = torch.where(largest.isfinite(), tokens, INVALID_TOKEN)
+    for row in torch.nonzero(sampling[TEMPERATURE]).flatten().tolist():
+        tokens[row] = sample_token(logits[row].float(), torch.cat([sampling[:, row], positions[row : row + 1]]))
+    return tokens
 
 
-def sample_scores(scores: Tensor, rows: Tensor) -> Tensor:
-    """Scores (float32) of every row with its noise added: the largest of each row is the sampled token."""
-    temperature = rows[TEMPERATURE].contiguous().view(torch.float32)[:, None]
-    logits = scores / torch.where(temperature > 0, temperature, 1.0)
-    logits = _filter_logits(logits, rows[TOP_P].contiguous().view(torch.float32)[:, None], rows[TOP_K][:, None])
-    tokens = torch.arange(logits.size(-1), dtype=torch.int32, device=logits.device)
-    return logits + gumbel_noise(rows[SEED][:, None], rows[POSITION][:, None], tokens)
-
-
-def sample_token(scores: Tensor, row: Tensor) -> int | None:
-    """The same sample for one request on the CPU, where a branch is cheap and work on the whole vocabulary is not.
-
-    None if the scores are NaN or infinite.
-    """
+def sample_token(scores: Tensor, row: Tensor) -> int:
+    """The token that one request with a temperature samples on the CPU. ``row`` are its encoded parameters and its position."""
     temperature, top_p = row[: TOP_P + 1].contiguous().view(torch.float32).tolist()
     top_k = min(int(row[TOP_K]), len(scores))
     logits = scores / temperature
@@ -79,7 +61,7 @@ def sample_token(scores: Tensor, row: Tensor) -> int | None:
     if top_k or top_p < 1:
         logits, tokens = _top_candidates(logits, top_p, top_k)
     largest, index = (logits + gumbel_noise(row[SEED], row[POSITION], tokens)).max(-1)
-    return int(tokens[index]) if largest.isfinite() else None
+    return int(tokens[index]) if largest.isfinite() else INVALID_TOKEN
 
 
 def gumbel_noise(seed: Tensor, position: Tensor, tokens: Tensor) -> Tensor:
@@ -111,15 +93,3 @@ def _top_candidates(logits: Tensor, top_p: float, top_k: int) -> tuple[Tensor, T
             break
     count = int((cumulative < top_p).sum()) + 1
     return kept[:count], tokens[:count].to(torch.int32)
-
-
-def _filter_logits(logits: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-    """The logits of each row that top-k and then top-p keep, including ties with the last of them; the rest become -inf."""
-    descending = logits.sort(-1, descending=True).values
-    rank = torch.arange(logits.size(-1), device=logits.device)
-    within_k = (rank < top_k) | (top_k == 0)
-    probabilities = descending.masked_fill(~within_k, -torch.inf).softmax(-1)
-    # A token is kept when the tokens before it have not reached the probability. Rounding must not cut an unlimited row.
-    within_p = (probabilities.cumsum(-1) - probabilities < top_p) | (top_p >= 1)
-    last = (within_k & within_p).sum(-1, keepdim=True).sub(1).clamp(min=0)
-    return logits.masked_fill(logits < descending.gather(-1, last), -torch.inf)

@@ -48,9 +48,17 @@ def run_self_test(model: Any, generate: Generate, *, vocabulary_size: int, conte
 
 @torch.no_grad()
 def score_gaps(model: Any, prompt: list[int], output: list[int]) -> torch.Tensor:
-    """How far each output token is below the best at its position, by one plain forward pass over all of them."""
+    """How far each output token is below the best at its position, by one plain forward pass over all of them.
+
+    The pass uses the attention of transformers that is written out in torch, not the one under test.
+    """
     ids = torch.tensor([prompt + output[:-1]], device=model.device)
-    scores = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float()
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        scores = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float()
+    finally:
+        model.set_attn_implementation(implementation)
     chosen = scores.gather(-1, torch.tensor(output, device=scores.device)[:, None])[:, 0]
     gaps: torch.Tensor = (scores.max(-1).values - chosen) / scores.std(-1).clamp(min=1e-6)
     return gaps.cpu()

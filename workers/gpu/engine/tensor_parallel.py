@@ -1,18 +1,29 @@
 """Tensor-parallel group: one model spread over several devices, with a process for each.
 
-Transformers shards the weights and brings requests and cancels to every rank, and all ranks run the same steps. Rank 0 alone
-communicates with the worker.
+Transformers shards the weights. Rank 0 alone communicates with the worker and schedules; it sends each step to the other ranks,
+which run it too. All of them compute the same logits, and so the same tokens.
 """
 
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from workers.gpu.engine.scheduler import StepInput
+
+if TYPE_CHECKING:  # torch must not be imported before the rank is set
+    from workers.gpu.engine.model_runner import GetTokens, ModelRunner
 
 GeneratedTokens = Sequence[list[int] | None]
+
+# Messages of rank 0 to the others: a kind, a length, and a step or the JSON of tokens.
+_STEP, _TOKENS, _LENGTH = b"s", b"t", struct.Struct("<I")
 
 
 def set_rank_environment(rank: int, ranks: int, port: int) -> None:
@@ -44,21 +55,50 @@ class TensorParallelGroup:
             self._processes.append(process)
             threading.Thread(target=_watch, args=[process, rank, ranks, on_exit], name=f"rank {rank}", daemon=True).start()
 
-    def broadcast(self, tokens: GeneratedTokens) -> None:
+    def send_step(self, step: StepInput) -> None:
+        """Have the other ranks run this step."""
+        self._send(_STEP, step.encode())
+
+    def send_tokens(self, tokens: GeneratedTokens) -> None:
         """Send the tokens that the self-test generated to the other ranks."""
+        self._send(_TOKENS, json.dumps(list(tokens)).encode())
+
+    def _send(self, kind: bytes, content: bytes) -> None:
         for process in self._processes:
             assert process.stdin is not None
-            process.stdin.write(json.dumps(list(tokens)).encode() + b"\n")
+            process.stdin.write(kind + _LENGTH.pack(len(content)) + content)
             process.stdin.flush()
 
 
-def receive_broadcast() -> GeneratedTokens:
-    """On ranks 1 and up: the tokens that rank 0 broadcasts. Raises EOFError when rank 0 is gone."""
-    line = sys.stdin.readline()
-    if not line:
+class RankZeroRunner:
+    """Runs each step on all ranks."""
+
+    def __init__(self, runner: "ModelRunner", group: TensorParallelGroup) -> None:
+        self._runner, self._group = runner, group
+
+    def start_step(self, step: StepInput) -> "GetTokens":
+        self._group.send_step(step)
+        return self._runner.start_step(step)
+
+
+def follow_steps(runner: "ModelRunner") -> GeneratedTokens:
+    """On ranks 1 and up: run the steps of rank 0 until it sends tokens, and return these. Raises EOFError when rank 0 is gone."""
+    running: deque[GetTokens] = deque()
+    while True:
+        kind, content = _receive()
+        if kind == _TOKENS:
+            tokens: GeneratedTokens = json.loads(content)
+            return tokens
+        running.append(runner.start_step(StepInput.decode(content)))
+        if len(running) > 1:
+            running.popleft()()
+
+
+def _receive() -> tuple[bytes, bytes]:
+    header = sys.stdin.buffer.read(1 + _LENGTH.size)
+    if len(header) < 1 + _LENGTH.size:
         raise EOFError("rank 0 is gone")
-    tokens: GeneratedTokens = json.loads(line)
-    return tokens
+    return header[:1], sys.stdin.buffer.read(_LENGTH.unpack(header[1:])[0])
 
 
 def _watch(process: subprocess.Popen[bytes], rank: int, ranks: int, on_exit: Callable[[str], None]) -> None:

@@ -1,18 +1,16 @@
 """Transformers engine: continuous batching of any causal language model, on a GPU or on the CPU.
 
-Requests join and leave the running batch at every step. The generation loop runs in a thread of the batch manager, and
-``next_step`` reads its output.
+Models and weights are those of transformers; scheduling, cache and attention are the engine core's. ``next_step`` reads its output.
 """
 
 import gc
 import itertools
-import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 from transformers.distributed.configuration_utils import DistributedConfig
@@ -20,26 +18,19 @@ from transformers.utils.logging import disable_progress_bar
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
-from workers.gpu.engine.admission_queue import AdmissionQueue
 from workers.gpu.engine.attention_backend import AttentionBackend, choose_attention_backend
-from workers.gpu.engine.continuous_batch import ContinuousBatch
-from workers.gpu.engine.decode_batch import INVALID_TOKEN
+from workers.gpu.engine.build_core import CoreParts, build_core
+from workers.gpu.engine.engine_core import EngineCore
 from workers.gpu.engine.messages import GenerationRequest, Heartbeat, StepOutput
 from workers.gpu.engine.output_buffer import BufferedOutput, OutputBuffer
 from workers.gpu.engine.protocol import EngineDied, PhaseCallback
+from workers.gpu.engine.sampling import encode_sampling
+from workers.gpu.engine.scheduler import QueuedRequest
 from workers.gpu.engine.self_test import run_self_test
-from workers.gpu.engine.tensor_parallel import GeneratedTokens, TensorParallelGroup, receive_broadcast
+from workers.gpu.engine.tensor_parallel import GeneratedTokens, RankZeroRunner, TensorParallelGroup, follow_steps
 
 WARM_UP_SECONDS = 600.0
 WARM_UP_PROMPT = 64
-
-
-@dataclass
-class _RunningRequest:
-    """``tokens``: how many it has generated."""
-
-    request: GenerationRequest
-    tokens: int = 0
 
 
 class TransformersEngine:
@@ -62,14 +53,15 @@ class TransformersEngine:
         self._lock = threading.Lock()
         # Internal ids, so that an id that is used again is never confused with the request cancelled before.
         self._numbers = itertools.count()
-        self._requests: dict[str, _RunningRequest] = {}
+        self._requests: dict[str, GenerationRequest] = {}
         self._number_of: dict[str, str] = {}
         self._buffer = OutputBuffer()
         self._tokens = 0
         self._vocabulary_size = 0
         self._attention = AttentionBackend("sdpa")
-        self.batch: ContinuousBatch
-        self.admission: AdmissionQueue
+        self.model: Any = None
+        self.parts: CoreParts
+        self.core: EngineCore
 
     # Start
 
@@ -79,8 +71,6 @@ class TransformersEngine:
 
     def load(self, report: PhaseCallback) -> None:
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        # It has a handler of its own and logs each choice of its configuration.
-        logging.getLogger("ContinuousBatchingLogger").setLevel("WARNING")
         entry = self._entry
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if entry.gpus and device == "cpu":
@@ -99,28 +89,37 @@ class TransformersEngine:
             self._folder,
             dtype=entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype),
             **placement,
-            attn_implementation="sdpa",
+            # The engine registers its own, and the self-test compares it with this one, which every model has.
+            attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=entry.trust_remote_code,
         )
         self._start_serving(model, report)
 
     def _start_serving(self, model: Any, report: PhaseCallback) -> None:
+        self.model = model
         self._attention = choose_attention_backend(model, self._entry.name)
         report("warming", "sizing the KV cache", 0.0)
         self._vocabulary_size = int(model.get_input_embeddings().weight.shape[0])
-        self.batch = ContinuousBatch(model, self._entry, self._attention, self._in_flight, self._ranks, self._buffer)
-        self.admission = self.batch.make_admission_queue()
-        self.batch.capture_graphs(lambda what, done: report("warming", what, 0.1 + 0.8 * done))
-        self.batch.start_loop()
+        self.parts = parts = build_core(
+            model,
+            self._entry,
+            self._attention,
+            self._in_flight,
+            self._buffer,
+            lambda what, done: report("warming", what, 0.1 + 0.8 * done),
+        )
         if not self._is_follower:
+            runner = RankZeroRunner(parts.runner, self._group) if self._group is not None else parts.runner
+            self.core = EngineCore(parts.scheduler, runner, self._buffer, parts.depth)
+            self.core.start()
             self._warm_up(report)
         report("warming", "running the self-test", 0.95)
         run_self_test(
             model,
             self._generate_on_all_ranks,
             vocabulary_size=self._vocabulary_size,
-            context=self.batch.max_context,
+            context=parts.max_context,
             name=self._entry.name,
         )
         # Long-lived objects stay out of garbage collection, whose pauses would hold up the loop.
@@ -130,15 +129,15 @@ class TransformersEngine:
     def _generate_on_all_ranks(self, prompts: Sequence[list[int]], tokens: int) -> GeneratedTokens:
         """Generate on rank 0 and share the tokens: each rank computes its part of the scores that they are compared with."""
         if self._is_follower:
-            return receive_broadcast()
+            return follow_steps(self.parts.runner)
         generated = self._generate(prompts, tokens)
         if self._group is not None:
-            self._group.broadcast(generated)
+            self._group.send_tokens(generated)
         return generated
 
     def _warm_up(self, report: PhaseCallback) -> None:
         """Generate a few tokens, greedy and sampled, so that no job waits for what is created on first use."""
-        length = min(WARM_UP_PROMPT, self.batch.max_context - 3)
+        length = min(WARM_UP_PROMPT, self.parts.max_context - 3)
         for done, temperature in enumerate((0.0, 1.0)):
             report("warming", f"generating from a prompt of {length} tokens", 0.9 + 0.02 * done)
             self._generate([[1] * length], 3, temperature=temperature)
@@ -175,37 +174,41 @@ class TransformersEngine:
                 self._buffer.append_rejected((request.id, "failed", problem))
                 return
             number = str(next(self._numbers))
-            self._requests[number] = _RunningRequest(request)
+            self._requests[number] = request
             self._number_of[request.id] = number
-            max_tokens = min(len(request.prompt) + request.max_new_tokens, self.batch.max_context)
-            self.admission.enqueue(number, request.prompt, max_tokens, request.cache_salt)
-            self._schedule_admitted()
+        cache = self.parts.scheduler.cache
+        # The last token of the prompt has to be computed in any case.
+        digests = cache.digests(request.prompt[:-1], request.cache_salt)
+        self.core.add_request(
+            QueuedRequest(
+                id=number,
+                prompt=np.array(request.prompt, np.int32),
+                max_new_tokens=min(request.max_new_tokens, self.parts.max_context - len(request.prompt)),
+                stop_token_ids=frozenset(request.stop_token_ids),
+                sampling=encode_sampling(request.temperature, request.top_p, request.top_k, request.seed),
+                cache_salt=request.cache_salt,
+                digests=digests,
+            )
+        )
 
     def abort_request(self, id: str) -> None:
         with self._lock:
-            number = self._number_of.get(id)
+            number = self._number_of.pop(id, None)
             if number is None:
                 return
-            self._forget(number)
-            # The loop does not report the end of a cancelled request, so it is reported here. The cancel reaches the loop
-            # before the request that takes its place.
-            self.batch.unschedule(number)
-            self._schedule_admitted()
+            del self._requests[number]
+        # The core does not report the end of a cancelled request, so it is reported here.
+        self.core.abort_request(number)
         self._buffer.append_rejected((id, "cancelled", ""))
 
-    def _schedule_admitted(self) -> None:
-        for number in self.admission.admit():
-            self.batch.schedule(number, self._requests[number].request)
-
     def _problem(self, request: GenerationRequest) -> str:
-        # The manager drops a request that it can never place, or fails on it, so it must not get one.
         if not request.prompt:
             return "the prompt has no tokens"
         if not 0 <= min(request.prompt) <= max(request.prompt) < self._vocabulary_size:
             return f"the prompt contains token ids outside the model's vocabulary of {self._vocabulary_size}"
-        if len(request.prompt) >= self.batch.max_context:
+        if len(request.prompt) >= self.parts.max_context:
             return (
-                f"the prompt has {len(request.prompt)} tokens, and prompt and output together may have {self.batch.max_context}"
+                f"the prompt has {len(request.prompt)} tokens, and prompt and output together may have {self.parts.max_context}"
             )
         if request.max_new_tokens < 1:
             return "max_new_tokens must be at least 1"
@@ -214,76 +217,47 @@ class TransformersEngine:
     # Output
 
     def next_step(self, timeout: float) -> StepOutput | None:
+        if self._is_follower:
+            follow_steps(self.parts.runner)
         output = self._buffer.wait_for_output(timeout)
         if output is None:
-            self.batch.check_alive()
+            self.core.check_alive()
             return None
         if output.error is not None:
-            self.batch.check_alive(output.error)
-        poisoned: list[str] = []
+            self.core.check_alive()
         with self._lock:
-            step = self._collect(output, poisoned)
-            self._schedule_admitted()
-        if poisoned:
-            self.batch.free_poisoned(poisoned)
+            step = self._collect(output)
         self._tokens += sum(len(ids) for _, ids in step.tokens)
         return step if step.tokens or step.finished else None
 
-    def _collect(self, output: BufferedOutput, poisoned: list[str]) -> StepOutput:
-        """Map buffered output to the ids of the sender."""
+    def _collect(self, output: BufferedOutput) -> StepOutput:
+        """Map buffered output to the ids of the sender, without that of requests that were cancelled meanwhile."""
         step = StepOutput([], [])
         for number, tokens in output.tokens.items():
-            running = self._requests.get(number)
-            if running is None:
-                continue  # cancelled meanwhile
-            if not running.tokens:
-                self.admission.prefill_done(number)
-            if self.batch.scheduler is None and self._finishes_early(number, running, tokens, step, poisoned):
-                continue
-            running.tokens += len(tokens)
-            step.tokens.append((running.request.id, tokens))
+            request = self._requests.get(number)
+            if request is not None:
+                step.tokens.append((request.id, tokens))
         for number, reason, detail in output.finished:
-            running = self._requests.get(number)
-            if running is not None:
-                step.finished.append((running.request.id, reason, detail))
-                self._forget(number)
+            request = self._requests.pop(number, None)
+            if request is not None:
+                del self._number_of[request.id]
+                step.finished.append((request.id, reason, detail))
         step.finished.extend(output.rejected)
         return step
 
-    def _finishes_early(
-        self, number: str, running: _RunningRequest, tokens: list[int], step: StepOutput, poisoned: list[str]
-    ) -> bool:
-        """Apply what the manager's own scheduler does not: it ignores invalid tokens, and outputs stop tokens."""
-        id = running.request.id
-        if INVALID_TOKEN in tokens:
-            position = len(running.request.prompt) + running.tokens + tokens.index(INVALID_TOKEN)
-            step.finished.append((id, "nan_logits", f"NaN or infinite logits after {position} tokens"))
-            self._forget(number)
-            poisoned.append(number)
-            return True
-        if tokens[-1] in running.request.stop_token_ids:
-            if len(tokens) > 1:
-                step.tokens.append((id, tokens[:-1]))
-            step.finished.append((id, "stop", ""))
-            self._forget(number)
-            return True
-        return False
-
-    def _forget(self, number: str) -> None:
-        del self._number_of[self._requests.pop(number).request.id]
-        self.admission.remove_request(number)
-
     def report_load(self) -> Heartbeat:
-        held, waiting = len(self._requests), len(self.admission)
+        scheduler = self.parts.scheduler
+        held, waiting = len(self._requests), scheduler.waiting
         return Heartbeat(
-            steps=self.batch.steps,
+            steps=self.core.steps,
             tokens=self._tokens,
             running=max(held - waiting, 0),
             waiting=waiting,
-            cache_use=self.batch.cache_use,
-            evictions=self.batch.evictions,
+            cache_use=round(scheduler.cache.used_fraction, 4),
+            prompt_tokens=scheduler.prompt_tokens,
+            cached_tokens=scheduler.cached_tokens,
         )
 
     def unload(self) -> None:
-        if hasattr(self, "batch"):
-            self.batch.stop_loop()
+        if hasattr(self, "core"):
+            self.core.stop(timeout=5.0)

@@ -1,4 +1,4 @@
-"""Fused Triton kernels of a decoder layer: residual add with RMSNorm, rotary embedding with cache append, SiLU gate."""
+"""Triton kernels of a decoder layer: residual add with RMSNorm, rotary embedding with cache append, SiLU gate."""
 
 import triton
 import triton.language as tl
@@ -6,11 +6,11 @@ import triton.language as tl
 
 @triton.jit
 def add_rms_norm(hidden, residual, weight, out, width, epsilon, FIRST: tl.constexpr, BLOCK: tl.constexpr):
-    """Add ``hidden`` to ``residual`` in place and write the normalized sum to ``out``. One program per row.
+    """Add ``hidden`` to ``residual`` in place and write the normalized sum to ``out``. One program per token.
 
     ``FIRST`` marks the first layer, whose residual does not exist yet.
     """
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < width
     total = tl.load(hidden + row * width + column, mask=inside, other=0.0).to(tl.float32)
@@ -29,25 +29,36 @@ def rotate_and_append(
     slots,
     cosines,
     sines,
+    query_norm,
+    key_norm,
     key_cache,
     value_cache,
     row_stride,
+    epsilon,
     QUERY_HEADS: tl.constexpr,
     KEY_HEADS: tl.constexpr,
     SIZE: tl.constexpr,
+    NORM: tl.constexpr,
 ):
     """Rotate queries in place; write rotated keys and plain values to their cache slots. One program per token and head.
 
-    A negative slot marks a padding token, which is not written.
+    ``NORM`` normalizes each head of queries and keys first (Qwen3).
     """
     token = tl.program_id(0)
     head = tl.program_id(1)
-    slot = tl.load(slots + token).to(tl.int64)
+    slot = tl.load(slots + token)
     half = tl.arange(0, SIZE // 2)
     source = qkv + token.to(tl.int64) * row_stride + head * SIZE
     first = tl.load(source + half).to(tl.float32)
     second = tl.load(source + SIZE // 2 + half).to(tl.float32)
     if head < QUERY_HEADS + KEY_HEADS:
+        if NORM:
+            scale = tl.rsqrt((tl.sum(first * first, 0) + tl.sum(second * second, 0)) / SIZE + epsilon)
+            weight = query_norm
+            if head >= QUERY_HEADS:
+                weight = key_norm
+            first = first * scale * tl.load(weight + half).to(tl.float32)
+            second = second * scale * tl.load(weight + SIZE // 2 + half).to(tl.float32)
         position = tl.load(positions + token)
         cosine = tl.load(cosines + position * (SIZE // 2) + half)
         sine = tl.load(sines + position * (SIZE // 2) + half)
@@ -56,11 +67,11 @@ def rotate_and_append(
         if head < QUERY_HEADS:
             tl.store(source + half, rotated_first)
             tl.store(source + SIZE // 2 + half, rotated_second)
-        elif slot >= 0:
+        else:
             target = key_cache + (slot * KEY_HEADS + (head - QUERY_HEADS)) * SIZE
             tl.store(target + half, rotated_first)
             tl.store(target + SIZE // 2 + half, rotated_second)
-    elif slot >= 0:
+    else:
         target = value_cache + (slot * KEY_HEADS + (head - QUERY_HEADS - KEY_HEADS)) * SIZE
         tl.store(target + half, first)
         tl.store(target + SIZE // 2 + half, second)

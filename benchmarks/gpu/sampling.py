@@ -1,0 +1,65 @@
+"""Sampling kernel: the tokens that it samples beside those of the CPU, and what a step's sampling costs.
+
+``python -m benchmarks.gpu.sampling``
+"""
+
+from functools import partial
+
+import torch
+
+from benchmarks.gpu.reporting import report
+from workers.gpu.engine.sampling import encode_sampling, sample_token, sample_tokens
+
+VOCABULARY, ROWS, CHECKED, REPETITIONS = 128256, 512, 96, 50
+CASES = {
+    "greedy": (0.0, 1.0, 0),
+    "temperature": (0.7, 1.0, 0),
+    "top_p": (0.7, 0.9, 0),
+    "top_k": (0.7, 1.0, 50),
+    "both": (1.0, 0.9, 50),
+    "flat": (2.0, 0.5, 0),
+}
+
+
+def main() -> None:
+    generator = torch.Generator(device="cuda").manual_seed(5)
+    # In float32, as equal logits would be cut differently.
+    logits = torch.randn(ROWS, VOCABULARY, device="cuda", generator=generator) * 3
+    positions = torch.arange(ROWS, dtype=torch.int32, device="cuda")
+    invalid = logits[:3].clone()
+    invalid[0, 77], invalid[1, 5], invalid[2] = torch.nan, torch.inf, -torch.inf
+    for name, (temperature, top_p, top_k) in CASES.items():
+        rows = [encode_sampling(temperature, top_p, top_k, seed) for seed in range(ROWS)]
+        sampling = torch.tensor(rows, dtype=torch.int32, device="cuda").T.contiguous()
+        if sample_tokens(invalid, sampling[:, :3].contiguous(), positions).tolist() != [-1, -1, -1]:
+            raise SystemExit("an invalid row has a token")
+        tokens = sample_tokens(logits, sampling, positions)[:CHECKED].tolist()
+        host, parameters = logits[:CHECKED].cpu(), torch.cat([sampling, positions[None]])[:, :CHECKED].cpu()
+        expected = [
+            sample_token(host[row], parameters[:, row]) if temperature else int(host[row].argmax()) for row in range(CHECKED)
+        ]
+        equal = sum(token == other for token, other in zip(tokens, expected, strict=True))
+        report("sampling.parity", equal, f"of {CHECKED} tokens equal to those of the CPU", case=name)
+        for count in (1, 48, ROWS):
+            inputs = (logits[:count].bfloat16(), sampling[:, :count].contiguous(), positions[:count])
+            report("sampling.time", time_us(partial(sample_tokens, *inputs)), "us", case=name, rows=count)
+    report("sampling.floor", time_us(lambda: logits.bfloat16().argmax(-1)), "us of a cast and argmax of torch", rows=ROWS)
+    report("sampling.sort", time_us(lambda: logits.sort(-1, descending=True)), "us of a sort", rows=ROWS)
+
+
+def time_us(work: object) -> float:
+    """Microseconds of ``work`` on the device."""
+    assert callable(work)
+    for _ in range(3):
+        work()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(REPETITIONS):
+        work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / REPETITIONS * 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Scheduler against a device that computes nothing: what is in each step, when requests end, and what happens to their pages."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from workers.gpu.engine.messages import FinishedRequest
+from workers.gpu.engine.page_cache import PageCache
+from workers.gpu.engine.scheduler import (
+    INVALID_TOKEN,
+    MAX_OVERTAKES,
+    SAMPLING_FIELDS,
+    QueuedRequest,
+    ScheduledStep,
+    Scheduler,
+    StepInput,
+)
+
+PAGE = 4
+
+
+class Engine:
+    """A scheduler with up to ``depth`` steps under way, whose requests generate 100, 101, 102 and so on."""
+
+    def __init__(self, *, requests: int = 8, tokens: int = 16, pages: int = 100, depth: int = 2) -> None:
+        self.cache = PageCache(pages + 1, PAGE)
+        self.scheduler = Scheduler(self.cache, requests, tokens, self.deliver)
+        self.tokens: dict[str, list[int]] = {}
+        self.ends: dict[str, tuple[str, str]] = {}
+        self.first_steps = 0
+        self.running: deque[ScheduledStep] = deque()
+        self.depth = depth
+        self.next_token: Callable[[str, int], int] = lambda id, position: 100 + position
+        self._lengths: dict[int, tuple[str, int]] = {}
+
+    def deliver(self, ids: list[str], tokens: list[int], finished: list[FinishedRequest], *, first: bool) -> None:
+        self.first_steps += first
+        for id, token in zip(ids, tokens, strict=True):
+            assert id not in self.ends
+            self.tokens.setdefault(id, []).append(token)
+        for id, reason, detail in finished:
+            assert id not in self.ends
+            self.ends[id] = (reason, detail)
+
+    def add(self, id: str, prompt: Sequence[int], new: int = 3, *, stops: Sequence[int] = (), salt: int = 0) -> QueuedRequest:
+        digests = self.cache.digests(list(prompt[:-1]), salt)
+        request = QueuedRequest(id, np.array(prompt, np.int32), new, frozenset(stops), (1, 2, 3, 4), salt, digests)
+        self.scheduler.add_request(request)
+        return request
+
+    def start(self) -> ScheduledStep | None:
+        step = self.scheduler.next_step()
+        if step is not None:
+            self.running.append(step)
+        return step
+
+    def finish(self) -> None:
+        step = self.running.popleft()
+        tokens = []
+        for row, context in zip(step.input.rows.tolist(), step.input.contexts.tolist(), strict=True):
+            request = self.scheduler._by_row[row]
+            assert request is not None, "a row is released only after its last step"
+            tokens.append(self.next_token(request.id, context - len(request.prompt)))
+        self.scheduler.process_output(step, np.array(tokens, np.int32))
+
+    def run(self) -> None:
+        while True:
+            step = self.start()
+            if step is None and not self.running:
+                return
+            if step is None or len(self.running) >= self.depth:
+                self.finish()
+
+
+def numbers(count: int, start: int = 0) -> list[int]:
+    return list(range(start, start + count))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_every_request_generates_its_tokens_and_ends_once(depth: int) -> None:
+    engine = Engine(depth=depth)
+    for number in range(20):
+        engine.add(str(number), numbers(1 + number * 3 % 30, number), new=1 + number % 7)
+    engine.run()
+    for number in range(20):
+        assert engine.tokens[str(number)] == numbers(1 + number % 7, 100)
+        assert engine.ends[str(number)] == ("length", "")
+    assert engine.cache.used_fraction == 0
+    assert engine.scheduler.waiting == 0
+    assert not engine.scheduler.has_work
+
+
+def test_a_step_has_one_token_of_each_running_request_and_chunks_of_prompts() -> None:
+    engine = Engine(tokens=10, depth=1)
+    engine.add("short", [5, 6], new=5)
+    first = engine.start()
+    assert first is not None
+    assert_array_equal(first.input.ids, [5, 6])
+    assert_array_equal(first.input.positions, [0, 1])
+    assert_array_equal(first.input.contexts, [2])
+    assert first.input.tables == [(0, engine.scheduler._by_row[0].pages)]  # type: ignore[union-attr]
+    engine.finish()
+    engine.add("long", numbers(20), new=2)
+    second = engine.start()
+    assert second is not None
+    assert_array_equal(second.input.ids, [-1, *numbers(9)])
+    assert_array_equal(second.input.query_lengths, [1, 9])
+    assert_array_equal(second.input.contexts, [3, 9])
+    assert second.is_output.tolist() == [True, False]
+    engine.run()
+    assert engine.tokens == {"short": numbers(5, 100), "long": numbers(2, 100)}
+
+
+def test_slots_follow_the_pages_of_a_request() -> None:
+    engine = Engine()
+    request = engine.add("a", numbers(6), new=4)
+    step = engine.start()
+    assert step is not None
+    expected = [request.pages[place // PAGE] * PAGE + place % PAGE for place in range(6)]
+    assert_array_equal(step.input.slots, expected)
+    following = engine.start()
+    assert following is not None
+    assert_array_equal(following.input.slots, [request.pages[1] * PAGE + 2])
+    assert_array_equal(following.input.sampling, [[1], [2], [3], [4]])
+
+
+def test_a_long_prompt_leaves_half_of_a_step_to_the_prompts_behind_it() -> None:
+    engine = Engine(tokens=8)
+    engine.add("long", numbers(40))
+    engine.add("short", numbers(3, 50))
+    step = engine.start()
+    assert step is not None
+    assert_array_equal(step.input.query_lengths, [5, 3])
+
+
+def test_a_stop_token_ends_its_request_without_being_delivered() -> None:
+    engine = Engine()
+    engine.add("stops", [1], new=9, stops=[103])
+    engine.add("goes on", [2], new=6)
+    engine.run()
+    assert engine.tokens["stops"] == [101 - 1, 101, 102]
+    assert engine.ends["stops"] == ("stop", "")
+    assert engine.tokens["goes on"] == numbers(6, 100)
+
+
+def test_an_invalid_token_ends_its_request_and_zeroes_its_pages_before_they_are_used_again() -> None:
+    engine = Engine(pages=4)
+    engine.next_token = lambda id, position: INVALID_TOKEN if id == "poisoned" and position == 2 else 100 + position
+    request = engine.add("poisoned", [1, 2], new=9)
+    engine.run()
+    assert engine.ends["poisoned"] == ("nan_logits", "NaN or infinite logits after 4 tokens")
+    assert engine.tokens["poisoned"] == [100, 101]
+    engine.add("after", [1, 2], new=2)
+    step = engine.start()
+    assert step is not None
+    assert sorted(step.input.zeroed) == sorted(request.pages)
+    assert engine.cache.shareable == 0
+
+
+def test_a_prompt_with_nan_ends_at_its_first_chunk() -> None:
+    engine = Engine(tokens=4, depth=1)
+    engine.next_token = lambda id, position: INVALID_TOKEN
+    engine.add("poisoned", numbers(30))
+    engine.run()
+    assert engine.ends["poisoned"] == ("nan_logits", "NaN or infinite logits after 4 tokens")
+    assert "poisoned" not in engine.tokens
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_an_aborted_request_is_not_reported_and_releases_its_pages_with_its_last_step(steps: int) -> None:
+    engine = Engine(tokens=8, depth=3)
+    engine.add("aborted", numbers(12), new=50)
+    engine.add("other", numbers(3, 50), new=4)
+    for _ in range(steps):
+        engine.start()
+    engine.scheduler.abort_request("aborted")
+    assert (engine.cache.used_fraction == 0) == (steps == 0)
+    engine.run()
+    engine.scheduler.abort_request("aborted")
+    assert engine.cache.used_fraction == 0
+    assert engine.ends == {"other": ("length", "")}
+    assert "aborted" not in engine.tokens
+
+
+def test_requests_wait_until_the_cache_can_hold_them_to_their_end() -> None:
+    engine = Engine(pages=8)
+    for number in range(4):
+        engine.add(str(number), numbers(4, 10 * number), new=12)
+    step = engine.start()
+    assert step is not None
+    assert len(step.input.rows) == 2
+    assert engine.scheduler.waiting == 2
+    engine.run()
+    assert len(engine.ends) == 4
+
+
+def test_short_requests_overtake_a_long_one_only_a_limited_number_of_times() -> None:
+    engine = Engine(pages=10, depth=1)
+    engine.add("held", [1], new=3)
+    engine.start()
+    engine.add("long", numbers(4), new=36)
+    overtakes = 0
+    for number in range(MAX_OVERTAKES + 10):
+        engine.add(f"{number}", [1, number], new=1)
+        engine.scheduler._admit()
+        request = engine.scheduler._requests[f"{number}"]
+        overtakes += request.row >= 0
+        engine.scheduler.abort_request(f"{number}")
+    assert overtakes == MAX_OVERTAKES
+    engine.run()
+    assert engine.ends["long"] == ("length", "")
+
+
+def test_a_shared_prefix_is_computed_once() -> None:
+    engine = Engine(tokens=32)
+    prefix = numbers(9)
+    engine.add("first", [*prefix, 1])
+    engine.add("second", [*prefix, 2])
+    engine.add("other owner", [*prefix, 2], salt=5)
+    first = engine.start()
+    assert first is not None
+    assert_array_equal(first.input.query_lengths, [10, 10])
+    engine.run()
+    assert engine.tokens["first"] == engine.tokens["second"] == numbers(3, 100)
+    assert engine.scheduler.cached_tokens == 8
+    assert engine.scheduler.prompt_tokens == 30
+
+
+def test_the_next_turn_finds_the_output_in_the_cache() -> None:
+    engine = Engine()
+    engine.add("question", numbers(3), new=10)
+    engine.run()
+    conversation = [*numbers(3), *engine.tokens["question"], 7]
+    engine.add("next", conversation, new=1)
+    engine.run()
+    assert engine.scheduler.cached_tokens == len(conversation[:-2]) // PAGE * PAGE
+
+
+def test_the_first_token_of_a_request_is_marked() -> None:
+    engine = Engine(tokens=4, depth=1)
+    engine.add("a", numbers(10), new=5)
+    engine.run()
+    assert engine.first_steps == 1
+
+
+def test_a_step_survives_encoding() -> None:
+    arrays: list[Any] = [np.arange(count, dtype=np.int32) + count for count in (5, 5, 5, 2, 2, 2)]
+    sampling = np.arange(2 * SAMPLING_FIELDS, dtype=np.int32).reshape(SAMPLING_FIELDS, 2)
+    for tables, zeroed in (([(1, [4, 5]), (0, [])], [7]), ([], [])):
+        step = StepInput(*arrays, sampling, tables, zeroed)
+        decoded = StepInput.decode(step.encode())
+        for name, value in vars(step).items():
+            if isinstance(value, np.ndarray):
+                assert_array_equal(getattr(decoded, name), value)
+            else:
+                assert getattr(decoded, name) == value

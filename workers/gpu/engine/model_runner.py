@@ -1,0 +1,246 @@
+"""Model runner: runs scheduled steps on the device and returns the sampled tokens."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workers.gpu.engine.cache_size import PAGE_TOKENS
+from workers.gpu.engine.page_cache import SPARE_PAGE
+from workers.gpu.engine.paged_attention import FlashAttention, FlashStep, SdpaAttention
+from workers.gpu.engine.sampling import sample_tokens
+from workers.gpu.engine.scheduler import SAMPLING_FIELDS, Integers, StepInput
+from workers.gpu.engine.step_sizes import StepSizes
+
+# Host buffers take turns: one is filled again only after the step that read it has ended.
+BUFFERS = 3
+# Decode steps of up to this many requests have a second graph, for contexts longer than MIN_SPLIT_CONTEXT.
+MAX_SPLIT_REQUESTS, MIN_SPLIT_CONTEXT = 32, 2048
+
+Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Computes logits (R, vocabulary) from ids (T), positions (T) and the indices (R) of the tokens to sample after."""
+
+GetTokens = Callable[[], Integers]
+"""Waits for a step and returns the token that each of its requests has sampled."""
+
+
+class ModelRunner(Protocol):
+    """Runs one step after the other."""
+
+    def start_step(self, step: StepInput) -> GetTokens:
+        """Start a step. At most two may be running."""
+        ...
+
+
+def model_forward(model: Any) -> Forward:
+    """The forward pass of any causal language model of transformers, whose attention function knows the step."""
+
+    def forward(ids: Tensor, positions: Tensor, last: Tensor) -> Tensor:
+        logits: Tensor = model(
+            input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=last, return_dict=True
+        ).logits[0]
+        return logits
+
+    return forward
+
+
+class _RowState:
+    """What stays between the steps: the pages and the last token of each row, and of a spare row for padding."""
+
+    def __init__(self, max_requests: int, max_pages: int, device: Any) -> None:
+        self.spare_row = max_requests
+        self.tables = np.full((max_requests + 1, max_pages), SPARE_PAGE, np.int32)
+        self.last_tokens = torch.zeros(max_requests + 1, dtype=torch.long, device=device)
+
+    def resolve(self, ids: Tensor) -> Tensor:
+        """Replace ``-1 - row`` by the last token of the row. No embedding has a row for an invalid token."""
+        return torch.where(ids >= 0, ids, self.last_tokens[(-1 - ids).clamp(min=0)]).clamp(min=0)
+
+    def set_tables(self, step: StepInput) -> None:
+        for row, pages in step.tables:
+            self.tables[row, : len(pages)] = pages
+            self.tables[row, len(pages) :] = SPARE_PAGE
+
+
+class PlainRunner:
+    """Runs each step as it is, and returns when it has ended. For the CPU, and GPUs without FlashAttention."""
+
+    def __init__(self, forward: Forward, attention: SdpaAttention, max_requests: int, max_pages: int, device: Any) -> None:
+        self._forward, self._attention, self._device = forward, attention, device
+        self._state = _RowState(max_requests, max_pages, device)
+
+    @torch.inference_mode()
+    def start_step(self, step: StepInput) -> GetTokens:
+        self._state.set_tables(step)
+        self._attention.zero_pages(step.zeroed)
+        ids, positions, slots, contexts, rows, sampling = (
+            torch.from_numpy(array).to(self._device)
+            for array in (step.ids, step.positions, step.slots, step.contexts, step.rows, step.sampling)
+        )
+        self._attention.begin_step(step, self._state.tables, slots.long())
+        last = torch.from_numpy(np.cumsum(step.query_lengths) - 1).to(self._device)
+        logits = self._forward(self._state.resolve(ids.long()), positions.long(), last)
+        tokens = sample_tokens(logits, sampling, contexts)
+        self._state.last_tokens[rows.long()] = tokens
+        result: Integers = tokens.to("cpu", torch.int32).numpy()
+        return lambda: result
+
+
+class GraphRunner:
+    """Runs steps as CUDA graphs of padded sizes, with one copy to the device, and without waiting for it."""
+
+    def __init__(
+        self, forward: Forward, attention: FlashAttention, max_requests: int, max_pages: int, max_tokens: int, device: Any
+    ) -> None:
+        self._forward, self._attention, self._device = forward, attention, device
+        self._state = _RowState(max_requests, max_pages, device)
+        self._tables = torch.zeros(max_requests + 1, max_pages, dtype=torch.int32, device=device)
+        self.sizes = StepSizes(max_tokens, max_requests)
+        length = _layout(max_tokens, max_requests + 1)[1]
+        self._input = torch.zeros(length, dtype=torch.int32, device=device)
+        self._host_inputs = [torch.zeros(length, dtype=torch.int32).pin_memory() for _ in range(BUFFERS)]
+        self._host_tokens = [torch.zeros(max_requests + 1, dtype=torch.int32).pin_memory() for _ in range(BUFFERS)]
+        self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._pool: Any = None
+        # One stream for all captures: each stream keeps the memory that it has used.
+        self._side_stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._buffer = 0
+
+    @torch.inference_mode()
+    def start_step(self, step: StepInput) -> GetTokens:
+        # Threads begin with device 0, which is that of another rank.
+        torch.cuda.set_device(self._device)
+        self._state.set_tables(step)
+        for row, _ in step.tables:
+            self._tables[row].copy_(torch.from_numpy(self._state.tables[row]), non_blocking=True)
+        self._attention.zero_pages(step.zeroed)
+        requests = len(step.rows)
+        size = self.sizes.pad(len(step.ids), requests)
+        used = self._fill(step, *size)
+        self._buffer = (self._buffer + 1) % BUFFERS
+        source, target = self._host_inputs[self._buffer], self._host_tokens[self._buffer]
+        self._input[:used].copy_(source[:used], non_blocking=True)
+        splits = self._needs_splits(size[1], int(step.contexts.max()))
+        graph = self._graphs.get((*size, splits))
+        if graph is None:
+            tokens = self._compute(*size, splits=splits)
+        else:
+            graph[0].replay()
+            tokens = graph[1]
+        target[: len(tokens)].copy_(tokens, non_blocking=True)
+        done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+
+        def get_tokens() -> Integers:
+            done.synchronize()
+            result: Integers = target[:requests].numpy().copy()
+            return result
+
+        return get_tokens
+
+    @torch.inference_mode()
+    def capture_graphs(self, report: Callable[[str, float], None]) -> int:
+        """Capture a graph of each padded size, and return their number. Before the first request: it computes padding."""
+        sizes = [(*size, splits) for size in self.sizes.all() for splits in self._split_choices(size)]
+        for done, (tokens, requests, splits) in enumerate(sizes):
+            report(f"capturing graphs: {tokens} tokens of {requests} requests", done / len(sizes))
+            self._fill_padding(tokens, requests)
+            self._capture(tokens, requests, splits=splits)
+        torch.cuda.empty_cache()
+        return len(sizes)
+
+    @torch.inference_mode()
+    def run_largest_step(self) -> None:
+        """Run a step of the largest size without a graph. It computes padding."""
+        size = next(self.sizes.all())
+        self._fill_padding(*size)
+        self._compute(*size, splits=False)
+
+    def _split_choices(self, size: tuple[int, int]) -> tuple[bool, ...]:
+        tokens, requests = size
+        longest = self._tables.shape[1] * PAGE_TOKENS
+        return (False, True) if tokens == requests and self._needs_splits(requests, longest) else (False,)
+
+    @staticmethod
+    def _needs_splits(requests: int, longest: int) -> bool:
+        """Whether a context is long, and the requests few: then several blocks read it, and combining their results pays off."""
+        return requests <= MAX_SPLIT_REQUESTS and longest > MIN_SPLIT_CONTEXT
+
+    def _capture(self, tokens: int, requests: int, *, splits: bool) -> None:
+        side = self._side_stream
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            # What a kernel compiles or allocates on its first use must not happen inside the capture.
+            self._compute(tokens, requests, splits=splits)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=side):
+            output = self._compute(tokens, requests, splits=splits)
+        self._pool = self._pool or graph.pool()
+        self._graphs[tokens, requests, splits] = (graph, output)
+
+    def _fill(self, step: StepInput, tokens: int, requests: int) -> int:
+        """Write a padded step to the next host buffer and return the length that it uses. Padding belongs to the spare row."""
+        views, used = _layout(tokens, requests)
+        buffer = self._host_inputs[(self._buffer + 1) % BUFFERS].numpy()
+        ids, positions, slots, ends, context_ends, contexts, last, rows, *sampling = (buffer[view] for view in views)
+        real_tokens, real = len(step.ids), len(step.rows)
+        ids[:real_tokens], ids[real_tokens:] = step.ids, 0
+        padding = np.arange(tokens - real_tokens, dtype=np.int32)
+        slots[:real_tokens], slots[real_tokens:] = step.slots, SPARE_PAGE * PAGE_TOKENS + padding % PAGE_TOKENS
+        ends[0] = context_ends[0] = 0
+        np.cumsum(step.query_lengths, out=ends[1 : real + 1])
+        last[:real], last[real:] = ends[1 : real + 1] - 1, 0
+        contexts[:real], contexts[real:] = step.contexts, 1
+        rows[:real], rows[real:] = step.rows, self._state.spare_row
+        positions[:real_tokens], positions[real_tokens:] = step.positions, 0
+        if tokens == requests:
+            ends[real + 1 :] = real_tokens + 1 + padding
+        elif requests > real:
+            # One request has all the padding: rows of no request would stay uninitialized, perhaps NaN, and reach the cache.
+            positions[real_tokens:] = padding
+            ends[real + 1 :] = tokens
+            contexts[real] = max(len(padding), 1)
+        np.cumsum(contexts, out=context_ends[1:])
+        for target, source in zip(sampling, step.sampling, strict=True):
+            target[:real], target[real:] = source, 0
+        return used
+
+    def _fill_padding(self, tokens: int, requests: int) -> None:
+        empty = np.zeros(0, np.int32)
+        step = StepInput(empty, empty, empty, empty, empty, empty, np.zeros((SAMPLING_FIELDS, 0), np.int32))
+        used = self._fill(step, tokens, requests)
+        self._input[:used].copy_(self._host_inputs[(self._buffer + 1) % BUFFERS][:used])
+
+    def _compute(self, tokens: int, requests: int, *, splits: bool) -> Tensor:
+        """Run a step of this padded size from the input buffer. Returns a token for each request."""
+        views, _ = _layout(tokens, requests)
+        ids, positions, slots, ends, context_ends, contexts, last, rows, *sampling = (self._input[view] for view in views)
+        index = rows.long()
+        is_decode = tokens == requests
+        self._attention.step = FlashStep(
+            slots.long(),
+            ends,
+            context_ends,
+            contexts,
+            self._tables[index],
+            1 if is_decode else tokens,
+            self._tables.shape[1] * PAGE_TOKENS,
+            0 if splits else 1,
+        )
+        logits = self._forward(self._state.resolve(ids.long()), positions.long(), last.long())
+        sampled = sample_tokens(logits, torch.stack(sampling), contexts)
+        self._state.last_tokens[index] = sampled
+        return sampled.to(torch.int32)
+
+
+def _layout(tokens: int, requests: int) -> tuple[list[slice], int]:
+    """Where the parts of a step are in one buffer: ids, positions and slots; query ends and context ends; contexts, last indices,
+    rows and the sampling parameters. Aligned to 16 bytes."""
+    views, offset = [], 0
+    for size in (tokens, tokens, tokens, requests + 1, requests + 1, *(requests for _ in range(3 + SAMPLING_FIELDS))):
+        views.append(slice(offset, offset + size))
+        offset += (size + 3) // 4 * 4
+    return views, offset
