@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -21,6 +20,7 @@ from redis.retry import Retry
 
 from cli.errors import CommandError
 from cli.local.process_tree import spawn
+from shared.urls import without_login
 
 CONFIGURATION = """\
 bind 127.0.0.1
@@ -130,7 +130,7 @@ def check_redis(url: str, *, allow_unsafe: bool = False) -> list[str]:
 
     Raises CommandError if it does not answer, may evict keys, or loses its data when it restarts.
     """
-    name = redact_password(url)
+    name = without_login(url)
     try:
         with _client(url) as client:
             facts = client.info("memory") | client.info("persistence")
@@ -147,12 +147,6 @@ def check_redis(url: str, *, allow_unsafe: bool = False) -> list[str]:
     if problems and not allow_unsafe:
         raise CommandError(f"Redis at {name} {', and it '.join(problems)}. ENGINEHOUSE_ALLOW_UNSAFE_REDIS=1 skips this check.")
     return [f"Redis at {name} {problem}" for problem in problems]
-
-
-def redact_password(url: str) -> str:
-    """The URL without its password, for messages."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def read_or_create_secret(file: Path) -> str:

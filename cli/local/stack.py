@@ -25,6 +25,7 @@ from cli.local.guardian import GUARDIAN_GONE
 from cli.local.model_assignments import assign_models
 from cli.local.placement import Replica, models_to_load, place_models
 from cli.local.process_commands import (
+    CHROMA_PASSWORD_FILE,
     FLOWER_PASSWORD_FILE,
     FLOWER_USER,
     api_command,
@@ -58,8 +59,6 @@ from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
 
 BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",))
-# Chroma prints a banner and advertisements, and a source line under every message.
-CHROMA_NOISE = re.compile(r"\({3}|#{3}|[Cc]hroma Cloud|trychroma|--to-cloud|^\s+at rust/|^Connect to|^Saving data to")
 # Advice about the kernel settings of the machine, which Redis prints at each start. It goes to the log of Redis.
 REDIS_NOISE = re.compile(r"# WARNING")
 # How often to check whether workers wait for an unresponsive index.
@@ -170,7 +169,8 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
     if redis_port:
         settings = replace(settings, redis_url=redis_url(settings.data_dir / "redis", redis_port))
     if chroma_port:
-        settings = replace(settings, chroma_url=f"http://127.0.0.1:{chroma_port}")
+        password = read_or_create_secret(settings.data_dir / CHROMA_PASSWORD_FILE)
+        settings = replace(settings, chroma_url=f"http://:{password}@127.0.0.1:{chroma_port}")
     replicas = place_models(entries, detect_gpus().read_gpus(), lambda entry: estimate_memory(entry, settings.prepared_models))
     return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
 
@@ -191,8 +191,9 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     _create_first_key(settings, log)
     if plan.chroma_port:
         command = chroma_command(settings.data_dir / "chroma", plan.chroma_port)
-        quiet = environment | {"ANONYMIZED_TELEMETRY": "False", "NO_COLOR": "1", "RUST_LOG": "warn"}
-        supervisor.start_service(Service("chroma", command, quiet, noise=CHROMA_NOISE))
+        # It needs no Redis.
+        own = {name: value for name, value in environment.items() if name != "REDIS_URL"} | {"RUST_LOG": "warn"}
+        supervisor.start_service(Service("chroma", command, own, directory=CODE_ROOT))
     assign_models(connect(settings.redis_url), plan.replicas)
     grace = settings.drain_seconds + 10
     # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.

@@ -15,7 +15,7 @@ from cli.local.project_folder import create_project
 from testing.repository import REPOSITORY
 
 COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
-PASSWORDS = {"REDIS_PASSWORD": "the-password-of-redis", "FLOWER_PASSWORD": "the-password-of-flower"}
+PASSWORDS = {f"{name}_PASSWORD": f"the-password-of-{name.lower()}" for name in ("REDIS", "CHROMA", "FLOWER")}
 WORKERS = ("gpu0", "gpu1", "model-on-cpu", "cpu", "io")
 
 
@@ -123,7 +123,7 @@ def test_the_environment_file_of_a_new_project_is_private_and_complete(tmp_path:
         services = json.loads(done.stdout)["services"]
         assert services["api"]["build"]["context"] == str(REPOSITORY)
         assert services["redis"]["environment"]["REDIS_PASSWORD"] == values["REDIS_PASSWORD"]
-    assert len(passwords) == 4
+    assert len(passwords) == 2 * len(PASSWORDS)
     assert min(map(len, passwords)) >= 32
 
 
