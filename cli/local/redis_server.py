@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cli.errors import CommandError
+from cli.local import redis_users
 from cli.local.process_tree import spawn
 from shared.urls import without_login
 
@@ -35,7 +36,7 @@ maxmemory-policy noeviction
 tcp-keepalive 30
 daemonize no
 loglevel warning
-"""
+{users}"""
 
 
 @dataclass
@@ -90,14 +91,21 @@ def redis_command(folder: Path, port: int, memory_bytes: int = 0) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder.resolve() / "redis.conf"
     password = read_or_create_secret(folder / "password")
-    text = CONFIGURATION.format(port=port, folder=folder.resolve(), password=password, memory_bytes=memory_bytes)
+    text = CONFIGURATION.format(
+        port=port,
+        folder=folder.resolve(),
+        password=password,
+        memory_bytes=memory_bytes,
+        users=redis_users.configuration(password),
+    )
     write_private(configuration, text)
     return [find_binary(), str(configuration)]
 
 
-def redis_url(folder: Path, port: int) -> str:
-    """The URL, with the password, of the server whose files are in ``folder``."""
-    return f"redis://:{read_or_create_secret(folder / 'password')}@127.0.0.1:{port}/0"
+def redis_url(folder: Path, port: int, user: str = "") -> str:
+    """The URL, with the password, of the server whose files are in ``folder``, for ``user`` or for one with all rights."""
+    secret = read_or_create_secret(folder / "password")
+    return f"redis://{user}:{redis_users.password_of(user, secret) if user else secret}@127.0.0.1:{port}/0"
 
 
 def find_binary() -> str:

@@ -83,6 +83,12 @@ class Plan:
     def api_url(self) -> str:
         return f"http://{bracketed(self.settings.host)}:{self.settings.port}"
 
+    def settings_of(self, user: str) -> Settings:
+        """The settings of a process, with its own login of Redis if the Redis is ours."""
+        if not self.redis_port:
+            return self.settings
+        return replace(self.settings, redis_url=redis_url(self.settings.data_dir / "redis", self.redis_port, user))
+
     @property
     def flower_url(self) -> str | None:
         return f"http://127.0.0.1:{self.flower_port}" if self.flower_port else None
@@ -177,6 +183,7 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
 
 def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     settings, environment = plan.settings, environment_of(plan.settings)
+    settings_of = plan.settings_of
     for name in (name for names in plan.stop_order for name in names):
         log.announce(name)
     if plan.redis_port:
@@ -198,14 +205,15 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     grace = settings.drain_seconds + 10
     # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.
     for replica in plan.replicas:
-        supervisor.start_service(Service(replica.name, *_replica(replica, settings), grace=grace, directory=CODE_ROOT))
+        command, own = _replica(replica, settings_of("gpu"))
+        supervisor.start_service(Service(replica.name, command, own, grace=grace, directory=CODE_ROOT))
     for pool in ("cpu", "io"):
-        supervisor.start_service(Service(pool, worker_command(pool, settings), environment, grace=grace, directory=CODE_ROOT))
-    supervisor.start_service(Service("api", api_command(settings), environment, directory=CODE_ROOT))
+        own = environment_of(settings_of(pool))
+        supervisor.start_service(Service(pool, worker_command(pool, settings), own, grace=grace, directory=CODE_ROOT))
+    supervisor.start_service(Service("api", api_command(settings), environment_of(settings_of("api")), directory=CODE_ROOT))
     if plan.flower_port:
-        login = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
-        command = flower_command(plan.flower_port)
-        supervisor.start_service(Service("flower", command, environment | login, grace=5, directory=CODE_ROOT))
+        own = environment_of(settings_of("flower")) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
+        supervisor.start_service(Service("flower", flower_command(plan.flower_port), own, grace=5, directory=CODE_ROOT))
 
 
 def _create_first_key(settings: Settings, log: ConsoleLog) -> None:
