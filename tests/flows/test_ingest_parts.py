@@ -266,7 +266,7 @@ def test_a_cancelled_attempt_stops_at_once_and_leaves_no_partial_file(library: L
 def test_an_ingest_that_gives_way_continues_where_it_stopped(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.cpu.indexer.EMBED_BATCH", 2)
     library.settings = replace(library.settings, turn_seconds=0)
-    monkeypatch.setattr("workers.cpu.ingest.GIVE_WAY_SECONDS", 0)
+    monkeypatch.setattr("workers.cpu.turn.CHECK_SECONDS", 0)
     document = library.upload("".join(f"Sentence {n} is about boiler {n * n}. " for n in range(150)).encode(), "boilers.txt")
     embedded: list[int] = []
     for number in range(1, 100):
