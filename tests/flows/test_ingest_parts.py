@@ -394,6 +394,16 @@ def test_a_file_of_unknown_format_ends_unsupported(library: Library) -> None:
     assert "PDF, Word" in reason
 
 
+def test_only_a_file_of_unknown_format_is_deleted_at_once(library: Library) -> None:
+    for data, kept in ((b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", False), (b"%PDF-1.7 broken", True)):
+        document = library.upload(data)
+        with pytest.raises(DocumentRejected):
+            library.ingest(library.attempt(document))
+        assert library.files.path(document.id, "original").exists() is kept
+        again = library.upload(data)
+        assert again.id != document.id, "the same bytes can be uploaded again"
+
+
 def test_an_empty_file_ends_empty(library: Library) -> None:
     assert library.rejected(b"")[0] == "empty"
 

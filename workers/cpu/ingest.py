@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from shared.documents.files import DocumentFiles
+from shared.documents.media_types import UNSUPPORTED
 from shared.documents.models import Document, Problem, Status
 from shared.documents.store import Documents, DocumentUpdateResult
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
@@ -107,6 +108,8 @@ class _Ingestion:
                 self._passwords.forget(self._document.id)
             if rejected.code not in ("deleted", "superseded", "replaced"):
                 self._require_current(self._finish(_status(rejected.code), rejected.message))
+                if self._document.media_type == UNSUPPORTED:  # no retry can read it, so it need not wait for one
+                    self._files.path(self._document.id, "original").unlink(missing_ok=True)
             raise
         finally:
             if slot is not None:
