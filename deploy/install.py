@@ -44,7 +44,9 @@ def main() -> None:
     client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
     # pip has --group only from 25.1 on.
     tools = project["dependency-groups"]["dev"] if "--dev" in sys.argv else []
-    needed = [*project["build-system"]["requires"], *dependencies(project, extras), *client["project"]["dependencies"], *tools]
+    # editables is what hatchling needs for an editable installation.
+    build = [*project["build-system"]["requires"], "editables"]
+    needed = [*build, *dependencies(project, extras), *client["project"]["dependencies"], *tools]
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     if not image and not python.exists():
