@@ -4,6 +4,7 @@ That it has all that it needs is tested by every test of a stack: ``tests/flows/
 """
 
 import json
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -95,7 +96,7 @@ def test_every_user_has_a_password_of_its_own(administrator: redis.Redis, redis_
     passwords = {urlsplit(redis_url(redis_server.folder, redis_server.port, user)).password for user in ("", *RULES)}
     assert len(passwords) == len(RULES) + 1
     for user in RULES:
-        entry = administrator.acl_getuser(user)
+        entry: Any = administrator.acl_getuser(user)
         assert "nopass" not in entry["flags"]
         assert len(entry["passwords"]) == 1
     with pytest.raises(redis.AuthenticationError):

@@ -168,7 +168,8 @@ def _create_collection(call: Call) -> Any:
             configuration=configuration,
             metadata=call.body.get("metadata"),
             get_or_create=bool(call.body.get("get_or_create")),
-            **call.names,
+            tenant=call.names["tenant"],
+            database=call.names["database"],
         )
     )
 
@@ -255,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.path.mkdir(parents=True, exist_ok=True)
     config = chromadb.config.Settings(is_persistent=True, persist_directory=str(options.path), anonymized_telemetry=False)
     system = chromadb.config.System(config)
-    chroma = system.instance(ServerAPI)
+    chroma = system.instance(ServerAPI)  # type: ignore[type-abstract]
     system.start()
     # Only now, as Chroma keeps as many indexes in memory as the limit that it finds allows.
     _allow_descriptors()
