@@ -1,7 +1,7 @@
 # `make demo` shows what Enginehouse does; `make help` lists all targets.
 PYTHON ?= python3
 BIN := .venv/bin
-INPUTS := pyproject.toml constraints.txt deploy/install.py client/pyproject.toml
+INPUTS := pyproject.toml constraints.txt deploy/hashes.txt deploy/install.py client/pyproject.toml
 EXTRAS := all
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test          all checks and tests     make lint   only the checks     make bench   the benchmarks"
 	@echo "make test-faults   fault injection: kill every process, break every connection (20 minutes)"
 	@echo "make dist          build the wheels of the server and the client into dist/"
+	@echo "make lock          renew the hashes of constraints.txt     make digests   pin the digests of container images"
 	@echo "make env           write .env with random passwords for docker compose"
 	@echo "make clean         remove .venv and caches, but not the data folder .enginehouse"
 
@@ -55,6 +56,15 @@ chromium:
 	@[ -z "$(CI)" ] || command -v chromium >/dev/null || { echo "[chromium] installing"; \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; }
 
+# torch is left out: its builds for CPU and CUDA come from several indexes, and each has other files.
+lock: .venv/.installed-dev
+	@grep --invert-match '^torch==' constraints.txt | $(BIN)/uv pip compile - --quiet --no-deps --universal --python-version 3.11.5 \
+	  --generate-hashes --no-annotate --custom-compile-command 'make lock' --output-file deploy/hashes.txt
+
+# Needs Docker and its registry. Run it before a deployment, and commit what it changes.
+digests:
+	@$(PYTHON) deploy/pin_images.py
+
 env:
 	@$(PYTHON) -m cli.local.project_folder
 
@@ -70,4 +80,4 @@ clean:
 	@$(PYTHON) deploy/install.py $(EXTRAS) gpl-formats --dev
 	@touch .venv/.installed $@
 
-.PHONY: tests chromium env help setup demo up lint test test-faults bench dist clean
+.PHONY: tests chromium env lock digests help setup demo up lint test test-faults bench dist clean

@@ -25,7 +25,7 @@ from shared.documents.filters import parse_filter
 from shared.documents.text_index import DocumentAttributes, TextIndex
 from testing.chroma_server import ChromaServer
 from workers.cpu.chunking import Chunk
-from workers.index.vector_store import VectorStore
+from workers.index.vector_store import VectorStore, login_header
 
 PIECE = 800
 CHUNKS_PER_DOCUMENT = 100
@@ -114,7 +114,7 @@ def chroma(folder: Path, pieces: list[str]) -> None:
     server = ChromaServer(folder, free_port())
     server.start()
     try:
-        vectors, client = VectorStore(server.url), chromadb.HttpClient(host="127.0.0.1", port=server.port)
+        vectors, client = VectorStore(server.url), chromadb.HttpClient(port=server.port, headers=login_header(server.url))
         random_vectors = numpy.random.default_rng(0).normal(size=(len(pieces), DIMENSIONS)).astype("float32")
         random_vectors /= numpy.linalg.norm(random_vectors, axis=1, keepdims=True)
         rates, before = {}, 0

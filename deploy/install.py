@@ -1,7 +1,10 @@
 """Create the virtual environment: `python3 deploy/install.py [EXTRA…] [--dev]`, as `make setup` and `make test` do.
 
-Uses only the standard library and shows progress throughout. torch is installed first, at its exact version, as a resolver that
-is free to choose would pick a newer one with gigabytes of libraries.
+With `--image` it installs into the running Python instead, for the Dockerfile.
+
+Uses only the standard library and shows progress throughout. pip checks the hash of every file, except of torch, whose builds for CPU and
+CUDA come from several indexes. torch is installed before what needs it, at its exact version, as a resolver that is free to choose would
+pick a newer one with gigabytes of libraries.
 """
 
 import os
@@ -10,12 +13,18 @@ import selectors
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
+HASHES = ROOT / "deploy" / "hashes.txt"
+# Installed before torch, with checked hashes, so that only torch itself and NVIDIA's libraries are unchecked.
+TORCH_NEEDS = ("filelock", "fsspec", "jinja2", "networkx", "numpy", "setuptools", "sympy", "typing-extensions")
 OLDEST = (3, 11)
 # How often progress is shown: on a terminal, and elsewhere; there, also without news after STILL_WORKING_SECONDS.
 TERMINAL_SECONDS, LINE_SECONDS, STILL_WORKING_SECONDS = 0.2, 10.0, 60.0
@@ -26,28 +35,60 @@ def main() -> None:
     if sys.version_info < OLDEST:
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"Enginehouse needs Python 3.11 or newer; {sys.executable} is {version}. Try: make PYTHON=python3.12")
-    python = VENV / "bin" / "python"
-    extras = ",".join(argument for argument in sys.argv[1:] if argument != "--dev")
     import tomllib  # new in Python 3.11, so only after the check above
 
-    # pip has --group only from 25.1 on, and a new environment may have an older one.
-    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"] if "--dev" in sys.argv else []
-    # The client is a distribution of its own that no registry has, so pip must get both at once.
-    client = ["--editable", str(ROOT / "client")]
+    image = "--image" in sys.argv
+    python = Path(sys.executable) if image else VENV / "bin" / "python"
+    extras = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
+    # pip has --group only from 25.1 on.
+    tools = project["dependency-groups"]["dev"] if "--dev" in sys.argv else []
+    # editables is what hatchling needs for an editable installation.
+    build = [*project["build-system"]["requires"], "editables"]
+    needed = [*build, *dependencies(project, extras), *client["project"]["dependencies"], *tools]
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    if not python.exists():
+    if not image and not python.exists():
         print(
             "Installing Enginehouse with PyTorch, transformers, Chroma, Redis and a small model into .venv: about 2.3 GB, "
             "which takes some minutes.",
             flush=True,
         )
-        step("1/3 virtual environment", [sys.executable, "-m", "venv", str(VENV)], "On Debian, install the package python3-venv.")
-    step("2/3 " + torch, [*pip, torch])
-    step(
-        "3/3 Enginehouse and its libraries",
-        [*pip, "--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extras}]", *client, *tools],
-    )
+        step("1/4 virtual environment", [sys.executable, "-m", "venv", str(VENV)], "On Debian, install the package python3-venv.")
+    # Earlier versions of pip ignore hashes in a constraints file.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(hashed("pip"))
+        requirements.flush()
+        step("2/4 pip", [*pip, "--requirement", requirements.name])
+    checked = [*pip, "--constraint", str(HASHES)]
+    if any(name.startswith("torch==") for name in needed):
+        known = {line.split("==")[0] for line in HASHES.read_text().splitlines()}
+        step("3/4 what torch needs", [*checked, *(name for name in TORCH_NEEDS if name in known)])
+        index = os.environ.get("TORCH_INDEX")
+        step("3/4 " + torch, [*pip, *(["--index-url", index] if index else []), torch])
+    step("4/4 libraries", [*checked, *needed])
+    # Folders have no hash; the tools that build them are among the libraries.
+    own = [str(ROOT), str(ROOT / "client")]
+    editable = own if image else [word for folder in own for word in ("--editable", folder)]
+    step("4/4 Enginehouse", [*pip, "--no-deps", "--no-build-isolation", *editable])
+
+
+def dependencies(project: dict[str, Any], extras: Iterable[str]) -> list[str]:
+    """Requirements of the project with these extras, without those that are folders of this repository."""
+    found = list(project["project"]["dependencies"])
+    for extra in extras:
+        for requirement in project["project"]["optional-dependencies"][extra]:
+            nested = re.fullmatch(r"enginehouse\[([\w,-]+)\]", requirement)
+            found += dependencies(project, nested[1].split(",")) if nested else [requirement]
+    return [requirement for requirement in dict.fromkeys(found) if not requirement.startswith("enginehouse")]
+
+
+def hashed(name: str) -> str:
+    """The lines of the hashes file for one package, which are a requirements file."""
+    match = re.search(rf"^{name}==.*?(?=^\S|\Z)", HASHES.read_text(), re.MULTILINE | re.DOTALL)
+    assert match is not None, f"{HASHES} has no {name}; run make lock"
+    return match[0]
 
 
 def step(title: str, command: list[str], advice: str = "The lines above give the reason; fix it and run this again.") -> None:

@@ -56,7 +56,7 @@ class Settings:
     chroma_url: str = setting(
         "ENGINEHOUSE_CHROMA_URL",
         "http://127.0.0.1:8000",
-        "URL of the Chroma server. If it is set, `enginehouse up` does not start one.",
+        "URL of the Chroma server, with its password as in `http://:PASSWORD@host:8000`. If it is set, `enginehouse up` does not start one.",
     )
     host: str = setting("ENGINEHOUSE_HOST", "127.0.0.1", "Address that the API listens on.")
     port: int = setting("ENGINEHOUSE_PORT", 5000, "Port that the API listens on.", low=1, high=65535)

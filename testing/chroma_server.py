@@ -1,19 +1,22 @@
 """A Chroma server for tests and benchmarks of the vector store, which can be killed and started again."""
 
+import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from cli.local.process_commands import chroma_command
 from testing.waiting import wait_until
+
+PASSWORD = "the-password-of-chroma"
 
 
 @dataclass
 class ChromaServer:
-    """``chroma run`` in its own folder, on a port that stays the same across restarts."""
+    """The Chroma server in its own folder, on a port that stays the same across restarts."""
 
     folder: Path
     port: int
@@ -21,16 +24,18 @@ class ChromaServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://:{PASSWORD}@127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(self.folder), "--port", str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(self._answers, "chroma run answers")
+        environment = {**os.environ, "ENGINEHOUSE_CHROMA_URL": self.url}
+        self.process = subprocess.Popen(
+            chroma_command(self.folder, self.port), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until(self._answers, "the Chroma server answers")
 
     def _answers(self) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, "chroma run ended"
+        assert self.process.poll() is None, "the Chroma server ended"
         try:
             return httpx.get(f"{self.url}/api/v2/heartbeat", timeout=5, trust_env=False).is_success
         except httpx.HTTPError:

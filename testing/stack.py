@@ -15,6 +15,7 @@ import httpx2
 import psutil
 
 from cli.local.redis_server import free_port
+from shared.redis_connection import connect
 from testing.fault_rig.processes import processes_of_folder
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
@@ -114,6 +115,11 @@ class Stack:
 
     def redis_url(self) -> str:
         return str(json.loads((self.data / "state.json").read_text())["redis"])
+
+    def denied_commands(self) -> list[str]:
+        """Commands that Redis has denied to the users of the processes since it started, which is none in a working stack."""
+        entries: Any = connect(self.redis_url()).acl_log()
+        return [f"{entry['username']}: {entry['reason']} {entry['object']} ({entry['context']})" for entry in entries]
 
     def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
         return self.client.post(path, json=body, headers=headers)

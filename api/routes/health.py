@@ -14,6 +14,7 @@ from shared.documents.index_health import is_silent
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.worker_registry import Worker
 from shared.models.catalogue import GENERATE
+from shared.urls import without_login
 
 blueprint = Blueprint("health", __name__)
 
@@ -101,7 +102,9 @@ def _missing_model(model: str, workers: list[Worker]) -> str:
 
 def _index_answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/api/v2/heartbeat", timeout=INDEX_TIMEOUT_SECONDS) as response:
+        with urllib.request.urlopen(
+            f"{without_login(url).rstrip('/')}/api/v2/heartbeat", timeout=INDEX_TIMEOUT_SECONDS
+        ) as response:
             return bool(response.status == 200)
     except (OSError, http.client.HTTPException):
         return False

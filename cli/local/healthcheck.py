@@ -4,11 +4,11 @@ import socket
 from collections.abc import Sequence
 
 from cli.errors import CommandError
-from cli.local.redis_server import redact_password
 from cli.local.running_stack import stack_redis_url
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.redis_connection import connect, is_outage
 from shared.settings import Settings
+from shared.urls import without_login
 
 ALIVE_SECONDS = 30.0
 TIMEOUT_SECONDS = 5.0
@@ -27,7 +27,7 @@ def check_workers(settings: Settings, *, explicit: bool) -> list[str]:
         url = stack_redis_url(settings, explicit=explicit)
     except CommandError as error:
         raise Unhealthy(str(error)) from None
-    address = redact_password(url)
+    address = without_login(url)
     try:
         registry = WorkerRegistry(connect(url, timeout=TIMEOUT_SECONDS, retries=0))
         alive = _on_this_host(registry.alive(ALIVE_SECONDS))

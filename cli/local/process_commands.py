@@ -4,7 +4,6 @@ The supervisor, ``enginehouse worker`` and ``enginehouse api`` all use these fun
 """
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from shared.settings import Settings, to_environment
 FLOWER_USER = "enginehouse"
 # In the data folder.
 FLOWER_PASSWORD_FILE = "flower-password"
+CHROMA_PASSWORD_FILE = "chroma-password"
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -96,12 +96,8 @@ def _celery(app: str) -> list[str]:
 
 
 def chroma_command(folder: Path, port: int) -> list[str]:
-    """The Chroma server for the index in ``folder``, on loopback, as it has no authentication."""
-    beside = Path(sys.executable).with_name("chroma")
-    program = str(beside) if beside.exists() else shutil.which("chroma")
-    if program is None:
-        raise CommandError("The program `chroma` was not found: install enginehouse[cpu] or the package chromadb.")
-    return [program, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    """The Chroma server for the index in ``folder``, on loopback; its password is in the environment."""
+    return [sys.executable, "-m", "workers.index.chroma_server", "--path", str(folder), "--port", str(port)]
 
 
 def served_model(settings: Settings) -> ModelEntry:

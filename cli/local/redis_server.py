@@ -13,14 +13,15 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cli.errors import CommandError
+from cli.local import redis_users
 from cli.local.process_tree import spawn
+from shared.urls import without_login
 
 CONFIGURATION = """\
 bind 127.0.0.1
@@ -35,7 +36,7 @@ maxmemory-policy noeviction
 tcp-keepalive 30
 daemonize no
 loglevel warning
-"""
+{users}"""
 
 
 @dataclass
@@ -90,14 +91,21 @@ def redis_command(folder: Path, port: int, memory_bytes: int = 0) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder.resolve() / "redis.conf"
     password = read_or_create_secret(folder / "password")
-    text = CONFIGURATION.format(port=port, folder=folder.resolve(), password=password, memory_bytes=memory_bytes)
+    text = CONFIGURATION.format(
+        port=port,
+        folder=folder.resolve(),
+        password=password,
+        memory_bytes=memory_bytes,
+        users=redis_users.configuration(password),
+    )
     write_private(configuration, text)
     return [find_binary(), str(configuration)]
 
 
-def redis_url(folder: Path, port: int) -> str:
-    """The URL, with the password, of the server whose files are in ``folder``."""
-    return f"redis://:{read_or_create_secret(folder / 'password')}@127.0.0.1:{port}/0"
+def redis_url(folder: Path, port: int, user: str = "") -> str:
+    """The URL, with the password, of the server whose files are in ``folder``, for ``user`` or for one with all rights."""
+    secret = read_or_create_secret(folder / "password")
+    return f"redis://{user}:{redis_users.password_of(user, secret) if user else secret}@127.0.0.1:{port}/0"
 
 
 def find_binary() -> str:
@@ -130,7 +138,7 @@ def check_redis(url: str, *, allow_unsafe: bool = False) -> list[str]:
 
     Raises CommandError if it does not answer, may evict keys, or loses its data when it restarts.
     """
-    name = redact_password(url)
+    name = without_login(url)
     try:
         with _client(url) as client:
             facts = client.info("memory") | client.info("persistence")
@@ -147,12 +155,6 @@ def check_redis(url: str, *, allow_unsafe: bool = False) -> list[str]:
     if problems and not allow_unsafe:
         raise CommandError(f"Redis at {name} {', and it '.join(problems)}. ENGINEHOUSE_ALLOW_UNSAFE_REDIS=1 skips this check.")
     return [f"Redis at {name} {problem}" for problem in problems]
-
-
-def redact_password(url: str) -> str:
-    """The URL without its password, for messages."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def read_or_create_secret(file: Path) -> str:

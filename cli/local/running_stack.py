@@ -7,9 +7,9 @@ from dataclasses import replace
 import redis
 
 from cli.errors import CommandError
-from cli.local.redis_server import redact_password
 from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings
+from shared.urls import without_login
 
 
 def connect_to_stack(settings: Settings, *, explicit: bool) -> redis.Redis:
@@ -19,7 +19,7 @@ def connect_to_stack(settings: Settings, *, explicit: bool) -> redis.Redis:
     try:
         client.ping()
     except OUTAGE as error:
-        raise CommandError(f"Redis at {redact_password(url)} does not answer ({error}).") from None
+        raise CommandError(f"Redis at {without_login(url)} does not answer ({error}).") from None
     return client
 
 

@@ -25,6 +25,7 @@ from cli.local.guardian import GUARDIAN_GONE
 from cli.local.model_assignments import assign_models
 from cli.local.placement import Replica, models_to_load, place_models
 from cli.local.process_commands import (
+    CHROMA_PASSWORD_FILE,
     FLOWER_PASSWORD_FILE,
     FLOWER_USER,
     api_command,
@@ -58,8 +59,6 @@ from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
 
 BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",))
-# Chroma prints a banner and advertisements, and a source line under every message.
-CHROMA_NOISE = re.compile(r"\({3}|#{3}|[Cc]hroma Cloud|trychroma|--to-cloud|^\s+at rust/|^Connect to|^Saving data to")
 # Advice about the kernel settings of the machine, which Redis prints at each start. It goes to the log of Redis.
 REDIS_NOISE = re.compile(r"# WARNING")
 # How often to check whether workers wait for an unresponsive index.
@@ -83,6 +82,12 @@ class Plan:
     @property
     def api_url(self) -> str:
         return f"http://{bracketed(self.settings.host)}:{self.settings.port}"
+
+    def settings_of(self, user: str) -> Settings:
+        """The settings of a process, with its own login of Redis if the Redis is ours."""
+        if not self.redis_port:
+            return self.settings
+        return replace(self.settings, redis_url=redis_url(self.settings.data_dir / "redis", self.redis_port, user))
 
     @property
     def flower_url(self) -> str | None:
@@ -170,13 +175,15 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
     if redis_port:
         settings = replace(settings, redis_url=redis_url(settings.data_dir / "redis", redis_port))
     if chroma_port:
-        settings = replace(settings, chroma_url=f"http://127.0.0.1:{chroma_port}")
+        password = read_or_create_secret(settings.data_dir / CHROMA_PASSWORD_FILE)
+        settings = replace(settings, chroma_url=f"http://:{password}@127.0.0.1:{chroma_port}")
     replicas = place_models(entries, detect_gpus().read_gpus(), lambda entry: estimate_memory(entry, settings.prepared_models))
     return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
 
 
 def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     settings, environment = plan.settings, environment_of(plan.settings)
+    settings_of = plan.settings_of
     for name in (name for names in plan.stop_order for name in names):
         log.announce(name)
     if plan.redis_port:
@@ -191,20 +198,22 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     _create_first_key(settings, log)
     if plan.chroma_port:
         command = chroma_command(settings.data_dir / "chroma", plan.chroma_port)
-        quiet = environment | {"ANONYMIZED_TELEMETRY": "False", "NO_COLOR": "1", "RUST_LOG": "warn"}
-        supervisor.start_service(Service("chroma", command, quiet, noise=CHROMA_NOISE))
+        # It needs no Redis.
+        own = {name: value for name, value in environment.items() if name != "REDIS_URL"} | {"RUST_LOG": "warn"}
+        supervisor.start_service(Service("chroma", command, own, directory=CODE_ROOT))
     assign_models(connect(settings.redis_url), plan.replicas)
     grace = settings.drain_seconds + 10
     # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.
     for replica in plan.replicas:
-        supervisor.start_service(Service(replica.name, *_replica(replica, settings), grace=grace, directory=CODE_ROOT))
+        command, own = _replica(replica, settings_of("gpu"))
+        supervisor.start_service(Service(replica.name, command, own, grace=grace, directory=CODE_ROOT))
     for pool in ("cpu", "io"):
-        supervisor.start_service(Service(pool, worker_command(pool, settings), environment, grace=grace, directory=CODE_ROOT))
-    supervisor.start_service(Service("api", api_command(settings), environment, directory=CODE_ROOT))
+        own = environment_of(settings_of(pool))
+        supervisor.start_service(Service(pool, worker_command(pool, settings), own, grace=grace, directory=CODE_ROOT))
+    supervisor.start_service(Service("api", api_command(settings), environment_of(settings_of("api")), directory=CODE_ROOT))
     if plan.flower_port:
-        login = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
-        command = flower_command(plan.flower_port)
-        supervisor.start_service(Service("flower", command, environment | login, grace=5, directory=CODE_ROOT))
+        own = environment_of(settings_of("flower")) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
+        supervisor.start_service(Service("flower", flower_command(plan.flower_port), own, grace=5, directory=CODE_ROOT))
 
 
 def _create_first_key(settings: Settings, log: ConsoleLog) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Literal, Protocol
 from shared.errors import BodyTooLarge, Unavailable
 from shared.ids import DOCUMENT, is_id
 
-FileName = Literal["original", "pages.jsonl", "chunks.jsonl", "embedded.json", "pad"]
+FileName = Literal["original", "pages.jsonl", "chunks.jsonl", "embedded.json", "unpacked.json", "pad"]
 
 BLOCK = 1024 * 1024
 

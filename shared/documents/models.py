@@ -25,7 +25,7 @@ ENDED: tuple[Status, ...] = ("ready", "empty", "needs_ocr", "encrypted", "unsupp
 ``replaced`` from the moment a newer document with its name becomes ready until it is removed."""
 
 UNREADABLE: tuple[Status, ...] = ("empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed")
-"""The file could not be read. It is deleted after a time."""
+"""The file could not be read. It is deleted after a time, or at once if its format is unknown."""
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 

@@ -13,6 +13,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("stack"), environment=QUICK)
     try:
         yield stack.start()
+        assert stack.denied_commands() == []
     finally:
         stack.kill()
 
@@ -23,5 +24,6 @@ def slow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("slow"), token_seconds=0.05, environment=QUICK)
     try:
         yield stack.start()
+        assert stack.denied_commands() == []
     finally:
         stack.kill()

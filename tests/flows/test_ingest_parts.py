@@ -266,7 +266,7 @@ def test_a_cancelled_attempt_stops_at_once_and_leaves_no_partial_file(library: L
 def test_an_ingest_that_gives_way_continues_where_it_stopped(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.cpu.indexer.EMBED_BATCH", 2)
     library.settings = replace(library.settings, turn_seconds=0)
-    monkeypatch.setattr("workers.cpu.ingest.GIVE_WAY_SECONDS", 0)
+    monkeypatch.setattr("workers.cpu.turn.CHECK_SECONDS", 0)
     document = library.upload("".join(f"Sentence {n} is about boiler {n * n}. " for n in range(150)).encode(), "boilers.txt")
     embedded: list[int] = []
     for number in range(1, 100):
@@ -392,6 +392,16 @@ def test_a_file_of_unknown_format_ends_unsupported(library: Library) -> None:
     code, reason = library.rejected(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
     assert code == "unsupported"
     assert "PDF, Word" in reason
+
+
+def test_only_a_file_of_unknown_format_is_deleted_at_once(library: Library) -> None:
+    for data, kept in ((b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", False), (b"%PDF-1.7 broken", True)):
+        document = library.upload(data)
+        with pytest.raises(DocumentRejected):
+            library.ingest(library.attempt(document))
+        assert library.files.path(document.id, "original").exists() is kept
+        again = library.upload(data)
+        assert again.id != document.id, "the same bytes can be uploaded again"
 
 
 def test_an_empty_file_ends_empty(library: Library) -> None:

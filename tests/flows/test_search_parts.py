@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import pytest
@@ -302,6 +304,29 @@ def test_other_weights_under_the_same_model_name_are_rejected_until_a_reindex(li
         library.search("boilers")
     reindexed(library, embedders)
     assert library.search("boilers") == []
+
+
+def test_a_reindex_gives_way_between_documents_and_between_the_parts_of_a_long_one(
+    library: Library, embedders: Embedders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.add("".join(f"Sentence {n} is about boiler {n * n}. " for n in range(140)).encode(), "long.txt")
+    library.add(b"A second boiler.", "short.txt")
+    monkeypatch.setattr("workers.cpu.turn.CHECK_SECONDS", 0)
+    monkeypatch.setattr("workers.cpu.indexer.EMBED_BATCH", 4)
+    settings = replace(library.settings, turn_seconds=0)
+    first = reindex_attempt(library)
+    for number in range(1, 50):
+        attempt = Attempt(replace(first.job, attempt=number))
+        with suppress(AttemptStopped):
+            result = reindex(attempt, library.documents, settings, embedders, library.search_index, lambda job: True)
+            break
+    assert result["documents"] == 2
+    assert number == ceil((result["chunks"] - 1) / 4) + 2, (
+        "one for every four chunks of the long document, one for the short one, the end"
+    )
+    assert {name for name, _ in found(library, "boiler", top_k=50)} == {"long.txt", "short.txt"}
+    index = library.documents.collection_by_id(library.collection.id).index
+    assert library.vectors.count_vectors(index) == result["chunks"]
 
 
 def test_keyword_search_needs_neither_chroma_nor_a_model(library: Library) -> None:

@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 
 from cli.local.project_folder import create_project
+from cli.local.redis_users import RULES
 from testing.repository import REPOSITORY
 
 COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
-PASSWORDS = {"REDIS_PASSWORD": "the-password-of-redis", "FLOWER_PASSWORD": "the-password-of-flower"}
+REDIS_USERS = RULES.keys() - {"keda"}
+PASSWORDS = {
+    f"{name}_PASSWORD": f"the-password-of-{name.lower()}"
+    for name in ("REDIS", *(f"REDIS_{user.upper()}" for user in REDIS_USERS), "CHROMA", "FLOWER")
+}
 WORKERS = ("gpu0", "gpu1", "model-on-cpu", "cpu", "io")
 
 
@@ -101,6 +106,29 @@ def test_redis_persists_jobs_and_never_evicts(services: dict[str, Any]) -> None:
     assert {"appendonly yes", "maxmemory-policy noeviction", "maxmemory $$REDIS_MEMORY"} <= set(configuration)
 
 
+def test_each_process_logs_in_to_redis_as_its_own_user(services: dict[str, Any]) -> None:
+    users = {"api": "api", "gpu0": "gpu", "gpu1": "gpu", "model-on-cpu": "gpu", "cpu": "cpu", "io": "io", "flower": "flower"}
+    for name, service in services.items():
+        expected = f"redis://{users[name]}:the-password-of-redis_{users[name]}@redis:6379/0" if name in users else None
+        assert service["environment"].get("REDIS_URL") == expected, name
+
+
+def redis_configuration(script: str, passwords: Mapping[str, str], folder: Path) -> list[str]:
+    """The lines that the script of a container gives to the Redis server."""
+    server = folder / "redis-server"
+    server.write_text("#!/bin/sh\ncat\n")
+    server.chmod(0o755)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", **passwords}
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+
+def test_the_users_of_redis_have_the_rights_of_up(services: dict[str, Any], tmp_path: Path) -> None:
+    lines = redis_configuration(services["redis"]["command"][-1].replace("$$", "$"), PASSWORDS, tmp_path)
+    expected = [f"user {user} on >the-password-of-redis_{user} {RULES[user]}" for user in RULES if user in REDIS_USERS]
+    assert [line for line in lines if line.startswith("user ")] == expected
+
+
 @pytest.mark.parametrize("missing", list(PASSWORDS))
 def test_there_are_no_default_passwords(missing: str) -> None:
     done = compose("config", "--quiet", passwords={name: text for name, text in PASSWORDS.items() if name != missing})
@@ -123,7 +151,7 @@ def test_the_environment_file_of_a_new_project_is_private_and_complete(tmp_path:
         services = json.loads(done.stdout)["services"]
         assert services["api"]["build"]["context"] == str(REPOSITORY)
         assert services["redis"]["environment"]["REDIS_PASSWORD"] == values["REDIS_PASSWORD"]
-    assert len(passwords) == 4
+    assert len(passwords) == 2 * len(PASSWORDS)
     assert min(map(len, passwords)) >= 32
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.local.redis_users import RULES
 from cli.main import app as command
 from shared.settings import Settings, from_environment
 from testing.repository import REPOSITORY
+from tests.structure.test_compose import redis_configuration
 
 DEPLOY = REPOSITORY / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yml"))
@@ -96,6 +98,34 @@ def test_secrets_are_read_one_by_one_and_are_on_no_command_line() -> None:
             # Kubernetes replaces $(NAME) in commands, so that the secret would be visible to all processes of the node.
             assert "$(" not in " ".join([*container.get("command", []), *container.get("args", [])]), name
             assert [source for source in container.get("envFrom", []) if "secretRef" in source] == [], name
+
+
+def test_the_users_of_redis_have_the_rights_of_up(tmp_path: Path) -> None:
+    [container] = dict(pods())["redis"]["containers"]
+    passwords = {f"REDIS_{user.upper()}_PASSWORD": user for user in RULES}
+    lines = redis_configuration(container["command"][-1], passwords, tmp_path)
+    assert [line for line in lines if line.startswith("user ")] == [
+        f"user {user} on >{user} {rules}" for user, rules in RULES.items()
+    ]
+
+
+def test_each_pod_gets_the_passwords_that_it_needs() -> None:
+    secrets = {
+        name: {item["valueFrom"]["secretKeyRef"]["key"] for item in pod["containers"][0]["env"] if "valueFrom" in item}
+        for name, pod in pods()
+    }
+    assert secrets == {
+        "redis": {"REDIS_PASSWORD", *(f"REDIS_{user.upper()}_PASSWORD" for user in RULES)},
+        "chroma": {"CHROMA_PASSWORD"},
+        "enginehouse-api": {"REDIS_API_PASSWORD", "CHROMA_PASSWORD"},
+        "enginehouse-gpu": {"REDIS_GPU_PASSWORD"},
+        "enginehouse-cpu": {"REDIS_CPU_PASSWORD", "CHROMA_PASSWORD"},
+        "enginehouse-io": {"REDIS_IO_PASSWORD", "CHROMA_PASSWORD"},
+    }
+    note = (DEPLOY / "kubernetes" / "enginehouse.yml").read_text().split("apiVersion", 1)[0]
+    assert set(re.findall(r"[A-Z_]+", note.split("for name in")[1].split(";")[0])) == {
+        name.removesuffix("_PASSWORD") for names in secrets.values() for name in names
+    }
 
 
 def test_network_policies_close_redis_chroma_and_the_readers_of_files() -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from cli.errors import CommandError
 from cli.local.process_commands import api_command, environment_of, served_model, worker_command
-from cli.local.redis_server import redact_password
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings, from_environment
+from shared.urls import without_login
 from workers.gpu.app import celery_arguments
 
 MODELS = [
@@ -78,5 +78,5 @@ def test_settings_survive_the_environment() -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://:secret@host:6379/0", "redis://user:secret@host:6379/0", "redis://host:6379/0"])
-def test_redact_password(url: str) -> None:
-    assert redact_password(url) == "redis://host:6379/0"
+def test_without_login(url: str) -> None:
+    assert without_login(url) == "redis://host:6379/0"

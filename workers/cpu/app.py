@@ -37,7 +37,7 @@ def build_handlers() -> Mapping[str, Handler]:
     return {
         "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index, queries.must_give_way),
         "unpack": lambda attempt: unpack(attempt, documents, submitter, queries, settings),
-        "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, search_index),
+        "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, search_index, queries.must_give_way),
     }
 
 

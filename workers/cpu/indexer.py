@@ -59,10 +59,16 @@ class Indexer:
     def index_document(
         self, document: Document, check: Callable[[], None], on_progress: ProgressCallback = ignore_progress
     ) -> int:
-        """Chunk, embed and store a whole document; return its number of chunks. ``check`` may raise between steps."""
-        count = self.write_chunks(document, check, on_progress)
+        """Chunk, embed and store a whole document; return its number of chunks.
+
+        ``check`` and ``on_progress`` may raise between steps. A repeated call continues after the chunks that have vectors.
+        """
+        count, _ = self.find_progress(document.id) or (0, 0)
+        if not count:
+            count = self.write_chunks(document, check, on_progress)
         self.embed_chunks(document, count, check, on_progress)
         self.store_text(document, stale_vectors_from=count)
+        self.forget_progress(document.id)
         return count
 
     def write_chunks(self, document: Document, check: Callable[[], None], on_progress: ProgressCallback) -> int:

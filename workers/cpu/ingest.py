@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from shared.documents.files import DocumentFiles
+from shared.documents.media_types import UNSUPPORTED
 from shared.documents.models import Document, Problem, Status
 from shared.documents.store import Documents, DocumentUpdateResult
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
@@ -22,12 +23,10 @@ from workers.cpu.page_ranges import PageRanges
 from workers.cpu.parsing.page_summary import PageSummary, summarize_pages
 from workers.cpu.parsing.parser import Limits
 from workers.cpu.sandbox.child_process import ChildProcesses
+from workers.cpu.turn import Turn
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.search_index import SearchIndex
-from workers.runtime.attempt import AttemptHandle, AttemptStopped
-
-GIVE_WAY_SECONDS = 1.0
-"""How often an ingest whose turn is over looks whether another owner waits."""
+from workers.runtime.attempt import AttemptHandle
 
 PROGRESS_SECONDS = 0.5
 """How often the pages read so far are written to the document's record."""
@@ -83,8 +82,7 @@ class _Ingestion:
         self._files = DocumentFiles(settings.documents_dir)
         self._passwords = documents.passwords(self._files, settings.max_queue_seconds)
         self._slots = machine_cpu_slots(settings)
-        self._must_give_way = must_give_way
-        self._turn_ends = time.monotonic() + settings.turn_seconds
+        self._turn = Turn(attempt, settings.turn_seconds, must_give_way)
         self._timings: dict[str, float] = {}
 
     def ingest_document(self) -> dict[str, Any]:
@@ -110,6 +108,8 @@ class _Ingestion:
                 self._passwords.forget(self._document.id)
             if rejected.code not in ("deleted", "superseded", "replaced"):
                 self._require_current(self._finish(_status(rejected.code), rejected.message))
+                if self._document.media_type == UNSUPPORTED:  # no retry can read it, so it need not wait for one
+                    self._files.path(self._document.id, "original").unlink(missing_ok=True)
             raise
         finally:
             if slot is not None:
@@ -195,7 +195,7 @@ class _Ingestion:
                 seconds=self._settings.max_document_seconds,
                 check=self._attempt.raise_if_stopped,
                 on_progress=on_progress,
-                on_range=self._give_way,
+                on_range=self._turn.give_way,
             ).write_pages()
         return summarize_pages(read_parsed_pages(self._files, self._document.id))
 
@@ -210,15 +210,7 @@ class _Ingestion:
     def _on_batch(self, phase: str, done: int, total: int, unit: str) -> None:
         self._attempt.report_progress(phase, done, total, unit)
         if done < total:
-            self._give_way()
-
-    def _give_way(self) -> None:
-        """Return the job to its queue if its turn is over and another owner has none. Called only where progress was saved."""
-        if time.monotonic() < self._turn_ends:
-            return
-        self._turn_ends = time.monotonic() + GIVE_WAY_SECONDS
-        if self._must_give_way(self._attempt.job):
-            raise AttemptStopped("release")
+            self._turn.give_way()
 
     def _check_fence(self) -> None:
         """Called before each write to the index, which an attempt that is no longer the latest must not do."""

@@ -5,31 +5,43 @@ becomes ready meanwhile is in the old index alone: the reindex looks for such do
 each ingest checks the current index when it ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
 from shared.errors import DocumentRejected, NotFound
+from shared.jobs.models import Job
 from shared.settings import Settings
 from workers.cpu.indexer import Indexer
+from workers.cpu.turn import Turn
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import AttemptHandle, AttemptStopped
 
 
 def reindex(
-    attempt: AttemptHandle, documents: Documents, settings: Settings, embedders: EmbedderSource, search_index: SearchIndex
+    attempt: AttemptHandle,
+    documents: Documents,
+    settings: Settings,
+    embedders: EmbedderSource,
+    search_index: SearchIndex,
+    must_give_way: Callable[[Job], bool] = lambda job: False,
 ) -> dict[str, Any]:
     """Index the ready documents of ``spec["collection_id"]`` again and switch the collection to the new index.
 
     The spec has ``embedding_model`` and optionally ``chunk_tokens`` and ``chunk_overlap_tokens``. With ``only``, a list of
     document ids, those documents are repaired in the current index instead. The result has ``documents``, ``chunks``,
     ``embedding_model``, ``embedding_revision``, and ``skipped``: ready documents whose pages are lost. Raises
-    IndexUnavailable when another attempt may succeed; that attempt continues where this one stopped.
+    IndexUnavailable when another attempt may succeed; that attempt continues where this one stopped. While it builds the next index, the
+    job returns to its queue after a turn if ``must_give_way``.
     """
-    return _Reindex(attempt, documents, settings, embedders, search_index).reindex_collection()
+    return _Reindex(attempt, documents, settings, embedders, search_index, must_give_way).reindex_collection()
+
+
+def _keep_turn() -> None:
+    pass
 
 
 class _Reindex:
@@ -42,6 +54,7 @@ class _Reindex:
         settings: Settings,
         embedders: EmbedderSource,
         search_index: SearchIndex,
+        must_give_way: Callable[[Job], bool],
     ) -> None:
         self._attempt = attempt
         self._documents = documents
@@ -50,6 +63,7 @@ class _Reindex:
         self._search_index = search_index
         self._collection_id: str = attempt.spec["collection_id"]
         self._next = f"{self._collection_id}.{attempt.job.id.rpartition('_')[2]}"
+        self._turn = Turn(attempt, settings.turn_seconds, must_give_way)
         self._chunks: dict[str, int] = {}
         self._skipped: set[str] = set()
 
@@ -72,7 +86,7 @@ class _Reindex:
     def _build_next_index(self) -> dict[str, Any]:
         self._drop(self._documents.begin_reindex(self._collection_id, self._next, self._attempt.job.id))
         indexer = self._indexer()
-        while self._index_missing(indexer):
+        while self._index_missing(indexer, self._turn.give_way):
             pass
         size, overlap = self._chunk_settings
         previous = self._documents.switch_index(
@@ -130,24 +144,33 @@ class _Reindex:
         collection = replace(collection, chunk_tokens=size, chunk_overlap_tokens=overlap)
         return Indexer(self._next, collection, embedder, self._settings, self._search_index)
 
-    def _index_missing(self, indexer: Indexer) -> int:
-        """Index every ready document that the next index lacks; return how many there were."""
+    def _index_missing(self, indexer: Indexer, give_way: Callable[[], None] = _keep_turn) -> int:
+        """Index every ready document that the next index lacks; return how many there were.
+
+        ``give_way`` is called between them, and between the parts of a long one.
+        """
         present = self._search_index.text_counts(self._next)
         self._chunks |= present
         total, indexed = self._documents.count_documents(self._collection_id), 0
         for number, document_id in enumerate(self._documents.document_ids(self._collection_id), 1):
             self._attempt.raise_if_stopped()
             if document_id not in present and document_id not in self._skipped:
-                indexed += self._index_document(indexer, document_id)
+                indexed += self._index_document(indexer, document_id, give_way)
+                give_way()
             self._attempt.report_progress("reindexing", number, total, "documents")
         return indexed
 
-    def _index_document(self, indexer: Indexer, document_id: str) -> int:
+    def _index_document(self, indexer: Indexer, document_id: str, give_way: Callable[[], None] = _keep_turn) -> int:
         document = self._ready_document(indexer.collection.owner, document_id)
         if document is None:
             return 0
+
+        def on_progress(phase: str, done: int, total: int, unit: str) -> None:
+            if phase == "embedding" and done < total:  # whose progress is saved
+                give_way()
+
         try:
-            self._chunks[document_id] = indexer.index_document(document, self._attempt.raise_if_stopped)
+            self._chunks[document_id] = indexer.index_document(document, self._attempt.raise_if_stopped, on_progress)
         except FileNotFoundError:
             if self._ready_document(document.owner, document_id) is not None:
                 self._skipped.add(document_id)

@@ -5,6 +5,7 @@ stored here but in ``shared/documents/text_index.py``: with text, Chroma accepts
 and needs three times the disk space. The store does not know which documents may be shown.
 """
 
+import base64
 import logging
 import os
 import threading
@@ -13,10 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from shared.documents.text_index import ChunkRef
 from shared.errors import IndexUnavailable
+from shared.urls import without_login
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class VectorHit:
 
 
 class VectorStore:
-    """Client of the Chroma server at ``url``. It connects on first use in each process and is safe to share between threads.
+    """Client of the Chroma server at ``url``, which may contain a user and a password. It connects on first use in each process and is safe to share between threads.
 
     Every method raises IndexUnavailable when the server is down, fails, or does not answer in time. ``on_timeout`` is called
     when a request timed out although the server is alive.
@@ -187,7 +189,7 @@ class VectorStore:
                     if _is_timeout(error) and self._is_alive():
                         self._on_timeout()
                     raise IndexUnavailable(
-                        f"The Chroma server at {self._url} cannot be used: {type(error).__name__}: {error}"[:500]
+                        f"The Chroma server at {without_login(self._url)} cannot be used: {type(error).__name__}: {error}"[:500]
                     ) from error
                 raise
 
@@ -221,12 +223,22 @@ def _connect(url: str) -> Any:
         host=address.hostname or "127.0.0.1",
         port=address.port or (443 if secure else 80),
         ssl=secure,
+        headers=login_header(url),
         settings=Settings(anonymized_telemetry=False),
     )
     # The client has no timeout setting; without one, a server that hangs would block a worker forever.
     session = getattr(client, "_server")._session  # noqa: B009
     session.timeout = httpx.Timeout(RESPONSE_SECONDS, connect=CONNECT_SECONDS)
     return client
+
+
+def login_header(url: str) -> dict[str, str]:
+    """The header with the user and the password of the URL, if it has them."""
+    address = urlsplit(url)
+    if address.password is None:
+        return {}
+    login = f"{unquote(address.username or '')}:{unquote(address.password)}"
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
 
 
 def _vector_id(ref: ChunkRef) -> str:
@@ -279,8 +291,8 @@ def _is_timeout(error: Exception) -> bool:
 def _is_outage(error: Exception) -> bool:
     """Whether the server failed, rather than the request being wrong. Some faults of Chroma are a bare Exception."""
     import httpx
-    from chromadb.errors import ChromaError, InternalError, RateLimitError
+    from chromadb.errors import ChromaAuthError, ChromaError, InternalError, RateLimitError
 
     if isinstance(error, ChromaError):
-        return isinstance(error, InternalError | RateLimitError)
+        return isinstance(error, InternalError | RateLimitError | ChromaAuthError)
     return isinstance(error, httpx.HTTPError | ConnectionError) or type(error) is Exception or "Could not connect" in str(error)

@@ -4,7 +4,8 @@ Ids of documents and jobs are derived from the unpack job's id and the member's 
 members that an earlier one registered, and adds those that are missing.
 """
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from shared.jobs.submission import JobSubmitter, Submission
 from shared.settings import Settings
 from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipped, unpack_members
 from workers.cpu.sandbox.child_process import ChildProcesses
+from workers.cpu.turn import Turn
 from workers.runtime.attempt import AttemptHandle
 
 MAX_LISTED = 1000
@@ -28,6 +30,9 @@ MAX_LISTED = 1000
 
 @dataclass
 class _Tally:
+    """What became of the first ``done`` members."""
+
+    done: int = 0
     registered: list[dict[str, str]] = field(default_factory=list)
     duplicates: list[dict[str, str]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -41,7 +46,8 @@ def unpack(
     The result has ``name`` and the numbers of members that became ``documents``, that are ``duplicates`` of documents in the
     collection, and that were ``skipped``. The first thousand of each are listed: ``members`` and ``duplicate_members`` with
     name and document id, ``skipped_members`` with name and reason. Raises DocumentRejected (``too_large``, ``encrypted``,
-    ``failed`` or ``deleted``) and QueueFull; documents registered by then stay.
+    ``failed`` or ``deleted``) and QueueFull; documents registered by then stay. After a turn, the job returns to its queue if another owner
+    waits, and the next attempt continues with the next member.
     """
     archives = DocumentFiles(settings.archives_dir)
     _remove_abandoned(settings.archives_dir, archives, queries)
@@ -50,7 +56,11 @@ def unpack(
     if not path.exists():
         raise DocumentRejected("The archive file no longer exists. Upload it again.", code="failed")
     passwords = documents.passwords(archives, settings.max_queue_seconds)
-    unpacker = _Unpacker(attempt, documents, submitter, settings, passwords.look_up(archive_id))
+    turn = Turn(attempt, settings.turn_seconds, queries.must_give_way)
+    unpacker = _Unpacker(attempt, documents, submitter, settings, passwords.look_up(archive_id), turn)
+    progress = archives.path(archive_id, "unpacked.json")
+    if progress.exists():
+        unpacker.tally = _Tally(**json.loads(progress.read_bytes()))
     archive_type = detect_media_type(path)
     children = ChildProcesses()
     attempt.on_stop(children.kill)
@@ -81,7 +91,13 @@ class _Unpacker:
     """One attempt to unpack one archive."""
 
     def __init__(
-        self, attempt: AttemptHandle, documents: Documents, submitter: JobSubmitter, settings: Settings, password: str
+        self,
+        attempt: AttemptHandle,
+        documents: Documents,
+        submitter: JobSubmitter,
+        settings: Settings,
+        password: str,
+        turn: Turn,
     ) -> None:
         self._attempt = attempt
         self._documents = documents
@@ -89,11 +105,25 @@ class _Unpacker:
         self._settings = settings
         self._files = DocumentFiles(settings.documents_dir)
         self.password = password
+        self._turn = turn
         self.tally = _Tally()
 
     def add_member(self, number: int, name: str, source: MemberBytes) -> None:
-        """Store and register one member, and submit its ingest job."""
+        """Store and register one member, and submit its ingest job, unless an earlier attempt did."""
         self._attempt.raise_if_stopped()
+        if number < self.tally.done:
+            self._turn.restart()
+            return
+        self._add(number, name, source)
+        self.tally.done = number + 1
+        self._turn.give_way(self._save_progress)
+
+    def _save_progress(self) -> None:
+        archive_id = self._attempt.spec["archive_id"]
+        with DocumentFiles(self._settings.archives_dir).replace(archive_id, "unpacked.json") as target:
+            target.write(json.dumps(asdict(self.tally)).encode())
+
+    def _add(self, number: int, name: str, source: MemberBytes) -> None:
         self._attempt.report_progress("unpacking", number, 0, "members")
         job, name = self._attempt.job, name[-255:] or "unnamed"
         document_id, job_id = (derived_id(prefix, job.id, str(number)) for prefix in (DOCUMENT, JOB))

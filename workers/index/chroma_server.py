@@ -1,0 +1,289 @@
+"""Chroma server with a password: Chroma's HTTP interface for the calls that the vector store makes, on the embedded Chroma library.
+
+``python -m workers.index.chroma_server --path FOLDER --port PORT``. The server of the library, ``chroma run``, admits everyone who can
+reach its port. This one rejects a request without the password before it reads its body. The password is the one in
+``ENGINEHOUSE_CHROMA_URL``. See ``docs/decisions/chroma-server.md``.
+"""
+
+import argparse
+import asyncio
+import base64
+import hmac
+import os
+import re
+import resource
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from uuid import UUID
+
+import chromadb.config
+import numpy
+import orjson
+import uvicorn
+from chromadb.api import ServerAPI
+from chromadb.api.collection_configuration import load_create_collection_configuration_from_json
+from chromadb.errors import ChromaError
+
+from shared import logs
+from shared.errors import SettingsError
+from shared.settings import from_environment
+
+MAX_BODY_BYTES = 256 * 1024 * 1024
+"""Largest body. One batch of vectors takes less than 2 MB; a search among 50,000 chunks lists their ids."""
+
+THREADS = 64
+"""Requests that run at once. Chroma hangs in those for a collection whose disk was full, until this process is restarted."""
+
+DESCRIPTORS = 65_536
+"""Open files and connections, where the system allows it."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the library: the named parts of the path, the parameters of the query and the body of the request."""
+
+    chroma: ServerAPI
+    names: dict[str, str]
+    query: dict[str, str]
+    body: Any
+
+    @property
+    def collection(self) -> dict[str, Any]:
+        """Arguments that select a collection by its id."""
+        return {"collection_id": UUID(self.names["id"]), "tenant": self.names["tenant"], "database": self.names["database"]}
+
+    def fields(self, *allowed: str) -> dict[str, Any]:
+        """Fields of the body, without those that are null."""
+        return {name: self.body[name] for name in allowed if self.body.get(name) is not None}
+
+
+class ChromaServer:
+    """The ASGI application. ``password`` may not be empty."""
+
+    def __init__(self, chroma: ServerAPI, password: str) -> None:
+        self._chroma = chroma
+        self._password = password.encode()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        if (method, path) == ("GET", "/api/v2/heartbeat"):
+            await _respond(send, 200, {"nanosecond heartbeat": self._chroma.heartbeat()})
+        elif not self._is_authorized(scope["headers"]):
+            await _respond(send, 401, _error("AuthError", "The password is missing or wrong."), (b"www-authenticate", b"Basic"))
+        elif (body := await _read_body(receive)) is None:
+            await _respond(send, 413, _error("InvalidArgumentError", f"The body is larger than {MAX_BODY_BYTES} bytes."))
+        else:
+            query = {name: values[0] for name, values in parse_qs(scope["query_string"].decode("ascii", "replace")).items()}
+            run = asyncio.get_running_loop().run_in_executor
+            status, result = await run(self._threads, self._handle, method, path, query, body)
+            await _respond(send, status, result)
+
+    def _is_authorized(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        scheme, _, credentials = dict(headers).get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"basic":
+            return False
+        try:
+            _, _, password = base64.b64decode(credentials, validate=True).partition(b":")
+        except ValueError:
+            return False
+        return hmac.compare_digest(password, self._password)
+
+    def _handle(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        try:
+            for route_method, pattern, operation in ROUTES:
+                if route_method == method and (match := pattern.fullmatch(path)):
+                    return 200, operation(Call(self._chroma, match.groupdict(), query, orjson.loads(body) if body else {}))
+        except ChromaError as error:
+            return error.code(), _error(error.name(), error.message())
+        except (ValueError, TypeError, KeyError) as error:
+            return 400, _error("InvalidArgumentError", f"{type(error).__name__}: {error}")
+        except BaseException as error:  # noqa: BLE001 a fault inside Chroma, which as a panic of Rust is no Exception
+            return 500, _error("InternalError", f"{type(error).__name__}: {error}")
+        return 404, _error("NotFoundError", f"There is no {method} {path}.")
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > MAX_BODY_BYTES:
+            return None
+    return b"".join(parts)
+
+
+async def _respond(send: Send, status: int, content: Any, *headers: tuple[bytes, bytes]) -> None:
+    # A body that was not read would be taken for the next request.
+    close = ((b"connection", b"close"),) if status in (401, 413) else ()
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    all_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers, *close]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _error(name: str, message: str) -> dict[str, str]:
+    return {"error": name, "message": message}
+
+
+def _identity(call: Call) -> Any:
+    return {"user_id": "", "tenant": chromadb.config.DEFAULT_TENANT, "databases": [chromadb.config.DEFAULT_DATABASE]}
+
+
+def _pre_flight_checks(call: Call) -> Any:
+    return {"max_batch_size": call.chroma.get_max_batch_size(), "supports_base64_encoding": True}
+
+
+def _tenant(call: Call) -> Any:
+    return {"name": call.chroma.get_tenant(call.names["name"])["name"]}
+
+
+def _database(call: Call) -> Any:
+    return dict(call.chroma.get_database(call.names["name"], call.names["tenant"]))
+
+
+def _list_collections(call: Call) -> Any:
+    limit, offset = (int(call.query[name]) if name in call.query else None for name in ("limit", "offset"))
+    return [_as_json(collection) for collection in call.chroma.list_collections(limit, offset, **call.names)]
+
+
+def _create_collection(call: Call) -> Any:
+    configuration = (
+        load_create_collection_configuration_from_json(call.body["configuration"]) if call.body.get("configuration") else None
+    )
+    return _as_json(
+        call.chroma.create_collection(
+            call.body["name"],
+            configuration=configuration,
+            metadata=call.body.get("metadata"),
+            get_or_create=bool(call.body.get("get_or_create")),
+            tenant=call.names["tenant"],
+            database=call.names["database"],
+        )
+    )
+
+
+def _get_collection(call: Call) -> Any:
+    return _as_json(call.chroma.get_collection(**call.names))
+
+
+def _delete_collection(call: Call) -> Any:
+    call.chroma.delete_collection(**call.names)
+    return {}
+
+
+def _count(call: Call) -> Any:
+    return call.chroma._count(**call.collection)
+
+
+def _upsert(call: Call) -> Any:
+    # Rows of a numpy array are handed over three times as fast as lists.
+    vectors = numpy.array([numpy.frombuffer(base64.b64decode(vector), "<f4") for vector in call.body["embeddings"]])
+    fields = call.fields("ids", "metadatas", "documents", "uris")
+    return call.chroma._upsert(embeddings=vectors, **fields, **call.collection)  # type: ignore[arg-type]
+
+
+def _get(call: Call) -> Any:
+    return call.chroma._get(**call.fields("ids", "where", "limit", "offset", "where_document", "include"), **call.collection)
+
+
+def _query(call: Call) -> Any:
+    fields = call.fields("ids", "query_embeddings", "n_results", "where", "where_document", "include")
+    return call.chroma._query(**fields, **call.collection)
+
+
+def _delete(call: Call) -> Any:
+    return call.chroma._delete(**call.fields("ids", "where", "where_document", "limit"), **call.collection)
+
+
+def _as_json(collection: Any) -> Any:
+    return collection.model_dump(mode="json")
+
+
+def _routes() -> list[tuple[str, re.Pattern[str], Callable[[Call], Any]]]:
+    database = "/api/v2/tenants/{tenant}/databases/{database}"
+    operations: list[tuple[str, Callable[[Call], Any]]] = [
+        ("GET /api/v2/auth/identity", _identity),
+        ("GET /api/v2/pre-flight-checks", _pre_flight_checks),
+        ("GET /api/v2/tenants/{name}", _tenant),
+        ("GET /api/v2/tenants/{tenant}/databases/{name}", _database),
+        (f"GET {database}/collections", _list_collections),
+        (f"POST {database}/collections", _create_collection),
+        (f"GET {database}/collections/{{name}}", _get_collection),
+        (f"DELETE {database}/collections/{{name}}", _delete_collection),
+        (f"GET {database}/collections/{{id}}/count", _count),
+        (f"POST {database}/collections/{{id}}/upsert", _upsert),
+        (f"POST {database}/collections/{{id}}/get", _get),
+        (f"POST {database}/collections/{{id}}/query", _query),
+        (f"POST {database}/collections/{{id}}/delete", _delete),
+    ]
+    routes = []
+    for call, operation in operations:
+        method, path = call.split(" ")
+        routes.append((method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)), operation))
+    return routes
+
+
+ROUTES = _routes()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM. Exits with a message if the password is missing."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--path", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        settings = from_environment(os.environ)
+    except SettingsError as error:
+        sys.exit("\n".join(error.problems))
+    password = unquote(urlsplit(settings.chroma_url).password or "")
+    if not password:
+        sys.exit("ENGINEHOUSE_CHROMA_URL must contain the password of the server, as in http://:PASSWORD@chroma:8000.")
+    logs.configure(settings.log_level)
+    options.path.mkdir(parents=True, exist_ok=True)
+    config = chromadb.config.Settings(is_persistent=True, persist_directory=str(options.path), anonymized_telemetry=False)
+    system = chromadb.config.System(config)
+    chroma = system.instance(ServerAPI)  # type: ignore[type-abstract]
+    system.start()
+    # Only now, as Chroma keeps as many indexes in memory as the limit that it finds allows.
+    _allow_descriptors()
+    server = ChromaServer(chroma, password)
+    uvicorn.run(
+        server,
+        host=options.host,
+        port=options.port,
+        interface="asgi3",
+        lifespan="off",
+        ws="none",
+        http="h11",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    # What was acknowledged is on disk. Python would wait for threads that hang inside Chroma.
+    os._exit(0)
+
+
+def _allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+if __name__ == "__main__":
+    main()
