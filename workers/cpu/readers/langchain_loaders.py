@@ -1,4 +1,4 @@
-"""Readers on top of LangChain's document loaders: SubRip subtitles, Evernote exports and Outlook messages.
+"""Readers on top of LangChain's document loaders: SubRip subtitles and Evernote exports.
 
 Only loaders that read one local file are used: many others open network connections. Notebooks and MHTML have readers of
 their own, because NotebookLoader writes the lines of a cell as a Python list and drops cells with results, and MHTMLLoader
@@ -8,9 +8,8 @@ The libraries that these loaders import are under GPL-3.0, so they are an extra 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text import add_markdown, decode
@@ -57,25 +56,6 @@ class EvernoteReader(InMemoryReader):
         super().__init__(contents or [Content("")])
 
 
-class OutlookReader(InMemoryReader):
-    """Outlook messages (.msg): headers and body. Attachments are not read."""
-
-    name = "outlook"
-
-    def __init__(self, source: Source, password: str) -> None:
-        path = _path(source)
-        from langchain_community.document_loaders.email import OutlookMessageLoader
-
-        builder, subject = TextBuilder(), ""
-        with _optional_library():
-            for message in OutlookMessageLoader(path).lazy_load():
-                subject = " ".join(str(message.metadata.get("subject") or "").split())
-                for header, value in _headers(message.metadata):
-                    builder.add_line(f"{header}: {value}")
-                builder.add_text("\n" + message.page_content)
-        super().__init__(builder.build_pages(), subject)
-
-
 @contextmanager
 def _optional_library() -> Iterator[None]:
     """Reject the file, saying what to install, when the library behind its loader is missing."""
@@ -91,12 +71,6 @@ def _subtitle_lines(text: str) -> Iterator[str]:
     for line in text.splitlines():
         if line.strip() and not line.strip().isdigit() and "-->" not in line:
             yield line
-
-
-def _headers(metadata: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    for header, field in (("From", "sender"), ("Date", "date"), ("Subject", "subject")):
-        if metadata.get(field):
-            yield header, str(metadata[field])
 
 
 def _path(source: Source) -> str:
