@@ -48,7 +48,7 @@ def _binary_record(kind: int, data: bytes = b"") -> bytes:
     return head + bytes([len(data) & 127 | 128, len(data) >> 7]) + data
 
 
-def binary_book(*rows: list[str | float]) -> bytes:
+def binary_book(*rows: list[str | float], parts: dict[str, str | bytes] | None = None) -> bytes:
     """A workbook of one sheet in the binary format (.xlsb)."""
 
     def text(value: str) -> bytes:
@@ -74,6 +74,7 @@ def binary_book(*rows: list[str | float]) -> bytes:
             "xl/workbook.bin": workbook + record(132),
             "xl/_rels/workbook.bin.rels": relationships(("worksheet", "worksheets/sheet1.bin")),
             "xl/worksheets/sheet1.bin": sheet + record(146) + record(130),
+            **(parts or {}),
         }
     )
 
@@ -220,6 +221,9 @@ def workbook_samples() -> Iterator[Sample]:
     )
     yield Sample("far.xlsx", lambda: book('<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576" t="inlineStr"><is>'
                  "<t>far away</t></is></c></row>"), must=("far away",))  # fmt: skip
+    yield Sample(
+        "beside.xlsb", lambda: binary_book(["a", "b"], parts={"xl/comments1.bin": b""}), must=("a | b",), problem="comments"
+    )
     yield Sample("binary.xlsb", lambda: binary_book(["Part", "Count"], ["Bolt", 12.0]), must=("Part: Bolt; Count: 12",))
     yield Sample("no-references.xlsx", lambda: book("<row><c t='inlineStr'><is><t>left</t></is></c><c><v>7</v></c></row>"),
                  must=("left | 7",))  # fmt: skip

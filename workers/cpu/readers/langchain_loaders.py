@@ -38,7 +38,8 @@ class SubtitleReader(InMemoryReader):
 
 
 class EvernoteReader(InMemoryReader):
-    """Evernote exports (.enex): each note begins a page, with its title as a heading. Attachments are not read."""
+    """Evernote exports (.enex): each note begins a page, with its title as a heading. Attachments are not read, which the
+    first page reports."""
 
     name = "evernote"
 
@@ -47,11 +48,14 @@ class EvernoteReader(InMemoryReader):
         from langchain_community.document_loaders.evernote import EverNoteLoader
 
         contents: list[Content] = []
+        attachments = b"<resource>" in read_source(source)
         with _optional_library():
             for note in EverNoteLoader(path, load_single_document=False).lazy_load():
                 builder = TextBuilder()
                 builder.add_heading(1, str(note.metadata.get("title") or ""))
                 add_markdown(builder, note.page_content)
+                if attachments and not contents:
+                    builder.skip("attachments")
                 contents += builder.build_pages()
         super().__init__(contents or [Content("")])
 
