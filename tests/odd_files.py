@@ -9,7 +9,6 @@ import email.message
 import gzip
 import io
 import json
-import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,6 +22,8 @@ from docx.enum.text import WD_BREAK
 from fpdf import FPDF
 from PIL import Image
 from pypdf import PdfWriter
+
+from testing.reading_samples import binary_book, open_document, outlook
 
 XML = '<?xml version="1.0" encoding="UTF-8"?>'
 GERMAN = "Die Größe der Straße übertrifft die Höhe der Häuser und Bäume am Flußufer. "
@@ -320,31 +321,6 @@ def evernote(*notes: tuple[str, str], doctype: str = '<!DOCTYPE en-export SYSTEM
     return f'{XML}\n{doctype}\n<en-export export-date="20261127T100000Z">{body}</en-export>'.encode()
 
 
-def outlook() -> bytes:
-    """A message with only the properties that a reader needs: class, subject, sender and body."""
-    from extract_msg import OleWriter
-
-    texts = {
-        0x001A001F: "IPM.Note",
-        0x0037001F: "Boilers",
-        0x0C1A001F: "Ada Lovelace",
-        0x0C1F001F: "ada@example.org",
-        0x1000001F: "The boiler arrives on Tuesday.\r\nGröße matters.",
-    }
-    writer, target = OleWriter(), io.BytesIO()
-    properties = bytes(8) + struct.pack("<4I", 0, 0, 0, 0) + bytes(8)
-    for tag, value in texts.items():
-        data = value.encode("utf-16-le")
-        writer.addEntry([f"__substg1.0_{tag:08X}"], data)
-        properties += struct.pack("<4I", tag, 6, len(data) + 2, 0)
-    writer.addEntry(["__properties_version1.0"], properties)
-    writer.addEntry(["__nameid_version1.0"], storage=True)
-    for stream in ("00020102", "00030102", "00040102"):
-        writer.addEntry(["__nameid_version1.0", f"__substg1.0_{stream}"], b"")
-    writer.write(target)
-    return target.getvalue()
-
-
 def text(content: str, codec: str = "utf-8") -> Callable[[], bytes]:
     return lambda: content.encode(codec)
 
@@ -418,7 +394,8 @@ def odd_files() -> Iterator[OddFile]:
     yield OddFile("picture.docx", lambda: word(text="", picture=True), "needs_ocr", "only images")
     yield OddFile("blank.docx", lambda: word(text=""), "empty", "neither text nor images")
     yield OddFile("truncated.docx", lambda: word()[:-4000], "failed", "could not be read")
-    yield OddFile("no-document.docx", lambda: repacked(word(), {"[Content_Types].xml": None}), "failed", "could not be read")
+    yield OddFile("no-types.docx", lambda: repacked(word(), {"[Content_Types].xml": None}), "ready", "Written in Word.")
+    yield OddFile("no-document.docx", lambda: repacked(word(), {"word/document.xml": None}), "failed", "could not be read")
     yield OddFile("bomb.docx", word_bomb, "too_large", "unpacks to")
     yield OddFile("parts.docx", many_parts, "too_large", "parts")
     yield OddFile(
@@ -459,8 +436,12 @@ def odd_files() -> Iterator[OddFile]:
         "laughs.enex", lambda: evernote(("&k;", "x"), doctype=f"{LAUGHS}]>".replace("lolz", "en-export")), "failed", "read"
     )
     yield OddFile("empty.enex", evernote, "empty", "neither text nor images")
-    yield OddFile("letter.msg", outlook, "ready", "The boiler arrives on Tuesday.")
-    yield OddFile("cut.msg", lambda: outlook()[:3000], "failed", "could not be read")
+    body = "The boiler arrives on Tuesday.".encode("utf-16-le")
+    yield OddFile("letter.msg", lambda: outlook({"1000001F": body}), "ready", "The boiler arrives on Tuesday.")
+    yield OddFile("cut.msg", lambda: outlook({"1000001F": body})[:1500], "failed", "could not be read")
+    yield OddFile("letter.odt", lambda: open_document("<text:p>Open text.</text:p>"), "ready", "Open text.")
+    yield OddFile("blank.odt", lambda: open_document(""), "empty", "neither text nor images")
+    yield OddFile("stock.xlsb", lambda: binary_book(["Part", "Count"], ["Bolt", 12.0]), "ready", "Part: Bolt; Count: 12")
     yield OddFile("letter.rtf", lambda: b"{\\rtf1\\ansi Rich {\\b text} with \\'fc.\\par}", "ready", "Rich text with ü.")
     yield OddFile("cut.rtf", lambda: b"{\\rtf1\\ansi Rich {\\b te", "failed", "truncated")
     yield OddFile("deep.rtf", lambda: b"{\\rtf1 " + b"{" * 50_000 + b"deep" + b"}" * 50_001, "ready", "deep")

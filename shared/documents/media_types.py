@@ -33,6 +33,9 @@ EPUB: MediaType = "application/epub+zip"
 DOCX: MediaType = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 PPTX: MediaType = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 XLSX: MediaType = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+XLSB: MediaType = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
+OPENDOCUMENT: MediaType = "application/vnd.oasis.opendocument"
+"""Texts, spreadsheets, presentations and drawings alike: one reader reads them all."""
 OLE: MediaType = "application/x-ole-storage"
 """OLE container: Word, Excel and PowerPoint files of before 2007, and newer ones that are encrypted."""
 ZIP: MediaType = "application/zip"
@@ -43,7 +46,7 @@ ARCHIVES = (ZIP, TAR)
 """Types that are unpacked on upload; each member becomes a document."""
 
 SUPPORTED = (
-    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), HTML, MHTML, EPUB, RTF, e-mail (.eml), Outlook (.msg), Evernote "
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls), OpenDocument (.odt, .ods, .odp), HTML, MHTML, EPUB, RTF, e-mail (.eml), Outlook (.msg), Evernote "
     "(.enex), Jupyter notebooks, subtitles (.srt), CSV, JSON, JSON Lines, Markdown, source code and plain text in any common "
     "encoding"
 )
@@ -52,6 +55,7 @@ HEAD = 64 * 1024
 """Bytes read from the beginning of a file to detect its type."""
 
 _SUFFIXES = {".md": MARKDOWN, ".markdown": MARKDOWN, ".csv": CSV, ".tsv": CSV}
+_SUFFIXES |= {".html": HTML, ".htm": HTML, ".xhtml": HTML}
 _SOURCE_SUFFIXES = (
     "asm bash bat c cc cfg cjs clj cmake cpp cs css cxx dart erl ex exs f90 fish go gradle graphql groovy h hh hpp hs ini java jl js "
     "jsx kt kts less lua m mjs mk ml pas php pl pm proto ps1 py pyi r rb rs s scala scss sh sql svelte svg swift tex tf toml ts tsx "
@@ -60,11 +64,12 @@ _SOURCE_SUFFIXES = (
 _SUFFIXES |= {f".{suffix}": SOURCE for suffix in _SOURCE_SUFFIXES.split()}
 
 _OFFICE = (
-    ("word/document.xml", DOCX),
-    ("ppt/presentation.xml", PPTX),
-    ("xl/workbook.xml", XLSX),
-    ("xl/workbook.bin", UNSUPPORTED),
+    ("xl/workbook.bin", XLSB),
+    ("word/", DOCX),
+    ("ppt/", PPTX),
+    ("xl/", XLSX),
 )
+"""How the name of a part of each format begins. The main part of a document may have any name."""
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OUTLOOK_STREAM = "__properties_version1.0".encode("utf-16-le")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
@@ -104,6 +109,8 @@ def detect_media_type(path: Path, name: str = "") -> MediaType:
         return _zip_media_type(path, head)
     if head.startswith(_OLE_MAGIC):
         return OUTLOOK if _is_outlook(path, head) else OLE
+    if head.lstrip().startswith(b"{\\rtf"):  # it may hold binary data
+        return RTF
     if head[257:262] == b"ustar" or (head.startswith(_COMPRESSED) and _holds_tar(head)):
         return TAR
     # Guessing a legacy encoding is slow, so that is left to the reader. The syntax that tells text formats apart is ASCII.
@@ -116,12 +123,19 @@ def detect_media_type(path: Path, name: str = "") -> MediaType:
 def _zip_media_type(path: Path, head: bytes) -> MediaType:
     if head[30:58] == b"mimetypeapplication/epub+zip":
         return EPUB
+    if head[30:].startswith(b"mimetypeapplication/vnd.oasis.opendocument."):
+        return OPENDOCUMENT
     names = list_zip_members(path)
     if names is None:  # truncated or damaged: the first members may still show what it was
         return next((media_type for part, media_type in _OFFICE if part.encode() in head), ZIP)
-    if "META-INF/container.xml" in names:
+    names = {name.replace("\\", "/").lstrip("/").lower() for name in names}
+    if "meta-inf/container.xml" in names:
         return EPUB
-    return next((media_type for part, media_type in _OFFICE if part in names), ZIP)
+    if {"content.xml", "meta-inf/manifest.xml"} <= names:
+        return OPENDOCUMENT
+    if not names & {"[content_types].xml", "_rels/.rels", "word/document.xml", "ppt/presentation.xml", "xl/workbook.xml"}:
+        return ZIP
+    return next((kind for start, kind in _OFFICE if any(name.startswith(start) for name in names)), ZIP)
 
 
 def _holds_tar(head: bytes) -> bool:
@@ -145,8 +159,6 @@ def _holds_tar(head: bytes) -> bool:
 
 def _text_media_type(text: str, path: Path, name: str, *, whole: bool) -> MediaType:
     suffix = PurePosixPath(name.lower()).suffix
-    if text.lstrip().startswith("{\\rtf"):
-        return RTF
     root = _root_element(text)
     if _HTML_START.match(text, root):
         return HTML

@@ -35,6 +35,12 @@ def mail(headers: bytes) -> bytes:
 FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "empty paragraphs": ("docx", lambda: word_file(b"<w:p/>", 5 * MANY)),
     "page breaks": ("docx", lambda: word_file(b'<w:p><w:r><w:br w:type="page"/></w:r></w:p>', MANY)),
+    "text boxes": ("docx", lambda: word_file(b"<w:p><w:r><w:txbxContent><w:p/></w:txbxContent></w:r></w:p>", MANY)),
+    "deleted runs": ("docx", lambda: word_file(b"<w:p>" + b"<w:del><w:r/></w:del>" * 50 + b"</w:p>", MANY // 50)),
+    "spans": (
+        "docx",
+        lambda: word_file(b"<w:tbl><w:tr><w:tc><w:tcPr><w:gridSpan w:val='9999'/></w:tcPr></w:tc></w:tr></w:tbl>", MANY),
+    ),
     "quoted names": ("e-mail", lambda: mail(b"Cc: " + b", ".join(b'"name %d" <a@b>' % number for number in range(5 * MANY)))),
     "open comments of addresses": ("e-mail", lambda: mail(b"Cc: " + b"(" * MANY)),
     "encoded words": ("e-mail", lambda: mail(b"Cc: " + b"=?utf-8?q?a" * MANY)),
@@ -45,6 +51,9 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "underlines": ("markdown", lambda: b"a\n===\n" * 5 * MANY),
     "paragraphs": ("html", lambda: b"<p>" * 5 * MANY),
     "headings of a page": ("html", lambda: b"<h1>a</h1>" * MANY),
+    "comments": ("html", lambda: b"<html>" + b"<!--" * 5 * MANY),
+    "raised digits": ("html", lambda: b"<p>1" + b"<sup>1</sup>" * MANY),
+    "letters beyond ASCII": ("html", lambda: b"<meta charset=utf-8><p>" + b"a\xe9" * 5 * MANY),
     "declarations": ("html", lambda: b"<meta" * 5 * MANY + b"<p>a"),
     "form feeds": ("text", lambda: b"\f" * 5 * MANY),
     "newlines": ("text", lambda: b"\n" * 50 * MANY),
@@ -53,6 +62,9 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "values": ("json", lambda: b"[" + b"1," * 2 * MANY + b"1]"),
     "lines": ("json lines", lambda: b"1\n" * 2 * MANY),
     "groups": ("rtf", lambda: b"{\\rtf1 " + b"{" * 5 * MANY + b"}" * (5 * MANY + 1)),
+    "paragraphs of rich text": ("rtf", lambda: b"{\\rtf1 " + b"a\\par " * MANY + b"}"),
+    "cells of rich text": ("rtf", lambda: b"{\\rtf1 " + b"a\\cell " * MANY + b"\\row}"),
+    "notes of rich text": ("rtf", lambda: b"{\\rtf1 " + b"{\\footnote a}" * MANY + b"}"),
     "open tags of subtitles": ("subtitles", lambda: b"1\n00:00:01,000 --> 00:00:02,000\n" + b"<a" * MANY + b"\n"),
 }
 

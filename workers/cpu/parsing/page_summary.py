@@ -34,12 +34,13 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
         total += 1
         has_text = bool(page.text.strip())
         pages_with_text += has_text
+        only_images = page.images and not has_text
         unreadable += bool(page.fault) and not has_text
-        if page.fault:
-            problem = page.fault if has_text else f"could not be read ({page.fault})"
-            faults.setdefault(problem, []).append(page.number)
-        elif page.images and not has_text:
+        if only_images:
             image_pages.append(page.number)
+        if page.fault:
+            problem = page.fault if has_text or only_images else f"could not be read ({page.fault})"
+            faults.setdefault(problem, []).append(page.number)
     if not pages_with_text:
         raise _no_text_error(image_pages, total, unreadable, next(iter(faults), ""))
     problems = [Problem(pages=format_ranges(image_pages), text=ONLY_IMAGES)] if image_pages else []

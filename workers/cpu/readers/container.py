@@ -1,30 +1,47 @@
-"""OLE container: either an encrypted file of current Office, or a file of Office before 2007."""
+"""OLE container: either an encrypted file of current Office, or a file of Office before 2007, of which workbooks are read."""
 
 import io
 import zipfile
 
-from shared.documents.media_types import DOCX, PPTX, SUPPORTED, XLSX
+from shared.documents.media_types import SUPPORTED
 from workers.cpu.readers.reader import Reader, ReadError, Source, password_error
 
-_PARTS = {"word/document.xml": DOCX, "ppt/presentation.xml": PPTX, "xl/workbook.xml": XLSX}
+_READERS = {"xl/workbook.bin": "binary workbook", "word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
 
 
 def open_office_container(source: Source, password: str) -> Reader:
     """Decrypt the container in memory and return the reader for the file inside."""
-    import msoffcrypto
     import olefile
 
-    from workers.cpu.readers.registry import READERS_BY_MEDIA_TYPE, open_reader
+    from workers.cpu.readers.registry import open_reader
 
     with olefile.OleFileIO(source) as container:
         encrypted = container.exists("EncryptedPackage")
+        workbook = container.exists("Workbook") or container.exists("Book")
+    if not isinstance(source, str):
+        source.seek(0)
+    if workbook:
+        return open_reader("binary workbook", _without_password(source, password), "")
     if not encrypted:
         raise ReadError(
             "unsupported",
-            f"The file is in the format of Office before 2007. Save it as .docx, .xlsx or .pptx. Supported formats: {SUPPORTED}.",
+            f"The file is in the format of Office before 2007. Save it as .docx or .pptx. Supported formats: {SUPPORTED}.",
         )
     if not password:
         raise password_error(password)
+    plain = _decrypted(source, password)
+    with zipfile.ZipFile(plain) as packed:
+        names = packed.namelist()
+    plain.seek(0)
+    for start, reader in _READERS.items():
+        if any(name.startswith(start) for name in names):
+            return open_reader(reader, plain, "")
+    raise ReadError("unsupported", f"The encrypted file is not a Word, Excel or PowerPoint file. Supported formats: {SUPPORTED}.")
+
+
+def _decrypted(source: Source, password: str) -> io.BytesIO:
+    import msoffcrypto
+
     plain = io.BytesIO()
     with open(source, "rb") if isinstance(source, str) else source as stream:
         office = msoffcrypto.OfficeFile(stream)
@@ -34,10 +51,21 @@ def open_office_container(source: Source, password: str) -> Reader:
         except msoffcrypto.exceptions.InvalidKeyError:
             raise password_error(password) from None
     plain.seek(0)
-    with zipfile.ZipFile(plain) as packed:
-        names = set(packed.namelist())
-    plain.seek(0)
-    for part, media_type in _PARTS.items():
-        if part in names:
-            return open_reader(READERS_BY_MEDIA_TYPE[media_type][0], plain, "")
-    raise ReadError("unsupported", f"The encrypted file is not a Word, Excel or PowerPoint file. Supported formats: {SUPPORTED}.")
+    return plain
+
+
+def _without_password(source: Source, password: str) -> Source:
+    """A workbook of before 2007, decrypted if it is encrypted."""
+    import msoffcrypto
+
+    with open(source, "rb") if isinstance(source, str) else io.BytesIO(source.read()) as stream:
+        data = stream.read()
+        try:
+            encrypted = msoffcrypto.OfficeFile(io.BytesIO(data)).is_encrypted()
+        except Exception:  # noqa: BLE001 - the library raises many things; the reader may still read the file
+            encrypted = False
+    if not encrypted:
+        return io.BytesIO(data)
+    if not password:
+        raise password_error(password)
+    return _decrypted(io.BytesIO(data), password)

@@ -1,4 +1,4 @@
-"""Readers on top of LangChain's document loaders: SubRip subtitles, Evernote exports and Outlook messages.
+"""Readers on top of LangChain's document loaders: SubRip subtitles and Evernote exports.
 
 Only loaders that read one local file are used: many others open network connections. Notebooks and MHTML have readers of
 their own, because NotebookLoader writes the lines of a cell as a Python list and drops cells with results, and MHTMLLoader
@@ -8,9 +8,8 @@ The libraries that these loaders import are under GPL-3.0, so they are an extra 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text import add_markdown, decode
@@ -39,7 +38,8 @@ class SubtitleReader(InMemoryReader):
 
 
 class EvernoteReader(InMemoryReader):
-    """Evernote exports (.enex): each note begins a page, with its title as a heading. Attachments are not read."""
+    """Evernote exports (.enex): each note begins a page, with its title as a heading. Attachments are not read, which the
+    first page reports."""
 
     name = "evernote"
 
@@ -48,32 +48,16 @@ class EvernoteReader(InMemoryReader):
         from langchain_community.document_loaders.evernote import EverNoteLoader
 
         contents: list[Content] = []
+        attachments = b"<resource>" in read_source(source)
         with _optional_library():
             for note in EverNoteLoader(path, load_single_document=False).lazy_load():
                 builder = TextBuilder()
                 builder.add_heading(1, str(note.metadata.get("title") or ""))
                 add_markdown(builder, note.page_content)
+                if attachments and not contents:
+                    builder.skip("attachments")
                 contents += builder.build_pages()
         super().__init__(contents or [Content("")])
-
-
-class OutlookReader(InMemoryReader):
-    """Outlook messages (.msg): headers and body. Attachments are not read."""
-
-    name = "outlook"
-
-    def __init__(self, source: Source, password: str) -> None:
-        path = _path(source)
-        from langchain_community.document_loaders.email import OutlookMessageLoader
-
-        builder, subject = TextBuilder(), ""
-        with _optional_library():
-            for message in OutlookMessageLoader(path).lazy_load():
-                subject = " ".join(str(message.metadata.get("subject") or "").split())
-                for header, value in _headers(message.metadata):
-                    builder.add_line(f"{header}: {value}")
-                builder.add_text("\n" + message.page_content)
-        super().__init__(builder.build_pages(), subject)
 
 
 @contextmanager
@@ -91,12 +75,6 @@ def _subtitle_lines(text: str) -> Iterator[str]:
     for line in text.splitlines():
         if line.strip() and not line.strip().isdigit() and "-->" not in line:
             yield line
-
-
-def _headers(metadata: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    for header, field in (("From", "sender"), ("Date", "date"), ("Subject", "subject")):
-        if metadata.get(field):
-            yield header, str(metadata[field])
 
 
 def _path(source: Source) -> str:

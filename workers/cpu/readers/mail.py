@@ -1,21 +1,31 @@
-"""E-mail reader: the first page is the message with its headers, and each text attachment begins another page.
+"""E-mail reader: the first page is the message with its headers. Each text attachment begins another page, and so does each
+message that is attached or forwarded.
 
-Attachments of other types are listed as a fault of the first page and not read.
+Attachments of other types are listed as a fault of the page of their message and not read.
 """
 
-from collections.abc import Sequence
-from email.message import EmailMessage, MIMEPart
+import io
+from collections.abc import Iterator, Sequence
+from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.policy import EmailPolicy
+from typing import Any
 
+from workers.cpu.readers.charset import decode_declared, repair_controls
 from workers.cpu.readers.markup import add_markup, parse_html
 from workers.cpu.readers.reader import Content, InMemoryReader, Source, read_source
-from workers.cpu.readers.text import decode
+from workers.cpu.readers.rtf import RtfReader
 from workers.cpu.readers.text_builder import TextBuilder
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _MAX_PARTS = 1000
 _MAX_HEADER_CHARACTERS = 4000
+_MAX_PARAMETER_CHARACTERS = 1000  # parsed again each time that the type or the name of a part is needed
+_MAX_FORWARDED = 20
+_UNUSUAL = ("text/x-amp-html", "text/watch-html", "text/enriched")
+_TEXT_SUFFIXES = (".txt", ".md", ".csv", ".tsv", ".log", ".html", ".htm", ".ics", ".vcf")
+_CALENDAR = {"SUMMARY": "Event", "DTSTART": "Start", "DTEND": "End", "LOCATION": "Location", "DESCRIPTION": "Description"}
+_CALENDAR |= {"ORGANIZER": "Organizer", "ATTENDEE": "Attendee", "RRULE": "Repeats", "STATUS": "Status", "DUE": "Due"}
 
 
 class _ShortHeaders(EmailPolicy):
@@ -23,7 +33,8 @@ class _ShortHeaders(EmailPolicy):
 
     def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(list(sourcelines))
-        return name, value[:_MAX_HEADER_CHARACTERS]
+        limit = _MAX_PARAMETER_CHARACTERS if name.lower().startswith("content-") else _MAX_HEADER_CHARACTERS
+        return name, value if len(value) <= limit else f"{value[:limit]} …"
 
 
 def _parse(data: bytes) -> EmailMessage:
@@ -32,12 +43,17 @@ def _parse(data: bytes) -> EmailMessage:
     return message
 
 
-def _header(message: EmailMessage, name: str) -> str:
+def _header(message: Message, name: str) -> str:
     """The decoded value of a header or, if it is invalid, its text."""
     try:
-        return str(message.get(name) or "")
+        value = str(message.get(name) or "")
     except Exception:  # noqa: BLE001 - the library's parser raises IndexError, RecursionError and others
-        return next((str(value) for key, value in message.raw_items() if key.lower() == name.lower()), "")
+        value = ""
+    raw = next((str(value) for key, value in message.raw_items() if key.lower() == name.lower()), "")
+    if not value or (not raw.isascii() and "=?" not in raw):
+        # Many writers put text in UTF-8 or their own encoding where only ASCII is allowed.
+        value = decode_declared(raw.encode("utf-8", "surrogateescape"), "utf-8")
+    return " ".join(repair_controls(value).split())
 
 
 class MailReader(InMemoryReader):
@@ -47,51 +63,164 @@ class MailReader(InMemoryReader):
 
     def __init__(self, source: Source, password: str) -> None:
         message = _parse(read_source(source))
-        first = TextBuilder()
+        self._parts = self._forwarded = 0
+        self._pages: list[Content] = []
+        self._add_message(message, "")
+        super().__init__(self._pages, _header(message, "Subject"))
+
+    def _add_message(self, message: Message, title: str) -> None:
+        builder = TextBuilder()
+        if title:
+            builder.add_heading(1, f"Forwarded message: {title}")
         for name in _HEADERS:
             value = _header(message, name)
             if value:
-                first.add_line(f"{name}: {value}")
-        first.add_text("\n")
-        subject = " ".join(_header(message, "Subject").split())
-        body = message.get_body(preferencelist=("plain", "html"))
-        if body is not None:
-            _add_part(first, body)
+                builder.add_line(f"{name}: {value}")
+        builder.add_text("\n")
         unread: list[str] = []
-        attachments: list[Content] = []
-        for number, part in enumerate(message.walk()):
-            if number > _MAX_PARTS:
-                unread.append(f"everything after part {_MAX_PARTS}")
-                break
-            if part is message or part is body or part.is_multipart():
-                continue
-            name = " ".join(str(part.get_filename() or part.get_content_type()).split())[:100]
-            if part.get_content_maintype() == "text" and part.get_filename():
-                builder = TextBuilder()
-                builder.add_heading(1, name)
-                _add_part(builder, part)
-                attachments += builder.build_pages()
-            elif part.get_filename() or part.get_content_maintype() != "text":
+        later: list[tuple[str, Message]] = []
+        for part in self._parts_of(message, unread):
+            name = part_name(part)
+            if part.get_content_type() == "message/rfc822":
+                later.append((name, part))
+            elif not _is_text(part, name):
                 unread.append(name)
+            elif part is not message and (part.get_filename() or part.get_content_disposition() == "attachment"):
+                later.append((name, part))
+            else:
+                _add_part(builder, part)
+                builder.add_text("\n")
+        if isinstance(message.epilogue, str) and message.epilogue.strip():
+            builder.add_line(message.epilogue)  # mailing lists put notes after the last part
         if unread:
-            first.fault = f"has attachments that were not read: {', '.join(unread[:20])}" + (" …" if len(unread) > 20 else "")
-        super().__init__([*first.build_pages(), *attachments], subject)
+            listed = ", ".join(unread[:20]) + (" …" if len(unread) > 20 else "")
+            builder.add_fault(f"has attachments that were not read: {listed}")
+        self._pages += builder.build_pages()
+        for name, part in later:
+            self._add_attachment(name, part)
+
+    def _add_attachment(self, name: str, part: Message) -> None:
+        if part.get_content_type() == "message/rfc822":
+            inner = part.get_payload(0) if part.is_multipart() else None
+            self._forwarded += 1
+            if isinstance(inner, Message) and not inner.keys():
+                inner = _decoded_message(inner, part)
+            if isinstance(inner, Message) and self._forwarded <= _MAX_FORWARDED:
+                self._add_message(inner, _header(inner, "Subject") or name)
+                return
+        builder = TextBuilder()
+        builder.add_heading(1, name)
+        if part.get_content_type() == "message/rfc822":
+            builder.add_fault("has a forwarded message that was not read")
+        else:
+            _add_part(builder, part)
+        self._pages += builder.build_pages()
+
+    def _parts_of(self, part: Message, unread: list[str]) -> Iterator[Message]:
+        """The parts of a message in order, with one of the alternatives of the same text. Messages inside are not entered."""
+        pending = [part]
+        while pending:
+            part = pending.pop()
+            self._parts += 1
+            if self._parts > _MAX_PARTS:
+                unread.append(f"everything after part {_MAX_PARTS}")
+                return
+            payload: Any = part.get_payload()
+            if part.get_content_maintype() == "message" or not isinstance(payload, list):
+                yield part
+            elif part.get_content_type() == "multipart/alternative":
+                pending += reversed(_best_alternatives(payload))
+            else:
+                pending += reversed(payload)
 
 
-def _add_part(builder: TextBuilder, part: MIMEPart) -> None:
-    data = part.get_payload(decode=True)
-    if not isinstance(data, bytes):
-        return
-    if part.get_content_subtype() == "html":
-        root = parse_html(data)
+def _decoded_message(inner: Message, part: Message) -> Message:
+    """A forwarded message that was encoded as a whole, which the standard forbids and programs do."""
+    wrapper = EmailMessage()
+    wrapper["Content-Transfer-Encoding"] = str(part.get("Content-Transfer-Encoding") or "7bit")
+    payload = inner.get_payload()
+    wrapper.set_payload(payload if isinstance(payload, str) else "")
+    data = wrapper.get_payload(decode=True)
+    return _parse(data) if isinstance(data, bytes) else inner
+
+
+def part_name(part: Message) -> str:
+    try:
+        name = part.get_filename()
+    except Exception:  # noqa: BLE001 - the library's parser of parameters raises many things
+        name = None
+    return " ".join(str(name or part.get_content_type()).split())[:100]
+
+
+def _is_text(part: Message, name: str) -> bool:
+    kind = part.get_content_type()
+    return (
+        part.get_content_maintype() in ("text", "multipart")
+        or kind in ("message/delivery-status", "message/disposition-notification", "application/ics", "application/rtf")
+        or (kind == "application/octet-stream" and name.lower().endswith(_TEXT_SUFFIXES))
+    )
+
+
+def _best_alternatives(parts: list[Any]) -> list[Any]:
+    """The plain text, or the HTML where that says much more; and every part that is neither, such as an invitation."""
+    parts = [part for part in parts if part.get_content_type() not in _UNUSUAL] or parts
+    plain = next((part for part in parts if part.get_content_type() == "text/plain"), None)
+    rich = next((part for part in reversed(parts) if _rich_part(part) is not None), None)
+    if plain is None or rich is None:
+        return list(parts)
+    html = _rich_part(rich)
+    characters = [len("".join(_part_text(part).split())) for part in (plain, html)]
+    dropped = plain if characters[1] > 3 * characters[0] + 200 or not characters[0] else rich
+    return [part for part in parts if part is not dropped]
+
+
+def _rich_part(part: Any) -> Any:
+    """The HTML of an alternative, which may be packed together with its images."""
+    if part.get_content_type() == "text/html":
+        return part
+    if part.get_content_type() in ("multipart/related", "multipart/mixed") and isinstance(part.get_payload(), list):
+        return next((inner for inner in part.get_payload() if inner.get_content_type() == "text/html"), None)
+    return None
+
+
+def _part_text(part: Any) -> str:
+    builder = TextBuilder()
+    _add_part(builder, part)
+    return "".join(content.text for content in builder.build_pages())
+
+
+def _add_part(builder: TextBuilder, part: Message) -> None:
+    payload = part.get_payload(decode=True)
+    if isinstance(payload, bytes):
+        data = payload
+    else:  # a multipart message without parts, or the fields of a delivery report
+        raw = part.get_payload()
+        data = str(raw if isinstance(raw, str) else "\n".join(map(str, raw or ()))).encode("utf-8", "surrogateescape")
+    kind, name = part.get_content_type(), part_name(part).lower()
+    charset = part.get_content_charset() or ""
+    if kind == "text/html" or name.endswith((".html", ".htm")):
+        root = parse_html(data, label=charset)
         if root is not None:
             add_markup(builder, root)
-        return
-    charset = part.get_content_charset()
-    try:
-        builder.add_text(data.decode(charset) if charset else decode(data))
-    except (LookupError, UnicodeDecodeError):
-        builder.add_text(data.decode("latin-1"))
+    elif kind in ("text/rtf", "text/richtext", "application/rtf") and data.lstrip().startswith(b"{\\rtf"):
+        rich = RtfReader(io.BytesIO(data), "")
+        for number in range(1, rich.pages + 1):
+            builder.add_content(rich.read_page(number))
+    elif kind in ("text/calendar", "application/ics") or name.endswith(".ics"):
+        add_calendar(builder, decode_declared(data, charset))
+    else:
+        builder.add_line(repair_controls(decode_declared(data, charset)))
+
+
+def add_calendar(builder: TextBuilder, text: str) -> None:
+    """Add the events of a calendar (RFC 5545)."""
+    unfolded = text.replace("\r\n", "\n").replace("\n ", "").replace("\n\t", "")
+    for line in unfolded.split("\n"):
+        name, _, value = line.partition(":")
+        label = _CALENDAR.get(name.partition(";")[0].upper())
+        if label and value.strip():
+            value = value.replace("\\n", "\n").replace("\\N", "\n").replace("\\,", ",").replace("\\;", ";")
+            builder.add_line(f"{label}: {value.removeprefix('mailto:').removeprefix('MAILTO:')}")
 
 
 class MhtmlReader(InMemoryReader):
@@ -102,7 +231,10 @@ class MhtmlReader(InMemoryReader):
     def __init__(self, source: Source, password: str) -> None:
         archive = _parse(read_source(source))
         builder = TextBuilder()
-        page = archive.get_body(preferencelist=("html", "plain"))
+        pages = [part for part in archive.walk() if part.get_content_type() in ("text/html", "application/xhtml+xml")]
+        page = next(iter(pages), None) or archive.get_body(preferencelist=("html", "plain"))
         if page is not None:
             _add_part(builder, page)
-        super().__init__(builder.build_pages(), " ".join(_header(archive, "Subject").split()))
+        if len(pages) > 1:
+            builder.skip("embedded pages")
+        super().__init__(builder.build_pages(), _header(archive, "Subject"))

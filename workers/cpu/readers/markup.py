@@ -1,6 +1,7 @@
-"""HTML reader, also for the chapters of e-books: the visible text with its headings.
+"""HTML reader, also for the chapters of e-books: the text with its headings, and with that of buttons, lists and formulas.
 
-Scripts, styles and navigation are skipped. The tree is walked without recursion, because the file decides its depth.
+Scripts and styles are left out; navigation and embedded media are reported. The tree is walked without recursion, because the
+file decides its depth.
 """
 
 import re
@@ -8,13 +9,21 @@ from typing import Any
 
 from lxml import etree, html
 
+from shared.documents.media_types import HEAD
+from workers.cpu.readers.charset import decode_declared, repair_controls
 from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
-from workers.cpu.readers.text import decode
 from workers.cpu.readers.text_builder import TextBuilder
 
-_INVISIBLE = frozenset(
-    ["script", "style", "template", "noscript", "svg", "math", "head", "nav", "iframe", "object", "canvas", "select", "button"]
-)
+_INVISIBLE = frozenset(["script", "style", "title", "meta", "link", "base", "annotation", "annotation-xml", "desc", "metadata"])
+# What is left out and said to be.
+_SKIPPED = {"nav": "navigation", "iframe": "embedded pages", "frame": "embedded pages", "canvas": "drawings"}
+_SKIPPED |= dict.fromkeys(["video", "audio", "embed"], "media")
+# They, and elements that pages define, part the text without ending the line, since they may be inside a heading.
+_PARTED = frozenset(["button", "option", "optgroup", "select", "textarea", "input", "label", "output", "text", "mtr", "mtd"])
+_UNSEEN_INPUTS = frozenset(["hidden", "password", "checkbox", "radio", "image", "file"])
+# Elements of MathML whose children after the first are marked, as in x^2.
+_MARKS = {"msup": "^", "mover": "^", "msub": "_", "munder": "_", "mfrac": "/", "mroot": "√"}
+_MAX_HEADING = 300
 _BLOCKS = frozenset(
     [
         "address",
@@ -26,6 +35,7 @@ _BLOCKS = frozenset(
         "center",
         "dd",
         "details",
+        "dialog",
         "div",
         "dl",
         "dt",
@@ -40,6 +50,10 @@ _BLOCKS = frozenset(
         "legend",
         "li",
         "main",
+        "menu",
+        "noframes",
+        "noscript",
+        "search",
         "ol",
         "p",
         "pre",
@@ -55,6 +69,9 @@ _BLOCKS = frozenset(
     ]
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_SELF_CLOSING = re.compile(
+    r"<(a|b|i|p|div|em|span|title|script|style|td|th|li|strong|h[1-6]|iframe|textarea|section)(\s[^<>]*)?/>"
+)
 _DECLARED = re.compile(rb"""<(?:meta[^<>]+charset|\?xml[^<>]+encoding)\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
 
 
@@ -72,9 +89,12 @@ class HtmlReader(InMemoryReader):
         super().__init__(builder.build_pages(), title)
 
 
-def parse_html(data: bytes) -> Any:
-    """The root element, or None for an empty document."""
-    text = _decoded(data)
+def parse_html(data: bytes, *, label: str = "", xhtml: bool = False) -> Any:
+    """The root element, or None for an empty document. ``label`` names the encoding if it is known from elsewhere, and
+    ``xhtml`` says that any element may close itself."""
+    text = decode_declared(data, _declared_label(data) or label)
+    if xhtml:
+        text = _SELF_CLOSING.sub(r"<\1\2></\1>", text)
     # The declared encoding applies to the bytes; the text is decoded already.
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff").replace("\0", ""))
     if not text.strip():
@@ -96,11 +116,15 @@ def parse_html(data: bytes) -> Any:
 def add_markup(builder: TextBuilder, root: Any) -> None:
     """Add the visible text of an element and its descendants."""
     line: list[str] = []
-    heading: int | None = None
+    in_heading = False
     preformatted = 0
 
     def end_line() -> None:
-        text = "".join(line) if preformatted else " ".join("".join(line).split()).strip(" |")
+        text = repair_controls("".join(line))
+        if in_heading and len(text) < _MAX_HEADING:
+            line.append(" ")
+            return
+        text = text if preformatted else " ".join(text.split()).strip(" |")
         line.clear()
         if text.strip():
             builder.add_line(text)
@@ -110,53 +134,115 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
         tag = element.tag if isinstance(element.tag, str) else ""
         tag = tag.rpartition("}")[2].lower()
         if event == "start":
-            if tag in _INVISIBLE:
+            if tag in _INVISIBLE or (tag == "template" and element.get("shadowrootmode") is None):
+                walk.skip_subtree()
+                continue
+            if tag in _SKIPPED:
+                builder.skip(_SKIPPED[tag])
                 walk.skip_subtree()
                 continue
             if tag in _BLOCKS or tag in _HEADINGS:
                 end_line()
             if tag in _HEADINGS:
-                heading = _HEADINGS[tag]
-            if tag == "pre":
+                in_heading = True
+            elif tag == "pre":
                 preformatted += 1
-            if tag == "li":
+            elif tag == "li":
                 line.append("- ")
-            if tag in ("img", "image", "picture"):
-                builder.images = True
+            elif tag in ("img", "image"):
+                _add_image(builder, line, element)
+            elif tag in _PARTED or "-" in tag:
+                line.append(" ")
+                if tag == "optgroup":
+                    line.append(f"{element.get('label') or ''} ")
+                if tag == "input" and (element.get("type") or "text").lower() not in _UNSEEN_INPUTS:
+                    line.append(element.get("value") or "")
+            elif tag == "rt":
+                line.append("(" if _tag_before(element) != "rp" else "")
+            elif tag == "sup" and "".join(line[-1:])[-1:].isdigit() and (element.text or "").lstrip("-\u2212")[:1].isdigit():
+                line.append("^")
+            mark = _mathml_mark(element)
+            if mark:
+                line.append(mark)
             if element.text and tag:
                 line.append(element.text)
         else:
             if tag in _HEADINGS:
-                builder.add_heading(heading or _HEADINGS[tag], "".join(line))
+                in_heading = False
+                builder.add_heading(_HEADINGS[tag], repair_controls("".join(line)))
                 line.clear()
-                heading = None
             elif tag in _BLOCKS:
                 end_line()
                 if tag in ("p", "table", "ul", "ol", "blockquote", "pre"):
                     builder.add_text("\n")
             if tag in ("td", "th"):
                 line.append(" | ")
-            if tag == "pre":
+            elif tag == "pre":
                 preformatted -= 1
+            elif tag in _PARTED or "-" in tag:
+                line.append(" ")
+            elif tag == "rt":
+                line.append(")" if _tag_before(element) != "rp" else "")
+            elif tag == "mrow" and _mathml_mark(element):
+                line.append(")")
             if element.tail and element is not root:
                 line.append(element.tail)
+    in_heading = False
     end_line()
 
 
+def _add_image(builder: TextBuilder, line: list[str], image: Any) -> None:
+    """The text that stands for an image, if there is one. One that is only decoration says so by an empty text."""
+    alternative = image.get("alt")
+    if alternative and alternative.strip():
+        line.append(f" {alternative} ")
+    if alternative is None or alternative.strip():
+        builder.skip("images")
+
+
+def _tag_before(element: Any) -> str:
+    before = element.getprevious()
+    return str(before.tag).rpartition("}")[2].lower() if before is not None else ""
+
+
+def _mathml_mark(element: Any) -> str:
+    """What parts a piece of a formula from the one before it: the power in x^2, the denominator of a/b."""
+    parent = element.getparent()
+    if parent is None or not isinstance(parent.tag, str):
+        return ""
+    parent_tag = parent.tag.rpartition("}")[2]
+    if parent_tag in ("msubsup", "munderover"):
+        before = element.getprevious()
+        mark = "" if before is None else "_" if before.getprevious() is None else "^"
+    else:
+        mark = _MARKS.get(parent_tag, "") if element.getprevious() is not None else ""
+    if not mark:
+        return "(" if parent_tag == "mfrac" and str(element.tag).endswith("mrow") else ""
+    return mark + ("(" if str(element.tag).endswith("mrow") else "")
+
+
 def read_chapter(data: bytes) -> list[Content]:
-    """The pages of one chapter."""
+    """The pages of one chapter of an e-book, which is XHTML and should be XML."""
     builder = TextBuilder()
-    root = parse_html(data)
+    try:
+        root = etree.fromstring(
+            data, etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
+        )
+        if any(True for _ in root.iter(etree.Entity)):
+            root = parse_html(data, xhtml=True)  # names such as &nbsp; are defined outside the file
+    except etree.XMLSyntaxError:
+        root = parse_html(data, xhtml=True)
     if root is not None:
         add_markup(builder, root)
     return builder.build_pages()
 
 
-def _decoded(data: bytes) -> str:
-    declared = _DECLARED.search(data[:4096])
-    if declared and not data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        try:
-            return data.decode(declared[1].decode("ascii"))
-        except (LookupError, UnicodeDecodeError):
-            pass  # the declaration is wrong; detect the encoding instead
-    return decode(data)
+def _declared_label(data: bytes) -> str:
+    """The encoding that a page names near its beginning, outside of comments."""
+    head, pieces, start = data[:HEAD], [], 0
+    while (opening := head.find(b"<!--", start)) >= 0:
+        pieces.append(head[start:opening])
+        closing = head.find(b"-->", opening)
+        start = len(head) if closing < 0 else closing + 3
+    declared = _DECLARED.search(b"".join([*pieces, head[start:]]))
+    return declared[1].decode("ascii") if declared else ""

@@ -1,7 +1,6 @@
-"""Readers of tables: CSV files and Excel workbooks.
+"""Reader of CSV files.
 
-Each row becomes a line; if the first row has titles, each value is written with the title of its column. Each sheet of a
-workbook begins a page.
+Each row becomes a line; if the first row has titles, each value is written with the title of its column.
 """
 
 import csv
@@ -9,10 +8,9 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
+from workers.cpu.readers.reader import InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text import decode
 from workers.cpu.readers.text_builder import TextBuilder, clean_text
-from workers.cpu.readers.zip_safety import check_zip
 
 MAX_CELLS = 20_000_000
 
@@ -36,29 +34,6 @@ class CsvReader(InMemoryReader):
             builder = TextBuilder()
             builder.add_text(text)
         super().__init__(builder.build_pages())
-
-
-class XlsxReader(InMemoryReader):
-    """Excel workbooks, with the last computed values of formulas."""
-
-    name = "xlsx"
-
-    def __init__(self, source: Source, password: str) -> None:
-        import openpyxl
-
-        check_zip(source)
-        # openpyxl rejects a path without a known suffix, so it gets an open file.
-        stream = open(source, "rb") if isinstance(source, str) else source  # noqa: SIM115 - it is read lazily
-        workbook = openpyxl.load_workbook(stream, read_only=True, data_only=True, keep_links=False)
-        contents: list[Content] = []
-        for sheet in workbook.worksheets:
-            sheet.reset_dimensions()
-            builder = TextBuilder()
-            builder.add_heading(1, sheet.title)
-            title_end = builder.length
-            add_rows(builder, ([_cell_text(value) for value in row] for row in sheet.iter_rows(values_only=True)))
-            contents += builder.build_pages() if builder.length > title_end else [Content("")]
-        super().__init__(contents or [Content("")], str(workbook.properties.title or ""))
 
 
 def add_rows(builder: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
@@ -89,11 +64,3 @@ def _are_titles(values: list[str]) -> bool:
         and len(set(filled)) == len(filled)
         and all(len(value) < 100 and not value.replace(".", "").replace(",", "").lstrip("-").isdigit() for value in filled)
     )
-
-
-def _cell_text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)

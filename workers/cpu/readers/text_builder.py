@@ -8,7 +8,10 @@ from workers.cpu.readers.reader import Content, Heading
 PAGE_CHARACTERS = 100_000
 """Length of a page in formats that have no pages of their own."""
 
+MAX_FAULT_CHARACTERS = 2000
+
 _CONTROLS = {code: None for code in range(32) if chr(code) not in "\n\t"} | {0xFFFE: "-", 0xFFFF: None}
+_CONTROLS |= {ord("\v"): "\n", ord("\f"): "\n"}  # they part words
 _CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 
 
@@ -19,6 +22,7 @@ class TextBuilder:
         self._parts: list[str] = []
         self._length = 0
         self._headings: list[Heading] = []
+        self._skipped: dict[str, None] = {}
         self.images = False
         self.fault = ""
 
@@ -26,8 +30,19 @@ class TextBuilder:
     def length(self) -> int:
         return self._length
 
+    def skip(self, what: str) -> None:
+        """Note that something was not read, such as "images"."""
+        if what == "images":
+            self.images = True
+        self._skipped[what] = None
+
+    def add_fault(self, fault: str) -> None:
+        """Note what is wrong with this part of the document, as a verb and what follows it."""
+        if fault and fault not in self.fault and len(self.fault) < MAX_FAULT_CHARACTERS:
+            self.fault = "; ".join(filter(None, [self.fault, fault]))
+
     def add_text(self, text: str) -> None:
-        text = clean_text(text)
+        text = clean_text(text).replace("\N{SOFT HYPHEN}", "")
         self._parts.append(text)
         self._length += len(text)
 
@@ -37,10 +52,18 @@ class TextBuilder:
 
     def add_heading(self, level: int, title: str) -> None:
         """Add a heading on a line of its own."""
-        title = " ".join(clean_text(title).split())
+        title = " ".join(clean_text(title).replace("\N{SOFT HYPHEN}", "").split())
         if title:
             self.mark_heading(level, title)
             self.add_text(title + "\n")
+
+    def add_content(self, content: Content) -> None:
+        """Add a page of another file that is inside this one."""
+        for offset, level, title in content.headings:
+            self._headings.append((self._length + offset, level, title))
+        self.add_line(content.text)
+        self.images = self.images or content.images
+        self.add_fault(content.fault)
 
     def mark_heading(self, level: int, title: str) -> None:
         """Put the text that follows under a heading, without adding the heading to the text."""
@@ -58,8 +81,15 @@ class TextBuilder:
             page = bisect_right(starts, offset) - 1
             headings[page].append((offset - starts[page], level, title))
         contents = [Content(piece, headings=own) for piece, own in zip(pieces, headings, strict=True)]
-        contents[0] = replace(contents[0], images=self.images, fault=self.fault)
+        blank = not any(piece.strip() for piece in pieces)
+        contents[0] = replace(contents[0], images=self.images, fault=self._full_fault(blank))
         return contents
+
+    def _full_fault(self, blank: bool) -> str:
+        """What is reported of this part. A blank part with images is reported as one that needs OCR."""
+        skipped = [what for what in self._skipped if what != "images"] + (["images"] if self.images and not blank else [])
+        listed = ", ".join([*skipped[:-2], " and ".join(skipped[-2:])])
+        return "; ".join(filter(None, [self.fault, f"contains {listed} that were not read" if skipped else ""]))
 
 
 def split_text(text: str, size: int) -> list[str]:
@@ -75,4 +105,6 @@ def split_text(text: str, size: int) -> list[str]:
 
 def clean_text(text: str) -> str:
     """Normalise line ends to ``\\n``; remove control characters, lone surrogates and non-characters, which no index accepts."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isprintable() else text.translate(_CONTROLS)

@@ -1,0 +1,119 @@
+"""Presentations."""
+
+from collections.abc import Iterator
+
+from testing.reading_samples.package import CHART, DECLARATION, DIAGRAM, MAIN, PREFIXES, TYPES, Sample, packed, relationships
+from testing.reading_samples.word import strict
+
+
+def deck(*slides: str, parts: dict[str, str | bytes] | None = None, related: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """A presentation; ``related`` are the relationships of its first slide."""
+    ids = "".join(f'<p:sldId id="{255 + number}" r:id="rId{number}"/>' for number in range(1, len(slides) + 1))
+    members: dict[str, str | bytes] = {
+        "[Content_Types].xml": DECLARATION
+        + TYPES.format(
+            f'<Override PartName="/ppt/presentation.xml" ContentType="{MAIN.format("presentationml.presentation.main")}"/>'
+            + "".join(
+                f'<Override PartName="/ppt/slides/slide{number}.xml" ContentType="{MAIN.format("presentationml.slide")}"/>'
+                for number in range(1, len(slides) + 1)
+            )
+            + f'<Override PartName="/ppt/slideLayouts/layout1.xml" ContentType="{MAIN.format("presentationml.slideLayout")}"/>'
+        ),
+        "_rels/.rels": relationships(("officeDocument", "ppt/presentation.xml")),
+        "ppt/presentation.xml": f"{DECLARATION}<p:presentation {PREFIXES}><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>",
+        "ppt/_rels/presentation.xml.rels": relationships(
+            *(("slide", f"slides/slide{number}.xml") for number in range(1, len(slides) + 1))
+        ),
+    }
+    for number, shapes in enumerate(slides, 1):
+        members[f"ppt/slides/slide{number}.xml"] = (
+            f"{DECLARATION}<p:sld {PREFIXES}><p:cSld><p:spTree><p:nvGrpSpPr><p:cNvPr id='1' name=''/><p:cNvGrpSpPr/><p:nvPr/>"
+            f"</p:nvGrpSpPr><p:grpSpPr/>{shapes}</p:spTree></p:cSld></p:sld>"
+        )
+    layout = ("slideLayout", "../slideLayouts/layout1.xml")
+    for number in range(1, len(slides) + 1):
+        members[f"ppt/slides/_rels/slide{number}.xml.rels"] = relationships(*(related if number == 1 else ()), layout)
+    members["ppt/slideLayouts/layout1.xml"] = f"{DECLARATION}<p:sldLayout {PREFIXES}><p:cSld><p:spTree/></p:cSld></p:sldLayout>"
+    return packed({**members, **(parts or {})})
+
+
+def shape(text: str, *, number: int = 2, title: bool = False) -> str:
+    """A shape whose paragraphs are ``text``, which may be markup."""
+    kind = "<p:ph type='title'/>" if title else ""
+    inner = text if text.startswith("<") else f"<a:p><a:r><a:t>{text}</a:t></a:r></a:p>"
+    return (
+        f"<p:sp><p:nvSpPr><p:cNvPr id='{number}' name='x'/><p:cNvSpPr/><p:nvPr>{kind}</p:nvPr></p:nvSpPr><p:spPr/>"
+        f"<p:txBody><a:bodyPr/>{inner}</p:txBody></p:sp>"
+    )
+
+
+def _frame(content: str) -> str:
+    return (
+        "<p:graphicFrame><p:nvGraphicFramePr><p:cNvPr id='4' name='x'/><p:cNvGraphicFramePr/><p:nvPr/></p:nvGraphicFramePr>"
+        f"<a:graphic><a:graphicData>{content}</a:graphicData></a:graphic></p:graphicFrame>"
+    )
+
+
+def slide_samples() -> Iterator[Sample]:
+    broken = "<a:p><a:r><a:t>{}</a:t></a:r><a:br/><a:r><a:t>{}</a:t></a:r></a:p>"
+    cell = "<a:tc><a:txBody><a:bodyPr/>{}</a:txBody></a:tc>"
+    yield Sample(
+        "line-breaks.pptx",
+        lambda: deck(
+            shape(broken.format("Quarterly", "Report"), title=True)
+            + shape(broken.format("ten percent", "Costs fell"), number=3)
+            + _frame(f"<a:tbl><a:tr>{cell.format(broken.format('North', 'America'))}{cell.format('<a:p/>')}</a:tr></a:tbl>")
+        ),
+        must=("Quarterly Report", "ten percent Costs fell", "North America"),
+    )
+    yield Sample(
+        "same-id.pptx",
+        lambda: deck(shape("Contacts", title=True) + shape("Extension 4477.")),
+        must=("Contacts", "Extension 4477."),
+    )
+    yield Sample(
+        "groups.pptx", lambda: deck(f"<p:grpSp><p:grpSp>{shape('Grouped text.')}</p:grpSp></p:grpSp>"), must=("Grouped text.",)
+    )
+    yield Sample(
+        "diagram.pptx",
+        lambda: deck(
+            _frame("<dgm:relIds r:dm='rId1'/>"),
+            parts={"ppt/diagrams/data1.xml": DIAGRAM},
+            related=(("diagramData", "../diagrams/data1.xml"),),
+        ),
+        must=("Escalate to the duty engineer",),
+    )
+    yield Sample(
+        "chart.pptx",
+        lambda: deck(
+            _frame("<c:chart r:id='rId1'/>"), parts={"ppt/charts/c.xml": CHART}, related=(("chart", "../charts/c.xml"),)
+        ),
+        must=("Sales by region", "North", "41"),
+    )
+    notes = f"{DECLARATION}<p:notes {PREFIXES}><p:cSld><p:spTree>{shape('Speak slowly.')}</p:spTree></p:cSld></p:notes>"
+    comments = f"{DECLARATION}<p:cmLst {PREFIXES}><p:cm><p:text>Check this figure.</p:text></p:cm></p:cmLst>"
+    yield Sample(
+        "notes.pptx",
+        lambda: deck(
+            shape("Shown."),
+            parts={"ppt/notesSlides/n.xml": notes, "ppt/comments/c.xml": comments},
+            related=(("notesSlide", "../notesSlides/n.xml"), ("comments", "../comments/c.xml")),
+        ),
+        must=("Shown.", "Speak slowly.", "Check this figure."),
+    )
+    yield Sample(
+        "alternatives.pptx",
+        lambda: deck(
+            f"<mc:AlternateContent><mc:Choice Requires='a14'>{shape('Only once.')}</mc:Choice><mc:Fallback>{shape('Only once.')}"
+            "</mc:Fallback></mc:AlternateContent>"
+        ),
+        count={"Only once.": 1},
+    )
+    raised = "<a:p><a:r><a:t>10</a:t></a:r><a:r><a:rPr baseline='30000'/><a:t>6</a:t></a:r><a:r><a:t> cells</a:t></a:r></a:p>"
+    yield Sample("power.pptx", lambda: deck(shape(raised)), must=("10^6 cells",))
+    yield Sample("macro.pptm", lambda: deck(shape("Starts at once."), parts={"ppt/vbaProject.bin": b"x"}), must=("Starts at once.",),
+                 problem="macros")  # fmt: skip
+    yield Sample("show.ppsx", lambda: deck(shape("A show.")), must=("A show.",))
+    yield Sample("strict.pptx", lambda: strict(deck(shape("Drawn strictly."))), must=("Drawn strictly.",))
+    yield Sample("picture.pptx", lambda: deck(shape("With a picture.") + "<p:pic><p:blipFill><a:blip r:embed='x'/></p:blipFill></p:pic>"),
+                 must=("With a picture.",), problem="images")  # fmt: skip
