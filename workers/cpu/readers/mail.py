@@ -9,7 +9,7 @@ from email.parser import BytesParser
 from email.policy import EmailPolicy
 
 from workers.cpu.readers.markup import add_markup, parse_html
-from workers.cpu.readers.reader import Content, InMemoryReader, Source, read_source
+from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text import decode
 from workers.cpu.readers.text_builder import TextBuilder
 
@@ -87,10 +87,9 @@ def _add_part(builder: TextBuilder, part: MIMEPart) -> None:
         if root is not None:
             add_markup(builder, root)
         return
-    charset = part.get_content_charset()
     try:
-        builder.add_text(data.decode(charset) if charset else decode(data))
-    except (LookupError, UnicodeDecodeError):
+        builder.add_text(decode(data, part.get_content_charset()))
+    except ReadError:
         builder.add_text(data.decode("latin-1"))
 
 

@@ -154,9 +154,4 @@ def read_chapter(data: bytes) -> list[Content]:
 
 def _decoded(data: bytes) -> str:
     declared = _DECLARED.search(data[:4096])
-    if declared and not data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        try:
-            return data.decode(declared[1].decode("ascii"))
-        except (LookupError, UnicodeDecodeError):
-            pass  # the declaration is wrong; detect the encoding instead
-    return decode(data)
+    return decode(data, declared[1].decode("ascii") if declared else None)
