@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from workers.cpu.readers.reader import Content, InMemoryReader, Source
-from workers.cpu.readers.table import add_rows
+from workers.cpu.readers.table_rows import add_table
 from workers.cpu.readers.text_builder import TextBuilder
 from workers.cpu.readers.zip_safety import check_zip
 
@@ -58,7 +58,7 @@ class DocxReader(InMemoryReader):
 
     def _add_table(self, table: Any) -> None:
         rows = ([_text(cell) for cell in row.iterchildren(f"{_W}tc")] for row in table.iterchildren(f"{_W}tr"))
-        add_rows(self._builders[-1], rows)
+        add_table(self._builders[-1], rows)
         self._builders[-1].add_text("\n")
 
 
@@ -134,7 +134,7 @@ def _shapes(shapes: Any) -> list[Any]:
 
 def _add_shape(builder: TextBuilder, shape: Any) -> None:
     if getattr(shape, "has_table", False):
-        add_rows(builder, ([cell.text for cell in row.cells] for row in shape.table.rows))
+        add_table(builder, ([cell.text for cell in row.cells] for row in shape.table.rows))
     elif shape.has_text_frame:
         for paragraph in shape.text_frame.paragraphs:
             builder.add_line(paragraph.text)
