@@ -4,8 +4,9 @@ Ids of documents and jobs are derived from the unpack job's id and the member's 
 members that an earlier one registered, and adds those that are missing.
 """
 
+import unicodedata
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared.documents.files import DocumentFiles
@@ -21,6 +22,8 @@ from shared.settings import Settings
 from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipped, unpack_members
 from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.runtime.attempt import AttemptHandle
+
+MAX_NAME = 255
 
 MAX_LISTED = 1000
 """Members listed in the result: at most this many registered, duplicate and skipped ones. Further ones are only counted."""
@@ -77,6 +80,29 @@ def unpack(
     }
 
 
+class DistinctNames:
+    """Names of the members of one archive. A name that an earlier member has gets a number.
+
+    Otherwise the later member would replace the earlier one, as a new version of the same document. Names depend on the order of
+    the members only, so each attempt gives them the same ones.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def take(self, name: str) -> str:
+        """The name for the next member: composed, at most MAX_NAME characters of its end, and not taken before."""
+        name = unicodedata.normalize("NFC", name)[-MAX_NAME:] or "unnamed"
+        suffix, number, distinct = PurePosixPath(name).suffix, self._numbers.get(name, 0), name
+        while distinct in self._numbers:
+            number += 1
+            ending = f" ({number}){suffix}"
+            distinct = name.removesuffix(suffix)[-(MAX_NAME - len(ending)) :] + ending
+        self._numbers[name] = max(number, 1)
+        self._numbers.setdefault(distinct, 1)
+        return distinct
+
+
 class _Unpacker:
     """One attempt to unpack one archive."""
 
@@ -90,12 +116,13 @@ class _Unpacker:
         self._files = DocumentFiles(settings.documents_dir)
         self.password = password
         self.tally = _Tally()
+        self._names = DistinctNames()
 
     def add_member(self, number: int, name: str, source: MemberBytes) -> None:
         """Store and register one member, and submit its ingest job."""
         self._attempt.raise_if_stopped()
         self._attempt.report_progress("unpacking", number, 0, "members")
-        job, name = self._attempt.job, name[-255:] or "unnamed"
+        job, name = self._attempt.job, self._names.take(name)
         document_id, job_id = (derived_id(prefix, job.id, str(number)) for prefix in (DOCUMENT, JOB))
         collection = self._collection()
         try:
