@@ -104,14 +104,25 @@ def test_comments_are_read_and_links_are_not(tmp_path: Path) -> None:
     assert page.text == "Hello from the page."
 
 
+def test_comments_on_a_scan_do_not_hide_that_it_needs_ocr(tmp_path: Path) -> None:
+    note = "<< /Type /Annot /Subtype /Text /Rect [10 10 20 20] /Contents (Please check.) >>"
+    [page], summary = read(tmp_path, pdf(SCAN, page="/Annots [7 0 R]", more=(note,)))
+    assert page.text.strip() == "Comment: Please check."
+    assert "only comments and form fields" in summary.problems[0].text
+
+
 def test_files_inside_are_reported(tmp_path: Path) -> None:
     embedded = (
         "<< /Names [(report.txt) 8 0 R] >>",
         "<< /Type /Filespec /F (report.txt) /UF (report.txt) /EF << /F 9 0 R >> >>",
         stream("The bridge is closed.").replace("<<", "<< /Type /EmbeddedFile"),
     )
-    _, summary = read(tmp_path, pdf(HELLO, catalog="/Names << /EmbeddedFiles 7 0 R >>", more=embedded))
+    catalog = "/Names << /EmbeddedFiles 7 0 R >>"
+    _, summary = read(tmp_path, pdf(HELLO, catalog=catalog, more=embedded))
     assert [problem.text for problem in summary.problems] == ["has embedded files that were not read: report.txt"]
+    with pytest.raises(DocumentRejected) as rejection:
+        read(tmp_path, pdf(SCAN, catalog=catalog, more=embedded))
+    assert rejection.value.code == "needs_ocr"
 
 
 def test_an_xfa_form_is_reported_and_its_values_are_read(tmp_path: Path) -> None:

@@ -38,12 +38,13 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
         pages_with_text += has_text
         if has_text and page.fault.startswith(NEEDS_OCR):
             scanned_pages.append(page.number)
+        only_images = page.images and not has_text
         unreadable += bool(page.fault) and not has_text
-        if page.fault:
-            problem = page.fault if has_text else f"could not be read ({page.fault})"
-            faults.setdefault(problem, []).append(page.number)
-        elif page.images and not has_text:
+        if only_images:
             image_pages.append(page.number)
+        if page.fault:
+            problem = page.fault if has_text or only_images else f"could not be read ({page.fault})"
+            faults.setdefault(problem, []).append(page.number)
     if pages_with_text == len(scanned_pages):
         image_pages = sorted([*image_pages, *scanned_pages])
         raise _no_text_error(image_pages, total, unreadable, next(iter(faults), ""))

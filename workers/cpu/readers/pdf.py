@@ -87,6 +87,8 @@ class PdfiumReader:
                 if visible and len(visible) <= STAMP_CHARACTERS and share >= SCAN_SHARE:
                     faults.insert(0, NEEDS_OCR)
             notes, attached = ([], []) if self._only_links else self._annotations(page)
+            if notes and images:
+                faults.append("is a picture of a page, of which only comments and form fields could be read")
             if notes:
                 text = "\r\n".join([*filter(None, [text.rstrip()]), *notes])
             faults += attached

@@ -15,7 +15,7 @@ MAX_CELLS = 20_000_000
 _TITLE_ROWS = 3  # the rows at the beginning of a block among which its titles are looked for
 _SAMPLE_ROWS = 20
 _NUMBER = re.compile(r"[-+($€£¥]{0,3}\s?\.?\d[\d.,'\u2019\u00a0\u202f ]*[%€$£¥)]{0,2}|\d{4}-\d\d-\d\d.{0,20}|\d\d?:\d\d.{0,10}")
-_YEAR = re.compile(r"(?:FY\s?)?(?:19|20)\d\d")
+_YEAR = re.compile(r"(?:FY\s?)?(?:19|20)\d\d(?:-\d\d){0,2}")
 
 Row = list[str]
 
@@ -32,14 +32,17 @@ def add_table(builder: TextBuilder, rows: Iterable[Sequence[str]], *, titled: bo
         own = 0 if titled and not numeric else block.title_row()
         if own is not None or (titles and not block.continues(titles, numeric)):
             titles = []
+        numbers = block.columns_of_numbers(0 if own is None else own + 1)
+        alone = False  # whether the row before had one cell, which may be the banner of another table
         for number, row in enumerate(block.rows()):
-            if number == own:
+            if number == own or (alone and titles and _breaks(row, numbers)):
                 titles = row
                 builder.add_line(_plain(row))
-            elif titles and (own is None or number > own):
+            elif titles and (own is None or number > own) and not _is_alone(row):
                 builder.add_line(_labelled(titles, row))
             else:
                 builder.add_line(_plain(row))
+            alone = _is_alone(row)
         numeric = block.numeric_columns(0 if own is None else own + 1)
 
 
@@ -56,12 +59,18 @@ class _Block:
 
     def title_row(self) -> int | None:
         """Which row has the titles of the rows after it, or None."""
+        banner = False
         for number, row in enumerate(self._first[:_TITLE_ROWS]):
-            if sum(map(bool, row)) > 1:
-                if _are_titles(row, self._first[number + 1 :]):
-                    return number
-                if number and sum(map(bool, self._first[number - 1])) > 1:
-                    return None
+            filled = sum(map(bool, row))
+            if filled < 2:
+                continue
+            rest = self._first[number + 1 :]
+            if any(
+                sum(map(bool, later)) > filled and not any(map(_is_number, later)) for later in rest[: _TITLE_ROWS - number - 1]
+            ):
+                banner = True  # a row of more titles follows
+                continue
+            return number if _are_titles(row, rest) and (not banner or _has_numbers_below(row, rest)) else None
         return None
 
     def numeric_columns(self, start: int) -> list[bool]:
@@ -71,16 +80,43 @@ class _Block:
         columns = ([row[column] for row in rows if column < len(row) and row[column]] for column in range(width))
         return [bool(values) and all(map(_is_number, values)) for values in columns]
 
+    def columns_of_numbers(self, start: int) -> set[int]:
+        """The columns in which most values are numbers."""
+        rows = self._first[start:]
+        counts: dict[int, int] = {}
+        for row in rows:
+            for column, value in enumerate(row):
+                if value:
+                    counts[column] = counts.get(column, 0) + (1 if _is_number(value) else -1)
+        return {column for column, count in counts.items() if count > 0}
+
     def continues(self, titles: Row, numeric: list[bool]) -> bool:
         """Whether these rows belong to the table before them: they fill the same columns, with numbers where it has numbers."""
         own = self.numeric_columns(0)
         return any(numeric) and own == numeric and all(len(row) <= len(titles) for row in self._first)
 
 
+def _is_alone(row: Row) -> bool:
+    """Whether the first cell of a row is its only one. The end of a row never has empty cells."""
+    return len(row) == 1
+
+
+def _breaks(row: Row, numbers: set[int]) -> bool:
+    """Whether a row has titles instead of the numbers that its columns had so far."""
+    return (
+        len(row) > 1
+        and all(value and not _is_number(value) for value in row)
+        and len(set(row)) == len(row)
+        and any(column < len(row) for column in numbers)
+    )
+
+
 def _are_titles(row: Row, following: list[Row]) -> bool:
     titles = [value for value in row if value]
     columns = {column for values in following for column, value in enumerate(values) if value}
     if not following or len(set(titles)) < len(titles) or any(len(title) >= 100 for title in titles):
+        return False
+    if titles[0].endswith(":") or _is_form(following):
         return False
     untitled = [column for column in columns if column >= len(row) or not row[column]]
     if len(untitled) > 1 + len(titles) // 2 or (untitled and untitled != [0] and not _has_numbers_below(row, following)):
@@ -96,6 +132,12 @@ def _are_titles(row: Row, following: list[Row]) -> bool:
         and years in (sorted(years), sorted(years, reverse=True))
         and not all(_YEAR.fullmatch(value) for value in below)
     )
+
+
+def _is_form(rows: list[Row]) -> bool:
+    """Whether rows are names and values of one thing: two columns, of which the second mixes numbers and words."""
+    values = [row[1] for row in rows if len(row) == 2]
+    return len(values) == len(rows) > 1 and any(map(_is_number, values)) and not all(map(_is_number, values))
 
 
 def _has_numbers_below(row: Row, following: list[Row]) -> bool:
