@@ -27,7 +27,7 @@ OUTLINE_SEGMENTS = 100
 """A page without text whose drawings have more segments than this shows something, such as text drawn as curves."""
 
 _MAX_OBJECTS = 10_000
-_SAMPLED_CHARACTERS, _COUNTED_CHARACTERS = 16, 500
+_SAMPLED_CHARACTERS, _COUNTED_CHARACTERS, _JUDGED_CHARACTERS = 16, 120, 800
 _MIN_UNMAPPED_SHARE, _MOSTLY_UNMAPPED_SHARE = 0.1, 0.4
 _UNMAPPED = "has letters in fonts that do not say which letters they are; some of the text may be wrong"
 # Annotations that may hold text; a name with an escape may be one of them.
@@ -76,7 +76,7 @@ class PdfiumReader:
             text, unmapped = self._text(page)
             faults = list(self._file_faults()) if number == 1 else []
             images = False
-            if unmapped >= _MOSTLY_UNMAPPED_SHARE and not _is_readable(text):
+            if unmapped >= _MOSTLY_UNMAPPED_SHARE and not _is_readable(text[:_JUDGED_CHARACTERS]):
                 text, images = "", True
             elif unmapped >= _MIN_UNMAPPED_SHARE:
                 faults.append(_UNMAPPED)
