@@ -7,10 +7,11 @@ is linear in the bytes read, so the API can use it on untrusted files.
 import json
 import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from shared.documents.text_encoding import detect_unicode, is_plain_text
-from shared.documents.zip_listing import list_zip_members
+from shared.documents.zip_listing import list_zip_members, read_zip_member
 
 MediaType = str
 
@@ -35,7 +36,7 @@ PPTX: MediaType = "application/vnd.openxmlformats-officedocument.presentationml.
 XLSX: MediaType = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 XLSB: MediaType = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
 OPENDOCUMENT: MediaType = "application/vnd.oasis.opendocument"
-"""Texts, spreadsheets, presentations and drawings alike: one reader reads them all."""
+"""Texts, spreadsheets, presentations and drawings alike."""
 OLE: MediaType = "application/x-ole-storage"
 """OLE container: Word, Excel and PowerPoint files of before 2007, and newer ones that are encrypted."""
 ZIP: MediaType = "application/zip"
@@ -46,16 +47,18 @@ ARCHIVES = (ZIP, TAR)
 """Types that are unpacked on upload; each member becomes a document."""
 
 SUPPORTED = (
-    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls), OpenDocument (.odt, .ods, .odp), HTML, MHTML, EPUB, RTF, e-mail (.eml), Outlook (.msg), Evernote "
-    "(.enex), Jupyter notebooks, subtitles (.srt), CSV, JSON, JSON Lines, Markdown, source code and plain text in any common "
-    "encoding"
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls), OpenDocument (.odt, .ods, .odp), HTML, MHTML, EPUB, RTF, e-mail "
+    "(.eml), Outlook (.msg), Evernote (.enex), Jupyter notebooks, subtitles (.srt), CSV, JSON, JSON Lines, Markdown, source code and plain "
+    "text in any common encoding"
 )
 
 HEAD = 64 * 1024
 """Bytes read from the beginning of a file to detect its type."""
 
-_SUFFIXES = {".md": MARKDOWN, ".markdown": MARKDOWN, ".csv": CSV, ".tsv": CSV}
-_SUFFIXES |= {".html": HTML, ".htm": HTML, ".xhtml": HTML}
+_SUFFIXES = {".md": MARKDOWN, ".markdown": MARKDOWN, ".csv": CSV, ".tsv": CSV, ".tab": CSV}
+_HTML_SUFFIXES = (".html", ".htm", ".xhtml", ".shtml")
+_JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
+_MAIL_SUFFIXES = (".eml", ".mht", ".mhtml", ".mim", ".nws")
 _SOURCE_SUFFIXES = (
     "asm bash bat c cc cfg cjs clj cmake cpp cs css cxx dart erl ex exs f90 fish go gradle graphql groovy h hh hpp hs ini java jl js "
     "jsx kt kts less lua m mjs mk ml pas php pl pm proto ps1 py pyi r rb rs s scala scss sh sql svelte svg swift tex tf toml ts tsx "
@@ -63,13 +66,13 @@ _SOURCE_SUFFIXES = (
 )
 _SUFFIXES |= {f".{suffix}": SOURCE for suffix in _SOURCE_SUFFIXES.split()}
 
-_OFFICE = (
-    ("xl/workbook.bin", XLSB),
-    ("word/", DOCX),
-    ("ppt/", PPTX),
-    ("xl/", XLSX),
+# The main part of an Office file may have any name. Its content type says what it is, also for templates and files with macros.
+_OFFICE_CONTENT = re.compile(
+    rb"application/vnd\.(?:openxmlformats-officedocument\.|ms-)(?:(?P<word>word)|(?P<deck>p)|(?P<sheet>spread|excel))[a-z]*\.[A-Za-z.]{1,60}main\+xml"
 )
-"""How the name of a part of each format begins. The main part of a document may have any name."""
+_BINARY_WORKBOOK = b"application/vnd.ms-excel.sheet.binary"
+_OFFICE_FOLDERS = (("xl/workbook.bin", XLSB), ("word/document", DOCX), ("ppt/presentation", PPTX), ("xl/workbook", XLSX))
+_MIMETYPES = ((b"application/vnd.oasis.opendocument.", OPENDOCUMENT), (b"application/epub+zip", EPUB))
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OUTLOOK_STREAM = "__properties_version1.0".encode("utf-16-le")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
@@ -80,21 +83,14 @@ _NOTEBOOK_START = re.compile(r'\s*\{\s*"(cells|metadata|nbformat|nbformat_minor)
 _NOTEBOOK_FORMAT = re.compile(rb'"nbformat"\s*:\s*4\b')
 _SPACE = re.compile(r"\s+")
 _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60}):")
-_MAIL_HEADERS = frozenset(
-    [
-        "from",
-        "to",
-        "cc",
-        "subject",
-        "date",
-        "received",
-        "return-path",
-        "message-id",
-        "mime-version",
-        "delivered-to",
-        "content-type",
-        "reply-to",
-    ]
+_MAIL_HEADERS = frozenset(["from", "to", "cc", "subject", "date", "reply-to", "content-type"])
+# Only programs write these. A memo or a YAML file may have all the others.
+_TRANSPORT_HEADERS = frozenset(
+    ["received", "return-path", "message-id", "mime-version", "delivered-to", "dkim-signature", "content-transfer-encoding"]
+)
+_HTML_ELEMENT = re.compile(
+    r"<(meta|title|link|style|script|base|h[1-6]|p|div|table|ul|ol|dl|article|section|main|header|nav|center|font|span|br|hr|img|a)\b[^<>]*>",
+    re.IGNORECASE,
 )
 
 
@@ -121,21 +117,31 @@ def detect_media_type(path: Path, name: str = "") -> MediaType:
 
 
 def _zip_media_type(path: Path, head: bytes) -> MediaType:
-    if head[30:58] == b"mimetypeapplication/epub+zip":
+    if head[30:38] == b"mimetype":  # first and not compressed, so that the type can be read without unpacking
+        return next((media_type for name, media_type in _MIMETYPES if head.startswith(name, 38)), UNSUPPORTED)
+    listed = list_zip_members(path)
+    if listed is None:  # truncated or damaged: the first members may still show what it was
+        return next((media_type for part, media_type in _OFFICE_FOLDERS if part.encode() in head), ZIP)
+    members = {name.replace("\\", "/").lstrip("/").lower(): offset for name, offset in listed.items()}
+    if "meta-inf/container.xml" in members:
         return EPUB
-    if head[30:].startswith(b"mimetypeapplication/vnd.oasis.opendocument."):
+    if {"content.xml", "meta-inf/manifest.xml"} <= members.keys():
         return OPENDOCUMENT
-    names = list_zip_members(path)
-    if names is None:  # truncated or damaged: the first members may still show what it was
-        return next((media_type for part, media_type in _OFFICE if part.encode() in head), ZIP)
-    names = {name.replace("\\", "/").lstrip("/").lower() for name in names}
-    if "meta-inf/container.xml" in names:
-        return EPUB
-    if {"content.xml", "meta-inf/manifest.xml"} <= names:
-        return OPENDOCUMENT
-    if not names & {"[content_types].xml", "_rels/.rels", "word/document.xml", "ppt/presentation.xml", "xl/workbook.xml"}:
-        return ZIP
-    return next((kind for start, kind in _OFFICE if any(name.startswith(start) for name in names)), ZIP)
+    if "[content_types].xml" in members:
+        return _office_media_type(read_zip_member(path, members["[content_types].xml"]), members)
+    if "index/document.iwa" in members:  # Pages, Numbers or Keynote
+        return UNSUPPORTED
+    return next((media_type for part, media_type in _OFFICE_FOLDERS if f"{part}.xml" in members or part in members), ZIP)
+
+
+def _office_media_type(content_types: bytes, members: Iterable[str]) -> MediaType:
+    """The type of a package by the content types that it declares or, if that part is damaged, by the names of its parts."""
+    if _BINARY_WORKBOOK in content_types:
+        return XLSB
+    if main := _OFFICE_CONTENT.search(content_types):
+        return DOCX if main["word"] else PPTX if main["deck"] else XLSX
+    names = "\n".join(members)
+    return next((media_type for part, media_type in _OFFICE_FOLDERS if part in names), UNSUPPORTED)
 
 
 def _holds_tar(head: bytes) -> bool:
@@ -166,15 +172,23 @@ def _text_media_type(text: str, path: Path, name: str, *, whole: bool) -> MediaT
         return EVERNOTE
     if _SUBTITLE_START.match(text):
         return SUBTITLES
-    headers = _mail_headers(text)
+    if suffix in _HTML_SUFFIXES and text.startswith("<", root):
+        return HTML
+    headers = _mail_headers(text, suffix)
     if headers is not None:
         web_page = "snapshot-content-location" in headers or (suffix in (".mht", ".mhtml") and "from" in headers)
         return MHTML if web_page else EMAIL
     if _NOTEBOOK_START.match(text) and _has_notebook_format(path):
         return NOTEBOOK
-    if text.lstrip()[:1] in ("{", "[") and suffix not in _SUFFIXES:
+    if suffix in _JSON_LINES_SUFFIXES:
+        return JSON_LINES
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if text.lstrip()[:1] in ("{", "["):
         return _json_media_type(text, path, whole=whole)
-    return _SUFFIXES.get(suffix, TEXT)
+    if suffix != ".txt" and _HTML_ELEMENT.match(text, root) and "</" in text:
+        return HTML
+    return TEXT
 
 
 def _root_element(text: str) -> int:
@@ -214,21 +228,35 @@ def _has_notebook_format(path: Path) -> bool:
         return _NOTEBOOK_FORMAT.search(source.read()) is not None
 
 
-def _mail_headers(text: str) -> set[str] | None:
-    """Names of the headers at the beginning, or None unless at least two of them are typical of e-mail."""
+def _mail_headers(text: str, suffix: str) -> set[str] | None:
+    """Names of the headers at the beginning, or None if this is not e-mail.
+
+    Any text may begin with lines such as ``From:``. So two typical headers are enough only in a file that is named as e-mail; in
+    others, one of them must be of a kind that only programs write.
+    """
+    if suffix in _SUFFIXES or suffix in _HTML_SUFFIXES:
+        return None
+    lines = text[:HEAD].replace("\r\n", "\n").replace("\r", "\n").split("\n")[:400]
+    if lines[0].startswith("From ") and suffix not in ("", ".txt"):
+        del lines[0]  # the line that parts the messages of a mailbox
     found: set[str] = set()
-    for line in text.splitlines()[:200]:
+    for line in lines:
         if line[:1] in (" ", "\t") and found:
             continue
         header = _HEADER.match(line)
         if header is None:
-            return found if not line.strip() and len(found & _MAIL_HEADERS) >= 2 else None
+            if line.strip():
+                return None
+            break
         found.add(header[1].lower())
-    return found if len(found & _MAIL_HEADERS) >= 2 else None
+    transport, typical = found & _TRANSPORT_HEADERS, found & _MAIL_HEADERS
+    needed = suffix in _MAIL_SUFFIXES or transport
+    return found if needed and len(transport | typical) >= 2 else None
 
 
 def _json_media_type(text: str, path: Path, *, whole: bool) -> MediaType:
-    lines = [line for line in text.splitlines() if line.strip()]
+    # Only a newline ends a line: strings may contain other characters that end lines elsewhere, such as U+2028.
+    lines = [line for line in text.split("\n") if line.strip()]
     if not whole:
         lines = lines[:-1]
     if len(lines) > 1 and all(_is_json(line) for line in lines[:3]):

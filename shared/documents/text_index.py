@@ -4,11 +4,15 @@ It is the only store of chunk text: hits of the vector store are looked up here,
 Several processes read and write a file at once, also from several hosts that share the folder. SQLite's locks keep them
 apart; the journal is a rollback journal because the write-ahead log works on one host only. The index does not know which
 documents may be shown.
+
+Chunks keep their text as it was read. Only the words by which they are found are brought into one form (``search_form``), as are
+the words of a query.
 """
 
 import json
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +31,10 @@ COMMON_SHARE, COMMON_FROM = 0.2, 1000
 """In an index of at least COMMON_FROM chunks, words in more than this share of them are skipped: they do not affect the
 ranking and take most of the time."""
 
+SEARCH_FORM_VERSION = 1
+"""Version of ``search_form``, which each index records as its SQLite user version. An index of version 0 holds words as they were
+read. It stays as it is until its collection is reindexed, because a row can be deleted only with the words that it was put with."""
+
 _SCHEMA = """
 create table if not exists documents(
   key integer primary key, id text not null unique, name text not null, media_type text not null, size integer not null,
@@ -37,6 +45,13 @@ create table if not exists chunks(
 create virtual table if not exists words using fts5(terms, content='', tokenize="porter unicode61 remove_diacritics 2");
 create virtual table if not exists vocabulary using fts5vocab(words, row);
 """
+
+# Soft hyphens, joiners, marks of direction and others that are not seen and part no words.
+_INVISIBLE = dict.fromkeys(
+    [0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), 0xFEFF]
+)
+
+_SOFT_BREAK = re.compile("\u00ad[ \\t]{0,20}\\n[ \\t]{0,20}")
 
 _COLUMNS = 'd.id, c.position, c.page, c.start, c."end", c.headings, c.text'
 
@@ -110,6 +125,7 @@ class TextIndex:
         """Replace a document and all its chunks in one transaction; return the number of chunks."""
         with self._writing(index) as file:
             _delete_rows(file, attributes.id)
+            version = _version(file)
             key = file.execute(
                 "insert into documents(id, name, media_type, size, created_at, metadata) values(?, ?, ?, ?, ?, ?)",
                 (
@@ -127,7 +143,7 @@ class TextIndex:
                 added = file.execute(
                     'insert into chunks(document, position, page, start, "end", headings, text) values(?, ?, ?, ?, ?, ?, ?)', row
                 ).lastrowid
-                file.execute("insert into words(rowid, terms) values(?, ?)", (added, _words(chunk.headings, chunk.text)))
+                file.execute("insert into words(rowid, terms) values(?, ?)", (added, _words(chunk.headings, chunk.text, version)))
                 count += 1
         return count
 
@@ -257,6 +273,7 @@ class TextIndex:
                 if file.execute("select 1 from sqlite_master where name = 'vocabulary'").fetchone() is None:
                     for statement in _SCHEMA.split(";\n"):
                         file.execute(statement)
+                    file.execute(f"pragma user_version = {SEARCH_FORM_VERSION}")
                 yield file
                 file.execute("commit")
             finally:
@@ -296,22 +313,41 @@ def _delete_rows(file: sqlite3.Connection, document_id: str, position: int | Non
     values: list[Any] = [document_id]
     if position is not None:
         chunks, values = f"{chunks} and c.position = ?", [document_id, position]
+    version = _version(file)
     for key, headings, text in file.execute(chunks, values).fetchall():
         # The word index is contentless: to delete a row, FTS5 needs the text that was inserted.
-        file.execute("insert into words(words, rowid, terms) values('delete', ?, ?)", (key, _words(json.loads(headings), text)))
+        terms = _words(json.loads(headings), text, version)
+        file.execute("insert into words(words, rowid, terms) values('delete', ?, ?)", (key, terms))
         file.execute("delete from chunks where key = ?", (key,))
     if position is None:
         file.execute("delete from documents where id = ?", (document_id,))
 
 
-def _words(headings: Sequence[str], text: str) -> str:
-    return _UNSPACED_CHARACTER.sub(r" \1 ", "\n".join([*headings, text]))
+def search_form(text: str) -> str:
+    """Text in the form in which words are compared: the same letters look the same, however they were typed.
+
+    Letters with accents are composed, ligatures and full-width letters are what they stand for, capitals are small, and characters
+    that are not seen, such as soft hyphens, are removed.
+    """
+    if text.isascii():
+        return text  # FTS5 ignores the case of ASCII letters itself
+    folded = unicodedata.normalize("NFKC", _SOFT_BREAK.sub("", text)).translate(_INVISIBLE).casefold()
+    return unicodedata.normalize("NFKC", folded)
+
+
+def _version(file: sqlite3.Connection) -> int:
+    return int(file.execute("pragma user_version").fetchone()[0])
+
+
+def _words(headings: Sequence[str], text: str, version: int) -> str:
+    words = "\n".join([*headings, text])
+    return _UNSPACED_CHARACTER.sub(r" \1 ", search_form(words) if version else words)
 
 
 def _match(file: sqlite3.Connection, query: str) -> str:
     """The query in FTS5 syntax: any of its terms, without the most common ones."""
     terms: dict[str, None] = {}
-    for run in _TERM.findall(query):
+    for run in _TERM.findall(search_form(query) if _version(file) else unicodedata.normalize("NFC", query)):
         if _UNSPACED_CHARACTER.match(run):
             terms |= dict.fromkeys(" ".join(run[n : n + 2]) for n in range(max(1, len(run) - 1)))
         else:

@@ -94,4 +94,4 @@ def test_the_media_type_is_detected_from_content(tmp_path: Path, data: bytes | s
 def test_the_package_imports_no_heavy_library() -> None:
     program = "import sys, shared.documents.store, shared.documents.files, shared.documents.media_types; print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
-    assert not loaded & {"torch", "numpy", "chromadb", "transformers", "pypdf", "pypdfium2", "charset_normalizer"}
+    assert not loaded & {"torch", "numpy", "chromadb", "transformers", "pypdf", "pypdfium2", "chardet"}

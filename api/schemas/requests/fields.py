@@ -2,13 +2,26 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.webhooks.ssrf import MAX_URL_LENGTH
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL_LENGTH)]
-Query = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+
+
+def _check_not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must have more than white space")
+    return value
+
+
+Query = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=20_000),
+    AfterValidator(_check_not_blank),
+    Field(json_schema_extra={"pattern": r"\S"}),
+]
 JobMetadata = dict[
     Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]
 ]

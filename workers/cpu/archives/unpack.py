@@ -5,8 +5,9 @@ members that an earlier one registered, and adds those that are missing.
 """
 
 import json
+import unicodedata
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared.documents.files import DocumentFiles
@@ -23,6 +24,8 @@ from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipp
 from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.cpu.turn import Turn
 from workers.runtime.attempt import AttemptHandle
+
+MAX_NAME = 255
 
 MAX_LISTED = 1000
 """Members listed in the result: at most this many registered, duplicate and skipped ones. Further ones are only counted."""
@@ -87,6 +90,29 @@ def unpack(
     }
 
 
+class DistinctNames:
+    """Names of the members of one archive. A name that an earlier member has gets a number.
+
+    Otherwise the later member would replace the earlier one, as a new version of the same document. Names depend on the order of
+    the members only, so each attempt gives them the same ones.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def take(self, name: str) -> str:
+        """The name for the next member: composed, at most MAX_NAME characters of its end, and not taken before."""
+        name = unicodedata.normalize("NFC", name)[-MAX_NAME:] or "unnamed"
+        suffix, number, distinct = PurePosixPath(name).suffix, self._numbers.get(name, 0), name
+        while distinct in self._numbers:
+            number += 1
+            ending = f" ({number}){suffix}"
+            distinct = name.removesuffix(suffix)[-(MAX_NAME - len(ending)) :] + ending
+        self._numbers[name] = max(number, 1)
+        self._numbers.setdefault(distinct, 1)
+        return distinct
+
+
 class _Unpacker:
     """One attempt to unpack one archive."""
 
@@ -107,6 +133,7 @@ class _Unpacker:
         self.password = password
         self._turn = turn
         self.tally = _Tally()
+        self._names = DistinctNames()
 
     def add_member(self, number: int, name: str, source: MemberBytes) -> None:
         """Store and register one member, and submit its ingest job, unless an earlier attempt did."""
@@ -125,7 +152,7 @@ class _Unpacker:
 
     def _add(self, number: int, name: str, source: MemberBytes) -> None:
         self._attempt.report_progress("unpacking", number, 0, "members")
-        job, name = self._attempt.job, name[-255:] or "unnamed"
+        job, name = self._attempt.job, self._names.take(name)
         document_id, job_id = (derived_id(prefix, job.id, str(number)) for prefix in (DOCUMENT, JOB))
         collection = self._collection()
         try:

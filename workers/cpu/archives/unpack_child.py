@@ -11,19 +11,25 @@ and at the end {"end": "read"}, or {"end": "too_large" | "encrypted" | "unreadab
 """
 
 import json
+import struct
 import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
+from shared.documents.text_encoding import OF_PAIRS, count_oddities, decode_text
 from workers.cpu.readers.reader import ReadError
 from workers.cpu.sandbox.sandbox import close_sandbox
 
 BLOCK = 256 * 1024
 HARMLESS_BYTES = 16 * 1024 * 1024
 """An archive that unpacks to less than this is harmless, whatever its compression ratio."""
+
+_UTF8_FLAG, _UNICODE_PATH = 0x800, 0x7075
+_SIDE_FILES = (".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".localized", "icon\r")
 
 Member = tuple[str, Callable[[], IO[bytes] | None], str]
 """Name, function that opens it, and the reason to skip it or ""."""
@@ -41,6 +47,7 @@ def write_members(request: dict[str, Any]) -> None:
         if number >= request["max_members"]:
             raise _too_many(request)
         write_line(member=number, name=name)
+        skip_reason = skip_reason or _side_file_reason(name)
         if ".." in name.replace("\\", "/").split("/"):
             skip_reason = skip_reason or "its name points outside the archive"
         try:
@@ -70,6 +77,7 @@ def _zip_members(request: dict[str, Any]) -> Iterator[Member]:
     password = request["password"].encode() or None
     if members and not password and all(member.flag_bits & 1 for member in members):
         raise ReadError("encrypted", "The archive needs a password. Upload it again with the field `password`.")
+    names = iter(member_names(members))
     for member in members:
         skip_reason = ""
         if member.external_attr >> 28 == 0o12:
@@ -78,7 +86,76 @@ def _zip_members(request: dict[str, Any]) -> Iterator[Member]:
             skip_reason = f"it is larger than {request['max_member_bytes']} bytes, the limit for a document"
         elif member.flag_bits & 1 and not password:
             skip_reason = "it needs a password"
-        yield member.filename, lambda member=member: archive.open(member, pwd=password), skip_reason  # type: ignore[misc]
+        yield next(names), lambda member=member: archive.open(member, pwd=password), skip_reason  # type: ignore[misc]
+
+
+def _tar_name(name: str) -> str:
+    """A name in UTF-8 or, where it is not, in the code page that its bytes look like."""
+    if name.isprintable():
+        return name
+    data = name.encode("utf-8", "surrogateescape")
+    return data.decode(_name_codec([data]), "replace")
+
+
+def member_names(members: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """The names of a zip's members, decoded.
+
+    A name is in UTF-8 if its flag says so, or if a Unicode field beside it does. Otherwise it should be in code page 437, but
+    programs write it in the code page of their machine. All names of a zip are in the same one, so it is guessed from all of them
+    together: three letters of a name alone are too few.
+    """
+    names = [_unicode_name(member) for member in members]
+    # zipfile has decoded the other names as code page 437, which has a character for every byte.
+    unknown = {
+        member.filename: member.orig_filename.encode("cp437")
+        for member, name in zip(members, names, strict=True)
+        if name is None and not member.filename.isascii()
+    }
+    codec = _name_codec(list(unknown.values()))
+    decoded = {name: data.decode(codec, "replace").replace("\\", "/") for name, data in unknown.items()}
+    return [name or decoded.get(member.filename, member.filename) for member, name in zip(members, names, strict=True)]
+
+
+def _unicode_name(member: zipfile.ZipInfo) -> str | None:
+    if member.flag_bits & _UTF8_FLAG:
+        return member.filename
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<2H", extra)
+        # The field has a version, the checksum of the plain name that it belongs to, and the name in UTF-8.
+        if kind == _UNICODE_PATH and length > 5:
+            checksum = int.from_bytes(extra[5:9], "little")
+            with suppress(UnicodeError):
+                if checksum == zlib.crc32(member.orig_filename.encode("cp437")):
+                    return extra[9 : 4 + length].decode("utf-8")
+        extra = extra[4 + length :]
+    return None
+
+
+def _name_codec(names: list[bytes]) -> str:
+    """The code page of the names that are not in Unicode: a Unicode one, one of East Asia or Cyrillic, or else 437."""
+    joined = b"\n".join(names)
+    decoded = decode_text(joined) if names else None
+    if decoded is None:
+        return "cp437"
+    if decoded.codec == "utf-8":
+        return "utf-8"
+    if decoded.codec in OF_PAIRS or sum(character.isalpha() for character in decoded.text if character > "\u0370") > 2:
+        return decoded.codec
+    return min(("cp437", "cp850", "cp1252", decoded.codec), key=lambda codec: _strange_signs(joined.decode(codec, "replace")))
+
+
+def _strange_signs(text: str) -> int:
+    signs = sum(not character.isascii() and (not character.isalpha() or character > "\u0370") for character in text)
+    return signs + count_oddities(text[:1000])
+
+
+def _side_file_reason(name: str) -> str:
+    """Why a file that a desktop keeps beside the user's own is skipped, or ""."""
+    *folders, file_name = name.replace("\\", "/").split("/")
+    if "__MACOSX" in folders or file_name.startswith("._") or file_name.lower() in _SIDE_FILES:
+        return "it is a file that macOS or Windows keeps for itself"
+    return ""
 
 
 def _tar_members(request: dict[str, Any]) -> Iterator[Member]:
@@ -99,7 +176,7 @@ def _tar_members(request: dict[str, Any]) -> Iterator[Member]:
                 # To reach the next member, tarfile unpacks this one.
                 skipped_bytes += member.size
                 _check_size(skipped_bytes, request)
-            yield member.name, lambda member=member: archive.extractfile(member), skip_reason  # type: ignore[misc]
+            yield _tar_name(member.name), lambda member=member: archive.extractfile(member), skip_reason  # type: ignore[misc]
 
 
 def _check_size(size: int, request: dict[str, Any]) -> None:

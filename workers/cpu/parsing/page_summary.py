@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from shared.documents.models import Problem
 from shared.errors import DocumentRejected
 from workers.cpu.parsing.parser import Page
+from workers.cpu.readers.reader import NEEDS_OCR
 
 ONLY_IMAGES = "holds only images and needs OCR"
 
@@ -30,10 +31,13 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
     total, pages_with_text, unreadable = 0, 0, 0
     faults: dict[str, list[int]] = {}
     image_pages: list[int] = []
+    scanned_pages: list[int] = []
     for page in pages:
         total += 1
         has_text = bool(page.text.strip())
         pages_with_text += has_text
+        if has_text and page.fault.startswith(NEEDS_OCR):
+            scanned_pages.append(page.number)
         only_images = page.images and not has_text
         unreadable += bool(page.fault) and not has_text
         if only_images:
@@ -41,7 +45,8 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
         if page.fault:
             problem = page.fault if has_text or only_images else f"could not be read ({page.fault})"
             faults.setdefault(problem, []).append(page.number)
-    if not pages_with_text:
+    if pages_with_text == len(scanned_pages):
+        image_pages = sorted([*image_pages, *scanned_pages])
         raise _no_text_error(image_pages, total, unreadable, next(iter(faults), ""))
     problems = [Problem(pages=format_ranges(image_pages), text=ONLY_IMAGES)] if image_pages else []
     problems += [Problem(pages=format_ranges(numbers), text=problem) for problem, numbers in faults.items()]

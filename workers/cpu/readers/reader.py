@@ -14,6 +14,10 @@ PASSWORD_REQUIRED = "The file needs a password. Upload it again with the field `
 WRONG_PASSWORD = "The password does not open the file. Upload it again with the right one."
 
 
+NEEDS_OCR = "is a picture of a page with a few words of text on it and needs OCR"
+"""The fault of a page whose text is not what it shows. A document of such pages only is not searchable without OCR."""
+
+
 class ReadError(Exception):
     """The whole file cannot be read; ``code`` is ``encrypted``, ``unsupported``, ``too_large`` or ``unreadable``."""
 

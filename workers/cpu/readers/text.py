@@ -1,14 +1,17 @@
 """Readers of plain text, source code and Markdown. Form feeds separate pages."""
 
 import re
+from dataclasses import replace
 
-from shared.documents.media_types import HEAD, SUPPORTED
-from shared.documents.text_encoding import detect_encoding
+from shared.documents.media_types import SUPPORTED
+from shared.documents.text_encoding import DecodedText, decode_labelled
 from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text_builder import PAGE_CHARACTERS, TextBuilder, clean_text, split_text
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]{0,40}[A-Za-z]|\x1b[()][A-Z0-9]")
+_OVERSTRUCK = re.compile(r"[^\n]\x08")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
 
 
@@ -18,8 +21,10 @@ class TextReader(InMemoryReader):
     name = "text"
 
     def __init__(self, source: Source, password: str) -> None:
-        text = normalize_newlines(decode(read_source(source)))
-        super().__init__([Content(piece) for page in text.split("\f") for piece in split_text(page, PAGE_CHARACTERS)])
+        decoded = decode_text(read_source(source))
+        text = without_terminal_codes(normalize_newlines(decoded.text))
+        contents = [Content(piece) for page in text.split("\f") for piece in split_text(page, PAGE_CHARACTERS)]
+        super().__init__([replace(contents[0], fault=replacement_fault(decoded)), *contents[1:]])
 
 
 class MarkdownReader(InMemoryReader):
@@ -29,11 +34,12 @@ class MarkdownReader(InMemoryReader):
 
     def __init__(self, source: Source, password: str) -> None:
         contents = []
-        for page in normalize_newlines(decode(read_source(source))).split("\f"):
+        decoded = decode_text(read_source(source))
+        for page in normalize_newlines(decoded.text).split("\f"):
             builder = TextBuilder()
             add_markdown(builder, page)
             contents += builder.build_pages()
-        super().__init__(contents)
+        super().__init__([replace(contents[0], fault=replacement_fault(decoded)), *contents[1:]])
 
 
 def add_markdown(builder: TextBuilder, text: str) -> None:
@@ -59,15 +65,28 @@ def normalize_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def decode(data: bytes) -> str:
-    """Decode bytes in whatever encoding they are. Raises ReadError if they are not text."""
-    codec = detect_encoding(data[:HEAD], whole=len(data) <= HEAD)
-    try:
-        if codec is not None:
-            return data.decode(codec)
-    except UnicodeDecodeError as error:
-        # The beginning was ASCII and fits any encoding. Detect it around the first byte that is not.
-        codec = detect_encoding(data[max(0, error.start - 64) : error.start + HEAD])
-        if codec is not None and not codec.startswith("utf"):
-            return data.decode(codec, errors="replace")
-    raise ReadError("unsupported", f"The file is not text in a known encoding. Supported formats: {SUPPORTED}.")
+def without_terminal_codes(text: str) -> str:
+    """Text as a terminal shows it: without the codes of colours, and letters that were printed twice, once."""
+    if "\x1b" in text:
+        text = _TERMINAL_CODE.sub("", text)
+    return _OVERSTRUCK.sub("", text) if "\b" in text else text
+
+
+def decode(data: bytes, label: str | None = None) -> str:
+    """The text of bytes in whatever encoding they are. For a file whose faults are reported, use ``decode_text``."""
+    return decode_text(data, label).text
+
+
+def decode_text(data: bytes, label: str | None = None) -> DecodedText:
+    """Decode bytes whose sender says, if he does, that they are encoded as ``label``. Raises ReadError if they are not text."""
+    decoded = decode_labelled(data, label)
+    if decoded is None:
+        raise ReadError("unsupported", f"The file is not text in a known encoding. Supported formats: {SUPPORTED}.")
+    return decoded
+
+
+def replacement_fault(decoded: DecodedText) -> str:
+    """The fault of a text some bytes of which could not be decoded, or ""."""
+    if not decoded.replaced:
+        return ""
+    return f"has {decoded.replaced} damaged characters, which are not valid {decoded.codec} and were replaced by \N{REPLACEMENT CHARACTER}"
