@@ -50,6 +50,8 @@ def _json_response(error: EnginehouseError) -> Response:
     if error.should_retry is not None:
         # OpenAI's client libraries obey this header.
         response.headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if error.status == 415:
+        response.headers["Accept-Encoding"] = "identity"
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

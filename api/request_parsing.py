@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar
+from urllib.request import parse_http_list
 
 from flask import request
 from pydantic import BaseModel, ValidationError
@@ -96,6 +97,14 @@ def check_password(password: str) -> str:
     return password
 
 
+def form_replace() -> bool:
+    """The field ``replace`` of a form: whether files may replace documents with their names. Raises InvalidValue."""
+    text = _form_field("replace").lower()
+    if text not in ("", "true", "false"):
+        raise InvalidValue(f"replace: must be true or false, not {text[:MAX_SHOWN]!r}", param="replace")
+    return text != "false"
+
+
 def form_metadata() -> dict[str, Scalar]:
     """The field ``metadata`` of a form, a JSON object of strings, numbers and booleans. Raises InvalidValue."""
     text = _form_field("metadata")
@@ -144,20 +153,17 @@ def query_choice(name: str, choices: tuple[str, ...]) -> str | None:
 
 
 def requested_timeout(default: float) -> float:
-    """How many seconds the client waits: ``?wait=N`` or ``Prefer: wait=N``, 0 for ``respond-async``, else ``default``.
+    """How many seconds the client waits: ``?wait=N`` or ``Prefer: wait=N``, 0 for ``respond-async`` alone, else ``default``.
 
     Raises InvalidValue above the longest wait that the settings allow.
     """
     maximum = services().settings.max_wait_seconds
     if "wait" in request.args:
         return query_integer("wait", 0, 0, maximum)
-    for preference in request.headers.get("Prefer", "").lower().split(","):
-        name, _, value = preference.strip().partition("=")
-        if name == "respond-async":
-            return 0
-        if name == "wait":
-            return parse_integer(value.strip(), "Prefer", 0, maximum)
-    return default
+    preferences = _preferences()
+    if "wait" in preferences:
+        return parse_integer(preferences["wait"], "Prefer", 0, maximum)
+    return 0 if "respond-async" in preferences else default
 
 
 def read_idempotency_key(content: Any) -> IdempotencyKey:
@@ -172,6 +178,15 @@ def read_idempotency_key(content: Any) -> IdempotencyKey:
         raise InvalidValue(f"Idempotency-Key: must be 1 to {MAX_KEY_LENGTH} printable characters", param="Idempotency-Key")
     text = json.dumps([request.method, request.path, content], sort_keys=True, ensure_ascii=False, default=str)
     return IdempotencyKey(key, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _preferences() -> dict[str, str]:
+    """The values of the ``Prefer`` headers by name (RFC 7240, section 2), without parameters; the first value of a name counts."""
+    preferences: dict[str, str] = {}
+    for preference in parse_http_list(",".join(request.headers.getlist("Prefer"))):
+        name, _, value = preference.partition(";")[0].partition("=")
+        preferences.setdefault(name.strip().lower(), value.strip().removeprefix('"').removesuffix('"'))
+    return preferences
 
 
 def _form_field(name: str) -> str:

@@ -112,7 +112,7 @@ class Operation:
         if not self.open:
             statuses |= {401, 429}
         if self.request_model is not None or self.files:
-            statuses |= {408, 413, 422}
+            statuses |= {408, 413, 415, 422}
         if any(parameter.location == "path" for parameter in self.parameters):
             statuses.add(404)
         if any(parameter.location != "path" for parameter in self.parameters):

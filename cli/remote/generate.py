@@ -1,5 +1,6 @@
 """``enginehouse generate``: one generation, or one per line of standard input."""
 
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -63,7 +64,7 @@ def generate(
         "top_k": top_k,
         "stop": stop or None,
         "seed": seed,
-        "priority": int(priority) if priority and priority.isdigit() else priority,
+        "priority": int(priority) if priority and re.fullmatch("[0-9]{1,9}", priority) else priority,
         "expires_in": expires_in,
         "timeout": timeout,
         "metadata": _pairs(metadata or ()),

@@ -10,9 +10,9 @@ from typing import Any
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import ARCHIVES, ZIP, detect_media_type
-from shared.documents.models import Collection, Document
+from shared.documents.models import MAX_NAME_LENGTH, Collection, Document
 from shared.documents.store import Documents
-from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, QuotaExceeded, TooMany
+from shared.errors import BodyTooLarge, DocumentRejected, NameTaken, NotFound, QueueFull, QuotaExceeded, TooMany
 from shared.ids import DOCUMENT, JOB, derived_id
 from shared.jobs.queries import JobQueries
 from shared.jobs.queue_names import CPU_QUEUE
@@ -95,7 +95,11 @@ class _Unpacker:
         """Store and register one member, and submit its ingest job."""
         self._attempt.raise_if_stopped()
         self._attempt.report_progress("unpacking", number, 0, "members")
-        job, name = self._attempt.job, name[-255:] or "unnamed"
+        job, name = self._attempt.job, name or "unnamed"
+        if len(name) > MAX_NAME_LENGTH:
+            reason = f"Its path has {len(name):,} characters, and {MAX_NAME_LENGTH:,} are allowed."
+            self.tally.skipped.append({"name": f"…{name[-100:]}", "reason": reason})
+            return
         document_id, job_id = (derived_id(prefix, job.id, str(number)) for prefix in (DOCUMENT, JOB))
         collection = self._collection()
         try:
@@ -108,7 +112,7 @@ class _Unpacker:
                 return
             try:
                 document, new = self._register(collection, document_id, job_id, name, stored.size, stored.sha256)
-            except QuotaExceeded as error:
+            except (NameTaken, QuotaExceeded) as error:
                 self._files.remove(document_id)
                 self.tally.skipped.append({"name": name, "reason": error.message})
                 return
@@ -133,6 +137,7 @@ class _Unpacker:
                 media_type=detect_media_type(self._files.path(document_id, "original"), name),
                 job_id=job_id,
                 metadata=self._attempt.spec.get("metadata"),
+                replace=self._attempt.spec.get("replace", True),
             )
         except NotFound:
             self._files.remove(document_id)
