@@ -115,16 +115,15 @@ def _set_default_headers(app: Flask) -> None:
 
 
 def _reject_encoded_bodies(app: Flask) -> None:
-    """Reject bodies with a Content-Encoding. Reading one as it arrives would parse compressed bytes, and decoding it could turn a small
+    """Reject compressed bodies. Reading one as it arrives would parse compressed bytes, and decoding it could turn a small
     body into a huge one."""
 
     @app.before_request
     def check_encoding() -> None:
-        encodings = {encoding.strip().lower() for encoding in request.headers.get("Content-Encoding", "").split(",")}
-        if encodings - {"", "identity"}:
-            raise UnsupportedEncoding(
-                f"Content-Encoding: {request.headers['Content-Encoding'][:80]} is not supported. Send the body as it is."
-            )
+        for header in ("Content-Encoding", "Transfer-Encoding"):
+            value = request.headers.get(header, "")
+            if {encoding.strip().lower() for encoding in value.split(",")} - {"", "identity", "chunked"}:
+                raise UnsupportedEncoding(f"{header}: {value[:80]} is not supported. Send the body as it is.")
 
 
 def _reject_foreign_pages(app: Flask, settings: Settings) -> None:

@@ -45,7 +45,7 @@ MIN_BYTES_PER_SECOND = 1000
 SEND_SECONDS = 60.0
 # After the last response of a connection, what the client still sends is discarded for this long, so that it can read the response.
 LINGER_SECONDS = 2.0
-LINGER_BYTES = 64 * 1024
+LINGER_BYTES = 32 * 1024 * 1024
 SWEEP_SECONDS = 0.5
 DESCRIPTOR_PAUSE_SECONDS = 0.01
 

@@ -14,6 +14,7 @@ from urllib.request import parse_http_list
 from flask import request
 from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.schemas.requests.documents import DocumentMetadata
 from api.schemas.requests.webhooks import JobWebhook
@@ -44,18 +45,16 @@ def parse_body(model: type[Model]) -> Model:
     # A page of another site can send any other content type without a preflight request; JSON makes the browser ask first.
     if not request.is_json:
         raise MalformedBody("The body must be JSON, sent with Content-Type: application/json.")
-    request.max_content_length = services().settings.max_body_bytes
     try:
-        return model.model_validate_json(request.get_data())
+        return model.model_validate_json(_read_body())
     except ValidationError as error:
         raise _request_error(error, fields=model.model_fields) from None
 
 
 def parse_optional_body(model: type[Model]) -> Model:
     """The validated JSON body, or the model's defaults if the request has none."""
-    request.max_content_length = services().settings.max_body_bytes
     # Not Content-Length: a body that is sent in chunks has none.
-    return parse_body(model) if request.get_data() else model()
+    return parse_body(model) if _read_body() else model()
 
 
 def form_files(max_files: int) -> list[FileStorage]:
@@ -187,6 +186,15 @@ def _preferences() -> dict[str, str]:
         name, _, value = preference.partition(";")[0].partition("=")
         preferences.setdefault(name.strip().lower(), value.strip().removeprefix('"').removesuffix('"'))
     return preferences
+
+
+def _read_body() -> bytes:
+    """The body. Raises BodyTooLarge (as HTTP error): Flask checks only Content-Length, and cuts a body in chunks at the limit."""
+    request.max_content_length = limit = services().settings.max_body_bytes
+    body = request.get_data()
+    if len(body) == limit and request.content_length is None and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
+    return body
 
 
 def _form_field(name: str) -> str:
