@@ -87,4 +87,4 @@ def _unquote(value: str) -> str:
     return ESCAPED_CHARACTER.sub(r"\1", value[1:-1]).replace("%22", '"')
 
 
-formparser.MultipartDecoder = BytePreservingDecoder  # type: ignore[misc]
+formparser.MultipartDecoder = BytePreservingDecoder  # type: ignore[attr-defined]

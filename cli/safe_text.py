@@ -55,7 +55,7 @@ def accept_all_bytes() -> None:
             stream.reconfigure(errors=errors)
     # What is not ASCII can then only be UTF-8.
     if isinstance(sys.stdin, io.TextIOWrapper) and codecs.lookup(sys.stdin.encoding).name == "ascii":
-        sys.stdin.reconfigure(encoding="utf-8")
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -24,8 +24,8 @@ def print_summary(outcomes: Sequence[FileOutcome], files: int, batch: Job, secon
     if failures:
         table = Table("file", "status", "reason", box=None, pad_edge=False)
         for outcome in sorted(failures, key=lambda outcome: (outcome.status, outcome.file)):
-            status = Text(outcome.status, STYLES.get(outcome.status, ""))
-            table.add_row(Text(safe_line(outcome.file)), status, Text(safe_line(outcome.reason)))
+            styled = Text(outcome.status, STYLES.get(outcome.status, ""))
+            table.add_row(Text(safe_line(outcome.file)), styled, Text(safe_line(outcome.reason)))
         console.print(table)
         console.print()
     _print_replaced(console, [outcome for outcome in outcomes if outcome.replaces])
