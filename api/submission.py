@@ -42,7 +42,8 @@ def written_job(submitted: SubmissionResult) -> Job:
     job = services().queries.get_job(submitted.id)
     if job is None:
         raise NotFound(
-            f"Job {submitted.id} was accepted and no longer exists. It was deleted while this request was under way, or Redis evicts keys.",
+            f"Job {submitted.id} was accepted and no longer exists. It was deleted while this request was under way, "
+            "or Redis evicts keys.",
             code="job_not_found",
         )
     return job

@@ -136,7 +136,8 @@ class NameTaken(Conflict):
 
     def __init__(self, name: str, document: str) -> None:
         super().__init__(
-            f"The collection already has another file under the name {name!r}, document {document}. Allow its replacement, or use another name.",
+            f"The collection already has another file under the name {name!r}, document {document}. "
+            "Allow its replacement, or use another name.",
             details={"name": name, "document": document},
         )
 

@@ -76,7 +76,8 @@ def upload() -> RouteResponse:
             "Creates the collection if it does not exist. Submits one ingest job per file, and a batch over these jobs. The same "
             "bytes in the same collection are one document; other bytes with the name of an earlier document are its next "
             "version, and `replaces` is the id of the earlier one. With `replace` set to false, such files are not added, but "
-            "listed in `name_conflicts`. A zip or tar archive is unpacked, and each member becomes a document. With `?batch=` the jobs join a batch "
+            "listed in `name_conflicts`. A zip or tar archive is unpacked, and each member becomes a document. "
+            "With `?batch=` the jobs join a batch "
             "that `POST /batches` opened; the batch stays open, and its webhook is notified when it ends."
         ),
         parameters=(

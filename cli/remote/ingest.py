@@ -42,8 +42,8 @@ def ingest(
 ) -> None:
     """Upload files into a collection, wait until all are indexed, and report each one. Exit status 3 if any is not searchable.
 
-    A file is named by its path inside the given folder. If the collection has another file of this name, it is not sent, unless --replace
-    is given. --prefix keeps both.
+    A file is named by its path inside the given folder. If the collection has another file of this name, it is not sent, unless
+    --replace is given. --prefix keeps both.
 
     Run the command again to continue an interrupted ingest: files that the collection already holds are skipped. One batch job
     counts all files; its id is printed first, and cancelling it stops the ingest. With --json each outcome is printed as one

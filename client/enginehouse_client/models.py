@@ -120,8 +120,8 @@ class Job(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Document(Record):
-    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it. ``version`` counts the
-    documents with this name, and ``replaces`` is the id of the one whose place it takes, if there is one."""
+    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it.
+    ``version`` counts the documents with this name, and ``replaces`` is the id of the one whose place it takes, if there is one."""
 
     id: str
     collection: str

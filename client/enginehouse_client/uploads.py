@@ -41,8 +41,8 @@ class UploadCalls(DocumentCalls):
     def upload(self, collection: str, file: FileInput, *, wait: bool = True, replace: bool = True) -> Operation[Document]:
         """Add one file to a collection, which is created if it does not exist, and return the document once it is indexed, or at
         once if ``wait`` is false. Raises ValueError if there is not exactly one file, or if it is an archive, which the server has
-        then accepted. A document that cannot be indexed is not an error: check its status. If the collection has another file of this
-        name, the new one replaces it and ``replaces`` is its id; with ``replace`` false, raises Conflict (``name_taken``).
+        then accepted. A document that cannot be indexed is not an error: check its status. If the collection has another file of
+        this name, the new one replaces it and ``replaces`` is its id; with ``replace`` false, raises Conflict (``name_taken``).
         """
         receipt = yield from self.send(collection, file, replace=replace)
         for conflict in receipt.conflicts:
@@ -82,8 +82,9 @@ class UploadCalls(DocumentCalls):
         on_sent: Callable[[UploadProgress], None] | None = None,
     ) -> Operation[UploadReceipt]:
         """Upload one file, optionally into an open ``batch``, without waiting until it is indexed. ``on_sent`` receives the progress
-        of the upload. With ``replace`` false, a file that would replace another is in the receipt's ``name_conflicts``. Raises ValueError if there is not exactly one file, OSError, and Conflict (``batch_sealed``) if the batch
-        no longer accepts jobs."""
+        of the upload. With ``replace`` false, a file that would replace another is in the receipt's ``name_conflicts``. Raises
+        ValueError if there is not exactly one file, OSError, and Conflict (``batch_sealed``) if the batch no longer accepts
+        jobs."""
         files = list(sources(file))
         if len(files) != 1:
             raise ValueError(f"expected one file, got {len(files)}; use ingest for several")

@@ -43,10 +43,10 @@ def ingest(
 ) -> dict[str, Any]:
     """Ingest the document ``spec["document_id"]``.
 
-    The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None), ``replaced`` (the id of
-    the version that it replaced, or None) and ``timings`` in seconds. A long document returns to its queue after a turn if ``must_give_way``; the next attempt continues where
-    this one stopped. Raises DocumentRejected, whose code is the document's final status, AttemptStopped (``cancel``) if the document
-    was deleted, and IndexUnavailable when another attempt may succeed.
+    The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None), ``replaced`` (the
+    id of the version that it replaced, or None) and ``timings`` in seconds. A long document returns to its queue after a turn if
+    ``must_give_way``; the next attempt continues where this one stopped. Raises DocumentRejected, whose code is the document's
+    final status, AttemptStopped (``cancel``) if the document was deleted, and IndexUnavailable when another attempt may succeed.
     """
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:

@@ -1,4 +1,4 @@
-"""Print the summary of an ingest: how many documents ended in each state, which documents were replaced, and the reason for each file that
+"""Print the summary of an ingest: how many documents ended in each state, which were replaced, and the reason for each file that
 cannot be searched."""
 
 from collections import Counter

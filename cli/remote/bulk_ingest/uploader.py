@@ -46,9 +46,9 @@ class FileOutcome:
     """The outcome of one file, or of one member of an archive.
 
     ``status`` is the document's, or ``not_sent``, ``name_taken`` if another document has the name and was not to be replaced, or
-    ``left_out`` for a member of an archive. ``replaces`` is the id of the document that this one replaced. ``duplicate``: the server had the
-    bytes already, and the batch does not count them. Members that the server does not list one by one share an outcome of
-    ``count`` documents, with the status ``duplicate`` or ``counted``.
+    ``left_out`` for a member of an archive. ``replaces`` is the id of the document that this one replaced. ``duplicate``: the
+    server had the bytes already, and the batch does not count them. Members that the server does not list one by one share an
+    outcome of ``count`` documents, with the status ``duplicate`` or ``counted``.
     """
 
     file: str
@@ -83,8 +83,9 @@ class ProgressListener(Protocol):
 class Uploader:
     """One ingest into one collection, counted by one open batch.
 
-    ``again`` also sends files that the collection holds but could not read; ``replace`` lets files replace documents of their names. If the batch no longer accepts jobs because it was
-    cancelled, no further file is started; ``unsent`` counts the files that were not sent.
+    ``again`` also sends files that the collection holds but could not read; ``replace`` lets files replace documents of their
+    names. If the batch no longer accepts jobs because it was cancelled, no further file is started; ``unsent`` counts the files
+    that were not sent.
     """
 
     def __init__(

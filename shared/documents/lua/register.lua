@@ -1,7 +1,8 @@
 -- register: create a document, unless its collection holds the same bytes already or is about to.
 -- Uses: document, limits
 -- Arguments: id, collection, sha256, name, replace:number, document_limit:number, byte_limit:number, record{}
---   replace is 1 if the document may become the next version of another one with its name, else 0; document_limit and byte_limit are for owners without limits of their own; record has further fields of the new document.
+--   replace is 1 if the document may become the next version of another one with its name, else 0; document_limit and byte_limit
+--   are for owners without limits of their own; record has further fields of the new document.
 -- Keys: collection:<id> with its documents, sha256, latest and current; document:<new id>; owner:<owner>:stored and limits
 -- Returns {'registered', the id of the document that holds the bytes (the new one, or an earlier one that is in progress or
 -- ready)}, {'gone'} when the collection is, {'name_taken', the document with the name that may not be replaced}, or
