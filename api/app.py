@@ -7,6 +7,7 @@ from flask_cors import CORS
 
 from api.auth import Authenticator, require_keys, split_url
 from api.errors import register_error_handlers
+from api.form_parsing import FormRequest
 from api.job_waiter import JobWaiter
 from api.openapi.document import ApiDescription
 from api.request_metrics import measure_requests
@@ -14,7 +15,7 @@ from api.services import Services
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, UnsupportedEncoding
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.event_streams import Follower
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> Flask:
     # The web page has its own route for files; Flask would also serve a folder named "static".
     app = Flask("enginehouse", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.request_class = FormRequest
     # A path with two slashes is a 404 in JSON, not a redirect to another call.
     app.url_map.merge_slashes = False
     app.extensions["enginehouse"] = _create_services(settings)
@@ -68,6 +70,7 @@ def create_app(settings: Settings) -> Flask:
     measure_requests(app)
     register_error_handlers(app)
     _set_default_headers(app)
+    _reject_encoded_bodies(app)
     _reject_foreign_pages(app, settings)
     require_keys(app, app.extensions["enginehouse"].authenticator, settings.api_threads)
     return app
@@ -109,6 +112,18 @@ def _set_default_headers(app: Flask) -> None:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
+
+
+def _reject_encoded_bodies(app: Flask) -> None:
+    """Reject compressed bodies. Reading one as it arrives would parse compressed bytes, and decoding it could turn a small
+    body into a huge one."""
+
+    @app.before_request
+    def check_encoding() -> None:
+        for header in ("Content-Encoding", "Transfer-Encoding"):
+            value = request.headers.get(header, "")
+            if {encoding.strip().lower() for encoding in value.split(",")} - {"", "identity", "chunked"}:
+                raise UnsupportedEncoding(f"{header}: {value[:80]} is not supported. Send the body as it is.")
 
 
 def _reject_foreign_pages(app: Flask, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from shared.jobs.models import Job, Status
 from shared.jobs.queue_names import IO_QUEUE
 from shared.jobs.submission import Submission
 
-_CHUNK_ID = re.compile(r"(doc_\w{26}):(\d{1,9})")
+_CHUNK_ID = re.compile(r"(doc_[0-9a-z]{26}):([0-9]{1,9})")
 
 
 def submit_deletion(spec: dict[str, Any], after: str = "") -> Job:

@@ -8,6 +8,7 @@ import logging
 
 import redis
 from flask import Flask, Response, jsonify, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from shared.errors import (
@@ -16,6 +17,7 @@ from shared.errors import (
     IndexUnavailable,
     InternalError,
     InvalidRequest,
+    MalformedBody,
     MethodNotAllowed,
     NotFound,
     RedisUnavailable,
@@ -35,6 +37,7 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(IndexUnavailable, _index_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(redis.RedisError, _redis_error)
+    app.register_error_handler(ParseException, _chunk_error)
     app.register_error_handler(Exception, _unexpected_error)
 
 
@@ -50,6 +53,8 @@ def _json_response(error: EnginehouseError) -> Response:
     if error.should_retry is not None:
         # OpenAI's client libraries obey this header.
         response.headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if error.status == 415:
+        response.headers["Accept-Encoding"] = "identity"
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
@@ -87,6 +92,11 @@ def _index_error(error: IndexUnavailable) -> tuple[Response, int]:
     """The error of a text index that this process reads itself. It is written for the job of a search, so it has no HTTP status."""
     logger.error("%s %r: %s", request.method, request.path, error)
     return error_response(Unavailable(error.message, code=error.code, retry_after=5))
+
+
+def _chunk_error(error: ParseException) -> tuple[Response, int]:
+    """The error of a body in chunks whose framing is broken, which is seen when the body is read."""
+    return error_response(MalformedBody(f"The body, which is sent in chunks, is malformed: {error}"))
 
 
 def _redis_error(error: redis.RedisError) -> tuple[Response, int]:

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 import redis
 
 from shared.jobs.event_streams import Follower, StreamEvent, read_events
+from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
 from shared.redis_connection import is_outage
 
@@ -45,15 +46,20 @@ class EventInbox:
 
 
 def stream_events(
-    client: redis.Redis, follower: Follower, queries: JobQueries, job_id: str, after: int, *, is_valid: Callable[[], bool]
+    client: redis.Redis, follower: Follower, queries: JobQueries, job: Job, after: int, *, is_valid: Callable[[], bool]
 ) -> Iterator[bytes]:
     """The events of a job after sequence number ``after``, until the job has ended or is deleted, or ``is_valid`` returns False,
-    because the key of the client was revoked."""
+    because the key of the client was revoked.
+
+    ``after`` may be beyond the last event. The stream then follows the job from there, so that it ends with the job.
+    """
+    job_id = job.id
     yield f"retry: {RECONNECT_MS}\n\n".encode()
-    inbox, position = EventInbox(), after
+    inbox, position = EventInbox(), min(after, job.seq)
     for event in _stored_events(client, job_id, position):
         position = event.sequence
-        yield event.server_sent
+        if event.sequence > after:
+            yield event.server_sent
         if event.type == "ended":
             return
     follower.follow(job_id, position, inbox.add_event)
@@ -74,10 +80,12 @@ def stream_events(
                     yield from _flush(pieces)
                     for missed in _stored_events(client, job_id, position, before=event.sequence):
                         position = missed.sequence
-                        yield missed.server_sent
+                        if missed.sequence > after:
+                            yield missed.server_sent
                 if event.sequence > position:
                     position = event.sequence
-                    pieces.append(event.server_sent)
+                    if event.sequence > after:
+                        pieces.append(event.server_sent)
             yield from _flush(pieces)
             if any(event.type == "ended" for event in events):
                 return

@@ -11,36 +11,41 @@ The base class is internal to gunicorn, so its version is pinned; tests/security
 
 import errno
 import ipaddress
+import json
 import os
 import selectors
 import socket
 import struct
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from gunicorn import util
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from shared.errors import EnginehouseError, InternalError, InvalidRequest, RequestTimeout, Unavailable
 from shared.machine import is_loopback
 from shared.settings import from_environment
 
 HEAD_END = b"\r\n\r\n"
 MAX_HEAD_BYTES = 64 * 1024
-EMPTY_REFUSAL = "HTTP/1.1 {}\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
-HEAD_TOO_LARGE, ADDRESS_BUSY = "431 Request Header Fields Too Large", "503 Service Unavailable"
+HEAD_TOO_LARGE = (431, "Request Header Fields Too Large", f"The header of the request is larger than {MAX_HEAD_BYTES} bytes.")
+HEAD_TOO_SLOW = (408, "Request Timeout", "The header of the request did not arrive in time.")
+ADDRESS_BUSY = (503, "Service Unavailable", "Requests of your address occupy all threads that are free. Retry in a moment.")
+ERRORS: Mapping[int, type[EnginehouseError]] = {408: RequestTimeout, 500: InternalError, 503: Unavailable}
 READ_BYTES = 16 * 1024
 # A body may arrive as slowly as this once its first seconds are over; a response piece must be taken within SEND_SECONDS.
 MIN_BYTES_PER_SECOND = 1000
 SEND_SECONDS = 60.0
 # After the last response of a connection, what the client still sends is discarded for this long, so that it can read the response.
 LINGER_SECONDS = 2.0
-LINGER_BYTES = 64 * 1024
+LINGER_BYTES = 32 * 1024 * 1024
 SWEEP_SECONDS = 0.5
 DESCRIPTOR_PAUSE_SECONDS = 0.01
 
@@ -205,10 +210,18 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         connection.start_request()
         self.enqueue_req(connection)
 
-    def _refuse(self, connection: Connection, status: str) -> None:
+    def _refuse(self, connection: Connection, refusal: tuple[int, str, str]) -> None:
         with suppress(OSError):
-            connection.sock.send(EMPTY_REFUSAL.format(status).encode())
+            connection.sock.send(error_page(*refusal))
         self._linger(connection)
+
+    def _end_wait(self, connection: Connection) -> None:
+        """Close a connection whose header did not arrive in time. One without a request has nothing to be answered."""
+        if connection.head and self.alive:
+            self._stop_waiting(connection)
+            self._refuse(connection, HEAD_TOO_SLOW)
+        else:
+            self._drop(connection)
 
     def _stop_waiting(self, connection: Connection) -> None:
         self._waiting.remove(connection)
@@ -290,7 +303,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             if not self.alive:
                 connection.deadline = min(connection.deadline, now + LINGER_SECONDS)
             if connection.deadline <= now:
-                self._drop(connection)
+                self._end_wait(connection)
         for connection in [connection for connection, deadline in self._lingering.items() if deadline <= now]:
             self._end_linger(connection)
 
@@ -306,6 +319,23 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """Whether the connection can be used again. Unread bodies are not read: a thread would wait for the client."""
         return bool(keepalive) and not has_unread_body(conn.parser.mesg.body)
+
+
+def error_page(status: int, reason: str, message: str) -> bytes:
+    """A whole response for a request that did not reach the application: the JSON of an error, as the application sends it."""
+    body = json.dumps({"error": ERRORS.get(status, InvalidRequest)(message or reason).as_json()}).encode()
+    headers = ["Connection: close", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    if status == Unavailable.status:
+        headers.append("Retry-After: 1")
+    return "\r\n".join([f"HTTP/1.1 {status} {reason}", *headers, "", ""]).encode() + body
+
+
+def send_error_page(sock: socket.socket, status: int, reason: str, message: str) -> None:
+    """What gunicorn calls to refuse a request that it could not parse. Its own page is HTML."""
+    util.write_nonblock(sock, error_page(status, reason, message))
+
+
+util.write_error = send_error_page
 
 
 def address_group(host: str) -> str:

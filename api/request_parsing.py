@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar
+from urllib.request import parse_http_list
 
 from flask import request
 from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.schemas.requests.documents import DocumentMetadata
 from api.schemas.requests.webhooks import JobWebhook
@@ -43,18 +45,16 @@ def parse_body(model: type[Model]) -> Model:
     # A page of another site can send any other content type without a preflight request; JSON makes the browser ask first.
     if not request.is_json:
         raise MalformedBody("The body must be JSON, sent with Content-Type: application/json.")
-    request.max_content_length = services().settings.max_body_bytes
     try:
-        return model.model_validate_json(request.get_data())
+        return model.model_validate_json(_read_body())
     except ValidationError as error:
         raise _request_error(error, fields=model.model_fields) from None
 
 
 def parse_optional_body(model: type[Model]) -> Model:
     """The validated JSON body, or the model's defaults if the request has none."""
-    request.max_content_length = services().settings.max_body_bytes
     # Not Content-Length: a body that is sent in chunks has none.
-    return parse_body(model) if request.get_data() else model()
+    return parse_body(model) if _read_body() else model()
 
 
 def form_files(max_files: int) -> list[FileStorage]:
@@ -94,6 +94,14 @@ def check_password(password: str) -> str:
     if len(password) > MAX_PASSWORD_LENGTH:
         raise InvalidValue(f"password: at most {MAX_PASSWORD_LENGTH} characters, not {len(password)}", param="password")
     return password
+
+
+def form_replace() -> bool:
+    """The field ``replace`` of a form: whether files may replace documents with their names. Raises InvalidValue."""
+    text = _form_field("replace").lower()
+    if text not in ("", "true", "false"):
+        raise InvalidValue(f"replace: must be true or false, not {text[:MAX_SHOWN]!r}", param="replace")
+    return text != "false"
 
 
 def form_metadata() -> dict[str, Scalar]:
@@ -144,20 +152,17 @@ def query_choice(name: str, choices: tuple[str, ...]) -> str | None:
 
 
 def requested_timeout(default: float) -> float:
-    """How many seconds the client waits: ``?wait=N`` or ``Prefer: wait=N``, 0 for ``respond-async``, else ``default``.
+    """How many seconds the client waits: ``?wait=N`` or ``Prefer: wait=N``, 0 for ``respond-async`` alone, else ``default``.
 
     Raises InvalidValue above the longest wait that the settings allow.
     """
     maximum = services().settings.max_wait_seconds
     if "wait" in request.args:
         return query_integer("wait", 0, 0, maximum)
-    for preference in request.headers.get("Prefer", "").lower().split(","):
-        name, _, value = preference.strip().partition("=")
-        if name == "respond-async":
-            return 0
-        if name == "wait":
-            return parse_integer(value.strip(), "Prefer", 0, maximum)
-    return default
+    preferences = _preferences()
+    if "wait" in preferences:
+        return parse_integer(preferences["wait"], "Prefer", 0, maximum)
+    return 0 if "respond-async" in preferences else default
 
 
 def read_idempotency_key(content: Any) -> IdempotencyKey:
@@ -172,6 +177,24 @@ def read_idempotency_key(content: Any) -> IdempotencyKey:
         raise InvalidValue(f"Idempotency-Key: must be 1 to {MAX_KEY_LENGTH} printable characters", param="Idempotency-Key")
     text = json.dumps([request.method, request.path, content], sort_keys=True, ensure_ascii=False, default=str)
     return IdempotencyKey(key, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _preferences() -> dict[str, str]:
+    """The values of the ``Prefer`` headers by name (RFC 7240, section 2), without parameters; the first value of a name counts."""
+    preferences: dict[str, str] = {}
+    for preference in parse_http_list(",".join(request.headers.getlist("Prefer"))):
+        name, _, value = preference.partition(";")[0].partition("=")
+        preferences.setdefault(name.strip().lower(), value.strip().removeprefix('"').removesuffix('"'))
+    return preferences
+
+
+def _read_body() -> bytes:
+    """The body. Raises BodyTooLarge (as HTTP error): Flask checks only Content-Length, and cuts a body in chunks at the limit."""
+    request.max_content_length = limit = services().settings.max_body_bytes
+    body = request.get_data()
+    if len(body) == limit and request.content_length is None and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
+    return body
 
 
 def _form_field(name: str) -> str:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from api.services import services
-from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, InternalError, Unavailable
+from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, NotFound, Unavailable
 from shared.jobs.models import Job
 from shared.jobs.submission import Submission, SubmissionResult
 
@@ -38,10 +38,14 @@ def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
 
 
 def written_job(submitted: SubmissionResult) -> Job:
-    """The job that was just submitted. Raises InternalError if its record is gone."""
+    """The job that was just submitted. Raises NotFound if it has ended and was deleted since."""
     job = services().queries.get_job(submitted.id)
     if job is None:
-        raise InternalError(f"Job {submitted.id} was written but cannot be read. Check that Redis does not evict keys.")
+        raise NotFound(
+            f"Job {submitted.id} was accepted and no longer exists. It was deleted while this request was under way, "
+            "or Redis evicts keys.",
+            code="job_not_found",
+        )
     return job
 
 
@@ -49,6 +53,8 @@ def short_job_error(job: Job) -> EnginehouseError:
     """The error response for a search or deletion that the client waited for and that did not complete."""
     error = job.error or {"code": job.status.value, "message": f"Job {job.id} of kind {job.kind} ended {job.status.value}."}
     message, code = str(error["message"]), str(error["code"])
+    if code == NotFound.code:
+        return NotFound(message, param=error.get("param"), details={"job": job.id})
     if code == EmbeddingModelMismatch.code:
         return Conflict(message, code=code, details={"job": job.id})
     return Unavailable(message, code=code, retry_after=5, details={"job": job.id})

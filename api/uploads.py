@@ -13,8 +13,8 @@ from api.submission import submit_job, written_job
 from shared.documents.files import DocumentFiles, StoredFile
 from shared.documents.filters import Scalar
 from shared.documents.media_types import ARCHIVES, detect_media_type
-from shared.documents.models import Collection, Document
-from shared.errors import BatchSealed, EnginehouseError, NotFound
+from shared.documents.models import Collection, Document, check_document_name
+from shared.errors import BatchSealed, EnginehouseError, NameTaken, NotFound
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
 from shared.jobs.models import Job
 from shared.jobs.queue_names import CPU_QUEUE
@@ -38,15 +38,18 @@ class UploadOptions:
     webhook: dict[str, Any] | None
     metadata: Mapping[str, Scalar]
     password: str = field(repr=False)
+    replace: bool = True
 
 
 @dataclass(kw_only=True)
 class UploadResult:
-    """The batch of an upload, its documents with their ingest jobs, and its archives with their unpack jobs."""
+    """The batch of an upload, its documents with their ingest jobs, its archives with their unpack jobs, and the files that were
+    not added because other documents have their names."""
 
     batch: SubmissionResult
     documents: list[tuple[Document, Job | None]] = field(default_factory=list)
     archives: list[dict[str, str]] = field(default_factory=list)
+    name_conflicts: list[NameTaken] = field(default_factory=list)
 
 
 class UploadService:
@@ -72,7 +75,9 @@ class UploadService:
             self._submitter.join_batch(batch_id, self._owner)
 
     def receive_files(self, files: Sequence[FileStorage]) -> list[ReceivedFile]:
-        """Store the files of the request. If one is rejected, none stays."""
+        """Store the files of the request. If one is rejected, none stays. Raises InvalidValue if a name is too long."""
+        for file in files:
+            check_document_name(file.filename or "")
         ids: list[str] = []
         try:
             return [self._receive_file(file, ids) for file in files]
@@ -105,7 +110,7 @@ class UploadService:
             digests = [(received.name, received.stored.sha256) for received in files]
             # Not the whole webhook: the registered endpoint with its URL may have changed between two attempts of a client.
             webhook = options.webhook and {**options.webhook, "endpoint": ""}
-            idempotency = read_idempotency_key([collection_name, batch_id, digests, webhook, options.metadata])
+            idempotency = read_idempotency_key([collection_name, batch_id, digests, webhook, options.metadata, options.replace])
             result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
             # A repeated request finds what the first one registered by id or content, and adds what it missed because the
             # server died, or has not reached yet.
@@ -131,7 +136,7 @@ class UploadService:
             raise
 
     def _receive_file(self, file: FileStorage, ids: list[str]) -> ReceivedFile:
-        document_id, name = new_id(DOCUMENT), (file.filename or "unnamed")[:255]
+        document_id, name = new_id(DOCUMENT), file.filename or "unnamed"
         ids.append(document_id)
         stored = self._files.store(document_id, file.stream, limit=self._settings.max_upload_bytes)
         media_type = detect_media_type(self._files.path(document_id, "original"), name)
@@ -153,7 +158,10 @@ class UploadService:
             return
         # The id makes a repeated request idempotent: content alone does not find a document that could not be read.
         document_id = derived_id(DOCUMENT, batch, idempotency.key, str(number)) if idempotency.key else None
-        result.documents.append(self._register_document(collection, received, options, batch, document_id=document_id))
+        try:
+            result.documents.append(self._register_document(collection, received, options, batch, document_id=document_id))
+        except NameTaken as conflict:
+            result.name_conflicts.append(conflict)
 
     def _join_or_open_batch(
         self, batch_id: str | None, collection: str, idempotency: IdempotencyKey, options: UploadOptions
@@ -191,6 +199,7 @@ class UploadService:
                 media_type=received.media_type,
                 job_id=new_id(JOB),
                 metadata=options.metadata,
+                replace=options.replace,
             )
             job = self._queries.get_job(document.job_id)
             # Either the document is new, or the server died between registering it and submitting its job.
@@ -236,6 +245,7 @@ class UploadService:
             "collection_id": collection.id,
             "name": received.name,
             "metadata": dict(options.metadata),
+            "replace": options.replace,
         }
         submission = Submission(kind="unpack", queue=CPU_QUEUE, spec=spec, owner=self._owner, id=job_id, parent=batch)
         return submit_job(submission).job.id

@@ -17,6 +17,7 @@ from cli.errors import CommandError
 from cli.output import Output
 from cli.remote import documents, generate, ingest, jobs, webhooks
 from cli.remote.models import list_models
+from cli.safe_text import accept_all_bytes, safe_text
 from shared.errors import EnginehouseError, SettingsError
 from shared.settings import OWNER_LIMITS, Settings, from_environment
 
@@ -376,15 +377,19 @@ def root(
 
 def main() -> None:
     """Entry point: run the command, and print our own errors as sentences with an exit status."""
+    accept_all_bytes()
     try:
         app(prog_name="enginehouse")
     except (CommandError, SettingsError) as error:
         problems = error.problems if isinstance(error, SettingsError) else [str(error)]
-        print("\n".join(problems), file=sys.stderr)
+        print(safe_text("\n".join(problems)), file=sys.stderr)
         sys.exit(2)
     except EnginehouseError as error:
-        print(error.message, file=sys.stderr)
+        print(safe_text(error.message), file=sys.stderr)
         sys.exit(1)
+    except UnicodeEncodeError as error:
+        print(safe_text(f"An argument is not UTF-8: {error.object!r:.80}"), file=sys.stderr)
+        sys.exit(2)
 
 
 def _settings(**options: Any) -> Settings:

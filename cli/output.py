@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from cli.safe_text import safe_json, safe_line, safe_text
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 STYLES = {
     **dict.fromkeys(("completed", "ready", "delivered"), "green"),
-    **dict.fromkeys(("failed", "expired", "cancelled", "not_sent"), "red"),
+    **dict.fromkeys(("failed", "expired", "cancelled", "not_sent", "name_taken"), "red"),
     **dict.fromkeys(("empty", "needs_ocr", "encrypted", "unsupported", "too_large", "left_out"), "yellow"),
     **dict.fromkeys(("in_progress", "pending"), "cyan"),
 }
@@ -47,38 +49,42 @@ class Output:
     ) -> None:
         """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object."""
         if self.as_json:
-            print(json.dumps([dict(to_json(record)) for record in records], ensure_ascii=False))
+            self.print_json([dict(to_json(record)) for record in records])
         elif self.terminal:
-            self._table(columns, [[_text(cell) for cell in row(record)] for record in records])
+            self._table(columns, [[safe_line(_text(cell)) for cell in row(record)] for record in records])
         else:
             for record in records:
-                print("\t".join(_flat(_text(cell)) for cell in row(record)), flush=True)
+                print("\t".join(safe_line(_text(cell)) for cell in row(record)), flush=True)
 
     def print_record(self, record: Any, rows: Iterable[tuple[str, object]]) -> None:
         """Print one record; ``rows`` are the names and values to show."""
         if self.as_json:
             self.print_json(record.raw)
             return
-        shown = [(name, _text(value)) for name, value in rows if value not in (None, "", {}, [])]
+        shown = [(name, safe_text(_text(value))) for name, value in rows if value not in (None, "", {}, [])]
         if self.terminal:
             self._table(None, [list(pair) for pair in shown])
         else:
             for name, value in shown:
-                print(f"{name}\t{_flat(value)}")
+                print(f"{name}\t{safe_line(value)}")
 
     def print_json(self, value: Any) -> None:
         """Print one JSON value on one line."""
-        print(json.dumps(value, ensure_ascii=False, default=dict), flush=True)
+        print(safe_json(json.dumps(value, ensure_ascii=False, default=dict)), flush=True)
+
+    def print_text(self, text: str, end: str = "\n") -> None:
+        """Print a text, such as an answer; into a pipe or a file unchanged."""
+        print(safe_text(text) if self.terminal else text, end=end, flush=True)
 
     def print_line(self, text: str, style: str) -> None:
         """Print one line, styled on a terminal and never wrapped."""
         from rich.text import Text
 
-        _console().print(Text(text, style), soft_wrap=True)
+        _console().print(Text(safe_line(text), style), soft_wrap=True)
 
     def print_note(self, text: str) -> None:
         """Print a note to standard error."""
-        print(text, file=sys.stderr, flush=True)
+        print(safe_text(text), file=sys.stderr, flush=True)
 
     def _table(self, columns: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> None:
         from rich.cells import cell_len
@@ -159,8 +165,3 @@ def _text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def _flat(text: str) -> str:
-    """Remove the characters that separate fields and lines."""
-    return text.replace("\t", " ").replace("\r", "").replace("\n", " ")

@@ -6,6 +6,7 @@
     │   ├── InvalidValue         422  a field has the wrong type, or is out of its range
     │   ├── PromptTooLong        422  the prompt does not fit the model's context
     │   ├── BodyTooLarge         413
+    │   ├── UnsupportedEncoding  415  the body is compressed
     │   ├── RequestTimeout       408  the body did not arrive in time
     │   ├── NotFound             404  no such job, document, collection, session, model or route
     │   ├── MethodNotAllowed     405
@@ -13,6 +14,7 @@
     │   ├── Forbidden            403  the key does not allow it
     │   ├── Conflict             409  the state of the object does not allow it
     │   │   ├── BatchSealed           no more jobs can join the batch
+    │   │   ├── NameTaken             the collection has other bytes under this name, and may not replace them
     │   │   ├── IdempotencyConflict   the key was used for another request; do not retry
     │   │   └── QuotaExceeded         the owner has as many as allowed; delete some
     │   └── TooMany              429  a limit is reached; retry later
@@ -92,6 +94,11 @@ class BodyTooLarge(InvalidRequest):
     code = "body_too_large"
 
 
+class UnsupportedEncoding(InvalidRequest):
+    status = 415
+    code = "unsupported_encoding"
+
+
 class NotFound(InvalidRequest):
     status = 404
     code = "not_found"
@@ -119,6 +126,20 @@ class Conflict(InvalidRequest):
 
 class BatchSealed(Conflict):
     code = "batch_sealed"
+
+
+class NameTaken(Conflict):
+    """``document`` is the id of the document that has the name."""
+
+    code = "name_taken"
+    should_retry = False
+
+    def __init__(self, name: str, document: str) -> None:
+        super().__init__(
+            f"The collection already has another file under the name {name!r}, document {document}. "
+            "Allow its replacement, or use another name.",
+            details={"name": name, "document": document},
+        )
 
 
 class IdempotencyConflict(Conflict):

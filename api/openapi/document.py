@@ -37,6 +37,12 @@ METADATA_FIELD = {
     "description": "A JSON object with metadata of these files; searches can filter by it.",
 }
 
+REPLACE_FIELD = {
+    "type": "boolean",
+    "default": True,
+    "description": "Whether a file may become the next version of a document with its name and other bytes.",
+}
+
 ABOUT = """\
 Runs jobs on your own language models. Every accepted job (202) reaches exactly one final status. Times are Unix seconds,
 durations are seconds. An error says what happened, to which object, and what to do. While no API key exists, callers on the
@@ -142,7 +148,13 @@ def _content(operation: Operation) -> dict[str, Any]:
     }
     form = {
         "type": "object",
-        "properties": {"file": file, "webhook": WEBHOOK_FIELD, "metadata": METADATA_FIELD, "password": PASSWORD_FIELD},
+        "properties": {
+            "file": file,
+            "webhook": WEBHOOK_FIELD,
+            "metadata": METADATA_FIELD,
+            "password": PASSWORD_FIELD,
+            "replace": REPLACE_FIELD,
+        },
         "required": ["file"],
     }
     return {"multipart/form-data": {"schema": form, "examples": examples}}

@@ -19,6 +19,7 @@ ERROR_REPLIES = {
     408: "The body did not arrive in time.",
     409: "The object is in a state that does not allow this call.",
     413: "The body exceeds the size limit.",
+    415: "The body is compressed; send it as it is.",
     422: "A value is out of range; `param` names the field.",
     429: "A limit is reached; try again later.",
     500: "Internal server error. The server log has the details.",
@@ -112,7 +113,7 @@ class Operation:
         if not self.open:
             statuses |= {401, 429}
         if self.request_model is not None or self.files:
-            statuses |= {408, 413, 422}
+            statuses |= {408, 413, 415, 422}
         if any(parameter.location == "path" for parameter in self.parameters):
             statuses.add(404)
         if any(parameter.location != "path" for parameter in self.parameters):
@@ -175,14 +176,15 @@ AFTER = in_query("after", {"type": "string"}, "The `next` of the previous page."
 PREFER = in_header(
     "Prefer",
     {"type": "string"},
-    "`wait=N` waits up to N seconds for the job to end, at most `ENGINEHOUSE_MAX_WAIT_SECONDS`; `respond-async` does not wait.",
+    "RFC 7240: `wait=N` waits up to N seconds for the job to end, at most `ENGINEHOUSE_MAX_WAIT_SECONDS`; `respond-async` alone does not "
+    "wait.",
     "wait=20",
 )
 WAIT = in_query("wait", {"type": "integer", "minimum": 0}, "The same as `Prefer: wait=N`.")
 IDEMPOTENCY_KEY = in_header(
     "Idempotency-Key",
     {"type": "string", "maxLength": 255},
-    "Any text. Repeating the same request with the same key creates no second job. Kept for 24 hours.",
+    "Any text. Repeating the same request with the same key creates no second job. Kept for 24 hours, and no longer than the job.",
 )
 
 # The response to a conditional request for a file.

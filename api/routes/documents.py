@@ -108,7 +108,7 @@ def list_chunks(document: str) -> RouteResponse:
 def delete_chunk(document: str, position: str) -> RouteResponse:
     timeout = requested_timeout(SHORT_JOB_SECONDS)
     found = services().documents.get(owner(), document)
-    is_position = re.fullmatch(r"\d{1,9}", position) and found.status == "ready"
+    is_position = re.fullmatch(r"[0-9]{1,9}", position) and found.status == "ready"
     spec = chunk_deletion_spec(found, int(position)) if is_position else None
     if spec is None:
         raise NotFound(f"Document {found.id} has no chunk {position[:80]!r}.", param="position")

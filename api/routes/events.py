@@ -53,7 +53,7 @@ def follow_job(job: str) -> RouteResponse:
     context = services()
     release_slot = context.job_waiter.acquire_slot("streams")
     is_valid = partial(context.authenticator.is_valid, caller())
-    events = stream_events(context.redis, context.follower, context.queries, found.id, after, is_valid=is_valid)
+    events = stream_events(context.redis, context.follower, context.queries, found, after, is_valid=is_valid)
     response = Response(events, content_type="text/event-stream; charset=utf-8")
     # This also runs if the client leaves before the first event.
     response.call_on_close(release_slot)

@@ -17,7 +17,7 @@ from api.openapi.operation import (
     describe,
     in_query,
 )
-from api.request_parsing import MAX_FILES, form_files, form_metadata, form_password, form_webhook, requested_timeout
+from api.request_parsing import MAX_FILES, form_files, form_metadata, form_password, form_replace, form_webhook, requested_timeout
 from api.responses import RETRY_AFTER, RouteResponse, job_json, mark_replay
 from api.schemas import responses
 from api.services import owner, services
@@ -75,7 +75,9 @@ def upload() -> RouteResponse:
         description=(
             "Creates the collection if it does not exist. Submits one ingest job per file, and a batch over these jobs. The same "
             "bytes in the same collection are one document; other bytes with the name of an earlier document are its next "
-            "version. A zip or tar archive is unpacked, and each member becomes a document. With `?batch=` the jobs join a batch "
+            "version, and `replaces` is the id of the earlier one. With `replace` set to false, such files are not added, but "
+            "listed in `name_conflicts`. A zip or tar archive is unpacked, and each member becomes a document. "
+            "With `?batch=` the jobs join a batch "
             "that `POST /batches` opened; the batch stays open, and its webhook is notified when it ends."
         ),
         parameters=(
@@ -86,7 +88,10 @@ def upload() -> RouteResponse:
         files=MAX_FILES,
         examples=EXAMPLES,
         replies={
-            200: Reply(description="The collection already had all files.", model=responses.UploadList),
+            200: Reply(
+                description="No job was created: the collection already had all files, or they were not to replace others.",
+                model=responses.UploadList,
+            ),
             202: Reply(description="The files were accepted.", model=responses.UploadList, headers=REPLAYABLE_JOB_HEADERS),
         },
         refusals=(409, 429),
@@ -107,7 +112,9 @@ def upload_documents(collection: str) -> RouteResponse:
 
 
 def _upload_options() -> UploadOptions:
-    return UploadOptions(webhook=job_webhook(form_webhook()), metadata=form_metadata(), password=form_password())
+    return UploadOptions(
+        webhook=job_webhook(form_webhook()), metadata=form_metadata(), password=form_password(), replace=form_replace()
+    )
 
 
 def _upload_message(name: str, document: Document | None) -> str:
@@ -136,6 +143,9 @@ def _upload_list(result: UploadResult, batch: Job) -> dict[str, Any]:
         "batch": job_json(batch),
         "data": documents,
         "archives": result.archives,
+        "name_conflicts": [
+            {"name": conflict.details["name"], "document_id": conflict.details["document"]} for conflict in result.name_conflicts
+        ],
         "has_more": False,
         "next": None,
     }

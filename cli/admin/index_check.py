@@ -13,6 +13,7 @@ from typing import Any, Literal
 import redis
 from rich.console import Console
 
+from cli.safe_text import safe_line
 from shared.documents.files import DocumentFiles
 from shared.documents.models import IN_PROGRESS, Collection, Document
 from shared.documents.store import Documents
@@ -57,14 +58,15 @@ def check_collections(client: redis.Redis, settings: Settings, *, fix: bool, as_
     console = Console(highlight=False)
     if not as_json:
         for problem in problems:
-            console.print(f"{problem.kind}: {problem.object}: {problem.message}", soft_wrap=True, markup=False)
+            line = safe_line(f"{problem.kind}: {problem.object}: {problem.message}")
+            console.print(line, soft_wrap=True, markup=False)
     left = check.fix_problems(problems, console if not as_json else None) if fix else problems
     if as_json:
         report = [
             {"kind": problem.kind, "object": problem.object, "message": problem.message, "fixed": problem not in left}
             for problem in problems
         ]
-        console.print_json(json.dumps(report))
+        console.print_json(json.dumps(report), ensure_ascii=True)
     else:
         console.print(f"{len(problems)} problems in {check.collections} collections, {len(problems) - len(left)} fixed.")
     return len(left)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import redis
 
 from cli.errors import CommandError
+from cli.safe_text import safe_line
 from shared.errors import NotFound
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.jobs.worker_registry import Worker, WorkerRegistry
@@ -99,11 +100,12 @@ class ModelLoader:
                 print(f"{', '.join(names)} {result}")
                 return
             if time.monotonic() > deadline:
-                print(f"{', '.join(names)}: {'; '.join(filter(None, states.values()))}; still in progress, no longer waiting")
+                states_now = safe_line("; ".join(filter(None, states.values())))
+                print(f"{', '.join(names)}: {states_now}; still in progress, no longer waiting")
                 return
             progress = "; ".join(f"{name}: {text}" for name, text in states.items() if text)
             if progress != printed:
-                print(progress, file=sys.stderr)
+                print(safe_line(progress), file=sys.stderr)
                 printed = progress
             time.sleep(POLL_SECONDS)
 

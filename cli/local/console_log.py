@@ -8,6 +8,8 @@ import re
 import sys
 from typing import TextIO
 
+from cli.safe_text import safe_log
+
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # readable on light and dark backgrounds
 ERASE_LINE = "\r\x1b[K"
 COLOUR_CODE = re.compile(r"\x1b\[[0-9;]*m")
@@ -36,7 +38,7 @@ class ConsoleLog:
             prefix = f"\x1b[{self._colours.get(name, 37)}m{prefix}\x1b[0m"
         else:
             text = COLOUR_CODE.sub("", text)
-        self._print(f"{prefix} {text}\n")
+        self._print(f"{prefix} {safe_log(text)}\n")
 
     def say(self, text: str) -> None:
         """Print one line of the supervisor."""

@@ -27,6 +27,7 @@ from cli.local.prepare import prepare_models
 from cli.local.process_commands import FLOWER_PASSWORD_FILE, FLOWER_USER, bracketed, environment_of
 from cli.local.process_tree import spawn
 from cli.local.readiness import displayed_path
+from cli.safe_text import safe_line
 from shared.data_folder import open_data_folder
 from shared.documents.models import ENDED
 from shared.packaged_files import packaged_file
@@ -229,7 +230,7 @@ def _print_answer(question: str, job: dict[str, Any], console: Console) -> None:
     }
     console.print()
     for name, text in rows.items():
-        console.print(f"[bold]{name:<9}[/bold] {escape(text)}", soft_wrap=True, highlight=False)
+        console.print(f"[bold]{name:<9}[/bold] {escape(safe_line(text))}", soft_wrap=True, highlight=False)
 
 
 def _write_documents(folder: Path) -> list[Path]:

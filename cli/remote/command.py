@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from cli.errors import CommandError
 from cli.output import Output
+from cli.safe_text import check_utf8, safe_text
 
 if TYPE_CHECKING:
     from enginehouse_client import Client
@@ -80,6 +81,10 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
         from cli.remote.exit_statuses import INTERRUPTED, status_of
         from enginehouse_client import Client, ConnectionFailed, EnginehouseError, RetryPolicy
 
+        for name, value in {**arguments, "url": url, "key": key}.items():
+            # Names of files may have any bytes. The rest is text for the server.
+            if name != "paths":
+                _check_utf8(name, value)
         address = server_url(url, data)
 
         def client_with_retries(retries: int) -> Client:
@@ -89,17 +94,17 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
             with client_with_retries(BRIEF_RETRIES) as brief, client_with_retries(STEADY_RETRIES) as patient_client:
                 command(CommandContext(brief, patient_client, client_with_retries, Output(as_json=as_json)), **arguments)
         except EnginehouseError as error:
-            print(error, file=sys.stderr)
+            print(safe_text(str(error)), file=sys.stderr)
             if isinstance(error, ConnectionFailed):
                 print(NOT_RUNNING_HINT, file=sys.stderr)
             raise typer.Exit(status_of(error)) from None
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            raise CommandError(f"{error.filename or error}: {error.strerror or 'cannot be read'}") from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of our output has closed the pipe (`| head`); without this Python would report an error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            raise CommandError(f"{str(error.filename or error)[:200]}: {error.strerror or 'cannot be read'}") from None
 
     parameters = [
         *(parameter.replace(kind=keyword) for parameter in own),
@@ -108,6 +113,12 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return called
+
+
+def _check_utf8(name: str, value: object) -> None:
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str):
+            check_utf8(text, f"The argument {name.replace('_', '-')}")
 
 
 class Group(TyperGroup):

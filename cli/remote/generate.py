@@ -1,5 +1,6 @@
 """``enginehouse generate``: one generation, or one per line of standard input."""
 
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ import typer
 from cli.errors import CommandError
 from cli.remote.command import PANEL, CommandContext, server_command
 from cli.remote.jobs import WaitTimeout, follow_job, print_id, print_results
+from cli.safe_text import check_utf8
 
 if TYPE_CHECKING:
     from enginehouse_client import Job
@@ -63,7 +65,7 @@ def generate(
         "top_k": top_k,
         "stop": stop or None,
         "seed": seed,
-        "priority": int(priority) if priority and priority.isdigit() else priority,
+        "priority": int(priority) if priority and re.fullmatch("[0-9]{1,9}", priority) else priority,
         "expires_in": expires_in,
         "timeout": timeout,
         "metadata": _pairs(metadata or ()),
@@ -93,7 +95,7 @@ def generate(
             for job in found:
                 print_id(context, job)
         return
-    job = submit(sys.stdin.read() if prompt == "-" else prompt)
+    job = submit(check_utf8(sys.stdin.read(), "Standard input") if prompt == "-" else prompt)
     if follow:
         follow_job(context, job.id)
     elif wait:
@@ -116,16 +118,25 @@ def _pairs(arguments: Iterable[str]) -> dict[str, str] | None:
 
 def _lines(prompt: str) -> Iterator[str]:
     source = sys.stdin if prompt == "-" else prompt.splitlines()
-    return (line.rstrip("\r\n") for line in source if line.strip())
+    for number, line in enumerate(source, 1):
+        if line.strip():
+            yield check_utf8(line.rstrip("\r\n"), f"Line {number} of the prompts")
 
 
 def _in_order(work: Any, texts: Iterator[str], concurrency: int) -> Iterator["Job"]:
-    """Apply ``work`` to the texts, ``concurrency`` at a time, and yield the results in order."""
+    """Apply ``work`` to the texts, ``concurrency`` at a time, and yield the results in order. If reading a text fails, the results of
+    those before it are yielded first."""
+    unreadable: CommandError | None = None
     with ThreadPoolExecutor(concurrency) as pool:
         active: deque[Future[Job]] = deque()
         try:
-            for text in texts:
-                active.append(pool.submit(work, text))
+            while unreadable is None:
+                try:
+                    active.append(pool.submit(work, next(texts)))
+                except StopIteration:
+                    break
+                except CommandError as error:
+                    unreadable = error
                 if len(active) >= concurrency:
                     yield active.popleft().result()
             while active:
@@ -133,3 +144,5 @@ def _in_order(work: Any, texts: Iterator[str], concurrency: int) -> Iterator["Jo
         finally:
             for future in active:
                 future.cancel()
+    if unreadable is not None:
+        raise unreadable

@@ -34,8 +34,16 @@ def ingest(
     concurrency: Annotated[int, typer.Option("--jobs", "-j", min=1, max=100, help="Files processed at the same time.")] = 8,
     retries: Annotated[int, typer.Option(min=0, help="Retries of a request while the server is unreachable.")] = 10,
     again: Annotated[bool, typer.Option("--again", help="Also send files that the server has but could not read.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Let files replace other documents of the collection that have their names."),
+    ] = False,
+    prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
 ) -> None:
     """Upload files into a collection, wait until all are indexed, and report each one. Exit status 3 if any is not searchable.
+
+    A file is named by its path inside the given folder. If the collection has another file of this name, it is not sent, unless
+    --replace is given. --prefix keeps both.
 
     Run the command again to continue an interrupted ingest: files that the collection already holds are skipped. One batch job
     counts all files; its id is printed first, and cancelling it stops the ingest. With --json each outcome is printed as one
@@ -44,7 +52,7 @@ def ingest(
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
     from cli.remote.bulk_ingest.summary import print_summary
-    from cli.remote.bulk_ingest.uploader import SERVER_UNREACHABLE, Uploader
+    from cli.remote.bulk_ingest.uploader import NAME_TAKEN, SERVER_UNREACHABLE, Uploader
     from enginehouse_client import EnginehouseError
     from shared.documents.models import check_collection_name
     from shared.errors import InvalidValue
@@ -53,7 +61,7 @@ def ingest(
         check_collection_name(collection)
     except InvalidValue as error:
         raise CommandError(f"--collection: {error.message}") from None
-    files = find_files(read_arguments(paths, whole_lines=True), include=include or (), exclude=exclude or ())
+    files = find_files(read_arguments(paths, whole_lines=True), include=include or (), exclude=exclude or (), prefix=prefix)
     if not files:
         raise CommandError("No files match: nothing to ingest.")
     started = time.monotonic()
@@ -62,7 +70,7 @@ def ingest(
         batch = client.open_batch()
         context.out.print_note(f"Batch {batch.id} counts the jobs of these {len(files):,} files.")
         with ProgressDisplay(len(files)) as display:
-            uploader = Uploader(client, collection, batch, display, again=again)
+            uploader = Uploader(client, collection, batch, display, again=again, replace=replace)
             try:
                 if len(files) > LIST_COLLECTION_ABOVE:
                     uploader.load_existing_documents()
@@ -84,6 +92,11 @@ def ingest(
     if uploader.unsent:
         reason = "cancelled" if batch.cancel_requested_at else "sealed by another client"
         context.out.print_note(f"Batch {batch.id} was {reason}, so {uploader.unsent:,} files were not sent. {RESUME_HINT}")
+    if taken := sum(outcome.status == NAME_TAKEN for outcome in outcomes):
+        context.out.print_note(
+            f"{taken:,} files were not sent, because the collection has other files of their names. "
+            "Add --replace to replace those, or --prefix to keep both."
+        )
     counts = batch.counts or {}
     if any(outcome.failed for outcome in outcomes) or batch.status != "completed" or counts["completed"] != counts["total"]:
         from cli.remote.exit_statuses import NOT_COMPLETED

@@ -9,6 +9,7 @@ import typer
 
 from cli.output import clock, first_line
 from cli.remote.command import PANEL, CommandContext, Group, server_command
+from cli.safe_text import check_utf8, safe_line
 
 if TYPE_CHECKING:
     from enginehouse_client import Event, Job
@@ -123,7 +124,9 @@ def read_arguments(ids: Iterable[str], *, whole_lines: bool = False) -> Iterator
     """Yield the arguments; ``-`` stands for the first field of each line of standard input, or for ``whole_lines``."""
     for argument in ids:
         if argument == "-":
-            yield from (line.rstrip("\r\n") if whole_lines else line.split()[0] for line in sys.stdin if line.strip())
+            for line in sys.stdin:
+                if line.strip():
+                    yield line.rstrip("\r\n") if whole_lines else check_utf8(line.split()[0], "An id on standard input")
         else:
             yield argument
 
@@ -148,7 +151,7 @@ def print_results(context: CommandContext, ended: Iterable["Job"]) -> None:
         elif job.status != "completed":
             context.out.print_note(f"{job.id} is {job.status}: {(job.error or {}).get('message', '')}")
         elif "text" in (job.result or {}):
-            print(job.text, flush=True)
+            context.out.print_text(job.text)
             _print_citations(context, job)
         else:
             context.out.print_json(job.result)
@@ -167,7 +170,7 @@ def follow_job(context: CommandContext, job: str, after: int = 0) -> None:
             print(flush=True)
             context.out.print_note(NEW_ATTEMPT)
         else:
-            print(event.text, end="", flush=True)
+            context.out.print_text(event.text, end="")
     if not context.out.as_json:
         print(flush=True)
         ended = context.patient_client.get(job)
@@ -213,7 +216,8 @@ def show_job(context: CommandContext, job: "Job") -> None:
 
 def _print_citations(context: CommandContext, job: "Job") -> None:
     for citation in job.citations:
-        context.out.print_note(f"{citation.marker} {citation.document}, page {citation.page}: {first_line(citation.quote)}")
+        document = safe_line(citation.document)
+        context.out.print_note(f"{citation.marker} {document}, page {citation.page}: {first_line(citation.quote)}")
 
 
 def _citation(item: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A webhook receiver on loopback that verifies and prints each message."""
 
 import json
+import re
 import signal
 import threading
 from datetime import datetime
@@ -57,7 +58,8 @@ class WebhookReceiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 length = self.headers.get("Content-Length", "")
-                body = self.rfile.read(min(int(length), MAX_BODY_BYTES)) if length.isdigit() else b""
+                is_length = re.fullmatch("[0-9]{1,15}", length) is not None
+                body = self.rfile.read(min(int(length), MAX_BODY_BYTES)) if is_length else b""
                 self.send_response(receiver._receive(dict(self.headers.items()), body))
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -18,7 +18,7 @@ T_co = TypeVar("T_co", covariant=True)
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One HTTP request. ``timeout`` is in seconds until the next byte. ``repeatable``: the request is safe to send twice.
-    ``on_sent`` receives the number of bytes sent of a single file."""
+    ``form`` has the fields beside the files; ``on_sent`` receives the number of bytes sent of a single file."""
 
     method: str
     path: str
@@ -26,6 +26,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
     files: Sequence[Source] = ()
+    form: Mapping[str, str] = field(default_factory=dict)
     on_sent: Callable[[int], None] | None = None
     timeout: float | None = None
     repeatable: bool = True

@@ -2,7 +2,7 @@
 
     EnginehouseError
     ├── APIError                the server returned an error: status, code, message, param, details
-    │   ├── InvalidRequest      400, 408, 413, 422 and other 4xx: the same request would fail again
+    │   ├── InvalidRequest      400, 408, 413, 415, 422 and other 4xx: the same request would fail again
     │   ├── Unauthorized        401  the API key is missing or invalid
     │   ├── Forbidden           403
     │   ├── NotFound            404  no such job, document, collection, chat or model

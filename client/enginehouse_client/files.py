@@ -18,6 +18,14 @@ MAX_BYTES = 64 * 1024 * 1024
 PIECE = 64 * 1024
 
 
+def escape_name(name: str) -> str:
+    """The name of a file, with each byte that is not UTF-8 as ``\\xe9``; Python reads such bytes as surrogates."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a character that a program has split
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class Source:
     """One file: its name on the server and its content."""
@@ -67,16 +75,16 @@ def sources(files: FileInput | Iterable[FileInput]) -> Iterator[Source]:
     for item in [files] if _is_single(files) else cast(Iterable[FileInput], files):
         if isinstance(item, tuple):
             name, content = item
-            yield Source(name, content if isinstance(content, bytes) else Path(content))
+            yield Source(escape_name(name), content if isinstance(content, bytes) else Path(content))
             continue
         path = Path(item)
         if path.is_dir():
             for file in sorted(path.rglob("*")):
                 relative = file.relative_to(path)
                 if file.is_file() and not any(part.startswith(".") for part in relative.parts):
-                    yield Source(relative.as_posix(), file)
+                    yield Source(escape_name(relative.as_posix()), file)
         elif path.exists():
-            yield Source(path.name, path)
+            yield Source(escape_name(path.name), path)
         else:
             raise FileNotFoundError(f"there is no file or folder {path}")
 

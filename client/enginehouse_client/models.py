@@ -120,7 +120,8 @@ class Job(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Document(Record):
-    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it."""
+    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it.
+    ``version`` counts the documents with this name, and ``replaces`` is the id of the one whose place it takes, if there is one."""
 
     id: str
     collection: str
@@ -136,6 +137,16 @@ class Document(Record):
     job_id: str
     created_at: float
     updated_at: float
+    version: int
+    replaces: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameConflict(Record):
+    """A file that was not added, because the document ``document_id`` has its name and was not to be replaced."""
+
+    name: str
+    document_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,21 +283,30 @@ class UploadProgress:
 @dataclass(frozen=True)
 class UploadReceipt:
     """What the server accepted: documents, archives, and the batch of their jobs. ``joined``: the batch is an open one that also
-    has other jobs."""
+    has other jobs. ``name_conflicts`` are the files that it did not add."""
 
     collection: str
     documents: list[Document]
     archives: list[Archive]
     batch: Job
     joined: bool = False
+    name_conflicts: list[NameConflict] = field(default_factory=list)
+
+    @property
+    def conflicts(self) -> "list[Rejection]":
+        """The files that were not added."""
+        return [
+            Rejection(None, "name_taken", f"the collection has another file of this name, {conflict.document_id}", conflict.name)
+            for conflict in self.name_conflicts
+        ]
 
 
 @dataclass(frozen=True)
 class Rejection:
     """A file that is not searchable: ``code`` is its final status, such as ``needs_ocr``, and ``reason`` a sentence.
 
-    ``document`` is None if no document exists: for an archive that could not be unpacked, for a member that was ``left_out``, and
-    for a document that was deleted in the meantime."""
+    ``document`` is None if no document exists: for an archive that could not be unpacked, for a member that was ``left_out``, for a file
+    that was not to replace another (``name_taken``), and for a document that was deleted in the meantime."""
 
     document: Document | None
     code: str

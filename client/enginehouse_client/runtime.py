@@ -185,6 +185,7 @@ def _built(http: httpx2.Client | httpx2.AsyncClient, request: Request) -> Iterat
             headers=dict(request.headers),
             json=request.json,
             files=files or None,
+            data=dict(request.form) or None,
             timeout=httpx2.Timeout(request.timeout, connect=CONNECT_SECONDS),
         )
 

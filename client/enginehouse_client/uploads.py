@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from enginehouse_client.documents import DocumentCalls
 from enginehouse_client.effects import Operation, Request
-from enginehouse_client.errors import APIError, ConnectionFailed, NotFound
+from enginehouse_client.errors import APIError, Conflict, ConnectionFailed, NotFound
 from enginehouse_client.files import FileInput, Source, sources, split_into_requests
 from enginehouse_client.models import (
     Archive,
@@ -17,6 +17,7 @@ from enginehouse_client.models import (
     Ingestion,
     IngestProgress,
     Job,
+    NameConflict,
     Rejection,
     UploadProgress,
     UploadReceipt,
@@ -37,12 +38,15 @@ IndexResult = tuple[list[Document], list[Rejection]]
 class UploadCalls(DocumentCalls):
     """Uploads. Jobs index what was uploaded; one batch counts the jobs of a request, or an open batch those of many requests."""
 
-    def upload(self, collection: str, file: FileInput, *, wait: bool = True) -> Operation[Document]:
+    def upload(self, collection: str, file: FileInput, *, wait: bool = True, replace: bool = True) -> Operation[Document]:
         """Add one file to a collection, which is created if it does not exist, and return the document once it is indexed, or at
         once if ``wait`` is false. Raises ValueError if there is not exactly one file, or if it is an archive, which the server has
-        then accepted. A document that cannot be indexed is not an error: check its status.
+        then accepted. A document that cannot be indexed is not an error: check its status. If the collection has another file of
+        this name, the new one replaces it and ``replaces`` is its id; with ``replace`` false, raises Conflict (``name_taken``).
         """
-        receipt = yield from self.send(collection, file)
+        receipt = yield from self.send(collection, file, replace=replace)
+        for conflict in receipt.conflicts:
+            raise Conflict(f"{conflict.name}: {conflict.reason}", status=409, code=conflict.code)
         if receipt.archives:
             raise ValueError(
                 f"{receipt.archives[0].name} is an archive, which job {receipt.archives[0].job} unpacks; use ingest for archives"
@@ -74,17 +78,19 @@ class UploadCalls(DocumentCalls):
         file: FileInput,
         *,
         batch: str | Job | None = None,
+        replace: bool = True,
         on_sent: Callable[[UploadProgress], None] | None = None,
     ) -> Operation[UploadReceipt]:
         """Upload one file, optionally into an open ``batch``, without waiting until it is indexed. ``on_sent`` receives the progress
-        of the upload. Raises ValueError if there is not exactly one file, OSError, and Conflict (``batch_sealed``) if the batch
-        no longer accepts jobs."""
+        of the upload. With ``replace`` false, a file that would replace another is in the receipt's ``name_conflicts``. Raises
+        ValueError if there is not exactly one file, OSError, and Conflict (``batch_sealed``) if the batch no longer accepts
+        jobs."""
         files = list(sources(file))
         if len(files) != 1:
             raise ValueError(f"expected one file, got {len(files)}; use ingest for several")
         size = files[0].size
         report = None if on_sent is None else lambda sent: on_sent(UploadProgress(sent, size))
-        return (yield from self._upload_files(collection, files, batch, report))
+        return (yield from self._upload_files(collection, files, batch, report, replace=replace))
 
     def ingest(
         self,
@@ -92,6 +98,7 @@ class UploadCalls(DocumentCalls):
         files: FileInput | Iterable[FileInput],
         *,
         wait: bool = True,
+        replace: bool = True,
         timeout: float | None = None,
         on_progress: Callable[[IngestProgress], None] | None = None,
     ) -> Operation[Ingestion]:
@@ -99,7 +106,7 @@ class UploadCalls(DocumentCalls):
 
         ``on_progress`` is called after each change. Raises Timeout if the batch has not ended after ``timeout`` seconds,
         FileNotFoundError and OSError, and Conflict if the batch is cancelled before all files are sent. A file that cannot be
-        indexed is not an error; ``rejected`` lists such files.
+        indexed is not an error; ``rejected`` lists such files, and with ``replace`` false also those that would replace others.
         """
         found = list(sources(files))
         counter = _ProgressCounter(len(found), on_progress)
@@ -107,7 +114,7 @@ class UploadCalls(DocumentCalls):
         receipts: list[UploadReceipt] = []
         try:
             for group in split_into_requests(found):
-                receipts.append((yield from self._upload_files(collection, group, batch)))
+                receipts.append((yield from self._upload_files(collection, group, batch, replace=replace)))
                 counter.uploaded(receipts[-1], len(group))
         except (APIError, OSError):
             with suppress(APIError, ConnectionFailed):
@@ -115,10 +122,11 @@ class UploadCalls(DocumentCalls):
             raise
         batch = yield from self.seal(batch)
         documents = {document.id: document for receipt in receipts for document in receipt.documents}
+        conflicts = [conflict for receipt in receipts for conflict in receipt.name_conflicts]
         if not wait:
-            return Ingestion(list(documents.values()), batch.id, [])
+            return Ingestion(list(documents.values()), batch.id, [found for receipt in receipts for found in receipt.conflicts])
         archives = [archive for receipt in receipts for archive in receipt.archives]
-        receipt = UploadReceipt(collection, list(documents.values()), archives, batch)
+        receipt = UploadReceipt(collection, list(documents.values()), archives, batch, name_conflicts=conflicts)
         return (yield from self.wait_until_indexed(receipt, timeout=timeout, on_poll=counter.update_counts))
 
     def wait_until_indexed(
@@ -130,6 +138,7 @@ class UploadCalls(DocumentCalls):
         deadline = None if timeout is None else self.retry_policy.clock() + timeout
         wait_for_documents = self._wait_for_each_job if receipt.joined else self._wait_for_batch
         entered, rejected = yield from wait_for_documents(receipt, deadline, on_poll)
+        rejected += receipt.conflicts
         duplicates: list[Duplicate] = []
         more_duplicates = 0
         for archive in receipt.archives:
@@ -201,6 +210,8 @@ class UploadCalls(DocumentCalls):
         files: Sequence[Source],
         batch: str | Job | None = None,
         on_sent: Callable[[int], None] | None = None,
+        *,
+        replace: bool = True,
     ) -> Operation[UploadReceipt]:
         request = Request(
             method="POST",
@@ -208,13 +219,16 @@ class UploadCalls(DocumentCalls):
             query={} if batch is None else {"batch": _id(batch)},
             headers={"Idempotency-Key": str(uuid.uuid4())},
             files=files,
+            form={} if replace else {"replace": "false"},
             on_sent=on_sent,
             timeout=self.retry_policy.timeout + 60,
         )
         response = yield from send_with_retries(request, self.retry_policy)
         body = response.json()
         documents, archives = map(Document.from_json, body["data"]), map(Archive.from_json, body["archives"])
-        return UploadReceipt(collection, list(documents), list(archives), Job.from_json(body["batch"]), batch is not None)
+        conflicts = map(NameConflict.from_json, body.get("name_conflicts", ()))
+        batch_job = Job.from_json(body["batch"])
+        return UploadReceipt(collection, list(documents), list(archives), batch_job, batch is not None, list(conflicts))
 
     def _remaining(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(0.0, deadline - self.retry_policy.clock())

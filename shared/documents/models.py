@@ -27,6 +27,9 @@ ENDED: tuple[Status, ...] = ("ready", "empty", "needs_ocr", "encrypted", "unsupp
 UNREADABLE: tuple[Status, ...] = ("empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed")
 """The file could not be read. It is deleted after a time, or at once if its format is unknown."""
 
+MAX_NAME_LENGTH = 4096
+"""Characters of a document's name. Linux allows no longer path."""
+
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -38,6 +41,24 @@ def check_collection_name(name: str) -> str:
             param="collection",
         )
     return name
+
+
+def check_document_name(name: str) -> str:
+    """Return the name unchanged. Raises InvalidValue if it is too long: a name that was cut could be that of another document."""
+    if len(name) > MAX_NAME_LENGTH:
+        raise InvalidValue(
+            f"file: the name of a file has at most {MAX_NAME_LENGTH:,} characters, and not {len(name):,}: {name[:40]!r}…{name[-40:]!r}",
+            param="file",
+        )
+    return name
+
+
+def escape_name(name: str) -> str:
+    """The name of a file, with each byte that is not UTF-8 as ``\\xe9``. In ``name``, such bytes are surrogates, as Python reads them."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a character that a program has split
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +125,7 @@ class Document:
     """One uploaded file. Sizes are in bytes, times in Unix milliseconds.
 
     ``name`` is the client's file name, which is never used as a path. ``version`` counts the documents with this name in the
-    collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or "".
+    collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "".
     """
 
     id: str
@@ -161,6 +182,7 @@ class Document:
             "collection": self.collection,
             "name": self.name,
             "version": self.version,
+            "replaces": self.replaces if self.replaces and self.status not in UNREADABLE else None,
             "size": self.size,
             "sha256": self.sha256,
             "media_type": self.media_type,

@@ -40,6 +40,7 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
         collection: str,
         sha256: str,
         name: str,
+        replace: int,
         document_limit: int,
         byte_limit: int,
         record: Mapping[str, Value],

@@ -17,7 +17,7 @@ from shared.documents.filters import Scalar
 from shared.documents.models import Collection, Document, Problem, Status, check_collection_name
 from shared.documents.passwords import Passwords
 from shared.documents.scripts import DocumentScripts
-from shared.errors import NotFound, QuotaExceeded
+from shared.errors import NameTaken, NotFound, QuotaExceeded
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.redis_lists import list_page
 from shared.settings import Settings
@@ -161,14 +161,15 @@ class Documents:
         media_type: str,
         job_id: str,
         metadata: Mapping[str, Scalar] | None = None,
+        replace: bool = True,
     ) -> tuple[Document, bool]:
         """Register an uploaded file; return its document, and True if it is new.
 
         If the collection already contains the same bytes, or they are being processed, returns that earlier document and False;
         the caller then discards its own copy. ``job_id`` is the job that the caller submits next. If the caller dies before it
         submits the job, the next upload of these bytes gets a document whose job does not exist, and submits that job. Different
-        bytes with the name of an earlier document become its next version. Raises NotFound if the collection was deleted, and
-        QuotaExceeded.
+        bytes with the name of an earlier document become its next version, if ``replace``; ``replaces`` names that document. Raises
+        NotFound if the collection was deleted, NameTaken and QuotaExceeded.
         """
         record: dict[str, str | int] = {
             "owner": collection.owner,
@@ -184,12 +185,15 @@ class Documents:
             collection=collection.id,
             sha256=sha256,
             name=name,
+            replace=int(replace),
             document_limit=self._settings.max_documents,
             byte_limit=self._settings.max_stored_bytes,
             record=record,
         )
         if outcome == "gone":
             raise NotFound(f"Collection {collection.name!r} has been deleted.", param="collection")
+        if outcome == "name_taken":
+            raise NameTaken(name, str(values[0]))
         if outcome != "registered":
             raise QuotaExceeded(outcome, int(values[0]))
         registered_id = values[0]

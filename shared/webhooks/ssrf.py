@@ -89,7 +89,7 @@ def parse(url: str) -> Target:
         raise AddressRefused("has an invalid port")
     bracketed = parts.netloc.startswith("[")
     _check_host(host, bracketed=bracketed)
-    if bracketed and not re.fullmatch(r"\[[^\]]*\](:\d+)?", parts.netloc):
+    if bracketed and not re.fullmatch(r"\[[^\]]*\](:[0-9]+)?", parts.netloc):
         raise AddressRefused("has an invalid host or port")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(secure, host, port or (443 if secure else 80), path)

@@ -78,4 +78,4 @@ def test_every_status_of_the_server_is_known() -> None:
     def statuses(kind: type[ServersError]) -> set[int]:
         return {kind.status}.union(*(statuses(child) for child in kind.__subclasses__()))
 
-    assert statuses(ServersError) <= {400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 500, 502, 503}
+    assert statuses(ServersError) <= {400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 502, 503}

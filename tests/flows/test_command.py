@@ -1,6 +1,7 @@
 """``enginehouse generate|jobs|job|search|collections|documents|webhooks|deliveries`` on terminals, in pipes and in scripts."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -150,6 +151,28 @@ def test_a_healthcheck_finds_the_stack_and_is_silent_in_scripts(stack: Stack) ->
     done = run(stack, "healthcheck", REDIS_URL="redis://127.0.0.1:1/0")
     assert (done.returncode, done.stdout) == (1, "")
     assert "Redis at redis://127.0.0.1:1/0 is not reachable" in done.stderr
+
+
+def test_text_that_is_not_utf8_is_refused_with_a_sentence(stack: Stack) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    for arguments in (("generate", "--wait", odd), ("job", "show", odd), ("search", odd, "-c", "x"), ("documents", "-c", odd)):
+        done = run(stack, *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert r"is not UTF-8: caf\xe9" in done.stderr
+
+
+def test_answers_before_a_line_that_is_not_utf8_are_printed(stack: Stack) -> None:
+    done = subprocess.run(
+        line("generate", "--lines", "--wait"),
+        cwd=REPOSITORY,
+        env=stack.environment | {"ENGINEHOUSE_URL": stack.url},
+        input=b"one\ncaf\xe9\nthree\n",
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, b"user: one\n")
+    assert done.stderr == b"Line 2 of the prompts is not UTF-8: caf\\xe9\n"
 
 
 def test_help_and_version_have_their_usual_options(stack: Stack) -> None:

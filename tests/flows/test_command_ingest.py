@@ -112,6 +112,49 @@ def test_every_archive_member_is_reported(stack: Stack, folder: Path) -> None:
         assert (done.returncode, ends(done)) == (0, {"good.zip: good.txt": ("ready", known)})
 
 
+def test_no_file_replaces_another_unasked(stack: Stack, tmp_path: Path) -> None:
+    for year in ("2023", "2024"):
+        (tmp_path / year).mkdir()
+        (tmp_path / year / "report.txt").write_text(f"The report of {year}.")
+    assert run(stack, "ingest", tmp_path / "2023", "-c", "reports").returncode == 0
+    done = run(stack, "ingest", tmp_path / "2024", "-c", "reports", "--json")
+    assert (done.returncode, ends(done)) == (3, {"report.txt": ("name_taken", False)})
+    assert "--replace" in done.stderr
+    done = run(stack, "ingest", tmp_path / "2024", "-c", "reports", "--prefix", "2024/", "--json")
+    assert (done.returncode, ends(done)) == (0, {"2024/report.txt": ("ready", False)})
+
+    (tmp_path / "2023" / "report.txt").write_text("The corrected report of 2023.")
+    archive = tmp_path / "all.zip"
+    archive.write_bytes(packed_zip({"2024/report.txt": b"Another report of 2024.", "more.txt": b"More."}))
+    done = run(stack, "ingest", archive, "-c", "reports", "--json")
+    assert {name: status for name, (status, _) in ends(done).items()} == {
+        "all.zip: more.txt": "ready",
+        "all.zip: 2024/report.txt": "left_out",
+    }
+    done = run(stack, "ingest", tmp_path / "2023", archive, "-c", "reports", "--replace")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^report.txt +doc_\w{26} +doc_\w{26}$", done.stderr, re.MULTILINE), "the summary lists what was replaced"
+    assert re.search(r"^all.zip: 2024/report.txt +doc_\w{26} +doc_\w{26}$", done.stderr, re.MULTILINE)
+    assert stack.client.get("/collections/reports").json()["documents"] == 3
+
+
+def test_files_with_long_and_odd_names_are_documents_of_their_own(stack: Stack, tmp_path: Path) -> None:
+    deep = tmp_path.joinpath("deep", *(f"{number}-{'folder' * 9}" for number in range(6)))
+    deep.mkdir(parents=True)
+    for name in (b"alpha.txt", b"beta.txt", b"caf\xe9.txt", b"\x1b[31mred\x07.txt", b"empty\x1b[2J.txt"):
+        (deep / os.fsdecode(name)).write_bytes(b"" if b"empty" in name else b"This is " + name)
+    done = run(stack, "ingest", tmp_path / "deep", "-c", "deep", LC_ALL="C")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert r"empty\x1b[2J.txt" in done.stderr
+    listed = run(stack, "documents", "-c", "deep", LC_ALL="C").stdout
+    assert (listed.count("\tready\t"), listed.count("\tempty\t")) == (4, 1)
+    assert r"caf\xe9.txt" in listed
+    assert not set("\x1b\x07") & set(done.stderr + listed)
+    shown = run_on_terminal(stack, "ingest", tmp_path / "deep", "-c", "deep")
+    assert not any(sequence in shown for sequence in ("\x1b[31mred", "\x1b[2J", "\x07"))
+
+
 def test_duplicate_files_are_counted_once(stack: Stack, tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"{number:02}.txt").write_text(f"Of these there are two: {number // 2}.")

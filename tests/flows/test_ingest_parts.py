@@ -322,20 +322,29 @@ def test_deleting_a_document_leaves_nothing(library: Library) -> None:
     assert library.documents.count_documents(library.collection.id) == 0
 
 
-def test_a_document_deleted_while_it_is_ingested_leaves_nothing(library: Library) -> None:
+@pytest.mark.parametrize("stage", ["parsing", "chunking", "embedding", "indexing"])
+@pytest.mark.parametrize("target", ["document", "collection"])
+def test_a_document_deleted_while_it_is_ingested_leaves_nothing(
+    library: Library, monkeypatch: pytest.MonkeyPatch, stage: str, target: str
+) -> None:
     document = library.upload(b"Text that is to vanish.")
     attempt = library.attempt(document)
-    report_progress = attempt.report_progress
+    spec = attempt.spec if target == "document" else {"collection_id": library.collection.id}
+    deletion = Attempt(replace(attempt.job, kind="delete", spec=spec))
+    set_stage = library.documents.set_stage
 
-    def delete_while_embedding(phase: str, done: int, total: int, unit: str) -> None:
-        report_progress(phase, done, total, unit)
-        if phase == "embedding":
-            delete(attempt, library.documents, library.settings, library.search_index)
+    def delete_during_stage(*arguments: Any, **fields: Any) -> Any:
+        result = set_stage(*arguments, **fields)
+        if arguments[3] == stage:
+            delete(deletion, library.documents, library.settings, library.search_index)
+        return result
 
-    attempt.report_progress = delete_while_embedding  # type: ignore[method-assign]
-    with pytest.raises(DocumentRejected) as caught:
+    monkeypatch.setattr(library.documents, "set_stage", delete_during_stage)
+    with pytest.raises(AttemptStopped) as caught:
         library.ingest(attempt)
-    assert caught.value.code == "deleted"
+    assert caught.value.reason == "cancel", "its job ends as cancelled"
+    with pytest.raises(AttemptStopped):
+        library.ingest(library.attempt(document))
     assert library.vectors.count_vectors(library.collection.id) == 0
     assert list(library.settings.documents_dir.iterdir()) == []
 

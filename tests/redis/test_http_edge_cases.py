@@ -13,6 +13,9 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.caller import Caller
+from api.request_parsing import requested_timeout
+from api.submission import short_job_error
+from shared.errors import InvalidValue, NotFound
 from shared.ids import DOCUMENT, new_id
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission
@@ -63,6 +66,80 @@ def test_a_number_in_a_header_that_is_not_one_is_rejected(client: FlaskClient, s
     for path, headers in ((f"/jobs/{job}", {"Prefer": f"wait={number}"}), (f"/jobs/{job}/events", {"Last-Event-ID": number})):
         answer = client.get(path, headers=headers)
         assert (answer.status_code, error(answer)["param"]) == (422, next(iter(headers)))
+
+
+@pytest.mark.parametrize(
+    ("preference", "timeout"),
+    [
+        ("wait=5", 5),
+        ("wait = 5", 5),
+        ('wait="5"', 5),
+        ('WAIT = "5" ; a=b; c', 5),
+        ("respond-async, wait=5", 5),
+        ("wait=5, respond-async", 5),
+        ('foo="a, wait=9", wait=5, wait=7', 5),
+        ("handling=lenient; wait=9", 30),
+        ("respond-async; x", 0),
+        ("", 30),
+    ],
+)
+def test_a_preference_is_read_in_every_form(client: FlaskClient, preference: str, timeout: int) -> None:
+    with client.application.test_request_context(headers={"Prefer": preference}):
+        assert requested_timeout(30) == timeout
+
+
+@pytest.mark.parametrize("preference", ["wait", "wait=", 'wait="', "wait=5.0", "wait=\xb2", "wait=٣"])
+def test_a_wait_that_is_no_number_is_rejected(client: FlaskClient, preference: str) -> None:
+    with client.application.test_request_context(headers={"Prefer": preference}), pytest.raises(InvalidValue):
+        requested_timeout(30)
+
+
+def test_a_key_is_free_again_once_its_job_is_deleted(client: FlaskClient) -> None:
+    headers = {"Idempotency-Key": "visit"}
+    first = client.post("/batches", json={}, headers=headers).get_json()["id"]
+    client.post(f"/jobs/{first}/seal")
+    assert client.post("/batches", json={}, headers=headers).get_json()["id"] == first
+    client.delete(f"/jobs/{first}")
+    ids = {client.post("/batches", json={"metadata": {"a": "b"}}, headers=headers).get_json()["id"] for _ in range(2)}
+    assert first not in ids
+    assert len(ids) == 1, "the key stands for the new job"
+    client.post(f"/jobs/{ids.pop()}/seal")
+
+
+def test_a_job_that_was_deleted_while_a_call_waited_is_not_found(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.post("/collections", json={"name": "papers"})
+    queries = client.application.extensions["enginehouse"].queries
+    monkeypatch.setattr(type(queries), "get_job", lambda *_: None)
+    answer = client.post("/collections/papers/search", json={"query": "x"}, headers={"Prefer": "respond-async"})
+    assert (answer.status_code, error(answer)["code"]) == (404, "job_not_found")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br, identity", "x"])
+def test_a_compressed_body_is_rejected(client: FlaskClient, encoding: str) -> None:
+    answer = client.post("/batches", data=b"{}", content_type="application/json", headers={"Content-Encoding": encoding})
+    assert (answer.status_code, error(answer)["code"]) == (415, "unsupported_encoding")
+    assert answer.headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0, 201), (1, 413), (100_000, 413)])
+def test_a_body_in_chunks_has_the_same_limit(settings: Settings, system: JobSystem, extra: int, status: int) -> None:
+    client = create_app(replace(settings, max_body_bytes=2048)).test_client()
+    body = b'{"metadata": {}' + b" " * (2048 - 16 + extra) + b"}"
+    options = {"environ_overrides": {"wsgi.input_terminated": True}, "headers": {"Transfer-Encoding": "chunked"}}
+    answer = client.post("/batches", input_stream=io.BytesIO(body), content_type="application/json", **options)
+    assert answer.status_code == status
+    if status == 201:
+        client.post(f"/jobs/{answer.get_json()['id']}/seal")
+
+
+def test_a_search_that_loses_its_collection_is_a_404(client: FlaskClient, system: JobSystem) -> None:
+    job = system.submitter.submit_job(Submission(kind="search", queue="q", spec={}, owner="local")).id
+    claimed = system.transitions.claim("q", "w", job)
+    assert claimed is not None
+    gone = NotFound("The collection has been deleted.", param="collection").as_json()
+    assert system.transitions.finish((job, claimed.attempt), Status.FAILED, error=gone) == "ok"
+    ended = client.application.extensions["enginehouse"].queries.get_job(job)
+    assert isinstance(short_job_error(ended), NotFound)
 
 
 @pytest.mark.parametrize("header", ["Origin", "Host"])

@@ -85,6 +85,21 @@ def test_streams_above_the_limit_are_rejected_until_one_closes(settings: Setting
         answer.close()
 
 
+def test_a_stream_from_beyond_the_last_event_ends_with_its_job(settings: Settings, writer: Writer) -> None:
+    answer = app(settings).test_client().get(f"/jobs/{writer.job}/events?after=3", buffered=False)
+    pieces = iter(answer.response)
+    assert next(pieces).startswith(b"retry: ")
+    reading = ThreadPoolExecutor(1).submit(lambda: b"".join(pieces))
+    writer.write("two", "three", "four")
+    writer.end()
+    content = reading.result(30)
+    assert ids(content)[0] == 4, "events that the client has already are not repeated"
+    assert content.rstrip().endswith(b'"status": "completed"}')
+    answer.close()
+    far = app(settings).test_client().get(f"/jobs/{writer.job}/events?after=999")
+    assert far.status_code == 204
+
+
 def test_a_closed_stream_releases_all_resources(settings: Settings, writer: Writer) -> None:
     served = app(settings)
     follower: Follower = served.extensions["enginehouse"].follower

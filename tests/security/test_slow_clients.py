@@ -1,5 +1,6 @@
-"""Slow clients: connections that send half a request, or do not read the response, leave the server to others."""
+"""Slow clients, and requests that no application sees: half a request, or one that cannot be parsed, leaves the server to others."""
 
+import json
 import resource
 import socket
 import subprocess
@@ -195,6 +196,51 @@ def test_a_connection_is_kept_between_requests(api: Api) -> None:
 def test_a_header_without_an_end_is_refused(api: Api) -> None:
     connection = api.connect(b"GET / HTTP/1.1\r\nX-A: " + b"a" * 70_000)
     assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (b"NONSENSE\r\n\r\n", 400, "invalid_request"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nNo colon\r\n\r\n", 400, "invalid_request"),
+        (post(0).replace(b"Content-Length: 0", b"Content-Length: \xb2"), 400, "invalid_request"),
+        (post(0).replace(b"Content-Length: 0", b"Content-Length: +1"), 400, "invalid_request"),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "invalid_request"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 9000 + b"\r\n\r\n", 431, "invalid_request"),
+        (b"GET / HTTP/1.1\r\nX-A: " + b"a" * 70_000, 431, "invalid_request"),
+        (HALF_HEAD, 408, "request_timeout"),
+    ],
+)
+def test_a_request_that_cannot_be_parsed_is_refused_in_json(api: Api, request_bytes: bytes, status: int, code: str) -> None:
+    connection = api.connect(request_bytes)
+    answer = b""
+    while data := connection.recv(65536):
+        answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Type: application/json" in head
+    assert b"Connection: close" in head
+    assert json.loads(body)["error"]["code"] == code
+    connection.close()
+
+
+def test_a_broken_chunk_is_a_malformed_body(api: Api, key: str) -> None:
+    head = post(0, key).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    for body in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx0\r\n\r\n"):
+        connection = api.connect(head + body)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b'"malformed_body"' in answer
+        connection.close()
+
+
+def test_a_client_that_is_still_sending_a_refused_body_reads_the_refusal(api: Api, key: str) -> None:
+    head = post(0, key).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    connection = api.connect(head + b"%x\r\n" % 20_000_000 + b"x" * 20_000_000 + b"\r\n0\r\n\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
     connection.close()
 
 

@@ -1,5 +1,6 @@
 """File discovery of ``enginehouse ingest``."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_names_are_unique(folder: Path) -> None:
     """A repeated name would replace the earlier document with a new version."""
     here = names(folder / "deep" / "a.txt", folder / "other" / "a.txt", folder / "b.pdf")
     assert here == [(folder / "deep/a.txt").as_posix(), (folder / "other/a.txt").as_posix(), "b.pdf"]
+
+
+def test_names_that_are_not_utf8_are_escaped(folder: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.txt")
+    (folder / "deep" / odd).write_text("coffee")
+    assert r"deep/caf\xe9.txt" in names(folder)
+    assert names(folder / "deep" / odd) == [r"caf\xe9.txt"]
+    [file] = find_files([str(folder / "deep" / odd)], prefix="2024/")
+    assert (file.name, file.path.read_text()) == (r"2024/caf\xe9.txt", "coffee")
 
 
 def test_a_file_name_with_glob_characters_is_a_file(folder: Path) -> None:

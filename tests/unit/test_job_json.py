@@ -32,7 +32,15 @@ HIT = {
 MEMBER = {"name": "a.txt", "document_id": "doc_1"}
 RESULTS: dict[str, Any] = {
     "generate": {"text": "Paris.", "finish_reason": "stop", "usage": USAGE, "citations": [CITATION]},
-    "ingest": {"document_id": "doc_1", "status": "ready", "pages": 1, "chunks": 1, "reason": None, "timings": {"parse": 0.1}},
+    "ingest": {
+        "document_id": "doc_1",
+        "status": "ready",
+        "pages": 1,
+        "chunks": 1,
+        "reason": None,
+        "replaced": None,
+        "timings": {"parse": 0.1},
+    },
     "search": {"hits": [HIT]},
     "delete": {"deleted": True, "documents": 1},
     "reindex": {"documents": 1, "chunks": 1, "skipped": [], "embedding_model": "m", "embedding_revision": "r"},

@@ -26,7 +26,7 @@ from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.cpu.turn import Turn
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.search_index import SearchIndex
-from workers.runtime.attempt import AttemptHandle
+from workers.runtime.attempt import AttemptHandle, AttemptStopped
 
 PROGRESS_SECONDS = 0.5
 """How often the pages read so far are written to the document's record."""
@@ -42,22 +42,30 @@ def ingest(
 ) -> dict[str, Any]:
     """Ingest the document ``spec["document_id"]``.
 
-    The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None) and
-    ``timings`` in seconds. A long document returns to its queue after a turn if ``must_give_way``; the next attempt continues where
-    this one stopped. Raises DocumentRejected, whose code is the document's final status (or ``deleted``), and
-    IndexUnavailable when another attempt may succeed.
+    The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None), ``replaced`` (the
+    id of the version that it replaced, or None) and ``timings`` in seconds. A long document returns to its queue after a turn if
+    ``must_give_way``; the next attempt continues where this one stopped. Raises DocumentRejected, whose code is the document's
+    final status, AttemptStopped (``cancel``) if the document was deleted, and IndexUnavailable when another attempt may succeed.
     """
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:
         document = documents.get(attempt.job.owner, document_id)
     except NotFound:
         _remove_traces(document_id, collection_id, settings, search_index)
-        raise DocumentRejected("The document was deleted before it was ingested.", code="deleted") from None
+        raise AttemptStopped("cancel") from None
     ingestion = _Ingestion(attempt, document, documents, settings, embedders, search_index, must_give_way)
     if document.status == "ready":  # an earlier attempt finished the work and died before it could end the job
-        ingestion.remove_replaced()
-        return _result(document.id, document.pages, ingestion.ensure_in_current_index(document.chunks), document.reason, {})
-    return ingestion.ingest_document()
+        replaced = ingestion.remove_replaced()
+        chunks = ingestion.ensure_in_current_index(document.chunks)
+        return _result(document.id, document.pages, chunks, document.reason, replaced, {})
+    try:
+        return ingestion.ingest_document()
+    except AttemptStopped:
+        raise
+    except Exception:
+        # A deletion removes files and index while this attempt uses them, so it can fail anywhere. That is no fault of the worker.
+        ingestion.raise_if_deleted()
+        raise
 
 
 class _Ingestion:
@@ -101,12 +109,13 @@ class _Ingestion:
                 chunks = self._index(indexer := latest)
             self._require_current(self._finish("ready", summary.reason, summary.pages, chunks, summary.problems))
             indexer.forget_progress(self._document.id)
-            self.remove_replaced()
-            return _result(self._document.id, summary.pages, self.ensure_in_current_index(chunks), summary.reason, self._timings)
+            replaced = self.remove_replaced()
+            chunks = self.ensure_in_current_index(chunks)
+            return _result(self._document.id, summary.pages, chunks, summary.reason, replaced, self._timings)
         except DocumentRejected as rejected:
             if password:
                 self._passwords.forget(self._document.id)
-            if rejected.code not in ("deleted", "superseded", "replaced"):
+            if rejected.code not in ("superseded", "replaced"):
                 self._require_current(self._finish(_status(rejected.code), rejected.message))
                 if self._document.media_type == UNSUPPORTED:  # no retry can read it, so it need not wait for one
                     self._files.path(self._document.id, "original").unlink(missing_ok=True)
@@ -123,8 +132,16 @@ class _Ingestion:
             self._documents.set_chunks(self._document.id, chunks)
         return chunks
 
-    def remove_replaced(self) -> None:
-        """Remove the version that this document replaces. Raises IndexUnavailable."""
+    def raise_if_deleted(self) -> None:
+        """Raise AttemptStopped if the document or its collection was deleted."""
+        try:
+            self._documents.collection_by_id(self._document.collection_id)
+            self._documents.get(self._document.owner, self._document.id)
+        except NotFound:
+            self._raise_deleted()
+
+    def remove_replaced(self) -> str:
+        """Remove the version that this document replaces; returns its id, or "". Raises IndexUnavailable."""
         try:
             replaced = self._documents.get(self._document.owner, self._document.id).replaces
         except NotFound:
@@ -133,6 +150,7 @@ class _Ingestion:
             self._documents.remove(replaced, self._document.collection_id)
             self._search_index.remove_from_collection(self._document.collection_id, replaced)
             self._files.remove(replaced)
+        return replaced
 
     def _indexer(self) -> Indexer:
         """Indexer for the collection's current index. Raises DocumentRejected if this worker lacks its embedding model."""
@@ -255,7 +273,8 @@ class _Ingestion:
 
     def _raise_deleted(self) -> NoReturn:
         _remove_traces(self._document.id, self._document.collection_id, self._settings, self._search_index)
-        raise DocumentRejected("The document was deleted while it was being ingested.", code="deleted")
+        # Whoever deletes a document wants no more of it, so its job was cancelled and has not failed.
+        raise AttemptStopped("cancel")
 
 
 def _remove_traces(document_id: str, collection_id: str, settings: Settings, search_index: SearchIndex) -> None:
@@ -268,12 +287,15 @@ def _status(code: str) -> Status:
     return code if code in ("empty", "needs_ocr", "encrypted", "unsupported", "too_large") else "failed"  # type: ignore[return-value]
 
 
-def _result(document_id: str, pages: int, chunks: int, reason: str, timings: Mapping[str, float]) -> dict[str, Any]:
+def _result(
+    document_id: str, pages: int, chunks: int, reason: str, replaced: str, timings: Mapping[str, float]
+) -> dict[str, Any]:
     return {
         "document_id": document_id,
         "status": "ready",
         "pages": pages,
         "chunks": chunks,
         "reason": reason or None,
+        "replaced": replaced or None,
         "timings": dict(timings),
     }

@@ -54,7 +54,12 @@ def build_handlers() -> Mapping[str, Handler]:
     def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
         collection = documents.collection_by_id(collection_id)
         while True:
-            found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
+            try:
+                found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
+            except Exception:
+                # A deletion of the collection drops its index, which may break a search in many ways: then it is not found.
+                documents.collection_by_id(collection_id)
+                raise
             latest = documents.collection_by_id(collection_id)
             # A reindex may have replaced the index, and dropped the old one, during the search.
             if latest.index == collection.index:

@@ -58,7 +58,11 @@ class GenerationOptions(RequestModel):
         default=[], max_length=16, description="strings that end the answer", json_schema_extra=_accept_one_string
     )
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
-        default=None, description="the same seed samples the same tokens"
+        default=None,
+        description=(
+            "with the same prompt, options and seed, a model that runs nothing else samples the same tokens; other requests in its "
+            "batch change the last digits of the scores, and so now and then a token"
+        ),
     )
     collection: CollectionSource | None = Field(
         default=None,

@@ -23,6 +23,7 @@ class Document(ResponseModel):
     collection: str
     name: str
     version: int = Field(description="number of documents of this name in the collection so far")
+    replaces: str | None = Field(description="id of the document of this name whose place it takes once it is ready")
     size: int = Field(description="bytes")
     sha256: str
     media_type: str
@@ -94,6 +95,14 @@ class UploadArchive(ResponseModel):
     job: JobId = Field(description="the unpack job; its documents join the batch")
 
 
+class NameConflict(ResponseModel):
+    name: str = Field(description="of a file that was not added")
+    document_id: str = Field(description="the document that has this name")
+
+
 class UploadList(ListPage[UploadDocument]):
     archives: list[UploadArchive]
+    name_conflicts: list[NameConflict] = Field(
+        description="files that would have replaced documents, with `replace` set to false"
+    )
     batch: Job

@@ -64,6 +64,7 @@ class IngestResult(ResponseModel):
     pages: int
     chunks: int
     reason: str | None
+    replaced: str | None = Field(description="id of the document of this name that it replaced")
     timings: dict[str, float] = Field(description="seconds per step")
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from cli.errors import CommandError
+from enginehouse_client.files import escape_name
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,14 @@ class SourceFile:
     path: Path
 
 
-def find_files(paths: Iterable[str], *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[SourceFile]:
+def find_files(
+    paths: Iterable[str], *, include: Sequence[str] = (), exclude: Sequence[str] = (), prefix: str = ""
+) -> list[SourceFile]:
     """Expand files, folders (recursively, without hidden files) and patterns such as ``in/**/*.pdf``.
 
     ``include`` and ``exclude`` are patterns for a file's name or for its path inside the folder. Each file is returned once, and
-    names are unique: files that would share a name are named by their full paths. Raises CommandError if a path does not exist.
+    names are unique: files that would share a name are named by their full paths. ``prefix`` is put before all names. Raises
+    CommandError if a path does not exist.
     """
     found: dict[Path, SourceFile] = {}
     for path in paths:
@@ -30,7 +34,10 @@ def find_files(paths: Iterable[str], *, include: Sequence[str] = (), exclude: Se
             if _is_selected(file.name, include, exclude):
                 found.setdefault(file.path.resolve(), file)
     names = Counter(file.name for file in found.values())
-    return [file if names[file.name] == 1 else SourceFile(file.path.as_posix(), file.path) for file in found.values()]
+    return [
+        SourceFile(prefix + (file.name if names[file.name] == 1 else escape_name(file.path.as_posix())), file.path)
+        for file in found.values()
+    ]
 
 
 def _expand(text: str) -> Iterator[SourceFile]:
@@ -39,13 +46,13 @@ def _expand(text: str) -> Iterator[SourceFile]:
         for file in sorted(path.rglob("*")):
             relative = file.relative_to(path)
             if file.is_file() and not any(part.startswith(".") for part in relative.parts):
-                yield SourceFile(relative.as_posix(), file)
+                yield SourceFile(escape_name(relative.as_posix()), file)
     elif path.exists():
-        yield SourceFile(path.name, path)
+        yield SourceFile(escape_name(path.name), path)
     elif glob.has_magic(text):
         for match in sorted(glob.glob(text, recursive=True)):
             if Path(match).is_file():
-                yield SourceFile(Path(match).name, Path(match))
+                yield SourceFile(escape_name(Path(match).name), Path(match))
     else:
         raise CommandError(f"There is no file or folder {text}.")
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from cli.remote.bulk_ingest.uploader import FileOutcome
+from cli.safe_text import safe_line
 from enginehouse_client import Job, UploadProgress
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class ProgressDisplay:
 
     def _update(self, file: str, phase: str, done: int, total: int | None, unit: str) -> None:
         if self._bars is not None and (task := self._tasks.get(file)) is not None:
-            self._bars.update(task, description=f"{_shorten(file)} {phase}", completed=done, total=total, unit=unit)
+            description = f"{_shorten(file)} {safe_line(phase)}"
+            self._bars.update(task, description=description, completed=done, total=total, unit=safe_line(unit))
 
     def _print_text(self) -> None:
         self._last_text_at = time.monotonic()
@@ -91,4 +93,5 @@ def _progress_bars() -> "Progress":
 
 
 def _shorten(name: str) -> str:
-    return name if len(name) <= MAX_NAME_LENGTH else "…" + name[-MAX_NAME_LENGTH + 1 :]
+    shown = safe_line(name)
+    return shown if len(shown) <= MAX_NAME_LENGTH else "…" + shown[-MAX_NAME_LENGTH + 1 :]

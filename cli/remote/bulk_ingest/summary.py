@@ -1,4 +1,5 @@
-"""Print the summary of an ingest: how many documents ended in each state, and the reason for each that cannot be searched."""
+"""Print the summary of an ingest: how many documents ended in each state, which were replaced, and the reason for each file that
+cannot be searched."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +10,11 @@ from rich.text import Text
 
 from cli.output import STYLES
 from cli.remote.bulk_ingest.uploader import FileOutcome
+from cli.safe_text import safe_line
 from enginehouse_client import Job
+
+# Documents that are listed as replaced; with --json each file says what it replaced.
+MAX_REPLACED = 20
 
 
 def print_summary(outcomes: Sequence[FileOutcome], files: int, batch: Job, seconds: float) -> None:
@@ -19,9 +24,11 @@ def print_summary(outcomes: Sequence[FileOutcome], files: int, batch: Job, secon
     if failures:
         table = Table("file", "status", "reason", box=None, pad_edge=False)
         for outcome in sorted(failures, key=lambda outcome: (outcome.status, outcome.file)):
-            table.add_row(Text(outcome.file), Text(outcome.status, STYLES.get(outcome.status, "")), Text(outcome.reason))
+            styled = Text(outcome.status, STYLES.get(outcome.status, ""))
+            table.add_row(Text(safe_line(outcome.file)), styled, Text(safe_line(outcome.reason)))
         console.print(table)
         console.print()
+    _print_replaced(console, [outcome for outcome in outcomes if outcome.replaces])
     counts = Counter[tuple[str, bool]]()
     for outcome in outcomes:
         counts[outcome.status, outcome.duplicate] += outcome.count
@@ -33,6 +40,18 @@ def print_summary(outcomes: Sequence[FileOutcome], files: int, batch: Job, secon
     console.print(Text(f"batch {batch.id} is {batch.status}: {describe_counts(batch)}"))
     rate = f", {files / seconds:,.1f} files/s" if seconds > 1 else ""
     console.print(f"{files:,} files in {seconds:,.1f} s{rate}", highlight=False)
+
+
+def _print_replaced(console: Console, outcomes: Sequence[FileOutcome]) -> None:
+    if not outcomes:
+        return
+    table = Table("replaced", "by document", "instead of", box=None, pad_edge=False)
+    for outcome in outcomes[:MAX_REPLACED]:
+        table.add_row(Text(safe_line(outcome.file)), outcome.document, outcome.replaces)
+    console.print(table)
+    if len(outcomes) > MAX_REPLACED:
+        console.print(f"and {len(outcomes) - MAX_REPLACED:,} more were replaced", highlight=False)
+    console.print()
 
 
 def describe_counts(batch: Job) -> str:

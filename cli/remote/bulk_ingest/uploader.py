@@ -33,6 +33,7 @@ NOT_SENT = "not_sent"
 LEFT_OUT = "left_out"
 DUPLICATE = "duplicate"
 COUNTED = "counted"
+NAME_TAKEN = "name_taken"
 # The same bytes would end in the same status again.
 PERMANENT = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large")
 IN_PROGRESS = ("uploaded", "parsing", "chunking", "embedding", "indexing")
@@ -44,9 +45,10 @@ SERVER_UNREACHABLE = (ConnectionFailed, Unavailable, RateLimited)
 class FileOutcome:
     """The outcome of one file, or of one member of an archive.
 
-    ``status`` is the document's, or ``not_sent``, or ``left_out`` for a member of an archive. ``duplicate``: the server had the
-    bytes already, and the batch does not count them. Members that the server does not list one by one share an outcome of
-    ``count`` documents, with the status ``duplicate`` or ``counted``.
+    ``status`` is the document's, or ``not_sent``, ``name_taken`` if another document has the name and was not to be replaced, or
+    ``left_out`` for a member of an archive. ``replaces`` is the id of the document that this one replaced. ``duplicate``: the
+    server had the bytes already, and the batch does not count them. Members that the server does not list one by one share an
+    outcome of ``count`` documents, with the status ``duplicate`` or ``counted``.
     """
 
     file: str
@@ -55,6 +57,7 @@ class FileOutcome:
     document: str | None
     duplicate: bool = False
     count: int = 1
+    replaces: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -80,16 +83,20 @@ class ProgressListener(Protocol):
 class Uploader:
     """One ingest into one collection, counted by one open batch.
 
-    ``again`` also sends files that the collection holds but could not read. If the batch no longer accepts jobs because it was
-    cancelled, no further file is started; ``unsent`` counts the files that were not sent.
+    ``again`` also sends files that the collection holds but could not read; ``replace`` lets files replace documents of their
+    names. If the batch no longer accepts jobs because it was cancelled, no further file is started; ``unsent`` counts the files
+    that were not sent.
     """
 
-    def __init__(self, client: Client, collection: str, batch: Job, listener: ProgressListener, *, again: bool) -> None:
+    def __init__(
+        self, client: Client, collection: str, batch: Job, listener: ProgressListener, *, again: bool, replace: bool
+    ) -> None:
         self._client = client
         self._collection = collection
         self._batch = batch.id
         self._listener = listener
         self._again = again
+        self._replace = replace
         self._existing: dict[str, Document] = {}
         self._own_documents: set[str] = set()
         self._lock = threading.Lock()
@@ -157,26 +164,28 @@ class Uploader:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         existing = self._existing.get(sha256)
         if existing is not None and (existing.status == "ready" or (existing.status in PERMANENT and not self._again)):
-            return [_outcome(file, existing, duplicate=True)]
+            return [_outcome(file.name, existing, duplicate=True)]
         if existing is not None and existing.status in IN_PROGRESS:
             return [self._wait_for_document(file, existing)]
         receipt = self._client.send(
             self._collection,
             (file.name, file.path),
             batch=self._batch,
+            replace=self._replace,
             on_sent=lambda progress: self._listener.upload_progressed(file.name, progress),
         )
         if receipt.archives:
             return self._wait_for_archive(file, receipt)
+        if receipt.name_conflicts:
+            [taken] = receipt.name_conflicts
+            reason = f"the collection has another file of this name, {taken.document_id}; --replace replaces it"
+            return [FileOutcome(file.name, NAME_TAKEN, reason, taken.document_id)]
         return [self._wait_for_document(file, document) for document in receipt.documents]
 
     def _wait_for_archive(self, file: SourceFile, receipt: UploadReceipt) -> list[FileOutcome]:
         """The outcomes of all members, or one for the archive itself if it has none."""
         ingestion = self._client.wait_until_indexed(receipt, on_poll=lambda job: self._on_poll(file, job))
-        outcomes = [
-            FileOutcome(f"{file.name}: {document.name}", document.status, document.reason or "", document.id)
-            for document in ingestion.documents
-        ]
+        outcomes = [_outcome(f"{file.name}: {document.name}", document, duplicate=False) for document in ingestion.documents]
         for rejection in ingestion.rejected:
             if rejection.document is None:
                 status = LEFT_OUT if rejection.code == "left_out" else rejection.code
@@ -202,7 +211,7 @@ class Uploader:
         else:
             with suppress(NotFound):  # jobs expire before documents
                 job = self._client.get(document.job_id)
-        return _outcome(file, document, duplicate=not self._is_new(document, job))
+        return _outcome(file.name, document, duplicate=not self._is_new(document, job))
 
     def _is_new(self, document: Document, job: Job | None) -> bool:
         """Whether this batch counts the document, and no other file of this run has the same bytes."""
@@ -224,6 +233,6 @@ class IngestInterrupted(EnginehouseError):
         super().__init__("the ingest was interrupted")
 
 
-def _outcome(file: SourceFile, document: Document, *, duplicate: bool) -> FileOutcome:
-    name = file.name if duplicate or document.name == file.name else f"{file.name}: {document.name}"
-    return FileOutcome(name, document.status, document.reason or "", document.id, duplicate)
+def _outcome(name: str, document: Document, *, duplicate: bool) -> FileOutcome:
+    replaces = document.replaces if document.status == "ready" and not duplicate else None
+    return FileOutcome(name, document.status, document.reason or "", document.id, duplicate, replaces=replaces)

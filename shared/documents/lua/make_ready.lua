@@ -6,7 +6,7 @@
 -- Keys: document:<id>; collection:<id>:current; collection:<id>:sha256; the document that is replaced
 -- Returns 'ok'; 'replaced' when a newer version is ready already, so that this one can never be searched; 'gone' when the
 -- document was deleted; 'stale' when another job or a later attempt has it.
--- Promise: the field `replaces` names the document that this one replaces. Sent twice, it returns the same and writes the
+-- Promise: the field `replaces` names the document that this one replaces, if there is one. Sent twice, it returns the same and writes the
 -- same fields again.
 
 local document = document_fields(id, 'job_id', 'attempt', 'name', 'version')
@@ -14,6 +14,7 @@ local result = check_document_fence(document, job, attempt)
 if result ~= 'ok' then return result end
 local current_key, digests_key = collection_key(collection) .. ':current', collection_key(collection) .. ':sha256'
 local current = redis.call('HGET', current_key, document.name)
+if current ~= id then changes.replaces = '' end
 if current and current ~= id then
   local other = document_fields(current, 'status', 'version', 'sha256')
   if other.status == 'ready' then

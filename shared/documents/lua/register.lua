@@ -1,13 +1,15 @@
 -- register: create a document, unless its collection holds the same bytes already or is about to.
 -- Uses: document, limits
--- Arguments: id, collection, sha256, name, document_limit:number, byte_limit:number, record{}
---   document_limit and byte_limit are for owners without limits of their own; record has further fields of the new document.
--- Keys: collection:<id> with its documents, sha256 and latest; document:<new id>; owner:<owner>:stored and limits
+-- Arguments: id, collection, sha256, name, replace:number, document_limit:number, byte_limit:number, record{}
+--   replace is 1 if the document may become the next version of another one with its name, else 0; document_limit and byte_limit
+--   are for owners without limits of their own; record has further fields of the new document.
+-- Keys: collection:<id> with its documents, sha256, latest and current; document:<new id>; owner:<owner>:stored and limits
 -- Returns {'registered', the id of the document that holds the bytes (the new one, or an earlier one that is in progress or
--- ready)}, {'gone'} when the collection is, or {'documents' | 'stored_bytes', the limit that the new document would exceed}.
+-- ready)}, {'gone'} when the collection is, {'name_taken', the document with the name that may not be replaced}, or
+-- {'documents' | 'stored_bytes', the limit that the new document would exceed}.
 -- Promise: an earlier document that ended otherwise keeps its record and no longer stands for the bytes. The same holds when a
 -- document with other bytes has its name since then; otherwise a former content could not be restored. Sent twice with one id,
--- it returns that id twice and writes once.
+-- it returns that id twice and writes once. The field `replaces` names the document that the new one will replace.
 
 if not collection_exists(collection) then return { 'gone' } end
 if redis.call('EXISTS', document_key(id)) == 1 then return { 'registered', id } end
@@ -23,6 +25,14 @@ if earlier then
   local superseded = document.name == name and latest and latest ~= earlier and is_alive(before.status)
   if is_alive(document.status) and not superseded then return { 'registered', earlier } end
 end
+local current = redis.call('HGET', key .. ':current', name)
+local replaced = ''
+if current and document_fields(current, 'status').status == 'ready' then
+  replaced = current
+elseif latest and is_alive(before.status) then
+  replaced = latest
+end
+if replaced ~= '' and replace == 0 then return { 'name_taken', replaced } end
 local stored = stored_by(record.owner)
 local most_documents = limit_of(record.owner, 'documents', document_limit)
 local most_bytes = limit_of(record.owner, 'stored_bytes', byte_limit)
@@ -30,6 +40,7 @@ if stored.documents + 1 > most_documents then return { 'documents', digits(most_
 if stored.bytes + record.size > most_bytes then return { 'stored_bytes', digits(most_bytes) } end
 redis.call('HSET', document_key(id), 'id', id, 'sha256', sha256, 'name', name, 'status', 'uploaded', 'reason', '',
   'attempt', 0, 'pages', 0, 'pages_done', 0, 'chunks', 0, 'version', tonumber(before.version or 0) + 1,
+  'replaces', replaced,
   'created_at', timestamp, 'updated_at', timestamp)
 set_fields(document_key(id), record)
 change_stored(record.owner, 1, record.size)

@@ -12,9 +12,9 @@ from typing import Any
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import ARCHIVES, ZIP, detect_media_type
-from shared.documents.models import Collection, Document
+from shared.documents.models import MAX_NAME_LENGTH, Collection, Document
 from shared.documents.store import Documents
-from shared.errors import BodyTooLarge, DocumentRejected, NotFound, QueueFull, QuotaExceeded, TooMany
+from shared.errors import BodyTooLarge, DocumentRejected, NameTaken, NotFound, QueueFull, QuotaExceeded, TooMany
 from shared.ids import DOCUMENT, JOB, derived_id
 from shared.jobs.queries import JobQueries
 from shared.jobs.queue_names import CPU_QUEUE
@@ -24,8 +24,6 @@ from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipp
 from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.cpu.turn import Turn
 from workers.runtime.attempt import AttemptHandle
-
-MAX_NAME = 255
 
 MAX_LISTED = 1000
 """Members listed in the result: at most this many registered, duplicate and skipped ones. Further ones are only counted."""
@@ -101,13 +99,12 @@ class DistinctNames:
         self._numbers: dict[str, int] = {}
 
     def take(self, name: str) -> str:
-        """The name for the next member: composed, at most MAX_NAME characters of its end, and not taken before."""
-        name = unicodedata.normalize("NFC", name)[-MAX_NAME:] or "unnamed"
+        """The name for the next member: composed, and not taken before."""
+        name = unicodedata.normalize("NFC", name) or "unnamed"
         suffix, number, distinct = PurePosixPath(name).suffix, self._numbers.get(name, 0), name
         while distinct in self._numbers:
             number += 1
-            ending = f" ({number}){suffix}"
-            distinct = name.removesuffix(suffix)[-(MAX_NAME - len(ending)) :] + ending
+            distinct = f"{name.removesuffix(suffix)} ({number}){suffix}"
         self._numbers[name] = max(number, 1)
         self._numbers.setdefault(distinct, 1)
         return distinct
@@ -138,6 +135,7 @@ class _Unpacker:
     def add_member(self, number: int, name: str, source: MemberBytes) -> None:
         """Store and register one member, and submit its ingest job, unless an earlier attempt did."""
         self._attempt.raise_if_stopped()
+        name = self._names.take(name)
         if number < self.tally.done:
             self._turn.restart()
             return
@@ -152,7 +150,11 @@ class _Unpacker:
 
     def _add(self, number: int, name: str, source: MemberBytes) -> None:
         self._attempt.report_progress("unpacking", number, 0, "members")
-        job, name = self._attempt.job, self._names.take(name)
+        job = self._attempt.job
+        if len(name) > MAX_NAME_LENGTH:
+            reason = f"Its path has {len(name):,} characters, and {MAX_NAME_LENGTH:,} are allowed."
+            self.tally.skipped.append({"name": f"…{name[-100:]}", "reason": reason})
+            return
         document_id, job_id = (derived_id(prefix, job.id, str(number)) for prefix in (DOCUMENT, JOB))
         collection = self._collection()
         try:
@@ -165,7 +167,7 @@ class _Unpacker:
                 return
             try:
                 document, new = self._register(collection, document_id, job_id, name, stored.size, stored.sha256)
-            except QuotaExceeded as error:
+            except (NameTaken, QuotaExceeded) as error:
                 self._files.remove(document_id)
                 self.tally.skipped.append({"name": name, "reason": error.message})
                 return
@@ -190,6 +192,7 @@ class _Unpacker:
                 media_type=detect_media_type(self._files.path(document_id, "original"), name),
                 job_id=job_id,
                 metadata=self._attempt.spec.get("metadata"),
+                replace=self._attempt.spec.get("replace", True),
             )
         except NotFound:
             self._files.remove(document_id)

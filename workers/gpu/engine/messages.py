@@ -31,7 +31,7 @@ class GenerationRequest:
     top_k: int = 0
     """0 means no limit."""
     seed: int | None = None
-    """Requests with the same prompt, sampling parameters and seed draw the same tokens."""
+    """Requests with the same prompt, sampling parameters and seed draw the same tokens from the same scores."""
     cache_salt: int = 0
     """31 bits. Requests share pages of the KV cache only with requests that have the same one."""
 

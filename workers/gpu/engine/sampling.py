@@ -2,7 +2,7 @@
 
 Sampling uses the Gumbel-max trick: the most likely token after Gumbel noise is added is a fair draw from the distribution.
 The noise is a hash of seed, position and token instead of the next number of a shared generator, so a request draws the
-same tokens whatever else is in its batch.
+same tokens from the same scores. The scores themselves differ in their last digits with the other requests of the batch.
 """
 
 import hashlib
