@@ -129,7 +129,7 @@ def test_the_users_of_redis_have_the_rights_of_up(services: dict[str, Any], tmp_
     assert [line for line in lines if line.startswith("user ")] == expected
 
 
-@pytest.mark.parametrize("missing", list(PASSWORDS))
+@pytest.mark.parametrize("missing", sorted(PASSWORDS))
 def test_there_are_no_default_passwords(missing: str) -> None:
     done = compose("config", "--quiet", passwords={name: text for name, text in PASSWORDS.items() if name != missing})
     assert done.returncode != 0

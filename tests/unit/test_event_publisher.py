@@ -7,6 +7,7 @@ import redis
 
 from shared.jobs.transitions import Event
 from tests.unit.runtime_fakes import RecordingTransitions
+from workers.runtime import event_publisher
 from workers.runtime.event_buffer import EventBuffer
 from workers.runtime.event_publisher import EventPublisher
 
@@ -108,3 +109,38 @@ def test_the_thread_publishes_what_is_enqueued_and_stops() -> None:
     thread.join(60)
     assert not thread.is_alive()
     assert texts(transitions.written) == [("job_1", "x")]
+
+
+def test_first_text_does_not_wait_for_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_publisher, "GATHER_SECONDS", 3600.0)
+    transitions = RecordingTransitions()
+    publisher = EventPublisher(transitions)
+    stopping, written = threading.Event(), threading.Semaphore(0)
+    append = transitions.append_events
+
+    def append_and_note(events: list[Event]) -> list[str]:
+        answers = append(events)
+        written.release()
+        return answers
+
+    transitions.append_events = append_and_note
+    thread = threading.Thread(target=publisher.publish_until, args=(stopping,))
+    thread.start()
+    older, newer = (EventBuffer((f"job_{number}", 1)) for number in (1, 2))
+    older.add_text("first")
+    publisher.enqueue_buffer(older)
+    assert written.acquire(timeout=60)
+    older.set_progress("generating", 1, 2, "tokens")
+    publisher.enqueue_buffer(older)
+    assert written.acquire(timeout=60), "a batch after a pause"
+    older.add_text("second")
+    publisher.enqueue_buffer(older)
+    newer.add_text("first")
+    publisher.enqueue_buffer(newer)
+    assert written.acquire(timeout=60)
+    stopping.set()
+    publisher.wake_up()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert [event.job for event in transitions.written] == ["job_1", "job_1", "job_2"]
+    assert not newer.has_first_text

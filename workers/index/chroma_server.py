@@ -10,7 +10,6 @@ import asyncio
 import base64
 import hmac
 import os
-import re
 import resource
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -100,9 +99,10 @@ class ChromaServer:
 
     def _handle(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
         try:
-            for route_method, pattern, operation in ROUTES:
-                if route_method == method and (match := pattern.fullmatch(path)):
-                    return 200, operation(Call(self._chroma, match.groupdict(), query, orjson.loads(body) if body else {}))
+            for route_method, template, operation in ROUTES:
+                names = _match_path(template, path) if route_method == method else None
+                if names is not None:
+                    return 200, operation(Call(self._chroma, names, query, orjson.loads(body) if body else {}))
         except ChromaError as error:
             return error.code(), _error(error.name(), error.message())
         except (ValueError, TypeError, KeyError) as error:
@@ -211,7 +211,15 @@ def _as_json(collection: Any) -> Any:
     return collection.model_dump(mode="json")
 
 
-def _routes() -> list[tuple[str, re.Pattern[str], Callable[[Call], Any]]]:
+def _match_path(template: str, path: str) -> dict[str, str] | None:
+    """The values of the names in braces, or None if the path is not of this form."""
+    wanted, given = template.split("/"), path.split("/")
+    names = {name[1:-1]: value for name, value in zip(wanted, given, strict=False) if name.startswith("{")}
+    matches = len(wanted) == len(given) and all(names.values())
+    return names if matches and template.format(**names) == path else None
+
+
+def _routes() -> list[tuple[str, str, Callable[[Call], Any]]]:
     database = "/api/v2/tenants/{tenant}/databases/{database}"
     operations: list[tuple[str, Callable[[Call], Any]]] = [
         ("GET /api/v2/auth/identity", _identity),
@@ -231,7 +239,7 @@ def _routes() -> list[tuple[str, re.Pattern[str], Callable[[Call], Any]]]:
     routes = []
     for call, operation in operations:
         method, path = call.split(" ")
-        routes.append((method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)), operation))
+        routes.append((method, path, operation))
     return routes
 
 

@@ -25,6 +25,13 @@ class EventBuffer:
         self._progress: tuple[str, Mapping[str, Any]] | None = None
         self._events: list[Event] = []
         self._last_index = 0
+        self._has_delta = False
+
+    @property
+    def has_first_text(self) -> bool:
+        """Whether the first text of the attempt is waiting to be written."""
+        with self._lock:
+            return bool(self._text) and not self._has_delta
 
     def add_text(self, text: str) -> None:
         """Append to the text of the next delta event."""
@@ -46,6 +53,7 @@ class EventBuffer:
             if self._text:
                 self._append_event("delta", {"text": "".join(self._text)}, "generating")
                 self._text.clear()
+                self._has_delta = True
             return list(self._events)
 
     def drop_through(self, index: int) -> None:

@@ -1,7 +1,8 @@
 """Event publisher: writes the events of all running attempts to Redis together, at most every 40 ms.
 
 Writing one token costs as much as a round trip to Redis; written together, the cost hardly depends on the number of jobs.
-Text that follows a pause waits only a few milliseconds, so that the other jobs can add their part of the same step.
+Text that follows a pause waits only a few milliseconds, so that the other jobs can add their part of the same step. The first
+text of an attempt waits for nothing: a person is watching for it.
 """
 
 import logging
@@ -28,15 +29,20 @@ class EventPublisher:
     def __init__(self, transitions: JobTransitions) -> None:
         self._transitions = transitions
         self._queued: set[EventBuffer] = set()
+        self._urgent: set[EventBuffer] = set()
         self._lock = threading.Lock()
         self._work = threading.Event()
+        self._urgent_work = threading.Event()
         # Held while events are being written, so that the end of a job cannot overtake its events.
         self._write_lock = threading.Lock()
 
     def enqueue_buffer(self, buffer: EventBuffer) -> None:
-        """Have this buffer written with the next batch."""
+        """Have this buffer written with the next batch, or at once if it has the first text of its attempt."""
+        is_urgent = buffer.has_first_text
         with self._lock:
-            self._queued.add(buffer)
+            (self._urgent if is_urgent else self._queued).add(buffer)
+        if is_urgent:
+            self._urgent_work.set()
         self._work.set()
 
     def publish_until(self, stopping: threading.Event) -> None:
@@ -44,19 +50,31 @@ class EventPublisher:
         published_at = 0.0
         while not stopping.is_set():
             self._work.wait()
-            stopping.wait(max(SETTLE_SECONDS, published_at + GATHER_SECONDS - time.monotonic()))
+            if self._urgent_work.wait(max(SETTLE_SECONDS, published_at + GATHER_SECONDS - time.monotonic())):
+                self._urgent_work.clear()
+                self._publish_urgent()
+                continue
             self._work.clear()
             self.publish_queued()
             published_at = time.monotonic()
 
     def wake_up(self) -> None:
         """Let ``publish_until`` look at its ``stopping`` event."""
+        self._urgent_work.set()
         self._work.set()
 
     def publish_queued(self) -> None:
         """Write every enqueued buffer. If Redis is unavailable, the buffers stay enqueued for the next call."""
         with self._lock:
-            buffers, self._queued = self._queued, set()
+            buffers, self._queued, self._urgent = self._queued | self._urgent, set(), set()
+        self._publish(buffers)
+
+    def _publish_urgent(self) -> None:
+        with self._lock:
+            buffers, self._urgent = self._urgent, set()
+        self._publish(buffers)
+
+    def _publish(self, buffers: set[EventBuffer]) -> None:
         if not buffers:
             return
         with self._write_lock:
