@@ -88,6 +88,8 @@ _MAIL_HEADERS = frozenset(["from", "to", "cc", "subject", "date", "reply-to", "c
 _TRANSPORT_HEADERS = frozenset(
     ["received", "return-path", "message-id", "mime-version", "delivered-to", "dkim-signature", "content-transfer-encoding"]
 )
+# Without tags, a page may still have character references.
+_HTML_SIGN = re.compile(r"<[!?/A-Za-z]|&(?:[A-Za-z]{2,8}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _HTML_ELEMENT = re.compile(
     r"<(meta|title|link|style|script|base|h[1-6]|p|div|table|ul|ol|dl|article|section|main|header|nav|center|font|span|br|hr|img|a)\b[^<>]*>",
     re.IGNORECASE,
@@ -172,7 +174,7 @@ def _text_media_type(text: str, path: Path, name: str, *, whole: bool) -> MediaT
         return EVERNOTE
     if _SUBTITLE_START.match(text):
         return SUBTITLES
-    if suffix in _HTML_SUFFIXES and text.startswith("<", root):
+    if suffix in _HTML_SUFFIXES and _HTML_SIGN.search(text):
         return HTML
     headers = _mail_headers(text, suffix)
     if headers is not None:

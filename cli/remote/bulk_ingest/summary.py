@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cli.output import STYLES
@@ -16,13 +16,16 @@ from enginehouse_client import Job
 # Documents that are listed as replaced; with --json each file says what it replaced.
 MAX_REPLACED = 20
 
+# Columns without a terminal, so that each row is one line, whole.
+UNLIMITED = 100_000
+
 
 def print_summary(outcomes: Sequence[FileOutcome], files: int, batch: Job, seconds: float) -> None:
     """Print failures, counts and the batch on standard error; without a terminal, as plain lines."""
-    console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 200)
+    console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else UNLIMITED)
     failures = [outcome for outcome in outcomes if outcome.failed]
     if failures:
-        table = Table("file", "status", "reason", box=None, pad_edge=False)
+        table = Table(Column("file", overflow="fold"), "status", "reason", box=None, pad_edge=False)
         for outcome in sorted(failures, key=lambda outcome: (outcome.status, outcome.file)):
             styled = Text(outcome.status, STYLES.get(outcome.status, ""))
             table.add_row(Text(safe_line(outcome.file)), styled, Text(safe_line(outcome.reason)))
@@ -45,7 +48,7 @@ def print_summary(outcomes: Sequence[FileOutcome], files: int, batch: Job, secon
 def _print_replaced(console: Console, outcomes: Sequence[FileOutcome]) -> None:
     if not outcomes:
         return
-    table = Table("replaced", "by document", "instead of", box=None, pad_edge=False)
+    table = Table(Column("replaced", overflow="fold"), "by document", "instead of", box=None, pad_edge=False)
     for outcome in outcomes[:MAX_REPLACED]:
         table.add_row(Text(safe_line(outcome.file)), outcome.document, outcome.replaces)
     console.print(table)
