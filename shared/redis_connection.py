@@ -38,6 +38,8 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float 
         "socket_timeout": timeout + blocks,
         "socket_keepalive": True,
         "health_check_interval": 5,
+        # For each connection, redis-py would look up its own version in the installed packages (milliseconds) and send it.
+        "driver_info": None,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
     }
     if connections:
