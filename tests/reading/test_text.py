@@ -138,6 +138,17 @@ def test_a_key_that_is_repeated_keeps_all_its_values() -> None:
     assert JsonReader(io.BytesIO(b'{"a": 1, "a": {"b": 2}}'), "").read_page(1).text == "a: 1\na.b: 2\n"
 
 
+def test_numbers_of_json_keep_their_digits() -> None:
+    data = b'{"a": 1.10, "b": [12345678901234567890.5, 1e400, NaN], "c": true, "d": null}'
+    text = "a: 1.10\nb[0]: 12345678901234567890.5\nb[1]: 1e400\nb[2]: NaN\nc: true\nd: null\n"
+    assert JsonReader(io.BytesIO(data), "").read_page(1).text == text
+
+
+def test_names_without_a_value_are_kept() -> None:
+    text = JsonReader(io.BytesIO(b'{"Berlin": {}, "tags": [], "remark": "", "n": 1}'), "").read_page(1).text
+    assert text == "Berlin:\ntags:\nremark:\nn: 1\n"
+
+
 def test_json_lines_named_json_are_read_as_such() -> None:
     assert JsonReader(io.BytesIO(b'{"a": 1}\n{"a": 2}\n'), "").read_page(1).text == "a: 1\n\na: 2\n\n"
 
