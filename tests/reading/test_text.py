@@ -110,6 +110,13 @@ def test_what_is_no_text_is_refused(data: bytes) -> None:
         ("windows-1252", GERMAN.encode(), GERMAN),
         ("windows-874", "กรุงเทพ".encode("cp874"), "กรุงเทพ"),
         ("base64", b"hello", "hello"),
+        ("unicode_escape", GERMAN.encode(), GERMAN),
+        ("windows-31j", "①髙橋".encode("cp932"), "①髙橋"),
+        ("ansi", "250 €".encode("cp1252"), "250 €"),
+        ("koi8-ru", RUSSIAN.encode("koi8-u"), RUSSIAN),
+        ("iso-2022-jp", "日本語".encode("iso2022_jp"), "日本語"),
+        ("utf-16", b"<p>Plain.</p>", "<p>Plain.</p>"),
+        ("utf-16", GERMAN.encode("utf-16-le"), GERMAN),
         ("no such label", "Größe".encode(), "Größe"),
     ],
 )

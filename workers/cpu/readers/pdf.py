@@ -37,7 +37,7 @@ _NOTE = re.compile(
 )
 _MAX_PACKED_BYTES, _MAX_UNPACKED_BYTES = 2**20, 256 * 2**20
 _WORD = re.compile(r"[^\W_]+")
-_BREAKING_HYPHEN = re.compile(r"\ufffe\r\n(?=(.))")
+_BREAKING_HYPHEN = re.compile(r"\ufffe(?:\r\n)?(?=(\S))")
 _VOWELS = frozenset("aeiouyAEIOUY")
 _GLYPH_NAMES = re.compile(r"/[A-Za-z]{1,6}\d{1,5}")
 
