@@ -106,6 +106,23 @@ _SUPERSETS = {
     "cp950": "big5hkscs",
 }
 
+# Labels that Python does not know, or takes for a smaller encoding.
+_ALIASES = {
+    "ansi": "cp1252",
+    "x-ansi": "cp1252",
+    "cn-big5": "big5",
+    "x-x-big5": "big5",
+    "cn-gb": "gbk",
+    "windows-31j": "cp932",
+    "koi8-ru": "koi8-u",
+    "logical": "iso8859-8",
+    "visual": "iso8859-8",
+    "iso-8859-8-e": "iso8859-8",
+    "iso-2022-jp": "iso2022_jp_2",
+    "csiso2022jp": "iso2022_jp_2",
+}
+_NOT_FOR_TEXT = ("unicode-escape", "raw-unicode-escape", "punycode", "idna", "undefined")
+
 # Letters of other scripts than Latin, and signs that do not stand between two letters.
 _OTHER_SCRIPTS = "\u0370-\u052f\u0590-\u08ff\u0e00-\u0eff\ufb50-\ufdff\ufe70-\ufeff"
 _MIXED_WORD = re.compile(f"[A-Za-z][{_OTHER_SCRIPTS}]|[{_OTHER_SCRIPTS}][A-Za-z]")
@@ -173,13 +190,14 @@ def standard_codec(label: str) -> str | None:
 
     By the WHATWG's Encoding Standard, ``iso-8859-1`` and ``ascii`` stand for Windows-1252, for example.
     """
-    name = label.strip().lower()
+    name = label.strip().strip("\"'").lower()
+    name = _ALIASES.get(name, name)
     for spelling in (name, name.removeprefix("x-"), name.replace("windows-", "cp"), name.removesuffix("-i")):
         try:
             codec = codecs.lookup(spelling).name.replace("_", "-")
         except (LookupError, ValueError):
             continue
-        return _SUPERSETS.get(codec, codec)
+        return None if codec in _NOT_FOR_TEXT else _SUPERSETS.get(codec, codec)
     return None
 
 
@@ -189,9 +207,10 @@ def decode_labelled(data: bytes, label: str | None) -> DecodedText | None:
     The label is wrong if the bytes are UTF-8 all the same, or if many of them do not fit it.
     """
     codec = standard_codec(label) if label else None
-    if codec is None or any(data.startswith(mark) for mark, _ in _BYTE_ORDER_MARKS):
+    # UTF-16 shows what it is, and a label in a page that could be read as ASCII is wrong.
+    if codec is None or codec.startswith(("utf-16", "utf-32")) or any(data.startswith(mark) for mark, _ in _BYTE_ORDER_MARKS):
         return decode_text(data)
-    if not codec.startswith(("utf-16", "utf-32", "utf-7", "iso2022")):
+    if not codec.startswith(("utf-7", "iso2022")):
         utf8 = _mostly_utf8(data)
         if utf8 is not None and (codec == "utf-8" or not data.isascii()):
             return utf8

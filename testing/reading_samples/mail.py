@@ -101,3 +101,46 @@ def mail_samples() -> Iterator[Sample]:
     yield Sample(
         "named-body.eml", lambda: _mail('Content-Type: text/plain; name="body.txt"', "All in one."), must=("All in one.",)
     )
+    packed_rich = f'Content-Type: multipart/mixed; boundary="Y"\n\n--Y\n{rich.format("<p>Dear Bob,</p>")}\n--Y\n{{}}\n\nx\n--Y--'
+    plan = 'Content-Type: application/pdf; name="plan.pdf"\nContent-Disposition: inline; filename="plan.pdf"'
+    yield Sample(
+        "attached-to-html.eml",
+        lambda: _multipart("alternative", plain.format("Dear Bob,"), packed_rich.format(plan)),
+        count={"Dear Bob,": 1},
+        problem="plan.pdf",
+    )
+    yield Sample(
+        "html-says-more.eml",
+        lambda: _multipart("alternative", plain.format("Short."), rich.format("<p>Short.</p><p>Room is B7.</p>")),
+        must=("Room is B7.",),
+        count={"Short.": 1},
+    )
+    zhu = base64.b64encode("朱镕基".encode("gbk")).decode()
+    subject = f"From: a@b.c\nTo: d@e.f\nTo: second@e.f\nReply-To: other@e.f\nSubject: =?gb2312?B?{zhu}?=\n\nBody."
+    yield Sample("headers.eml", lambda: subject.encode(), must=("朱镕基", "second@e.f", "other@e.f"))
+    for name, body, texts in (
+        ("junk", "SGVsbG8g!!*d29y\nbGQgZW5k", "Hello world end"),
+        ("pieces", "SGVsbG8=\nIHdvcmxkIGVuZA==", "Hello world end"),
+        ("cut", "SGVsbG8gd29ybGQgZW5kL", "Hello world end"),
+        ("footer", "SGVsbG8gd29ybGQ=\n\n--\nTo leave the list, write to x.\n", "Hello world -- To leave the list, write to x."),
+    ):
+        yield Sample(
+            f"base64-{name}.eml",
+            lambda body=body: _mail("Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64", body),  # type: ignore[misc]
+            must=(texts,),
+        )
+    letter = "--X\nContent-Type: text/plain\n\nThe letter.\n--X--\n"
+    yield Sample(
+        "before-the-parts.eml",
+        lambda: _mail('Content-Type: multipart/mixed; boundary="X"', f"Read this first.\n{letter}"),
+        must=("Read this first.", "The letter."),
+    )
+    yield Sample(
+        "before-mime.eml",
+        lambda: _mail('Content-Type: multipart/mixed; boundary="X"', f"This is a multi-part message in MIME format.\n{letter}"),
+        must=("The letter.",),
+        never=("MIME",),
+    )
+    event = 'BEGIN:VEVENT\nSUMMARY:Test\nATTENDEE;CN="Byron: Ada":mailto:ada@x.y\nCOMMENT:Bring a pen\nEND:VEVENT'
+    yield Sample("attendees.eml", lambda: _mail("Content-Type: text/calendar", event),
+                 must=("Attendee: Byron: Ada <ada@x.y>", "Bring a pen"))  # fmt: skip

@@ -94,3 +94,32 @@ def open_document_samples() -> Iterator[Sample]:
     )
     yield Sample("image.odt", lambda: open_document("<text:p>See.<draw:frame><draw:image/></draw:frame></text:p>"), must=("See.",),
                  problem="images")  # fmt: skip
+    yield Sample(
+        "beside-cells.ods",
+        lambda: open_document(
+            "<table:table table:name='S'><table:shapes><draw:frame><draw:text-box><text:p>Boxed.</text:p></draw:text-box></draw:frame>"
+            f"</table:shapes><table:table-row>{cell.format('', 'v')}<table:table-cell><office:annotation><dc:creator>A</dc:creator>"
+            "<text:p>A remark.</text:p></office:annotation><text:p>12</text:p></table:table-cell></table:table-row></table:table>",
+            "spreadsheet",
+        ),
+        must=("v | 12", "Boxed.", "Comment: A remark."),
+    )
+    form = "xmlns:form='urn:oasis:names:tc:opendocument:xmlns:form:1.0'"
+    yield Sample(
+        "form.odt",
+        lambda: open_document(
+            f"<office:forms {form}><form:form><form:text form:current-value='Typed in'/><form:fixed-text form:label='Your name'/>"
+            "<form:hidden form:value='unseen'/></form:form></office:forms><text:p>x</text:p>"
+        ),
+        must=("Typed in", "Your name"),
+        never=("unseen",),
+    )
+    yield Sample(
+        "declared-footer.odp",
+        lambda: open_document(
+            "<presentation:footer-decl presentation:name='f'>Foot text</presentation:footer-decl><draw:page><draw:g><draw:custom-shape>"
+            "<text:p>Group<text:line-break/>ed</text:p></draw:custom-shape></draw:g></draw:page>",
+            "presentation",
+        ),
+        must=("Foot text", "Group ed"),
+    )

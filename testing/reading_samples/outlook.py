@@ -26,7 +26,8 @@ def compound_file(tree: dict[str, object]) -> bytes:
     """An OLE container of storages (dictionaries) and streams (bytes), each of which is shorter than 4 kB."""
     sector, short, free, end, fat_mark = 512, 64, 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
     directory: list[list[object]] = []  # name, type, right, child, start, size
-    stored, chains = bytearray(), []
+    stored = bytearray()
+    chains: list[int] = []
 
     def add(name: str, content: object) -> int:
         place = len(directory)
@@ -55,7 +56,9 @@ def compound_file(tree: dict[str, object]) -> bytes:
         for name, kind, right, child, start, size in directory
     )
     short_fat = struct.pack(f"<{len(chains)}I", *chains)
-    data, fat, starts = bytearray(), [], []
+    data = bytearray()
+    fat: list[int] = []
+    starts: list[int] = []
     for content in (bytes(stored), entries, short_fat.ljust(-(-len(short_fat) // sector) * sector, b"\xff")):
         count = -(-len(content) // sector)
         starts.append(len(fat))

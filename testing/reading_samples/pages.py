@@ -68,6 +68,32 @@ def page_samples() -> Iterator[Sample]:
     yield Sample(
         "commented-label.html", lambda: "<html><!-- <meta charset=koi8-r> --><p>Größe</p></html>".encode(), must=("Größe",)
     )
+    yield Sample(
+        "entities.html", page("&check; done&comma; &lbrack;1&rbrack; &apos;x&apos; &LT;x&GT;"), must=("✓ done, [1] 'x' <x>",)
+    )
+    yield Sample(
+        "shown-as-blocks.html",
+        page(
+            "<span style='color:red; display: block'>Alpha</span><span style='display:flex'>Beta</span>fo<b style='display:inline'>o</b>"
+        ),
+        must=("Alpha Beta foo",),
+    )
+    yield Sample(
+        "svg-lines.html",
+        page(
+            "<svg><text><tspan x='0' dy='1em'>One</tspan><tspan x='0' dy='1em'>Two</tspan></text><text>wo<tspan>rd</tspan></text></svg>"
+        ),
+        must=("One Two", "word"),
+    )
+    yield Sample("old-blocks.html", page("<dir><li>q</dir>w<hgroup>h<p>p</p></hgroup>i"), must=("q w h p i",))
+    yield Sample(
+        "numbers.html",
+        page("<ol start=4><li>Scope<ol><li>Parts</ol><li>Price<li value=9>Term</ol><ul><li>Dot</ul>"),
+        must=("4. Scope 1. Parts 5. Price 9. Term - Dot",),
+    )
+    yield Sample("two-pages.html", lambda: b"<html><body><p>One.</p></body></html><html><body><p>Two.</p></body></html>After.",
+                 must=("One. Two. After.",))  # fmt: skip
+    yield Sample("split-word.html", page("<p>foo<b>bar</b>baz<wbr>qux</p>"), must=("foobarbazqux",))
 
 
 def rtf_samples() -> Iterator[Sample]:
@@ -99,3 +125,8 @@ def rtf_samples() -> Iterator[Sample]:
     )
     yield Sample("after.rtf", lambda: b"{\\rtf1\\ansi Rich text.\\par}\0\0 junk", must=("Rich text.",))
     yield Sample("macintosh.rtf", lambda: b"{\\rtf1\\mac caf\\'8e\\par}", must=("café",))
+    yield Sample("fallback-words.rtf", rtf(rb"x \u8226\bullet text \u160\~ok \u8209\_fine \u8212\tab end\par"),
+                 must=("x •text ok \u2011fine — end",))  # fmt: skip
+    yield Sample("columns.rtf", rtf(rb"Left\column Right\softpage next\lbr0 line\par"), must=("Left Right next line",))
+    yield Sample("power.rtf", rtf(rb"10{\super 6} cells and 10\super 7\nosupersub  more, H{\sub 2}O\par"),
+                 must=("10^6 cells and 10^7 more, H2O",))  # fmt: skip

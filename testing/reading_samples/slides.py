@@ -117,3 +117,26 @@ def slide_samples() -> Iterator[Sample]:
     yield Sample("strict.pptx", lambda: strict(deck(shape("Drawn strictly."))), must=("Drawn strictly.",))
     yield Sample("picture.pptx", lambda: deck(shape("With a picture.") + "<p:pic><p:blipFill><a:blip r:embed='x'/></p:blipFill></p:pic>"),
                  must=("With a picture.",), problem="images")  # fmt: skip
+    linked = CHART.replace(
+        "<c:rich><a:p><a:r><a:t>Sales by region</a:t></a:r></a:p></c:rich>",
+        "<c:strRef><c:strCache><c:pt idx='0'><c:v>Title from a cell</c:v></c:pt></c:strCache></c:strRef>",
+    )
+    axis = "<c:{0}><c:numRef><c:numCache><c:pt idx='0'><c:v>{1}</c:v></c:pt></c:numCache></c:numRef></c:{0}>"
+    points = "".join(
+        f"<c:ser>{axis.format('xVal', x)}{axis.format('yVal', y)}{axis.format('bubbleSize', size)}</c:ser>"
+        for x, y, size in ((31, 11, 71), (32, 12, 72))
+    )
+    scatter = (
+        f"{DECLARATION}<c:chartSpace {PREFIXES}><c:plotArea><c:bubbleChart>{points}</c:bubbleChart></c:plotArea></c:chartSpace>"
+    )
+    for name, chart, texts in (
+        ("linked", linked, ("Title from a cell",)),
+        ("scatter", scatter, ("31", "11", "71", "32", "12", "72")),
+    ):
+        yield Sample(
+            f"chart-{name}.pptx",
+            lambda chart=chart: deck(  # type: ignore[misc]
+                _frame("<c:chart r:id='rId1'/>"), parts={"ppt/charts/c.xml": chart}, related=(("chart", "../charts/c.xml"),)
+            ),
+            must=texts,
+        )

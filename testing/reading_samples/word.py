@@ -325,6 +325,39 @@ def word_samples() -> Iterator[Sample]:
         must=("the site of May and more",),
         never=("HYPERLINK",),
     )
+    yield Sample(
+        "word-art.docx",
+        lambda: word(f"<w:p><w:r><w:pict><v:shape><v:textpath string='DRAFT ONE'/></v:shape></w:pict></w:r>{run('Body.')}</w:p>"),
+        must=("DRAFT ONE Body.",),
+    )
+    yield Sample("linked.docx", lambda: word(f"<w:p><w:subDoc r:id='rId1'/></w:p>{paragraph('Master.')}"), must=("Master.",),
+                 problem="linked documents")  # fmt: skip
+    section = "<w:lvl w:ilvl='0'><w:start w:val='{}'/><w:numFmt w:val='{}'/><w:lvlText w:val='{} %1'/></w:lvl>"
+    definitions = (
+        "<w:abstractNum w:abstractNumId='1'><w:numStyleLink w:val='L'/></w:abstractNum>"
+        f"<w:abstractNum w:abstractNumId='2'><w:styleLink w:val='L'/>{section.format(1, 'decimal', '§')}</w:abstractNum>"
+        f"<w:abstractNum w:abstractNumId='3'>{section.format(1, 'decimal', 'No.')}</w:abstractNum>"
+        f"<w:abstractNum w:abstractNumId='4'>{section.format(1, 'decimal', 'No.')}</w:abstractNum>"
+        "<w:num w:numId='1'><w:abstractNumId w:val='1'/></w:num><w:num w:numId='3'><w:abstractNumId w:val='3'/><w:lvlOverride"
+        f" w:ilvl='0'>{section.format(4, 'upperRoman', 'Art.')}</w:lvlOverride></w:num>"
+        "<w:num w:numId='4'><w:abstractNumId w:val='4'/></w:num>"
+    )
+    styles = (
+        "<w:style w:type='paragraph' w:styleId='A'><w:name w:val='a'/><w:pPr><w:numPr><w:numId w:val='4'/></w:numPr></w:pPr></w:style>"
+        "<w:style w:type='paragraph' w:styleId='B'><w:name w:val='b'/><w:basedOn w:val='A'/></w:style>"
+    )
+    listed = "<w:p><w:pPr><w:numPr><w:ilvl w:val='0'/><w:numId w:val='{}'/></w:numPr></w:pPr>" + run("{}") + "</w:p>"
+    yield Sample(
+        "numbers-of-others.docx",
+        lambda: word(
+            listed.format(1, "Linked")
+            + listed.format(3, "Overridden")
+            + f"<w:p><w:pPr><w:pStyle w:val='B'/></w:pPr>{run('Based')}</w:p>",
+            {"word/numbering.xml": word_part("numbering", definitions), "word/styles.xml": word_part("styles", styles)},
+            (("numbering", "numbering.xml"), ("styles", "styles.xml")),
+        ),
+        must=("§ 1 Linked Art. IV Overridden No. 1 Based",),
+    )
 
 
 def strict(data: bytes) -> bytes:

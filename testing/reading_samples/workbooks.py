@@ -227,3 +227,50 @@ def workbook_samples() -> Iterator[Sample]:
     yield Sample("binary.xlsb", lambda: binary_book(["Part", "Count"], ["Bolt", 12.0]), must=("Part: Bolt; Count: 12",))
     yield Sample("no-references.xlsx", lambda: book("<row><c t='inlineStr'><is><t>left</t></is></c><c><v>7</v></c></row>"),
                  must=("left | 7",))  # fmt: skip
+    main = f'xmlns="{OFFICE}/spreadsheetml/2006/main"'
+    text = '<row r="1"><c r="A1" t="inlineStr"><is>{}</is></c></row>'
+    yield Sample("escapes.xlsx", lambda: book(text.format("<t>a_x005F_x000D_b c_x000B_d e_x2028_f</t>")),
+                 must=("a_x000D_b c d e f",))  # fmt: skip
+    raised = "<r><t>10</t></r><r><rPr><vertAlign val='superscript'/></rPr><t>6</t></r>"
+    yield Sample("power.xlsx", lambda: book(text.format(raised)), must=("10^6",))
+    for name, code, value, shown in (
+        ("elapsed", "[h]:mm", "1.5", "36:00:00"),
+        ("minutes", "[mm]:ss", "0.0625", "1:30:00"),
+        ("percent", "#,##0.0%", "0.255", "25.5%"),
+        ("percent-digits", "0.##%", "0.2557", "25.57%"),
+        ("groups", "000\\-00\\-0000", "12345678", "012-34-5678"),
+    ):
+        styles = (
+            f'{DECLARATION}<styleSheet {main}><numFmts><numFmt numFmtId="165" formatCode="{code}"/></numFmts><cellXfs>'
+            '<xf numFmtId="165"/></cellXfs></styleSheet>'
+        )
+        yield Sample(
+            f"format-{name}.xlsx",
+            lambda value=value, styles=styles: book(  # type: ignore[misc]
+                f'<row r="1"><c r="A1" s="0"><v>{value}</v></c></row>', parts={"xl/styles.xml": styles}
+            ),
+            must=(f"Sheet 1 {shown}",),
+        )
+    notes = (
+        f"{DECLARATION}<comments {main}><commentList><comment ref='A1'><text><t>For older programs: New one.</t></text></comment>"
+        "<comment ref='B1'><text><t>Old note.</t></text></comment></commentList></comments>"
+    )
+    threads = (
+        f'{DECLARATION}<ThreadedComments xmlns="http://schemas.microsoft.com/office/spreadsheetml/2018/threadedcomments">'
+        '<threadedComment ref="A1"><text>New one.</text></threadedComment></ThreadedComments>'
+    )
+    yield Sample(
+        "threads-and-notes.xlsx",
+        lambda: book(
+            rows(["a", "b"]),
+            parts={"xl/comments1.xml": notes, "xl/threads1.xml": threads},
+            related=(("comments", "../comments1.xml"), ("threadedComment", "../threads1.xml")),
+        ),
+        must=("Comment on B1: Old note.",),
+        count={"New one.": 1},
+    )
+    headed = (
+        f'{DECLARATION}<worksheet {main}><sheetData>{rows(["a", "b"])}</sheetData><headerFooter><oddHeader>&amp;L&amp;"Arial,Bold"'
+        "&amp;12Contract&amp;R&amp;P</oddHeader><oddFooter>&amp;CBolts &amp;&amp; nuts</oddFooter></headerFooter></worksheet>"
+    )
+    yield Sample("headers.xlsx", lambda: book("", parts={"xl/worksheets/sheet1.xml": headed}), must=("Contract", "Bolts & nuts"))

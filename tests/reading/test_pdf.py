@@ -207,3 +207,14 @@ def test_values_can_be_read_from_a_stream(tmp_path: Path) -> None:
     path.write_bytes(FORM)
     with path.open("rb") as source:
         assert "surname: Featherstonehaugh" in PdfiumReader(source, "").read_page(1).text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "joined"),
+    [("exam-", "ple text", "example text"), ("part ABC-", "4711 fits", "ABC-4711"), ("Baden-", "Baden spa", "Baden-Baden")],
+)
+def test_a_hyphen_at_the_end_of_a_line_stays_unless_it_breaks_a_word(
+    tmp_path: Path, first: str, second: str, joined: str
+) -> None:
+    pages, _ = read(tmp_path, pdf(f"BT /F1 12 Tf 72 700 Td ({first}) Tj 0 -14 Td ({second}) Tj ET"))
+    assert joined in pages[0].text

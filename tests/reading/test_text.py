@@ -110,6 +110,13 @@ def test_what_is_no_text_is_refused(data: bytes) -> None:
         ("windows-1252", GERMAN.encode(), GERMAN),
         ("windows-874", "กรุงเทพ".encode("cp874"), "กรุงเทพ"),
         ("base64", b"hello", "hello"),
+        ("unicode_escape", GERMAN.encode(), GERMAN),
+        ("windows-31j", "①髙橋".encode("cp932"), "①髙橋"),
+        ("ansi", "250 €".encode("cp1252"), "250 €"),
+        ("koi8-ru", RUSSIAN.encode("koi8-u"), RUSSIAN),
+        ("iso-2022-jp", "日本語".encode("iso2022_jp"), "日本語"),
+        ("utf-16", b"<p>Plain.</p>", "<p>Plain.</p>"),
+        ("utf-16", GERMAN.encode("utf-16-le"), GERMAN),
         ("no such label", "Größe".encode(), "Größe"),
     ],
 )
@@ -136,6 +143,17 @@ def test_only_a_newline_ends_a_line_of_json(separator: str) -> None:
 
 def test_a_key_that_is_repeated_keeps_all_its_values() -> None:
     assert JsonReader(io.BytesIO(b'{"a": 1, "a": {"b": 2}}'), "").read_page(1).text == "a: 1\na.b: 2\n"
+
+
+def test_numbers_of_json_keep_their_digits() -> None:
+    data = b'{"a": 1.10, "b": [12345678901234567890.5, 1e400, NaN], "c": true, "d": null}'
+    text = "a: 1.10\nb[0]: 12345678901234567890.5\nb[1]: 1e400\nb[2]: NaN\nc: true\nd: null\n"
+    assert JsonReader(io.BytesIO(data), "").read_page(1).text == text
+
+
+def test_names_without_a_value_are_kept() -> None:
+    text = JsonReader(io.BytesIO(b'{"Berlin": {}, "tags": [], "remark": "", "n": 1}'), "").read_page(1).text
+    assert text == "Berlin:\ntags:\nremark:\nn: 1\n"
 
 
 def test_json_lines_named_json_are_read_as_such() -> None:

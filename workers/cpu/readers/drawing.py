@@ -73,22 +73,35 @@ def add_chart(builder: TextBuilder, chart: Any) -> None:
     """Add the titles of a chart and its values, with a line for each category."""
     for line in shape_lines(chart):
         builder.add_line(" ".join(line.split()))
-    labels: dict[int, str] = {}
-    series: list[tuple[str, dict[int, str]]] = []
+    for title in chart.iter(f"{C}tx"):  # a title that is the value of a cell
+        text = " ".join(value.text or "" for found in title.iterchildren(f"{C}strRef") for value in found.iter(f"{C}v"))
+        if text and title.getparent().tag != f"{C}ser":
+            builder.add_line(text)
+    # The series of a scatter chart may each have their own points on the axis.
+    groups: list[tuple[dict[int, str], list[tuple[str, dict[int, str]]]]] = []
     for element in chart.iter(f"{C}ser", f"{CX}series"):
         named = element.find(f"{C}tx")
         name = "" if named is None else " ".join(value.text or "" for value in named.iter(f"{C}v"))
+        labels: dict[int, str] = {}
         for axis in element.iterchildren(f"{C}cat", f"{C}xVal"):
             labels = labels or _points(axis)
         values: dict[int, str] = {}
         for axis in element.iterchildren(f"{C}val", f"{C}yVal"):
             values = values or _points(axis)
-        series.append((" ".join(name.split()), values))
-    rows = sorted(labels.keys() | {index for _, values in series for index in values})
-    if rows:
-        titles = [["", *(name for name, _ in series)]] if any(name for name, _ in series) else []
-        body = ([labels.get(index, ""), *(values.get(index, "") for _, values in series)] for index in rows)
-        add_table(builder, [*titles, *body], titled=bool(titles))
+        name = " ".join(name.split())
+        if groups and not groups[-1][0]:
+            groups[-1] = (labels, groups[-1][1])
+        if not groups or (labels and labels != groups[-1][0]):
+            groups.append((labels, []))
+        groups[-1][1].append((name, values))
+        for sizes in element.iterchildren(f"{C}bubbleSize"):
+            groups[-1][1].append((f"{name} (size)" if name else "size", _points(sizes)))
+    for labels, series in groups:
+        rows = sorted(labels.keys() | {index for _, values in series for index in values})
+        if rows:
+            titles = [["", *(name for name, _ in series)]] if any(name for name, _ in series) else []
+            body = ([labels.get(index, ""), *(values.get(index, "") for _, values in series)] for index in rows)
+            add_table(builder, [*titles, *body], titled=bool(titles))
     for data in chart.iter(f"{CX}data"):
         for dimension in data:
             values_of = [point.text or "" for point in dimension.iter(f"{CX}pt")][:MAX_POINTS]

@@ -4,11 +4,16 @@ message that is attached or forwarded.
 Attachments of other types are listed as a fault of the page of their message and not read.
 """
 
+import binascii
 import io
+import re
 from collections.abc import Iterator, Sequence
+from email.errors import HeaderParseError
+from email.header import decode_header
 from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.policy import EmailPolicy
+from itertools import islice
 from typing import Any
 
 from workers.cpu.readers.charset import decode_declared, repair_controls
@@ -17,15 +22,22 @@ from workers.cpu.readers.reader import Content, InMemoryReader, Source, read_sou
 from workers.cpu.readers.rtf import RtfReader
 from workers.cpu.readers.text_builder import TextBuilder
 
-_HEADERS = ("From", "To", "Cc", "Date", "Subject")
+_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
+_MAX_REPEATED_HEADERS = 20
 _MAX_PARTS = 1000
 _MAX_HEADER_CHARACTERS = 4000
 _MAX_PARAMETER_CHARACTERS = 1000  # parsed again each time that the type or the name of a part is needed
 _MAX_FORWARDED = 20
+_PREAMBLE = re.compile(r"MIME|multi-?part", re.IGNORECASE)  # what programs write there for programs before 1996
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
+_WORD = re.compile(r"\w+")
+_ADDRESS = re.compile(r"https?://\S+")
 _UNUSUAL = ("text/x-amp-html", "text/watch-html", "text/enriched")
 _TEXT_SUFFIXES = (".txt", ".md", ".csv", ".tsv", ".log", ".html", ".htm", ".ics", ".vcf")
 _CALENDAR = {"SUMMARY": "Event", "DTSTART": "Start", "DTEND": "End", "LOCATION": "Location", "DESCRIPTION": "Description"}
 _CALENDAR |= {"ORGANIZER": "Organizer", "ATTENDEE": "Attendee", "RRULE": "Repeats", "STATUS": "Status", "DUE": "Due"}
+_CALENDAR |= {"COMMENT": "Comment", "CONTACT": "Contact", "CATEGORIES": "Categories", "RESOURCES": "Resources", "URL": "Address"}
+_CALLED = re.compile(r";CN=(?:\"([^\"]+)\"|([^;:\"]+))", re.IGNORECASE)
 
 
 class _ShortHeaders(EmailPolicy):
@@ -44,16 +56,32 @@ def _parse(data: bytes) -> EmailMessage:
 
 
 def _header(message: Message, name: str) -> str:
-    """The decoded value of a header or, if it is invalid, its text."""
+    """The decoded values of a header, which may be there more than once."""
+    values = (str(value) for key, value in message.raw_items() if key.lower() == name.lower())
+    return ", ".join(dict.fromkeys(_header_value(message, name, raw) for raw in islice(values, _MAX_REPEATED_HEADERS)))
+
+
+def _header_value(message: Message, name: str, raw: str) -> str:
+    """A decoded value or, if it is invalid, its text."""
     try:
-        value = str(message.get(name) or "")
+        value = str(message.policy.header_fetch_parse(name, raw))
     except Exception:  # noqa: BLE001 - the library's parser raises IndexError, RecursionError and others
         value = ""
-    raw = next((str(value) for key, value in message.raw_items() if key.lower() == name.lower()), "")
+    if "\N{REPLACEMENT CHARACTER}" in value and "=?" in raw:
+        # The library takes labels literally: it does not know that gb2312 stands for GB 18030.
+        value = _decoded_words(raw)
     if not value or (not raw.isascii() and "=?" not in raw):
         # Many writers put text in UTF-8 or their own encoding where only ASCII is allowed.
         value = decode_declared(raw.encode("utf-8", "surrogateescape"), "utf-8")
     return " ".join(repair_controls(value).split())
+
+
+def _decoded_words(raw: str) -> str:
+    try:
+        pieces = decode_header(raw)
+    except (HeaderParseError, ValueError):
+        return raw
+    return "".join(piece if isinstance(piece, str) else decode_declared(piece, label or "utf-8") for piece, label in pieces)
 
 
 class MailReader(InMemoryReader):
@@ -77,6 +105,9 @@ class MailReader(InMemoryReader):
             if value:
                 builder.add_line(f"{name}: {value}")
         builder.add_text("\n")
+        preamble = message.preamble if isinstance(message.preamble, str) else ""
+        if preamble.strip() and not _PREAMBLE.search(preamble):
+            builder.add_line(preamble)
         unread: list[str] = []
         later: list[tuple[str, Message]] = []
         for part in self._parts_of(message, unread):
@@ -169,9 +200,26 @@ def _best_alternatives(parts: list[Any]) -> list[Any]:
     if plain is None or rich is None:
         return list(parts)
     html = _rich_part(rich)
-    characters = [len("".join(_part_text(part).split())) for part in (plain, html)]
-    dropped = plain if characters[1] > 3 * characters[0] + 200 or not characters[0] else rich
-    return [part for part in parts if part is not dropped]
+    texts = [_part_text(part) for part in (plain, html)]
+    characters = [len("".join(text.split())) for text in texts]
+    # Addresses of links stand in the plain text only.
+    words = [frozenset(_WORD.findall(_ADDRESS.sub("", text).casefold())) for text in texts]
+    says_more = characters[1] > 3 * characters[0] + 200 or (words[1] > words[0] and characters[1] > characters[0])
+    dropped = plain if says_more or not characters[0] else rich
+    kept = [part for part in parts if part is not dropped]
+    return kept + (list(_attachments_in(dropped)) if dropped is rich else [])
+
+
+def _attachments_in(part: Any) -> Iterator[Message]:
+    """Files packed together with an alternative that is left out, without the images that only its HTML shows."""
+    pending = [part]
+    while pending:
+        part = pending.pop()
+        payload = part.get_payload()
+        if isinstance(payload, list) and part.get_content_maintype() == "multipart":
+            pending += reversed(payload)
+        elif part.get_content_disposition() == "attachment" or part.get_content_maintype() not in ("text", "image"):
+            yield part
 
 
 def _rich_part(part: Any) -> Any:
@@ -191,10 +239,12 @@ def _part_text(part: Any) -> str:
 
 def _add_part(builder: TextBuilder, part: Message) -> None:
     payload = part.get_payload(decode=True)
-    if isinstance(payload, bytes):
+    raw = part.get_payload()
+    if isinstance(raw, str) and str(part.get("Content-Transfer-Encoding") or "").strip().lower() == "base64":
+        data = _decoded_base64(raw)
+    elif isinstance(payload, bytes):
         data = payload
     else:  # a multipart message without parts, or the fields of a delivery report
-        raw = part.get_payload()
         data = str(raw if isinstance(raw, str) else "\n".join(map(str, raw or ()))).encode("utf-8", "surrogateescape")
     kind, name = part.get_content_type(), part_name(part).lower()
     charset = part.get_content_charset() or ""
@@ -212,15 +262,55 @@ def _add_part(builder: TextBuilder, part: Message) -> None:
         builder.add_line(repair_controls(decode_declared(data, charset)))
 
 
+def _decoded_base64(text: str) -> bytes:
+    """The bytes of base64 that may be damaged, cut, of several pieces, or followed by plain text, as mailing lists add it."""
+    pieces: list[str] = []
+    ended = blank = False
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        line = line.strip()
+        spaced, foreign = len(line.split()) > 1, _NOT_BASE64.search("".join(line.split())) is not None
+        if (spaced and foreign) or ((ended or blank) and (spaced or foreign)):
+            after = "\n".join(["", *lines[number:]])
+            return _decoded_pieces("".join(pieces)) + after.encode("utf-8", "surrogateescape")
+        ended = line.endswith("=") or (ended and not line)
+        blank = not line and number > 0
+        pieces.append(_NOT_BASE64.sub("", line))
+    return _decoded_pieces("".join(pieces))
+
+
+def _decoded_pieces(text: str) -> bytes:
+    """Each piece ends with its padding. Of four letters, one alone says nothing."""
+    pieces = (piece[: len(piece) - (len(piece) % 4 == 1)] for piece in text.split("="))
+    return b"".join(binascii.a2b_base64(piece + "=" * (-len(piece) % 4)) for piece in pieces if piece)
+
+
 def add_calendar(builder: TextBuilder, text: str) -> None:
     """Add the events of a calendar (RFC 5545)."""
     unfolded = text.replace("\r\n", "\n").replace("\n ", "").replace("\n\t", "")
     for line in unfolded.split("\n"):
-        name, _, value = line.partition(":")
+        name, value = _property(line)
         label = _CALENDAR.get(name.partition(";")[0].upper())
+        called = _CALLED.search(name)
+        if called and (called[1] or called[2]) not in value:
+            value = f"{called[1] or called[2]} <{value.removeprefix('mailto:').removeprefix('MAILTO:')}>"
         if label and value.strip():
             value = value.replace("\\n", "\n").replace("\\N", "\n").replace("\\,", ",").replace("\\;", ";")
             builder.add_line(f"{label}: {value.removeprefix('mailto:').removeprefix('MAILTO:')}")
+
+
+def _property(line: str) -> tuple[str, str]:
+    """The name of a property with its parameters, which may have colons in quotes, and its value."""
+    start = 0
+    while (colon := line.find(":", start)) >= 0:
+        if line.count('"', start, colon) % 2 == 0:
+            return line[:colon], line[colon + 1 :]
+        quote = line.find('"', colon)
+        if quote < 0:
+            break
+        start = quote + 1
+    name, _, value = line.partition(":")
+    return name, value
 
 
 class MhtmlReader(InMemoryReader):

@@ -23,6 +23,7 @@ _PARTED = frozenset(["button", "option", "optgroup", "select", "textarea", "inpu
 _UNSEEN_INPUTS = frozenset(["hidden", "password", "checkbox", "radio", "image", "file"])
 # Elements of MathML whose children after the first are marked, as in x^2.
 _MARKS = {"msup": "^", "mover": "^", "msub": "_", "munder": "_", "mfrac": "/", "mroot": "√"}
+_PLACED = frozenset(["x", "y", "dx", "dy"])
 _MAX_HEADING = 300
 _BLOCKS = frozenset(
     [
@@ -35,6 +36,7 @@ _BLOCKS = frozenset(
         "center",
         "dd",
         "details",
+        "dir",
         "dialog",
         "div",
         "dl",
@@ -45,6 +47,7 @@ _BLOCKS = frozenset(
         "footer",
         "form",
         "header",
+        "hgroup",
         "hr",
         "html",
         "legend",
@@ -68,6 +71,8 @@ _BLOCKS = frozenset(
         "br",
     ]
 )
+_SHOWN_AS_BLOCK = re.compile(r"display\s{0,9}:\s{0,9}(?:block|flex|grid|table|list-item)\b", re.IGNORECASE)
+_END_OF_PAGE = re.compile(r"</(?:body|html)\s{0,9}>", re.IGNORECASE)
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _SELF_CLOSING = re.compile(
     r"<(a|b|i|p|div|em|span|title|script|style|td|th|li|strong|h[1-6]|iframe|textarea|section)(\s[^<>]*)?/>"
@@ -97,6 +102,8 @@ def parse_html(data: bytes, *, label: str = "", xhtml: bool = False) -> Any:
         text = _SELF_CLOSING.sub(r"<\1\2></\1>", text)
     # The declared encoding applies to the bytes; the text is decoded already.
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff").replace("\0", ""))
+    # The parser drops what follows the end of a page, and files that were put together have several ends.
+    text = _END_OF_PAGE.sub("", text)
     if not text.strip():
         return None
     parser = html.HTMLParser(huge_tree=True, remove_comments=True, remove_pis=True, recover=True, no_network=True)
@@ -118,6 +125,7 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
     line: list[str] = []
     in_heading = False
     preformatted = 0
+    lists: list[int | None] = []  # the next number of each list that is open, or None for one of bullets
 
     def end_line() -> None:
         text = repair_controls("".join(line))
@@ -141,17 +149,19 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
                 builder.skip(_SKIPPED[tag])
                 walk.skip_subtree()
                 continue
-            if tag in _BLOCKS or tag in _HEADINGS:
+            if tag in _BLOCKS or tag in _HEADINGS or _is_block(element):
                 end_line()
             if tag in _HEADINGS:
                 in_heading = True
             elif tag == "pre":
                 preformatted += 1
             elif tag == "li":
-                line.append("- ")
+                line.append(_list_mark(lists, element))
+            elif tag in ("ol", "ul", "menu", "dir"):
+                lists.append(_first_number(element) if tag == "ol" else None)
             elif tag in ("img", "image"):
                 _add_image(builder, line, element)
-            elif tag in _PARTED or "-" in tag:
+            elif tag in _PARTED or "-" in tag or (tag == "tspan" and not _PLACED.isdisjoint(element.keys())):
                 line.append(" ")
                 if tag == "optgroup":
                     line.append(f"{element.get('label') or ''} ")
@@ -171,8 +181,10 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
                 in_heading = False
                 builder.add_heading(_HEADINGS[tag], repair_controls("".join(line)))
                 line.clear()
-            elif tag in _BLOCKS:
+            elif tag in _BLOCKS or _is_block(element):
                 end_line()
+                if tag in ("ol", "ul", "menu", "dir") and lists:
+                    lists.pop()
                 if tag in ("p", "table", "ul", "ol", "blockquote", "pre"):
                     builder.add_text("\n")
             if tag in ("td", "th"):
@@ -189,6 +201,28 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
                 line.append(element.tail)
     in_heading = False
     end_line()
+
+
+def _is_block(element: Any) -> bool:
+    """Whether an element of a line, such as a span, is shown on lines of its own."""
+    style = element.get("style")
+    return bool(style) and _SHOWN_AS_BLOCK.search(style) is not None
+
+
+def _first_number(numbered: Any) -> int:
+    start = (numbered.get("start") or "1").strip()
+    return int(start) if start.isascii() and start.isdigit() and len(start) < 6 else 1
+
+
+def _list_mark(lists: list[int | None], item: Any) -> str:
+    """The number of an item of a list, or a dash."""
+    number = lists[-1] if lists else None
+    if number is None:
+        return "- "
+    value = (item.get("value") or "").strip()
+    number = int(value) if value.isascii() and value.isdigit() and len(value) < 6 else number
+    lists[-1] = number + 1
+    return f"{number}. "
 
 
 def _add_image(builder: TextBuilder, line: list[str], image: Any) -> None:

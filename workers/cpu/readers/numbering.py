@@ -13,6 +13,7 @@ _ROMAN = (
 _PROPERTIES, _NUMBER = f"{W}pPr", f"{W}numPr"
 _LEVELS = 9
 _MAX_NUMBER = 5000
+_MAX_ANCESTORS = 10
 
 
 class Numbering:
@@ -20,26 +21,48 @@ class Numbering:
 
     def __init__(self, definitions: Any, styles: Any) -> None:
         self._levels: dict[str, list[Any]] = {}
+        self._own_levels: dict[str, dict[int, Any]] = {}
         self._lists: dict[str, str] = {}
         self._starts: dict[tuple[str, int], int] = {}
         self._counts: dict[str, list[int]] = {}
         self._of_styles: dict[str, tuple[str, int]] = {}
         if definitions is None:
             return
+        linked: dict[str, str] = {}  # definitions that others refer to, by the style that names them
         for abstract in definitions.iterchildren(f"{W}abstractNum"):
-            self._levels[abstract.get(f"{W}abstractNumId") or ""] = list(abstract.iterchildren(f"{W}lvl"))[:_LEVELS]
+            name = abstract.get(f"{W}abstractNumId") or ""
+            self._levels[name] = list(abstract.iterchildren(f"{W}lvl"))[:_LEVELS]
+            style = _value(abstract.find(f"{W}styleLink"))
+            if style:
+                linked[style] = name
+        for abstract in definitions.iterchildren(f"{W}abstractNum"):
+            name, style = abstract.get(f"{W}abstractNumId") or "", _value(abstract.find(f"{W}numStyleLink"))
+            if style in linked and not self._levels[name]:
+                self._levels[name] = self._levels[linked[style]]
         for number in definitions.iterchildren(f"{W}num"):
             name = number.get(f"{W}numId") or ""
             self._lists[name] = _value(number.find(f"{W}abstractNumId"))
             for override in number.iterchildren(f"{W}lvlOverride"):
                 start = _value(override.find(f"{W}startOverride"))
+                own = override.find(f"{W}lvl")
+                if own is not None:
+                    self._own_levels.setdefault(name, {})[_integer(override.get(f"{W}ilvl"))] = own
                 if start:
                     self._starts[name, _integer(override.get(f"{W}ilvl"))] = _integer(start)
+        based_on: dict[str, str] = {}
         for style in () if styles is None else styles.iterchildren(f"{W}style"):
+            based_on[style.get(f"{W}styleId") or ""] = _value(style.find(f"{W}basedOn"))
             properties = style.find(f"{W}pPr/{W}numPr")
             if properties is not None:
                 place = (_value(properties.find(f"{W}numId")), _integer(_value(properties.find(f"{W}ilvl"))))
                 self._of_styles[style.get(f"{W}styleId") or ""] = place
+        for style in based_on:
+            ancestor = style
+            for _ in range(_MAX_ANCESTORS):
+                if ancestor in self._of_styles:
+                    self._of_styles[style] = self._of_styles[ancestor]
+                    break
+                ancestor = based_on.get(ancestor, "")
 
     def label(self, paragraph: Any, style: str) -> str:
         """The number that Word shows before a paragraph, with a space, or "". Bullets have none."""
@@ -55,6 +78,8 @@ class Numbering:
             level = _integer(own_level) if own_level else level
         abstract = self._lists.get(name, "")
         levels = self._levels.get(abstract, [])
+        if name in self._own_levels:
+            levels = [self._own_levels[name].get(at, one) for at, one in enumerate(levels)]
         if name == "0" or level >= len(levels):
             return ""
         counts = self._count(name, abstract, level, levels)

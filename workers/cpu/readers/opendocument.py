@@ -20,10 +20,12 @@ _STYLE = f"{{{_NAMES}style:1.0}}"
 _PRESENTATION, _DC = f"{{{_NAMES}presentation:1.0}}", "{http://purl.org/dc/elements/1.1/}"
 _SVG = f"{{{_NAMES}svg-compatible:1.0}}"
 _MATH = "{http://www.w3.org/1998/Math/MathML}"
+_FORM = f"{{{_NAMES}form:1.0}}"
 _MANIFEST = f"{{{_NAMES}manifest:1.0}}"
 _PARAGRAPHS = frozenset([f"{_TEXT}p", f"{_TEXT}h"])
 # Text that is deleted, or that the program repeats: the entries of an index stand in the text.
 _SKIPPED = frozenset([f"{_TEXT}tracked-changes", f"{_TEXT}sequence-decls", f"{_OFFICE}forms", f"{_OFFICE}scripts"])
+_DECLARED_MARGINS = frozenset([f"{_PRESENTATION}header-decl", f"{_PRESENTATION}footer-decl", f"{_PRESENTATION}date-time-decl"])
 _BREAKS = frozenset([f"{_TEXT}soft-page-break"])
 MAX_REPEATED = 1000
 """Repetitions of one row or cell that are read. Programs fill sheets to their end with repeated cells."""
@@ -43,6 +45,8 @@ class OpenDocumentReader(InMemoryReader):
             self._package, self._names = package, names
             root = self._parse("content.xml")
             self._builders = [TextBuilder()]
+            self._remarks: list[str] = []
+            self._margins: list[str] = []
             for content in root.iterfind(f"{_OFFICE}body/*"):
                 kind = content.tag.removeprefix(_OFFICE)
                 for child in content:
@@ -86,6 +90,8 @@ class OpenDocumentReader(InMemoryReader):
 
     def _add_block(self, block: Any) -> None:
         tag = block.tag
+        if tag == f"{_OFFICE}forms":
+            self._add_form(block)
         if tag in _SKIPPED:
             return
         if tag in _BREAKS:
@@ -93,9 +99,19 @@ class OpenDocumentReader(InMemoryReader):
         elif tag in _PARAGRAPHS:
             self._add_paragraph(block)
         elif tag == f"{_TABLE}table":
+            beside = block.findall(f"{_TABLE}shapes")
+            for shapes in beside:
+                block.remove(shapes)
             add_table(self._builder, self._rows(block))
             self._builder.add_text("\n")
+            for remark in self._remarks:
+                self._builder.add_line(remark)
+            self._remarks = []
             self._note_skipped(block)
+            for shapes in beside:
+                self._add_blocks(shapes)
+        elif tag in _DECLARED_MARGINS:
+            self._margins.append(" ".join((block.text or "").split()))
         elif tag == f"{_DRAW}frame":
             # The children of a frame are alternatives: an object and a picture of it, for example.
             images = [child for child in block if child.tag == f"{_DRAW}image"]
@@ -107,6 +123,15 @@ class OpenDocumentReader(InMemoryReader):
         else:
             self._note_skipped(block, children=False)
             self._add_blocks(block)
+
+    def _add_form(self, forms: Any) -> None:
+        """Add what the fields of a form show: their labels and what was typed in."""
+        for control in forms.iter():
+            if control.tag not in (f"{_FORM}hidden", f"{_FORM}password"):
+                value = control.get(f"{_FORM}current-value") or control.get(f"{_FORM}value") or ""
+                shown = ": ".join(filter(None, [control.get(f"{_FORM}label"), value]))
+                if shown:
+                    self._builder.add_line(shown)
 
     def _add_paragraph(self, paragraph: Any) -> None:
         later: list[Any] = []
@@ -171,6 +196,9 @@ class OpenDocumentReader(InMemoryReader):
             elif row.tag == f"{_TABLE}table-row":
                 values: list[str] = []
                 for cell in row.iterchildren(f"{_TABLE}table-cell", f"{_TABLE}covered-table-cell"):
+                    for remark in cell.findall(f"{_OFFICE}annotation"):
+                        self._remarks.append(f"Comment: {' '.join(self._inline(remark))}")
+                        cell.remove(remark)
                     text = " ".join(filter(None, self._inline(cell)))
                     if not text:
                         text = cell.get(f"{_OFFICE}value") or cell.get(f"{_OFFICE}string-value") or ""
@@ -216,6 +244,8 @@ class OpenDocumentReader(InMemoryReader):
 
     def _add_headers(self) -> None:
         """Headers and footers, once each."""
+        for text in dict.fromkeys(filter(None, self._margins)):
+            self._builder.add_line(text)
         if "styles.xml" not in self._names:
             return
         try:

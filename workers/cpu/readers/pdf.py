@@ -37,6 +37,7 @@ _NOTE = re.compile(
 )
 _MAX_PACKED_BYTES, _MAX_UNPACKED_BYTES = 2**20, 256 * 2**20
 _WORD = re.compile(r"[^\W_]+")
+_BREAKING_HYPHEN = re.compile(r"\ufffe(?:\r\n)?(?=(\S))")
 _VOWELS = frozenset("aeiouyAEIOUY")
 _GLYPH_NAMES = re.compile(r"/[A-Za-z]{1,6}\d{1,5}")
 
@@ -112,8 +113,10 @@ class PdfiumReader:
             buffer = (ctypes.c_ushort * (count + 1))()
             written = self._raw.FPDFText_GetText(text_page, 0, count, buffer) if count > 0 else 1
             text = bytes(memoryview(buffer)[: written - 1]).decode("utf-16-le", "ignore")
-            # pdfium writes U+FFFE for a hyphen that only breaks a word at the end of a line; removing it joins the word.
-            return text.replace("\ufffe\r\n", "").replace("\ufffe", ""), self._unmapped_share(text_page, count)
+            # pdfium writes U+FFFE for a hyphen between letters or digits at the end of a line. Before a small letter it only breaks a
+            # word, and removing it joins the word; others, as in ABC-4711, belong to the text.
+            text = _BREAKING_HYPHEN.sub(lambda broken: "" if broken[1].islower() else "-", text)
+            return text.replace("\ufffe", ""), self._unmapped_share(text_page, count)
         finally:
             self._raw.FPDFText_ClosePage(text_page)
 

@@ -27,7 +27,8 @@ _SYMBOL_CHARSET = 2
 _CODE_PAGES = {"mac": "mac_roman", "pc": "cp437", "pca": "cp850", "ansi": "cp1252"}
 _WORDS = {
     "tab": "\t", "line": "\n", "softline": "\n", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”", "bullet": "•",
-    "endash": "–", "emdash": "—", "emspace": " ", "enspace": " ", "qmspace": " ", "nestcell": " ", "nestrow": " ", "zwnj": "\u200c",
+    "endash": "–", "emdash": "—", "emspace": " ", "enspace": " ", "qmspace": " ", "nestcell": " ", "nestrow": " ", "column": "\n",
+    "softcol": " ", "softpage": " ", "lbr": "\n", "zwnj": "\u200c",
     "zwj": "\u200d",
 }  # fmt: skip
 _SIGNS = {b"~": " ", b"_": "-", b"\t": "\t"}
@@ -91,6 +92,7 @@ class _Group:
     deleted: bool = False
     kind: str = ""
     font: int | None = None
+    raised: bool = False
     fallback: int = 1  # characters after a Unicode one that are for programs that cannot read it
     opens: str = ""  # the kind of text aside that this group begins, which ends with it
 
@@ -182,11 +184,12 @@ class RtfReader(InMemoryReader):
             self._end_paragraph()
         elif sign in _SIGNS:
             self._flush_bytes()
-            self._add(_SIGNS[sign])
+            self._add("" if self._skips_fallback() else _SIGNS[sign])
 
     def _do_word(self, word: str, number: int | None) -> None:
         group, optional = self._group, self._optional
         self._optional = False
+        skips = word not in ("u", "uc") and self._skips_fallback()
         if optional and word not in _OPTIONAL:
             group.skipped = True
         elif word == "ud":
@@ -212,9 +215,15 @@ class RtfReader(InMemoryReader):
             self._add(chr(number % 0x10000))
             self._to_skip = group.fallback
         elif word in _WORDS:
-            self._add(_WORDS[word])
+            self._add(_WORDS[word] if _WORDS[word].isspace() or not skips else "")
         else:
             self._format(word, number)
+
+    def _skips_fallback(self) -> bool:
+        """Whether a word or sign is the fallback of the Unicode character before it. Each counts as one character."""
+        skips = self._to_skip > 0
+        self._to_skip -= skips
+        return skips
 
     def _format(self, word: str, number: int | None) -> None:
         """Words that end paragraphs, cells and pages, or change what the text after them is."""
@@ -243,7 +252,9 @@ class RtfReader(InMemoryReader):
             case "f":
                 group.font = number
             case "plain":
-                group.font, group.deleted = self._default_font, False
+                group.font, group.deleted, group.raised = self._default_font, False, False
+            case "super" | "sub" | "nosupersub":
+                group.raised = word == "super" and number != 0
             case "deff":
                 self._default_font = group.font = number
             case "uc":
@@ -340,7 +351,10 @@ class RtfReader(InMemoryReader):
         elif self._group.kind == "title":
             self._title.append(text)
         elif self._group.kind == "":
-            self._text.pieces.append(text)
+            pieces = self._text.pieces
+            if self._group.raised and text[:1].isdigit() and pieces and pieces[-1][-1:].isdigit():
+                text = f"^{text}"  # 10 to the sixth is not 106
+            pieces.append(text)
 
     def _end_paragraph(self) -> None:
         text = self._text

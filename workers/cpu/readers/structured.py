@@ -82,7 +82,8 @@ def _load(text: str) -> Any:
         unique = dict(pairs)
         return unique if len(unique) == len(pairs) else _Pairs(pairs)
 
-    return json.loads(text, object_pairs_hook=from_pairs)
+    # Numbers stay as they are written: a float has 17 digits at most.
+    return json.loads(text, object_pairs_hook=from_pairs, parse_float=str, parse_int=str, parse_constant=str)
 
 
 def _is_valid(line: str) -> bool:
@@ -98,16 +99,20 @@ def add_value(builder: TextBuilder, value: Any) -> None:
         text = " ".join(clean_text(leaf if isinstance(leaf, str) else json.dumps(leaf)).split())
         if text:
             builder.add_line(f"{path}: {text}" if path else text)
+        elif path:
+            builder.add_line(f"{path}:")  # a name without a value may be all that is said
 
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
-    """Scalar values with their paths, such as ``order.lines[2].price``. Raises ReadError beyond MAX_DEPTH."""
+    """Scalar values with their paths, such as ``order.lines[2].price``; "" for an empty object or list. Raises ReadError beyond MAX_DEPTH."""
     stack: list[tuple[str, Any, int]] = [("", value, 0)]
     while stack:
         path, node, depth = stack.pop()
         if depth > MAX_DEPTH:
             raise _too_deep()
-        if isinstance(node, dict | _Pairs):
+        if not node and isinstance(node, dict | list):
+            yield path, ""
+        elif isinstance(node, dict | _Pairs):
             pairs = list(node.items()) if isinstance(node, dict) else node
             stack += [(f"{path}.{key}" if path else str(key), part, depth + 1) for key, part in reversed(pairs)]
         elif isinstance(node, list):

@@ -28,10 +28,10 @@ _VML = "{urn:schemas-microsoft-com:vml}"
 _PLAIN, _FORMULA_TEXT, _RUN = f"{W}t", f"{M}t", f"{W}r"
 _PROPERTIES, _STYLE, _VALUE, _TYPE = f"{W}pPr", f"{W}pStyle", f"{W}val", f"{W}type"
 _LETTERS = (_PLAIN, _FORMULA_TEXT)
-_SYMBOL, _FIELD = f"{W}sym", f"{W}ffData"
+_SYMBOL, _FIELD, _WORD_ART = f"{W}sym", f"{W}ffData", f"{_VML}textpath"
 _BOX, _TABLE, _PARAGRAPH = f"{W}txbxContent", f"{W}tbl", f"{W}p"
 _LAYOUT_BREAK, _BREAK = f"{W}lastRenderedPageBreak", f"{W}br"
-_GRAPHICS = (CHART, EXTENDED_CHART, DIAGRAM, f"{A}blip", f"{_VML}imagedata", f"{W}object", f"{A}p")
+_GRAPHICS = (CHART, EXTENDED_CHART, DIAGRAM, f"{A}blip", f"{_VML}imagedata", f"{W}object", f"{W}subDoc", f"{A}p")
 _NOTES = {f"{W}footnoteReference": "Footnote", f"{W}endnoteReference": "Endnote", f"{W}commentReference": "Comment"}
 _MARKS = {
     f"{W}tab": "\t",
@@ -39,7 +39,7 @@ _MARKS = {
     f"{W}cr": "\n",
     f"{W}noBreakHyphen": "-",
 }
-_TEXT = (_PLAIN, _FORMULA_TEXT, _SYMBOL, _FIELD, _LAYOUT_BREAK, _BREAK, *_MARKS, *_NOTES, *_GRAPHICS)
+_TEXT = (_PLAIN, _FORMULA_TEXT, _SYMBOL, _FIELD, _WORD_ART, _LAYOUT_BREAK, _BREAK, *_MARKS, *_NOTES, *_GRAPHICS)
 _MAX_COLUMNS = 63  # the limit of Word itself
 
 
@@ -154,6 +154,8 @@ class DocxReader(InMemoryReader):
                 pieces[-1].append("\n")
             elif tag == _SYMBOL:
                 pieces[-1].append(self._symbol(element))
+            elif tag == _WORD_ART:
+                pieces[-1].append(f" {element.get('string') or ''} ")
             elif tag == _FIELD:
                 pieces[-1].append(_form_field(element))
             elif tag in _NOTES:
@@ -176,6 +178,8 @@ class DocxReader(InMemoryReader):
                 builder.add_line(paragraph_text(element))
             elif element.tag == f"{_VML}imagedata":
                 builder.skip("images")
+            elif element.tag == f"{W}subDoc":
+                builder.skip("linked documents")
             elif element.tag == f"{W}object":
                 builder.skip("embedded objects")
             else:

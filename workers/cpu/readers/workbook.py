@@ -23,6 +23,10 @@ _DRAWING = "{http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawing
 _STRICT_SHEET = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
 _REFERENCE = re.compile(r"([A-Z]{1,3})(\d{1,7})")
 _BUILT_IN_DATES = frozenset([*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)])
+_ELAPSED = re.compile(r"\[(?:h{1,2}|m{1,2}|s{1,2})\]", re.IGNORECASE)
+_GROUPED = re.compile(r"0{1,9}(?:\\?[- /]0{1,9}){1,5}")
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+_MARGIN_CODE = re.compile(r'&(?:"[^"]{0,100}"|K[0-9A-Fa-f]{6}|\d{1,3}|(?P<part>[LCR])|(?P<sign>&)|.)', re.DOTALL)
 _QUOTED = re.compile(r'"[^"]{0,100}"|\[[^\]]{0,30}\]|\\.|_.')
 _MAX_LISTED = 10
 
@@ -57,11 +61,13 @@ class XlsxReader(InMemoryReader):
         super().__init__(contents or [Content("")], self._package.title())
 
     def _add_sheet(self, builder: TextBuilder, name: str, part: str) -> None:
-        body, formulas = TextBuilder(), _Formulas()
+        body, formulas, margins = TextBuilder(), _Formulas(), dict[str, None]()
         try:
-            add_table(body, self._rows(part, formulas))
+            add_table(body, self._rows(part, formulas, margins))
             self._add_drawings(body, part)
             self._add_comments(body, part)
+            for text in margins:
+                body.add_line(text)
         except DAMAGED as error:
             body.add_fault(f"is damaged: {error}"[:200])
         body.add_fault(formulas.fault())
@@ -69,14 +75,19 @@ class XlsxReader(InMemoryReader):
             builder.add_heading(1, name)
         builder.add_content(body.build_pages(size=max(1, body.length))[0])
 
-    def _rows(self, part: str, formulas: "_Formulas") -> Iterator[list[str]]:
-        """The rows of a sheet, with an empty one wherever rows are missing."""
+    def _rows(self, part: str, formulas: "_Formulas", margins: dict[str, None]) -> Iterator[list[str]]:
+        """The rows of a sheet, with an empty one wherever rows are missing. Its headers and footers are put into ``margins``."""
         with self._package.open(part) as stream:
             strict = _STRICT_SHEET in stream.read(4096)
         namespace = f"{{{_STRICT_SHEET.decode()}}}" if strict else S
         next_row, cells = 1, 0
         with self._package.open(part) as stream:
-            for _, row in etree.iterparse(stream, tag=f"{namespace}row", resolve_entities=False, no_network=True):
+            tags = (f"{namespace}row", f"{namespace}headerFooter")
+            for _, row in etree.iterparse(stream, tag=tags, resolve_entities=False, no_network=True):
+                if row.tag == tags[1]:
+                    texts = (_margin_text(element.text or "") for element in row)
+                    margins.update(dict.fromkeys(filter(None, texts)))
+                    continue
                 number = int(row.get("r") or next_row)
                 if number > next_row:
                     yield []
@@ -129,8 +140,18 @@ class XlsxReader(InMemoryReader):
             return stored
         if code == "date":
             return self._date_text(value) or stored
+        if code == "elapsed" and abs(value) < 1e8:
+            minutes, seconds = divmod(round(abs(value) * 86400), 60)
+            return f"{'-' if value < 0 else ''}{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
         if code.endswith("%") and abs(value) < 1e12:
-            return f"{value * 100:.{code.count('0') - 1 if '.' in code else 0}f}%"
+            decimals = code.partition(".")[2].rstrip("%")
+            text = f"{value * 100:.{len(decimals)}f}"
+            return (text.rstrip("0").rstrip(".") if "#" in decimals else text) + "%"
+        if _GROUPED.fullmatch(code) and value.is_integer() and 0 <= value < 1e15:
+            digits = f"{int(value):0{code.count('0')}d}"
+            first = len(digits) - code.count("0")  # the first group has the digits that are too many
+            places = iter(digits[first:])
+            return digits[:first] + "".join(next(places) if sign == "0" else sign for sign in code.replace("\\", ""))
         if code.strip("0") == "" and value.is_integer() and abs(value) < 1e15:
             return f"{int(value):0{len(code)}d}"
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.15g}"
@@ -177,10 +198,14 @@ class XlsxReader(InMemoryReader):
             builder.skip("embedded objects")
 
     def _add_comments(self, builder: TextBuilder, part: str) -> None:
-        threaded = self._package.related(part, "threadedComment")
-        for comments in threaded or self._package.related(part, "comments"):
+        threaded: set[str | None] = set()  # the older notes repeat the comments that are threads, for older programs
+        for comments in [*self._package.related(part, "threadedComment"), *self._package.related(part, "comments")]:
             for comment in self._package.parse(comments).iter(f"{S}comment", f"{_THREADED}threadedComment"):
                 text = "".join(piece.text or "" for piece in comment.iter(f"{S}t", f"{_THREADED}text"))
+                if comment.tag == f"{_THREADED}threadedComment":
+                    threaded.add(comment.get("ref"))
+                elif comment.get("ref") in threaded:
+                    continue
                 if text.strip():
                     builder.add_line(f"Comment on {comment.get('ref') or 'a cell'}: {' '.join(text.split())}")
 
@@ -206,13 +231,27 @@ class _Formulas:
 
 def _rich_text(element: Any, namespace: str) -> str:
     """The runs of a text, without the pronunciation of its words."""
-    pieces = (text.text or "" for text in element.iter(f"{namespace}t") if text.getparent().tag != f"{namespace}rPh")
+    pieces: list[str] = []
+    for text in element.iter(f"{namespace}t"):
+        run, piece = text.getparent(), text.text or ""
+        if run.tag == f"{namespace}rPh":
+            continue
+        if piece[:1].isdigit() and pieces and pieces[-1][-1:].isdigit():
+            position = run.find(f"{namespace}rPr/{namespace}vertAlign")
+            piece = f"^{piece}" if position is not None and position.get("val") == "superscript" else piece
+        pieces.append(piece)  # 10 to the sixth is not 106
     return _unescaped("".join(pieces))
 
 
 def _unescaped(text: str) -> str:
-    """Excel stores control characters as, for example, ``_x000D_``."""
-    return text.replace("_x000D_", "").replace("_x000a_", "\n").replace("_x000A_", "\n").replace("_x0009_", "\t")
+    """Excel stores control characters as, for example, ``_x000D_``, and an underscore before such a text as ``_x005F_``."""
+    return _ESCAPED.sub(lambda code: "" if code[1].upper() == "000D" else chr(int(code[1], 16)), text)
+
+
+def _margin_text(text: str) -> str:
+    """A header or footer without its codes for fonts and page numbers."""
+    text = _MARGIN_CODE.sub(lambda code: "&" if code["sign"] else " " if code["part"] else "", text)
+    return " ".join(text.split()) if any(character.isalnum() for character in text) else ""
 
 
 def _column_number(letters: str) -> int:
@@ -224,13 +263,18 @@ def _column_number(letters: str) -> int:
 
 def _format(number: str, code: str) -> str:
     if not code:
-        built_in = {"9": "0%", "10": "0.00%"}
-        return "date" if number.isdigit() and int(number) in _BUILT_IN_DATES else built_in.get(number, "General")
+        built_in = {"9": "0%", "10": "0.00%", "46": "elapsed"}
+        is_date = number.isdigit() and int(number) in _BUILT_IN_DATES and number not in built_in
+        return "date" if is_date else built_in.get(number, "General")
+    if _ELAPSED.search(code):
+        return "elapsed"
+    if _GROUPED.fullmatch(code.split(";")[0]):
+        return code.split(";")[0]
     first = _QUOTED.sub("", code.split(";")[0]).strip().lower()
     if first.strip("0") == "" and len(first) > 1:
         return first
-    if first.endswith("%") and first.strip("0.#%") == "":
-        return first.replace("#", "")
+    if first.endswith("%") and first.strip("0.,#%") == "":
+        return first
     if first == "general" or not any(letter in first for letter in "ymdhs"):
         return "General"
     return "date"
