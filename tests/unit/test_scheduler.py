@@ -361,7 +361,8 @@ def test_random_requests_read_only_their_own_tokens_and_give_every_page_back(dep
         check_pages()
         if turn >= 120 and not running and not scheduler.has_work:
             break
-    assert not running and not scheduler.has_work
+    assert not running
+    assert not scheduler.has_work
     assert set(added) == aborted | set(engine.ends)
     assert not aborted & set(engine.ends)
     for id, (reason, _) in engine.ends.items():
@@ -370,4 +371,7 @@ def test_random_requests_read_only_their_own_tokens_and_give_every_page_back(dep
         assert request.stop_token_ids.isdisjoint(request.output)
         assert len(request.output) == request.max_new_tokens if reason == "length" else reason in ("stop", "nan_logits")
     assert cache.available == pages
-    assert not scheduler._requests and not scheduler._stop_counts and not cache._unwritten
+    assert not scheduler._requests
+    assert not scheduler._stop_counts
+    assert not cache._unwritten
+    assert not cache._poisoned - set(scheduler._zeroed)
