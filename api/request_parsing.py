@@ -29,6 +29,7 @@ MAX_SHOWN = 80
 MAX_FILES = 1000
 MAX_FORM_PARTS = MAX_FILES + 20
 MAX_KEY_LENGTH = 255
+FORM_FIELDS = ("file", "webhook", "metadata", "password", "replace")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -68,6 +69,21 @@ def form_files(max_files: int) -> list[FileStorage]:
     if len(files) > max_files:
         raise InvalidValue(f"file: at most {max_files} files per request, not {len(files)}", param="file")
     return files
+
+
+def check_form_fields() -> None:
+    """Check that an upload has no unknown field, and no field in its address. Raises InvalidValue.
+
+    A field that is ignored may replace the document that it was to protect.
+    """
+    for name in FORM_FIELDS:
+        if name in request.args:
+            raise InvalidValue(f"{name}: send it as a field of the form, not in the address", param=name)
+    _limit_upload()
+    for name in (*request.form, *request.files):
+        if name not in FORM_FIELDS:
+            shown = name[:MAX_SHOWN]
+            raise InvalidValue(f"{shown}: is not a field of this form, which are {', '.join(FORM_FIELDS)}", param=shown)
 
 
 def form_webhook() -> JobWebhook | None:

@@ -17,7 +17,16 @@ from api.openapi.operation import (
     describe,
     in_query,
 )
-from api.request_parsing import MAX_FILES, form_files, form_metadata, form_password, form_replace, form_webhook, requested_timeout
+from api.request_parsing import (
+    MAX_FILES,
+    check_form_fields,
+    form_files,
+    form_metadata,
+    form_password,
+    form_replace,
+    form_webhook,
+    requested_timeout,
+)
 from api.responses import RETRY_AFTER, RouteResponse, job_json, mark_replay
 from api.schemas import responses
 from api.services import owner, services
@@ -112,6 +121,7 @@ def upload_documents(collection: str) -> RouteResponse:
 
 
 def _upload_options() -> UploadOptions:
+    check_form_fields()
     return UploadOptions(
         webhook=job_webhook(form_webhook()), metadata=form_metadata(), password=form_password(), replace=form_replace()
     )

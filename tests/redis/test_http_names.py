@@ -134,3 +134,17 @@ def test_a_single_upload_may_forbid_to_replace(client: FlaskClient, settings: Se
     assert [folder.name for folder in settings.documents_dir.iterdir()] == [document["id"]]
     answer = client.post("/upload", data={"file": (io.BytesIO(b"two"), "a.txt"), "replace": "maybe"})
     assert (answer.status_code, answer.get_json()["error"]["param"]) == (422, "replace")
+
+
+@pytest.mark.parametrize("path", ["/upload", "/collections/default/documents"])
+def test_an_option_of_an_upload_that_would_be_ignored_is_refused(client: FlaskClient, path: str) -> None:
+    for query, field, expected in (
+        ("?replace=false", "", "replace"),
+        ("", "replaces", "replaces"),
+        ("?password=x", "", "password"),
+    ):
+        data = {"file": (io.BytesIO(b"two"), "a.txt"), **({field: "false"} if field else {})}
+        answer = client.post(path + query, data=data)
+        assert (answer.status_code, answer.get_json()["error"]["param"]) == (422, expected)
+    answer = client.post(path, data={"files": (io.BytesIO(b"two"), "a.txt")})
+    assert (answer.status_code, answer.get_json()["error"]["param"]) == (422, "files")

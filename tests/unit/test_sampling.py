@@ -56,6 +56,10 @@ def test_a_temperature_of_zero_is_greedy() -> None:
     assert set(draws(100, temperature=0.0).tolist()) == {0}
 
 
+def test_a_tiny_temperature_is_greedy_and_divides_nothing_into_infinity() -> None:
+    assert set(draws(100, temperature=1e-40).tolist()) == {0}
+
+
 def test_sampling_does_not_depend_on_the_rest_of_the_batch() -> None:
     logits = torch.randn(4, 5000, generator=torch.Generator().manual_seed(1))
     samplings = [

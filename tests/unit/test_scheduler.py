@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -258,3 +259,119 @@ def test_a_step_survives_encoding() -> None:
                 assert_array_equal(getattr(decoded, name), value)
             else:
                 assert getattr(decoded, name) == value
+
+
+class SimulatedCache:
+    """The keys and values of a device: for each slot, the tokens from the start of the request to it, with the owner's salt.
+
+    A step that reads anything but its own request, or writes a page that another request reads, fails.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.slots: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self.nan: set[int] = set()
+        self.tables: dict[int, list[int]] = {}
+        self.last: dict[int, int] = {}
+
+    def run(self, step: StepInput, choose: Callable[[str, int], int]) -> list[int]:
+        """Compute a step as a device does, and return a token for each of its requests."""
+        size = self.engine.cache.page_size
+        for page in step.zeroed:
+            self.nan -= set(range(page * size, (page + 1) * size))
+        self.tables.update(step.tables)
+        tokens, at = [], 0
+        for row, length, context in zip(*(a.tolist() for a in (step.rows, step.query_lengths, step.contexts)), strict=True):
+            request = self.engine.scheduler._by_row[row]
+            assert request is not None
+            places = [self.tables[row][place // size] * size + place % size for place in range(len(self.tables[row]) * size)]
+            history = [self.slots[slot][1][-1] for slot in places[: context - length]]
+            for index in range(at, at + length):
+                assert step.positions[index] == len(history)
+                assert step.slots[index] == places[len(history)]
+                token = int(step.ids[index])
+                history.append(token if token >= 0 else self.last[-1 - token])
+                self.slots[places[len(history) - 1]] = (request.cache_salt, tuple(history))
+                self.nan.discard(places[len(history) - 1])
+            for place in range(context):
+                assert self.slots[places[place]] == (request.cache_salt, tuple(history[: place + 1]))
+            assert history[: len(request.prompt)] == request.prompt[:context].tolist()
+            assert history[len(request.prompt) :][: len(request.output)] == request.output[: context - len(request.prompt)]
+            # Masked or not, a kernel reads whole pages: one that is not its own must not contain NaN.
+            token = choose(request.id, context)
+            if token == INVALID_TOKEN or not self.nan.isdisjoint(places):
+                reads_own = token == INVALID_TOKEN or not self.nan.isdisjoint(places[: context - length])
+                assert reads_own, "NaN in a page that the request has not written"
+                self.nan.update(places[context - length : context])
+                token = INVALID_TOKEN
+            self.last[row] = token
+            tokens.append(token)
+            at += length
+        return tokens
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_requests_read_only_their_own_tokens_and_give_every_page_back(depth: int, seed: int) -> None:
+    random = Random(seed)
+    pages = random.choice([6, 12, 40])
+    requests = random.choice([2, 5, 9])
+    engine = Engine(requests=requests, tokens=requests + random.choice([0, 3, 30]), pages=pages, depth=depth)
+    device, scheduler, cache = SimulatedCache(engine), engine.scheduler, engine.cache
+    prefixes = [[random.randrange(3) for _ in range(16)] for _ in range(2)]
+    added: dict[str, QueuedRequest] = {}
+    aborted: set[str] = set()
+    running: deque[tuple[ScheduledStep, list[int]]] = deque()
+
+    def choose(id: str, context: int) -> int:
+        return INVALID_TOKEN if random.random() < 0.02 else random.randrange(8)
+
+    def check_pages() -> None:
+        held = [request.pages for request in scheduler._by_row if request is not None]
+        assert cache._users == [sum(page in pages for pages in held) for page in range(pages + 1)]
+        assert cache.available == pages - sum(users > 0 for users in cache._users)
+        assert sorted([*cache._free, *cache._unused]) == [page for page in range(1, pages + 1) if not cache._users[page]]
+
+    for turn in range(2000):
+        if turn < 120 and random.random() < 0.5:
+            prompt = [
+                *random.choice(prefixes)[: random.randrange(17)],
+                *(random.randrange(8) for _ in range(random.randrange(8))),
+            ]
+            if added and random.random() < 0.3:
+                earlier = random.choice(list(added.values()))
+                prompt = [*earlier.prompt.tolist(), *earlier.output, *prompt]
+            prompt = prompt[: pages * PAGE - 1] or [0]
+            new = random.randint(1, min(12, pages * PAGE - len(prompt)))
+            stops = random.sample(range(8), random.choice([0, 0, 2]))
+            id = str(len(added))
+            added[id] = engine.add(id, prompt, new, stops=stops, salt=random.randrange(2))
+        if added and random.random() < 0.15:
+            id = random.choice(list(added)[-8:])
+            if id not in engine.ends:
+                aborted.add(id)
+            scheduler.abort_request(id)
+        step = scheduler.next_step()
+        if step is not None:
+            assert 0 < len(step.input.ids) <= scheduler.max_step_tokens
+            running.append((step, device.run(step.input, choose)))
+        if running and (step is None or len(running) >= depth):
+            completed, tokens = running.popleft()
+            scheduler.process_output(completed, np.array(tokens, np.int32))
+        check_pages()
+        if turn >= 120 and not running and not scheduler.has_work:
+            break
+    assert not running
+    assert not scheduler.has_work
+    assert set(added) == aborted | set(engine.ends)
+    assert not aborted & set(engine.ends)
+    for id, (reason, _) in engine.ends.items():
+        request = added[id]
+        assert engine.tokens.get(id, []) == request.output
+        assert request.stop_token_ids.isdisjoint(request.output)
+        assert len(request.output) == request.max_new_tokens if reason == "length" else reason in ("stop", "nan_logits")
+    assert cache.available == pages
+    assert not scheduler._requests
+    assert not scheduler._stop_counts
+    assert not cache._unwritten
+    assert not cache._poisoned - set(scheduler._zeroed)

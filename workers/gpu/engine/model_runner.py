@@ -122,7 +122,7 @@ class GraphRunner:
         self._buffer = (self._buffer + 1) % BUFFERS
         source, target = self._host_inputs[self._buffer], self._host_tokens[self._buffer]
         self._input[:used].copy_(source[:used], non_blocking=True)
-        splits = self._needs_splits(size[1], int(step.contexts.max()))
+        splits = self._needs_splits(*size, int(step.contexts.max()))
         graph = self._graphs.get((*size, splits))
         if graph is None:
             tokens = self._compute(*size, splits=splits)
@@ -159,14 +159,13 @@ class GraphRunner:
         self._compute(*size, splits=False)
 
     def _split_choices(self, size: tuple[int, int]) -> tuple[bool, ...]:
-        tokens, requests = size
         longest = self._tables.shape[1] * PAGE_TOKENS
-        return (False, True) if tokens == requests and self._needs_splits(requests, longest) else (False,)
+        return (False, True) if self._needs_splits(*size, longest) else (False,)
 
     @staticmethod
-    def _needs_splits(requests: int, longest: int) -> bool:
-        """Whether a context is long, and the requests few: then several blocks read it, and combining their results pays off."""
-        return requests <= MAX_SPLIT_REQUESTS and longest > MIN_SPLIT_CONTEXT
+    def _needs_splits(tokens: int, requests: int, longest: int) -> bool:
+        """Whether a context is long, and the queries few: then several blocks read it, and combining their results pays off."""
+        return tokens == requests <= MAX_SPLIT_REQUESTS and longest > MIN_SPLIT_CONTEXT
 
     def _capture(self, tokens: int, requests: int, *, splits: bool) -> None:
         side = self._side_stream

@@ -34,6 +34,8 @@ class PageCache:
         self._page_of: dict[bytes, int] = {}
         self._digest_of: dict[int, bytes] = {}
         self._unwritten: set[int] = set()
+        # Held pages that may contain NaN, and have to be zeroed after their last request.
+        self._poisoned: set[int] = set()
         # Pages that can be shared and have no user, in the order in which they are given up.
         self._unused: OrderedDict[int, None] = OrderedDict()
 
@@ -98,11 +100,22 @@ class PageCache:
     def share_output(self, pages: Sequence[int], digests: Sequence[bytes]) -> None:
         """Make the first pages of a request shareable, prompt and output: the next turn of a conversation begins with them."""
         for page, digest in zip(pages, digests, strict=False):
+            if page in self._poisoned:
+                break
             if page not in self._digest_of and digest not in self._page_of:
                 self._register(page, digest)
 
-    def release(self, pages: Sequence[int]) -> None:
-        """End the use of these pages. Shareable ones stay until their space is needed, the ends of prompts go first."""
+    def release(self, pages: Sequence[int], *, poisoned: bool = False) -> list[int]:
+        """End the use of these pages. Shareable ones stay until their space is needed, the ends of prompts go first.
+
+        Nobody may share pages that are ``poisoned``, which may contain NaN. Returns pages that have to be zeroed: of a poisoned
+        request, except those that others hold, and those that an earlier one has left to this one.
+        """
+        if poisoned:
+            self._poisoned.update(pages)
+            for page in pages:
+                self._unregister(page)
+        zeroed = []
         for page in reversed(pages):
             self._users[page] -= 1
             if self._users[page]:
@@ -113,13 +126,10 @@ class PageCache:
                 self._unused[page] = None
             else:
                 self._free.append(page)
-
-    def release_poisoned(self, pages: Sequence[int]) -> list[int]:
-        """End the use of pages that may contain NaN, which nobody may share. Returns those that have to be zeroed."""
-        for page in pages:
-            self._unregister(page)
-        self.release(pages)
-        return [page for page in pages if not self._users[page]]
+            if page in self._poisoned:
+                self._poisoned.remove(page)
+                zeroed.append(page)
+        return zeroed
 
     def _find_shared(self, digests: Sequence[bytes]) -> list[int]:
         shared = []

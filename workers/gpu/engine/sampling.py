@@ -19,6 +19,8 @@ TEMPERATURE, TOP_P, TOP_K, SEED, POSITION = range(5)
 SamplingParameters = tuple[int, int, int, int]
 """The first four of these for one request; its position changes with every token."""
 
+# Below this the most likely token wins in any case, and logits divided by it may be infinite.
+_MIN_TEMPERATURE = 1e-6
 # On the CPU only this many candidates are examined at first; they seldom miss any of the nucleus.
 _FIRST_CANDIDATES = 1024
 
@@ -29,7 +31,7 @@ def encode_sampling(temperature: float, top_p: float, top_k: int, seed: int | No
         folded = random.getrandbits(32)
     else:
         folded = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=4).digest(), "little")
-    bits = struct.unpack("<2i", struct.pack("<2f", temperature, top_p))
+    bits = struct.unpack("<2i", struct.pack("<2f", temperature if temperature >= _MIN_TEMPERATURE else 0.0, top_p))
     return bits[0], bits[1], min(top_k, 2**31 - 1), folded - 2**31
 
 

@@ -372,12 +372,14 @@ class Scheduler:
         self._by_row[row] = None
         self._table[row] = SPARE_PAGE
         self._free_rows.append(row)
-        if self._is_poisoned[row]:
-            # Kernels multiply what they mask, and NaN times zero is NaN.
-            self._zeroed += self.cache.release_poisoned(request.pages)
-            return
+        poisoned = bool(self._is_poisoned[row])
         # The last token of the output has no keys and values yet.
-        if request.output and (len(request.prompt) + len(request.output) - 1) // self.cache.page_size > len(request.digests):
+        if (
+            not poisoned
+            and request.output
+            and (len(request.prompt) + len(request.output) - 1) // self.cache.page_size > len(request.digests)
+        ):
             written = [*request.prompt.tolist(), *request.output[:-1]]
             self.cache.share_output(request.pages, self.cache.digests(written, request.cache_salt, request.digests))
-        self.cache.release(request.pages)
+        # Kernels multiply what they mask, and NaN times zero is NaN.
+        self._zeroed += self.cache.release(request.pages, poisoned=poisoned)
