@@ -77,7 +77,8 @@ def test_a_cancelled_queued_job_never_runs(stack: FaultStack) -> None:
 def test_a_cancelled_running_job_stops_at_once(stack: FaultStack) -> None:
     [job] = stack.start_jobs(1, TEXT * 8)  # seventeen seconds long, so that one that is not stopped completes
     stack.ledger.allow_end(job, "cancelled")
-    assert stack.client.post(f"/jobs/{job}/cancel").status_code == 202
+    # 200 if a worker that was starved of CPU has lost its lease, so that the job is in its queue again.
+    assert stack.client.post(f"/jobs/{job}/cancel").status_code in (200, 202)
     assert stack.wait_for_end(job).status == "cancelled"
     count = len(stack.read_events(job))
     stack.wait_for_end(stack.submit_job())
