@@ -1,4 +1,4 @@
-"""Readers compared: how many of the samples in ``testing/reading_samples.py`` each library reads in full, in what time and memory.
+"""Readers compared: how many of the samples in ``testing/reading_samples`` each library reads in full, in what time and memory.
 
 A sample counts as read if all words that it must have are there, apart from each other, each as often as it should be, and
 nothing that must not be there. Layout, labels and punctuation do not count, so that libraries that write Markdown are not at a
@@ -6,7 +6,7 @@ disadvantage. Each library runs in a process of its own, without the sandbox, an
 
 Run: ``.venv/bin/python -m benchmarks.readers``. Libraries that are not installed are left out; install them into a folder with
 ``pip install --target FOLDER kreuzberg markitdown[docx,pptx,xlsx] docx2python mammoth odfpy striprtf`` and add ``--libraries FOLDER``.
-``--speed`` measures our readers alone, with large files of each Office format; with PYTHONPATH naming an older checkout, its readers.
+``--speed`` measures our readers alone, with large files of each Office format.
 """
 
 import argparse

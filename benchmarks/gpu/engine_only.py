@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=512)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--step-tokens", type=int, nargs="*", default=[], help="smaller token budgets of a step to try")
-    parser.add_argument("--rate", type=float, nargs="*", default=[], help="also measure latencies at so many arrivals per second")
+    parser.add_argument(
+        "--rate", type=float, nargs="*", default=[], help="arrivals per second at which to measure latencies, too"
+    )
     parser.add_argument("--parity", type=int, default=0, help="requests to compare with one at a time")
     parser.add_argument(
         "--shared", type=float, nargs="*", default=[], help="also with prompts that begin alike, to this fraction"

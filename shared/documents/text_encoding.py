@@ -282,7 +282,7 @@ def _decode_legacy(data: bytes) -> DecodedText | None:
         text = data.decode(codec, "replace")
         replaced = text.count(_REPLACEMENT)
         # Almost any bytes are valid in an encoding of single bytes, and few are in one of pairs: there, a damaged or cut
-        # character is no reason for doubt.
+        # character does not make the encoding doubtful.
         tolerated = 1 + len(text) // 1000 if codec in OF_PAIRS else 0
         if replaced <= tolerated and not _C1_CONTROL.search(text):
             return DecodedText(text, codec, replaced)

@@ -31,7 +31,7 @@ MAIN = "application/vnd.openxmlformats-officedocument.{}+xml"
 @dataclass(frozen=True)
 class Sample:
     """A file. Every text of ``must`` is in what is read, with runs of white space as one space; none of ``never`` is; each of
-    ``count`` is so many times. The problems of the document contain ``problem``."""
+    ``count`` occurs the given number of times. The problems of the document contain ``problem``."""
 
     name: str
     make: Callable[[], bytes]

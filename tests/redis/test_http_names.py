@@ -117,7 +117,7 @@ def test_an_upload_may_forbid_to_replace(client: FlaskClient) -> None:
     documents = client.application.extensions["enginehouse"].documents
     documents.finish(first["id"], first["job"], 1, "failed", reason="broken")
     assert send(client, ("a.txt", b"two"), replace="false")["data"][0]["version"] == 2, (
-        "one that cannot be searched is in nobody's way"
+        "one that cannot be searched does not block the name"
     )
 
 

@@ -63,7 +63,7 @@ def ingest(
     except AttemptStopped:
         raise
     except Exception:
-        # A deletion removes files and index while this attempt uses them, so it can fail anywhere. That is no fault of the worker.
+        # A deletion removes files and index while this attempt uses them, so it can fail anywhere; the worker is not at fault.
         ingestion.raise_if_deleted()
         raise
 
@@ -273,7 +273,7 @@ class _Ingestion:
 
     def _raise_deleted(self) -> NoReturn:
         _remove_traces(self._document.id, self._document.collection_id, self._settings, self._search_index)
-        # Whoever deletes a document wants no more of it, so its job was cancelled and has not failed.
+        # The document was deleted on purpose, so its job is cancelled and has not failed.
         raise AttemptStopped("cancel")
 
 
