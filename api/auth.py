@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from urllib.parse import SplitResult, urlsplit
 from weakref import WeakSet
 
@@ -102,7 +102,7 @@ class Authenticator:
     def _check_local_caller(self) -> None:
         """Raise unless the request comes from the user of this machine: not from a proxy, another user, or a rebound host name."""
         # A page whose host name was made to resolve to loopback sends that name.
-        if split_url(f"//{request.host}").hostname not in self._allowed_hosts:
+        if host_name(request.host) not in self._allowed_hosts:
             raise HostRefused(
                 f"While no API key exists, this server does not accept requests to {request.host[:80]!r}: "
                 "use 127.0.0.1 or localhost, or add the name to ENGINEHOUSE_ALLOWED_HOSTS."
@@ -162,6 +162,12 @@ def require_admin() -> None:
     # A browser's preflight request carries no key.
     if request.method != "OPTIONS" and not caller().admin:
         raise Forbidden("This call needs a key that was created with --admin.", code="admin_only")
+
+
+@lru_cache(maxsize=1000)
+def host_name(host: str) -> str | None:
+    """The name in a ``Host`` header, without its port; None if it cannot be parsed."""
+    return split_url(f"//{host}").hostname
 
 
 def split_url(url: str) -> SplitResult:

@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import socket
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,7 @@ def machine_id() -> str:
     return "/".join(parts)
 
 
+@lru_cache(maxsize=1000)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is reachable from this machine only."""
     try:

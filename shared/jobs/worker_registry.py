@@ -4,6 +4,7 @@ A worker is a process that holds leases: the Celery worker itself in a pool of t
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,9 @@ import redis
 from shared.jobs.scripts import JobScripts
 from shared.machine import is_alive, machine_id
 from shared.redis_connection import PREFIX, redis_time_ms
+
+# Every generation request asks whether its model was ever served. A yes could only change with a lost Redis.
+SERVED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,7 @@ class WorkerRegistry:
         self._client = client
         self._clock = clock
         self._scripts = JobScripts(client, clock=clock)
+        self._served_until: dict[str, float] = {}
 
     def heartbeat(self, worker: Worker) -> str | None:
         """Record that this worker is alive. Returns the model it should load, or None for a worker without a model assignment."""
@@ -87,8 +92,14 @@ class WorkerRegistry:
         return worker.machine == machine_id() and not is_alive(worker.pid, worker.started)
 
     def has_served(self, model: str) -> bool:
-        """Whether any worker has ever served this model."""
-        return bool(self._client.hexists(PREFIX + "models", model))
+        """Whether any worker has ever served this model. A yes is remembered for ``SERVED_SECONDS``."""
+        now = time.monotonic()
+        if self._served_until.get(model, 0.0) > now:
+            return True
+        served = bool(self._client.hexists(PREFIX + "models", model))
+        if served:
+            self._served_until[model] = now + SERVED_SECONDS
+        return served
 
     def _now_ms(self) -> int:
         return self._clock() if self._clock else redis_time_ms(self._client)
