@@ -80,13 +80,14 @@ def _create_services(settings: Settings) -> Services:
     # A client is waiting: a clear 503 within two seconds is better than many retries.
     # Hundreds of threads share a few connections, because a command takes a fraction of a millisecond.
     client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
-    wake = CeleryBroker(client).wake
+    broker = CeleryBroker(client)
+    broker.prepare()
     queries = JobQueries(client)
     return Services(
         settings=settings,
         redis=client,
-        submitter=JobSubmitter(client, settings, wake),
-        transitions=JobTransitions(client, settings, wake),
+        submitter=JobSubmitter(client, settings, broker.wake),
+        transitions=JobTransitions(client, settings, broker.wake),
         queries=queries,
         worker_registry=WorkerRegistry(client),
         assignments=ModelAssignments(client),

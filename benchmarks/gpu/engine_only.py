@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file
+from benchmarks.gpu.model_shapes import CONTEXT, SHAPES, model_folder, models_file
 from benchmarks.gpu.reporting import percentiles, report
 from benchmarks.gpu.workload import WorkloadRequest, workload
 from shared.models.catalogue import load_catalogue
@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument(
         "--shared", type=float, nargs="*", default=[], help="also with prompts that begin alike, to this fraction"
     )
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens of a prompt and its output together")
+    parser.add_argument("--long-prompts", type=int, nargs="*", default=[], help="also with prompts of so many tokens")
+    parser.add_argument("--beside", type=int, default=0, help="also short requests beside a prompt of so many tokens")
     parser.add_argument("--trace", type=Path, help="write a second of the middle of the workload here")
     parser.add_argument("--sampled", action="store_true", help="also with temperature 0.7 and top_p 0.9")
     parser.add_argument(
@@ -55,7 +58,14 @@ def main() -> None:
     if options.not_compiled:
         build_core._compile_layers = lambda model: None  # type: ignore[assignment]
     folder = model_folder(options.shape, options.models, options.device)
-    file = models_file(options.shape, folder, options.models / "models.json", device=options.device, in_flight=options.requests)
+    file = models_file(
+        options.shape,
+        folder,
+        options.models / "models.json",
+        device=options.device,
+        in_flight=options.requests,
+        context=options.context,
+    )
     start = time.perf_counter()
     engine = TransformersEngine(load_catalogue(file).get_model(options.shape), folder)
     engine.load(PhaseTimer())
@@ -79,8 +89,13 @@ def main() -> None:
         report("engine.one_stream", (max(2, tokens) - 1) / (seconds - firsts[0]), "tokens/s", **about)
     for share in options.shared:
         measure_shared_prefix(engine, requests, share, about)
+    vocabulary = SHAPES[options.shape]["vocab_size"]
+    for length in options.long_prompts:
+        measure_long_prompts(engine, length, max(8, options.requests // 8), vocabulary, about)
+    if options.beside:
+        measure_beside_long_prompt(engine, requests[:64], options.beside, vocabulary, about)
     if options.parity:
-        compare_parity(engine, options.parity, SHAPES[options.shape]["vocab_size"], options.scale, about)
+        compare_parity(engine, options.parity, vocabulary, options.scale, about)
     if options.trace:
         write_trace(engine, requests, options.trace)
     engine.unload()
@@ -149,6 +164,51 @@ def measure_shared_prefix(
         )
 
 
+def random_prompt(generator: random.Random, tokens: int, vocabulary: int) -> list[int]:
+    return [generator.randrange(vocabulary) for _ in range(tokens)]
+
+
+def measure_long_prompts(engine: TransformersEngine, length: int, count: int, vocabulary: int, about: dict[str, Any]) -> None:
+    """Throughput of prompts of this many tokens, with 64 output tokens each."""
+    generator = random.Random(13)
+    made = [WorkloadRequest(random_prompt(generator, length, vocabulary), 64) for _ in range(count)]
+    tokens, seconds, firsts = run_requests(engine, made)
+    report(
+        "engine.long_prompts",
+        count * length / seconds,
+        "prompt tokens/s",
+        prompt_tokens=length,
+        requests=count,
+        output_tokens_per_second=round(tokens / seconds, 1),
+        first_token=percentiles(firsts),
+        **about,
+    )
+
+
+def measure_beside_long_prompt(
+    engine: TransformersEngine, requests: list[WorkloadRequest], length: int, vocabulary: int, about: dict[str, Any]
+) -> None:
+    """How much longer short requests take when a prompt of this many tokens is read beside them."""
+    long = WorkloadRequest(random_prompt(random.Random(17), length, vocabulary), 8)
+    ended = {}
+    for name, made in (("alone", requests), ("beside", [long, *requests])):
+        ends: list[float] = []
+        run_requests(engine, made, ends=ends)
+        ended[name] = sorted(ends)
+    # The long one is among the ends beside it; its own time is not that of a short request.
+    alone, beside = (ended[name][int(0.95 * len(requests)) - 1] for name in ("alone", "beside"))
+    report(
+        "engine.beside_long_prompt",
+        beside / alone,
+        "times the p95 of short requests alone",
+        long_prompt_tokens=length,
+        requests=len(requests),
+        alone=round(alone, 3),
+        beside=round(beside, 3),
+        **about,
+    )
+
+
 def measure_latency(engine: TransformersEngine, requests: list[WorkloadRequest], rate: float, about: dict[str, Any]) -> None:
     """Latencies of requests that arrive at random times, ``rate`` a second on average."""
     generator = random.Random(3)
@@ -183,8 +243,12 @@ def measure_latency(engine: TransformersEngine, requests: list[WorkloadRequest],
     )
 
 
-def run_requests(engine: TransformersEngine, requests: list[WorkloadRequest], **sampling: Any) -> tuple[int, float, list[float]]:
+def run_requests(
+    engine: TransformersEngine, requests: list[WorkloadRequest], ends: list[float] | None = None, **sampling: Any
+) -> tuple[int, float, list[float]]:
     """Run all requests at once; returns tokens, seconds, and the seconds to each request's first token.
+
+    ``ends`` receives the seconds to each end.
 
     Each call has a cache salt of its own: otherwise it would find the prompts of the one before in the cache.
     """
@@ -209,6 +273,8 @@ def run_requests(engine: TransformersEngine, requests: list[WorkloadRequest], **
             if reason != "length":
                 raise SystemExit(f"a request finished as {reason}: {detail}")
             ended += 1
+            if ends is not None:
+                ends.append(now)
     return tokens, time.perf_counter() - start, list(firsts.values())
 
 

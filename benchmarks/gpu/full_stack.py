@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rate", type=float, default=30.0, help="arrivals per second")
     parser.add_argument("--seconds", type=float, default=20.0, help="for how long jobs arrive")
+    parser.add_argument("--arrival-rounds", type=int, default=1, help="how often jobs arrive for that long")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--compiled", type=Path, help="compiled code of an earlier start")
     parser.add_argument("--profile", type=Path, help="profile the worker with py-spy into this file")
@@ -56,8 +57,8 @@ def main() -> None:
             report("stack.ready", stack.wait_ready(), "s from the start of the processes", **about)
             about["attention"] = stack.model().get("attention") or "unknown"
             times = list(islice(arrivals(options.rate), int(options.rate * options.seconds)))
-            if times:
-                requests = workload(len(times), vocabulary, scale=options.scale, seed=5)
+            for number in range(options.arrival_rounds if times else 0):
+                requests = workload(len(times), vocabulary, scale=options.scale, seed=5 + number)
                 report_latencies(asyncio.run(run_arrivals(stack.url, requests, times)), options.rate, about)
             profiler = _profile(stack, options.profile)
             for number in range(options.rounds):
@@ -94,7 +95,18 @@ def report_latencies(timings: list[JobTiming], rate: float, about: dict[str, Any
     took = percentiles([timing.ended - timing.submitted for timing in timings])
     first = percentiles([timing.first - timing.submitted for timing in timings])
     report("stack.job_seconds", took["p50"], "s, median", rate=rate, jobs=len(timings), all=took, **about)
-    report("stack.first_token_ms", first["p50"] * 1000, "ms, median", rate=rate, jobs=len(timings), all=first, **about)
+    slowest = sorted(timings, key=lambda timing: timing.submitted - timing.first)[:12]
+    report(
+        "stack.first_token_ms",
+        first["p50"] * 1000,
+        "ms, median",
+        rate=rate,
+        jobs=len(timings),
+        all=first,
+        # When the slowest were submitted: right after the start, or in bursts of the load.
+        slowest=[[round(timing.submitted, 2), round(1000 * (timing.first - timing.submitted))] for timing in slowest],
+        **about,
+    )
 
 
 def _require_completed(timings: list[JobTiming]) -> None:

@@ -72,13 +72,13 @@ def model_folder(name: str, where: Path, device: str) -> Path:
     return folder
 
 
-def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: int, gpus: int = 1) -> Path:
+def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: int, gpus: int = 1, context: int = CONTEXT) -> Path:
     """Write a models file with only this model."""
     entry = {
         "name": name,
         "url": str(folder.resolve()),
         "dtype": "float32" if device == "cpu" else "bfloat16",
-        "max_context": CONTEXT,
+        "max_context": context,
         "max_in_flight": in_flight,
         "max_tokens": 1024,
         "gpus": 0 if device == "cpu" else gpus,

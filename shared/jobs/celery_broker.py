@@ -86,6 +86,10 @@ class CeleryBroker:
         self._client = client
         self._templates: dict[tuple[str, str], dict[str, Any]] = {}
 
+    def prepare(self) -> None:
+        """Import what Celery needs for its first message. Otherwise the first requests, all at once, wait for that."""
+        _message(RUN_NEXT_JOB, "any", [])
+
     def wake(self, queue: str, count: int = 1) -> None:
         """Send ``count`` wake-ups to a queue. Raises RedisError if Redis is unreachable; maintenance then sends them later."""
         self._client.lpush(queue, *(self._copy(RUN_NEXT_JOB, queue, [queue]) for _ in range(count)))
