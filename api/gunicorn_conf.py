@@ -20,6 +20,10 @@ forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 
+# Longer than clients and proxies keep idle connections (nginx: 60 s). A server that closes first can close a connection on which
+# a request is on its way, and that request fails.
+keepalive = 75
+
 
 def uses_shared_files() -> bool:
     """Whether this process is one of several that count together."""

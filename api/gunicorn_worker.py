@@ -98,6 +98,13 @@ class Connection(TConn):  # type: ignore[misc]
         self.head += data
         return self.head.find(HEAD_END, start) >= 0
 
+    def has_unread_bytes(self) -> bool:
+        """Whether bytes have arrived that ``receive`` has not seen."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
     def start_request(self) -> None:
         """Hand the received bytes to the parser."""
         if not self.initialized:
@@ -131,9 +138,12 @@ class WaitingConnections:
         return len(self._by_address.get(address, ()))
 
     def oldest(self, address: str | None = None) -> Connection | None:
-        """The oldest connection of an address, by default of the one that has most."""
+        """The oldest connection of an address, by default of the one that has most.
+
+        None if there is no connection but those whose next bytes have arrived: closing one would lose a request that is on its way.
+        """
         found = self._by_address.get(address) if address is not None else max(self._by_address.values(), key=len, default=None)
-        return next(iter(found)) if found else None
+        return next((connection for connection in found or () if not connection.has_unread_bytes()), None)
 
     def all(self) -> list[Connection]:
         return [connection for found in self._by_address.values() for connection in found]
@@ -302,7 +312,8 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             # A process that stops gives a request that is on its way a moment, as gunicorn does.
             if not self.alive:
                 connection.deadline = min(connection.deadline, now + LINGER_SECONDS)
-            if connection.deadline <= now:
+            # The next request of a kept connection may have arrived just now.
+            if connection.deadline <= now and (connection.head or not connection.has_unread_bytes()):
                 self._end_wait(connection)
         for connection in [connection for connection, deadline in self._lingering.items() if deadline <= now]:
             self._end_linger(connection)

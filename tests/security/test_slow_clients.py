@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 import redis
 
@@ -191,6 +192,29 @@ def test_a_connection_is_kept_between_requests(api: Api) -> None:
     while answer.count(b'alive"') < 2:
         answer += connection.recv(65536)
     connection.close()
+
+
+def test_a_kept_connection_with_a_request_on_its_way_is_not_closed_for_a_new_one(api: Api) -> None:
+    request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    kept = []
+    for _ in range(6 * IDLE):
+        connection = api.connect(request)
+        assert b"alive" in connection.recv(65536)
+        kept.append(connection)
+    kept = [connection for connection in kept if not is_closed(connection)]
+    workers = psutil.Process(api.process.pid).children()
+    for worker in workers:
+        worker.suspend()
+    new = [api.connect() for _ in range(4)]
+    for connection in kept:
+        connection.settimeout(10)
+        connection.sendall(request)
+    for worker in workers:
+        worker.resume()
+    for connection in kept:
+        assert b"alive" in connection.recv(65536)
+    for connection in [*kept, *new]:
+        connection.close()
 
 
 def test_a_header_without_an_end_is_refused(api: Api) -> None:
