@@ -28,6 +28,8 @@ def can_fuse(model: Any) -> bool:
     types = getattr(config, "layer_types", None) or ["full_attention"]
     return (
         all(type(module) is torch.nn.Linear for name, module in model.named_modules() if name.endswith(("_proj", "lm_head")))
+        # The weights of a model that is spread over several devices are tensors of a type of their own.
+        and all(type(parameter.data) is torch.Tensor for parameter in model.parameters())
         and set(types) == {"full_attention"}
         and not (type(model).__name__ == "MistralForCausalLM" and config.sliding_window)
         and decoder.rotary_emb.rope_type in _STATIC_ROPE
