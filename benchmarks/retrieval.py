@@ -18,7 +18,7 @@ from benchmarks.figures import figure, percentile
 from cli.local.pdf_writer import pdf_from_markdown
 from testing.repository import REPOSITORY
 from testing.source_reference import source_reference
-from testing.stack import Stack
+from testing.stack import MINILM, Stack
 
 LABELS = Path(__file__).with_name("retrieval_labels.jsonl")
 PAPERS = ("examples/documents/*.md", "docs/*.md", "docs/decisions/*.md", "CONTRIBUTING.md")
@@ -42,7 +42,7 @@ def main() -> None:
     arguments.add_argument("--misses", action="store_true", help="print the questions whose page is not among the first five")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(Path(folder), environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
+        stack = Stack(Path(folder), embedding=MINILM, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
         try:
             stack.start()
             for size in options.chunk_tokens:

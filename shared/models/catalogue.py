@@ -111,7 +111,7 @@ class ModelEntry(BaseModel):
     @property
     def is_on_hub(self) -> bool:
         """Whether the weights are downloaded from the Hugging Face hub."""
-        return not self.url.startswith((".", "/", "~", "package:", "echo:"))
+        return not self.url.startswith((".", "/", "~", "package:", "echo:", "hash:"))
 
     @property
     def is_pinned_to_commit(self) -> bool:

