@@ -12,6 +12,7 @@ from api.job_waiter import JobWaiter
 from api.openapi.document import ApiDescription
 from api.request_metrics import measure_requests
 from api.services import Services
+from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
@@ -103,6 +104,7 @@ def _create_services(settings: Settings) -> Services:
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),
         address_policy=AddressPolicy(parse_networks(settings.webhook_allow)),
+        disk_space=DiskSpace(settings.data_dir, settings.min_free_bytes),
     )
 
 

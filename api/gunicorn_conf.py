@@ -4,15 +4,19 @@ Gunicorn reads this in its first process, before it starts others and before any
 for the folder at import.
 """
 
+import hashlib
 import os
 import shutil
-import socket
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from shared.data_folder import open_data_folder
 from shared.logs import LineFormatter
 from shared.settings import Settings, from_environment
 
+SHARED_MEMORY = Path("/dev/shm")
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 # By default gunicorn believes local callers that they are a proxy, and lets them set the scheme and SCRIPT_NAME.
@@ -36,10 +40,25 @@ def on_starting(server: Any) -> None:
         handler.setFormatter(LineFormatter())
     settings: Settings = from_environment(os.environ)
     open_data_folder(settings.data_dir)
-    folder = settings.data_dir / "metrics" / f"api-{socket.gethostname()}-{settings.port}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    os.environ[METRICS_FOLDER_VARIABLE] = str(folder)
+    os.environ[METRICS_FOLDER_VARIABLE] = str(_make_metrics_folder(settings))
+
+
+def _make_metrics_folder(settings: Settings) -> Path:
+    """A new folder, in memory where the system has such. The files are mapped, and writing to a map on a full disk kills the process."""
+    parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    # The name tells which folders an API that was killed has left behind.
+    place = hashlib.sha256(f"{settings.data_dir.resolve()} {settings.port}".encode()).hexdigest()[:12]
+    prefix = f"enginehouse-metrics-{place}-"
+    for left in parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if left.lstat().st_uid == os.getuid():
+                shutil.rmtree(left)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+
+
+def on_exit(server: Any) -> None:
+    """Remove the metrics of this API."""
+    shutil.rmtree(os.environ.get(METRICS_FOLDER_VARIABLE, ""), ignore_errors=True)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -12,9 +12,11 @@ def queue_state(job: Job) -> dict[str, Any]:
     """The fields that only a queued job has."""
     context = services()
     position = context.queries.queue_position(job)
+    # Claims come at the rate of the past only if a worker is there.
+    is_served = any(job.queue in worker.queues for worker in context.live_workers())
     return {
         "queue_position": position,
-        "estimated_wait": context.queries.estimated_wait(job, position) if position else None,
+        "estimated_wait": context.queries.estimated_wait(job, position) if position and is_served else None,
         "not_before": seconds(job.not_before) if job.waiting == "retry_at" else None,
         "waiting_for": _waiting_for(job),
     }

@@ -9,6 +9,7 @@ from flask import current_app
 from api.auth import Authenticator
 from api.caller import caller
 from api.job_waiter import JobWaiter
+from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
@@ -53,6 +54,7 @@ class Services:
     endpoints: Endpoints
     deliveries: Deliveries
     address_policy: AddressPolicy
+    disk_space: DiskSpace
 
     def live_workers(self) -> list[Worker]:
         """Workers that sent a heartbeat lately."""

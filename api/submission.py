@@ -3,12 +3,16 @@
 from typing import NamedTuple
 
 from api.services import services
-from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, NotFound, Unavailable
+from shared.errors import Conflict, DiskFull, EmbeddingModelMismatch, EnginehouseError, NotFound, Unavailable
 from shared.jobs.models import Job
 from shared.jobs.submission import Submission, SubmissionResult
 
 # Wait for searches and deletions if the client does not say how long it waits.
 SHORT_JOB_SECONDS = 30
+
+
+# Jobs that hardly write, and may make space.
+ALWAYS_ACCEPTED = ("delete", "search")
 
 
 class SubmittedJob(NamedTuple):
@@ -21,9 +25,12 @@ class SubmittedJob(NamedTuple):
 def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
     """Submit a job and return it once it has ended, or its state after ``timeout`` seconds.
 
-    Raises what ``JobSubmitter.submit_job`` raises, and Unavailable, with nothing submitted, if too many clients are waiting.
+    Raises what ``JobSubmitter.submit_job`` raises, and, with nothing submitted, Unavailable if too many clients are waiting, and
+    DiskFull if the disk is nearly full.
     """
     context = services()
+    if submission.kind not in ALWAYS_ACCEPTED:
+        require_disk_space()
     if timeout <= 0:
         submitted = context.submitter.submit_job(submission)
         return SubmittedJob(written_job(submitted), submitted.replayed)
@@ -35,6 +42,17 @@ def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
     if submitted.replayed:
         context.job_waiter.wait_until_final(submitted.id, timeout)
     return SubmittedJob(written_job(submitted), submitted.replayed)
+
+
+def require_disk_space() -> None:
+    """Raise DiskFull if the disk of the data folder has less free space than the reserve. Call this before anything is stored."""
+    shortage = services().disk_space.shortage()
+    if shortage:
+        raise DiskFull(
+            f"The server's disk is nearly full, so nothing new is accepted until {shortage:,} more bytes are free. Running jobs go on. "
+            "Retry later, delete documents, or ask the operator of the server for space.",
+            retry_after=30,
+        )
 
 
 def written_job(submitted: SubmissionResult) -> Job:

@@ -138,21 +138,45 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
 
 @app.command()
-def healthcheck(data: Data = None, redis: RedisUrl = None) -> None:
-    """Exit with status 0 if a worker on this host sent a heartbeat within 30 s; else print the reason and exit with status 1.
+def healthcheck(
+    worker: Annotated[str, typer.Argument(help="Name of one worker, such as gpu0, cpu or io.", show_default="any")] = "",
+    data: Data = None,
+) -> None:
+    """Exit with status 0 if a worker of the data folder runs on this host; else print the reason and exit with status 1.
 
-    Redis is that of --redis, else of REDIS_URL, else of the stack that runs on the data folder. Without a terminal, the command
-    prints nothing on success.
+    It asks the processes and not Redis. Without a terminal, the command prints nothing on success.
     """
     from cli.local.healthcheck import Unhealthy, check_workers
 
     try:
-        alive = check_workers(_settings(data_dir=data, redis_url=redis), explicit=redis is not None)
+        alive = check_workers(_settings(data_dir=data).data_dir, worker)
     except Unhealthy as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     if sys.stdout.isatty():
         print(f"Alive: {', '.join(alive)}")
+
+
+@app.command()
+def logs(
+    process: Annotated[str, typer.Argument(help="Name of one process, such as gpu0 or api.", show_default="all")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines as they come, until Ctrl-C.")] = False,
+    data: Data = None,
+) -> None:
+    """Print the log of the stack on a data folder, also of one that has stopped."""
+    from cli.local.log_file import read_log
+
+    for line in read_log(_settings(data_dir=data).data_dir, process, follow=follow):
+        print(safe_text(line), flush=follow)
+
+
+@app.command()
+def stop(data: Data = None) -> None:
+    """Stop the stack on a data folder, as Ctrl-C does: running jobs get time to end."""
+    from cli.local.running_stack import stop_stack
+
+    stop_stack(_settings(data_dir=data).data_dir)
+    print("Enginehouse has stopped.")
 
 
 @models.command()

@@ -171,6 +171,10 @@ class Unavailable(EnginehouseError):
     type = "unavailable_error"
 
 
+class DiskFull(Unavailable):
+    code = "disk_full"
+
+
 class RedisUnavailable(Unavailable):
     code = "redis_unavailable"
 

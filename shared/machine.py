@@ -47,6 +47,14 @@ def started(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, as by SIGSTOP or a debugger."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def is_alive(pid: int, start: float) -> bool:
     """Whether the process is running. A later process with the same id has another start time."""
     try:

@@ -276,6 +276,13 @@ class Settings:
         low=1,
         high=8192,
     )
+    min_free_bytes: int = setting(
+        "ENGINEHOUSE_MIN_FREE_BYTES",
+        512 * MIB,
+        "Free space on the disk of the data folder below which jobs and uploads are refused, at most 5% of the disk. 0 never refuses.",
+        low=0,
+        high=1024 * 1024 * MIB,
+    )
     max_body_bytes: int = setting(
         "ENGINEHOUSE_MAX_BODY_BYTES", 8 * MIB, "Maximum size of a JSON body.", low=1024, high=1024 * MIB
     )

@@ -9,7 +9,7 @@ from api.responses import RouteResponse, final_or_accepted, job_json, mark_repla
 from api.schemas import responses
 from api.schemas.requests.jobs import NewBatch
 from api.services import find_owned_job, owner, services
-from api.submission import written_job
+from api.submission import require_disk_space, written_job
 from shared.errors import Conflict
 
 blueprint = Blueprint("batches", __name__)
@@ -41,6 +41,7 @@ TAG = "Documents"
     )
 )
 def open_batch() -> RouteResponse:
+    require_disk_space()
     body = parse_optional_body(NewBatch)
     webhook = job_webhook(body.webhook)
     idempotency = read_idempotency_key(body.model_dump())

@@ -8,7 +8,7 @@ from api.request_parsing import query_integer
 from api.responses import RouteResponse, accepted_response, list_response, listed_job_json
 from api.schemas import responses
 from api.services import services
-from api.submission import written_job
+from api.submission import require_disk_space, written_job
 from shared.errors import NotFound
 from shared.jobs.models import Job
 
@@ -50,6 +50,7 @@ def list_dead_letters() -> RouteResponse:
     )
 )
 def replay_dead_letter(job: str) -> RouteResponse:
+    require_disk_space()
     return accepted_response(written_job(services().submitter.replay(_find_dead_letter(job))))
 
 

@@ -62,6 +62,8 @@ def check_readiness() -> RouteResponse:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
     missing = _missing_index(index_silent) + _missing_models(workers, assignments)
     missing += [f"the {pool} worker" for pool in ("cpu", "io") if not any(worker.pool == pool for worker in workers)]
+    if context.disk_space.shortage():
+        missing.append("disk space (jobs and uploads are refused)")
     state = {"status": "not_ready" if missing else "ready", "waiting_for": missing, "workers": len(workers)}
     return jsonify(state), 503 if missing else 200
 

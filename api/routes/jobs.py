@@ -28,7 +28,7 @@ from api.responses import RouteResponse, accepted_response, final_or_accepted, j
 from api.schemas import responses
 from api.schemas.requests.jobs import RetryRequest
 from api.services import find_owned_job, job_not_found, owner, services
-from api.submission import written_job
+from api.submission import require_disk_space, written_job
 from shared.errors import Conflict, InvalidValue
 from shared.ids import JOB as JOB_PREFIX
 from shared.jobs.models import Job, Status
@@ -178,6 +178,7 @@ def cancel_job(job: str) -> RouteResponse:
     )
 )
 def retry_job(job: str) -> RouteResponse:
+    require_disk_space()
     previous = find_owned_job(job)
     if not previous.status.final:
         raise Conflict(f"Job {job} is {previous.status}. Retry it once it has ended.", code="job_not_ended")

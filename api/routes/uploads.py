@@ -30,7 +30,7 @@ from api.request_parsing import (
 from api.responses import RETRY_AFTER, RouteResponse, job_json, mark_replay
 from api.schemas import responses
 from api.services import owner, services
-from api.submission import written_job
+from api.submission import require_disk_space, written_job
 from api.uploads import UploadOptions, UploadResult, UploadService
 from shared.documents.models import ENDED, Document, check_collection_name
 from shared.errors import InvalidValue
@@ -59,6 +59,7 @@ EXAMPLES = {"text": Example(summary="A text file", body="The archive is open on 
 )
 def upload() -> RouteResponse:
     """The upload call of the chat_gp_me tutorial. It waits only if the client asks for it."""
+    require_disk_space()
     uploads = UploadService(services(), owner())
     timeout = requested_timeout(0)
     options = _upload_options()
@@ -107,6 +108,7 @@ def upload() -> RouteResponse:
     )
 )
 def upload_documents(collection: str) -> RouteResponse:
+    require_disk_space()
     uploads = UploadService(services(), owner())
     check_collection_name(collection)
     batch_id = request.args.get("batch")

@@ -30,6 +30,19 @@ def data_folder_locked(folder: Path, guardian: int) -> Iterator[None]:
         yield
 
 
+def lock_holder(folder: Path) -> int | None:
+    """The process id of the guardian of the stack that uses the data folder; None if no stack does."""
+    try:
+        with (folder / "lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read())
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 def _data_folder_in_use(folder: Path) -> str:
     """Which process uses the data folder, and how to stop it."""
     try:

@@ -168,9 +168,13 @@ def read_or_create_secret(file: Path) -> str:
 def write_private(file: Path, text: str) -> None:
     """Replace a file atomically; only its owner can read it."""
     draft = file.with_name(file.name + ".new")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(text)
-    draft.replace(file)
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            stream.write(text)
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def free_port(preferred: int = 0) -> int:

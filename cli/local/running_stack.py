@@ -2,11 +2,16 @@
 
 import json
 import os
+import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import redis
 
 from cli.errors import CommandError
+from cli.local.data_folder_lock import lock_holder
 from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings
 from shared.urls import without_login
@@ -38,6 +43,21 @@ def stack_redis_url(settings: Settings, *, explicit: bool) -> str:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CommandError(f"{state} cannot be read ({error}): select a Redis with --redis.") from None
+
+
+def stop_stack(data_dir: Path, wait: Callable[[float], None] = time.sleep) -> None:
+    """Send SIGTERM to the stack on a data folder and wait until it has stopped. Raises CommandError if none runs there."""
+    guardian = lock_holder(data_dir)
+    if guardian is None:
+        raise CommandError(f"No Enginehouse is running on the data folder {data_dir}: select another folder with --data.")
+    try:
+        os.kill(guardian, signal.SIGTERM)
+    except PermissionError:
+        raise CommandError(
+            f"The Enginehouse on the data folder {data_dir} belongs to another user, who has to stop it."
+        ) from None
+    while lock_holder(data_dir) == guardian:
+        wait(0.1)
 
 
 def with_stack_chroma(settings: Settings) -> Settings:

@@ -11,7 +11,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
 from cli.local.data_folder_lock import data_folder_locked
 from cli.local.guardian import GUARDIAN_GONE
+from cli.local.log_file import log_file
 from cli.local.model_assignments import assign_models
 from cli.local.placement import Replica, models_to_load, place_models
 from cli.local.process_commands import (
@@ -45,9 +46,11 @@ from cli.local.redis_server import (
     redis_url,
     write_private,
 )
+from cli.local.service_manager import notify
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
+from shared.liveness import FROZEN_SECONDS, TOUCH_SECONDS, liveness_folder
 from shared.machine import is_loopback, memory_bytes
 from shared.models.catalogue import load_catalogue
 from shared.owners.closed_marker import ClosedMarker
@@ -61,8 +64,8 @@ from workers.gpu.hardware.memory_estimate import estimate_memory
 BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",))
 # Advice about the kernel settings of the machine, which Redis prints at each start. It goes to the log of Redis.
 REDIS_NOISE = re.compile(r"# WARNING")
-# How often to check whether workers wait for an unresponsive index.
-INDEX_CHECK_SECONDS = 2.0
+# How often to check whether processes are frozen and whether workers wait for an unresponsive index.
+CHECK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -126,14 +129,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_stack(plan: Plan, *, guardian: int) -> int:
     """Start everything, report when it is ready, keep it running until a shutdown request, and stop it."""
-    log = ConsoleLog()
-    supervisor = Supervisor(log, guardian_signal=GUARDIAN_GONE, on_change=lambda: _write_state(plan, supervisor, guardian))
+    log = ConsoleLog(file=log_file(plan.settings.data_dir))
+    state = StateFile(plan.settings.data_dir / "state.json", log)
+
+    def write_state() -> None:
+        state.write(_describe(plan, supervisor.pids, guardian))
+
+    frozen = max(3 * TOUCH_SECONDS, min(FROZEN_SECONDS, plan.settings.lease_seconds))
+    supervisor: Supervisor = Supervisor(log, guardian_signal=GUARDIAN_GONE, on_change=write_state, frozen_seconds=frozen)
     if os.getppid() != guardian:  # it died before our signal handlers were installed
         return 1
     try:
         _start(plan, supervisor, log)
         if wait_until_ready(plan.settings, supervisor, log):
             log.say(f"Enginehouse is ready: {plan.api_url}")
+            notify("READY=1")
             if plan.flower_port:
                 log.say(
                     f"Flower (queues and workers): {plan.flower_url}, user {FLOWER_USER}, "
@@ -141,7 +151,8 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
                 )
         notes = connect(plan.settings.redis_url, timeout=1.0, retries=0)
         while supervisor.shutdown_request is ShutdownRequest.NONE:
-            supervisor.process_events(INDEX_CHECK_SECONDS if plan.chroma_port else 3600)
+            supervisor.process_events(CHECK_SECONDS)
+            write_state()
             if plan.chroma_port and _index_is_unresponsive(notes):
                 log.say("Chroma is running but does not answer requests for a collection; restarting it")
                 supervisor.kill_service("chroma")
@@ -152,9 +163,11 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
         )
     finally:
         log.status("")
+        notify("STOPPING=1")
         supervisor.stop_services(plan.stop_order)
-        _state_file(plan).unlink(missing_ok=True)
+        state.remove()
     log.say("Enginehouse has stopped.")
+    log.flush()
     return 0
 
 
@@ -206,14 +219,20 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.
     for replica in plan.replicas:
         command, own = _replica(replica, settings_of("gpu"))
-        supervisor.start_service(Service(replica.name, command, own, grace=grace, directory=CODE_ROOT))
+        liveness = _liveness(settings, replica.name)
+        supervisor.start_service(Service(replica.name, command, own, grace=grace, directory=CODE_ROOT, liveness=liveness))
     for pool in ("cpu", "io"):
         own = environment_of(settings_of(pool))
-        supervisor.start_service(Service(pool, worker_command(pool, settings), own, grace=grace, directory=CODE_ROOT))
+        command, liveness = worker_command(pool, settings), _liveness(settings, pool)
+        supervisor.start_service(Service(pool, command, own, grace=grace, directory=CODE_ROOT, liveness=liveness))
     supervisor.start_service(Service("api", api_command(settings), environment_of(settings_of("api")), directory=CODE_ROOT))
     if plan.flower_port:
         own = environment_of(settings_of("flower")) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
         supervisor.start_service(Service("flower", flower_command(plan.flower_port), own, grace=5, directory=CODE_ROOT))
+
+
+def _liveness(settings: Settings, name: str) -> Path:
+    return liveness_folder(settings.data_dir) / f"{name}@{socket.gethostname()}"
 
 
 def _create_first_key(settings: Settings, log: ConsoleLog) -> None:
@@ -226,7 +245,8 @@ def _create_first_key(settings: Settings, log: ConsoleLog) -> None:
     ClosedMarker(settings.data_dir).set()
     log.say(
         f"Other machines can reach {settings.host}, so every call needs an API key. This is the first one, for owner {LOCAL} and "
-        f"/admin. Store it now, as it cannot be shown again:\n\n  {created[1]}\n"
+        f"/admin. Store it now, as it cannot be shown again:\n\n  {created[1]}\n",
+        secret=True,
     )
 
 
@@ -256,22 +276,44 @@ def _check_port_is_free(host: str, port: int, option: str) -> None:
         ) from None
 
 
-def _state_file(plan: Plan) -> Path:
-    return plan.settings.data_dir / "state.json"
+class StateFile:
+    """``state.json``: addresses and process ids for other commands. It contains passwords, so only the owner can read it."""
+
+    def __init__(self, path: Path, log: ConsoleLog) -> None:
+        self._path = path
+        self._log = log
+        self._written: dict[str, object] | None = None
+        self._failed = False
+
+    def write(self, state: dict[str, object]) -> None:
+        """Replace the file if the state has changed. If that fails, as on a full disk, the next call tries again."""
+        if state == self._written:
+            return
+        try:
+            write_private(self._path, json.dumps(state, indent=2) + "\n")
+        except OSError as error:
+            if not self._failed:
+                self._log.say(
+                    f"{self._path} cannot be written ({error.strerror}), so commands may use outdated process ids until it can"
+                )
+            self._failed = True
+        else:
+            self._written, self._failed = state, False
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
 
 
-def _write_state(plan: Plan, supervisor: Supervisor, guardian: int) -> None:
-    """Write addresses and process ids for other commands. The file contains passwords, so only the owner can read it."""
-    state = {
+def _describe(plan: Plan, pids: Mapping[str, int], guardian: int) -> dict[str, object]:
+    return {
         "pid": os.getpid(),
         "launcher_pid": guardian,
         "api": plan.api_url,
         "redis": plan.settings.redis_url,
         "chroma": plan.settings.chroma_url,
         "flower": plan.flower_url,
-        "processes": supervisor.pids,
+        "processes": dict(pids),
     }
-    write_private(_state_file(plan), json.dumps(state, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,18 +19,22 @@ from types import FrameType
 from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
 from cli.local.process_tree import children, descendants, signal_group, spawn
+from cli.local.service_manager import notify
+from shared.liveness import FROZEN_SECONDS, last_touch
 from shared.prctl import adopt_orphans
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 STEADY_SECONDS = 60.0
 LONGEST_LINE = 64 * 1024
+LIVENESS_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Service:
     """A process to keep running, in ``directory`` if given. ``grace`` is the number of seconds between SIGTERM and SIGKILL; lines
-    that match ``noise`` are not forwarded, but appended to ``noise_log`` if given."""
+    that match ``noise`` are not forwarded, but appended to ``noise_log`` if given. ``liveness`` is a file that the process touches:
+    when it stops doing so, it is restarted."""
 
     name: str
     command: Sequence[str]
@@ -39,6 +43,7 @@ class Service:
     noise: re.Pattern[str] | None = None
     noise_log: Path | None = None
     directory: Path | None = None
+    liveness: Path | None = None
 
 
 class ShutdownRequest(IntEnum):
@@ -56,15 +61,24 @@ class _RunningService:
     since: float
     delay: float
     unfinished: bytes = b""
+    touched: int = 0
+    silence: float = 0.0
 
 
 class Supervisor:
     """Call ``start_service`` for each service, ``process_events`` in a loop, then ``stop_services``; all from the main thread."""
 
     def __init__(
-        self, log: ConsoleLog, *, guardian_signal: int = signal.SIGUSR1, on_change: Callable[[], None] = lambda: None
+        self,
+        log: ConsoleLog,
+        *,
+        guardian_signal: int = signal.SIGUSR1,
+        on_change: Callable[[], None] = lambda: None,
+        frozen_seconds: float = FROZEN_SECONDS,
     ) -> None:
-        """``guardian_signal`` means that the guardian has died; ``on_change`` is called when a process starts or ends."""
+        """``guardian_signal`` means that the guardian has died; ``on_change`` is called when a process starts or ends.
+        ``frozen_seconds`` is how long a process may leave its liveness file untouched."""
+        self._frozen_seconds = frozen_seconds
         adopt_orphans()
         self.shutdown_request = ShutdownRequest.NONE
         self._log = log
@@ -81,6 +95,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, guardian_signal):
             signal.signal(number, self._on_signal)
         self._guardian_signal = guardian_signal
+        self._checked_at = time.monotonic()
 
     @property
     def pids(self) -> dict[str, int]:
@@ -95,6 +110,7 @@ class Supervisor:
     def process_events(self, seconds: float) -> None:
         """Forward output for up to ``seconds``, collect processes that exited, and restart those that are due."""
         self._forward_output(min([seconds, *(max(0.0, when - time.monotonic()) for when, _, _ in self._due.values())]))
+        self._kill_frozen()
         for running in self._collect_exited():
             self._plan_restart(running)
         for name, (when, delay, service) in list(self._due.items()):
@@ -153,6 +169,25 @@ class Supervisor:
         except CommandError as error:
             self._log.say(f"{error} Trying again in {delay:g} s.")
             self._restart_later(service, delay)
+
+    def _kill_frozen(self) -> None:
+        """Kill processes that have not touched their liveness file for too long."""
+        elapsed = time.monotonic() - self._checked_at
+        if elapsed < LIVENESS_CHECK_SECONDS:
+            return
+        self._checked_at += elapsed
+        notify("WATCHDOG=1")
+        for running in self._running.values():
+            file = running.service.liveness
+            touched = last_touch(file, running.process.pid) if file is not None else None
+            if touched is None or touched != running.touched:
+                running.touched, running.silence = touched or 0, 0.0
+                continue
+            # If this process was stopped or the machine slept, the others had no chance either.
+            running.silence += min(elapsed, 3 * LIVENESS_CHECK_SECONDS)
+            if running.silence >= self._frozen_seconds:
+                self._log.say(f"{running.service.name} has shown no sign of life for {running.silence:.0f} s and is killed")
+                signal_group(running.process.pid, signal.SIGKILL)
 
     def _restart_later(self, service: Service, delay: float) -> None:
         self._due[service.name] = (time.monotonic() + delay, min(2 * delay, LONGEST_DELAY), service)

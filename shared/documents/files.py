@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from shared.errors import BodyTooLarge, Unavailable
+from shared.errors import BodyTooLarge, DiskFull
 from shared.ids import DOCUMENT, is_id
 
 FileName = Literal["original", "pages.jsonl", "chunks.jsonl", "embedded.json", "unpacked.json", "pad"]
@@ -57,7 +57,7 @@ class DocumentFiles:
     def store(self, document_id: str, source: ByteSource, *, limit: int) -> StoredFile:
         """Write the uploaded bytes and flush them to disk.
 
-        Raises BodyTooLarge above ``limit`` bytes and Unavailable if the disk is full. After these and any error of ``source``,
+        Raises BodyTooLarge above ``limit`` bytes and DiskFull if the disk is full. After these and any error of ``source``,
         no file remains.
         """
         digest, size = hashlib.sha256(), 0
@@ -72,7 +72,7 @@ class DocumentFiles:
         except BaseException as error:
             self.remove(document_id)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Unavailable(
+                raise DiskFull(
                     "The server's disk is full, so the file was not stored. Contact the operator of the server."
                 ) from error
             raise

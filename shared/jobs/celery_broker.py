@@ -12,6 +12,8 @@ from typing import Any
 import redis
 from celery import Celery
 from celery.app.amqp import AMQP
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport.redis import Transport
 from kombu.transport.virtual import Message
 
 from shared.jobs.queue_names import canary_queue
@@ -26,6 +28,19 @@ class UnackedMessage(Message):
 
     def ack(self, multiple: bool = False) -> None:
         self._state = "ACK"
+
+
+class WaitingTransport(Transport):
+    """Connects again after an error reply of Redis, too.
+
+    When its disk or memory is full, Redis answers each read from a queue with an error. Celery would take that for a fault of the
+    program and end the worker.
+    """
+
+    connection_errors = (*Transport.connection_errors, redis.ResponseError)
+
+
+TRANSPORT_ALIASES["redis"] = f"{__name__}:{WaitingTransport.__name__}"
 
 
 class UnackedQueues(AMQP):  # type: ignore[misc]

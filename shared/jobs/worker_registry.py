@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from shared.jobs.scripts import JobScripts
-from shared.machine import is_alive, machine_id
+from shared.machine import is_alive, is_stopped, machine_id
 from shared.redis_connection import PREFIX, redis_time_ms
 
 # Every generation request asks whether its model was ever served. A yes could only change with a lost Redis.
@@ -83,9 +83,15 @@ class WorkerRegistry:
         return self._now_ms() - worker.seen_at
 
     def alive(self, within_seconds: float) -> list[Worker]:
-        """Workers with a heartbeat within this time. Workers on this machine must also have a running process."""
+        """Workers with a heartbeat within this time. Workers on this machine must also have a process that runs and is not stopped."""
         workers, since = self.workers(), self._now_ms() - within_seconds * 1000
-        return [worker for worker in workers if worker.seen_at >= since and not self.is_dead_neighbour(worker)]
+        return [
+            worker
+            for worker in workers
+            if worker.seen_at >= since
+            and not self.is_dead_neighbour(worker)
+            and not (worker.machine == machine_id() and is_stopped(worker.pid))
+        ]
 
     def is_dead_neighbour(self, worker: Worker) -> bool:
         """Whether a worker ran on this machine and its process has ended."""

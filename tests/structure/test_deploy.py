@@ -158,7 +158,7 @@ def test_worker_pods_have_time_to_drain() -> None:
             assert pod["terminationGracePeriodSeconds"] > drain + 10
 
 
-REQUIRED = {"Type": "simple", "Restart": "always", "KillMode": "mixed", "StateDirectoryMode": "0700", "NoNewPrivileges": "true"}
+REQUIRED = {"Restart": "always", "KillMode": "mixed", "StateDirectoryMode": "0700", "NoNewPrivileges": "true"}
 
 
 def unit_of(file: Path) -> configparser.RawConfigParser:

@@ -13,6 +13,7 @@ def test_lines_have_an_aligned_process_prefix() -> None:
         log.announce(name)
     log.line("io", "one")
     log.line("chroma", "two")
+    log.flush()
     assert out.getvalue() == "io     | one\nchroma | two\n"
 
 
@@ -21,6 +22,7 @@ def test_a_file_gets_each_status_change_once() -> None:
     log = ConsoleLog(out)
     for text in ("waiting for: a", "waiting for: a", "waiting for: b", ""):
         log.status(text)
+    log.flush()
     assert out.getvalue() == "waiting for: a\nwaiting for: b\n"
 
 

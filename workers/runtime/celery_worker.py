@@ -36,6 +36,7 @@ from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.queue_names import canary_queue
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.liveness import liveness_folder, touch_until
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -193,6 +194,8 @@ class CeleryWorker:
         cleaner = DeadWorkerCleaner(self._settings, maintenance, worker_registry)
         threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
+        liveness = liveness_folder(self._settings.data_dir) / sender
+        threading.Thread(target=touch_until, args=[self._stopping, liveness], name="liveness", daemon=True).start()
 
     def _on_child_start(self, **_: Any) -> None:
         # A child that outlives its worker would go on running jobs without a supervisor.

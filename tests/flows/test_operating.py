@@ -1,0 +1,174 @@
+"""An operator's bad day: a full disk, output that nobody reads, frozen processes. Nothing exits, and nothing needs a hand."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from cli.local.redis_server import free_port
+from testing.fault_rig.disks import disk, full
+from testing.repository import REPOSITORY
+from testing.stack import QUICK, Stack
+from testing.waiting import wait_until
+
+DISK_MEGABYTES = 300
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with disk(tmp_path_factory.mktemp("small") / "disk", DISK_MEGABYTES) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def operated(small_disk: Path) -> Iterator[Stack]:
+    stack = Stack(small_disk, token_seconds=0.05, environment=QUICK)
+    try:
+        yield stack.start()
+    finally:
+        stack.kill()
+
+
+def command(stack: Stack, *words: str) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", "cli.main", *words, "--data", str(stack.data)]
+    return subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def pids(stack: Stack) -> dict[str, int]:
+    found: dict[str, int] = json.loads((stack.data / "state.json").read_text())["processes"]
+    return found
+
+
+def answer(stack: Stack, path: str, **options: object) -> httpx2.Response:
+    return stack.client.post(path, **options)  # type: ignore[arg-type]
+
+
+def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small_disk: Path) -> None:
+    stack = operated
+    before = pids(stack)
+    kept = stack.generate("x" * 40, max_tokens=8)["id"]
+    stack.ended(kept)
+    running = stack.generate("a long answer " * 20, max_tokens=64)["id"]
+    wait_until(lambda: stack.job(running)["status"] == "in_progress", "the job runs")
+    filler = small_disk / "most"
+    filler.write_bytes(bytes(1024) * 1024 * (DISK_MEGABYTES * 96 // 100 - used_megabytes(small_disk)))
+    wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 503, "jobs are refused")
+    for refused in (
+        answer(stack, "/generate", json={"prompt": "x"}),
+        answer(stack, "/upload", files={"file": ("a.txt", b"some text")}),
+        answer(stack, "/collections/handbook/documents", files={"file": ("a.txt", b"some text")}),
+        answer(stack, "/batches", json={}),
+        answer(stack, f"/jobs/{kept}/retry"),
+    ):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "disk_full"), refused.text
+        assert "more bytes are free" in refused.json()["error"]["message"]
+    ready = stack.client.get("/health/ready")
+    assert ready.status_code == 503
+    assert ready.json()["waiting_for"] == ["disk space (jobs and uploads are refused)"]
+    assert stack.ended(running)["status"] == "completed", "what was accepted ends"
+    assert stack.client.delete(f"/jobs/{kept}").status_code == 200
+
+    with full(small_disk):
+        started = time.monotonic()
+        wait_until(lambda: time.monotonic() - started > 8, "the disk was full for a while", seconds=30)
+        assert stack.process is not None
+        assert stack.process.poll() is None
+        assert pids(stack) == before, "no process has exited"
+        assert stack.client.get("/health/live").status_code == 200
+    filler.unlink()
+    wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 202, "jobs are accepted again", seconds=60)
+    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready", seconds=60)
+    assert stack.ended(stack.generate("again", max_tokens=4)["id"])["status"] == "completed"
+    assert pids(stack) == before
+
+
+def used_megabytes(folder: Path) -> int:
+    usage = os.statvfs(folder)
+    return (usage.f_blocks - usage.f_bavail) * usage.f_frsize // 2**20
+
+
+def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
+    stack = operated
+    frozen = {name: pids(stack)[name] for name in ("cpu", "io", "gpu0")}
+    for pid in frozen.values():
+        os.kill(pid, signal.SIGSTOP)
+    # Heartbeats are trusted for some seconds; a process that is stopped on this machine is not.
+    expected = {"the io worker", "model echo (no worker yet)"}
+    wait_until(lambda: expected <= set(stack.client.get("/health/ready").json()["waiting_for"]), "they are missed", seconds=10)
+    queued = stack.job(stack.generate("x")["id"])
+    assert queued["waiting_for"] in ("worker", "model_loading")
+    assert queued["estimated_wait"] is None, "no worker takes it at the rate of the past"
+    for name, pid in frozen.items():
+        wait_until(lambda name=name, pid=pid: pids(stack).get(name, pid) != pid, f"{name} is replaced", seconds=60)  # type: ignore[misc]
+    log = command(stack, "logs").stdout
+    assert all(f"{name} has shown no sign of life" in log for name in frozen)
+    assert stack.ended(queued["id"])["status"] == "completed"
+    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready again", seconds=60)
+
+
+def test_a_healthcheck_asks_the_processes_and_not_redis(operated: Stack) -> None:
+    stack = operated
+    redis = pids(stack)["redis"]
+    os.kill(redis, signal.SIGSTOP)
+    try:
+        for words in (["healthcheck"], ["healthcheck", "gpu0"], ["healthcheck", "cpu"]):
+            done = command(stack, *words)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    finally:
+        os.kill(redis, signal.SIGCONT)
+    done = command(stack, "healthcheck", "gpu7")
+    assert done.returncode == 1
+    assert "No worker gpu7 runs on host" in done.stderr
+
+
+def test_the_log_of_one_process_can_be_read(operated: Stack) -> None:
+    lines = command(operated, "logs", "io").stdout.splitlines()
+    assert lines
+    assert all(line.startswith("io ") for line in lines)
+    missing = command(operated, "logs", "nobody")
+    assert missing.returncode != 0
+    assert "no line of 'nobody'" in missing.stderr
+
+
+def test_output_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+    """The reader stops after a few lines and keeps the pipe open, as a pager does; then the stack is told to stop."""
+    stack = Stack(tmp_path, environment={**QUICK, "ENGINEHOUSE_LOG_LEVEL": "DEBUG"})
+    line = [sys.executable, "-m", "cli.main", "up", "--no-flower", "--data", str(stack.data), "--port", str(free_port())]
+    reader, writer = os.pipe()
+    try:
+        stack.process = subprocess.Popen(
+            [*line, "--models", str(stack.models)], stdout=writer, stderr=writer, cwd=REPOSITORY, env=stack.environment
+        )
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+        os.close(writer)
+        port = int(line[-1])
+        stack.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        os.set_blocking(reader, True)
+        os.read(reader, 100)
+        wait_until(lambda: is_ready(stack), "the stack is ready although nobody reads", seconds=180)
+        log = stack.data / "log" / "enginehouse.log"
+        for number in range(400):
+            if log.stat().st_size > 20_000:
+                break
+            stack.ended(stack.generate(f"job {number}", max_tokens=2)["id"])
+        assert log.stat().st_size > 20_000, "more than the pipe holds"
+        assert command(stack, "stop").stdout == "Enginehouse has stopped.\n"
+        assert stack.process.wait(60) == 0
+    finally:
+        os.close(reader)
+        stack.kill()
+
+
+def is_ready(stack: Stack) -> bool:
+    try:
+        return stack.client.get("/health/ready").status_code == 200
+    except httpx2.TransportError:
+        return False

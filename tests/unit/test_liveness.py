@@ -1,0 +1,64 @@
+"""Liveness files, and the health check that reads them."""
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.local.healthcheck import Unhealthy, check_workers
+from cli.local.service_manager import notify
+from shared.liveness import FROZEN_SECONDS, last_touch, liveness_folder, silent_seconds, touch_until
+from testing.waiting import wait_until
+
+
+def test_a_process_touches_its_file_until_it_stops(tmp_path: Path) -> None:
+    stopping, file = threading.Event(), tmp_path / "run" / "io@host"
+    thread = threading.Thread(target=touch_until, args=[stopping, file])
+    thread.start()
+    wait_until(lambda: last_touch(file, os.getpid()), "the file is touched")
+    assert last_touch(file, os.getpid() + 1) is None, "it belongs to another process"
+    silence = silent_seconds(file)
+    assert silence is not None
+    assert silence < FROZEN_SECONDS
+    stopping.set()
+    thread.join()
+    assert not file.exists()
+    assert silent_seconds(file) is None
+
+
+def test_a_healthcheck_names_the_workers_of_this_host(tmp_path: Path) -> None:
+    folder, host = liveness_folder(tmp_path), socket.gethostname()
+    folder.mkdir()
+    with pytest.raises(Unhealthy, match=f"No worker runs on host {host} with the data folder"):
+        check_workers(tmp_path)
+    for name in (f"cpu@{host}", f"gpu0@{host}", "io@elsewhere"):
+        (folder / name).touch()
+    assert check_workers(tmp_path) == [f"cpu@{host}", f"gpu0@{host}"]
+    assert check_workers(tmp_path, "cpu") == [f"cpu@{host}"]
+    with pytest.raises(Unhealthy, match="No worker io runs on host"):
+        check_workers(tmp_path, "io")
+    old = time.time() - FROZEN_SECONDS - 5
+    os.utime(folder / f"gpu0@{host}", (old, old))
+    assert check_workers(tmp_path) == [f"cpu@{host}"]
+    with pytest.raises(Unhealthy, match=f"No worker gpu0 is alive on host {host}. Last signs of life: gpu0@{host} 3[56] s ago"):
+        check_workers(tmp_path, "gpu0")
+
+
+@pytest.mark.parametrize("prefix", ["", "@"], ids=["a path", "an abstract name"])
+def test_systemd_is_notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    address = f"@{tmp_path.name}-notify" if prefix else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind("\0" + address[1:] if prefix else address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        notify("READY=1")
+        assert receiver.recv(100) == b"READY=1"
+
+
+def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nonexistent/socket")
+    notify("READY=1")
