@@ -21,6 +21,8 @@ Lease = tuple[str, int]  # job id, attempt number
 
 # Whether a write by an attempt took effect. "lost" means that the attempt is no longer the current one.
 TransitionResult = Literal["ok", "lost"]
+# The answer to the renewal of a lease. "settled" means that the attempt itself has ended, or handed over, its job.
+Renewal = Literal["ok", "cancel", "timeout", "settled", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +75,11 @@ class JobTransitions:
             return "held_back"
         return from_record(_pairs(record)) if record else None
 
-    def renew(self, worker: str, leases: Sequence[Lease]) -> list[Literal["ok", "cancel", "timeout", "lost"]]:
+    def renew(self, worker: str, leases: Sequence[Lease]) -> list[Renewal]:
         """Renew leases; return one result per lease (see ``renew.lua``)."""
         if not leases:
             return []
-        results: list[Literal["ok", "cancel", "timeout", "lost"]]
-        results = self._scripts.renew(
+        results: list[Renewal] = self._scripts.renew(
             lease_ms=int(self._settings.lease_seconds * 1000),
             leases=[{"id": job, "attempt": attempt} for job, attempt in leases],
         )
@@ -133,15 +134,48 @@ class JobTransitions:
 
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> TransitionResult:
         """Move a job to the queue of its next phase, with ``context`` from this phase."""
-        return self._hand_over(lease, "handed_over", queue, to_json(context))
+        outcome = self._hand_over(lease, "handed_over", queue, context=to_json(context))
+        assert outcome != "failed"
+        return outcome
 
     def release(self, lease: Lease, queue: str) -> TransitionResult:
         """Requeue an unfinished job because its worker is stopping. This does not count as a lost attempt or a retry."""
-        return self._hand_over(lease, "released", queue, "")
+        outcome = self._hand_over(lease, "released", queue)
+        assert outcome != "failed"
+        return outcome
 
-    def _hand_over(self, lease: Lease, outcome: str, queue: str, context: str) -> TransitionResult:
-        result: TransitionResult
-        result, queues = self._scripts.hand_over(id=lease[0], attempt=lease[1], outcome=outcome, queue=queue, context=context)
+    def release_after_outage(
+        self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any]
+    ) -> Literal["ok", "failed", "lost"]:
+        """Requeue an unfinished job because a service that it needs is away, after 1, 2, 4 … up to 30 seconds plus up to 50% jitter.
+
+        This counts as neither a lost attempt nor a retry. ``outages`` attempts before this one ended in the same way. The job fails
+        with ``error`` once that has gone on for as long as a job may wait in a queue.
+        """
+        delay_ms = int(min(1000 * 2 ** min(outages, 5), 30_000) * random.uniform(1, 1.5))
+        return self._hand_over(lease, "released", queue, delay_ms=delay_ms, error=error)
+
+    def _hand_over(
+        self,
+        lease: Lease,
+        outcome: str,
+        queue: str,
+        *,
+        context: str = "",
+        delay_ms: int = 0,
+        error: Mapping[str, Any] | None = None,
+    ) -> Literal["ok", "failed", "lost"]:
+        result: Literal["ok", "failed", "lost"]
+        result, queues = self._scripts.hand_over(
+            id=lease[0],
+            attempt=lease[1],
+            outcome=outcome,
+            delay_ms=delay_ms,
+            error=to_json(error) if error is not None else "",
+            code=str(error["code"]) if error is not None else "",
+            queue=queue,
+            context=context,
+        )
         send_wakeups(self._wake, queues)
         return result
 

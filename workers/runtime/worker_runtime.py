@@ -6,6 +6,7 @@ depends neither on Celery nor on what the jobs do. Each duty of a thread is a me
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -34,6 +35,16 @@ from workers.runtime.outage import retry_through_outage
 logger = logging.getLogger(__name__)
 
 READY_POLL_SECONDS = 0.5
+
+# Why the answer to a renewal stops an attempt.
+STOP_MESSAGES = {
+    "cancel": "it is to be cancelled",
+    "timeout": "its timeout has passed",
+    "lost": "its lease is lost; the job belongs to another attempt, or was deleted",
+}
+
+# How long a handler has to stop once its job was released; then the job is returned to its queue without it.
+STOP_SECONDS = 3.0
 
 # How long a free slot that is reserved for other owners waits before it looks for a job of theirs.
 HELD_BACK_SECONDS = 0.25
@@ -85,6 +96,7 @@ class WorkerRuntime:
         self.busy_slots = 0
         self.draining = threading.Event()
         self._releasing = threading.Event()
+        self._out_of_time = threading.Event()
         self.collect_details: Callable[[], Mapping[str, Any]] = dict
         self.on_heartbeat: Callable[[str | None], None] = lambda model: None
         self._settings = settings
@@ -93,7 +105,7 @@ class WorkerRuntime:
         self._worker_registry = worker_registry
         self._clock = clock
         self._event_publisher = EventPublisher(transitions)
-        self._runner = AttemptRunner(transitions, self._event_publisher, handlers)
+        self._runner = AttemptRunner(transitions, self._event_publisher, handlers, sleep=self._out_of_time.wait)
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._last_used = clock()
         self._lock = threading.Lock()
@@ -188,6 +200,8 @@ class WorkerRuntime:
         def release_later() -> None:
             if not self._stopping.wait(seconds):
                 self.release_attempts()
+            if not self._stopping.wait(STOP_SECONDS):
+                self.release_leases()
 
         threading.Thread(target=release_later, name="drain", daemon=True).start()
 
@@ -196,6 +210,15 @@ class WorkerRuntime:
         self._releasing.set()
         for attempt in self._running_attempts():
             attempt.request_stop("release")
+
+    def release_leases(self) -> None:
+        """Return the jobs whose attempts have not stopped. Whatever these still write is refused, so a planned stop loses no attempt."""
+        self._out_of_time.set()
+        for attempt in self._running_attempts():
+            try:
+                self._runner.release_lease(attempt)
+            except redis.RedisError as error:
+                logger.warning("job %s could not be released (%s); its lease will lapse", attempt.job.id, error)
 
     @property
     def idle_seconds(self) -> float:
@@ -208,8 +231,9 @@ class WorkerRuntime:
         attempts = self._running_attempts()
         answers = self._transitions.renew(self.worker.id, [attempt.lease for attempt in attempts])
         for attempt, answer in zip(attempts, answers, strict=True):
-            if answer != "ok":
-                logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, answer)
+            # An attempt that has just settled its job is still listed.
+            if answer not in ("ok", "settled"):
+                logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, STOP_MESSAGES[answer])
                 attempt.request_stop(answer)
 
     def postpone_alarm(self) -> None:
@@ -250,9 +274,9 @@ class WorkerRuntime:
         reserved = ceil(slots * self._settings.reserved_slots) if slots > 1 else 0
         return retry_through_outage(
             lambda: self._transitions.claim_for_slot(queue, self.worker.id, token, slots=slots, reserved=reserved),
-            seconds=self._settings.lease_seconds,
+            seconds=math.inf,
             subject=f"claim from queue {queue}",
-            sleep=self._stopping.wait,
+            sleep=self._out_of_time.wait,
         )
 
     def _add_attempt(self, attempt: Attempt) -> None:
