@@ -55,17 +55,19 @@ class JobTransitions:
         return job
 
     def claim_for_slot(
-        self, queue: str, worker: str, token: str, *, slots: int, reserved: int
+        self, queue: str, worker: str, token: str, *, slots: int, reserved: int, retried: bool = False
     ) -> Job | Literal["held_back"] | None:
         """Claim the next job of a queue, under a lease, for this worker, which runs up to ``slots`` jobs at once.
 
         Returns None if no job is waiting. If there are several owners, ``reserved`` of the slots are for owners of whom the worker
-        runs nothing: "held_back" means that none of those waits.
+        runs nothing: "held_back" means that none of those waits. ``retried`` means that an earlier call with this token may have
+        claimed a job although its reply was lost.
         """
         record, queues, held_back = self._scripts.claim(
             queue=queue,
             worker=worker,
             token=token,
+            retried=int(retried),
             slots=slots,
             reserved=reserved,
             lease_ms=int(self._settings.lease_seconds * 1000),

@@ -4,6 +4,7 @@ A worker is a process that holds leases: the Celery worker itself in a pool of t
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import redis
 
 from shared.jobs.scripts import JobScripts
-from shared.machine import is_alive, machine_id
+from shared.machine import is_alive, machine_id, started
 from shared.redis_connection import PREFIX, redis_time_ms
 
 
@@ -43,6 +44,18 @@ class Worker:
     seen_at: int = 0
 
 
+def this_process() -> str:
+    """The name of this process among all machines."""
+    pid = os.getpid()
+    return f"{machine_id()} {pid} {started(pid)}"
+
+
+def is_running_here(process: str) -> bool | None:
+    """Whether a process that ``this_process`` named still runs, or None if it is on another machine."""
+    machine, pid, start = process.rsplit(" ", 2)
+    return is_alive(int(pid), float(start)) if machine == machine_id() else None
+
+
 class WorkerRegistry:
     """The registered workers in one Redis."""
 
@@ -72,6 +85,16 @@ class WorkerRegistry:
             values["gpus"] = tuple({**gpu, "xid_errors": list(gpu.get("xid_errors") or ())} for gpu in gpus)
             result.append(Worker(**{name: values[name] for name in values if name in Worker.__dataclass_fields__}))
         return result
+
+    def hold_name(self, name: str, ttl_seconds: float, *, replaces: str = "") -> str:
+        """Reserve a worker's name for this process, which must repeat it within ``ttl_seconds``. Returns "", or the process that has it.
+
+        ``replaces`` is a process that has ended, as ``is_running_here`` says.
+        """
+        holder: str = self._scripts.hold_worker_name(
+            name=name, process=this_process(), replaces=replaces, ttl_ms=max(1, int(1000 * ttl_seconds))
+        )
+        return holder
 
     def silent_for_ms(self, worker: Worker) -> int:
         """Milliseconds since the worker's last heartbeat, by Redis' clock."""

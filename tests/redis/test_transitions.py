@@ -8,8 +8,10 @@ from shared.errors import Conflict, NotFound, TooMany
 from shared.jobs.models import Job, Outcome, Status
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import Event
+from shared.jobs.worker_registry import WorkerRegistry, is_running_here, this_process
 from shared.sessions.store import Sessions
 from shared.settings import Settings
+from testing.waiting import wait_until
 from tests.conftest import Clock, JobSystem
 
 
@@ -299,6 +301,34 @@ def test_a_cancelled_job_does_not_wait_for_the_end_of_an_outage(system: JobSyste
     system.transitions.cancel(job_id, "ada")
     assert system.transitions.release_after_outage((job_id, 1), "gpu.m", 0, OUTAGE) == "ok"
     assert get(system, job_id).status is Status.CANCELLED
+
+
+def test_a_claim_is_repeated_after_its_token_was_forgotten(system: JobSystem) -> None:
+    """An outage of Redis may outlast the token. A repeated claim charged the owner again, and the first job was lost."""
+    first, second = submit(system, cost=100), submit(system, cost=100)
+    system.transitions.claim_for_slot("gpu.m", "w1", "other", slots=3, reserved=0)
+    assert claim(system, "t").id == second
+    system.client.delete("eh:claim:t")
+    again = system.transitions.claim_for_slot("gpu.m", "w1", "t", slots=3, reserved=0, retried=True)
+    assert isinstance(again, Job)
+    assert (again.id, again.attempt) == (second, 1)
+    assert float(str(system.client.hget("eh:queue:gpu.m:service", "ada"))) == 200
+    assert get(system, first).attempt == 1
+
+
+def test_a_worker_name_has_one_holder(system: JobSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = WorkerRegistry(system.client)
+    assert registry.hold_name("gpu0@host", 60) == ""
+    assert registry.hold_name("gpu0@host", 60) == "", "renewed"
+    process = this_process()
+    assert is_running_here(process) is True
+    monkeypatch.setattr("shared.jobs.worker_registry.this_process", lambda: "elsewhere 1 2.5")
+    assert is_running_here("elsewhere 1 2.5") is None
+    assert registry.hold_name("gpu0@host", 60) == process
+    assert registry.hold_name("gpu0@host", 60, replaces=process) == ""
+    assert registry.hold_name("gpu0@host", 0) == ""
+    monkeypatch.undo()
+    wait_until(lambda: registry.hold_name("gpu0@host", 60) == "", "it was given up")
 
 
 def test_a_renewal_that_comes_after_the_end_of_its_own_attempt_reports_no_loss(system: JobSystem) -> None:

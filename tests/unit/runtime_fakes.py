@@ -75,7 +75,7 @@ class RecordingTransitions:
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> Any:
         return self._record("hand_over", lease, queue, context)
 
-    def claim_for_slot(self, queue: str, worker: str, token: str, *, slots: int, reserved: int) -> Any:
+    def claim_for_slot(self, queue: str, worker: str, token: str, *, slots: int, reserved: int, retried: bool) -> Any:
         self._record("claim", queue, worker, token)
         if self.held_back > 0:
             self.held_back -= 1

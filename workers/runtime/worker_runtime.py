@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from math import ceil
 from typing import Any, Literal
 
@@ -232,7 +233,7 @@ class WorkerRuntime:
         answers = self._transitions.renew(self.worker.id, [attempt.lease for attempt in attempts])
         for attempt, answer in zip(attempts, answers, strict=True):
             # An attempt that has just settled its job is still listed.
-            if answer not in ("ok", "settled"):
+            if answer != "ok" and answer != "settled":
                 logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, STOP_MESSAGES[answer])
                 attempt.request_stop(answer)
 
@@ -272,8 +273,11 @@ class WorkerRuntime:
         token = new_id(CLAIM)
         slots = self.worker.slots
         reserved = ceil(slots * self._settings.reserved_slots) if slots > 1 else 0
+        calls = count()
         return retry_through_outage(
-            lambda: self._transitions.claim_for_slot(queue, self.worker.id, token, slots=slots, reserved=reserved),
+            lambda: self._transitions.claim_for_slot(
+                queue, self.worker.id, token, slots=slots, reserved=reserved, retried=next(calls) > 0
+            ),
             seconds=math.inf,
             subject=f"claim from queue {queue}",
             sleep=self._out_of_time.wait,

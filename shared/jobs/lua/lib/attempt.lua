@@ -11,7 +11,7 @@ end
 local function close_attempt(id, attempt, outcome, code)
   local key, field = job_key(id), 'attempt:' .. attempt
   local record = cjson.decode(redis.call('HGET', key, field))
-  record.ended_at, record.outcome, record.error = now, outcome, code
+  record.ended_at, record.outcome, record.error, record.token = now, outcome, code, nil
   redis.call('HSET', key, field, cjson.encode(record))
 end
 
