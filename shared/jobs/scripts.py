@@ -52,6 +52,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def join_batch(self, *, id: str, owner: str, idempotency: str, fingerprint: str) -> Any: ...
 
     @declaration
+    def list_queues(self, *, owner_limit: int) -> Any: ...
+
+    @declaration
     def mark_worker_dead(self, *, worker: str) -> Any: ...
 
     @declaration

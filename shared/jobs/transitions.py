@@ -51,16 +51,15 @@ class JobTransitions:
     def claim(self, queue: str, worker: str, token: str) -> Job | None:
         """Claim the next job of a queue, under a lease, for this worker. Returns None if no job is waiting."""
         job = self.claim_for_slot(queue, worker, token, slots=1, reserved=0)
-        assert not isinstance(job, str), "nothing is reserved"
-        return job
+        return None if isinstance(job, str) else job
 
     def claim_for_slot(
         self, queue: str, worker: str, token: str, *, slots: int, reserved: int, retried: bool = False
-    ) -> Job | Literal["held_back"] | None:
+    ) -> Job | Literal["held_back", "drained"] | None:
         """Claim the next job of a queue, under a lease, for this worker, which runs up to ``slots`` jobs at once.
 
         Returns None if no job is waiting. If there are several owners, ``reserved`` of the slots are for owners of whom the worker
-        runs nothing: "held_back" means that none of those waits. ``retried`` means that an earlier call with this token may have
+        runs nothing: "held_back" means that none of those waits. "drained" means that an operator drains this worker. ``retried`` means that an earlier call with this token may have
         claimed a job although its reply was lost.
         """
         record, queues, held_back = self._scripts.claim(
@@ -73,8 +72,8 @@ class JobTransitions:
             lease_ms=int(self._settings.lease_seconds * 1000),
         )
         send_wakeups(self._wake, queues)
-        if held_back:
-            return "held_back"
+        if held_back in ("held_back", "drained"):
+            return held_back  # type: ignore[no-any-return]
         return from_record(_pairs(record)) if record else None
 
     def renew(self, worker: str, leases: Sequence[Lease]) -> list[Renewal]:

@@ -22,7 +22,8 @@ class Worker:
 
     ``machine`` distinguishes equal process ids on different hosts and in different containers; ``started`` distinguishes a process
     from a later one with the same id. ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
-    ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job.
+    ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job. ``since`` is the
+    time of its first heartbeat, in Unix milliseconds, and ``version`` that of its code.
     """
 
     id: str
@@ -42,6 +43,8 @@ class Worker:
     engine: Mapping[str, Any] | None = None
     gpus: tuple[Mapping[str, Any], ...] = ()
     seen_at: int = 0
+    since: int = 0
+    version: str = ""
 
 
 def this_process() -> str:
@@ -79,7 +82,8 @@ class WorkerRegistry:
         for text in self._client.hgetall(PREFIX + "workers").values():
             values = json.loads(text)
             values["queues"] = tuple(values["queues"].split())
-            values["seen_at"] = int(values["seen_at"])
+            for name in ("seen_at", "since"):
+                values[name] = int(values.get(name, 0))
             # Redis' JSON does not distinguish an empty list from an empty object.
             gpus = values.get("gpus") or ()
             values["gpus"] = tuple({**gpu, "xid_errors": list(gpu.get("xid_errors") or ())} for gpu in gpus)

@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from math import ceil
 from typing import Any, Literal
@@ -49,6 +51,8 @@ STOP_SECONDS = 3.0
 
 # How long a free slot that is reserved for other owners waits before it looks for a job of theirs.
 HELD_BACK_SECONDS = 0.25
+# How long a slot of a worker that an operator drains waits before it asks whether the worker was resumed.
+DRAINED_SECONDS = 2.0
 
 
 def describe_process(
@@ -69,7 +73,17 @@ def describe_process(
         phase=phase,
         message="starting" if phase == "loading" else "",
         fraction=0.0 if phase == "loading" else 1.0,
+        version=code_version(),
     )
+
+
+@cache
+def code_version() -> str:
+    """The version of the installed distribution; empty in a checkout that is not installed."""
+    try:
+        return version("enginehouse")
+    except PackageNotFoundError:
+        return ""
 
 
 class WorkerRuntime:
@@ -173,7 +187,7 @@ class WorkerRuntime:
             while isinstance(job, str):
                 # The wake-up is kept: returned, it would be replaced and come back at once, thousands of times.
                 with self._slot_released:
-                    self._slot_released.wait(HELD_BACK_SECONDS)
+                    self._slot_released.wait(HELD_BACK_SECONDS if job == "held_back" else DRAINED_SECONDS)
                 if self.draining.is_set():
                     return "draining"
                 job = self._claim_job(queue)
@@ -268,7 +282,7 @@ class WorkerRuntime:
         if attempt is not None:
             attempt.request_stop("cancel")
 
-    def _claim_job(self, queue: str) -> Job | Literal["held_back"] | None:
+    def _claim_job(self, queue: str) -> Job | Literal["held_back", "drained"] | None:
         """Claim with the same token throughout an outage: a claim may have been made although its answer was lost."""
         token = new_id(CLAIM)
         slots = self.worker.slots
