@@ -17,10 +17,12 @@ from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.errors import InvalidRequest, UnsupportedEncoding
+from shared.jobs.administration import JobAdministration
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignments
+from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.stats import StatsReader
 from shared.jobs.submission import JobSubmitter
@@ -38,7 +40,7 @@ from shared.webhooks.ssrf import AddressPolicy, parse_networks
 # The modules of api/routes, in the order in which /openapi.json lists their calls.
 ROUTES = (
     *("generate", "jobs", "events", "batches", "uploads", "collections", "documents", "chat", "tutorial_compat", "webhooks"),
-    *("models", "health", "metrics", "dead_letters", "gpus", "web_ui", "api_docs"),
+    *("models", "health", "metrics", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
 )
 
 # Response headers that a page of an allowed origin may read, beyond those that every page may.
@@ -84,12 +86,15 @@ def _create_services(settings: Settings) -> Services:
     broker = CeleryBroker(client)
     broker.prepare()
     queries = JobQueries(client)
+    submitter, transitions = JobSubmitter(client, settings, broker.wake), JobTransitions(client, settings, broker.wake)
     return Services(
         settings=settings,
         redis=client,
-        submitter=JobSubmitter(client, settings, broker.wake),
-        transitions=JobTransitions(client, settings, broker.wake),
+        submitter=submitter,
+        transitions=transitions,
         queries=queries,
+        administration=JobAdministration(client, queries, transitions, submitter),
+        pauses=Pauses(client),
         worker_registry=WorkerRegistry(client),
         assignments=ModelAssignments(client),
         stats_reader=StatsReader(client),

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 
 import redis
 
-from shared.jobs.event_streams import Follower, StreamEvent, read_events
+from shared.jobs.event_streams import Follower, StreamEvent, read_events, stream_key
 from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
 from shared.redis_connection import is_outage
@@ -55,6 +55,9 @@ def stream_events(
     """
     job_id = job.id
     yield f"retry: {RECONNECT_MS}\n\n".encode()
+    if job.status.final and not client.exists(stream_key(job_id)):
+        yield from _flush([event.server_sent for event in summary_events(job, after)])
+        return
     inbox, position = EventInbox(), min(after, job.seq)
     for event in _stored_events(client, job_id, position):
         position = event.sequence
@@ -91,6 +94,23 @@ def stream_events(
                 return
     finally:
         follower.leave(job_id, inbox.add_event)
+
+
+def summary_events(job: Job, after: int) -> list[StreamEvent]:
+    """The events of an ended job whose stream is no longer kept: the whole text of its answer, and its end.
+
+    A client that has read a part of the text drops it at the ``restart``, whose number is beyond those of the stream, as is that of
+    what follows.
+    """
+    ended_at = job.ended_at or job.phase_at
+    ended = {"status": job.status.value, "code": (job.error or {}).get("code")}
+    text = str((job.result or {}).get("text", "")) if job.kind == "generate" else ""
+    contents: list[tuple[str, dict[str, object]]] = [("delta", {"text": text})] if text and after < job.seq - 1 else []
+    if contents and after:
+        contents.insert(0, ("restart", {"attempt": job.attempt}))
+    contents.append(("ended", {name: value for name, value in ended.items() if value is not None}))
+    first = job.seq + 1 if after and len(contents) > 1 else job.seq + 1 - len(contents)
+    return [StreamEvent(number, kind, job.attempt, ended_at, data) for number, (kind, data) in enumerate(contents, first)]
 
 
 def _is_deleted(queries: JobQueries, job_id: str) -> bool:

@@ -1,11 +1,13 @@
 """Queue state of a job: its position, its estimated wait, and what keeps it from running."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from api.services import services
 from shared.jobs.models import Job
-from shared.jobs.queue_names import generation_queue
+from shared.jobs.queue_names import model_of_queue
 from shared.jobs.serialization import seconds
+from shared.jobs.worker_registry import Worker
 
 
 def queue_state(job: Job) -> dict[str, Any]:
@@ -27,19 +29,28 @@ def _waiting_for(job: Job) -> str:
 
     ``retry_backoff``: the time of its next attempt. ``previous_turn``: the previous turn of its chat. ``model_loading``: its
     model is being loaded. ``gpu_busy``: another model occupies the GPU. ``model_not_loaded``: an operator has to load its
-    model. ``fair_share``: another owner has received less service and comes first. ``worker``: no worker runs, or all are busy.
+    model. ``paused``: an operator has paused the queue. ``fair_share``: another owner has received less service and comes first. ``worker``: no worker runs, or all are busy.
     """
     if job.waiting == "retry_at":
         return "retry_backoff"
     if job.waiting == "after":
         return "previous_turn"
     context = services()
-    workers = [worker for worker in context.live_workers() if job.queue in worker.queues and worker.phase != "draining"]
-    if not workers and job.queue == generation_queue(job.model):
-        return _waiting_for_model(job.model)
-    if workers and all(worker.phase in ("loading", "warming") for worker in workers):
+    workers = [worker for worker in context.live_workers() if job.queue in worker.queues]
+    reason = reason_of_queue(job.queue, workers, is_paused=context.pauses.is_paused("queue", job.queue))
+    return "fair_share" if reason == "worker" and workers and not context.queries.has_least_service(job) else reason
+
+
+def reason_of_queue(queue: str, workers: Sequence[Worker], *, is_paused: bool) -> str:
+    """What keeps the next job of a queue, which these workers serve, from running."""
+    if is_paused:
+        return "paused"
+    staying, model = [worker for worker in workers if worker.phase != "draining"], model_of_queue(queue)
+    if not staying and model is not None:
+        return _waiting_for_model(model)
+    if staying and all(worker.phase in ("loading", "warming") for worker in staying):
         return "model_loading"
-    return "worker" if not workers or context.queries.has_least_service(job) else "fair_share"
+    return "worker"
 
 
 def _waiting_for_model(model: str) -> str:

@@ -25,6 +25,7 @@ from shared.errors import InvalidRequest, InvalidValue, MalformedBody
 from shared.ids import is_id
 
 MAX_SHOWN = 80
+MAX_NAME = 120
 # Files of one upload, and parts of its form: the files and the other fields.
 MAX_FILES = 1000
 MAX_FORM_PARTS = MAX_FILES + 20
@@ -164,6 +165,14 @@ def query_choice(name: str, choices: tuple[str, ...]) -> str | None:
     text = request.args.get(name)
     if text is not None and text not in choices:
         raise InvalidValue(f"{name}: must be one of {', '.join(choices)}, not {text[:MAX_SHOWN]!r}", param=name)
+    return text
+
+
+def query_text(name: str) -> str | None:
+    """A text of the query string, or None. Raises InvalidValue if it is longer than any name."""
+    text = request.args.get(name)
+    if text is not None and not 0 < len(text) <= MAX_NAME:
+        raise InvalidValue(f"{name}: must have 1 to {MAX_NAME} characters, not {len(text)}", param=name)
     return text
 
 

@@ -15,9 +15,11 @@ from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.errors import NotFound
 from shared.ids import JOB, is_id
+from shared.jobs.administration import JobAdministration
 from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.jobs.models import Job
+from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.stats import StatsReader
 from shared.jobs.submission import JobSubmitter
@@ -40,6 +42,8 @@ class Services:
     submitter: JobSubmitter
     transitions: JobTransitions
     queries: JobQueries
+    administration: JobAdministration
+    pauses: Pauses
     worker_registry: WorkerRegistry
     assignments: ModelAssignments
     stats_reader: StatsReader

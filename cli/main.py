@@ -15,7 +15,7 @@ import typer
 
 from cli.errors import CommandError
 from cli.output import Output
-from cli.remote import documents, generate, ingest, jobs, webhooks
+from cli.remote import documents, generate, ingest, jobs, queues, webhooks
 from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
 from shared.errors import EnginehouseError, SettingsError
@@ -43,7 +43,7 @@ owners = typer.Typer(no_args_is_help=True, help="Set and list the shares and lim
 app.add_typer(owners, name="owners")
 dead_letters = typer.Typer(no_args_is_help=True, help="List, show, replay and drop jobs that lost all their attempts.")
 app.add_typer(dead_letters, name="dead-letters")
-for commands in (generate, jobs, ingest, documents, webhooks):
+for commands in (generate, jobs, queues, ingest, documents, webhooks):
     commands.install(app)
 models.command("list")(list_models)
 

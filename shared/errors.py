@@ -188,11 +188,16 @@ class ModelUnavailable(Unavailable):
 
 
 class JobFailure(EnginehouseError):
-    """Base class of errors that end a job as ``failed``. ``retryable``: another attempt may succeed."""
+    """Base class of errors that end a job as ``failed``.
+
+    ``retryable``: another attempt may succeed. ``outage``: a service that the job needs is away, so another attempt will succeed once
+    it is back; it is not counted as a retry.
+    """
 
     code = "job_failed"
     type = "job_error"
     retryable: ClassVar[bool] = False
+    outage = False
 
 
 class WorkerLost(JobFailure):
@@ -213,8 +218,14 @@ class NanLogits(JobFailure):
 
 
 class IndexUnavailable(JobFailure):
+    """The index cannot be used: its server is away (``outage``), or it answers with an error."""
+
     code = "index_unavailable"
     retryable = True
+
+    def __init__(self, message: str, *, outage: bool = False) -> None:
+        super().__init__(message)
+        self.outage = outage
 
 
 class EmbeddingModelMismatch(JobFailure):

@@ -11,6 +11,9 @@ from redis.retry import Retry
 
 PREFIX = "eh:"
 
+# Retries of the commands of a handler, which take about four seconds: a quick restart of Redis then interrupts none.
+STEADY_RETRIES = 8
+
 # redis-py raises these when Redis is unreachable, full, read-only, loading or without its master. The caller may retry later.
 OUTAGE = (
     redis.ConnectionError,

@@ -23,6 +23,8 @@ OWNER_LIMITS = {
     "requests_per_second": "max_requests_per_second",
     "queued_jobs": "max_queued_per_owner",
     "job_bytes": "max_bytes_per_owner",
+    "kept_jobs": "max_kept_jobs",
+    "kept_bytes": "max_kept_bytes",
     "open_batches": "max_open_batches",
     "stored_bytes": "max_stored_bytes",
     "documents": "max_documents",
@@ -193,6 +195,27 @@ class Settings:
     )
     job_retention_seconds: int = setting(
         "ENGINEHOUSE_JOB_RETENTION_SECONDS", 7 * DAY, "How long ended jobs are kept.", low=60, high=365 * DAY
+    )
+    max_kept_jobs: int = setting(
+        "ENGINEHOUSE_MAX_KEPT_JOBS",
+        1_000_000,
+        "Maximum jobs of one owner; beyond it, those that ended first are deleted before their time. 0 means no limit.",
+        low=0,
+        high=1_000_000_000,
+    )
+    max_kept_bytes: int = setting(
+        "ENGINEHOUSE_MAX_KEPT_BYTES",
+        0,
+        "Maximum size of input and results of one owner's jobs; beyond it, jobs that ended first are deleted before their time. 0 means no limit.",
+        low=0,
+        high=1024 * 1024 * MIB,
+    )
+    event_retention_seconds: int = setting(
+        "ENGINEHOUSE_EVENT_RETENTION_SECONDS",
+        HOUR,
+        "How long the events of an ended job are kept, which take more memory than the rest of a small job. Afterwards, its stream has the whole text in one event.",
+        low=1,
+        high=365 * DAY,
     )
     failed_retention_seconds: int = setting(
         "ENGINEHOUSE_FAILED_RETENTION_SECONDS",

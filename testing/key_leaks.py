@@ -18,6 +18,7 @@ OWNED = (
     "eh:owner:*:limits",  # until an operator removes them
     "eh:owner:*:open_batches",  # as long as they are open
     "eh:owner:*:stored",  # as long as the owner has documents
+    "eh:paused",  # until an operator resumes them
     "eh:counts",  # one field per kind, status and queue
     "eh:queues",
     "eh:models",  # models that have ever been served

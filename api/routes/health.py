@@ -12,6 +12,7 @@ from api.schemas import responses
 from api.services import services
 from shared.documents.index_health import is_silent
 from shared.jobs.model_assignments import ModelAssignment
+from shared.jobs.queue_names import model_of_queue
 from shared.jobs.worker_registry import Worker
 from shared.models.catalogue import GENERATE
 from shared.urls import without_login
@@ -86,6 +87,7 @@ def _missing_models(workers: list[Worker], assignments: list[ModelAssignment]) -
         default = context.catalogue.default().name
         loadable = context.settings.load_on_demand and any(default in assignment.loadable_models for assignment in assignments)
         required = set() if loadable else {default}
+    required -= {model for queue in context.pauses.since("queue") if (model := model_of_queue(queue))}
     return [text for model in sorted(required) if (text := _missing_model(model, workers))]
 
 

@@ -33,6 +33,7 @@ appendfsync everysec
 save ""
 maxmemory {memory_bytes}
 maxmemory-policy noeviction
+hash-max-listpack-value 512
 tcp-keepalive 30
 daemonize no
 loglevel warning

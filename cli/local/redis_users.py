@@ -25,7 +25,7 @@ _JOBS = (
     "~eh:owner_bytes ~eh:owner:*:jobs ~eh:owner:*:open_batches ~eh:owner:*:sessions ~eh:owner:*:stored ~eh:owner:*:deliveries "
     "~eh:delivery:* ~eh:deliveries:* ~eh:collection:* ~eh:collections:* ~eh:document:* ~eh:index:silent &eh:*"
 )
-_READ_BY_WORKERS = "%R~eh:keys %R~eh:weights %R~eh:owner:*:limits %R~eh:owner:*:webhooks"
+_READ_BY_WORKERS = "%R~eh:keys %R~eh:weights %R~eh:paused %R~eh:owner:*:limits %R~eh:owner:*:webhooks"
 _WORKER = f"{_DATA} {_MEMORY} +bgrewriteaof {_WAKEUPS} ~canary.* {_EVENTS} {_JOBS} {_READ_BY_WORKERS}"
 
 RULES = {

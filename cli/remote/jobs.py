@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.errors import CommandError
 from cli.output import clock, first_line
+from cli.remote.administration import NewerThan, OlderThan, Owner, QueueName, install_actions, list_all_jobs
 from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.safe_text import check_utf8, safe_line
 
@@ -43,6 +45,10 @@ class JobGroup(Group):
 app = typer.Typer(cls=JobGroup, no_args_is_help=True, help="Show, wait for, follow, cancel, retry and delete jobs.")
 
 
+all_jobs = typer.Typer(cls=Group, help="List jobs; cancel, retry or delete the jobs of all owners that match a filter.")
+
+
+@all_jobs.command("list")
 @server_command
 def jobs(
     context: CommandContext,
@@ -53,8 +59,21 @@ def jobs(
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 20,
+    all_owners: Annotated[
+        bool, typer.Option("--all-owners", help="List the jobs of all owners. Needs an administrator's key.")
+    ] = False,
+    owner: Owner = None,
+    queue: QueueName = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
 ) -> None:
     """List jobs, newest first."""
+    narrowed = {"owner": owner, "queue": queue, "older_than": older_than, "newer_than": newer_than}
+    if all_owners or any(narrowed.values()):
+        if batch is not None:
+            raise CommandError("--batch lists jobs of your own: leave out the options of administrators.")
+        list_all_jobs(context, {"status": status, "kind": kind, "model": model, **narrowed}, limit)
+        return
     found = context.client.jobs(status=status, kind=kind, model=model, batch=batch)
     context.out.print_list(("job", "kind", "status", "created", "took", "about"), islice(found, limit), _row)
 
@@ -116,7 +135,8 @@ def delete(context: CommandContext, ids: Jobs) -> None:
 
 def install(root: typer.Typer) -> None:
     """Add these commands to the root."""
-    root.command(rich_help_panel=PANEL)(jobs)
+    install_actions(all_jobs)
+    root.add_typer(all_jobs, name="jobs", rich_help_panel=PANEL)
     root.add_typer(app, name="job", rich_help_panel=PANEL)
 
 

@@ -83,5 +83,7 @@ class JobMaintenance:
         return True
 
     def purge(self, limit: int = 200) -> int:
-        """Remove index entries of jobs whose records have expired; return the number of entries."""
-        return int(self._scripts.purge(limit=limit))
+        """Delete up to ``limit`` jobs that have outlived their retention, and up to ``limit`` of each owner who has more than is kept;
+        return how many jobs were deleted."""
+        settings = self._settings
+        return int(self._scripts.purge(limit=limit, kept_jobs=settings.max_kept_jobs, kept_bytes=settings.max_kept_bytes))

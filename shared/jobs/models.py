@@ -76,6 +76,7 @@ class Job:
     document: str = ""
     parent: str = ""
     retry_of: str = ""
+    retried_as: str = ""
     first_queue: str = ""
     worker: str = ""
     waiting: str = ""
@@ -105,7 +106,7 @@ _INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "los
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
-    *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of"),
+    *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of", "retried_as"),
     *("first_queue", "worker", "waiting", "summary"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")

@@ -40,7 +40,7 @@ class JobQueries:
         The jobs have no result, so that a list costs little however large its jobs are. A page may be short, even empty, although
         more follow: then the second value is not None.
         """
-        return list_page(self._client, f"{PREFIX}owner:{owner}:jobs", self._read_jobs, limit=limit, after=after, matches=matches)
+        return list_page(self._client, f"{PREFIX}owner:{owner}:jobs", self.read_jobs, limit=limit, after=after, matches=matches)
 
     def get_job(self, job: str) -> Job | None:
         """The job with this id and its result, or None."""
@@ -48,13 +48,14 @@ class JobQueries:
 
     def dead_letters(self, limit: int = 100) -> list[Job]:
         """Jobs that lost too many attempts, newest first, without results."""
-        return self._read_jobs(self._client.zrange(DEAD_LETTERS, 0, limit - 1, desc=True))
+        return self.read_jobs(self._client.zrange(DEAD_LETTERS, 0, limit - 1, desc=True))
 
     def get_dead_letter(self, job: str) -> Job | None:
         """The job with this id, or None if it is not a dead letter."""
         return self.get_job(job) if self._client.zscore(DEAD_LETTERS, job) is not None else None
 
-    def _read_jobs(self, ids: list[str]) -> list[Job]:
+    def read_jobs(self, ids: list[str]) -> list[Job]:
+        """Those of the jobs that exist, without results."""
         with self._client.pipeline(transaction=False) as pipeline:
             for job in ids:
                 pipeline.hgetall(f"{PREFIX}job:{job}")

@@ -9,6 +9,11 @@ def generation_queue(model: str) -> str:
     return f"gpu.{model}"
 
 
+def model_of_queue(queue: str) -> str | None:
+    """The model whose generation jobs are in a queue, or None."""
+    return queue.removeprefix("gpu.") if queue.startswith("gpu.") else None
+
+
 def canary_queue(worker: str) -> str:
     """The queue that only this Celery worker reads. A worker that takes its canary in time is alive."""
     return f"canary.{worker}"

@@ -18,6 +18,27 @@ class QueueState:
     wakeups: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class WaitingOwner:
+    """An owner with jobs in a queue, the age of the oldest, and the service that the owner has received there."""
+
+    owner: str
+    waiting: int
+    oldest_ms: int
+    service: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingQueue:
+    """One queue and the owners who wait in it, in the order of their turns. Times are Unix milliseconds."""
+
+    queue: str
+    waiting: int
+    oldest_ms: int | None
+    paused_at: int | None
+    owners: tuple[WaitingOwner, ...]
+
+
 @dataclass(frozen=True)
 class Stats:
     """A snapshot of all statistics.
@@ -48,6 +69,22 @@ class StatsReader:
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._scripts = JobScripts(client, clock=clock)
+
+    def list_queues(self, owner_limit: int) -> list[WaitingQueue]:
+        """All queues with up to ``owner_limit`` owners each."""
+        found = []
+        for entry in json.loads(self._scripts.list_queues(owner_limit=owner_limit)) or ():
+            owners = tuple(
+                WaitingOwner(**{**owner, "waiting": int(owner["waiting"]), "oldest_ms": int(owner["oldest_ms"])})
+                for owner in entry["owners"] or ()
+            )
+            oldest, paused_at = (int(value) if (value := entry.get(name)) else None for name in ("oldest_ms", "paused_at"))
+            found.append(
+                WaitingQueue(
+                    queue=entry["queue"], waiting=int(entry["waiting"]), oldest_ms=oldest, paused_at=paused_at, owners=owners
+                )
+            )
+        return found
 
     def collect(self) -> Stats:
         """The current statistics."""

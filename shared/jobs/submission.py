@@ -237,6 +237,7 @@ class JobSubmitter:
             "retention_ms": settings.job_retention_seconds * 1000,
             "failed_retention_ms": min(settings.failed_retention_seconds, settings.job_retention_seconds) * 1000,
             "event_limit": settings.event_limit,
+            "event_retention_ms": settings.event_retention_seconds * 1000,
         }
 
 

@@ -21,6 +21,8 @@ Lease = tuple[str, int]  # job id, attempt number
 
 # Whether a write by an attempt took effect. "lost" means that the attempt is no longer the current one.
 TransitionResult = Literal["ok", "lost"]
+# The answer to the renewal of a lease. "settled" means that the attempt itself has ended, or handed over, its job.
+Renewal = Literal["ok", "cancel", "timeout", "settled", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,36 +51,36 @@ class JobTransitions:
     def claim(self, queue: str, worker: str, token: str) -> Job | None:
         """Claim the next job of a queue, under a lease, for this worker. Returns None if no job is waiting."""
         job = self.claim_for_slot(queue, worker, token, slots=1, reserved=0)
-        assert not isinstance(job, str), "nothing is reserved"
-        return job
+        return None if isinstance(job, str) else job
 
     def claim_for_slot(
-        self, queue: str, worker: str, token: str, *, slots: int, reserved: int
-    ) -> Job | Literal["held_back"] | None:
+        self, queue: str, worker: str, token: str, *, slots: int, reserved: int, retried: bool = False
+    ) -> Job | Literal["held_back", "drained"] | None:
         """Claim the next job of a queue, under a lease, for this worker, which runs up to ``slots`` jobs at once.
 
         Returns None if no job is waiting. If there are several owners, ``reserved`` of the slots are for owners of whom the worker
-        runs nothing: "held_back" means that none of those waits.
+        runs nothing: "held_back" means that none of those waits. "drained" means that an operator drains this worker. ``retried`` means that an earlier call with this token may have
+        claimed a job although its reply was lost.
         """
         record, queues, held_back = self._scripts.claim(
             queue=queue,
             worker=worker,
             token=token,
+            retried=int(retried),
             slots=slots,
             reserved=reserved,
             lease_ms=int(self._settings.lease_seconds * 1000),
         )
         send_wakeups(self._wake, queues)
-        if held_back:
-            return "held_back"
+        if held_back in ("held_back", "drained"):
+            return held_back  # type: ignore[no-any-return]
         return from_record(_pairs(record)) if record else None
 
-    def renew(self, worker: str, leases: Sequence[Lease]) -> list[Literal["ok", "cancel", "timeout", "lost"]]:
+    def renew(self, worker: str, leases: Sequence[Lease]) -> list[Renewal]:
         """Renew leases; return one result per lease (see ``renew.lua``)."""
         if not leases:
             return []
-        results: list[Literal["ok", "cancel", "timeout", "lost"]]
-        results = self._scripts.renew(
+        results: list[Renewal] = self._scripts.renew(
             lease_ms=int(self._settings.lease_seconds * 1000),
             leases=[{"id": job, "attempt": attempt} for job, attempt in leases],
         )
@@ -133,15 +135,48 @@ class JobTransitions:
 
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> TransitionResult:
         """Move a job to the queue of its next phase, with ``context`` from this phase."""
-        return self._hand_over(lease, "handed_over", queue, to_json(context))
+        outcome = self._hand_over(lease, "handed_over", queue, context=to_json(context))
+        assert outcome != "failed"
+        return outcome
 
     def release(self, lease: Lease, queue: str) -> TransitionResult:
         """Requeue an unfinished job because its worker is stopping. This does not count as a lost attempt or a retry."""
-        return self._hand_over(lease, "released", queue, "")
+        outcome = self._hand_over(lease, "released", queue)
+        assert outcome != "failed"
+        return outcome
 
-    def _hand_over(self, lease: Lease, outcome: str, queue: str, context: str) -> TransitionResult:
-        result: TransitionResult
-        result, queues = self._scripts.hand_over(id=lease[0], attempt=lease[1], outcome=outcome, queue=queue, context=context)
+    def release_after_outage(
+        self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any]
+    ) -> Literal["ok", "failed", "lost"]:
+        """Requeue an unfinished job because a service that it needs is away, after 1, 2, 4 … up to 30 seconds plus up to 50% jitter.
+
+        This counts as neither a lost attempt nor a retry. ``outages`` attempts before this one ended in the same way. The job fails
+        with ``error`` once that has gone on for as long as a job may wait in a queue.
+        """
+        delay_ms = int(min(1000 * 2 ** min(outages, 5), 30_000) * random.uniform(1, 1.5))
+        return self._hand_over(lease, "released", queue, delay_ms=delay_ms, error=error)
+
+    def _hand_over(
+        self,
+        lease: Lease,
+        outcome: str,
+        queue: str,
+        *,
+        context: str = "",
+        delay_ms: int = 0,
+        error: Mapping[str, Any] | None = None,
+    ) -> Literal["ok", "failed", "lost"]:
+        result: Literal["ok", "failed", "lost"]
+        result, queues = self._scripts.hand_over(
+            id=lease[0],
+            attempt=lease[1],
+            outcome=outcome,
+            delay_ms=delay_ms,
+            error=to_json(error) if error is not None else "",
+            code=str(error["code"]) if error is not None else "",
+            queue=queue,
+            context=context,
+        )
         send_wakeups(self._wake, queues)
         return result
 

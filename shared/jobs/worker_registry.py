@@ -4,6 +4,7 @@ A worker is a process that holds leases: the Celery worker itself in a pool of t
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import redis
 
 from shared.jobs.scripts import JobScripts
-from shared.machine import is_alive, is_stopped, machine_id
+from shared.machine import is_alive, is_stopped, machine_id, started
 from shared.redis_connection import PREFIX, redis_time_ms
 
 # Every generation request asks whether its model was ever served. A yes could only change with a lost Redis.
@@ -25,7 +26,8 @@ class Worker:
 
     ``machine`` distinguishes equal process ids on different hosts and in different containers; ``started`` distinguishes a process
     from a later one with the same id. ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
-    ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job.
+    ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job. ``since`` is the
+    time of its first heartbeat, in Unix milliseconds, and ``version`` that of its code.
     """
 
     id: str
@@ -45,6 +47,20 @@ class Worker:
     engine: Mapping[str, Any] | None = None
     gpus: tuple[Mapping[str, Any], ...] = ()
     seen_at: int = 0
+    since: int = 0
+    version: str = ""
+
+
+def this_process() -> str:
+    """The name of this process among all machines."""
+    pid = os.getpid()
+    return f"{machine_id()} {pid} {started(pid)}"
+
+
+def is_running_here(process: str) -> bool | None:
+    """Whether a process that ``this_process`` named still runs, or None if it is on another machine."""
+    machine, pid, start = process.rsplit(" ", 2)
+    return is_alive(int(pid), float(start)) if machine == machine_id() else None
 
 
 class WorkerRegistry:
@@ -71,12 +87,23 @@ class WorkerRegistry:
         for text in self._client.hgetall(PREFIX + "workers").values():
             values = json.loads(text)
             values["queues"] = tuple(values["queues"].split())
-            values["seen_at"] = int(values["seen_at"])
+            for name in ("seen_at", "since"):
+                values[name] = int(values.get(name, 0))
             # Redis' JSON does not distinguish an empty list from an empty object.
             gpus = values.get("gpus") or ()
             values["gpus"] = tuple({**gpu, "xid_errors": list(gpu.get("xid_errors") or ())} for gpu in gpus)
             result.append(Worker(**{name: values[name] for name in values if name in Worker.__dataclass_fields__}))
         return result
+
+    def hold_name(self, name: str, ttl_seconds: float, *, replaces: str = "") -> str:
+        """Reserve a worker's name for this process, which must repeat it within ``ttl_seconds``. Returns "", or the process that has it.
+
+        ``replaces`` is a process that has ended, as ``is_running_here`` says.
+        """
+        holder: str = self._scripts.hold_worker_name(
+            name=name, process=this_process(), replaces=replaces, ttl_ms=max(1, int(1000 * ttl_seconds))
+        )
+        return holder
 
     def silent_for_ms(self, worker: Worker) -> int:
         """Milliseconds since the worker's last heartbeat, by Redis' clock."""

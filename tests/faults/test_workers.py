@@ -7,9 +7,10 @@ import psutil
 import pytest
 
 from shared.jobs.models import Outcome
-from testing.fault_rig.fault_stack import SECOND, TEXT, FaultStack
+from testing.fault_rig.fault_stack import DEFAULT, SECOND, TEXT, ExtraWorker, FaultStack
 from testing.fault_rig.processes import kill, suspended
 from testing.waiting import LONG_SECONDS, wait_until
+from workers.runtime.celery_worker import NAME_TAKEN
 
 
 def outcomes(stack: FaultStack, job: str) -> list[Outcome | None]:
@@ -75,6 +76,17 @@ def test_a_process_that_hogs_its_interpreter_lock_loses_no_lease(stack: FaultSta
     jobs = [stack.submit_job(TEXT * 5, model=SECOND) for _ in range(8)]
     wait_until(lambda: stack.count_in_progress(jobs) == len(jobs), "all run")
     os.kill(hog.pid, signal.SIGRTMIN + 1)
+    for job in jobs:
+        stack.wait_for_end(job)
+        assert outcomes(stack, job) == [Outcome.COMPLETED]
+
+
+def test_a_second_worker_of_the_same_name_is_refused_and_takes_nothing_from_the_first(stack: FaultStack) -> None:
+    jobs = stack.start_jobs(2, TEXT)
+    second = ExtraWorker(stack, 0, DEFAULT, {}).launch()
+    assert second.process is not None
+    assert second.process.wait(LONG_SECONDS) == NAME_TAKEN
+    assert "Another worker named gpu0@" in (stack.server.folder / "more.log").read_text()
     for job in jobs:
         stack.wait_for_end(job)
         assert outcomes(stack, job) == [Outcome.COMPLETED]

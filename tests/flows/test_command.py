@@ -132,6 +132,46 @@ def test_models_are_listed_with_their_states(stack: Stack) -> None:
     assert ["not-started", "not_served", "generate", ""] in listed
 
 
+def test_an_administrator_sees_and_changes_queues_workers_and_the_jobs_of_all_owners(slow_stack: Stack) -> None:
+    running = [slow_stack.generate("x" * 2000, max_tokens=1500)["id"] for _ in range(8)]
+    waiting = [slow_stack.generate("y", priority=9)["id"] for _ in range(3)]
+    wait_until(lambda: all(slow_stack.job(job)["started_at"] for job in running), "every slot is busy")
+
+    def lines(*arguments: str) -> list[list[str]]:
+        done = run(slow_stack, *arguments)
+        assert done.returncode == 0, done.stderr
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    [queue] = [row for row in lines("queues") if row[0] == "gpu.echo"]
+    assert (queue[1], queue[3], queue[4], queue[5]) == ("3", "worker", "8", "8")
+    assert ["gpu.echo", "local", "3"] in [row[:3] for row in lines("queues", "--by-owner")]
+    [worker] = [row for row in lines("workers") if row[1] == "gpu"]
+    assert worker[2:6] == ["echo", "ready", "8", "8"]
+    name = worker[0].partition("/")[0]
+    assert {row[0] for row in lines("jobs", "--all-owners", "--status", "queued")} == set(waiting)
+
+    assert run(slow_stack, "queues", "pause", "echo").returncode == 0
+    assert slow_stack.job(waiting[0])["waiting_for"] == "paused"
+    assert lines("jobs", "cancel", "--status", "in_progress", "--dry-run") == [["8 jobs match"]]
+    refused = run(slow_stack, "jobs", "cancel", "--status", "in_progress")
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    assert lines("jobs", "cancel", "--status", "in_progress", "--yes") == [["8 of 8 jobs cancelled"]]
+    for job in running:
+        assert slow_stack.ended(job)["status"] == "cancelled"
+    assert [slow_stack.job(job)["status"] for job in waiting] == ["queued"] * 3, "the slots are free, and the queue is paused"
+
+    assert run(slow_stack, "workers", "drain", name).returncode == 0
+    assert run(slow_stack, "queues", "resume", "echo").returncode == 0
+    wait_until(lambda: slow_stack.job(waiting[0])["waiting_for"] == "worker", "it waits for the drained worker")
+    assert run(slow_stack, "workers", "resume", name).returncode == 0
+    for job in waiting:
+        assert slow_stack.ended(job)["status"] == "completed"
+    assert lines("jobs", "retry", "--status", "cancelled", "--model", "echo", "--yes") == [["8 of 8 jobs retried"]]
+    assert lines("jobs", "cancel", "--status", "in_progress", "--yes")
+    for arguments in (["jobs", "delete"], ["jobs", "delete", "--older-than", "soon"], ["queues", "pause", "none"]):
+        assert run(slow_stack, *arguments).returncode in (2, 4), arguments
+
+
 def test_narrow_terminals_show_whole_ids(stack: Stack) -> None:
     job = run(stack, "generate", "narrow", "--plain").stdout.strip()
     assert run(stack, "job", "wait", job).returncode == 0

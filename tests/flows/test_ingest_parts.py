@@ -26,7 +26,7 @@ from shared.settings import Settings
 from testing.chroma_server import ChromaServer
 from tests.sample_pdfs import sample_pdfs
 from workers.cpu.cpu_slots import machine_cpu_slots
-from workers.cpu.ingest import ingest
+from workers.cpu.ingest import ingest, raise_if_deleted
 from workers.index.embedder import Embedders, SentenceEmbedder
 from workers.index.search_index import SearchIndex
 from workers.index.vector_store import VectorStore
@@ -126,9 +126,13 @@ class Library:
         return Attempt(job)
 
     def ingest(self, attempt: Attempt, *, must_give_way: bool = False) -> dict[str, Any]:
-        return ingest(
-            attempt, self.documents, self.settings, self.embedders, self.search_index, must_give_way=lambda job: must_give_way
-        )
+        try:
+            return ingest(
+                attempt, self.documents, self.settings, self.embedders, self.search_index, must_give_way=lambda job: must_give_way
+            )
+        except Exception:
+            raise_if_deleted(attempt, self.documents, self.settings, self.search_index)
+            raise
 
     def add(self, data: bytes, name: str = "file") -> Document:
         document = self.upload(data, name)

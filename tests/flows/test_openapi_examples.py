@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from api.app import create_app
 from api.openapi.operation import COLLECTION, DELIVERY, DOCUMENT, GPU, JOB, SESSION, WEBHOOK, Operation
+from api.routes.queues import QUEUE, WORKER
 from api.schemas import responses
 from shared.settings import Settings
 from testing.stack import Stack
@@ -66,6 +67,8 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         WEBHOOK.name: webhook,
         DELIVERY.name: stack.client.get(f"/jobs/{job}/deliveries").json()["data"][0]["id"],
         "name": "mark.svg",
+        QUEUE.name: QUEUE.example,
+        WORKER.name: next(entry["name"] for entry in stack.client.get("/admin/workers").json()["data"] if entry["pool"] == "gpu"),
     }
 
 
@@ -86,6 +89,8 @@ def test_example_bodies_work(slow_stack: Stack, example_ids: dict[str, str], ope
     if answer.status_code == 202 and body.get("object") == "job":
         ended = call(slow_stack, "GET /jobs/{job}", f"/jobs/{body['id']}", params={"wait": 60})
         assert ended["status"] == "completed"
+    if body.get("object") == "queue":
+        call(slow_stack, operation.call, path, json={"paused": False})
     if body.get("object") == "gpu":
         # The next job loads its model again, which the following tests need.
         slow_stack.ended(slow_stack.generate("come back")["id"])

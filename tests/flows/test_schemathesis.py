@@ -28,8 +28,22 @@ def no_webhooks_stay(stack: Stack) -> Iterator[None]:
         stack.client.delete(f"/webhooks/{webhook['id']}")
 
 
+@pytest.fixture
+def nothing_stays_paused(stack: Stack) -> Iterator[None]:
+    yield
+    resume_all(stack)
+
+
+def resume_all(stack: Stack) -> None:
+    """End the pauses that generated requests have begun."""
+    for queue in stack.client.get("/admin/queues").json()["data"]:
+        stack.client.put(f"/admin/queues/{queue['queue']}", json={"paused": False})
+    for name in {worker["name"] for worker in stack.client.get("/admin/workers").json()["data"]}:
+        stack.client.put(f"/admin/workers/{name}", json={"drained": False})
+
+
 @pytest.mark.timeout(SECONDS + 60)
-@pytest.mark.usefixtures("no_webhooks_stay")
+@pytest.mark.usefixtures("no_webhooks_stay", "nothing_stays_paused")
 def test_generated_requests_get_documented_answers(stack: Stack, tmp_path: Path) -> None:
     # The run is bounded by examples and not by time, so the same seed sends the same requests on every machine.
     options = [
@@ -42,5 +56,6 @@ def test_generated_requests_get_documented_answers(stack: Stack, tmp_path: Path)
     with log.open("wb") as output:
         done = subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT, timeout=SECONDS, check=False)
     assert done.returncode == 0, log.read_text()[-20_000:]
+    resume_all(stack)
     # Some request unloads the model. The next job loads it again, which other tests need.
     stack.ended(stack.generate("come back")["id"])

@@ -202,7 +202,7 @@ class Reference:
     def renew(self, lease: Lease) -> str:
         job = self._held(lease)
         if job is None:
-            return "lost"
+            return "lost" if self._outcome(lease) in (None, "lost") else "settled"
         job.due = self._clock() + 1000 * self._settings.lease_seconds
         return "cancel" if job.cancel_requested else "timeout" if job.timeout_at <= self._clock() else "ok"
 

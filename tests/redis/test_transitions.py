@@ -8,8 +8,10 @@ from shared.errors import Conflict, NotFound, TooMany
 from shared.jobs.models import Job, Outcome, Status
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import Event
+from shared.jobs.worker_registry import WorkerRegistry, is_running_here, this_process
 from shared.sessions.store import Sessions
 from shared.settings import Settings
+from testing.waiting import wait_until
 from tests.conftest import Clock, JobSystem
 
 
@@ -247,6 +249,96 @@ def test_a_retry_is_delayed_and_the_last_one_fails(system: JobSystem, clock: Clo
     assert answer == "failed"
     assert get(system, job_id).error == fault
     assert get(system, job_id).lost == 0
+
+
+OUTAGE = {"code": "redis_unavailable", "message": "Redis was unavailable."}
+
+
+def test_an_outage_costs_no_attempt_no_retry_and_no_service(system: JobSystem, clock: Clock) -> None:
+    job_id = submit(system, cost=100)
+    for number in range(1, 30):
+        job = claim(system, f"t{number}")
+        assert (job.id, job.attempt) == (job_id, number)
+        before = system.client.hget("eh:queue:gpu.m:service", "ada")
+        assert system.transitions.release_after_outage((job_id, number), "gpu.m", number - 1, OUTAGE) == "ok"
+        assert system.transitions.release_after_outage((job_id, number), "gpu.m", number - 1, OUTAGE) == "ok", "sent twice"
+        assert before is not None
+        assert float(before) == 100, "each attempt is charged, and the charge is returned when it was interrupted"
+        clock.advance(46)
+        system.maintenance.reap()
+    job = claim(system, "last")
+    assert (job.lost, job.retries) == (0, 0)
+    assert len(job.attempts) <= 22, "the oldest of many interrupted attempts are dropped"
+    assert system.transitions.finish((job_id, job.attempt), Status.COMPLETED, result={}) == "ok"
+
+
+def test_an_outage_ends_a_job_once_it_has_lasted_for_as_long_as_a_job_may_wait(system: JobSystem, clock: Clock) -> None:
+    job_id = submit(system)
+    answers, seconds = [], system.settings.max_queue_seconds
+    for number in range(1, 4):
+        assert claim(system, f"t{number}").attempt == number
+        answers.append(system.transitions.release_after_outage((job_id, number), "gpu.m", 5, OUTAGE))
+        clock.advance(seconds / 2 + 60)
+        system.maintenance.reap()
+    assert answers == ["ok", "ok", "failed"]
+    job = get(system, job_id)
+    assert (job.status, job.error) == (Status.FAILED, OUTAGE)
+
+
+def test_an_attempt_that_ran_for_long_shows_that_an_earlier_outage_was_over(system: JobSystem, clock: Clock) -> None:
+    job_id = submit(system)
+    for number in range(1, 4):
+        assert claim(system, f"t{number}").attempt == number
+        clock.advance(system.settings.max_queue_seconds)
+        assert system.transitions.release_after_outage((job_id, number), "gpu.m", 0, OUTAGE) == "ok"
+        clock.advance(60)
+        system.maintenance.reap()
+
+
+def test_a_cancelled_job_does_not_wait_for_the_end_of_an_outage(system: JobSystem) -> None:
+    job_id = submit(system)
+    claim(system, "t")
+    system.transitions.cancel(job_id, "ada")
+    assert system.transitions.release_after_outage((job_id, 1), "gpu.m", 0, OUTAGE) == "ok"
+    assert get(system, job_id).status is Status.CANCELLED
+
+
+def test_a_claim_is_repeated_after_its_token_was_forgotten(system: JobSystem) -> None:
+    """An outage of Redis may outlast the token. A repeated claim charged the owner again, and the first job was lost."""
+    first, second = submit(system, cost=100), submit(system, cost=100)
+    system.transitions.claim_for_slot("gpu.m", "w1", "other", slots=3, reserved=0)
+    assert claim(system, "t").id == second
+    system.client.delete("eh:claim:t")
+    again = system.transitions.claim_for_slot("gpu.m", "w1", "t", slots=3, reserved=0, retried=True)
+    assert isinstance(again, Job)
+    assert (again.id, again.attempt) == (second, 1)
+    assert float(str(system.client.hget("eh:queue:gpu.m:service", "ada"))) == 200
+    assert get(system, first).attempt == 1
+
+
+def test_a_worker_name_has_one_holder(system: JobSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = WorkerRegistry(system.client)
+    assert registry.hold_name("gpu0@host", 60) == ""
+    assert registry.hold_name("gpu0@host", 60) == "", "renewed"
+    process = this_process()
+    assert is_running_here(process) is True
+    monkeypatch.setattr("shared.jobs.worker_registry.this_process", lambda: "elsewhere 1 2.5")
+    assert is_running_here("elsewhere 1 2.5") is None
+    assert registry.hold_name("gpu0@host", 60) == process
+    assert registry.hold_name("gpu0@host", 60, replaces=process) == ""
+    assert registry.hold_name("gpu0@host", 0) == ""
+    monkeypatch.undo()
+    wait_until(lambda: registry.hold_name("gpu0@host", 60) == "", "it was given up")
+
+
+def test_a_renewal_that_comes_after_the_end_of_its_own_attempt_reports_no_loss(system: JobSystem) -> None:
+    job_id = submit(system)
+    claim(system, "t1")
+    assert system.transitions.release((job_id, 1), "gpu.m") == "ok"
+    assert system.transitions.renew("w1", [(job_id, 1)]) == ["settled"]
+    claim(system, "t2")
+    assert system.transitions.finish((job_id, 2), Status.COMPLETED, result={}) == "ok"
+    assert system.transitions.renew("w1", [(job_id, 1), (job_id, 2), ("job_none", 1)]) == ["settled", "settled", "lost"]
 
 
 def test_a_hand_over_counts_no_lost_attempt_and_keeps_its_context(system: JobSystem) -> None:

@@ -1,5 +1,6 @@
 """Fakes for the tests of the worker runtime: Redis-facing transitions held in memory, and a clock that is set by hand."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +18,16 @@ class ManualClock:
     def __init__(self) -> None:
         self.now = 1000.0
         self.sleeps: list[float] = []
+        self.stops_at = math.inf
 
     def __call__(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> bool:
+        """As the ``wait`` of an event that is set at ``stops_at``."""
         self.sleeps.append(seconds)
         self.now += seconds
+        return self.now >= self.stops_at
 
 
 class RecordingTransitions:
@@ -65,10 +69,13 @@ class RecordingTransitions:
     def release(self, lease: Lease, queue: str) -> Any:
         return self._record("release", lease, queue)
 
+    def release_after_outage(self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any]) -> Any:
+        return self._record("release_after_outage", lease, queue, outages, error)
+
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> Any:
         return self._record("hand_over", lease, queue, context)
 
-    def claim_for_slot(self, queue: str, worker: str, token: str, *, slots: int, reserved: int) -> Any:
+    def claim_for_slot(self, queue: str, worker: str, token: str, *, slots: int, reserved: int, retried: bool) -> Any:
         self._record("claim", queue, worker, token)
         if self.held_back > 0:
             self.held_back -= 1

@@ -1,21 +1,20 @@
 """Attempt runner: every ending of a handler, settled in a healthy Redis, after the loss of the lease, and through an outage."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import redis
 
-from shared.errors import DocumentRejected, EngineFault, InvalidValue
-from shared.jobs.models import Outcome, Status
+from shared.errors import DocumentRejected, EngineFault, IndexUnavailable, InvalidValue
+from shared.jobs.models import AttemptRecord, Outcome, Status
 from tests.unit.runtime_fakes import ManualClock, RecordingTransitions, queued_job
-from workers.runtime.attempt import Attempt, AttemptStopped, Handler, Handover, Result
+from workers.runtime.attempt import Attempt, AttemptStopped, CheckedHandler, Handler, Handover, Result
 from workers.runtime.attempt_runner import TRANSITIONS, AttemptRunner, Ending
 from workers.runtime.event_publisher import EventPublisher
 from workers.runtime.outage import LONGEST_PAUSE_SECONDS
 
-OUTAGE_SECONDS = 60.0
 LEASE = ("job_1", 3)
 
 
@@ -31,7 +30,6 @@ class Stage:
             self.transitions,
             self.publisher,
             {"generate": handler},
-            outage_seconds=OUTAGE_SECONDS,
             clock=self.clock,
             sleep=self.clock.sleep,
         )
@@ -68,6 +66,21 @@ def succeed(value: Any) -> Handler:
     return handler
 
 
+def checked(error: Exception, finding: Exception | None) -> Handler:
+    """A handler that fails, with a check that raises ``finding``."""
+
+    def check_subject(attempt: Attempt) -> None:
+        if finding is not None:
+            raise finding
+
+    return CheckedHandler(handle=fail(error), check_subject=check_subject)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @dataclass(frozen=True)
 class Case:
     """A handler, the one transition that settles it, and the outcome of the attempt when Redis accepts that."""
@@ -99,8 +112,30 @@ CASES = {
     "handed over": Case(lambda: succeed(Handover(queue="gpu.echo", context={"passages": []})), Outcome.HANDED_OVER, "hand_over"),
     "lost": Case(lambda: stop("lost"), Outcome.LOST, None),
     "unknown exception": Case(lambda: fail(ZeroDivisionError("oops")), Outcome.FAILED, "finish", Status.FAILED, "internal_error"),
-    "outage inside the handler": Case(
-        lambda: fail(redis.ConnectionError("refused")), Outcome.RETRIED, "retry", code="internal_error"
+    "outage of Redis inside the handler": Case(
+        lambda: fail(redis.ConnectionError("refused")), Outcome.RELEASED, "release_after_outage", code="redis_unavailable"
+    ),
+    "fault that an outage has caused": Case(
+        lambda: fail(caused(ValueError("no reply"), redis.TimeoutError("late"))),
+        Outcome.RELEASED,
+        "release_after_outage",
+        code="redis_unavailable",
+    ),
+    "outage of the index": Case(
+        lambda: fail(IndexUnavailable("refused", outage=True)), Outcome.RELEASED, "release_after_outage", code="index_unavailable"
+    ),
+    "fault of the index": Case(lambda: fail(IndexUnavailable("damaged")), Outcome.RETRIED, "retry", code="index_unavailable"),
+    "subject deleted": Case(
+        lambda: checked(FileNotFoundError("pages.jsonl"), AttemptStopped("cancel")), Outcome.CANCELLED, "finish", Status.CANCELLED
+    ),
+    "subject still there": Case(
+        lambda: checked(FileNotFoundError("pages.jsonl"), None), Outcome.FAILED, "finish", Status.FAILED, "internal_error"
+    ),
+    "outage while the subject is looked for": Case(
+        lambda: checked(FileNotFoundError("pages.jsonl"), redis.ConnectionError("refused")),
+        Outcome.RELEASED,
+        "release_after_outage",
+        code="redis_unavailable",
     ),
     "unknown kind": Case(lambda: succeed({}), Outcome.FAILED, "finish", Status.FAILED, "internal_error", kind="no_such_kind"),
 }
@@ -117,8 +152,8 @@ def check_written(stage: Stage, case: Case) -> None:
         assert arguments[1] is case.status
         error = fields.get("error")
         assert (error or {}).get("code") == case.code
-    elif name == "retry":
-        assert arguments[2]["code"] == case.code
+    elif name in ("retry", "release_after_outage"):
+        assert arguments[-1]["code"] == case.code
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -151,14 +186,15 @@ def test_each_ending_is_settled_once_redis_is_back(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.transition], ids=[n for n in CASES if n != "lost"])
-def test_an_ending_that_outlasts_the_patience_leaves_the_lease_to_lapse(case: Case) -> None:
+def test_an_ending_that_cannot_be_written_before_the_worker_has_to_exit_leaves_the_lease_to_lapse(case: Case) -> None:
     stage = Stage(case.handler(), kind=case.kind)
+    stage.clock.stops_at = stage.clock.now + 3600
     assert case.transition is not None
     stage.transitions.outages[case.transition] = 10_000
     with pytest.raises(redis.ConnectionError):
         stage.run()
     assert stage.transitions.calls == []
-    assert OUTAGE_SECONDS <= sum(stage.clock.sleeps) <= OUTAGE_SECONDS + LONGEST_PAUSE_SECONDS
+    assert 3600 <= sum(stage.clock.sleeps) <= 3600 + LONGEST_PAUSE_SECONDS
 
 
 def test_a_transition_that_redis_rejects_is_not_repeated() -> None:
@@ -190,6 +226,18 @@ def test_a_handover_carries_queue_and_context() -> None:
     stage.run()
     [(_, arguments, _)] = stage.transitions.calls
     assert arguments == (LEASE, "gpu.other", {"passages": [1]})
+
+
+def test_outages_in_a_row_are_counted_for_the_pause_before_the_next_attempt() -> None:
+    stage = Stage(fail(redis.ConnectionError("refused")))
+    earlier = [
+        AttemptRecord(number, "w", "gpu.echo", 0, 1, Outcome.RELEASED, error)
+        for number, error in ((1, None), (2, "redis_unavailable"))
+    ]
+    stage.attempt.job = replace(stage.attempt.job, attempts=(*earlier, AttemptRecord(3, "w", "gpu.echo", 2)))
+    stage.run()
+    [(_, arguments, _)] = stage.transitions.calls
+    assert arguments[:3] == (LEASE, "gpu.echo", 1), "the first attempt was released by a stopping worker"
 
 
 def test_a_release_returns_the_job_to_its_own_queue() -> None:

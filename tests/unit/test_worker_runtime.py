@@ -165,6 +165,26 @@ def test_a_drain_without_patience_releases_what_runs(bench: Bench) -> None:
     assert bench.run_job(number=2) == "draining"
 
 
+def test_an_attempt_that_does_not_stop_is_released_without_its_handler(bench: Bench) -> None:
+    def ignore_stop(attempt: Attempt) -> None:
+        bench.runtime.release_attempts()
+        bench.runtime.release_leases()
+        assert bench.transitions.names()[-1] == "release"
+        bench.transitions.answers["release"] = "lost"  # as Redis answers any further write of this attempt
+
+    assert bench.run_job(ignore_stop) == "job_1 released"
+
+
+def test_a_renewal_that_meets_the_end_of_its_own_attempt_stops_nothing(bench: Bench) -> None:
+    bench.transitions.answers["leases"] = {("job_1", 1): "settled"}
+
+    def renew(attempt: Attempt) -> None:
+        bench.runtime.renew_leases()
+        assert attempt.stop_requested_at is None
+
+    assert bench.run_job(renew) == "job_1 completed"
+
+
 def test_a_job_claimed_while_attempts_are_released_is_released_too(bench: Bench) -> None:
     claim = bench.transitions.claim_for_slot
 

@@ -3,22 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
-from shared.jobs.celery_broker import CeleryBroker
-from shared.jobs.queries import JobQueries
 from shared.jobs.queue_names import CPU_QUEUE
-from shared.jobs.submission import JobSubmitter
-from shared.models.catalogue import load_catalogue
-from shared.redis_connection import connect
+from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
-from workers.cpu.archives.unpack import unpack
-from workers.cpu.ingest import ingest
-from workers.cpu.reindex import reindex
+from workers.cpu.handlers import cpu_handlers
 from workers.cpu.sandbox.sandbox import missing_protections
 from workers.cpu.unreadable_files import UnreadableFiles
-from workers.index.embedder import Embedders
-from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
 from workers.runtime.maintenance import MaintenanceService
@@ -27,18 +18,8 @@ settings = from_environment(os.environ)
 
 
 def build_handlers() -> Mapping[str, Handler]:
-    """Handlers by job kind. Called in each child process, because neither a connection nor a model survives a fork."""
-    client = connect(settings.redis_url)
-    documents, queries = Documents(client, settings), JobQueries(client)
-    submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
-    threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
-    embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
-    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
-    return {
-        "ingest": lambda attempt: ingest(attempt, documents, settings, embedders, search_index, queries.must_give_way),
-        "unpack": lambda attempt: unpack(attempt, documents, submitter, queries, settings),
-        "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, search_index, queries.must_give_way),
-    }
+    """Called in each child process, because neither a connection nor a model survives a fork."""
+    return cpu_handlers(connect(settings.redis_url, retries=STEADY_RETRIES), settings)
 
 
 def build_services() -> Sequence[MaintenanceService]:

@@ -45,7 +45,8 @@ def ingest(
     The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None), ``replaced`` (the
     id of the version that it replaced, or None) and ``timings`` in seconds. A long document returns to its queue after a turn if
     ``must_give_way``; the next attempt continues where this one stopped. Raises DocumentRejected, whose code is the document's
-    final status, AttemptStopped (``cancel``) if the document was deleted, and IndexUnavailable when another attempt may succeed.
+    final status, AttemptStopped (``cancel``) if the document was deleted, and IndexUnavailable when another attempt may succeed. A
+    deletion that begins later may make it raise anything; ``raise_if_deleted`` recognises that.
     """
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:
@@ -58,14 +59,18 @@ def ingest(
         replaced = ingestion.remove_replaced()
         chunks = ingestion.ensure_in_current_index(document.chunks)
         return _result(document.id, document.pages, chunks, document.reason, replaced, {})
+    return ingestion.ingest_document()
+
+
+def raise_if_deleted(attempt: AttemptHandle, documents: Documents, settings: Settings, search_index: SearchIndex) -> None:
+    """Remove what an attempt has written, and raise AttemptStopped (``cancel``), if its document or collection was deleted."""
+    document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:
-        return ingestion.ingest_document()
-    except AttemptStopped:
-        raise
-    except Exception:
-        # A deletion removes files and index while this attempt uses them, so it can fail anywhere; the worker is not at fault.
-        ingestion.raise_if_deleted()
-        raise
+        documents.collection_by_id(collection_id)
+        documents.get(attempt.job.owner, document_id)
+    except NotFound:
+        _remove_traces(document_id, collection_id, settings, search_index)
+        raise AttemptStopped("cancel") from None
 
 
 class _Ingestion:
@@ -131,14 +136,6 @@ class _Ingestion:
             chunks = indexer.index_document(self._document, self._attempt.raise_if_stopped)
             self._documents.set_chunks(self._document.id, chunks)
         return chunks
-
-    def raise_if_deleted(self) -> None:
-        """Raise AttemptStopped if the document or its collection was deleted."""
-        try:
-            self._documents.collection_by_id(self._document.collection_id)
-            self._documents.get(self._document.owner, self._document.id)
-        except NotFound:
-            self._raise_deleted()
 
     def remove_replaced(self) -> str:
         """Remove the version that this document replaces; returns its id, or "". Raises IndexUnavailable."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.errors import EnginehouseError, ModelUnavailable
 from shared.models.catalogue import ECHO, ModelEntry
-from shared.redis_connection import connect
+from shared.redis_connection import STEADY_RETRIES, connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from workers.gpu.engine.messages import StepOutput
@@ -128,7 +128,9 @@ class ModelWorker:
             engine.start_engine()
         # The engine reads its weights while this process reads the tokenizer.
         codec = TextCodec(entry, folder)
-        self._handler = GenerationHandler(entry, codec, engine, Sessions(connect(settings.redis_url), settings))
+        self._handler = GenerationHandler(
+            entry, codec, engine, Sessions(connect(settings.redis_url, retries=STEADY_RETRIES), settings)
+        )
         self._report_engine_state()
 
     def _wait_for_memory(self) -> None:

@@ -189,7 +189,8 @@ class VectorStore:
                     if _is_timeout(error) and self._is_alive():
                         self._on_timeout()
                     raise IndexUnavailable(
-                        f"The Chroma server at {without_login(self._url)} cannot be used: {type(error).__name__}: {error}"[:500]
+                        f"The Chroma server at {without_login(self._url)} cannot be used: {type(error).__name__}: {error}"[:500],
+                        outage=_is_away(error),
                     ) from error
                 raise
 
@@ -286,6 +287,13 @@ def _is_timeout(error: Exception) -> bool:
     import httpx
 
     return isinstance(error, httpx.ReadTimeout)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the server did not answer at all."""
+    import httpx
+
+    return isinstance(error, httpx.TransportError | ConnectionError) or "Could not connect" in str(error)
 
 
 def _is_outage(error: Exception) -> bool:

@@ -7,22 +7,17 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 from shared.documents.files import DocumentFiles
-from shared.documents.index_health import report_silence
-from shared.documents.store import Documents
-from shared.errors import ModelUnavailable, NotFound
+from shared.errors import ModelUnavailable
 from shared.jobs.queue_names import IO_QUEUE
 from shared.models.catalogue import load_catalogue
-from shared.redis_connection import connect
+from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
 from workers.index.embedder import Embedders
-from workers.index.search_index import SearchIndex
-from workers.io.delete import delete
-from workers.io.search import SearchQuery, search_passages
+from workers.io.handlers import io_handlers
 from workers.io.webhooks.dispatcher import WebhookDispatcher
-from workers.runtime.attempt import Attempt, Handler, Handover
+from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
 from workers.runtime.worker_runtime import WorkerRuntime
 
@@ -40,48 +35,14 @@ webhook_dispatchers: list[WebhookDispatcher] = []
 
 
 def build_handlers() -> Mapping[str, Handler]:
-    """The handlers of this pool, which share one embedding model and one client of the index."""
-    client = connect(settings.redis_url)
-    documents = Documents(client, settings)
+    """The handlers of this pool. Their embedding model is loaded in the background."""
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
-    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
     warm_up = threading.Thread(
         target=_warm_up, args=[DocumentFiles(settings.documents_dir), embedders], name="warm-up", daemon=True
     )
     warm_up_threads.append(warm_up)
     warm_up.start()
-
-    def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
-        collection = documents.collection_by_id(collection_id)
-        while True:
-            try:
-                found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
-            except Exception:
-                # A deletion of the collection drops its index, which may break a search in many ways: then it is not found.
-                documents.collection_by_id(collection_id)
-                raise
-            latest = documents.collection_by_id(collection_id)
-            # A reindex may have replaced the index, and dropped the old one, during the search.
-            if latest.index == collection.index:
-                return [passage.as_context() for passage in found]
-            collection = latest
-
-    def search_job(attempt: Attempt) -> Mapping[str, Any]:
-        spec = attempt.spec
-        return {"hits": passages(SearchQuery.from_spec(spec["query"], spec), spec["collection_id"])}
-
-    def retrieve(attempt: Attempt) -> Handover:
-        """First phase of a generation with a collection: its passages go with it to the model's queue."""
-        attempt.report_progress("retrieving", 0, 0, "passages")
-        spec = attempt.spec
-        found = passages(SearchQuery.from_spec(_question(spec), spec["retrieval"]), spec["collection"])
-        return Handover(queue=spec["then"], context={"passages": found})
-
-    return {
-        "search": search_job,
-        "generate": retrieve,
-        "delete": lambda attempt: delete(attempt, documents, settings, search_index),
-    }
+    return io_handlers(connect(settings.redis_url, retries=STEADY_RETRIES), settings, embedders)
 
 
 def _warm_up(files: DocumentFiles, embedders: Embedders) -> None:
@@ -96,18 +57,6 @@ def _warm_up(files: DocumentFiles, embedders: Embedders) -> None:
         embedders.warm()
     except ModelUnavailable as error:
         logger.warning("the embedding model was not loaded in advance: %s", error)
-
-
-def _question(spec: Mapping[str, Any]) -> str:
-    """The text to search for: the newest message of the user."""
-    if "message" in spec:
-        return str(spec["message"])
-    if "prompt" in spec:
-        return str(spec["prompt"])
-    messages = [message["content"] for message in spec["messages"] if message["role"] == "user"]
-    if not messages:
-        raise NotFound("The conversation has no message with role 'user' to search for.", param="messages")
-    return str(messages[-1])
 
 
 def start_webhooks(runtime: WorkerRuntime) -> None:

@@ -60,6 +60,8 @@ class Attempt:
     def __init__(self, job: Job, publish: Callable[[EventBuffer], None], clock: Callable[[], float] = time.monotonic) -> None:
         self.job = job
         self.stop_requested_at: float | None = None
+        self.released = False
+        """Whether the job was returned to its queue while the handler had yet to stop."""
         self.lease: Lease = (job.id, job.attempt)
         self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"))
         self._publish = publish
@@ -112,3 +114,18 @@ class Attempt:
 
 
 Handler = Callable[[Attempt], Result | Handover | Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedHandler:
+    """A handler, and a check that what its job works on still exists.
+
+    A deletion removes records, files and indexes while an attempt uses them, so the handler may raise anything. The check is made when it
+    has failed, and raises what the job ends with if there was a deletion: AttemptStopped, or an EnginehouseError.
+    """
+
+    handle: Handler
+    check_subject: Callable[[Attempt], None]
+
+    def __call__(self, attempt: Attempt) -> Result | Handover | Mapping[str, Any]:
+        return self.handle(attempt)

@@ -5,24 +5,22 @@ the handler did to an ``Ending``, and ``TRANSITIONS`` maps each ending to the on
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from shared.errors import EnginehouseError, InternalError, JobFailure, JobTimeout
-from shared.jobs.models import Outcome, Status
+from shared.errors import EnginehouseError, InternalError, JobFailure, JobTimeout, RedisUnavailable
+from shared.jobs.models import Job, Outcome, Status
 from shared.jobs.transitions import Event, JobTransitions
 from shared.redis_connection import is_outage
-from workers.runtime.attempt import Attempt, AttemptStopped, Handler, Handover, Result, StopReason
+from workers.runtime.attempt import Attempt, AttemptStopped, CheckedHandler, Handler, Handover, Result, StopReason
 from workers.runtime.event_publisher import EventPublisher
 from workers.runtime.outage import retry_through_outage
 
 logger = logging.getLogger(__name__)
-
-# How long the end of a job is offered to an unavailable Redis. Past that the lease is left to lapse.
-OUTAGE_SECONDS = 600.0
 
 
 class Ending(Enum):
@@ -32,6 +30,7 @@ class Ending(Enum):
     HANDED_OVER = auto()
     FAILED = auto()
     FAILED_RETRYABLY = auto()
+    INTERRUPTED = auto()
     CANCELLED = auto()
     TIMED_OUT = auto()
     RELEASED = auto()
@@ -91,6 +90,23 @@ def _retry_later(transitions: JobTransitions, attempt: Attempt, execution: Execu
     return transitions.retry(attempt.lease, attempt.job.retries, execution.error)
 
 
+def _release_after_outage(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
+    assert execution.error is not None
+    job = attempt.job
+    return transitions.release_after_outage(attempt.lease, job.queue, _outages_before(job), execution.error)
+
+
+def _outages_before(job: Job) -> int:
+    """How many attempts in a row ended in an outage, up to the one that runs now."""
+    count = 0
+    for earlier in reversed(job.attempts):
+        if earlier.number < job.attempt:
+            if earlier.outcome is not Outcome.RELEASED or not earlier.error:
+                break
+            count += 1
+    return count
+
+
 def _release(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     return transitions.release(attempt.lease, attempt.job.queue)
 
@@ -107,6 +123,7 @@ TRANSITIONS: Mapping[Ending, Transition] = {
     Ending.TIMED_OUT: Transition(Outcome.FAILED, _fail, ends_stream=True),
     Ending.CANCELLED: Transition(Outcome.CANCELLED, _cancel, ends_stream=True),
     Ending.FAILED_RETRYABLY: Transition(Outcome.RETRIED, _retry_later),
+    Ending.INTERRUPTED: Transition(Outcome.RELEASED, _release_after_outage),
     Ending.RELEASED: Transition(Outcome.RELEASED, _release),
     Ending.HANDED_OVER: Transition(Outcome.HANDED_OVER, _hand_over),
 }
@@ -121,14 +138,13 @@ class AttemptRunner:
         event_publisher: EventPublisher,
         handlers: Mapping[str, Handler],
         *,
-        outage_seconds: float = OUTAGE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        """``sleep`` pauses between two offers of an ending to an unavailable Redis; it returns true when there are to be no more."""
         self._transitions = transitions
         self._event_publisher = event_publisher
         self._handlers = handlers
-        self._outage_seconds = outage_seconds
         self._clock = clock
         self._sleep = sleep
 
@@ -144,25 +160,33 @@ class AttemptRunner:
             if handler is None:
                 raise InternalError(f"The workers of queue {job.queue!r} have no handler for jobs of kind {job.kind!r}.")
             attempt.raise_if_stopped()
-            value = handler(attempt)
+            value = _call(handler, attempt)
         except AttemptStopped as stop:
             timeout = JobTimeout("The job did not finish within its timeout.").as_json() if stop.reason == "timeout" else None
             return Execution(ending=ENDING_OF_STOP[stop.reason], error=timeout)
-        except EnginehouseError as error:
-            retryable = isinstance(error, JobFailure) and error.retryable
-            return Execution(ending=Ending.FAILED_RETRYABLY if retryable else Ending.FAILED, error=error.as_json())
-        except Exception as error:
-            if is_outage(error):
-                # The job is not at fault, and every handler can be repeated, as after the loss of a worker.
-                logger.warning("job %s: Redis became unavailable while the job ran (%s)", job.id, error)
-                outage = InternalError(f"Redis was unavailable while the job ran ({type(error).__name__}). Submit the job again.")
-                return Execution(ending=Ending.FAILED_RETRYABLY, error=outage.as_json())
-            logger.exception("job %s: the handler of kind %r raised", job.id, job.kind)
-            fault = InternalError(f"The worker failed with {type(error).__name__}. Its log has the details under job {job.id}.")
-            return Execution(ending=Ending.FAILED, error=fault.as_json())
+        except Exception as error:  # noqa: BLE001 every job ends, whatever its handler raises
+            return self._classify_error(job, error)
         if isinstance(value, Handover):
             return Execution(ending=Ending.HANDED_OVER, handover=value)
         return Execution(ending=Ending.COMPLETED, result=value if isinstance(value, Result) else Result(value=value))
+
+    def release_lease(self, attempt: Attempt) -> None:
+        """Return the job of an attempt whose handler has not stopped. Raises RedisError."""
+        attempt.released = True
+        self._transitions.release(attempt.lease, attempt.job.queue)
+
+    def _classify_error(self, job: Job, error: Exception) -> Execution:
+        outage = _outage_in(error)
+        if outage is not None:
+            # The job is not at fault, and every handler can be repeated, as after the loss of a worker.
+            logger.warning("job %s: it will run again, as a service that it needs is unavailable (%s)", job.id, outage.message)
+            return Execution(ending=Ending.INTERRUPTED, error=outage.as_json())
+        if isinstance(error, EnginehouseError):
+            retryable = isinstance(error, JobFailure) and error.retryable
+            return Execution(ending=Ending.FAILED_RETRYABLY if retryable else Ending.FAILED, error=error.as_json())
+        logger.error("job %s: the handler of kind %r raised", job.id, job.kind, exc_info=error)
+        fault = InternalError(f"The worker failed with {type(error).__name__}. Its log has the details under job {job.id}.")
+        return Execution(ending=Ending.FAILED, error=fault.as_json())
 
     def settle(self, attempt: Attempt, execution: Execution) -> Outcome:
         """Write the ending with its transition, through an outage of Redis if need be."""
@@ -177,6 +201,32 @@ class AttemptRunner:
             return self._event_publisher.finish_stream(attempt.events, write) if transition.ends_stream else write(None)
 
         answer = retry_through_outage(
-            write_end, seconds=self._outage_seconds, subject=f"job {attempt.job.id}", clock=self._clock, sleep=self._sleep
+            write_end, seconds=math.inf, subject=f"job {attempt.job.id}", clock=self._clock, sleep=self._sleep
         )
+        if answer == "lost" and attempt.released:
+            return Outcome.RELEASED
         return transition.outcome if answer == "ok" else Outcome(answer)
+
+
+def _call(handler: Handler, attempt: Attempt) -> Result | Handover | Mapping[str, Any]:
+    """Call a handler. If it fails because what it works on was deleted, that is what is raised."""
+    try:
+        return handler(attempt)
+    except AttemptStopped:
+        raise
+    except Exception as error:
+        if isinstance(handler, CheckedHandler) and _outage_in(error) is None:
+            handler.check_subject(attempt)
+        raise
+
+
+def _outage_in(error: BaseException) -> EnginehouseError | None:
+    """The outage that an error comes from, or None: the error itself, or one that it was raised for."""
+    found: BaseException | None = error
+    while found is not None:
+        if is_outage(found):
+            return RedisUnavailable(f"Redis was unavailable while the job ran ({type(found).__name__}). Submit the job again.")
+        if isinstance(found, EnginehouseError):
+            return found if isinstance(found, RedisUnavailable) or (isinstance(found, JobFailure) and found.outage) else None
+        found = found.__cause__ or found.__context__
+    return None

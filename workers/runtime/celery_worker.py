@@ -44,12 +44,16 @@ from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
 from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.maintenance import DeadWorkerCleaner, MaintenanceService, maintenance_thread
+from workers.runtime.name_holder import NameHolder
 from workers.runtime.worker_runtime import WorkerRuntime, describe_process
 
 logger = logging.getLogger(__name__)
 
 # A wedged worker exits with this status, and its supervisor restarts it.
 WEDGED = 70
+
+# A worker whose name another one has exits with this status.
+NAME_TAKEN = 71
 
 # How soon a slot that has become free takes the next wake-up.
 FREE_SLOT_SECONDS = 0.02
@@ -121,6 +125,7 @@ class CeleryWorker:
         self._canary = Canary(settings.canary_seconds, time.monotonic())
         self._draining = threading.Event()
         self._stopping = threading.Event()
+        self._name_holder: NameHolder | None = None
         self._stop_requested = self._exiting = self._hurried = False
         # Created before the fork, so that a drain reaches the children of a prefork pool without Redis.
         fork = multiprocessing.get_context("fork")
@@ -187,9 +192,15 @@ class CeleryWorker:
             logger.warning("%s", problem)
         instance.app.amqp.queues.select_add(canary_queue(sender))
         transitions, maintenance, worker_registry = self._connect_redis()
+        name_holder = NameHolder(worker_registry, sender, self._settings, on_loss=self.drain_and_exit)
+        if problem := name_holder.take_name():
+            logger.critical("%s", problem)
+            logging.shutdown()
+            os._exit(NAME_TAKEN)
+        self._name_holder = name_holder
         if not self._pool.prefork:
             self._start_runtime(transitions, maintenance, worker_registry)
-        services = self._pool.build_services()
+        services = [name_holder, *self._pool.build_services()]
         maintenance_thread(self._settings, maintenance, worker_registry, self._stopping, services).start()
         cleaner = DeadWorkerCleaner(self._settings, maintenance, worker_registry)
         threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
@@ -296,6 +307,8 @@ class CeleryWorker:
         self._draining.set()
         self._stopping.set()
         self._on_child_exit()
+        if self._name_holder is not None:
+            self._name_holder.give_up()
 
     def _on_child_exit(self, **_: Any) -> None:
         if self._runtime is not None:

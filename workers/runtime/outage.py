@@ -27,15 +27,16 @@ def retry_through_outage(
     ``call`` must be safe to repeat, as an answer may have been lost on the way. Any other error is raised at once, and so is
     an outage once ``sleep`` returns true, as the ``wait`` of a ``threading.Event`` does when the event is set.
     """
-    deadline = clock() + seconds
-    pause = FIRST_PAUSE_SECONDS
+    start, pause = clock(), FIRST_PAUSE_SECONDS
     while True:
         try:
             return call()
         except Exception as error:
-            if not is_outage(error) or clock() > deadline:
+            if not is_outage(error) or clock() - start > seconds:
                 raise
-            logger.warning("%s: Redis is unavailable (%s); retrying", subject, error)
+            # An outage may last for hours, and concern every slot.
+            level = logging.WARNING if pause == FIRST_PAUSE_SECONDS else logging.DEBUG
+            logger.log(level, "%s: Redis is unavailable (%s); retrying until it is back", subject, error)
             if sleep(pause):
                 raise
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

@@ -6,11 +6,15 @@ depends neither on Celery nor on what the jobs do. Each duty of a thread is a me
 
 import json
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from math import ceil
 from typing import Any, Literal
 
@@ -35,8 +39,20 @@ logger = logging.getLogger(__name__)
 
 READY_POLL_SECONDS = 0.5
 
+# Why the answer to a renewal stops an attempt.
+STOP_MESSAGES = {
+    "cancel": "it is to be cancelled",
+    "timeout": "its timeout has passed",
+    "lost": "its lease is lost; the job belongs to another attempt, or was deleted",
+}
+
+# How long a handler has to stop once its job was released; then the job is returned to its queue without it.
+STOP_SECONDS = 3.0
+
 # How long a free slot that is reserved for other owners waits before it looks for a job of theirs.
 HELD_BACK_SECONDS = 0.25
+# How long a slot of a worker that an operator drains waits before it asks whether the worker was resumed.
+DRAINED_SECONDS = 2.0
 
 
 def describe_process(
@@ -57,7 +73,17 @@ def describe_process(
         phase=phase,
         message="starting" if phase == "loading" else "",
         fraction=0.0 if phase == "loading" else 1.0,
+        version=code_version(),
     )
+
+
+@cache
+def code_version() -> str:
+    """The version of the installed distribution; empty in a checkout that is not installed."""
+    try:
+        return version("enginehouse")
+    except PackageNotFoundError:
+        return ""
 
 
 class WorkerRuntime:
@@ -85,6 +111,7 @@ class WorkerRuntime:
         self.busy_slots = 0
         self.draining = threading.Event()
         self._releasing = threading.Event()
+        self._out_of_time = threading.Event()
         self.collect_details: Callable[[], Mapping[str, Any]] = dict
         self.on_heartbeat: Callable[[str | None], None] = lambda model: None
         self._settings = settings
@@ -93,7 +120,7 @@ class WorkerRuntime:
         self._worker_registry = worker_registry
         self._clock = clock
         self._event_publisher = EventPublisher(transitions)
-        self._runner = AttemptRunner(transitions, self._event_publisher, handlers)
+        self._runner = AttemptRunner(transitions, self._event_publisher, handlers, sleep=self._out_of_time.wait)
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._last_used = clock()
         self._lock = threading.Lock()
@@ -160,7 +187,7 @@ class WorkerRuntime:
             while isinstance(job, str):
                 # The wake-up is kept: returned, it would be replaced and come back at once, thousands of times.
                 with self._slot_released:
-                    self._slot_released.wait(HELD_BACK_SECONDS)
+                    self._slot_released.wait(HELD_BACK_SECONDS if job == "held_back" else DRAINED_SECONDS)
                 if self.draining.is_set():
                     return "draining"
                 job = self._claim_job(queue)
@@ -188,6 +215,8 @@ class WorkerRuntime:
         def release_later() -> None:
             if not self._stopping.wait(seconds):
                 self.release_attempts()
+            if not self._stopping.wait(STOP_SECONDS):
+                self.release_leases()
 
         threading.Thread(target=release_later, name="drain", daemon=True).start()
 
@@ -196,6 +225,15 @@ class WorkerRuntime:
         self._releasing.set()
         for attempt in self._running_attempts():
             attempt.request_stop("release")
+
+    def release_leases(self) -> None:
+        """Return the jobs whose attempts have not stopped. Whatever these still write is refused, so a planned stop loses no attempt."""
+        self._out_of_time.set()
+        for attempt in self._running_attempts():
+            try:
+                self._runner.release_lease(attempt)
+            except redis.RedisError as error:
+                logger.warning("job %s could not be released (%s); its lease will lapse", attempt.job.id, error)
 
     @property
     def idle_seconds(self) -> float:
@@ -208,8 +246,9 @@ class WorkerRuntime:
         attempts = self._running_attempts()
         answers = self._transitions.renew(self.worker.id, [attempt.lease for attempt in attempts])
         for attempt, answer in zip(attempts, answers, strict=True):
-            if answer != "ok":
-                logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, answer)
+            # An attempt that has just settled its job is still listed.
+            if answer != "ok" and answer != "settled":
+                logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, STOP_MESSAGES[answer])
                 attempt.request_stop(answer)
 
     def postpone_alarm(self) -> None:
@@ -243,16 +282,19 @@ class WorkerRuntime:
         if attempt is not None:
             attempt.request_stop("cancel")
 
-    def _claim_job(self, queue: str) -> Job | Literal["held_back"] | None:
+    def _claim_job(self, queue: str) -> Job | Literal["held_back", "drained"] | None:
         """Claim with the same token throughout an outage: a claim may have been made although its answer was lost."""
         token = new_id(CLAIM)
         slots = self.worker.slots
         reserved = ceil(slots * self._settings.reserved_slots) if slots > 1 else 0
+        calls = count()
         return retry_through_outage(
-            lambda: self._transitions.claim_for_slot(queue, self.worker.id, token, slots=slots, reserved=reserved),
-            seconds=self._settings.lease_seconds,
+            lambda: self._transitions.claim_for_slot(
+                queue, self.worker.id, token, slots=slots, reserved=reserved, retried=next(calls) > 0
+            ),
+            seconds=math.inf,
             subject=f"claim from queue {queue}",
-            sleep=self._stopping.wait,
+            sleep=self._out_of_time.wait,
         )
 
     def _add_attempt(self, attempt: Attempt) -> None:

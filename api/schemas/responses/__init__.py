@@ -4,6 +4,16 @@ The server does not validate its own responses; tests validate every response th
 described here.
 """
 
+from api.schemas.responses.administration import (
+    AdminJob,
+    AdminJobList,
+    JobActionResult,
+    Queue,
+    QueueList,
+    QueueOwner,
+    Worker,
+    WorkerList,
+)
 from api.schemas.responses.documents import (
     Chunk,
     ChunkList,
@@ -88,6 +98,8 @@ from api.schemas.responses.webhooks import (
 )
 
 __all__ = [
+    "AdminJob",
+    "AdminJobList",
     "ArchiveMember",
     "Attempt",
     "BatchCounts",
@@ -120,6 +132,7 @@ __all__ = [
     "HitList",
     "IngestResult",
     "Job",
+    "JobActionResult",
     "JobKind",
     "JobList",
     "Liveness",
@@ -130,6 +143,9 @@ __all__ = [
     "NeighbourChunk",
     "PageProblem",
     "Progress",
+    "Queue",
+    "QueueList",
+    "QueueOwner",
     "Readiness",
     "ReindexResult",
     "SearchResult",
@@ -152,4 +168,6 @@ __all__ = [
     "WebhookList",
     "WebhookSecret",
     "WebhookWithSecret",
+    "Worker",
+    "WorkerList",
 ]

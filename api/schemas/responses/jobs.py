@@ -9,6 +9,10 @@ from api.schemas.responses.fields import JobId, JobKind, Time
 from api.schemas.responses.search import Hit
 from shared.jobs.models import Outcome, Status
 
+WaitingFor = Literal[
+    "worker", "fair_share", "model_loading", "gpu_busy", "model_not_loaded", "paused", "retry_backoff", "previous_turn", ""
+]
+
 
 class Attempt(ResponseModel):
     """One attempt of a worker to run a job."""
@@ -182,9 +186,7 @@ class ListedJob(ResponseModel):
     queue_position: int | None = Field(default=None, description="only while queued; 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is unknown")
     not_before: Time | None = Field(default=None, description="only while queued: time of the next attempt")
-    waiting_for: Literal[
-        "worker", "fair_share", "model_loading", "gpu_busy", "model_not_loaded", "retry_backoff", "previous_turn", ""
-    ] = Field(default="", description="only while queued: what keeps it from running")
+    waiting_for: WaitingFor = Field(default="", description="only while queued: what keeps it from running")
 
 
 class Job(ListedJob):

@@ -1,12 +1,12 @@
 -- claim: give the next job of a queue to a worker, under a lease.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: queue, worker, token, slots:number, reserved:number, lease_ms:number
---   slots is how many jobs the worker runs at once; it keeps reserved ones of them for owners of whom it runs nothing, if there are
+-- Arguments: queue, worker, token, retried, slots:number, reserved:number, lease_ms:number
+--   retried is '1' if an earlier call with this token got no reply; slots is how many jobs the worker runs at once; it keeps reserved ones of them for owners of whom it runs nothing, if there are
 --   several owners.
--- Keys: the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
+-- Keys: paused; the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
 -- Returns {the record and the input as a flat list, or an empty list; queues to wake; 'held_back' if
--- jobs wait, but only of owners who must leave the free slots to others, else ''}.
+-- jobs wait, but only of owners who must leave the free slots to others, 'drained' if an operator drains the worker, else ''}.
 -- Promise: the owner with the least service comes first, then that owner's most urgent and oldest job. A job is given to
 -- one worker at a time. The same token returns the same job while that attempt is still the current one. A job whose start time
 -- has passed becomes `expired` on the way.
@@ -22,6 +22,18 @@ if claimed then
   end
   return { {}, wakeups, '' }
 end
+-- The token is forgotten after a minute, and an outage may last longer. A second job would then run beside one that nobody runs.
+if retried == '1' then
+  for _, id in ipairs(redis.call('SMEMBERS', PREFIX .. 'worker:' .. worker .. ':jobs')) do
+    local attempt = fields(id, 'attempt').attempt
+    local record = attempt and redis.call('HGET', job_key(id), 'attempt:' .. attempt)
+    if record and cjson.decode(record).token == token then return { whole_job(id), wakeups, '' } end
+  end
+end
+
+-- The worker's slot keeps its wake-up, as the next one would only replace it.
+if is_paused('worker', string.match(worker, '^(.*)/%d+$') or worker) then return { {}, wakeups, 'drained' } end
+if is_paused('queue', queue) then return { {}, wakeups, '' } end
 
 -- Measure how fast the queue moves: the time between two claims counts when jobs waited in between, and when it was a job's end
 -- that made the claim possible. Claims into free slots say nothing about that.
@@ -48,7 +60,7 @@ local function start_attempt(id, job, owner, level)
   local key, attempt = job_key(id), tonumber(job.attempt) + 1
   redis.call('HSET', key, 'status', 'in_progress', 'attempt', attempt, 'worker', worker, 'waiting', '',
     'phase', 'started', 'phase_at', timestamp, 'heartbeat_at', timestamp, 'written', 0,
-    'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now }))
+    'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now, token = token }))
   if not job.started_at then redis.call('HSET', key, 'started_at', timestamp) end
   redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
   assign_to_worker(id, owner, worker)

@@ -1,22 +1,31 @@
--- hand_over: return an unfinished job to a queue: that of its next phase, or its own queue when its worker stops.
+-- hand_over: return an unfinished job to a queue: that of its next phase, or its own queue when its worker stops or a service is away.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: id, attempt, outcome, queue, context
---   outcome is 'handed_over' | 'released'; context is JSON, empty to keep the present one.
+-- Arguments: id, attempt, outcome, delay_ms:number, error, code, queue, context
+--   outcome is 'handed_over' | 'released'; error (JSON) and code describe an outage that interrupted the attempt, else they are empty;
+--   context is JSON, empty to keep the present one.
 -- Keys: the record, input and events; the worker's jobs; the queue
--- Returns {'ok' | 'lost', queues to wake}.
+-- Returns {'ok' | 'failed' (the outage has lasted for as long as the job may wait in a queue: it has ended) | 'lost', queues to wake}.
 -- Promise: it costs the job neither a lost attempt nor a retry. Sent twice by the same attempt, it moves the job once.
 
 local ended = outcome_of(id, attempt)
+if ended == 'failed' and code ~= '' then return { 'failed', wakeups } end
 if ended then return { ended == outcome and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'owner', 'cancel_requested_at')
-close_attempt(id, attempt, outcome)
+local job = fields(id, 'worker', 'owner', 'cancel_requested_at', 'queue', 'cost')
+-- The next attempt is charged for what this one could not do.
+if code ~= '' then add_service(job.queue, job.owner, -tonumber(job.cost)) end
 release_from_worker(id, job.worker)
+if code ~= '' and not job.cancel_requested_at and outlasts_patience(id, attempt) then
+  close_attempt(id, attempt, 'failed', code)
+  finish(id, 'failed', attempt, { error = error }, code)
+  return { 'failed', wakeups }
+end
+close_attempt(id, attempt, outcome, code ~= '' and code or nil)
 if context ~= '' then write_input(id, job.owner, 'context', context) end
 redis.call('HSET', job_key(id), 'queue', queue)
 if is_set(job.cancel_requested_at) then
   finish(id, 'cancelled', attempt)
 else
-  requeue(id, attempt, 0, outcome)
+  requeue(id, attempt, delay_ms, code ~= '' and code or outcome)
 end
 return { 'ok', wakeups }

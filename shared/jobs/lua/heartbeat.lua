@@ -9,6 +9,8 @@
 
 local record = cjson.decode(description)
 record.seen_at = now
+local earlier = redis.call('HGET', PREFIX .. 'workers', worker)
+record.since = earlier and cjson.decode(earlier).since or now
 redis.call('HSET', PREFIX .. 'workers', worker, cjson.encode(record))
 if model ~= '' then redis.call('HSETNX', PREFIX .. 'models', model, timestamp) end
 local assignment = record.pool == 'gpu' and read_assignment(record.name)

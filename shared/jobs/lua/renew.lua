@@ -1,10 +1,10 @@
 -- renew: extend the leases of the jobs that a worker runs.
--- Uses: job
+-- Uses: attempt
 -- Flags: allow-oom
 -- Arguments: lease_ms:number, leases[id, attempt]
 -- Keys: the records; jobs:due
 -- Returns for each lease 'ok' | 'cancel' (held, but a cancel was requested) | 'timeout' (held, but past its timeout) |
--- 'lost' (no longer held: further writes of this attempt are refused).
+-- 'settled' (the attempt itself has ended it) | 'lost' (no longer held: further writes of this attempt are refused).
 -- Promise: only the lease of the current attempt is extended. A second call does no harm.
 
 local read_job = field_reader('attempt', 'status', 'cancel_requested_at', 'timeout_at')
@@ -13,7 +13,7 @@ local results = {}
 for i, lease in ipairs(leases) do
   local job = read_job(lease.id)
   if job.attempt ~= lease.attempt or job.status ~= 'in_progress' then
-    results[i] = 'lost'
+    results[i] = outcome_of(lease.id, lease.attempt) == 'lost' and 'lost' or 'settled'
   else
     redis.call('ZADD', PREFIX .. 'jobs:due', expiry, lease.id)
     redis.call('HSET', job_key(lease.id), 'heartbeat_at', timestamp)

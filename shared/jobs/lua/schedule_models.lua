@@ -5,18 +5,18 @@
 --   alive_ms is the maximum age of a live worker's heartbeat; patience_ms is how long the assignment of a silent worker still
 --   counts; on_demand is '1' if workers may be given another model; unschedulable_ms is how long jobs wait for a worker that
 --   can load their model; limit bounds the jobs of one owner that are ended in one call.
--- Keys: queues with their owners and jobs; workers and their jobs; assignments; unschedulable:<queue>
+-- Keys: paused; queues with their owners and jobs; workers and their jobs; assignments; unschedulable:<queue>
 -- Returns {flat list of model and worker's name, ids of jobs that were ended, queues to wake}.
 -- Promise: a worker gives up its model only if it lives, runs nothing, and nothing waits for its model. An empty worker comes
 -- first, then one that could not load its model, then the one that has been idle for longest. Each model gets one worker, and
--- none while a worker of it may come back. Jobs of a model that no live worker can load become `failed`.
+-- none while a worker of it may come back. A drained worker counts as none, and a paused model is not loaded. Jobs of a model that no live worker can load become `failed`.
 
 local scheduled, ended = {}, {}
 
 local waiting = {}
 for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
   if string.sub(queue, 1, 4) == 'gpu.' then
-    if queue_length(queue) > 0 then
+    if queue_length(queue) > 0 and not is_paused('queue', queue) then
       waiting[#waiting + 1] = string.sub(queue, 5)
     else
       -- Otherwise the next job would be failed for the time that earlier ones have waited.
@@ -35,7 +35,11 @@ end
 table.sort(names)
 for _, text in ipairs(redis.call('HVALS', PREFIX .. 'workers')) do
   local worker = cjson.decode(text)
-  if assignments[worker.name] and now - worker.seen_at <= alive_ms then workers[worker.name] = worker end
+  if is_paused('worker', worker.name) then
+    assignments[worker.name] = nil
+  elseif assignments[worker.name] and now - worker.seen_at <= alive_ms then
+    workers[worker.name] = worker
+  end
 end
 
 local function is_held(model)

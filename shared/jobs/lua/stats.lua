@@ -19,17 +19,6 @@ for _, worker in ipairs(redis.call('HKEYS', PREFIX .. 'workers')) do
   stats.running = stats.running + redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
 end
 
--- Time of submission of the oldest job of an owner: that of the first job of each priority is compared.
-local function oldest_of(queue, owner)
-  local oldest = math.huge
-  for priority = 0, 9 do
-    local first = redis.call('ZRANGEBYSCORE', owner_jobs_key(queue, owner), priority * PRIORITY_STEP,
-      '(' .. digits((priority + 1) * PRIORITY_STEP), 'WITHSCORES', 'LIMIT', 0, 1)
-    if first[2] then oldest = math.min(oldest, tonumber(first[2]) - priority * PRIORITY_STEP) end
-  end
-  return oldest
-end
-
 for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
   local oldest = now
   for _, owner in ipairs(redis.call('ZRANGE', queue_key(queue, 'owners'), 0, -1)) do

@@ -48,6 +48,9 @@ redis.call('SADD', PREFIX .. 'owners', owner)
 count('submitted', record.kind)
 emit(id, 'queued', 0, cjson.encode({ queue = queue }))
 remember_request(id, owner, idempotency, fingerprint)
+if is_set(record.retry_of) and redis.call('EXISTS', job_key(record.retry_of)) == 1 then
+  redis.call('HSET', job_key(record.retry_of), 'retried_as', id)
+end
 if is_set(record.retry_of) and is_set(record.document) then reassign_document(record.document, id) end
 
 if parent ~= '' and add_to_batch(parent, id) then

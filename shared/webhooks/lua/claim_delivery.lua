@@ -2,10 +2,11 @@
 -- Uses: delivery_queue
 -- Flags: allow-oom
 -- Arguments: worker, token, lease_ms:number
--- Keys: the record; deliveries:due, deliveries:authorities and those of its authority; delivery_claim:<token>; webhook:<id>
+-- Keys: the record; deliveries:due, deliveries:authorities and those of its authority; delivery_claim:<token>; webhook:<id>;
+--   reaping:resumed
 -- Returns the record as a flat list, or an empty list.
--- Promise: a delivery is attempted by one worker at a time. One whose lease has lapsed is attempted again, as a lost attempt says
--- nothing about the receiver. Authorities take turns by the age of their oldest delivery, and none has more attempts at once than
+-- Promise: a delivery is attempted by one worker at a time. After an outage of Redis, workers get time to record their attempts. One
+-- whose lease has lapsed is attempted again, as a lost attempt says nothing about the receiver. Authorities take turns by the age of their oldest delivery, and none has more attempts at once than
 -- its limit. The same token returns the same delivery.
 
 local due = PREFIX .. 'deliveries:due'
@@ -51,7 +52,9 @@ end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', timestamp, 'LIMIT', 0, 100)) do
   local delivery = delivery_fields(id, 'status', 'claimed', 'authority', 'lost')
   redis.call('ZREM', due, id)
-  if delivery.claimed == '1' then
+  if delivery.claimed == '1' and redis.call('EXISTS', PREFIX .. 'reaping:resumed') == 1 then
+    redis.call('ZADD', due, digits(now + 1000), id)
+  elseif delivery.claimed == '1' then
     mark_attempt_lost(id, delivery)
   elseif delivery.status == 'pending' then
     make_ready(id, delivery.authority)

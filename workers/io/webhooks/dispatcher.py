@@ -7,12 +7,13 @@ again under the same ``webhook-id``.
 
 import json
 import logging
+import math
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from standardwebhooks import Webhook
 
@@ -29,6 +30,8 @@ from workers.io.webhooks.http_sender import HttpSender, Reply
 from workers.runtime.outage import retry_through_outage
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # The pause after the first failed attempt and after each further one, about three days in all, give or take JITTER.
 RETRY_SECONDS = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
@@ -87,7 +90,8 @@ class WebhookDispatcher:
 
     def deliver_one(self) -> bool:
         """Claim the next due delivery and make one attempt. Returns False if none was due."""
-        delivery = self._deliveries.claim(self._worker, new_id(CLAIM), self._lease_seconds)
+        token = new_id(CLAIM)
+        delivery = self._through_outage(lambda: self._deliveries.claim(self._worker, token, self._lease_seconds))
         if delivery is None:
             return False
         # More may be due.
@@ -96,10 +100,10 @@ class WebhookDispatcher:
         return True
 
     def _attempt_delivery(self, delivery: Delivery) -> None:
-        job = self._deliveries.job_record(delivery)
+        job = self._through_outage(lambda: self._deliveries.job_record(delivery))
         if not job:
             return  # the job was deleted after the claim, and its deliveries with it
-        secrets = [delivery.secret] if delivery.secret else self._signing_secrets(delivery)
+        secrets = [delivery.secret] if delivery.secret else self._through_outage(lambda: self._signing_secrets(delivery))
         body = webhook_body(delivery, job)
         reply = self._sender.post(delivery.url, body.encode(), signed_headers(delivery.id, body, secrets, datetime.now(UTC)))
         outcome, delay = retry_decision(reply, delivery.failures)
@@ -117,10 +121,11 @@ class WebhookDispatcher:
                 error=reply.error or _status_error(reply),
             )
 
-        # Once the lease has lapsed, another attempt counts, so there is no point in waiting much longer.
-        retry_through_outage(
-            record, seconds=4 * self._lease_seconds, subject=f"delivery {delivery.id}", sleep=self._stopping.wait
-        )
+        self._through_outage(record)
+
+    def _through_outage(self, call: Callable[[], T]) -> T:
+        """Call until Redis answers or this dispatcher stops: a claimed delivery is not lost because Redis restarts."""
+        return retry_through_outage(call, seconds=math.inf, subject="webhook deliveries", sleep=self._stopping.wait)
 
     def _signing_secrets(self, delivery: Delivery) -> list[str]:
         # If the endpoint was deleted after the claim, its secret is gone, so the owner's secret signs.

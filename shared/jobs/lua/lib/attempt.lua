@@ -11,8 +11,27 @@ end
 local function close_attempt(id, attempt, outcome, code)
   local key, field = job_key(id), 'attempt:' .. attempt
   local record = cjson.decode(redis.call('HGET', key, field))
-  record.ended_at, record.outcome, record.error = now, outcome, code
+  record.ended_at, record.outcome, record.error, record.token = now, outcome, code, nil
   redis.call('HSET', key, field, cjson.encode(record))
+end
+
+-- An attempt that ran for this long shows that the outage before it was over.
+local OUTAGE_OVER_MS = 10 * 60 * 1000
+-- How many attempts that an outage interrupted are recorded; an outage may interrupt thousands.
+local RECORDED_OUTAGES = 20
+
+-- Note that an outage has interrupted an attempt. Returns whether the job has met nothing but the outage for as long as it may wait
+-- in a queue.
+local function outlasts_patience(id, attempt)
+  local key, earlier = job_key(id), 'attempt:' .. (attempt - RECORDED_OUTAGES)
+  local job = fields(id, 'outage_at', 'created_at', 'expires_at', 'attempt:' .. attempt, earlier)
+  local started_at = cjson.decode(job['attempt:' .. attempt]).started_at
+  if not job.outage_at or now - started_at > OUTAGE_OVER_MS then
+    redis.call('HSET', key, 'outage_at', timestamp)
+    return false
+  end
+  if job[earlier] and cjson.decode(job[earlier]).outcome == 'released' then redis.call('HDEL', key, earlier) end
+  return now - tonumber(job.outage_at) > tonumber(job.expires_at) - tonumber(job.created_at)
 end
 
 local function worker_owners_key(worker) return PREFIX .. 'worker:' .. worker .. ':owners' end

@@ -17,6 +17,7 @@
 --   owner:<owner>:jobs       zset    ids of the owner's jobs, all with score 0, so that they sort by id
 --   worker:<w>:jobs          set     jobs that this worker has claimed
 --   worker:<w>:owners        hash    owner -> number of those jobs
+--   worker:<name>:process    string  the Celery process that has this name
 --   claim:<token>            string  "<job id> <attempt>" that was claimed with this token
 --   counts                   hash    how often each kind of event has happened, for metrics
 -- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker must stop, or its new desired model).

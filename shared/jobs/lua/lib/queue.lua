@@ -10,6 +10,7 @@
 --   queue:<q>:gaps           list    milliseconds between the latest claims while jobs waited, newest first
 --   queue:<q>:claimed_at     string  time of the latest claim, kept while jobs wait
 --   weights                  hash    owner -> weight of its share, where it is not 1
+--   paused                   hash    queue:<q> or worker:<name> -> since when an operator lets nothing be claimed there
 --   wakeup_sent:<q>          string  present for a moment after missing wake-ups were sent to this queue
 
 local SERVICE_MEMORY_SECONDS = 3600
@@ -90,6 +91,20 @@ local function make_ready(id)
   local not_before = tonumber(redis.call('HGET', job_key(id), 'not_before') or 0)
   if not_before <= now then enqueue(id) else postpone(id, not_before) end
 end
+
+-- Time of submission of the oldest job of an owner: that of the first job of each priority is compared.
+local function oldest_of(queue, owner)
+  local oldest = math.huge
+  for priority = 0, 9 do
+    local first = redis.call('ZRANGEBYSCORE', owner_jobs_key(queue, owner), priority * PRIORITY_STEP,
+      '(' .. digits((priority + 1) * PRIORITY_STEP), 'WITHSCORES', 'LIMIT', 0, 1)
+    if first[2] then oldest = math.min(oldest, tonumber(first[2]) - priority * PRIORITY_STEP) end
+  end
+  return oldest
+end
+
+-- Whether an operator has paused a 'queue' or a 'worker'.
+local function is_paused(target, name) return redis.call('HEXISTS', PREFIX .. 'paused', target .. ':' .. name) == 1 end
 
 -- The number of claimable jobs.
 local function queue_length(queue)

@@ -30,6 +30,20 @@ local function retention(id, status, deliveries)
   return math.max(tonumber(kept), deliveries > 0 and MIN_RETENTION_MS or 0)
 end
 
+-- Fields that only a job needs that has not ended.
+local OPEN_FIELDS = {
+  'written', 'shown', 'event_limit', 'event_retention_ms', 'max_attempts', 'max_retries', 'failed_retention_ms', 'keep_input',
+  'outage_at',
+}
+
+-- Drop what an ended job no longer needs. Its stream takes more memory than its record, and few clients read it late.
+local function compact(id)
+  local key = job_key(id)
+  local kept_ms = redis.call('HGET', key, 'event_retention_ms')
+  if kept_ms then redis.call('PEXPIRE', key .. ':events', kept_ms) end
+  redis.call('HDEL', key, unpack(OPEN_FIELDS))
+end
+
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
@@ -49,6 +63,7 @@ finish = function(id, status, attempt, changes, code)
   -- The same prompt would be too long again, and prompts that are too long are the largest.
   if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end
   redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, status, create_deliveries(id, 'job.' .. status)), id)
+  compact(id)
   -- The successors of a job that ends while it still waits for another would overtake that other if they became ready.
   local predecessor = nil
   if job.waiting == 'after' and not FINAL[fields(job.after, 'status').status or 'completed'] then predecessor = job.after end

@@ -1,0 +1,70 @@
+"""Handlers of the io pool by job kind: search, the retrieval of a generation, delete."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+
+from shared.documents.index_health import report_silence
+from shared.documents.store import Documents
+from shared.errors import NotFound
+from shared.settings import Settings
+from workers.index.embedder import Embedders
+from workers.index.search_index import SearchIndex
+from workers.io.delete import delete
+from workers.io.search import SearchQuery, search_passages
+from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Handover
+
+
+def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -> Mapping[str, Handler]:
+    """The handlers, which share one embedding model and one client of the index."""
+    documents = Documents(client, settings)
+    search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
+
+    def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
+        collection = documents.collection_by_id(collection_id)
+        while True:
+            found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
+            latest = documents.collection_by_id(collection_id)
+            # A reindex may have replaced the index, and dropped the old one, during the search.
+            if latest.index == collection.index:
+                return [passage.as_context() for passage in found]
+            collection = latest
+
+    def search_job(attempt: Attempt) -> Mapping[str, Any]:
+        spec = attempt.spec
+        return {"hits": passages(SearchQuery.from_spec(spec["query"], spec), spec["collection_id"])}
+
+    def retrieve(attempt: Attempt) -> Handover:
+        """First phase of a generation with a collection: its passages go with it to the model's queue."""
+        attempt.report_progress("retrieving", 0, 0, "passages")
+        spec = attempt.spec
+        found = passages(SearchQuery.from_spec(_question(spec), spec["retrieval"]), spec["collection"])
+        return Handover(queue=spec["then"], context={"passages": found})
+
+    return {
+        "search": CheckedHandler(
+            handle=search_job, check_subject=lambda attempt: _raise_if_dropped(documents, attempt.spec["collection_id"])
+        ),
+        "generate": CheckedHandler(
+            handle=retrieve, check_subject=lambda attempt: _raise_if_dropped(documents, attempt.spec["collection"])
+        ),
+        "delete": lambda attempt: delete(attempt, documents, settings, search_index),
+    }
+
+
+def _raise_if_dropped(documents: Documents, collection_id: str) -> None:
+    """Raise NotFound if the collection was deleted."""
+    documents.collection_by_id(collection_id)
+
+
+def _question(spec: Mapping[str, Any]) -> str:
+    """The text to search for: the newest message of the user."""
+    if "message" in spec:
+        return str(spec["message"])
+    if "prompt" in spec:
+        return str(spec["prompt"])
+    messages = [message["content"] for message in spec["messages"] if message["role"] == "user"]
+    if not messages:
+        raise NotFound("The conversation has no message with role 'user' to search for.", param="messages")
+    return str(messages[-1])
