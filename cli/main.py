@@ -19,7 +19,7 @@ from cli.remote import documents, generate, ingest, jobs, webhooks
 from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
 from shared.errors import EnginehouseError, SettingsError
-from shared.settings import OWNER_LIMITS, Settings, from_environment
+from shared.settings import OWNER_LIMITS, Settings, from_environment, is_given
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -82,8 +82,8 @@ def up(
     settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, redis_url=redis)
     check_user(settings, "up", warn_on_loopback=True)
     command = [sys.executable, "-m", "cli.local.stack", "--guardian", str(os.getpid())]
-    command += ["--own-redis"] * (redis is None and not os.environ.get("REDIS_URL"))
-    command += ["--own-chroma"] * (not os.environ.get("ENGINEHOUSE_CHROMA_URL"))
+    command += ["--own-redis"] * (redis is None and not is_given(os.environ, "REDIS_URL"))
+    command += ["--own-chroma"] * (not is_given(os.environ, "ENGINEHOUSE_CHROMA_URL"))
     command += ["--flower"] * flower
     for name in model or []:
         command += ["--model", name]
@@ -301,6 +301,26 @@ def list_owners(as_json: AsJson = False, data: Data = None, redis: RedisUrl = No
     from cli.admin import owners as admin
 
     admin.list_owners(_stack_redis(data, redis), out=Output(as_json=as_json))
+
+
+@app.command()
+def status(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Show processes, queues, workers, models, memory, disk and the last failures; exit with status 1 if there are problems."""
+    from cli.admin.status import show_status
+
+    settings = _settings(data_dir=data, redis_url=redis)
+    raise typer.Exit(0 if show_status(settings, explicit=redis is not None, out=Output(as_json=as_json)) else 1)
+
+
+@app.command("config")
+def show_config(
+    every: Annotated[bool, typer.Option("--all", help="Also show settings that have their default value.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the settings in force and where they come from; secrets are hidden."""
+    from cli.admin.configuration import show_settings
+
+    show_settings(os.environ, every=every, out=Output(as_json=as_json))
 
 
 @app.command()

@@ -48,8 +48,11 @@ class Output:
         to_json: Callable[[Any], Mapping[str, Any]] = lambda record: record.raw,
     ) -> None:
         """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object."""
+        records = list(records) if self.as_json or self.terminal else records
         if self.as_json:
             self.print_json([dict(to_json(record)) for record in records])
+        elif self.terminal and not records:
+            self.print_note("There are none.")
         elif self.terminal:
             self._table(columns, [[safe_line(_text(cell)) for cell in row(record)] for record in records])
         else:

@@ -3,12 +3,13 @@
 -- Flags: allow-oom
 -- Arguments: worker, description, model
 --   description is a JSON object; model is the one that it serves, or empty.
--- Keys: workers, models, assignments
+-- Keys: workers, models, assignments, counts
 -- Returns {'1', the model that this worker should hold} when it has an assignment, else {'0', ''}.
 -- Promise: the time is that of Redis, so that a worker with a wrong clock does not look dead.
 
 local record = cjson.decode(description)
 record.seen_at = now
+if redis.call('HEXISTS', PREFIX .. 'workers', worker) == 0 then count('workers started', record.pool or '') end
 redis.call('HSET', PREFIX .. 'workers', worker, cjson.encode(record))
 if model ~= '' then redis.call('HSETNX', PREFIX .. 'models', model, timestamp) end
 local assignment = record.pool == 'gpu' and read_assignment(record.name)
