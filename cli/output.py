@@ -139,6 +139,11 @@ def fit_widths(widths: Sequence[int], whole: Mapping[int, int], available: int) 
             return fitted
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: ``1 file``, ``2,000 files``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def clock(seconds: float | None) -> str:
     """Format a Unix time in local time. On a terminal, the date is left out if it is today."""
     if seconds is None:
