@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperOption
 
 from cli.errors import CommandError
 from cli.output import Output
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from cli.admin.model_loading import ModelLoader
     from shared.owners.closed_marker import ClosedMarker
 
+
+# Typer shows `<bool>` after each flag, as if it took a value.
+_displayed_type = TyperOption.display_type_rich
+TyperOption.display_type_rich = lambda option, ctx: None if option.is_flag else _displayed_type(option, ctx)  # type: ignore[method-assign]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +60,9 @@ EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help
 ModelName = Annotated[str | None, typer.Option(help="The model to serve.", show_default="the default model")]
 RedisUrl = Annotated[str | None, typer.Option("--redis", help="URL of an external Redis, instead of the stack's own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535)]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API.", show_default="5000")]
+FlowerPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of Flower.", show_default="5555, or a free one")]
+ChromaPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the Chroma server.", show_default="a free one")]
 
 
 @app.command()
@@ -70,8 +77,8 @@ def up(
     ] = None,
     redis: RedisUrl = None,
     flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Run Flower, which shows queues and workers.")] = True,
-    flower_port: Port = None,
-    chroma_port: Port = None,
+    flower_port: FlowerPort = None,
+    chroma_port: ChromaPort = None,
     with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the parent process ends.")] = False,
 ) -> None:
     """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C stops without waiting for running jobs."""

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from cli.safe_text import safe_json, safe_line, safe_text
@@ -48,11 +49,14 @@ class Output:
         to_json: Callable[[Any], Mapping[str, Any]] = lambda record: record.raw,
     ) -> None:
         """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object."""
-        records = list(records) if self.as_json or self.terminal else records
+        records = iter(records)
+        first = list(islice(records, 1))
+        if not first and not self.as_json:
+            self.print_note("There are none.")
+            return
+        records = chain(first, records)
         if self.as_json:
             self.print_json([dict(to_json(record)) for record in records])
-        elif self.terminal and not records:
-            self.print_note("There are none.")
         elif self.terminal:
             self._table(columns, [[safe_line(_text(cell)) for cell in row(record)] for record in records])
         else:

@@ -131,7 +131,7 @@ def _print(status: dict[str, Any], out: Output) -> None:
             if rows:
                 out.print_list(columns, rows, lambda row: row)
                 print()
-        else:
+        elif rows:
             out.print_list(columns, rows, lambda row: (name, *row))
 
     def of(items: list[dict[str, Any]], *names: str) -> list[tuple[object, ...]]:

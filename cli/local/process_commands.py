@@ -90,7 +90,7 @@ def flower_command(port: int) -> list[str]:
         # Each task and worker that Flower remembers occupies memory; Celery's default of 100,000 tasks takes hundreds of megabytes.
         *("--max_tasks=5000", "--max_workers=500", "--purge_offline_workers=600"),
         # The name of a wake-up that has returned is the kind of its job, the argument the id, the result also the outcome.
-        "--tasks_columns=name,args,state,result,exception,worker,received,runtime,uuid",
+        "--tasks_columns=name,args,state,exception,worker,received,runtime,result,uuid",
     ]
 
 
