@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Typer shows `<bool>` after each flag, as if it took a value.
 _displayed_type = TyperOption.display_type_rich
-TyperOption.display_type_rich = lambda option, ctx: None if option.is_flag else _displayed_type(option, ctx)  # type: ignore[method-assign]
+TyperOption.display_type_rich = lambda option, ctx: None if option.is_flag else _displayed_type(option, ctx)  # type: ignore[method-assign, assignment]
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,5 +1,6 @@
 """Test files for Prometheus' ``promtool``, made from scrapes of a real stack before and during an outage."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 INTERVAL_SECONDS = 15
@@ -68,8 +68,9 @@ def write_test(file: Path, rules: Path, healthy: Scrape, outage: Sequence[Scrape
         for alert in alerts
     ]
     test = {"interval": f"{INTERVAL_SECONDS}s", "input_series": series, "promql_expr_test": [quiet, *loud]}
+    # JSON is YAML too.
     content: dict[str, Any] = {"rule_files": [str(rules)], "evaluation_interval": f"{INTERVAL_SECONDS}s", "tests": [test]}
-    file.write_text(yaml.safe_dump(content, width=1000))
+    file.write_text(json.dumps(content, indent=1))
 
 
 def _name(name: str, labels: Mapping[str, str]) -> str:

@@ -140,7 +140,7 @@ def _print(status: dict[str, Any], out: Output) -> None:
     section("problems", ("problem",), [(problem,) for problem in status["problems"]])
     section("processes", ("process", "pid", "state"), of(status["processes"], "process", "pid", "state"))
     memory, disk = status["redis"], status["disk"]
-    resources = []
+    resources: list[tuple[object, ...]] = []
     if memory is not None:
         resources.append(
             ("Redis memory", _size(memory["used"]), f"of {_size(memory['limit'])}" if memory["limit"] else "no limit")

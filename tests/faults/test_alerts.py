@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from shared.redis_connection import connect
 from testing.missing_services import missing_service
@@ -74,7 +74,7 @@ class Watched:
         """Kill the gpu worker while it runs a job."""
 
         def running() -> bool:
-            return self.stack.client.get("/jobs", params={"status": "in_progress"}).json()["data"] != []
+            return bool(self.stack.client.get("/jobs", params={"status": "in_progress"}).json()["data"])
 
         wait_until(running, "the gpu worker runs a job")
         os.kill(self.stack.pid("gpu0"), signal.SIGKILL)
@@ -171,8 +171,8 @@ def test_deliveries_that_fail_or_are_old(watched: Watched, healthy: Scrape, tmp_
 
 
 def test_a_full_redis(watched: Watched, healthy: Scrape, tmp_path: Path) -> None:
-    limit = watched.redis.config_get("maxmemory")["maxmemory"]  # type: ignore[index]
-    watched.redis.config_set("maxmemory", int(watched.redis.info("memory")["used_memory"] * 1.1))  # type: ignore[index]
+    limit: Any = watched.redis.config_get("maxmemory")["maxmemory"]
+    watched.redis.config_set("maxmemory", int(watched.redis.info("memory")["used_memory"] * 1.1))
     try:
         outage = watched.scrape()
     finally:

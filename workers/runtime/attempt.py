@@ -60,6 +60,7 @@ class Attempt:
     def __init__(self, job: Job, publish: Callable[[EventBuffer], None], clock: Callable[[], float] = time.monotonic) -> None:
         self.job = job
         self.stop_requested_at: float | None = None
+        self.error_code = ""
         self.lease: Lease = (job.id, job.attempt)
         self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"))
         self._publish = publish
