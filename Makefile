@@ -31,7 +31,7 @@ lint: .venv/.installed-dev
 	@$(BIN)/lint-imports
 
 # The checks leave a core idle, so they run beside the tests.
-test: .venv/.installed-dev chromium
+test: .venv/.installed-dev chromium promtool
 	@$(MAKE) --no-print-directory -j2 lint tests
 
 tests:
@@ -55,6 +55,11 @@ dist: .venv/.installed-dev
 chromium:
 	@[ -z "$(CI)" ] || command -v chromium >/dev/null || { echo "[chromium] installing"; \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; }
+
+# The alerts are tested with Prometheus' own tool.
+promtool:
+	@[ -z "$(CI)" ] || command -v promtool >/dev/null || { echo "[prometheus] installing"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends prometheus >/dev/null; }
 
 # torch is left out: its builds for CPU and CUDA come from several indexes, and each has other files.
 lock: .venv/.installed-dev
@@ -80,4 +85,4 @@ clean:
 	@$(PYTHON) deploy/install.py $(EXTRAS) gpl-formats --dev
 	@touch .venv/.installed $@
 
-.PHONY: tests chromium env lock digests help setup demo up lint test test-faults bench dist clean
+.PHONY: tests chromium promtool env lock digests help setup demo up lint test test-faults bench dist clean

@@ -12,6 +12,8 @@ from shared.jobs.worker_registry import Worker
 # Values by label values, which are a tuple.
 Values = Mapping[Any, float]
 
+POOLS = ("gpu", "cpu", "io")
+
 # Fields of a heartbeat about an engine or a GPU: key, metric, description.
 ENGINE_GAUGES = (
     ("tokens_per_second", "engine_tokens_per_second", "Tokens per second that an engine generated recently."),
@@ -25,6 +27,7 @@ ENGINE_COUNTERS = (
     ("tokens", "engine_tokens", "Tokens that an engine generated since it started."),
     ("steps", "engine_steps", "Steps that an engine ran since it started."),
     ("prompt_tokens", "engine_prompt_tokens", "Prompt tokens that an engine has read since it started."),
+    ("restarts", "engine_restarts", "Restarts of an engine process since its worker loaded the model."),
     ("cached_tokens", "engine_cached_tokens", "Prompt tokens that an engine has found in its KV cache since it started."),
 )
 GPU_GAUGES = (
@@ -75,6 +78,13 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
         "attempts_lost", "Attempts whose worker died or stopped renewing its lease.", [], {(): attempts.get("lost", 0)}
     )
     yield _counter("attempts_retried", "Attempts that failed and were retried.", [], {(): attempts.get("retried", 0)})
+    dead_letters = stats.counters("dead_letters").get("added", 0)
+    yield _counter("dead_letters_added", "Jobs that became dead letters.", [], {(): dead_letters})
+    started = stats.counters("workers")
+    starts = {(pool,): started.get(f"started {pool}", 0) for pool in POOLS}
+    yield _counter("workers_started", "Workers that started, or came back after a silence.", ["pool"], starts)
+    oldest = {(): stats.oldest_delivery_ms / 1000}
+    yield _gauge("deliveries_oldest_seconds", "Age of the oldest webhook delivery that has not ended.", [], oldest)
     yield _gauge("deliveries_pending", "Webhook deliveries that have not ended.", [], {(): stats.deliveries_pending})
     ends = {(status,): deliveries.get(status, 0) for status in ("delivered", "failed")}
     yield _counter("deliveries_ended", "Webhook deliveries that ended.", ["status"], ends)
@@ -84,6 +94,10 @@ def worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
     """Live workers, their engines and their GPUs."""
     counts = Counter((worker.pool, worker.model, worker.phase) for worker in workers)
     yield _gauge("workers", "Live workers.", ["pool", "model", "phase"], counts)
+    alive = Counter(worker.pool for worker in workers)
+    yield _gauge(
+        "pool_workers", "Live workers of a pool, also if there are none.", ["pool"], {(pool,): alive[pool] for pool in POOLS}
+    )
     engines = {(worker.name, worker.model): worker.engine for worker in workers if worker.engine}
     for table, family in ((ENGINE_GAUGES, _gauge), (ENGINE_COUNTERS, _counter)):
         for key, name, description in table:
@@ -95,8 +109,20 @@ def worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
         yield _gauge(name, description, ["worker", "gpu"], values)
 
 
+def redis_memory_metrics(memory: Mapping[str, Any]) -> Iterator[Metric]:
+    """Memory of Redis. ``memory`` is that section of its ``INFO``; a limit of 0 means that there is none."""
+    yield _gauge("redis_memory_used_bytes", "Memory in use by Redis.", [], {(): memory["used_memory"]})
+    yield _gauge("redis_memory_limit_bytes", "Memory limit of Redis; 0 means no limit.", [], {(): memory["maxmemory"]})
+
+
+def disk_metrics(total: int, free: int) -> Iterator[Metric]:
+    """The disk of the data folder."""
+    yield _gauge("disk_total_bytes", "Size of the disk with the data folder.", [], {(): total})
+    yield _gauge("disk_free_bytes", "Free space of the disk with the data folder.", [], {(): free})
+
+
 def redis_metric(*, up: bool) -> Metric:
-    """Whether Redis answers. If it does not, there are no other metrics."""
+    """Whether Redis answers. If it does not, there are no metrics of jobs and workers."""
     return _gauge("redis_up", "Whether Redis answers; if not, there are no metrics of jobs and workers.", [], {(): int(up)})
 
 

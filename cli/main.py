@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperOption
 
 from cli.errors import CommandError
 from cli.output import Output
@@ -19,7 +20,7 @@ from cli.remote import documents, generate, ingest, jobs, queues, webhooks
 from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
 from shared.errors import EnginehouseError, SettingsError
-from shared.settings import OWNER_LIMITS, Settings, from_environment
+from shared.settings import OWNER_LIMITS, Settings, from_environment, is_given
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from cli.admin.model_loading import ModelLoader
     from shared.owners.closed_marker import ClosedMarker
 
+
+# Typer shows `<bool>` after each flag, as if it took a value.
+_displayed_type = TyperOption.display_type_rich
+TyperOption.display_type_rich = lambda option, ctx: None if option.is_flag else _displayed_type(option, ctx)  # type: ignore[method-assign, assignment]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +60,9 @@ EngineName = Annotated[Literal["echo", "transformers"] | None, typer.Option(help
 ModelName = Annotated[str | None, typer.Option(help="The model to serve.", show_default="the default model")]
 RedisUrl = Annotated[str | None, typer.Option("--redis", help="URL of an external Redis, instead of the stack's own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535)]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API.", show_default="5000")]
+FlowerPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of Flower.", show_default="5555, or a free one")]
+ChromaPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the Chroma server.", show_default="a free one")]
 
 
 @app.command()
@@ -70,8 +77,8 @@ def up(
     ] = None,
     redis: RedisUrl = None,
     flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Run Flower, which shows queues and workers.")] = True,
-    flower_port: Port = None,
-    chroma_port: Port = None,
+    flower_port: FlowerPort = None,
+    chroma_port: ChromaPort = None,
     with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the parent process ends.")] = False,
 ) -> None:
     """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C stops without waiting for running jobs."""
@@ -82,8 +89,8 @@ def up(
     settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, redis_url=redis)
     check_user(settings, "up", warn_on_loopback=True)
     command = [sys.executable, "-m", "cli.local.stack", "--guardian", str(os.getpid())]
-    command += ["--own-redis"] * (redis is None and not os.environ.get("REDIS_URL"))
-    command += ["--own-chroma"] * (not os.environ.get("ENGINEHOUSE_CHROMA_URL"))
+    command += ["--own-redis"] * (redis is None and not is_given(os.environ, "REDIS_URL"))
+    command += ["--own-chroma"] * (not is_given(os.environ, "ENGINEHOUSE_CHROMA_URL"))
     command += ["--flower"] * flower
     for name in model or []:
         command += ["--model", name]
@@ -325,6 +332,26 @@ def list_owners(as_json: AsJson = False, data: Data = None, redis: RedisUrl = No
     from cli.admin import owners as admin
 
     admin.list_owners(_stack_redis(data, redis), out=Output(as_json=as_json))
+
+
+@app.command()
+def status(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Show processes, queues, workers, models, memory, disk and the last failures; exit with status 1 if there are problems."""
+    from cli.admin.status import show_status
+
+    settings = _settings(data_dir=data, redis_url=redis)
+    raise typer.Exit(0 if show_status(settings, explicit=redis is not None, out=Output(as_json=as_json)) else 1)
+
+
+@app.command("config")
+def show_config(
+    every: Annotated[bool, typer.Option("--all", help="Also show settings that have their default value.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the settings in force and where they come from; secrets are hidden."""
+    from cli.admin.configuration import show_settings
+
+    show_settings(os.environ, every=every, out=Output(as_json=as_json))
 
 
 @app.command()

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from cli.safe_text import safe_json, safe_line, safe_text
@@ -48,6 +49,12 @@ class Output:
         to_json: Callable[[Any], Mapping[str, Any]] = lambda record: record.raw,
     ) -> None:
         """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object."""
+        records = iter(records)
+        first = list(islice(records, 1))
+        if not first and not self.as_json:
+            self.print_note("There are none.")
+            return
+        records = chain(first, records)
         if self.as_json:
             self.print_json([dict(to_json(record)) for record in records])
         elif self.terminal:
@@ -134,6 +141,11 @@ def fit_widths(widths: Sequence[int], whole: Mapping[int, int], available: int) 
             fitted[optional[-1]] = None
         else:
             return fitted
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: ``1 file``, ``2,000 files``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def clock(seconds: float | None) -> str:

@@ -14,6 +14,10 @@ a variable begins with `ENGINEHOUSE_` and is not in this table; it prints one se
 command override the environment. Two more variables are for commands that call a server: `ENGINEHOUSE_URL`, its address, and
 `ENGINEHOUSE_API_KEY`.
 
+`ENGINEHOUSE_CONFIG` names a file of settings, with one `NAME=VALUE` per line; the environment takes precedence over it. A secret
+(`REDIS_URL`, `ENGINEHOUSE_CHROMA_URL`, `ENGINEHOUSE_METRICS_TOKEN`) can be the content of a file that `<NAME>_FILE` names, such as
+`REDIS_URL_FILE`. `enginehouse config` shows the settings in force and where each comes from, without secrets.
+
 Some rules concern several values: `ENGINEHOUSE_RENEW_SECONDS` may be at most half of `ENGINEHOUSE_LEASE_SECONDS`,
 `ENGINEHOUSE_CHUNK_OVERLAP_TOKENS` at most half of `ENGINEHOUSE_CHUNK_TOKENS`, the two URLs need a supported scheme
 (`redis`, `rediss` or `unix`; `http` or `https`), and origins consist of a scheme, a host and an optional port (`https://app.example.org`).

@@ -1,6 +1,7 @@
 """Settings: read once from the environment, validated and frozen.
 
-Nothing else reads ``os.environ``. An invalid value stops the process before it starts, with one sentence per problem. Unknown
+Nothing else reads ``os.environ``. A setting is an environment variable, or a line of the file that ``ENGINEHOUSE_CONFIG`` names;
+a secret can also be the content of the file that ``<NAME>_FILE`` names. An invalid value stops the process before it starts, with one sentence per problem. Unknown
 ``ENGINEHOUSE_*`` names are rejected too, as a misspelt limit would not be applied.
 """
 
@@ -36,13 +37,28 @@ OWNER_LIMITS = {
 
 # Variables of commands that call a server. Server processes ignore them.
 COMMAND_VARIABLES = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
+# Names a file of settings, one NAME=VALUE per line.
+CONFIG_VARIABLE = "ENGINEHOUSE_CONFIG"
+FILE_SUFFIX = "_FILE"
+MAX_FILE_BYTES = 100_000
 
 
 def setting(
-    name: str, default: Any, doc: str, *, low: float | None = None, high: float | None = None, one_of: tuple[str, ...] = ()
+    name: str,
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    one_of: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
-    """A field of ``Settings``: environment variable, default, description (with its unit) and limits."""
-    return field(default=default, metadata={"name": name, "doc": doc, "low": low, "high": high, "one_of": one_of})
+    """A field of ``Settings``: environment variable, default, description (with its unit) and limits.
+
+    A ``secret`` can be read from a file, and is not printed.
+    """
+    limits = {"low": low, "high": high, "one_of": one_of}
+    return field(default=default, metadata={"name": name, "doc": doc, "secret": secret, **limits}, repr=not secret)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +69,22 @@ class Settings:
         "ENGINEHOUSE_DATA", Path(".enginehouse"), "Folder for all state: Redis files, indexes, uploads, prepared models."
     )
     redis_url: str = setting(
-        "REDIS_URL", "redis://127.0.0.1:6379/0", "URL of Redis. If it is set, `enginehouse up` does not start a Redis server."
+        "REDIS_URL",
+        "redis://127.0.0.1:6379/0",
+        "URL of Redis. If it is set, `enginehouse up` does not start a Redis server.",
+        secret=True,
     )
     chroma_url: str = setting(
         "ENGINEHOUSE_CHROMA_URL",
         "http://127.0.0.1:8000",
         "URL of the Chroma server, with its password as in `http://:PASSWORD@host:8000`. If it is set, `enginehouse up` does not start one.",
+        secret=True,
+    )
+    metrics_token: str = setting(
+        "ENGINEHOUSE_METRICS_TOKEN",
+        "",
+        "Bearer token that allows `GET /metrics` and nothing else. It is checked without Redis, so that an outage can be observed.",
+        secret=True,
     )
     host: str = setting("ENGINEHOUSE_HOST", "127.0.0.1", "Address that the API listens on.")
     port: int = setting("ENGINEHOUSE_PORT", 5000, "Port that the API listens on.", low=1, high=65535)
@@ -478,16 +504,14 @@ def from_environment(environment: Mapping[str, str], **overrides: Any) -> Settin
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
-    known = {item.metadata["name"]: item for item in fields(Settings)}
-    for name in environment:
-        if name.startswith("ENGINEHOUSE_") and name not in known and name not in COMMAND_VARIABLES:
-            problems.append(f"{name} is not a setting (see docs/settings.md)")
-    for name, item in known.items():
-        if item.name not in overrides and environment.get(name, "") != "":
+    given = read_sources(environment, problems)
+    for name, item in _known().items():
+        if item.name not in overrides and name in given:
             try:
-                values[item.name] = _parse(item, environment[name])
+                values[item.name] = _parse(item, given[name].text)
             except ValueError as error:
-                problems.append(f"{name}={environment[name]!r}: {error}")
+                shown = "…" if item.metadata["secret"] else repr(given[name].text)
+                problems.append(f"{name}={shown}: {error}" + f" ({given[name].source})" * (given[name].source != ENVIRONMENT))
     values.update(overrides)
     if "models_file" not in values and Path("models.json").exists():
         values["models_file"] = Path("models.json").resolve()
@@ -498,6 +522,89 @@ def from_environment(environment: Mapping[str, str], **overrides: Any) -> Settin
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+@dataclass(frozen=True)
+class Given:
+    """The text of a setting, and where it was found."""
+
+    text: str = field(repr=False)
+    source: str
+
+
+ENVIRONMENT = "environment"
+
+
+def read_sources(environment: Mapping[str, str], problems: list[str]) -> dict[str, Given]:
+    """The given settings by name: from the environment, else from a secret's own file, else from the file of settings.
+
+    Problems with names and files are added to ``problems``.
+    """
+    found: dict[str, Given] = {}
+    path = environment.get(CONFIG_VARIABLE, "")
+    layers = [(_read_config(path, problems), f"file {path}")] if path else []
+    for values, source in [*layers, (environment, ENVIRONMENT)]:
+        for name in values:
+            if name.startswith("ENGINEHOUSE_") and not _is_known(name):
+                problems.append(f"{name} is not a setting (see docs/settings.md)" + f" ({source})" * (source != ENVIRONMENT))
+        for name, item in _known().items():
+            if values.get(name, "") != "":
+                found[name] = Given(values[name], source)
+            elif item.metadata["secret"] and (file := values.get(name + FILE_SUFFIX, "")):
+                text = _read_file(file, f"{name}{FILE_SUFFIX}", problems).strip()
+                if text:
+                    found[name] = Given(text, f"file {file}")
+                elif not problems:
+                    problems.append(f"{name}{FILE_SUFFIX}: the file {file} is empty")
+    return found
+
+
+def is_given(environment: Mapping[str, str], name: str) -> bool:
+    """Whether a setting is given, in the environment or in a file."""
+    return name in read_sources(environment, [])
+
+
+def file_variables() -> set[str]:
+    """Variables that name a file with settings. A process that got the values from its parent does not read them again."""
+    return {CONFIG_VARIABLE} | {name + FILE_SUFFIX for name, item in _known().items() if item.metadata["secret"]}
+
+
+def _known() -> dict[str, Any]:
+    return {item.metadata["name"]: item for item in fields(Settings)}
+
+
+def _is_known(name: str) -> bool:
+    return name in _known() or name in COMMAND_VARIABLES or name in file_variables()
+
+
+def _read_config(path: str, problems: list[str]) -> dict[str, str]:
+    """The settings in a file of ``NAME=VALUE`` lines. Empty lines and those that begin with ``#`` are skipped."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(_read_file(path, CONFIG_VARIABLE, problems).splitlines(), start=1):
+        name, equals, value = (part.strip() for part in line.removeprefix("export ").partition("="))
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not equals:
+            problems.append(f"{path}: line {number} is not NAME=VALUE")
+        elif name == CONFIG_VARIABLE:
+            problems.append(f"{path}: line {number}: a file of settings cannot name another one")
+        else:
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+            values[name] = value[1:-1] if quoted else value
+    return values
+
+
+def _read_file(path: str, name: str, problems: list[str]) -> str:
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{name}: {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}")
+        return ""
+    if len(text) > MAX_FILE_BYTES:
+        problems.append(f"{name}: {path} is larger than {MAX_FILE_BYTES} bytes")
+        return ""
+    return text
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
@@ -550,6 +657,10 @@ def _contradictions(settings: Settings) -> list[str]:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
             problems.append(f"ENGINEHOUSE_CORS_ORIGINS: must be origins such as https://app.example.org, not {origin!r}")
+    if settings.metrics_token and not (
+        len(settings.metrics_token) >= 16 and settings.metrics_token.isascii() and settings.metrics_token.isprintable()
+    ):
+        problems.append("ENGINEHOUSE_METRICS_TOKEN must be at least 16 printable ASCII characters")
     if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
         problems.append(f"REDIS_URL must start with redis://, rediss:// or unix://, not {settings.redis_url.split(':')[0]!r}")
     if urlsplit(settings.chroma_url).scheme not in ("http", "https"):

@@ -1,6 +1,9 @@
 """``GET /metrics``: metrics for Prometheus."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, cast
 
 import redis
 from flask import Blueprint, Response
@@ -9,7 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from api.auth import require_admin
-from api.metric_families import job_metrics, redis_metric, worker_metrics
+from api.metric_families import disk_metrics, job_metrics, redis_memory_metrics, redis_metric, worker_metrics
 from api.openapi.operation import Operation, Reply, describe
 from api.request_metrics import export_metrics
 from api.responses import RouteResponse
@@ -24,7 +27,10 @@ blueprint.before_request(require_admin)
     Operation(
         tag="Models and health",
         summary="Get metrics of jobs, queues, workers, engines, GPUs and requests",
-        description="Needs a key created with `--admin` once a key exists.",
+        description=(
+            "Needs the token of `ENGINEHOUSE_METRICS_TOKEN`, which works during an outage of Redis too, or a key created with "
+            "`--admin` once a key exists."
+        ),
         replies={200: Reply(description="Metrics in the text format of Prometheus.", media_type="text/plain")},
     )
 )
@@ -33,16 +39,21 @@ def show_metrics() -> RouteResponse:
 
 
 class StackCollector(Collector):
-    """Metrics of jobs and workers, read from Redis for each scrape."""
+    """The disk, and metrics of Redis, jobs and workers, read for each scrape."""
 
     def collect(self) -> Iterator[Metric]:
         context = services()
+        with suppress(OSError):
+            usage = shutil.disk_usage(context.settings.data_dir)
+            yield from disk_metrics(usage.total, usage.free)
         try:
             stats = context.stats_reader.collect()
             workers = context.live_workers()
+            memory = context.redis.info("memory")
         except redis.RedisError:
             yield redis_metric(up=False)
             return
         yield redis_metric(up=True)
+        yield from redis_memory_metrics(cast(Mapping[str, Any], memory))
         yield from job_metrics(stats)
         yield from worker_metrics(workers)

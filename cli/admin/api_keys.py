@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import redis
 
-from cli.output import Output, clock
+from cli.output import Output, clock, plural
 from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import LOCAL, ApiKey, ApiKeys
 
@@ -66,6 +66,6 @@ def remove_all_keys(client: redis.Redis, marker: ClosedMarker) -> None:
     removed = ApiKeys(client).remove_all()
     marker.remove()
     print(
-        f"Removed {removed} keys. Restart the stack: it then accepts calls without a key again, from its own machine and user only. "
+        f"Removed {plural(removed, 'key')}. Restart the stack: it then accepts calls without a key again, from its own machine and user only. "
         "Jobs and documents of all owners are kept."
     )

@@ -31,7 +31,7 @@ from cli.safe_text import safe_line
 from shared.data_folder import open_data_folder
 from shared.documents.models import ENDED
 from shared.packaged_files import packaged_file
-from shared.settings import Settings, from_environment
+from shared.settings import Settings, from_environment, is_given
 
 COLLECTION = "handbook"
 GENERAL_QUESTIONS = ("What is the capital of France?", "What color is the sky on a clear day?")
@@ -118,7 +118,7 @@ def _launch_environment(settings: Settings) -> dict[str, str]:
     """The settings for ``up``, without the addresses of the servers that it starts itself."""
     environment = environment_of(settings)
     for name in ("REDIS_URL", "ENGINEHOUSE_CHROMA_URL"):
-        if name not in os.environ:
+        if not is_given(os.environ, name):
             del environment[name]
     return environment
 

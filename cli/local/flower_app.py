@@ -1,16 +1,26 @@
 """The Celery app for Flower, with the broker's address and settings but without tasks.
 
 It is created at import, as ``celery --app`` requires. Flower shows its metrics to callers without a login; here they need it.
+It learns the names of queues from the answers of workers, minutes after its start; here they come from the models file.
 """
 
 import os
 
+from flower.views import BaseHandler
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
 from shared.jobs.celery_broker import celery_app
+from shared.jobs.queue_names import generation_queue
+from shared.models.catalogue import GENERATE, load_catalogue
 from shared.settings import from_environment
 
 Metrics.get = authenticated(Metrics.get)
 
-app = celery_app(from_environment(os.environ))
+settings = from_environment(os.environ)
+catalogue = load_catalogue(settings.models_file, engine=settings.engine)
+queues = ["cpu", "io", *(generation_queue(model.name) for model in catalogue.models if model.task == GENERATE)]
+
+BaseHandler.get_active_queue_names = lambda handler: queues
+
+app = celery_app(settings)

@@ -10,7 +10,7 @@ from pathlib import Path
 from cli.errors import CommandError
 from shared.errors import NotFound
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
-from shared.settings import Settings, to_environment
+from shared.settings import Settings, file_variables, to_environment
 
 FLOWER_USER = "enginehouse"
 # In the data folder.
@@ -21,7 +21,8 @@ CHROMA_PASSWORD_FILE = "chroma-password"
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment of every process that we start: the current one with these settings."""
     return {
-        **os.environ,
+        # A child gets the values, not the names of the files that contain them.
+        **{name: value for name, value in os.environ.items() if name not in file_variables()},
         **to_environment(settings),
         # A folder called `api` or `web` in the working directory must not hide our packages.
         "PYTHONSAFEPATH": "1",
@@ -86,8 +87,10 @@ def flower_command(port: int) -> list[str]:
         *_celery("cli.local.flower_app"),
         "flower",
         *("--address=127.0.0.1", f"--port={port}", "--read_only=true", "--logging=error"),
-        # The argument of a wake-up is its queue, its result the job that ran and its outcome.
-        "--tasks_columns=args,state,result,worker,received,runtime,uuid",
+        # Each task and worker that Flower remembers occupies memory; Celery's default of 100,000 tasks takes hundreds of megabytes.
+        *("--max_tasks=5000", "--max_workers=500", "--purge_offline_workers=600"),
+        # The name of a wake-up that has returned is the kind of its job, the argument the id, the result also the outcome.
+        "--tasks_columns=name,args,state,exception,worker,received,runtime,result,uuid",
     ]
 
 

@@ -13,7 +13,7 @@ import redis
 from cli.errors import CommandError
 from cli.local.data_folder_lock import lock_holder
 from shared.redis_connection import OUTAGE, connect
-from shared.settings import Settings
+from shared.settings import Settings, is_given
 from shared.urls import without_login
 
 
@@ -29,9 +29,9 @@ def connect_to_stack(settings: Settings, *, explicit: bool) -> redis.Redis:
 
 
 def stack_redis_url(settings: Settings, *, explicit: bool) -> str:
-    """The URL of the stack's Redis: that of the settings if it is ``explicit`` or in the environment, else the one in
+    """The URL of the stack's Redis: that of the settings if it is ``explicit`` or given in the environment or a file, else the one in
     ``state.json``. Raises CommandError if no stack runs on the data folder."""
-    if explicit or os.environ.get("REDIS_URL"):
+    if explicit or is_given(os.environ, "REDIS_URL"):
         return settings.redis_url
     state = settings.data_dir / "state.json"
     try:
@@ -63,6 +63,6 @@ def stop_stack(data_dir: Path, wait: Callable[[float], None] = time.sleep) -> No
 def with_stack_chroma(settings: Settings) -> Settings:
     """The settings with the address of the stack's Chroma server, unless the environment sets one."""
     state = settings.data_dir / "state.json"
-    if os.environ.get("ENGINEHOUSE_CHROMA_URL") or not state.exists():
+    if is_given(os.environ, "ENGINEHOUSE_CHROMA_URL") or not state.exists():
         return settings
     return replace(settings, chroma_url=json.loads(state.read_text())["chroma"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.errors import CommandError
-from cli.output import clock, first_line
+from cli.output import clock, first_line, plural
 from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.remote.jobs import print_id, print_results
 
@@ -91,7 +91,7 @@ def delete_collection(
     """Delete a collection with all its documents."""
     found = context.client.collection(name)
     if not yes:
-        typer.confirm(f"Delete {found.name} and its {found.documents} documents?", abort=True, err=True)
+        typer.confirm(f"Delete {found.name} and its {plural(found.documents, 'document')}?", abort=True, err=True)
     context.client.delete_collection(name)
     _print_deleted(context, name)
 

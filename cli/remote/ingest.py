@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.errors import CommandError
+from cli.output import plural
 from cli.remote.command import PANEL, CommandContext, server_command
 from cli.remote.jobs import read_arguments
 
@@ -68,7 +69,7 @@ def ingest(
     outcomes: list[FileOutcome] = []
     with context.client_with_retries(retries) as client:
         batch = client.open_batch()
-        context.out.print_note(f"Batch {batch.id} counts the jobs of these {len(files):,} files.")
+        context.out.print_note(f"Batch {batch.id} counts the jobs of {plural(len(files), 'file')}.")
         with ProgressDisplay(len(files)) as display:
             uploader = Uploader(client, collection, batch, display, again=again, replace=replace)
             try:
@@ -91,17 +92,28 @@ def ingest(
     print_summary(outcomes, len(files), batch, time.monotonic() - started)
     if uploader.unsent:
         reason = "cancelled" if batch.cancel_requested_at else "sealed by another client"
-        context.out.print_note(f"Batch {batch.id} was {reason}, so {uploader.unsent:,} files were not sent. {RESUME_HINT}")
+        context.out.print_note(f"Batch {batch.id} was {reason}, so {_not_sent(uploader.unsent)}. {RESUME_HINT}")
     if taken := sum(outcome.status == NAME_TAKEN for outcome in outcomes):
         context.out.print_note(
-            f"{taken:,} files were not sent, because the collection has other files of their names. "
-            "Add --replace to replace those, or --prefix to keep both."
+            f"{_not_sent(taken)}, because the collection has another file of the same name. "
+            "Add --replace to replace it, or --prefix to keep both."
+        )
+    if renamed := [outcome for outcome in outcomes if outcome.known_as]:
+        first = renamed[0]
+        unchanged = " Nothing was replaced: to rename a document, delete it and ingest the file again." * replace
+        context.out.print_note(
+            f"{plural(len(renamed), 'file')} not added under a new name, because the collection has the same bytes under another one, "
+            f"such as {first.known_as} for {first.file}.{unchanged}"
         )
     counts = batch.counts or {}
     if any(outcome.failed for outcome in outcomes) or batch.status != "completed" or counts["completed"] != counts["total"]:
         from cli.remote.exit_statuses import NOT_COMPLETED
 
         raise typer.Exit(NOT_COMPLETED)
+
+
+def _not_sent(count: int) -> str:
+    return f"{plural(count, 'file')} {'was' if count == 1 else 'were'} not sent"
 
 
 def install(root: typer.Typer) -> None:

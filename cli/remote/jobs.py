@@ -22,6 +22,7 @@ Jobs = Annotated[list[str], typer.Argument(help="Job ids; - reads them from stan
 WaitTimeout = Annotated[
     float | None, typer.Option(min=0, help="Seconds to wait before giving up with exit status 6.", show_default="no limit")
 ]
+KindName = Literal["generate", "ingest", "unpack", "search", "delete", "reindex", "batch"]
 StatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
 
 
@@ -53,9 +54,7 @@ all_jobs = typer.Typer(cls=Group, help="List jobs; cancel, retry or delete the j
 def jobs(
     context: CommandContext,
     status: Annotated[StatusName | None, typer.Option(help="Only jobs with this status.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Only jobs of this kind: generate, ingest, unpack, search, delete, reindex or batch.")
-    ] = None,
+    kind: Annotated[KindName | None, typer.Option(help="Only jobs of this kind.")] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 20,

@@ -1,5 +1,6 @@
 """``enginehouse webhooks`` and ``deliveries``: registered webhooks, and the deliveries to them."""
 
+from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
 webhooks = typer.Typer(cls=Group, help="Register, change and test webhooks.")
 deliveries = typer.Typer(cls=Group, help="List, show and redeliver webhook deliveries.")
 
+# An enumeration, because Typer does not accept a list of literals.
+WebhookKind = StrEnum("WebhookKind", ["generate", "ingest", "search", "delete", "reindex", "unpack", "batch"])
+
 Id = Annotated[str, typer.Argument(help="Webhook id.", metavar="WEBHOOK")]
 Events = Annotated[list[str] | None, typer.Option("--event", help="Only these events, such as job.completed; repeatable.")]
-Kinds = Annotated[list[str] | None, typer.Option("--kind", help="Only jobs of this kind; repeatable.")]
-Description = Annotated[str | None, typer.Option()]
+Kinds = Annotated[list[WebhookKind] | None, typer.Option("--kind", help="Only jobs of this kind; repeatable.")]
+Description = Annotated[str | None, typer.Option(help="A text for yourself.")]
 Deliveries = Annotated[list[str], typer.Argument(help="Delivery ids.", metavar="DELIVERY…")]
 Secret = Annotated[str | None, typer.Option(help="Secret for the signatures.", show_default="a new one")]
 
@@ -55,7 +59,7 @@ def create_webhook(
     _show(
         context,
         context.client.create_webhook(
-            address, events=events or None, job_kinds=kinds or None, description=description, secret=secret
+            address, events=events or None, job_kinds=_names(kinds), description=description, secret=secret
         ),
     )
 
@@ -76,7 +80,7 @@ def change_webhook(
 ) -> None:
     """Change a webhook."""
     changed = context.client.change_webhook(
-        webhook, url=address, events=events or None, job_kinds=kinds or None, description=description, enabled=enabled
+        webhook, url=address, events=events or None, job_kinds=_names(kinds), description=description, enabled=enabled
     )
     _show(context, changed)
 
@@ -200,6 +204,10 @@ def _show(context: CommandContext, webhook: "Webhook") -> None:
     context.out.print_record(
         webhook, [*((name, getattr(webhook, name)) for name in names), ("old secret until", until), ("created", created)]
     )
+
+
+def _names(kinds: Kinds) -> list[str] | None:
+    return [kind.value for kind in kinds] if kinds else None
 
 
 def _latest(delivery: "Delivery") -> str:

@@ -43,13 +43,15 @@ class WaitingQueue:
 class Stats:
     """A snapshot of all statistics.
 
-    ``open`` jobs have not ended; ``running`` jobs are held by a worker. ``counts`` are counters by name, such as
+    ``open`` jobs have not ended; ``running`` jobs are held by a worker. ``oldest_delivery_ms`` is the age of the
+    oldest delivery that has not ended. ``counts`` are counters by name, such as
     ``ended generate completed``.
     """
 
     open: int
     running: int
     dead_letters: int
+    oldest_delivery_ms: int
     queues: Mapping[str, QueueState]
     counts: Mapping[str, int]
 
@@ -91,4 +93,11 @@ class StatsReader:
         stats = json.loads(self._scripts.stats())
         # Redis' JSON does not distinguish an empty list from an empty object.
         queues = {name: QueueState(**state) for name, state in dict(stats["queues"] or {}).items()}
-        return Stats(stats["open"], stats["running"], stats["dead_letters"], queues, dict(stats["counts"] or {}))
+        return Stats(
+            stats["open"],
+            stats["running"],
+            stats["dead_letters"],
+            stats["oldest_delivery_ms"],
+            queues,
+            dict(stats["counts"] or {}),
+        )

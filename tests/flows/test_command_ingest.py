@@ -112,6 +112,19 @@ def test_every_archive_member_is_reported(stack: Stack, folder: Path) -> None:
         assert (done.returncode, ends(done)) == (0, {"good.zip: good.txt": ("ready", known)})
 
 
+def test_bytes_that_are_known_under_another_name_are_reported(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_text("These bytes are known.")
+    (tmp_path / "own.txt").write_text("These will change.")
+    assert run(stack, "ingest", tmp_path, "-c", "renamed").returncode == 0
+    (tmp_path / "own.txt").write_text("These bytes are known.")
+    done = run(stack, "ingest", tmp_path / "own.txt", "-c", "renamed", "--replace", "--json")
+    [line] = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, line["status"], line["duplicate"], line["known_as"]) == (0, "ready", True, "old.txt")
+    assert "1 file not added under a new name" in done.stderr
+    assert "old.txt for own.txt" in done.stderr
+    assert "Nothing was replaced" in done.stderr
+
+
 def test_no_file_replaces_another_unasked(stack: Stack, tmp_path: Path) -> None:
     for year in ("2023", "2024"):
         (tmp_path / year).mkdir()
@@ -119,6 +132,7 @@ def test_no_file_replaces_another_unasked(stack: Stack, tmp_path: Path) -> None:
     assert run(stack, "ingest", tmp_path / "2023", "-c", "reports").returncode == 0
     done = run(stack, "ingest", tmp_path / "2024", "-c", "reports", "--json")
     assert (done.returncode, ends(done)) == (3, {"report.txt": ("name_taken", False)})
+    assert "1 file was not sent" in done.stderr
     assert "--replace" in done.stderr
     done = run(stack, "ingest", tmp_path / "2024", "-c", "reports", "--prefix", "2024/", "--json")
     assert (done.returncode, ends(done)) == (0, {"2024/report.txt": ("ready", False)})

@@ -17,7 +17,7 @@ SECRET = "a prompt that nobody else may read"
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("watched"), environment=QUICK)
+    stack = Stack(tmp_path_factory.mktemp("watched"), token_seconds=0.05, environment=QUICK | {"ENGINEHOUSE_CANARY_SECONDS": "1"})
     try:
         yield stack.start(flower=True)
     finally:
@@ -60,11 +60,36 @@ def test_each_wakeup_shows_its_queue_and_the_job_that_it_ran(watched: Stack, flo
         return [task for task in tasks if job in str(task["result"])]
 
     [wakeup] = wait_until(served, "the wake-up that ran the job")
-    assert (wakeup["state"], wakeup["name"]) == ("SUCCESS", "enginehouse.run_next_job")
-    assert "gpu.echo" in str(wakeup["args"])
-    assert f"{job} completed" in str(wakeup["result"])
+    assert (wakeup["state"], wakeup["name"]) == ("SUCCESS", "enginehouse.generate")
+    assert wakeup["args"] == job
+    assert f"{job} generate completed" in str(wakeup["result"])
     assert str(wakeup["worker"]).startswith("gpu0@")
     assert SECRET not in flower.get("/api/tasks").text
+
+
+def test_a_failed_job_is_a_failure_with_its_code(watched: Stack, flower: httpx2.Client) -> None:
+    job = watched.ended(watched.generate("too late" * 20, timeout=1, max_tokens=64)["id"])
+    assert job["status"] == "failed"
+
+    def shown() -> list[dict[str, object]]:
+        return [task for task in flower.get("/api/tasks").json().values() if task["args"] == job["id"]]
+
+    [task] = wait_until(shown, "the task of the failed job")
+    assert (task["state"], task["exception"]) == ("FAILURE", job["error"]["code"])
+    assert flower.get("/api/tasks", params={"state": "FAILURE"}).json().keys() == {task["uuid"]}
+
+
+def test_the_queues_are_those_of_the_models_from_the_first_look(flower: httpx2.Client) -> None:
+    page = flower.get("/api/queues/length").json()
+    assert {queue["name"] for queue in page["active_queues"]} == {"cpu", "io", "gpu.echo", "gpu.not-started"}
+    assert "gpu.echo" in flower.get("/broker").text
+
+
+def test_canaries_are_not_listed(watched: Stack, flower: httpx2.Client) -> None:
+    # A canary is sent every quarter of a second, so some were sent before this job ended.
+    job = watched.ended(watched.generate("after the canaries")["id"])["id"]
+    wait_until(lambda: job in flower.get("/api/tasks").text, "the job is listed")
+    assert "canary" not in flower.get("/api/tasks").text
 
 
 def test_the_workers_are_listed(flower: httpx2.Client) -> None:

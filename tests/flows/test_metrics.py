@@ -58,6 +58,17 @@ def test_answers_of_all_processes_are_summed(stack: Stack) -> None:
     assert not [path for path in paths if "job_" in path], "ids in labels would create series without bound"
 
 
+def test_the_dashboard_and_the_alerts_query_reported_metrics(stack: Stack) -> None:
+    stack.ended(stack.generate("so that each family has a sample")["id"])
+    text = stack.client.get("/metrics").text
+    reported = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE)) | set(re.findall(r"^(enginehouse_\w+)", text, re.MULTILINE))
+    deploy = REPOSITORY / "deploy"
+    for file in (deploy / "grafana" / "enginehouse.json", deploy / "prometheus" / "alerts.yml"):
+        queried = set(re.findall(r"\benginehouse_[a-z_]+", file.read_text(encoding="utf-8")))
+        assert queried <= reported, file
+        assert len(queried) > 10
+
+
 def test_every_metric_is_documented() -> None:
     gpu = dict.fromkeys(["memory_used", "memory_total", "utilisation", "temperature", "power", "ecc_errors"], 1) | {
         "index": 0,
@@ -69,7 +80,9 @@ def test_every_metric_is_documented() -> None:
     )
     families = [
         metric_families.redis_metric(up=True),
-        *metric_families.job_metrics(Stats(1, 1, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
+        *metric_families.disk_metrics(2, 1),
+        *metric_families.redis_memory_metrics({"used_memory": 1, "maxmemory": 2}),
+        *metric_families.job_metrics(Stats(1, 1, 0, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
         *metric_families.worker_metrics([worker]),
     ]
     assert all(

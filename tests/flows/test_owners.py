@@ -111,7 +111,7 @@ def test_only_removing_all_keys_opens_the_server_again(tmp_path_factory: pytest.
         assert redis.Redis.from_url(stack.redis_url()).delete("eh:keys") == 1
         assert stack.client.get("/jobs").status_code == 401
         assert command(stack, "keys", "create", "--name", "bob").returncode == 0
-        assert "Removed 1 keys" in command(stack, "keys", "remove-all", "--yes").stdout
+        assert "Removed 1 key." in command(stack, "keys", "remove-all", "--yes").stdout
         assert stack.stop() == 0
         stack.start()
         assert stack.job(job)["id"] == job

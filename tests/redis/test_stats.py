@@ -32,7 +32,7 @@ def claim(system: JobSystem, token: str) -> Job:
 
 
 def test_statistics_of_an_empty_server(stats_reader: StatsReader) -> None:
-    assert stats_reader.collect() == Stats(0, 0, 0, {}, {})
+    assert stats_reader.collect() == Stats(0, 0, 0, 0, {}, {"workers started gpu": 1})
 
 
 def test_queues_report_their_length_and_the_age_of_the_oldest_job_of_any_priority(
@@ -72,7 +72,7 @@ def test_every_event_is_counted_once(system: JobSystem, stats_reader: StatsReade
 
 def test_deliveries_are_pending_until_they_have_ended() -> None:
     counts = {"deliveries made": 5, "deliveries delivered": 2, "deliveries failed": 1, "ended generate failed": 1}
-    assert Stats(0, 0, 0, {}, counts).deliveries_pending == 2
+    assert Stats(0, 0, 0, 0, {}, counts).deliveries_pending == 2
 
 
 def test_a_new_delivery_is_counted_as_pending(system: JobSystem, stats_reader: StatsReader) -> None:

@@ -173,7 +173,8 @@ def test_a_server_beyond_loopback_gets_a_first_key_which_is_shown_once(
     settings: Settings, redis_client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     public = replace(settings, host="0.0.0.0")
-    _create_first_key(public, ConsoleLog())
+    _create_first_key(public, log := ConsoleLog())
+    log.flush()
     [secret] = [word for word in capsys.readouterr().out.split() if word.startswith("eh_")]
     key = ApiKeys(redis_client).find(secret)
     assert key is not None
@@ -181,7 +182,8 @@ def test_a_server_beyond_loopback_gets_a_first_key_which_is_shown_once(
     assert create_app(public).test_client().get("/jobs").status_code == 401
     assert secret not in json.dumps(redis_client.hgetall("eh:keys"))
     for again in (public, replace(settings, host="::")):
-        _create_first_key(again, ConsoleLog())
+        _create_first_key(again, log)
+    log.flush()
     assert capsys.readouterr().out == ""
     assert len(ApiKeys(redis_client).list_keys()) == 1
 

@@ -58,7 +58,11 @@ def test_kubernetes_manifests_are_valid() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_keda_scales_existing_workloads() -> None:
+def test_keda_scales_existing_workloads_by_their_queues() -> None:
+    environment = {item["name"]: item.get("value") for item in dict(pods())["enginehouse-gpu"]["containers"][0]["env"]}
+    model = environment["ENGINEHOUSE_WORKER_MODEL"]
+    assert model in {entry["name"] for entry in json.loads((REPOSITORY / "models.json").read_text())}
+    queues = {"enginehouse-cpu": "cpu", "enginehouse-gpu": f"gpu.{model}"}
     kinds = {
         (item["kind"], item["metadata"]["name"])
         for item in yaml.safe_load_all((DEPLOY / "kubernetes" / "enginehouse.yml").read_text())
@@ -67,7 +71,12 @@ def test_keda_scales_existing_workloads() -> None:
         if item["kind"] == "ScaledObject":
             target = item["spec"]["scaleTargetRef"]
             assert (target.get("kind", "Deployment"), target["name"]) in kinds
-            assert item["spec"]["triggers"][0]["metadata"]["listName"].split(".")[0] in ("cpu", "gpu", "io")
+            queue = item["spec"]["triggers"][0]["metadata"]["listName"]
+            assert queue == queues[target["name"]]
+            # Without this, pods with running jobs would be removed as soon as the queue is empty. A cooldown has no effect above 0 pods.
+            down = item["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+            assert down["stabilizationWindowSeconds"] >= 600
+            assert "cooldownPeriod" not in item["spec"]
 
 
 def test_pods_disable_service_links() -> None:
@@ -228,7 +237,7 @@ def test_alerts_query_existing_metrics() -> None:
     rules = [rule for group in groups for rule in group["rules"]]
     assert len(rules) > 5
     for rule in rules:
-        assert METRIC_NAME.findall(rule["expr"])
+        assert METRIC_NAME.findall(rule["expr"]) or rule["alert"] == "ScrapeFailed"
         assert set(METRIC_NAME.findall(rule["expr"])) <= known_metrics(), rule["alert"]
 
 

@@ -1,12 +1,17 @@
-"""Command lines and environments of processes."""
+"""Command lines and environments of processes; help and lists of the command."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from cli.errors import CommandError
 from cli.local.process_commands import api_command, environment_of, served_model, worker_command
+from cli.main import app
+from cli.output import Output
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings, from_environment
 from shared.urls import without_login
@@ -80,3 +85,44 @@ def test_settings_survive_the_environment() -> None:
 @pytest.mark.parametrize("url", ["redis://:secret@host:6379/0", "redis://user:secret@host:6379/0", "redis://host:6379/0"])
 def test_without_login(url: str) -> None:
     assert without_login(url) == "redis://host:6379/0"
+
+
+def _help_pages() -> list[tuple[str, ...]]:
+    pages: list[tuple[str, ...]] = []
+
+    def visit(group: Any, path: tuple[str, ...]) -> None:
+        for name, item in group.commands.items():
+            pages.append((*path, name))
+            if hasattr(item, "commands"):
+                visit(item, (*path, name))
+
+    visit(typer.main.get_command(app), ())
+    return pages
+
+
+def test_every_option_is_described_and_flags_take_no_value() -> None:
+    root: Any = typer.main.get_command(app)
+    for path in _help_pages():
+        command = root
+        for name in path:
+            command = command.commands[name]
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.help, (path, parameter.name)
+        shown = CliRunner().invoke(app, [*path, "-h"], env={"COLUMNS": "200"})
+        assert shown.exit_code == 0, path
+        assert "<bool>" not in shown.output, path
+
+
+def test_unknown_kinds_are_rejected_before_a_server_is_asked() -> None:
+    for words in (["jobs", "--kind", "generation"], ["webhooks", "create", "http://a/", "--kind", "generation"]):
+        rejected = CliRunner().invoke(app, [*words, "--url", "http://127.0.0.1:1"])
+        assert rejected.exit_code == 2, rejected.output
+
+
+def test_an_empty_list_says_so_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).print_list(("job",), [], lambda record: record)
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "There are none.\n")
+    Output(as_json=True).print_list(("job",), [], lambda record: record)
+    assert capsys.readouterr().out == "[]\n"

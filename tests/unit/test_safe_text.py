@@ -59,7 +59,9 @@ def test_an_answer_in_a_pipe_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_log_line_keeps_only_colours() -> None:
-    ConsoleLog(file := io.StringIO()).line("api", "\x1b[31mred\x1b[0m \x1b]0;title\x07")
+    log = ConsoleLog(file := io.StringIO())
+    log.line("api", "\x1b[31mred\x1b[0m \x1b]0;title\x07")
+    log.flush()
     assert file.getvalue() == "api | red \\x1b]0;title\\x07\n"
 
 

@@ -47,7 +47,7 @@ def bench() -> Bench:
 
 
 def test_a_job_is_claimed_run_and_finished(bench: Bench) -> None:
-    assert bench.run_job() == "job_1 completed"
+    assert bench.run_job() == "job_1 generate completed"
     assert bench.transitions.names() == ["claim", "finish"]
     _, (queue, worker, token), _ = bench.transitions.calls[0]
     assert (queue, worker) == (QUEUE, bench.runtime.worker.id)
@@ -67,7 +67,7 @@ def test_a_slot_is_busy_while_its_job_runs(bench: Bench) -> None:
 
 def test_a_slot_that_is_reserved_for_others_keeps_its_wakeup_until_it_gets_a_job(bench: Bench) -> None:
     bench.transitions.held_back = 3
-    assert bench.run_job(lambda attempt: None) == "job_1 completed"
+    assert bench.run_job(lambda attempt: None) == "job_1 generate completed"
     assert bench.transitions.names().count("claim") == 4
 
 
@@ -91,19 +91,19 @@ def test_leases_of_running_attempts_are_renewed(bench: Bench) -> None:
 )
 def test_the_answer_to_a_renewal_stops_the_attempt(bench: Bench, answer: str, outcome: str, last: str) -> None:
     bench.transitions.answers["leases"] = {("job_1", 1): answer}
-    assert bench.run_job(lambda attempt: bench.runtime.renew_leases()) == f"job_1 {outcome}"
+    assert bench.run_job(lambda attempt: bench.runtime.renew_leases()).split()[:3] == ["job_1", "generate", outcome]
     assert bench.transitions.names()[-1] == last
 
 
 def test_a_cancel_message_stops_the_attempt_that_it_names(bench: Bench) -> None:
     message = {"cancel": "job_1", "attempt": 1}
-    assert bench.run_job(lambda attempt: bench.runtime.handle_control_message(message)) == "job_1 cancelled"
+    assert bench.run_job(lambda attempt: bench.runtime.handle_control_message(message)) == "job_1 generate cancelled"
     assert bench.transitions.calls[-1][1][1] is Status.CANCELLED
 
 
 @pytest.mark.parametrize("message", [{"cancel": "job_2", "attempt": 1}, {"cancel": "job_1", "attempt": 9}])
 def test_a_cancel_message_for_another_attempt_changes_nothing(bench: Bench, message: dict[str, Any]) -> None:
-    assert bench.run_job(lambda attempt: bench.runtime.handle_control_message(message)) == "job_1 completed"
+    assert bench.run_job(lambda attempt: bench.runtime.handle_control_message(message)) == "job_1 generate completed"
 
 
 def test_a_heartbeat_carries_status_running_jobs_and_details(bench: Bench) -> None:
@@ -140,17 +140,17 @@ def test_a_worker_that_is_loading_claims_nothing_until_it_is_ready(monkeypatch: 
     assert bench.run_job() == "draining", "it waited, and was drained before it became ready"
     bench.runtime.draining.clear()
     bench.runtime.update_status(phase="ready")
-    assert bench.runtime.run_next_job(QUEUE) == "job_1 completed"
+    assert bench.runtime.run_next_job(QUEUE) == "job_1 generate completed"
 
 
 def test_a_worker_whose_model_failed_claims_jobs_so_that_they_end() -> None:
     bench = Bench(phase="loading")
     bench.runtime.update_status(phase="failed", message="no such file")
-    assert bench.run_job() == "job_1 completed"
+    assert bench.run_job() == "job_1 generate completed"
 
 
 def test_running_attempts_are_released(bench: Bench) -> None:
-    assert bench.run_job(lambda attempt: bench.runtime.release_attempts()) == "job_1 released"
+    assert bench.run_job(lambda attempt: bench.runtime.release_attempts()) == "job_1 generate released"
     assert bench.transitions.names()[-1] == "release"
 
 
@@ -161,7 +161,7 @@ def test_a_drain_without_patience_releases_what_runs(bench: Bench) -> None:
         bench.runtime.begin_drain(0)
         assert stopped.wait(60)
 
-    assert bench.run_job(drain) == "job_1 released"
+    assert bench.run_job(drain) == "job_1 generate released"
     assert bench.run_job(number=2) == "draining"
 
 
@@ -194,7 +194,7 @@ def test_a_job_claimed_while_attempts_are_released_is_released_too(bench: Bench)
         return job
 
     bench.transitions.claim_for_slot = claim_during_release
-    assert bench.run_job() == "job_1 released"
+    assert bench.run_job() == "job_1 generate released"
 
 
 def test_a_claim_is_repeated_with_the_same_token_through_an_outage(bench: Bench) -> None:
@@ -207,7 +207,7 @@ def test_a_claim_is_repeated_with_the_same_token_through_an_outage(bench: Bench)
 
     bench.transitions.claim_for_slot = claim_and_note
     bench.transitions.outages["claim"] = 1
-    assert bench.run_job() == "job_1 completed"
+    assert bench.run_job() == "job_1 generate completed"
     assert len(tokens) == 2
     assert len(set(tokens)) == 1
 

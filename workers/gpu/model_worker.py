@@ -74,6 +74,7 @@ class ModelWorker:
             "engine": self._entry.engine,
             "device": self._settings.worker_device or "auto",
             "in_flight": self._engine.limit if self._engine is not None else self._entry.max_in_flight,
+            "restarts": self._engine.restarts if self._engine is not None else 0,
             "attention": self._engine.supervisor.attention_backend if self._engine is not None else "",
         }
         if heartbeat is None:

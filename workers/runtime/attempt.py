@@ -62,6 +62,7 @@ class Attempt:
         self.stop_requested_at: float | None = None
         self.released = False
         """Whether the job was returned to its queue while the handler had yet to stop."""
+        self.error_code = ""
         self.lease: Lease = (job.id, job.attempt)
         self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"))
         self._publish = publish

@@ -150,7 +150,9 @@ class AttemptRunner:
 
     def run_attempt(self, attempt: Attempt) -> Outcome:
         """Execute the handler and settle the attempt. Raises only if the end of the job could not be written."""
-        return self.settle(attempt, self.execute(attempt))
+        execution = self.execute(attempt)
+        attempt.error_code = str((execution.error or {}).get("code", ""))
+        return self.settle(attempt, execution)
 
     def execute(self, attempt: Attempt) -> Execution:
         """Call the handler of the job's kind, and classify what it returns or raises."""

@@ -203,7 +203,7 @@ class WorkerRuntime:
             finally:
                 self._remove_attempt(attempt)
             logger.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
-            return f"{job.id} {outcome}"
+            return f"{job.id} {job.kind} {outcome} {attempt.error_code}".rstrip()
         finally:
             with self._lock:
                 self.busy_slots -= 1

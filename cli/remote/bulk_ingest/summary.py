@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from cli.output import STYLES
+from cli.output import STYLES, plural
 from cli.remote.bulk_ingest.uploader import FileOutcome
 from cli.safe_text import safe_line
 from enginehouse_client import Job
@@ -42,7 +42,7 @@ def print_summary(outcomes: Sequence[FileOutcome], files: int, batch: Job, secon
     console.print(table)
     console.print(Text(f"batch {batch.id} is {batch.status}: {describe_counts(batch)}"))
     rate = f", {files / seconds:,.1f} files/s" if seconds > 1 else ""
-    console.print(f"{files:,} files in {seconds:,.1f} s{rate}", highlight=False)
+    console.print(f"{plural(files, 'file')} in {seconds:,.1f} s{rate}", highlight=False)
 
 
 def _print_replaced(console: Console, outcomes: Sequence[FileOutcome]) -> None:
@@ -62,4 +62,4 @@ def describe_counts(batch: Job) -> str:
     counts = dict(batch.counts or {})
     total = counts.pop("total", 0)
     counts["in progress"] = total - sum(counts.values())
-    return ", ".join([f"{total:,} jobs", *(f"{count:,} {name}" for name, count in counts.items() if count)])
+    return ", ".join([plural(total, "job"), *(f"{count:,} {name}" for name, count in counts.items() if count)])

@@ -46,7 +46,9 @@ class FileOutcome:
     """The outcome of one file, or of one member of an archive.
 
     ``status`` is the document's, or ``not_sent``, ``name_taken`` if another document has the name and was not to be replaced, or
-    ``left_out`` for a member of an archive. ``replaces`` is the id of the document that this one replaced. ``duplicate``: the
+    ``left_out`` for a member of an archive. ``replaces`` is the id of the document that this one replaced. ``known_as`` is
+    the name under which the collection has the bytes, if it is another one; then no document of the file's own name is replaced.
+    ``duplicate``: the
     server had the bytes already, and the batch does not count them. Members that the server does not list one by one share an
     outcome of ``count`` documents, with the status ``duplicate`` or ``counted``.
     """
@@ -58,6 +60,7 @@ class FileOutcome:
     duplicate: bool = False
     count: int = 1
     replaces: str | None = None
+    known_as: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -235,4 +238,5 @@ class IngestInterrupted(EnginehouseError):
 
 def _outcome(name: str, document: Document, *, duplicate: bool) -> FileOutcome:
     replaces = document.replaces if document.status == "ready" and not duplicate else None
-    return FileOutcome(name, document.status, document.reason or "", document.id, duplicate, replaces=replaces)
+    known_as = document.name if duplicate and document.name != name else None
+    return FileOutcome(name, document.status, document.reason or "", document.id, duplicate, replaces=replaces, known_as=known_as)

@@ -2,18 +2,22 @@
 -- Uses: queue
 -- Flags: allow-oom
 -- Arguments:
--- Keys: queues with their owners and jobs, Celery's lists; jobs:due, jobs:dead_letters; workers and their jobs; counts
--- Returns one JSON object: open (jobs that have not ended), dead_letters, running, queues (each with waiting, oldest_ms,
+-- Keys: queues with their owners and jobs, Celery's lists; jobs:due, jobs:dead_letters, deliveries:pending; workers and their jobs; counts
+-- Returns one JSON object: open (jobs that have not ended), dead_letters, oldest_delivery_ms, running, queues (each with waiting, oldest_ms,
 -- wakeups), and counts.
 -- Promise: it changes nothing. Its cost grows with queues, owners and workers, not with jobs.
 
 local stats = {
   open = redis.call('ZCARD', PREFIX .. 'jobs:due'),
   dead_letters = redis.call('ZCARD', PREFIX .. 'jobs:dead_letters'),
+  oldest_delivery_ms = 0,
   running = 0,
   queues = {},
   counts = {},
 }
+
+local delivery = redis.call('ZRANGE', PREFIX .. 'deliveries:pending', 0, 0, 'WITHSCORES')
+if delivery[2] then stats.oldest_delivery_ms = math.max(0, now - tonumber(delivery[2])) end
 
 for _, worker in ipairs(redis.call('HKEYS', PREFIX .. 'workers')) do
   stats.running = stats.running + redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')

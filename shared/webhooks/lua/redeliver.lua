@@ -1,7 +1,7 @@
 -- redeliver: restart the schedule of a delivery, whatever its status.
 -- Uses: delivery_queue
 -- Arguments: id, owner
--- Keys: the record; deliveries:due and those of its authority; webhook:<id>, whose address may have changed
+-- Keys: the record; deliveries:due, deliveries:pending and those of its authority; webhook:<id>, whose address may have changed
 -- Returns 'ok' | 'in_progress' (an attempt runs now) | 'missing' | 'disabled' | 'deleted' (its webhook is).
 -- Promise: it keeps its id, so that a receiver recognises it, and its earlier attempts.
 
@@ -20,6 +20,7 @@ if delivery.status ~= 'pending' then count('deliveries made') end
 redis.call('HSET', delivery_key(id), 'status', 'pending', 'reason', '', 'ended_at', '', 'failures', 0, 'lost', 0,
   'next_at', timestamp)
 redis.call('ZADD', PREFIX .. 'deliveries:due', timestamp, id)
+redis.call('ZADD', PREFIX .. 'deliveries:pending', timestamp, id)
 renew_delivery(id)
 redis.call('PUBLISH', PREFIX .. 'deliveries', '1')
 return 'ok'

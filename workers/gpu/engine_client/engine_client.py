@@ -82,6 +82,7 @@ class EngineClient:
         self._on_step = on_step
         self._on_state = on_state
         self._clock = clock
+        self.restarts = 0
         self._changed = threading.Condition()
         self._state = EngineState("loading", "not started", 0.0, clock())
         self._requests = InFlightRequests(entry.max_in_flight)
@@ -225,6 +226,7 @@ class EngineClient:
         if finished:
             self._deliver(StepOutput([], sorted(finished)))
         self._report_state()
+        self.restarts += exit.cause != "resize"
         level = logging.INFO if exit.cause == "resize" else logging.ERROR
         logger.log(level, "engine of %s: %s; restarting in %.1f s", self._name, reason, restart.delay_seconds)
 

@@ -5,6 +5,7 @@
 --   delivery:<id>              hash    the record; shared/webhooks/deliveries.py lists its fields
 --   delivery:<id>:job          hash    the job's record as it was at the time of the event
 --   deliveries:due             zset    deliveries that wait or are being attempted -> time of the next attempt, or end of the lease
+--   deliveries:pending         zset    deliveries that have not ended -> time of their event, or of the latest redelivery
 --   owner:<owner>:deliveries   zset    ids of the owner's deliveries, all with score 0
 --   owner:<owner>:webhooks     zset    ids of the owner's endpoints
 --   webhook:<id>               hash    an endpoint; shared/webhooks/endpoints.py lists its fields
@@ -67,6 +68,7 @@ local function create_deliveries(id, event)
     redis.call('PEXPIRE', key, retention_ms)
     redis.call('PEXPIRE', key .. ':job', retention_ms)
     redis.call('ZADD', PREFIX .. 'deliveries:due', timestamp, delivery)
+    redis.call('ZADD', PREFIX .. 'deliveries:pending', timestamp, delivery)
     redis.call('ZADD', PREFIX .. 'owner:' .. job.owner .. ':deliveries', 0, delivery)
     redis.call('ZADD', job_key(id) .. ':deliveries', 0, delivery)
     redis.call('PEXPIRE', job_key(id) .. ':deliveries', retention_ms)

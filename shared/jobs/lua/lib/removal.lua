@@ -12,6 +12,7 @@ local function remove_job(id, owner)
     end
     redis.call('DEL', delivery_key(delivery), delivery_key(delivery) .. ':job')
     redis.call('ZREM', PREFIX .. 'deliveries:due', delivery)
+    redis.call('ZREM', PREFIX .. 'deliveries:pending', delivery)
     redis.call('ZREM', PREFIX .. 'owner:' .. owner .. ':deliveries', delivery)
   end
   add_bytes(id, owner, -tonumber(redis.call('HGET', key, 'bytes') or 0))

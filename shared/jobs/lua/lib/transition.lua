@@ -131,6 +131,7 @@ local function mark_attempt_lost(id)
     finish(id, 'cancelled', attempt)
   elseif lost >= tonumber(job.max_attempts) then
     redis.call('ZADD', PREFIX .. 'jobs:dead_letters', timestamp, id)
+    count('dead_letters added')
     fail(id, attempt, 'worker_lost', 'Every worker that ran this job died (' .. lost .. ' attempts, the last on ' ..
       job.worker .. '). Read the log of that worker, then replay the job.')
   else

@@ -55,5 +55,6 @@ end
 local function finish_delivery(id, status, reason)
   redis.call('HSET', delivery_key(id), 'status', status, 'reason', reason, 'ended_at', timestamp, 'next_at', '')
   count('deliveries ' .. status)
+  redis.call('ZREM', PREFIX .. 'deliveries:pending', id)
   renew_delivery(id)
 end

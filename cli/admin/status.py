@@ -1,0 +1,167 @@
+"""``enginehouse status``: processes, queues, workers, models, memory, disk and the last failures on one screen."""
+
+import json
+import shutil
+from typing import Any
+
+import psutil
+import redis
+
+from cli.errors import CommandError
+from cli.local.running_stack import connect_to_stack
+from cli.output import Output, clock, first_line
+from shared.jobs.models import Status
+from shared.jobs.queries import JobQueries
+from shared.jobs.stats import StatsReader
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.redis_connection import PREFIX, is_outage
+from shared.settings import Settings
+
+ALIVE_SECONDS = 30.0
+LAST_FAILURES = 5
+# Recent jobs of each owner among which failures are looked for, and the number of owners.
+JOBS_PER_OWNER = 50
+MAX_OWNERS = 100
+
+
+def show_status(settings: Settings, *, explicit: bool, out: Output) -> bool:
+    """Print the status; returns whether Redis answers and a worker of each pool is alive. ``explicit``: use the Redis URL in the settings."""
+    status: dict[str, Any] = {"processes": _processes(settings), "disk": _disk(settings), "redis": None, "problems": []}
+    try:
+        client = connect_to_stack(settings, explicit=explicit)
+        status |= _read_redis(client)
+    except CommandError as error:
+        status["problems"].append(str(error))
+    except redis.RedisError as error:
+        if not is_outage(error):
+            raise
+        status["problems"].append(f"Redis does not answer ({error}).")
+    status["problems"] += _problems(status)
+    if out.as_json:
+        out.print_json(status)
+    else:
+        _print(status, out)
+    return not status["problems"]
+
+
+def _processes(settings: Settings) -> list[dict[str, Any]]:
+    try:
+        state = json.loads((settings.data_dir / "state.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return [{"process": name, "pid": pid, "state": _process_state(pid)} for name, pid in state.get("processes", {}).items()]
+
+
+def _process_state(pid: int) -> str:
+    try:
+        return "stopped" if psutil.Process(pid).status() == psutil.STATUS_STOPPED else "running"
+    except psutil.Error:
+        return "missing"
+
+
+def _disk(settings: Settings) -> dict[str, Any] | None:
+    try:
+        usage = shutil.disk_usage(settings.data_dir)
+    except OSError:
+        return None
+    return {"folder": str(settings.data_dir), "total": usage.total, "free": usage.free}
+
+
+def _read_redis(client: redis.Redis) -> dict[str, Any]:
+    stats, workers = StatsReader(client).collect(), WorkerRegistry(client).alive(ALIVE_SECONDS)
+    memory: Any = client.info("memory")
+    return {
+        "redis": {"used": memory["used_memory"], "limit": memory["maxmemory"] or None},
+        "queues": [
+            {"queue": name, "waiting": queue.waiting, "oldest": queue.oldest_ms / 1000}
+            for name, queue in sorted(stats.queues.items())
+        ],
+        "jobs": {"open": stats.open, "running": stats.running, "dead_letters": stats.dead_letters},
+        "workers": [
+            {"worker": worker.name, "pool": worker.pool, "running": worker.running, "slots": worker.slots}
+            | {"model": worker.model, "phase": worker.phase, "message": worker.message}
+            for worker in sorted(workers, key=lambda worker: worker.name)
+        ],
+        "last_failures": _last_failures(client),
+    }
+
+
+def _last_failures(client: Any) -> list[dict[str, Any]]:
+    queries = JobQueries(client)
+    failed = []
+    for owner in sorted(client.smembers(PREFIX + "owners"))[:MAX_OWNERS]:
+        page, _ = queries.list_jobs(owner, limit=JOBS_PER_OWNER)
+        failed += [job for job in page if job.status is Status.FAILED]
+    failed.sort(key=lambda job: job.ended_at or 0, reverse=True)
+    return [
+        {
+            "job": job.id,
+            "kind": job.kind,
+            "owner": job.owner,
+            "ended": (job.ended_at or 0) / 1000,
+            "code": (job.error or {}).get("code", ""),
+        }
+        for job in failed[:LAST_FAILURES]
+    ]
+
+
+def _problems(status: dict[str, Any]) -> list[str]:
+    problems = [
+        f"Process {item['process']} (pid {item['pid']}) is {item['state']}."
+        for item in status["processes"]
+        if item["state"] != "running"
+    ]
+    if status["redis"] is None:
+        return problems
+    alive = {worker["pool"] for worker in status["workers"]}
+    problems += [f"No {pool} worker is alive." for pool in ("gpu", "cpu", "io") if pool not in alive]
+    return problems + [
+        f"Model {worker['model']} failed on {worker['worker']}: {worker['message']}"
+        for worker in status["workers"]
+        if worker["phase"] == "failed"
+    ]
+
+
+def _print(status: dict[str, Any], out: Output) -> None:
+    """One section per kind of thing. In a pipe, each line begins with the name of its section."""
+
+    def section(name: str, columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+        if out.terminal:
+            out.print_line(name.capitalize() + ("" if rows else ": none"), "bold")
+            if rows:
+                out.print_list(columns, rows, lambda row: row)
+                print()
+        elif rows:
+            out.print_list(columns, rows, lambda row: (name, *row))
+
+    def of(items: list[dict[str, Any]], *names: str) -> list[tuple[object, ...]]:
+        return [tuple(item[name] for name in names) for item in items]
+
+    section("problems", ("problem",), [(problem,) for problem in status["problems"]])
+    section("processes", ("process", "pid", "state"), of(status["processes"], "process", "pid", "state"))
+    memory, disk = status["redis"], status["disk"]
+    resources: list[tuple[object, ...]] = []
+    if memory is not None:
+        resources.append(
+            ("Redis memory", _size(memory["used"]), f"of {_size(memory['limit'])}" if memory["limit"] else "no limit")
+        )
+    if disk is not None:
+        resources.append(("disk, free", _size(disk["free"]), f"of {_size(disk['total'])}"))
+    section("resources", ("resource", "size", ""), resources)
+    if memory is None:
+        return
+    jobs = status["jobs"]
+    section("jobs", ("open", "running", "dead letters"), of([jobs], "open", "running", "dead_letters"))
+    queues = [(queue["queue"], queue["waiting"], f"{queue['oldest']:.0f} s") for queue in status["queues"]]
+    section("queues", ("queue", "waiting", "oldest"), list(queues))
+    columns = ("worker", "pool", "running", "slots", "model", "phase")
+    section("workers", columns, of(status["workers"], *columns))
+    failures = [
+        (item["job"], item["kind"], item["owner"], clock(item["ended"]), first_line(item["code"]))
+        for item in status["last_failures"]
+    ]
+    section("last failures", ("job", "kind", "owner", "ended", "code"), list(failures))
+
+
+def _size(number: int) -> str:
+    return f"{number / 1024**3:.1f} GiB" if number >= 1024**3 else f"{number / 1024**2:.0f} MiB"

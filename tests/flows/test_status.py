@@ -1,0 +1,60 @@
+"""``enginehouse status`` on a healthy stack, with a stopped process, without Redis, and without a stack."""
+
+import json
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from testing.stack import QUICK, Stack
+from testing.waiting import wait_until
+from tests.flows.command import run
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("status"), token_seconds=0.05, environment=QUICK)
+    try:
+        yield stack.start()
+    finally:
+        stack.kill()
+
+
+def test_the_status_shows_processes_queues_workers_and_failures(own: Stack) -> None:
+    failed = own.ended(own.generate("too late" * 20, timeout=1, max_tokens=64)["id"])
+    done = run(own, "status", "--json")
+    status = json.loads(done.stdout)
+    assert (done.returncode, status["problems"]) == (0, [])
+    assert {"api", "redis", "chroma", "gpu0", "cpu", "io"} <= {item["process"] for item in status["processes"]}
+    assert {worker["pool"] for worker in status["workers"]} == {"gpu", "cpu", "io"}
+    [gpu] = [worker for worker in status["workers"] if worker["pool"] == "gpu"]
+    assert (gpu["model"], gpu["phase"]) == ("echo", "ready")
+    [failure] = status["last_failures"]
+    assert (failure["job"], failure["code"]) == (failed["id"], failed["error"]["code"])
+    assert status["disk"]["free"] > 0
+    assert status["redis"]["used"] > 0
+    lines = run(own, "status").stdout.splitlines()
+    assert f"last failures\t{failed['id']}" in "\n".join(lines)
+    assert {line.split("\t")[0] for line in lines} >= {"processes", "resources", "jobs", "queues", "workers"}
+
+
+def test_a_frozen_process_and_a_missing_redis_are_problems(own: Stack) -> None:
+    worker = psutil.Process(own.pid("io"))
+    worker.suspend()
+    try:
+        wait_until(lambda: worker.status() == psutil.STATUS_STOPPED, "the worker is frozen")
+        done = run(own, "status")
+        assert done.returncode == 1
+        assert f"problems\tProcess io (pid {worker.pid}) is stopped." in done.stdout
+    finally:
+        worker.resume()
+    redis = psutil.Process(own.pid("redis"))
+    redis.suspend()
+    try:
+        done = run(own, "status", "--json")
+        status = json.loads(done.stdout)
+        assert (done.returncode, status["redis"]) == (1, None)
+        assert "does not answer" in status["problems"][0]
+        assert status["processes"]
+    finally:
+        redis.resume()
