@@ -43,6 +43,8 @@ owners = typer.Typer(no_args_is_help=True, help="Set and list the shares and lim
 app.add_typer(owners, name="owners")
 dead_letters = typer.Typer(no_args_is_help=True, help="List, show, replay and drop jobs that lost all their attempts.")
 app.add_typer(dead_letters, name="dead-letters")
+trash = typer.Typer(no_args_is_help=True, help="List, restore and delete documents that a repair found without a record.")
+app.add_typer(trash, name="trash")
 for commands in (generate, jobs, ingest, documents, webhooks):
     commands.install(app)
 models.command("list")(list_models)
@@ -123,6 +125,7 @@ def worker(
         redis_url=redis,
     )
     check_user(settings, "worker")
+    _check_data_version(settings)
     _become(worker_command(pool, settings, number), settings)
 
 
@@ -134,6 +137,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
     settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
     check_user(settings, "api")
+    _check_data_version(settings)
     _become(api_command(settings), settings)
 
 
@@ -327,6 +331,50 @@ def check_collections(
     raise typer.Exit(1 if check(client, with_stack_chroma(settings), fix=fix, as_json=as_json) else 0)
 
 
+@documents.collections.command("recover")
+def recover_collections(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Make the records of documents again from their folders, after Redis was lost or restored from an older copy. Use it while the
+    stack runs, on its data folder. Documents that are complete in the index are ready at once; others are indexed again."""
+    from cli.admin.recovery import recover_documents
+    from cli.local.running_stack import with_stack_chroma
+
+    settings = with_stack_chroma(_settings(data_dir=data, redis_url=redis))
+    recover_documents(_stack_redis(data, redis), settings, out=Output(as_json=as_json))
+
+
+@trash.command("list")
+def list_trash(as_json: AsJson = False, data: Data = None) -> None:
+    """List folders in the trash, oldest first."""
+    from cli.admin import trash as admin
+
+    admin.list_trash(_settings(data_dir=data), out=Output(as_json=as_json))
+
+
+@trash.command("restore")
+def restore_trash(
+    document: Annotated[list[str] | None, typer.Argument(help="Document ids.", show_default="everything in the trash")] = None,
+    data: Data = None,
+) -> None:
+    """Move folders back to the documents. `enginehouse collections recover` then makes their records."""
+    from cli.admin import trash as admin
+
+    admin.restore_from_trash(_settings(data_dir=data), document or [])
+
+
+@trash.command("empty")
+def empty_trash(
+    older_than_days: Annotated[float, typer.Option(min=0, help="Keep what was moved there more recently.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    data: Data = None,
+) -> None:
+    """Delete what is in the trash for good."""
+    from cli.admin import trash as admin
+
+    if not yes:
+        typer.confirm("Delete the documents in the trash for good?", abort=True, err=True)
+    admin.empty_trash(_settings(data_dir=data), older_than_days=older_than_days)
+
+
 @dead_letters.command("list")
 def list_dead_letters(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
     """List dead letters, newest first."""
@@ -432,6 +480,20 @@ def _environment(settings: Settings) -> dict[str, str]:
     from cli.local.process_commands import environment_of
 
     return environment_of(settings)
+
+
+def _check_data_version(settings: Settings) -> None:
+    """Refuse data of a newer version. If Redis does not answer, only the data folder is checked, as the process would wait for it."""
+    from shared.documents.data_state import DataState, DataVersionError, check_folder_version
+    from shared.redis_connection import OUTAGE, connect
+
+    try:
+        check_folder_version(settings.data_dir)
+        DataState(connect(settings.redis_url, timeout=2, retries=0), settings).check_versions()
+    except DataVersionError as error:
+        raise CommandError(str(error)) from None
+    except OUTAGE:
+        pass
 
 
 def _become(command: list[str], settings: Settings) -> None:

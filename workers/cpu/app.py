@@ -3,8 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 
+from shared.documents.data_state import DataState, DataStateService
 from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
+from shared.documents.trash import Trash, TrashCleaner
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.queries import JobQueries
 from shared.jobs.queue_names import CPU_QUEUE
@@ -42,8 +44,13 @@ def build_handlers() -> Mapping[str, Handler]:
 
 
 def build_services() -> Sequence[MaintenanceService]:
-    documents = Documents(connect(settings.redis_url), settings)
-    return [UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds)]
+    client = connect(settings.redis_url)
+    documents = Documents(client, settings)
+    return [
+        DataStateService(DataState(client, settings)),
+        UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds),
+        TrashCleaner(Trash(settings.trash_dir), settings.trash_seconds),
+    ]
 
 
 app = CeleryWorker(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from shared.documents.descriptions import remove_description
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import UNSUPPORTED
 from shared.documents.models import Document, Problem, Status
@@ -147,6 +148,7 @@ class _Ingestion:
         except NotFound:
             self._raise_deleted()
         if replaced:
+            remove_description(self._files, replaced)
             self._documents.remove(replaced, self._document.collection_id)
             self._search_index.remove_from_collection(self._document.collection_id, replaced)
             self._files.remove(replaced)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from shared.documents.text_index import ChunkRef
-from shared.errors import IndexUnavailable
+from shared.errors import IndexUnavailable, ReindexNeeded
 from shared.urls import without_login
 
 logger = logging.getLogger(__name__)
@@ -138,6 +138,10 @@ class VectorStore:
 
         self._send(delete)
 
+    def has_index(self, index: str) -> bool:
+        """Whether an index exists."""
+        return self._send(lambda client: _existing_collection(client, index) is not None)
+
     def list_indexes(self, collection_id: str = "") -> list[str]:
         """Names of all indexes, or of those of one collection."""
 
@@ -188,7 +192,8 @@ class VectorStore:
                 if _is_outage(error):
                     if _is_timeout(error) and self._is_alive():
                         self._on_timeout()
-                    raise IndexUnavailable(
+                    kind = ReindexNeeded if "Error loading hnsw index" in str(error) else IndexUnavailable
+                    raise kind(
                         f"The Chroma server at {without_login(self._url)} cannot be used: {type(error).__name__}: {error}"[:500]
                     ) from error
                 raise

@@ -6,13 +6,13 @@ It is a pool of its own, so that ten thousand documents in ingestion never delay
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.documents.files import DocumentFiles
 from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
-from shared.errors import ModelUnavailable, NotFound
+from shared.errors import ModelUnavailable, NotFound, ReindexNeeded
 from shared.jobs.queue_names import IO_QUEUE
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
@@ -20,10 +20,12 @@ from shared.settings import from_environment
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
 from workers.io.delete import delete
+from workers.io.index_monitor import IndexMonitor, note_problem
 from workers.io.search import SearchQuery, search_passages
 from workers.io.webhooks.dispatcher import WebhookDispatcher
 from workers.runtime.attempt import Attempt, Handler, Handover
 from workers.runtime.celery_worker import CeleryWorker, Pool
+from workers.runtime.maintenance import MaintenanceService
 from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
@@ -56,9 +58,11 @@ def build_handlers() -> Mapping[str, Handler]:
         while True:
             try:
                 found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
-            except Exception:
+            except Exception as error:
                 # A deletion of the collection drops its index, which may break a search in many ways: then it is not found.
                 documents.collection_by_id(collection_id)
+                if isinstance(error, ReindexNeeded):
+                    note_problem(client, collection, error.message)
                 raise
             latest = documents.collection_by_id(collection_id)
             # A reindex may have replaced the index, and dropped the old one, during the search.
@@ -110,6 +114,12 @@ def _question(spec: Mapping[str, Any]) -> str:
     return str(messages[-1])
 
 
+def build_services() -> Sequence[MaintenanceService]:
+    client = connect(settings.redis_url)
+    documents = Documents(client, settings)
+    return [IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings))]
+
+
 def start_webhooks(runtime: WorkerRuntime) -> None:
     """Deliver webhooks beside the jobs until the worker drains."""
     dispatcher = WebhookDispatcher(settings, runtime.worker.id, runtime.draining)
@@ -134,6 +144,7 @@ app = CeleryWorker(
         slots=settings.io_workers,
         prefork=False,
         build_handlers=build_handlers,
+        build_services=build_services,
         on_start=start_webhooks,
         on_stop=finish_background_work,
     ),

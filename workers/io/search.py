@@ -109,6 +109,8 @@ class _Searcher:
         limit = count + 8
         while True:
             result = find(limit)
+            if not result.chunks:  # a missing index looks like one in which nothing matches
+                self._search_index.require_index(self._collection)
             self._names |= self._documents.ready_names({chunk.document_id for chunk in result.chunks} - self._names.keys())
             visible = [chunk for chunk in result.chunks if chunk.document_id in self._names]
             if len(visible) >= count or result.exhausted:
