@@ -315,6 +315,40 @@ def doctor(as_json: AsJson = False) -> None:
     raise typer.Exit(1 if report_problems(as_json=as_json) else 0)
 
 
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="A folder or a .tar file, which must not exist.")],
+    as_json: AsJson = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Copy jobs, keys, documents and indexes of a running stack. Use it on a host that has the data folder."""
+    from cli.admin.backup import create_backup
+    from cli.local.running_stack import stack_redis_url, with_stack_chroma
+
+    settings = _settings(data_dir=data, redis_url=redis)
+    client, url = _stack_redis(data, redis), stack_redis_url(settings, explicit=redis is not None)
+    create_backup(client, url, with_stack_chroma(settings), target, out=Output(as_json=as_json))
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="The backup, a folder or a .tar file.")],
+    without_redis: Annotated[
+        bool, typer.Option("--without-redis", help="Leave Redis out, whose files are copied separately, as in containers.")
+    ] = False,
+    as_json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Make a data folder from a backup, after comparing every file with its digest. The stack must not run."""
+    from cli.admin.restore import restore_backup
+
+    external = bool(os.environ.get("ENGINEHOUSE_CHROMA_URL"))
+    settings = _settings(data_dir=data)
+    out = Output(as_json=as_json)
+    restore_backup(source, settings, with_redis=not without_redis, external_chroma=external, out=out)
+
+
 @documents.collections.command("check")
 def check_collections(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,

@@ -47,3 +47,9 @@ def list_problems(client: redis.Redis) -> dict[str, str]:
     """The collections that have to be reindexed, with the reason."""
     problems: Any = client.hgetall(PROBLEMS_KEY)
     return dict(problems)
+
+
+def read_problem(client: redis.Redis, collection_id: str) -> str:
+    """Why a collection has to be reindexed, or ""."""
+    reason: Any = client.hget(PROBLEMS_KEY, collection_id)
+    return str(reason or "")

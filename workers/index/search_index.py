@@ -5,14 +5,14 @@ the other. Every operation can be repeated. Which documents may be shown is not 
 one that was just replaced, has chunks in the index too.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from shared.documents.filters import Condition
 from shared.documents.models import Collection
 from shared.documents.store import Documents
-from shared.documents.text_index import SEARCH_FORM_VERSION, ChunkRecord, DocumentAttributes, IndexedChunk, TextIndex
+from shared.documents.text_index import SEARCH_FORM_VERSION, ChunkRecord, ChunkRef, DocumentAttributes, IndexedChunk, TextIndex
 from shared.errors import NotFound, ReindexNeeded
 from shared.settings import Settings
 from workers.index.vector_store import VectorStore
@@ -129,6 +129,10 @@ class SearchIndex:
     def list_indexes(self, collection_id: str = "") -> list[str]:
         """Names of all indexes, or of those of one collection; an index counts if either half has it."""
         return sorted({*self._texts.list_indexes(collection_id), *self._vectors.list_indexes(collection_id)})
+
+    def read_vectors(self, index: str) -> Iterator[tuple[list[ChunkRef], bytes]]:
+        """All vectors of an index, as ``VectorStore.read_vectors`` returns them."""
+        return self._vectors.read_vectors(index)
 
     def text_counts(self, index: str) -> dict[str, int]:
         """Number of chunks with text, by document id."""

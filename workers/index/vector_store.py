@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -30,6 +30,9 @@ RESPONSE_SECONDS = 30.0
 
 MAX_EXACT_SEARCH = 5_000
 """Largest index, or filter result, that is searched exactly when the graph search misses vectors: about 0.3 s."""
+
+VECTOR_PAGE = 1_000
+"""Vectors per request when reading them: about 8 MB of JSON."""
 
 PAGE_SIZE = 5_000
 """Names or ids per request when listing."""
@@ -178,6 +181,16 @@ class VectorStore:
 
         return self._send(numbers)
 
+    def read_vectors(self, index: str) -> Iterator[tuple[list[ChunkRef], bytes]]:
+        """All vectors of an index, page by page: the references of the chunks, and their vectors as 32-bit floats in the same order."""
+        offset = 0
+        while True:
+            page = self._send(lambda client, start=offset: _read_page(client, index, start))  # type: ignore[misc]
+            if page is None:
+                return
+            yield page
+            offset += len(page[0])
+
     def _send(self, request: Callable[[Any], T]) -> T:
         """Send a request. Retry while a collection that was just created has no files yet."""
         pause = 0.05
@@ -266,6 +279,17 @@ def _exact_search(collection: Any, vector: Sequence[float], limit: int, ids: lis
     scores = numpy.asarray(found["embeddings"]) @ numpy.asarray(vector)
     best = numpy.argsort(-scores, kind="stable")[:limit]
     return [_hit(found["ids"][row], float(scores[row])) for row in best]
+
+
+def _read_page(client: Any, index: str, offset: int) -> tuple[list[ChunkRef], bytes] | None:
+    import numpy
+
+    collection = _existing_collection(client, index)
+    page = None if collection is None else collection.get(include=["embeddings"], limit=VECTOR_PAGE, offset=offset)
+    if page is None or not page["ids"]:
+        return None
+    refs = [(document_id, int(position)) for document_id, _, position in (id.partition(":") for id in page["ids"])]
+    return refs, numpy.asarray(page["embeddings"], dtype="<f4").tobytes()
 
 
 def _collection(client: Any, index: str) -> Any:
