@@ -5,6 +5,7 @@ nothing.
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from shared.documents import keys
 from shared.documents.descriptions import Description, IndexState, write_description
 from shared.documents.files import DocumentFiles
 from shared.documents.filters import Scalar
-from shared.documents.index_health import clear_problem
+from shared.documents.index_health import clear_problem, report_problem
 from shared.documents.models import Collection, Document, Problem, Status, check_collection_name
 from shared.documents.passwords import Passwords
 from shared.documents.scripts import DocumentScripts
@@ -25,6 +26,8 @@ from shared.errors import NameTaken, NotFound, QuotaExceeded
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.redis_lists import list_page
 from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """Result of a worker's write: done; the document was deleted; another attempt has taken over; or a newer version of the document
@@ -107,6 +110,11 @@ class Documents:
     def abandon_reindex(self, collection_id: str, next_index: str) -> None:
         """Clear the next index if it is still ``next_index``."""
         self._scripts.abandon_reindex(collection=collection_id, next_index=next_index)
+
+    def note_index_problem(self, collection_id: str, reason: str) -> None:
+        """Note why a collection has to be reindexed, and log it once."""
+        if self._redis.exists(keys.collection(collection_id)) and report_problem(self._redis, collection_id, reason):
+            logger.warning("collection %s has to be reindexed: %s", collection_id, reason)
 
     def clear_index_problem(self, collection_id: str) -> None:
         """Remove the note that a collection has to be reindexed."""

@@ -58,6 +58,11 @@ class Embedder:
         return self
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether this process has the model in memory. Loading it takes seconds."""
+        return self._loaded is not None and self._loaded[0] == os.getpid()
+
+    @property
     def revision(self) -> str:
         """Digest of weights and tokenizer, because the same model name may later refer to others."""
         with self._lock:

@@ -12,7 +12,7 @@ from typing import Any
 from shared.documents.files import DocumentFiles
 from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
-from shared.errors import ModelUnavailable, NotFound, ReindexNeeded
+from shared.errors import ModelUnavailable, NotFound
 from shared.jobs.queue_names import IO_QUEUE
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
@@ -20,7 +20,7 @@ from shared.settings import from_environment
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
 from workers.io.delete import delete
-from workers.io.index_monitor import IndexMonitor, note_problem
+from workers.io.index_monitor import IndexMonitor
 from workers.io.search import SearchQuery, search_passages
 from workers.io.webhooks.dispatcher import WebhookDispatcher
 from workers.runtime.attempt import Attempt, Handler, Handover
@@ -58,11 +58,9 @@ def build_handlers() -> Mapping[str, Handler]:
         while True:
             try:
                 found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
-            except Exception as error:
+            except Exception:
                 # A deletion of the collection drops its index, which may break a search in many ways: then it is not found.
                 documents.collection_by_id(collection_id)
-                if isinstance(error, ReindexNeeded):
-                    note_problem(client, collection, error.message)
                 raise
             latest = documents.collection_by_id(collection_id)
             # A reindex may have replaced the index, and dropped the old one, during the search.

@@ -8,7 +8,7 @@ import logging
 
 import redis
 
-from shared.documents.index_health import clear_problem, list_problems, report_problem
+from shared.documents.index_health import list_problems
 from shared.documents.models import Collection
 from shared.documents.store import Documents
 from shared.errors import IndexUnavailable, ReindexNeeded
@@ -46,11 +46,11 @@ class IndexMonitor:
         for collection in collections:
             reason = self._reason(collection)
             if reason:
-                note_problem(self._redis, collection, reason)
+                self._documents.note_index_problem(collection.id, reason)
             elif collection.id in noted:
-                clear_problem(self._redis, collection.id)
+                self._documents.clear_index_problem(collection.id)
         for collection_id in noted.keys() - {collection.id for collection in collections}:
-            clear_problem(self._redis, collection_id)
+            self._documents.clear_index_problem(collection_id)
 
     def _reason(self, collection: Collection) -> str:
         try:
@@ -60,9 +60,3 @@ class IndexMonitor:
         except ReindexNeeded as error:
             return error.message
         return ""
-
-
-def note_problem(client: redis.Redis, collection: Collection, reason: str) -> None:
-    """Note why a collection has to be reindexed, and log it once."""
-    if report_problem(client, collection.id, reason):
-        logger.warning("collection %s must be reindexed: %s", collection.id, reason)
