@@ -30,6 +30,7 @@ from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.owners.store import ApiKeys
+from shared.packaged_files import installed_version
 from shared.redis_connection import connect
 from shared.sessions.store import Sessions
 from shared.settings import Settings
@@ -44,7 +45,7 @@ ROUTES = (
 )
 
 # Response headers that a page of an allowed origin may read, beyond those that every page may.
-EXPOSED_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry")
+EXPOSED_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry", "Enginehouse-Version")
 REDIS_CONNECTIONS = 5
 
 
@@ -114,11 +115,15 @@ def _create_services(settings: Settings) -> Services:
 
 
 def _set_default_headers(app: Flask) -> None:
+    server_version = installed_version()
+
     @app.after_request
     def set_default_headers(response: Response) -> Response:
         # Responses belong to one owner, and none is to be taken for another type than it has.
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        if server_version:
+            response.headers["Enginehouse-Version"] = server_version
         return response
 
 

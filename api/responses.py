@@ -61,9 +61,9 @@ def final_or_accepted(job: Job, *, waited: bool = True, replayed: bool = False) 
     return accepted_response(job, replayed=replayed)
 
 
-def list_response(entries: Sequence[Mapping[str, Any]], next_cursor: str | None = None) -> Response:
-    """A list in the form that all lists have. ``next_cursor`` is the ``after`` of the next page."""
-    return jsonify({"object": "list", "data": list(entries), "has_more": next_cursor is not None, "next": next_cursor})
+def list_response(entries: Sequence[Mapping[str, Any]], next_cursor: str | None = None, **more: Any) -> Response:
+    """A list in the form that all lists have. ``next_cursor`` is the ``after`` of the next page; ``more`` are fields of this list only."""
+    return jsonify({"object": "list", "data": list(entries), "has_more": next_cursor is not None, "next": next_cursor, **more})
 
 
 def collection_json(collection: Collection) -> dict[str, Any]:

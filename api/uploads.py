@@ -200,6 +200,7 @@ class UploadService:
                 job_id=new_id(JOB),
                 metadata=options.metadata,
                 replace=options.replace,
+                folder=received.document_id,
             )
             job = self._queries.get_job(document.job_id)
             # Either the document is new, or the server died between registering it and submitting its job.

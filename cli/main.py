@@ -48,6 +48,8 @@ owners = typer.Typer(no_args_is_help=True, help="Set and list the shares and lim
 app.add_typer(owners, name="owners")
 dead_letters = typer.Typer(no_args_is_help=True, help="List, show, replay and drop jobs that lost all their attempts.")
 app.add_typer(dead_letters, name="dead-letters")
+trash = typer.Typer(no_args_is_help=True, help="List, restore and delete documents that a repair found without a record.")
+app.add_typer(trash, name="trash")
 for commands in (generate, jobs, queues, ingest, documents, webhooks):
     commands.install(app)
 models.command("list")(list_models)
@@ -130,6 +132,7 @@ def worker(
         redis_url=redis,
     )
     check_user(settings, "worker")
+    _check_data_version(settings)
     _become(worker_command(pool, settings, number), settings)
 
 
@@ -141,6 +144,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
     settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
     check_user(settings, "api")
+    _check_data_version(settings)
     _become(api_command(settings), settings)
 
 
@@ -362,6 +366,40 @@ def doctor(as_json: AsJson = False) -> None:
     raise typer.Exit(1 if report_problems(as_json=as_json) else 0)
 
 
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="A folder or a .tar file, which must not exist.")],
+    as_json: AsJson = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Copy jobs, keys, documents and indexes of a running stack. Use it on a host that has the data folder."""
+    from cli.admin.backup import create_backup
+    from cli.local.running_stack import stack_redis_url, with_stack_chroma
+
+    settings = _settings(data_dir=data, redis_url=redis)
+    client, url = _stack_redis(data, redis), stack_redis_url(settings, explicit=redis is not None)
+    create_backup(client, url, with_stack_chroma(settings), target, out=Output(as_json=as_json))
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="The backup, a folder or a .tar file.")],
+    without_redis: Annotated[
+        bool, typer.Option("--without-redis", help="Leave Redis out, whose files are copied separately, as in containers.")
+    ] = False,
+    as_json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Make a data folder from a backup, after comparing every file with its digest. The stack must not run."""
+    from cli.admin.restore import restore_backup
+
+    external = bool(os.environ.get("ENGINEHOUSE_CHROMA_URL"))
+    settings = _settings(data_dir=data)
+    out = Output(as_json=as_json)
+    restore_backup(source, settings, with_redis=not without_redis, external_chroma=external, out=out)
+
+
 @documents.collections.command("check")
 def check_collections(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
@@ -376,6 +414,50 @@ def check_collections(
     settings = _settings(data_dir=data, redis_url=redis)
     client = _stack_redis(data, redis)
     raise typer.Exit(1 if check(client, with_stack_chroma(settings), fix=fix, as_json=as_json) else 0)
+
+
+@documents.collections.command("recover")
+def recover_collections(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Make the records of documents again from their folders, after Redis was lost or restored from an older copy. Use it while the
+    stack runs, on its data folder. Documents that are complete in the index are ready at once; others are indexed again."""
+    from cli.admin.recovery import recover_documents
+    from cli.local.running_stack import with_stack_chroma
+
+    settings = with_stack_chroma(_settings(data_dir=data, redis_url=redis))
+    recover_documents(_stack_redis(data, redis), settings, out=Output(as_json=as_json))
+
+
+@trash.command("list")
+def list_trash(as_json: AsJson = False, data: Data = None) -> None:
+    """List folders in the trash, oldest first."""
+    from cli.admin import trash as admin
+
+    admin.list_trash(_settings(data_dir=data), out=Output(as_json=as_json))
+
+
+@trash.command("restore")
+def restore_trash(
+    document: Annotated[list[str] | None, typer.Argument(help="Document ids.", show_default="everything in the trash")] = None,
+    data: Data = None,
+) -> None:
+    """Move folders back to the documents. `enginehouse collections recover` then makes their records."""
+    from cli.admin import trash as admin
+
+    admin.restore_from_trash(_settings(data_dir=data), document or [])
+
+
+@trash.command("empty")
+def empty_trash(
+    older_than_days: Annotated[float, typer.Option(min=0, help="Keep what was moved there more recently.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    data: Data = None,
+) -> None:
+    """Delete what is in the trash for good."""
+    from cli.admin import trash as admin
+
+    if not yes:
+        typer.confirm("Delete the documents in the trash for good?", abort=True, err=True)
+    admin.empty_trash(_settings(data_dir=data), older_than_days=older_than_days)
 
 
 @dead_letters.command("list")
@@ -483,6 +565,20 @@ def _environment(settings: Settings) -> dict[str, str]:
     from cli.local.process_commands import environment_of
 
     return environment_of(settings)
+
+
+def _check_data_version(settings: Settings) -> None:
+    """Refuse data of a newer version. If Redis does not answer, only the data folder is checked, as the process would wait for it."""
+    from shared.documents.data_state import DataState, DataVersionError, check_folder_version
+    from shared.redis_connection import OUTAGE, connect
+
+    try:
+        check_folder_version(settings.data_dir)
+        DataState(connect(settings.redis_url, timeout=2, retries=0), settings).check_versions()
+    except DataVersionError as error:
+        raise CommandError(str(error)) from None
+    except OUTAGE:
+        pass
 
 
 def _become(command: list[str], settings: Settings) -> None:

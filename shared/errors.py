@@ -23,7 +23,7 @@
     │   ├── ModelNotServed       no worker has ever served this model, and none can load it
     │   └── ModelUnavailable     the worker could not load it; its jobs end with this error
     ├── JobFailure               the error of an accepted job; stored with the job, not sent as an HTTP status
-    │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable, EmbeddingModelMismatch,
+    │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable (ReindexNeeded), EmbeddingModelMismatch,
     │       JobTimeout, QueueFull, DocumentRejected
     └── InternalError            500
 
@@ -226,6 +226,12 @@ class IndexUnavailable(JobFailure):
     def __init__(self, message: str, *, outage: bool = False) -> None:
         super().__init__(message)
         self.outage = outage
+
+
+class ReindexNeeded(IndexUnavailable):
+    """The index, or a half of it, is missing or damaged, and another attempt would find it so too."""
+
+    retryable = False
 
 
 class EmbeddingModelMismatch(JobFailure):

@@ -408,6 +408,13 @@ class Settings:
         low=60,
         high=3650 * DAY,
     )
+    trash_seconds: int = setting(
+        "ENGINEHOUSE_TRASH_SECONDS",
+        30 * DAY,
+        "How long the trash keeps folders of documents that a repair found without a record.",
+        low=60,
+        high=3650 * DAY,
+    )
     chunk_tokens: int = setting(
         "ENGINEHOUSE_CHUNK_TOKENS", 200, "Chunk size in tokens of the embedding model.", low=16, high=8192
     )
@@ -485,6 +492,11 @@ class Settings:
     def documents_dir(self) -> Path:
         """Folder of uploaded files, page texts and chunks, with one subfolder per document."""
         return self.data_dir / "documents"
+
+    @property
+    def trash_dir(self) -> Path:
+        """Folder of documents without a record, with one subfolder per day."""
+        return self.data_dir / "trash"
 
     @property
     def archives_dir(self) -> Path:

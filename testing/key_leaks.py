@@ -32,6 +32,8 @@ OWNED = (
     "eh:collections:*",  # documents are kept until they are deleted
     "eh:collection:*",
     "eh:document:*",
+    "eh:data",  # as long as the data folder
+    "eh:index:problems",  # until the collection is reindexed or deleted
     "_kombu.binding.*",  # Celery's own
     "unacked*",
 )

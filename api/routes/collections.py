@@ -30,6 +30,7 @@ from api.schemas.requests.collections import CollectionChanges, NewCollection, R
 from api.schemas.requests.search import SearchRequest
 from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
+from shared.documents.index_health import read_problem
 from shared.documents.models import Collection
 from shared.errors import Conflict, InvalidValue
 from shared.ids import DOCUMENT
@@ -188,7 +189,8 @@ def search_collection(collection: str) -> RouteResponse:
     submission = Submission(kind="search", queue=IO_QUEUE, spec=spec, owner=owner())
     job = submit_job(submission, requested_timeout(SHORT_JOB_SECONDS)).job
     if job.status is Status.COMPLETED and job.result is not None:
-        return list_response(job.result["hits"])
+        warning = read_problem(services().redis, found.id)
+        return list_response(job.result["hits"], warnings=[warning] if warning else [])
     if job.status.final:
         raise short_job_error(job)
     return accepted_response(job)

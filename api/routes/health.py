@@ -10,7 +10,8 @@ from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
-from shared.documents.index_health import is_silent
+from shared.documents.data_state import MESSAGES, DataState
+from shared.documents.index_health import is_silent, list_problems
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.queue_names import model_of_queue
 from shared.jobs.worker_registry import Worker
@@ -47,7 +48,7 @@ def check_liveness() -> RouteResponse:
             200: Reply(
                 description="It can.",
                 model=responses.Readiness,
-                example={"status": "ready", "waiting_for": [], "workers": 4},
+                example={"status": "ready", "waiting_for": [], "workers": 4, "warnings": []},
             ),
             503: Reply(description="It cannot; `waiting_for` lists what is missing.", model=responses.Readiness),
         },
@@ -59,14 +60,26 @@ def check_readiness() -> RouteResponse:
     try:
         workers, assignments = context.live_workers(), context.active_assignments()
         index_silent = is_silent(context.redis)
+        warnings = _data_warnings()
     except redis.RedisError as error:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
     missing = _missing_index(index_silent) + _missing_models(workers, assignments)
     missing += [f"the {pool} worker" for pool in ("cpu", "io") if not any(worker.pool == pool for worker in workers)]
     if context.disk_space.shortage():
         missing.append("disk space (jobs and uploads are refused)")
-    state = {"status": "not_ready" if missing else "ready", "waiting_for": missing, "workers": len(workers)}
+    state = {"status": "not_ready" if missing else "ready", "waiting_for": missing, "workers": len(workers), "warnings": warnings}
     return jsonify(state), 503 if missing else 200
+
+
+def _data_warnings() -> list[str]:
+    """What an operator has to do although jobs run. Without names of collections, as every caller may see it."""
+    context = services()
+    records, problems = DataState(context.redis, context.settings).records(), list_problems(context.redis)
+    warnings = [] if records == "complete" else [f"{MESSAGES[records]}: run `enginehouse collections recover`"]
+    if problems:
+        count = "1 collection has" if len(problems) == 1 else f"{len(problems)} collections have"
+        warnings.append(f"{count} to be reindexed: `enginehouse collections check` shows which")
+    return warnings
 
 
 def _missing_index(index_silent: bool) -> list[str]:

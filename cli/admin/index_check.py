@@ -1,5 +1,8 @@
 """``enginehouse collections check``: compares document records, files and indexes, reports differences, and fixes them.
 
+No fix deletes an original: a folder without a record is moved to the trash, or, if it describes its document, left for
+``enginehouse collections recover``. What such documents have in an index is left there too.
+
 It runs while the stack is in use. A difference is checked a second time, because the document may just have changed.
 Documents that must be embedded again are submitted as a job to the CPU workers; everything else is fixed here.
 """
@@ -14,11 +17,14 @@ import redis
 from rich.console import Console
 
 from cli.safe_text import safe_line
+from shared.documents.data_state import MESSAGES, DataState
+from shared.documents.descriptions import document_folders, read_description
 from shared.documents.files import DocumentFiles
+from shared.documents.index_health import clear_problem
 from shared.documents.models import IN_PROGRESS, Collection, Document
 from shared.documents.store import Documents
+from shared.documents.trash import Trash
 from shared.errors import IndexUnavailable, NotFound
-from shared.ids import DOCUMENT, is_id
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.queries import JobQueries
 from shared.jobs.queue_names import CPU_QUEUE
@@ -29,6 +35,9 @@ from workers.index.search_index import SearchIndex
 UNUSED_SECONDS = 3600
 """A newer folder without a record may belong to an upload in progress."""
 
+UPLOAD_SECONDS = 10.0
+"""A newer folder with a description may get its record at any moment."""
+
 POLL_SECONDS = 0.2
 
 MAX_REPAIRED = 1000
@@ -37,7 +46,21 @@ MAX_REPAIRED = 1000
 NO_TEXT = -1
 """Number of chunks of a document that the text index does not contain; one that it contains may have none."""
 
-ProblemKind = Literal["not_indexed", "orphaned", "unused_index", "damaged_index", "unused_folder", "pages_lost"]
+INDEX_WAIT_SECONDS = 20.0
+"""A damaged index server starts again with an empty database, which takes seconds."""
+
+ProblemKind = Literal[
+    "records_incomplete",
+    "no_record",
+    "not_indexed",
+    "orphaned",
+    "unused_index",
+    "damaged_index",
+    "old_index",
+    "index_unavailable",
+    "unused_folder",
+    "pages_lost",
+]
 
 
 @dataclass(frozen=True)
@@ -48,7 +71,7 @@ class IndexProblem:
     object: str
     message: str
     collection: Collection | None = None
-    fix: Callable[[], None] | None = field(default=None, repr=False)
+    fix: Callable[[], Any] | None = field(default=None, repr=False)
 
 
 def check_collections(client: redis.Redis, settings: Settings, *, fix: bool, as_json: bool) -> int:
@@ -80,19 +103,38 @@ class IndexCheck:
         self._documents = Documents(client, settings)
         self._submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
         self._queries = JobQueries(client)
+        self._redis = client
         self._files = DocumentFiles(settings.documents_dir)
+        self._trash = Trash(settings.trash_dir)
+        self._state = DataState(client, settings)
+        self._unrecorded: dict[str, str] = {}
         self._search_index = SearchIndex.from_settings(self._documents, settings)
         self.collections = 0
 
     def find_problems(self) -> Iterator[IndexProblem]:
+        records = self._state.records()
+        if records != "complete":
+            message = f"{MESSAGES[records]}: run `enginehouse collections recover`"
+            yield IndexProblem("records_incomplete", str(self._settings.data_dir), message)
         # Indexes are listed before records are read, so that an index created meanwhile is not reported as unused.
-        indexes = set(self._search_index.list_indexes())
+        try:
+            indexes = set(self._list_indexes())
+        except IndexUnavailable as error:
+            yield IndexProblem("index_unavailable", "chroma", error.message)
+            return
+        self._unrecorded = self._described_folders()
+        for document_id in sorted(self._unrecorded):
+            message = "its folder describes it, but it has no record: run `enginehouse collections recover`"
+            yield IndexProblem("no_record", document_id, message)
+        unrecorded_collections = set(self._unrecorded.values())
         collections = list(self._documents.every_collection())
         self.collections = len(collections)
         for collection in collections:
             yield from self._check_collection(collection)
         used = {name for each in self._documents.every_collection() for name in (each.index, self._next_index(each)) if name}
         for index in sorted(indexes - used):
+            if index.partition(".")[0] in unrecorded_collections:
+                continue
             yield IndexProblem("unused_index", index, "no collection uses this index", fix=lambda index=index: self._drop(index))  # type: ignore[misc]
         yield from self._unused_folders()
 
@@ -113,6 +155,7 @@ class IndexCheck:
         return left
 
     def _check_collection(self, collection: Collection) -> Iterator[IndexProblem]:
+        damaged = set()
         try:
             texts = self._search_index.text_counts(collection.index)
         except IndexUnavailable as error:
@@ -124,13 +167,29 @@ class IndexCheck:
                 fix=lambda: self._search_index.drop_text(collection.index),
             )
             texts = {}
-        vectors = self._search_index.vector_counts(collection.index)
+            damaged.add(collection.index)
+        try:
+            vectors = self._search_index.vector_counts(collection.index)
+        except IndexUnavailable as error:
+            yield IndexProblem(
+                "damaged_index",
+                collection.index,
+                error.message,
+                collection,
+                fix=lambda: self._search_index.drop_vectors(collection.index),
+            )
+            vectors = {}
+        if collection.index not in damaged and self._search_index.has_old_words(collection.index):
+            message = (
+                f"some words are not found, as an older version made it: run `enginehouse collections reindex {collection.name}`"
+            )
+            yield IndexProblem("old_index", collection.index, message, collection)
         known = set()
         for document_id in self._documents.document_ids(collection.id):
             known.add(document_id)
             counts = texts.get(document_id, NO_TEXT), vectors.get(document_id, 0)
             yield from self._check_document(collection, document_id, counts)
-        for document_id in sorted((texts.keys() | vectors.keys()) - known):
+        for document_id in sorted((texts.keys() | vectors.keys()) - known - self._unrecorded.keys()):
             yield self._orphaned(collection, document_id, "the index contains it, but there is no such document")
 
     def _check_document(self, collection: Collection, document_id: str, counts: tuple[int, int]) -> Iterator[IndexProblem]:
@@ -155,7 +214,10 @@ class IndexCheck:
             texts = self._search_index.text_count(current.index, document_id)
         except IndexUnavailable:
             texts = 0
-        vectors = self._search_index.vector_count(current.index, document_id)
+        try:
+            vectors = self._search_index.vector_count(current.index, document_id)
+        except IndexUnavailable:
+            vectors = 0
         if (texts, vectors) == (latest.chunks, latest.chunks):
             return
         if not self._files.path(document_id, "pages.jsonl").exists():
@@ -188,17 +250,46 @@ class IndexCheck:
         self._search_index.drop_index(index)
 
     def _unused_folders(self) -> Iterator[IndexProblem]:
-        for folder in sorted(self._settings.documents_dir.glob(f"{DOCUMENT}_*")):
-            if not is_id(DOCUMENT, folder.name) or self._documents.exists(folder.name):
+        for name in document_folders(self._settings.documents_dir):
+            if name in self._unrecorded or self._documents.exists(name):
                 continue
-            if time.time() - folder.stat().st_mtime > UNUSED_SECONDS:
-                message = "there is no such document, and its folder is more than an hour old"
+            if self._age(name) > UNUSED_SECONDS:
+                message = "there is no such document, and its folder, which does not describe one, is more than an hour old"
                 yield IndexProblem(
                     "unused_folder",
-                    folder.name,
+                    name,
                     message,
-                    fix=lambda name=folder.name: self._files.remove(name),  # type: ignore[misc]
+                    fix=lambda name=name: self._trash.add(self._files, name),  # type: ignore[misc]
                 )
+
+    def _described_folders(self) -> dict[str, str]:
+        """Documents without a record whose folders describe them, each with the id of its collection.
+
+        An upload writes the description just before the record, so a new folder is not among them.
+        """
+        found = {}
+        for name in document_folders(self._settings.documents_dir):
+            if not self._documents.exists(name) and self._age(name) > UPLOAD_SECONDS:
+                description = read_description(self._files, name)
+                if description is not None:
+                    found[name] = description.collection_id
+        return found
+
+    def _age(self, name: str) -> float:
+        try:
+            return time.time() - self._files.path(name, "original").parent.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def _list_indexes(self) -> list[str]:
+        deadline = time.monotonic() + INDEX_WAIT_SECONDS
+        while True:
+            try:
+                return self._search_index.list_indexes()
+            except IndexUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
 
     def _reindex(self, problems: list[IndexProblem], console: Console | None) -> bool:
         """Submit a reindex job for documents of one collection and wait for it; return whether it completed."""
@@ -219,4 +310,5 @@ class IndexCheck:
                 error = record.error if record is not None else None
                 console.print(f"{job} did not complete: {error['message'] if error else 'it was cancelled'}", soft_wrap=True)
             return False
+        clear_problem(self._redis, collection.id)
         return True

@@ -23,7 +23,7 @@ _JOBS = (
     "~eh:job:* ~eh:jobs:* ~eh:queue:* ~eh:queues ~eh:counts ~eh:claim:* ~eh:idempotency:* ~eh:wakeup_sent:* ~eh:reaping* "
     "~eh:log_rewritten ~eh:worker:* ~eh:workers ~eh:models ~eh:assignments ~eh:unschedulable:* ~eh:session:* ~eh:owners "
     "~eh:owner_bytes ~eh:owner:*:jobs ~eh:owner:*:open_batches ~eh:owner:*:sessions ~eh:owner:*:stored ~eh:owner:*:deliveries "
-    "~eh:delivery:* ~eh:deliveries:* ~eh:collection:* ~eh:collections:* ~eh:document:* ~eh:index:silent &eh:*"
+    "~eh:delivery:* ~eh:deliveries:* ~eh:collection:* ~eh:collections:* ~eh:document:* ~eh:index:* ~eh:data &eh:*"
 )
 _READ_BY_WORKERS = "%R~eh:keys %R~eh:weights %R~eh:paused %R~eh:owner:*:limits %R~eh:owner:*:webhooks"
 _WORKER = f"{_DATA} {_MEMORY} +bgrewriteaof {_WAKEUPS} ~canary.* {_EVENTS} {_JOBS} {_READ_BY_WORKERS}"

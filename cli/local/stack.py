@@ -48,6 +48,7 @@ from cli.local.redis_server import (
 )
 from cli.local.service_manager import notify
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
+from shared.documents.data_state import MESSAGES, DataState, DataVersionError, check_folder_version
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
 from shared.liveness import FROZEN_SECONDS, TOUCH_SECONDS, liveness_folder
@@ -119,8 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = from_environment(os.environ)
         with data_folder_locked(settings.data_dir, options.guardian):
+            check_folder_version(settings.data_dir)
             return run_stack(_plan(settings, options), guardian=options.guardian)
-    except CommandError as error:
+    except (CommandError, DataVersionError) as error:
         print(error, file=sys.stderr)
     except SettingsError as error:
         print("\n".join(error.problems), file=sys.stderr)
@@ -208,6 +210,13 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
             supervisor.process_events(0.05)
     if supervisor.shutdown_request is not ShutdownRequest.NONE:
         return
+    state = DataState(connect(settings.redis_url), settings)
+    state.check_versions()
+    records = state.note_changes()
+    if records != "complete":
+        log.say(
+            f"{MESSAGES[records]}. Run `enginehouse collections recover` when the stack is ready: it makes the missing records."
+        )
     _create_first_key(settings, log)
     if plan.chroma_port:
         command = chroma_command(settings.data_dir / "chroma", plan.chroma_port)

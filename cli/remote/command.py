@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from cli.errors import CommandError
 from cli.output import Output
 from cli.safe_text import check_utf8, safe_text
+from shared.packaged_files import installed_version
 
 if TYPE_CHECKING:
     from enginehouse_client import Client
@@ -92,7 +93,10 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
 
         try:
             with client_with_retries(BRIEF_RETRIES) as brief, client_with_retries(STEADY_RETRIES) as patient_client:
-                command(CommandContext(brief, patient_client, client_with_retries, Output(as_json=as_json)), **arguments)
+                try:
+                    command(CommandContext(brief, patient_client, client_with_retries, Output(as_json=as_json)), **arguments)
+                finally:
+                    _warn_of_other_version(brief.server_version or patient_client.server_version)
         except EnginehouseError as error:
             print(safe_text(str(error)), file=sys.stderr)
             if isinstance(error, ConnectionFailed):
@@ -113,6 +117,13 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return called
+
+
+def _warn_of_other_version(server_version: str) -> None:
+    """Say once if the server is of another release than this command, whose options and output may differ from what it supports."""
+    own = installed_version()
+    if server_version and own and server_version != own:
+        print(f"Warning: the server has version {safe_text(server_version[:40])}, and this command has {own}.", file=sys.stderr)
 
 
 def _check_utf8(name: str, value: object) -> None:

@@ -21,6 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
+VERSION_HEADER = "enginehouse-version"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class SyncRunner:
     def __init__(self, calls: Any, http: httpx2.Client) -> None:
         self._calls = calls
         self._http = http
+        self.server_version = ""
+        """The version of the server, from its latest response."""
 
     def _run(self, operation: Operation[T]) -> T:
         *_, end = self._steps(operation)
@@ -61,7 +64,10 @@ class SyncRunner:
                     continue
                 try:
                     with _translate_errors():
-                        move = partial(operation.send, connection.perform(effect))
+                        answer = connection.perform(effect)
+                    if isinstance(answer, Response):
+                        self.server_version = answer.headers.get(VERSION_HEADER, "")
+                    move = partial(operation.send, answer)
                 except ConnectionFailed as error:
                     move = partial(operation.throw, error)
         finally:
@@ -74,6 +80,8 @@ class AsyncRunner:
     def __init__(self, calls: Any, http: httpx2.AsyncClient) -> None:
         self._calls = calls
         self._http = http
+        self.server_version = ""
+        """The version of the server, from its latest response."""
 
     async def _run(self, operation: Operation[T]) -> T:
         end = [step async for step in self._steps(operation)][-1]
@@ -102,7 +110,10 @@ class AsyncRunner:
                     continue
                 try:
                     with _translate_errors():
-                        move = partial(operation.send, await connection.perform(effect))
+                        answer = await connection.perform(effect)
+                    if isinstance(answer, Response):
+                        self.server_version = answer.headers.get(VERSION_HEADER, "")
+                    move = partial(operation.send, answer)
                 except ConnectionFailed as error:
                     move = partial(operation.throw, error)
         finally:

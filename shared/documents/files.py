@@ -17,7 +17,9 @@ from typing import IO, Literal, Protocol
 from shared.errors import BodyTooLarge, DiskFull
 from shared.ids import DOCUMENT, is_id
 
-FileName = Literal["original", "pages.jsonl", "chunks.jsonl", "embedded.json", "unpacked.json", "pad"]
+FileName = Literal[
+    "original", "document.json", "pages.jsonl", "chunks.jsonl", "embedded.json", "indexed.json", "unpacked.json", "pad"
+]
 
 BLOCK = 1024 * 1024
 
@@ -86,7 +88,7 @@ class DocumentFiles:
         # A unique name keeps a stale attempt and its successor from writing to the same file.
         draft = path.with_name(f".{name}.{secrets.token_hex(4)}")
         try:
-            with draft.open("wb") as target:
+            with open(draft, "wb", opener=_open_private) as target:
                 yield target
                 target.flush()
                 os.fsync(target.fileno())
@@ -110,6 +112,21 @@ class DocumentFiles:
                 raise
             self.remove(document_id)
 
+    def move_out(self, document_id: str, target: Path) -> None:
+        """Move a document's folder to ``target``, replacing what is there."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(target)
+        self._folder(document_id).rename(target)
+
+    def move_in(self, document_id: str, source: Path) -> bool:
+        """Make ``source`` the folder of a document; return False if it has one already."""
+        target = self._folder(document_id)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            return False
+        source.rename(target)
+        return True
+
     def remove(self, document_id: str) -> None:
         """Remove the folder of a document, if it exists."""
         with suppress(FileNotFoundError):
@@ -119,3 +136,7 @@ class DocumentFiles:
         if not is_id(DOCUMENT, document_id):
             raise ValueError(f"not the id of a document: {document_id[:80]!r}")
         return self._root / document_id
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,7 +1,7 @@
 """Redis keys of collections and documents.
 
-Only the password key and the last one have a time to live; documents are kept until a client deletes them. Every other key
-belongs to a collection or a document and is deleted with it.
+Only the password key and the last one have a time to live; documents are kept until a client deletes them. Every other key except
+``eh:data`` belongs to a collection or a document and is deleted with it.
 
     eh:collections:<owner>           hash  collection name -> collection id
     eh:collection:<id>               hash  the fields of ``models.Collection``
@@ -12,6 +12,8 @@ belongs to a collection or a document and is deleted with it.
     eh:document:<id>:password        string  see ``passwords``; has a time to live
     eh:document:<id>                 hash  the fields of ``models.Document``, and ``attempt``, the fencing token of its job
     eh:owner:<owner>:stored          hash  documents, bytes: what the owner has stored, for its limits
+    eh:data                          hash  id, version, changes: of which data folder the records are (see ``data_state``)
+    eh:index:problems                hash  collection id -> why its index has to be rebuilt (see ``index_health``)
     eh:index:silent                  string  set for a while after the index did not answer a request (see ``index_health``)
 
 When a job ends, the transition also fails a document that is still being processed (``shared/jobs/lua/lib/document.lua``).

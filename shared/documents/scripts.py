@@ -33,6 +33,14 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
     def record_revision(self, *, collection: str, revision: str) -> Any: ...
 
     @declaration
+    def recover_collection(self, *, id: str, owner: str, name: str, created_at: int, fields: Mapping[str, Value]) -> Any: ...
+
+    @declaration
+    def recover_document(
+        self, *, id: str, collection: str, sha256: str, name: str, version: int, record: Mapping[str, Value]
+    ) -> Any: ...
+
+    @declaration
     def register(
         self,
         *,

@@ -5,15 +5,20 @@ nothing.
 """
 
 import json
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from dataclasses import replace as replace_fields
 from typing import Any, Literal, cast
 
 import redis
 
 from shared.documents import keys
+from shared.documents.descriptions import Description, IndexState, write_description
 from shared.documents.files import DocumentFiles
 from shared.documents.filters import Scalar
+from shared.documents.index_health import clear_problem, report_problem
 from shared.documents.models import Collection, Document, Problem, Status, check_collection_name
 from shared.documents.passwords import Passwords
 from shared.documents.scripts import DocumentScripts
@@ -21,6 +26,8 @@ from shared.errors import NameTaken, NotFound, QuotaExceeded
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.redis_lists import list_page
 from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """Result of a worker's write: done; the document was deleted; another attempt has taken over; or a newer version of the document
@@ -37,6 +44,7 @@ class Documents:
         self._settings = settings
         self._redis: Any = client  # redis-py types every response as possibly awaitable
         self._scripts = DocumentScripts(client)
+        self._files = DocumentFiles(settings.documents_dir)
 
     def passwords(self, files: DocumentFiles, seconds: int) -> Passwords:
         """The store of document passwords, which expire after ``seconds``."""
@@ -103,6 +111,15 @@ class Documents:
         """Clear the next index if it is still ``next_index``."""
         self._scripts.abandon_reindex(collection=collection_id, next_index=next_index)
 
+    def note_index_problem(self, collection_id: str, reason: str) -> None:
+        """Note why a collection has to be reindexed, and log it once."""
+        if self._redis.exists(keys.collection(collection_id)) and report_problem(self._redis, collection_id, reason):
+            logger.warning("collection %s has to be reindexed: %s", collection_id, reason)
+
+    def clear_index_problem(self, collection_id: str) -> None:
+        """Remove the note that a collection has to be reindexed."""
+        clear_problem(self._redis, collection_id)
+
     def set_chunks(self, document_id: str, chunks: int) -> None:
         """Set a document's number of chunks after it was chunked again or one chunk was deleted."""
         self._scripts.update_if_exists(record=f"document:{document_id}", changes={"chunks": chunks})
@@ -162,14 +179,15 @@ class Documents:
         job_id: str,
         metadata: Mapping[str, Scalar] | None = None,
         replace: bool = True,
+        folder: str = "",
     ) -> tuple[Document, bool]:
         """Register an uploaded file; return its document, and True if it is new.
 
         If the collection already contains the same bytes, or they are being processed, returns that earlier document and False;
         the caller then discards its own copy. ``job_id`` is the job that the caller submits next. If the caller dies before it
         submits the job, the next upload of these bytes gets a document whose job does not exist, and submits that job. Different
-        bytes with the name of an earlier document become its next version, if ``replace``; ``replaces`` names that document. Raises
-        NotFound if the collection was deleted, NameTaken and QuotaExceeded.
+        bytes with the name of an earlier document become its next version, if ``replace``; ``replaces`` names that document. The
+        description is written first, into the document's folder or the one called ``folder``. Raises NotFound if the collection was deleted, NameTaken and QuotaExceeded.
         """
         record: dict[str, str | int] = {
             "owner": collection.owner,
@@ -180,6 +198,16 @@ class Documents:
             "job_id": job_id,
             "metadata": json.dumps(dict(metadata or {}), ensure_ascii=False),
         }
+        description = Description.of_upload(
+            collection,
+            name=name,
+            size=size,
+            sha256=sha256,
+            media_type=media_type,
+            created_at=time.time_ns() // 1_000_000,
+            metadata=metadata or {},
+        )
+        write_description(self._files, folder or document_id, description)
         outcome, *values = self._scripts.register(
             id=document_id,
             collection=collection.id,
@@ -197,7 +225,70 @@ class Documents:
         if outcome != "registered":
             raise QuotaExceeded(outcome, int(values[0]))
         registered_id = values[0]
-        return self.get(collection.owner, registered_id), registered_id == document_id
+        document = self.get(collection.owner, registered_id)
+        if registered_id == document_id and document.version > 1:
+            write_description(self._files, folder or document_id, replace_fields(description, version=document.version))
+        return document, registered_id == document_id
+
+    def recover_collection(self, description: Description, state: IndexState | None) -> str:
+        """Make a collection's record again from what its documents say, unless it exists; return its name."""
+        fields: dict[str, str | int] = {
+            "embedding_model": (state or description).embedding_model,
+            "index": state.index if state else description.collection_id,
+            "embedding_revision": state.embedding_revision if state else "",
+            **_fields(
+                {
+                    "chunk_tokens": (state or description).chunk_tokens,
+                    "chunk_overlap_tokens": (state or description).chunk_overlap_tokens,
+                }
+            ),
+        }
+        name = self._scripts.recover_collection(
+            id=description.collection_id,
+            owner=description.owner,
+            name=description.collection,
+            created_at=description.collection_created_at,
+            fields=fields,
+        )
+        return str(name)
+
+    def adopt_index(self, collection_id: str, state: IndexState) -> None:
+        """Search a collection in the index ``state.index``, which a reindex built after the collection's record was saved."""
+        changes = {
+            "index": state.index,
+            "next_index": "",
+            "reindex_job": "",
+            "embedding_model": state.embedding_model,
+            "embedding_revision": state.embedding_revision,
+            **_fields({"chunk_tokens": state.chunk_tokens, "chunk_overlap_tokens": state.chunk_overlap_tokens}),
+        }
+        self._scripts.update_if_exists(record=f"collection:{collection_id}", changes=changes)
+
+    def recover_document(self, document_id: str, description: Description, *, collection: str, job_id: str) -> tuple[str, str]:
+        """Make a document's record again, as ``uploaded`` by the job ``job_id``. ``collection`` is the name of its collection.
+
+        Returns ``recovered``, ``exists``, ``gone`` (there is no such collection) or ``duplicate`` and the id of a document with the
+        same bytes.
+        """
+        record: dict[str, str | int] = {
+            "owner": description.owner,
+            "collection_id": description.collection_id,
+            "collection": collection,
+            "size": description.size,
+            "media_type": description.media_type,
+            "job_id": job_id,
+            "created_at": description.created_at,
+            "metadata": json.dumps(dict(description.metadata), ensure_ascii=False),
+        }
+        outcome, other = self._scripts.recover_document(
+            id=document_id,
+            collection=description.collection_id,
+            sha256=description.sha256,
+            name=description.name,
+            version=description.version,
+            record=record,
+        )
+        return str(outcome), str(other)
 
     def get(self, owner: str, document_id: str) -> Document:
         """The owner's document with this id. Raises NotFound."""
@@ -205,6 +296,22 @@ class Documents:
         if not fields or fields["owner"] != owner:
             raise NotFound(f"There is no document {document_id[:80]!r}.", param="document")
         return Document.from_hash(fields)
+
+    def find(self, document_id: str) -> Document | None:
+        """The document with this id, whoever owns it."""
+        fields = self._redis.hgetall(keys.document(document_id))
+        return Document.from_hash(fields) if fields else None
+
+    def has_ready_document(self, collection_id: str) -> bool:
+        """Whether a collection has a document that can be searched."""
+        batch: list[str] = []
+        for document_id in self.document_ids(collection_id):
+            batch.append(document_id)
+            if len(batch) == 100:
+                if "ready" in self.statuses(batch).values():
+                    return True
+                batch = []
+        return "ready" in self.statuses(batch).values()
 
     def list_documents(self, collection_id: str, *, limit: int, after: str | None = None) -> tuple[list[Document], str | None]:
         """A page of a collection's documents, newest first, after the id ``after``; and where the next page starts, or None."""

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from shared.documents.filter_sql import filter_to_sql
 from shared.documents.filters import Condition
-from shared.errors import IndexUnavailable
+from shared.errors import IndexUnavailable, ReindexNeeded
 
 LOCK_SECONDS = 20.0
 MAX_TERMS = 64
@@ -157,6 +157,16 @@ class TextIndex:
         """Delete an index with all its documents, if it exists."""
         for path in (self._path(index), self._folder / f"{index}.db-journal"):
             path.unlink(missing_ok=True)
+
+    def has_index(self, index: str) -> bool:
+        """Whether an index exists."""
+        with self._reading(index) as file:
+            return file is not None
+
+    def form_version(self, index: str) -> int:
+        """The version of ``search_form`` that an index was made with; the present one if it does not exist."""
+        with self._reading(index) as file:
+            return SEARCH_FORM_VERSION if file is None else _version(file)
 
     def list_indexes(self, collection_id: str = "") -> list[str]:
         """Names of all indexes, or of those of one collection."""
@@ -303,9 +313,11 @@ def _wrap_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise IndexUnavailable(
-            f"Text index {path.name} cannot be used: {error}. If the file is damaged, run: enginehouse collections check --fix"
-        ) from error
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise ReindexNeeded(
+                f"Text index {path.name} is damaged ({error}). Rebuild it: enginehouse collections check --fix"
+            ) from error
+        raise IndexUnavailable(f"Text index {path.name} cannot be used: {error}") from error
 
 
 def _delete_rows(file: sqlite3.Connection, document_id: str, position: int | None = None) -> None:

@@ -5,12 +5,14 @@ Keys are records in Redis. If Redis loses them, or an older state of it is resto
 
 from pathlib import Path
 
+FILE_NAME = "keys-required"
+
 
 class ClosedMarker:
     """The file ``keys-required`` in a data folder."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._file = data_dir / "keys-required"
+        self._file = data_dir / FILE_NAME
 
     def is_set(self) -> bool:
         return self._file.exists()

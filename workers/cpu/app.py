@@ -3,7 +3,9 @@
 import os
 from collections.abc import Mapping, Sequence
 
+from shared.documents.data_state import DataState, DataStateService
 from shared.documents.store import Documents
+from shared.documents.trash import Trash, TrashCleaner
 from shared.jobs.queue_names import CPU_QUEUE
 from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
@@ -23,8 +25,13 @@ def build_handlers() -> Mapping[str, Handler]:
 
 
 def build_services() -> Sequence[MaintenanceService]:
-    documents = Documents(connect(settings.redis_url), settings)
-    return [UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds)]
+    client = connect(settings.redis_url)
+    documents = Documents(client, settings)
+    return [
+        DataStateService(DataState(client, settings)),
+        UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds),
+        TrashCleaner(Trash(settings.trash_dir), settings.trash_seconds),
+    ]
 
 
 app = CeleryWorker(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.documents.descriptions import IndexState, write_index_state
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Collection, Document
 from shared.documents.text_index import DocumentAttributes
@@ -136,6 +137,14 @@ class Indexer:
         )
         chunks = (chunk for batch in self._batches(document.id) for chunk in batch)
         self.search_index.put_document(self.index, attributes, chunks, stale_vectors_from=stale_vectors_from)
+        state = IndexState(
+            index=self.index,
+            embedding_model=self.embedder.model,
+            embedding_revision=self.embedder.revision,
+            chunk_tokens=self.collection.chunk_tokens,
+            chunk_overlap_tokens=self.collection.chunk_overlap_tokens,
+        )
+        write_index_state(self.files, document.id, state)
 
     def _embedding_input(self, chunk: Chunk) -> str:
         """The text of a chunk under its headings, or the text alone if the model could not read both to the end."""

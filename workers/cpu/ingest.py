@@ -5,16 +5,18 @@ The document's final status is written before its job ends. If the job ends in a
 worker lost), the transition that ends the job fails the document.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from shared.documents.descriptions import remove_description
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import UNSUPPORTED
 from shared.documents.models import Document, Problem, Status
 from shared.documents.store import Documents, DocumentUpdateResult
-from shared.errors import DocumentRejected, EmbeddingModelMismatch, NotFound
+from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavailable, NotFound
 from shared.jobs.models import Job
 from shared.settings import Settings
 from workers.cpu.cpu_slots import machine_cpu_slots
@@ -27,6 +29,8 @@ from workers.cpu.turn import Turn
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import AttemptHandle, AttemptStopped
+
+logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.5
 """How often the pages read so far are written to the document's record."""
@@ -125,6 +129,10 @@ class _Ingestion:
                 if self._document.media_type == UNSUPPORTED:  # no retry can read it, so it need not wait for one
                     self._files.path(self._document.id, "original").unlink(missing_ok=True)
             raise
+        except AttemptStopped as stop:
+            if stop.reason in ("cancel", "timeout"):  # no other attempt will continue it
+                self._remove_vectors()
+            raise
         finally:
             if slot is not None:
                 slot.release()
@@ -144,16 +152,28 @@ class _Ingestion:
         except NotFound:
             self._raise_deleted()
         if replaced:
+            remove_description(self._files, replaced)
             self._documents.remove(replaced, self._document.collection_id)
             self._search_index.remove_from_collection(self._document.collection_id, replaced)
             self._files.remove(replaced)
         return replaced
+
+    def _remove_vectors(self) -> None:
+        """Remove what the index has of a document that will not become ready. What was parsed stays, for a retry."""
+        if self._documents.statuses([self._document.id]).get(self._document.id) == "ready":
+            return
+        try:
+            self._search_index.remove_from_collection(self._document.collection_id, self._document.id)
+        except IndexUnavailable as error:
+            logger.warning("document %s: its vectors stay, as %s", self._document.id, error.message)
 
     def _indexer(self) -> Indexer:
         """Indexer for the collection's current index. Raises DocumentRejected if this worker lacks its embedding model."""
         try:
             collection = self._documents.collection_by_id(self._document.collection_id)
             embedder = self._embedders.for_model(collection.embedding_model)
+            if not embedder.is_loaded:
+                self._attempt.report_progress("loading_model", 0, 0, "models")
             check_revision(embedder, collection.name, self._documents.record_revision(collection.id, embedder.revision))
         except NotFound:
             self._raise_deleted()

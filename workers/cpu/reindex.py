@@ -5,13 +5,14 @@ becomes ready meanwhile is in the old index alone: the reindex looks for such do
 each ingest checks the current index when it ends.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
-from shared.errors import DocumentRejected, NotFound
+from shared.errors import DocumentRejected, IndexUnavailable, NotFound
 from shared.jobs.models import Job
 from shared.settings import Settings
 from workers.cpu.indexer import Indexer
@@ -19,6 +20,8 @@ from workers.cpu.turn import Turn
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import AttemptHandle, AttemptStopped
+
+logger = logging.getLogger(__name__)
 
 
 def reindex(
@@ -106,7 +109,8 @@ class _Reindex:
             self._documents.set_chunks(document_id, chunks)
         for index in self._search_index.list_indexes(self._collection_id):
             if index != self._next:
-                self._search_index.drop_index(index)
+                self._drop_old(index)
+        self._documents.clear_index_problem(self._collection_id)
         return self._result(indexer)
 
     def _repair_documents(self, document_ids: Sequence[str]) -> dict[str, Any]:
@@ -186,6 +190,13 @@ class _Reindex:
         except NotFound:
             return None
         return document if document.status == "ready" else None
+
+    def _drop_old(self, index: str) -> None:
+        """Delete an index that is searched no more. One that is damaged may refuse; the check of collections finds it."""
+        try:
+            self._search_index.drop_index(index)
+        except IndexUnavailable as error:
+            logger.warning("index %s is no longer used, but could not be deleted: %s", index, error.message)
 
     def _drop(self, index: str) -> None:
         if index:

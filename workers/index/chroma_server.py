@@ -3,17 +3,25 @@
 ``python -m workers.index.chroma_server --path FOLDER --port PORT``. The server of the library, ``chroma run``, admits everyone who can
 reach its port. This one rejects a request without the password before it reads its body. The password is the one in
 ``ENGINEHOUSE_CHROMA_URL``. See ``docs/decisions/chroma-server.md``.
+
+A damaged or removed database does not need an operator: the server moves what is left of it to ``damaged`` in its folder and starts
+again with an empty one. The vectors are rebuilt from the documents by a reindex.
 """
 
 import argparse
 import asyncio
 import base64
 import hmac
+import logging
 import os
 import resource
+import shutil
+import sqlite3
 import sys
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +39,15 @@ from chromadb.errors import ChromaError
 from shared import logs
 from shared.errors import SettingsError
 from shared.settings import from_environment
+
+logger = logging.getLogger(__name__)
+
+DATABASE = "chroma.sqlite3"
+DAMAGED = "damaged"
+"""Subfolder for the latest damaged database."""
+
+DAMAGE_SIGNS = ("(code: 11)", "(code: 26)", "(code: 1032)")
+"""SQLite's codes for a malformed database, for a file that is no database, and for a database whose file was moved or removed."""
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """Largest body. One batch of vectors takes less than 2 MB; a search among 50,000 chunks lists their ids."""
@@ -65,11 +82,85 @@ class Call:
         return {name: self.body[name] for name in allowed if self.body.get(name) is not None}
 
 
-class ChromaServer:
-    """The ASGI application. ``password`` may not be empty."""
+class Database:
+    """The SQLite database of Chroma in ``folder``, which the server keeps open as long as it runs."""
 
-    def __init__(self, chroma: ServerAPI, password: str) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._opened = self._identity()
+
+    def restart_if_damaged(self) -> None:
+        """If the database cannot be used any more, move it away and start this process again with an empty one."""
+        with self._lock:
+            if self._identity() != self._opened:
+                logger.error(
+                    "the index database in %s was removed or replaced while the server ran; starting again", self._folder
+                )
+            elif is_damaged(self._folder):
+                set_aside(self._folder)
+            else:
+                return
+            restart()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = (self._folder / DATABASE).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def is_damaged(folder: Path) -> bool:
+    """Whether SQLite finds the database in ``folder`` damaged. One that is missing, locked or unreadable is not."""
+    path = folder / DATABASE
+    if not path.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=20)) as file:
+            return bool(file.execute("pragma quick_check(1)").fetchone() != ("ok",))
+    except sqlite3.OperationalError:
+        return False
+    except sqlite3.DatabaseError:
+        return True
+
+
+def set_aside(folder: Path) -> None:
+    """Move what Chroma has in ``folder`` to its subfolder ``damaged``, in place of what an earlier damage left there."""
+    target = folder / DAMAGED
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for path in folder.iterdir():
+        if path.name.startswith(DATABASE) or _is_segment(path.name):
+            path.rename(target / path.name)
+    logger.error(
+        "the index database in %s is damaged; it was moved to %s, and the index is empty now. Rebuild it with "
+        "`enginehouse collections check --fix`, or with POST /collections/<collection>/reindex",
+        folder,
+        target,
+    )
+
+
+def _is_segment(name: str) -> bool:
+    """Whether this is the name of a folder with vectors, rather than of something else in a volume."""
+    try:
+        return bool(UUID(name))
+    except ValueError:
+        return False
+
+
+def restart() -> None:
+    """Replace this process by a new one with the same arguments. Its sockets close, and clients repeat their requests."""
+    os.execv(sys.executable, [sys.executable, "-m", "workers.index.chroma_server", *sys.argv[1:]])
+
+
+class ChromaServer:
+    """The ASGI application. ``password`` may not be empty. ``on_damage`` is called after a request failed in a way that a damaged
+    database explains."""
+
+    def __init__(self, chroma: ServerAPI, password: str, on_damage: Callable[[], None] = lambda: None) -> None:
         self._chroma = chroma
+        self._on_damage = on_damage
         self._password = password.encode()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
 
@@ -86,6 +177,8 @@ class ChromaServer:
             run = asyncio.get_running_loop().run_in_executor
             status, result = await run(self._threads, self._handle, method, path, query, body)
             await _respond(send, status, result)
+            if status >= 500 and any(sign in result["message"] for sign in DAMAGE_SIGNS):
+                await run(self._threads, self._on_damage)
 
     def _is_authorized(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
         scheme, _, credentials = dict(headers).get(b"authorization", b"").partition(b" ")
@@ -264,11 +357,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.path.mkdir(parents=True, exist_ok=True)
     config = chromadb.config.Settings(is_persistent=True, persist_directory=str(options.path), anonymized_telemetry=False)
     system = chromadb.config.System(config)
-    chroma = system.instance(ServerAPI)  # type: ignore[type-abstract]
-    system.start()
+    try:
+        chroma = system.instance(ServerAPI)  # type: ignore[type-abstract]
+        system.start()
+    except BaseException:  # a panic of Rust is no Exception
+        if is_damaged(options.path):
+            set_aside(options.path)
+            restart()
+        raise
     # Only now, as Chroma keeps as many indexes in memory as the limit that it finds allows.
     _allow_descriptors()
-    server = ChromaServer(chroma, password)
+    server = ChromaServer(chroma, password, Database(options.path).restart_if_damaged)
     uvicorn.run(
         server,
         host=options.host,

@@ -37,6 +37,10 @@ class Embedder(Protocol):
     """Its name in the models file."""
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether this process has the model in memory. Loading it takes seconds."""
+
+    @property
     def revision(self) -> str:
         """Digest of all that decides a vector, because the same model name may later refer to other weights."""
 
@@ -82,6 +86,11 @@ class SentenceEmbedder:
         self._device = device
         self._lock = threading.Lock()
         self._loaded: tuple[int, Any, Any, str] | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether this process has the model in memory. Loading it takes seconds."""
+        return self._loaded is not None and self._loaded[0] == os.getpid()
 
     @property
     def revision(self) -> str:

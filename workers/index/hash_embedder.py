@@ -28,6 +28,7 @@ class HashEmbedder:
                 f"such as {SCHEME}384."
             )
         self.model = name
+        self.is_loaded = True
         self.dimensions = int(digits)
         self.revision = f"hash{self.dimensions}"
         self.max_tokens = MAX_TOKENS

@@ -5,14 +5,15 @@ the other. Every operation can be repeated. Which documents may be shown is not 
 one that was just replaced, has chunks in the index too.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from shared.documents.filters import Condition
+from shared.documents.models import Collection
 from shared.documents.store import Documents
-from shared.documents.text_index import ChunkRecord, DocumentAttributes, IndexedChunk, TextIndex
-from shared.errors import NotFound
+from shared.documents.text_index import SEARCH_FORM_VERSION, ChunkRecord, ChunkRef, DocumentAttributes, IndexedChunk, TextIndex
+from shared.errors import NotFound, ReindexNeeded
 from shared.settings import Settings
 from workers.index.vector_store import VectorStore
 
@@ -97,6 +98,29 @@ class SearchIndex:
         """Delete the text of an index, for example because its file is damaged. Its vectors stay."""
         self._texts.drop_index(index)
 
+    def drop_vectors(self, index: str) -> None:
+        """Delete the vectors of an index, for example because their files are damaged. Its text stays."""
+        self._vectors.drop_index(index)
+
+    def missing_half(self, index: str) -> str:
+        """Which half of an index does not exist, ``text`` or ``vectors``; "" if both exist."""
+        if not self._texts.has_index(index):
+            return "text"
+        return "" if self._vectors.has_index(index) else "vectors"
+
+    def has_old_words(self, index: str) -> bool:
+        """Whether the words of an index were brought into an older form than queries are now."""
+        return self._texts.form_version(index) < SEARCH_FORM_VERSION
+
+    def require_index(self, collection: Collection) -> None:
+        """Raise ReindexNeeded if a half of a collection's index is missing although the collection has documents to find."""
+        missing = self.missing_half(collection.index)
+        if missing and self._documents.has_ready_document(collection.id):
+            raise ReindexNeeded(
+                f"The {missing} of the index of collection {collection.name!r} {'is' if missing == 'text' else 'are'} missing. "
+                f"Rebuild it with POST /collections/{collection.name}/reindex."
+            )
+
     def drop_collection(self, collection_id: str) -> None:
         """Delete all indexes of a collection."""
         for index in self.list_indexes(collection_id):
@@ -105,6 +129,10 @@ class SearchIndex:
     def list_indexes(self, collection_id: str = "") -> list[str]:
         """Names of all indexes, or of those of one collection; an index counts if either half has it."""
         return sorted({*self._texts.list_indexes(collection_id), *self._vectors.list_indexes(collection_id)})
+
+    def read_vectors(self, index: str) -> Iterator[tuple[list[ChunkRef], bytes]]:
+        """All vectors of an index, as ``VectorStore.read_vectors`` returns them."""
+        return self._vectors.read_vectors(index)
 
     def text_counts(self, index: str) -> dict[str, int]:
         """Number of chunks with text, by document id."""

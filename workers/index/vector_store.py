@@ -11,13 +11,13 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from shared.documents.text_index import ChunkRef
-from shared.errors import IndexUnavailable
+from shared.errors import IndexUnavailable, ReindexNeeded
 from shared.urls import without_login
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ RESPONSE_SECONDS = 30.0
 
 MAX_EXACT_SEARCH = 5_000
 """Largest index, or filter result, that is searched exactly when the graph search misses vectors: about 0.3 s."""
+
+VECTOR_PAGE = 1_000
+"""Vectors per request when reading them: about 8 MB of JSON."""
 
 PAGE_SIZE = 5_000
 """Names or ids per request when listing."""
@@ -138,6 +141,10 @@ class VectorStore:
 
         self._send(delete)
 
+    def has_index(self, index: str) -> bool:
+        """Whether an index exists."""
+        return self._send(lambda client: _existing_collection(client, index) is not None)
+
     def list_indexes(self, collection_id: str = "") -> list[str]:
         """Names of all indexes, or of those of one collection."""
 
@@ -174,6 +181,16 @@ class VectorStore:
 
         return self._send(numbers)
 
+    def read_vectors(self, index: str) -> Iterator[tuple[list[ChunkRef], bytes]]:
+        """All vectors of an index, page by page: the references of the chunks, and their vectors as 32-bit floats in the same order."""
+        offset = 0
+        while True:
+            page = self._send(lambda client, start=offset: _read_page(client, index, start))  # type: ignore[misc]
+            if page is None:
+                return
+            yield page
+            offset += len(page[0])
+
     def _send(self, request: Callable[[Any], T]) -> T:
         """Send a request. Retry while a collection that was just created has no files yet."""
         pause = 0.05
@@ -188,7 +205,8 @@ class VectorStore:
                 if _is_outage(error):
                     if _is_timeout(error) and self._is_alive():
                         self._on_timeout()
-                    raise IndexUnavailable(
+                    kind = ReindexNeeded if "Error loading hnsw index" in str(error) else IndexUnavailable
+                    raise kind(
                         f"The Chroma server at {without_login(self._url)} cannot be used: {type(error).__name__}: {error}"[:500],
                         outage=_is_away(error),
                     ) from error
@@ -262,6 +280,17 @@ def _exact_search(collection: Any, vector: Sequence[float], limit: int, ids: lis
     scores = numpy.asarray(found["embeddings"]) @ numpy.asarray(vector)
     best = numpy.argsort(-scores, kind="stable")[:limit]
     return [_hit(found["ids"][row], float(scores[row])) for row in best]
+
+
+def _read_page(client: Any, index: str, offset: int) -> tuple[list[ChunkRef], bytes] | None:
+    import numpy
+
+    collection = _existing_collection(client, index)
+    page = None if collection is None else collection.get(include=["embeddings"], limit=VECTOR_PAGE, offset=offset)
+    if page is None or not page["ids"]:
+        return None
+    refs = [(document_id, int(position)) for document_id, _, position in (id.partition(":") for id in page["ids"])]
+    return refs, numpy.asarray(page["embeddings"], dtype="<f4").tobytes()
 
 
 def _collection(client: Any, index: str) -> Any:

@@ -6,19 +6,23 @@ It is a pool of its own, so that ten thousand documents in ingestion never delay
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shared.documents.files import DocumentFiles
+from shared.documents.store import Documents
 from shared.errors import ModelUnavailable
 from shared.jobs.queue_names import IO_QUEUE
 from shared.models.catalogue import load_catalogue
 from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
 from workers.index.embedder import Embedders
+from workers.index.search_index import SearchIndex
 from workers.io.handlers import io_handlers
+from workers.io.index_monitor import IndexMonitor
 from workers.io.webhooks.dispatcher import WebhookDispatcher
 from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
+from workers.runtime.maintenance import MaintenanceService
 from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
@@ -59,6 +63,12 @@ def _warm_up(files: DocumentFiles, embedders: Embedders) -> None:
         logger.warning("the embedding model was not loaded in advance: %s", error)
 
 
+def build_services() -> Sequence[MaintenanceService]:
+    client = connect(settings.redis_url)
+    documents = Documents(client, settings)
+    return [IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings))]
+
+
 def start_webhooks(runtime: WorkerRuntime) -> None:
     """Deliver webhooks beside the jobs until the worker drains."""
     dispatcher = WebhookDispatcher(settings, runtime.worker.id, runtime.draining)
@@ -83,6 +93,7 @@ app = CeleryWorker(
         slots=settings.io_workers,
         prefork=False,
         build_handlers=build_handlers,
+        build_services=build_services,
         on_start=start_webhooks,
         on_stop=finish_background_work,
     ),

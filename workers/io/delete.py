@@ -7,6 +7,7 @@ files. Every step can be repeated. Whether the owner may delete something was ch
 from contextlib import suppress
 from typing import Any
 
+from shared.documents.descriptions import remove_description
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.errors import NotFound
@@ -32,6 +33,8 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
         documents.set_chunks(document_id, left)
         return {"deleted": True, "chunks": 1}
     if document_id is not None:
+        # First of all: should Redis lose this job, nothing may make the record again.
+        remove_description(files, document_id)
         documents.remove(document_id, collection_id)
         search_index.remove_from_collection(collection_id, document_id)
         files.remove(document_id)
@@ -39,6 +42,8 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
     # The API drops the record after it has submitted this job, which hides the collection immediately, but may die in between.
     with suppress(NotFound):
         documents.drop_collection(documents.collection_by_id(collection_id))
+    for member_id in documents.document_ids(collection_id):
+        remove_description(files, member_id)
     total, done = documents.count_documents(collection_id), 0
     # The id of a document is known from its record alone. Here the record goes last: an attempt that dies in between must
     # still find the ids whose files it has to remove. Nobody can see the records, as their collection has no name.

@@ -8,6 +8,7 @@ from shared.documents.filters import Condition, parse_filter
 from shared.documents.models import Collection
 from shared.documents.store import Documents
 from shared.documents.text_index import ChunkRef, IndexedChunk
+from shared.errors import ReindexNeeded
 from workers.index.embedder import EmbedderSource, check_revision
 from workers.index.search_index import SearchIndex, SearchResult
 from workers.rag_prompt import Passage
@@ -58,7 +59,11 @@ def search_passages(
     ranks, scaled so that a chunk that is first in both rankings scores 1. Raises IndexUnavailable, and
     EmbeddingModelMismatch when the collection was indexed with an embedding model that this process does not have.
     """
-    return _Searcher(query, collection, documents, embedders, search_index).search_passages()
+    try:
+        return _Searcher(query, collection, documents, embedders, search_index).search_passages()
+    except ReindexNeeded as error:
+        documents.note_index_problem(collection.id, error.message)
+        raise
 
 
 class _Searcher:
@@ -109,6 +114,8 @@ class _Searcher:
         limit = count + 8
         while True:
             result = find(limit)
+            if not result.chunks:  # a missing index looks like one in which nothing matches
+                self._search_index.require_index(self._collection)
             self._names |= self._documents.ready_names({chunk.document_id for chunk in result.chunks} - self._names.keys())
             visible = [chunk for chunk in result.chunks if chunk.document_id in self._names]
             if len(visible) >= count or result.exhausted:

@@ -202,7 +202,9 @@ class WorkerRuntime:
                 outcome = self._runner.run_attempt(attempt)
             finally:
                 self._remove_attempt(attempt)
-            logger.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
+            # A line for each job would fill logs and slow its reader; what did not complete is worth one.
+            level = logging.DEBUG if outcome == "completed" else logging.INFO
+            logger.log(level, "job %s attempt %d: %s", job.id, job.attempt, outcome)
             return f"{job.id} {job.kind} {outcome} {attempt.error_code}".rstrip()
         finally:
             with self._lock:

@@ -83,6 +83,7 @@ class Readiness(ResponseModel):
     status: Literal["ready", "not_ready"]
     waiting_for: list[str]
     workers: int = 0
+    warnings: list[str] = Field(default=[], description="what an operator has to do, although jobs run")
 
 
 class GpuWorkerList(ListPage[GpuWorker]):

@@ -35,4 +35,4 @@ class Hit(ResponseModel):
 
 
 class HitList(ListPage[Hit]):
-    pass
+    warnings: list[str] = Field(description="why hits may be missing until the collection is reindexed; usually empty")

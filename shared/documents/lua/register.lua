@@ -3,7 +3,7 @@
 -- Arguments: id, collection, sha256, name, replace:number, document_limit:number, byte_limit:number, record{}
 --   replace is 1 if the document may become the next version of another one with its name, else 0; document_limit and byte_limit
 --   are for owners without limits of their own; record has further fields of the new document.
--- Keys: collection:<id> with its documents, sha256, latest and current; document:<new id>; owner:<owner>:stored and limits
+-- Keys: collection:<id> with its documents, sha256, latest and current; document:<new id>; owner:<owner>:stored and limits; data
 -- Returns {'registered', the id of the document that holds the bytes (the new one, or an earlier one that is in progress or
 -- ready)}, {'gone'} when the collection is, {'name_taken', the document with the name that may not be replaced}, or
 -- {'documents' | 'stored_bytes', the limit that the new document would exceed}.
@@ -44,6 +44,7 @@ redis.call('HSET', document_key(id), 'id', id, 'sha256', sha256, 'name', name, '
   'created_at', timestamp, 'updated_at', timestamp)
 set_fields(document_key(id), record)
 change_stored(record.owner, 1, record.size)
+count_change()
 redis.call('ZADD', key .. ':documents', 0, id)
 redis.call('HSET', key .. ':sha256', sha256, id)
 redis.call('HSET', key .. ':latest', name, id)

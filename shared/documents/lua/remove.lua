@@ -2,7 +2,7 @@
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: id, collection
--- Keys: document:<id>; collection:<id>:documents, sha256, latest and current; owner:<owner>:stored
+-- Keys: document:<id>; collection:<id>:documents, sha256, latest and current; owner:<owner>:stored; data
 -- Returns 1, or 0 when it was gone already.
 -- Promise: an attempt that still works on the document gets 'gone' from now on, so nothing is written after the caller's deletes.
 
@@ -11,5 +11,8 @@ for index, field in pairs({ sha256 = document.sha256, latest = document.name, cu
   if field and redis.call('HGET', key .. ':' .. index, field) == id then redis.call('HDEL', key .. ':' .. index, field) end
 end
 redis.call('ZREM', key .. ':documents', id)
-if document.owner then change_stored(document.owner, -1, -document.size) end
+if document.owner then
+  change_stored(document.owner, -1, -document.size)
+  count_change()
+end
 return redis.call('DEL', document_key(id))

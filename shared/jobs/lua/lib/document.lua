@@ -49,6 +49,9 @@ local function stored_by(owner)
   return { documents = tonumber(stored.documents or 0), bytes = tonumber(stored.bytes or 0) }
 end
 
+-- Count a change to the set of documents. The data folder has the count too, so that an older Redis is recognised beside it.
+local function count_change() redis.call('HINCRBY', PREFIX .. 'data', 'changes', 1) end
+
 local function change_stored(owner, documents, bytes)
   redis.call('HINCRBY', stored_key(owner), 'bytes', bytes)
   if redis.call('HINCRBY', stored_key(owner), 'documents', documents) <= 0 then redis.call('DEL', stored_key(owner)) end

@@ -1,0 +1,107 @@
+"""Backup and restore: everything is there again elsewhere, and a damaged backup restores nothing."""
+
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cli.admin.backup import create_backup
+from cli.admin.recovery import Recoverer
+from cli.admin.restore import restore_backup
+from cli.errors import CommandError
+from cli.local.redis_server import start_redis
+from cli.output import Output
+from shared.documents.data_state import DataState
+from shared.documents.store import Documents
+from shared.documents.text_index import TextIndex
+from shared.redis_connection import connect
+from testing.chroma_server import ChromaServer
+from tests.flows.shelf import Shelf
+from workers.index.search_index import SearchIndex
+from workers.index.vector_store import VectorStore
+
+QUIET = Output(as_json=True)
+
+
+def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path) -> None:
+    original = shelf.settings.documents_dir / shelf.document / "original"
+    original.write_bytes(b"boilers")
+    (shelf.settings.data_dir / "keys-required").touch()
+    shelf.client.set("eh:test", "kept", ex=1000)
+    folder, archive = tmp_path / "backup", tmp_path / "backup.tar"
+    for target in (folder, archive):
+        create_backup(shelf.client, shelf.settings.redis_url, shelf.settings, target, out=QUIET)
+    with tarfile.open(archive) as opened:
+        members = {member.name: member.mode for member in opened}
+    assert set(members) == {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert set(members.values()) == {0o600}
+    assert not list(shelf.settings.data_dir.glob(".backup-*"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["documents"], manifest["vectors"]) == (1, {shelf.collection.index: 1})
+
+    elsewhere = replace(shelf.settings, data_dir=tmp_path / "elsewhere")
+    restore_backup(archive, elsewhere, with_redis=True, external_chroma=False, out=QUIET)
+    assert (elsewhere.documents_dir / shelf.document / "original").read_bytes() == b"boilers"
+    assert (elsewhere.data_dir / "keys-required").exists()
+    assert not list(elsewhere.data_dir.glob(".restore-*"))
+    with pytest.raises(CommandError, match="is in use"):
+        restore_backup(archive, elsewhere, with_redis=True, external_chroma=False, out=QUIET)
+    server = start_redis(elsewhere.data_dir / "redis")
+    chroma_elsewhere = ChromaServer(elsewhere.data_dir / "chroma", shelf.chroma.port)
+    shelf.chroma.kill()
+    chroma_elsewhere.start()
+    try:
+        client = connect(server.url)
+        assert client.get("eh:test") == "kept"
+        documents = Documents(client, elsewhere)
+        assert documents.find(shelf.document) == shelf.documents.find(shelf.document)
+        assert DataState(client, elsewhere).records() == "complete"
+        restored = Shelf.__new__(Shelf)
+        restored.documents, restored.client, restored.settings = documents, client, elsewhere
+        restored.index = SearchIndex(documents, TextIndex(elsewhere.text_index_dir), VectorStore(chroma_elsewhere.url))
+        for mode in ("vector", "keyword", "hybrid"):
+            assert restored.search(mode) == 1
+        assert Recoverer(client, elsewhere).recover().recovered == 0
+    finally:
+        chroma_elsewhere.kill()
+        server.stop()
+
+
+def test_a_damaged_backup_restores_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "backup", replace(shelf.settings, data_dir=tmp_path / "elsewhere")
+    create_backup(shelf.client, shelf.settings.redis_url, shelf.settings, target, out=QUIET)
+    with pytest.raises(CommandError, match="exists already"):
+        create_backup(shelf.client, shelf.settings.redis_url, shelf.settings, target, out=QUIET)
+
+    def refusal() -> str:
+        with pytest.raises(CommandError) as caught:
+            restore_backup(target, elsewhere, with_redis=True, external_chroma=False, out=QUIET)
+        assert {path.name for path in elsewhere.data_dir.iterdir()} == {"lock"}, "nothing remains of the attempt"
+        return str(caught.value)
+
+    victim = target / "documents" / shelf.document / "document.json"
+    content = victim.read_bytes()
+    victim.write_bytes(content.replace(b"a.txt", b"b.txt"))
+    assert "1 files differ" in refusal()
+    victim.unlink()
+    assert "1 files differ" in refusal()
+    victim.write_bytes(content)
+    manifest = target / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"data_version": 1', '"data_version": 2'))
+    assert "newer Enginehouse" in refusal()
+    manifest.unlink()
+    assert "not a complete backup" in refusal()
+    with pytest.raises(CommandError, match="cannot be read"):
+        restore_backup(tmp_path / "missing.tar", elsewhere, with_redis=True, external_chroma=False, out=QUIET)
+
+
+def test_a_user_without_the_right_to_replicate_is_told_which_login_to_use(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.client.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read", "+@connection")
+    url = shelf.settings.redis_url.replace(shelf.settings.redis_url.split("@")[0], "redis://reader:secret")
+    with pytest.raises(CommandError, match="the user `default`"):
+        create_backup(shelf.client, url, shelf.settings, tmp_path / "backup", out=QUIET)
+    assert not list(tmp_path.glob("backup*"))
+    shelf.client.execute_command("ACL", "DELUSER", "reader")
