@@ -104,9 +104,12 @@ def redis_command(folder: Path, port: int, memory_bytes: int = 0) -> list[str]:
 
 
 def redis_url(folder: Path, port: int, user: str = "") -> str:
-    """The URL, with the password, of the server whose files are in ``folder``, for ``user`` or for one with all rights."""
+    """The URL, with the password, of the server whose files are in ``folder``, for ``user`` or for one with all rights.
+
+    The latter is named, because ``redis-cli -u`` rejects a URL with an empty user.
+    """
     secret = read_or_create_secret(folder / "password")
-    return f"redis://{user}:{redis_users.password_of(user, secret) if user else secret}@127.0.0.1:{port}/0"
+    return f"redis://{user or 'default'}:{redis_users.password_of(user, secret) if user else secret}@127.0.0.1:{port}/0"
 
 
 def find_binary() -> str:

@@ -137,7 +137,7 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
     def write_state() -> None:
         state.write(_describe(plan, supervisor.pids, guardian))
 
-    frozen = max(3 * TOUCH_SECONDS, min(FROZEN_SECONDS, plan.settings.lease_seconds))
+    frozen = max(5 * TOUCH_SECONDS, min(FROZEN_SECONDS, plan.settings.lease_seconds))
     supervisor: Supervisor = Supervisor(log, guardian_signal=GUARDIAN_GONE, on_change=write_state, frozen_seconds=frozen)
     if os.getppid() != guardian:  # it died before our signal handlers were installed
         return 1

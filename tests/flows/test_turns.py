@@ -13,12 +13,12 @@ from shared.ids import DOCUMENT, JOB, new_id
 from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
 from tests.conftest import JobSystem
-from tests.flows.test_ingest_parts import Attempt, Library, chroma, embedder, library
+from tests.flows.test_ingest_parts import Attempt, Library, chroma, embedders, library
 from tests.flows.test_search_parts import reindex_attempt
 from workers.cpu.archives.unpack import unpack
 from workers.runtime.attempt import AttemptStopped
 
-__all__ = ["chroma", "embedder", "library"]
+__all__ = ["chroma", "embedders", "library"]
 
 
 class OthersWait(JobQueries):

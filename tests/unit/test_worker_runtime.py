@@ -172,7 +172,7 @@ def test_an_attempt_that_does_not_stop_is_released_without_its_handler(bench: Be
         assert bench.transitions.names()[-1] == "release"
         bench.transitions.answers["release"] = "lost"  # as Redis answers any further write of this attempt
 
-    assert bench.run_job(ignore_stop) == "job_1 released"
+    assert bench.run_job(ignore_stop) == "job_1 generate released"
 
 
 def test_a_renewal_that_meets_the_end_of_its_own_attempt_stops_nothing(bench: Bench) -> None:
@@ -182,7 +182,7 @@ def test_a_renewal_that_meets_the_end_of_its_own_attempt_stops_nothing(bench: Be
         bench.runtime.renew_leases()
         assert attempt.stop_requested_at is None
 
-    assert bench.run_job(renew) == "job_1 completed"
+    assert bench.run_job(renew) == "job_1 generate completed"
 
 
 def test_a_job_claimed_while_attempts_are_released_is_released_too(bench: Bench) -> None:

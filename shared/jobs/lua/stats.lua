@@ -16,8 +16,8 @@ local stats = {
   counts = {},
 }
 
-local delivery = redis.call('ZRANGE', PREFIX .. 'deliveries:pending', 0, 0, 'WITHSCORES')
-if delivery[2] then stats.oldest_delivery_ms = math.max(0, now - tonumber(delivery[2])) end
+local oldest_delivery = redis.call('ZRANGE', PREFIX .. 'deliveries:pending', 0, 0, 'WITHSCORES')
+if oldest_delivery[2] then stats.oldest_delivery_ms = math.max(0, now - tonumber(oldest_delivery[2])) end
 
 for _, worker in ipairs(redis.call('HKEYS', PREFIX .. 'workers')) do
   stats.running = stats.running + redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
