@@ -62,6 +62,16 @@ class Host:
         environment["PYTHONPATH"] = str(REPOSITORY)
         return subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False).returncode == 0
 
+    def run(self, service: dict[str, Any], words: list[str], *, user: str, password: str) -> str:
+        """Run a command in the environment of a service, as ``docker compose run`` does, with another login of Redis."""
+        own = {key: self._localize(value) for key, value in service["environment"].items()}
+        own["REDIS_URL"] = f"redis://{user}:{password}@127.0.0.1:{self._ports['6379']}/0"
+        environment = {"PATH": self._path, "PYTHONPATH": str(REPOSITORY), **own}
+        command = [sys.executable, "-m", "cli.main", *map(self._localize, words)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text(errors="replace")
 
@@ -119,6 +129,10 @@ def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
         answer = client.post("/generate", json={"prompt": "compose"}, headers={"Prefer": "wait=50"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["status"] == "completed"
+    backup = host.run(
+        services["io"], ["backup", "/data/backup.tar", "--json"], user="default", password=PASSWORDS["REDIS_PASSWORD"]
+    )
+    assert json.loads(backup)["keys"] > 0
     login = services["flower"]["environment"]["FLOWER_BASIC_AUTH"].split(":")
     wait_until(lambda: host.check(services["flower"]), "Flower's health check passes")
     assert httpx2.get(f"{host.flower}/workers").status_code == 401
