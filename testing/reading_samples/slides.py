@@ -64,7 +64,7 @@ def _template(kind: str, shapes: str, attributes: str = "") -> str:
 def _templated(*slides: str, layout_attributes: str = "", first_attributes: str = "") -> bytes:
     """A presentation whose layout and master have prompts, text and a logo."""
     logo = "<p:pic><p:blipFill><a:blip r:embed='x'/></p:blipFill></p:pic>"
-    number = "<a:p><a:fld id='{0}' type='slidenum'><a:t>‹#›</a:t></a:fld></a:p>"
+    number = "<a:p><a:fld id='{0}' type='slidenum'><a:t>(page number)</a:t></a:fld></a:p>"
     hidden = shape("Not shown at all.").replace("name='x'", "name='x' hidden='1'")
     parts: dict[str, str | bytes] = {
         "ppt/slideLayouts/layout1.xml": _template(
@@ -135,7 +135,7 @@ def slide_samples() -> Iterator[Sample]:
         ),
         count={"Only once.": 1},
     )
-    never = ("Click to add", "‹#›", "Not shown at all.")
+    never = ("Click to add", "(page number)", "Not shown at all.")
     once = {"Draft for review.": 1, "Trade secret of Foo.": 1}
     yield Sample(
         "templates.pptx",
