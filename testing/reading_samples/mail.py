@@ -115,6 +115,36 @@ def mail_samples() -> Iterator[Sample]:
         must=("Room is B7.",),
         count={"Short.": 1},
     )
+    yield Sample(
+        "browser-stub.eml",
+        lambda: _multipart(
+            "alternative",
+            plain.format("View this message in a browser: https://example.org/view"),
+            rich.format("<p>The pump runs dry.</p><p>Order a seal.</p>"),
+        ),
+        must=("The pump runs dry. Order a seal.",),
+    )
+    yield Sample(
+        "both-say-something.eml",
+        lambda: _multipart(
+            "alternative",
+            plain.format("Dear *Bob*,\nthe valve of line\nthree leaks.\nSee https://www.example.org/valve\n\n-- \nAda, Hall B"),
+            rich.format(
+                "<p>Dear <b>Bob</b>,</p><p>the valve of line three leaks.</p><p>See www.example.org/valve</p>"
+                "<table><tr><td>Torque</td><td>47 Nm</td></tr></table>"
+            ),
+        ),
+        must=("Ada, Hall B", "Torque | 47 Nm"),
+        count={"Bob": 1, "leaks": 1, "www.": 1},
+    )
+    yield Sample(
+        "wrapped-chinese.eml",
+        lambda: _multipart(
+            "alternative", plain.format("锅炉每周一检\n查一次。署名"), rich.format("<p>锅炉每周一检查一次。</p><p>压力四十。</p>")
+        ),
+        must=("署名", "压力四十。"),
+        count={"锅炉": 1},
+    )
     zhu = base64.b64encode("朱镕基".encode("gbk")).decode()
     subject = f"From: a@b.c\nTo: d@e.f\nTo: second@e.f\nReply-To: other@e.f\nSubject: =?gb2312?B?{zhu}?=\n\nBody."
     yield Sample("headers.eml", lambda: subject.encode(), must=("朱镕基", "second@e.f", "other@e.f"))

@@ -80,6 +80,14 @@ def outlook_samples() -> Iterator[Sample]:
                  must=("Subject: Boiler", "From: Ada", "It arrives on Tuesday. Größe."))  # fmt: skip
     yield Sample("html.msg", lambda: outlook({**basic, "10130102": b"<html><p>Only <b>HTML</b> here.</p></html>"}),
                  must=("Only HTML here.",))  # fmt: skip
+    yield Sample(
+        "both-say-something.msg",
+        lambda: outlook(
+            {**basic, "1000001F": wide("Dear Bob, regards Ada"), "1013001F": wide("<p>Dear Bob,</p><p>Torque is 47 Nm.</p>")}
+        ),
+        must=("regards Ada", "Torque is 47 Nm."),
+        count={"Bob": 1},
+    )
     rtf = b"{\\rtf1\\ansi Only rich text.\\par}"
     yield Sample("rtf.msg", lambda: outlook({**basic, "10090102": struct.pack("<II4sI", len(rtf) + 12, len(rtf), b"MELA", 0) + rtf}),
                  must=("Only rich text.",))  # fmt: skip

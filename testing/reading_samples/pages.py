@@ -123,6 +123,46 @@ def rtf_samples() -> Iterator[Sample]:
     yield Sample(
         "field.rtf", rtf(rb'See {\field{\*\fldinst HYPERLINK "x"}{\fldrslt the site}} now.'), must=("See the site now.",)
     )
+    form = rb"{\field{\*\fldinst FORM {\*\formfield{\fftype%b{\*\ffname N}%b}}}{\fldrslt %b}}"
+    colours = rb"{\*\ffl Red}{\*\ffl {\loch Gr\'fcn}}{\*\ffl \u-10179?\u-8704?}"
+    yield Sample(
+        "form.rtf",
+        rtf(
+            b"\\uc1 Chosen: "
+            + b"; ".join(
+                form % values
+                for values in (
+                    (b"2", rb"\ffres1\ffhaslistbox1" + colours, b""),
+                    (b"2", rb"\ffres25\ffdefres2" + colours, b" "),
+                    (b"2", rb"\ffres0" + colours, b"Red"),
+                    (b"2", rb"\ffres9" + colours, b""),
+                    (b"1", rb"\ffres1", b""),
+                    (b"1", rb"\ffres0\ffdefres1", b""),
+                    (b"1", rb"\ffres25\ffdefres1", b""),
+                    (b"0", rb"{\*\ffdeftext Unknown}", b"Ada Lovelace"),
+                    (b"0", rb"{\*\ffdeftext Unknown}", b""),
+                )
+            )
+            + rb" End {\field{\*\fldinst {\*\formfield{\fftype0{\*\ffdeftext Default}}}}}.\par"
+        ),
+        must=("Chosen: Grün; \U0001f600; Red; ; ☒ ; ☐ ; ☒ ; Ada Lovelace; End Default.",),
+        count={"Red": 1},
+        never=("Unknown", "FORM"),
+    )
+    yield Sample(
+        "form-in-table.rtf",
+        rtf(
+            rb"\trowd\cellx1\cellx2\intbl Colour\cell Sent\cell\row\trowd\cellx1\cellx2\intbl "
+            + form % (b"2", rb"\ffres1" + colours, b"")
+            + rb"\cell "
+            + form % (b"1", rb"\ffres1", b"")
+            + rb"\cell\row\pard After{\deleted "
+            + form % (b"2", rb"\ffres0" + colours, b"")
+            + rb"}.\par"
+        ),
+        must=("Colour: Grün; Sent: ☒", "After."),
+        never=("Red",),
+    )
     yield Sample("after.rtf", lambda: b"{\\rtf1\\ansi Rich text.\\par}\0\0 junk", must=("Rich text.",))
     yield Sample("macintosh.rtf", lambda: b"{\\rtf1\\mac caf\\'8e\\par}", must=("café",))
     yield Sample("fallback-words.rtf", rtf(rb"x \u8226\bullet text \u160\~ok \u8209\_fine \u8212\tab end\par"),

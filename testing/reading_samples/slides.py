@@ -54,6 +54,32 @@ def _frame(content: str) -> str:
     )
 
 
+def _template(kind: str, shapes: str, attributes: str = "") -> str:
+    return (
+        f"{DECLARATION}<p:{kind} {PREFIXES} {attributes}><p:cSld><p:spTree><p:nvGrpSpPr/><p:grpSpPr/>{shapes}</p:spTree></p:cSld>"
+        f"</p:{kind}>"
+    )
+
+
+def _templated(*slides: str, layout_attributes: str = "", first_attributes: str = "") -> bytes:
+    """A presentation whose layout and master have prompts, text and a logo."""
+    logo = "<p:pic><p:blipFill><a:blip r:embed='x'/></p:blipFill></p:pic>"
+    number = "<a:p><a:fld id='{0}' type='slidenum'><a:t>(page number)</a:t></a:fld></a:p>"
+    hidden = shape("Not shown at all.").replace("name='x'", "name='x' hidden='1'")
+    parts: dict[str, str | bytes] = {
+        "ppt/slideLayouts/layout1.xml": _template(
+            "sldLayout", shape("Click to add title", title=True) + shape("Draft for review.") + hidden, layout_attributes
+        ),
+        "ppt/slideLayouts/_rels/layout1.xml.rels": relationships(("slideMaster", "../slideMasters/m.xml")),
+        "ppt/slideMasters/m.xml": _template(
+            "sldMaster", f"<p:grpSp>{shape('Trade secret of Foo.')}</p:grpSp>{shape('Draft for review.')}{logo}{shape(number)}"
+        ),
+    }
+    if first_attributes:
+        parts["ppt/slides/slide1.xml"] = _template("sld", slides[0], first_attributes)
+    return deck(*slides, parts=parts)
+
+
 def slide_samples() -> Iterator[Sample]:
     broken = "<a:p><a:r><a:t>{}</a:t></a:r><a:br/><a:r><a:t>{}</a:t></a:r></a:p>"
     cell = "<a:tc><a:txBody><a:bodyPr/>{}</a:txBody></a:tc>"
@@ -108,6 +134,44 @@ def slide_samples() -> Iterator[Sample]:
             "</mc:Fallback></mc:AlternateContent>"
         ),
         count={"Only once.": 1},
+    )
+    never = ("Click to add", "(page number)", "Not shown at all.")
+    once = {"Draft for review.": 1, "Trade secret of Foo.": 1}
+    yield Sample(
+        "templates.pptx",
+        lambda: _templated(shape("First."), shape("Second.")),
+        must=("First. Draft for review. Trade secret of Foo.", "Second."),
+        never=never,
+        count=once,
+    )
+    yield Sample(
+        "hidden-master.pptx",
+        lambda: _templated(shape("First."), layout_attributes="showMasterSp='0'"),
+        must=("First. Draft for review.",),
+        never=(*never, "Trade secret"),
+    )
+    yield Sample(
+        "hidden-template.pptx",
+        lambda: _templated(shape("First."), shape("Second."), first_attributes="showMasterSp='0'"),
+        must=("Second. Draft for review. Trade secret of Foo.",),
+        never=never,
+        count=once,
+    )
+    yield Sample(
+        "hidden-templates.pptx",
+        lambda: _templated(shape("Alone."), first_attributes="showMasterSp='false'"),
+        never=("Draft", "Trade secret"),
+    )
+    yield Sample(
+        "picture-in-template.pptx",
+        lambda: _templated("<p:pic><p:blipFill><a:blip r:embed='x'/></p:blipFill></p:pic>"),
+        never=("Draft",),
+    )
+    yield Sample(
+        "damaged-template.pptx",
+        lambda: deck(shape("Still read."), parts={"ppt/slideLayouts/layout1.xml": "<p:sldLayout"}),
+        must=("Still read.",),
+        problem="damaged layout",
     )
     raised = "<a:p><a:r><a:t>10</a:t></a:r><a:r><a:rPr baseline='30000'/><a:t>6</a:t></a:r><a:r><a:t> cells</a:t></a:r></a:p>"
     yield Sample("power.pptx", lambda: deck(shape(raised)), must=("10^6 cells",))

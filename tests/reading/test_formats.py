@@ -9,7 +9,9 @@ import pytest
 
 from shared.documents.media_types import detect_media_type
 from testing.reading_samples import Sample, samples
+from testing.reading_samples.outlook import compound_file
 from workers.cpu.parsing.parser import Limits, Page, read_pages
+from workers.cpu.readers.reader import ReadError
 from workers.cpu.readers.registry import READERS_BY_MEDIA_TYPE, open_reader
 
 SAMPLES = samples()
@@ -45,6 +47,18 @@ def test_each_format_is_read_in_the_sandbox(sample: Sample, tmp_path: Path) -> N
     pages: list[Page] = []
     read_pages(path, detect_media_type(path, sample.name), LIMITS, lambda page, _: pages.append(page))
     check(sample, [page.text for page in pages], [page.fault for page in pages])
+
+
+@pytest.mark.parametrize(
+    ("stream", "advice"), [("WordDocument", "save it as .docx"), ("PowerPoint Document", "save it as .pptx"), ("Quill", ".pdf")]
+)
+def test_files_of_older_programs_end_with_advice(stream: str, advice: str, tmp_path: Path) -> None:
+    path = tmp_path / "original"
+    path.write_bytes(compound_file({stream: b"x" * 100}))
+    media_type = detect_media_type(path, "old.doc")
+    with pytest.raises(ReadError, match=advice) as raised:
+        open_reader(READERS_BY_MEDIA_TYPE[media_type][0], str(path), "")
+    assert raised.value.code == "unsupported"
 
 
 def test_names_are_unique() -> None:

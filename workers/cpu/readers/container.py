@@ -8,6 +8,17 @@ from workers.cpu.readers.reader import Reader, ReadError, Source, password_error
 
 _READERS = {"xl/workbook.bin": "binary workbook", "word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
 
+# What to do with files that are not read, by the stream that they have.
+_ADVICE = {
+    "WordDocument": "The file is a Word document of before 2007 (.doc). Open it in Word or LibreOffice, save it as .docx and upload that.",
+    "PowerPoint Document": "The file is a PowerPoint presentation of before 2007 (.ppt). Open it in PowerPoint or LibreOffice, save it as "
+    ".pptx and upload that.",
+}
+_UNKNOWN = (
+    "The file is an OLE container, as Publisher, Visio, Works and other programs write it. Open it in its program, save it as .docx or "
+    f".pdf and upload that. Supported formats: {SUPPORTED}."
+)
+
 
 def open_office_container(source: Source, password: str) -> Reader:
     """Decrypt the container in memory and return the reader for the file inside."""
@@ -18,15 +29,13 @@ def open_office_container(source: Source, password: str) -> Reader:
     with olefile.OleFileIO(source) as container:
         encrypted = container.exists("EncryptedPackage")
         workbook = container.exists("Workbook") or container.exists("Book")
+        reason = next((advice for stream, advice in _ADVICE.items() if container.exists(stream)), _UNKNOWN)
     if not isinstance(source, str):
         source.seek(0)
     if workbook:
         return open_reader("binary workbook", _without_password(source, password), "")
     if not encrypted:
-        raise ReadError(
-            "unsupported",
-            f"The file is in the format of Office before 2007. Save it as .docx or .pptx. Supported formats: {SUPPORTED}.",
-        )
+        raise ReadError("unsupported", reason)
     if not password:
         raise password_error(password)
     plain = _decrypted(source, password)

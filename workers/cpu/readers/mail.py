@@ -4,6 +4,7 @@ message that is attached or forwarded.
 Attachments of other types are listed as a fault of the page of their message and not read.
 """
 
+import base64
 import binascii
 import io
 import re
@@ -16,6 +17,7 @@ from email.policy import EmailPolicy
 from itertools import islice
 from typing import Any
 
+from workers.cpu.readers.alternatives import html_says_more, missing_lines
 from workers.cpu.readers.charset import decode_declared, repair_controls
 from workers.cpu.readers.markup import add_markup, parse_html
 from workers.cpu.readers.reader import Content, InMemoryReader, Source, read_source
@@ -30,8 +32,6 @@ _MAX_PARAMETER_CHARACTERS = 1000  # parsed again each time that the type or the 
 _MAX_FORWARDED = 20
 _PREAMBLE = re.compile(r"MIME|multi-?part", re.IGNORECASE)  # what programs write there for programs before 1996
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
-_WORD = re.compile(r"\w+")
-_ADDRESS = re.compile(r"https?://\S+")
 _UNUSUAL = ("text/x-amp-html", "text/watch-html", "text/enriched")
 _TEXT_SUFFIXES = (".txt", ".md", ".csv", ".tsv", ".log", ".html", ".htm", ".ics", ".vcf")
 _CALENDAR = {"SUMMARY": "Event", "DTSTART": "Start", "DTEND": "End", "LOCATION": "Location", "DESCRIPTION": "Description"}
@@ -193,7 +193,8 @@ def _is_text(part: Message, name: str) -> bool:
 
 
 def _best_alternatives(parts: list[Any]) -> list[Any]:
-    """The plain text, or the HTML where that says much more; and every part that is neither, such as an invitation."""
+    """The HTML if that says much more, else the plain text with the lines of the HTML that have other words; and every part that
+    is neither, such as an invitation."""
     parts = [part for part in parts if part.get_content_type() not in _UNUSUAL] or parts
     plain = next((part for part in parts if part.get_content_type() == "text/plain"), None)
     rich = next((part for part in reversed(parts) if _rich_part(part) is not None), None)
@@ -201,13 +202,20 @@ def _best_alternatives(parts: list[Any]) -> list[Any]:
         return list(parts)
     html = _rich_part(rich)
     texts = [_part_text(part) for part in (plain, html)]
-    characters = [len("".join(text.split())) for text in texts]
-    # Addresses of links stand in the plain text only.
-    words = [frozenset(_WORD.findall(_ADDRESS.sub("", text).casefold())) for text in texts]
-    says_more = characters[1] > 3 * characters[0] + 200 or (words[1] > words[0] and characters[1] > characters[0])
-    dropped = plain if says_more or not characters[0] else rich
-    kept = [part for part in parts if part is not dropped]
-    return kept + (list(_attachments_in(dropped)) if dropped is rich else [])
+    if html_says_more(*texts):
+        return [part for part in parts if part is not plain]
+    kept = [part for part in parts if part is not rich]
+    if missing := missing_lines(*texts):
+        kept.insert(kept.index(plain) + 1, _plain_part(missing))
+    return kept + list(_attachments_in(rich))
+
+
+def _plain_part(text: str) -> Message:
+    part = EmailMessage()
+    part["Content-Type"] = "text/plain; charset=utf-8"
+    part["Content-Transfer-Encoding"] = "base64"
+    part.set_payload(base64.b64encode(text.encode()).decode())
+    return part
 
 
 def _attachments_in(part: Any) -> Iterator[Message]:

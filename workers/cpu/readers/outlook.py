@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from workers.cpu.readers.alternatives import html_says_more, missing_lines
 from workers.cpu.readers.charset import decode_declared, repair_controls
 from workers.cpu.readers.markup import add_markup, parse_html
 from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source
@@ -100,10 +101,12 @@ class OutlookReader(InMemoryReader):
         root = parse_html(page, label=self._code_page(folder)) if page.strip(b"\0 \r\n") else None
         if root is not None:
             add_markup(rich, root)
-        if rich.length > 3 * len(plain.strip()) + 200 or (rich.length and not plain.strip()):
-            builder.add_content(rich.build_pages(size=max(1, rich.length))[0])
+        page_content = rich.build_pages(size=max(1, rich.length))[0]
+        if not rich.blank and html_says_more(plain, page_content.text):
+            builder.add_content(page_content)
         elif plain.strip() or not self._bytes(folder, f"{_RTF}0102"):
-            builder.add_text(repair_controls(plain))
+            builder.add_line(repair_controls(plain))
+            builder.add_text(missing_lines(plain, page_content.text))
         else:
             packed = decompress_rtf(self._bytes(folder, f"{_RTF}0102"))
             inner = RtfReader(io.BytesIO(packed), "")

@@ -74,6 +74,9 @@ _OPTIONAL = frozenset(
 )
 _ASIDES = {"footnote": "Footnote", "annotation": "Comment", "shptxt": "", "dptxbxtext": ""}
 _MARGINS = frozenset(f"{name}{which}" for name in ("header", "footer") for which in ("", "l", "r", "f"))
+_FORM_WORDS = frozenset(["formfield", "fftype", "ffres", "ffdefres", "ffl", "ffdeftext"])
+_CHECK_BOX, _DROP_DOWN = 1, 2
+_UNDEFINED = 25  # what the file says of a form field that has its default
 _HEADING = re.compile(r"heading ([1-9])", re.IGNORECASE)
 
 
@@ -82,6 +85,28 @@ class _Font:
     codec: str = ""
     name: str = ""
     symbols: bool = False
+
+
+@dataclass
+class _Field:
+    """A field, and what the file says of it if it is a form field."""
+
+    kind: int | None = None
+    chosen: int | None = None
+    default: int = 0
+    text: str = ""
+    choices: list[str] = field(default_factory=list)
+    has_result: bool = False
+    has_text: bool = False
+
+    def value(self) -> str:
+        """What programs show for a form field without text in the document."""
+        chosen = self.default if self.chosen is None else self.chosen
+        if self.kind == _CHECK_BOX:
+            return "☒ " if chosen else "☐ "
+        if self.kind == _DROP_DOWN:
+            return self.choices[chosen] if 0 <= chosen < len(self.choices) else ""
+        return "" if self.has_result else self.text
 
 
 @dataclass
@@ -94,6 +119,7 @@ class _Group:
     font: int | None = None
     raised: bool = False
     fallback: int = 1  # characters after a Unicode one that are for programs that cannot read it
+    field: "_Field | None" = None  # the innermost field around it
     opens: str = ""  # the kind of text aside that this group begins, which ends with it
 
 
@@ -190,7 +216,9 @@ class RtfReader(InMemoryReader):
         group, optional = self._group, self._optional
         self._optional = False
         skips = word not in ("u", "uc") and self._skips_fallback()
-        if optional and word not in _OPTIONAL:
+        if group.field is not None and word in _FORM_WORDS:
+            self._describe_form_field(group.field, word, number or 0)
+        elif optional and word not in _OPTIONAL:
             group.skipped = True
         elif word == "ud":
             group.skipped, group.kind = self._groups[-2].skipped if len(self._groups) > 1 else False, ""
@@ -207,6 +235,10 @@ class RtfReader(InMemoryReader):
             group.kind, self._entry = word, []
         elif group.kind == "info":
             group.kind = "other properties"
+        elif word == "field":
+            group.field = _Field()
+        elif word == "fldrslt" and group.field is not None:
+            group.field.has_result = True
         elif group.kind == "fonttbl":
             self._define_font(word, number)
         elif group.kind == "stylesheet":
@@ -218,6 +250,24 @@ class RtfReader(InMemoryReader):
             self._add(_WORDS[word] if _WORDS[word].isspace() or not skips else "")
         else:
             self._format(word, number)
+
+    def _describe_form_field(self, described: _Field, word: str, number: int) -> None:
+        """Form fields are described in the instruction of their field, which is skipped otherwise."""
+        group = self._group
+        match word:
+            case "fftype":
+                described.kind = number
+            case "ffres":
+                described.chosen = None if number == _UNDEFINED else number
+            case "ffdefres":
+                described.default = number
+            case "ffl":
+                described.choices.append("")
+                group.skipped, group.kind = False, word
+            case "ffdeftext":
+                group.skipped, group.kind = False, word
+            case _:
+                group.skipped = True
 
     def _skips_fallback(self) -> bool:
         """Whether a word or sign is the fallback of the Unicode character before it. Each counts as one character."""
@@ -300,6 +350,8 @@ class RtfReader(InMemoryReader):
             self._entry = []
         if self._groups:
             self._group = self._groups.pop()
+            if group.field is not None and group.field is not self._group.field and not group.field.has_text:
+                self._add(_joined([group.field.value()]))
 
     def _finished_text(self) -> str:
         text = self._text
@@ -350,11 +402,17 @@ class RtfReader(InMemoryReader):
             self._entry.append(text)
         elif self._group.kind == "title":
             self._title.append(text)
+        elif self._group.kind == "ffl" and self._group.field is not None and self._group.field.choices:
+            self._group.field.choices[-1] += text
+        elif self._group.kind == "ffdeftext" and self._group.field is not None:
+            self._group.field.text += text
         elif self._group.kind == "":
             pieces = self._text.pieces
             if self._group.raised and text[:1].isdigit() and pieces and pieces[-1][-1:].isdigit():
                 text = f"^{text}"  # 10 to the sixth is not 106
             pieces.append(text)
+            if self._group.field is not None and text.strip():
+                self._group.field.has_text = True
 
     def _end_paragraph(self) -> None:
         text = self._text

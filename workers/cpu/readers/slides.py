@@ -1,7 +1,13 @@
-"""PowerPoint reader: a page is a slide with its notes and comments."""
+"""PowerPoint reader: a page is a slide with its notes and comments.
+
+Text of a layout or master is on many slides. It is read once, with the first slide that shows it: on every page, it would make
+all chunks similar and match each search many times.
+"""
 
 from collections.abc import Iterator
 from typing import Any
+
+from lxml import etree
 
 from workers.cpu.readers.drawing import add_graphics, paragraph_text, shape_lines
 from workers.cpu.readers.formula import flatten_formulas
@@ -12,6 +18,7 @@ from workers.cpu.readers.text_builder import TextBuilder
 
 _TITLES = ("title", "ctrTitle")
 _GROUPS = frozenset([f"{P}grpSp", f"{P}spTree"])
+_TRUE, _FALSE = ("1", "true"), ("0", "false")
 _SHAPES = frozenset(f"{P}{name}" for name in ("sp", "pic", "graphicFrame", "cxnSp", "contentPart"))
 
 
@@ -22,6 +29,8 @@ class PptxReader(InMemoryReader):
 
     def __init__(self, source: Source, password: str) -> None:
         self._package = Package(source)
+        self._templates: set[str] = set()
+        self._template_texts: set[str] = set()
         main = self._package.main_part()
         relationships = self._package.relationships(main)
         builders = []
@@ -51,6 +60,8 @@ class PptxReader(InMemoryReader):
         for shape in shapes:
             if shape is not title:
                 self._add_shape(builder, part, shape)
+        if not (builder.blank and builder.images):  # a slide that is only a picture needs OCR, whatever is printed around it
+            self._add_template(builder, part, slide, "slideLayout")
         for notes in self._package.related(part, "notesSlide"):
             for tree in self._package.parse(notes).iterfind(f"{P}cSld/{P}spTree"):
                 for shape in _shapes(tree):
@@ -61,6 +72,28 @@ class PptxReader(InMemoryReader):
                 if str(comment.tag).rpartition("}")[2] in ("cm", "reply"):
                     text = " ".join([*(text.text or "" for text in comment.iterchildren(f"{P}text")), *_own_lines(comment)])
                     builder.add_line(f"Comment: {text}" if text.strip() else "")
+
+    def _add_template(self, builder: TextBuilder, part: str, root: Any, kind: str) -> None:
+        """Add what a slide shows of its layout, and a layout of its master, if no earlier slide has shown it."""
+        if root.get("showMasterSp") in _FALSE:
+            return
+        for template in self._package.related(part, kind):
+            if template in self._templates:
+                continue
+            self._templates.add(template)
+            try:
+                tree = self._package.parse(template)
+                _remove_hidden(tree)
+                flatten_formulas(tree)
+                for shape in (shape for shapes in tree.iterfind(f"{P}cSld/{P}spTree") for shape in _shapes(shapes)):
+                    text = "\n".join(shape_lines(shape))
+                    # The text of a placeholder is a prompt. Layouts often repeat each other's text.
+                    if not _placeholder(shape) and (not text or text not in self._template_texts):
+                        self._template_texts.add(text)
+                        self._add_shape(builder, template, shape)
+                self._add_template(builder, template, tree, "slideMaster")
+            except DAMAGED as error:
+                builder.add_fault(f"has a damaged layout: {error}"[:200])
 
     def _add_shape(self, builder: TextBuilder, part: str, shape: Any) -> None:
         table = next(shape.iter(f"{A}tbl"), None)
@@ -78,6 +111,18 @@ class PptxReader(InMemoryReader):
             builder.skip("ink")
         add_graphics(builder, self._package, part, [shape])
         builder.add_text("\n")
+
+
+def _remove_hidden(template: Any) -> None:
+    """Remove what a layout or master does not show, its slide number, and its pictures, which are logos and ornaments."""
+    for properties in list(template.iter(f"{P}cNvPr")):
+        owner = properties.getparent().getparent()
+        if properties.get("hidden") in _TRUE and owner is not None and owner.getparent() is not None:
+            owner.getparent().remove(owner)
+    for run in list(template.iter(f"{A}fld")):
+        if run.get("type") == "slidenum":
+            run.getparent().remove(run)
+    etree.strip_elements(template, f"{A}blip", with_tail=False)
 
 
 def _shapes(parent: Any) -> Iterator[Any]:

@@ -30,6 +30,11 @@ class TextBuilder:
     def length(self) -> int:
         return self._length
 
+    @property
+    def blank(self) -> bool:
+        """Whether there is no text yet."""
+        return not any(part.strip() for part in self._parts)
+
     def skip(self, what: str) -> None:
         """Note that something was not read, such as "images"."""
         if what == "images":
