@@ -263,6 +263,8 @@ class Documents:
             **_fields({"chunk_tokens": state.chunk_tokens, "chunk_overlap_tokens": state.chunk_overlap_tokens}),
         }
         self._scripts.update_if_exists(record=f"collection:{collection_id}", changes=changes)
+        # The index of the older record may have been found missing in the meantime.
+        self.clear_index_problem(collection_id)
 
     def recover_document(self, document_id: str, description: Description, *, collection: str, job_id: str) -> tuple[str, str]:
         """Make a document's record again, as ``uploaded`` by the job ``job_id``. ``collection`` is the name of its collection.

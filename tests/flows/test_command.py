@@ -166,7 +166,8 @@ def test_an_administrator_sees_and_changes_queues_workers_and_the_jobs_of_all_ow
     assert run(slow_stack, "workers", "resume", name).returncode == 0
     for job in waiting:
         assert slow_stack.ended(job)["status"] == "completed"
-    assert lines("jobs", "retry", "--status", "cancelled", "--model", "echo", "--yes") == [["8 of 8 jobs retried"]]
+    [[retried]] = lines("jobs", "retry", "--status", "cancelled", "--model", "echo", "--yes")
+    assert re.fullmatch(r"(\d+) of \1 jobs retried", retried), retried
     assert lines("jobs", "cancel", "--status", "in_progress", "--yes")
     for arguments in (["jobs", "delete"], ["jobs", "delete", "--older-than", "soon"], ["queues", "pause", "none"]):
         assert run(slow_stack, *arguments).returncode in (2, 4), arguments

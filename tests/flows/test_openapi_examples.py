@@ -164,10 +164,13 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "webhook": "whk_nope",
             "delivery": "dlv_nope",
             "gpu": "99",
+            "queue": "nope",
+            "worker": "nope",
             "chunk": "doc_nope:0",
         }
         path = operation.path.format(**missing, collection="no-such", session="nope", name="nope", position="0")
         if "{" in operation.path and not operation.files:
-            answer = slow_stack.client.request(operation.method, path, json={"query": "x"} if operation.request_model else None)
+            body = next(iter(operation.examples.values())).body if operation.method == "put" else {"query": "x"}
+            answer = slow_stack.client.request(operation.method, path, json=body if operation.request_model else None)
             assert answer.status_code == 404, operation.call
             checked(operation, answer)

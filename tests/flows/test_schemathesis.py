@@ -16,7 +16,7 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-EXAMPLES = 5
+EXAMPLES = 3
 SECONDS = 600
 
 

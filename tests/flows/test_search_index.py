@@ -23,8 +23,8 @@ __all__ = ["chroma"]
 
 
 @pytest.fixture
-def documents(redis_client: "redis.Redis") -> Documents:
-    return Documents(redis_client, Settings())
+def documents(redis_client: "redis.Redis", settings: Settings) -> Documents:
+    return Documents(redis_client, settings)
 
 
 @pytest.fixture

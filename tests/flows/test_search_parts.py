@@ -11,7 +11,7 @@ import pytest
 
 from shared.documents.filters import parse_filter
 from shared.documents.models import Document
-from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavailable
+from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavailable, ReindexNeeded
 from shared.ids import COLLECTION, JOB, new_id
 from shared.jobs.models import Job, Status
 from shared.models.catalogue import Catalogue, ModelEntry
@@ -222,7 +222,8 @@ def test_a_lost_index_is_rebuilt_from_the_pages(library: Library, embedders: Emb
     library.add(BOILERS, "boilers.txt")
     library.vectors.drop_index(library.collection.id)
     library.texts.drop_index(library.collection.id)
-    assert library.search("boilers", mode="hybrid") == []
+    with pytest.raises(ReindexNeeded, match=r"is missing\. Rebuild it with POST"):
+        library.search("boilers", mode="hybrid")
     assert reindexed(library, embedders)["documents"] == 1
     assert library.search("boilers", mode="hybrid")[0].document == "boilers.txt"
 

@@ -17,8 +17,8 @@ MODEL = "all-minilm"
 
 
 @pytest.fixture
-def documents(redis_client: "redis.Redis") -> Documents:
-    return Documents(redis_client, Settings())
+def documents(redis_client: "redis.Redis", settings: Settings) -> Documents:
+    return Documents(redis_client, settings)
 
 
 @pytest.fixture

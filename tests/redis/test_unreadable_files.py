@@ -18,7 +18,7 @@ SECONDS = 1000.0
 
 @pytest.mark.parametrize("status", [*ENDED, *IN_PROGRESS])
 def test_only_old_unreadable_originals_are_deleted(redis_client: redis.Redis, tmp_path: Path, status: str) -> None:
-    documents = Documents(redis_client, Settings())
+    documents = Documents(redis_client, Settings(data_dir=tmp_path / "data"))
     collection = documents.ensure_collection("", "papers", "minilm")
     originals = []
     for number, age in enumerate((SECONDS + 100, SECONDS - 100)):
@@ -43,7 +43,7 @@ def test_only_old_unreadable_originals_are_deleted(redis_client: redis.Redis, tm
 
 def test_folders_are_looked_at_every_ten_minutes(tmp_path: Path, redis_client: redis.Redis) -> None:
     looks: list[float] = []
-    files = UnreadableFiles(tmp_path, Documents(redis_client, Settings()), SECONDS)
+    files = UnreadableFiles(tmp_path, Documents(redis_client, Settings(data_dir=tmp_path / "data")), SECONDS)
     files._unread_originals = lambda: iter(looks.append(0.0) or [])  # type: ignore[method-assign, func-returns-value]
     for now in (0.0, SWEEP_SECONDS - 1, SWEEP_SECONDS + 1):
         files.run_once(now)
