@@ -157,15 +157,9 @@ def healthcheck(
 
     It asks the processes and not Redis. Without a terminal, the command prints nothing on success.
     """
-    from cli.local.healthcheck import Unhealthy, check_workers
+    from cli.local.healthcheck import report_health
 
-    try:
-        alive = check_workers(_settings(data_dir=data).data_dir, worker)
-    except Unhealthy as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(1) from None
-    if sys.stdout.isatty():
-        print(f"Alive: {', '.join(alive)}")
+    raise typer.Exit(report_health(_settings(data_dir=data).data_dir, worker))
 
 
 @app.command()

@@ -3,7 +3,6 @@
 A wheel contains them in ``shared/files``; in a checkout they are in the top folder, where people edit them.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = "enginehouse"
@@ -19,6 +18,9 @@ def packaged_file(name: str) -> Path:
 
 def installed_version() -> str:
     """The version of Enginehouse, or "" if it runs from a checkout that is not installed."""
+    # It imports much, and the health check of each worker, which runs every few seconds, needs none of that.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(PACKAGE)
     except PackageNotFoundError:

@@ -4,6 +4,7 @@ It asks the processes, by the files that they touch, and never Redis: an outage 
 """
 
 import socket
+import sys
 from pathlib import Path
 
 from shared.liveness import FROZEN_SECONDS, liveness_folder, silent_seconds
@@ -29,3 +30,15 @@ def check_workers(data_dir: Path, worker: str = "") -> list[str]:
         raise Unhealthy(f"No {which} runs on host {host} with the data folder {data_dir}.")
     last = ", ".join(f"{name} {silence:.0f} s ago" for name, silence in silences.items())
     raise Unhealthy(f"No {which} is alive on host {host}. Last signs of life: {last}.")
+
+
+def report_health(data_dir: Path, worker: str = "") -> int:
+    """Check the workers and return the exit status: 0, or 1 after printing the reason. Without a terminal, success prints nothing."""
+    try:
+        alive = check_workers(data_dir, worker)
+    except Unhealthy as error:
+        print(error, file=sys.stderr)
+        return 1
+    if sys.stdout.isatty():
+        print(f"Alive: {', '.join(alive)}")
+    return 0

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cli.errors import CommandError
@@ -45,11 +46,18 @@ def _age(path: Path) -> int:
 
 def _lines(files: list[Path], *, follow: bool, wait: Callable[[float], None]) -> Iterator[str]:
     for path in files[:-1]:
-        with path.open(encoding="utf-8", errors="replace") as stream:
+        with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as stream:
             yield from (line.rstrip("\n") for line in stream)
     file = files[-1]
     while True:
-        with file.open(encoding="utf-8", errors="replace") as stream:
+        try:
+            stream = file.open(encoding="utf-8", errors="replace")
+        except FileNotFoundError:  # renamed a moment ago because it grew too large, or removed
+            if not follow:
+                return
+            wait(POLL_SECONDS)
+            continue
+        with stream:
             while line := stream.readline():
                 yield line.rstrip("\n")
             if not follow:

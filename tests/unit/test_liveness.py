@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.entry import quick_healthcheck
 from cli.local.healthcheck import Unhealthy, check_workers
 from cli.local.service_manager import notify
 from shared.liveness import FROZEN_SECONDS, last_touch, liveness_folder, silent_seconds, touch_until
@@ -45,6 +46,26 @@ def test_a_healthcheck_names_the_workers_of_this_host(tmp_path: Path) -> None:
     assert check_workers(tmp_path) == [f"cpu@{host}"]
     with pytest.raises(Unhealthy, match=f"No worker gpu0 is alive on host {host}. Last signs of life: gpu0@{host} 3[56] s ago"):
         check_workers(tmp_path, "gpu0")
+
+
+def test_the_quick_check_takes_what_the_command_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f"io@{socket.gethostname()}").touch()
+    given = ["--data", str(tmp_path)]
+    for arguments in ([], ["io"]):
+        assert quick_healthcheck(["healthcheck", *arguments, *given]) == 0
+        assert quick_healthcheck(["healthcheck", *given, *arguments]) == 0
+    assert quick_healthcheck(["healthcheck", f"--data={tmp_path}"]) == 0
+    assert quick_healthcheck(["healthcheck", "gpu0", *given]) == 1
+    assert "No worker gpu0 runs on host" in capsys.readouterr().err
+    monkeypatch.setenv("ENGINEHOUSE_DATA", str(tmp_path))
+    assert quick_healthcheck(["healthcheck"]) == 0
+    for other in (["jobs"], [], ["healthcheck", "--help"], ["healthcheck", "a", "b"], ["healthcheck", "--data"]):
+        assert quick_healthcheck(other) is None, "the whole command answers"
+    monkeypatch.setenv("ENGINEHOUSE_NO_SUCH", "1")
+    assert quick_healthcheck(["healthcheck"]) is None, "the whole command reports the mistake"
 
 
 @pytest.mark.parametrize("prefix", ["", "@"], ids=["a path", "an abstract name"])
