@@ -15,7 +15,7 @@ from shared.packaged_files import CODE_ROOT, packaged_file
 
 ENVIRONMENT = ".env"
 FILES = ("models.json", ENVIRONMENT, "docker-compose.yml")
-PASSWORD = re.compile(r"^(\w+_PASSWORD)=$", re.MULTILINE)
+SECRET = re.compile(r"^(\w+_PASSWORD|METRICS_TOKEN)=$", re.MULTILINE)
 SOURCE = re.compile(r"^# (ENGINEHOUSE_SOURCE)=.*$", re.MULTILINE)
 
 
@@ -55,7 +55,7 @@ def create_project(folder: Path) -> None:
 def write_environment(file: Path) -> None:
     """Write ``.env`` for Compose, with random passwords, readable by its owner only. Raises FileExistsError if it exists."""
     text = packaged_file(".env.example").read_text(encoding="utf-8")
-    text = PASSWORD.sub(lambda found: f"{found[1]}={secrets.token_urlsafe(24)}", text)
+    text = SECRET.sub(lambda found: f"{found[1]}={secrets.token_urlsafe(24)}", text)
     source = _source()
     # A project elsewhere builds its images from this checkout. A wheel contains too little for that.
     if source and file.resolve().parent != source:

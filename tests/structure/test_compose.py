@@ -151,6 +151,10 @@ def test_the_environment_file_of_a_new_project_is_private_and_complete(tmp_path:
         services = json.loads(done.stdout)["services"]
         assert services["api"]["build"]["context"] == str(REPOSITORY)
         assert services["redis"]["environment"]["REDIS_PASSWORD"] == values["REDIS_PASSWORD"]
+        assert services["api"]["environment"]["ENGINEHOUSE_METRICS_TOKEN"] == values["METRICS_TOKEN"]
+        assert len(values["METRICS_TOKEN"]) == 32
+        with_token = {name for name, service in services.items() if values["METRICS_TOKEN"] in str(service)}
+        assert with_token == {"api"}, "no worker needs it"
     assert len(passwords) == 2 * len(PASSWORDS)
     assert min(map(len, passwords)) >= 32
 

@@ -126,15 +126,15 @@ def test_each_pod_gets_the_passwords_that_it_needs() -> None:
     assert secrets == {
         "redis": {"REDIS_PASSWORD", *(f"REDIS_{user.upper()}_PASSWORD" for user in RULES)},
         "chroma": {"CHROMA_PASSWORD"},
-        "enginehouse-api": {"REDIS_API_PASSWORD", "CHROMA_PASSWORD"},
+        "enginehouse-api": {"REDIS_API_PASSWORD", "CHROMA_PASSWORD", "METRICS_TOKEN"},
         "enginehouse-gpu": {"REDIS_GPU_PASSWORD"},
         "enginehouse-cpu": {"REDIS_CPU_PASSWORD", "CHROMA_PASSWORD"},
         "enginehouse-io": {"REDIS_IO_PASSWORD", "CHROMA_PASSWORD"},
     }
     note = (DEPLOY / "kubernetes" / "enginehouse.yml").read_text().split("apiVersion", 1)[0]
-    assert set(re.findall(r"[A-Z_]+", note.split("for name in")[1].split(";")[0])) == {
-        name.removesuffix("_PASSWORD") for names in secrets.values() for name in names
-    }
+    created = {f"{name}_PASSWORD" for name in re.findall(r"[A-Z_]+", note.split("for name in")[1].split(";")[0])}
+    assert created | {"METRICS_TOKEN"} == set().union(*secrets.values())
+    assert 'echo "METRICS_TOKEN=' in note
 
 
 def test_network_policies_close_redis_chroma_and_the_readers_of_files() -> None:
