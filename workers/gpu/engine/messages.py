@@ -4,8 +4,8 @@ JSON instead of pickle, so that neither side can make the other execute code, an
 """
 
 import json
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Phase = Literal["loading", "warming", "ready", "failed"]
 
@@ -34,6 +34,23 @@ class GenerationRequest:
     """Requests with the same prompt, sampling parameters and seed draw the same tokens from the same scores."""
     cache_salt: int = 0
     """31 bits. Requests share pages of the KV cache only with requests that have the same one."""
+    min_p: float = 0.0
+    """Tokens less likely than this fraction of the most likely one are not drawn."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    """Subtracted from the logit of a generated token: once, and once for each time it was generated."""
+    repetition_penalty: float = 1.0
+    """Divides positive logits of tokens of the prompt and the output, and multiplies negative ones."""
+    logit_bias: list[tuple[int, float]] = field(default_factory=list)
+    """Pairs of a token and what is added to its logit."""
+    ignore_stop_tokens: bool = False
+    """Generate ``max_new_tokens`` tokens, whatever they are."""
+    logprobs: int | None = None
+    """Report the log-probability of each generated token, and of this many most likely ones (0 to 20)."""
+    prompt_logprobs: int | None = None
+    """The same for each token of the prompt but the first. ``max_new_tokens`` may then be 0."""
+    grammar: str = ""
+    """A grammar of llguidance that the output must match; empty for any output."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,10 @@ class PhaseUpdate:
     """With ``ready``: the attention backend in use."""
 
 
+TokenLogprobs = tuple[int, float, list[tuple[int, float]]]
+"""A token, its natural log-probability before temperature and limits apply, and the most likely tokens with theirs, best first."""
+
+
 @dataclass(frozen=True)
 class StepOutput:
     """From the engine: the output of one step, for all requests in it.
@@ -65,6 +86,10 @@ class StepOutput:
 
     tokens: list[tuple[str, list[int]]]
     finished: list[FinishedRequest]
+    logprobs: list[tuple[str, list[TokenLogprobs]]] = field(default_factory=list)
+    """For requests that asked for them: one entry for each of their ``tokens``."""
+    prompt_logprobs: list[tuple[str, list[TokenLogprobs]]] = field(default_factory=list)
+    """Entries of the next tokens of a prompt, from its second token on; a long prompt has them in several steps."""
 
 
 @dataclass(frozen=True)
@@ -108,5 +133,13 @@ def decode_message(data: bytes) -> Message:
         return StepOutput(
             tokens=[(request, tokens) for request, tokens in values["tokens"]],
             finished=[(request, reason, detail) for request, reason, detail in values["finished"]],
+            logprobs=[(request, _parse_logprobs(entries)) for request, entries in values["logprobs"]],
+            prompt_logprobs=[(request, _parse_logprobs(entries)) for request, entries in values["prompt_logprobs"]],
         )
+    if name == "generate":
+        values["logit_bias"] = [(token, bias) for token, bias in values["logit_bias"]]
     return _TYPES[name](**values)
+
+
+def _parse_logprobs(entries: list[list[Any]]) -> list[TokenLogprobs]:
+    return [(token, logprob, [(other, value) for other, value in likely]) for token, logprob, likely in entries]
