@@ -1,6 +1,7 @@
 """The Flask application."""
 
 from importlib import import_module
+from typing import Any
 
 from flask import Flask, Response, request
 from flask_cors import CORS
@@ -56,6 +57,11 @@ class OriginRefused(InvalidRequest):
     code = "origin_refused"
 
 
+def import_routes() -> list[Any]:
+    """The modules of all routes, in order, with everything that they import."""
+    return [import_module(f"api.routes.{name}") for name in ROUTES]
+
+
 def create_app(settings: Settings) -> Flask:
     """Create the application. It makes no connection before the first request.
 
@@ -68,8 +74,8 @@ def create_app(settings: Settings) -> Flask:
     # A path with two slashes is a 404 in JSON, not a redirect to another call.
     app.url_map.merge_slashes = False
     app.extensions["enginehouse"] = _create_services(settings)
-    for name in ROUTES:
-        app.register_blueprint(import_module(f"api.routes.{name}").blueprint)
+    for routes in import_routes():
+        app.register_blueprint(routes.blueprint)
     app.extensions["openapi"] = ApiDescription(app)
     measure_requests(app)
     register_error_handlers(app)

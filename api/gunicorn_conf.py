@@ -41,6 +41,10 @@ def on_starting(server: Any) -> None:
     settings: Settings = from_environment(os.environ)
     open_data_folder(settings.data_dir)
     os.environ[METRICS_FOLDER_VARIABLE] = str(_make_metrics_folder(settings))
+    # The other processes are forked from this one. So they share the memory of these modules, and a replacement starts at once.
+    from api.app import import_routes
+
+    import_routes()
 
 
 def _make_metrics_folder(settings: Settings) -> Path:

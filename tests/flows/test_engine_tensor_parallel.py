@@ -54,8 +54,9 @@ def alone(folder: Path) -> Iterator[RankedEngine]:
     engine.client.stop_engine()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spread(folder: Path) -> Iterator[RankedEngine]:
+    """One engine for all tests, as each start imports torch in every rank. An engine restarts after a kill; the last test stops it."""
     engine = RankedEngine(folder, 2)
     yield engine
     engine.client.stop_engine()
@@ -90,15 +91,16 @@ def test_two_ranks_generate_what_one_process_does_with_stops_and_after_cancels(a
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_others_and_requests_are_lost_once(spread: RankedEngine, rank: int) -> None:
-    spread.submit("held", 1, 20, 1000, [])
-    spread.outputs.wait_for("first token", lambda: bool(spread.outputs.tokens.get("held")))
+    held, after = f"held {rank}", f"after {rank}"
+    spread.submit(held, 1, 20, 1000, [])
+    spread.outputs.wait_for("first token", lambda: bool(spread.outputs.tokens.get(held)))
     before = spread.all_ranks()
     os.kill(before[rank].pid, signal.SIGKILL)
-    assert spread.outputs.finish_reason("held") == "lost"
+    assert spread.outputs.finish_reason(held) == "lost"
     wait_until(lambda: all_exited(before), "every rank has exited", seconds=PATIENCE)
-    spread.submit("after", 2, 20, 5, [])
-    assert spread.outputs.finish_reason("after") == "length"
-    assert [reason for reason, _ in spread.outputs.ends["held"]] == ["lost"]
+    spread.submit(after, 2, 20, 5, [])
+    assert spread.outputs.finish_reason(after) == "length"
+    assert [reason for reason, _ in spread.outputs.ends[held]] == ["lost"]
 
 
 def test_stopping_the_engine_ends_every_rank(spread: RankedEngine) -> None:
