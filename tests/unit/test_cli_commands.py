@@ -1,6 +1,7 @@
 """Command lines and environments of processes; help and lists of the command."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,15 @@ def test_an_empty_list_says_so_on_standard_error(capsys: pytest.CaptureFixture[s
     assert (printed.out, printed.err) == ("", "There are none.\n")
     Output(as_json=True).print_list(("job",), [], lambda record: record)
     assert capsys.readouterr().out == "[]\n"
+
+
+def test_help_and_version_have_their_usual_options() -> None:
+    def output(*arguments: str) -> str:
+        return CliRunner().invoke(app, list(arguments)).stdout
+
+    assert output("--version") == output("version") != ""
+    for command in ((), ("deliveries",), ("job",), ("job", "wait")):
+        assert output(*command, "-h") == output(*command, "--help") != ""
+    listed = output("models", "list", "--help")
+    for state in ("ready", "warming", "loading", "draining", "failed", "unloaded", "not_served"):
+        assert re.search(rf"^ {state} +\w", listed, re.MULTILINE), state
