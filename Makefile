@@ -30,12 +30,13 @@ lint: .venv/.installed-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# The checks leave a core idle, so they run beside the tests. Many tests wait, so there are more of them at once than cores.
+# The checks leave a core idle, so they run beside the tests. Many tests wait, so there are more of them at once than cores. Files run in
+# alphabetical order, which has the short ones last; xdist would have those with few tests last, which are the longest.
 test: .venv/.installed-dev chromium promtool
 	@$(MAKE) --no-print-directory -j2 lint tests
 
 tests:
-	@$(BIN)/pytest -n 3 --dist loadfile -m "not slow_fault" $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
 
 # `make test` includes a short part of these. Run them on an otherwise idle machine.
 test-faults: .venv/.installed-dev
