@@ -48,14 +48,6 @@ class DocumentFiles:
         """Path of a file. Raises ValueError if ``document_id`` is not a document id."""
         return self._folder(document_id) / name
 
-    def is_empty(self) -> bool:
-        """Whether no document has a folder."""
-        try:
-            with os.scandir(self._root) as entries:
-                return next(entries, None) is None
-        except FileNotFoundError:
-            return True
-
     def store(self, document_id: str, source: ByteSource, *, limit: int) -> StoredFile:
         """Write the uploaded bytes and flush them to disk.
 
