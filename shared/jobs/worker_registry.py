@@ -25,7 +25,8 @@ class Worker:
     """One worker.
 
     ``machine`` distinguishes equal process ids on different hosts and in different containers; ``started`` distinguishes a process
-    from a later one with the same id. ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
+    from a later one with the same id. ``parent`` is the process that gives this one its jobs, if it is the child of a prefork pool.
+    ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
     ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job. ``since`` is the
     time of its first heartbeat, in Unix milliseconds, and ``version`` that of its code.
     """
@@ -49,6 +50,11 @@ class Worker:
     seen_at: int = 0
     since: int = 0
     version: str = ""
+    parent: int = 0
+
+    def is_frozen(self) -> bool:
+        """Whether its process, or the one that gives it jobs, is stopped. Only processes of its own machine can ask this."""
+        return is_stopped(self.pid) or (self.parent != 0 and is_stopped(self.parent))
 
 
 def this_process() -> str:
@@ -117,7 +123,7 @@ class WorkerRegistry:
             for worker in workers
             if worker.seen_at >= since
             and not self.is_dead_neighbour(worker)
-            and not (worker.machine == machine_id() and is_stopped(worker.pid))
+            and not (worker.machine == machine_id() and worker.is_frozen())
         ]
 
     def is_dead_neighbour(self, worker: Worker) -> bool:

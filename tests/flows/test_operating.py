@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from cli.local.process_tree import children
 from cli.local.redis_server import free_port
 from testing.fault_rig.disks import disk, full
 from testing.repository import REPOSITORY
@@ -98,17 +99,24 @@ def used_megabytes(folder: Path) -> int:
 def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
     stack = operated
     frozen = {name: pids(stack)[name] for name in ("cpu", "io", "gpu0")}
-    for pid in frozen.values():
+    api = pids(stack)["api"]
+    frozen_api = children(api)[0]
+    for pid in (*frozen.values(), frozen_api):
         os.kill(pid, signal.SIGSTOP)
+    # A connection that is open may belong to the stopped API worker; a new one is accepted by another.
+    stack.client = httpx2.Client(base_url=stack.client.base_url, timeout=60)
     # Heartbeats are trusted for some seconds; a process that is stopped on this machine is not.
-    expected = {"the io worker", "model echo (no worker yet)"}
+    # Children of the cpu worker still run, but nothing gives them jobs.
+    expected = {"the cpu worker", "the io worker", "model echo (no worker yet)"}
     wait_until(lambda: expected <= set(stack.client.get("/health/ready").json()["waiting_for"]), "they are missed", seconds=10)
     queued = stack.job(stack.generate("x")["id"])
     assert queued["waiting_for"] in ("worker", "model_loading")
     assert queued["estimated_wait"] is None, "no worker takes it at the rate of the past"
     for name, pid in frozen.items():
         wait_until(lambda name=name, pid=pid: pids(stack).get(name, pid) != pid, f"{name} is replaced", seconds=60)  # type: ignore[misc]
+    wait_until(lambda: frozen_api not in children(api), "the API worker is replaced", seconds=60)
     log = command(stack, "logs").stdout
+    assert f"WORKER TIMEOUT (pid:{frozen_api})" in log
     assert all(f"{name} has shown no sign of life" in log for name in frozen)
     assert stack.ended(queued["id"])["status"] == "completed"
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready again", seconds=60)

@@ -230,8 +230,10 @@ class CeleryWorker:
         alarm: LeaseAlarm | None = None,
     ) -> None:
         pool = self._pool
-        slots = 1 if pool.prefork else pool.slots
-        worker = describe_process(self._name, pool=pool.name, queues=pool.queues, slots=slots, model=pool.model, phase=pool.phase)
+        slots, parent = (1, os.getppid()) if pool.prefork else (pool.slots, 0)
+        worker = describe_process(
+            self._name, pool=pool.name, queues=pool.queues, slots=slots, model=pool.model, phase=pool.phase, parent=parent
+        )
         self._runtime = WorkerRuntime(
             self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker, alarm=alarm
         )
