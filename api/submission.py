@@ -44,12 +44,15 @@ def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
     return SubmittedJob(written_job(submitted), submitted.replayed)
 
 
-def require_disk_space() -> None:
-    """Raise DiskFull if the disk of the data folder has less free space than the reserve. Call this before anything is stored."""
-    shortage = services().disk_space.shortage()
+def require_disk_space(size: int = 0) -> None:
+    """Raise DiskFull if the disk of the data folder has less free space than the reserve, or would have after ``size`` bytes more.
+
+    Call this before anything is stored.
+    """
+    shortage = services().disk_space.shortage(size)
     if shortage:
         raise DiskFull(
-            f"The server's disk is nearly full, so nothing new is accepted until {shortage:,} more bytes are free. Running jobs go on. "
+            f"The server's disk is nearly full, so this request is refused until {shortage:,} more bytes are free. Running jobs go on. "
             "Retry later, delete documents, or ask the operator of the server for space.",
             retry_after=30,
         )

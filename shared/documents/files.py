@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
+from shared.disk_space import is_disk_full
 from shared.errors import BodyTooLarge, DiskFull
 from shared.ids import DOCUMENT, is_id
 
@@ -65,9 +66,9 @@ class DocumentFiles:
                     target.write(block)
         except BaseException as error:
             self.remove(document_id)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise DiskFull(
-                    "The server's disk is full, so the file was not stored. Contact the operator of the server."
+                    "The server's disk is full, so the file was not stored. Contact the operator of the server.", retry_after=30
                 ) from error
             raise
         return StoredFile(size, digest.hexdigest())

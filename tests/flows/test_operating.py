@@ -1,6 +1,7 @@
 """An operator's bad day: a full disk, output that nobody reads, frozen processes. Nothing exits, and nothing needs a hand."""
 
 import fcntl
+import http.client
 import json
 import os
 import signal
@@ -59,6 +60,7 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
     stack.ended(kept)
     running = stack.generate("a long answer " * 20, max_tokens=64)["id"]
     wait_until(lambda: stack.job(running)["status"] == "in_progress", "the job runs")
+    assert upload_of(stack, 2 * DISK_MEGABYTES * 2**20) == (503, "disk_full"), "a file that does not fit is not even received"
     filler = small_disk / "most"
     filler.write_bytes(bytes(1024) * 1024 * (DISK_MEGABYTES * 96 // 100 - used_megabytes(small_disk)))
     wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 503, "jobs are refused")
@@ -89,6 +91,17 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready", seconds=60)
     assert stack.ended(stack.generate("again", max_tokens=4)["id"])["status"] == "completed"
     assert pids(stack) == before
+
+
+def upload_of(stack: Stack, size: int) -> tuple[int, str]:
+    """Announce an upload of this size and send none of it. Returns status and code of the response."""
+    connection = http.client.HTTPConnection("127.0.0.1", stack.client.base_url.port or 0, timeout=60)
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(size)}
+    connection.request("POST", "/upload", headers=headers)
+    response = connection.getresponse()
+    code = json.loads(response.read())["error"]["code"]
+    connection.close()
+    return response.status, code
 
 
 def used_megabytes(folder: Path) -> int:
