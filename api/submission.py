@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from api.services import services
-from shared.errors import Conflict, DiskFull, EmbeddingModelMismatch, EnginehouseError, NotFound, Unavailable
+from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, NotFound, Unavailable
 from shared.jobs.models import Job
 from shared.jobs.submission import Submission, SubmissionResult
 
@@ -49,13 +49,7 @@ def require_disk_space(size: int = 0) -> None:
 
     Call this before anything is stored.
     """
-    shortage = services().disk_space.shortage(size)
-    if shortage:
-        raise DiskFull(
-            f"The server's disk is nearly full, so this request is refused until {shortage:,} more bytes are free. Running jobs go on. "
-            "Retry later, delete documents, or ask the operator of the server for space.",
-            retry_after=30,
-        )
+    services().disk_space.require(size)
 
 
 def written_job(submitted: SubmissionResult) -> Job:

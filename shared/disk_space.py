@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from shared.errors import DiskFull
+
 # Of a small disk, such as one of a test, the reserve takes at most this fraction.
 LARGEST_FRACTION = 0.05
 REFRESH_SECONDS = 1.0
@@ -29,12 +31,25 @@ class DiskSpace:
         self._measured_at = -REFRESH_SECONDS
 
     def shortage(self, size: int = 0) -> int:
-        """Bytes that have to become free before ``size`` more are accepted; 0 if there is enough. At most ``REFRESH_SECONDS`` old."""
+        """Bytes that have to become free before ``size`` more are accepted; 0 if there is enough.
+
+        Without a size, the answer is at most ``REFRESH_SECONDS`` old. A large file is written faster than that.
+        """
         now = time.monotonic()
-        if now >= self._measured_at + REFRESH_SECONDS:
+        if size or now >= self._measured_at + REFRESH_SECONDS:
             self._measured_at = now
             self._missing = self._measure()
         return max(0, self._missing + size) if self._reserve else 0
+
+    def require(self, size: int = 0) -> None:
+        """Raise DiskFull if ``size`` more bytes would use the reserve."""
+        shortage = self.shortage(size)
+        if shortage:
+            raise DiskFull(
+                f"The server's disk is nearly full, so nothing new is stored until {shortage:,} more bytes are free. Running jobs go on. "
+                "Retry later, delete documents, or ask the operator of the server for space.",
+                retry_after=30,
+            )
 
     def _measure(self) -> int:
         """Bytes that are missing for the reserve; negative if there are more."""

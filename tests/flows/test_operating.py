@@ -2,12 +2,14 @@
 
 import fcntl
 import http.client
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +63,7 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
     running = stack.generate("a long answer " * 20, max_tokens=64)["id"]
     wait_until(lambda: stack.job(running)["status"] == "in_progress", "the job runs")
     assert upload_of(stack, 2 * DISK_MEGABYTES * 2**20) == (503, "disk_full"), "a file that does not fit is not even received"
+    unpacking = refuse_bytes_that_would_use_the_reserve(stack, small_disk)
     filler = small_disk / "most"
     filler.write_bytes(bytes(1024) * 1024 * (DISK_MEGABYTES * 96 // 100 - used_megabytes(small_disk)))
     wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 503, "jobs are refused")
@@ -90,7 +93,30 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
     wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 202, "jobs are accepted again", seconds=60)
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready", seconds=60)
     assert stack.ended(stack.generate("again", max_tokens=4)["id"])["status"] == "completed"
+    assert stack.ended(unpacking)["status"] == "completed", "it waited for space"
     assert pids(stack) == before
+
+
+def refuse_bytes_that_would_use_the_reserve(stack: Stack, small_disk: Path) -> str:
+    """Leave little more than the reserve. An upload without a length and the member of an archive are larger; returns the unpack job."""
+    filler = small_disk / "some"
+    filler.write_bytes(bytes(2**20) * (DISK_MEGABYTES * 92 // 100 - used_megabytes(small_disk)))
+    large = os.urandom(8192) * (DISK_MEGABYTES * 2**20 // 20 // 8192)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large.bin", large)
+    form = httpx2.Request("POST", stack.url, files={"file": ("large.bin", large)})
+    body = form.read()
+    pieces = (body[start : start + 2**20] for start in range(0, len(body), 2**20))
+    refused = answer(stack, "/upload", content=pieces, headers={"Content-Type": form.headers["Content-Type"]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "disk_full"), refused.text
+    accepted = answer(stack, "/collections/handbook/documents", files={"file": ("packed.zip", packed.getvalue())})
+    [unpacking] = [found["job"] for found in accepted.json()["archives"]]
+    wait_until(lambda: stack.job(unpacking)["attempts"][0]["outcome"] == "released", "the unpack job waits for space")
+    assert stack.job(unpacking)["attempts"][0]["error"] == "disk_full"
+    assert used_megabytes(small_disk) < DISK_MEGABYTES * 95 // 100
+    filler.unlink()
+    return str(unpacking)
 
 
 def upload_of(stack: Stack, size: int) -> tuple[int, str]:
