@@ -55,9 +55,6 @@ WEDGED = 70
 # A worker whose name another one has exits with this status.
 NAME_TAKEN = 71
 
-# How soon a slot that has become free takes the next wake-up.
-FREE_SLOT_SECONDS = 0.02
-
 # Loading what a prefork child needs can take longer than the four seconds that Celery allows by default.
 CHILD_START_SECONDS = 120
 
@@ -98,17 +95,29 @@ class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
             signal.signal(number, lambda number, frame: type(self).on_signal(number))
 
 
-class FreeSlotTimer(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Makes Celery's loop turn often, so that it notices a free slot.
+class FreeSlotNotice(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Makes Celery's loop turn when a thread of the pool becomes free.
 
     While all slots are busy, Celery does not read its queues, and a pool of threads does not report a slot that becomes free:
-    without the timer, a free slot waits up to a second beside queued jobs.
+    a free slot would wait up to a second beside queued jobs.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
-        parent.timer.call_repeatedly(FREE_SLOT_SECONDS, lambda: None)
+        pool, hub = parent.pool, parent.hub
+        apply = type(pool).on_apply  # that of the class, as this step starts again after each loss of the connection
+
+        def apply_and_notice(*arguments: Any, **options: Any) -> Any:
+            result = apply(pool, *arguments, **options)
+            result.f.add_done_callback(lambda _: hub.call_soon(_turn_loop))
+            return result
+
+        pool.on_apply = apply_and_notice
+
+
+def _turn_loop() -> None:
+    """Do nothing, but from Celery's loop, which then looks at its queues again."""
 
 
 class CeleryWorker:
@@ -167,7 +176,7 @@ class CeleryWorker:
         if self._pool.prefork:
             self.app.conf.worker_proc_alive_timeout = CHILD_START_SECONDS
         else:
-            self.app.steps["consumer"].add(FreeSlotTimer)
+            self.app.steps["consumer"].add(FreeSlotNotice)
         self.app.steps["worker"].add(StopSignals)
         StopSignals.on_signal = self._on_stop_signal
         self.app.task(name=RUN_NEXT_JOB)(self.run_next_job)
