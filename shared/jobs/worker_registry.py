@@ -111,13 +111,13 @@ class WorkerRegistry:
         )
         return holder
 
-    def silent_for_ms(self, worker: Worker) -> int:
-        """Milliseconds since the worker's last heartbeat, by Redis' clock."""
-        return self._now_ms() - worker.seen_at
+    def now_ms(self) -> int:
+        """The time by the clock of ``seen_at``, that of Redis."""
+        return self._clock() if self._clock else redis_time_ms(self._client)
 
     def alive(self, within_seconds: float) -> list[Worker]:
         """Workers with a heartbeat within this time. Workers on this machine must also have a process that runs and is not stopped."""
-        workers, since = self.workers(), self._now_ms() - within_seconds * 1000
+        workers, since = self.workers(), self.now_ms() - within_seconds * 1000
         return [
             worker
             for worker in workers
@@ -139,6 +139,3 @@ class WorkerRegistry:
         if served:
             self._served_until[model] = now + SERVED_SECONDS
         return served
-
-    def _now_ms(self) -> int:
-        return self._clock() if self._clock else redis_time_ms(self._client)

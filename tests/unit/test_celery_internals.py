@@ -135,6 +135,12 @@ def test_a_pool_of_threads_returns_the_future_of_a_task_and_other_threads_can_tu
     hub.close()
 
 
+def test_a_channel_knows_the_connection_of_its_blocking_read() -> None:
+    assert RedisChannel._in_poll is False
+    assert "self._in_poll = self.client.connection" in inspect.getsource(RedisChannel._brpop_start)
+    assert "if self._in_poll:" in inspect.getsource(RedisChannel.close)
+
+
 def test_the_signals_of_a_worker_exist() -> None:
     for name in (
         "celeryd_after_setup",

@@ -28,6 +28,7 @@ from celery.signals import (
     worker_shutting_down,
 )
 from celery.worker import state as worker_state
+from kombu.asynchronous import get_event_loop
 
 from shared import logs
 from shared.data_folder import open_data_folder
@@ -120,6 +121,13 @@ def _turn_loop() -> None:
     """Do nothing, but from Celery's loop, which then looks at its queues again."""
 
 
+def _wake_celery() -> None:
+    """Let Celery's loop notice at once that it is to stop, not after up to a second. The loop's own thread cannot wake it."""
+    hub = get_event_loop()
+    if hub is not None:
+        hub.call_soon(_turn_loop)
+
+
 class CeleryWorker:
     """Ties a pool to a Celery app. One per process, created by the module ``workers.<pool>.app``."""
 
@@ -171,6 +179,7 @@ class CeleryWorker:
         self._exiting = True
         self._begin_drain()
         worker_state.should_stop = 0
+        _wake_celery()
 
     def _configure_app(self) -> None:
         if self._pool.prefork:
@@ -292,6 +301,8 @@ class CeleryWorker:
     def _on_stop_request(self, **_: Any) -> None:
         self._stop_requested = True
         self._begin_drain()
+        # This is a signal handler, which Celery's loop does not notice by itself.
+        threading.Thread(target=_wake_celery, name="wake", daemon=True).start()
 
     def _begin_drain(self) -> None:
         seconds = 0.0 if self._hurried else self._settings.drain_seconds
