@@ -24,9 +24,11 @@ def is_disk_full(error: BaseException) -> bool:
 class DiskSpace:
     """The disk that contains ``folder``. Safe to use from many threads."""
 
-    def __init__(self, folder: Path, reserve: int) -> None:
+    def __init__(self, folder: Path, reserve: int, *, largest_fraction: float = LARGEST_FRACTION) -> None:
+        """``reserve`` in bytes takes at most ``largest_fraction`` of the disk."""
         self._folder = folder
         self._reserve = reserve
+        self._largest_fraction = largest_fraction
         self._missing = 0
         self._measured_at = -REFRESH_SECONDS
 
@@ -58,4 +60,4 @@ class DiskSpace:
         except OSError:  # the folder is missing or unreachable, which the first write reports better
             return -sys.maxsize
         free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-        return min(self._reserve, int(size * LARGEST_FRACTION)) - free
+        return min(self._reserve, int(size * self._largest_fraction)) - free

@@ -19,9 +19,9 @@ from types import FrameType
 from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
 from cli.local.process_tree import children, descendants, signal_group, spawn
-from cli.local.service_manager import notify
 from shared.liveness import FROZEN_SECONDS, last_touch
 from shared.prctl import adopt_orphans
+from shared.service_manager import notify, without_service_manager
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -152,7 +152,8 @@ class Supervisor:
     def _launch(self, service: Service, delay: float) -> None:
         reader, writer = os.pipe()
         try:
-            process = spawn(service.command, environment=service.environment, output=writer, directory=service.directory)
+            environment = without_service_manager(service.environment)
+            process = spawn(service.command, environment=environment, output=writer, directory=service.directory)
         except OSError as error:
             os.close(reader)
             raise CommandError(f"{service.name} could not be started: {error}.") from None

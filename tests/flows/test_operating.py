@@ -5,7 +5,9 @@ import http.client
 import io
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +20,9 @@ import pytest
 
 from cli.local.process_tree import children
 from cli.local.redis_server import free_port
+from cli.local.start_space import check_space
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.redis_connection import connect
 from testing.fault_rig.disks import disk, full
 from testing.repository import REPOSITORY
 from testing.stack import QUICK, Stack
@@ -135,6 +140,27 @@ def used_megabytes(folder: Path) -> int:
     return (usage.f_blocks - usage.f_bavail) * usage.f_frsize // 2**20
 
 
+def test_a_start_on_a_full_disk_ends_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with disk(tmp_path / "disk", 800) as folder:
+        data = folder / "not yet there" / "data"
+        check_space(data, 2**30)
+        assert capsys.readouterr().err == ""
+        filler = folder / "most"
+        with filler.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, 765 * 2**20)
+        check_space(data, 2**30)
+        assert "is nearly full. Jobs and uploads are refused until" in capsys.readouterr().err
+        with full(folder):
+            line = [sys.executable, "-m", "cli.main", "up", "--data", str(data), "--port", str(free_port())]
+            environment = {**os.environ, "ENGINEHOUSE_ALLOW_ROOT": "1"}
+            done = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert re.fullmatch(
+            r"The disk of the data folder .* is full: Enginehouse can start when [\d,]+ more bytes are free.*\n", done.stderr
+        )
+        assert not data.parent.exists()
+
+
 def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
     stack = operated
     frozen = {name: pids(stack)[name] for name in ("cpu", "io", "gpu0")}
@@ -183,6 +209,28 @@ def test_the_log_of_one_process_can_be_read(operated: Stack) -> None:
     missing = command(operated, "logs", "nobody")
     assert missing.returncode != 0
     assert "no line of 'nobody'" in missing.stderr
+
+
+def test_a_worker_of_another_host_reports_to_systemd(operated: Stack, tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    line = [sys.executable, "-m", "cli.main", "worker", "gpu", "--number", "7", "--redis", operated.redis_url()]
+    line += ["--data", str(tmp_path / "data"), "--models", str(operated.models)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        receiver.settimeout(120)
+        worker = subprocess.Popen(line, cwd=REPOSITORY, env={**operated.environment, "NOTIFY_SOCKET": address})
+        try:
+            while receiver.recv(100) != b"READY=1":
+                pass
+            workers = WorkerRegistry(connect(operated.redis_url())).workers()
+            assert [(found.model, found.phase) for found in workers if found.name.startswith("gpu7@")] == [("echo", "ready")]
+            worker.terminate()
+            while receiver.recv(100) != b"STOPPING=1":
+                pass
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 def test_output_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from shared.jobs.worker_registry import WorkerRegistry
 from shared.liveness import liveness_folder, touch_until
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
+from shared.service_manager import notify
 from shared.settings import Settings
 from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
@@ -143,7 +144,7 @@ class CeleryWorker:
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._name_holder: NameHolder | None = None
-        self._stop_requested = self._exiting = self._hurried = False
+        self._stop_requested = self._exiting = self._hurried = self._reported_ready = False
         # Created before the fork, so that a drain reaches the children of a prefork pool without Redis.
         fork = multiprocessing.get_context("fork")
         self._drain_children = fork.Event() if pool.prefork else None
@@ -224,7 +225,16 @@ class CeleryWorker:
         threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
         liveness = liveness_folder(self._settings.data_dir) / sender
-        threading.Thread(target=touch_until, args=[self._stopping, liveness], name="liveness", daemon=True).start()
+        arguments = [self._stopping, liveness, self._notify_service_manager]
+        threading.Thread(target=touch_until, args=arguments, name="liveness", daemon=True).start()
+
+    def _notify_service_manager(self) -> None:
+        """Tell systemd, if it started this worker, that it lives and once that its model is loaded."""
+        notify("WATCHDOG=1")
+        without_model = self._runtime is not None and self._runtime.worker.phase in ("loading", "warming", "failed")
+        if not self._reported_ready and not without_model:
+            notify("READY=1")
+            self._reported_ready = True
 
     def _on_child_start(self, **_: Any) -> None:
         # A child that outlives its worker would go on running jobs without a supervisor.
@@ -307,6 +317,7 @@ class CeleryWorker:
     def _begin_drain(self) -> None:
         seconds = 0.0 if self._hurried else self._settings.drain_seconds
         logger.info("%s drains: it takes no new jobs, and requeues those that still run in %.0f s", self._name, seconds)
+        notify("STOPPING=1" if self._stop_requested else "STATUS=draining")
         self._draining.set()
         if self._drain_children is not None and self._hurry_children is not None:
             self._drain_children.set()
