@@ -93,6 +93,7 @@ def _create_services(settings: Settings) -> Services:
     broker = CeleryBroker(client)
     broker.prepare()
     queries = JobQueries(client)
+    disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
     submitter, transitions = JobSubmitter(client, settings, broker.wake), JobTransitions(client, settings, broker.wake)
     return Services(
         settings=settings,
@@ -106,7 +107,7 @@ def _create_services(settings: Settings) -> Services:
         assignments=ModelAssignments(client),
         stats_reader=StatsReader(client),
         documents=Documents(client, settings),
-        files=DocumentFiles(settings.documents_dir),
+        files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
         catalogue=load_catalogue(settings.models_file, engine=settings.engine),
@@ -116,7 +117,7 @@ def _create_services(settings: Settings) -> Services:
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),
         address_policy=AddressPolicy(parse_networks(settings.webhook_allow)),
-        disk_space=DiskSpace(settings.data_dir, settings.min_free_bytes),
+        disk_space=disk_space,
     )
 
 

@@ -1,7 +1,7 @@
 """Error handlers: every error is a JSON response.
 
-Errors of this project have their own status, Flask's errors keep theirs, an outage of Redis is a 503, and anything else is a 500
-that reveals nothing about its cause.
+Errors of this project have their own status, Flask's errors keep theirs, an outage of Redis or a full disk is a 503, and anything
+else is a 500 that reveals nothing about its cause.
 """
 
 import logging
@@ -11,8 +11,10 @@ from flask import Flask, Response, jsonify, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
+from shared.disk_space import is_disk_full
 from shared.errors import (
     BodyTooLarge,
+    DiskFull,
     EnginehouseError,
     IndexUnavailable,
     InternalError,
@@ -37,6 +39,7 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(IndexUnavailable, _index_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(redis.RedisError, _redis_error)
+    app.register_error_handler(OSError, _system_error)
     app.register_error_handler(ParseException, _chunk_error)
     app.register_error_handler(Exception, _unexpected_error)
 
@@ -107,6 +110,18 @@ def _redis_error(error: redis.RedisError) -> tuple[Response, int]:
         RedisUnavailable(
             "Redis is unavailable. Try again; repeat a submission with the same Idempotency-Key so that it counts once.",
             retry_after=2,
+        )
+    )
+
+
+def _system_error(error: OSError) -> tuple[Response, int]:
+    """An error of the system. The disk that is full may also be the one where a large form waits to be read."""
+    if not is_disk_full(error):
+        return _unexpected_error(error)
+    logger.error("%s %r: a disk is full (%s)", request.method, request.path, error)
+    return error_response(
+        DiskFull(
+            "The server's disk is full, so the request was not carried out. Retry later, or contact its operator.", retry_after=30
         )
     )
 

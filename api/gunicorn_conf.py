@@ -4,7 +4,7 @@ Gunicorn reads this in its first process, before it starts others and before any
 for the folder at import.
 """
 
-import hashlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -17,6 +17,7 @@ from shared.logs import LineFormatter
 from shared.settings import Settings, from_environment
 
 SHARED_MEMORY = Path("/dev/shm")
+METRICS_PREFIX = "enginehouse-metrics-"
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 # By default gunicorn believes local callers that they are a proxy, and lets them set the scheme and SCRIPT_NAME.
@@ -40,24 +41,36 @@ def on_starting(server: Any) -> None:
         handler.setFormatter(LineFormatter())
     settings: Settings = from_environment(os.environ)
     open_data_folder(settings.data_dir)
-    os.environ[METRICS_FOLDER_VARIABLE] = str(_make_metrics_folder(settings))
+    os.environ[METRICS_FOLDER_VARIABLE] = str(_make_metrics_folder())
     # The other processes are forked from this one. So they share the memory of these modules, and a replacement starts at once.
     from api.app import import_routes
 
     import_routes()
 
 
-def _make_metrics_folder(settings: Settings) -> Path:
-    """A new folder, in memory where the system has such. The files are mapped, and writing to a map on a full disk kills the process."""
-    parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    # The name tells which folders an API that was killed has left behind.
-    place = hashlib.sha256(f"{settings.data_dir.resolve()} {settings.port}".encode()).hexdigest()[:12]
-    prefix = f"enginehouse-metrics-{place}-"
-    for left in parent.glob(f"{prefix}*"):
-        with suppress(OSError):
-            if left.lstat().st_uid == os.getuid():
-                shutil.rmtree(left)
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+def _make_metrics_folder(parent: Path | None = None) -> Path:
+    """A new folder, in memory where the system has such. The files are mapped, and writing to a map on a full disk kills the process.
+
+    The processes of this API hold a lock in it, so that the next one can tell which folders a killed API has left behind.
+    """
+    parent = parent or (SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir()))
+    for left in parent.glob(f"{METRICS_PREFIX}*"):
+        _remove_if_abandoned(left)
+    draft = Path(tempfile.mkdtemp(prefix="enginehouse-starting-", dir=parent))
+    lock = os.open(draft / "lock", os.O_CREAT | os.O_RDWR, 0o600)  # open until the last process of this API ends
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return draft.rename(draft.with_name(draft.name.replace("enginehouse-starting-", METRICS_PREFIX)))
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    with suppress(OSError):  # it is locked, or belongs to another user
+        if folder.lstat().st_uid == os.getuid():
+            lock = os.open(folder / "lock", os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)
 
 
 def on_exit(server: Any) -> None:

@@ -46,6 +46,9 @@ SEND_SECONDS = 60.0
 # After the last response of a connection, what the client still sends is discarded for this long, so that it can read the response.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 32 * 1024 * 1024
+# When the process stops, a connection without a request stays open for this long, for a request that is on its way.
+IDLE_STOP_SECONDS = 0.5
+STOP_SWEEP_SECONDS = 0.1
 SWEEP_SECONDS = 0.5
 DESCRIPTOR_PAUSE_SECONDS = 0.01
 
@@ -302,16 +305,20 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.unregister(connection.sock)
         self._close(connection)
 
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events. A process that stops looks at its deadlines sooner than gunicorn, which does not know these connections."""
+        super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, STOP_SWEEP_SECONDS))
+
     def murder_pending(self) -> None:
         """Close connections whose time is over. The main loop calls this after each round of events."""
         now = time.monotonic()
-        if now < self._swept_at + SWEEP_SECONDS:
+        if now < self._swept_at + (SWEEP_SECONDS if self.alive else STOP_SWEEP_SECONDS):
             return
         self._swept_at = now
         for connection in self._waiting.all():
-            # A process that stops gives a request that is on its way a moment, as gunicorn does.
             if not self.alive:
-                connection.deadline = min(connection.deadline, now + LINGER_SECONDS)
+                seconds = LINGER_SECONDS if connection.head else IDLE_STOP_SECONDS
+                connection.deadline = min(connection.deadline, now + seconds)
             # The next request of a kept connection may have arrived just now.
             if connection.deadline <= now and (connection.head or not connection.has_unread_bytes()):
                 self._end_wait(connection)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from api.services import services
-from shared.errors import Conflict, DiskFull, EmbeddingModelMismatch, EnginehouseError, NotFound, Unavailable
+from shared.errors import Conflict, EmbeddingModelMismatch, EnginehouseError, NotFound, Unavailable
 from shared.jobs.models import Job
 from shared.jobs.submission import Submission, SubmissionResult
 
@@ -44,15 +44,12 @@ def submit_job(submission: Submission, timeout: float = 0) -> SubmittedJob:
     return SubmittedJob(written_job(submitted), submitted.replayed)
 
 
-def require_disk_space() -> None:
-    """Raise DiskFull if the disk of the data folder has less free space than the reserve. Call this before anything is stored."""
-    shortage = services().disk_space.shortage()
-    if shortage:
-        raise DiskFull(
-            f"The server's disk is nearly full, so nothing new is accepted until {shortage:,} more bytes are free. Running jobs go on. "
-            "Retry later, delete documents, or ask the operator of the server for space.",
-            retry_after=30,
-        )
+def require_disk_space(size: int = 0) -> None:
+    """Raise DiskFull if the disk of the data folder has less free space than the reserve, or would have after ``size`` bytes more.
+
+    Call this before anything is stored.
+    """
+    services().disk_space.require(size)
 
 
 def written_job(submitted: SubmissionResult) -> Job:

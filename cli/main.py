@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperOption
 
 from cli.errors import CommandError
 from cli.output import Output
 from cli.remote import documents, generate, ingest, jobs, queues, webhooks
 from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
+from cli.typer_output import correct_output
 from shared.errors import EnginehouseError, SettingsError
 from shared.settings import OWNER_LIMITS, Settings, from_environment, is_given
 
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from shared.owners.closed_marker import ClosedMarker
 
 
-# Typer shows `<bool>` after each flag, as if it took a value.
-_displayed_type = TyperOption.display_type_rich
-TyperOption.display_type_rich = lambda option, ctx: None if option.is_flag else _displayed_type(option, ctx)  # type: ignore[method-assign, assignment]
+correct_output()
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -345,11 +343,13 @@ def status(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -
 def show_config(
     every: Annotated[bool, typer.Option("--all", help="Also show settings that have their default value.")] = False,
     as_json: AsJson = False,
+    data: Data = None,
 ) -> None:
     """Show the settings in force and where they come from; secrets are hidden."""
     from cli.admin.configuration import show_settings
 
-    show_settings(os.environ, every=every, out=Output(as_json=as_json))
+    options = {} if data is None else {"--data": ("data_dir", data.resolve())}
+    show_settings(os.environ, every=every, out=Output(as_json=as_json), options=options)
 
 
 @app.command()

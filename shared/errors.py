@@ -19,6 +19,7 @@
     │   │   └── QuotaExceeded         the owner has as many as allowed; delete some
     │   └── TooMany              429  a limit is reached; retry later
     ├── Unavailable              503  the server cannot do it now; retry later
+    │   ├── DiskFull             too little space is free to accept more
     │   ├── RedisUnavailable
     │   ├── ModelNotServed       no worker has ever served this model, and none can load it
     │   └── ModelUnavailable     the worker could not load it; its jobs end with this error

@@ -48,10 +48,10 @@ def started(pid: int) -> float:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped, as by SIGSTOP or a debugger."""
+    """Whether a process is stopped, as by SIGSTOP."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    except psutil.NoSuchProcess:
+    except psutil.Error:  # it has ended, or belongs to a user whose processes are hidden
         return False
 
 

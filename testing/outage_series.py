@@ -37,12 +37,12 @@ def scrape(url: str, token: str) -> Scrape:
     try:
         answer = httpx2.get(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=10)
     except httpx2.HTTPError:
-        return Scrape(at, {_name("up", {}): 0})
+        return Scrape(at, {series_name("up", {}): 0})
     if answer.status_code != 200:
-        return Scrape(at, {_name("up", {}): 0})
+        return Scrape(at, {series_name("up", {}): 0})
     families = text_string_to_metric_families(answer.text)
-    series = {_name(sample.name, sample.labels): float(sample.value) for family in families for sample in family.samples}
-    return Scrape(at, {_name("up", {}): 1, **series})
+    series = {series_name(sample.name, sample.labels): float(sample.value) for family in families for sample in family.samples}
+    return Scrape(at, {series_name("up", {}): 1, **series})
 
 
 def write_test(file: Path, rules: Path, healthy: Scrape, outage: Sequence[Scrape], alerts: Sequence[str]) -> None:
@@ -73,7 +73,8 @@ def write_test(file: Path, rules: Path, healthy: Scrape, outage: Sequence[Scrape
     file.write_text(json.dumps(content, indent=1))
 
 
-def _name(name: str, labels: Mapping[str, str]) -> str:
+def series_name(name: str, labels: Mapping[str, str]) -> str:
+    """The name of a series of the scraped API with these labels."""
     pairs = {"job": "enginehouse", "instance": "api", **labels}
     return name + "{" + ", ".join(f'{key}="{value}"' for key, value in sorted(pairs.items())) + "}"
 

@@ -12,6 +12,7 @@ from api.routes.jobs import KINDS, STATUSES
 from api.schemas import responses
 from api.schemas.requests.administration import JobAction
 from api.services import services
+from api.submission import require_disk_space
 from shared.errors import InvalidValue
 from shared.ids import JOB as JOB_PREFIX
 from shared.jobs.administration import Action, JobFilter, filter_from
@@ -122,6 +123,8 @@ def _act(action: Action) -> RouteResponse:
     if body.dry_run:
         outcome = administration.count_jobs(wanted, after=body.after)
     else:
+        if action == "retry":
+            require_disk_space()
         outcome = administration.change_jobs(action, wanted, limit=body.limit, after=body.after)
     return jsonify(
         {

@@ -59,7 +59,7 @@ EXAMPLES = {"text": Example(summary="A text file", body="The archive is open on 
 )
 def upload() -> RouteResponse:
     """The upload call of the chat_gp_me tutorial. It waits only if the client asks for it."""
-    require_disk_space()
+    require_disk_space(request.content_length or 0)
     uploads = UploadService(services(), owner())
     timeout = requested_timeout(0)
     options = _upload_options()
@@ -108,7 +108,7 @@ def upload() -> RouteResponse:
     )
 )
 def upload_documents(collection: str) -> RouteResponse:
-    require_disk_space()
+    require_disk_space(request.content_length or 0)
     uploads = UploadService(services(), owner())
     check_collection_name(collection)
     batch_id = request.args.get("batch")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 from cli.output import Output
@@ -11,14 +12,18 @@ from shared.urls import without_login
 DEFAULT = "default"
 
 
-def show_settings(environment: Mapping[str, str], *, every: bool, out: Output) -> None:
-    """Print the settings that are set, or all of them. Secrets are hidden. Raises SettingsError."""
-    settings = from_environment(environment)
+def show_settings(
+    environment: Mapping[str, str], *, every: bool, out: Output, options: Mapping[str, tuple[str, Any]] = MappingProxyType({})
+) -> None:
+    """Print the settings that are set, or all of them. Secrets are hidden. ``options`` are those of the command by name, with the
+    field that each one sets and its value. Raises SettingsError."""
+    settings = from_environment(environment, **dict(options.values()))
     given = read_sources(environment, [])
+    option_of = {field: option for option, (field, _) in options.items()}
     rows = []
     for item in fields(Settings):
         name = item.metadata["name"]
-        source = given[name].source if name in given else DEFAULT
+        source = option_of.get(item.name) or (given[name].source if name in given else DEFAULT)
         if every or source != DEFAULT:
             rows.append({"setting": name, "value": _shown(getattr(settings, item.name), item.metadata), "source": source})
     out.print_list(("setting", "value", "source"), rows, lambda row: tuple(row.values()), to_json=lambda row: row)

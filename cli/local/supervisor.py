@@ -19,15 +19,17 @@ from types import FrameType
 from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
 from cli.local.process_tree import children, descendants, signal_group, spawn
-from cli.local.service_manager import notify
 from shared.liveness import FROZEN_SECONDS, last_touch
 from shared.prctl import adopt_orphans
+from shared.service_manager import notify, without_service_manager
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 STEADY_SECONDS = 60.0
 LONGEST_LINE = 64 * 1024
 LIVENESS_CHECK_SECONDS = 1.0
+# Looking for them reads the state of every process of the machine.
+ORPHAN_CHECK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, guardian_signal):
             signal.signal(number, self._on_signal)
         self._guardian_signal = guardian_signal
-        self._checked_at = time.monotonic()
+        self._checked_at = self._orphans_checked_at = time.monotonic()
 
     @property
     def pids(self) -> dict[str, int]:
@@ -150,7 +152,8 @@ class Supervisor:
     def _launch(self, service: Service, delay: float) -> None:
         reader, writer = os.pipe()
         try:
-            process = spawn(service.command, environment=service.environment, output=writer, directory=service.directory)
+            environment = without_service_manager(service.environment)
+            process = spawn(service.command, environment=environment, output=writer, directory=service.directory)
         except OSError as error:
             os.close(reader)
             raise CommandError(f"{service.name} could not be started: {error}.") from None
@@ -226,7 +229,10 @@ class Supervisor:
         for running in dead:
             signal_group(running.process.pid, signal.SIGKILL)  # with everything it started
             del self._running[running.service.name]
-        self._kill_orphans()
+        # Most orphans are children of a process that has just ended.
+        if dead or time.monotonic() >= self._orphans_checked_at + ORPHAN_CHECK_SECONDS:
+            self._kill_orphans()
+            self._orphans_checked_at = time.monotonic()
         if dead:
             self._on_change()
         return dead

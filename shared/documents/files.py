@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
+from shared.disk_space import DiskSpace, is_disk_full
 from shared.errors import BodyTooLarge, DiskFull
 from shared.ids import DOCUMENT, is_id
 
@@ -39,27 +40,21 @@ class StoredFile:
 
 
 class DocumentFiles:
-    """The folders of all documents, under ``root`` (``settings.documents_dir``)."""
+    """The folders of all documents, under ``root`` (``settings.documents_dir``). What ``store`` writes leaves the reserve of
+    ``disk_space``."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, disk_space: DiskSpace | None = None) -> None:
         self._root = root
+        self._disk_space = disk_space
 
     def path(self, document_id: str, name: FileName) -> Path:
         """Path of a file. Raises ValueError if ``document_id`` is not a document id."""
         return self._folder(document_id) / name
 
-    def is_empty(self) -> bool:
-        """Whether no document has a folder."""
-        try:
-            with os.scandir(self._root) as entries:
-                return next(entries, None) is None
-        except FileNotFoundError:
-            return True
-
     def store(self, document_id: str, source: ByteSource, *, limit: int) -> StoredFile:
         """Write the uploaded bytes and flush them to disk.
 
-        Raises BodyTooLarge above ``limit`` bytes and DiskFull if the disk is full. After these and any error of ``source``,
+        Raises BodyTooLarge above ``limit`` bytes and DiskFull if the disk is full or the next bytes would use its reserve. After these and any error of ``source``,
         no file remains.
         """
         digest, size = hashlib.sha256(), 0
@@ -69,13 +64,15 @@ class DocumentFiles:
                     size += len(block)
                     if size > limit:
                         raise BodyTooLarge(f"The file exceeds the limit of {limit} bytes per document.")
+                    if self._disk_space is not None:
+                        self._disk_space.require(len(block))
                     digest.update(block)
                     target.write(block)
         except BaseException as error:
             self.remove(document_id)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise DiskFull(
-                    "The server's disk is full, so the file was not stored. Contact the operator of the server."
+                    "The server's disk is full, so the file was not stored. Contact the operator of the server.", retry_after=30
                 ) from error
             raise
         return StoredFile(size, digest.hexdigest())

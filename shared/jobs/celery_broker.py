@@ -30,6 +30,16 @@ class UnackedMessage(Message):
         self._state = "ACK"
 
 
+class PromptChannel(Transport.Channel):  # type: ignore[misc]
+    """Closes without waiting for the reply to a blocking read, which takes up to a second. Maintenance replaces a wake-up that it had."""
+
+    def close(self) -> None:
+        if self._in_poll:
+            self._in_poll.disconnect()
+            self._in_poll = None
+        super().close()
+
+
 class WaitingTransport(Transport):
     """Connects again after an error reply of Redis, too.
 
@@ -37,6 +47,7 @@ class WaitingTransport(Transport):
     program and end the worker.
     """
 
+    Channel = PromptChannel
     connection_errors = (*Transport.connection_errors, redis.ResponseError)
 
 

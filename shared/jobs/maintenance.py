@@ -8,6 +8,7 @@ import redis
 from shared.jobs.scripts import JobScripts
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock
+from shared.machine import machine_id
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
 
@@ -20,6 +21,13 @@ class JobMaintenance:
         self._settings = settings
         self._wake = wake
         self._scripts = JobScripts(client, clock=clock)
+
+    def take_turn(self, seconds: float) -> bool:
+        """Whether this process maintains the jobs now; false if one of the same machine began to within ``seconds``.
+
+        Only processes of a machine can see that a worker there has died, so each machine has turns of its own.
+        """
+        return bool(self._client.set(f"{PREFIX}reaping:turn:{machine_id()}", "", nx=True, px=max(1, int(1000 * seconds))))
 
     def reap(
         self, *, limit: int = 200, leases: bool = True, gap_ms: int | None = None, grace_ms: int = 0

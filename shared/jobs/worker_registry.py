@@ -25,7 +25,8 @@ class Worker:
     """One worker.
 
     ``machine`` distinguishes equal process ids on different hosts and in different containers; ``started`` distinguishes a process
-    from a later one with the same id. ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
+    from a later one with the same id. ``parent`` is the process that gives this one its jobs, if it is the child of a prefork pool.
+    ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
     ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job. ``since`` is the
     time of its first heartbeat, in Unix milliseconds, and ``version`` that of its code.
     """
@@ -49,6 +50,11 @@ class Worker:
     seen_at: int = 0
     since: int = 0
     version: str = ""
+    parent: int = 0
+
+    def is_frozen(self) -> bool:
+        """Whether its process, or the one that gives it jobs, is stopped. Only processes of its own machine can ask this."""
+        return is_stopped(self.pid) or (self.parent != 0 and is_stopped(self.parent))
 
 
 def this_process() -> str:
@@ -105,19 +111,19 @@ class WorkerRegistry:
         )
         return holder
 
-    def silent_for_ms(self, worker: Worker) -> int:
-        """Milliseconds since the worker's last heartbeat, by Redis' clock."""
-        return self._now_ms() - worker.seen_at
+    def now_ms(self) -> int:
+        """The time by the clock of ``seen_at``, that of Redis."""
+        return self._clock() if self._clock else redis_time_ms(self._client)
 
     def alive(self, within_seconds: float) -> list[Worker]:
         """Workers with a heartbeat within this time. Workers on this machine must also have a process that runs and is not stopped."""
-        workers, since = self.workers(), self._now_ms() - within_seconds * 1000
+        workers, since = self.workers(), self.now_ms() - within_seconds * 1000
         return [
             worker
             for worker in workers
             if worker.seen_at >= since
             and not self.is_dead_neighbour(worker)
-            and not (worker.machine == machine_id() and is_stopped(worker.pid))
+            and not (worker.machine == machine_id() and worker.is_frozen())
         ]
 
     def is_dead_neighbour(self, worker: Worker) -> bool:
@@ -133,6 +139,3 @@ class WorkerRegistry:
         if served:
             self._served_until[model] = now + SERVED_SECONDS
         return served
-
-    def _now_ms(self) -> int:
-        return self._clock() if self._clock else redis_time_ms(self._client)

@@ -18,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 
 from shared.redis_connection import connect
 from testing.missing_services import missing_service
-from testing.outage_series import Scrape, scrape, write_test
+from testing.outage_series import Scrape, scrape, series_name, write_test
 from testing.repository import REPOSITORY
 from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
@@ -208,6 +208,13 @@ def test_faults_of_disks_models_and_gpus(healthy: Scrape, tmp_path: Path, series
     name = next((name for name in healthy.series if name.startswith(series)), series + "}")
     outage = Scrape(healthy.at, {**healthy.series, name: value})
     expect(tmp_path, healthy, (outage,), alert)
+
+
+def test_a_pool_that_is_left_out_is_missed_when_jobs_wait_for_it(healthy: Scrape, tmp_path: Path) -> None:
+    without = Scrape(healthy.at, {**healthy.series, series_name("enginehouse_pool_workers", {"pool": "io"}): 0.0})
+    assert without.series.keys() == healthy.series.keys()
+    outage = Scrape(healthy.at, {**without.series, series_name("enginehouse_queue_waiting", {"queue": "io"}): 1.0})
+    expect(tmp_path, without, (outage,), "WorkersAbsent")
 
 
 def test_a_server_that_is_gone(watched: Watched, healthy: Scrape, tmp_path: Path) -> None:

@@ -1,19 +1,28 @@
 """An operator's bad day: a full disk, output that nobody reads, frozen processes. Nothing exits, and nothing needs a hand."""
 
 import fcntl
+import http.client
+import io
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from cli.local.process_tree import children
 from cli.local.redis_server import free_port
+from cli.local.start_space import check_space
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.redis_connection import connect
 from testing.fault_rig.disks import disk, full
 from testing.repository import REPOSITORY
 from testing.stack import QUICK, Stack
@@ -58,6 +67,8 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
     stack.ended(kept)
     running = stack.generate("a long answer " * 20, max_tokens=64)["id"]
     wait_until(lambda: stack.job(running)["status"] == "in_progress", "the job runs")
+    assert upload_of(stack, 2 * DISK_MEGABYTES * 2**20) == (503, "disk_full"), "a file that does not fit is not even received"
+    unpacking = refuse_bytes_that_would_use_the_reserve(stack, small_disk)
     filler = small_disk / "most"
     filler.write_bytes(bytes(1024) * 1024 * (DISK_MEGABYTES * 96 // 100 - used_megabytes(small_disk)))
     wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 503, "jobs are refused")
@@ -87,7 +98,41 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
     wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 202, "jobs are accepted again", seconds=60)
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready", seconds=60)
     assert stack.ended(stack.generate("again", max_tokens=4)["id"])["status"] == "completed"
+    assert stack.ended(unpacking)["status"] == "completed", "it waited for space"
     assert pids(stack) == before
+
+
+def refuse_bytes_that_would_use_the_reserve(stack: Stack, small_disk: Path) -> str:
+    """Leave little more than the reserve. An upload without a length and the member of an archive are larger; returns the unpack job."""
+    filler = small_disk / "some"
+    filler.write_bytes(bytes(2**20) * (DISK_MEGABYTES * 92 // 100 - used_megabytes(small_disk)))
+    large = os.urandom(8192) * (DISK_MEGABYTES * 2**20 // 20 // 8192)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large.bin", large)
+    form = httpx2.Request("POST", stack.url, files={"file": ("large.bin", large)})
+    body = form.read()
+    pieces = (body[start : start + 2**20] for start in range(0, len(body), 2**20))
+    refused = answer(stack, "/upload", content=pieces, headers={"Content-Type": form.headers["Content-Type"]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "disk_full"), refused.text
+    accepted = answer(stack, "/collections/handbook/documents", files={"file": ("packed.zip", packed.getvalue())})
+    [unpacking] = [found["job"] for found in accepted.json()["archives"]]
+    wait_until(lambda: stack.job(unpacking)["attempts"][0]["outcome"] == "released", "the unpack job waits for space")
+    assert stack.job(unpacking)["attempts"][0]["error"] == "disk_full"
+    assert used_megabytes(small_disk) < DISK_MEGABYTES * 95 // 100
+    filler.unlink()
+    return str(unpacking)
+
+
+def upload_of(stack: Stack, size: int) -> tuple[int, str]:
+    """Announce an upload of this size and send none of it. Returns status and code of the response."""
+    connection = http.client.HTTPConnection("127.0.0.1", stack.client.base_url.port or 0, timeout=60)
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(size)}
+    connection.request("POST", "/upload", headers=headers)
+    response = connection.getresponse()
+    code = json.loads(response.read())["error"]["code"]
+    connection.close()
+    return response.status, code
 
 
 def used_megabytes(folder: Path) -> int:
@@ -95,20 +140,48 @@ def used_megabytes(folder: Path) -> int:
     return (usage.f_blocks - usage.f_bavail) * usage.f_frsize // 2**20
 
 
+def test_a_start_on_a_full_disk_ends_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with disk(tmp_path / "disk", 800) as folder:
+        data = folder / "not yet there" / "data"
+        check_space(data, 2**30)
+        assert capsys.readouterr().err == ""
+        filler = folder / "most"
+        with filler.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, 765 * 2**20)
+        check_space(data, 2**30)
+        assert "is nearly full. Jobs and uploads are refused until" in capsys.readouterr().err
+        with full(folder):
+            line = [sys.executable, "-m", "cli.main", "up", "--data", str(data), "--port", str(free_port())]
+            environment = {**os.environ, "ENGINEHOUSE_ALLOW_ROOT": "1"}
+            done = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert re.fullmatch(
+            r"The disk of the data folder .* is full: Enginehouse can start when [\d,]+ more bytes are free.*\n", done.stderr
+        )
+        assert not data.parent.exists()
+
+
 def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
     stack = operated
     frozen = {name: pids(stack)[name] for name in ("cpu", "io", "gpu0")}
-    for pid in frozen.values():
+    api = pids(stack)["api"]
+    frozen_api = children(api)[0]
+    for pid in (*frozen.values(), frozen_api):
         os.kill(pid, signal.SIGSTOP)
+    # A connection that is open may belong to the stopped API worker; a new one is accepted by another.
+    stack.client = httpx2.Client(base_url=stack.client.base_url, timeout=60)
     # Heartbeats are trusted for some seconds; a process that is stopped on this machine is not.
-    expected = {"the io worker", "model echo (no worker yet)"}
+    # Children of the cpu worker still run, but nothing gives them jobs.
+    expected = {"the cpu worker", "the io worker", "model echo (no worker yet)"}
     wait_until(lambda: expected <= set(stack.client.get("/health/ready").json()["waiting_for"]), "they are missed", seconds=10)
     queued = stack.job(stack.generate("x")["id"])
     assert queued["waiting_for"] in ("worker", "model_loading")
     assert queued["estimated_wait"] is None, "no worker takes it at the rate of the past"
     for name, pid in frozen.items():
         wait_until(lambda name=name, pid=pid: pids(stack).get(name, pid) != pid, f"{name} is replaced", seconds=60)  # type: ignore[misc]
+    wait_until(lambda: frozen_api not in children(api), "the API worker is replaced", seconds=60)
     log = command(stack, "logs").stdout
+    assert f"WORKER TIMEOUT (pid:{frozen_api})" in log
     assert all(f"{name} has shown no sign of life" in log for name in frozen)
     assert stack.ended(queued["id"])["status"] == "completed"
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready again", seconds=60)
@@ -136,6 +209,28 @@ def test_the_log_of_one_process_can_be_read(operated: Stack) -> None:
     missing = command(operated, "logs", "nobody")
     assert missing.returncode != 0
     assert "no line of 'nobody'" in missing.stderr
+
+
+def test_a_worker_of_another_host_reports_to_systemd(operated: Stack, tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    line = [sys.executable, "-m", "cli.main", "worker", "gpu", "--number", "7", "--redis", operated.redis_url()]
+    line += ["--data", str(tmp_path / "data"), "--models", str(operated.models)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        receiver.settimeout(120)
+        worker = subprocess.Popen(line, cwd=REPOSITORY, env={**operated.environment, "NOTIFY_SOCKET": address})
+        try:
+            while receiver.recv(100) != b"READY=1":
+                pass
+            workers = WorkerRegistry(connect(operated.redis_url())).workers()
+            assert [(found.model, found.phase) for found in workers if found.name.startswith("gpu7@")] == [("echo", "ready")]
+            worker.terminate()
+            while receiver.recv(100) != b"STOPPING=1":
+                pass
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 def test_output_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:

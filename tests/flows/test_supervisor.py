@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -99,7 +100,8 @@ def tree(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tree]:
         tree.guardian.kill()
         tree.guardian.wait()
     for process in tree.living():
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # the system ends it with its parent
+            process.kill()
 
 
 def all_up(tree: Tree) -> None:

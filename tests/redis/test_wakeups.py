@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from kombu.utils.eventio import poll
 
-from shared.jobs.celery_broker import CeleryBroker
+from shared.jobs.celery_broker import CeleryBroker, celery_app
+from shared.jobs.maintenance import JobMaintenance
+from shared.settings import Settings
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
@@ -79,6 +83,25 @@ def test_a_busy_worker_leaves_wakeups_in_the_queue(redis_client: redis.Redis, re
         redis_client.rpush("go on", *range(9))
         wait_until(lambda: redis_client.llen("taken") == 10, "all are taken")
     redis_client.flushall()
+
+
+def test_a_worker_that_stops_does_not_wait_for_its_blocking_read(redis_url: str) -> None:
+    app = celery_app(Settings(redis_url=redis_url))
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        channel.connection.cycle.on_poll_init(poll())
+        app.amqp.TaskConsumer(channel, queues=[app.amqp.queues["enginehouse"]]).consume()
+        channel.connection.cycle.on_poll_start()
+        assert channel._in_poll, "the read has begun"
+        started = time.monotonic()
+        channel.close()
+        assert time.monotonic() - started < 0.5, "the read itself takes a second"
+
+
+def test_processes_of_a_machine_maintain_jobs_in_turns(redis_client: redis.Redis) -> None:
+    first, second = (JobMaintenance(redis_client, Settings(), lambda queue, count=1: None) for _ in range(2))
+    assert [first.take_turn(0.05), second.take_turn(0.05)] == [True, False]
+    wait_until(lambda: second.take_turn(0.05), "the turn of the first one is over")
 
 
 def test_every_wakeup_has_unique_ids(redis_client: redis.Redis) -> None:

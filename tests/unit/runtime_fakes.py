@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -122,6 +123,9 @@ class RecordingTransitions:
             raise redis.ConnectionError("connection refused")
 
 
+REDIS_MS = 1_000_000
+
+
 class RegistryInMemory:
     """A worker registry that keeps what is written."""
 
@@ -137,13 +141,13 @@ class RegistryInMemory:
         return self.desired_model
 
     def workers(self) -> list[Worker]:
-        return self.listed
+        return [replace(worker, seen_at=REDIS_MS - self.silence_ms.get(worker.id, 0)) for worker in self.listed]
 
     def is_dead_neighbour(self, worker: Worker) -> bool:
         return worker.id in self.dead
 
-    def silent_for_ms(self, worker: Worker) -> int:
-        return self.silence_ms.get(worker.id, 0)
+    def now_ms(self) -> int:
+        return REDIS_MS
 
 
 def queued_job(number: int = 1, *, kind: str = "generate", attempt: int = 1, retries: int = 0) -> Job:

@@ -1,5 +1,6 @@
 """Attempt runner: every ending of a handler, settled in a healthy Redis, after the loss of the lease, and through an outage."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from shared.errors import DocumentRejected, EngineFault, IndexUnavailable, InvalidValue
+from shared.errors import DiskFull, DocumentRejected, EngineFault, IndexUnavailable, InvalidValue
 from shared.jobs.models import AttemptRecord, Outcome, Status
 from tests.unit.runtime_fakes import ManualClock, RecordingTransitions, queued_job
 from workers.runtime.attempt import Attempt, AttemptStopped, CheckedHandler, Handler, Handover, Result
@@ -114,6 +115,12 @@ CASES = {
     "unknown exception": Case(lambda: fail(ZeroDivisionError("oops")), Outcome.FAILED, "finish", Status.FAILED, "internal_error"),
     "outage of Redis inside the handler": Case(
         lambda: fail(redis.ConnectionError("refused")), Outcome.RELEASED, "release_after_outage", code="redis_unavailable"
+    ),
+    "full disk": Case(
+        lambda: fail(OSError(errno.ENOSPC, "No space left on device")), Outcome.RELEASED, "release_after_outage", code="disk_full"
+    ),
+    "full disk while a file is stored": Case(
+        lambda: fail(DiskFull("The disk is full.")), Outcome.RELEASED, "release_after_outage", code="disk_full"
     ),
     "fault that an outage has caused": Case(
         lambda: fail(caused(ValueError("no reply"), redis.TimeoutError("late"))),

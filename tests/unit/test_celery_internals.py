@@ -5,7 +5,10 @@ A new version of either is safe to pin once these tests and tests/redis pass wit
 
 import inspect
 import json
+import threading
+import time
 import tomllib
+from concurrent.futures import Future
 from importlib.metadata import version
 from typing import Any
 
@@ -13,9 +16,11 @@ import pytest
 from celery import Celery, bootsteps, signals
 from celery.app.amqp import AMQP
 from celery.app.events import Events
+from celery.concurrency.thread import ApplyResult, TaskPool
 from celery.events.dispatcher import EventDispatcher
 from celery.worker import state as worker_state
 from celery.worker.consumer import tasks as consumer_tasks
+from kombu.asynchronous import Hub
 from kombu.transport import memory, virtual
 from kombu.transport.redis import Channel as RedisChannel
 
@@ -23,7 +28,7 @@ from shared.jobs.celery_broker import RUN_NEXT_JOB, UnackedMessage, UnackedQueue
 from shared.settings import Settings
 from testing.repository import REPOSITORY
 from workers.runtime.celery_events import BatchedEvents, BatchingDispatcher
-from workers.runtime.celery_worker import FreeSlotTimer, StopSignals
+from workers.runtime.celery_worker import FreeSlotNotice, StopSignals
 
 
 def parameters(function: Any) -> set[str]:
@@ -107,13 +112,33 @@ def test_the_worker_stops_when_its_state_says_so() -> None:
 
 
 def test_boot_steps_are_added_to_worker_and_consumer(app: Celery) -> None:
-    for blueprint, step in (("worker", StopSignals), ("consumer", FreeSlotTimer)):
+    for blueprint, step in (("worker", StopSignals), ("consumer", FreeSlotNotice)):
         assert issubclass(step, bootsteps.StartStopStep)
         app.steps[blueprint].add(step)
         assert step in app.steps[blueprint]
-    assert app.steps == {"worker": {StopSignals}, "consumer": {FreeSlotTimer}}
-    [required] = FreeSlotTimer.requires
+    assert app.steps == {"worker": {StopSignals}, "consumer": {FreeSlotNotice}}
+    [required] = FreeSlotNotice.requires
     assert required == f"{consumer_tasks.__name__}:{consumer_tasks.Tasks.__name__}"
+
+
+def test_a_pool_of_threads_returns_the_future_of_a_task_and_other_threads_can_turn_the_loop() -> None:
+    assert {"target", "callback", "accept_callback"} <= parameters(TaskPool.on_apply)
+    assert isinstance(ApplyResult(Future()).f, Future)
+    hub, turned = Hub(), threading.Event()
+    loop = hub.create_loop()
+    next(loop)
+    started = time.monotonic()
+    threading.Timer(0.05, lambda: hub.call_soon(turned.set)).start()
+    while not turned.is_set():
+        next(loop)
+    assert time.monotonic() - started < 0.9, "without a wake-up it waits for a second"
+    hub.close()
+
+
+def test_a_channel_knows_the_connection_of_its_blocking_read() -> None:
+    assert RedisChannel._in_poll is False
+    assert "self._in_poll = self.client.connection" in inspect.getsource(RedisChannel._brpop_start)
+    assert "if self._in_poll:" in inspect.getsource(RedisChannel.close)
 
 
 def test_the_signals_of_a_worker_exist() -> None:

@@ -113,12 +113,26 @@ def test_every_option_is_described_and_flags_take_no_value() -> None:
         shown = CliRunner().invoke(app, [*path, "-h"], env={"COLUMNS": "200"})
         assert shown.exit_code == 0, path
         assert "<bool>" not in shown.output, path
+        assert " range>" not in shown.output, path
 
 
 def test_unknown_kinds_are_rejected_before_a_server_is_asked() -> None:
     for words in (["jobs", "--kind", "generation"], ["webhooks", "create", "http://a/", "--kind", "generation"]):
         rejected = CliRunner().invoke(app, [*words, "--url", "http://127.0.0.1:1"])
         assert rejected.exit_code == 2, rejected.output
+        assert "'generation' is not one of" in rejected.output
+        assert "Value error" not in rejected.output
+
+
+def test_the_help_of_a_port_has_its_range() -> None:
+    shown = CliRunner().invoke(app, ["up", "-h"], env={"COLUMNS": "200"})
+    assert "<int> [1<=x<=65535]" in shown.output
+
+
+def test_the_settings_of_a_data_folder_are_shown(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["config", "--data", str(tmp_path), "--json"], env={"ENGINEHOUSE_DATA": "/elsewhere"})
+    rows = {row["setting"]: row for row in json.loads(shown.output)}
+    assert rows["ENGINEHOUSE_DATA"] == {"setting": "ENGINEHOUSE_DATA", "value": str(tmp_path), "source": "--data"}
 
 
 def test_an_empty_list_says_so_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

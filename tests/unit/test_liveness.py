@@ -10,20 +10,28 @@ import pytest
 
 from cli.entry import quick_healthcheck
 from cli.local.healthcheck import Unhealthy, check_workers
-from cli.local.service_manager import notify
-from shared.liveness import FROZEN_SECONDS, last_touch, liveness_folder, silent_seconds, touch_until
+from shared.liveness import ABANDONED_SECONDS, FROZEN_SECONDS, last_touch, liveness_folder, silent_seconds, touch_until
+from shared.service_manager import notify, without_service_manager
 from testing.waiting import wait_until
 
 
 def test_a_process_touches_its_file_until_it_stops(tmp_path: Path) -> None:
     stopping, file = threading.Event(), tmp_path / "run" / "io@host"
-    thread = threading.Thread(target=touch_until, args=[stopping, file])
+    file.parent.mkdir()
+    abandoned, frozen = file.with_name("io@pod-1"), file.with_name("io@pod-2")
+    for other, age in ((abandoned, ABANDONED_SECONDS + 60), (frozen, ABANDONED_SECONDS / 2)):
+        other.touch()
+        os.utime(other, (time.time() - age, time.time() - age))
+    touches: list[None] = []
+    thread = threading.Thread(target=touch_until, args=[stopping, file, lambda: touches.append(None)])
     thread.start()
-    wait_until(lambda: last_touch(file, os.getpid()), "the file is touched")
+    wait_until(lambda: last_touch(file, os.getpid()) and not abandoned.exists(), "the file is touched")
     assert last_touch(file, os.getpid() + 1) is None, "it belongs to another process"
     silence = silent_seconds(file)
     assert silence is not None
     assert silence < FROZEN_SECONDS
+    assert frozen.exists()
+    assert touches
     stopping.set()
     thread.join()
     assert not file.exists()
@@ -76,6 +84,7 @@ def test_systemd_is_notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pr
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         notify("READY=1")
         assert receiver.recv(100) == b"READY=1"
+    assert without_service_manager({"NOTIFY_SOCKET": address, "HOME": "/"}) == {"HOME": "/"}
 
 
 def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,25 @@ def test_an_outage_ends_the_round_and_is_reported() -> None:
     assert (len(away.runs), later.runs, outages) == (1, [], [NOW])
 
 
+def test_workers_of_a_machine_take_turns_and_always_do_what_only_they_can() -> None:
+    turns, outages = iter([True, False, redis.ConnectionError("refused"), True]), list[float]()
+
+    def take_turn() -> bool:
+        turn = next(turns)
+        if isinstance(turn, Exception):
+            raise turn
+        return turn
+
+    shared, own = Service(), Service()
+    running = thread(shared, own_services=[own], take_turn=take_turn, on_outage=outages.append)
+    counts = []
+    for _ in range(4):
+        running.run_services()
+        counts.append((len(shared.runs), len(own.runs)))
+    assert counts == [(1, 1), (1, 2), (1, 2), (2, 3)]
+    assert outages == [NOW]
+
+
 def test_the_thread_runs_its_services_until_it_is_stopped() -> None:
     stopping = threading.Event()
 

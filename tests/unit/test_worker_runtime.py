@@ -1,13 +1,19 @@
 """Worker runtime, stepped by hand: claims, leases, heartbeats, control messages and drain, without a thread or Redis."""
 
+import signal
+import subprocess
+import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from shared.jobs.models import Status
 from shared.jobs.worker_registry import Worker
+from shared.machine import is_stopped
 from shared.settings import Settings
+from testing.waiting import wait_until
 from tests.unit.runtime_fakes import ManualClock, RecordingTransitions, RegistryInMemory, queued_job
 from workers.runtime.attempt import Attempt, Handler
 from workers.runtime.lease_alarm import LeaseAlarm
@@ -115,6 +121,27 @@ def test_a_heartbeat_carries_status_running_jobs_and_details(bench: Bench) -> No
     busy, idle = bench.registry.heartbeats
     assert (busy.running, busy.idle_ms, idle.running, idle.idle_ms) == (1, 0, 0, 7000)
     assert (busy.message, busy.fraction, busy.engine) == ("warming up", 0.5, {"in_flight": 1})
+
+
+def test_an_idle_child_of_a_stopped_worker_sends_no_heartbeat(bench: Bench) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        bench.runtime.worker = replace(bench.runtime.worker, parent=parent.pid)
+        parent.send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_stopped(parent.pid), "the parent is stopped")
+        assert bench.runtime.worker.is_frozen()
+        bench.runtime.send_heartbeat()
+        assert bench.registry.heartbeats == []
+        bench.run_job(lambda attempt: bench.runtime.send_heartbeat())
+        assert [worker.running for worker in bench.registry.heartbeats] == [1], "a silent worker would lose its job"
+        parent.send_signal(signal.SIGCONT)
+        wait_until(lambda: not is_stopped(parent.pid), "the parent goes on")
+        bench.runtime.send_heartbeat()
+        assert len(bench.registry.heartbeats) == 2
+        assert not bench.runtime.worker.is_frozen()
+    finally:
+        parent.kill()
+        parent.communicate()
 
 
 def test_the_desired_model_is_passed_on_after_each_heartbeat(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from shared.errors import EmbeddingModelMismatch, ModelUnavailable, NotFound
+from shared.errors import EmbeddingModelMismatch, ModelUnavailable
 from shared.models.catalogue import EMBED, Catalogue
 from workers.index.hash_embedder import SCHEME, HashEmbedder
 
@@ -60,9 +60,6 @@ class Embedder(Protocol):
 
         ``shares`` multiplies the number of threads. Raises ModelUnavailable if the model cannot be loaded.
         """
-
-    def warm(self) -> None:
-        """Load the model now, so that the first job does not have to wait."""
 
 
 class EmbedderSource(Protocol):
@@ -137,11 +134,6 @@ class SentenceEmbedder:
         rows: list[list[float]] = vectors.tolist()
         return rows
 
-    def warm(self) -> None:
-        """Load the model now, so that the first job does not have to wait."""
-        with self._lock:
-            self._load()
-
     def _load(self) -> tuple[Any, Any, str]:
         if self._loaded is None or self._loaded[0] != os.getpid():
             self._loaded = (os.getpid(), *_load(self.model, self._url, self._threads, self._device))
@@ -168,13 +160,6 @@ class Embedders:
                     HashEmbedder(name, url) if url.startswith(SCHEME) else SentenceEmbedder(name, url, **self._options)
                 )
             return self._embedders[name]
-
-    def warm(self) -> None:
-        """Load the default model now, so that the first job does not have to wait."""
-        try:
-            self.for_model(self._catalogue.embedding().name).warm()
-        except NotFound:
-            logger.warning("The models file has no embedding model: documents cannot be ingested or searched")
 
 
 def check_revision(embedder: Embedder, collection: str, indexed_revision: str) -> None:

@@ -40,9 +40,6 @@ class HashEmbedder:
         """One vector of length 1 for each text. ``shares`` has no effect."""
         return [self._embed(text) for text in texts]
 
-    def warm(self) -> None:
-        """Do nothing: there is no model to load."""
-
     def _embed(self, text: str) -> list[float]:
         vector = [0.0] * self.dimensions
         for word in _WORD.findall(text.lower()):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from shared.errors import EnginehouseError, InternalError, JobFailure, JobTimeout, RedisUnavailable
+from shared.disk_space import is_disk_full
+from shared.errors import DiskFull, EnginehouseError, InternalError, JobFailure, JobTimeout, RedisUnavailable
 from shared.jobs.models import Job, Outcome, Status
 from shared.jobs.transitions import Event, JobTransitions
 from shared.redis_connection import is_outage
@@ -228,7 +229,13 @@ def _outage_in(error: BaseException) -> EnginehouseError | None:
     while found is not None:
         if is_outage(found):
             return RedisUnavailable(f"Redis was unavailable while the job ran ({type(found).__name__}). Submit the job again.")
+        if is_disk_full(found):
+            return DiskFull("The worker's disk was full while the job ran. Submit the job again.")
         if isinstance(found, EnginehouseError):
-            return found if isinstance(found, RedisUnavailable) or (isinstance(found, JobFailure) and found.outage) else None
+            return (
+                found
+                if isinstance(found, (RedisUnavailable, DiskFull)) or (isinstance(found, JobFailure) and found.outage)
+                else None
+            )
         found = found.__cause__ or found.__context__
     return None

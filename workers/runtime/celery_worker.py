@@ -28,6 +28,7 @@ from celery.signals import (
     worker_shutting_down,
 )
 from celery.worker import state as worker_state
+from kombu.asynchronous import get_event_loop
 
 from shared import logs
 from shared.data_folder import open_data_folder
@@ -39,6 +40,7 @@ from shared.jobs.worker_registry import WorkerRegistry
 from shared.liveness import liveness_folder, touch_until
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
+from shared.service_manager import notify
 from shared.settings import Settings
 from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
@@ -54,9 +56,6 @@ WEDGED = 70
 
 # A worker whose name another one has exits with this status.
 NAME_TAKEN = 71
-
-# How soon a slot that has become free takes the next wake-up.
-FREE_SLOT_SECONDS = 0.02
 
 # Loading what a prefork child needs can take longer than the four seconds that Celery allows by default.
 CHILD_START_SECONDS = 120
@@ -98,17 +97,36 @@ class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
             signal.signal(number, lambda number, frame: type(self).on_signal(number))
 
 
-class FreeSlotTimer(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Makes Celery's loop turn often, so that it notices a free slot.
+class FreeSlotNotice(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Makes Celery's loop turn when a thread of the pool becomes free.
 
     While all slots are busy, Celery does not read its queues, and a pool of threads does not report a slot that becomes free:
-    without the timer, a free slot waits up to a second beside queued jobs.
+    a free slot would wait up to a second beside queued jobs.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
-        parent.timer.call_repeatedly(FREE_SLOT_SECONDS, lambda: None)
+        pool, hub = parent.pool, parent.hub
+        apply = type(pool).on_apply  # that of the class, as this step starts again after each loss of the connection
+
+        def apply_and_notice(*arguments: Any, **options: Any) -> Any:
+            result = apply(pool, *arguments, **options)
+            result.f.add_done_callback(lambda _: hub.call_soon(_turn_loop))
+            return result
+
+        pool.on_apply = apply_and_notice
+
+
+def _turn_loop() -> None:
+    """Do nothing, but from Celery's loop, which then looks at its queues again."""
+
+
+def _wake_celery() -> None:
+    """Let Celery's loop notice at once that it is to stop, not after up to a second. The loop's own thread cannot wake it."""
+    hub = get_event_loop()
+    if hub is not None:
+        hub.call_soon(_turn_loop)
 
 
 class CeleryWorker:
@@ -126,7 +144,7 @@ class CeleryWorker:
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._name_holder: NameHolder | None = None
-        self._stop_requested = self._exiting = self._hurried = False
+        self._stop_requested = self._exiting = self._hurried = self._reported_ready = False
         # Created before the fork, so that a drain reaches the children of a prefork pool without Redis.
         fork = multiprocessing.get_context("fork")
         self._drain_children = fork.Event() if pool.prefork else None
@@ -162,12 +180,13 @@ class CeleryWorker:
         self._exiting = True
         self._begin_drain()
         worker_state.should_stop = 0
+        _wake_celery()
 
     def _configure_app(self) -> None:
         if self._pool.prefork:
             self.app.conf.worker_proc_alive_timeout = CHILD_START_SECONDS
         else:
-            self.app.steps["consumer"].add(FreeSlotTimer)
+            self.app.steps["consumer"].add(FreeSlotNotice)
         self.app.steps["worker"].add(StopSignals)
         StopSignals.on_signal = self._on_stop_signal
         self.app.task(name=RUN_NEXT_JOB)(self.run_next_job)
@@ -206,7 +225,16 @@ class CeleryWorker:
         threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
         liveness = liveness_folder(self._settings.data_dir) / sender
-        threading.Thread(target=touch_until, args=[self._stopping, liveness], name="liveness", daemon=True).start()
+        arguments = [self._stopping, liveness, self._notify_service_manager]
+        threading.Thread(target=touch_until, args=arguments, name="liveness", daemon=True).start()
+
+    def _notify_service_manager(self) -> None:
+        """Tell systemd, if it started this worker, that it lives and once that its model is loaded."""
+        notify("WATCHDOG=1")
+        without_model = self._runtime is not None and self._runtime.worker.phase in ("loading", "warming", "failed")
+        if not self._reported_ready and not without_model:
+            notify("READY=1")
+            self._reported_ready = True
 
     def _on_child_start(self, **_: Any) -> None:
         # A child that outlives its worker would go on running jobs without a supervisor.
@@ -230,8 +258,10 @@ class CeleryWorker:
         alarm: LeaseAlarm | None = None,
     ) -> None:
         pool = self._pool
-        slots = 1 if pool.prefork else pool.slots
-        worker = describe_process(self._name, pool=pool.name, queues=pool.queues, slots=slots, model=pool.model, phase=pool.phase)
+        slots, parent = (1, os.getppid()) if pool.prefork else (pool.slots, 0)
+        worker = describe_process(
+            self._name, pool=pool.name, queues=pool.queues, slots=slots, model=pool.model, phase=pool.phase, parent=parent
+        )
         self._runtime = WorkerRuntime(
             self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker, alarm=alarm
         )
@@ -281,10 +311,13 @@ class CeleryWorker:
     def _on_stop_request(self, **_: Any) -> None:
         self._stop_requested = True
         self._begin_drain()
+        # This is a signal handler, which Celery's loop does not notice by itself.
+        threading.Thread(target=_wake_celery, name="wake", daemon=True).start()
 
     def _begin_drain(self) -> None:
         seconds = 0.0 if self._hurried else self._settings.drain_seconds
         logger.info("%s drains: it takes no new jobs, and requeues those that still run in %.0f s", self._name, seconds)
+        notify("STOPPING=1" if self._stop_requested else "STATUS=draining")
         self._draining.set()
         if self._drain_children is not None and self._hurry_children is not None:
             self._drain_children.set()

@@ -1,13 +1,14 @@
 """Maintenance: periodic duties on jobs and workers that no single worker owns, run by a thread in every Celery worker.
 
 Each duty is a service with ``run_once(now)``, where ``now`` is a monotonic time in seconds. All of them are safe to repeat
-and to run on many workers at once, so there is no leader election and the duties are done while one worker lives.
+and to run on many workers at once, so there is no leader election and the duties are done while one worker lives. The workers of one
+machine take turns, so that an idle machine with many of them does little.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import redis
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 PURGE_SECONDS = 60.0
 MAX_PURGES = 100
 WAKEUP_INTERVAL_MS = 1000
+# Of the interval. A worker that has the turn gets it again, and one that dies loses it to the next round of any other.
+TURN_FRACTION = 0.9
 
 
 class MaintenanceService(Protocol):
@@ -61,15 +64,17 @@ class DeadWorkerCleaner:
         self._worker_registry = worker_registry
 
     def run_once(self, now: float) -> None:
-        for worker in self._worker_registry.workers():
-            if self.is_dead(worker):
+        workers = self._worker_registry.workers()
+        now_ms = self._worker_registry.now_ms()
+        for worker in workers:
+            if self._is_dead(worker, now_ms):
                 self._requeue_jobs(worker)
 
-    def is_dead(self, worker: Worker) -> bool:
+    def _is_dead(self, worker: Worker, now_ms: int) -> bool:
         """Whether a worker's process is known to be gone, or has been silent for two leases."""
         if self._worker_registry.is_dead_neighbour(worker):
             return True
-        silent = self._worker_registry.silent_for_ms(worker) > 2000 * self._settings.lease_seconds
+        silent = now_ms - worker.seen_at > 2000 * self._settings.lease_seconds
         # Checked last: a stall of Redis that lasted until now makes every worker look silent.
         return silent and self._maintenance.reaps_steadily()
 
@@ -148,7 +153,8 @@ class JobPurger:
 
 
 class MaintenanceThread(threading.Thread):
-    """Runs every service once per ``interval`` seconds until ``stopping`` is set."""
+    """Runs services once per ``interval`` seconds until ``stopping`` is set: ``services`` if ``take_turn`` returns true, and always
+    ``own_services``, which no other worker can run."""
 
     def __init__(
         self,
@@ -156,11 +162,16 @@ class MaintenanceThread(threading.Thread):
         interval: float,
         stopping: threading.Event,
         *,
+        own_services: Sequence[MaintenanceService] = (),
+        take_turn: Callable[[], bool] = lambda: True,
         on_outage: Callable[[float], None] = lambda now: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="maintenance", daemon=True)
         self._services = services
+        self._own_services = own_services
+        self._take_turn = take_turn
+        self._has_turn = False
         self._interval = interval
         self._stopping = stopping
         self._on_outage = on_outage
@@ -172,15 +183,25 @@ class MaintenanceThread(threading.Thread):
 
     def run_services(self) -> None:
         """Run each service once. An outage of Redis ends the round; any other failure is logged and harms no other service."""
-        for service in self._services:
+        for duty in self._duties():
             try:
-                service.run_once(self._clock())
+                duty(self._clock())
             except Exception as error:  # the top of this thread, which must live as long as the process
                 if is_outage(error):
                     logger.warning("Redis is unavailable (%s); maintenance waits", error)
                     self._on_outage(self._clock())
                     return
-                logger.exception("%s failed", type(service).__name__)
+                logger.exception("%s failed", duty.__qualname__)
+
+    def _duties(self) -> Iterator[Callable[[float], None]]:
+        yield self._begin_round
+        if self._has_turn:
+            yield from (service.run_once for service in self._services)
+        yield from (service.run_once for service in self._own_services)
+
+    def _begin_round(self, now: float) -> None:
+        self._has_turn = False
+        self._has_turn = self._take_turn()
 
 
 def maintenance_thread(
@@ -188,9 +209,9 @@ def maintenance_thread(
     maintenance: JobMaintenance,
     worker_registry: WorkerRegistry,
     stopping: threading.Event,
-    pool_services: Sequence[MaintenanceService] = (),
+    own_services: Sequence[MaintenanceService] = (),
 ) -> MaintenanceThread:
-    """A thread with all services, in the order in which they depend on each other's results; those of the pool come last."""
+    """A thread with all services, in the order in which they depend on each other's results; those of this worker come last."""
     now = time.monotonic()
     reaper = LeaseReaper(settings, maintenance, now)
     services: list[MaintenanceService] = [
@@ -200,6 +221,13 @@ def maintenance_thread(
         WakeupIssuer(maintenance),
         JobPurger(maintenance, now),
         LogRewriter(maintenance, now),
-        *pool_services,
     ]
-    return MaintenanceThread(services, settings.maintenance_seconds, stopping, on_outage=reaper.note_outage)
+    seconds = settings.maintenance_seconds
+    return MaintenanceThread(
+        services,
+        seconds,
+        stopping,
+        own_services=own_services,
+        take_turn=lambda: maintenance.take_turn(TURN_FRACTION * seconds),
+        on_outage=reaper.note_outage,
+    )

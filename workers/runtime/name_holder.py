@@ -5,6 +5,7 @@ its name held.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -24,7 +25,9 @@ class NameHolder:
     def __init__(self, worker_registry: WorkerRegistry, name: str, settings: Settings, *, on_loss: Callable[[], None]) -> None:
         self._worker_registry = worker_registry
         self._name = name
+        self._interval = settings.renew_seconds
         self._ttl_seconds = 3 * max(settings.renew_seconds, settings.maintenance_seconds)
+        self._kept_at = -math.inf
         self._on_loss = on_loss
         self._lost = False
 
@@ -54,8 +57,11 @@ class NameHolder:
                 sleep(POLL_SECONDS)
 
     def run_once(self, now: float) -> None:
-        """Keep the name."""
+        """Keep the name, if it is time to."""
+        if now < self._kept_at + self._interval:
+            return
         holder = self._worker_registry.hold_name(self._name, self._ttl_seconds)
+        self._kept_at = now
         if holder and not self._lost:
             self._lost = True
             logger.critical("another worker has taken the name %s (%s); this one drains and exits", self._name, holder)

@@ -26,7 +26,7 @@ from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.models import Job
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
-from shared.machine import machine_id, started
+from shared.machine import is_stopped, machine_id, started
 from shared.redis_connection import PREFIX, is_outage
 from shared.settings import Settings
 from workers.runtime.attempt import Attempt, Handler
@@ -56,9 +56,9 @@ DRAINED_SECONDS = 2.0
 
 
 def describe_process(
-    name: str, *, pool: str, queues: tuple[str, ...], slots: int, model: str = "", phase: str = "ready"
+    name: str, *, pool: str, queues: tuple[str, ...], slots: int, model: str = "", phase: str = "ready", parent: int = 0
 ) -> Worker:
-    """The registry entry of this process as a worker called ``name``."""
+    """The registry entry of this process as a worker called ``name``, or as a child of that worker, whose process is ``parent``."""
     pid = os.getpid()
     return Worker(
         id=f"{name}/{pid}",
@@ -74,6 +74,7 @@ def describe_process(
         message="starting" if phase == "loading" else "",
         fraction=0.0 if phase == "loading" else 1.0,
         version=code_version(),
+        parent=parent,
     )
 
 
@@ -267,7 +268,13 @@ class WorkerRuntime:
             self._alarm.postpone()
 
     def send_heartbeat(self) -> None:
-        """Write this worker's registry entry, and pass on the model that it should hold."""
+        """Write this worker's registry entry, and pass on the model that it should hold.
+
+        A child whose parent is stopped gets no jobs. Once it is idle it writes nothing and soon counts as absent; before that, its job
+        would be taken from it.
+        """
+        if self.worker.parent and not self._running_attempts() and is_stopped(self.worker.parent):
+            return
         details = self.collect_details()
         with self._lock:
             worker, running = self.worker, len(self._attempts)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import ARCHIVES, ZIP, detect_media_type
 from shared.documents.models import MAX_NAME_LENGTH, Collection, Document
@@ -47,8 +48,8 @@ def unpack(
     The result has ``name`` and the numbers of members that became ``documents``, that are ``duplicates`` of documents in the
     collection, and that were ``skipped``. The first thousand of each are listed: ``members`` and ``duplicate_members`` with
     name and document id, ``skipped_members`` with name and reason. Raises DocumentRejected (``too_large``, ``encrypted``,
-    ``failed`` or ``deleted``) and QueueFull; documents registered by then stay. After a turn, the job returns to its queue if another owner
-    waits, and the next attempt continues with the next member.
+    ``failed`` or ``deleted``), QueueFull, and DiskFull if a member would use the reserve of the disk; documents registered by then stay.
+    After a turn, the job returns to its queue if another owner waits, and the next attempt continues with the next member.
     """
     archives = DocumentFiles(settings.archives_dir)
     _remove_abandoned(settings.archives_dir, archives, queries)
@@ -126,7 +127,7 @@ class _Unpacker:
         self._documents = documents
         self._submitter = submitter
         self._settings = settings
-        self._files = DocumentFiles(settings.documents_dir)
+        self._files = DocumentFiles(settings.documents_dir, DiskSpace(settings.data_dir, settings.min_free_bytes))
         self.password = password
         self._turn = turn
         self.tally = _Tally()
