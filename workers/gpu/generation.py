@@ -156,8 +156,8 @@ class GenerationHandler:
     """Runs generation jobs on one engine."""
 
     def __init__(self, entry: ModelEntry, codec: TextCodec, engine: EngineClient, sessions: Sessions) -> None:
+        self.codec = codec
         self._entry = entry
-        self._codec = codec
         self._engine = engine
         self._prompt_encoder = PromptEncoder(codec, sessions)
         self._running: dict[str, Generation] = {}
@@ -195,9 +195,9 @@ class GenerationHandler:
             spec,
             owner=attempt.job.owner,
             entry=self._entry,
-            codec=self._codec,
+            codec=self.codec,
         )
-        generation = Generation(attempt, self._codec, prompt)
+        generation = Generation(attempt, self.codec, prompt)
         self._running[request.id] = generation
         try:
             self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
@@ -255,7 +255,7 @@ class GenerationHandler:
             value["logprobs"] = generation.logprobs
         if request.prompt_logprobs is not None:
             value["prompt_logprobs"] = describe_prompt_logprobs(
-                request.prompt, generation.prompt_logprobs, self._codec.token_bytes
+                request.prompt, generation.prompt_logprobs, self.codec.token_bytes
             )
         messages: list[dict[str, str]] = []
         if attempt.job.session:

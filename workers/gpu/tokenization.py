@@ -52,7 +52,7 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
     def encode_chat(self, conversation: Conversation) -> EncodedChat: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str: ...
     def decode_answer(self, ids: Sequence[int]) -> str: ...
     def token_bytes(self, id: int) -> bytes: ...
     def describe(self) -> dict[str, Any]: ...
@@ -87,7 +87,7 @@ class ByteTokenizer:
             return EncodedChat(self.encode("".join(script)))
         return EncodedChat(self.encode("".join(f"{message['role']}: {message.get('content') or ''}\n" for message in messages)))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str:
         return bytes(ids).decode(errors="replace")
 
     def decode_answer(self, ids: Sequence[int]) -> str:
@@ -214,17 +214,15 @@ class ModelTokenizer:
         backend.encode_special_tokens = True
         return backend
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str:
+        skips = not with_control_tokens
         if self._backend is not None:
-            return str(self._backend.decode(ids, skip_special_tokens=True))
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            return str(self._backend.decode(ids, skip_special_tokens=skips))
+        return str(self._tokenizer.decode(ids, skip_special_tokens=skips, clean_up_tokenization_spaces=False))
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """As ``decode``, but with the control tokens that the response template names."""
-        visible = [id for id in ids if id not in self._hidden_ids]
-        if self._backend is not None:
-            return str(self._backend.decode(visible, skip_special_tokens=False))
-        return str(self._tokenizer.decode(visible, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return self.decode([id for id in ids if id not in self._hidden_ids], with_control_tokens=True)
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token, which may be a part of a character; empty for an id without a token."""
@@ -364,9 +362,9 @@ class TextCodec:
         """The number of tokens in a text."""
         return len(self._tokenizer.encode(text))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, without control tokens."""
-        return self._tokenizer.decode(ids)
+    def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str:
+        """The text of tokens."""
+        return self._tokenizer.decode(ids, with_control_tokens=with_control_tokens)
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token, which may be a part of a character."""
