@@ -57,6 +57,7 @@ class AnswerParser:
         self._text, self._reasoning = TrimmedText(), TrimmedText()
         self._region = ""
         self._parser: Any = None
+        self._calls_field: Any = None
         if template is not None:
             from transformers.utils.chat_parsing import ResponseParser
             from transformers.utils.chat_parsing.response_templates import load_response_template

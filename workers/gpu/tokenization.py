@@ -136,7 +136,7 @@ class ModelTokenizer:
         for configured in (generation_config.get("eos_token_id"), config.get("eos_token_id")):
             ends.update(configured if isinstance(configured, list) else [configured])
         self.stop_token_ids = tuple(sorted(id for id in ends if isinstance(id, int)))
-        self.sampling_defaults = {
+        self.sampling_defaults: Mapping[str, Any] = {
             name: value
             for name in ("temperature", "top_p", "top_k")
             if isinstance(value := generation_config.get(name), int | float) and not isinstance(value, bool)
