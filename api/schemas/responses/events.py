@@ -1,6 +1,6 @@
 """Response models of event streams."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,11 @@ class EventData(ResponseModel):
     attempt: int = Field(description="0 for an event that belongs to no attempt")
     at: Time
     text: str = Field(default="", description="delta: the next piece of the answer")
+    reasoning: str = Field(default="", description="delta: the next piece of the reasoning")
+    tool_calls: list[dict[str, Any]] = Field(
+        default=[], description="delta: pieces of tool calls, with index; the first piece of a call has its id and name"
+    )
+    logprobs: list[dict[str, Any]] = Field(default=[], description="delta: log-probabilities of the next tokens")
     queue: str = Field(default="", description="queued")
     worker: str = Field(default="", description="started, attempt_lost")
     phase: str = Field(default="", description="progress")

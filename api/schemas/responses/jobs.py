@@ -51,13 +51,59 @@ class Citation(ResponseModel):
     quote: str
 
 
+class CalledFunction(ResponseModel):
+    name: str
+    arguments: str = Field(description="JSON", examples=['{"city": "Rome"}'])
+
+
+class ToolCall(ResponseModel):
+    """A call of a tool, which the client makes."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class TokenLogprob(ResponseModel):
+    token: str
+    id: int
+    logprob: float | None = Field(description="null for the first token of a prompt")
+    bytes: list[int]
+
+
+class TokenLogprobs(TokenLogprob):
+    """A token of the answer or the prompt."""
+
+    top: list[TokenLogprob] = Field(description="the most likely tokens, best first")
+
+
 class GenerationResult(ResponseModel):
     """The result of a job of kind ``generate``."""
 
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     usage: Usage
     citations: list[Citation] = Field(default=[], description="only of a generation with a collection")
+    reasoning: str = Field(default="", description="what a reasoning model thought before it answered")
+    tool_calls: list[ToolCall] = Field(default=[])
+    logprobs: list[TokenLogprobs] = Field(default=[])
+    prompt_logprobs: list[TokenLogprobs] = Field(default=[])
+
+
+class EmbedResult(ResponseModel):
+    """The result of a job of kind ``embed``."""
+
+    vectors: str = Field(description="base64 of float32, little-endian, one vector after the other")
+    dimension: int
+    tokens: int
+
+
+class TokenizeResult(ResponseModel):
+    """The result of a job of kind ``tokenize`` with ``op`` ``tokenize``. Those of the other operations have other fields."""
+
+    tokens: list[int]
+    token_strs: list[str]
+    max_model_len: int
 
 
 class IngestResult(ResponseModel):
@@ -192,9 +238,18 @@ class ListedJob(ResponseModel):
 class Job(ListedJob):
     """A job with its result."""
 
-    result: GenerationResult | IngestResult | SearchResult | DeleteResult | ReindexResult | UnpackResult | BatchCounts | None = (
-        Field(description="of a completed job")
-    )
+    result: (
+        GenerationResult
+        | IngestResult
+        | SearchResult
+        | DeleteResult
+        | ReindexResult
+        | UnpackResult
+        | EmbedResult
+        | TokenizeResult
+        | BatchCounts
+        | None
+    ) = Field(description="of a completed job")
     response: str = Field(default="", description="text of a completed generation; the field of the chat_gp_me tutorial")
     context_used: bool = Field(default=False, description="of a completed generation: whether it has citations")
 
