@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api.schemas.responses.envelopes import Error, ListPage, ResponseModel
 from api.schemas.responses.fields import JobId, JobKind, Time
@@ -51,30 +51,26 @@ class Citation(ResponseModel):
     quote: str
 
 
-class CalledFunction(ResponseModel):
+class CalledFunctionResult(ResponseModel):
     name: str
-    arguments: str = Field(description="JSON", examples=['{"city": "Rome"}'])
+    arguments: str = Field(description="JSON")
 
 
-class ToolCall(ResponseModel):
-    """A call of a tool, which the client makes."""
-
+class ToolCallResult(ResponseModel):
     id: str
     type: Literal["function"]
-    function: CalledFunction
+    function: CalledFunctionResult
 
 
-class TokenLogprob(ResponseModel):
+class ScoredToken(ResponseModel):
     token: str
     id: int
     logprob: float | None = Field(description="null for the first token of a prompt")
-    bytes: list[int]
+    bytes: list[int] | None = None
 
 
-class TokenLogprobs(TokenLogprob):
-    """A token of the answer or the prompt."""
-
-    top: list[TokenLogprob] = Field(description="the most likely tokens, best first")
+class TokenLogprobs(ScoredToken):
+    top: list[ScoredToken] = Field(description="the likeliest tokens at this position")
 
 
 class GenerationResult(ResponseModel):
@@ -83,27 +79,11 @@ class GenerationResult(ResponseModel):
     text: str
     finish_reason: Literal["stop", "length", "tool_calls"]
     usage: Usage
+    reasoning: str = Field(default="", description="what a model wrote before its answer")
+    tool_calls: list[ToolCallResult] = Field(default=[], description="functions that the model calls")
+    logprobs: list[TokenLogprobs] = Field(default=[], description="of each token of the answer, if they were asked for")
+    prompt_logprobs: list[TokenLogprobs] = Field(default=[], description="of each token of the prompt, if they were asked for")
     citations: list[Citation] = Field(default=[], description="only of a generation with a collection")
-    reasoning: str = Field(default="", description="what a reasoning model thought before it answered")
-    tool_calls: list[ToolCall] = Field(default=[])
-    logprobs: list[TokenLogprobs] = Field(default=[])
-    prompt_logprobs: list[TokenLogprobs] = Field(default=[])
-
-
-class EmbedResult(ResponseModel):
-    """The result of a job of kind ``embed``."""
-
-    vectors: str = Field(description="base64 of float32, little-endian, one vector after the other")
-    dimension: int
-    tokens: int
-
-
-class TokenizeResult(ResponseModel):
-    """The result of a job of kind ``tokenize`` with ``op`` ``tokenize``. Those of the other operations have other fields."""
-
-    tokens: list[int]
-    token_strs: list[str]
-    max_model_len: int
 
 
 class IngestResult(ResponseModel):
@@ -122,6 +102,20 @@ class SearchResult(ResponseModel):
     """The result of a job of kind ``search``."""
 
     hits: list[Hit]
+
+
+class EmbedResult(ResponseModel):
+    """The result of a job of kind ``embed``."""
+
+    vectors: str = Field(description="float32, little-endian, one vector after the other, in base64")
+    dimension: int
+    tokens: int
+
+
+class TokenizeResult(ResponseModel):
+    """The result of a job of kind ``tokenize``, whose fields depend on what was asked for."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class DeleteResult(ResponseModel):
@@ -245,9 +239,9 @@ class Job(ListedJob):
         | DeleteResult
         | ReindexResult
         | UnpackResult
+        | BatchCounts
         | EmbedResult
         | TokenizeResult
-        | BatchCounts
         | None
     ) = Field(description="of a completed job")
     response: str = Field(default="", description="text of a completed generation; the field of the chat_gp_me tutorial")
