@@ -132,7 +132,7 @@ class JobCalls:
         """Iterate over the events of a job until it ends, from the start or after the event with the id ``after``.
 
         A broken connection is reopened after the last event, so each event comes once. The event ``restart`` means that the text so
-        far is void. Raises ConnectionFailed if several connections in a row deliver nothing.
+        far is void: another attempt could not continue it. Raises ConnectionFailed if several connections in a row deliver nothing.
         """
         path, failures = f"/jobs/{_id(job)}/events", 0
         while True:

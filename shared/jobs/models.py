@@ -55,7 +55,8 @@ class Job:
     """A snapshot of one job.
 
     ``spec`` describes the work and never changes; ``context`` is the data that an earlier phase has handed over, such as the
-    retrieved passages of a generation. Both are empty unless a worker claimed the job. ``result`` is None in lists. ``summary`` is
+    retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
+    ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
     the beginning of the request. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
     """
 
@@ -72,6 +73,8 @@ class Job:
     priority: int = 5
     summary: str = ""
     model: str = ""
+    output: str = ""
+    has_deltas: bool = False
     session: str = ""
     document: str = ""
     parent: str = ""
@@ -107,7 +110,7 @@ _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_befor
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
     *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of", "retried_as"),
-    *("first_queue", "worker", "waiting", "summary"),
+    *("first_queue", "worker", "waiting", "summary", "output"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")
 
@@ -119,6 +122,7 @@ def from_record(record: Mapping[str, str]) -> Job:
     values.update((name, int(record[name])) for name in _INTEGERS if name in record)
     values.update((name, int(record[name])) for name in _TIMES if record.get(name))
     values.update((name, json.loads(record[name])) for name in _JSON if record.get(name))
+    values["has_deltas"] = record.get("shown") == "1"
     attempts = [_parse_attempt(text) for name, text in record.items() if name.startswith("attempt:")]
     if "children" in record:
         values["sealed"] = record.get("sealed") == "1"

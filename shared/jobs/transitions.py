@@ -27,14 +27,16 @@ Renewal = Literal["ok", "cancel", "timeout", "settled", "lost"]
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """An event that a running attempt publishes. ``index`` numbers the events of the attempt from 1."""
+    """An event that a running attempt publishes. ``index`` numbers the events of the attempt from 1. ``output`` is kept for an attempt
+    that continues after this delta."""
 
     job: str
     attempt: int
     index: int
-    type: Literal["delta", "progress"]
+    type: Literal["delta", "progress", "restart"]
     data: Mapping[str, Any]
     phase: str = ""
+    output: str = ""
 
 
 class JobTransitions:
@@ -99,6 +101,7 @@ class JobTransitions:
                     "kind": event.type,
                     "data": to_json(event.data),
                     "phase": event.phase,
+                    "output": event.output,
                 }
                 for event in events
             ]

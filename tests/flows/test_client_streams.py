@@ -49,7 +49,7 @@ def test_killed_servers_lose_and_double_no_token(client: Client, slow_stack: Sta
     assert "".join(event.text for event in events) == TEXT == client.get(job).text
 
 
-def test_a_killed_engine_shows_as_a_restart(client: Client, slow_stack: Stack) -> None:
+def test_a_killed_engine_is_continued_without_a_gap(client: Client, slow_stack: Stack) -> None:
     def kill() -> None:
         for process in psutil.Process(slow_stack.pid("gpu0")).children(recursive=True):
             if "workers.gpu.engine" in process.cmdline():
@@ -58,8 +58,9 @@ def test_a_killed_engine_shows_as_a_restart(client: Client, slow_stack: Stack) -
     job = client.generate(TEXT, max_tokens=200)
     events = kill_while_reading(client, job.id, [kill])
     assert [event.id for event in events] == list(range(1, len(events) + 1))
-    restart = [event.type for event in events].index("restart")
-    assert "".join(event.text for event in events[restart:]) == TEXT == client.get(job).text
+    assert {event.attempt for event in events} == {0, 1, 2}
+    assert "restart" not in [event.type for event in events]
+    assert "".join(event.text for event in events) == TEXT == client.get(job).text
 
 
 def test_a_job_that_does_not_end_in_time_is_a_timeout_and_goes_on(client: Client) -> None:

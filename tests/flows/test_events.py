@@ -80,7 +80,7 @@ def test_each_of_many_readers_gets_all_events(slow_stack: Stack) -> None:
     assert all(text(events) == TEXT for events in streams)
 
 
-def test_a_new_attempt_sends_a_restart_event(slow_stack: Stack) -> None:
+def test_a_new_attempt_continues_where_the_last_one_ended(slow_stack: Stack) -> None:
     import psutil
 
     text_sent = TEXT * 3  # long enough to be interrupted
@@ -94,8 +94,12 @@ def test_a_new_attempt_sends_a_restart_event(slow_stack: Stack) -> None:
     engine.kill()
     events = follow(slow_stack, job)
     names = [event["event"] for event in events]
-    assert "restart" in names
-    assert text(events[names.index("restart") :]) == text_sent
+    assert names.count("started") == 2
+    assert "restart" not in names
+    assert text(events) == text_sent
+    job = slow_stack.job(job)
+    assert job["result"]["text"] == text_sent
+    assert job["result"]["usage"]["completion_tokens"] == len(text_sent)
 
 
 def test_invalid_positions_and_unknown_jobs_are_rejected(stack: Stack) -> None:

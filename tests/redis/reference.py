@@ -356,8 +356,7 @@ class Reference:
         job.attempt += 1
         job.written = 0
         job.due = self._clock() + 1000 * self._settings.lease_seconds
-        job.events += ["started", "restart"] if job.shown else ["started"]
-        job.shown = False
+        job.events.append("started")
 
     def _requeue(self, job: Job, delay_ms: int) -> None:
         job.status = "queued"

@@ -3,6 +3,7 @@
 A call is reported once its end is seen. Markup that turns out to be no call (its JSON is incomplete, or has no name) stays text.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -40,7 +41,7 @@ class AnswerParser:
     """Parses one answer. ``opening`` is what the chat template has written of it.
 
     Calls are looked for only if there are ``tools``; with ``single_call``, all but the first are dropped. Without a template, the
-    text is the answer.
+    text is the answer. The same ``id_seed`` gives calls the same ids.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class AnswerParser:
         opening: str = "",
         tools: Sequence[Mapping[str, Any]] = (),
         single_call: bool = False,
+        id_seed: str = "",
     ) -> None:
         self._tools = {tool["function"]["name"]: tool["function"] for tool in tools}
         self._single_call = single_call
+        self._id_seed = id_seed or secrets.token_hex(12)
         self.call_count = 0
         self._text, self._reasoning = TrimmedText(), TrimmedText()
         self._region = ""
@@ -115,7 +118,8 @@ class AnswerParser:
         delta: Delta = {}
         for name, arguments in calls:
             if not (self._single_call and self.call_count):
-                call = {"index": self.call_count, "id": f"call_{secrets.token_hex(12)}", "name": name, "arguments": arguments}
+                digest = hashlib.blake2b(f"{self._id_seed}/{self.call_count}".encode(), digest_size=12).hexdigest()
+                call = {"index": self.call_count, "id": f"call_{digest}", "name": name, "arguments": arguments}
                 merge_deltas(delta, {"tool_calls": [call]})
                 self.call_count += 1
         return delta

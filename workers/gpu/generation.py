@@ -4,8 +4,10 @@ All running generations share one engine. Its supervisor thread delivers every s
 found, and clients' events are sent. The thread of each job sleeps from the request to its end.
 """
 
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +17,7 @@ from shared.models.catalogue import ModelEntry
 from shared.sessions.store import Sessions
 from workers.gpu.answer_grammar import build_grammar, template_of_answer
 from workers.gpu.answer_parser import AnswerParser
+from workers.gpu.earlier_output import EarlierOutput, fingerprint_of, format_step, parse_output
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
 from workers.gpu.engine_client.engine_client import EngineClient
 from workers.gpu.generation_request import build_request, max_tokens_of
@@ -23,13 +26,19 @@ from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_t
 from workers.gpu.tokenization import TextCodec
 from workers.runtime.attempt import Attempt, Result
 
+logger = logging.getLogger(__name__)
+
 ENGINE_LOAD_SECONDS = 600.0
 
 
 class Generation:
     """One request to the engine, and the answer that it has generated."""
 
-    def __init__(self, attempt: Attempt, codec: TextCodec, prompt: EncodedPrompt) -> None:
+    def __init__(
+        self, attempt: Attempt, codec: TextCodec, prompt: EncodedPrompt, earlier: EarlierOutput | None, *, fingerprint: str
+    ) -> None:
+        """``earlier`` is what clients have read, if anything; it becomes a part of the answer without being sent again. ``fingerprint`` identifies
+        what the tokens continue, for a later attempt."""
         spec = attempt.spec
         self.id = f"{attempt.job.id}/{attempt.job.attempt}"
         self.prompt = prompt
@@ -38,7 +47,7 @@ class Generation:
             spec.get("stop") or (), is_chat=prompt.is_chat, own_stops=not spec.get("ignore_eos")
         )
         # A raw prompt is continued, so its output is text as it comes.
-        self._parser = _make_parser(codec, prompt, spec) if prompt.is_chat else None
+        self._parser = _make_parser(attempt, codec, prompt) if prompt.is_chat else None
         self._texts: list[str] = []
         self._reasonings: list[str] = []
         self._rest: Delta = {}
@@ -48,8 +57,14 @@ class Generation:
         self.reason: FinishReason | None = None
         self.detail = ""
         self.finished = threading.Event()
-        if spec.get("echo") and prompt.text:
-            self._send({"text": prompt.text})
+        self._output = ""
+        echo: Delta = {"text": prompt.text} if spec.get("echo") and prompt.text else {}
+        if earlier is not None:
+            self._keep(echo)
+            self._continue(earlier)
+        else:
+            self._output = f"{fingerprint}\n"
+            self._send(echo)
 
     @property
     def text(self) -> str:
@@ -77,6 +92,21 @@ class Generation:
         """Add new tokens; return True if a stop text ended the generation."""
         if self.finished.is_set():
             return False
+        delta, stopped = self._delta_of(ids, entries)
+        self._output += format_step(ids, entries)
+        self._send(delta)
+        if stopped:
+            self._set_finished("stop", "")
+        return stopped
+
+    def _continue(self, earlier: EarlierOutput) -> None:
+        delta, stopped = self._delta_of(earlier.tokens, earlier.logprobs)
+        self._keep(delta)
+        if stopped:
+            self._set_finished("stop", "")
+
+    def _delta_of(self, ids: Sequence[int], entries: Sequence[TokenLogprobs]) -> tuple[Delta, bool]:
+        """What new tokens add to the answer, and whether a stop text ended it."""
         delta: Delta = {}
         if self._logprobs is None:
             piece, stopped = self._detokenizer.add_tokens(ids)
@@ -86,14 +116,13 @@ class Generation:
         merge_deltas(delta, self._parse(piece))
         if stopped:
             merge_deltas(delta, self._finish_parsing())
-        self._send(delta)
-        if stopped:
-            self._set_finished("stop", "")
-        return stopped
+        return delta, stopped
 
     def end(self, reason: FinishReason, detail: str) -> None:
-        """End the generation, because the engine has."""
-        if not self.finished.is_set():
+        """End the generation, because the engine has. An answer that was broken off keeps what is held back: another attempt may continue."""
+        if self.finished.is_set():
+            return
+        if reason in ("stop", "length"):
             delta = self._parse(self._detokenizer.flush())
             merge_deltas(delta, self._finish_parsing())
             if self._logprobs is not None:
@@ -105,7 +134,7 @@ class Generation:
                 )
                 merge_deltas(delta, {"logprobs": released})
             self._send(delta)
-            self._set_finished("stop" if self._detokenizer.stopped else reason, detail)
+        self._set_finished("stop" if self._detokenizer.stopped else reason, detail)
 
     def _add_tokens_with_logprobs(self, ids: Sequence[int], entries: Sequence[TokenLogprobs], delta: Delta) -> tuple[str, bool]:
         """Add tokens one by one, because each must be found in the text again if a stop text cuts it."""
@@ -133,27 +162,33 @@ class Generation:
         return self._parser.finish() if self._parser is not None else {}
 
     def _send(self, delta: Delta) -> None:
-        if not delta:
-            return
+        self._keep(delta)
+        if delta or self._output:
+            self._attempt.send_delta(delta, self._output)
+            self._output = ""
+
+    def _keep(self, delta: Delta) -> None:
         if delta.get("text"):
             self._texts.append(delta["text"])
         if delta.get("reasoning"):
             self._reasonings.append(delta["reasoning"])
         merge_deltas(self._rest, {name: delta[name] for name in ("tool_calls", "logprobs") if name in delta})
-        self._attempt.send_delta(delta)
 
     def _set_finished(self, reason: FinishReason, detail: str) -> None:
         self.reason, self.detail = reason, detail
         self.finished.set()
 
 
-def _make_parser(codec: TextCodec, prompt: EncodedPrompt, spec: Mapping[str, Any]) -> AnswerParser:
+def _make_parser(attempt: Attempt, codec: TextCodec, prompt: EncodedPrompt) -> AnswerParser:
+    spec = attempt.spec
     template = template_of_answer(spec, codec.response_template)
     return AnswerParser(
         template,
         opening=prompt.opening if template is codec.response_template else "",
         tools=callable_tools(spec),
         single_call=spec.get("parallel_tool_calls") is False,
+        # The calls of a job have the same ids in each attempt.
+        id_seed=attempt.job.id,
     )
 
 
@@ -203,7 +238,36 @@ class GenerationHandler:
             codec=self.codec,
             grammar=build_grammar(spec, prompt, self.codec),
         )
-        generation = Generation(attempt, self.codec, prompt)
+        fingerprint = fingerprint_of(f"{self._entry.url}@{self._entry.revision}", prompt.ids)
+        earlier = self._earlier_output(attempt, fingerprint)
+        generation = Generation(attempt, self.codec, prompt, earlier, fingerprint=fingerprint)
+        if earlier is not None and earlier.tokens:
+            logger.info("job %s continues after %d tokens of an earlier attempt", attempt.job.id, len(earlier.tokens))
+            remaining = request.max_new_tokens - len(earlier.tokens)
+            if remaining <= 0:
+                generation.end("length", "")
+            request = replace(
+                request,
+                prompt=[*request.prompt, *earlier.tokens],
+                output_tokens=len(earlier.tokens),
+                max_new_tokens=remaining,
+            )
+        if not generation.finished.is_set():
+            self._generate(attempt, generation, request)
+        attempt.raise_if_stopped()
+        if generation.reason not in ("stop", "length"):
+            raise self._failure(generation, request)
+        return self._result(attempt, generation, request)
+
+    def _earlier_output(self, attempt: Attempt, fingerprint: str) -> EarlierOutput | None:
+        """What this attempt continues. If it cannot continue what clients have read, they are told so."""
+        earlier = parse_output(attempt.job.output, fingerprint) if attempt.job.output else None
+        if earlier is None and attempt.job.has_deltas:
+            attempt.void_deltas()
+        return earlier
+
+    def _generate(self, attempt: Attempt, generation: Generation, request: GenerationRequest) -> None:
+        """Run a request to its end."""
         self._running[request.id] = generation
         try:
             self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
@@ -211,14 +275,11 @@ class GenerationHandler:
             generation.finished.wait()
         finally:
             del self._running[request.id]
-        attempt.raise_if_stopped()
-        if generation.reason not in ("stop", "length"):
-            raise self._failure(generation, request)
-        return self._result(attempt, generation, request)
 
     def _failure(self, generation: Generation, request: GenerationRequest) -> JobFailure:
         name, reason, detail = self._entry.name, generation.reason, generation.detail
-        prompt_tokens, tokens, max_tokens = len(request.prompt), generation.tokens, request.max_new_tokens
+        prompt_tokens, tokens = len(generation.prompt.ids), generation.tokens
+        max_tokens = request.output_tokens + request.max_new_tokens
         if reason == "out_of_memory":
             return OutOfMemory(
                 f"Model {name} ran out of memory on this job alone, with a prompt of {prompt_tokens} tokens and {tokens} of up to "
@@ -241,7 +302,8 @@ class GenerationHandler:
         )
 
     def _result(self, attempt: Attempt, generation: Generation, request: GenerationRequest) -> Result:
-        prompt_tokens, calls = len(request.prompt), generation.tool_calls
+        prompt, calls = generation.prompt.ids, generation.tool_calls
+        prompt_tokens = len(prompt)
         value: dict[str, Any] = {
             "text": generation.text,
             "finish_reason": "tool_calls" if calls and generation.reason == "stop" else generation.reason,
@@ -261,7 +323,7 @@ class GenerationHandler:
             value["logprobs"] = generation.logprobs
         if request.prompt_logprobs is not None:
             value["prompt_logprobs"] = describe_prompt_logprobs(
-                request.prompt, generation.prompt_logprobs, self.codec.token_bytes
+                prompt, generation.prompt_logprobs[: prompt_tokens - 1], self.codec.token_bytes
             )
         messages: list[dict[str, str]] = []
         if attempt.job.session:

@@ -79,9 +79,15 @@ class Attempt:
     def context(self) -> Mapping[str, Any]:
         return self.job.context
 
-    def send_delta(self, delta: Mapping[str, Any]) -> None:
-        """Publish the next piece of the answer (see ``shared.jobs.deltas``)."""
-        self.events.add_delta(delta)
+    def send_delta(self, delta: Mapping[str, Any], output: str = "") -> None:
+        """Publish the next piece of the answer (see ``shared.jobs.deltas``), with what a later attempt needs to continue after it."""
+        self.events.add_delta(delta, output)
+        if delta:
+            self._publish(self.events)
+
+    def void_deltas(self) -> None:
+        """Tell clients to drop the deltas of earlier attempts, which this one cannot continue."""
+        self.events.add_restart()
         self._publish(self.events)
 
     def report_progress(self, phase: str, done: int, total: int, unit: str) -> None:

@@ -23,6 +23,7 @@ class EventBuffer:
         self.on_refused = on_refused
         self._lock = threading.Lock()
         self._delta: Delta = {}
+        self._output: list[str] = []
         self._progress: tuple[str, Mapping[str, Any]] | None = None
         self._events: list[Event] = []
         self._last_index = 0
@@ -34,10 +35,17 @@ class EventBuffer:
         with self._lock:
             return bool(self._delta) and not self._has_delta
 
-    def add_delta(self, delta: Mapping[str, Any]) -> None:
-        """Append to the next delta event."""
+    def add_delta(self, delta: Mapping[str, Any], output: str = "") -> None:
+        """Append to the next delta event, and to what a later attempt needs to continue after it. Output alone makes no event."""
         with self._lock:
             merge_deltas(self._delta, delta)
+            if output:
+                self._output.append(output)
+
+    def add_restart(self) -> None:
+        """Add an event that voids all deltas before it."""
+        with self._lock:
+            self._append_event("restart", {"attempt": self.lease[1]})
 
     def set_progress(self, phase: str, done: int, total: int, unit: str) -> None:
         """Replace the progress that the next progress event reports."""
@@ -52,8 +60,9 @@ class EventBuffer:
                 self._append_event("progress", data, phase)
                 self._progress = None
             if self._delta:
-                self._append_event("delta", self._delta, "generating")
+                self._append_event("delta", self._delta, "generating", "".join(self._output))
                 self._delta = {}
+                self._output.clear()
                 self._has_delta = True
             return list(self._events)
 
@@ -62,7 +71,10 @@ class EventBuffer:
         with self._lock:
             self._events = [event for event in self._events if event.index > index]
 
-    def _append_event(self, kind: Literal["delta", "progress"], data: Mapping[str, Any], phase: str) -> None:
+    def _append_event(
+        self, kind: Literal["delta", "progress", "restart"], data: Mapping[str, Any], phase: str = "", output: str = ""
+    ) -> None:
         self._last_index += 1
         job, attempt = self.lease
-        self._events.append(Event(job=job, attempt=attempt, index=self._last_index, type=kind, data=data, phase=phase))
+        event = Event(job=job, attempt=attempt, index=self._last_index, type=kind, data=data, phase=phase, output=output)
+        self._events.append(event)

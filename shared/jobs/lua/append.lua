@@ -1,9 +1,10 @@
 -- append: add events of running attempts to their streams, for many jobs at once.
 -- Uses: job
 -- Flags: allow-oom
--- Arguments: events[job, attempt, index, kind, data, phase]
---   index counts the events of an attempt from 1; data is JSON; an empty phase leaves the job's phase unchanged.
--- Keys: the records and their events
+-- Arguments: events[job, attempt, index, kind, data, phase, output]
+--   index counts the events of an attempt from 1; data is JSON; an empty phase leaves the job's phase unchanged. output is what a
+--   later attempt needs to continue after this delta. A restart voids all deltas before it.
+-- Keys: the records, their events and their output
 -- Returns 'ok' | 'lost' for each event.
 -- Promise: a stale attempt writes nothing. An event that is sent twice is written once.
 
@@ -20,7 +21,12 @@ for i, event in ipairs(events) do
       if event.kind == 'progress' then redis.call('HSET', key, 'progress', event.data) end
       if event.kind == 'delta' then
         redis.call('HSET', key, 'shown', '1')
+        if event.output ~= '' then redis.call('APPEND', output_key(event.job), event.output) end
         if not job.first_token_at then redis.call('HSET', key, 'first_token_at', timestamp) end
+      end
+      if event.kind == 'restart' then
+        redis.call('HSET', key, 'shown', '')
+        redis.call('DEL', output_key(event.job))
       end
       if event.phase ~= '' and event.phase ~= job.phase then
         redis.call('HSET', key, 'phase', event.phase, 'phase_at', timestamp)

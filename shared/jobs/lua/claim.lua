@@ -71,11 +71,6 @@ local function start_attempt(id, job, owner, level)
   record_gap()
   if not job.started_at then create_deliveries(id, 'job.started') end
   emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
-  -- The text of an earlier attempt is void. A client that joined its pieces must drop them.
-  if job.shown == '1' then
-    emit(id, 'restart', attempt, cjson.encode({ attempt = attempt }))
-    redis.call('HSET', key, 'shown', '')
-  end
   return whole_job(id)
 end
 
@@ -102,7 +97,7 @@ while true do
   if not owner then return { {}, wakeups, redis.call('EXISTS', owners) == 1 and 'held_back' or '' } end
   local id = lowest(owner_jobs_key(queue, owner))
   if id then dequeue(id, queue, owner) else redis.call('ZREM', owners, owner) end
-  local job = id and fields(id, 'expires_at', 'attempt', 'cost', 'shown', 'started_at', 'timeout_at')
+  local job = id and fields(id, 'expires_at', 'attempt', 'cost', 'started_at', 'timeout_at')
   if not job or not job.expires_at then
     -- A record that is gone (deleted by hand, for example) must not stop the queue.
   elseif tonumber(job.expires_at) <= now and not job.started_at then

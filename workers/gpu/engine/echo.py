@@ -64,7 +64,9 @@ class EchoEngine:
                 self._finished.append((request.id, "failed", detail))
             else:
                 remaining = min(request.max_new_tokens, self._max_context - len(request.prompt))
-                self._waiting[request.id] = _EchoRequest(deque(request.prompt), remaining, frozenset(request.stop_token_ids))
+                earlier = request.output_tokens
+                source = request.prompt[earlier : len(request.prompt) - earlier]
+                self._waiting[request.id] = _EchoRequest(deque(source), remaining, frozenset(request.stop_token_ids))
             self._changed.notify()
 
     def abort_request(self, id: str) -> None:

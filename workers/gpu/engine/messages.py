@@ -49,6 +49,8 @@ class GenerationRequest:
     """Report the log-probability of each generated token, and of this many most likely ones (0 to 20)."""
     prompt_logprobs: int | None = None
     """The same for each token of the prompt but the first. ``max_new_tokens`` may then be 0."""
+    output_tokens: int = 0
+    """How many tokens at the end of ``prompt`` are output of an earlier attempt: penalties and the grammar take them as generated."""
     grammar: str = ""
     """A grammar of llguidance that the output must match; empty for any output."""
 

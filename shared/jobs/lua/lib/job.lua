@@ -5,6 +5,7 @@
 --   job:<id>                 hash    the record, which is small; shared/jobs/models.py lists its fields
 --   job:<id>:input           hash    what the job needs to run: spec, and context from an earlier phase. Lists never read it
 --   job:<id>:result          string  its result, in JSON. Lists never read it
+--   job:<id>:output          string  the tokens behind its deltas, for an attempt that continues them; the worker knows the format
 --   job:<id>:events          stream  events for clients; entry ids are <sequence>-0
 --   job:<id>:successors      set     jobs that wait until this one has ended
 --   job:<id>:open            set     of a batch: its jobs that have not ended
@@ -32,6 +33,8 @@ local function input_key(id) return job_key(id) .. ':input' end
 
 local function result_key(id) return job_key(id) .. ':result' end
 
+local function output_key(id) return job_key(id) .. ':output' end
+
 -- Count bytes that a job occupies in addition.
 local function add_bytes(id, owner, bytes)
   redis.call('HINCRBY', job_key(id), 'bytes', bytes)
@@ -56,10 +59,15 @@ local function drop_input(id, owner)
   add_bytes(id, owner, -bytes)
 end
 
--- The record as a flat list, with the input, as a worker needs it.
+-- The record as a flat list, with the input and earlier output, as a worker needs it.
 local function whole_job(id)
   local record = redis.call('HGETALL', job_key(id))
   for _, part in ipairs(redis.call('HGETALL', input_key(id))) do record[#record + 1] = part end
+  local output = redis.call('GET', output_key(id))
+  if output then
+    record[#record + 1] = 'output'
+    record[#record + 1] = output
+  end
   return record
 end
 

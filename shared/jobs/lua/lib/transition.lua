@@ -42,6 +42,7 @@ local function compact(id)
   local kept_ms = redis.call('HGET', key, 'event_retention_ms')
   if kept_ms then redis.call('PEXPIRE', key .. ':events', kept_ms) end
   redis.call('HDEL', key, unpack(OPEN_FIELDS))
+  redis.call('DEL', output_key(id))
 end
 
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.

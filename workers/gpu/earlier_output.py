@@ -1,0 +1,48 @@
+"""Earlier output: the tokens that lost attempts of a job have generated, for the next attempt to continue.
+
+Every delta is stored with the tokens behind it. The first line of that record identifies what the tokens continue; each following
+line is JSON: the tokens of one step, or a pair of them and their log-probabilities.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from workers.gpu.engine.messages import TokenLogprobs
+
+
+@dataclass(frozen=True)
+class EarlierOutput:
+    """Tokens, and their log-probabilities if the job asks for them."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+
+def fingerprint_of(model: str, prompt: Sequence[int]) -> str:
+    """Identifies what tokens continue: ``model`` names weights and tokenizer, and the same prompt may be encoded differently later, as
+    passages, a session's history or a chat template change."""
+    return hashlib.blake2b(json.dumps([model, list(prompt)]).encode(), digest_size=8).hexdigest()
+
+
+def format_step(tokens: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> str:
+    """The line of one step."""
+    value = [tokens, logprobs] if logprobs else tokens
+    return f"{json.dumps(value, separators=(',', ':'))}\n"
+
+
+def parse_output(record: str, fingerprint: str) -> EarlierOutput | None:
+    """The output of earlier attempts; None if there is none, or it continues something else."""
+    first, *lines = record.splitlines()
+    if first != fingerprint:
+        return None
+    output = EarlierOutput()
+    for line in lines:
+        value = json.loads(line)
+        tokens, entries = value if value and isinstance(value[0], list) else (value, [])
+        output.tokens.extend(tokens)
+        output.logprobs.extend(
+            (token, logprob, [(other, score) for other, score in likely]) for token, logprob, likely in entries
+        )
+    return output
