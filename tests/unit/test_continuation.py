@@ -56,7 +56,7 @@ class DyingEngine:
     def _run(self, request: GenerationRequest) -> None:
         if request.prompt_logprobs is not None:
             self.on_step(StepOutput([], [], prompt_logprobs=[(request.id, [entry(id) for id in request.prompt[1:]])]))
-        ids = list(self._answer[request.output_tokens : request.output_tokens + request.max_new_tokens])
+        ids = list(self._answer[request.generated_tokens : request.generated_tokens + request.max_new_tokens])
         steps = 0
         while ids and steps != self._lifetime:
             count = self._choices.randint(1, 4)
@@ -146,7 +146,7 @@ def test_an_answer_is_the_same_however_often_its_engine_dies(name: str) -> None:
         assert record.restarts == 0
         for engine in record.engines:
             for request in engine.requests:
-                assert len(request.prompt) - request.output_tokens == expected["usage"]["prompt_tokens"]
+                assert len(request.prompt) - request.generated_tokens == expected["usage"]["prompt_tokens"]
 
 
 def test_output_that_continues_another_prompt_is_void() -> None:
@@ -159,4 +159,4 @@ def test_output_that_continues_another_prompt_is_void() -> None:
     assert result is not None
     assert record.restarts == 1
     assert record.delta == {"text": ANSWER}
-    assert record.engines[-1].requests[0].output_tokens == 0
+    assert record.engines[-1].requests[0].generated_tokens == 0

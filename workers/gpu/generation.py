@@ -249,7 +249,7 @@ class GenerationHandler:
             request = replace(
                 request,
                 prompt=[*request.prompt, *earlier.tokens],
-                output_tokens=len(earlier.tokens),
+                generated_tokens=len(earlier.tokens),
                 max_new_tokens=remaining,
             )
         if not generation.finished.is_set():
@@ -279,7 +279,7 @@ class GenerationHandler:
     def _failure(self, generation: Generation, request: GenerationRequest) -> JobFailure:
         name, reason, detail = self._entry.name, generation.reason, generation.detail
         prompt_tokens, tokens = len(generation.prompt.ids), generation.tokens
-        max_tokens = request.output_tokens + request.max_new_tokens
+        max_tokens = request.generated_tokens + request.max_new_tokens
         if reason == "out_of_memory":
             return OutOfMemory(
                 f"Model {name} ran out of memory on this job alone, with a prompt of {prompt_tokens} tokens and {tokens} of up to "
