@@ -9,9 +9,15 @@ def generation_queue(model: str) -> str:
     return f"gpu.{model}"
 
 
+def text_queue(model: str) -> str:
+    """The queue of jobs that only use the tokenizer of one model. A full engine does not delay them."""
+    return f"text.{model}"
+
+
 def model_of_queue(queue: str) -> str | None:
-    """The model whose generation jobs are in a queue, or None."""
-    return queue.removeprefix("gpu.") if queue.startswith("gpu.") else None
+    """The model whose jobs are in a queue, or None."""
+    prefix, _, model = queue.partition(".")
+    return model if prefix in ("gpu", "text") and model else None
 
 
 def canary_queue(worker: str) -> str:
