@@ -78,7 +78,7 @@ class JsonSchema(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     name: Annotated[str, StringConstraints(max_length=200)] = "answer"
-    schema_: dict[str, Any] | bool = Field(alias="schema")
+    schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
 
 
@@ -94,6 +94,8 @@ def _named_function(value: Any) -> Any:
     if isinstance(value, dict) and value.get("type", "function") == "function":
         function = value.get("function", value)
         return {"name": function.get("name") if isinstance(function, dict) else None}
+    if isinstance(value, dict):
+        raise ValueError("only a tool of type function can be chosen")
     return value
 
 
