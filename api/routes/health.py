@@ -13,7 +13,7 @@ from api.services import services
 from shared.documents.data_state import MESSAGES, DataState
 from shared.documents.index_health import is_silent, list_problems
 from shared.jobs.model_assignments import ModelAssignment
-from shared.jobs.queue_names import model_of_queue
+from shared.jobs.queue_names import generation_queue
 from shared.jobs.worker_registry import Worker
 from shared.models.catalogue import GENERATE
 from shared.urls import without_login
@@ -100,7 +100,8 @@ def _missing_models(workers: list[Worker], assignments: list[ModelAssignment]) -
         default = context.catalogue.default().name
         loadable = context.settings.load_on_demand and any(default in assignment.loadable_models for assignment in assignments)
         required = set() if loadable else {default}
-    required -= {model for queue in context.pauses.since("queue") if (model := model_of_queue(queue))}
+    paused = context.pauses.since("queue")
+    required = {model for model in required if generation_queue(model) not in paused}
     return [text for model in sorted(required) if (text := _missing_model(model, workers))]
 
 

@@ -13,7 +13,7 @@ from api.schemas import responses
 from api.schemas.requests.administration import QueuePause, WorkerDrain
 from api.services import services
 from shared.errors import InvalidValue, NotFound
-from shared.jobs.queue_names import CPU_QUEUE, IO_QUEUE, generation_queue, model_of_queue
+from shared.jobs.queue_names import CPU_QUEUE, IO_QUEUE, generation_queue, model_of_queue, text_queue
 from shared.jobs.serialization import seconds
 from shared.jobs.stats import WaitingQueue
 from shared.jobs.worker_registry import Worker
@@ -25,7 +25,7 @@ blueprint.before_request(require_admin)
 TAG = "Administration"
 ADMIN_ONLY = "Needs a key created with `--admin`."
 MAX_OWNERS = 100
-QUEUE = in_path("queue", "Name of a queue: `cpu`, `io` or `gpu.` with the name of a model.", "cpu")
+QUEUE = in_path("queue", "Name of a queue: `cpu`, `io`, or `gpu.` or `text.` with the name of a model.", "cpu")
 WORKER = in_path("worker", "Name of a worker.", "gpu0@vm")
 
 
@@ -64,7 +64,12 @@ def list_queues() -> RouteResponse:
 def pause_queue(queue: str) -> RouteResponse:
     context, body, model = services(), parse_body(QueuePause), model_of_queue(queue)
     known = {entry.queue: entry for entry in context.stats_reader.list_queues(MAX_OWNERS)}
-    served = {generation_queue(entry.name) for entry in context.catalogue.models if entry.task == GENERATE}
+    served = {
+        name(entry.name)
+        for entry in context.catalogue.models
+        if entry.task == GENERATE
+        for name in (generation_queue, text_queue)
+    }
     if queue not in {*known, *served, CPU_QUEUE, IO_QUEUE}:
         raise NotFound(f"There is no queue {queue[:80]!r}; there are: {', '.join(sorted({*served, CPU_QUEUE, IO_QUEUE}))}.")
     if body.unload and (model is None or not body.paused):

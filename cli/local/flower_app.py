@@ -11,7 +11,7 @@ from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
 from shared.jobs.celery_broker import celery_app
-from shared.jobs.queue_names import generation_queue
+from shared.jobs.queue_names import generation_queue, text_queue
 from shared.models.catalogue import GENERATE, load_catalogue
 from shared.settings import from_environment
 
@@ -19,7 +19,8 @@ Metrics.get = authenticated(Metrics.get)
 
 settings = from_environment(os.environ)
 catalogue = load_catalogue(settings.models_file, engine=settings.engine)
-queues = ["cpu", "io", *(generation_queue(model.name) for model in catalogue.models if model.task == GENERATE)]
+models = [model.name for model in catalogue.models if model.task == GENERATE]
+queues = ["cpu", "io", *map(generation_queue, models), *map(text_queue, models)]
 
 BaseHandler.get_active_queue_names = lambda handler: queues
 

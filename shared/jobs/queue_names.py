@@ -10,14 +10,14 @@ def generation_queue(model: str) -> str:
 
 
 def text_queue(model: str) -> str:
-    """The queue of jobs that only use the tokenizer of one model. A full engine does not delay them."""
+    """The queue of jobs that need only the tokenizer of a model. Its workers run them beside their generations."""
     return f"text.{model}"
 
 
 def model_of_queue(queue: str) -> str | None:
     """The model whose jobs are in a queue, or None."""
-    prefix, _, model = queue.partition(".")
-    return model if prefix in ("gpu", "text") and model else None
+    kind, _, model = queue.partition(".")
+    return model if kind in ("gpu", "text") and model else None
 
 
 def canary_queue(worker: str) -> str:

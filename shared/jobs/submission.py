@@ -22,6 +22,10 @@ from shared.settings import Settings
 
 SUMMARY_CHARACTERS = 120
 
+# Jobs whose client waits for the result, which may be large. It is kept for this long at most.
+SHORT_KINDS = ("embed", "tokenize")
+SHORT_RETENTION_SECONDS = 300
+
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
@@ -96,7 +100,7 @@ class JobSubmitter:
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
             **_webhook_field(submission.webhook),
-            **self._retention_fields(),
+            **self._retention_fields(submission.kind),
         }
         spec = to_json(submission.spec)
         outcome, queue, value = self._scripts.submit(
@@ -160,7 +164,7 @@ class JobSubmitter:
             "metadata": to_json(metadata or {}),
             "priority": 5,
             **_webhook_field(webhook),
-            **self._retention_fields(),
+            **self._retention_fields("batch"),
         }
         outcome, batch = self._scripts.open_batch(
             id=id or new_id(JOB),
@@ -231,11 +235,14 @@ class JobSubmitter:
         self._scripts.remove_dead_letter(id=job.id)
         return submitted
 
-    def _retention_fields(self) -> dict[str, str | int]:
+    def _retention_fields(self, kind: str) -> dict[str, str | int]:
         settings = self._settings
+        kept = settings.job_retention_seconds
+        if kind in SHORT_KINDS:
+            kept = min(kept, SHORT_RETENTION_SECONDS)
         return {
-            "retention_ms": settings.job_retention_seconds * 1000,
-            "failed_retention_ms": min(settings.failed_retention_seconds, settings.job_retention_seconds) * 1000,
+            "retention_ms": kept * 1000,
+            "failed_retention_ms": min(settings.failed_retention_seconds, kept) * 1000,
             "event_limit": settings.event_limit,
             "event_retention_ms": settings.event_retention_seconds * 1000,
         }

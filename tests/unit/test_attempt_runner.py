@@ -42,7 +42,7 @@ def stop(reason: Any) -> Handler:
     """A handler that notices between two steps that it was asked to stop."""
 
     def handler(attempt: Attempt) -> Result:
-        attempt.send_text("partial")
+        attempt.send_delta({"text": "partial"})
         attempt.request_stop(reason)
         attempt.raise_if_stopped()
         raise AssertionError("raise_if_stopped must raise")
@@ -52,7 +52,7 @@ def stop(reason: Any) -> Handler:
 
 def fail(error: Exception) -> Handler:
     def handler(attempt: Attempt) -> Result:
-        attempt.send_text("partial")
+        attempt.send_delta({"text": "partial"})
         raise error
 
     return handler
@@ -60,7 +60,7 @@ def fail(error: Exception) -> Handler:
 
 def succeed(value: Any) -> Handler:
     def handler(attempt: Attempt) -> Any:
-        attempt.send_text("the answer")
+        attempt.send_delta({"text": "the answer"})
         return value
 
     return handler

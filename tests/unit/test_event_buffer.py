@@ -8,7 +8,7 @@ LEASE = ("job_1", 2)
 def test_text_between_two_writes_becomes_one_delta() -> None:
     buffer = EventBuffer(LEASE)
     for piece in ("the ", "quick ", "fox"):
-        buffer.add_text(piece)
+        buffer.add_delta({"text": piece})
     [event] = buffer.unwritten()
     assert (event.job, event.attempt, event.index, event.type) == ("job_1", 2, 1, "delta")
     assert event.data == {"text": "the quick fox"}
@@ -25,16 +25,16 @@ def test_of_progress_only_the_newest_is_kept() -> None:
 
 def test_progress_is_numbered_before_text() -> None:
     buffer = EventBuffer(LEASE)
-    buffer.add_text("a")
+    buffer.add_delta({"text": "a"})
     buffer.set_progress("generating", 0, 0, "tokens")
     assert [(event.index, event.type) for event in buffer.unwritten()] == [(1, "progress"), (2, "delta")]
 
 
 def test_an_unwritten_event_keeps_its_index_and_later_text_gets_a_new_one() -> None:
     buffer = EventBuffer(LEASE)
-    buffer.add_text("a")
+    buffer.add_delta({"text": "a"})
     first = buffer.unwritten()
-    buffer.add_text("b")
+    buffer.add_delta({"text": "b"})
     again = buffer.unwritten()
     assert again[0] == first[0]
     assert [(event.index, event.data["text"]) for event in again] == [(1, "a"), (2, "b")]
@@ -42,13 +42,13 @@ def test_an_unwritten_event_keeps_its_index_and_later_text_gets_a_new_one() -> N
 
 def test_written_events_are_dropped_and_numbers_go_on() -> None:
     buffer = EventBuffer(LEASE)
-    buffer.add_text("a")
+    buffer.add_delta({"text": "a"})
     buffer.unwritten()
-    buffer.add_text("b")
+    buffer.add_delta({"text": "b"})
     buffer.unwritten()
     buffer.drop_through(1)
     assert [event.index for event in buffer.unwritten()] == [2]
     buffer.drop_through(2)
     assert buffer.unwritten() == []
-    buffer.add_text("c")
+    buffer.add_delta({"text": "c"})
     assert [event.index for event in buffer.unwritten()] == [3]

@@ -21,7 +21,7 @@ def test_buffers_of_several_attempts_are_written_together() -> None:
     publisher = EventPublisher(transitions)
     for number in (1, 2):
         buffer = EventBuffer((f"job_{number}", 1))
-        buffer.add_text(f"text {number}")
+        buffer.add_delta({"text": f"text {number}"})
         publisher.enqueue_buffer(buffer)
     publisher.publish_queued()
     assert sorted(texts(transitions.written)) == [("job_1", "text 1"), ("job_2", "text 2")]
@@ -34,10 +34,10 @@ def test_events_are_kept_through_an_outage_with_their_index() -> None:
     transitions.outages["append_events"] = 2
     publisher = EventPublisher(transitions)
     buffer = EventBuffer(("job_1", 1))
-    buffer.add_text("before")
+    buffer.add_delta({"text": "before"})
     publisher.enqueue_buffer(buffer)
     publisher.publish_queued()
-    buffer.add_text("during")
+    buffer.add_delta({"text": "during"})
     publisher.publish_queued()
     assert transitions.written == []
     publisher.publish_queued()
@@ -51,7 +51,7 @@ def test_a_refused_event_is_reported_and_dropped() -> None:
     buffer, healthy = EventBuffer(("job_1", 1), lambda: refused.append("job_1")), EventBuffer(("job_2", 1))
     publisher = EventPublisher(transitions)
     for each in (buffer, healthy):
-        each.add_text("x")
+        each.add_delta({"text": "x"})
         publisher.enqueue_buffer(each)
     publisher.publish_queued()
     assert refused == ["job_1"]
@@ -64,7 +64,7 @@ def test_finish_stream_writes_what_is_left_and_passes_on_the_newest_delta() -> N
     publisher = EventPublisher(transitions)
     buffer = EventBuffer(("job_1", 1))
     buffer.set_progress("generating", 1, 2, "tokens")
-    buffer.add_text("the end")
+    buffer.add_delta({"text": "the end"})
     last = publisher.finish_stream(buffer, lambda event: event)
     assert [event.type for event in transitions.written] == ["progress"]
     assert last is not None
@@ -101,7 +101,7 @@ def test_the_thread_publishes_what_is_enqueued_and_stops() -> None:
     thread = threading.Thread(target=publisher.publish_until, args=(stopping,))
     thread.start()
     buffer = EventBuffer(("job_1", 1))
-    buffer.add_text("x")
+    buffer.add_delta({"text": "x"})
     publisher.enqueue_buffer(buffer)
     assert written.wait(60)
     stopping.set()
@@ -127,15 +127,15 @@ def test_first_text_does_not_wait_for_the_next_batch(monkeypatch: pytest.MonkeyP
     thread = threading.Thread(target=publisher.publish_until, args=(stopping,))
     thread.start()
     older, newer = (EventBuffer((f"job_{number}", 1)) for number in (1, 2))
-    older.add_text("first")
+    older.add_delta({"text": "first"})
     publisher.enqueue_buffer(older)
     assert written.acquire(timeout=60)
     older.set_progress("generating", 1, 2, "tokens")
     publisher.enqueue_buffer(older)
     assert written.acquire(timeout=60), "a batch after a pause"
-    older.add_text("second")
+    older.add_delta({"text": "second"})
     publisher.enqueue_buffer(older)
-    newer.add_text("first")
+    newer.add_delta({"text": "first"})
     publisher.enqueue_buffer(newer)
     assert written.acquire(timeout=60)
     stopping.set()

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.models.catalogue import ECHO, ModelEntry
-from workers.gpu.tokenization import BROKEN, ByteTokenizer, ControlTexts, Detokenizer, TextCodec
+from workers.gpu.control_texts import ControlTexts
+from workers.gpu.detokenizer import BROKEN, Detokenizer
+from workers.gpu.tokenization import ByteTokenizer, TextCodec
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=[BROKEN]))
 
@@ -25,7 +27,7 @@ def detokenize(detokenizer: Detokenizer, pieces: list[list[int]]) -> list[str]:
 @given(tokens_in_pieces())
 def test_any_split_of_the_tokens_gives_the_same_text(case: tuple[str, list[list[int]]]) -> None:
     text, pieces = case
-    pieces_of_text = detokenize(Detokenizer(ByteTokenizer()), pieces)
+    pieces_of_text = detokenize(Detokenizer(ByteTokenizer().decode), pieces)
     assert "".join(pieces_of_text) == text
     assert not any(BROKEN in piece for piece in pieces_of_text)
 
@@ -34,7 +36,7 @@ def test_any_split_of_the_tokens_gives_the_same_text(case: tuple[str, list[list[
 def test_a_stop_text_is_removed_however_it_is_split(case: tuple[str, list[list[int]]], stops: list[str]) -> None:
     text, pieces = case
     ends = [(text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text]
-    detokenizer = Detokenizer(ByteTokenizer(), stops)
+    detokenizer = Detokenizer(ByteTokenizer().decode, stops)
     assert "".join(detokenize(detokenizer, pieces)) == (text[: min(ends)[1]] if ends else text)
     assert detokenizer.stopped == bool(ends)
 
@@ -42,44 +44,44 @@ def test_a_stop_text_is_removed_however_it_is_split(case: tuple[str, list[list[i
 @given(tokens_in_pieces(), st.text(min_size=1, max_size=3))
 def test_no_piece_has_a_stop_text_or_what_follows_it(case: tuple[str, list[list[int]]], stop: str) -> None:
     text, pieces = case
-    assert stop not in "".join(detokenize(Detokenizer(ByteTokenizer(), [stop]), pieces)) or stop not in text
+    assert stop not in "".join(detokenize(Detokenizer(ByteTokenizer().decode, [stop]), pieces)) or stop not in text
 
 
 def test_an_incomplete_character_is_held_back() -> None:
-    detokenizer = Detokenizer(ByteTokenizer())
+    detokenizer = Detokenizer(ByteTokenizer().decode)
     first, second = "é".encode()
     assert detokenizer.add_tokens([first]) == ("", False)
     assert detokenizer.add_tokens([second]) == ("é", False)
 
 
 def test_an_incomplete_character_at_the_end_is_dropped() -> None:
-    detokenizer = Detokenizer(ByteTokenizer())
+    detokenizer = Detokenizer(ByteTokenizer().decode)
     assert detokenizer.add_tokens([*b"caf", "é".encode()[0]])[0] + detokenizer.flush() == "caf"
 
 
 def test_a_possible_stop_text_is_held_back() -> None:
-    detokenizer = Detokenizer(ByteTokenizer(), ["\nQ:"])
+    detokenizer = Detokenizer(ByteTokenizer().decode, ["\nQ:"])
     assert detokenizer.add_tokens([*b"yes\nQ"]) == ("yes", False)
     assert detokenizer.add_tokens([*b"uite"]) == ("\nQuite", False)
     assert detokenizer.add_tokens([*b"\nQ"])[0] + detokenizer.flush() == "\nQ"
 
 
 def test_a_stop_text_ends_the_output() -> None:
-    detokenizer = Detokenizer(ByteTokenizer(), ["."])
+    detokenizer = Detokenizer(ByteTokenizer().decode, ["."])
     assert detokenizer.add_tokens([*b"one. two."]) == ("one", True)
     assert detokenizer.add_tokens([*b"three"]) == ("", True)
     assert detokenizer.flush() == ""
 
 
 def test_a_chat_answer_starts_with_its_first_word() -> None:
-    detokenizer = Detokenizer(ByteTokenizer(), ["\n\n"], drop_leading_space=True)
+    detokenizer = Detokenizer(ByteTokenizer().decode, ["\n\n"], drop_leading_space=True)
     assert detokenizer.add_tokens([*b"\n\n "]) == ("", False)
     assert detokenizer.add_tokens([*b" Paris is"]) == ("Paris is", False)
     assert detokenizer.add_tokens([*b"\n\nQ"]) == ("", True)
 
 
 def test_invalid_bytes_do_not_hold_back_the_text_forever() -> None:
-    detokenizer = Detokenizer(ByteTokenizer())
+    detokenizer = Detokenizer(ByteTokenizer().decode)
     assert BROKEN in detokenizer.add_tokens([0xFF] * 100)[0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import redis
 
 from shared.jobs.model_assignments import ModelAssignments
-from shared.jobs.queue_names import canary_queue, generation_queue
+from shared.jobs.queue_names import canary_queue, generation_queue, text_queue
 from shared.models.catalogue import ModelEntry
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -41,9 +41,10 @@ class GpuWorker:
             Pool(
                 name="gpu",
                 queues=(generation_queue(entry.name),) if entry is not None else (),
+                short_queues=(text_queue(entry.name),) if entry is not None else (),
                 slots=entry.max_in_flight if entry is not None else 1,
                 prefork=False,
-                build_handlers=lambda: {"generate": self._model_worker.generate} if self._model_worker is not None else {},
+                build_handlers=lambda: self._model_worker.handlers() if self._model_worker is not None else {},
                 model=self._model,
                 phase="loading" if entry is not None else "unloaded",
                 on_start=self._on_start,

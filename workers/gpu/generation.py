@@ -1,57 +1,91 @@
-"""Generation jobs: from a job's spec to tokens, and from tokens to its result.
+"""Generation jobs: from a job's spec to a request of the engine, and from its tokens to the answer.
 
 All running generations share one engine. Its supervisor thread delivers every step here, where tokens become text, stops are
 found, and clients' events are sent. The thread of each job sleeps from the request to its end.
 """
 
 import threading
-import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from shared.errors import EngineFault, JobFailure, NanLogits, NotFound, OutOfMemory, PromptTooLong
-from shared.jobs.models import Job
+from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory
+from shared.jobs.deltas import Delta, merge_deltas
 from shared.models.catalogue import ModelEntry
 from shared.sessions.store import Sessions
-from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput
+from workers.gpu.answer_parser import AnswerParser
+from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
 from workers.gpu.engine_client.engine_client import EngineClient
+from workers.gpu.generation_request import build_request, max_tokens_of
+from workers.gpu.logprobs import LogprobQueue, describe_prompt_logprobs
+from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools
 from workers.gpu.tokenization import TextCodec
-from workers.rag_prompt import Passage, RagPrompt, build_rag_prompt
 from workers.runtime.attempt import Attempt, Result
-
-Message = dict[str, str]
 
 ENGINE_LOAD_SECONDS = 600.0
 
 
 class Generation:
-    """One request to the engine, and the text that it has generated."""
+    """One request to the engine, and the answer that it has generated."""
 
-    def __init__(self, attempt: Attempt, codec: TextCodec, stop: Sequence[str], *, is_chat: bool) -> None:
+    def __init__(self, attempt: Attempt, codec: TextCodec, prompt: EncodedPrompt) -> None:
+        spec = attempt.spec
         self.id = f"{attempt.job.id}/{attempt.job.attempt}"
+        self.prompt = prompt
         self._attempt = attempt
-        self._detokenizer = codec.make_detokenizer(stop, is_chat=is_chat)
-        self._is_chat = is_chat
-        self._held_space = ""
-        self._pieces: list[str] = []
+        self._detokenizer = codec.make_detokenizer(
+            spec.get("stop") or (), is_chat=prompt.is_chat, own_stops=not spec.get("ignore_eos")
+        )
+        # A raw prompt is continued, so its output is text as it comes.
+        self._parser = _make_parser(codec, prompt, spec) if prompt.is_chat else None
+        self._texts: list[str] = []
+        self._reasonings: list[str] = []
+        self._rest: Delta = {}
+        self._logprobs = LogprobQueue(codec.token_bytes) if spec.get("logprobs") is not None else None
+        self.prompt_logprobs: list[TokenLogprobs] = []
         self.tokens = 0
         self.reason: FinishReason | None = None
         self.detail = ""
         self.finished = threading.Event()
+        if spec.get("echo") and prompt.text:
+            self._send({"text": prompt.text})
 
     @property
     def text(self) -> str:
-        """What has been generated so far."""
-        return "".join(self._pieces)
+        """The text of the answer so far, without reasoning and tool calls."""
+        return "".join(self._texts)
 
-    def add_tokens(self, ids: list[int]) -> bool:
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasonings)
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls so far, as OpenAI's clients read them."""
+        return [
+            {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
+            for call in self._rest.get("tool_calls", ())
+        ]
+
+    @property
+    def logprobs(self) -> list[dict[str, Any]] | None:
+        """Log-probabilities of the answer's tokens; None if the job did not ask for them."""
+        return None if self._logprobs is None else list(self._rest.get("logprobs", ()))
+
+    def add_tokens(self, ids: list[int], entries: Sequence[TokenLogprobs] = ()) -> bool:
         """Add new tokens; return True if a stop text ended the generation."""
         if self.finished.is_set():
             return False
-        piece, stopped = self._detokenizer.add_tokens(ids)
+        delta: Delta = {}
+        if self._logprobs is None:
+            piece, stopped = self._detokenizer.add_tokens(ids)
+        else:
+            piece, stopped = self._add_tokens_with_logprobs(ids, entries, delta)
         self.tokens += len(ids)
-        self._send(piece)
+        merge_deltas(delta, self._parse(piece))
+        if stopped:
+            merge_deltas(delta, self._finish_parsing())
+        self._send(delta)
         if stopped:
             self._set_finished("stop", "")
         return stopped
@@ -59,39 +93,89 @@ class Generation:
     def end(self, reason: FinishReason, detail: str) -> None:
         """End the generation, because the engine has."""
         if not self.finished.is_set():
-            self._send(self._detokenizer.flush())
+            delta = self._parse(self._detokenizer.flush())
+            merge_deltas(delta, self._finish_parsing())
+            if self._logprobs is not None:
+                detokenizer = self._detokenizer
+                released = (
+                    self._logprobs.release_before(detokenizer.released)
+                    if detokenizer.stopped
+                    else self._logprobs.release(detokenizer.received)
+                )
+                merge_deltas(delta, {"logprobs": released})
+            self._send(delta)
             self._set_finished("stop" if self._detokenizer.stopped else reason, detail)
 
-    def _send(self, piece: str) -> None:
-        if self._is_chat:
-            # Many models end an answer with white space, so it is held back until something follows.
-            held = f"{self._held_space}{piece}"
-            piece = held.rstrip()
-            self._held_space = held[len(piece) :]
-        if piece:
-            self._pieces.append(piece)
-            self._attempt.send_text(piece)
+    def _add_tokens_with_logprobs(self, ids: Sequence[int], entries: Sequence[TokenLogprobs], delta: Delta) -> tuple[str, bool]:
+        """Add tokens one by one, because each must be found in the text again if a stop text cuts it."""
+        assert self._logprobs is not None
+        pieces, detokenizer = [], self._detokenizer
+        for id, entry in zip(ids, entries, strict=False):
+            start = detokenizer.received
+            pieces.append(detokenizer.add_tokens([id])[0])
+            self._logprobs.add(entry, start, detokenizer.received)
+            if detokenizer.stopped:
+                merge_deltas(delta, {"logprobs": self._logprobs.release_before(detokenizer.released)})
+                break
+            merge_deltas(delta, {"logprobs": self._logprobs.release(detokenizer.released)})
+        return "".join(pieces), detokenizer.stopped
+
+    def _parse(self, piece: str) -> Delta:
+        if self._parser is not None:
+            return self._parser.feed(piece) if piece else {}
+        return {"text": piece} if piece else {}
+
+    def _finish_parsing(self) -> Delta:
+        return self._parser.finish() if self._parser is not None else {}
+
+    def _send(self, delta: Delta) -> None:
+        if not delta:
+            return
+        if delta.get("text"):
+            self._texts.append(delta["text"])
+        if delta.get("reasoning"):
+            self._reasonings.append(delta["reasoning"])
+        merge_deltas(self._rest, {name: delta[name] for name in ("tool_calls", "logprobs") if name in delta})
+        self._attempt.send_delta(delta)
 
     def _set_finished(self, reason: FinishReason, detail: str) -> None:
         self.reason, self.detail = reason, detail
         self.finished.set()
 
 
+def _make_parser(codec: TextCodec, prompt: EncodedPrompt, spec: Mapping[str, Any]) -> AnswerParser:
+    return AnswerParser(
+        codec.response_template,
+        opening=prompt.opening,
+        tools=callable_tools(spec),
+        single_call=spec.get("parallel_tool_calls") is False,
+    )
+
+
 class GenerationHandler:
     """Runs generation jobs on one engine."""
 
     def __init__(self, entry: ModelEntry, codec: TextCodec, engine: EngineClient, sessions: Sessions) -> None:
+        self.codec = codec
         self._entry = entry
-        self._codec = codec
         self._engine = engine
-        self._sessions = sessions
+        self._prompt_encoder = PromptEncoder(codec, sessions)
         self._running: dict[str, Generation] = {}
 
     def on_step(self, step: StepOutput) -> None:
         """Pass the output of one engine step to its generations. Called by the engine supervisor's thread."""
+        for request, entries in step.prompt_logprobs:
+            generation = self._running.get(request)
+            if generation is not None:
+                generation.prompt_logprobs += entries
+        logprobs: dict[str, list[TokenLogprobs]] = {}
+        for request, entries in step.logprobs:
+            logprobs.setdefault(request, []).extend(entries)
         for request, ids in step.tokens:
             generation = self._running.get(request)
-            if generation is not None and generation.add_tokens(ids):
+            entries = logprobs.get(request, [])
+            logprobs[request] = entries[len(ids) :]
+            if generation is not None and generation.add_tokens(ids, entries[: len(ids)]):
                 self._engine.cancel_request(request)
         for request, reason, detail in step.finished:
             generation = self._running.get(request)
@@ -101,43 +185,30 @@ class GenerationHandler:
     def run_generation(self, attempt: Attempt) -> Result:
         """Run one generation job.
 
-        Raises PromptTooLong, EngineFault (to be retried), OutOfMemory, NanLogits, ModelUnavailable, AttemptStopped.
+        Raises InvalidValue, PromptTooLong, EngineFault (to be retried), OutOfMemory, NanLogits, ModelUnavailable, AttemptStopped.
         """
         spec = attempt.spec
-        max_tokens = int(spec.get("max_tokens") or self._entry.max_tokens)
-        prompt, rag = self._encode_prompt(attempt, max_tokens)
-        context = self._codec.max_context
-        if len(prompt) >= context:
-            raise PromptTooLong(
-                f"The prompt has {len(prompt)} tokens, but model {self._entry.name} has a context of {context} tokens for prompt "
-                "and answer together. Send a shorter prompt, or use a model with a longer context.",
-                param="prompt",
-                details={"prompt_tokens": len(prompt), "max_context": context},
-            )
-        is_chat = spec.get("prompt") is None or rag is not None
-        generation = Generation(attempt, self._codec, spec.get("stop") or (), is_chat=is_chat)
-        request = GenerationRequest(
-            id=generation.id,
-            prompt=prompt,
-            max_new_tokens=min(max_tokens, context - len(prompt)),
-            stop_token_ids=list(self._codec.stop_token_ids),
-            temperature=float(spec.get("temperature", 0.7)),
-            top_p=float(spec.get("top_p", 0.9)),
-            top_k=int(spec.get("top_k", 0)),
-            seed=spec.get("seed"),
-            cache_salt=zlib.crc32(attempt.job.owner.encode()) & 0x7FFFFFFF,
+        prompt = self._prompt_encoder.encode_prompt(attempt, max_tokens_of(spec, self._entry))
+        request = build_request(
+            f"{attempt.job.id}/{attempt.job.attempt}",
+            prompt.ids,
+            spec,
+            owner=attempt.job.owner,
+            entry=self._entry,
+            codec=self.codec,
         )
-        self._running[generation.id] = generation
+        generation = Generation(attempt, self.codec, prompt)
+        self._running[request.id] = generation
         try:
             self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
-            attempt.on_stop(lambda: self._engine.cancel_request(generation.id))
+            attempt.on_stop(lambda: self._engine.cancel_request(request.id))
             generation.finished.wait()
         finally:
-            del self._running[generation.id]
+            del self._running[request.id]
         attempt.raise_if_stopped()
         if generation.reason not in ("stop", "length"):
             raise self._failure(generation, request)
-        return self._result(attempt, generation, len(prompt), rag)
+        return self._result(attempt, generation, request)
 
     def _failure(self, generation: Generation, request: GenerationRequest) -> JobFailure:
         name, reason, detail = self._entry.name, generation.reason, generation.detail
@@ -163,18 +234,29 @@ class GenerationHandler:
             f"The engine of model {name} could not run this job: {detail or reason}. Change the request, or see the log of its worker."
         )
 
-    def _result(self, attempt: Attempt, generation: Generation, prompt_tokens: int, rag: RagPrompt | None) -> Result:
+    def _result(self, attempt: Attempt, generation: Generation, request: GenerationRequest) -> Result:
+        prompt_tokens, calls = len(request.prompt), generation.tool_calls
         value: dict[str, Any] = {
             "text": generation.text,
-            "finish_reason": generation.reason,
+            "finish_reason": "tool_calls" if calls and generation.reason == "stop" else generation.reason,
             "usage": {
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": generation.tokens,
                 "total_tokens": prompt_tokens + generation.tokens,
             },
         }
-        if rag is not None:
-            value["citations"] = rag.citations
+        if generation.prompt.rag is not None:
+            value["citations"] = generation.prompt.rag.citations
+        if generation.reasoning:
+            value["reasoning"] = generation.reasoning
+        if calls:
+            value["tool_calls"] = calls
+        if generation.logprobs is not None:
+            value["logprobs"] = generation.logprobs
+        if request.prompt_logprobs is not None:
+            value["prompt_logprobs"] = describe_prompt_logprobs(
+                request.prompt, generation.prompt_logprobs, self.codec.token_bytes
+            )
         messages: list[dict[str, str]] = []
         if attempt.job.session:
             now = datetime.now(UTC).isoformat()
@@ -184,42 +266,3 @@ class GenerationHandler:
             ]
         # A prompt token costs about half as much as a generated one, and counts as half in the fair share.
         return Result(value=value, service=prompt_tokens + 2 * generation.tokens, messages=messages)
-
-    def _encode_prompt(self, attempt: Attempt, max_tokens: int) -> tuple[list[int], RagPrompt | None]:
-        spec, passages = attempt.spec, attempt.context.get("passages")
-        if spec.get("prompt") is not None and passages is None:
-            return self._codec.encode_prompt(spec["prompt"]), None
-        if attempt.job.session:
-            return self._encode_chat(attempt, max_tokens)
-        messages: list[Message] = spec["messages"] if spec.get("messages") else [{"role": "user", "content": spec["prompt"]}]
-        if passages is None:
-            return self._codec.encode_messages(messages), None
-        rag = self._build_rag_prompt(messages, passages, max_tokens)
-        return self._codec.encode_messages(rag.messages), rag
-
-    def _encode_chat(self, attempt: Attempt, max_tokens: int) -> tuple[list[int], RagPrompt | None]:
-        """The session's history, without the oldest messages when they do not fit, and the new message."""
-        history = self._history(attempt.job)
-        new: Message = {"role": "user", "content": attempt.spec["message"]}
-        passages = attempt.context.get("passages")
-        budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
-        while True:
-            messages = [*history, new]
-            rag = self._build_rag_prompt(messages, passages, max_tokens) if passages is not None else None
-            ids = self._codec.encode_messages(rag.messages if rag else messages)
-            if len(ids) <= budget or not history:
-                return ids, rag
-            history = history[2:]
-
-    def _history(self, job: Job) -> list[Message]:
-        try:
-            messages = self._sessions.messages(job.session, job.owner)
-        except NotFound:  # deleted in the meantime
-            return []
-        return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-    def _build_rag_prompt(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], max_tokens: int) -> RagPrompt:
-        used = len(self._codec.encode_messages(messages))
-        budget = self._codec.max_context - used - min(max_tokens, self._codec.max_context // 4)
-        found = [Passage.from_json(passage) for passage in passages]
-        return build_rag_prompt(messages, found, count_tokens=self._codec.count_tokens, budget=budget)

@@ -6,6 +6,7 @@ Everything that is text happens here; the engine process handles token ids only.
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from shared.errors import EnginehouseError, ModelUnavailable
@@ -22,8 +23,9 @@ from workers.gpu.hardware.devices import format_gib
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
 from workers.gpu.hardware.memory_estimate import estimate_memory
 from workers.gpu.tokenization import TextCodec
+from workers.gpu.tokenization_jobs import run_tokenization
 from workers.gpu.weights import describe_unpinned_revision, prepare_model
-from workers.runtime.attempt import Attempt, Result
+from workers.runtime.attempt import Attempt, Handler, Result
 from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
@@ -81,11 +83,22 @@ class ModelWorker:
             return details
         return details | vars(heartbeat) | self._throughput.update_rates(heartbeat, time.monotonic())
 
+    def handlers(self) -> Mapping[str, Handler]:
+        """The handlers by job kind."""
+        return {"generate": self.generate, "tokenize": self.tokenize}
+
     def generate(self, attempt: Attempt) -> Result:
         """Handle a generation job."""
+        return self._loaded_handler().run_generation(attempt)
+
+    def tokenize(self, attempt: Attempt) -> Mapping[str, Any]:
+        """Handle a job that needs only the tokenizer."""
+        return run_tokenization(self._loaded_handler().codec, attempt.spec)
+
+    def _loaded_handler(self) -> GenerationHandler:
         if self._handler is None or self._failure is not None:
             raise self._failure or ModelUnavailable(f"Model {self._entry.name} is not loaded.")
-        return self._handler.run_generation(attempt)
+        return self._handler
 
     def _load(self) -> None:
         pause = FIRST_UNLOADABLE_DELAY

@@ -1,73 +1,117 @@
-"""Tokenization: prompts to tokens through the chat template, and tokens back to text as they are generated.
+"""Tokenization: prompts to tokens, conversations to tokens through the chat template, and single tokens to text.
 
 Needs a model's tokenizer, but not its weights or torch. The echo engine needs neither: each of its tokens is a byte.
 """
 
+import hashlib
+import inspect
 import json
-import secrets
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from shared.errors import InvalidValue, ModelUnavailable
 from shared.models.catalogue import ECHO, ModelEntry
+from workers.gpu.control_texts import ControlTexts, HiddenTexts
+from workers.gpu.detokenizer import Detokenizer
 from workers.gpu.engine.echo import ECHO_CONTEXT
+from workers.gpu.response_templates import HERMES, ResponseTemplate, find_response_template
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"
+Message = Mapping[str, Any]
 
-# A character takes a few tokens at most; a longer run that does not decode never will.
-_MAX_CHARACTER_TOKENS = 64
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """What a chat template renders. ``options`` are further variables of the template, such as ``enable_thinking``."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    forced_tool: str | None = None
+    """The tool that must be called: its name, or empty for any one of them."""
+
+
+@dataclass(frozen=True)
+class EncodedChat:
+    """The tokens of a conversation, and ``opening``: what its template has already written of the answer, such as ``<think>``."""
+
+    ids: list[int]
+    opening: str = ""
 
 
 class Tokenizer(Protocol):
     """Converts between text and token ids."""
 
     stop_token_ids: tuple[int, ...]
+    vocabulary_size: int
+    response_template: ResponseTemplate | None
+    sampling_defaults: Mapping[str, Any]
 
-    def encode(self, text: str) -> list[int]: ...
-    def encode_messages(self, messages: Sequence[dict[str, str]]) -> list[int]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+    def encode_chat(self, conversation: Conversation) -> EncodedChat: ...
+    def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str: ...
+    def decode_answer(self, ids: Sequence[int]) -> str: ...
+    def token_bytes(self, id: int) -> bytes: ...
+    def describe(self) -> dict[str, Any]: ...
 
 
 class ByteTokenizer:
-    """Tokenizer of the echo engine: a token is a byte of UTF-8."""
+    """Tokenizer of the echo engine: a token is a byte of UTF-8.
+
+    A conversation becomes its transcript. If the last message is of the user and has lines that start with ``think: ``, ``call: ``
+    or ``answer: ``, only these lines count, and the echo is what a model that can think and call tools would write: ``call: NAME
+    {"city": "Rome"}`` becomes a tool call in the markup of ``HERMES``. If a tool must be called and no line does so, its call has
+    no arguments.
+    """
 
     stop_token_ids: tuple[int, ...] = ()
+    vocabulary_size = 256
+    response_template: ResponseTemplate | None = HERMES
+    sampling_defaults: Mapping[str, Any] = {}
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return list(text.encode())
 
-    def encode_messages(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        return self.encode("".join(f"{message['role']}: {message['content']}\n" for message in messages))
+    def encode_chat(self, conversation: Conversation) -> EncodedChat:
+        messages = conversation.messages
+        last = messages[-1] if messages else {}
+        lines = str(last.get("content") or "").splitlines() if last.get("role") == "user" else []
+        script = [_script_line(line) for line in lines]
+        if conversation.forced_tool is not None and not any(line.startswith("call: ") for line in lines):
+            name = conversation.forced_tool or conversation.tools[0]["function"]["name"]
+            script.append(_script_line(f"call: {name} {{}}"))
+        if any(script):
+            return EncodedChat(self.encode("".join(script)))
+        return EncodedChat(self.encode("".join(f"{message['role']}: {message.get('content') or ''}\n" for message in messages)))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str:
         return bytes(ids).decode(errors="replace")
 
+    def decode_answer(self, ids: Sequence[int]) -> str:
+        return self.decode(ids)
 
-class ControlTexts:
-    """The texts of a model's control tokens, of which there may be thousands. A regular expression would try all of them at each
-    position of a hostile text."""
+    def token_bytes(self, id: int) -> bytes:
+        return bytes([id])
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = frozenset(filter(None, texts))
-        lengths: dict[str, set[int]] = {}
-        for text in self._texts:
-            lengths.setdefault(text[0], set()).add(len(text))
-        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+    def describe(self) -> dict[str, Any]:
+        tokens = dict.fromkeys(("chat_template", "bos_token", "eos_token", "pad_token", "unk_token"))
+        return {"tokenizer_class": type(self).__name__, **tokens, "special_tokens": {}}
 
-    def split(self, text: str) -> list[str]:
-        """The parts of a text; every second one is the text of a control token."""
-        if self._lengths.keys().isdisjoint(text):
-            return [text]
-        parts, start = [], 0
-        for at, character in enumerate(text):
-            if at >= start and character in self._lengths:
-                length = next((length for length in self._lengths[character] if text[at : at + length] in self._texts), 0)
-                if length:
-                    parts += [text[start:at], text[at : at + length]]
-                    start = at + length
-        return [*parts, text[start:]]
+
+def _script_line(line: str) -> str:
+    """What the echo engine writes for a line of a user's message; empty if the line does not direct it."""
+    kind, _, rest = line.partition(": ")
+    if kind == "think":
+        return f"<think>\n{rest}\n</think>\n\n"
+    if kind == "answer":
+        return f"{rest}\n"
+    if kind == "call":
+        name, _, arguments = rest.partition(" ")
+        return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments or "{}"}}}\n</tool_call>\n'
+    return ""
 
 
 class ModelTokenizer:
@@ -84,43 +128,79 @@ class ModelTokenizer:
         self._backend: Any = self._tokenizer.backend_tokenizer if self._tokenizer.is_fast else None
         self._name = entry.name
         self._template = entry.chat_template or self._tokenizer.chat_template
-        self._control_texts = ControlTexts(str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special)
+        special = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        self._control_texts = ControlTexts(special.values())
+        self._added = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items()}
+        config, generation_config = _read_json(folder / "config.json"), _read_json(folder / "generation_config.json")
         ends = {self._tokenizer.eos_token_id}
-        for file in ("generation_config.json", "config.json"):
-            configured = _read_json(folder / file).get("eos_token_id")
+        for configured in (generation_config.get("eos_token_id"), config.get("eos_token_id")):
             ends.update(configured if isinstance(configured, list) else [configured])
         self.stop_token_ids = tuple(sorted(id for id in ends if isinstance(id, int)))
+        self.sampling_defaults: Mapping[str, Any] = {
+            name: value
+            for name in ("temperature", "top_p", "top_k")
+            if isinstance(value := generation_config.get(name), int | float) and not isinstance(value, bool)
+        }
+        size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+        self.vocabulary_size = size if isinstance(size, int) else len(self._tokenizer)
+        self.response_template = find_response_template(
+            getattr(self._tokenizer, "response_template", None), self._template_for(tools=True)
+        )
+        markers = self.response_template.markers if self.response_template is not None else ""
+        # Control tokens that begin or end a part of an answer must be visible to its parser.
+        self._hidden_ids = frozenset(id for id, text in special.items() if text not in markers)
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text))
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
-    def encode_messages(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        from jinja2 import TemplateError
-
-        if not self._template:
+    def encode_chat(self, conversation: Conversation) -> EncodedChat:
+        template = self._template_for(tools=bool(conversation.tools))
+        if not template:
             raise InvalidValue(
                 f"Model {self._name} has no chat template. Send `prompt` instead, or set chat_template in the models file.",
                 param="messages",
             )
-        messages, texts, mark = self._hide_control_tokens(messages)
+        if conversation.tools and not re.search(r"\btools\b", template):
+            raise InvalidValue(f"The chat template of model {self._name} has no place for `tools`.", param="tools")
+        if reserved := sorted(_reserved_options() & conversation.options.keys()):
+            raise InvalidValue(
+                f"template_options: {', '.join(reserved)} cannot be set, as the request's other fields decide.",
+                param="template_options",
+            )
+        hidden = HiddenTexts(self._control_texts)
+        rendered = self._render(template, conversation, hidden)
+        ids = hidden.encode(
+            rendered, lambda text: list(self._tokenizer.encode(text, add_special_tokens=False)), self._encode_as_text
+        )
+        opening = self.response_template.opening(rendered) if self.response_template is not None else ""
+        return EncodedChat(ids, opening)
+
+    def _render(self, template: str, conversation: Conversation, hidden: HiddenTexts) -> str:
+        messages = [_template_message(message) for message in conversation.messages]
+        if "length != 9" in template:
+            messages = [_with_short_ids(message) for message in messages]
         try:
-            rendered = str(
+            return str(
                 self._tokenizer.apply_chat_template(
-                    list(messages), chat_template=self._template, add_generation_prompt=True, tokenize=False
+                    hidden.hide(messages),
+                    tools=hidden.hide(conversation.tools) or None,
+                    chat_template=template,
+                    add_generation_prompt=True,
+                    tokenize=False,
+                    **hidden.hide(conversation.options),
                 )
             )
-        except TemplateError as error:
+        except Exception as error:
             raise InvalidValue(
-                f"The chat template of model {self._name} rejects these messages: {error}", param="messages"
+                f"The chat template of model {self._name} rejects these messages: {str(error)[:300]}", param="messages"
             ) from error
-        parts = rendered.split(mark) if texts else [rendered]
-        ids = list(self._tokenizer.encode(parts[0], add_special_tokens=False))
-        # The template repeats, drops or reorders contents as it likes, so the marks say which text they stand for.
-        for part in parts[1:]:
-            number, _, rest = part.partition(";")
-            ids += self._encode_as_text(texts[int(number)])
-            ids += self._tokenizer.encode(rest, add_special_tokens=False)
-        return ids
+
+    def _template_for(self, *, tools: bool) -> str:
+        """The chat template; some tokenizers have one of their own for conversations with tools."""
+        if not isinstance(self._template, dict):
+            return self._template or ""
+        names = ("tool_use", "default") if tools else ("default",)
+        return str(next((self._template[name] for name in names if name in self._template), ""))
 
     def _encode_as_text(self, text: str) -> list[int]:
         if self._backend is None:
@@ -134,26 +214,94 @@ class ModelTokenizer:
         backend.encode_special_tokens = True
         return backend
 
-    def _hide_control_tokens(self, messages: Sequence[dict[str, str]]) -> tuple[Sequence[dict[str, str]], list[str], str]:
-        """Replace texts of control tokens in contents by a mark, a number and a semicolon; returns messages, texts and the mark.
-
-        A document or a message that contains ``<end_of_turn>`` would otherwise end its turn, and speak as someone else.
-        """
-        texts: list[str] = []
-        mark = f"\N{OBJECT REPLACEMENT CHARACTER}{secrets.token_hex(8)}:"
-        hidden = []
-        for message in messages:
-            parts = self._control_texts.split(message["content"])
-            for at in range(1, len(parts), 2):
-                texts.append(parts[at])
-                parts[at] = f"{mark}{len(texts) - 1};"
-            hidden.append(message | {"content": "".join(parts)})
-        return hidden, texts, mark
-
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str:
+        skips = not with_control_tokens
         if self._backend is not None:
-            return str(self._backend.decode(ids, skip_special_tokens=True))
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            return str(self._backend.decode(ids, skip_special_tokens=skips))
+        return str(self._tokenizer.decode(ids, skip_special_tokens=skips, clean_up_tokenization_spaces=False))
+
+    def decode_answer(self, ids: Sequence[int]) -> str:
+        """As ``decode``, but with the control tokens that the response template names."""
+        return self.decode([id for id in ids if id not in self._hidden_ids], with_control_tokens=True)
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token, which may be a part of a character; empty for an id without a token."""
+        if id in self._added:
+            return self._added[id].encode()
+        token = self._tokenizer.convert_ids_to_tokens(id) if id < len(self._tokenizer) else None
+        if token is None:
+            return b""
+        if self._is_byte_level:
+            return bytes(_BYTES_OF_CHARACTERS.get(character, ord("?")) for character in token)
+        if found := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
+            return bytes.fromhex(found[1])
+        return str(token).replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        """Whether the tokens are written with a printable character for each byte."""
+        if self._backend is None:
+            return False
+        parts = json.loads(self._backend.to_str())
+        return any('"ByteLevel"' in json.dumps(parts.get(name)) for name in ("decoder", "pre_tokenizer"))
+
+    def describe(self) -> dict[str, Any]:
+        tokenizer = self._tokenizer
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        return {
+            "tokenizer_class": type(tokenizer).__name__,
+            "chat_template": self._template_for(tools=False) or None,
+            **{name: getattr(tokenizer, name) for name in names},
+            "special_tokens": {name: getattr(tokenizer, f"{name}_id") for name in names},
+        }
+
+
+# The printable characters that GPT-2 and its successors write for bytes: those that print stand for themselves.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+_BYTES_OF_CHARACTERS = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + at): byte for at, byte in enumerate(_OTHERS)}
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    """A message as chat templates expect it: ``content`` is a text, and the arguments of tool calls are objects."""
+    found = {**message, "content": message.get("content") or ""}
+    if message.get("tool_calls"):
+        found["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": _parse_object(call["function"].get("arguments"))}}
+            for call in message["tool_calls"]
+        ]
+    return found
+
+
+def _parse_object(arguments: Any) -> Any:
+    """The object that a JSON text is, or the text."""
+    try:
+        parsed = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
+    except ValueError:
+        return arguments
+    return parsed if isinstance(parsed, dict) else arguments
+
+
+def _with_short_ids(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose ids of tool calls have nine letters and digits, which the templates of Mistral demand."""
+    if message.get("tool_call_id"):
+        message = {**message, "tool_call_id": _short_id(message["tool_call_id"])}
+    if message.get("tool_calls"):
+        calls = [{**call, "id": _short_id(call.get("id", ""))} for call in message["tool_calls"]]
+        message = {**message, "tool_calls": calls}
+    return message
+
+
+def _short_id(id: str) -> str:
+    return id if re.fullmatch("[A-Za-z0-9]{9}", id) else hashlib.sha256(id.encode()).hexdigest()[:9]
+
+
+def _reserved_options() -> frozenset[str]:
+    """Names that ``apply_chat_template`` or the template itself uses for what other fields of a request say."""
+    from transformers import PreTrainedTokenizerBase
+
+    names = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters.keys()
+    return frozenset({*names, "messages"} - {"documents"})
 
 
 class TextCodec:
@@ -173,111 +321,80 @@ class TextCodec:
             self._tokenizer = ModelTokenizer(entry, folder)
             self.max_context = entry.max_context or read_max_context(entry, folder)
         self.stop = entry.stop
+        self._token_bytes: dict[int, bytes] = {}
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
         """Tokens that end the model's output."""
         return self._tokenizer.stop_token_ids
 
-    def encode_prompt(self, prompt: str) -> list[int]:
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids that the model knows."""
+        return self._tokenizer.vocabulary_size
+
+    @property
+    def response_template(self) -> ResponseTemplate | None:
+        """How the model writes reasoning and tool calls, if that is known."""
+        return self._tokenizer.response_template
+
+    @property
+    def sampling_defaults(self) -> Mapping[str, Any]:
+        """The model's own temperature, top_p and top_k, as far as it has any."""
+        return self._tokenizer.sampling_defaults
+
+    def encode_prompt(self, prompt: str, *, add_special_tokens: bool = True) -> list[int]:
         """The tokens of a raw prompt, with the special tokens that the model expects at the start of every text."""
-        return self._tokenizer.encode(prompt)
+        return self._tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
 
-    def encode_messages(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """The tokens of a conversation (each message has ``role`` and ``content``), up to where the answer begins.
+    def encode_chat(self, conversation: Conversation) -> EncodedChat:
+        """The tokens of a conversation, up to where the answer begins.
 
-        Raises InvalidValue when the model has no chat template, or the template rejects the messages.
+        Raises InvalidValue when the model has no chat template, or the template rejects the conversation.
         """
-        return self._tokenizer.encode_messages(messages)
+        return self._tokenizer.encode_chat(conversation)
+
+    def encode_messages(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens of a conversation without tools."""
+        return self.encode_chat(Conversation(messages=messages)).ids
 
     def count_tokens(self, text: str) -> int:
         """The number of tokens in a text."""
         return len(self._tokenizer.encode(text))
 
-    def make_detokenizer(self, stop: Sequence[str] = (), *, is_chat: bool = False) -> "Detokenizer":
-        """A detokenizer for one generation, which the stop texts of the model's entry end too.
+    def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str:
+        """The text of tokens."""
+        return self._tokenizer.decode(ids, with_control_tokens=with_control_tokens)
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token, which may be a part of a character."""
+        found = self._token_bytes.get(id)
+        if found is None:
+            found = self._token_bytes[id] = self._tokenizer.token_bytes(id)
+        return found
+
+    def check_token_ids(self, ids: Sequence[int], param: str) -> None:
+        """Raise InvalidValue, which names ``param``, unless the model knows all these tokens."""
+        size = self.vocabulary_size
+        unknown = next((id for id in ids if not 0 <= id < size), None)
+        if unknown is not None:
+            raise InvalidValue(
+                f"{param}: {unknown} is not a token of this model, whose token ids are 0 to {size - 1}",
+                param=param,
+                details={"limit": size - 1},
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """What is known of the tokenizer: its class, chat template, special tokens and sizes."""
+        return {**self._tokenizer.describe(), "vocab_size": self.vocabulary_size, "max_model_len": self.max_context}
+
+    def make_detokenizer(self, stop: Sequence[str] = (), *, is_chat: bool = False, own_stops: bool = True) -> Detokenizer:
+        """A detokenizer for one generation, which the stop texts of the model's entry end too, unless ``own_stops`` is False.
 
         A chat answer starts with its first word; the output of a raw prompt continues where the prompt ended.
         """
-        return Detokenizer(self._tokenizer, (*self.stop, *stop), drop_leading_space=is_chat)
-
-
-class Detokenizer:
-    """Turns the tokens of one generation into text as they arrive. The text does not depend on how they are split into calls."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, drop_leading_space: bool = False) -> None:
-        self._tokenizer = tokenizer
-        self._drops_space = drop_leading_space
-        self._stops = tuple(text for text in dict.fromkeys(stop) if text)
-        self._ids: list[int] = []
-        self._decoded = 0  # how many of `_ids` are already part of the text
-        self._held = ""  # text that may be the start of a stop text
-        self.stopped = False
-
-    def add_tokens(self, ids: Sequence[int]) -> tuple[str, bool]:
-        """The text that these tokens add, and whether a stop text was found. After a stop there is no more text."""
-        pieces = []
-        if len(ids) > 1 and not self.stopped and (text := self._decode_all(ids)):
-            return self._release(text), self.stopped
-        for id in ids:
-            if self.stopped:
-                break
-            self._ids.append(id)
-            pieces.append(self._release(self._decode_next()))
-        return "".join(pieces), self.stopped
-
-    def flush(self) -> str:
-        """The text held back so far, at the end of a generation; incomplete characters are dropped."""
-        if self.stopped:
-            return ""
-        piece = self._release(self._decode_next(last=True).rstrip(BROKEN))
-        rest, self._held = self._held, ""
-        return piece if self.stopped else piece + rest
-
-    def _decode_all(self, ids: Sequence[int]) -> str:
-        """The text of all these tokens at once, or nothing, and no token used, if it ends within a character."""
-        together = [*self._ids, *ids]
-        before = self._tokenizer.decode(self._ids[: self._decoded])
-        text = self._tokenizer.decode(together)[len(before) :]
-        if text.endswith(BROKEN):
-            return ""
-        if text:
-            self._ids = together[self._decoded :]
-            self._decoded = len(self._ids)
-        return text
-
-    def _decode_next(self, last: bool = False) -> str:
-        before = self._tokenizer.decode(self._ids[: self._decoded])
-        text = self._tokenizer.decode(self._ids)[len(before) :]
-        incomplete = not text or text.endswith(BROKEN)
-        if incomplete and not last and len(self._ids) - self._decoded < _MAX_CHARACTER_TOKENS:
-            return ""
-        # The decoded tokens stay as context, because some tokenizers drop the space at the start of a text.
-        self._ids = self._ids[self._decoded :]
-        self._decoded = len(self._ids)
-        return text
-
-    def _release(self, text: str) -> str:
-        if self._drops_space:
-            text = text.lstrip()
-            self._drops_space = not text
-        text = self._held + text
-        found = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
-        if found:
-            # The stop that completes first counts, so that it does not matter how the text is split into pieces.
-            self.stopped, self._held = True, ""
-            return text[: min(found)[1]]
-        hold = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - hold :]
-        return text[: len(text) - hold]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of ``text`` are the start of ``stop``."""
-    for length in range(min(len(stop) - 1, len(text)), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0
+        decode = self._tokenizer.decode_answer if is_chat else self._tokenizer.decode
+        return Detokenizer(decode, (*(self.stop if own_stops else ()), *stop), drop_leading_space=is_chat)
 
 
 def read_max_context(entry: ModelEntry, folder: Path) -> int:

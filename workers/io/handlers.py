@@ -1,4 +1,4 @@
-"""Handlers of the io pool by job kind: search, the retrieval of a generation, delete."""
+"""Handlers of the io pool by job kind: search, the retrieval of a generation, delete, embed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +12,7 @@ from shared.settings import Settings
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
 from workers.io.delete import delete
+from workers.io.embedding import embed
 from workers.io.search import SearchQuery, search_passages
 from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Handover
 
@@ -50,6 +51,7 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
             handle=retrieve, check_subject=lambda attempt: _raise_if_dropped(documents, attempt.spec["collection"])
         ),
         "delete": lambda attempt: delete(attempt, documents, settings, search_index),
+        "embed": lambda attempt: embed(attempt, embedders),
     }
 
 

@@ -79,9 +79,9 @@ class Attempt:
     def context(self) -> Mapping[str, Any]:
         return self.job.context
 
-    def send_text(self, text: str) -> None:
-        """Publish the next piece of the answer."""
-        self.events.add_text(text)
+    def send_delta(self, delta: Mapping[str, Any]) -> None:
+        """Publish the next piece of the answer (see ``shared.jobs.deltas``)."""
+        self.events.add_delta(delta)
         self._publish(self.events)
 
     def report_progress(self, phase: str, done: int, total: int, unit: str) -> None:

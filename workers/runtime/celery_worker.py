@@ -45,6 +45,7 @@ from workers.runtime.canary import Canary
 from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.maintenance import DeadWorkerCleaner, MaintenanceService, maintenance_thread
 from workers.runtime.name_holder import NameHolder
+from workers.runtime.short_queue_reader import ShortQueueReader
 from workers.runtime.worker_runtime import WorkerRuntime, describe_process
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class Pool:
 
     ``build_handlers`` is called once in every process that holds leases, after the fork. ``find_problems`` returns what this
     machine lacks; it is logged once per worker. ``build_services`` returns the pool's own maintenance. ``on_start`` is called with the
-    runtime once it runs, and ``on_stop`` before it shuts down.
+    runtime once it runs, and ``on_stop`` before it shuts down. ``short_queues`` have jobs of milliseconds, which a pool with threads
+    runs beside its slots.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Pool:
     slots: int
     prefork: bool
     build_handlers: Callable[[], Mapping[str, Handler]]
+    short_queues: tuple[str, ...] = ()
     model: str = ""
     phase: str = "ready"
     find_problems: Callable[[], Sequence[str]] = tuple
@@ -231,11 +234,15 @@ class CeleryWorker:
     ) -> None:
         pool = self._pool
         slots = 1 if pool.prefork else pool.slots
-        worker = describe_process(self._name, pool=pool.name, queues=pool.queues, slots=slots, model=pool.model, phase=pool.phase)
+        worker = describe_process(
+            self._name, pool=pool.name, queues=(*pool.queues, *pool.short_queues), slots=slots, model=pool.model, phase=pool.phase
+        )
         self._runtime = WorkerRuntime(
             self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker, alarm=alarm
         )
         self._runtime.start_threads()
+        for queue in pool.short_queues:
+            ShortQueueReader(self._settings.redis_url, queue, self._runtime).start_threads()
         pool.on_start(self._runtime)
 
     def _requeue_jobs_of_predecessor(self, cleaner: DeadWorkerCleaner) -> None:

@@ -1,6 +1,6 @@
 """Event buffer: the events of one attempt that are not on its stream yet.
 
-The buffer merges what arrives between two writes (text is joined, of progress only the newest counts) and numbers the
+The buffer merges what arrives between two writes (deltas are joined, of progress only the newest counts) and numbers the
 events. An event keeps its number until it is written, so a write can be repeated after an outage without doubling it.
 """
 
@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from shared.jobs.deltas import Delta, merge_deltas
 from shared.jobs.transitions import Event, Lease
 
 
 class EventBuffer:
-    """Gathers the text and progress of one attempt. Safe to use from many threads.
+    """Gathers the deltas and progress of one attempt. Safe to use from many threads.
 
     ``on_refused`` is called when Redis refuses an event because the attempt no longer owns the job.
     """
@@ -21,7 +22,7 @@ class EventBuffer:
         self.lease = lease
         self.on_refused = on_refused
         self._lock = threading.Lock()
-        self._text: list[str] = []
+        self._delta: Delta = {}
         self._progress: tuple[str, Mapping[str, Any]] | None = None
         self._events: list[Event] = []
         self._last_index = 0
@@ -29,14 +30,14 @@ class EventBuffer:
 
     @property
     def has_first_text(self) -> bool:
-        """Whether the first text of the attempt is waiting to be written."""
+        """Whether the first delta of the attempt is waiting to be written."""
         with self._lock:
-            return bool(self._text) and not self._has_delta
+            return bool(self._delta) and not self._has_delta
 
-    def add_text(self, text: str) -> None:
-        """Append to the text of the next delta event."""
+    def add_delta(self, delta: Mapping[str, Any]) -> None:
+        """Append to the next delta event."""
         with self._lock:
-            self._text.append(text)
+            merge_deltas(self._delta, delta)
 
     def set_progress(self, phase: str, done: int, total: int, unit: str) -> None:
         """Replace the progress that the next progress event reports."""
@@ -44,15 +45,15 @@ class EventBuffer:
             self._progress = (phase, {"phase": phase, "done": done, "total": total, "unit": unit})
 
     def unwritten(self) -> list[Event]:
-        """All events that are not on the stream yet, oldest first. Text added later goes into a new event."""
+        """All events that are not on the stream yet, oldest first. What is added later goes into a new event."""
         with self._lock:
             if self._progress is not None:
                 phase, data = self._progress
                 self._append_event("progress", data, phase)
                 self._progress = None
-            if self._text:
-                self._append_event("delta", {"text": "".join(self._text)}, "generating")
-                self._text.clear()
+            if self._delta:
+                self._append_event("delta", self._delta, "generating")
+                self._delta = {}
                 self._has_delta = True
             return list(self._events)
 

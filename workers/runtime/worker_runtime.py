@@ -170,27 +170,27 @@ class WorkerRuntime:
             self._ready.clear()
         self._heartbeat_due.set()
 
-    def run_next_job(self, queue: str) -> str:
+    def run_next_job(self, queue: str, *, is_short: bool = False) -> str:
         """Claim the next job of a queue and run one attempt. Returns a line for Flower.
 
-        While the worker is not ready it claims nothing, so that another worker may take the job and its queue position stays true.
+        A short job has no slot, so that it never waits for the jobs that have one. While the worker is not ready it claims nothing, so that another worker may take the job and its queue position stays true.
         """
         with self._lock:
-            self.busy_slots += 1
+            self.busy_slots += not is_short
         try:
             while not self._ready.wait(READY_POLL_SECONDS):
                 if self.draining.is_set():
                     return "draining"
             if self.draining.is_set():
                 return "draining"
-            job = self._claim_job(queue)
+            job = self._claim_job(queue, is_short=is_short)
             while isinstance(job, str):
                 # The wake-up is kept: returned, it would be replaced and come back at once, thousands of times.
                 with self._slot_released:
                     self._slot_released.wait(HELD_BACK_SECONDS if job == "held_back" else DRAINED_SECONDS)
                 if self.draining.is_set():
                     return "draining"
-                job = self._claim_job(queue)
+                job = self._claim_job(queue, is_short=is_short)
             if job is None:
                 return "queue empty"
             attempt = Attempt(job, self._event_publisher.enqueue_buffer, self._clock)
@@ -208,7 +208,7 @@ class WorkerRuntime:
             return f"{job.id} {job.kind} {outcome} {attempt.error_code}".rstrip()
         finally:
             with self._lock:
-                self.busy_slots -= 1
+                self.busy_slots -= not is_short
 
     def begin_drain(self, seconds: float) -> None:
         """Claim nothing more, and release after ``seconds`` what still runs then."""
@@ -284,11 +284,11 @@ class WorkerRuntime:
         if attempt is not None:
             attempt.request_stop("cancel")
 
-    def _claim_job(self, queue: str) -> Job | Literal["held_back", "drained"] | None:
+    def _claim_job(self, queue: str, *, is_short: bool) -> Job | Literal["held_back", "drained"] | None:
         """Claim with the same token throughout an outage: a claim may have been made although its answer was lost."""
         token = new_id(CLAIM)
         slots = self.worker.slots
-        reserved = ceil(slots * self._settings.reserved_slots) if slots > 1 else 0
+        reserved = ceil(slots * self._settings.reserved_slots) if slots > 1 and not is_short else 0
         calls = count()
         return retry_through_outage(
             lambda: self._transitions.claim_for_slot(

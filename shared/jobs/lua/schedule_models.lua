@@ -15,9 +15,11 @@ local scheduled, ended = {}, {}
 
 local waiting = {}
 for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
-  if string.sub(queue, 1, 4) == 'gpu.' then
-    if queue_length(queue) > 0 and not is_paused('queue', queue) then
-      waiting[#waiting + 1] = string.sub(queue, 5)
+  local model = model_of_queue(queue)
+  if model then
+    -- A model that is paused is not loaded for its tokenizer either.
+    if queue_length(queue) > 0 and not is_paused('queue', queue) and not is_paused('queue', 'gpu.' .. model) then
+      if not contains(waiting, model) then waiting[#waiting + 1] = model end
     else
       -- Otherwise the next job would be failed for the time that earlier ones have waited.
       redis.call('DEL', PREFIX .. 'unschedulable:' .. queue)
@@ -55,14 +57,14 @@ local function eviction_cost(name)
   local model = assignment.desired_model
   if not worker or (worker.model or '') ~= model or has_running_jobs(worker) then return nil end
   if model == '' then return -2 end
-  if contains(assignment.pinned, model) or queue_length('gpu.' .. model) > 0 then return nil end
+  if contains(assignment.pinned, model) or has_waiting_jobs(model) then return nil end
   if worker.phase == 'failed' then return -1 end
   if worker.phase ~= 'ready' then return nil end
   return worker.seen_at - (worker.idle_ms or 0)
 end
 
-local function fail_unschedulable_jobs(model)
-  local queue = 'gpu.' .. model
+local function fail_unschedulable_jobs(model, queue)
+  if queue_length(queue) == 0 then return end
   local key = PREFIX .. 'unschedulable:' .. queue
   local since = redis.call('GET', key)
   redis.call('SET', key, since or timestamp, 'PX', unschedulable_ms + 60000)
@@ -96,9 +98,9 @@ for _, model in ipairs(waiting) do
   if not is_held(model) then
     local best, possible = choose_worker(model)
     if not possible then
-      fail_unschedulable_jobs(model)
+      for _, queue in ipairs(queues_of_model(model)) do fail_unschedulable_jobs(model, queue) end
     else
-      redis.call('DEL', PREFIX .. 'unschedulable:gpu.' .. model)
+      for _, queue in ipairs(queues_of_model(model)) do redis.call('DEL', PREFIX .. 'unschedulable:' .. queue) end
       if best and on_demand == '1' then
         set_desired_model(best, assignments[best], model, 'demand', workers[best])
         scheduled[#scheduled + 1] = model

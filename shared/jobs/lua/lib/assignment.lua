@@ -21,6 +21,19 @@ local function write_assignment(name, assignment)
   return text
 end
 
+-- The queues of a model: generations, and jobs that need only its tokenizer.
+local function queues_of_model(model) return { 'gpu.' .. model, 'text.' .. model } end
+
+-- The model of a queue, or nil.
+local function model_of_queue(queue) return string.match(queue, '^gpu%.(.+)$') or string.match(queue, '^text%.(.+)$') end
+
+local function has_waiting_jobs(model)
+  for _, queue in ipairs(queues_of_model(model)) do
+    if queue_length(queue) > 0 then return true end
+  end
+  return false
+end
+
 local function has_running_jobs(worker)
   return redis.call('EXISTS', PREFIX .. 'worker:' .. worker.id .. ':jobs') == 1
 end

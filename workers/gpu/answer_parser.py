@@ -1,0 +1,220 @@
+"""Answer parser: the text of an answer, split into text, reasoning and tool calls as it arrives.
+
+A call is reported once its end is seen. Markup that turns out to be no call (its JSON is incomplete, or has no name) stays text.
+"""
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from shared.jobs.deltas import Delta, merge_deltas
+from workers.gpu.response_templates import CALLS_FIELD, REASONING_FIELDS, ResponseTemplate
+
+logger = logging.getLogger(__name__)
+
+Call = tuple[str, str]
+"""The name of a tool, and its arguments in JSON."""
+
+
+class TrimmedText:
+    """Text without white space at its start and end. White space is held back until something follows."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._is_empty = True
+
+    def add(self, piece: str) -> str:
+        held = f"{self._held}{piece}"
+        if self._is_empty:
+            held = held.lstrip()
+        released = held.rstrip()
+        self._held = held[len(released) :]
+        self._is_empty = self._is_empty and not released
+        return released
+
+
+class AnswerParser:
+    """Parses one answer. ``opening`` is what the chat template has written of it.
+
+    Calls are looked for only if there are ``tools``; with ``single_call``, all but the first are dropped. Without a template, the
+    text is the answer.
+    """
+
+    def __init__(
+        self,
+        template: ResponseTemplate | None,
+        *,
+        opening: str = "",
+        tools: Sequence[Mapping[str, Any]] = (),
+        single_call: bool = False,
+    ) -> None:
+        self._tools = {tool["function"]["name"]: tool["function"] for tool in tools}
+        self._single_call = single_call
+        self.call_count = 0
+        self._text, self._reasoning = TrimmedText(), TrimmedText()
+        self._region = ""
+        self._parser: Any = None
+        self._calls_field: Any = None
+        if template is not None:
+            from transformers.utils.chat_parsing import ResponseParser
+            from transformers.utils.chat_parsing.response_templates import load_response_template
+
+            self._calls_field = load_response_template(_with_anchor(template.spec)).fields.get(CALLS_FIELD)
+            self._parser = ResponseParser(_splitting_spec(template.spec, with_calls=bool(self._tools)), prefix=opening)
+            closing = template.spec["fields"].get(CALLS_FIELD, {}).get("close", "")
+            self._closing = closing if isinstance(closing, str) else ""
+
+    def feed(self, piece: str) -> Delta:
+        """What a piece of text adds to the answer."""
+        return self._parse(piece, last=False)
+
+    def finish(self) -> Delta:
+        """What the end of the text adds."""
+        return self._parse("", last=True)
+
+    def _parse(self, piece: str, *, last: bool) -> Delta:
+        if self._parser is None:
+            return self._as_text(piece)
+        try:
+            events = self._parser.finalize()[1] if last else self._parser.feed(piece)
+        except (ValueError, KeyError) as error:
+            # A template that came with a model may have faults of its own.
+            logger.warning("the response template of the model failed (%s); the rest of the answer is text", type(error).__name__)
+            self._parser = None
+            return self._as_text(piece)
+        delta: Delta = {}
+        for event in events:
+            merge_deltas(delta, self._delta_of(event, is_closed=not (last and event is events[-1])))
+        return delta
+
+    def _delta_of(self, event: Mapping[str, Any], *, is_closed: bool) -> Delta:
+        name, kind = event["field"], event["type"]
+        if name == CALLS_FIELD:
+            return self._add_calls(event["value"], is_closed=is_closed) if kind == "region_close" else {}
+        if kind != "region_chunk":
+            return {}
+        if name in REASONING_FIELDS:
+            reasoning = self._reasoning.add(event["text"])
+            return {"reasoning": reasoning} if reasoning else {}
+        return self._as_text(event["text"])
+
+    def _as_text(self, piece: str) -> Delta:
+        text = self._text.add(piece)
+        return {"text": text} if text else {}
+
+    def _add_calls(self, region: Mapping[str, str], *, is_closed: bool) -> Delta:
+        body, opening = region["body"], region["opening"]
+        captures = {name: value for name, value in region.items() if name not in ("body", "opening")}
+        calls = self._read_calls(body, captures)
+        # Without a marker before it, an object is a call only if it names a tool.
+        if not calls or (not opening and any(name not in self._tools for name, _ in calls)):
+            return self._as_text(f"{opening}{body}{self._closing if is_closed else ''}")
+        delta: Delta = {}
+        for name, arguments in calls:
+            if not (self._single_call and self.call_count):
+                call = {"index": self.call_count, "id": f"call_{secrets.token_hex(12)}", "name": name, "arguments": arguments}
+                merge_deltas(delta, {"tool_calls": [call]})
+                self.call_count += 1
+        return delta
+
+    def _read_calls(self, body: str, captures: Mapping[str, str]) -> list[Call]:
+        """The calls between two markers; empty if there is anything else."""
+        field = self._calls_field
+        try:
+            if field.content == "json" and not field.content_args and not captures:
+                values = list(_json_values(body))
+            else:
+                from transformers.utils.chat_parsing.content_parsers import process_field
+
+                parsed = process_field(body, field, dict(captures))
+                values = parsed if isinstance(parsed, list) else [parsed]
+            calls = [_call_of(value) for value in values]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return []
+        if field.content == "xml-inline":
+            calls = [
+                (name, json.dumps(self._typed(name, json.loads(arguments)), ensure_ascii=False)) for name, arguments in calls
+            ]
+        return calls
+
+    def _typed(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that were written without quotes, read as JSON where the tool's schema does not ask for a string."""
+        properties = (self._tools.get(name, {}).get("parameters") or {}).get("properties") or {}
+        typed = dict(arguments)
+        for argument, value in arguments.items():
+            schema = properties.get(argument)
+            if isinstance(value, str) and isinstance(schema, Mapping) and schema.get("type", "string") != "string":
+                try:
+                    typed[argument] = json.loads(value)
+                except ValueError:
+                    continue
+        return typed
+
+
+def _json_values(text: str) -> Iterator[Any]:
+    """JSON values one after the other, or in a list. Some models write a comma or a semicolon between them."""
+    decoder, at = json.JSONDecoder(), 0
+    # Later models of Mistral write the name before the arguments.
+    if named := re.match(r"\s*([\w.-]+)(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(?=\{)", text):
+        yield {"name": named[1], "arguments": json.loads(text[named.end() :])}
+        return
+    while at < len(text):
+        if text[at] in " \t\r\n,;":
+            at += 1
+            continue
+        value, at = decoder.raw_decode(text, at)
+        yield from value if isinstance(value, list) else [value]
+
+
+def _call_of(value: Any) -> Call:
+    """Name and arguments of a call. Raises KeyError, TypeError or ValueError if the value is none."""
+    if not isinstance(value, dict):
+        raise TypeError("a call is an object")
+    function = value["function"] if isinstance(value.get("function"), dict) else value
+    name = function["name"] if "name" in function else function["function"]
+    arguments = function.get("arguments", function.get("parameters"))
+    if not isinstance(name, str) or not name:
+        raise ValueError("a call without a name")
+    if isinstance(arguments, str):
+        return name, arguments
+    return name, json.dumps({} if arguments is None else arguments, ensure_ascii=False)
+
+
+def _with_anchor(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec with an anchor, which the format requires; the parser here starts at the answer."""
+    has_anchor = "start_anchor" in spec or "start_anchor_pattern" in spec
+    return dict(spec) if has_anchor else {**spec, "start_anchor_pattern": r"\A"}
+
+
+def _splitting_spec(spec: Mapping[str, Any], *, with_calls: bool) -> dict[str, Any]:
+    """A spec that only splits the text: a call keeps its text, because what fails to parse must not be lost."""
+    fields: dict[str, Any] = {}
+    for name, part in spec["fields"].items():
+        opening = {key: part[key] for key in ("open", "open_pattern") if key in part}
+        closing = {key: part[key] for key in ("close", "close_pattern") if key in part}
+        if name != CALLS_FIELD:
+            # The text that no marker begins has no end but that of the answer: the engine leaves out stop tokens.
+            fields[name] = {**opening, **(closing if opening else {}), "content": "text"}
+        elif with_calls:
+            literal = opening.get("open")
+            if isinstance(literal, list):
+                pattern = "|".join(re.escape(text) for text in sorted(literal, key=len, reverse=True))
+            else:
+                # White space before a marker is trimmed here; searched for, a long run of it would take quadratic time.
+                pattern = str(opening.get("open_pattern", "")).removeprefix(r"\s*")
+            if not isinstance(literal, str):
+                opening = {"open_pattern": f"(?P<opening>{pattern})"}
+            groups = set(re.findall(r"\(\?P<(\w+)>", f"{pattern}{closing.get('close_pattern', '')}"))
+            transform = {"body": "{content}", "opening": literal if isinstance(literal, str) else "{opening}"}
+            fields[name] = {
+                **opening,
+                **closing,
+                "repeats": True,
+                "content": "text",
+                "content_args": {"strip": False},
+                "transform": {**transform, **{group: f"{{{group}}}" for group in groups}},
+            }
+    return {"fields": fields, "start_anchor_pattern": r"\A"}

@@ -1,0 +1,119 @@
+"""Prompt encoding: from a job's spec to the tokens of its prompt, with the history of its session and retrieved passages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import InvalidValue, NotFound
+from shared.jobs.models import Job
+from shared.sessions.store import Sessions
+from workers.gpu.tokenization import Conversation, EncodedChat, TextCodec
+from workers.rag_prompt import Passage, RagPrompt, build_rag_prompt
+from workers.runtime.attempt import Attempt
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """Tokens of a prompt. ``opening`` is what it has already written of the answer; ``text`` is a raw prompt's own."""
+
+    ids: list[int]
+    is_chat: bool
+    opening: str = ""
+    text: str = ""
+    rag: RagPrompt | None = None
+
+
+class PromptEncoder:
+    """Encodes the prompts of one model's jobs."""
+
+    def __init__(self, codec: TextCodec, sessions: Sessions) -> None:
+        self._codec = codec
+        self._sessions = sessions
+
+    def encode_prompt(self, attempt: Attempt, max_tokens: int) -> EncodedPrompt:
+        """Encode the prompt of a job, which leaves room for ``max_tokens`` as far as that depends on its history and passages.
+
+        Raises InvalidValue.
+        """
+        spec, passages = attempt.spec, attempt.context.get("passages")
+        if passages is None and spec.get("prompt_ids") is not None:
+            ids = [int(id) for id in spec["prompt_ids"]]
+            self._codec.check_token_ids(ids, "prompt")
+            return _not_empty(EncodedPrompt(ids, is_chat=False, text=self._codec.decode(ids) if spec.get("echo") else ""))
+        if passages is None and spec.get("prompt") is not None:
+            return _not_empty(EncodedPrompt(self._codec.encode_prompt(spec["prompt"]), is_chat=False, text=spec["prompt"]))
+        if attempt.job.session:
+            return self._encode_turn(attempt, max_tokens)
+        messages: list[Message] = spec["messages"] if spec.get("messages") else [{"role": "user", "content": spec["prompt"]}]
+        rag = self._build_rag_prompt(messages, passages, max_tokens) if passages is not None else None
+        return _chat(self._codec.encode_chat(conversation_of(spec, rag.messages if rag else messages)), rag)
+
+    def _encode_turn(self, attempt: Attempt, max_tokens: int) -> EncodedPrompt:
+        """The session's history, without the oldest messages when they do not fit, and the new message."""
+        history = self._history(attempt.job)
+        new: Message = {"role": "user", "content": attempt.spec["message"]}
+        passages = attempt.context.get("passages")
+        budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
+        while True:
+            messages = [*history, new]
+            rag = self._build_rag_prompt(messages, passages, max_tokens) if passages is not None else None
+            encoded = self._codec.encode_chat(conversation_of(attempt.spec, rag.messages if rag else messages))
+            if len(encoded.ids) <= budget or not history:
+                return _chat(encoded, rag)
+            history = history[2:]
+
+    def _history(self, job: Job) -> list[Message]:
+        try:
+            messages = self._sessions.messages(job.session, job.owner)
+        except NotFound:  # deleted in the meantime
+            return []
+        return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+    def _build_rag_prompt(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], max_tokens: int) -> RagPrompt:
+        used = len(self._codec.encode_messages(messages))
+        budget = self._codec.max_context - used - min(max_tokens, self._codec.max_context // 4)
+        found = [Passage.from_json(passage) for passage in passages]
+        return build_rag_prompt(messages, found, count_tokens=self._codec.count_tokens, budget=budget)
+
+
+def conversation_of(spec: Mapping[str, Any], messages: Sequence[Message]) -> Conversation:
+    """Messages with the tools and options of a spec. Raises InvalidValue if a tool must be called that does not exist."""
+    return Conversation(
+        messages=messages,
+        tools=callable_tools(spec),
+        options=spec.get("template_options") or {},
+        forced_tool=forced_tool(spec),
+    )
+
+
+def callable_tools(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tools that the answer may call."""
+    return [] if spec.get("tool_choice") == "none" else list(spec.get("tools") or ())
+
+
+def forced_tool(spec: Mapping[str, Any]) -> str | None:
+    """The name of the tool that must be called, empty if any one must be; None if none must. Raises InvalidValue."""
+    choice = spec.get("tool_choice")
+    if choice in (None, "auto", "none"):
+        return None
+    names = [tool["function"]["name"] for tool in spec.get("tools") or ()]
+    name = choice["name"] if isinstance(choice, Mapping) else ""
+    if not names:
+        raise InvalidValue("tool_choice: a call needs `tools` to choose from", param="tool_choice")
+    if name and name not in names:
+        raise InvalidValue(
+            f"tool_choice: there is no tool {name[:80]!r} in `tools`; there are: {', '.join(names)[:300]}", param="tool_choice"
+        )
+    return name
+
+
+def _chat(encoded: EncodedChat, rag: RagPrompt | None) -> EncodedPrompt:
+    return EncodedPrompt(encoded.ids, is_chat=True, opening=encoded.opening, rag=rag)
+
+
+def _not_empty(prompt: EncodedPrompt) -> EncodedPrompt:
+    if not prompt.ids:
+        raise InvalidValue("prompt: has no tokens, and this model needs at least one to continue", param="prompt")
+    return prompt

@@ -1,0 +1,50 @@
+"""Short queue reader: runs the jobs of a queue beside a pool's slots, in threads of its own.
+
+Celery hands out its threads to whichever queue has a wake-up, so a worker that is full of long jobs would let a job of milliseconds
+wait for minutes. The wake-ups of such a queue are therefore read here: their content does not matter, and maintenance replaces those
+that are lost.
+"""
+
+import logging
+import threading
+
+import redis
+
+from shared.redis_connection import connect
+from workers.runtime.worker_runtime import WorkerRuntime
+
+logger = logging.getLogger(__name__)
+
+THREADS = 2
+# How long a read blocks, and so how soon a drain is noticed.
+READ_SECONDS = 1.0
+OUTAGE_SECONDS = 1.0
+
+
+class ShortQueueReader:
+    """Reads the wake-ups of one queue until the worker drains."""
+
+    def __init__(self, redis_url: str, queue: str, runtime: WorkerRuntime) -> None:
+        self._client = connect(redis_url, blocks=READ_SECONDS)
+        self._queue = queue
+        self._runtime = runtime
+
+    def start_threads(self) -> None:
+        for number in range(THREADS):
+            threading.Thread(target=self._read_until_drained, name=f"{self._queue} {number}", daemon=True).start()
+
+    def _read_until_drained(self) -> None:
+        while not self._runtime.draining.is_set():
+            try:
+                self.run_once()
+            except redis.RedisError as error:
+                logger.warning("queue %s cannot be read (%s); trying again", self._queue, error)
+                self._runtime.draining.wait(OUTAGE_SECONDS)
+            except Exception:  # the top of this thread, which must live as long as the process
+                logger.exception("running a job of queue %s failed", self._queue)
+
+    def run_once(self) -> str:
+        """Wait for a wake-up and run the next job. Returns what became of it, and nothing if there was no wake-up."""
+        if self._client.brpop([self._queue], timeout=READ_SECONDS) is None:
+            return ""
+        return self._runtime.run_next_job(self._queue, is_short=True)
