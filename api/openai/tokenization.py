@@ -7,9 +7,9 @@ from api.generation import check_prompt_length, find_generation_model
 from api.openai.constraints import json_text
 from api.openai.messages import count_characters, function_tools, spec_messages
 from api.schemas.requests.openai import DetokenizeRequest, TokenizeRequest
-from api.services import owner, services
+from api.services import owner
 from shared.jobs.models import Job
-from shared.jobs.queue_names import generation_queue, text_queue
+from shared.jobs.queue_names import text_queue
 from shared.jobs.submission import Submission
 
 # Someone waits for a single, short step.
@@ -43,12 +43,13 @@ def detokenize_submission(body: DetokenizeRequest) -> Submission:
 def tokenizer_submission(model: str | None, operation: str, spec: Mapping[str, Any]) -> Submission:
     """The job of one step of a model's tokenizer."""
     entry = find_generation_model(model)
-    queue = text_queue(entry.name)
-    # A model that no worker has loaded is loaded for what waits in its generation queue.
-    if not any(queue in worker.queues for worker in services().live_workers()):
-        queue = generation_queue(entry.name)
     return Submission(
-        kind="tokenize", queue=queue, spec={"op": operation, **spec}, owner=owner(), model=entry.name, priority=PRIORITY
+        kind="tokenize",
+        queue=text_queue(entry.name),
+        spec={"op": operation, **spec},
+        owner=owner(),
+        model=entry.name,
+        priority=PRIORITY,
     )
 
 

@@ -30,9 +30,19 @@ def test_an_empty_spec_is_neutral() -> None:
 
 def test_every_field_reaches_the_engine() -> None:
     spec = {
-        **{"temperature": 0, "top_p": 0.5, "top_k": 7, "seed": 3, "min_p": 0.1, "max_tokens": 9, "stop_token_ids": [5]},
-        **{"presence_penalty": 0.2, "frequency_penalty": -0.3, "repetition_penalty": 1.1, "logit_bias": {"65": -100.0}},
-        **{"logprobs": 0, "prompt_logprobs": 20},
+        "temperature": 0,
+        "top_p": 0.5,
+        "top_k": 7,
+        "seed": 3,
+        "min_p": 0.1,
+        "max_tokens": 9,
+        "stop_token_ids": [5],
+        "presence_penalty": 0.2,
+        "frequency_penalty": -0.3,
+        "repetition_penalty": 1.1,
+        "logit_bias": {"65": -100.0},
+        "logprobs": 0,
+        "prompt_logprobs": 20,
     }
     request = request_for(spec, stop_token_ids=(3, 4))
     assert (request.temperature, request.top_p, request.top_k, request.seed, request.min_p) == (0.0, 0.5, 7, 3, 0.1)

@@ -6,6 +6,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
+from pydantic import ValidationError
 
 from api.schemas.requests.openai import ChatCompletionRequest, CompletionRequest, EmbeddingRequest, OpenAIRequest
 from shared.errors import InvalidValue
@@ -33,16 +34,18 @@ def test_every_field_of_the_client_has_a_rule(model: type[OpenAIRequest], name: 
 
 @pytest.mark.parametrize(("model", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
 def test_a_field_is_accepted_or_refused_by_its_name(model: type[OpenAIRequest], name: str) -> None:
-    for value in VALUES:
-        try:
-            _, ignored = model.from_body({**REQUIRED[model], name: value})
-        except InvalidValue as refused:
-            assert refused.param == name
-            assert name in refused.message
-        except ValueError as refused:
-            assert refused.errors()[0]["loc"][:1] == (name,)  # type: ignore[attr-defined]
-        else:
-            assert not ignored
+    assert {refused_field(model, name, value) for value in VALUES} <= {"", name}
+
+
+def refused_field(model: type[OpenAIRequest], name: str, value: Any) -> str:
+    """The field that a refusal of this value names; "" if it is accepted."""
+    try:
+        _, ignored = model.from_body({**REQUIRED[model], name: value})
+    except InvalidValue as refused:
+        return str(refused.param)
+    except ValidationError as refused:
+        return str(refused.errors()[0]["loc"][0])
+    return ", ".join(ignored)
 
 
 @pytest.mark.parametrize(

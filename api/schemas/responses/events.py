@@ -6,6 +6,7 @@ from pydantic import Field
 
 from api.schemas.responses.envelopes import ResponseModel
 from api.schemas.responses.fields import Time
+from api.schemas.responses.jobs import TokenLogprobs
 from shared.jobs.models import Status
 
 
@@ -21,12 +22,24 @@ class StreamEvent(ResponseModel):
     )
 
 
+class ToolCallPiece(ResponseModel):
+    """A piece of a call. The first one has the id and the name; the arguments of all of them together are JSON."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
 class EventData(ResponseModel):
     """The JSON of one event. Its fields depend on the event's name."""
 
     attempt: int = Field(description="0 for an event that belongs to no attempt")
     at: Time
     text: str = Field(default="", description="delta: the next piece of the answer")
+    reasoning: str = Field(default="", description="delta: the next piece of what the model writes before its answer")
+    tool_calls: list[ToolCallPiece] = Field(default=[], description="delta: the next pieces of calls of functions")
+    logprobs: list[TokenLogprobs] = Field(default=[], description="delta: of the tokens of this piece")
     queue: str = Field(default="", description="queued")
     worker: str = Field(default="", description="started, attempt_lost")
     phase: str = Field(default="", description="progress")

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api.schemas.responses.envelopes import Error, ListPage, ResponseModel
 from api.schemas.responses.fields import JobId, JobKind, Time
@@ -51,12 +51,38 @@ class Citation(ResponseModel):
     quote: str
 
 
+class CalledFunctionResult(ResponseModel):
+    name: str
+    arguments: str = Field(description="JSON")
+
+
+class ToolCallResult(ResponseModel):
+    id: str
+    type: Literal["function"]
+    function: CalledFunctionResult
+
+
+class ScoredToken(ResponseModel):
+    token: str
+    id: int
+    logprob: float | None = Field(description="null for the first token of a prompt")
+    bytes: list[int] | None = None
+
+
+class TokenLogprobs(ScoredToken):
+    top: list[ScoredToken] = Field(description="the likeliest tokens at this position")
+
+
 class GenerationResult(ResponseModel):
     """The result of a job of kind ``generate``."""
 
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     usage: Usage
+    reasoning: str = Field(default="", description="what a model wrote before its answer")
+    tool_calls: list[ToolCallResult] = Field(default=[], description="functions that the model calls")
+    logprobs: list[TokenLogprobs] = Field(default=[], description="of each token of the answer, if they were asked for")
+    prompt_logprobs: list[TokenLogprobs] = Field(default=[], description="of each token of the prompt, if they were asked for")
     citations: list[Citation] = Field(default=[], description="only of a generation with a collection")
 
 
@@ -76,6 +102,20 @@ class SearchResult(ResponseModel):
     """The result of a job of kind ``search``."""
 
     hits: list[Hit]
+
+
+class EmbedResult(ResponseModel):
+    """The result of a job of kind ``embed``."""
+
+    vectors: str = Field(description="float32, little-endian, one vector after the other, in base64")
+    dimension: int
+    tokens: int
+
+
+class TokenizeResult(ResponseModel):
+    """The result of a job of kind ``tokenize``, whose fields depend on what was asked for."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class DeleteResult(ResponseModel):
@@ -192,9 +232,18 @@ class ListedJob(ResponseModel):
 class Job(ListedJob):
     """A job with its result."""
 
-    result: GenerationResult | IngestResult | SearchResult | DeleteResult | ReindexResult | UnpackResult | BatchCounts | None = (
-        Field(description="of a completed job")
-    )
+    result: (
+        GenerationResult
+        | IngestResult
+        | SearchResult
+        | DeleteResult
+        | ReindexResult
+        | UnpackResult
+        | BatchCounts
+        | EmbedResult
+        | TokenizeResult
+        | None
+    ) = Field(description="of a completed job")
     response: str = Field(default="", description="text of a completed generation; the field of the chat_gp_me tutorial")
     context_used: bool = Field(default=False, description="of a completed generation: whether it has citations")
 

@@ -89,3 +89,43 @@ def test_embeddings_need_an_embedding_model_and_some_text(client: openai.OpenAI)
         with pytest.raises(openai.BadRequestError) as refused:
             client.embeddings.create(**options)
         assert refused.value.param == param
+
+
+def test_embeddings_in_both_forms(v1_stack: Stack, client: openai.OpenAI) -> None:
+    texts = ["the archive", "the library"]
+    asked = client.embeddings.with_raw_response.create(model="hash", input=texts)
+    packed = asked.parse()
+    plain = client.embeddings.create(model="hash", input=texts, encoding_format="float", dimensions=384)
+    assert [item.index for item in packed.data] == [0, 1]
+    assert [len(item.embedding) for item in plain.data] == [384, 384]
+    assert packed.data[0].embedding == pytest.approx(plain.data[0].embedding)
+    assert packed.usage.total_tokens > 0
+    assert v1_stack.job(asked.headers["x-job-id"])["kind"] == "embed"
+    [single] = client.embeddings.create(model="hash", input="the archive").data
+    assert single.embedding == packed.data[0].embedding
+    with pytest.raises(openai.BadRequestError, match="have 384 dimensions") as refused:
+        client.embeddings.create(model="hash", input="x", dimensions=128)
+    assert refused.value.param == "dimensions"
+
+
+@pytest.mark.parametrize("root", ["", "/v1"])
+def test_the_tokenizer_calls_have_the_form_that_lm_eval_reads(v1_stack: Stack, root: str) -> None:
+    made = v1_stack.post(
+        f"{root}/tokenize", {"prompt": "hi there", "add_special_tokens": False, "return_token_strs": True}
+    ).json()
+    assert made["count"] == len(made["tokens"]) == len(made["token_strs"])
+    assert made["max_model_len"] > 0
+    assert v1_stack.post(f"{root}/detokenize", {"tokens": made["tokens"]}).json() == {"prompt": "hi there"}
+    chat = v1_stack.post(f"{root}/tokenize", {"messages": [{"role": "user", "content": "hi"}]}).json()
+    assert chat["count"] > 2
+    assert chat["token_strs"] is None
+    info = v1_stack.client.get(f"{root}/tokenizer_info", params={"model": "echo"}).json()
+    assert info["tokenizer_class"]
+    assert v1_stack.client.get(f"{root}/tokenizer_info", params={"model": "hash"}).status_code == 400
+
+
+def test_a_completion_of_token_ids_is_that_of_their_text(v1_stack: Stack, client: openai.OpenAI) -> None:
+    ids = v1_stack.post("/tokenize", {"prompt": "by ids", "add_special_tokens": False}).json()["tokens"]
+    answer = client.completions.create(model="echo", prompt=[ids, ids])
+    assert [choice.text for choice in answer.choices] == ["by ids", "by ids"]
+    assert client.completions.create(model="echo", prompt=ids, echo=True).choices[0].text == "by idsby ids"
