@@ -105,6 +105,6 @@ def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[Prom
     return [
         Prompt({"prompt": item}, len(item), f"prompt[{index}]")
         if isinstance(item, str)
-        else Prompt({"prompt_ids": item}, TOKEN_CHARACTERS * len(item), f"prompt[{index}]")  # type: ignore[arg-type]
+        else Prompt({"prompt_ids": item}, TOKEN_CHARACTERS * len(item), f"prompt[{index}]")
         for index, item in enumerate(prompt)
     ]

@@ -60,10 +60,10 @@ class RequestJobs:
         waiter, deadline = services().job_waiter, time.monotonic() + seconds
         with waiter.watch_jobs(self.ids) as ended:
             final = {job.id for job in self._queries.read_jobs(self.ids) if job.status.final}
-            for job, event in zip(self.ids, ended, strict=True):
-                if job not in final:
+            for job_id, event in zip(self.ids, ended, strict=True):
+                if job_id not in final:
                     self._await_end(event, deadline, seconds)
-        jobs = [self.read(job) for job in self.ids]
+        jobs = [self.read(job_id) for job_id in self.ids]
         for job in jobs:
             if job.status is not Status.COMPLETED:
                 error = error_of_job(job)
