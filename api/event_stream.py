@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 import redis
 
+from shared.jobs.deltas import delta_of_result
 from shared.jobs.event_streams import Follower, StreamEvent, read_events, stream_key
 from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
@@ -133,15 +134,15 @@ def follow_jobs(
 
 
 def summary_events(job: Job, after: int) -> list[StreamEvent]:
-    """The events of an ended job whose stream is no longer kept: the whole text of its answer, and its end.
+    """The events of an ended job whose stream is no longer kept: its whole answer as one delta, and its end.
 
     A client that has read a part of the text drops it at the ``restart``, whose number is beyond those of the stream, as is that of
     what follows.
     """
     ended_at = job.ended_at or job.phase_at
     ended = {"status": job.status.value, "code": (job.error or {}).get("code")}
-    text = str((job.result or {}).get("text", "")) if job.kind == "generate" else ""
-    contents: list[tuple[str, dict[str, object]]] = [("delta", {"text": text})] if text and after < job.seq - 1 else []
+    answer = delta_of_result(job.result or {}) if job.kind == "generate" else {}
+    contents: list[tuple[str, dict[str, object]]] = [("delta", answer)] if answer and after < job.seq - 1 else []
     if contents and after:
         contents.insert(0, ("restart", {"attempt": job.attempt}))
     contents.append(("ended", {name: value for name, value in ended.items() if value is not None}))

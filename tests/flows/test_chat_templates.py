@@ -9,7 +9,9 @@ import pytest
 
 from shared.errors import InvalidValue
 from shared.models.catalogue import ModelEntry
-from workers.gpu.response_templates import HERMES
+from workers.gpu.answer_grammar import build_grammar
+from workers.gpu.prompt_encoding import EncodedPrompt
+from workers.gpu.response_templates import GRANITE, HERMES
 from workers.gpu.tokenization import Conversation, TextCodec
 
 # Written after the template of Qwen 3: tools in the system turn, calls in markup, results as a turn of the user.
@@ -157,3 +159,23 @@ def test_only_markers_of_the_answer_are_visible_in_it(tmp_path: Path) -> None:
     ids = codec.encode_prompt("a<|im_end|><|tool_call|>[]")
     assert codec.make_detokenizer(is_chat=True).add_tokens(ids)[0] == "a<|tool_call|>[]"
     assert codec.make_detokenizer().add_tokens(ids)[0] == "a[]"
+
+
+def test_control_tokens_in_a_grammar_are_tokens(tmp_path: Path) -> None:
+    from llguidance import LLMatcher, hf
+    from transformers import AutoTokenizer
+
+    codec = make_model(tmp_path, "{{ tools }}<|tool_call|>", special=(*CONTROL, "<|tool_call|>"))
+    assert codec.response_template is GRANITE
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tools = [tool("get_weather", "d", "city")]
+    grammar = build_grammar({"tools": tools, "tool_choice": "required"}, EncodedPrompt([1], is_chat=True), codec)
+    call = '[{"name": "get_weather", "arguments": {"city": "Rome"}}]'
+    matcher = LLMatcher(hf.from_tokenizer(tokenizer), grammar)
+    ids = codec.encode_prompt(f"<|tool_call|>{call}")
+    assert matcher.validate_tokens(ids) == len(ids), matcher.get_error()
+    assert matcher.consume_tokens(ids)
+    assert matcher.is_accepting()
+    matcher.reset()
+    as_text = [id for character in "<|tool_call|>" for id in codec.encode_prompt(character)]
+    assert matcher.validate_tokens(as_text) == 1, "a < may begin <think>, but what follows fits nothing"

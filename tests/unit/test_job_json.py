@@ -53,6 +53,8 @@ RESULTS: dict[str, Any] = {
         "skipped": 1,
         "skipped_members": [{"name": "link", "reason": "it is a link"}],
     },
+    "embed": {"vectors": "AACAPw==", "dimension": 1, "tokens": 2},
+    "tokenize": {"tokens": [104], "token_strs": ["h"], "max_model_len": 8192},
     "batch": COUNTS,
 }
 

@@ -13,6 +13,7 @@ from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory
 from shared.jobs.deltas import Delta, merge_deltas
 from shared.models.catalogue import ModelEntry
 from shared.sessions.store import Sessions
+from workers.gpu.answer_grammar import build_grammar, template_of_answer
 from workers.gpu.answer_parser import AnswerParser
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
 from workers.gpu.engine_client.engine_client import EngineClient
@@ -144,9 +145,10 @@ class Generation:
 
 
 def _make_parser(codec: TextCodec, prompt: EncodedPrompt, spec: Mapping[str, Any]) -> AnswerParser:
+    template = template_of_answer(spec, codec.response_template)
     return AnswerParser(
-        codec.response_template,
-        opening=prompt.opening,
+        template,
+        opening=prompt.opening if template is codec.response_template else "",
         tools=callable_tools(spec),
         single_call=spec.get("parallel_tool_calls") is False,
     )
@@ -196,6 +198,7 @@ class GenerationHandler:
             owner=attempt.job.owner,
             entry=self._entry,
             codec=self.codec,
+            grammar=build_grammar(spec, prompt, self.codec),
         )
         generation = Generation(attempt, self.codec, prompt)
         self._running[request.id] = generation

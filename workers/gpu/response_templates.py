@@ -166,6 +166,9 @@ MISTRAL = ResponseTemplate(
 )
 """Mistral 7B v0.3 and later models with its markers."""
 
+BARE = ResponseTemplate(LLAMA.spec, CallFormat())
+"""Calls that are forced from a model whose own markup is unknown or is no JSON: the answer is the call."""
+
 REASONING = ResponseTemplate({"fields": {"reasoning_content": _THINK, "content": _CONTENT}})
 """Models that reason between ``<think>`` and ``</think>`` and have no known markup for calls."""
 

@@ -55,6 +55,7 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str: ...
     def decode_answer(self, ids: Sequence[int]) -> str: ...
     def token_bytes(self, id: int) -> bytes: ...
+    def split_control_tokens(self, text: str) -> Sequence[str | int]: ...
     def describe(self) -> dict[str, Any]: ...
 
 
@@ -84,7 +85,7 @@ class ByteTokenizer:
             name = conversation.forced_tool or conversation.tools[0]["function"]["name"]
             script.append(_script_line(f"call: {name} {{}}"))
         if any(script):
-            return EncodedChat(self.encode("".join(script)))
+            return EncodedChat(self.encode("".join(script).rstrip()))
         return EncodedChat(self.encode("".join(f"{message['role']}: {message.get('content') or ''}\n" for message in messages)))
 
     def decode(self, ids: Sequence[int], *, with_control_tokens: bool = False) -> str:
@@ -95,6 +96,9 @@ class ByteTokenizer:
 
     def token_bytes(self, id: int) -> bytes:
         return bytes([id])
+
+    def split_control_tokens(self, text: str) -> Sequence[str | int]:
+        return [text]
 
     def describe(self) -> dict[str, Any]:
         tokens = dict.fromkeys(("chat_template", "bos_token", "eos_token", "pad_token", "unk_token"))
@@ -130,6 +134,7 @@ class ModelTokenizer:
         self._template = entry.chat_template or self._tokenizer.chat_template
         special = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         self._control_texts = ControlTexts(special.values())
+        self._control_ids = {text: id for id, text in special.items()}
         self._added = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items()}
         config, generation_config = _read_json(folder / "config.json"), _read_json(folder / "generation_config.json")
         ends = {self._tokenizer.eos_token_id}
@@ -236,6 +241,10 @@ class ModelTokenizer:
         if found := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
             return bytes.fromhex(found[1])
         return str(token).replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+
+    def split_control_tokens(self, text: str) -> Sequence[str | int]:
+        parts = self._control_texts.split(text)
+        return [self._control_ids[part] if at % 2 else part for at, part in enumerate(parts) if at % 2 or part]
 
     @cached_property
     def _is_byte_level(self) -> bool:
@@ -372,6 +381,10 @@ class TextCodec:
         if found is None:
             found = self._token_bytes[id] = self._tokenizer.token_bytes(id)
         return found
+
+    def split_control_tokens(self, text: str) -> Sequence[str | int]:
+        """The parts of a text: the ids of control tokens, and what is between them."""
+        return self._tokenizer.split_control_tokens(text)
 
     def check_token_ids(self, ids: Sequence[int], param: str) -> None:
         """Raise InvalidValue, which names ``param``, unless the model knows all these tokens."""
