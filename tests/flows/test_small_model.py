@@ -117,6 +117,7 @@ def test_text_survives_tokenization_however_the_tokens_are_split(model: ServedMo
         detokenizer = model.codec.make_detokenizer()
         pieces = [detokenizer.add_tokens([id])[0] for id in ids] + [detokenizer.flush()]
         assert "".join(pieces) == text
+        assert b"".join(model.codec.token_bytes(id) for id in ids).removeprefix(b"<bos>") == text.encode()
         assert not any("\N{REPLACEMENT CHARACTER}" in delta for delta in pieces)
 
 

@@ -10,6 +10,7 @@ import redis
 
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.models import Status
+from shared.jobs.queue_names import text_queue
 from shared.jobs.submission import Submission
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.settings import Settings
@@ -143,6 +144,38 @@ def test_a_model_with_work_is_never_unloaded(cluster: Cluster) -> None:
     cluster.system.transitions.finish((job.id, job.attempt), Status.COMPLETED)
     assert cluster.schedule() == {"b": "gpu0@h"}
     cluster.end_all("b")
+
+
+def test_a_job_for_the_tokenizer_counts_as_work_of_the_model(cluster: Cluster, settings: Settings) -> None:
+    cluster.add_worker("gpu0@h", "a", idle_ms=90_000)
+    cluster.submit("b")
+    text_jobs = [
+        cluster.system.submitter.submit_job(
+            Submission(kind="tokenize", queue=text_queue(model), model=model, spec={}, owner="local")
+        ).id
+        for model in ("a", "x")
+    ]
+    assert cluster.schedule() == {}, "a job waits for the tokenizer of the loaded model"
+    assert cluster.assignments.set_desired_model("gpu0@h", "", "idle", expected="a") is None
+    job = cluster.system.transitions.claim(text_queue("a"), "gpu0@h/1", "t")
+    assert job is not None
+    cluster.system.transitions.finish((job.id, job.attempt), Status.COMPLETED)
+    assert cluster.schedule() == {"b": "gpu0@h"}
+    cluster.end_all("b")
+    cluster.clock.advance(settings.unschedulable_seconds + 1)
+    cluster.heartbeat("gpu0@h", model="b")
+    _, ended = cluster.system.maintenance.schedule_models(patience_ms=PATIENCE_MS)
+    assert ended == text_jobs[1:], "no worker can load x"
+
+
+def test_a_job_for_the_tokenizer_loads_its_model(cluster: Cluster) -> None:
+    cluster.add_worker("gpu0@h", "")
+    submission = Submission(kind="tokenize", queue=text_queue("b"), model="b", spec={}, owner="local")
+    cluster.system.submitter.submit_job(submission)
+    assert cluster.schedule() == {"b": "gpu0@h"}
+    job = cluster.system.transitions.claim(text_queue("b"), "gpu0@h/1", "t")
+    assert job is not None
+    cluster.system.transitions.finish((job.id, job.attempt), Status.COMPLETED)
 
 
 @pytest.mark.parametrize("phase", ["loading", "warming", "draining"])

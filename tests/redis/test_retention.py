@@ -9,7 +9,7 @@ import redis
 
 from api.app import create_app
 from shared.jobs.models import Status
-from shared.jobs.submission import Submission
+from shared.jobs.submission import SHORT_RETENTION_SECONDS, Submission
 from shared.jobs.transitions import Event
 from shared.owners.limits import OwnerLimits
 from shared.settings import Settings
@@ -115,3 +115,30 @@ def test_an_owner_may_keep_more_or_fewer_jobs_than_others(redis_client: redis.Re
         "bob": 5,
         "eve": 3,
     }
+
+
+@pytest.mark.parametrize("kind", ["embed", "tokenize"])
+def test_results_that_a_client_waits_for_are_kept_for_minutes(system: JobSystem, clock: Clock, kind: str) -> None:
+    job = system.submitter.submit_job(Submission(kind=kind, queue="q", spec={}, owner="local")).id
+    assert system.transitions.claim("q", "w", "t") is not None
+    assert system.transitions.finish((job, 1), Status.COMPLETED, result={"tokens": []}) == "ok"
+    clock.advance(SHORT_RETENTION_SECONDS - 1)
+    system.maintenance.purge()
+    assert system.queries.get_job(job) is not None
+    clock.advance(2)
+    system.maintenance.purge()
+    assert system.queries.get_job(job) is None
+
+
+def test_a_stream_that_is_gone_is_summed_up_with_every_part_of_the_answer(system: JobSystem, settings: Settings) -> None:
+    job = system.submitter.submit_job(Submission(kind="generate", queue="q", model="m", spec={}, owner="local")).id
+    assert system.transitions.claim("q", "w", "t") is not None
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"text": "", "reasoning": "Hm.", "tool_calls": [call], "finish_reason": "tool_calls", "usage": {}}
+    assert system.transitions.finish((job, 1), Status.COMPLETED, result=result) == "ok"
+    system.client.delete(f"eh:job:{job}:events")
+    delta = events(settings, job, 0)[0]
+    assert delta[1] == "delta"
+    assert delta[2]["reasoning"] == "Hm."
+    assert delta[2]["tool_calls"] == [{"index": 0, "id": "call_1", "name": "f", "arguments": "{}"}]
+    assert "text" not in delta[2]

@@ -110,7 +110,7 @@ CASES: dict[str, tuple[ResponseTemplate | None, str, str, str, list[dict[str, An
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_an_answer_is_parsed_the_same_however_it_is_cut(name: str, data: st.DataObject) -> None:
     template, answer, text, reasoning, calls = CASES[name]

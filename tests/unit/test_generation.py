@@ -23,8 +23,8 @@ ENTRY = ModelEntry(name="echo", url="echo:", engine=ECHO)
 class ScriptedEngine:
     """Answers each request with a script of steps, from a thread of its own as the engine's supervisor does."""
 
-    def __init__(self, answer: str, size: int, *, prompt_logprobs: int = 0, reason: FinishReason = "stop") -> None:
-        self.answer, self.size, self.prompt_logprobs, self.reason = answer, size, prompt_logprobs, reason
+    def __init__(self, answer: str, size: int, *, has_logprobs: bool = True, reason: FinishReason = "stop") -> None:
+        self.answer, self.size, self.has_logprobs, self.reason = answer, size, has_logprobs, reason
         self.requests: list[GenerationRequest] = []
         self.cancelled: list[str] = []
         self.on_step: Callable[[StepOutput], None] = lambda step: None
@@ -43,7 +43,7 @@ class ScriptedEngine:
         ids = list(self.answer.encode())
         for start in range(0, len(ids), self.size):
             new = ids[start : start + self.size]
-            entries = [(request.id, [entry(id) for id in new])] if request.logprobs is not None else []
+            entries = [(request.id, [entry(id) for id in new])] if request.logprobs is not None and self.has_logprobs else []
             self.on_step(StepOutput([(request.id, new)], [], logprobs=entries))
         self.on_step(StepOutput([], [(request.id, self.reason, "")]))
 
@@ -123,6 +123,12 @@ def test_a_chat_keeps_the_log_probabilities_of_trimmed_text_and_markup() -> None
     result, deltas = run({"messages": [{"role": "user", "content": "?"}], "logprobs": 0}, ScriptedEngine(answer, 4))
     assert (result["text"], result["reasoning"]) == (deltas["text"], deltas["reasoning"]) == ("Yes.", "Hm.")
     assert tokens(result["logprobs"]) == answer.encode()
+
+
+def test_an_engine_without_log_probabilities_still_answers() -> None:
+    engine = ScriptedEngine("abc", 2, has_logprobs=False)
+    result, _ = run({"prompt": "x", "logprobs": 1}, engine)
+    assert (result["text"], result["logprobs"]) == ("abc", [])
 
 
 def test_a_raw_prompt_is_continued_as_it_is() -> None:

@@ -119,6 +119,9 @@ class Generation:
                 merge_deltas(delta, {"logprobs": self._logprobs.release_before(detokenizer.released)})
                 break
             merge_deltas(delta, {"logprobs": self._logprobs.release(detokenizer.released)})
+        # The text must not depend on whether the engine can report log-probabilities.
+        if not detokenizer.stopped and len(ids) > len(entries):
+            pieces.append(detokenizer.add_tokens(ids[len(entries) :])[0])
         return "".join(pieces), detokenizer.stopped
 
     def _parse(self, piece: str) -> Delta:

@@ -14,7 +14,7 @@ if not assignment then return '' end
 local current = assignment.desired_model
 if expected ~= '*' and current ~= expected then return 'no' end
 local worker = worker_named(name)
-if requested_by == 'idle' and (queue_length('gpu.' .. current) > 0 or (worker and has_running_jobs(worker))) then return 'no' end
+if requested_by == 'idle' and (has_waiting_jobs(current) or (worker and has_running_jobs(worker))) then return 'no' end
 if current ~= model or assignment.requested_by ~= requested_by then
   set_desired_model(name, assignment, model, requested_by, worker)
 end
