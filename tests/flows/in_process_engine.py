@@ -1,21 +1,24 @@
 """Engine of a model inside the test process, for tests that change the model while it serves."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from shared.models.catalogue import ModelEntry
 from tests.flows.engine_outputs import PATIENCE
-from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput
+from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
 
 
 @dataclass
 class FinishedRequest:
-    tokens: list[int]
-    reason: FinishReason
-    detail: str
+    tokens: list[int] = field(default_factory=list)
+    reason: FinishReason | None = None
+    detail: str = ""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
 
 class InProcessEngine:
@@ -42,13 +45,26 @@ class InProcessEngine:
     def generate(self, prompt: list[int], tokens: int = 8, **options: Any) -> FinishedRequest:
         """Run one request to its end."""
         self._count += 1
-        id, generated = str(self._count), []
-        self.engine.add_request(GenerationRequest(id, prompt, tokens, [], **options))
+        id = str(self._count)
+        return self.run([GenerationRequest(id, prompt, tokens, options.pop("stops", []), **options)])[id]
+
+    def run(self, requests: Sequence[GenerationRequest]) -> dict[str, FinishedRequest]:
+        """Run requests side by side to their ends."""
+        outputs = {request.id: FinishedRequest() for request in requests}
+        for request in requests:
+            self.engine.add_request(request)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             step = self.engine.next_step(1.0) or StepOutput([], [])
-            for _, new in step.tokens:
-                generated += new
-            for _, reason, detail in step.finished:
-                return FinishedRequest(generated, reason, detail)
-        raise AssertionError(f"request {id} did not end within {PATIENCE} s")
+            for id, new in step.tokens:
+                outputs[id].tokens += new
+            for id, entries in step.logprobs:
+                outputs[id].logprobs += entries
+            for id, entries in step.prompt_logprobs:
+                outputs[id].prompt_logprobs += entries
+            for id, reason, detail in step.finished:
+                assert outputs[id].reason is None
+                outputs[id].reason, outputs[id].detail = reason, detail
+            if all(output.reason for output in outputs.values()):
+                return outputs
+        raise AssertionError(f"requests without an end within {PATIENCE} s: {outputs.keys()}")

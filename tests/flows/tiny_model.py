@@ -1,14 +1,18 @@
-"""Makes a tiny model with random weights, in a fraction of a second. Its words are ``w0``, ``w1`` and so on, a token each."""
+"""Makes a tiny model with random weights, in a fraction of a second. Its words are ``w0``, ``w1`` and so on, a token each.
+
+With ``byte_level``, its first 256 tokens are bytes instead, and another one is the end of a text.
+"""
 
 from pathlib import Path
 from typing import Any
 
 VOCABULARY = 128
+BYTE_VOCABULARY, END = 264, 256
 POISON = 7
 """The token whose embedding is NaN in a poisoned model."""
 
 
-def make_tiny_model(folder: Path, *, poisoned: bool = False, **config: Any) -> Path:
+def make_tiny_model(folder: Path, *, poisoned: bool = False, byte_level: bool = False, **config: Any) -> Path:
     """Save a model of two layers into ``folder``, a Llama unless ``config`` has another ``model_type``."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,7 +20,7 @@ def make_tiny_model(folder: Path, *, poisoned: bool = False, **config: Any) -> P
 
     torch.manual_seed(1)
     shape: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
+        "vocab_size": BYTE_VOCABULARY if byte_level else VOCABULARY,
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -37,7 +41,25 @@ def make_tiny_model(folder: Path, *, poisoned: bool = False, **config: Any) -> P
         # So that no healthy answer comes upon it by itself.
         model.get_output_embeddings().weight.data[POISON] = 0.0
     model.save_pretrained(folder)
+    if byte_level:
+        PreTrainedTokenizerFast(tokenizer_object=_byte_tokenizer(), eos_token="<end>").save_pretrained(folder)
+        return folder
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCABULARY)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
     return folder
+
+
+def _byte_tokenizer() -> Any:
+    """A tokenizer without merges, whose token ids are the values of bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    # The printable stand-ins of GPT-2: bytes that are printable stand for themselves, the others for code points from 256 on.
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    characters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + at) for at, byte in enumerate(others)}
+    tokenizer = Tokenizer(models.BPE({character: byte for byte, character in characters.items()}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    return tokenizer

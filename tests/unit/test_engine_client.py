@@ -179,7 +179,7 @@ def test_out_of_memory_continues_with_fewer_requests_at_once() -> None:
     assert "out of memory with 4 requests in flight (no memory); continuing with 2 at once" in rig.client.state.message
     rig.run_process()
     assert rig.limits == [4, 2]
-    assert rig.connections[1].sent[0] == GenerationRequest("a", [1, 2, 9], 9, [])
+    assert rig.connections[1].sent[0] == GenerationRequest("a", [1, 2, 9], 9, [], generated_tokens=1)
     assert rig.sent() == ["a", "b", "c"]
 
 

@@ -31,17 +31,18 @@ def test_the_limit_is_kept_and_the_oldest_go_first() -> None:
 
 def test_requests_continue_where_they_were_after_out_of_memory() -> None:
     requests = filled(9)
-    requests.record_step(StepOutput([("r3", [50, 51])], []))
+    requests.record_step(StepOutput([("r3", [50, 51])], [], prompt_logprobs=[("r2", [(5, -1.0, [])])]))
     assert requests.requeue_after_out_of_memory("too little") == []
     requests.limit = 4
     admitted = requests.admit()
     assert ids(admitted) == ["r0", "r1", "r2", "r3"]
     assert (admitted[3].prompt, admitted[3].max_new_tokens) == ([3, 50, 51], 8)
+    assert [(request.generated_tokens, request.scored_tokens) for request in admitted[2:]] == [(0, 1), (2, 0)]
     finished = [(f"r{number}", "stop", "") for number in range(3)]
     requests.record_step(StepOutput([("r3", [52])], finished))  # type: ignore[arg-type]
     assert ids(requests.admit()) == ["r4", "r5", "r6"]
     assert requests.requeue_after_out_of_memory("too little") == []
-    assert requests.admit()[0] == GenerationRequest("r3", [3, 50, 51, 52], 7, [])
+    assert requests.admit()[0] == GenerationRequest("r3", [3, 50, 51, 52], 7, [], generated_tokens=3)
 
 
 def test_a_request_that_ran_alone_ends_out_of_memory_and_waiting_ones_stay() -> None:

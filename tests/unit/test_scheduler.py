@@ -7,18 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llguidance import LLMatcher, LLTokenizer
 from numpy.testing import assert_array_equal
 
-from workers.gpu.engine.messages import FinishedRequest
+from workers.gpu.engine.adjustments import LogitAdjuster
+from workers.gpu.engine.grammars import GrammarCompiler
+from workers.gpu.engine.messages import FinishedRequest, GenerationRequest
+from workers.gpu.engine.output_buffer import Scores
 from workers.gpu.engine.page_cache import PageCache
 from workers.gpu.engine.scheduler import (
     INVALID_TOKEN,
     MAX_OVERTAKES,
+    MAX_SCORED_TOKENS,
     SAMPLING_FIELDS,
     QueuedRequest,
     ScheduledStep,
     Scheduler,
     StepInput,
+    StepResult,
+    TokenScores,
 )
 
 PAGE = 4
@@ -32,13 +39,23 @@ class Engine:
         self.scheduler = Scheduler(self.cache, requests, tokens, self.deliver)
         self.tokens: dict[str, list[int]] = {}
         self.ends: dict[str, tuple[str, str]] = {}
+        self.scores: dict[str, list[int]] = {}
         self.first_steps = 0
         self.running: deque[ScheduledStep] = deque()
         self.depth = depth
         self.next_token: Callable[[str, int], int] = lambda id, position: 100 + position
         self._lengths: dict[int, tuple[str, int]] = {}
 
-    def deliver(self, ids: list[str], tokens: list[int], finished: list[FinishedRequest], *, first: bool) -> None:
+    def deliver(
+        self,
+        ids: list[str],
+        tokens: list[int],
+        finished: list[FinishedRequest],
+        *,
+        first: bool,
+        logprobs: Scores,
+        prompt_logprobs: Scores,
+    ) -> None:
         self.first_steps += first
         for id, token in zip(ids, tokens, strict=True):
             assert id not in self.ends
@@ -46,10 +63,14 @@ class Engine:
         for id, reason, detail in finished:
             assert id not in self.ends
             self.ends[id] = (reason, detail)
+        for id, entries in [*prompt_logprobs, *logprobs]:
+            self.scores.setdefault(id, []).extend(token for token, _, _ in entries)
 
-    def add(self, id: str, prompt: Sequence[int], new: int = 3, *, stops: Sequence[int] = (), salt: int = 0) -> QueuedRequest:
-        digests = self.cache.digests(list(prompt[:-1]), salt)
-        request = QueuedRequest(id, np.array(prompt, np.int32), new, frozenset(stops), (1, 2, 3, 4), salt, digests)
+    def add(
+        self, id: str, prompt: Sequence[int], new: int = 3, *, stops: Sequence[int] = (), salt: int = 0, **fields: Any
+    ) -> QueuedRequest:
+        digests = self.cache.digests(list(prompt[: 0 if "scored_until" in fields else -1]), salt)
+        request = QueuedRequest(id, np.array(prompt, np.int32), new, frozenset(stops), (1, 2, 3, 4), salt, digests, **fields)
         self.scheduler.add_request(request)
         return request
 
@@ -66,7 +87,15 @@ class Engine:
             request = self.scheduler._by_row[row]
             assert request is not None, "a row is released only after its last step"
             tokens.append(self.next_token(request.id, context - len(request.prompt)))
-        self.scheduler.process_output(step, np.array(tokens, np.int32))
+        scores = [
+            TokenScores(
+                np.zeros(count, np.float32), np.zeros((count, step.input.top), np.int32), np.zeros((count, step.input.top))
+            )
+            for count in (len(step.input.reported), len(step.input.scored))
+        ]
+        self.scheduler.process_output(step, StepResult(np.array(tokens, np.int32), *scores))
+        if self.running and self.running[0].input.is_adjusted:
+            self.scheduler.make_adjustments(self.running[0])
 
     def run(self) -> None:
         while True:
@@ -261,6 +290,78 @@ def test_a_step_survives_encoding() -> None:
                 assert getattr(decoded, name) == value
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_every_wanted_token_of_a_prompt_is_scored_once_beside_other_requests(depth: int) -> None:
+    """Up to a number of tokens in each step, and each by the logits of the token before it."""
+    engine = Engine(tokens=600, pages=1000, depth=depth)
+    engine.add("free", numbers(700, 5000), new=4)
+    engine.add("long", numbers(701), new=2, scored_until=701)
+    engine.add("part", numbers(60, 2000), new=2, scored_from=11, scored_until=50, logprobs=2)
+    engine.add("none", numbers(30, 3000), new=0, scored_until=30, prompt_top=3)
+    engine.add("one", [9], new=0, scored_until=1)
+    while engine.scheduler.has_work or engine.running:
+        step = engine.start()
+        if step is not None:
+            assert len(step.input.scored) <= MAX_SCORED_TOKENS
+            at = step.input.scored
+            # Prompts count up by one.
+            assert_array_equal(step.input.ids[at] + 1, step.input.targets)
+            if len(step.input.reported):
+                assert step.input.top >= 2
+        if step is None or len(engine.running) >= depth:
+            engine.finish()
+    assert engine.scores == {
+        "long": numbers(700, 1),
+        "part": [*numbers(39, 2011), 100, 101],
+        "none": numbers(29, 3001),
+    }
+    assert engine.tokens == {"free": numbers(4, 100), "long": [100, 101], "part": [100, 101]}
+    assert {reason for reason, _ in engine.ends.values()} == {"length"}
+    assert engine.cache.used_fraction == 0
+
+
+def test_only_steps_with_adjusted_requests_wait_for_their_adjustments() -> None:
+    engine = Engine(tokens=8)
+    adjuster = LogitAdjuster(GenerationRequest("r", numbers(20), 3, [], frequency_penalty=1.0), (5, 6, 7, 8))
+    engine.add("free", [1, 2], new=9)
+    engine.add("adjusted", numbers(20), new=3, adjuster=adjuster)
+    made = []
+    for _ in range(12):
+        step = engine.start()
+        if step is None:
+            break
+        engine.finish()
+        if step.input.is_adjusted:
+            made.append(len(engine.tokens["adjusted"]))
+    assert made == [1, 2, 3], "no step that reads a part of its prompt, and none after its end"
+    assert adjuster.edits[0].tolist() == [100, 101, 102]
+
+
+def test_a_grammar_ends_its_request_when_it_is_complete_or_cannot_go_on() -> None:
+    """The tokens are 100, 101, 102 and so on, which are the bytes of ``def``."""
+    compiler = GrammarCompiler(lambda: LLTokenizer("byte"))
+    engine = Engine()
+    adjusters = {}
+    for id, regex in (("complete", "def"), ("mismatch", "dex"), ("broken", "[d-z]+"), ("cut", "[d-z]+")):
+        matcher = compiler.compile(LLMatcher.grammar_from_regex(regex), ())
+        adjusters[id] = LogitAdjuster(GenerationRequest(id, [1], 9, [], grammar=regex), (0, 0, 0, 0), matcher)
+        engine.add(id, [1], new=3, adjuster=adjusters[id])
+    engine.add("free", [3], new=5)
+    engine.start()
+    engine.start()
+    broken = adjusters["broken"].matcher
+    assert broken is not None
+    broken.accept(1)
+    engine.finish()
+    assert engine.ends["broken"][0] == "failed"
+    engine.run()
+    assert engine.ends["complete"] == ("stop", ""), "although it has reached its limit, too"
+    assert engine.tokens["complete"] == [100, 101, 102]
+    assert engine.ends["mismatch"][0] == "failed"
+    assert engine.ends["cut"] == engine.ends["free"] == ("length", "")
+    assert engine.cache.used_fraction == 0
+
+
 class SimulatedCache:
     """The keys and values of a device: for each slot, the tokens from the start of the request to it, with the owner's salt.
 
@@ -357,7 +458,7 @@ def test_random_requests_read_only_their_own_tokens_and_give_every_page_back(dep
             running.append((step, device.run(step.input, choose)))
         if running and (step is None or len(running) >= depth):
             completed, tokens = running.popleft()
-            scheduler.process_output(completed, np.array(tokens, np.int32))
+            scheduler.process_output(completed, StepResult(np.array(tokens, np.int32)))
         check_pages()
         if turn >= 120 and not running and not scheduler.has_work:
             break

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 
-from workers.gpu.engine.model_runner import GetTokens, ModelRunner
+from workers.gpu.engine.model_runner import ModelRunner, StartedStep
 from workers.gpu.engine.output_buffer import OutputBuffer
 from workers.gpu.engine.protocol import EngineDied
 from workers.gpu.engine.scheduler import QueuedRequest, ScheduledStep, Scheduler
@@ -16,7 +16,7 @@ logger = logging.getLogger("engine.core")
 
 
 class EngineCore:
-    """Runs the steps of ``scheduler`` on ``runner``, up to ``depth`` at once. Its output goes to ``buffer``."""
+    """Runs the steps of ``scheduler`` on ``runner``, up to ``depth`` (1 or 2) at once. Its output goes to ``buffer``."""
 
     def __init__(self, scheduler: Scheduler, runner: ModelRunner, buffer: OutputBuffer, depth: int) -> None:
         self._scheduler, self._runner, self._buffer, self._depth = scheduler, runner, buffer, depth
@@ -68,15 +68,24 @@ class EngineCore:
 
     def _loop(self) -> None:
         scheduler = self._scheduler
-        running: deque[tuple[ScheduledStep, GetTokens]] = deque()
+        running: deque[tuple[ScheduledStep, StartedStep]] = deque()
         while self._take_requests(is_idle=not running and not scheduler.has_work):
             step = scheduler.next_step()
             if step is not None:
                 running.append((step, self._runner.start_step(step.input)))
+                if len(running) == 1:
+                    self._adjust(*running[0])
             if running and (step is None or len(running) >= self._depth):
-                completed, get_tokens = running.popleft()
-                scheduler.process_output(completed, get_tokens())
+                completed, started = running.popleft()
+                scheduler.process_output(completed, started.result())
                 self.steps += 1
+                if running:
+                    self._adjust(*running[0])
+
+    def _adjust(self, step: ScheduledStep, started: StartedStep) -> None:
+        """Have a step sample that had to wait for the output of the step before. The device has computed its logits meanwhile."""
+        if step.input.is_adjusted:
+            started.adjust(self._scheduler.make_adjustments(step))
 
     def _take_requests(self, *, is_idle: bool) -> bool:
         """Hand new requests and aborts to the scheduler, waiting for them when idle. Returns False to stop."""

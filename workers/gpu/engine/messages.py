@@ -40,7 +40,7 @@ class GenerationRequest:
     frequency_penalty: float = 0.0
     """Subtracted from the logit of a generated token: once, and once for each time it was generated."""
     repetition_penalty: float = 1.0
-    """Divides positive logits of tokens of the prompt and the output, and multiplies negative ones."""
+    """Divides positive logits of tokens of the prompt and the output, and multiplies negative ones. Applied before the others."""
     logit_bias: list[tuple[int, float]] = field(default_factory=list)
     """Pairs of a token and what is added to its logit."""
     ignore_stop_tokens: bool = False
@@ -51,6 +51,10 @@ class GenerationRequest:
     """The same for each token of the prompt but the first. ``max_new_tokens`` may then be 0."""
     grammar: str = ""
     """A grammar of llguidance that the output must match; empty for any output."""
+    generated_tokens: int = 0
+    """How many of the last tokens of ``prompt`` are output of this request that was delivered before: for penalties and grammars."""
+    scored_tokens: int = 0
+    """How many entries of ``prompt_logprobs`` were delivered before. The prompt's own tokens have entries, delivered output has not."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class PhaseUpdate:
 
 
 TokenLogprobs = tuple[int, float, list[tuple[int, float]]]
-"""A token, its natural log-probability before temperature and limits apply, and the most likely tokens with theirs, best first."""
+"""A token, its natural log-probability, and the most likely tokens with theirs, best first. They are the model's own, before
+penalties, biases, grammars, temperature and limits apply."""
 
 
 @dataclass(frozen=True)

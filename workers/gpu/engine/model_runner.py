@@ -7,11 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workers.gpu.engine.adjusted_sampling import sample_adjusted
+from workers.gpu.engine.adjustments import Adjustments
+from workers.gpu.engine.arrays import Integers
 from workers.gpu.engine.cache_size import PAGE_TOKENS
+from workers.gpu.engine.logprobs import ScoreTensors, score_tokens
 from workers.gpu.engine.page_cache import SPARE_PAGE
 from workers.gpu.engine.paged_attention import FlashAttention, FlashStep, SdpaAttention
 from workers.gpu.engine.sampling import sample_tokens
-from workers.gpu.engine.scheduler import SAMPLING_FIELDS, Integers, StepInput
+from workers.gpu.engine.scheduler import MAX_SCORED_TOKENS, SAMPLING_FIELDS, StepInput, StepResult, TokenScores
 from workers.gpu.engine.step_sizes import StepSizes
 
 # Host buffers take turns: one is filled again only after the step that read it has ended.
@@ -20,16 +24,25 @@ BUFFERS = 3
 MAX_SPLIT_REQUESTS, MIN_SPLIT_CONTEXT = 32, 2048
 
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Computes logits (R, vocabulary) from ids (T), positions (T) and the indices (R) of the tokens to sample after."""
+"""Computes logits (N, vocabulary) from ids (T), positions (T) and the indices (N) of the tokens after which they are wanted."""
 
-GetTokens = Callable[[], Integers]
-"""Waits for a step and returns the token that each of its requests has sampled."""
+
+class StartedStep(Protocol):
+    """A step that the device computes."""
+
+    def adjust(self, adjustments: Adjustments) -> None:
+        """Have a step that ``is_adjusted`` sample. Call it once, before the next step starts and before ``result``."""
+        ...
+
+    def result(self) -> StepResult:
+        """Wait for the step."""
+        ...
 
 
 class ModelRunner(Protocol):
     """Runs one step after the other."""
 
-    def start_step(self, step: StepInput) -> GetTokens:
+    def start_step(self, step: StepInput) -> StartedStep:
         """Start a step. At most two may be running."""
         ...
 
@@ -72,7 +85,7 @@ class PlainRunner:
         self._state = _RowState(max_requests, max_pages, device)
 
     @torch.inference_mode()
-    def start_step(self, step: StepInput) -> GetTokens:
+    def start_step(self, step: StepInput) -> StartedStep:
         self._state.set_tables(step)
         self._attention.zero_pages(step.zeroed)
         ids, positions, slots, contexts, rows, sampling = (
@@ -80,12 +93,78 @@ class PlainRunner:
             for array in (step.ids, step.positions, step.slots, step.contexts, step.rows, step.sampling)
         )
         self._attention.begin_step(step, self._state.tables, slots.long())
-        last = torch.from_numpy(np.cumsum(step.query_lengths) - 1).to(self._device)
+        last = torch.from_numpy(np.concatenate([np.cumsum(step.query_lengths) - 1, step.scored])).to(self._device)
         logits = self._forward(self._state.resolve(ids.long()), positions.long(), last)
-        tokens = sample_tokens(logits, sampling, contexts)
-        self._state.last_tokens[rows.long()] = tokens
-        result: Integers = tokens.to("cpu", torch.int32).numpy()
-        return lambda: result
+        tokens = sample_tokens(logits[: len(rows)], sampling, contexts)
+        started = _PlainStep(self._state, step, logits, tokens, contexts, rows.long())
+        if not step.is_adjusted:
+            started.complete()
+        return started
+
+
+class _PlainStep:
+    """A step of ``PlainRunner``, whose logits are known."""
+
+    def __init__(self, state: _RowState, step: StepInput, logits: Tensor, tokens: Tensor, contexts: Tensor, rows: Tensor) -> None:
+        self._state, self._step, self._logits, self._tokens, self._contexts, self._rows = (
+            state,
+            step,
+            logits,
+            tokens,
+            contexts,
+            rows,
+        )
+        self._result: StepResult
+
+    @torch.inference_mode()
+    def adjust(self, adjustments: Adjustments) -> None:
+        sample_adjusted(self._logits, self._tokens, self._contexts, adjustments)
+        self.complete()
+
+    def complete(self) -> None:
+        """Keep what was sampled, and the scores, but not the logits."""
+        self._state.last_tokens[self._rows] = self._tokens
+        scores = [_to_host(each) for each in _score(self._step, self._logits, self._tokens, len(self._rows))]
+        self._result = StepResult(self._tokens.to("cpu", torch.int32).numpy(), *(_token_scores(each) for each in scores))
+        del self._logits
+
+    def result(self) -> StepResult:
+        return self._result
+
+
+def _score(step: StepInput, logits: Tensor, tokens: Tensor, requests: int) -> list[ScoreTensors | None]:
+    """Scores of the sampled tokens and of the targets of a step. The logits of the targets follow those of the ``requests``."""
+    scores: list[ScoreTensors | None] = [None, None]
+    if len(step.reported):
+        rows = _to_device(step.reported, logits.device).long()
+        scores[0] = score_tokens(logits, rows, tokens[rows], step.top)
+    if len(step.scored):
+        rows = torch.arange(requests, requests + len(step.scored), device=logits.device)
+        scores[1] = score_tokens(logits, rows, _to_device(step.targets, logits.device), step.top)
+    return scores
+
+
+def _to_device(array: Integers, device: torch.device) -> Tensor:
+    """Copy without waiting for a GPU."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _to_host(scores: ScoreTensors | None) -> ScoreTensors | None:
+    """Copies that are valid when the device has reached this point."""
+    if scores is None:
+        return None
+    copies = []
+    for tensor in (scores.logprobs, scores.top_tokens, scores.top_logprobs):
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        copies.append(copy.copy_(tensor, non_blocking=True))
+    return ScoreTensors(*copies)
+
+
+def _token_scores(scores: ScoreTensors | None) -> TokenScores | None:
+    if scores is None:
+        return None
+    return TokenScores(scores.logprobs.numpy(), scores.top_tokens.numpy(), scores.top_logprobs.numpy())
 
 
 class GraphRunner:
@@ -102,14 +181,14 @@ class GraphRunner:
         self._input = torch.zeros(length, dtype=torch.int32, device=device)
         self._host_inputs = [torch.zeros(length, dtype=torch.int32).pin_memory() for _ in range(BUFFERS)]
         self._host_tokens = [torch.zeros(max_requests + 1, dtype=torch.int32).pin_memory() for _ in range(BUFFERS)]
-        self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._pool: Any = None
         # One stream for all captures: each stream keeps the memory that it has used.
         self._side_stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._buffer = 0
 
     @torch.inference_mode()
-    def start_step(self, step: StepInput) -> GetTokens:
+    def start_step(self, step: StepInput) -> StartedStep:
         # Threads begin with device 0, which is that of another rank.
         torch.cuda.set_device(self._device)
         self._state.set_tables(step)
@@ -124,21 +203,25 @@ class GraphRunner:
         self._input[:used].copy_(source[:used], non_blocking=True)
         splits = self._needs_splits(*size, int(step.contexts.max()))
         graph = self._graphs.get((*size, splits))
-        if graph is None:
-            tokens = self._compute(*size, splits=splits)
+        if graph is None or len(step.scored):
+            scored = _to_device(step.scored, self._device).long() if len(step.scored) else None
+            tokens, logits = self._compute(*size, splits=splits, scored=scored)
         else:
             graph[0].replay()
-            tokens = graph[1]
-        target[: len(tokens)].copy_(tokens, non_blocking=True)
-        done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record()
+            tokens, logits = graph[1], graph[2]
+        started = _GraphStep(self, step, size, logits, tokens, target)
+        if not step.is_adjusted:
+            started.complete()
+        return started
 
-        def get_tokens() -> Integers:
-            done.synchronize()
-            result: Integers = target[:requests].numpy().copy()
-            return result
+    def keep_tokens(self, tokens: Tensor, size: tuple[int, int]) -> None:
+        """Make these the last tokens of the rows of the step that is in the input buffer."""
+        rows = self._input[_layout(*size)[0][_ROWS]]
+        self._state.last_tokens[rows.long()] = tokens.long()
 
-        return get_tokens
+    def contexts(self, size: tuple[int, int]) -> Tensor:
+        """The contexts of the step that is in the input buffer."""
+        return self._input[_layout(*size)[0][_CONTEXTS]]
 
     @torch.inference_mode()
     def capture_graphs(self, report: Callable[[str, float], None]) -> int:
@@ -153,10 +236,13 @@ class GraphRunner:
 
     @torch.inference_mode()
     def run_largest_step(self) -> None:
-        """Run a step of the largest size without a graph. It computes padding."""
+        """Run a step of the largest size without a graph, and one that scores prompt tokens. They compute padding."""
         size = next(self.sizes.all())
         self._fill_padding(*size)
         self._compute(*size, splits=False)
+        scored = torch.zeros(MAX_SCORED_TOKENS, dtype=torch.long, device=self._device)
+        _, logits = self._compute(*size, splits=False, scored=scored)
+        score_tokens(logits, torch.arange(MAX_SCORED_TOKENS, device=self._device), scored, 1)
 
     def _split_choices(self, size: tuple[int, int]) -> tuple[bool, ...]:
         longest = self._tables.shape[1] * PAGE_TOKENS
@@ -176,9 +262,9 @@ class GraphRunner:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=side):
-            output = self._compute(tokens, requests, splits=splits)
+            output, logits = self._compute(tokens, requests, splits=splits)
         self._pool = self._pool or graph.pool()
-        self._graphs[tokens, requests, splits] = (graph, output)
+        self._graphs[tokens, requests, splits] = (graph, output, _borrow(logits))
 
     def _fill(self, step: StepInput, tokens: int, requests: int) -> int:
         """Write a padded step to the next host buffer and return the length that it uses. Padding belongs to the spare row."""
@@ -213,8 +299,11 @@ class GraphRunner:
         used = self._fill(step, tokens, requests)
         self._input[:used].copy_(self._host_inputs[(self._buffer + 1) % BUFFERS][:used])
 
-    def _compute(self, tokens: int, requests: int, *, splits: bool) -> Tensor:
-        """Run a step of this padded size from the input buffer. Returns a token for each request."""
+    def _compute(self, tokens: int, requests: int, *, splits: bool, scored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run a step of this padded size from the input buffer. Returns a token for each request, and the logits.
+
+        They are followed by those after the tokens at ``scored``.
+        """
         views, _ = _layout(tokens, requests)
         ids, positions, slots, ends, context_ends, contexts, last, rows, *sampling = (self._input[view] for view in views)
         index = rows.long()
@@ -229,10 +318,72 @@ class GraphRunner:
             self._tables.shape[1] * PAGE_TOKENS,
             0 if splits else 1,
         )
-        logits = self._forward(self._state.resolve(ids.long()), positions.long(), last.long())
-        sampled = sample_tokens(logits, torch.stack(sampling), contexts)
+        wanted = last.long() if scored is None else torch.cat([last.long(), scored])
+        logits = self._forward(self._state.resolve(ids.long()), positions.long(), wanted)
+        sampled = sample_tokens(logits if scored is None else logits[:requests], torch.stack(sampling), contexts)
         self._state.last_tokens[index] = sampled
-        return sampled.to(torch.int32)
+        return sampled.to(torch.int32), logits
+
+
+class _GraphStep:
+    """A step of ``GraphRunner``. Its logits are those of the graph, which the next step overwrites."""
+
+    def __init__(
+        self, runner: GraphRunner, step: StepInput, size: tuple[int, int], logits: Tensor, tokens: Tensor, target: Tensor
+    ) -> None:
+        self._runner, self._step, self._size, self._target = runner, step, size, target
+        self._logits: Tensor | None = logits
+        self._tokens = tokens
+        self._scores: list[ScoreTensors | None] = []
+        self._done: Any = None
+
+    @torch.inference_mode()
+    def adjust(self, adjustments: Adjustments) -> None:
+        assert self._logits is not None
+        sample_adjusted(self._logits, self._tokens, self._runner.contexts(self._size), adjustments)
+        self._runner.keep_tokens(self._tokens, self._size)
+        self.complete()
+
+    def complete(self) -> None:
+        """Start to copy what was sampled to the host."""
+        assert self._logits is not None
+        self._scores = [_to_host(each) for each in _score(self._step, self._logits, self._tokens, self._size[1])]
+        self._logits = None
+        self._target[: len(self._tokens)].copy_(self._tokens, non_blocking=True)
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._done.record()
+
+    def result(self) -> StepResult:
+        self._done.synchronize()
+        tokens: Integers = self._target[: len(self._step.rows)].numpy().copy()
+        return StepResult(tokens, *(_token_scores(each) for each in self._scores))
+
+
+class _SharedMemory:
+    """Describes a tensor's memory to torch, which makes another tensor over it that does not own it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        kind = {1: "|u1", 2: "<i2", 4: "<i4"}[tensor.element_size()]
+        self.__cuda_array_interface__ = {
+            "shape": tuple(tensor.shape),
+            "typestr": kind,
+            "data": (tensor.data_ptr(), False),
+            "version": 2,
+        }
+
+
+def _borrow(tensor: Tensor) -> Tensor:
+    """A tensor over the same memory that later graphs may use for something else.
+
+    The logits of a graph are valid until the next graph runs. Were they kept, no graph could share the memory of another's.
+    """
+    if not tensor.is_contiguous():
+        return tensor
+    return torch.as_tensor(_SharedMemory(tensor), device=tensor.device).view(tensor.dtype)
+
+
+# Of the parts that ``_layout`` describes.
+_CONTEXTS, _ROWS = 5, 7
 
 
 def _layout(tokens: int, requests: int) -> tuple[list[slice], int]:

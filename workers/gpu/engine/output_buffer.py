@@ -6,21 +6,26 @@ a message costs its sender and its reader time for each request in it, so the mo
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from workers.gpu.engine.messages import FinishedRequest
+from workers.gpu.engine.messages import FinishedRequest, TokenLogprobs
 
 # Seconds from the first buffered token to the message: the minimum, for each request in it, and if a request finished.
 BUFFER_SECONDS, SECONDS_PER_REQUEST = 0.02, 0.0001
 FINISH_SECONDS = 0.01
 
+Scores = Sequence[tuple[str, list[TokenLogprobs]]]
+"""Log-probabilities by request."""
+
 
 @dataclass
 class BufferedOutput:
-    """Output since the last message. ``tokens`` and ``finished`` use internal ids, ``rejected`` the ids of the sender."""
+    """Output since the last message. ``rejected`` uses the ids of the sender, everything else internal ids."""
 
     tokens: dict[str, list[int]] = field(default_factory=dict)
+    logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
+    prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
     finished: list[FinishedRequest] = field(default_factory=list)
     rejected: list[FinishedRequest] = field(default_factory=list)
     """Requests that finished without the loop: invalid or cancelled."""
@@ -38,8 +43,17 @@ class OutputBuffer:
         self._first_at: float | None = None
         self._due_at: float | None = None
 
-    def append_step(self, ids: list[str], tokens: list[int], finished: list[FinishedRequest], *, first: bool) -> None:
-        """Append one token for each of ``ids``, then the ends. ``first``: some token is the first of its request."""
+    def append_step(
+        self,
+        ids: list[str],
+        tokens: list[int],
+        finished: list[FinishedRequest],
+        *,
+        first: bool,
+        logprobs: Scores = (),
+        prompt_logprobs: Scores = (),
+    ) -> None:
+        """Append one token for each of ``ids`` and scores by request, then the ends. ``first``: some token is the first of its request."""
         with self._changed:
             buffered = self._output.tokens
             for id, token in zip(ids, tokens, strict=True):
@@ -47,6 +61,10 @@ class OutputBuffer:
                     buffered[id].append(token)
                 else:
                     buffered[id] = [token]
+            for id, entries in logprobs:
+                self._output.logprobs.setdefault(id, []).extend(entries)
+            for id, entries in prompt_logprobs:
+                self._output.prompt_logprobs.setdefault(id, []).extend(entries)
             self._output.finished += finished
             self._schedule(at_once=first, finished=bool(finished))
 

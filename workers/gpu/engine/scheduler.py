@@ -15,10 +15,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.gpu.engine.messages import FinishedRequest, FinishReason
+from workers.gpu.engine.adjustments import Adjustments, LogitAdjuster, make_adjustments
+from workers.gpu.engine.arrays import Integers, decode_arrays, encode_arrays
+from workers.gpu.engine.messages import FinishedRequest, FinishReason, TokenLogprobs
+from workers.gpu.engine.output_buffer import Scores
 from workers.gpu.engine.page_cache import SPARE_PAGE, PageCache
-
-Integers = NDArray[np.int32]
 
 INVALID_TOKEN = -1
 """Stands for a token that could not be chosen, because its largest logit is NaN or infinite."""
@@ -29,6 +30,12 @@ SAMPLING_FIELDS = 4
 # How many requests may overtake one that does not fit; after that, freed pages are kept for it.
 MAX_OVERTAKES = 256
 
+# Prompt tokens whose log-probabilities one step computes: each of them takes the logits of a whole vocabulary.
+MAX_SCORED_TOKENS = 256
+
+NO_LOGPROBS = -1
+_EMPTY = np.zeros(0, np.int32)
+
 
 @dataclass(frozen=True)
 class StepInput:
@@ -38,6 +45,9 @@ class StepInput:
     ``positions`` (T) are places in the request, ``slots`` (T) places in the cache. ``query_lengths``, ``contexts`` (tokens in the
     cache after the step) and ``rows`` have R elements, ``sampling`` is (SAMPLING_FIELDS, R). Each request samples a token after its last
     one. ``tables`` are the pages of rows that are new, and ``zeroed`` pages that have to be zeroed first.
+
+    Log-probabilities are wanted of ``targets`` after the tokens at ``scored`` (indices of T), and of what the requests ``reported``
+    (indices of R) sample, with the ``top`` most likely tokens. A step that ``is_adjusted`` samples when it gets its ``Adjustments``.
     """
 
     ids: Integers
@@ -49,24 +59,29 @@ class StepInput:
     sampling: Integers
     tables: list[tuple[int, list[int]]] = field(default_factory=list)
     zeroed: list[int] = field(default_factory=list)
+    scored: Integers = field(default_factory=lambda: _EMPTY)
+    targets: Integers = field(default_factory=lambda: _EMPTY)
+    reported: Integers = field(default_factory=lambda: _EMPTY)
+    top: int = 0
+    is_adjusted: bool = False
 
     def encode(self) -> bytes:
         """Serialize for another rank of a tensor-parallel group."""
-        tables = [[row, len(pages), *pages] for row, pages in self.tables]
-        parts = [
-            *(self.ids, self.positions, self.slots, self.query_lengths, self.contexts, self.rows, self.sampling.ravel()),
-            np.array([number for table in tables for number in table], np.int32),
-            np.array(self.zeroed, np.int32),
-        ]
-        return np.concatenate([np.array([len(part) for part in parts], np.int32), *parts]).tobytes()
+        tables = [number for row, pages in self.tables for number in (row, len(pages), *pages)]
+        return encode_arrays(
+            [
+                *(self.ids, self.positions, self.slots, self.query_lengths, self.contexts, self.rows, self.sampling.ravel()),
+                np.array(tables, np.int32),
+                np.array(self.zeroed, np.int32),
+                *(self.scored, self.targets, self.reported, np.array([self.top, self.is_adjusted], np.int32)),
+            ]
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> "StepInput":
         """Parse the output of ``encode``."""
-        numbers = np.frombuffer(data, np.int32).copy()
-        ends = np.cumsum(numbers[:9]) + 9
-        parts = [numbers[end - size : end] for end, size in zip(ends, numbers[:9], strict=True)]
-        ids, positions, slots, query_lengths, contexts, step_rows, sampling, tables, zeroed = parts
+        ids, positions, slots, query_lengths, contexts, rows, sampling, tables, zeroed, *extras = decode_arrays(data)
+        scored, targets, reported, (top, is_adjusted) = extras
         pages_of: list[tuple[int, list[int]]] = []
         at = 0
         while at < len(tables):
@@ -74,28 +89,71 @@ class StepInput:
             pages_of.append((row, tables[at + 2 : at + 2 + count].tolist()))
             at += 2 + count
         sampling = sampling.reshape(SAMPLING_FIELDS, -1)
-        return cls(ids, positions, slots, query_lengths, contexts, step_rows, sampling, pages_of, zeroed.tolist())
+        return cls(
+            *(ids, positions, slots, query_lengths, contexts, rows, sampling, pages_of, zeroed.tolist()),
+            *(scored, targets, reported, int(top), bool(is_adjusted)),
+        )
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Natural log-probabilities of N tokens, and the ``top`` most likely tokens in place of each, best first: (N, top)."""
+
+    logprobs: NDArray[np.float32]
+    top_tokens: Integers
+    top_logprobs: NDArray[np.float32]
+
+    def entry(self, index: int, token: int, top: int) -> TokenLogprobs:
+        """The entry of one of the tokens."""
+        likely = zip(self.top_tokens[index, :top].tolist(), self.top_logprobs[index, :top].tolist(), strict=True)
+        return token, float(self.logprobs[index]), list(likely)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step has computed: a token for each request; scores of those of ``reported``, and of ``targets``, if there are any."""
+
+    tokens: Integers
+    reported: TokenScores | None = None
+    scored: TokenScores | None = None
 
 
 @dataclass(frozen=True)
 class ScheduledStep:
-    """A step whose output has not been processed. For each of its ``rows``: whether it outputs a token, and its last one."""
+    """A step whose output has not been processed. For each of its ``rows``: whether it outputs a token, and whether it ends.
+
+    ``scored`` are the requests whose prompt tokens are scored, with their number, in the order of ``StepInput.scored``.
+    """
 
     input: StepInput
     is_output: NDArray[np.bool_]
     is_last: NDArray[np.bool_]
     is_first: bool
+    scored: list[tuple["QueuedRequest", int]] = field(default_factory=list)
 
 
 class DeliverStep(Protocol):
-    """Receives the output of a step: one token for each of ``ids``, then the requests that finished."""
+    """Receives the output of a step: one token for each of ``ids``, with scores of some, then the requests that finished."""
 
-    def __call__(self, ids: list[str], tokens: list[int], finished: list[FinishedRequest], *, first: bool) -> None: ...
+    def __call__(
+        self,
+        ids: list[str],
+        tokens: list[int],
+        finished: list[FinishedRequest],
+        *,
+        first: bool,
+        logprobs: Scores,
+        prompt_logprobs: Scores,
+    ) -> None: ...
 
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """A request as the scheduler keeps it. ``computed``: tokens of its prompt that scheduled steps have computed."""
+    """A request as the scheduler keeps it. ``computed``: tokens of its prompt that scheduled steps have computed.
+
+    ``scored_until`` is the end of the prompt tokens whose log-probabilities are wanted, and ``prompt_top`` the number of most likely
+    tokens with each; those from ``scored_from`` on are wanted. ``digests`` leaves out the pages that have to be computed again.
+    """
 
     id: str
     prompt: Integers
@@ -104,6 +162,11 @@ class QueuedRequest:
     sampling: tuple[int, ...]
     cache_salt: int
     digests: list[bytes]
+    logprobs: int = NO_LOGPROBS
+    prompt_top: int = NO_LOGPROBS
+    scored_from: int = 1
+    scored_until: int = 0
+    adjuster: LogitAdjuster | None = None
     row: int = -1
     pages: list[int] = field(default_factory=list)
     computed: int = 0
@@ -117,6 +180,11 @@ class QueuedRequest:
     @property
     def remaining_prompt(self) -> int:
         return len(self.prompt) - self.computed
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the next tokens of its prompt are scored."""
+        return self.computed + 1 < self.scored_until
 
 
 class Scheduler:
@@ -147,6 +215,10 @@ class Scheduler:
         """Scheduled steps of each row whose output has not been processed. Its pages are kept until then."""
         self._has_ended = np.zeros(max_requests, np.bool_)
         self._is_poisoned = np.zeros(max_requests, np.bool_)
+        self._logprobs = np.full(max_requests, NO_LOGPROBS, np.int32)
+        self._is_adjusted = np.zeros(max_requests, np.bool_)
+        # Admitted requests of these two kinds: without them, steps take no time for them.
+        self._reporting = self._adjusting = 0
         self._stop_counts: dict[int, int] = {}
         self._new_tables: list[tuple[int, list[int]]] = []
         self._zeroed: list[int] = []
@@ -210,6 +282,9 @@ class Scheduler:
         self._by_row[row] = request
         self._has_ended[row] = self._is_poisoned[row] = False
         self._sampling[:, row] = request.sampling
+        self._logprobs[row], self._is_adjusted[row] = request.logprobs, request.adjuster is not None
+        self._reporting += request.logprobs != NO_LOGPROBS
+        self._adjusting += request.adjuster is not None
         if len(pages) > self._table.shape[1]:
             wider = np.full((len(self._table), len(pages)), SPARE_PAGE, np.int32)
             wider[:, : self._table.shape[1]] = self._table
@@ -235,6 +310,9 @@ class Scheduler:
         contexts, lengths = [at + 1], [np.ones(len(decoding), np.int32)]
         is_output, is_last = [np.ones(len(decoding), np.bool_)], [self._remaining[decoding] == 1]
         first = False
+        scored: list[tuple[QueuedRequest, int]] = []
+        scored_at, targets = [_EMPTY], [_EMPTY]
+        offset = len(decoding)
         for request, taken in chunks:
             row = np.array([request.row], np.int32)
             places = np.arange(request.computed, request.computed + taken, dtype=np.int32)
@@ -242,17 +320,26 @@ class Scheduler:
             positions.append(places)
             slots.append(self._slots(row, places))
             rows.append(row)
+            if request.is_scored:
+                start = max(request.computed + 1, request.scored_from)
+                end = min(request.computed + taken + 1, request.scored_until)
+                targets.append(request.prompt[start:end])
+                scored_at.append(np.arange(start, end, dtype=np.int32) + np.int32(offset - 1 - request.computed))
+                scored.append((request, len(targets[-1])))
+            offset += taken
             request.computed += taken
             contexts.append(np.array([request.computed], np.int32))
             lengths.append(np.array([taken], np.int32))
             complete = not request.remaining_prompt
-            is_output.append(np.array([complete]))
-            is_last.append(np.array([complete and request.max_new_tokens == 1]))
+            is_output.append(np.array([complete and request.max_new_tokens > 0]))
+            is_last.append(np.array([complete and request.max_new_tokens <= 1]))
             first = first or complete
             self.cache.mark_written(request.pages[: request.computed // self.cache.page_size])
         step_rows = np.concatenate(rows)
         tables, self._new_tables = self._new_tables, []
         zeroed, self._zeroed = self._zeroed, []
+        outputs = np.concatenate(is_output)
+        reported, top = self._reported(step_rows, outputs)
         step = ScheduledStep(
             StepInput(
                 np.concatenate(ids),
@@ -264,30 +351,72 @@ class Scheduler:
                 self._sampling[:, step_rows],
                 tables,
                 zeroed,
+                np.concatenate(scored_at),
+                np.concatenate(targets),
+                reported,
+                max([top, *(request.prompt_top for request, _ in scored)]),
+                bool(self._adjusting) and bool((self._is_adjusted[step_rows] & outputs).any()),
             ),
-            np.concatenate(is_output),
+            outputs,
             np.concatenate(is_last),
             first,
+            scored,
         )
         self._in_steps[step_rows] += 1
         self._advance(decoding, [request for request, _ in chunks if not request.remaining_prompt])
         return step
+
+    def _reported(self, rows: Integers, is_output: NDArray[np.bool_]) -> tuple[Integers, int]:
+        """Indices of the requests that report log-probabilities of what they sample, and the most of likely tokens with each."""
+        if not self._reporting:
+            return _EMPTY, 0
+        wanted = np.where(is_output, self._logprobs[rows], NO_LOGPROBS)
+        return np.flatnonzero(wanted >= 0).astype(np.int32), max(int(wanted.max()), 0)
+
+    def make_adjustments(self, step: ScheduledStep) -> Adjustments:
+        """What a step that is adjusted waits for. Call when the output of the steps before it has been processed."""
+        adjusters: list[tuple[int, LogitAdjuster]] = []
+        rows = step.input.rows
+        for index in np.flatnonzero(self._is_adjusted[rows] & step.is_output & ~self._has_ended[rows]).tolist():
+            request = self._by_row[rows[index]]
+            assert request is not None
+            assert request.adjuster is not None
+            adjusters.append((index, request.adjuster))
+        adjustments = make_adjustments(adjusters)
+        failed: list[FinishedRequest] = []
+        for index, adjuster in adjusters:
+            request = self._by_row[rows[index]]
+            if request is not None and adjuster.matcher is not None and adjuster.matcher.error:
+                failed.append((request.id, "failed", adjuster.matcher.error))
+                self._end(request)
+        if failed:
+            self._deliver([], [], failed, first=False, logprobs=[], prompt_logprobs=[])
+        return adjustments
 
     def _choose_chunks(self, room: int) -> list[tuple[QueuedRequest, int]]:
         """Chunks of prompts for ``room`` tokens. A long prompt leaves half of the room to the prompts behind it."""
         if not self._prefilling or room < 1:
             return []
         oldest, *others = self._prefilling
-        reserved = min(oldest.remaining_prompt, room if not others else max(room // 2, 1))
+        scored = MAX_SCORED_TOKENS
+        wanted = oldest.remaining_prompt
+        if oldest.is_scored:
+            wanted = min(wanted, scored)
+            scored -= wanted
+        reserved = min(wanted, room if not others else max(room // 2, 1))
         left = room - reserved
         chunks = []
         for request in others:
             if not left:
                 break
             taken = min(request.remaining_prompt, left)
-            left -= taken
-            chunks.append((request, taken))
-        return [(oldest, min(oldest.remaining_prompt, reserved + left)), *chunks]
+            if request.is_scored:
+                taken = min(taken, scored)
+                scored -= taken
+            if taken:
+                left -= taken
+                chunks.append((request, taken))
+        return [(oldest, min(wanted, reserved + left)), *chunks]
 
     def _slots(self, rows: Integers, positions: Integers) -> Integers:
         size = self.cache.page_size
@@ -311,9 +440,9 @@ class Scheduler:
 
     # Processing its output
 
-    def process_output(self, step: ScheduledStep, tokens: Integers) -> None:
+    def process_output(self, step: ScheduledStep, result: StepResult) -> None:
         """Deliver the sampled token of each row of a step, and end the requests that it completes."""
-        rows = step.input.rows
+        rows, tokens = step.input.rows, result.tokens
         self._in_steps[rows] -= 1
         is_invalid = tokens == INVALID_TOKEN
         self._is_poisoned[rows] |= is_invalid
@@ -321,32 +450,52 @@ class Scheduler:
         ends = is_last = step.is_last
         if self._stop_counts:
             ends = is_last | np.isin(tokens, list(self._stop_counts))
-        ends = is_running & ((step.is_output & ends) | is_invalid)
+        ends = is_running & ((step.is_output & ends) | is_invalid | is_last)
         ids: list[str] = []
         values: list[int] = []
         finished: list[FinishedRequest] = []
-        for index in np.flatnonzero(is_running & (step.is_output | is_invalid)).tolist():
+        logprobs: list[tuple[str, list[TokenLogprobs]]] = []
+        prompt_logprobs = self._prompt_scores(step, result) if step.scored else []
+        scores = dict(zip(step.input.reported.tolist(), range(len(step.input.reported)), strict=True))
+        for index in np.flatnonzero(is_running & (step.is_output | is_invalid | is_last)).tolist():
             request, token = self._by_row[rows[index]], int(tokens[index])
             assert request is not None
             reason = self._finish_reason(request, token, bool(is_last[index])) if ends[index] else None
-            if reason in (None, "length"):
+            detail = f"NaN or infinite logits after {step.input.contexts[index]} tokens" if reason == "nan_logits" else ""
+            if reason in (None, "length") and step.is_output[index]:
                 request.output.append(token)
                 ids.append(request.id)
                 values.append(token)
+                if index in scores:
+                    assert result.reported is not None
+                    logprobs.append((request.id, [result.reported.entry(scores[index], token, request.logprobs)]))
+                if request.adjuster is not None and (end := request.adjuster.accept(token)):
+                    reason, detail = end
             if reason is not None:
-                detail = f"NaN or infinite logits after {step.input.contexts[index]} tokens" if reason == "nan_logits" else ""
                 finished.append((request.id, reason, detail))
                 self._end(request)
         for row in rows[self._has_ended[rows] & (self._in_steps[rows] == 0)].tolist():
             self._release(row)
-        if ids or finished:
-            self._deliver(ids, values, finished, first=step.is_first)
+        if ids or finished or prompt_logprobs:
+            self._deliver(ids, values, finished, first=step.is_first, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
+
+    def _prompt_scores(self, step: ScheduledStep, result: StepResult) -> Scores:
+        """Entries of the scored prompt tokens of requests that have not ended."""
+        assert result.scored is not None
+        targets, scores, at = step.input.targets.tolist(), result.scored, 0
+        entries: list[tuple[str, list[TokenLogprobs]]] = []
+        for request, count in step.scored:
+            if count and not (self._has_ended[request.row] or self._is_poisoned[request.row]):
+                own = [scores.entry(index, targets[index], request.prompt_top) for index in range(at, at + count)]
+                entries.append((request.id, own))
+            at += count
+        return entries
 
     @staticmethod
     def _finish_reason(request: QueuedRequest, token: int, is_last: bool) -> FinishReason | None:
         if token == INVALID_TOKEN:
             return "nan_logits"
-        if token in request.stop_token_ids:
+        if token in request.stop_token_ids and request.max_new_tokens:
             return "stop"
         return "length" if is_last else None
 
@@ -361,6 +510,8 @@ class Scheduler:
             self._stop_counts[token] -= 1
             if not self._stop_counts[token]:
                 del self._stop_counts[token]
+        self._reporting -= request.logprobs != NO_LOGPROBS
+        self._adjusting -= request.adjuster is not None
         del self._requests[request.id]
         if not self._in_steps[row]:
             self._release(row)

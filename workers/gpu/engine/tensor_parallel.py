@@ -15,15 +15,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from workers.gpu.engine.scheduler import StepInput
+from workers.gpu.engine.adjustments import Adjustments
+from workers.gpu.engine.scheduler import StepInput, StepResult
 
 if TYPE_CHECKING:  # torch must not be imported before the rank is set
-    from workers.gpu.engine.model_runner import GetTokens, ModelRunner
+    from workers.gpu.engine.model_runner import ModelRunner, StartedStep
 
 GeneratedTokens = Sequence[list[int] | None]
 
-# Messages of rank 0 to the others: a kind, a length, and a step or the JSON of tokens.
-_STEP, _TOKENS, _LENGTH = b"s", b"t", struct.Struct("<I")
+# Messages of rank 0 to the others: a kind, a length, and a step, the adjustments of the last step, or the JSON of tokens.
+_STEP, _ADJUSTMENTS, _TOKENS, _LENGTH = b"s", b"a", b"t", struct.Struct("<I")
 
 
 def set_rank_environment(rank: int, ranks: int, port: int) -> None:
@@ -59,6 +60,10 @@ class TensorParallelGroup:
         """Have the other ranks run this step."""
         self._send(_STEP, step.encode())
 
+    def send_adjustments(self, adjustments: Adjustments) -> None:
+        """Have the other ranks sample in the last step."""
+        self._send(_ADJUSTMENTS, adjustments.encode())
+
     def send_tokens(self, tokens: GeneratedTokens) -> None:
         """Send the tokens that the self-test generated to the other ranks."""
         self._send(_TOKENS, json.dumps(list(tokens)).encode())
@@ -76,22 +81,40 @@ class RankZeroRunner:
     def __init__(self, runner: "ModelRunner", group: TensorParallelGroup) -> None:
         self._runner, self._group = runner, group
 
-    def start_step(self, step: StepInput) -> "GetTokens":
+    def start_step(self, step: StepInput) -> "StartedStep":
         self._group.send_step(step)
-        return self._runner.start_step(step)
+        started = self._runner.start_step(step)
+        return _RankZeroStep(started, self._group) if step.is_adjusted else started
+
+
+class _RankZeroStep:
+    """A step that samples on all ranks when it is adjusted."""
+
+    def __init__(self, started: "StartedStep", group: TensorParallelGroup) -> None:
+        self._started, self._group = started, group
+
+    def adjust(self, adjustments: Adjustments) -> None:
+        self._group.send_adjustments(adjustments)
+        self._started.adjust(adjustments)
+
+    def result(self) -> StepResult:
+        return self._started.result()
 
 
 def follow_steps(runner: "ModelRunner") -> GeneratedTokens:
     """On ranks 1 and up: run the steps of rank 0 until it sends tokens, and return these. Raises EOFError when rank 0 is gone."""
-    running: deque[GetTokens] = deque()
+    running: deque[StartedStep] = deque()
     while True:
         kind, content = _receive()
         if kind == _TOKENS:
             tokens: GeneratedTokens = json.loads(content)
             return tokens
+        if kind == _ADJUSTMENTS:
+            running[-1].adjust(Adjustments.decode(content))
+            continue
         running.append(runner.start_step(StepInput.decode(content)))
         if len(running) > 1:
-            running.popleft()()
+            running.popleft().result()
 
 
 def _receive() -> tuple[bytes, bytes]:

@@ -5,32 +5,46 @@ Models and weights are those of transformers; scheduling, cache and attention ar
 
 import gc
 import itertools
+import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from llguidance import LLTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
+from workers.gpu.engine.adjustments import LogitAdjuster, needs_adjuster
 from workers.gpu.engine.attention_backend import AttentionBackend, choose_attention_backend
 from workers.gpu.engine.build_core import CoreParts, build_core
 from workers.gpu.engine.engine_core import EngineCore
-from workers.gpu.engine.messages import GenerationRequest, Heartbeat, StepOutput
+from workers.gpu.engine.grammars import GrammarCompiler, GrammarError, GrammarMatcher, make_grammar_tokenizer
+from workers.gpu.engine.messages import FinishReason, GenerationRequest, Heartbeat, StepOutput
 from workers.gpu.engine.output_buffer import BufferedOutput, OutputBuffer
 from workers.gpu.engine.protocol import EngineDied, PhaseCallback
-from workers.gpu.engine.sampling import encode_sampling
-from workers.gpu.engine.scheduler import QueuedRequest
+from workers.gpu.engine.request_checks import find_problem
+from workers.gpu.engine.sampling import GREEDY, encode_sampling
+from workers.gpu.engine.scheduler import NO_LOGPROBS, QueuedRequest
 from workers.gpu.engine.self_test import run_self_test
 from workers.gpu.engine.tensor_parallel import GeneratedTokens, RankZeroRunner, TensorParallelGroup, follow_steps
 
+logger = logging.getLogger("engine")
+
 WARM_UP_SECONDS = 600.0
 WARM_UP_PROMPT = 64
+WARM_UPS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0},
+    {"temperature": 1.0},
+    {"temperature": 1.0, "min_p": 0.1, "repetition_penalty": 1.1, "logprobs": 1},
+)
+COMPILE_THREADS = 2
 
 
 class TransformersEngine:
@@ -58,6 +72,9 @@ class TransformersEngine:
         self._buffer = OutputBuffer()
         self._tokens = 0
         self._vocabulary_size = 0
+        self._grammars: GrammarCompiler
+        # Grammars take up to a second, in which other requests begin and running ones go on.
+        self._compiling = ThreadPoolExecutor(COMPILE_THREADS, thread_name_prefix="grammar")
         self._attention = AttentionBackend("sdpa")
         self.model: Any = None
         self.parts: CoreParts
@@ -101,6 +118,7 @@ class TransformersEngine:
         self._attention = choose_attention_backend(model, self._entry.name)
         report("warming", "sizing the KV cache", 0.0)
         self._vocabulary_size = int(model.get_input_embeddings().weight.shape[0])
+        self._grammars = GrammarCompiler(self._make_grammar_tokenizer)
         self.parts = parts = build_core(
             model,
             self._entry,
@@ -135,18 +153,24 @@ class TransformersEngine:
             self._group.send_tokens(generated)
         return generated
 
-    def _warm_up(self, report: PhaseCallback) -> None:
-        """Generate a few tokens, greedy and sampled, so that no job waits for what is created on first use."""
-        length = min(WARM_UP_PROMPT, self.parts.max_context - 3)
-        for done, temperature in enumerate((0.0, 1.0)):
-            report("warming", f"generating from a prompt of {length} tokens", 0.9 + 0.02 * done)
-            self._generate([[1] * length], 3, temperature=temperature)
+    def _make_grammar_tokenizer(self) -> LLTokenizer:
+        tokenizer: Any = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=self._entry.trust_remote_code)
+        if not tokenizer.is_fast:
+            raise ValueError("it has no fast version")
+        return make_grammar_tokenizer(tokenizer.backend_tokenizer, self._vocabulary_size)
 
-    def _generate(self, prompts: Sequence[list[int]], tokens: int, *, temperature: float = 0.0) -> list[list[int] | None]:
+    def _warm_up(self, report: PhaseCallback) -> None:
+        """Generate a few tokens, greedy, sampled and adjusted, so that no job waits for what is created on first use."""
+        length = min(WARM_UP_PROMPT, self.parts.max_context - 3)
+        for done, options in enumerate(WARM_UPS):
+            report("warming", f"generating from a prompt of {length} tokens", 0.9 + 0.02 * done)
+            self._generate([[1] * length], 3, **options)
+
+    def _generate(self, prompts: Sequence[list[int]], tokens: int, **options: Any) -> list[list[int] | None]:
         """Generate for all prompts at once, before there are other requests. None for NaN or infinite logits."""
         ids = [f"warm-up {next(self._numbers)}" for _ in prompts]
         for id, prompt in zip(ids, prompts, strict=True):
-            self.add_request(GenerationRequest(id, prompt, tokens, [], temperature=temperature))
+            self.add_request(GenerationRequest(id, prompt, tokens, [], **options))
         outputs: dict[str, list[int] | None] = {id: [] for id in ids}
         running = set(ids)
         while running:
@@ -166,7 +190,7 @@ class TransformersEngine:
     # Requests
 
     def add_request(self, request: GenerationRequest) -> None:
-        problem = self._problem(request)
+        problem = find_problem(request, vocabulary_size=self._vocabulary_size, max_context=self.parts.max_context)
         with self._lock:
             if request.id in self._number_of:
                 problem = "a request with this id is already running"
@@ -176,20 +200,64 @@ class TransformersEngine:
             number = str(next(self._numbers))
             self._requests[number] = request
             self._number_of[request.id] = number
-        cache = self.parts.scheduler.cache
-        # The last token of the prompt has to be computed in any case.
-        digests = cache.digests(request.prompt[:-1], request.cache_salt)
-        self.core.add_request(
-            QueuedRequest(
-                id=number,
-                prompt=np.array(request.prompt, np.int32),
-                max_new_tokens=min(request.max_new_tokens, self.parts.max_context - len(request.prompt)),
-                stop_token_ids=frozenset(request.stop_token_ids),
-                sampling=encode_sampling(request.temperature, request.top_p, request.top_k, request.seed),
-                cache_salt=request.cache_salt,
-                digests=digests,
-            )
+        if request.grammar:
+            self._compiling.submit(self._compile, number, request)
+        else:
+            self._queue(number, request, None)
+
+    def _compile(self, number: str, request: GenerationRequest) -> None:
+        """Queue a request when its grammar is compiled, or end it if it cannot be."""
+        try:
+            generated = request.prompt[len(request.prompt) - request.generated_tokens :]
+            stops = [] if request.ignore_stop_tokens else request.stop_token_ids
+            matcher = self._grammars.compile(request.grammar, stops, generated)
+        except GrammarError as error:
+            self._reject(number, "failed", str(error))
+        except Exception as error:  # noqa: BLE001 - the top of a thread; its message may contain the grammar, so it is not logged
+            logger.error("the grammar of a request could not be compiled: %s", type(error).__name__)
+            self._reject(number, "failed", f"the grammar could not be compiled: {type(error).__name__}")
+        else:
+            if matcher.is_complete:
+                self._reject(number, "stop", "")
+            else:
+                self._queue(number, request, matcher)
+
+    def _reject(self, number: str, reason: FinishReason, detail: str) -> None:
+        """End a request that the core has not been given, unless it has been cancelled."""
+        with self._lock:
+            request = self._requests.pop(number, None)
+            if request is None:
+                return
+            del self._number_of[request.id]
+        self._buffer.append_rejected((request.id, reason, detail))
+
+    def _queue(self, number: str, request: GenerationRequest, matcher: GrammarMatcher | None) -> None:
+        prompt = np.array(request.prompt, np.int32)
+        sampling = encode_sampling(request.temperature, request.top_p, request.top_k, request.seed)
+        adjuster = LogitAdjuster(request, sampling, matcher) if needs_adjuster(request) else None
+        scored_until = len(prompt) - request.generated_tokens if request.prompt_logprobs is not None else 0
+        scored_from = 1 + request.scored_tokens
+        # Tokens before the first one that is scored may be in the cache; of the whole prompt all but the last.
+        cached = scored_from - 1 if scored_from < scored_until else len(prompt) - 1
+        queued = QueuedRequest(
+            id=number,
+            prompt=prompt,
+            max_new_tokens=min(request.max_new_tokens, self.parts.max_context - len(prompt)),
+            stop_token_ids=frozenset(() if request.ignore_stop_tokens else request.stop_token_ids),
+            # A step samples without adjustments at first.
+            sampling=sampling if adjuster is None else GREEDY,
+            cache_salt=request.cache_salt,
+            digests=self.parts.scheduler.cache.digests(request.prompt[:cached], request.cache_salt),
+            logprobs=NO_LOGPROBS if request.logprobs is None else request.logprobs,
+            prompt_top=request.prompt_logprobs or 0,
+            scored_from=scored_from,
+            scored_until=scored_until,
+            adjuster=adjuster,
         )
+        # Under the lock, so that a cancel comes after it or prevents it.
+        with self._lock:
+            if number in self._requests:
+                self.core.add_request(queued)
 
     def abort_request(self, id: str) -> None:
         with self._lock:
@@ -200,19 +268,6 @@ class TransformersEngine:
         # The core does not report the end of a cancelled request, so it is reported here.
         self.core.abort_request(number)
         self._buffer.append_rejected((id, "cancelled", ""))
-
-    def _problem(self, request: GenerationRequest) -> str:
-        if not request.prompt:
-            return "the prompt has no tokens"
-        if not 0 <= min(request.prompt) <= max(request.prompt) < self._vocabulary_size:
-            return f"the prompt contains token ids outside the model's vocabulary of {self._vocabulary_size}"
-        if len(request.prompt) >= self.parts.max_context:
-            return (
-                f"the prompt has {len(request.prompt)} tokens, and prompt and output together may have {self.parts.max_context}"
-            )
-        if request.max_new_tokens < 1:
-            return "max_new_tokens must be at least 1"
-        return ""
 
     # Output
 
@@ -228,7 +283,7 @@ class TransformersEngine:
         with self._lock:
             step = self._collect(output)
         self._tokens += sum(len(ids) for _, ids in step.tokens)
-        return step if step.tokens or step.finished else None
+        return step if step.tokens or step.finished or step.prompt_logprobs else None
 
     def _collect(self, output: BufferedOutput) -> StepOutput:
         """Map buffered output to the ids of the sender, without that of requests that were cancelled meanwhile."""
@@ -237,6 +292,11 @@ class TransformersEngine:
             request = self._requests.get(number)
             if request is not None:
                 step.tokens.append((request.id, tokens))
+        for scores, collected in ((output.logprobs, step.logprobs), (output.prompt_logprobs, step.prompt_logprobs)):
+            for number, entries in scores.items():
+                request = self._requests.get(number)
+                if request is not None:
+                    collected.append((request.id, entries))
         for number, reason, detail in output.finished:
             request = self._requests.pop(number, None)
             if request is not None:
@@ -259,5 +319,6 @@ class TransformersEngine:
         )
 
     def unload(self) -> None:
+        self._compiling.shutdown(wait=False, cancel_futures=True)
         if hasattr(self, "core"):
             self.core.stop(timeout=5.0)

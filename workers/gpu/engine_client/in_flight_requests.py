@@ -12,6 +12,7 @@ from workers.gpu.engine.messages import FinishedRequest, GenerationRequest, Step
 class _Entry:
     request: GenerationRequest
     tokens: list[int] = field(default_factory=list)
+    scored: int = 0
     cancelled: bool = False
 
     def remaining(self) -> GenerationRequest:
@@ -20,6 +21,8 @@ class _Entry:
             self.request,
             prompt=self.request.prompt + self.tokens,
             max_new_tokens=self.request.max_new_tokens - len(self.tokens),
+            generated_tokens=self.request.generated_tokens + len(self.tokens),
+            scored_tokens=self.request.scored_tokens + self.scored,
         )
 
 
@@ -58,10 +61,13 @@ class InFlightRequests:
         return admitted
 
     def record_step(self, output: StepOutput) -> None:
-        """Record the tokens and ends of one step."""
+        """Record the tokens, scores of prompts and ends of one step."""
         for id, tokens in output.tokens:
             if id in self._in_flight:
                 self._in_flight[id].tokens.extend(tokens)
+        for id, entries in output.prompt_logprobs:
+            if id in self._in_flight:
+                self._in_flight[id].scored += len(entries)
         for id, _, _ in output.finished:
             self._in_flight.pop(id, None)
 

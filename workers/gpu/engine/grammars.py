@@ -1,0 +1,136 @@
+"""Grammars that limit which tokens a request may generate, compiled and matched by llguidance.
+
+llguidance keeps the state of each request and writes the tokens that it may generate next as a row of bits.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.numpy import fill_next_token_bitmask_par
+from numpy.typing import NDArray
+
+from workers.gpu.engine.messages import FinishReason
+
+Masks = NDArray[np.int32]
+
+_END = "<|end of constrained output|>"
+_TOO_COMPLEX = "the grammar has become too complex to go on"
+# Longer explanations repeat the grammar.
+_MAX_DETAIL = 300
+
+
+class GrammarError(Exception):
+    """A grammar that cannot be used, and why."""
+
+
+class GrammarCompiler:
+    """Compiles grammars for the tokens of one model. ``make_tokenizer`` is called on the first use, because it takes seconds.
+
+    Its tokenizer ends texts with a token that the model never generates: then a row of bits shows whether the output may end here,
+    and the tokens that really end it can differ by request.
+    """
+
+    def __init__(self, make_tokenizer: Callable[[], LLTokenizer]) -> None:
+        self._make_tokenizer = make_tokenizer
+        self._tokenizer: LLTokenizer | None = None
+        self._lock = threading.Lock()
+
+    def compile(self, grammar: str, stop_token_ids: Sequence[int], generated: Sequence[int] = ()) -> "GrammarMatcher":
+        """A matcher that has read ``generated``. Takes up to a second, and may be called from any thread. Raises GrammarError."""
+        with self._lock:
+            if self._tokenizer is None:
+                try:
+                    self._tokenizer = self._make_tokenizer()
+                except (ValueError, OSError) as error:
+                    raise GrammarError(f"the model's tokenizer cannot be used with grammars: {error}") from error
+        # Errors would otherwise contain the output so far.
+        limits = LLParserLimits(verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise GrammarError(f"the grammar is invalid: {_first_line(matcher.get_error())}")
+        if generated and not matcher.consume_tokens(list(generated)):
+            raise GrammarError("the output so far does not match the grammar")
+        return GrammarMatcher(matcher, self._tokenizer, stop_token_ids)
+
+
+def make_grammar_tokenizer(backend: Any, vocabulary_size: int) -> LLTokenizer:
+    """A tokenizer for a GrammarCompiler from one of the library ``tokenizers``. Raises ValueError if it is not made of bytes."""
+    tokenizer = type(backend).from_str(backend.to_str())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.add_special_tokens([_END])
+    size = max(vocabulary_size, tokenizer.get_vocab_size(with_added_tokens=True))
+    return LLTokenizer(tokenizer.to_str(), n_vocab=size, eos_token=tokenizer.token_to_id(_END))
+
+
+class GrammarMatcher:
+    """The state of one request's grammar. Its output may end where the grammar is complete, by one of ``stop_token_ids``."""
+
+    def __init__(self, matcher: LLMatcher, tokenizer: LLTokenizer, stop_token_ids: Sequence[int]) -> None:
+        self.matcher = matcher
+        end, size = tokenizer.eos_token, tokenizer.vocab_size
+        self._end_word, self._end_bit = end // 32, _bit(end % 32)
+        self._stops = np.zeros((size + 31) // 32, np.int32)
+        for token in stop_token_ids:
+            if 0 <= token < size and token != end:
+                self._stops[token // 32] |= _bit(token % 32)
+
+    @property
+    def words(self) -> int:
+        """Length of a row of bits."""
+        return len(self._stops)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the grammar allows no more output."""
+        return self.matcher.is_stopped() and not self.matcher.is_error()
+
+    @property
+    def error(self) -> str:
+        """Why no token can be allowed any more; usually empty."""
+        return _TOO_COMPLEX if self.matcher.is_error() else ""
+
+    def accept(self, token: int) -> tuple[FinishReason, str] | None:
+        """Advance by a generated token. Returns why the output ends with it, if it does."""
+        if not self.matcher.consume_token(token):
+            return "failed", _TOO_COMPLEX
+        return ("stop", "") if self.is_complete else None
+
+    def add_stops(self, row: Masks) -> bool:
+        """Allow the stop tokens where the output may end, and only there. Returns whether it may."""
+        may_end = bool(row[self._end_word] & self._end_bit)
+        row[self._end_word] &= ~self._end_bit
+        if may_end:
+            row |= self._stops
+        else:
+            others = row & ~self._stops
+            # Not if the text goes on with nothing but a token that ends the request.
+            if others.any():
+                row[:] = others
+        return may_end
+
+
+_executor: list[LLExecutor] = []
+
+
+def fill_masks(matchers: Sequence[GrammarMatcher]) -> Masks:
+    """A row of bits for each matcher, computed in threads. ``GrammarMatcher.error`` is set where that failed."""
+    if not _executor:
+        _executor.append(LLExecutor())
+    masks = np.zeros((len(matchers), matchers[0].words), np.int32)
+    fill_next_token_bitmask_par(_executor[0], [(matcher.matcher, at) for at, matcher in enumerate(matchers)], masks)
+    for matcher, row in zip(matchers, masks, strict=True):
+        matcher.add_stops(row)
+    return masks
+
+
+def _bit(number: int) -> np.int32:
+    # The last one is the sign.
+    return np.int32(1 << number if number < 31 else -(2**31))
+
+
+def _first_line(error: str) -> str:
+    return (error.splitlines() or [""])[0][:_MAX_DETAIL]
