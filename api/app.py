@@ -10,7 +10,9 @@ from api.auth import Authenticator, require_keys, split_url
 from api.errors import register_error_handlers
 from api.form_parsing import FormRequest
 from api.job_waiter import JobWaiter
+from api.openai.response_headers import add_job_headers
 from api.openapi.document import ApiDescription
+from api.request_ids import name_requests
 from api.request_metrics import measure_requests
 from api.services import Services
 from shared.disk_space import DiskSpace
@@ -42,11 +44,15 @@ from shared.webhooks.ssrf import AddressPolicy, parse_networks
 # The modules of api/routes, in the order in which /openapi.json lists their calls.
 ROUTES = (
     *("generate", "jobs", "events", "batches", "uploads", "collections", "documents", "chat", "tutorial_compat", "webhooks"),
+    *("openai.chat_completions", "openai.completions", "openai.embeddings", "openai.models", "openai.tokenization"),
     *("models", "health", "metrics", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
 )
 
 # Response headers that a page of an allowed origin may read, beyond those that every page may.
-EXPOSED_HEADERS = ("Idempotent-Replay", "Location", "Retry-After", "x-should-retry", "Enginehouse-Version")
+EXPOSED_HEADERS = (
+    *("Idempotent-Replay", "Location", "Retry-After", "x-should-retry", "Enginehouse-Version"),
+    *("x-request-id", "x-job-id", "x-ignored-params"),
+)
 REDIS_CONNECTIONS = 5
 
 
@@ -78,6 +84,8 @@ def create_app(settings: Settings) -> Flask:
         app.register_blueprint(routes.blueprint)
     app.extensions["openapi"] = ApiDescription(app)
     measure_requests(app)
+    name_requests(app)
+    add_job_headers(app)
     register_error_handlers(app)
     _set_default_headers(app)
     _reject_encoded_bodies(app)

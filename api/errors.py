@@ -7,7 +7,7 @@ else is a 500 that reveals nothing about its cause.
 import logging
 
 import redis
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, current_app, g, jsonify, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
@@ -19,6 +19,7 @@ from shared.errors import (
     IndexUnavailable,
     InternalError,
     InvalidRequest,
+    InvalidValue,
     MalformedBody,
     MethodNotAllowed,
     NotFound,
@@ -30,7 +31,8 @@ from shared.redis_connection import is_outage
 
 logger = logging.getLogger(__name__)
 
-INTERNAL_ERROR = "Internal server error. The server log has the details."
+OPENAI_PATH = "/v1/"
+INTERNAL_ERROR = "Internal server error. The server log has the details, under the x-request-id of this response."
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -45,8 +47,14 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def error_response(error: EnginehouseError) -> tuple[Response, int]:
-    """The error's status and JSON."""
-    return _json_response(error), error.status
+    """The error's status and JSON. OpenAI's API has no 422: a client's class for a bad value is that of 400."""
+    status = InvalidRequest.status if error.status == InvalidValue.status and is_openai_call() else error.status
+    return _json_response(error), status
+
+
+def is_openai_call() -> bool:
+    """Whether the current request is one of ``/v1``, or of a call that is there too."""
+    return request.path.startswith(OPENAI_PATH) or (request.blueprint or "").startswith("openai")
 
 
 def _json_response(error: EnginehouseError) -> Response:
@@ -67,6 +75,10 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
     status = error.code or 500
     path = request.path[:200]
     if status == 404:
+        if request.path.startswith(OPENAI_PATH):
+            return error_response(
+                NotFound(f"There is no call {request.method} {path}. There are: {_openai_calls()}.", code="route_not_found")
+            )
         return error_response(
             NotFound(f"There is no call {request.method} {path}. GET /openapi.json lists all calls.", code="route_not_found")
         )
@@ -81,6 +93,13 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
     if status < 500:
         return _json_response(InvalidRequest(error.description or error.name)), status
     return error_response(InternalError(INTERNAL_ERROR))
+
+
+def _openai_calls() -> str:
+    calls = (
+        operation.call for operation in current_app.extensions["openapi"].operations if operation.path.startswith(OPENAI_PATH)
+    )
+    return ", ".join(sorted(calls))
 
 
 def _too_large_message() -> str:
@@ -127,5 +146,5 @@ def _system_error(error: OSError) -> tuple[Response, int]:
 
 
 def _unexpected_error(error: Exception) -> tuple[Response, int]:
-    logger.error("%s %r failed", request.method, request.path, exc_info=error)
+    logger.error("%s %r failed, request %s", request.method, request.path, g.get("request_id", ""), exc_info=error)
     return error_response(InternalError(INTERNAL_ERROR))

@@ -4,8 +4,9 @@ The id of an event is its sequence number. A client that reconnects with ``Last-
 nothing, whichever process of the server was restarted in between.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 
 import redis
@@ -24,19 +25,23 @@ MAX_BUFFERED = 1000
 
 
 class EventInbox:
-    """Events on their way from the follower's thread to one reader's thread. A full inbox drops its oldest events."""
+    """Events of some jobs, each with the job's number, on their way from the follower's thread to one reader's thread.
+
+    A full inbox drops its oldest events, and notes whose they were.
+    """
 
     def __init__(self) -> None:
         # SimpleQueue waits in C. A thousand threads that wait on a threading.Event would spend their time in Python.
-        self._events: SimpleQueue[StreamEvent] = SimpleQueue()
+        self._events: SimpleQueue[tuple[int, StreamEvent]] = SimpleQueue()
+        self._dropped: set[int] = set()
 
-    def add_event(self, event: StreamEvent) -> None:
+    def add_event(self, event: StreamEvent, number: int = 0) -> None:
         if self._events.qsize() >= MAX_BUFFERED:
             with suppress(Empty):
-                self._events.get_nowait()
-        self._events.put(event)
+                self._dropped.add(self._events.get_nowait()[0])
+        self._events.put((number, event))
 
-    def drain(self, timeout: float) -> list[StreamEvent]:
+    def drain(self, timeout: float) -> list[tuple[int, StreamEvent]]:
         """All buffered events; waits up to ``timeout`` seconds for the first one."""
         events = []
         with suppress(Empty):
@@ -44,6 +49,13 @@ class EventInbox:
             while True:
                 events.append(self._events.get_nowait())
         return events
+
+    def take_dropped(self) -> set[int]:
+        """The numbers of the jobs whose events were dropped since the last call."""
+        if not self._dropped:
+            return set()
+        dropped, self._dropped = self._dropped, set()
+        return dropped
 
 
 def stream_events(
@@ -59,42 +71,66 @@ def stream_events(
     if job.status.final and not client.exists(stream_key(job_id)):
         yield from _flush([event.server_sent for event in summary_events(job, after)])
         return
-    inbox, position = EventInbox(), min(after, job.seq)
-    for event in _stored_events(client, job_id, position):
-        position = event.sequence
-        if event.sequence > after:
-            yield event.server_sent
-        if event.type == "ended":
+    for events in follow_jobs(client, follower, [(job_id, min(after, job.seq))], KEEP_ALIVE_SECONDS):
+        if not is_valid():
             return
-    follower.follow(job_id, position, inbox.add_event)
+        if not events:
+            if is_deleted(queries, job_id):
+                return
+            yield b": keep-alive\n\n"
+        # Each yielded piece is a system call, so events that arrived together leave together.
+        yield from _flush([event.server_sent for _, event in events if event.sequence > after])
+
+
+def follow_jobs(
+    client: redis.Redis, follower: Follower, starts: Sequence[tuple[str, int]], seconds: float
+) -> Iterator[list[tuple[int, StreamEvent]]]:
+    """The events of jobs, each after a sequence number, until all have ended, as lists of (number of the job, event).
+
+    The events of each job come in order, none twice and none left out. A list is empty if nothing has happened for ``seconds``.
+    """
+    positions = [after for _, after in starts]
+    running = set(range(len(starts)))
+    inbox = EventInbox()
+
+    def stored(number: int, before: int | None = None) -> Iterator[tuple[int, StreamEvent]]:
+        for event in _stored_events(client, starts[number][0], positions[number], before=before):
+            yield from advance(number, event)
+
+    def advance(number: int, event: StreamEvent) -> Iterator[tuple[int, StreamEvent]]:
+        positions[number] = event.sequence
+        if event.type == "ended":
+            running.discard(number)
+        yield number, event
+
+    for number in list(running):
+        events: list[tuple[int, StreamEvent]] = []
+        for item in stored(number):
+            events.append(item)
+            if len(events) >= PAGE_SIZE:
+                yield events
+                events = []
+        if events:
+            yield events
+    listeners = {number: partial(inbox.add_event, number=number) for number in running}
     try:
-        while True:
-            events = inbox.drain(KEEP_ALIVE_SECONDS)
-            if not is_valid():
-                return
-            if not events:
-                if _is_deleted(queries, job_id):
-                    return
-                yield b": keep-alive\n\n"
-            # Each yielded piece is a system call, so events that arrived together leave together.
-            pieces: list[bytes] = []
-            for event in events:
-                if event.sequence > position + 1:
+        for number, listener in listeners.items():
+            follower.follow(starts[number][0], positions[number], listener)
+        while running:
+            received, events = inbox.drain(seconds), []
+            for number, event in received:
+                if event.sequence > positions[number] + 1:
                     # Redis still has the events that the inbox dropped.
-                    yield from _flush(pieces)
-                    for missed in _stored_events(client, job_id, position, before=event.sequence):
-                        position = missed.sequence
-                        if missed.sequence > after:
-                            yield missed.server_sent
-                if event.sequence > position:
-                    position = event.sequence
-                    if event.sequence > after:
-                        pieces.append(event.server_sent)
-            yield from _flush(pieces)
-            if any(event.type == "ended" for event in events):
-                return
+                    events += stored(number, before=event.sequence)
+                if event.sequence > positions[number]:
+                    events += advance(number, event)
+            for number in inbox.take_dropped() & running:
+                # If its last events were dropped, no later one shows the gap.
+                events += stored(number)
+            yield events
     finally:
-        follower.leave(job_id, inbox.add_event)
+        for number, listener in listeners.items():
+            follower.leave(starts[number][0], listener)
 
 
 def summary_events(job: Job, after: int) -> list[StreamEvent]:
@@ -114,7 +150,8 @@ def summary_events(job: Job, after: int) -> list[StreamEvent]:
     return [StreamEvent(number, kind, job.attempt, ended_at, data) for number, (kind, data) in enumerate(contents, first)]
 
 
-def _is_deleted(queries: JobQueries, job_id: str) -> bool:
+def is_deleted(queries: JobQueries, job_id: str) -> bool:
+    """Whether the job no longer exists. False during an outage of Redis."""
     try:
         return queries.get_job(job_id) is None
     except redis.RedisError as error:

@@ -23,11 +23,7 @@ def submit_generation(
     ``prompt`` is the part of the spec that holds the input. Raises NotFound (model, collection or session), ModelNotServed
     and InvalidValue.
     """
-    max_characters = services().settings.max_prompt_characters
-    if characters > max_characters:
-        raise InvalidValue(
-            f"prompt: may have at most {max_characters} characters over all messages, not {characters}", param="prompt"
-        )
+    check_prompt_length(characters, "prompt")
     idempotency = read_idempotency_key(options.model_dump())
     entry = find_generation_model(options.model)
     webhook = job_webhook(options.webhook)
@@ -41,7 +37,7 @@ def submit_generation(
         model=entry.name,
         session=session,
         priority=options.priority,
-        cost=characters // 4 + 2 * (options.max_tokens or entry.max_tokens),
+        cost=expected_service(entry, characters, options.max_tokens),
         expires_ms=None if options.expires_in is None else int(options.expires_in * 1000),
         timeout_ms=None if options.timeout is None else int(options.timeout * 1000),
         webhook=webhook,
@@ -50,6 +46,18 @@ def submit_generation(
         fingerprint=idempotency.fingerprint,
     )
     return submit_job(submission, timeout)
+
+
+def check_prompt_length(characters: int, param: str) -> None:
+    """Raise InvalidValue if a prompt has more characters, over all its messages, than the settings allow."""
+    limit = services().settings.max_prompt_characters
+    if characters > limit:
+        raise InvalidValue(f"{param}: may have at most {limit} characters over all messages, not {characters}", param=param)
+
+
+def expected_service(entry: ModelEntry, characters: int, max_tokens: int | None) -> int:
+    """The service, in tokens, that a generation will probably cost. A generated token costs about twice as much as one of the prompt."""
+    return characters // 4 + 2 * (max_tokens or entry.max_tokens)
 
 
 def find_generation_model(name: str | None) -> ModelEntry:

@@ -1,7 +1,7 @@
 """Job waiter: request threads that wait for a job to end, all of them over one Redis connection."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from api.caller import caller
@@ -48,6 +48,18 @@ class JobWaiter:
                 self._listener.forget(job_id, completed)
         finally:
             release()
+
+    @contextmanager
+    def watch_jobs(self, job_ids: Sequence[str]) -> Iterator[list[threading.Event]]:
+        """An event for each job that is set when it ends. Check the jobs after this call, and acquire a slot before it."""
+        events: list[threading.Event] = []
+        try:
+            for job_id in job_ids:
+                events.append(self._listener.expect(job_id))
+            yield events
+        finally:
+            for job_id, event in zip(job_ids, events, strict=False):
+                self._listener.forget(job_id, event)
 
     def acquire_slot(self, use: str) -> Callable[[], None]:
         """Acquire a slot for a long request; returns the function that releases it.

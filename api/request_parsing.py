@@ -48,7 +48,7 @@ def parse_body(model: type[Model]) -> Model:
     if not request.is_json:
         raise MalformedBody("The body must be JSON, sent with Content-Type: application/json.")
     try:
-        return model.model_validate_json(_read_body())
+        return model.model_validate_json(read_body())
     except ValidationError as error:
         raise _request_error(error, fields=model.model_fields) from None
 
@@ -56,7 +56,7 @@ def parse_body(model: type[Model]) -> Model:
 def parse_optional_body(model: type[Model]) -> Model:
     """The validated JSON body, or the model's defaults if the request has none."""
     # Not Content-Length: a body that is sent in chunks has none.
-    return parse_body(model) if _read_body() else model()
+    return parse_body(model) if read_body() else model()
 
 
 def form_files(max_files: int) -> list[FileStorage]:
@@ -213,7 +213,7 @@ def _preferences() -> dict[str, str]:
     return preferences
 
 
-def _read_body() -> bytes:
+def read_body() -> bytes:
     """The body. Raises BodyTooLarge (as HTTP error): Flask checks only Content-Length, and cuts a body in chunks at the limit."""
     request.max_content_length = limit = services().settings.max_body_bytes
     body = request.get_data()

@@ -293,6 +293,13 @@ class Settings:
     chat_wait_seconds: int = setting(
         "ENGINEHOUSE_CHAT_WAIT_SECONDS", 300, "How long chat requests wait for their answer.", low=1, high=HOUR
     )
+    v1_wait_seconds: int = setting(
+        "ENGINEHOUSE_V1_WAIT_SECONDS",
+        HOUR,
+        "How long a call of /v1 that does not stream waits for its answer; then its job is cancelled.",
+        low=1,
+        high=DAY,
+    )
     api_workers: int = setting("ENGINEHOUSE_API_WORKERS", 2, "Number of API processes.", low=1, high=64)
     api_threads: int = setting(
         "ENGINEHOUSE_API_THREADS",

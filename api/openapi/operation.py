@@ -23,9 +23,13 @@ ERROR_REPLIES = {
     422: "A value is out of range; `param` names the field.",
     429: "A limit is reached; try again later.",
     500: "Internal server error. The server log has the details.",
+    499: "The client closed its connection before the answer.",
     502: "The job that this call waited for did not complete.",
     503: "The server cannot do this now; `Retry-After` says when to try again.",
+    504: "The answer took longer than this server allows, or no worker started it in time.",
 }
+# Calls in the forms of OpenAI's API.
+OPENAI_TAG = "OpenAI"
 ERRORS_OF_EVERY_CALL = (400, 403, 500, 503)
 RETRYABLE = (429, 503)
 
@@ -36,10 +40,13 @@ HEADERS: Mapping[str, Schema] = {
         "description": "`true` if an earlier request with this Idempotency-Key created the job.",
         "schema": {"type": "string"},
     },
+    "x-job-id": {"description": "The jobs behind the answers, separated by commas.", "schema": {"type": "string"}},
+    "x-ignored-params": {"description": "Fields of the request that were ignored.", "schema": {"type": "string"}},
 }
 
 # Headers of a 202 response.
 JOB_HEADERS = ("Location", "Retry-After")
+OPENAI_HEADERS = ("x-job-id", "x-ignored-params")
 REPLAYABLE_JOB_HEADERS = (*JOB_HEADERS, "Idempotent-Replay")
 
 
@@ -118,6 +125,9 @@ class Operation:
             statuses.add(404)
         if any(parameter.location != "path" for parameter in self.parameters):
             statuses.add(422)
+        if self.tag == OPENAI_TAG:
+            # OpenAI's clients know a bad value by 400.
+            statuses.discard(422)
         return sorted(statuses - set(self.replies))
 
 

@@ -4,18 +4,16 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
+from api.model_state import model_state
 from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.worker_registry import Worker
-from shared.models.catalogue import EMBED, ModelEntry
+from shared.models.catalogue import ModelEntry
 
 blueprint = Blueprint("models", __name__)
-
-# A model has the state of its best worker, in this order.
-STATES = ("ready", "warming", "loading", "draining", "failed")
 
 
 @blueprint.get("/models")
@@ -34,11 +32,7 @@ def list_models() -> RouteResponse:
 
 
 def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[ModelAssignment]) -> dict[str, Any]:
-    # The workers that ingest and retrieve hold the embedding model.
-    serving = [
-        worker for worker in workers if worker.model == entry.name or (entry.task == EMBED and worker.pool in ("cpu", "io"))
-    ]
-    best = min(serving, key=lambda worker: STATES.index(worker.phase), default=None)
+    state, best, serving = model_state(entry, workers, assignments)
     return {
         "name": entry.name,
         "url": entry.url,
@@ -60,16 +54,9 @@ def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[Mode
         "keep_alive": entry.keep_alive,
         "parameters": entry.parameters,
         "default": entry.default,
-        "state": best.phase if best else _state_without_worker(entry, assignments),
+        "state": state,
         "reason": best.message or None if best and best.phase != "ready" else None,
         "progress": best.fraction if best and best.phase in ("loading", "warming") else None,
         "attention": ((best.engine or {}).get("attention") or None) if best else None,
         "workers": len(serving),
     }
-
-
-def _state_without_worker(entry: ModelEntry, assignments: list[ModelAssignment]) -> str:
-    """``loading`` if a worker is about to load it, ``unloaded`` if one could, else ``not_served``."""
-    if any(assignment.desired_model == entry.name for assignment in assignments):
-        return "loading"
-    return "unloaded" if any(entry.name in assignment.loadable_models for assignment in assignments) else "not_served"

@@ -138,6 +138,19 @@ def test_the_langchain_retriever_returns_documents(stack: Stack) -> None:
     assert found[0].page_content
 
 
+def test_openais_client_streams_an_answer(stack: Stack) -> None:
+    done = run(stack, sys.executable, EXAMPLES / "openai_chat.py", "Where is it?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "user: Where is it?\n"
+    assert "tokens\njob job_" in done.stderr
+
+
+def test_langchain_streams_an_answer(stack: Stack) -> None:
+    done = run(stack, sys.executable, EXAMPLES / "langchain_chat.py", "French", "It is open.", ENGINEHOUSE_MODEL="echo")
+    assert done.returncode == 0, done.stderr
+    assert "It is open." in done.stdout
+
+
 def test_each_example_documents_how_to_run_it() -> None:
     for example in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.sh")]:
         head = example.read_text().split("import ", 1)[0] if example.suffix == ".py" else example.read_text()[:400]

@@ -109,7 +109,7 @@ def test_a_closed_stream_releases_all_resources(settings: Settings, writer: Writ
         answer = follow(served, writer.job)
         pieces = iter(answer.response)
         assert next(pieces).startswith(b"retry: ")
-        assert [ids(next(pieces)) for _ in range(count)] == [[number] for number in range(1, count + 1)]
+        assert ids(next(pieces)) == list(range(1, count + 1))
         reading = pool.submit(next, pieces)
         wait_until(lambda: follower._listeners, "the stream is followed")
         writer.write("x")

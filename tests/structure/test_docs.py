@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from api.app import create_app  # also imports every error class of the API
-from cli import settings_docs
+from cli import openai_docs, settings_docs
 from cli.main import app as command
 from shared import errors
 from shared.documents import models
@@ -39,7 +39,7 @@ def calls() -> set[str]:
 
 
 def test_every_call_has_a_heading() -> None:
-    text = (DOCS / "http-api.md").read_text(encoding="utf-8")
+    text = "".join((DOCS / page).read_text(encoding="utf-8") for page in ("http-api.md", "openai-api.md"))
     headings = re.findall(r"^#+ `((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", text, re.MULTILINE)
     assert len(headings) == len(set(headings))
     assert set(headings) == calls()
@@ -81,6 +81,11 @@ def test_the_settings_page_is_up_to_date() -> None:
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_docs.settings_page(), (
         "python -m cli.settings_docs > docs/settings.md"
     )
+
+
+def test_the_tables_of_openai_fields_are_up_to_date() -> None:
+    page = openai_docs.PAGE.read_text(encoding="utf-8")
+    assert openai_docs.with_tables(page) == page, "python -m cli.openai_docs"
 
 
 def event_types() -> set[str]:

@@ -1,0 +1,152 @@
+"""Chat completions: the spec of a request's jobs, and the response of ended ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.openai.constraints import check_schema, json_schema_constraint, json_text
+from api.openai.messages import count_characters, function_tools, spec_messages
+from api.openai.parsing import note_ignored
+from api.openai.results import end_user_metadata, finish_reason, sum_usage
+from api.openai.sampling import sampling_spec
+from api.openai.work import Prompt, Work
+from api.schemas.requests.openai import ChatCompletionRequest
+from api.schemas.requests.openai.chat import NamedFunction
+from shared.errors import InvalidValue
+from shared.jobs.models import Job
+
+# Priorities of jobs by service tier: flex ones run after others, as a batch does, and priority ones before them.
+PRIORITIES = {"flex": 8, "priority": 2}
+DEFAULT_PRIORITY = 5
+
+
+def chat_work(request: ChatCompletionRequest) -> Work:
+    """What the request asks for. Raises InvalidValue."""
+    messages = spec_messages(request.messages)
+    max_tokens = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+    field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    spec = {
+        **sampling_spec(request, max_tokens, field),
+        **_tool_spec(request),
+        **_constraint_spec(request),
+        **_template_spec(request),
+    }
+    if request.top_logprobs is not None and not request.logprobs:
+        raise InvalidValue("top_logprobs: needs logprobs: true", param="top_logprobs")
+    if request.logprobs:
+        spec["logprobs"] = request.top_logprobs or 0
+    characters = count_characters(messages) + sum(len(json_text(tool, "tools")) for tool in spec.get("tools", ()))
+    return Work(
+        model=request.model,
+        spec=spec,
+        prompts=[Prompt({"messages": messages}, characters, "messages")],
+        copies=request.n or 1,
+        max_tokens=spec.get("max_tokens"),
+        seed=request.seed,
+        priority=PRIORITIES.get(request.service_tier or "", DEFAULT_PRIORITY),
+        metadata=end_user_metadata(request.user or request.safety_identifier, request.metadata),
+    )
+
+
+def chat_response(jobs: Sequence[Job], copies: int) -> dict[str, Any]:
+    """The response for completed jobs, one for each choice."""
+    return {
+        **response_head(jobs[0], "chat.completion"),
+        "choices": [_choice(index, job.result or {}) for index, job in enumerate(jobs)],
+        "usage": sum_usage(jobs, copies),
+        "service_tier": service_tier(jobs[0]),
+    }
+
+
+def response_head(job: Job, kind: str) -> dict[str, Any]:
+    """The first fields of a response, and of each of its chunks."""
+    return {"id": f"chatcmpl-{job.id}", "object": kind, "created": job.created_at // 1000, "model": job.model}
+
+
+def service_tier(job: Job) -> str:
+    """The tier whose priority the job had."""
+    return next((tier for tier, priority in PRIORITIES.items() if priority == job.priority), "default")
+
+
+def chat_logprobs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Log-probabilities as chat completions have them."""
+    content = [{**_token(entry), "top_logprobs": [_token(top) for top in entry.get("top", ())]} for entry in entries]
+    return {"content": content, "refusal": None}
+
+
+def _choice(index: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    calls = result.get("tool_calls") or []
+    text = result.get("text") or ""
+    message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
+    if calls:
+        message["tool_calls"] = calls
+    if result.get("reasoning"):
+        # Clients read one or the other.
+        message["reasoning_content"] = message["reasoning"] = result["reasoning"]
+    logprobs = chat_logprobs(result["logprobs"]) if result.get("logprobs") is not None else None
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason(result)}
+
+
+def _token(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"token": entry["token"], "logprob": entry["logprob"], "bytes": entry.get("bytes")}
+
+
+def _template_spec(request: ChatCompletionRequest) -> dict[str, Any]:
+    options = dict(request.chat_template_kwargs or {})
+    json_text(options, "chat_template_kwargs")
+    if request.reasoning_effort == "none":
+        options.setdefault("enable_thinking", False)
+    elif request.reasoning_effort is not None:
+        note_ignored(["reasoning_effort"])
+    if request.enable_thinking is not None:
+        options["enable_thinking"] = request.enable_thinking
+    return {"template_options": options} if options else {}
+
+
+def _tool_spec(request: ChatCompletionRequest) -> dict[str, Any]:
+    tools = function_tools(request.tools or ())
+    choice = request.tool_choice
+    is_forced = _forces_call(request)
+    if not tools:
+        if is_forced:
+            raise InvalidValue("tool_choice: needs a function in tools", param="tool_choice")
+        return {}
+    names = [tool["function"]["name"] for tool in tools]
+    if isinstance(choice, NamedFunction) and choice.name not in names:
+        raise InvalidValue(
+            f"tool_choice: there is no function {choice.name!r} in tools; there are: {', '.join(names)}", param="tool_choice"
+        )
+    for index, tool in enumerate(request.tools or ()):
+        if tool.function is None or tool.function.parameters is None:
+            continue
+        param = f"tools[{index}].function.parameters"
+        json_text(tool.function.parameters, param)
+        # A call that is not forced is written freely, so its schema only has to be readable.
+        if tool.function.strict or (is_forced and (choice == "required" or tool.function.name == getattr(choice, "name", ""))):
+            check_schema(tool.function.parameters, param)
+    spec: dict[str, Any] = {
+        "tools": tools,
+        "tool_choice": {"name": choice.name} if isinstance(choice, NamedFunction) else choice or "auto",
+    }
+    if request.parallel_tool_calls is not None:
+        spec["parallel_tool_calls"] = request.parallel_tool_calls
+    return spec
+
+
+def _constraint_spec(request: ChatCompletionRequest) -> dict[str, Any]:
+    wanted = request.response_format
+    if wanted is None or wanted.type == "text":
+        return {}
+    if _forces_call(request):
+        raise InvalidValue(
+            f"response_format: {wanted.type} cannot be used together with a tool_choice that forces a call; use tool_choice auto or none",
+            param="response_format",
+        )
+    if wanted.type == "json_object":
+        return {"constraint": {"type": "json_object"}}
+    if wanted.json_schema is None:
+        raise InvalidValue("response_format.json_schema: is required", param="response_format.json_schema")
+    return {"constraint": json_schema_constraint(wanted.json_schema.schema_, "response_format.json_schema.schema")}
+
+
+def _forces_call(request: ChatCompletionRequest) -> bool:
+    return request.tool_choice == "required" or isinstance(request.tool_choice, NamedFunction)

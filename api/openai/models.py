@@ -1,0 +1,46 @@
+"""Models as OpenAI's API lists them."""
+
+import time
+from typing import Any
+
+from api.model_state import model_state
+from api.services import services
+from shared.jobs.model_assignments import ModelAssignment
+from shared.jobs.worker_registry import Worker
+from shared.models.catalogue import ModelEntry
+
+# Models have no time of creation; the one of the server's start is stable while it runs.
+STARTED_AT = int(time.time())
+
+
+def list_openai_models() -> dict[str, Any]:
+    """The models that a request can use now: those that a worker serves or may load."""
+    context = services()
+    workers, assignments = context.live_workers(), context.active_assignments()
+    models = [_model_json(entry, workers, assignments) for entry in context.catalogue.models]
+    data = [model for model in models if model["state"] != "not_served"]
+    names = [model["id"] for model in data]
+    return {
+        "object": "list",
+        "data": data,
+        "models": [{"name": name, "model": name, "slug": name, "display_name": name} for name in names],
+    }
+
+
+def find_openai_model(name: str) -> dict[str, Any]:
+    """One model of the models file. Raises NotFound."""
+    context = services()
+    return _model_json(context.catalogue.get_model(name), context.live_workers(), context.active_assignments())
+
+
+def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[ModelAssignment]) -> dict[str, Any]:
+    state, _, _ = model_state(entry, workers, assignments)
+    return {
+        "id": entry.name,
+        "object": "model",
+        "created": STARTED_AT,
+        "owned_by": "enginehouse",
+        "max_model_len": entry.max_context,
+        "task": entry.task,
+        "state": state,
+    }

@@ -1,0 +1,63 @@
+"""What a request of ``/v1`` asks for, and the submissions of its jobs: one for each answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from api.generation import check_prompt_length, expected_service, find_generation_model
+from api.request_parsing import read_idempotency_key
+from api.services import owner
+from shared.jobs.queue_names import generation_queue
+from shared.jobs.submission import Submission
+
+MAX_SEED = 2**63 - 1
+
+
+class Prompt(NamedTuple):
+    """One input: its part of the spec, its length in characters, and the field of the request that it came from."""
+
+    spec: Mapping[str, Any]
+    characters: int
+    param: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """``copies`` answers for each of the prompts, in this order."""
+
+    model: str | None
+    spec: Mapping[str, Any]
+    prompts: Sequence[Prompt]
+    copies: int
+    max_tokens: int | None
+    seed: int | None
+    priority: int = 5
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def generation_submissions(work: Work) -> list[Submission]:
+    """A submission for each answer. Raises NotFound (model), ModelNotServed and InvalidValue."""
+    entry = find_generation_model(work.model)
+    for prompt in work.prompts:
+        check_prompt_length(prompt.characters, prompt.param)
+    # Two spellings of a request that ask for the same work have one fingerprint.
+    idempotency = read_idempotency_key([entry.name, work.spec, [prompt.spec for prompt in work.prompts], work.copies, work.seed])
+    submissions = []
+    for number in range(len(work.prompts) * work.copies):
+        prompt, copy = work.prompts[number // work.copies], number % work.copies
+        seed = {} if work.seed is None else {"seed": work.seed + copy if work.seed <= MAX_SEED - copy else work.seed - copy}
+        submissions.append(
+            Submission(
+                kind="generate",
+                queue=generation_queue(entry.name),
+                spec={**prompt.spec, **work.spec, **seed},
+                owner=owner(),
+                model=entry.name,
+                priority=work.priority,
+                cost=expected_service(entry, prompt.characters, work.max_tokens),
+                metadata=work.metadata,
+                idempotency_key=f"{idempotency.key} {number}" if idempotency.key else "",
+                fingerprint=idempotency.fingerprint,
+            )
+        )
+    return submissions

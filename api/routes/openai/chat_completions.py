@@ -1,0 +1,48 @@
+"""``POST /v1/chat/completions``."""
+
+from functools import partial
+
+from flask import Blueprint
+
+from api.openai.answers import stream_answers, whole_answers
+from api.openai.chat import chat_response, chat_work
+from api.openai.chunks import ChatChunks
+from api.openai.parsing import parse_openai_body
+from api.openapi.operation import IDEMPOTENCY_KEY, OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe
+from api.responses import RouteResponse
+from api.schemas import responses
+from api.schemas.requests.openai import ChatCompletionRequest
+
+blueprint = Blueprint("openai_chat_completions", __name__)
+
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@blueprint.post("/v1/chat/completions")
+@describe(
+    Operation(
+        tag=OPENAI_TAG,
+        summary="Answer a conversation",
+        description=(
+            "Waits for the answer, or streams it (`stream: true`) as server-sent events whose data is a `chat.completion.chunk`, up "
+            "to `[DONE]`. Closing the connection cancels the jobs."
+        ),
+        parameters=(IDEMPOTENCY_KEY,),
+        request_model=ChatCompletionRequest,
+        examples={
+            "messages": Example(summary="A conversation", body={"messages": MESSAGES}),
+            "options": Example(
+                summary="Sampling options, and two answers",
+                body={"messages": MESSAGES, "max_completion_tokens": 40, "temperature": 0.2, "seed": 7, "n": 2, "stop": "\n\n"},
+            ),
+        },
+        replies={200: Reply(description="The answers.", model=responses.ChatCompletion, headers=OPENAI_HEADERS)},
+        refusals=(404, 409, 429, 499, 504),
+    )
+)
+def create_chat_completion() -> RouteResponse:
+    body = parse_openai_body(ChatCompletionRequest)
+    work = chat_work(body)
+    if body.stream:
+        return stream_answers(work, partial(ChatChunks, copies=work.copies, includes_usage=body.includes_usage))
+    return whole_answers(work, chat_response)

@@ -1,0 +1,71 @@
+"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info``: a model's tokenizer, at the root, where lm-eval looks for it, and under ``/v1``."""
+
+from flask import Blueprint, request
+
+from api.openai.answers import job_response
+from api.openai.parsing import parse_openai_body
+from api.openai.tokenization import (
+    detokenize_submission,
+    info_response,
+    tokenize_response,
+    tokenize_submission,
+    tokenizer_submission,
+)
+from api.openapi.operation import OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe, in_query
+from api.responses import RouteResponse
+from api.schemas import responses
+from api.schemas.requests.openai import DetokenizeRequest, TokenizeRequest
+
+blueprint = Blueprint("openai_tokenization", __name__)
+
+REFUSALS = (404, 409, 429, 499, 504)
+
+
+@blueprint.post("/tokenize")
+@blueprint.post("/v1/tokenize")
+@describe(
+    Operation(
+        tag=OPENAI_TAG,
+        summary="Turn a text or a conversation into tokens",
+        request_model=TokenizeRequest,
+        examples={"text": Example(summary="A text", body={"prompt": "The archive is open.", "return_token_strs": True})},
+        replies={200: Reply(description="The tokens.", model=responses.Tokens, headers=OPENAI_HEADERS)},
+        refusals=REFUSALS,
+    )
+)
+def tokenize() -> RouteResponse:
+    body = parse_openai_body(TokenizeRequest)
+    return job_response(lambda: [tokenize_submission(body)], lambda jobs: tokenize_response(jobs[0], body))
+
+
+@blueprint.post("/detokenize")
+@blueprint.post("/v1/detokenize")
+@describe(
+    Operation(
+        tag=OPENAI_TAG,
+        summary="Turn tokens into text",
+        request_model=DetokenizeRequest,
+        examples={"tokens": Example(summary="Some tokens", body={"tokens": [72, 105]})},
+        replies={200: Reply(description="The text.", model=responses.TokenText, headers=OPENAI_HEADERS)},
+        refusals=REFUSALS,
+    )
+)
+def detokenize() -> RouteResponse:
+    body = parse_openai_body(DetokenizeRequest)
+    return job_response(lambda: [detokenize_submission(body)], lambda jobs: {"prompt": (jobs[0].result or {})["text"]})
+
+
+@blueprint.get("/tokenizer_info")
+@blueprint.get("/v1/tokenizer_info")
+@describe(
+    Operation(
+        tag=OPENAI_TAG,
+        summary="Describe a model's tokenizer",
+        parameters=(in_query("model", {"type": "string"}, "Name of a model; the default model if it is missing."),),
+        replies={200: Reply(description="The tokenizer.", model=responses.TokenizerInfo, headers=OPENAI_HEADERS)},
+        refusals=REFUSALS,
+    )
+)
+def show_tokenizer() -> RouteResponse:
+    model = request.args.get("model")
+    return job_response(lambda: [tokenizer_submission(model, "info", {})], lambda jobs: info_response(jobs[0]))

@@ -1,0 +1,35 @@
+"""LangChain's model of OpenAI's API."""
+
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
+
+from testing.stack import Stack
+
+
+def model(stack: Stack) -> ChatOpenAI:
+    return ChatOpenAI(model="echo", base_url=f"{stack.url}/v1", api_key="anything", stream_usage=True, max_tokens=1000)  # type: ignore[arg-type]
+
+
+def test_langchain_gets_an_answer_with_its_usage(v1_stack: Stack) -> None:
+    answer = model(v1_stack).invoke([("system", "be brief"), ("user", "hello")])
+    assert "hello" in str(answer.content)
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata["output_tokens"] > 0
+
+
+def test_langchain_streams(v1_stack: Stack) -> None:
+    pieces = list(model(v1_stack).stream("hello"))
+    assert "".join(str(piece.content) for piece in pieces) == "user: hello"
+    assert any(piece.usage_metadata for piece in pieces)
+
+
+def test_langchain_sends_the_turns_of_an_agent(v1_stack: Stack) -> None:
+    call = {"id": "call_1", "name": "look_up", "args": {"word": "tea"}}
+    turns = [HumanMessage("What is tea?"), AIMessage("", tool_calls=[call]), ToolMessage("A drink.", tool_call_id="call_1")]
+    tool = {
+        "name": "look_up",
+        "description": "Explain a word.",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
+    }
+    answer = model(v1_stack).bind_tools([tool]).invoke(turns)
+    assert "A drink." in str(answer.content)

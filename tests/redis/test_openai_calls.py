@@ -1,0 +1,169 @@
+"""Calls of ``/v1`` without workers: keys, limits, retries, and jobs that are submitted together."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from api.event_stream import MAX_BUFFERED, EventInbox, follow_jobs
+from api.openai.retries import DelayedCalls
+from shared.jobs.event_streams import Follower, StreamEvent
+from shared.jobs.models import Status
+from shared.jobs.submission import Submission
+from shared.owners.store import ApiKeys
+from shared.redis_connection import PREFIX
+from shared.settings import Settings
+from testing.waiting import wait_until
+from tests.conftest import JobSystem
+
+MODEL = "gemma-3-270m"
+BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def system(redis_client: redis.Redis, settings: Settings) -> JobSystem:
+    """Services with the clock of Redis, which the application has too."""
+    return JobSystem(redis_client, settings, lambda queue, count: None)
+
+
+@pytest.fixture
+def app(settings: Settings, system: JobSystem) -> Flask:
+    """An application whose default model has been served, with room for four jobs and a wait of a second."""
+    system.client.hset(PREFIX + "models", MODEL, "1")
+    return create_app(replace(settings, max_queued_per_owner=4, v1_wait_seconds=1))
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def statuses(system: JobSystem, owner: str = "local") -> list[str]:
+    jobs, _ = system.queries.list_jobs(owner, limit=100)
+    return sorted(job.status.value for job in jobs)
+
+
+def stream(client: FlaskClient, body: dict[str, Any] | None = None, **headers: str) -> TestResponse:
+    return client.post(CHAT, json={**(body or BODY), "stream": True}, headers=headers, buffered=False)
+
+
+def test_jobs_of_one_request_are_submitted_all_or_none(client: FlaskClient, system: JobSystem) -> None:
+    refused = client.post(CHAT, json={**BODY, "n": 5})
+    assert (refused.status_code, refused.get_json()["error"]["code"]) == (429, "owner_full")
+    assert refused.headers["Retry-After"]
+    assert statuses(system) == ["cancelled"] * 4
+    answer = stream(client, {**BODY, "n": 4})
+    assert answer.status_code == 200, "the cancelled ones occupy nothing"
+    answer.close()
+
+
+def test_a_stream_that_is_closed_before_it_began_cancels_its_job(client: FlaskClient, system: JobSystem) -> None:
+    stream(client).close()
+    assert statuses(system) == ["cancelled"]
+
+
+def test_a_wait_that_is_over_cancels_the_job(client: FlaskClient, system: JobSystem) -> None:
+    answer = client.post(CHAT, json=BODY)
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (504, "false")
+    assert answer.get_json()["error"]["code"] == "answer_timeout"
+    assert answer.headers["x-job-id"]
+    assert statuses(system) == ["cancelled"]
+
+
+def test_requests_need_a_key_once_one_exists(client: FlaskClient, redis_client: redis.Redis) -> None:
+    assert client.get("/v1/models", headers={"Authorization": "Bearer anything"}).status_code == 200
+    _, secret = ApiKeys(redis_client).create("ada")
+    for headers, code in (({}, "key_missing"), ({"Authorization": "Bearer sk-nope"}, "key_unknown")):
+        answer = client.post(CHAT, json=BODY, headers=headers)
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (401, code)
+        assert set(answer.get_json()["error"]) == {"message", "type", "param", "code"}
+    assert client.get("/v1/models", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+
+
+def test_a_retry_joins_no_job_of_another_owner(client: FlaskClient, redis_client: redis.Redis) -> None:
+    keys = {name: {"Authorization": f"Bearer {ApiKeys(redis_client).create(name)[1]}"} for name in ("ada", "bob")}
+    first = stream(client, **keys["ada"], **{"x-stainless-retry-count": "0"})
+    other = stream(client, **keys["bob"], **{"x-stainless-retry-count": "1"})
+    again = stream(client, **keys["ada"], **{"x-stainless-retry-count": "1"})
+    different = stream(client, {**BODY, "n": 2}, **keys["ada"], **{"x-stainless-retry-count": "1"})
+    assert first.headers["x-job-id"] == again.headers["x-job-id"] != other.headers["x-job-id"]
+    assert first.headers["x-job-id"] not in different.headers["x-job-id"].split(",")
+    for answer in (first, other, again, different):
+        answer.close()
+
+
+def test_each_retry_joins_another_one_of_equal_requests(client: FlaskClient) -> None:
+    first = [stream(client, **{"x-stainless-retry-count": "0"}) for _ in range(2)]
+    again = [stream(client, **{"x-stainless-retry-count": "1"}) for _ in range(2)]
+    assert [answer.headers["x-job-id"] for answer in first] == [answer.headers["x-job-id"] for answer in again]
+    for answer in [*first, *again]:
+        answer.close()
+
+
+def test_a_joined_job_is_not_cancelled_when_its_first_client_leaves(client: FlaskClient, system: JobSystem) -> None:
+    first = stream(client, **{"x-stainless-retry-count": "0"})
+    again = stream(client, **{"x-stainless-retry-count": "1"})
+    first.close()  # before it began, so that a retry may come
+    assert statuses(system) == ["queued"]
+    again.close()
+
+
+def test_a_delayed_call_that_fails_does_not_stop_others() -> None:
+    made: list[str] = []
+
+    def fail() -> None:
+        raise redis.ConnectionError("away")
+
+    calls = DelayedCalls(seconds=0.01)
+    calls.add(fail)
+    calls.add(lambda: made.append("second"))
+    wait_until(lambda: made, "the second call is made")
+
+
+def test_a_job_that_fails_in_a_stream_ends_it_with_its_error(client: FlaskClient, system: JobSystem) -> None:
+    answer = stream(client)
+    job = answer.headers["x-job-id"]
+    claimed = system.transitions.claim(f"gpu.{MODEL}", "w", "t")
+    assert claimed is not None
+    error = {"code": "out_of_memory", "message": "No memory.", "param": None, "type": "job_error"}
+    assert system.transitions.finish((job, claimed.attempt), Status.FAILED, error=error) == "ok"
+    pieces = answer.get_data(as_text=True).split("\n\n")
+    assert '"code":"out_of_memory"' in pieces[-3]
+    assert pieces[-2] == "data: [DONE]"
+
+
+def test_a_request_from_another_site_is_refused(client: FlaskClient) -> None:
+    assert client.post(CHAT, json=BODY, headers={"Origin": "https://evil.example"}).status_code == 403
+    assert client.get("/v1/models", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/v1/models", headers={"X-Forwarded-For": "10.0.0.1"}).status_code == 403
+    assert client.post(CHAT, data="{}", headers={"Content-Type": "text/plain"}).status_code == 400
+
+
+def test_a_full_inbox_loses_no_event_of_any_job(settings: Settings, system: JobSystem) -> None:
+    jobs = [system.submitter.submit_job(Submission(kind="generate", queue="q", spec={}, owner="local")).id for _ in range(2)]
+    reader = follow_jobs(system.client, Follower(settings.redis_url), [(job, 0) for job in jobs], 0.05)
+    seen = [(number, event.type) for _ in range(2) for number, event in next(reader)]
+    assert seen == [(0, "queued"), (1, "queued")]
+    assert next(reader) == []
+    for _ in jobs:
+        claimed = system.transitions.claim("q", "w", f"t{len(seen)}")
+        assert claimed is not None
+        system.transitions.finish((claimed.id, claimed.attempt), Status.COMPLETED, result={"text": "x"})
+        seen.append((0, "claimed"))
+    rest = [(number, event.type) for events in reader for number, event in events]
+    assert sorted(rest) == [(0, "ended"), (0, "started"), (1, "ended"), (1, "started")]
+
+
+def test_an_inbox_says_whose_events_it_dropped() -> None:
+    inbox = EventInbox()
+    for number in range(MAX_BUFFERED + 3):
+        inbox.add_event(StreamEvent(number, "delta", 1, 0, {}), number=number % 2)
+    assert len(inbox.drain(0)) == MAX_BUFFERED
+    assert inbox.take_dropped() == {0, 1}
+    assert inbox.take_dropped() == set()
