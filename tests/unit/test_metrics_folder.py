@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from api.gunicorn_conf import METRICS_PREFIX, _make_metrics_folder
+from api.metrics_folder import METRICS_PREFIX, make_metrics_folder
 from testing.repository import REPOSITORY
 
 MAKE = (
-    "import sys; from pathlib import Path; from api.gunicorn_conf import _make_metrics_folder; "
-    "print(_make_metrics_folder(Path(sys.argv[1])), flush=True); input()"
+    "import sys; from pathlib import Path; from api.metrics_folder import make_metrics_folder; "
+    "print(make_metrics_folder(Path(sys.argv[1])), flush=True); input()"
 )
 
 
@@ -22,11 +22,11 @@ def test_folders_of_killed_apis_are_removed(tmp_path: Path) -> None:
     try:
         assert other.stdout is not None
         left = Path(other.stdout.readline().strip())
-        own = _make_metrics_folder(tmp_path)
+        own = make_metrics_folder(tmp_path)
         assert sorted(tmp_path.iterdir()) == sorted([foreign, left, own]), "the other one still runs"
     finally:
         other.kill()
         other.communicate()
-    newer = _make_metrics_folder(tmp_path)
+    newer = make_metrics_folder(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([foreign, own, newer])
     assert all(os.stat(folder).st_mode & 0o77 == 0 for folder in (own, newer)), "only this user can read them"
