@@ -29,7 +29,8 @@ def _waiting_for(job: Job) -> str:
 
     ``retry_backoff``: the time of its next attempt. ``previous_turn``: the previous turn of its chat. ``model_loading``: its
     model is being loaded. ``gpu_busy``: another model occupies the GPU. ``model_not_loaded``: an operator has to load its
-    model. ``paused``: an operator has paused the queue. ``fair_share``: another owner has received less service and comes first. ``worker``: no worker runs, or all are busy.
+    model. ``paused``: an operator has paused the queue. ``fair_share``: another owner has received less service and comes first.
+    ``worker``: no worker runs, or all are busy.
     """
     if job.waiting == "retry_at":
         return "retry_backoff"

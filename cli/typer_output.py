@@ -11,7 +11,7 @@ def correct_output() -> None:
     """Show no type after a flag, ``<int>`` before a range and not ``<int range>``, and messages without pydantic's prefix."""
     option_type, argument_type = TyperOption.display_type_rich, TyperArgument.display_type_rich
     TyperOption.display_type_rich = lambda option, ctx: None if option.is_flag else _shown_type(option_type(option, ctx))  # type: ignore[method-assign, assignment]
-    TyperArgument.display_type_rich = lambda argument, ctx: _shown_type(argument_type(argument, ctx))  # type: ignore[method-assign]
+    TyperArgument.display_type_rich = lambda argument, ctx: _shown_type(argument_type(argument, ctx))  # type: ignore[method-assign, assignment]
     format_message = typer.BadParameter.format_message
 
     def format_without_prefix(error: typer.BadParameter) -> str:
@@ -19,7 +19,7 @@ def correct_output() -> None:
             error.message = error.message.removeprefix(prefix)
         return format_message(error)
 
-    typer.BadParameter.format_message = format_without_prefix  # type: ignore[method-assign]
+    typer.BadParameter.format_message = format_without_prefix  # type: ignore[method-assign, assignment]
 
 
 def _shown_type(text: str | None) -> str | None:

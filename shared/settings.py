@@ -570,10 +570,11 @@ def read_sources(environment: Mapping[str, str], problems: list[str]) -> dict[st
             if values.get(name, "") != "":
                 found[name] = Given(values[name], source)
             elif item.metadata["secret"] and (file := values.get(name + FILE_SUFFIX, "")):
+                count = len(problems)
                 text = _read_file(file, f"{name}{FILE_SUFFIX}", problems).strip()
                 if text:
                     found[name] = Given(text, f"file {file}")
-                elif not problems:
+                elif len(problems) == count:
                     problems.append(f"{name}{FILE_SUFFIX}: the file {file} is empty")
     return found
 

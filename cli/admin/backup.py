@@ -13,7 +13,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,23 +165,19 @@ class _Backup:
         self._manifest.files[name] = self._target.add(name, path)
 
     def _add_tree(self, root: Path, name: str) -> None:
-        for folder in sorted(root.iterdir()) if root.exists() else ():
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                # Drafts begin with a dot. A file may be replaced or deleted at any moment.
+        for folder in _entries(root):
+            for path in _entries(folder):
+                # Drafts begin with a dot.
                 if path.is_file() and not path.name.startswith("."):
-                    try:
+                    with suppress(FileNotFoundError):
                         self._add(f"{name}/{folder.name}/{path.name}", path)
-                    except FileNotFoundError:
-                        continue
 
     def _add_index(self) -> None:
         for collection in self._documents.every_collection():
             source = self._settings.text_index_dir / f"{collection.index}.db"
-            if source.exists():
-                copy = self._scratch / "text.db"
-                copy.unlink(missing_ok=True)
-                with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(copy)) as target:
-                    live.backup(target)
+            copy = self._scratch / "text.db"
+            copy.unlink(missing_ok=True)
+            if source.exists() and _copy_database(source, copy):
                 self._add(f"text-index/{source.name}", copy)
             ids, vectors = self._scratch / "ids", self._scratch / "vectors"
             count = 0
@@ -194,6 +190,25 @@ class _Backup:
                 self._manifest.vectors[collection.index] = count
                 self._add(f"vectors/{collection.index}.ids", ids)
                 self._add(f"vectors/{collection.index}.f32", vectors)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, in order. While the stack runs, a folder may be deleted at any moment."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _copy_database(source: Path, target: Path) -> bool:
+    """Copy a database that is in use; return False if it was deleted meanwhile, without making an empty one in its place."""
+    try:
+        live = sqlite3.connect(f"{source.resolve().as_uri()}?mode=rw", uri=True)
+    except sqlite3.OperationalError:
+        return False
+    with closing(live), closing(sqlite3.connect(target)) as copy:
+        live.backup(copy)
+    return True
 
 
 @contextmanager

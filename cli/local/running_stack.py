@@ -52,6 +52,8 @@ def stop_stack(data_dir: Path, wait: Callable[[float], None] = time.sleep) -> No
         raise CommandError(f"No Enginehouse is running on the data folder {data_dir}: select another folder with --data.")
     try:
         os.kill(guardian, signal.SIGTERM)
+    except ProcessLookupError:  # it was killed, so that the stack is stopping already
+        pass
     except PermissionError:
         raise CommandError(
             f"The Enginehouse on the data folder {data_dir} belongs to another user, who has to stop it."

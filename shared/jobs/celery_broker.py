@@ -13,7 +13,7 @@ import redis
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.transport import TRANSPORT_ALIASES
-from kombu.transport.redis import Transport
+from kombu.transport.redis import Channel, Transport
 from kombu.transport.virtual import Message
 
 from shared.jobs.queue_names import canary_queue
@@ -30,14 +30,16 @@ class UnackedMessage(Message):
         self._state = "ACK"
 
 
-class PromptChannel(Transport.Channel):  # type: ignore[misc]
+class PromptChannel(Channel):
     """Closes without waiting for the reply to a blocking read, which takes up to a second. Maintenance replaces a wake-up that it had."""
+
+    _in_poll: Any
 
     def close(self) -> None:
         if self._in_poll:
             self._in_poll.disconnect()
             self._in_poll = None
-        super().close()
+        super().close()  # type: ignore[no-untyped-call]
 
 
 class WaitingTransport(Transport):

@@ -61,8 +61,8 @@ class JobTransitions:
         """Claim the next job of a queue, under a lease, for this worker, which runs up to ``slots`` jobs at once.
 
         Returns None if no job is waiting. If there are several owners, ``reserved`` of the slots are for owners of whom the worker
-        runs nothing: "held_back" means that none of those waits. "drained" means that an operator drains this worker. ``retried`` means that an earlier call with this token may have
-        claimed a job although its reply was lost.
+        runs nothing: "held_back" means that none of those waits. "drained" means that an operator drains this worker. ``retried`` means
+        that an earlier call with this token may have claimed a job although its reply was lost.
         """
         record, queues, held_back = self._scripts.claim(
             queue=queue,

@@ -117,6 +117,30 @@ def test_a_lost_redis_loses_no_document(stack: Stack) -> None:
     assert check(stack) == {}
 
 
+def test_a_stack_runs_on_a_backup_that_was_made_while_the_first_one_ran(stack: Stack, tmp_path: Path) -> None:
+    [kept] = [settled(stack, each)["id"] for each in upload(stack, "copied", ("a.txt", b"The boilers are painted red."))]
+    job = stack.generate("kept as well", max_tokens=4)["id"]
+    before = stack.ended(job)
+    command(stack, "backup", str(tmp_path / "backup.tar"))
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = Stack(tmp_path / "elsewhere", environment=QUICK)
+    try:
+        command(elsewhere, "restore", str(tmp_path / "backup.tar"))
+        elsewhere.start()
+        assert warnings(elsewhere) == ""
+        assert elsewhere.job(job) == before
+        for mode in ("vector", "keyword", "hybrid"):
+            assert found(elsewhere, "copied", "boilers", mode) == {kept}
+        assert stable(documents_of(elsewhere, "copied")[kept]) == stable(documents_of(stack, "copied")[kept])
+        assert elsewhere.ended(elsewhere.generate("new", max_tokens=4)["id"])["status"] == "completed"
+        [new] = upload(elsewhere, "copied", ("b.txt", b"The boilers of the second house are blue."))
+        settled(elsewhere, new)
+        assert found(elsewhere, "copied", "boilers") == {kept, new["id"]}
+        assert check(elsewhere) == {}
+    finally:
+        elsewhere.kill()
+
+
 def test_an_older_redis_beside_newer_documents_loses_nothing(stack: Stack, tmp_path: Path) -> None:
     [old, replaced] = [
         settled(stack, each)["id"]

@@ -38,8 +38,10 @@ def test_a_wakeup_lost_on_its_way_to_the_worker_is_sent_again(stack: FaultStack)
 
 @pytest.mark.slow_fault
 def test_a_stale_worker_changes_nothing(stack: FaultStack) -> None:
-    stack.start_worker(1)
-    job = stack.start_jobs(1, TEXT * 4)[0]
+    # Not the one of the stack, which the supervisor would replace.
+    for number in (1, 2):
+        stack.start_worker(number, model=SECOND)
+    job = stack.start_jobs(1, TEXT * 4, model=SECOND)[0]
     stale = int(stack.read_job(job).worker.rpartition("/")[2])
     with suspended([stale]):
         wait_until(lambda: stack.read_job(job).attempt == 2, "another worker has it")
@@ -48,7 +50,7 @@ def test_a_stale_worker_changes_nothing(stack: FaultStack) -> None:
         record, events = stack.read_job(job), stack.read_events(job)
     # Its engine had finished meanwhile, so once it has run another job it has sent everything it had of the first.
     wait_until(
-        lambda: stack.wait_for_end(stack.submit_job("after")).worker.endswith(f"/{stale}"),
+        lambda: stack.wait_for_end(stack.submit_job("after", model=SECOND)).worker.endswith(f"/{stale}"),
         "the stale worker runs jobs again",
     )
     assert (stack.read_job(job), stack.read_events(job)) == (record, events)

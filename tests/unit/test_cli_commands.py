@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 from cli.errors import CommandError
+from cli.local.data_folder_lock import data_folder_locked
 from cli.local.process_commands import api_command, environment_of, served_model, worker_command
+from cli.local.running_stack import stop_stack
 from cli.main import app
 from cli.output import Output
 from shared.models.catalogue import load_catalogue
@@ -133,6 +137,16 @@ def test_the_settings_of_a_data_folder_are_shown(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["config", "--data", str(tmp_path), "--json"], env={"ENGINEHOUSE_DATA": "/elsewhere"})
     rows = {row["setting"]: row for row in json.loads(shown.output)}
     assert rows["ENGINEHOUSE_DATA"] == {"setting": "ENGINEHOUSE_DATA", "value": str(tmp_path), "source": "--data"}
+
+
+def test_stop_waits_for_a_stack_whose_guardian_was_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    with ExitStack() as lock:
+        lock.enter_context(data_folder_locked(tmp_path, gone.pid))
+        stop_stack(tmp_path, wait=lambda _: lock.close())
+    with pytest.raises(CommandError, match="No Enginehouse is running"):
+        stop_stack(tmp_path)
 
 
 def test_an_empty_list_says_so_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

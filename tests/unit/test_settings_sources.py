@@ -73,3 +73,6 @@ def test_missing_and_empty_files_are_rejected(tmp_path: Path) -> None:
     for given in ({"ENGINEHOUSE_CONFIG": "/nowhere"}, {"REDIS_URL_FILE": "/nowhere"}, {"REDIS_URL_FILE": str(empty)}):
         with pytest.raises(SettingsError):
             from_environment(given)
+    with pytest.raises(SettingsError) as caught:
+        from_environment({"ENGINEHOUSE_NO_SUCH": "1", "REDIS_URL_FILE": str(empty)})
+    assert len(caught.value.problems) == 2, "all problems are reported at once"

@@ -129,7 +129,7 @@ def _wake_celery() -> None:
     """Let Celery's loop notice at once that it is to stop, not after up to a second. The loop's own thread cannot wake it."""
     hub = get_event_loop()
     if hub is not None:
-        hub.call_soon(_turn_loop)
+        hub.call_soon(_turn_loop)  # type: ignore[no-untyped-call]
 
 
 class CeleryWorker:

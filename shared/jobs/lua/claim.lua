@@ -2,8 +2,8 @@
 -- Uses: transition
 -- Flags: allow-oom
 -- Arguments: queue, worker, token, retried, slots:number, reserved:number, lease_ms:number
---   retried is '1' if an earlier call with this token got no reply; slots is how many jobs the worker runs at once; it keeps reserved ones of them for owners of whom it runs nothing, if there are
---   several owners.
+--   retried is '1' if an earlier call with this token got no reply; slots is how many jobs the worker runs at once; it keeps reserved
+--   ones of them for owners of whom it runs nothing, if there are several owners.
 -- Keys: paused; the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
 -- Returns {the record and the input as a flat list, or an empty list; queues to wake; 'held_back' if
 -- jobs wait, but only of owners who must leave the free slots to others, 'drained' if an operator drains the worker, else ''}.
