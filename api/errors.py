@@ -112,7 +112,7 @@ def _too_large_message() -> str:
 
 def _index_error(error: IndexUnavailable) -> tuple[Response, int]:
     """The error of a text index that this process reads itself. It is written for the job of a search, so it has no HTTP status."""
-    logger.error("%s %r: %s", request.method, request.path, error)
+    logger.error("%s %r: %s", request.method, request.path, error, extra=_request_id())
     return error_response(Unavailable(error.message, code=error.code, retry_after=5))
 
 
@@ -124,7 +124,7 @@ def _chunk_error(error: ParseException) -> tuple[Response, int]:
 def _redis_error(error: redis.RedisError) -> tuple[Response, int]:
     if not is_outage(error):
         return _unexpected_error(error)
-    logger.warning("Redis is unavailable: %s", error)
+    logger.warning("Redis is unavailable: %s", error, extra=_request_id())
     return error_response(
         RedisUnavailable(
             "Redis is unavailable. Try again; repeat a submission with the same Idempotency-Key so that it counts once.",
@@ -146,5 +146,9 @@ def _system_error(error: OSError) -> tuple[Response, int]:
 
 
 def _unexpected_error(error: Exception) -> tuple[Response, int]:
-    logger.error("%s %r failed, request %s", request.method, request.path, g.get("request_id", ""), exc_info=error)
+    logger.error("%s %r failed", request.method, request.path, exc_info=error, extra=_request_id())
     return error_response(InternalError(INTERNAL_ERROR))
+
+
+def _request_id() -> dict[str, str]:
+    return {"request_id": g.get("request_id", "")}

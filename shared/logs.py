@@ -17,13 +17,17 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line, with control characters escaped, and indents its traceback."""
+    """Formats a record as one line, with control characters escaped, and indents its traceback.
+
+    A record with a ``request_id`` ends with the id of the HTTP request.
+    """
 
     def __init__(self) -> None:
         super().__init__(FORMAT, datefmt="%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return escape_controls(super().formatMessage(record))
+        request = getattr(record, "request_id", "")
+        return escape_controls(super().formatMessage(record)) + (f" [{request}]" if request else "")
 
     def formatException(self, ei: Any) -> str:
         return "\n".join(f"    {escape_controls(line)}" for line in super().formatException(ei).split("\n"))

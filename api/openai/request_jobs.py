@@ -96,7 +96,7 @@ class RequestJobs:
         self._is_over = True
         with suppress(redis.RedisError):
             self._retries.put_first(this)
-        DELAYED_CANCELS.add(lambda: self._cancel_unless_joined(this))
+        DELAYED_CANCELS.add(lambda: self._cancel_unless_joined(this), this.grace_seconds)
 
     def cancel(self) -> None:
         """Cancel the jobs now. Those that have ended stay as they are."""

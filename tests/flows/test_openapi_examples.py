@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from api.app import create_app
 from api.openapi.operation import COLLECTION, DELIVERY, DOCUMENT, GPU, JOB, SESSION, WEBHOOK, Operation
+from api.routes.openai.models import MODEL
 from api.routes.queues import QUEUE, WORKER
 from api.schemas import responses
 from shared.settings import Settings
@@ -67,6 +68,7 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         WEBHOOK.name: webhook,
         DELIVERY.name: stack.client.get(f"/jobs/{job}/deliveries").json()["data"][0]["id"],
         "name": "mark.svg",
+        MODEL.name: MODEL.example,
         QUEUE.name: QUEUE.example,
         WORKER.name: next(entry["name"] for entry in stack.client.get("/admin/workers").json()["data"] if entry["pool"] == "gpu"),
     }

@@ -61,5 +61,7 @@ def test_an_internal_error_logs_its_path_quoted(
         raise ValueError("broken")
 
     monkeypatch.setattr(client.application.extensions["enginehouse"].authenticator, "authenticate", fail)
-    assert client.get("/documents/doc%0a12:00 INFO%1b[31m").status_code == 500
+    answer = client.get("/documents/doc%0a12:00 INFO%1b[31m", headers={"x-request-id": "r-17"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "r-17")
     assert caplog.messages == [r"GET '/documents/doc\n12:00 INFO\x1b[31m' failed"]
+    assert LineFormatter().format(caplog.records[0]).splitlines()[0].endswith(" failed [r-17]")

@@ -46,9 +46,9 @@ def test_leaving_before_the_answer_cancels_its_job(v1_stack: Stack, earlier: str
 
 
 def test_a_retry_joins_the_job_of_the_first_try(v1_stack: Stack, client: openai.OpenAI, earlier: str) -> None:
-    text = "again " * 60  # one and a half seconds
-    answer = client.with_options(timeout=0.7, max_retries=8).chat.completions.create(
-        model="echo", messages=user(text), max_tokens=1000, seed=3
+    text = "again " * 120  # three seconds
+    answer = client.with_options(timeout=1, max_retries=20).chat.completions.create(
+        model="echo", messages=user(text), max_tokens=2000, seed=3
     )
     assert answer.choices[0].message.content == f"user: {text}".rstrip()
     jobs = v1_stack.client.get("/jobs", params={"limit": 10}).json()["data"]

@@ -21,7 +21,6 @@ def test_a_chat_has_scores_of_each_token(client: openai.OpenAI, stream: bool) ->
     scores = [token for choice in choices if choice.logprobs for token in choice.logprobs.content or ()]
     # The last line end is a token of the answer, and no part of its text.
     assert "".join(score.token for score in scores).rstrip() == text == "user: hi"
-    # The echo engine is certain of its token, and has no other.
     assert all(score.logprob <= 0 and 1 <= len(score.top_logprobs) <= 2 for score in scores)
     assert bytes(byte for score in scores for byte in score.bytes or ()).rstrip() == text.encode()
 
