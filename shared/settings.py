@@ -131,7 +131,7 @@ class Settings:
     maintenance_seconds: float = setting(
         "ENGINEHOUSE_MAINTENANCE_SECONDS",
         1.0,
-        "How often each worker runs maintenance: lapsed leases, delays that are over, deadlines, missing wake-ups.",
+        "How often a worker of each machine runs maintenance: lapsed leases, delays that are over, deadlines, missing wake-ups.",
         low=0.05,
         high=60,
     )
