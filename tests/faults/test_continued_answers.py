@@ -5,9 +5,9 @@ The model computes in float32, so that the batch in which a token is computed do
 
 import json
 import random
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 LENGTH = 600
+AT_ONCE = 32
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 KINDS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "greedy": (CHAT, {"temperature": 0}),
@@ -110,6 +111,8 @@ class Stream:
             suppress(httpx2.HTTPError),  # the API was killed
             httpx2.stream("POST", f"{stack.url}{path}", json=body, timeout=120) as response,
         ):
+            if response.status_code != 200:
+                self.errors.append(response.read().decode())
             self.job = response.headers.get("x-job-id", "")
             for line in response.iter_lines():
                 if line == "data: [DONE]":
@@ -149,13 +152,11 @@ def check_scores(entries: Sequence[Mapping[str, Any]], expected: Sequence[Mappin
 
 
 def run_streams(stack: Stack, streams: list[Stream], interfere: Any = lambda: None) -> None:
-    threads = [threading.Thread(target=stream.read, args=[stack]) for stream in streams]
-    for thread in threads:
-        thread.start()
-    interfere()
-    for thread in threads:
-        thread.join(240)
-        assert not thread.is_alive()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        reads = [pool.submit(stream.read, stack) for stream in streams]
+        interfere()
+        for read in reads:
+            read.result(600)
 
 
 def victims(stack: Stack, name: str) -> list[psutil.Process]:

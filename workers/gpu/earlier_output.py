@@ -28,8 +28,8 @@ def fingerprint_of(model: str, prompt: Sequence[int]) -> str:
 
 def format_step(tokens: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> str:
     """The line of one step."""
-    value = [tokens, logprobs] if logprobs else tokens
-    return f"{json.dumps(value, separators=(',', ':'))}\n"
+    # A list of integers in Python is also one in JSON, and is written much faster.
+    return f"{json.dumps([tokens, logprobs])}\n" if logprobs else f"{list(tokens)}\n"
 
 
 def parse_output(record: str, fingerprint: str) -> EarlierOutput | None:
