@@ -173,6 +173,8 @@ def _reply(reply: Reply) -> dict[str, Any]:
         if reply.example is not None:
             content["example"] = reply.example
         described["content"] = {reply.media_type: content}
+        if reply.may_stream:
+            described["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return described
 
 
