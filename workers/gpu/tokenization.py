@@ -135,6 +135,11 @@ class ModelTokenizer:
         special = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         self._control_texts = ControlTexts(special.values())
         self._control_ids = {text: id for id, text in special.items()}
+        self._token_count = len(self._tokenizer)
+        # Whether the tokens are written with a printable character for each byte. The whole tokenizer as JSON would take a second.
+        self._is_byte_level = self._backend is not None and any(
+            "ByteLevel" in str(part) for part in (self._backend.decoder, self._backend.pre_tokenizer)
+        )
         self._added = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items()}
         config, generation_config = _read_json(folder / "config.json"), _read_json(folder / "generation_config.json")
         ends = {self._tokenizer.eos_token_id}
@@ -147,7 +152,7 @@ class ModelTokenizer:
             if isinstance(value := generation_config.get(name), int | float) and not isinstance(value, bool)
         }
         size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-        self.vocabulary_size = size if isinstance(size, int) else len(self._tokenizer)
+        self.vocabulary_size = size if isinstance(size, int) else self._token_count
         self.response_template = find_response_template(
             getattr(self._tokenizer, "response_template", None), self._template_for(tools=True)
         )
@@ -233,7 +238,8 @@ class ModelTokenizer:
         """The bytes of one token, which may be a part of a character; empty for an id without a token."""
         if id in self._added:
             return self._added[id].encode()
-        token = self._tokenizer.convert_ids_to_tokens(id) if id < len(self._tokenizer) else None
+        # `len` of a tokenizer counts its vocabulary each time, which takes a millisecond.
+        token = self._tokenizer.convert_ids_to_tokens(id) if id < self._token_count else None
         if token is None:
             return b""
         if self._is_byte_level:
@@ -245,14 +251,6 @@ class ModelTokenizer:
     def split_control_tokens(self, text: str) -> Sequence[str | int]:
         parts = self._control_texts.split(text)
         return [self._control_ids[part] if at % 2 else part for at, part in enumerate(parts) if at % 2 or part]
-
-    @cached_property
-    def _is_byte_level(self) -> bool:
-        """Whether the tokens are written with a printable character for each byte."""
-        if self._backend is None:
-            return False
-        parts = json.loads(self._backend.to_str())
-        return any('"ByteLevel"' in json.dumps(parts.get(name)) for name in ("decoder", "pre_tokenizer"))
 
     def describe(self) -> dict[str, Any]:
         tokenizer = self._tokenizer
