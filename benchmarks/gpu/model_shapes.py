@@ -96,3 +96,20 @@ def _save_tokenizer(folder: Path, words: int) -> None:
     tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(words)}, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+
+
+def save_byte_tokenizer(folder: Path, name: str) -> None:
+    """Replace the tokenizer of a model by one whose tokens are bytes and strings of bytes, which a grammar needs."""
+    import itertools
+    import string
+
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = itertools.chain.from_iterable(itertools.product(string.ascii_lowercase, repeat=length) for length in (2, 3, 4))
+    tokens = itertools.chain(sorted(pre_tokenizers.ByteLevel.alphabet()), map("".join, pieces))
+    vocabulary = {token: number for number, token in enumerate(itertools.islice(tokens, SHAPES[name]["vocab_size"]))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)

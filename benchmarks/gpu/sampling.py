@@ -1,13 +1,16 @@
-"""Sampling kernel: the tokens that it samples beside those of the CPU, and what a step's sampling costs.
+"""Sampling kernel: the tokens that it samples beside those of the CPU, and what a step's sampling costs, adjusted or not.
 
 ``python -m benchmarks.gpu.sampling``
 """
 
 from functools import partial
 
+import numpy as np
 import torch
 
 from benchmarks.gpu.reporting import report
+from workers.gpu.engine.adjusted_sampling import sample_adjusted
+from workers.gpu.engine.adjustments import Adjustments
 from workers.gpu.engine.sampling import encode_sampling, sample_token, sample_tokens
 
 VOCABULARY, ROWS, CHECKED, REPETITIONS = 128256, 512, 96, 50
@@ -43,8 +46,35 @@ def main() -> None:
         for count in (1, 48, ROWS):
             inputs = (logits[:count].bfloat16(), sampling[:, :count].contiguous(), positions[:count])
             report("sampling.time", time_us(partial(sample_tokens, *inputs)), "us", case=name, rows=count)
+    compare_adjusted(logits, positions)
     report("sampling.floor", time_us(lambda: logits.bfloat16().argmax(-1)), "us of a cast and argmax of torch", rows=ROWS)
     report("sampling.sort", time_us(lambda: logits.sort(-1, descending=True)), "us of a sort", rows=ROWS)
+
+
+def compare_adjusted(logits: torch.Tensor, positions: torch.Tensor) -> None:
+    """Penalties, masks of half of the vocabulary and ``min_p`` on the GPU, beside the same on the CPU."""
+    generator = np.random.default_rng(6)
+    for count in (1, 64, 96):
+        rows = [encode_sampling((0.0, 0.7)[seed % 2], 0.9, 0, seed) for seed in range(count)]
+        adjustments = Adjustments(
+            np.arange(count, dtype=np.int32) * 2,
+            np.array(rows, np.int32).T.copy(),
+            np.full(count, 0.01, np.float32),
+            np.repeat(np.arange(count, dtype=np.int32), 50),
+            np.concatenate([generator.choice(VOCABULARY, 50, replace=False) for _ in range(count)]).astype(np.int32),
+            np.full(50 * count, 1.2, np.float32),
+            generator.standard_normal(50 * count).astype(np.float32),
+            np.arange(count, dtype=np.int32),
+            generator.integers(-(2**31), 2**31, (count, VOCABULARY // 32)).astype(np.int32),
+        )
+        host, tokens = logits[: 2 * count].cpu(), logits[: 2 * count].argmax(-1)
+        expected = tokens.cpu()
+        sample_adjusted(host, expected, positions[: 2 * count].cpu(), adjustments)
+        inputs = (logits[: 2 * count].bfloat16(), tokens.clone(), positions[: 2 * count], adjustments)
+        sample_adjusted(logits[: 2 * count], tokens, positions[: 2 * count], adjustments)
+        equal = int((tokens.cpu() == expected).sum())
+        report("sampling.adjusted_parity", equal, f"of {2 * count} tokens equal to those of the CPU", adjusted=count)
+        report("sampling.adjusted_time", time_us(partial(sample_adjusted, *inputs)), "us", rows=count)
 
 
 def time_us(work: object) -> float:
