@@ -65,6 +65,7 @@ class Authenticator:
         found = self._keys.authenticate(secret, requests_per_second=self._requests_per_second)
         if found is None:
             raise Unauthorized("This API key is unknown or was revoked.", code="key_unknown", param="Authorization")
+        g.rate = found.rate
         if found.wait_seconds:
             raise TooMany(
                 "requests_per_second: you send more requests than the limit of your account or API key. Retry later.",

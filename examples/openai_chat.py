@@ -27,7 +27,8 @@ def main() -> int:
         for choice in chunk.choices:
             print(choice.delta.content or "", end="", flush=True)
         if chunk.usage is not None:
-            print(f"\n{chunk.usage.prompt_tokens} + {chunk.usage.completion_tokens} tokens", file=sys.stderr)
+            print()
+            print(f"{chunk.usage.prompt_tokens} + {chunk.usage.completion_tokens} tokens", file=sys.stderr)
     print("job", stream.response.headers["x-job-id"], file=sys.stderr)
     return 0
 

@@ -43,6 +43,12 @@ REPLACE_FIELD = {
     "description": "Whether a file may become the next version of a document with its name and other bytes.",
 }
 
+STREAMED_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "JSON of a chunk, or `[DONE]`."}},
+    "required": ["data"],
+}
+
 ABOUT = """\
 Runs jobs on your own language models. Every accepted job (202) reaches exactly one final status. Times are Unix seconds,
 durations are seconds. An error says what happened, to which object, and what to do. While no API key exists, callers on the
@@ -173,6 +179,8 @@ def _reply(reply: Reply) -> dict[str, Any]:
         if reply.example is not None:
             content["example"] = reply.example
         described["content"] = {reply.media_type: content}
+        if reply.may_stream:
+            described["content"]["text/event-stream"] = {"schema": STREAMED_EVENT}
     return described
 
 

@@ -66,7 +66,8 @@ class Parameter:
 class Reply:
     """A successful response. Without a model it is not JSON but ``media_type``; "" means that it has no body.
 
-    For a stream, ``model`` is one event and ``event_data`` the JSON in it.
+    For a stream, ``model`` is one event and ``event_data`` the JSON in it. ``may_stream`` says that the request can ask for a stream of
+    server-sent events instead.
     """
 
     description: str
@@ -76,6 +77,7 @@ class Reply:
     media_type: str = "application/json"
     example: Any = None
     event_data: type[BaseModel] | None = None
+    may_stream: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

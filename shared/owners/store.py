@@ -45,12 +45,22 @@ class ApiKey:
     requests_per_second: int | None = None
 
 
+class RateState(NamedTuple):
+    """How many requests a key may send at once, how many of them are left, and in how many seconds all are."""
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
 class Authenticated(NamedTuple):
-    """A key that was found, the seconds until its next request is within its rates (0: now), and its owner's own limits."""
+    """A key that was found, the seconds until its next request is within its rates (0: now), its owner's own limits, and the state of
+    its rate, if it has one."""
 
     key: ApiKey
     wait_seconds: float
     limits: dict[str, int]
+    rate: RateState | None = None
 
 
 class ApiKeys:
@@ -111,9 +121,10 @@ class ApiKeys:
         reply = self._scripts.authenticate(digest=_digest(secret), requests_per_second=requests_per_second)
         if not reply:
             return None
-        record, wait_ms, limits = reply
+        record, wait_ms, limits, most, left, reset_ms = reply
         own = {name: int(value) for name, value in zip(limits[::2], limits[1::2], strict=True)}
-        return Authenticated(ApiKey(**json.loads(record)), wait_ms / 1000, own)
+        rate = RateState(most, left, reset_ms / 1000) if most else None
+        return Authenticated(ApiKey(**json.loads(record)), wait_ms / 1000, own, rate)
 
     def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key with immediate effect. Raises NotFound."""

@@ -166,6 +166,7 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "webhook": "whk_nope",
             "delivery": "dlv_nope",
             "gpu": "99",
+            "model": "nope",
             "queue": "nope",
             "worker": "nope",
             "chunk": "doc_nope:0",

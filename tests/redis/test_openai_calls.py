@@ -86,6 +86,20 @@ def test_requests_need_a_key_once_one_exists(client: FlaskClient, redis_client: 
     assert client.get("/v1/models", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
 
 
+def test_a_response_says_what_is_left_of_a_rate(client: FlaskClient, redis_client: redis.Redis) -> None:
+    assert "x-ratelimit-limit-requests" not in client.get("/v1/models").headers
+    _, secret = ApiKeys(redis_client).create("ada", requests_per_second=2)
+    answers = [client.get("/v1/models", headers={"Authorization": f"Bearer {secret}"}) for _ in range(6)]
+    assert [answer.headers["x-ratelimit-limit-requests"] for answer in answers] == ["4"] * 6
+    left = [int(answer.headers["x-ratelimit-remaining-requests"]) for answer in answers]
+    assert left[0] == 3
+    assert answers[0].headers["x-ratelimit-reset-requests"] == "0.500s"
+    refused = [answer for answer in answers if answer.status_code == 429]
+    for answer in refused:
+        assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+        assert answer.headers["Retry-After"]
+
+
 def test_a_retry_joins_no_job_of_another_owner(client: FlaskClient, redis_client: redis.Redis) -> None:
     keys = {name: {"Authorization": f"Bearer {ApiKeys(redis_client).create(name)[1]}"} for name in ("ada", "bob")}
     first = stream(client, **keys["ada"], **{"x-stainless-retry-count": "0"})

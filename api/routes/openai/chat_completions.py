@@ -36,7 +36,7 @@ MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
                 body={"messages": MESSAGES, "max_completion_tokens": 40, "temperature": 0.2, "seed": 7, "n": 2, "stop": "\n\n"},
             ),
         },
-        replies={200: Reply(description="The answers.", model=responses.ChatCompletion, headers=OPENAI_HEADERS)},
+        replies={200: Reply(description="The answers.", model=responses.ChatCompletion, headers=OPENAI_HEADERS, may_stream=True)},
         refusals=(404, 409, 429, 499, 504),
     )
 )

@@ -33,7 +33,7 @@ blueprint = Blueprint("openai_completions", __name__)
                 summary="Several texts", body={"prompt": ["One, two,", "Red, green,"], "max_tokens": 4, "temperature": 0}
             ),
         },
-        replies={200: Reply(description="The answers.", model=responses.TextCompletion, headers=OPENAI_HEADERS)},
+        replies={200: Reply(description="The answers.", model=responses.TextCompletion, headers=OPENAI_HEADERS, may_stream=True)},
         refusals=(404, 409, 429, 499, 504),
     )
 )
