@@ -179,6 +179,7 @@ def test_scores_are_log_probabilities_with_the_most_likely_tokens() -> None:
         ({"logit_bias": [(70, 1.0)]}, "token 70"),
         ({"logit_bias": [(3, float("inf"))]}, "token 3 must be finite"),
         ({"generated_tokens": 3}, "generated_tokens"),
+        ({"scored_tokens": -1}, "scored_tokens"),
     ],
 )
 def test_a_problem_names_the_field(fields: dict[str, Any], problem: str) -> None:

@@ -26,9 +26,10 @@ _EMPTY = np.zeros(0, np.int32)
 class Adjustments:
     """For A of the R requests of a step; the others sample as they are.
 
-    ``requests`` (A) are their indices in the step; ``sampling`` (SAMPLING_FIELDS, A) and ``min_p`` (A) their parameters. Logits are edited one by one: ``edit_requests`` (E, ascending) are indices of ``requests``, ``edit_tokens`` (E) are
-    distinct for each request, ``factors`` (E) divide positive logits and multiply negative ones, then ``added`` (E) is added.
-    The first M have a grammar: ``masks`` (M, words of 32 tokens) has a bit for each token that it allows.
+    ``requests`` (A) are their indices in the step; ``sampling`` (SAMPLING_FIELDS, A) and ``min_p`` (A) their parameters. Logits are
+    edited one by one: ``edit_requests`` (E, ascending) are indices of ``requests``, ``edit_tokens`` (E) are distinct for each
+    request, ``factors`` (E) divide positive logits and multiply negative ones, then ``added`` (E) is added. The first M requests
+    have a grammar: ``masks`` (M, words of 32 tokens) has a bit for each token that it allows.
     """
 
     requests: Integers
