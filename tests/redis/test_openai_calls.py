@@ -154,6 +154,17 @@ def test_a_job_that_fails_in_a_stream_ends_it_with_its_error(client: FlaskClient
     assert pieces[-2] == "data: [DONE]"
 
 
+def test_a_stream_ends_when_its_key_is_revoked(client: FlaskClient, system: JobSystem, redis_client: redis.Redis) -> None:
+    key, secret = ApiKeys(redis_client).create("ada")
+    answer = stream(client, Authorization=f"Bearer {secret}")
+    pieces = iter(answer.response)
+    assert next(pieces) == b": accepted\n\n"
+    ApiKeys(redis_client).revoke(key.id)
+    assert '"code":"key_unknown"' in b"".join(pieces).decode()  # type: ignore[arg-type]
+    assert statuses(system, "ada") == ["cancelled"]
+    answer.close()
+
+
 def test_a_request_from_another_site_is_refused(client: FlaskClient) -> None:
     assert client.post(CHAT, json=BODY, headers={"Origin": "https://evil.example"}).status_code == 403
     assert client.get("/v1/models", headers={"Host": "evil.example"}).status_code == 400
