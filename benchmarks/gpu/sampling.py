@@ -64,7 +64,6 @@ def compare_adjusted(logits: torch.Tensor, positions: torch.Tensor) -> None:
             np.concatenate([generator.choice(VOCABULARY, 50, replace=False) for _ in range(count)]).astype(np.int32),
             np.full(50 * count, 1.2, np.float32),
             generator.standard_normal(50 * count).astype(np.float32),
-            np.arange(count, dtype=np.int32),
             generator.integers(-(2**31), 2**31, (count, VOCABULARY // 32)).astype(np.int32),
         )
         host, tokens = logits[: 2 * count].cpu(), logits[: 2 * count].argmax(-1)

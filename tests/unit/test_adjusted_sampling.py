@@ -1,5 +1,6 @@
 """Adjusted sampling: penalties, biases, masks and ``min_p`` change the tokens of their own requests and of no others."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,11 +116,7 @@ def test_invalid_tokens_stay_invalid_and_masks_may_be_narrower_than_the_logits()
     tokens = torch.tensor([0, INVALID_TOKEN, 0])
     adjusters = [(n, adjuster_of([1], logit_bias=[(69, 5.0)])) for n in range(3)]
     plain = make_adjustments(adjusters)
-    masks = np.array([[0, 1 << 30], [0, 1 << 30]], np.int32)
-    masked = Adjustments(
-        *(plain.requests, plain.sampling, plain.min_p, plain.edit_requests, plain.edit_tokens, plain.factors, plain.added),
-        *(np.array([1, 2], np.int32), masks),
-    )
+    masked = replace(plain, requests=np.array([2, 1, 0], np.int32), masks=np.array([[0, 1 << 30], [0, 1 << 30]], np.int32))
     for adjustments in (masked, Adjustments.decode(masked.encode())):
         changed = tokens.clone()
         sample_adjusted(logits, changed, torch.zeros(3, dtype=torch.int32), adjustments)
@@ -182,6 +179,7 @@ def test_scores_are_log_probabilities_with_the_most_likely_tokens() -> None:
         ({"logit_bias": [(70, 1.0)]}, "token 70"),
         ({"logit_bias": [(3, float("inf"))]}, "token 3 must be finite"),
         ({"generated_tokens": 3}, "generated_tokens"),
+        ({"scored_tokens": -1}, "scored_tokens"),
     ],
 )
 def test_a_problem_names_the_field(fields: dict[str, Any], problem: str) -> None:

@@ -19,7 +19,7 @@ SLICE = 64
 
 @dataclass(frozen=True)
 class _Slice:
-    """The tensors of some of the requests; ``edit_requests`` and ``masked`` are indices within them."""
+    """The tensors of some of the requests; ``edit_requests`` are indices of them, and the first ones have ``masks``."""
 
     requests: Tensor
     sampling: Tensor
@@ -28,7 +28,6 @@ class _Slice:
     edit_tokens: Tensor
     factors: Tensor
     added: Tensor
-    masked: Tensor
     masks: Tensor
     has_min_p: bool
 
@@ -44,12 +43,12 @@ def sample_adjusted(logits: Tensor, tokens: Tensor, positions: Tensor, adjustmen
             edited = scores[part.edit_requests, part.edit_tokens]
             edited = torch.where(edited > 0, edited / part.factors, edited * part.factors) + part.added
             scores[part.edit_requests, part.edit_tokens] = edited
-        if len(part.masked):
-            scores[part.masked] = scores[part.masked].masked_fill(~_allowed(part.masks, scores.shape[1]), -torch.inf)
+        if len(part.masks):
+            scores[: len(part.masks)].masked_fill_(_allowed(part.masks, scores.shape[1]).logical_not_(), -torch.inf)
         if part.has_min_p:
             # Relative to the most likely token after the temperature; 0 makes it minus infinity.
             floor = scores.amax(-1) + part.sampling[TEMPERATURE].view(torch.float32) * part.min_p.log()
-            scores = scores.masked_fill(scores < floor[:, None], -torch.inf)
+            scores.masked_fill_(scores < floor[:, None], -torch.inf)
         sampled = sample_tokens(scores, part.sampling, positions[part.requests])
         before = tokens[part.requests]
         tokens[part.requests] = torch.where(before == INVALID_TOKEN, before, sampled.to(before.dtype))
@@ -76,7 +75,7 @@ def _slices(adjustments: Adjustments, device: torch.device) -> list[_Slice]:
     pieces = iter(torch.split(flat, [len(array) for own in arrays for array in own]))
     slices = []
     for part in parts:
-        requests, sampling, min_p, edit_requests, edit_tokens, factors, added, masked, masks = (next(pieces) for _ in arrays[0])
+        requests, sampling, min_p, edit_requests, edit_tokens, factors, added, _, masks = (next(pieces) for _ in arrays[0])
         slices.append(
             _Slice(
                 requests.long(),
@@ -87,7 +86,6 @@ def _slices(adjustments: Adjustments, device: torch.device) -> list[_Slice]:
                 edit_tokens.long(),
                 factors.view(torch.float32),
                 added.view(torch.float32),
-                masked.long(),
                 masks.view(part.masks.shape),
                 bool(part.min_p.any()),
             )
@@ -98,7 +96,6 @@ def _slices(adjustments: Adjustments, device: torch.device) -> list[_Slice]:
 def _part(adjustments: Adjustments, start: int, end: int) -> Adjustments:
     """The adjustments of some of the requests."""
     edits = slice(*np.searchsorted(adjustments.edit_requests, (start, end)).tolist())
-    masked = slice(*np.searchsorted(adjustments.masked, (start, end)).tolist())
     return Adjustments(
         adjustments.requests[start:end],
         adjustments.sampling[:, start:end],
@@ -107,6 +104,5 @@ def _part(adjustments: Adjustments, start: int, end: int) -> Adjustments:
         adjustments.edit_tokens[edits],
         adjustments.factors[edits],
         adjustments.added[edits],
-        adjustments.masked[masked] - np.int32(start),
-        adjustments.masks[masked],
+        adjustments.masks[start:end],
     )

@@ -26,10 +26,10 @@ _EMPTY = np.zeros(0, np.int32)
 class Adjustments:
     """For A of the R requests of a step; the others sample as they are.
 
-    ``requests`` (A) are their indices in the step, in ascending order; ``sampling`` (SAMPLING_FIELDS, A) and ``min_p`` (A) their
-    parameters. Logits are edited one by one: ``edit_requests`` (E, ascending) are indices of ``requests``, ``edit_tokens`` (E) are
-    distinct for each request, ``factors`` (E) divide positive logits and multiply negative ones, then ``added`` (E) is added.
-    ``masked`` (M) are indices of ``requests`` whose tokens ``masks`` limits: (M, words of 32 tokens), with a bit for each one allowed.
+    ``requests`` (A) are their indices in the step; ``sampling`` (SAMPLING_FIELDS, A) and ``min_p`` (A) their parameters. Logits are
+    edited one by one: ``edit_requests`` (E, ascending) are indices of ``requests``, ``edit_tokens`` (E) are distinct for each
+    request, ``factors`` (E) divide positive logits and multiply negative ones, then ``added`` (E) is added. The first M requests
+    have a grammar: ``masks`` (M, words of 32 tokens) has a bit for each token that it allows.
     """
 
     requests: Integers
@@ -39,7 +39,6 @@ class Adjustments:
     edit_tokens: Integers
     factors: Floats
     added: Floats
-    masked: Integers
     masks: Integers
 
     def arrays(self) -> list[Integers]:
@@ -48,7 +47,7 @@ class Adjustments:
             array.ravel().view(np.int32)
             for array in (
                 *(self.requests, self.sampling, self.min_p, self.edit_requests, self.edit_tokens, self.factors, self.added),
-                *(self.masked, self.masks),
+                *(np.array([len(self.masks)], np.int32), self.masks),
             )
         ]
 
@@ -59,7 +58,7 @@ class Adjustments:
     @classmethod
     def decode(cls, data: bytes) -> "Adjustments":
         """Parse the output of ``encode``."""
-        requests, sampling, min_p, edit_requests, edit_tokens, factors, added, masked, masks = decode_arrays(data)
+        requests, sampling, min_p, edit_requests, edit_tokens, factors, added, (masked,), masks = decode_arrays(data)
         return cls(
             requests,
             _rows(sampling, len(sampling) // max(len(requests), 1)),
@@ -68,8 +67,7 @@ class Adjustments:
             edit_tokens,
             factors.view(np.float32),
             added.view(np.float32),
-            masked,
-            _rows(masks, len(masked)),
+            _rows(masks, int(masked)),
         )
 
 
@@ -123,10 +121,11 @@ def needs_adjuster(request: GenerationRequest) -> bool:
 
 
 def make_adjustments(adjusters: Sequence[tuple[int, LogitAdjuster]]) -> Adjustments:
-    """Adjustments for a step from the indices of its requests, in ascending order, and their adjusters."""
+    """Adjustments for a step from the indices of its requests and their adjusters."""
+    adjusters = sorted(adjusters, key=lambda pair: pair[1].matcher is None)
     edits = [adjuster.edits for _, adjuster in adjusters]
     sizes = [len(tokens) for tokens, _, _ in edits]
-    matchers = [(at, adjuster.matcher) for at, (_, adjuster) in enumerate(adjusters) if adjuster.matcher is not None]
+    matchers = [adjuster.matcher for _, adjuster in adjusters if adjuster.matcher is not None]
     nothing = (_EMPTY, _EMPTY.view(np.float32), _EMPTY.view(np.float32))
     tokens, factors, added = (np.concatenate(parts) for parts in zip(nothing, *edits, strict=True))
     return Adjustments(
@@ -137,8 +136,7 @@ def make_adjustments(adjusters: Sequence[tuple[int, LogitAdjuster]]) -> Adjustme
         tokens,
         factors,
         added,
-        np.array([at for at, _ in matchers], np.int32),
-        fill_masks([matcher for _, matcher in matchers]) if matchers else _EMPTY.reshape(0, 0),
+        fill_masks(matchers) if matchers else _EMPTY.reshape(0, 0),
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 Phase = Literal["loading", "warming", "ready", "failed"]
 
 FinishReason = Literal["stop", "length", "cancelled", "failed", "nan_logits", "out_of_memory", "lost"]
-"""Why a request finished: a stop token, its token limit, a cancel, an error of its own, logits that are NaN or infinite,
-too little memory for it alone; ``lost`` when its engine process exited."""
+"""Why a request finished: a stop token or the end of its grammar, its token limit, a cancel, an error of its own, logits that are
+NaN or infinite, too little memory for it alone; ``lost`` when its engine process exited."""
 
 FinishedRequest = tuple[str, FinishReason, str]
 """Id, reason and detail of a request that has finished."""

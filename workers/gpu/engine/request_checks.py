@@ -36,4 +36,6 @@ def find_problem(request: GenerationRequest, *, vocabulary_size: int, max_contex
             return f"logit_bias of token {token} must be finite"
     if not 0 <= request.generated_tokens < len(prompt):
         return "generated_tokens must be less than the tokens of the prompt"
+    if request.scored_tokens < 0:
+        return "scored_tokens must not be negative"
     return ""
