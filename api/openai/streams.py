@@ -105,6 +105,8 @@ class AnswerStream:
         """All chunks but the last one; ends early if the client has left. Raises the error of a job that did not complete."""
         said_at = time.monotonic()
         for events in self._events():
+            if not self._is_valid():
+                raise Unauthorized("This API key was revoked.", code="key_unknown", param="Authorization")
             lines = [_line(chunk) for number, event in events for chunk in self._event_chunks(number, event)]
             now = time.monotonic()
             if lines:
@@ -113,8 +115,6 @@ class AnswerStream:
                 continue
             if self._jobs.has_client_left():
                 return
-            if not self._is_valid():
-                raise Unauthorized("This API key was revoked.", code="key_unknown", param="Authorization")
             if now >= said_at + COMMENT_SECONDS:
                 said_at = now
                 yield self._comment()

@@ -15,6 +15,7 @@ from api.openai.retries import DelayedCalls
 from shared.jobs.event_streams import Follower, StreamEvent
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission
+from shared.jobs.transitions import Event
 from shared.owners.store import ApiKeys
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
@@ -152,6 +153,40 @@ def test_a_job_that_fails_in_a_stream_ends_it_with_its_error(client: FlaskClient
     pieces = answer.get_data(as_text=True).split("\n\n")
     assert '"code":"out_of_memory"' in pieces[-3]
     assert pieces[-2] == "data: [DONE]"
+
+
+@pytest.mark.parametrize("has_text", [False, True])
+def test_a_stream_ends_with_an_error_if_a_text_that_it_has_sent_starts_again(
+    client: FlaskClient, system: JobSystem, has_text: bool
+) -> None:
+    answer, queue = stream(client), f"gpu.{MODEL}"
+    for attempt in (1, 2):
+        claimed = system.transitions.claim(queue, "w", f"t{attempt}")
+        assert claimed is not None
+        lease = (claimed.id, claimed.attempt)
+        if has_text or attempt == 2:
+            system.transitions.append_events(
+                [Event(job=lease[0], attempt=lease[1], index=1, type="delta", data={"text": f"text {attempt}"})]
+            )
+        if attempt == 1:
+            assert system.transitions.release(lease, queue) == "ok"
+        else:
+            assert system.transitions.finish(lease, Status.COMPLETED, result={"text": "text 2", "usage": {}}) == "ok"
+    content = answer.get_data(as_text=True)
+    assert ("output_lost" in content) == has_text
+    assert ('"finish_reason":"stop"' in content) != has_text
+    assert content.endswith("data: [DONE]\n\n")
+
+
+def test_a_stream_ends_when_its_key_is_revoked(client: FlaskClient, system: JobSystem, redis_client: redis.Redis) -> None:
+    key, secret = ApiKeys(redis_client).create("ada")
+    answer = stream(client, Authorization=f"Bearer {secret}")
+    pieces = iter(answer.response)
+    assert next(pieces) == b": accepted\n\n"
+    ApiKeys(redis_client).revoke(key.id)
+    assert '"code":"key_unknown"' in b"".join(pieces).decode()  # type: ignore[arg-type]
+    assert statuses(system, "ada") == ["cancelled"]
+    answer.close()
 
 
 def test_a_request_from_another_site_is_refused(client: FlaskClient) -> None:

@@ -1,7 +1,7 @@
 """LangChain's model of OpenAI's API."""
 
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from testing.stack import Stack
 
@@ -33,3 +33,15 @@ def test_langchain_sends_the_turns_of_an_agent(v1_stack: Stack) -> None:
     }
     answer = model(v1_stack).bind_tools([tool]).invoke(turns)
     assert "A drink." in str(answer.content)
+
+
+def test_langchain_embeds_texts(v1_stack: Stack) -> None:
+    embeddings = OpenAIEmbeddings(
+        model="hash",
+        base_url=f"{v1_stack.url}/v1",
+        api_key="anything",  # type: ignore[arg-type]
+        check_embedding_ctx_length=False,
+    )
+    documents = embeddings.embed_documents(["the archive", "the library"])
+    assert [len(vector) for vector in documents] == [384, 384]
+    assert embeddings.embed_query("the archive") == documents[0]
