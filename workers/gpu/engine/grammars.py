@@ -71,17 +71,13 @@ class GrammarMatcher:
 
     def __init__(self, matcher: LLMatcher, tokenizer: LLTokenizer, stop_token_ids: Sequence[int]) -> None:
         self.matcher = matcher
-        end, size = tokenizer.eos_token, tokenizer.vocab_size
-        self._end_word, self._end_bit = end // 32, _bit(end % 32)
-        self._stops = np.zeros((size + 31) // 32, np.int32)
-        for token in stop_token_ids:
-            if 0 <= token < size and token != end:
-                self._stops[token // 32] |= _bit(token % 32)
-
-    @property
-    def words(self) -> int:
+        size = tokenizer.vocab_size
+        self.words = (size + 31) // 32
         """Length of a row of bits."""
-        return len(self._stops)
+        self.end = _position(tokenizer.eos_token)
+        stops = sorted({token for token in stop_token_ids if 0 <= token < size and token != tokenizer.eos_token})
+        self.stop_words = np.array([token // 32 for token in stops], np.int64)
+        self.stop_bits = np.array([_bit(token % 32) for token in stops], np.int32)
 
     @property
     def is_complete(self) -> bool:
@@ -99,19 +95,6 @@ class GrammarMatcher:
             return "failed", _TOO_COMPLEX
         return ("stop", "") if self.is_complete else None
 
-    def add_stops(self, row: Masks) -> bool:
-        """Allow the stop tokens where the output may end, and only there. Returns whether it may."""
-        may_end = bool(row[self._end_word] & self._end_bit)
-        row[self._end_word] &= ~self._end_bit
-        if may_end:
-            row |= self._stops
-        else:
-            others = row & ~self._stops
-            # Not if the text goes on with nothing but a token that ends the request.
-            if others.any():
-                row[:] = others
-        return may_end
-
 
 _executor: list[LLExecutor] = []
 
@@ -122,9 +105,32 @@ def fill_masks(matchers: Sequence[GrammarMatcher]) -> Masks:
         _executor.append(LLExecutor())
     masks = np.zeros((len(matchers), matchers[0].words), np.int32)
     fill_next_token_bitmask_par(_executor[0], [(matcher.matcher, at) for at, matcher in enumerate(matchers)], masks)
-    for matcher, row in zip(matchers, masks, strict=True):
-        matcher.add_stops(row)
+    _replace_ends(matchers, masks)
     return masks
+
+
+def _replace_ends(matchers: Sequence[GrammarMatcher], masks: Masks) -> None:
+    """Allow the stop tokens of each row where its output may end, and only there. The matchers are those of one tokenizer."""
+    word, bit = matchers[0].end
+    may_end = (masks[:, word] & bit) != 0
+    masks[:, word] &= ~bit
+    rows = np.repeat(np.arange(len(matchers)), [len(matcher.stop_words) for matcher in matchers])
+    words = np.concatenate([matcher.stop_words for matcher in matchers])
+    bits = np.concatenate([matcher.stop_bits for matcher in matchers])
+    ends = may_end[rows]
+    np.bitwise_or.at(masks, (rows[ends], words[ends]), bits[ends])
+    # Few grammars match a stop token as text.
+    for row in np.unique(rows[~ends & ((masks[rows, words] & bits) != 0)]).tolist():
+        others = masks[row].copy()
+        np.bitwise_and.at(others, words[rows == row], ~bits[rows == row])
+        # Not if the text goes on with nothing but a token that ends the request.
+        if others.any():
+            masks[row] = others
+
+
+def _position(token: int) -> tuple[int, np.int32]:
+    """The word of a token in a row, and its bit."""
+    return token // 32, _bit(token % 32)
 
 
 def _bit(number: int) -> np.int32:
