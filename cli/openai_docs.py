@@ -4,7 +4,6 @@ The page says the rest by hand. Its tables stand between two comments each, and 
 """
 
 import json
-import re
 from pathlib import Path
 
 from api.schemas.requests.openai import (
@@ -33,7 +32,8 @@ def with_tables(page: str) -> str:
         begin, end = f"<!-- fields of {name} -->\n", f"<!-- end of {name} -->"
         if begin not in page or end not in page:
             raise ValueError(f"the page lacks {begin.strip()} or {end}")
-        page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: begin + field_table(model) + end, page, flags=re.DOTALL)  # noqa: B023
+        before, _, rest = page.partition(begin)
+        page = before + begin + field_table(model) + end + rest.partition(end)[2]
     return page
 
 

@@ -81,7 +81,9 @@ def test_a_failed_job_is_a_failure_with_its_code(watched: Stack, flower: httpx2.
 
 def test_the_queues_are_those_of_the_models_from_the_first_look(flower: httpx2.Client) -> None:
     page = flower.get("/api/queues/length").json()
-    assert {queue["name"] for queue in page["active_queues"]} == {"cpu", "io", "gpu.echo", "gpu.not-started"}
+    assert {queue["name"] for queue in page["active_queues"]} == {
+        *("cpu", "io", "gpu.echo", "gpu.not-started", "text.echo", "text.not-started")
+    }
     assert "gpu.echo" in flower.get("/broker").text
 
 

@@ -164,10 +164,12 @@ def test_a_stream_ends_with_an_error_if_a_text_that_it_has_sent_starts_again(
         claimed = system.transitions.claim(queue, "w", f"t{attempt}")
         assert claimed is not None
         lease = (claimed.id, claimed.attempt)
+        job, number = lease
+        events = [Event(job=job, attempt=number, index=2, type="delta", data={"text": f"text {attempt}"})]
+        if attempt == 2:
+            events.insert(0, Event(job=job, attempt=number, index=1, type="restart", data={"attempt": number}))
         if has_text or attempt == 2:
-            system.transitions.append_events(
-                [Event(job=lease[0], attempt=lease[1], index=1, type="delta", data={"text": f"text {attempt}"})]
-            )
+            system.transitions.append_events(events)
         if attempt == 1:
             assert system.transitions.release(lease, queue) == "ok"
         else:

@@ -21,6 +21,7 @@ import pytest
 
 from shared.documents import text_index
 from tests.structure.sources import PACKAGES, python_files, relative
+from workers.gpu.response_templates import FAMILIES
 
 LENGTH = 30_000
 CPU_SECONDS = 0.1
@@ -61,6 +62,12 @@ def find_patterns() -> dict[str, FoundPattern]:
                 module = importlib.import_module(".".join(path.relative_to(_root(path)).with_suffix("").parts))
                 pattern = getattr(module, name)  # a computed pattern must have a name
             patterns[place] = FoundPattern(pattern, frozenset(methods))
+    for marker, template in FAMILIES:
+        for name, part in template.spec["fields"].items():
+            for key in ("open_pattern", "close_pattern"):
+                if key in part:
+                    place = f"workers/gpu/response_templates.py: {marker} {name} {key}"
+                    patterns[place] = FoundPattern(re.compile(part[key]), frozenset(["search"]))
     return patterns
 
 

@@ -16,6 +16,10 @@ from workers.gpu.response_templates import CALLS_FIELD, REASONING_FIELDS, Respon
 
 logger = logging.getLogger(__name__)
 
+XML_ARGUMENT = "<parameter="
+# The pattern that finds an argument looks for its end up to the end of the call, so many that never end would take quadratic time.
+MAX_XML_ARGUMENTS = 128
+
 Call = tuple[str, str]
 """The name of a tool, and its arguments in JSON."""
 
@@ -127,6 +131,8 @@ class AnswerParser:
     def _read_calls(self, body: str, captures: Mapping[str, str]) -> list[Call]:
         """The calls between two markers; empty if there is anything else."""
         field = self._calls_field
+        if body.count(XML_ARGUMENT) > MAX_XML_ARGUMENTS:
+            return []
         try:
             if field.content == "json" and not field.content_args and not captures:
                 values = list(_json_values(body))

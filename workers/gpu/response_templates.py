@@ -53,12 +53,10 @@ class ResponseTemplate:
     def opening(self, prompt: str) -> str:
         """What the rendered chat template has already written of the answer, such as ``<think>``."""
         anchor = self.spec.get("start_anchor", ())
-        pattern = self.spec.get("start_anchor_pattern") or "|".join(
-            map(re.escape, [anchor] if isinstance(anchor, str) else anchor)
-        )
-        ends = [match.end() for match in re.finditer(pattern, prompt)] if pattern else []
+        anchors = [anchor] if isinstance(anchor, str) else anchor
+        ends = [at + len(text) for text in anchors if (at := prompt.rfind(text)) >= 0]
         if ends:
-            return prompt[ends[-1] :]
+            return prompt[max(ends) :]
         markers = self.reasoning_markers
         return markers[0] if markers is not None and prompt.rstrip().endswith(markers[0]) else ""
 
@@ -173,7 +171,7 @@ REASONING = ResponseTemplate({"fields": {"reasoning_content": _THINK, "content":
 """Models that reason between ``<think>`` and ``</think>`` and have no known markup for calls."""
 
 # What the chat template of a family contains; the first match counts.
-_FAMILIES = (
+FAMILIES = (
     ("<|tool_call>call:", GEMMA_4),
     ("<function=", QWEN_XML),
     ("</tool_call>", HERMES),
@@ -186,7 +184,7 @@ _FAMILIES = (
 
 def find_response_template(shipped: Mapping[str, Any] | None, chat_template: str) -> ResponseTemplate | None:
     """The template that a tokenizer ships, or else that of the family whose markers its chat template contains."""
-    family = next((template for marker, template in _FAMILIES if marker in chat_template), None)
+    family = next((template for marker, template in FAMILIES if marker in chat_template), None)
     if isinstance(shipped, Mapping) and isinstance(shipped.get("fields"), Mapping):
         return ResponseTemplate(shipped, family.call_format if family is not None else None)
     return family

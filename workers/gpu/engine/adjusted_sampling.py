@@ -65,7 +65,9 @@ def _allowed(masks: Tensor, vocabulary: int) -> Tensor:
 def _slices(adjustments: Adjustments, device: torch.device) -> list[_Slice]:
     """The tensors of ``SLICE`` requests each, by one copy to the device."""
     count = len(adjustments.requests)
-    parts = [adjustments] if 0 < count <= SLICE else [_part(adjustments, start, start + SLICE) for start in range(0, count, SLICE)]
+    parts = (
+        [adjustments] if 0 < count <= SLICE else [_part(adjustments, start, start + SLICE) for start in range(0, count, SLICE)]
+    )
     if not parts:
         return []
     arrays = [part.arrays() for part in parts]
