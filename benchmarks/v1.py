@@ -49,7 +49,7 @@ def main() -> None:
     measure_echo(options.echo_calls)
     settings = from_environment(os.environ)
     entry = load_catalogue(settings.models_file).default()
-    folder = prepare_model(entry, settings.prepared_models, lambda message, fraction: None)
+    folder = prepare_model(entry, settings.prepared_models.resolve(), lambda message, fraction: None)
     own = measure_server("enginehouse", enginehouse_with_model(folder), options.model_calls)
     if options.serve_python:
         other = measure_server("transformers serve", transformers_serve(options.serve_python, folder), options.model_calls)
