@@ -77,7 +77,7 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
     if status == 404:
         if request.path.startswith(OPENAI_PATH):
             return error_response(
-                NotFound(f"There is no call {request.method} {path}. There are: {_openai_calls()}.", code="route_not_found")
+                NotFound(f"Unknown route: {request.method} {path}. Routes below /v1: {_openai_calls()}.", code="route_not_found")
             )
         return error_response(
             NotFound(f"There is no call {request.method} {path}. GET /openapi.json lists all calls.", code="route_not_found")

@@ -134,7 +134,7 @@ def follow_jobs(
 
 
 def summary_events(job: Job, after: int) -> list[StreamEvent]:
-    """The events of an ended job whose stream is no longer kept: its whole answer as one delta, and its end.
+    """Events that replace the expired stream of an ended job: its whole answer as one delta, then its end.
 
     A client that has read a part of the text drops it at the ``restart``, whose number is beyond those of the stream, as is that of
     what follows.

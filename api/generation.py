@@ -12,6 +12,9 @@ from shared.jobs.queue_names import IO_QUEUE, generation_queue
 from shared.jobs.submission import Submission
 from shared.models.catalogue import GENERATE, ModelEntry
 
+# A rough average of texts in European languages, to estimate work before a prompt is tokenized.
+CHARACTERS_PER_TOKEN = 4
+
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
 
 
@@ -56,8 +59,8 @@ def check_prompt_length(characters: int, param: str) -> None:
 
 
 def expected_service(entry: ModelEntry, characters: int, max_tokens: int | None) -> int:
-    """The service, in tokens, that a generation will probably cost. A generated token costs about twice as much as one of the prompt."""
-    return characters // 4 + 2 * (max_tokens or entry.max_tokens)
+    """Estimate the service of a generation, in tokens. A generated token costs about twice as much as a prompt token."""
+    return characters // CHARACTERS_PER_TOKEN + 2 * (max_tokens or entry.max_tokens)
 
 
 def find_generation_model(name: str | None) -> ModelEntry:

@@ -4,23 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.openai.constraints import check_schema, json_schema_constraint, json_text
+from api.openai.generation_plan import GenerationPlan, Prompt
 from api.openai.messages import count_characters, function_tools, spec_messages
-from api.openai.parsing import note_ignored
+from api.openai.parsing import record_ignored_params
 from api.openai.results import end_user_metadata, finish_reason, sum_usage
 from api.openai.sampling import sampling_spec
-from api.openai.work import Prompt, Work
 from api.schemas.requests.openai import ChatCompletionRequest
 from api.schemas.requests.openai.chat import NamedFunction
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
 
-# Priorities of jobs by service tier: flex ones run after others, as a batch does, and priority ones before them.
+# Job priorities by service tier: flex runs after other jobs, as batches do, and priority before them.
 PRIORITIES = {"flex": 8, "priority": 2}
 DEFAULT_PRIORITY = 5
 
 
-def chat_work(request: ChatCompletionRequest) -> Work:
-    """What the request asks for. Raises InvalidValue."""
+def plan_chat(request: ChatCompletionRequest) -> GenerationPlan:
+    """Translate the request. Raises InvalidValue."""
     messages = spec_messages(request.messages)
     max_tokens = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
@@ -35,7 +35,7 @@ def chat_work(request: ChatCompletionRequest) -> Work:
     if request.logprobs:
         spec["logprobs"] = request.top_logprobs or 0
     characters = count_characters(messages) + sum(len(json_text(tool, "tools")) for tool in spec.get("tools", ()))
-    return Work(
+    return GenerationPlan(
         model=request.model,
         spec=spec,
         prompts=[Prompt({"messages": messages}, characters, "messages")],
@@ -80,7 +80,7 @@ def _choice(index: int, result: Mapping[str, Any]) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     if result.get("reasoning"):
-        # Clients read one or the other.
+        # Some clients read the first name, some the second.
         message["reasoning_content"] = message["reasoning"] = result["reasoning"]
     logprobs = chat_logprobs(result["logprobs"]) if result.get("logprobs") is not None else None
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason(result)}
@@ -96,7 +96,7 @@ def _template_spec(request: ChatCompletionRequest) -> dict[str, Any]:
     if request.reasoning_effort == "none":
         options.setdefault("enable_thinking", False)
     elif request.reasoning_effort is not None:
-        note_ignored(["reasoning_effort"])
+        record_ignored_params(["reasoning_effort"])
     if request.enable_thinking is not None:
         options["enable_thinking"] = request.enable_thinking
     return {"template_options": options} if options else {}
@@ -113,14 +113,14 @@ def _tool_spec(request: ChatCompletionRequest) -> dict[str, Any]:
     names = [tool["function"]["name"] for tool in tools]
     if isinstance(choice, NamedFunction) and choice.name not in names:
         raise InvalidValue(
-            f"tool_choice: there is no function {choice.name!r} in tools; there are: {', '.join(names)}", param="tool_choice"
+            f"tool_choice: no function in tools is named {choice.name!r}. Available: {', '.join(names)}", param="tool_choice"
         )
     for index, tool in enumerate(request.tools or ()):
         if tool.function is None or tool.function.parameters is None:
             continue
         param = f"tools[{index}].function.parameters"
         json_text(tool.function.parameters, param)
-        # A call that is not forced is written freely, so its schema only has to be readable.
+        # A call that is not forced is generated without its schema, which therefore need not be enforceable.
         if tool.function.strict or (is_forced and (choice == "required" or tool.function.name == getattr(choice, "name", ""))):
             check_schema(tool.function.parameters, param)
     spec: dict[str, Any] = {

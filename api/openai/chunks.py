@@ -10,14 +10,26 @@ from api.openai.results import finish_reason, sum_usage
 from shared.jobs.models import Job
 
 
-class ChatChunks:
+class _Chunks:
+    """The parts that chunks of both calls share. A client that asks for usage gets the field in every chunk."""
+
+    def __init__(self, head: Mapping[str, Any], *, copies: int, includes_usage: bool) -> None:
+        self._head, self._copies, self._includes_usage = head, copies, includes_usage
+
+    def usage(self, jobs: Sequence[Job]) -> dict[str, Any] | None:
+        return {**self._head, "choices": [], "usage": sum_usage(jobs, self._copies)} if self._includes_usage else None
+
+    def _with_choice(self, choice: Mapping[str, Any]) -> dict[str, Any]:
+        chunk = {**self._head, "choices": [choice]}
+        return {**chunk, "usage": None} if self._includes_usage else chunk
+
+
+class ChatChunks(_Chunks):
     """Chunks of a chat completion. The first one of each choice has the role, the last one the reason for its end."""
 
     def __init__(self, job: Job, *, copies: int, includes_usage: bool) -> None:
-        self._head = {**response_head(job, "chat.completion.chunk"), "service_tier": service_tier(job)}
-        self._copies = copies
-        # A client that asks for the usage gets the field in every chunk.
-        self._tail: dict[str, Any] = {"usage": None} if includes_usage else {}
+        head = {**response_head(job, "chat.completion.chunk"), "service_tier": service_tier(job)}
+        super().__init__(head, copies=copies, includes_usage=includes_usage)
 
     def start(self, number: int) -> list[dict[str, Any]]:
         return [self._chunk(number, {"role": "assistant", "content": "", "refusal": None})]
@@ -36,23 +48,17 @@ class ChatChunks:
     def end(self, number: int, job: Job) -> list[dict[str, Any]]:
         return [self._chunk(number, {}, reason=finish_reason(job.result or {}))]
 
-    def usage(self, jobs: Sequence[Job]) -> dict[str, Any] | None:
-        return {**self._head, "choices": [], "usage": sum_usage(jobs, self._copies)} if self._tail else None
-
     def _chunk(
         self, number: int, delta: Mapping[str, Any], *, reason: str | None = None, logprobs: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return {**self._head, "choices": [choice], **self._tail}
+        return self._with_choice({"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": reason})
 
 
-class CompletionChunks:
+class CompletionChunks(_Chunks):
     """Chunks of a completion."""
 
     def __init__(self, job: Job, *, copies: int, includes_usage: bool) -> None:
-        self._head = completion_head(job)
-        self._copies = copies
-        self._tail: dict[str, Any] = {"usage": None} if includes_usage else {}
+        super().__init__(completion_head(job), copies=copies, includes_usage=includes_usage)
         self._lengths: dict[int, int] = {}
 
     def start(self, number: int) -> list[dict[str, Any]]:
@@ -67,14 +73,10 @@ class CompletionChunks:
     def end(self, number: int, job: Job) -> list[dict[str, Any]]:
         return [self._chunk(number, "", reason=finish_reason(job.result or {}))]
 
-    def usage(self, jobs: Sequence[Job]) -> dict[str, Any] | None:
-        return {**self._head, "choices": [], "usage": sum_usage(jobs, self._copies)} if self._tail else None
-
     def _chunk(
         self, number: int, text: str, *, reason: str | None = None, logprobs: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        choice = {"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return {**self._head, "choices": [choice], **self._tail}
+        return self._with_choice({"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason})
 
 
 def _call_delta(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,20 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from api.generation import CHARACTERS_PER_TOKEN
+from api.openai.generation_plan import GenerationPlan, Prompt
 from api.openai.results import end_user_metadata, finish_reason, sum_usage
 from api.openai.sampling import sampling_spec
-from api.openai.work import Prompt, Work
 from api.schemas.requests.openai import CompletionRequest
 from api.schemas.requests.openai.completions import MAX_PROMPTS
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
 
-# About so many characters does a token stand for.
-TOKEN_CHARACTERS = 4
 
-
-def completion_work(request: CompletionRequest) -> Work:
-    """What the request asks for. Raises InvalidValue."""
+def plan_completion(request: CompletionRequest) -> GenerationPlan:
+    """Translate the request. Raises InvalidValue."""
     prompts = _prompts(request.prompt)
     copies = request.n or 1
     if len(prompts) * copies > MAX_PROMPTS:
@@ -36,7 +34,7 @@ def completion_work(request: CompletionRequest) -> Work:
         raise InvalidValue(
             "stream: log-probabilities of a prompt come with its whole answer; leave out stream, echo or logprobs", param="stream"
         )
-    return Work(
+    return GenerationPlan(
         model=request.model,
         spec=spec,
         prompts=prompts,
@@ -76,11 +74,11 @@ def legacy_logprobs(entries: Sequence[Mapping[str, Any]], offset: int = 0) -> di
 
 
 def _top(entry: Mapping[str, Any]) -> dict[str, float] | None:
-    """The likeliest tokens and the chosen one; None for the first token of a prompt, which nothing precedes."""
+    """The most likely tokens and the chosen one; None for the first token of a prompt, which has no distribution."""
     if entry["logprob"] is None:
         return None
     top: dict[str, float] = {}
-    # Several tokens that are parts of characters may have the same text. The likeliest of them counts.
+    # Several tokens that are parts of characters may have the same text. The most likely of them counts.
     for item in (*entry.get("top", ()), entry):
         top[item["token"]] = max(item["logprob"], top.get(item["token"], item["logprob"]))
     return top
@@ -101,10 +99,10 @@ def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[Prom
     if isinstance(prompt, str):
         return [Prompt({"prompt": prompt}, len(prompt), "prompt")]
     if isinstance(prompt[0], int):
-        return [Prompt({"prompt_ids": prompt}, TOKEN_CHARACTERS * len(prompt), "prompt")]
+        return [Prompt({"prompt_ids": prompt}, CHARACTERS_PER_TOKEN * len(prompt), "prompt")]
     return [
         Prompt({"prompt": item}, len(item), f"prompt[{index}]")
         if isinstance(item, str)
-        else Prompt({"prompt_ids": item}, TOKEN_CHARACTERS * len(item), f"prompt[{index}]")
+        else Prompt({"prompt_ids": item}, CHARACTERS_PER_TOKEN * len(item), f"prompt[{index}]")
         for index, item in enumerate(prompt)
     ]

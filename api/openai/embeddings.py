@@ -4,7 +4,7 @@ import base64
 import struct
 from typing import Any
 
-from api.generation import check_prompt_length
+from api.generation import CHARACTERS_PER_TOKEN, check_prompt_length
 from api.openai.results import end_user_metadata
 from api.request_parsing import read_idempotency_key
 from api.schemas.requests.openai import EmbeddingRequest
@@ -16,8 +16,6 @@ from shared.jobs.submission import Submission
 from shared.models.catalogue import EMBED, ModelEntry
 
 FLOAT_BYTES = 4
-# About so many characters does a token stand for.
-TOKEN_CHARACTERS = 4
 
 
 def embedding_submission(body: EmbeddingRequest) -> Submission:
@@ -33,7 +31,7 @@ def embedding_submission(body: EmbeddingRequest) -> Submission:
         spec={"model": entry.name, "texts": texts},
         owner=owner(),
         model=entry.name,
-        cost=1 + characters // TOKEN_CHARACTERS,
+        cost=1 + characters // CHARACTERS_PER_TOKEN,
         metadata=end_user_metadata(body.user, None),
         idempotency_key=idempotency.key,
         fingerprint=idempotency.fingerprint,

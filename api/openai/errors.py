@@ -5,12 +5,12 @@ from typing import Any
 from shared.errors import Conflict, EnginehouseError, InvalidRequest, InvalidValue, Unavailable
 from shared.jobs.models import Job, Status
 
-# Clients compare this code, or look for it in the message, to shorten the conversation and try again.
+# Clients recognize this code, shorten the conversation, and send it again.
 CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
 
 
 class AnswerFailed(EnginehouseError):
-    """The job of an answer failed. It has been retried as often as it makes sense, so a client need not."""
+    """The job of an answer failed. The server has already retried it, so the client should not."""
 
     status = 500
     code = "answer_failed"
@@ -32,15 +32,15 @@ class AnswerTimeout(EnginehouseError):
     should_retry = False
 
 
-class ClientLeft(InvalidRequest):
-    """The client closed its connection before the answer. Nobody receives this; it appears in metrics."""
+class ClientDisconnected(InvalidRequest):
+    """The client closed its connection before the answer. Only metrics show this error."""
 
     status = 499
-    code = "client_left"
+    code = "client_disconnected"
 
 
 class OutputLost(EnginehouseError):
-    """The worker of a stream was lost, and what it had generated could not be continued."""
+    """The worker of a streamed answer died, and no other could continue it."""
 
     code = "output_lost"
 

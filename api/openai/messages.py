@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from api.openai.parsing import note_ignored
+from api.openai.parsing import record_ignored_params
 from api.schemas.requests.openai.chat import ChatMessage, Part, Tool
 from shared.errors import InvalidValue
 
@@ -38,7 +38,7 @@ def function_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     found, names = [], set()
     for index, tool in enumerate(tools):
         if tool.type != "function":
-            note_ignored([f"tools[{index}]"])
+            record_ignored_params([f"tools[{index}]"])
             continue
         if tool.function is None:
             raise InvalidValue(f"tools[{index}].function: is required", param=f"tools[{index}].function")

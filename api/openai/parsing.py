@@ -31,12 +31,12 @@ def parse_openai_body(model: type[Model]) -> Model:
         parsed, ignored = model.from_body(body)
     except ValidationError as error:
         raise _value_error(error) from None
-    note_ignored(ignored)
+    record_ignored_params(ignored)
     return parsed
 
 
-def note_ignored(names: Iterable[str]) -> None:
-    """Name parts of the request that are ignored in the header ``x-ignored-params`` of the response."""
+def record_ignored_params(names: Iterable[str]) -> None:
+    """List ignored parts of the request in the response header ``x-ignored-params``."""
     g.setdefault("ignored_params", []).extend(names)
 
 

@@ -1,4 +1,4 @@
-"""The jobs of one request: submitted together, waited for, and cancelled when the client leaves."""
+"""The jobs of one request: submit them together, wait for them, and cancel them when the client disconnects."""
 
 import logging
 import socket
@@ -10,8 +10,8 @@ from contextlib import suppress
 import redis
 from flask import g, request
 
-from api.openai.errors import AnswerTimeout, ClientLeft, error_of_job
-from api.openai.retries import DelayedCalls, Retries, Try
+from api.openai.client_retries import DelayedCalls, RepeatableRequest, RepeatableRequests
+from api.openai.errors import AnswerTimeout, ClientDisconnected, error_of_job
 from api.services import owner, services
 from api.submission import ALWAYS_ACCEPTED, require_disk_space
 from shared.errors import EnginehouseError, NotFound
@@ -20,29 +20,29 @@ from shared.jobs.submission import Submission
 
 logger = logging.getLogger(__name__)
 
-# How often a waiting thread looks whether its client is still there.
-LOOK_SECONDS = 0.25
+# How often a waiting thread checks that its client is still connected.
+CONNECTION_CHECK_SECONDS = 0.25
 
 DELAYED_CANCELS = DelayedCalls()
 
 
 class RequestJobs:
-    """Jobs that were submitted for the current request, or those of an earlier try that it repeats."""
+    """The jobs that were submitted for the current request, or those of the earlier request that it repeats."""
 
-    def __init__(self, ids: Sequence[str], this_try: Try | None, *, keep: bool) -> None:
+    def __init__(self, ids: Sequence[str], repeatable: RepeatableRequest | None, *, keep: bool) -> None:
         context = services()
         self.ids = list(ids)
         self._owner = owner()
         self._queries, self._transitions = context.queries, context.transitions
-        self._retries = Retries(context.redis)
-        self._try = this_try
-        # With an Idempotency-Key a client can ask again, so its jobs go on without it.
+        self._repeatable_requests = RepeatableRequests(context.redis)
+        self._repeatable = repeatable
+        # With an Idempotency-Key the client can fetch the answer later, so its jobs run on.
         self._keep = keep
         self._connection: socket.socket | None = request.environ.get("gunicorn.socket")
         self._is_over = False
 
-    def has_client_left(self) -> bool:
-        """Whether the client has closed its connection. A test client has none."""
+    def is_client_gone(self) -> bool:
+        """Whether the client has closed its connection. Always False for Flask's test client, which has no connection."""
         if self._connection is None:
             return False
         try:
@@ -55,7 +55,7 @@ class RequestJobs:
     def wait(self, seconds: float) -> list[Job]:
         """The jobs once all have completed.
 
-        Raises ClientLeft, AnswerTimeout, and the error of the first job that did not complete; in these cases no job goes on.
+        Raises ClientDisconnected, AnswerTimeout, and the error of the first job that did not complete; in these cases all of them are cancelled.
         """
         waiter, deadline = services().job_waiter, time.monotonic() + seconds
         with waiter.watch_jobs(self.ids) as ended:
@@ -79,46 +79,46 @@ class RequestJobs:
         return job
 
     def end(self) -> None:
-        """Note that the response is complete. Unless the client has left meanwhile, no retry will ask for these jobs."""
-        if not self._is_over and self._try is not None and not self.has_client_left():
+        """Mark the response as complete. Unless the client has disconnected in the meantime, no retry will ask for these jobs."""
+        if not self._is_over and self._repeatable is not None and not self.is_client_gone():
             with suppress(redis.RedisError):
-                self._retries.forget(self._try)
+                self._repeatable_requests.remove(self._repeatable)
         self._is_over = True
 
-    def leave(self, *, at_once: bool = False) -> None:
-        """The client has left: cancel the jobs, after a moment if a retry may join them."""
+    def handle_disconnect(self, *, retry_expected: bool = True) -> None:
+        """Cancel the jobs of a client that has disconnected, after a grace period if a retry may take them over."""
         if self._is_over or self._keep:
             return
-        this = self._try
-        if at_once or this is None:
+        repeatable = self._repeatable
+        if not retry_expected or repeatable is None:
             self.cancel()
             return
         self._is_over = True
         with suppress(redis.RedisError):
-            self._retries.put_first(this)
-        DELAYED_CANCELS.add(lambda: self._cancel_unless_joined(this), this.grace_seconds)
+            self._repeatable_requests.move_to_front(repeatable)
+        DELAYED_CANCELS.add(lambda: self._cancel_unless_taken_over(repeatable), repeatable.grace_seconds)
 
     def cancel(self) -> None:
         """Cancel the jobs now. Those that have ended stay as they are."""
         self._is_over = True
         try:
-            if self._try is not None:
-                self._retries.forget(self._try)
+            if self._repeatable is not None:
+                self._repeatable_requests.remove(self._repeatable)
             for job in self.ids:
                 self._transitions.cancel(job, self._owner)
         except redis.RedisError as error:
-            logger.warning("Jobs %s, whose client has left, are not cancelled: %s", ", ".join(self.ids), error)
+            logger.warning("Could not cancel jobs %s, whose client has disconnected: %s", ", ".join(self.ids), error)
 
-    def _cancel_unless_joined(self, this: Try) -> None:
-        if self._retries.forget(this):
+    def _cancel_unless_taken_over(self, repeatable: RepeatableRequest) -> None:
+        if self._repeatable_requests.remove(repeatable):
             for job in self.ids:
                 self._transitions.cancel(job, self._owner)
 
     def _await_end(self, ended: threading.Event, deadline: float, seconds: float) -> None:
-        while not ended.wait(LOOK_SECONDS):
-            if self.has_client_left():
-                self.leave()
-                raise ClientLeft("The client closed its connection before the answer.")
+        while not ended.wait(CONNECTION_CHECK_SECONDS):
+            if self.is_client_gone():
+                self.handle_disconnect()
+                raise ClientDisconnected("The client closed its connection before the answer.")
             if time.monotonic() >= deadline:
                 self.cancel()
                 raise AnswerTimeout(
@@ -129,20 +129,20 @@ class RequestJobs:
 
 
 def submit_jobs(make_submissions: Callable[[], list[Submission]]) -> RequestJobs:
-    """The jobs of the current request: those of the try that it repeats, or new ones, all or none.
+    """The jobs of the current request: those of the request that it repeats, or new ones, all or none.
 
     Raises what ``JobSubmitter.submit_job`` raises, and DiskFull.
     """
-    retries = Retries(services().redis)
+    repeatable_requests = RepeatableRequests(services().redis)
     submissions = make_submissions()
-    ids = _usable_jobs(retries) or _submit_all(submissions)
+    ids = _usable_jobs(repeatable_requests) or _submit_all(submissions)
     g.job_ids = ids
-    return RequestJobs(ids, retries.remember(ids), keep=bool(submissions[0].idempotency_key))
+    return RequestJobs(ids, repeatable_requests.add(ids), keep=bool(submissions[0].idempotency_key))
 
 
-def _usable_jobs(retries: Retries) -> list[str]:
-    """The jobs of an earlier try that can still answer. A retry of a request that failed makes new ones."""
-    while ids := retries.find_earlier():
+def _usable_jobs(repeatable_requests: RepeatableRequests) -> list[str]:
+    """The jobs of an earlier request that can still complete. A retry after a failure starts new ones."""
+    while ids := repeatable_requests.take_earlier_jobs():
         jobs = services().queries.read_jobs(ids)
         if len(jobs) == len(ids) and all(job.status is Status.COMPLETED or _may_complete(job) for job in jobs):
             return ids

@@ -1,7 +1,7 @@
 """Streams of answers: events of jobs as chunks in OpenAI's form (server-sent events without names or ids).
 
-The response starts at once, whether or not a worker is free. While nothing can be sent, comment lines say what the job waits for,
-so that neither clients nor proxies take the connection for dead. An error after the start is a line with ``error``.
+The response starts immediately, even if no worker is free. While there is nothing to send, comment lines report what the job waits
+for, so that clients and proxies keep the connection open. An error after the start is a line with ``error``.
 """
 
 import json
@@ -16,7 +16,7 @@ from flask import Flask, Response, current_app
 from api.caller import caller
 from api.event_stream import follow_jobs, is_deleted, summary_events
 from api.openai.errors import OutputLost, error_of_job
-from api.openai.request_jobs import LOOK_SECONDS, RequestJobs
+from api.openai.request_jobs import CONNECTION_CHECK_SECONDS, RequestJobs
 from api.queue_state import queue_state
 from api.services import services
 from shared.errors import EnginehouseError, NotFound, RedisUnavailable, Unauthorized
@@ -32,16 +32,16 @@ class Chunks(Protocol):
     """The chunks of one call's streams. ``number`` is the index of a choice."""
 
     def start(self, number: int) -> list[dict[str, Any]]:
-        """What comes before the first piece of an answer."""
+        """Chunks to send before the first piece of an answer."""
 
     def piece(self, number: int, delta: Mapping[str, Any]) -> dict[str, Any]:
         """The chunk of a ``delta`` event."""
 
     def end(self, number: int, job: Job) -> list[dict[str, Any]]:
-        """What comes after the last piece of an answer."""
+        """Chunks to send after the last piece of an answer."""
 
     def usage(self, jobs: Sequence[Job]) -> dict[str, Any] | None:
-        """The last chunk, if the client asks for it."""
+        """The last chunk of the stream, if the client has asked for usage."""
 
 
 class AnswerStream:
@@ -58,13 +58,13 @@ class AnswerStream:
         self._started: set[int] = set()
         self._sent: set[int] = set()
         self._ended: dict[int, Job] = {}
-        self._is_begun = False
+        self._has_started = False
         self._is_complete = False
 
     def response(self, release_slot: Callable[[], None]) -> Response:
-        """The response. ``release_slot`` is called when it is over."""
+        """The response. ``release_slot`` is called when it has been sent, or the client has disconnected."""
         response = Response(self._pieces(), content_type="text/event-stream; charset=utf-8")
-        # These also run if the client leaves before the first piece.
+        # These also run if the client disconnects before the first piece.
         response.call_on_close(release_slot)
         response.call_on_close(self.close)
         # Without this header nginx buffers events.
@@ -72,21 +72,21 @@ class AnswerStream:
         return response
 
     def close(self) -> None:
-        """The response is over. If it is not complete, its client has left, and its jobs are cancelled.
+        """End the response. If it is incomplete, the client has disconnected, and the jobs are cancelled.
 
-        A client library repeats a request only until the response begins, so no retry joins the jobs of one that has begun.
+        Client libraries repeat a request only until its response has started, so after that no retry is expected.
         """
         if self._is_complete:
             self._jobs.end()
         else:
-            self._jobs.leave(at_once=self._is_begun)
+            self._jobs.handle_disconnect(retry_expected=not self._has_started)
 
     def _pieces(self) -> Iterator[bytes]:
         yield b": accepted\n\n"
-        self._is_begun = True
+        self._has_started = True
         try:
             yield from self._answer_pieces()
-            if self._jobs.has_client_left():
+            if self._jobs.is_client_gone():
                 return
             usage = self._chunks.usage([self._ended[number] for number in range(len(self._jobs.ids))])
             yield (b"" if usage is None else _line(usage)) + DONE
@@ -98,37 +98,37 @@ class AnswerStream:
         except redis.RedisError as error:
             if not is_outage(error):
                 raise
-            # The jobs go on; without Redis they cannot be cancelled either.
+            # The jobs run on: without Redis they cannot be cancelled either.
             yield _line({"error": RedisUnavailable("Redis is unavailable, so the answer cannot be followed.").as_json()}) + DONE
 
     def _answer_pieces(self) -> Iterator[bytes]:
-        """All chunks but the last one; ends early if the client has left. Raises the error of a job that did not complete."""
-        said_at = time.monotonic()
+        """All chunks but the last one; ends early if the client has disconnected. Raises the error of a job that did not complete."""
+        sent_at = time.monotonic()
         for events in self._events():
             if not self._is_valid():
                 raise Unauthorized("This API key was revoked.", code="key_unknown", param="Authorization")
             lines = [_line(chunk) for number, event in events for chunk in self._event_chunks(number, event)]
             now = time.monotonic()
             if lines:
-                said_at = now
+                sent_at = now
                 yield b"".join(lines)
                 continue
-            if self._jobs.has_client_left():
+            if self._jobs.is_client_gone():
                 return
-            if now >= said_at + COMMENT_SECONDS:
-                said_at = now
+            if now >= sent_at + COMMENT_SECONDS:
+                sent_at = now
                 yield self._comment()
 
     def _events(self) -> Iterable[list[tuple[int, StreamEvent]]]:
         context = self._context
-        # Of a job that a retry has joined, the stream may no longer be kept.
+        # The event stream of a job that a retry has taken over may have expired.
         gone = {
             number for number, job in enumerate(self._first) if job.status.final and not context.redis.exists(stream_key(job.id))
         }
         yield [(number, event) for number in gone for event in summary_events(self._first[number], 0)]
         numbers = [number for number in range(len(self._first)) if number not in gone]
         starts = [(self._first[number].id, 0) for number in numbers]
-        for events in follow_jobs(context.redis, context.follower, starts, LOOK_SECONDS):
+        for events in follow_jobs(context.redis, context.follower, starts, CONNECTION_CHECK_SECONDS):
             yield [(numbers[number], event) for number, event in events]
 
     def _event_chunks(self, number: int, event: StreamEvent) -> Iterator[dict[str, Any]]:
@@ -138,8 +138,7 @@ class AnswerStream:
             yield self._chunks.piece(number, event.data)
         elif event.type == "restart" and number in self._sent:
             raise OutputLost(
-                f"The worker of job {self._jobs.ids[number]} was lost, and its answer starts again, which a stream in this form cannot say. "
-                "Send the request again."
+                f"The worker of job {self._jobs.ids[number]} died, and its answer could not be continued. Send the request again."
             )
         elif event.type == "ended":
             job = self._jobs.read(self._jobs.ids[number])

@@ -21,6 +21,7 @@ import redis
 from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
 from cli.local.data_folder_lock import data_folder_locked
+from cli.local.disk_check import check_disk_space
 from cli.local.guardian import GUARDIAN_GONE
 from cli.local.log_file import log_file
 from cli.local.model_assignments import assign_models
@@ -46,7 +47,6 @@ from cli.local.redis_server import (
     redis_url,
     write_private,
 )
-from cli.local.start_space import check_space
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.data_state import MESSAGES, DataState, DataVersionError, check_folder_version
 from shared.documents.index_health import clear_silence
@@ -58,8 +58,8 @@ from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import LOCAL, ApiKeys
 from shared.packaged_files import CODE_ROOT
 from shared.redis_connection import connect
-from shared.service_manager import notify
 from shared.settings import Settings, from_environment
+from shared.systemd import notify
 from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = from_environment(os.environ)
-        check_space(settings.data_dir, settings.min_free_bytes)
+        check_disk_space(settings.data_dir, settings.min_free_bytes)
         with data_folder_locked(settings.data_dir, options.guardian):
             check_folder_version(settings.data_dir)
             return run_stack(_plan(settings, options), guardian=options.guardian)

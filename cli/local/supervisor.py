@@ -21,7 +21,7 @@ from cli.local.console_log import ConsoleLog
 from cli.local.process_tree import children, descendants, signal_group, spawn
 from shared.liveness import FROZEN_SECONDS, last_touch
 from shared.prctl import adopt_orphans
-from shared.service_manager import notify, without_service_manager
+from shared.systemd import notify, without_notify_socket
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -152,7 +152,7 @@ class Supervisor:
     def _launch(self, service: Service, delay: float) -> None:
         reader, writer = os.pipe()
         try:
-            environment = without_service_manager(service.environment)
+            environment = without_notify_socket(service.environment)
             process = spawn(service.command, environment=environment, output=writer, directory=service.directory)
         except OSError as error:
             os.close(reader)

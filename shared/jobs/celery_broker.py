@@ -30,8 +30,8 @@ class UnackedMessage(Message):
         self._state = "ACK"
 
 
-class PromptChannel(Channel):
-    """Closes without waiting for the reply to a blocking read, which takes up to a second. Maintenance replaces a wake-up that it had."""
+class QuickClosingChannel(Channel):
+    """Closes without waiting for the reply to a blocking read, which takes up to a second. Maintenance resends a wake-up that is lost by that."""
 
     _in_poll: Any
 
@@ -49,7 +49,7 @@ class WaitingTransport(Transport):
     program and end the worker.
     """
 
-    Channel = PromptChannel
+    Channel = QuickClosingChannel
     connection_errors = (*Transport.connection_errors, redis.ResponseError)
 
 

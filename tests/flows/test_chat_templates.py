@@ -12,7 +12,8 @@ from shared.models.catalogue import ModelEntry
 from workers.gpu.answer_grammar import build_grammar
 from workers.gpu.prompt_encoding import EncodedPrompt
 from workers.gpu.response_templates import GRANITE, HERMES
-from workers.gpu.tokenization import Conversation, TextCodec
+from workers.gpu.tokenization import TextCodec
+from workers.gpu.tokenizer import Conversation
 
 # Written after the template of Qwen 3: tools in the system turn, calls in markup, results as a turn of the user.
 TEMPLATE = """\

@@ -18,9 +18,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from cli.local.disk_check import check_disk_space
 from cli.local.process_tree import children
 from cli.local.redis_server import free_port
-from cli.local.start_space import check_space
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.redis_connection import connect
 from testing.fault_rig.disks import disk, full
@@ -143,12 +143,12 @@ def used_megabytes(folder: Path) -> int:
 def test_a_start_on_a_full_disk_ends_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with disk(tmp_path / "disk", 800) as folder:
         data = folder / "not yet there" / "data"
-        check_space(data, 2**30)
+        check_disk_space(data, 2**30)
         assert capsys.readouterr().err == ""
         filler = folder / "most"
         with filler.open("wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, 765 * 2**20)
-        check_space(data, 2**30)
+        check_disk_space(data, 2**30)
         assert "is nearly full. Jobs and uploads are refused until" in capsys.readouterr().err
         with full(folder):
             line = [sys.executable, "-m", "cli.main", "up", "--data", str(data), "--port", str(free_port())]

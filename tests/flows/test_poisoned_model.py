@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from testing.stack import QUICK, Stack, models
-from tests.flows.tiny_model import POISON, make_tiny_model
+from tests.flows.tiny_model import POISON, make_tiny_model, tiny_entry
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +20,7 @@ def poisoned_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     model = make_tiny_model(folder / "model", poisoned=True, hidden_size=64, num_hidden_layers=1, **heads)
     stack = Stack(folder, environment=QUICK)
     entries = models(0.0)
-    entries[0] = {
-        "name": "tiny",
-        "url": str(model),
-        "dtype": "float32",
-        "default": True,
-        "max_context": 1024,
-        "max_in_flight": 1,
-    }
+    entries[0] = tiny_entry(model, max_in_flight=1)
     stack.models.write_text(json.dumps(entries))
     try:
         yield stack.start()

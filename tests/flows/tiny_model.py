@@ -63,3 +63,8 @@ def _byte_tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<end>"])
     return tokenizer
+
+
+def tiny_entry(folder: Path, **fields: Any) -> dict[str, Any]:
+    """The entry of a tiny model in a models file, as the default model."""
+    return {"name": "tiny", "url": str(folder), "dtype": "float32", "default": True, "max_context": 1024, **fields}

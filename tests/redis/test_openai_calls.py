@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.event_stream import MAX_BUFFERED, EventInbox, follow_jobs
-from api.openai.retries import DelayedCalls
+from api.openai.client_retries import DelayedCalls
 from shared.jobs.event_streams import Follower, StreamEvent
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission

@@ -9,11 +9,11 @@ import torch
 
 from workers.gpu.engine.adjusted_sampling import SLICE, sample_adjusted
 from workers.gpu.engine.adjustments import Adjustments, LogitAdjuster, make_adjustments, needs_adjuster
-from workers.gpu.engine.logprobs import LOWEST, score_tokens
-from workers.gpu.engine.messages import GenerationRequest, decode_message, encode_message
+from workers.gpu.engine.logprobs import score_tokens
+from workers.gpu.engine.messages import LOWEST_LOGPROB, GenerationRequest, decode_message, encode_message
 from workers.gpu.engine.request_checks import find_problem
 from workers.gpu.engine.sampling import encode_sampling
-from workers.gpu.engine.scheduler import INVALID_TOKEN, StepInput
+from workers.gpu.engine.step import INVALID_TOKEN, StepInput
 
 VOCABULARY = 70
 
@@ -149,9 +149,9 @@ def test_scores_are_log_probabilities_with_the_most_likely_tokens() -> None:
     tokens[rows[3]] = 8
     scores = score_tokens(logits, rows, tokens, 3)
     expected = logits.float().log_softmax(-1)[rows]
-    chosen = expected.gather(-1, tokens.long()[:, None])[:, 0].clamp(min=LOWEST)
+    chosen = expected.gather(-1, tokens.long()[:, None])[:, 0].clamp(min=LOWEST_LOGPROB)
     assert torch.equal(scores.logprobs, chosen)
-    assert scores.logprobs[rows[3]] == LOWEST
+    assert scores.logprobs[rows[3]] == LOWEST_LOGPROB
     assert torch.equal(scores.top_logprobs, expected.topk(3).values)
     assert score_tokens(logits, rows, tokens, 0).top_tokens.shape == (len(logits), 0)
 

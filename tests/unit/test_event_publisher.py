@@ -143,4 +143,4 @@ def test_first_text_does_not_wait_for_the_next_batch(monkeypatch: pytest.MonkeyP
     thread.join(60)
     assert not thread.is_alive()
     assert [event.job for event in transitions.written] == ["job_1", "job_1", "job_2"]
-    assert not newer.has_first_text
+    assert not newer.has_first_delta

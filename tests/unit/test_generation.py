@@ -1,80 +1,30 @@
 """Generations: tokens of the engine become deltas and a result, with the log-probabilities of exactly the text that counts."""
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from shared.errors import EngineFault
 from shared.jobs.deltas import Delta, merge_deltas
-from shared.jobs.models import Job, Status
-from shared.models.catalogue import ECHO, ModelEntry
-from shared.sessions.store import Sessions
-from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
-from workers.gpu.engine_client.engine_client import EngineClient
-from workers.gpu.generation import GenerationHandler
-from workers.gpu.tokenization import TextCodec
+from tests.unit.scripted_engine import ScriptedEngine, generation_job, handler_of
+from workers.gpu.engine.messages import FinishReason
 from workers.runtime.attempt import Attempt, Result
-
-ENTRY = ModelEntry(name="echo", url="echo:", engine=ECHO)
-
-
-class ScriptedEngine:
-    """Answers each request with a script of steps, from a thread of its own as the engine's supervisor does."""
-
-    def __init__(self, answer: str, size: int, *, has_logprobs: bool = True, reason: FinishReason = "stop") -> None:
-        self.answer, self.size, self.has_logprobs, self.reason = answer, size, has_logprobs, reason
-        self.requests: list[GenerationRequest] = []
-        self.cancelled: list[str] = []
-        self.on_step: Callable[[StepOutput], None] = lambda step: None
-
-    def submit_request(self, request: GenerationRequest, *, timeout: float) -> None:
-        self.requests.append(request)
-        threading.Thread(target=self._run, args=[request], daemon=True).start()
-
-    def cancel_request(self, id: str) -> None:
-        self.cancelled.append(id)
-
-    def _run(self, request: GenerationRequest) -> None:
-        if request.prompt_logprobs is not None:
-            for id in request.prompt[1:]:
-                self.on_step(StepOutput([], [], prompt_logprobs=[(request.id, [entry(id)])]))
-        ids = list(self.answer.encode())
-        for start in range(0, len(ids), self.size):
-            new = ids[start : start + self.size]
-            entries = [(request.id, [entry(id) for id in new])] if request.logprobs is not None and self.has_logprobs else []
-            self.on_step(StepOutput([(request.id, new)], [], logprobs=entries))
-        self.on_step(StepOutput([], [(request.id, self.reason, "")]))
-
-
-def entry(id: int) -> TokenLogprobs:
-    return id, -float(id), [(id, -float(id)), (0, -float("inf"))]
 
 
 def run(spec: Mapping[str, Any], engine: ScriptedEngine) -> tuple[dict[str, Any], Delta]:
     """The result of a job, and its deltas joined."""
-    handler = GenerationHandler(ENTRY, TextCodec(ENTRY), cast(EngineClient, engine), cast(Sessions, None))
-    engine.on_step = handler.on_step
-    times = {"created_at": 0, "expires_at": 0, "phase_at": 0}
-    job = Job(
-        id="job_1",
-        kind="generate",
-        owner="me",
-        queue="gpu.echo",
-        status=Status.IN_PROGRESS,
-        phase="",
-        attempt=1,
-        spec=spec,
-        **times,
-    )
-    attempt = Attempt(job, lambda buffer: None)
-    result = handler.run_generation(attempt)
+    attempt = Attempt(generation_job(spec), lambda buffer: None)
+    result = handler_of(engine).run_generation(attempt)
     assert isinstance(result, Result)
     whole: Delta = {}
     for event in attempt.events.unwritten():
         merge_deltas(whole, event.data)
     return dict(result.value), whole
+
+
+def engine_with(answer: str, size: int, *, reason: FinishReason = "stop", has_logprobs: bool = True) -> ScriptedEngine:
+    return ScriptedEngine(answer, lambda: size, reason=reason, has_logprobs=has_logprobs)
 
 
 def tokens(entries: Sequence[Mapping[str, Any]]) -> bytes:
@@ -83,7 +33,7 @@ def tokens(entries: Sequence[Mapping[str, Any]]) -> bytes:
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_every_token_has_its_log_probability(size: int) -> None:
-    result, deltas = run({"prompt": "x", "logprobs": 1}, ScriptedEngine("hé!", size))
+    result, deltas = run({"prompt": "x", "logprobs": 1}, engine_with("hé!", size))
     assert result["text"] == deltas["text"] == "hé!"
     assert deltas["logprobs"] == result["logprobs"]
     assert tokens(result["logprobs"]) == "hé!".encode()
@@ -105,7 +55,7 @@ def test_every_token_has_its_log_probability(size: int) -> None:
     ("stop", "kept"), [("three", "one two "), ("o", ""), (" two", "one"), ("xyz", "one two three four"), ("r", "one two th")]
 )
 def test_log_probabilities_end_where_a_stop_text_cuts(size: int, stop: str, kept: str) -> None:
-    engine = ScriptedEngine("one two three four", size)
+    engine = engine_with("one two three four", size)
     result, deltas = run({"prompt": "x", "logprobs": 0, "stop": [stop]}, engine)
     assert result["text"] == deltas.get("text", "") == kept
     assert tokens(result["logprobs"]) == kept.encode() == tokens(deltas.get("logprobs", ()))
@@ -113,26 +63,26 @@ def test_log_probabilities_end_where_a_stop_text_cuts(size: int, stop: str, kept
 
 
 def test_the_prompt_has_log_probabilities_but_for_its_first_token() -> None:
-    result, deltas = run({"prompt": "abc", "echo": True, "logprobs": 0, "max_tokens": 0}, ScriptedEngine("", 1))
+    result, deltas = run({"prompt": "abc", "echo": True, "logprobs": 0, "max_tokens": 0}, engine_with("", 1))
     assert [item["logprob"] for item in result["prompt_logprobs"]] == [None, -98.0, -99.0]
     assert (result["text"], deltas["text"], result["logprobs"]) == ("abc", "abc", [])
 
 
 def test_a_chat_keeps_the_log_probabilities_of_trimmed_text_and_markup() -> None:
     answer = "<think>\nHm.\n</think>\n\nYes. "
-    result, deltas = run({"messages": [{"role": "user", "content": "?"}], "logprobs": 0}, ScriptedEngine(answer, 4))
+    result, deltas = run({"messages": [{"role": "user", "content": "?"}], "logprobs": 0}, engine_with(answer, 4))
     assert (result["text"], result["reasoning"]) == (deltas["text"], deltas["reasoning"]) == ("Yes.", "Hm.")
     assert tokens(result["logprobs"]) == answer.encode()
 
 
 def test_an_engine_without_log_probabilities_still_answers() -> None:
-    engine = ScriptedEngine("abc", 2, has_logprobs=False)
+    engine = engine_with("abc", 2, has_logprobs=False)
     result, _ = run({"prompt": "x", "logprobs": 1}, engine)
     assert (result["text"], result["logprobs"]) == ("abc", [])
 
 
 def test_a_raw_prompt_is_continued_as_it_is() -> None:
-    result, deltas = run({"prompt": "x"}, ScriptedEngine(" <think>a</think> ", 5))
+    result, deltas = run({"prompt": "x"}, engine_with(" <think>a</think> ", 5))
     assert result["text"] == deltas["text"] == " <think>a</think> "
 
 
@@ -140,7 +90,7 @@ def test_a_raw_prompt_is_continued_as_it_is() -> None:
 def test_calls_end_an_answer_that_was_not_cut(reason: FinishReason, finish: str) -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     spec = {"messages": [{"role": "user", "content": "?"}], "tools": tools, "tool_choice": "required"}
-    engine = ScriptedEngine('<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>', 9, reason=reason)
+    engine = engine_with('<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>', 9, reason=reason)
     result, deltas = run(spec, engine)
     [call] = result["tool_calls"]
     assert result["finish_reason"] == finish
@@ -150,4 +100,4 @@ def test_calls_end_an_answer_that_was_not_cut(reason: FinishReason, finish: str)
 
 def test_an_answer_that_the_engine_lost_is_retried() -> None:
     with pytest.raises(EngineFault):
-        run({"prompt": "x"}, ScriptedEngine("ab", 1, reason="lost"))
+        run({"prompt": "x"}, engine_with("ab", 1, reason="lost"))

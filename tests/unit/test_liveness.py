@@ -11,7 +11,7 @@ import pytest
 from cli.entry import quick_healthcheck
 from cli.local.healthcheck import Unhealthy, check_workers
 from shared.liveness import ABANDONED_SECONDS, FROZEN_SECONDS, last_touch, liveness_folder, silent_seconds, touch_until
-from shared.service_manager import notify, without_service_manager
+from shared.systemd import notify, without_notify_socket
 from testing.waiting import wait_until
 
 
@@ -84,7 +84,7 @@ def test_systemd_is_notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pr
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         notify("READY=1")
         assert receiver.recv(100) == b"READY=1"
-    assert without_service_manager({"NOTIFY_SOCKET": address, "HOME": "/"}) == {"HOME": "/"}
+    assert without_notify_socket({"NOTIFY_SOCKET": address, "HOME": "/"}) == {"HOME": "/"}
 
 
 def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

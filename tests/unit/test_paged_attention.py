@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workers.gpu.engine.paged_attention import LayerShape, SdpaAttention
-from workers.gpu.engine.scheduler import SAMPLING_FIELDS, StepInput
+from workers.gpu.engine.step import SAMPLING_FIELDS, StepInput
 
 HEADS, KEY_HEADS, SIZE, PAGE, PAGES = 4, 2, 16, 4, 40
 MODULE: Any = SimpleNamespace(layer_idx=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workers.gpu.engine.sampling import encode_sampling, gumbel_noise, sample_tokens
-from workers.gpu.engine.scheduler import INVALID_TOKEN
+from workers.gpu.engine.step import INVALID_TOKEN
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 

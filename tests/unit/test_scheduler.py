@@ -15,18 +15,8 @@ from workers.gpu.engine.grammars import GrammarCompiler
 from workers.gpu.engine.messages import FinishedRequest, GenerationRequest
 from workers.gpu.engine.output_buffer import Scores
 from workers.gpu.engine.page_cache import PageCache
-from workers.gpu.engine.scheduler import (
-    INVALID_TOKEN,
-    MAX_OVERTAKES,
-    MAX_SCORED_TOKENS,
-    SAMPLING_FIELDS,
-    QueuedRequest,
-    ScheduledStep,
-    Scheduler,
-    StepInput,
-    StepResult,
-    TokenScores,
-)
+from workers.gpu.engine.scheduler import MAX_OVERTAKES, MAX_SCORED_TOKENS, QueuedRequest, ScheduledStep, Scheduler
+from workers.gpu.engine.step import INVALID_TOKEN, SAMPLING_FIELDS, StepInput, StepResult, TokenScores
 
 PAGE = 4
 

@@ -6,9 +6,6 @@ from typing import Any
 
 from workers.gpu.engine.messages import TokenLogprobs
 
-# JSON has no infinity. A token that the sampling limits exclude is as good as impossible.
-LEAST_LOGPROB = -9999.0
-
 TokenBytes = Callable[[int], bytes]
 
 
@@ -34,7 +31,7 @@ def _describe(token: int, logprob: float, token_bytes: TokenBytes) -> dict[str, 
     return {
         "token": data.decode(errors="replace"),
         "id": token,
-        "logprob": max(logprob, LEAST_LOGPROB),
+        "logprob": logprob,
         "bytes": list(data),
     }
 

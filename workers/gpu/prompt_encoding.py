@@ -7,7 +7,8 @@ from typing import Any
 from shared.errors import InvalidValue, NotFound
 from shared.jobs.models import Job
 from shared.sessions.store import Sessions
-from workers.gpu.tokenization import Conversation, EncodedChat, TextCodec
+from workers.gpu.tokenization import TextCodec
+from workers.gpu.tokenizer import Conversation, EncodedChat
 from workers.rag_prompt import Passage, RagPrompt, build_rag_prompt
 from workers.runtime.attempt import Attempt
 

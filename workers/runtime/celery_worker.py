@@ -40,8 +40,8 @@ from shared.jobs.worker_registry import WorkerRegistry
 from shared.liveness import liveness_folder, touch_until
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
-from shared.service_manager import notify
 from shared.settings import Settings
+from shared.systemd import notify
 from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
 from workers.runtime.lease_alarm import LeaseAlarm
@@ -228,10 +228,10 @@ class CeleryWorker:
         threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
         threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
         liveness = liveness_folder(self._settings.data_dir) / sender
-        arguments = [self._stopping, liveness, self._notify_service_manager]
+        arguments = [self._stopping, liveness, self._notify_systemd]
         threading.Thread(target=touch_until, args=arguments, name="liveness", daemon=True).start()
 
-    def _notify_service_manager(self) -> None:
+    def _notify_systemd(self) -> None:
         """Tell systemd, if it started this worker, that it lives and once that its model is loaded."""
         notify("WATCHDOG=1")
         without_model = self._runtime is not None and self._runtime.worker.phase in ("loading", "warming", "failed")

@@ -30,7 +30,7 @@ class EventBuffer:
         self._has_delta = False
 
     @property
-    def has_first_text(self) -> bool:
+    def has_first_delta(self) -> bool:
         """Whether the first delta of the attempt is waiting to be written."""
         with self._lock:
             return bool(self._delta) and not self._has_delta

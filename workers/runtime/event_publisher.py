@@ -40,7 +40,7 @@ class EventPublisher:
 
     def enqueue_buffer(self, buffer: EventBuffer) -> None:
         """Have this buffer written with the next batch, or at once if it has the first text of its attempt."""
-        is_urgent = buffer.has_first_text
+        is_urgent = buffer.has_first_delta
         with self._lock:
             (self._urgent if is_urgent else self._queued).add(buffer)
         if is_urgent:

@@ -4,9 +4,9 @@ from functools import partial
 
 from flask import Blueprint
 
-from api.openai.answers import stream_answers, whole_answers
-from api.openai.chat import chat_response, chat_work
+from api.openai.chat import chat_response, plan_chat
 from api.openai.chunks import ChatChunks
+from api.openai.job_responses import complete_response, streaming_response
 from api.openai.parsing import parse_openai_body
 from api.openapi.operation import IDEMPOTENCY_KEY, OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe
 from api.responses import RouteResponse
@@ -42,7 +42,7 @@ MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 )
 def create_chat_completion() -> RouteResponse:
     body = parse_openai_body(ChatCompletionRequest)
-    work = chat_work(body)
+    plan = plan_chat(body)
     if body.stream:
-        return stream_answers(work, partial(ChatChunks, copies=work.copies, includes_usage=body.includes_usage))
-    return whole_answers(work, chat_response)
+        return streaming_response(plan, partial(ChatChunks, copies=plan.copies, includes_usage=body.includes_usage))
+    return complete_response(plan, chat_response)

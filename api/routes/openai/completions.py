@@ -4,9 +4,9 @@ from functools import partial
 
 from flask import Blueprint
 
-from api.openai.answers import stream_answers, whole_answers
 from api.openai.chunks import CompletionChunks
-from api.openai.completions import completion_response, completion_work
+from api.openai.completions import completion_response, plan_completion
+from api.openai.job_responses import complete_response, streaming_response
 from api.openai.parsing import parse_openai_body
 from api.openapi.operation import IDEMPOTENCY_KEY, OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe
 from api.responses import RouteResponse
@@ -39,7 +39,7 @@ blueprint = Blueprint("openai_completions", __name__)
 )
 def create_completion() -> RouteResponse:
     body = parse_openai_body(CompletionRequest)
-    work = completion_work(body)
+    plan = plan_completion(body)
     if body.stream:
-        return stream_answers(work, partial(CompletionChunks, copies=work.copies, includes_usage=body.includes_usage))
-    return whole_answers(work, completion_response)
+        return streaming_response(plan, partial(CompletionChunks, copies=plan.copies, includes_usage=body.includes_usage))
+    return complete_response(plan, completion_response)

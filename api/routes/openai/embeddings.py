@@ -2,8 +2,8 @@
 
 from flask import Blueprint
 
-from api.openai.answers import job_response
 from api.openai.embeddings import embedding_response, embedding_submission
+from api.openai.job_responses import response_of_jobs
 from api.openai.parsing import parse_openai_body
 from api.openapi.operation import IDEMPOTENCY_KEY, OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe
 from api.responses import RouteResponse
@@ -28,4 +28,4 @@ blueprint = Blueprint("openai_embeddings", __name__)
 )
 def create_embeddings() -> RouteResponse:
     body = parse_openai_body(EmbeddingRequest)
-    return job_response(lambda: [embedding_submission(body)], lambda jobs: embedding_response(jobs[0], body))
+    return response_of_jobs(lambda: [embedding_submission(body)], lambda jobs: embedding_response(jobs[0], body))

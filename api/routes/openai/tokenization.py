@@ -2,7 +2,7 @@
 
 from flask import Blueprint, request
 
-from api.openai.answers import job_response
+from api.openai.job_responses import response_of_jobs
 from api.openai.parsing import parse_openai_body
 from api.openai.tokenization import (
     detokenize_submission,
@@ -35,7 +35,7 @@ REFUSALS = (404, 409, 429, 499, 504)
 )
 def tokenize() -> RouteResponse:
     body = parse_openai_body(TokenizeRequest)
-    return job_response(lambda: [tokenize_submission(body)], lambda jobs: tokenize_response(jobs[0], body))
+    return response_of_jobs(lambda: [tokenize_submission(body)], lambda jobs: tokenize_response(jobs[0], body))
 
 
 @blueprint.post("/detokenize")
@@ -52,7 +52,7 @@ def tokenize() -> RouteResponse:
 )
 def detokenize() -> RouteResponse:
     body = parse_openai_body(DetokenizeRequest)
-    return job_response(lambda: [detokenize_submission(body)], lambda jobs: {"prompt": (jobs[0].result or {})["text"]})
+    return response_of_jobs(lambda: [detokenize_submission(body)], lambda jobs: {"prompt": (jobs[0].result or {})["text"]})
 
 
 @blueprint.get("/tokenizer_info")
@@ -68,4 +68,4 @@ def detokenize() -> RouteResponse:
 )
 def show_tokenizer() -> RouteResponse:
     model = request.args.get("model")
-    return job_response(lambda: [tokenizer_submission(model, "info", {})], lambda jobs: info_response(jobs[0]))
+    return response_of_jobs(lambda: [tokenizer_submission(model, "info", {})], lambda jobs: info_response(jobs[0]))

@@ -176,7 +176,7 @@ def test_a_forced_call_and_a_schema_exclude_each_other(client: openai.OpenAI) ->
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(**options, tool_choice=choice)
         assert refused.value.param == "response_format"
-    with pytest.raises(openai.BadRequestError, match="there are: f"):
+    with pytest.raises(openai.BadRequestError, match="Available: f"):
         client.chat.completions.create(
             **{**options, "response_format": None}, tool_choice={"type": "function", "function": {"name": "g"}}
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workers.gpu.engine.adjustments import Adjustments
 from workers.gpu.engine.sampling import TEMPERATURE, sample_tokens
-from workers.gpu.engine.scheduler import INVALID_TOKEN
+from workers.gpu.engine.step import INVALID_TOKEN
 
 # Logits of this many requests are adjusted at once: with a vocabulary of 128,000 they take 33 MB.
 SLICE = 64

@@ -11,7 +11,8 @@ import torch
 from shared.models.catalogue import ModelEntry
 from workers.gpu.engine.attention_backend import AttentionBackend
 from workers.gpu.engine.cache_size import PAGE_TOKENS, cache_pages, smallest_of_ranks, step_tokens
-from workers.gpu.engine.model_runner import Forward, GraphRunner, ModelRunner, PlainRunner, model_forward
+from workers.gpu.engine.graph_runner import GraphRunner
+from workers.gpu.engine.model_runner import Forward, ModelRunner, PlainRunner, model_forward
 from workers.gpu.engine.output_buffer import OutputBuffer
 from workers.gpu.engine.page_cache import PageCache
 from workers.gpu.engine.paged_attention import FlashAttention, LayerShape, PagedAttention, SdpaAttention, layer_shapes

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workers.gpu.engine.messages import LOWEST_LOGPROB
+
 # Logits of this many positions are turned into float32 at once: with a vocabulary of 128,000 they take 33 MB.
 SLICE = 64
-# In place of minus infinity, which JSON does not have, for a token that the model rules out.
-LOWEST = -9999.0
 
 
 @dataclass(frozen=True)
 class ScoreTensors:
-    """As ``scheduler.TokenScores``, on the device."""
+    """As ``step.TokenScores``, on the device."""
 
     logprobs: Tensor
     top_tokens: Tensor
@@ -24,7 +24,7 @@ def score_tokens(logits: Tensor, rows: Tensor, tokens: Tensor, top: int) -> Scor
     """Scores of N ``tokens``, each by one of the ``rows`` of ``logits``, with the ``top`` most likely ones. Does not wait for a GPU."""
     logprobs, top_tokens, top_logprobs = [], [], []
     for part, chosen in zip(torch.split(rows, SLICE), torch.split(tokens, SLICE), strict=True):
-        scores = logits[part].float().log_softmax(-1).clamp_(min=LOWEST)
+        scores = logits[part].float().log_softmax(-1).clamp_(min=LOWEST_LOGPROB)
         # A row without a valid token has an index that is none.
         logprobs.append(scores.gather(-1, chosen.long().clamp(min=0)[:, None])[:, 0])
         best, likely = scores.topk(top, dim=-1)

@@ -77,6 +77,9 @@ class PhaseUpdate:
     """With ``ready``: the attention backend in use."""
 
 
+LOWEST_LOGPROB = -9999.0
+"""Replaces minus infinity, which JSON does not have, for a token that the model rules out."""
+
 TokenLogprobs = tuple[int, float, list[tuple[int, float]]]
 """A token, its natural log-probability, and the most likely tokens with theirs, best first. They are the model's own, before
 penalties, biases, grammars, temperature and limits apply."""

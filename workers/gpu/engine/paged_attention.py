@@ -18,7 +18,7 @@ from transformers.modeling_flash_attention_utils import lazy_import_flash_attent
 from transformers.modeling_utils import AttentionInterface
 
 from shared.errors import ModelUnavailable
-from workers.gpu.engine.scheduler import StepInput
+from workers.gpu.engine.step import StepInput
 
 IMPLEMENTATION = "enginehouse_paged"
 """The name of this attention for transformers. It makes no mask for a name that it does not know."""

@@ -12,7 +12,7 @@ import struct
 import torch
 from torch import Tensor
 
-from workers.gpu.engine.scheduler import INVALID_TOKEN
+from workers.gpu.engine.step import INVALID_TOKEN
 
 # Sampling parameters of one request, each as 32 bits in a row of one int32 tensor, which is how they reach the device.
 TEMPERATURE, TOP_P, TOP_K, SEED, POSITION = range(5)

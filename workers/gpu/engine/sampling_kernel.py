@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
-from workers.gpu.engine.scheduler import INVALID_TOKEN
+from workers.gpu.engine.step import INVALID_TOKEN
 
 _BLOCK = 4096
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from workers.gpu.engine.adjustments import Adjustments
-from workers.gpu.engine.scheduler import StepInput, StepResult
+from workers.gpu.engine.step import StepInput, StepResult
 
 if TYPE_CHECKING:  # torch must not be imported before the rank is set
     from workers.gpu.engine.model_runner import ModelRunner, StartedStep

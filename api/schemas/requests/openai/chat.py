@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-from api.schemas.requests.openai.base import FieldRule, Integer, SamplingFields
+from api.schemas.requests.openai.field_rules import FieldRule
+from api.schemas.requests.openai.sampling import Integer, SamplingFields
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
 
@@ -134,7 +135,7 @@ class ChatCompletionRequest(SamplingFields):
     max_completion_tokens: Integer | None = Field(default=None, le=1_000_000, description="the newer name of `max_tokens`")
     logprobs: bool | None = Field(default=None, description="add the log-probability of each token of the answer")
     top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = Field(
-        default=None, description="how many of the likeliest tokens to add at each position; needs `logprobs`"
+        default=None, description="number of most likely tokens to add at each position; needs `logprobs`"
     )
     response_format: ResponseFormat | None = Field(
         default=None,

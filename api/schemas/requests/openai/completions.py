@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
-from api.schemas.requests.openai.base import FieldRule, Integer, SamplingFields, TokenId
+from api.schemas.requests.openai.field_rules import FieldRule
+from api.schemas.requests.openai.sampling import Integer, SamplingFields, TokenId
 
 MAX_PROMPTS = 256
 MAX_PROMPT_TOKENS = 2_000_000
@@ -39,7 +40,7 @@ class CompletionRequest(SamplingFields):
     echo: bool | None = Field(default=None, description="put the prompt before the answer")
     logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = Field(
         default=None,
-        description="add the log-probability of each token, with so many of the likeliest ones; with `echo` also of the prompt's tokens",
+        description="add the log-probability of each token, and this number of most likely tokens; with `echo`, also for the tokens of the prompt",
     )
 
     harmless: ClassVar[Mapping[str, str]] = {}

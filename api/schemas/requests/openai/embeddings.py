@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag
 from pydantic_core import PydanticCustomError
 
-from api.schemas.requests.openai.base import Integer, ModelName, OpenAIRequest
+from api.schemas.requests.openai.field_rules import OpenAIRequest
+from api.schemas.requests.openai.sampling import Integer, ModelName
 
 MAX_INPUTS = 2048
 Text = Annotated[str, StringConstraints(min_length=1)]

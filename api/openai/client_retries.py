@@ -1,8 +1,8 @@
-"""Retries of client libraries: a retry joins the jobs of the first try, which otherwise would run for nobody.
+"""Retries by client libraries: a retry takes over the jobs of the request that it repeats, instead of starting more.
 
-OpenAI's libraries close a connection that times out or breaks, and send the same request again, with
-``x-stainless-retry-count`` above 0. Redis keeps a list of tries for each request, by a fingerprint of owner and content; those
-whose client has left come first. A try of a request that was answered is taken off the list.
+OpenAI's libraries close a connection that times out or breaks, and send the same request again with ``x-stainless-retry-count``
+above 0. Redis keeps a list of repeatable requests for each fingerprint of owner and content, with those whose client has
+disconnected first. An answered request is removed from its list.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from shared.redis_connection import PREFIX
 logger = logging.getLogger(__name__)
 
 RETRY_HEADER = "x-stainless-retry-count"
-# As long as a client may have waited before it tries again.
+# A client may wait this long before it repeats a request.
 KEEP_SECONDS = 3600
 # The libraries wait half a second before the first retry, twice as long before each further one, and at most 8 seconds.
 FIRST_PAUSE_SECONDS = 0.5
@@ -34,54 +34,54 @@ MARGIN_SECONDS = 3.0
 MAX_PENDING = 10_000
 
 
-class Try(NamedTuple):
-    """One request that a client library may repeat: the list of its tries, this one's entry, and when a retry would have come."""
+class RepeatableRequest(NamedTuple):
+    """A request that a client library may repeat: its list and entry in Redis, and how long to wait for the retry."""
 
     key: str
     entry: str
     grace_seconds: float
 
 
-class Retries:
-    """The tries of requests in Redis."""
+class RepeatableRequests:
+    """The repeatable requests in Redis."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client
 
-    def find_earlier(self) -> list[str]:
-        """The jobs of an earlier try that the current request repeats; [] if it is no retry, or there is none. It is taken off the list."""
+    def take_earlier_jobs(self) -> list[str]:
+        """Remove the earlier request that the current one repeats from its list, and return its jobs; [] if there is none."""
         if not _retry_count():
             return []
         entry = self._redis.lpop(_list_key())
         return entry.partition(" ")[2].split() if entry else []
 
-    def remember(self, jobs: list[str]) -> Try | None:
-        """Keep the jobs of the current request for a retry; None if its client is not known to retry."""
+    def add(self, jobs: list[str]) -> RepeatableRequest | None:
+        """Add the current request with its jobs. Returns None if its client is not known to retry."""
         if RETRY_HEADER not in request.headers:
             return None
         pause = min(FIRST_PAUSE_SECONDS * 2 ** _retry_count(), LONGEST_PAUSE_SECONDS)
-        this = Try(_list_key(), f"{new_id('try')} {' '.join(jobs)}", pause + MARGIN_SECONDS)
+        added = RepeatableRequest(_list_key(), f"{new_id('req')} {' '.join(jobs)}", pause + MARGIN_SECONDS)
         with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.rpush(this.key, this.entry)
-            pipeline.expire(this.key, KEEP_SECONDS)
+            pipeline.rpush(added.key, added.entry)
+            pipeline.expire(added.key, KEEP_SECONDS)
             pipeline.execute()
-        return this
+        return added
 
-    def put_first(self, this: Try) -> None:
-        """Let the next retry join this try, whose client has left."""
+    def move_to_front(self, repeatable: RepeatableRequest) -> None:
+        """Let the next retry take over this request, whose client has disconnected."""
         with self._redis.pipeline() as pipeline:
-            pipeline.lrem(this.key, 1, this.entry)
-            pipeline.lpush(this.key, this.entry)
-            pipeline.expire(this.key, KEEP_SECONDS)
+            pipeline.lrem(repeatable.key, 1, repeatable.entry)
+            pipeline.lpush(repeatable.key, repeatable.entry)
+            pipeline.expire(repeatable.key, KEEP_SECONDS)
             pipeline.execute()
 
-    def forget(self, this: Try) -> bool:
-        """Take a try off the list; False if a retry has joined it."""
-        return bool(self._redis.lrem(this.key, 1, this.entry))
+    def remove(self, repeatable: RepeatableRequest) -> bool:
+        """Remove a request from its list; False if a retry has taken it over."""
+        return bool(self._redis.lrem(repeatable.key, 1, repeatable.entry))
 
 
 class DelayedCalls:
-    """Calls functions some time later, on a thread that starts with the first one. Those of a process that ends are not made."""
+    """Calls functions after a delay, on a thread that starts with the first one. When the process exits, pending calls are dropped."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
@@ -90,7 +90,7 @@ class DelayedCalls:
         self._thread: threading.Thread | None = None
 
     def add(self, call: Callable[[], None], seconds: float) -> None:
-        """Call this after so many seconds; at once if very many are waiting."""
+        """Call ``call`` after ``seconds``, or immediately if ``MAX_PENDING`` calls are pending."""
         with self._changed:
             is_full = len(self._calls) >= MAX_PENDING
             if not is_full:
@@ -108,7 +108,7 @@ class DelayedCalls:
             try:
                 call()
             except redis.RedisError as error:
-                logger.warning("A job whose client has left is not cancelled: %s", error)
+                logger.warning("Could not cancel the jobs of a client that has disconnected: %s", error)
 
     def _next(self) -> Callable[[], None]:
         with self._changed:
@@ -120,7 +120,7 @@ class DelayedCalls:
 
 
 def _retry_count() -> int:
-    """How often the client has tried before; it counts to small numbers."""
+    """How many times the client has sent this request before, at most 30."""
     text = request.headers.get(RETRY_HEADER, "0").strip()
     return min(int(text), 30) if text.isascii() and text.isdigit() and len(text) < 9 else 0
 
@@ -128,4 +128,4 @@ def _retry_count() -> int:
 def _list_key() -> str:
     content = hashlib.sha256(f"{request.method} {request.path}\n".encode())
     content.update(request.get_data())
-    return f"{PREFIX}tries:{caller().owner}:{content.hexdigest()}"
+    return f"{PREFIX}repeatable:{caller().owner}:{content.hexdigest()}"

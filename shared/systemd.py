@@ -20,6 +20,6 @@ def notify(message: str) -> None:
         sender.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
-def without_service_manager(environment: Mapping[str, str]) -> dict[str, str]:
+def without_notify_socket(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment for a child that must not report to the service manager: its messages would count as ours."""
     return {name: value for name, value in environment.items() if name != SOCKET_VARIABLE}

@@ -1,59 +1,10 @@
-"""The base class of request models of ``/v1``, and its rules for fields.
+"""Sampling fields, which chat completions and completions of ``/v1`` share."""
 
-Clients send many fields that a server need not know, so unlike native calls these do not reject an unknown one. A field of a
-model is *used*. ``harmless`` fields are accepted and change no answer. ``neutral`` fields are accepted with the values that they
-list, null included, and refused with any other: they would change the answer, and the server cannot. All other fields are
-ignored, and named in the header ``x-ignored-params``.
-"""
-
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from shared.errors import InvalidValue
-
-MAX_SHOWN_PARAMS = 20
-MAX_SHOWN_LENGTH = 40
-
-
-class FieldRule(NamedTuple):
-    """The values at which a field changes nothing, beside null, and why others are refused."""
-
-    reason: str
-    values: tuple[Any, ...] = ()
-
-
-class OpenAIRequest(BaseModel):
-    """A JSON body of a call of ``/v1``."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, strict=True)
-
-    harmless: ClassVar[Mapping[str, str]] = {}
-    neutral: ClassVar[Mapping[str, FieldRule]] = {}
-
-    @classmethod
-    def known_fields(cls) -> set[str]:
-        """Every field that has a rule."""
-        return {*cls.model_fields, *cls.harmless, *cls.neutral}
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> tuple[Self, list[str]]:
-        """The validated request, and the names of ignored fields. Raises InvalidValue and pydantic's ValidationError."""
-        present = {name: value for name, value in body.items() if value is not None}
-        for name in cls.neutral.keys() & present.keys():
-            rule = cls.neutral[name]
-            # In Python 1 == True, but a client that sends true does not mean one.
-            if not any(present[name] == value and type(present[name]) is type(value) for value in rule.values):
-                raise InvalidValue(f"{name}: {rule.reason}", param=name, code="unsupported_parameter")
-        request = cls.model_validate({name: value for name, value in present.items() if name in cls.model_fields})
-        return request, shown_names(name for name in present if name not in cls.known_fields())
-
-
-def shown_names(names: Any) -> list[str]:
-    """Names of fields as a header may show them: some of them, shortened, without characters that could end the header."""
-    shown = [name[:MAX_SHOWN_LENGTH].encode("ascii", "replace").decode() for name in names]
-    return [name if name.isprintable() and "," not in name else repr(name) for name in shown[:MAX_SHOWN_PARAMS]]
+from api.schemas.requests.openai.field_rules import OpenAIRequest
 
 
 def _whole_number(value: Any) -> Any:
@@ -99,16 +50,16 @@ class SamplingFields(OpenAIRequest):
         default=None, le=1_000_000, description="maximum length of the answer; the model's own limit if it is missing or -1"
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 always takes the most likely token")
-    top_p: float | None = Field(default=None, ge=0, le=1, description="0 is taken as the smallest share: the most likely token")
+    top_p: float | None = Field(default=None, ge=0, le=1, description="0 keeps only the most likely token")
     top_k: Annotated[Integer, Field(ge=-1, le=100_000)] | None = Field(default=None, description="0 and -1 mean no limit")
     min_p: float | None = Field(
-        default=None, ge=0, le=1, description="minimum probability, relative to that of the likeliest token"
+        default=None, ge=0, le=1, description="minimum probability, relative to that of the most likely token"
     )
     presence_penalty: float | None = Field(
         default=None, ge=-2, le=2, description="subtracted from the scores of tokens of the answer"
     )
     frequency_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="the same, times the number of their occurrences"
+        default=None, ge=-2, le=2, description="the same, multiplied by how often the token has occurred"
     )
     repetition_penalty: float | None = Field(
         default=None, gt=0, le=10, description="divides the scores of tokens of prompt and answer; 1 changes nothing"

@@ -1,4 +1,4 @@
-"""Check before a start: is there space on the disk of the data folder?"""
+"""Disk check before the stack starts: is there enough space for the data folder?"""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from shared.disk_space import DiskSpace
 START_BYTES = 32 * 1024 * 1024
 
 
-def check_space(data_dir: Path, reserve: int) -> None:
+def check_disk_space(data_dir: Path, reserve: int) -> None:
     """Raise CommandError if the stack could not start. Print a warning if it would start and accept nothing."""
     folder = next(path for path in (data_dir, *data_dir.parents) if path.exists())
     if missing := DiskSpace(folder, START_BYTES, largest_fraction=1.0).shortage():

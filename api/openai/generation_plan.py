@@ -1,4 +1,4 @@
-"""What a request of ``/v1`` asks for, and the submissions of its jobs: one for each answer."""
+"""Generation plan: the jobs that a request of ``/v1`` asks for, one for each answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Prompt(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class GenerationPlan:
     """``copies`` answers for each of the prompts, in this order."""
 
     model: str | None
@@ -35,27 +35,27 @@ class Work:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def generation_submissions(work: Work) -> list[Submission]:
+def build_submissions(plan: GenerationPlan) -> list[Submission]:
     """A submission for each answer. Raises NotFound (model), ModelNotServed and InvalidValue."""
-    entry = find_generation_model(work.model)
-    for prompt in work.prompts:
+    entry = find_generation_model(plan.model)
+    for prompt in plan.prompts:
         check_prompt_length(prompt.characters, prompt.param)
-    # Two spellings of a request that ask for the same work have one fingerprint.
-    idempotency = read_idempotency_key([entry.name, work.spec, [prompt.spec for prompt in work.prompts], work.copies, work.seed])
+    # Two spellings of a request that mean the same have one fingerprint.
+    idempotency = read_idempotency_key([entry.name, plan.spec, [prompt.spec for prompt in plan.prompts], plan.copies, plan.seed])
     submissions = []
-    for number in range(len(work.prompts) * work.copies):
-        prompt, copy = work.prompts[number // work.copies], number % work.copies
-        seed = {} if work.seed is None else {"seed": work.seed + copy if work.seed <= MAX_SEED - copy else work.seed - copy}
+    for number in range(len(plan.prompts) * plan.copies):
+        prompt, copy = plan.prompts[number // plan.copies], number % plan.copies
+        seed = {} if plan.seed is None else {"seed": plan.seed + copy if plan.seed <= MAX_SEED - copy else plan.seed - copy}
         submissions.append(
             Submission(
                 kind="generate",
                 queue=generation_queue(entry.name),
-                spec={**prompt.spec, **work.spec, **seed},
+                spec={**prompt.spec, **plan.spec, **seed},
                 owner=owner(),
                 model=entry.name,
-                priority=work.priority,
-                cost=expected_service(entry, prompt.characters, work.max_tokens),
-                metadata=work.metadata,
+                priority=plan.priority,
+                cost=expected_service(entry, prompt.characters, plan.max_tokens),
+                metadata=plan.metadata,
                 idempotency_key=f"{idempotency.key} {number}" if idempotency.key else "",
                 fingerprint=idempotency.fingerprint,
             )
