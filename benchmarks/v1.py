@@ -33,7 +33,7 @@ from workers.gpu.weights import prepare_model
 CLIENTS = (1, 8, 32)
 ECHO_PROMPT = "How long does a call take?"
 MODEL_TOKENS = 24
-# A plain template, which both servers use: the default model has none of its own.
+# Both servers use this template, as the default model has none.
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}\n{% endfor %}"
 
 Call = Callable[[int], tuple[float, float]]

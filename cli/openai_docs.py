@@ -38,12 +38,12 @@ def with_tables(page: str) -> str:
 
 
 def field_table(model: type[OpenAIRequest]) -> str:
-    """A row for each field of a call that has a rule: those that are used, then harmless ones, then those that are refused."""
+    """A row for each field of a call that has a rule: those that are used, then harmless ones, then those that are rejected."""
     rows = [f"| `{name}` | used | {_text(field.description or '')} |\n" for name, field in model.model_fields.items()]
     rows += [f"| `{name}` | harmless | {_text(why)} |\n" for name, why in model.harmless.items()]
     for name, rule in model.neutral.items():
         values = ", ".join(f"`{json.dumps(value)}`" for value in (None, *rule.values))
-        rows.append(f"| `{name}` | refused unless {values} | {_text(rule.reason)} |\n")
+        rows.append(f"| `{name}` | rejected unless {values} | {_text(rule.reason)} |\n")
     return _HEAD + "".join(rows)
 
 

@@ -1,4 +1,4 @@
-"""Answer grammars: what an answer must look like when a call is forced or a JSON format is asked for.
+"""Answer grammars, which force tool calls and answers in JSON.
 
 The result is a grammar of llguidance, which the engine applies token by token. Markers that are control tokens stand in it by their id.
 """
@@ -12,10 +12,10 @@ from workers.gpu.prompt_encoding import EncodedPrompt, callable_tools, forced_to
 from workers.gpu.response_templates import BARE, CallFormat, ResponseTemplate
 from workers.gpu.tokenization import TextCodec
 
-# A small model that may write any white space inside JSON sometimes writes nothing else.
+# Small models sometimes write endless white space inside JSON.
 JSON_OPTIONS = {"whitespace_pattern": r"[ \n\t]{0,20}"}
 
-# One that must call a tool and may call several sometimes never stops.
+# Small models that must call a tool sometimes never stop calling.
 MAX_FORCED_CALLS = 8
 
 # Splits a text into texts and ids of control tokens.

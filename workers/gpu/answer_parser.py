@@ -17,7 +17,7 @@ from workers.gpu.response_templates import CALLS_FIELD, REASONING_FIELDS, Respon
 logger = logging.getLogger(__name__)
 
 XML_ARGUMENT = "<parameter="
-# The pattern that finds an argument looks for its end up to the end of the call, so many that never end would take quadratic time.
+# The search for the end of an argument scans the rest of the call, so many unclosed arguments would take quadratic time.
 MAX_XML_ARGUMENTS = 128
 
 Call = tuple[str, str]
@@ -42,7 +42,7 @@ class TrimmedText:
 
 
 class AnswerParser:
-    """Parses one answer. ``opening`` is what the chat template has written of it.
+    """Parses one answer. ``opening`` is the part of it that the prompt already contains.
 
     Calls are looked for only if there are ``tools``; with ``single_call``, all but the first are dropped. Without a template, the
     text is the answer. The same ``id_seed`` gives calls the same ids.
@@ -75,11 +75,11 @@ class AnswerParser:
             self._closing = closing if isinstance(closing, str) else ""
 
     def feed(self, piece: str) -> Delta:
-        """What a piece of text adds to the answer."""
+        """Parse the next piece of text, and return what it adds to the answer."""
         return self._parse(piece, last=False)
 
     def finish(self) -> Delta:
-        """What the end of the text adds."""
+        """End the answer, and return what was held back."""
         return self._parse("", last=True)
 
     def _parse(self, piece: str, *, last: bool) -> Delta:

@@ -11,7 +11,7 @@ from workers.gpu.tokenizer import Conversation, EncodedChat
 class ByteTokenizer:
     """Tokenizer of the echo engine: a token is a byte of UTF-8.
 
-    A conversation becomes its transcript. If the last message is of the user and has lines that start with ``think: ``, ``call: ``
+    A conversation becomes its transcript. If the last message is from the user and has lines that start with ``think: ``, ``call: ``
     or ``answer: ``, only these lines count, and the echo is what a model that can think and call tools would write: ``call: NAME
     {"city": "Rome"}`` becomes a tool call in the markup of ``HERMES``. If a tool must be called and no line does so, its call has
     no arguments.
@@ -55,7 +55,7 @@ class ByteTokenizer:
 
 
 def _script_line(line: str) -> str:
-    """What the echo engine writes for a line of a user's message; empty if the line does not direct it."""
+    """The output that a line of a user's message asks for; empty if it asks for none."""
     kind, _, rest = line.partition(": ")
     if kind == "think":
         return f"<think>\n{rest}\n</think>\n\n"

@@ -6,6 +6,7 @@ line is JSON: the tokens of one step, or a pair of them and their log-probabilit
 
 import hashlib
 import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ class EarlierOutput:
 def fingerprint_of(model: str, prompt: Sequence[int]) -> str:
     """Identifies what tokens continue: ``model`` names weights and tokenizer, and the same prompt may be encoded differently later, as
     passages, a session's history or a chat template change."""
-    return hashlib.blake2b(json.dumps([model, list(prompt)]).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(model.encode() + b"\0" + array("q", prompt).tobytes(), digest_size=8).hexdigest()
 
 
 def format_step(tokens: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> str:
@@ -33,7 +34,7 @@ def format_step(tokens: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> str
 
 
 def parse_output(record: str, fingerprint: str) -> EarlierOutput | None:
-    """The output of earlier attempts; None if there is none, or it continues something else."""
+    """The output of earlier attempts; None if it belongs to another model or prompt."""
     first, *lines = record.splitlines()
     if first != fingerprint:
         return None

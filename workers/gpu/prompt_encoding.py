@@ -17,7 +17,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """Tokens of a prompt. ``opening`` is what it has already written of the answer; ``text`` is a raw prompt's own."""
+    """Tokens of a prompt. ``opening`` is the part of the answer that it already contains; ``text`` is that of a raw prompt."""
 
     ids: list[int]
     is_chat: bool
@@ -105,7 +105,7 @@ def forced_tool(spec: Mapping[str, Any]) -> str | None:
         raise InvalidValue("tool_choice: a call needs `tools` to choose from", param="tool_choice")
     if name and name not in names:
         raise InvalidValue(
-            f"tool_choice: there is no tool {name[:80]!r} in `tools`; there are: {', '.join(names)[:300]}", param="tool_choice"
+            f"tool_choice: no tool is named {name[:80]!r}. Available: {', '.join(names)[:300]}", param="tool_choice"
         )
     return name
 

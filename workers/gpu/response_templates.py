@@ -51,7 +51,7 @@ class ResponseTemplate:
         return None
 
     def opening(self, prompt: str) -> str:
-        """What the rendered chat template has already written of the answer, such as ``<think>``."""
+        """The part of the answer that the rendered chat template already contains, such as ``<think>``."""
         anchor = self.spec.get("start_anchor", ())
         anchors = [anchor] if isinstance(anchor, str) else anchor
         ends = [at + len(text) for text in anchors if (at := prompt.rfind(text)) >= 0]
@@ -165,12 +165,12 @@ MISTRAL = ResponseTemplate(
 """Mistral 7B v0.3 and later models with its markers."""
 
 BARE = ResponseTemplate(LLAMA.spec, CallFormat())
-"""Calls that are forced from a model whose own markup is unknown or is no JSON: the answer is the call."""
+"""Forced calls of a model whose own markup is unknown or not JSON: the whole answer is the call."""
 
 REASONING = ResponseTemplate({"fields": {"reasoning_content": _THINK, "content": _CONTENT}})
 """Models that reason between ``<think>`` and ``</think>`` and have no known markup for calls."""
 
-# What the chat template of a family contains; the first match counts.
+# Texts in chat templates by which families are recognized; the first match counts.
 FAMILIES = (
     ("<|tool_call>call:", GEMMA_4),
     ("<function=", QWEN_XML),

@@ -1,4 +1,4 @@
-"""Tokenization jobs: text to tokens, tokens to text, and what is known of a tokenizer, without the engine."""
+"""Tokenization jobs: encode, decode, or describe the tokenizer. They do not use the engine."""
 
 from collections.abc import Mapping
 from typing import Any

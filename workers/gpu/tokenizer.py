@@ -11,7 +11,7 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """What a chat template renders. ``options`` are further variables of the template, such as ``enable_thinking``."""
+    """Input of a chat template. ``options`` are further variables of the template, such as ``enable_thinking``."""
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
@@ -22,7 +22,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class EncodedChat:
-    """The tokens of a conversation, and ``opening``: what its template has already written of the answer, such as ``<think>``."""
+    """The tokens of a conversation, and ``opening``, the part of the answer that they already contain, such as ``<think>``."""
 
     ids: list[int]
     opening: str = ""

@@ -10,7 +10,7 @@ from shared.errors import EmbeddingModelMismatch, InvalidValue, ModelUnavailable
 from workers.index.embedder import Embedder, EmbedderSource
 from workers.runtime.attempt import AttemptHandle
 
-# Texts that are embedded between two looks at whether the job was cancelled.
+# The job checks for a cancel request after this number of texts.
 BATCH = 256
 
 

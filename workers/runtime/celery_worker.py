@@ -232,7 +232,7 @@ class CeleryWorker:
         threading.Thread(target=touch_until, args=arguments, name="liveness", daemon=True).start()
 
     def _notify_systemd(self) -> None:
-        """Tell systemd, if it started this worker, that it lives and once that its model is loaded."""
+        """Notify systemd, if it started this worker, that the worker is alive, and once that its model is loaded."""
         notify("WATCHDOG=1")
         without_model = self._runtime is not None and self._runtime.worker.phase in ("loading", "warming", "failed")
         if not self._reported_ready and not without_model:

@@ -70,7 +70,7 @@ class ScoredToken(ResponseModel):
 
 
 class TokenLogprobs(ScoredToken):
-    top: list[ScoredToken] = Field(description="the likeliest tokens at this position")
+    top: list[ScoredToken] = Field(description="the most likely tokens at this position")
 
 
 class GenerationResult(ResponseModel):

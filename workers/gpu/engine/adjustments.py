@@ -1,4 +1,4 @@
-"""Adjustments of logits: what penalties, biases and grammars change before some requests of a step sample their tokens.
+"""Adjustments of logits (logits processors): penalties, biases and grammars of some requests of a step, before they are sampled.
 
 They depend on every earlier token of a request, so they are made when the step before has been processed, while the device
 already computes the logits. A request without them costs nothing.

@@ -166,7 +166,7 @@ class ChatCompletionRequest(SamplingFields):
         | None
     ) = Field(default=None, max_length=16, description="kept with the job")
     safety_identifier: Annotated[str, StringConstraints(max_length=512)] | None = Field(
-        default=None, description="used as `user` if that is missing"
+        default=None, description="used as `user` if that is omitted"
     )
 
     harmless: ClassVar[Mapping[str, str]] = {

@@ -34,13 +34,13 @@ class EmbeddingRequest(OpenAIRequest):
         Annotated[Text, Tag("(text)")] | Annotated[list[Text], Tag("(texts)"), Field(min_length=1, max_length=MAX_INPUTS)],
         Discriminator(_input_form),
         BeforeValidator(_refuse_token_ids),
-    ] = Field(description="a text, or up to 2,048 of them; token ids are refused")
-    model: ModelName | None = Field(default=None, description="name of an embedding model; the default one if it is missing")
+    ] = Field(description="a text, or up to 2,048 of them; token ids are rejected")
+    model: ModelName | None = Field(default=None, description="name of an embedding model; the default one if omitted")
     encoding_format: Literal["float", "base64"] | None = Field(
-        default=None, description="`base64` is float32 in little-endian order; `float` if it is missing"
+        default=None, description="`base64` is float32 in little-endian order; `float` if omitted"
     )
     dimensions: Annotated[Integer, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description="refused unless it is the dimension of the model: vectors are not cut"
+        default=None, description="rejected unless it is the dimension of the model: vectors are not truncated"
     )
     user: Annotated[str, StringConstraints(max_length=512)] | None = Field(
         default=None, description="kept with the job, in its metadata"

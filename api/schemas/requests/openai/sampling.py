@@ -43,11 +43,9 @@ class StreamOptions(BaseModel):
 class SamplingFields(OpenAIRequest):
     """Fields that chat completions and completions share."""
 
-    model: ModelName | None = Field(
-        default=None, description="name of a model of `GET /v1/models`; the default model if it is missing"
-    )
+    model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")
     max_tokens: Integer | None = Field(
-        default=None, le=1_000_000, description="maximum length of the answer; the model's own limit if it is missing or -1"
+        default=None, le=1_000_000, description="maximum length of the answer; the model's own limit if omitted or -1"
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 always takes the most likely token")
     top_p: float | None = Field(default=None, ge=0, le=1, description="0 keeps only the most likely token")
@@ -69,7 +67,7 @@ class SamplingFields(OpenAIRequest):
     ) = Field(default=None, max_length=1024, description="added to the scores of tokens, by their id in this model's vocabulary")
     stop: Stop | None = Field(default=None, description="up to 16 strings that end the answer")
     stop_token_ids: list[TokenId] | None = Field(default=None, max_length=64, description="tokens that end the answer")
-    ignore_eos: bool | None = Field(default=None, description="go on after the model's end token, for benchmarks")
+    ignore_eos: bool | None = Field(default=None, description="continue after the model's end token, for benchmarks")
     seed: Annotated[Integer, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         default=None, description="with the same seed and request the same tokens are drawn, up to rounding in other batches"
     )

@@ -15,7 +15,7 @@ MAX_TOKENS = 1_000_000
 class TokenizeRequest(OpenAIRequest):
     """The body of ``POST /tokenize``: a prompt, or messages."""
 
-    model: ModelName | None = Field(default=None, description="name of a model; the default model if it is missing")
+    model: ModelName | None = Field(default=None, description="name of a model; the default model if omitted")
     prompt: str | None = Field(default=None, description="a text")
     messages: list[ChatMessage] | None = Field(
         default=None, min_length=1, max_length=10_000, description="a conversation, formatted by the model's chat template"
@@ -23,7 +23,7 @@ class TokenizeRequest(OpenAIRequest):
     tools: list[Tool] | None = Field(default=None, max_length=256, description="as in a chat completion")
     chat_template_kwargs: dict[str, Any] | None = Field(default=None, max_length=32, description="as in a chat completion")
     add_special_tokens: bool | None = Field(
-        default=None, description="put the model's start token before a text; true if it is missing"
+        default=None, description="put the model's start token before a text; true if omitted"
     )
     return_token_strs: bool | None = Field(default=None, description="add the text of each token")
 
@@ -44,5 +44,5 @@ class TokenizeRequest(OpenAIRequest):
 class DetokenizeRequest(OpenAIRequest):
     """The body of ``POST /detokenize``."""
 
-    model: ModelName | None = Field(default=None, description="name of a model; the default model if it is missing")
+    model: ModelName | None = Field(default=None, description="name of a model; the default model if omitted")
     tokens: list[TokenId] = Field(max_length=MAX_TOKENS, description="ids of this model's tokens")
