@@ -76,6 +76,14 @@ def test_an_alarm_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture) ->
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR, logging.INFO]
 
 
+def test_memory_that_an_engine_takes_is_no_alarm() -> None:
+    monitor = GpuMonitor(ScriptedReader(free(1), free(2), free(2), free(0.6), free(0.2)), [0])
+    monitor.engine_is_loading()
+    assert monitor.sample()[0]["memory_alarm"] is None
+    monitor.engine_has_loaded()
+    assert [monitor.sample()[0]["memory_alarm"] for _ in range(3)] == [None, "warning", "critical"]
+
+
 def test_an_unreadable_gpu_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     monitor = GpuMonitor(LostReader([]), [0])
     assert monitor.sample() == monitor.sample() == []

@@ -167,5 +167,7 @@ def test_cuda_visible_devices_selects_gpus() -> None:
     assert visible_indexes("", uuids) == []
 
 
-def test_memory_alarms_at_80_and_90_percent() -> None:
-    assert [gpu.alarm for gpu in machine(17, 16, 8, 7.9)] == ["", "warning", "critical", "critical"]
+def test_memory_alarms_are_raised_for_use_beyond_that_of_the_engine() -> None:
+    assert [gpu.alarm(None) for gpu in machine(17, 16, 8, 7.9)] == ["", "warning", "critical", "critical"]
+    left = 2 * GIB
+    assert [gpu.alarm(left) for gpu in machine(17, 2, 1.1, 1, 0.5)] == ["", "", "", "warning", "critical"]

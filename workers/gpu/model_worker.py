@@ -164,6 +164,10 @@ class ModelWorker:
         assert self._engine is not None
         with self._report_lock:
             state = self._engine.state
+            if state.phase == "ready":
+                self._monitor.engine_has_loaded()
+            elif state.phase in ("loading", "warming"):
+                self._monitor.engine_is_loading()
             if state.phase == "ready" and self._handler is None:
                 self._report("loading", "reading the tokenizer", 1.0)
             elif state.phase == "failed":

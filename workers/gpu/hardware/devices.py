@@ -12,7 +12,9 @@ from typing import Any, Protocol
 logger = logging.getLogger(__name__)
 
 GIB = 1024**3
-MEMORY_WARNING, MEMORY_CRITICAL = 0.80, 0.90
+# An alarm is raised when less than this is free: of the memory, and of what was free when the engine had taken its share.
+WARNING_OF_TOTAL, CRITICAL_OF_TOTAL = 0.2, 0.1
+WARNING_OF_LEFT, CRITICAL_OF_LEFT = 0.5, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +39,17 @@ class Gpu:
     def memory_used(self) -> int:
         return self.memory_total - self.memory_free
 
-    @property
-    def alarm(self) -> str:
-        """``critical`` or ``warning`` when its memory is nearly full, else empty."""
-        used = self.memory_used / self.memory_total
-        return "critical" if used >= MEMORY_CRITICAL else "warning" if used >= MEMORY_WARNING else ""
+    def alarm(self, left_by_engine: int | None) -> str:
+        """``critical`` or ``warning`` when its memory is nearly full, else empty.
+
+        An engine fills a GPU on purpose. ``left_by_engine`` are the bytes that were free when it had; None without an engine.
+        """
+        left = self.memory_total if left_by_engine is None else left_by_engine
+        if self.memory_free <= min(CRITICAL_OF_TOTAL * self.memory_total, CRITICAL_OF_LEFT * left):
+            return "critical"
+        if self.memory_free <= min(WARNING_OF_TOTAL * self.memory_total, WARNING_OF_LEFT * left):
+            return "warning"
+        return ""
 
 
 class GpuReader(Protocol):

@@ -29,18 +29,31 @@ class GpuMonitor:
         self._clock = clock
         self._sleep = sleep
         self._alarms: dict[int, str] = {}
+        self._left_by_engine: dict[int, int] = {}
+        self._is_loading = False
         self._is_unreadable = False
+
+    def engine_is_loading(self) -> None:
+        """Raise no alarm while an engine takes its share of the memory."""
+        self._is_loading = True
+
+    def engine_has_loaded(self) -> None:
+        """The engine takes no more memory: what is used beyond it raises alarms."""
+        if self._is_loading:
+            self._left_by_engine = {gpu.index: gpu.memory_free for gpu in self._read_gpus()}
+            self._is_loading = False
 
     def sample(self) -> list[dict[str, Any]]:
         """The current state of each GPU, for people and metrics. Each change of an alarm is logged once."""
         xid_errors = self._reader.xid_errors() if self._indexes else {}
         samples = []
         for gpu in self._read_gpus():
-            if gpu.alarm != self._alarms.get(gpu.index, ""):
-                self._alarms[gpu.index] = gpu.alarm
-                level = {"critical": logging.ERROR, "warning": logging.WARNING}.get(gpu.alarm, logging.INFO)
+            alarm = "" if self._is_loading else gpu.alarm(self._left_by_engine.get(gpu.index))
+            if alarm != self._alarms.get(gpu.index, ""):
+                self._alarms[gpu.index] = alarm
+                level = {"critical": logging.ERROR, "warning": logging.WARNING}.get(alarm, logging.INFO)
                 used = f"{format_gib(gpu.memory_used)} of {format_gib(gpu.memory_total)}"
-                logger.log(level, "memory of GPU %d: %s (%s used)", gpu.index, gpu.alarm or "back to normal", used)
+                logger.log(level, "memory of GPU %d: %s (%s used)", gpu.index, alarm or "back to normal", used)
             samples.append(
                 {
                     "index": gpu.index,
@@ -48,7 +61,7 @@ class GpuMonitor:
                     "name": gpu.name,
                     "memory_total": gpu.memory_total,
                     "memory_used": gpu.memory_used,
-                    "memory_alarm": gpu.alarm or None,
+                    "memory_alarm": alarm or None,
                     "utilisation": gpu.utilisation,
                     "temperature": gpu.temperature,
                     "power": gpu.power,
