@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.reporting import report
-from workers.gpu.engine.adjusted_sampling import sample_adjusted
+from workers.gpu.engine.adjusted_sampling import PinnedCopier, sample_adjusted
 from workers.gpu.engine.adjustments import Adjustments
 from workers.gpu.engine.sampling import encode_sampling, sample_token, sample_tokens
 
@@ -52,28 +52,38 @@ def main() -> None:
 
 
 def compare_adjusted(logits: torch.Tensor, positions: torch.Tensor) -> None:
-    """Penalties, masks of half of the vocabulary and ``min_p`` on the GPU, beside the same on the CPU."""
+    """Masks of half of the vocabulary, ``min_p`` and edited logits on the GPU, beside the same on the CPU."""
     generator = np.random.default_rng(6)
-    for count in (1, 64, 96):
-        rows = [encode_sampling((0.0, 0.7)[seed % 2], 0.9, 0, seed) for seed in range(count)]
+    copy = PinnedCopier(logits.device, 3)
+    # How many of the requests have a mask, and how many edited logits.
+    for name, count, masked, edited in (
+        ("one with all", 1, 1, 1),
+        ("masks", 64, 64, 0),
+        ("masks and min_p", 64, 32, 0),
+        ("edits of some", 64, 32, 16),
+        ("masks and edits", 96, 96, 96),
+    ):
+        rows = [encode_sampling((0.0, 0.7)[seed % 2], 0.9, (0, 40)[seed % 3 == 1], seed) for seed in range(count)]
         adjustments = Adjustments(
             np.arange(count, dtype=np.int32) * 2,
             np.array(rows, np.int32).T.copy(),
-            np.full(count, 0.01, np.float32),
-            np.repeat(np.arange(count, dtype=np.int32), 50),
-            np.concatenate([generator.choice(VOCABULARY, 50, replace=False) for _ in range(count)]).astype(np.int32),
-            np.full(50 * count, 1.2, np.float32),
-            generator.standard_normal(50 * count).astype(np.float32),
-            generator.integers(-(2**31), 2**31, (count, VOCABULARY // 32)).astype(np.int32),
+            np.full(count, 0.0 if name == "masks" else 0.01, np.float32),
+            np.repeat(np.arange(edited, dtype=np.int32), 50),
+            np.concatenate(
+                [np.zeros(0, np.int32), *(generator.choice(VOCABULARY, 50, replace=False) for _ in range(edited))]
+            ).astype(np.int32),
+            np.full(50 * edited, 1.2, np.float32),
+            generator.standard_normal(50 * edited).astype(np.float32),
+            generator.integers(-(2**31), 2**31, (masked, VOCABULARY // 32)).astype(np.int32),
         )
         host, tokens = logits[: 2 * count].cpu(), logits[: 2 * count].argmax(-1)
         expected = tokens.cpu()
         sample_adjusted(host, expected, positions[: 2 * count].cpu(), adjustments)
-        inputs = (logits[: 2 * count].bfloat16(), tokens.clone(), positions[: 2 * count], adjustments)
-        sample_adjusted(logits[: 2 * count], tokens, positions[: 2 * count], adjustments)
+        inputs = (logits[: 2 * count].bfloat16(), tokens.clone(), positions[: 2 * count], adjustments, copy)
+        sample_adjusted(logits[: 2 * count], tokens, positions[: 2 * count], adjustments, copy)
         equal = int((tokens.cpu() == expected).sum())
-        report("sampling.adjusted_parity", equal, f"of {2 * count} tokens equal to those of the CPU", adjusted=count)
-        report("sampling.adjusted_time", time_us(partial(sample_adjusted, *inputs)), "us", rows=count)
+        report("sampling.adjusted_parity", equal, f"of {2 * count} tokens equal to those of the CPU", case=name, adjusted=count)
+        report("sampling.adjusted_time", time_us(partial(sample_adjusted, *inputs)), "us", case=name, rows=count)
 
 
 def time_us(work: object) -> float:

@@ -98,6 +98,25 @@ def test_only_adjusted_requests_change_and_each_as_it_would_alone() -> None:
     sample_adjusted(logits, together, positions, make_adjustments([]))
 
 
+def test_requests_that_are_selected_keep_their_own_edits_and_masks() -> None:
+    count = 12
+    logits = torch.randn(count, VOCABULARY, generator=torch.Generator().manual_seed(5))
+    positions = torch.arange(count, dtype=torch.int32)
+    biases = [[(n, 3.0), (n + 20, 4.0)] if n % 3 else [] for n in range(count)]
+    made = make_adjustments(
+        [(n, adjuster_of([1], logit_bias=bias, min_p=0.1, temperature=1.0, seed=n)) for n, bias in enumerate(biases)]
+    )
+    masks = np.random.default_rng(1).integers(-(2**31), 2**31, (8, VOCABULARY // 32)).astype(np.int32)
+    adjustments = replace(made, masks=masks)
+    whole = torch.zeros(count, dtype=torch.long)
+    sample_adjusted(logits, whole, positions, adjustments)
+    for chosen in (np.arange(0), np.array([0, 3, 6, 9]), np.array([1, 2, 7, 8, 11]), np.arange(count)):
+        tokens = torch.zeros(count, dtype=torch.long)
+        sample_adjusted(logits, tokens, positions, adjustments.select(chosen))
+        assert tokens[chosen].tolist() == whole[chosen].tolist()
+        assert not tokens[np.setdiff1d(np.arange(count), chosen)].any()
+
+
 def test_min_p_draws_only_tokens_above_its_fraction_of_the_most_likely_one() -> None:
     logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
     for temperature, min_p in ((1.0, 0.3), (2.0, 0.3), (0.5, 0.1), (1.0, 1.0)):

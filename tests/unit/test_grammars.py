@@ -66,6 +66,23 @@ def test_rows_of_several_matchers_are_their_own() -> None:
         assert np.array_equal(row, fill_masks([matcher])[0])
 
 
+def test_rows_of_used_memory_are_those_of_empty_memory() -> None:
+    matchers = [compile_regex(f"{character}+", stops) for character in "abc" for stops in ((), (STOP,), (ord("b"), STOP))]
+    for matcher in matchers[:2]:
+        assert matcher.accept(ord("a")) is None
+    used = fill_masks(matchers, lambda count, words: np.full((count, words), -1, np.int32))
+    assert np.array_equal(used, fill_masks(matchers))
+
+
+def test_matchers_of_one_grammar_share_no_state() -> None:
+    for number in range(70):
+        # More grammars than are kept compiled.
+        first, second = compile_regex(f"{number}[ab]c"), compile_regex(f"{number}[ab]c", generated=f"{number}a".encode())
+        assert allowed(second) == {ord("c")}
+        assert allowed(first) == {ord(f"{number}"[0])}
+    assert allowed(compile_regex("0[ab]c", generated=b"0")) == {ord("a"), ord("b")}
+
+
 @pytest.mark.parametrize("grammar", ["", "no grammar", "start: missing", LLMatcher.grammar_from_regex("(")])
 def test_a_grammar_that_cannot_be_compiled_is_refused(grammar: str) -> None:
     with pytest.raises(GrammarError, match=r"the grammar is invalid: ."):

@@ -9,12 +9,13 @@ Holds no tensors; not thread-safe.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workers.gpu.engine.arrays import Integers, decode_arrays, encode_arrays
-from workers.gpu.engine.grammars import GrammarMatcher, fill_masks
+from workers.gpu.engine.grammars import GrammarMatcher, MaskMemory, fill_masks, mask_rows
 from workers.gpu.engine.messages import FinishReason, GenerationRequest
 
 Floats = NDArray[np.float32]
@@ -50,6 +51,21 @@ class Adjustments:
                 *(np.array([len(self.masks)], np.int32), self.masks),
             )
         ]
+
+    def select(self, chosen: NDArray[np.integer[Any]]) -> "Adjustments":
+        """The adjustments of some of the requests: ``chosen`` are indices of ``requests``, ascending."""
+        places = np.searchsorted(chosen, self.edit_requests)
+        kept = np.flatnonzero(np.isin(self.edit_requests, chosen))
+        return Adjustments(
+            self.requests[chosen],
+            self.sampling[:, chosen],
+            self.min_p[chosen],
+            places[kept].astype(np.int32),
+            self.edit_tokens[kept],
+            self.factors[kept],
+            self.added[kept],
+            self.masks[chosen[chosen < len(self.masks)]],
+        )
 
     def encode(self) -> bytes:
         """Serialize for another rank of a tensor-parallel group."""
@@ -94,6 +110,11 @@ class LogitAdjuster:
         self._seen = set(generated)
 
     @property
+    def has_edits(self) -> bool:
+        """Whether any logit is edited."""
+        return len(self._edits) > 0
+
+    @property
     def edits(self) -> tuple[Integers, Floats, Floats]:
         """Tokens with an edited logit, with their factors and addends."""
         return self._edits.arrays
@@ -120,23 +141,23 @@ def needs_adjuster(request: GenerationRequest) -> bool:
     )
 
 
-def make_adjustments(adjusters: Sequence[tuple[int, LogitAdjuster]]) -> Adjustments:
-    """Adjustments for a step from the indices of its requests and their adjusters."""
+def make_adjustments(adjusters: Sequence[tuple[int, LogitAdjuster]], memory: MaskMemory = mask_rows) -> Adjustments:
+    """Adjustments for a step from the indices of its requests and their adjusters, with the masks in ``memory``."""
     adjusters = sorted(adjusters, key=lambda pair: pair[1].matcher is None)
-    edits = [adjuster.edits for _, adjuster in adjusters]
-    sizes = [len(tokens) for tokens, _, _ in edits]
+    edited = [(number, *adjuster.edits) for number, (_, adjuster) in enumerate(adjusters) if adjuster.has_edits]
     matchers = [adjuster.matcher for _, adjuster in adjusters if adjuster.matcher is not None]
-    nothing = (_EMPTY, _EMPTY.view(np.float32), _EMPTY.view(np.float32))
-    tokens, factors, added = (np.concatenate(parts) for parts in zip(nothing, *edits, strict=True))
+    nothing = (_EMPTY, _EMPTY, _EMPTY.view(np.float32), _EMPTY.view(np.float32))
+    edits = [(np.full(len(tokens), number, np.int32), tokens, *values) for number, tokens, *values in edited]
+    edit_requests, tokens, factors, added = (np.concatenate(parts) for parts in zip(nothing, *edits, strict=True))
     return Adjustments(
         np.array([index for index, _ in adjusters], np.int32),
         np.array([adjuster.sampling for _, adjuster in adjusters], np.int32).T.copy(),
         np.array([adjuster.min_p for _, adjuster in adjusters], np.float32),
-        np.repeat(np.arange(len(adjusters), dtype=np.int32), sizes),
+        edit_requests,
         tokens,
         factors,
         added,
-        fill_masks(matchers) if matchers else _EMPTY.reshape(0, 0),
+        fill_masks(matchers, memory) if matchers else _EMPTY.reshape(0, 0),
     )
 
 
@@ -152,6 +173,9 @@ class _TokenEdits:
         self._tokens = np.zeros(16, np.int32)
         self._factors = np.ones(16, np.float32)
         self._added = np.zeros(16, np.float32)
+
+    def __len__(self) -> int:
+        return len(self._index)
 
     @property
     def arrays(self) -> tuple[Integers, Floats, Floats]:

@@ -85,7 +85,7 @@ class EngineCore:
     def _adjust(self, step: ScheduledStep, started: StartedStep) -> None:
         """Have a step sample that had to wait for the output of the step before. The device has computed its logits meanwhile."""
         if step.input.is_adjusted:
-            started.adjust(self._scheduler.make_adjustments(step))
+            started.adjust(self._scheduler.make_adjustments(step, started.mask_rows))
 
     def _take_requests(self, *, is_idle: bool) -> bool:
         """Hand new requests and aborts to the scheduler, waiting for them when idle. Returns False to stop."""

@@ -4,6 +4,7 @@ llguidance keeps the state of each request and writes the tokens that it may gen
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,11 +16,15 @@ from numpy.typing import NDArray
 from workers.gpu.engine.messages import FinishReason
 
 Masks = NDArray[np.int32]
+MaskMemory = Callable[[int, int], Masks]
+"""Gives memory for a number of rows of a number of words."""
 
 _END = "<|end of constrained output|>"
 _TOO_COMPLEX = "the grammar has become too complex to go on"
 # Longer explanations repeat the grammar.
 _MAX_DETAIL = 300
+# Grammars that are kept compiled, each with up to some megabytes.
+_MAX_COMPILED = 64
 
 
 class GrammarError(Exception):
@@ -37,23 +42,41 @@ class GrammarCompiler:
         self._make_tokenizer = make_tokenizer
         self._tokenizer: LLTokenizer | None = None
         self._lock = threading.Lock()
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        """Unused matchers of recent grammars: copying one takes microseconds. Least recently used first."""
 
     def compile(self, grammar: str, stop_token_ids: Sequence[int], generated: Sequence[int] = ()) -> "GrammarMatcher":
-        """A matcher that has read ``generated``. Takes up to a second, and may be called from any thread. Raises GrammarError."""
+        """A matcher that has read ``generated``. Takes up to a second for a new grammar, and may be called from any thread.
+
+        Raises GrammarError.
+        """
         with self._lock:
             if self._tokenizer is None:
                 try:
                     self._tokenizer = self._make_tokenizer()
                 except (ValueError, OSError) as error:
                     raise GrammarError(f"the model's tokenizer cannot be used with grammars: {error}") from error
-        # Errors would otherwise contain the output so far.
-        limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
-        if matcher.is_error():
-            raise GrammarError(f"the grammar is invalid: {_first_line(matcher.get_error())}")
+            matcher = self._copy(grammar)
+        if matcher is None:
+            # Errors would otherwise contain the output so far.
+            limits = LLParserLimits(verbose_errors=False)
+            matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+            if matcher.is_error():
+                raise GrammarError(f"the grammar is invalid: {_first_line(matcher.get_error())}")
+            with self._lock:
+                self._compiled[grammar] = matcher.deep_copy()
+                if len(self._compiled) > _MAX_COMPILED:
+                    self._compiled.popitem(last=False)
         if generated and not matcher.consume_tokens(list(generated)):
             raise GrammarError("the output so far does not match the grammar")
         return GrammarMatcher(matcher, self._tokenizer, stop_token_ids)
+
+    def _copy(self, grammar: str) -> LLMatcher | None:
+        """A matcher of a grammar that was compiled lately."""
+        if grammar not in self._compiled:
+            return None
+        self._compiled.move_to_end(grammar)
+        return self._compiled[grammar].deep_copy()
 
 
 def make_grammar_tokenizer(backend: Any, vocabulary_size: int) -> LLTokenizer:
@@ -74,10 +97,8 @@ class GrammarMatcher:
         size = tokenizer.vocab_size
         self.words = (size + 31) // 32
         """Length of a row of bits."""
-        self.end = _position(tokenizer.eos_token)
-        stops = sorted({token for token in stop_token_ids if 0 <= token < size and token != tokenizer.eos_token})
-        self.stop_words = np.array([token // 32 for token in stops], np.int64)
-        self.stop_bits = np.array([_bit(token % 32) for token in stops], np.int32)
+        self.end = tokenizer.eos_token
+        self.stops = tuple(sorted({token for token in stop_token_ids if 0 <= token < size and token != self.end}))
 
     @property
     def is_complete(self) -> bool:
@@ -93,17 +114,22 @@ class GrammarMatcher:
         """Advance by a generated token. Returns why the output ends with it, if it does."""
         if not self.matcher.consume_token(token):
             return "failed", _TOO_COMPLEX
-        return ("stop", "") if self.is_complete else None
+        return ("stop", "") if self.matcher.is_stopped() and self.is_complete else None
 
 
 _executor: list[LLExecutor] = []
 
 
-def fill_masks(matchers: Sequence[GrammarMatcher]) -> Masks:
+def mask_rows(count: int, words: int) -> Masks:
+    """Memory for masks."""
+    return np.zeros((count, words), np.int32)
+
+
+def fill_masks(matchers: Sequence[GrammarMatcher], memory: MaskMemory = mask_rows) -> Masks:
     """A row of bits for each matcher, computed in threads. ``GrammarMatcher.error`` is set where that failed."""
     if not _executor:
         _executor.append(LLExecutor())
-    masks = np.zeros((len(matchers), matchers[0].words), np.int32)
+    masks = memory(len(matchers), matchers[0].words)
     fill_next_token_bitmask_par(_executor[0], [(matcher.matcher, at) for at, matcher in enumerate(matchers)], masks)
     _replace_ends(matchers, masks)
     return masks
@@ -111,31 +137,36 @@ def fill_masks(matchers: Sequence[GrammarMatcher]) -> Masks:
 
 def _replace_ends(matchers: Sequence[GrammarMatcher], masks: Masks) -> None:
     """Allow the stop tokens of each row where its output may end, and only there. The matchers are those of one tokenizer."""
-    word, bit = matchers[0].end
+    word, bit = _position(matchers[0].end)
     may_end = (masks[:, word] & bit) != 0
     masks[:, word] &= ~bit
-    rows = np.repeat(np.arange(len(matchers)), [len(matcher.stop_words) for matcher in matchers])
-    words = np.concatenate([matcher.stop_words for matcher in matchers])
-    bits = np.concatenate([matcher.stop_bits for matcher in matchers])
-    ends = may_end[rows]
-    np.bitwise_or.at(masks, (rows[ends], words[ends]), bits[ends])
-    # Few grammars match a stop token as text.
-    for row in np.unique(rows[~ends & ((masks[rows, words] & bits) != 0)]).tolist():
-        others = masks[row].copy()
-        np.bitwise_and.at(others, words[rows == row], ~bits[rows == row])
-        # Not if the text goes on with nothing but a token that ends the request.
-        if others.any():
-            masks[row] = others
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, matcher in enumerate(matchers):
+        rows_of.setdefault(matcher.stops, []).append(row)
+    for stops, members in rows_of.items():
+        rows = np.array(members)
+        ends, others = rows[may_end[rows]], rows[~may_end[rows]]
+        positions = [_position(token) for token in stops]
+        for word, bit in positions:
+            masks[ends, word] |= bit
+        # Few grammars match a stop token as text.
+        matched = np.zeros(len(others), np.bool_)
+        for word, bit in positions:
+            matched |= (masks[others, word] & bit) != 0
+        for row in others[matched].tolist():
+            without = masks[row].copy()
+            for word, bit in positions:
+                without[word] &= ~bit
+            # Not if the text goes on with nothing but a token that ends the request.
+            if without.any():
+                masks[row] = without
 
 
 def _position(token: int) -> tuple[int, np.int32]:
     """The word of a token in a row, and its bit."""
-    return token // 32, _bit(token % 32)
-
-
-def _bit(number: int) -> np.int32:
+    number = token % 32
     # The last one is the sign.
-    return np.int32(1 << number if number < 31 else -(2**31))
+    return token // 32, np.int32(1 << number if number < 31 else -(2**31))
 
 
 def _first_line(error: str) -> str:

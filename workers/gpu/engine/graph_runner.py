@@ -1,13 +1,14 @@
 """Graph runner: runs scheduled steps as CUDA graphs of padded sizes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workers.gpu.engine.adjusted_sampling import sample_adjusted
+from workers.gpu.engine.adjusted_sampling import PinnedCopier, sample_adjusted, warm_up_adjusted
 from workers.gpu.engine.adjustments import Adjustments
 from workers.gpu.engine.arrays import Integers
 from workers.gpu.engine.cache_size import PAGE_TOKENS
@@ -39,12 +40,13 @@ class GraphRunner:
         length = _layout(max_tokens, max_requests + 1)[1]
         self._input = torch.zeros(length, dtype=torch.int32, device=device)
         self._host_inputs = [torch.zeros(length, dtype=torch.int32).pin_memory() for _ in range(BUFFERS)]
-        self._host_tokens = [torch.zeros(max_requests + 1, dtype=torch.int32).pin_memory() for _ in range(BUFFERS)]
-        self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self._host_tokens = [torch.zeros(max_requests + 1, dtype=torch.long).pin_memory() for _ in range(BUFFERS)]
+        self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, _Output]] = {}
         self._pool: Any = None
         # One stream for all captures: each stream keeps the memory that it has used.
         self._side_stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._buffer = 0
+        self.copy = PinnedCopier(device, BUFFERS)
 
     @torch.inference_mode()
     def start_step(self, step: StepInput) -> StartedStep:
@@ -64,19 +66,18 @@ class GraphRunner:
         graph = self._graphs.get((*size, splits))
         if graph is None or len(step.scored):
             scored = to_device(step.scored, self._device).long() if len(step.scored) else None
-            tokens, logits = self._compute(*size, splits=splits, scored=scored)
+            output = self._compute(*size, splits=splits, scored=scored)
         else:
             graph[0].replay()
-            tokens, logits = graph[1], graph[2]
-        started = _GraphStep(self, step, size, logits, tokens, target)
+            output = graph[1]
+        started = _GraphStep(self, step, size, output, target)
         if not step.is_adjusted:
             started.complete()
         return started
 
-    def keep_tokens(self, tokens: Tensor, size: tuple[int, int]) -> None:
-        """Make these the last tokens of the rows of the step that is in the input buffer."""
-        rows = self._input[_layout(*size)[0][_ROWS]]
-        self._state.last_tokens[rows.long()] = tokens.long()
+    def keep_tokens(self, output: "_Output") -> None:
+        """Make these the last tokens of their rows."""
+        self._state.last_tokens.index_copy_(0, output.rows, output.tokens)
 
     def contexts(self, size: tuple[int, int]) -> Tensor:
         """The contexts of the step that is in the input buffer."""
@@ -90,6 +91,10 @@ class GraphRunner:
             report(f"capturing graphs: {tokens} tokens of {requests} requests", done / len(sizes))
             self._fill_padding(tokens, requests)
             self._capture(tokens, requests, splits=splits)
+        for (size, requests, _), (_, output) in self._graphs.items():
+            if requests > 1:
+                warm_up_adjusted(output.logits, output.tokens, self.contexts((size, requests)), self.copy)
+                break
         torch.cuda.empty_cache()
         return len(sizes)
 
@@ -100,8 +105,8 @@ class GraphRunner:
         self._fill_padding(*size)
         self._compute(*size, splits=False)
         scored = torch.zeros(MAX_SCORED_TOKENS, dtype=torch.long, device=self._device)
-        _, logits = self._compute(*size, splits=False, scored=scored)
-        score_tokens(logits, torch.arange(MAX_SCORED_TOKENS, device=self._device), scored, 1)
+        output = self._compute(*size, splits=False, scored=scored)
+        score_tokens(output.logits, torch.arange(MAX_SCORED_TOKENS, device=self._device), scored, 1)
 
     def _split_choices(self, size: tuple[int, int]) -> tuple[bool, ...]:
         longest = self._tables.shape[1] * PAGE_TOKENS
@@ -121,9 +126,9 @@ class GraphRunner:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=side):
-            output, logits = self._compute(tokens, requests, splits=splits)
+            output = self._compute(tokens, requests, splits=splits)
         self._pool = self._pool or graph.pool()
-        self._graphs[tokens, requests, splits] = (graph, output, _borrow(logits))
+        self._graphs[tokens, requests, splits] = (graph, replace(output, logits=_borrow(output.logits)))
 
     def _fill(self, step: StepInput, tokens: int, requests: int) -> int:
         """Write a padded step to the next host buffer and return the length that it uses. Padding belongs to the spare row."""
@@ -158,11 +163,8 @@ class GraphRunner:
         used = self._fill(step, tokens, requests)
         self._input[:used].copy_(self._host_inputs[(self._buffer + 1) % BUFFERS][:used])
 
-    def _compute(self, tokens: int, requests: int, *, splits: bool, scored: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run a step of this padded size from the input buffer. Returns a token for each request, and the logits.
-
-        They are followed by those after the tokens at ``scored``.
-        """
+    def _compute(self, tokens: int, requests: int, *, splits: bool, scored: Tensor | None = None) -> "_Output":
+        """Run a step of this padded size from the input buffer. The logits are followed by those after the tokens at ``scored``."""
         views, _ = _layout(tokens, requests)
         ids, positions, slots, ends, context_ends, contexts, last, rows, *sampling = (self._input[view] for view in views)
         index = rows.long()
@@ -181,40 +183,48 @@ class GraphRunner:
         logits = self._forward(self._state.resolve(ids.long()), positions.long(), wanted)
         sampled = sample_tokens(logits if scored is None else logits[:requests], torch.stack(sampling), contexts)
         self._state.last_tokens[index] = sampled
-        return sampled.to(torch.int32), logits
+        return _Output(sampled, index, logits)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What a padded step over R requests has computed: their ``tokens`` (R), in these ``rows`` (R), and ``logits`` (R, vocabulary)."""
+
+    tokens: Tensor
+    rows: Tensor
+    logits: Tensor
 
 
 class _GraphStep:
     """A step of ``GraphRunner``. Its logits are those of the graph, which the next step overwrites."""
 
-    def __init__(
-        self, runner: GraphRunner, step: StepInput, size: tuple[int, int], logits: Tensor, tokens: Tensor, target: Tensor
-    ) -> None:
+    def __init__(self, runner: GraphRunner, step: StepInput, size: tuple[int, int], output: _Output, target: Tensor) -> None:
         self._runner, self._step, self._size, self._target = runner, step, size, target
-        self._logits: Tensor | None = logits
-        self._tokens = tokens
+        self._output: _Output | None = output
         self._scores: list[ScoreTensors | None] = []
         self._done: Any = None
+        self.mask_rows = runner.copy.mask_rows
 
     @torch.inference_mode()
     def adjust(self, adjustments: Adjustments) -> None:
-        assert self._logits is not None
-        sample_adjusted(self._logits, self._tokens, self._runner.contexts(self._size), adjustments)
-        self._runner.keep_tokens(self._tokens, self._size)
+        output = self._output
+        assert output is not None
+        sample_adjusted(output.logits, output.tokens, self._runner.contexts(self._size), adjustments, self._runner.copy)
+        self._runner.keep_tokens(output)
         self.complete()
 
     def complete(self) -> None:
         """Start to copy what was sampled to the host."""
-        assert self._logits is not None
-        self._scores = [to_host(each) for each in score_step(self._step, self._logits, self._tokens, self._size[1])]
-        self._logits = None
-        self._target[: len(self._tokens)].copy_(self._tokens, non_blocking=True)
+        output, self._output = self._output, None
+        assert output is not None
+        self._scores = [to_host(each) for each in score_step(self._step, output.logits, output.tokens, self._size[1])]
+        self._target[: len(output.tokens)].copy_(output.tokens, non_blocking=True)
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._done.record()
 
     def result(self) -> StepResult:
         self._done.synchronize()
-        tokens: Integers = self._target[: len(self._step.rows)].numpy().copy()
+        tokens: Integers = self._target[: len(self._step.rows)].numpy().astype(np.int32)
         return StepResult(tokens, *(token_scores(each) for each in self._scores))
 
 
@@ -242,7 +252,7 @@ def _borrow(tensor: Tensor) -> Tensor:
 
 
 # Of the parts that ``_layout`` describes.
-_CONTEXTS, _ROWS = 5, 7
+_CONTEXTS = 5
 
 
 def _layout(tokens: int, requests: int) -> tuple[list[slice], int]:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.gpu.engine.adjusted_sampling import sample_adjusted
+from workers.gpu.engine.adjusted_sampling import Copy, PinnedCopier, from_host, sample_adjusted
 from workers.gpu.engine.adjustments import Adjustments
 from workers.gpu.engine.arrays import Integers
+from workers.gpu.engine.grammars import Masks, mask_rows
 from workers.gpu.engine.logprobs import ScoreTensors, score_tokens
 from workers.gpu.engine.page_cache import SPARE_PAGE
 from workers.gpu.engine.paged_attention import SdpaAttention
@@ -22,6 +23,10 @@ Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 class StartedStep(Protocol):
     """A step that the device computes."""
+
+    def mask_rows(self, count: int, words: int) -> Masks:
+        """Memory for the masks of its ``Adjustments``, from which they reach the device fast. It may hold anything."""
+        ...
 
     def adjust(self, adjustments: Adjustments) -> None:
         """Have a step that ``is_adjusted`` sample. Call it once, before the next step starts and before ``result``."""
@@ -76,6 +81,7 @@ class PlainRunner:
     def __init__(self, forward: Forward, attention: SdpaAttention, max_requests: int, max_pages: int, device: Any) -> None:
         self._forward, self._attention, self._device = forward, attention, device
         self._state = RowState(max_requests, max_pages, device)
+        self._copy: Copy = from_host if torch.device(device).type == "cpu" else PinnedCopier(device, 1)
 
     @torch.inference_mode()
     def start_step(self, step: StepInput) -> StartedStep:
@@ -89,7 +95,7 @@ class PlainRunner:
         last = torch.from_numpy(np.concatenate([np.cumsum(step.query_lengths) - 1, step.scored])).to(self._device)
         logits = self._forward(self._state.resolve(ids.long()), positions.long(), last)
         tokens = sample_tokens(logits[: len(rows)], sampling, contexts)
-        started = _PlainStep(self._state, step, logits, tokens, contexts, rows.long())
+        started = _PlainStep(self._state, self._copy, step, logits, tokens, contexts, rows.long())
         if not step.is_adjusted:
             started.complete()
         return started
@@ -98,20 +104,17 @@ class PlainRunner:
 class _PlainStep:
     """A step of ``PlainRunner``, whose logits are known."""
 
-    def __init__(self, state: RowState, step: StepInput, logits: Tensor, tokens: Tensor, contexts: Tensor, rows: Tensor) -> None:
-        self._state, self._step, self._logits, self._tokens, self._contexts, self._rows = (
-            state,
-            step,
-            logits,
-            tokens,
-            contexts,
-            rows,
-        )
+    def __init__(
+        self, state: RowState, copy: Copy, step: StepInput, logits: Tensor, tokens: Tensor, contexts: Tensor, rows: Tensor
+    ) -> None:
+        self._state, self._copy, self._step = state, copy, step
+        self._logits, self._tokens, self._contexts, self._rows = logits, tokens, contexts, rows
         self._result: StepResult
+        self.mask_rows = mask_rows
 
     @torch.inference_mode()
     def adjust(self, adjustments: Adjustments) -> None:
-        sample_adjusted(self._logits, self._tokens, self._contexts, adjustments)
+        sample_adjusted(self._logits, self._tokens, self._contexts, adjustments, self._copy)
         self.complete()
 
     def complete(self) -> None:

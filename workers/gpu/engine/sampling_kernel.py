@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
-from workers.gpu.engine.step import INVALID_TOKEN
+from workers.gpu.engine.step import INVALID_TOKEN, SAMPLING_FIELDS
 
 _BLOCK = 4096
 
@@ -21,11 +21,35 @@ def sample_tokens_on_gpu(logits: Tensor, sampling: Tensor, positions: Tensor) ->
     tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
     _sample_kernel[(rows,)](
         *(logits, logits.stride(0), vocabulary, sampling, sampling.stride(0), positions, tokens),
+        # Not read.
+        *(tokens, 0, 0),
+        IS_AGAIN=False,
+        FIELDS=SAMPLING_FIELDS,
         INVALID=INVALID_TOKEN,
         BLOCK=_BLOCK,
         num_warps=8,
     )
     return tokens
+
+
+def sample_again_on_gpu(
+    logits: Tensor, positions: Tensor, tokens: Tensor, parameters: Tensor, count: int, masks: Tensor, masked: int
+) -> None:
+    """Sample the ``tokens`` of some rows of ``logits`` again, with ``min_p`` and masks. Invalid tokens stay.
+
+    ``positions`` (int32) and ``tokens`` (int64) have an element for each row of ``logits``. ``parameters`` (int32) are, for the
+    ``count`` rows each, SAMPLING_FIELDS sampling parameters, their indices and their ``min_p``. The first ``masked`` of them have
+    ``masks``: rows of bits. It is one kernel, which reads the logits as they are.
+    """
+    _sample_kernel[(count,)](
+        *(logits, logits.stride(0), logits.shape[1], parameters, count, positions, tokens),
+        *(masks, masked, len(masks) // max(masked, 1)),
+        IS_AGAIN=True,
+        FIELDS=SAMPLING_FIELDS,
+        INVALID=INVALID_TOKEN,
+        BLOCK=_BLOCK,
+        num_warps=8,
+    )
 
 
 @triton.jit
@@ -46,25 +70,53 @@ def _gumbel_noise(key, token):
 
 
 @triton.jit
+def _load_logits(source, mask, token, vocabulary, words, is_masked, IS_AGAIN: tl.constexpr):
+    x = tl.load(source + token, mask=token < vocabulary, other=-float("inf")).to(tl.float32)
+    if IS_AGAIN:
+        word = tl.load(mask + token // 32, mask=is_masked & (token < words * 32), other=0)
+        x = tl.where(is_masked & (((word >> (token % 32)) & 1) == 0), -float("inf"), x)
+    return x
+
+
+# Compiling again for a number of requests that happens to be 1 or divisible by 16 would stop all running requests for a second.
+@triton.jit(do_not_specialize=["field_stride", "masked", "words"])
 def _sample_kernel(
-    logits, row_stride, vocabulary, sampling, field_stride, positions, tokens, INVALID: tl.constexpr, BLOCK: tl.constexpr
+    logits,
+    row_stride,
+    vocabulary,
+    sampling,
+    field_stride,
+    positions,
+    tokens,
+    masks,
+    masked,
+    words,
+    IS_AGAIN: tl.constexpr,
+    FIELDS: tl.constexpr,
+    INVALID: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    row = tl.program_id(0)
+    column = tl.program_id(0)
+    row = column
+    if IS_AGAIN:
+        row = tl.load(sampling + FIELDS * field_stride + column)
+    is_masked = column < masked
+    mask = masks + column.to(tl.int64) * words
     source = logits + row.to(tl.int64) * row_stride
-    column = tl.arange(0, BLOCK)
-    temperature = tl.load(sampling + row).to(tl.float32, bitcast=True)
-    top_p = tl.load(sampling + field_stride + row).to(tl.float32, bitcast=True)
-    top_k = tl.load(sampling + 2 * field_stride + row)
+    lane = tl.arange(0, BLOCK)
+    temperature = tl.load(sampling + column).to(tl.float32, bitcast=True)
+    top_p = tl.load(sampling + field_stride + column).to(tl.float32, bitcast=True)
+    top_k = tl.load(sampling + 2 * field_stride + column)
 
     best = tl.full([BLOCK], -float("inf"), tl.float32)
     best_token = tl.zeros([BLOCK], tl.int32)
     lowest = tl.full([BLOCK], float("inf"), tl.float32)
     bad = tl.zeros([BLOCK], tl.int32)
     for start in range(0, vocabulary, BLOCK):
-        inside = start + column < vocabulary
-        x = tl.load(source + start + column, mask=inside, other=-float("inf")).to(tl.float32)
+        inside = start + lane < vocabulary
+        x = _load_logits(source, mask, start + lane, vocabulary, words, is_masked, IS_AGAIN)
         bad |= ((x != x) | (x == float("inf"))).to(tl.int32)
-        best_token = tl.where(x > best, start + column, best_token)
+        best_token = tl.where(x > best, start + lane, best_token)
         best = tl.maximum(best, x)
         lowest = tl.minimum(lowest, tl.where(inside & (x > -float("inf")), x, float("inf")))
     largest = tl.max(best, 0)
@@ -73,7 +125,7 @@ def _sample_kernel(
     is_valid = (tl.max(bad, 0) == 0) & (largest > -float("inf"))
 
     if is_valid & (temperature > 0):
-        seed = tl.load(sampling + 3 * field_stride + row).to(tl.uint32, bitcast=True)
+        seed = tl.load(sampling + 3 * field_stride + column).to(tl.uint32, bitcast=True)
         position = tl.load(positions + row).to(tl.uint32, bitcast=True)
         key = _mix(_mix(position) ^ seed)
         scale = 1.0 / temperature
@@ -90,7 +142,7 @@ def _sample_kernel(
                 counts_2 = tl.zeros([BLOCK], tl.int32)
                 counts_3 = tl.zeros([BLOCK], tl.int32)
                 for start in range(0, vocabulary, BLOCK):
-                    x = tl.load(source + start + column, mask=start + column < vocabulary, other=-float("inf")).to(tl.float32)
+                    x = _load_logits(source, mask, start + lane, vocabulary, words, is_masked, IS_AGAIN)
                     counts_1 += (x >= low + quarter).to(tl.int32)
                     counts_2 += (x >= low + 2 * quarter).to(tl.int32)
                     counts_3 += (x >= low + 3 * quarter).to(tl.int32)
@@ -100,12 +152,15 @@ def _sample_kernel(
                 low += steps * quarter
                 high = tl.where(steps < 3, low + quarter, high)
             floor = low
+        if IS_AGAIN:
+            min_p = tl.load(sampling + (FIELDS + 1) * field_stride + column).to(tl.float32, bitcast=True)
+            floor = tl.maximum(floor, largest + temperature * tl.log(min_p))
 
         total = 0.0
         if top_p < 1:
             mass = tl.zeros([BLOCK], tl.float32)
             for start in range(0, vocabulary, BLOCK):
-                x = tl.load(source + start + column, mask=start + column < vocabulary, other=-float("inf")).to(tl.float32)
+                x = _load_logits(source, mask, start + lane, vocabulary, words, is_masked, IS_AGAIN)
                 mass += tl.where(x >= floor, tl.exp((x - largest) * scale), 0.0)
             total = tl.sum(mass, 0)
 
@@ -116,10 +171,10 @@ def _sample_kernel(
             best_token = tl.zeros([BLOCK], tl.int32)
             best_logit = tl.full([BLOCK], -float("inf"), tl.float32)
             for start in range(0, vocabulary, BLOCK):
-                x = tl.load(source + start + column, mask=start + column < vocabulary, other=-float("inf")).to(tl.float32)
-                noisy = tl.where((x > above) & (x >= floor), x * scale + _gumbel_noise(key, start + column), -float("inf"))
+                x = _load_logits(source, mask, start + lane, vocabulary, words, is_masked, IS_AGAIN)
+                noisy = tl.where((x > above) & (x >= floor), x * scale + _gumbel_noise(key, start + lane), -float("inf"))
                 better = noisy > best
-                best_token = tl.where(better, start + column, best_token)
+                best_token = tl.where(better, start + lane, best_token)
                 best_logit = tl.where(better, x, best_logit)
                 best = tl.maximum(best, noisy)
             winner = tl.max(best, 0)
@@ -129,7 +184,7 @@ def _sample_kernel(
                 mass = tl.zeros([BLOCK], tl.float32)
                 count = tl.zeros([BLOCK], tl.int32)
                 for start in range(0, vocabulary, BLOCK):
-                    x = tl.load(source + start + column, mask=start + column < vocabulary, other=-float("inf")).to(tl.float32)
+                    x = _load_logits(source, mask, start + lane, vocabulary, words, is_masked, IS_AGAIN)
                     mass += tl.where(x > logit, tl.exp((x - largest) * scale), 0.0)
                     count += (x > logit).to(tl.int32)
                 within_p = (top_p >= 1) | (tl.sum(mass, 0) < top_p * total)
@@ -139,4 +194,9 @@ def _sample_kernel(
                 above = logit
             else:
                 searching = False
-    tl.store(tokens + row, tl.where(is_valid, token, INVALID).to(tl.int64))
+    if IS_AGAIN:
+        # NaN and infinite logits may be among those that the mask hides.
+        if tl.load(tokens + row) != INVALID:
+            tl.store(tokens + row, tl.where(is_valid, token, INVALID).to(tl.int64))
+    else:
+        tl.store(tokens + row, tl.where(is_valid, token, INVALID).to(tl.int64))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from workers.gpu.engine.adjustments import Adjustments, LogitAdjuster, make_adjustments
 from workers.gpu.engine.arrays import Integers
+from workers.gpu.engine.grammars import MaskMemory, mask_rows
 from workers.gpu.engine.messages import FinishedRequest, FinishReason, TokenLogprobs
 from workers.gpu.engine.output_buffer import Scores
 from workers.gpu.engine.page_cache import SPARE_PAGE, PageCache
@@ -287,8 +288,11 @@ class Scheduler:
         wanted = np.where(is_output, self._logprobs[rows], NO_LOGPROBS)
         return np.flatnonzero(wanted >= 0).astype(np.int32), max(int(wanted.max()), 0)
 
-    def make_adjustments(self, step: ScheduledStep) -> Adjustments:
-        """What a step that is adjusted waits for. Call when the output of the steps before it has been processed."""
+    def make_adjustments(self, step: ScheduledStep, memory: MaskMemory = mask_rows) -> Adjustments:
+        """What a step that is adjusted waits for, with its masks in ``memory``.
+
+        Call when the output of the steps before it has been processed.
+        """
         adjusters: list[tuple[int, LogitAdjuster]] = []
         rows = step.input.rows
         for index in np.flatnonzero(self._is_adjusted[rows] & step.is_output & ~self._has_ended[rows]).tolist():
@@ -296,7 +300,7 @@ class Scheduler:
             assert request is not None
             assert request.adjuster is not None
             adjusters.append((index, request.adjuster))
-        adjustments = make_adjustments(adjusters)
+        adjustments = make_adjustments(adjusters, memory)
         failed: list[FinishedRequest] = []
         for index, adjuster in adjusters:
             request = self._by_row[rows[index]]

@@ -92,6 +92,7 @@ class _RankZeroStep:
 
     def __init__(self, started: "StartedStep", group: TensorParallelGroup) -> None:
         self._started, self._group = started, group
+        self.mask_rows = started.mask_rows
 
     def adjust(self, adjustments: Adjustments) -> None:
         self._group.send_adjustments(adjustments)
