@@ -540,8 +540,9 @@ class Settings:
 
     @property
     def request_batches_dir(self) -> Path:
-        """Request batches that have not ended: a folder each, with the input and the output so far."""
-        return self.data_dir / "request-batches"
+        """Request batches that have not ended: a folder each, with the input and the output so far. On the disk of the files, which
+        the input is linked from, and the output is moved to."""
+        return self.files_dir / "batches"
 
     @property
     def archives_dir(self) -> Path:
