@@ -78,7 +78,10 @@ BAD_FORMS: Mapping[str, tuple[dict[str, Any], str]] = {
         {"file": (io.BytesIO(b"x"), "a"), "purpose": "batch", "expires_after[anchor]": "created_at"},
         "expires_after.seconds",
     ),
-    "few seconds": ({"file": (io.BytesIO(b"x"), "a"), "purpose": "batch", "expires_after[seconds]": "5"}, "expires_after.seconds"),
+    "few seconds": (
+        {"file": (io.BytesIO(b"x"), "a"), "purpose": "batch", "expires_after[seconds]": "5"},
+        "expires_after.seconds",
+    ),
     "no number": ({"file": (io.BytesIO(b"x"), "a"), "purpose": "batch", "expires_after[seconds]": "1h"}, "expires_after.seconds"),
 }
 

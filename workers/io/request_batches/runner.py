@@ -44,7 +44,7 @@ GROUP = 64
 # Between two looks at the jobs in flight: the first after something has ended, and the longest while nothing ends.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 # After a refusal because a queue or the owner's share of memory is full.
-FULL_PAUSE = 1.0
+FULL_PAUSE = 0.2
 PROGRESS_SECONDS = 1.0
 # How long requests that run when their batch is cancelled have to stop.
 CANCEL_SECONDS = 10.0
