@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from shared.openai.requests import (
+    BatchRequest,
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
@@ -20,6 +21,7 @@ TABLES: dict[str, type[OpenAIRequest]] = {
     "chat/completions": ChatCompletionRequest,
     "completions": CompletionRequest,
     "embeddings": EmbeddingRequest,
+    "batches": BatchRequest,
     "tokenize": TokenizeRequest,
     "detokenize": DetokenizeRequest,
 }
