@@ -27,11 +27,14 @@ from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
+from shared.jobs.servable_models import ServableModels
 from shared.jobs.stats import StatsReader
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
+from shared.openai.batches import RequestBatches
+from shared.openai.files import FileStore
 from shared.owners.store import ApiKeys
 from shared.packaged_files import installed_version
 from shared.redis_connection import connect
@@ -44,7 +47,15 @@ from shared.webhooks.ssrf import AddressPolicy, parse_networks
 # The modules of api/routes, in the order in which /openapi.json lists their calls.
 ROUTES = (
     *("generate", "jobs", "events", "batches", "uploads", "collections", "documents", "chat", "tutorial_compat", "webhooks"),
-    *("openai.chat_completions", "openai.completions", "openai.embeddings", "openai.models", "openai.tokenization"),
+    *(
+        "openai.chat_completions",
+        "openai.completions",
+        "openai.embeddings",
+        "openai.models",
+        "openai.files",
+        "openai.batches",
+        "openai.tokenization",
+    ),
     *("models", "health", "metrics", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
 )
 
@@ -102,6 +113,8 @@ def _create_services(settings: Settings) -> Services:
     broker.prepare()
     queries = JobQueries(client)
     disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
+    catalogue = load_catalogue(settings.models_file, engine=settings.engine)
+    worker_registry, assignments = WorkerRegistry(client), ModelAssignments(client)
     submitter, transitions = JobSubmitter(client, settings, broker.wake), JobTransitions(client, settings, broker.wake)
     return Services(
         settings=settings,
@@ -111,14 +124,17 @@ def _create_services(settings: Settings) -> Services:
         queries=queries,
         administration=JobAdministration(client, queries, transitions, submitter),
         pauses=Pauses(client),
-        worker_registry=WorkerRegistry(client),
-        assignments=ModelAssignments(client),
+        worker_registry=worker_registry,
+        assignments=assignments,
         stats_reader=StatsReader(client),
         documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
-        catalogue=load_catalogue(settings.models_file, engine=settings.engine),
+        file_store=FileStore(client, settings, disk_space),
+        request_batches=RequestBatches(client),
+        catalogue=catalogue,
+        models=ServableModels(settings, catalogue, worker_registry, assignments),
         authenticator=Authenticator(settings, ApiKeys(client)),
         job_waiter=JobWaiter(queries, CompletionListener(settings.redis_url), settings),
         follower=Follower(settings.redis_url),

@@ -21,11 +21,14 @@ from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.jobs.models import Job
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
+from shared.jobs.servable_models import ServableModels
 from shared.jobs.stats import StatsReader
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.models.catalogue import Catalogue
+from shared.openai.batches import RequestBatches
+from shared.openai.files import FileStore
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from shared.webhooks.deliveries import Deliveries
@@ -51,7 +54,10 @@ class Services:
     files: DocumentFiles
     text_index: TextIndex
     sessions: Sessions
+    file_store: FileStore
+    request_batches: RequestBatches
     catalogue: Catalogue
+    models: ServableModels
     authenticator: Authenticator
     job_waiter: JobWaiter
     follower: Follower

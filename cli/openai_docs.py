@@ -6,7 +6,8 @@ The page says the rest by hand. Its tables stand between two comments each, and 
 import json
 from pathlib import Path
 
-from api.schemas.requests.openai import (
+from shared.openai.requests import (
+    BatchRequest,
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
@@ -20,6 +21,7 @@ TABLES: dict[str, type[OpenAIRequest]] = {
     "chat/completions": ChatCompletionRequest,
     "completions": CompletionRequest,
     "embeddings": EmbeddingRequest,
+    "batches": BatchRequest,
     "tokenize": TokenizeRequest,
     "detokenize": DetokenizeRequest,
 }

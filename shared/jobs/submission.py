@@ -33,7 +33,8 @@ class Submission:
 
     ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
     ``timeout_ms``. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
-    distinguishes requests with the same ``idempotency_key``. ``webhook`` describes where events of the job are sent: url,
+    distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, and ``requests`` the
+    state of a new request batch. ``webhook`` describes where events of the job are sent: url,
     authority (host and port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty).
     """
 
@@ -47,6 +48,8 @@ class Submission:
     after: str = ""
     document: str = ""
     parent: str = ""
+    line_of: str = ""
+    requests: Mapping[str, Value] = field(default_factory=dict)
     retry_of: str = ""
     idempotency_key: str = ""
     fingerprint: str = ""
@@ -91,6 +94,7 @@ class JobSubmitter:
             "queue": submission.queue,
             "model": submission.model,
             "document": submission.document,
+            "line_of": submission.line_of,
             "retry_of": submission.retry_of,
             "priority": submission.priority,
             "cost": submission.cost,
@@ -100,7 +104,8 @@ class JobSubmitter:
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
             **_webhook_field(submission.webhook),
-            **self._retention_fields(submission.kind),
+            # The result of a line is kept until it is in the output, however long no worker is there to write it.
+            **self._retention_fields("" if submission.line_of else submission.kind),
         }
         spec = to_json(submission.spec)
         outcome, queue, value = self._scripts.submit(
@@ -118,6 +123,7 @@ class JobSubmitter:
             owner_limit=settings.max_queued_per_owner,
             bytes_limit=settings.max_bytes_per_owner,
             spec=spec,
+            requests=to_json(submission.requests) if submission.requests else "",
             record=record,
         )
         if outcome == "no_session":

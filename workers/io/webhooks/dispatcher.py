@@ -24,7 +24,7 @@ from shared.jobs.serialization import job_view
 from shared.redis_connection import connect, is_outage
 from shared.settings import Settings
 from shared.webhooks.deliveries import CHANNEL, Deliveries, Delivery, DeliveryOutcome
-from shared.webhooks.endpoints import Endpoints
+from shared.webhooks.endpoints import OPENAI_EVENTS, Endpoints
 from shared.webhooks.ssrf import AddressPolicy, parse_networks
 from workers.io.webhooks.http_sender import HttpSender, Reply
 from workers.runtime.outage import retry_through_outage
@@ -155,6 +155,8 @@ class WebhookDispatcher:
 
 def webhook_body(delivery: Delivery, record: Mapping[str, str]) -> str:
     """The JSON body of a delivery, the same at every attempt."""
+    if delivery.event in OPENAI_EVENTS:
+        return _json(openai_event(delivery))
     data = job_view(from_record(record))
     body: dict[str, Any] = {
         "type": delivery.event,
@@ -168,6 +170,17 @@ def webhook_body(delivery: Delivery, record: Mapping[str, str]) -> str:
             data.pop(name, None)
         text = _json(body)
     return text
+
+
+def openai_event(delivery: Delivery) -> dict[str, Any]:
+    """An event in the form of OpenAI's API, which names the object that the receiver then gets."""
+    return {
+        "id": f"evt_{delivery.id.partition('_')[2]}",
+        "object": "event",
+        "created_at": delivery.created_at // 1000,
+        "type": delivery.event,
+        "data": {"id": f"batch_{delivery.job.partition('_')[2]}"},
+    }
 
 
 def signed_headers(delivery: str, body: str, secrets: list[str], now: datetime) -> dict[str, str]:
