@@ -21,6 +21,8 @@ from shared.redis_connection import PREFIX
 from shared.settings import Settings
 
 SUMMARY_CHARACTERS = 120
+# Characters in the name of an end user.
+MAX_END_USER = 512
 
 # Jobs whose client waits for the result, which may be large. It is kept for this long at most.
 SHORT_KINDS = ("embed", "tokenize")
@@ -34,13 +36,15 @@ class Submission:
     ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
     ``timeout_ms``. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
     distinguishes requests with the same ``idempotency_key``. ``webhook`` describes where events of the job are sent: url,
-    authority (host and port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty).
+    authority (host and port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty). The end users of
+    one owner share what the owner gets.
     """
 
     kind: str
     queue: str
     spec: Mapping[str, Any]
     owner: str
+    end_user: str = ""
     id: str = field(default_factory=lambda: new_id(JOB))
     model: str = ""
     session: str = ""
@@ -92,6 +96,7 @@ class JobSubmitter:
             "model": submission.model,
             "document": submission.document,
             "retry_of": submission.retry_of,
+            **({"end_user": submission.end_user} if submission.end_user else {}),
             "priority": submission.priority,
             "cost": submission.cost,
             "summary": summarize(submission.spec),
@@ -222,6 +227,7 @@ class JobSubmitter:
                 queue=job.first_queue,
                 spec=json.loads(spec),
                 owner=job.owner,
+                end_user=job.end_user,
                 model=job.model,
                 session=job.session,
                 document=job.document,
