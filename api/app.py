@@ -27,6 +27,7 @@ from shared.jobs.event_streams import Follower
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
+from shared.jobs.servable_models import ServableModels
 from shared.jobs.stats import StatsReader
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
@@ -102,6 +103,8 @@ def _create_services(settings: Settings) -> Services:
     broker.prepare()
     queries = JobQueries(client)
     disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
+    catalogue = load_catalogue(settings.models_file, engine=settings.engine)
+    worker_registry, assignments = WorkerRegistry(client), ModelAssignments(client)
     submitter, transitions = JobSubmitter(client, settings, broker.wake), JobTransitions(client, settings, broker.wake)
     return Services(
         settings=settings,
@@ -111,14 +114,15 @@ def _create_services(settings: Settings) -> Services:
         queries=queries,
         administration=JobAdministration(client, queries, transitions, submitter),
         pauses=Pauses(client),
-        worker_registry=WorkerRegistry(client),
-        assignments=ModelAssignments(client),
+        worker_registry=worker_registry,
+        assignments=assignments,
         stats_reader=StatsReader(client),
         documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
-        catalogue=load_catalogue(settings.models_file, engine=settings.engine),
+        catalogue=catalogue,
+        models=ServableModels(settings, catalogue, worker_registry, assignments),
         authenticator=Authenticator(settings, ApiKeys(client)),
         job_waiter=JobWaiter(queries, CompletionListener(settings.redis_url), settings),
         follower=Follower(settings.redis_url),

@@ -7,13 +7,9 @@ from api.request_parsing import read_idempotency_key
 from api.schemas.requests.generation import CollectionSource, GenerationOptions
 from api.services import owner, services
 from api.submission import SubmittedJob, submit_job
-from shared.errors import InvalidValue, ModelNotServed
 from shared.jobs.queue_names import IO_QUEUE, generation_queue
+from shared.jobs.servable_models import expected_service
 from shared.jobs.submission import Submission
-from shared.models.catalogue import GENERATE, ModelEntry
-
-# A rough average of texts in European languages, to estimate work before a prompt is tokenized.
-CHARACTERS_PER_TOKEN = 4
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
 
@@ -26,9 +22,9 @@ def submit_generation(
     ``prompt`` is the part of the spec that holds the input. Raises NotFound (model, collection or session), ModelNotServed
     and InvalidValue.
     """
-    check_prompt_length(characters, "prompt")
+    services().models.check_prompt_length(characters, "prompt")
     idempotency = read_idempotency_key(options.model_dump())
-    entry = find_generation_model(options.model)
+    entry = services().models.find_generation_model(options.model)
     webhook = job_webhook(options.webhook)
     queue = generation_queue(entry.name)
     retrieval = _retrieval_spec(options, queue)
@@ -50,40 +46,6 @@ def submit_generation(
         fingerprint=idempotency.fingerprint,
     )
     return submit_job(submission, timeout)
-
-
-def check_prompt_length(characters: int, param: str) -> None:
-    """Raise InvalidValue if a prompt has more characters, over all its messages, than the settings allow."""
-    limit = services().settings.max_prompt_characters
-    if characters > limit:
-        raise InvalidValue(f"{param}: may have at most {limit} characters over all messages, not {characters}", param=param)
-
-
-def expected_service(entry: ModelEntry, characters: int, max_tokens: int | None) -> int:
-    """Estimate the service of a generation, in tokens. A generated token costs about twice as much as a prompt token."""
-    return characters // CHARACTERS_PER_TOKEN + 2 * (max_tokens or entry.max_tokens)
-
-
-def find_generation_model(name: str | None) -> ModelEntry:
-    """The model of a request, or the default one. Raises NotFound, InvalidValue or ModelNotServed."""
-    context = services()
-    entry = context.catalogue.get_model(name, task=GENERATE) if name is not None else context.catalogue.default()
-    if entry.task != GENERATE:
-        raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
-    if context.worker_registry.has_served(entry.name) or _can_be_loaded(entry.name):
-        return entry
-    raise ModelNotServed(
-        f"No worker serves model {entry.name!r}. Start one with: enginehouse worker gpu --model {entry.name}",
-        param="model",
-        retry_after=5,
-    )
-
-
-def _can_be_loaded(model: str) -> bool:
-    context = services()
-    return context.settings.load_on_demand and any(
-        model in assignment.loadable_models for assignment in context.active_assignments()
-    )
 
 
 def _retrieval_spec(options: GenerationOptions, next_queue: str) -> dict[str, Any]:

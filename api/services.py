@@ -21,6 +21,7 @@ from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.jobs.models import Job
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
+from shared.jobs.servable_models import ServableModels
 from shared.jobs.stats import StatsReader
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
@@ -52,6 +53,7 @@ class Services:
     text_index: TextIndex
     sessions: Sessions
     catalogue: Catalogue
+    models: ServableModels
     authenticator: Authenticator
     job_waiter: JobWaiter
     follower: Follower

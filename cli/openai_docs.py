@@ -6,7 +6,7 @@ The page says the rest by hand. Its tables stand between two comments each, and 
 import json
 from pathlib import Path
 
-from api.schemas.requests.openai import (
+from shared.openai.requests import (
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.openai.chat import chat_logprobs, response_head, service_tier
-from api.openai.completions import legacy_logprobs
-from api.openai.completions import response_head as completion_head
-from api.openai.results import finish_reason, sum_usage
 from shared.jobs.models import Job
+from shared.openai.chat import chat_logprobs, response_head, service_tier
+from shared.openai.completions import legacy_logprobs
+from shared.openai.completions import response_head as completion_head
+from shared.openai.results import finish_reason, sum_usage
 
 
 class _Chunks:

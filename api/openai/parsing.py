@@ -1,15 +1,20 @@
-"""The validated body of a call of ``/v1``. Errors name fields as OpenAI does: ``messages[2].content``."""
+"""The validated body of a call of ``/v1``, and what its plan needs besides."""
 
-from collections.abc import Iterable
 from typing import TypeVar
 
 from flask import g, request
-from pydantic import ValidationError
 from pydantic_core import from_json
 
-from api.request_parsing import MAX_SHOWN, read_body
-from api.schemas.requests.openai import OpenAIRequest
-from shared.errors import InvalidValue, MalformedBody
+from api.request_parsing import read_body
+from api.services import owner, services
+from shared.errors import MalformedBody
+from shared.openai.parsing import parse_request
+from shared.openai.request_plan import PlanContext
+from shared.openai.requests import OpenAIRequest
+
+# Open WebUI names its user so, if ENABLE_FORWARD_USER_INFO_HEADERS is set.
+END_USER_HEADER = "X-OpenWebUI-User-Id"
+MAX_END_USER = 512
 
 Model = TypeVar("Model", bound=OpenAIRequest)
 
@@ -25,42 +30,21 @@ def parse_openai_body(model: type[Model]) -> Model:
         body = from_json(read_body(), allow_inf_nan=False)
     except ValueError as error:
         raise MalformedBody(f"The body is not valid JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise MalformedBody("The body must be a JSON object.")
-    try:
-        parsed, ignored = model.from_body(body)
-    except ValidationError as error:
-        raise _value_error(error) from None
-    record_ignored_params(ignored)
+    parsed, ignored = parse_request(model, body)
+    _ignored_params().extend(ignored)
     return parsed
 
 
-def record_ignored_params(names: Iterable[str]) -> None:
-    """List ignored parts of the request in the response header ``x-ignored-params``."""
-    g.setdefault("ignored_params", []).extend(names)
+def plan_context() -> PlanContext:
+    """The context of the current request. What its plan ignores is named in the header ``x-ignored-params`` of the response."""
+    return PlanContext(
+        models=services().models,
+        owner=owner(),
+        end_user=request.headers.get(END_USER_HEADER, "")[:MAX_END_USER],
+        ignored_params=_ignored_params(),
+    )
 
 
-def path_of(location: Iterable[int | str]) -> str:
-    """A path such as ``messages[2].content``. Names in parentheses are those of alternatives, which a request does not have."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not part.startswith("("):
-            path += f".{part[:MAX_SHOWN]}" if path else part[:MAX_SHOWN]
-    return path.removesuffix(".[key]")
-
-
-def _value_error(error: ValidationError) -> InvalidValue:
-    first = error.errors(include_url=False, include_context=False)[0]
-    reason = first["msg"].removeprefix("Value error, ")
-    path = path_of(first["loc"])
-    if not path:
-        # A check of several fields; its message starts with the one to change.
-        return InvalidValue(reason, param=reason.partition(":")[0])
-    reason = reason[0].lower() + reason[1:]
-    if first["type"] == "missing":
-        return InvalidValue(f"{path}: is required", param=path, code="missing_required_parameter")
-    value = repr(first["input"])
-    shown = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…"
-    return InvalidValue(f"{path}: {reason}, not {shown}", param=path)
+def _ignored_params() -> list[str]:
+    ignored: list[str] = g.setdefault("ignored_params", [])
+    return ignored

@@ -4,19 +4,20 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import redis
 from flask import g, request
 
 from api.openai.client_retries import DelayedCalls, RepeatableRequest, RepeatableRequests
-from api.openai.errors import AnswerTimeout, ClientDisconnected, error_of_job
+from api.openai.errors import ClientDisconnected
 from api.services import owner, services
 from api.submission import ALWAYS_ACCEPTED, require_disk_space
 from shared.errors import EnginehouseError, NotFound
 from shared.jobs.models import Job, Status
 from shared.jobs.submission import Submission
+from shared.openai.job_errors import AnswerTimeout, error_of_job
 
 logger = logging.getLogger(__name__)
 
@@ -128,13 +129,12 @@ class RequestJobs:
                 )
 
 
-def submit_jobs(make_submissions: Callable[[], list[Submission]]) -> RequestJobs:
+def submit_jobs(submissions: list[Submission]) -> RequestJobs:
     """The jobs of the current request: those of the request that it repeats, or new ones, all or none.
 
     Raises what ``JobSubmitter.submit_job`` raises, and DiskFull.
     """
     repeatable_requests = RepeatableRequests(services().redis)
-    submissions = make_submissions()
     ids = _usable_jobs(repeatable_requests) or _submit_all(submissions)
     g.job_ids = ids
     return RequestJobs(ids, repeatable_requests.add(ids), keep=bool(submissions[0].idempotency_key))

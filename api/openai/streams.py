@@ -15,13 +15,14 @@ from flask import Flask, Response, current_app
 
 from api.caller import caller
 from api.event_stream import follow_jobs, is_deleted, summary_events
-from api.openai.errors import OutputLost, error_of_job
+from api.openai.errors import OutputLost
 from api.openai.request_jobs import CONNECTION_CHECK_SECONDS, RequestJobs
 from api.queue_state import queue_state
 from api.services import services
 from shared.errors import EnginehouseError, NotFound, RedisUnavailable, Unauthorized
 from shared.jobs.event_streams import StreamEvent, stream_key
 from shared.jobs.models import Job, Status
+from shared.openai.job_errors import error_of_job
 from shared.redis_connection import is_outage
 
 COMMENT_SECONDS = 3.0

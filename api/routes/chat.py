@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from api.generation import find_generation_model, submit_generation
+from api.generation import submit_generation
 from api.openapi.operation import (
     IDEMPOTENCY_KEY,
     PREFER,
@@ -66,7 +66,7 @@ def start_chat() -> RouteResponse:
     session = body.sessionId or new_id(SESSION_PREFIX)
     if body.message:
         # A message for an unknown model must not leave a session behind.
-        find_generation_model(body.model)
+        services().models.find_generation_model(body.model)
     services().sessions.open(session, owner())
     if not body.message:
         return _history_response(session)

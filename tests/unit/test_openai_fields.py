@@ -8,8 +8,8 @@ from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 from pydantic import ValidationError
 
-from api.schemas.requests.openai import ChatCompletionRequest, CompletionRequest, EmbeddingRequest, OpenAIRequest
 from shared.errors import InvalidValue
+from shared.openai.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest, OpenAIRequest
 
 REQUIRED: dict[type[OpenAIRequest], dict[str, Any]] = {
     ChatCompletionRequest: {"messages": [{"role": "user", "content": "x"}]},

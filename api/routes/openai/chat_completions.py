@@ -4,14 +4,14 @@ from functools import partial
 
 from flask import Blueprint
 
-from api.openai.chat import chat_response, plan_chat
 from api.openai.chunks import ChatChunks
 from api.openai.job_responses import complete_response, streaming_response
-from api.openai.parsing import parse_openai_body
+from api.openai.parsing import parse_openai_body, plan_context
 from api.openapi.operation import IDEMPOTENCY_KEY, OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
-from api.schemas.requests.openai import ChatCompletionRequest
+from shared.openai.chat import plan_chat
+from shared.openai.requests import ChatCompletionRequest
 
 blueprint = Blueprint("openai_chat_completions", __name__)
 
@@ -42,7 +42,7 @@ MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 )
 def create_chat_completion() -> RouteResponse:
     body = parse_openai_body(ChatCompletionRequest)
-    plan = plan_chat(body)
+    plan = plan_chat(body, plan_context())
     if body.stream:
-        return streaming_response(plan, partial(ChatChunks, copies=plan.copies, includes_usage=body.includes_usage))
-    return complete_response(plan, chat_response)
+        return streaming_response(plan, partial(ChatChunks, copies=body.n or 1, includes_usage=body.includes_usage))
+    return complete_response(plan)

@@ -5,13 +5,13 @@ from functools import partial
 from flask import Blueprint
 
 from api.openai.chunks import CompletionChunks
-from api.openai.completions import completion_response, plan_completion
 from api.openai.job_responses import complete_response, streaming_response
-from api.openai.parsing import parse_openai_body
+from api.openai.parsing import parse_openai_body, plan_context
 from api.openapi.operation import IDEMPOTENCY_KEY, OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
-from api.schemas.requests.openai import CompletionRequest
+from shared.openai.completions import plan_completion
+from shared.openai.requests import CompletionRequest
 
 blueprint = Blueprint("openai_completions", __name__)
 
@@ -39,7 +39,7 @@ blueprint = Blueprint("openai_completions", __name__)
 )
 def create_completion() -> RouteResponse:
     body = parse_openai_body(CompletionRequest)
-    plan = plan_completion(body)
+    plan = plan_completion(body, plan_context())
     if body.stream:
-        return streaming_response(plan, partial(CompletionChunks, copies=plan.copies, includes_usage=body.includes_usage))
-    return complete_response(plan, completion_response)
+        return streaming_response(plan, partial(CompletionChunks, copies=body.n or 1, includes_usage=body.includes_usage))
+    return complete_response(plan)

@@ -2,13 +2,13 @@
 
 from flask import Blueprint
 
-from api.openai.embeddings import embedding_response, embedding_submission
-from api.openai.job_responses import response_of_jobs
-from api.openai.parsing import parse_openai_body
+from api.openai.job_responses import complete_response
+from api.openai.parsing import parse_openai_body, plan_context
 from api.openapi.operation import IDEMPOTENCY_KEY, OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
-from api.schemas.requests.openai import EmbeddingRequest
+from shared.openai.embeddings import plan_embedding
+from shared.openai.requests import EmbeddingRequest
 
 blueprint = Blueprint("openai_embeddings", __name__)
 
@@ -28,4 +28,4 @@ blueprint = Blueprint("openai_embeddings", __name__)
 )
 def create_embeddings() -> RouteResponse:
     body = parse_openai_body(EmbeddingRequest)
-    return response_of_jobs(lambda: [embedding_submission(body)], lambda jobs: embedding_response(jobs[0], body))
+    return complete_response(plan_embedding(body, plan_context()))

@@ -2,19 +2,13 @@
 
 from flask import Blueprint, request
 
-from api.openai.job_responses import response_of_jobs
-from api.openai.parsing import parse_openai_body
-from api.openai.tokenization import (
-    detokenize_submission,
-    info_response,
-    tokenize_response,
-    tokenize_submission,
-    tokenizer_submission,
-)
+from api.openai.job_responses import complete_response
+from api.openai.parsing import parse_openai_body, plan_context
 from api.openapi.operation import OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe, in_query
 from api.responses import RouteResponse
 from api.schemas import responses
-from api.schemas.requests.openai import DetokenizeRequest, TokenizeRequest
+from shared.openai.requests import DetokenizeRequest, TokenizeRequest
+from shared.openai.tokenization import plan_detokenize, plan_tokenize, plan_tokenizer_info
 
 blueprint = Blueprint("openai_tokenization", __name__)
 
@@ -35,7 +29,7 @@ REFUSALS = (404, 409, 429, 499, 504)
 )
 def tokenize() -> RouteResponse:
     body = parse_openai_body(TokenizeRequest)
-    return response_of_jobs(lambda: [tokenize_submission(body)], lambda jobs: tokenize_response(jobs[0], body))
+    return complete_response(plan_tokenize(body, plan_context()))
 
 
 @blueprint.post("/detokenize")
@@ -52,7 +46,7 @@ def tokenize() -> RouteResponse:
 )
 def detokenize() -> RouteResponse:
     body = parse_openai_body(DetokenizeRequest)
-    return response_of_jobs(lambda: [detokenize_submission(body)], lambda jobs: {"prompt": (jobs[0].result or {})["text"]})
+    return complete_response(plan_detokenize(body, plan_context()))
 
 
 @blueprint.get("/tokenizer_info")
@@ -67,5 +61,4 @@ def detokenize() -> RouteResponse:
     )
 )
 def show_tokenizer() -> RouteResponse:
-    model = request.args.get("model")
-    return response_of_jobs(lambda: [tokenizer_submission(model, "info", {})], lambda jobs: info_response(jobs[0]))
+    return complete_response(plan_tokenizer_info(request.args.get("model"), plan_context()))

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from api.schemas.requests.openai.field_rules import OpenAIRequest
+from shared.openai.requests.field_rules import OpenAIRequest
 
 
 def _whole_number(value: Any) -> Any:

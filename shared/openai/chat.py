@@ -1,49 +1,51 @@
 """Chat completions: the spec of a request's jobs, and the response of ended ones."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from api.openai.constraints import check_schema, json_schema_constraint, json_text
-from api.openai.generation_plan import GenerationPlan, Prompt
-from api.openai.messages import count_characters, function_tools, spec_messages
-from api.openai.parsing import record_ignored_params
-from api.openai.results import end_user_metadata, finish_reason, sum_usage
-from api.openai.sampling import sampling_spec
-from api.schemas.requests.openai import ChatCompletionRequest
-from api.schemas.requests.openai.chat import NamedFunction
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
+from shared.openai.constraints import check_schema, json_schema_constraint, json_text
+from shared.openai.messages import count_characters, function_tools, spec_messages
+from shared.openai.request_plan import PlanContext, Prompt, RequestPlan, plan_generation
+from shared.openai.requests import ChatCompletionRequest
+from shared.openai.requests.chat import NamedFunction
+from shared.openai.results import finish_reason, sum_usage
+from shared.openai.sampling import sampling_spec
 
 # Job priorities by service tier: flex runs after other jobs, as batches do, and priority before them.
 PRIORITIES = {"flex": 8, "priority": 2}
 DEFAULT_PRIORITY = 5
 
 
-def plan_chat(request: ChatCompletionRequest) -> GenerationPlan:
-    """Translate the request. Raises InvalidValue."""
+def plan_chat(request: ChatCompletionRequest, context: PlanContext) -> RequestPlan:
+    """Translate the request. Raises NotFound, ModelNotServed and InvalidValue."""
     messages = spec_messages(request.messages)
     max_tokens = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     spec = {
         **sampling_spec(request, max_tokens, field),
-        **_tool_spec(request),
+        **_tool_spec(request, context),
         **_constraint_spec(request),
-        **_template_spec(request),
+        **_template_spec(request, context),
     }
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidValue("top_logprobs: needs logprobs: true", param="top_logprobs")
     if request.logprobs:
         spec["logprobs"] = request.top_logprobs or 0
     characters = count_characters(messages) + sum(len(json_text(tool, "tools")) for tool in spec.get("tools", ()))
-    return GenerationPlan(
+    copies = request.n or 1
+    return plan_generation(
+        context,
+        partial(chat_response, copies=copies),
         model=request.model,
         spec=spec,
         prompts=[Prompt({"messages": messages}, characters, "messages")],
-        copies=request.n or 1,
-        max_tokens=spec.get("max_tokens"),
+        copies=copies,
         seed=request.seed,
+        metadata=context.metadata(request.user or request.safety_identifier, request.metadata),
         priority=PRIORITIES.get(request.service_tier or "", DEFAULT_PRIORITY),
-        metadata=end_user_metadata(request.user or request.safety_identifier, request.metadata),
     )
 
 
@@ -90,20 +92,20 @@ def _token(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"token": entry["token"], "logprob": entry["logprob"], "bytes": entry.get("bytes")}
 
 
-def _template_spec(request: ChatCompletionRequest) -> dict[str, Any]:
+def _template_spec(request: ChatCompletionRequest, context: PlanContext) -> dict[str, Any]:
     options = dict(request.chat_template_kwargs or {})
     json_text(options, "chat_template_kwargs")
     if request.reasoning_effort == "none":
         options.setdefault("enable_thinking", False)
     elif request.reasoning_effort is not None:
-        record_ignored_params(["reasoning_effort"])
+        context.ignored_params.append("reasoning_effort")
     if request.enable_thinking is not None:
         options["enable_thinking"] = request.enable_thinking
     return {"template_options": options} if options else {}
 
 
-def _tool_spec(request: ChatCompletionRequest) -> dict[str, Any]:
-    tools = function_tools(request.tools or ())
+def _tool_spec(request: ChatCompletionRequest, context: PlanContext) -> dict[str, Any]:
+    tools = function_tools(request.tools or (), context.ignored_params)
     choice = request.tool_choice
     is_forced = _forces_call(request)
     if not tools:

@@ -4,9 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from api.openai.parsing import record_ignored_params
-from api.schemas.requests.openai.chat import ChatMessage, Part, Tool
 from shared.errors import InvalidValue
+from shared.openai.requests.chat import ChatMessage, Part, Tool
 
 # Newer models of OpenAI call the system message so.
 ROLES = {"developer": "system"}
@@ -33,12 +32,12 @@ def count_characters(messages: Sequence[dict[str, Any]]) -> int:
     return sum(len(message["content"]) for message in messages) + sum(len(arguments) for arguments in calls)
 
 
-def function_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """The functions of a request as a spec has them. Others are skipped with a note. Raises InvalidValue."""
+def function_tools(tools: Sequence[Tool], ignored_params: list[str]) -> list[dict[str, Any]]:
+    """The functions of a request as a spec has them. Others are skipped, and added to ``ignored_params``. Raises InvalidValue."""
     found, names = [], set()
     for index, tool in enumerate(tools):
         if tool.type != "function":
-            record_ignored_params([f"tools[{index}]"])
+            ignored_params.append(f"tools[{index}]")
             continue
         if tool.function is None:
             raise InvalidValue(f"tools[{index}].function: is required", param=f"tools[{index}].function")

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag
 from pydantic_core import PydanticCustomError
 
-from api.schemas.requests.openai.field_rules import OpenAIRequest
-from api.schemas.requests.openai.sampling import Integer, ModelName
+from shared.openai.requests.field_rules import OpenAIRequest
+from shared.openai.requests.sampling import Integer, ModelName
 
 MAX_INPUTS = 2048
 Text = Annotated[str, StringConstraints(min_length=1)]

@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-from api.schemas.requests.openai.field_rules import FieldRule
-from api.schemas.requests.openai.sampling import Integer, SamplingFields
+from shared.openai.requests.field_rules import FieldRule
+from shared.openai.requests.sampling import Integer, SamplingFields
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
 

@@ -5,9 +5,9 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from api.schemas.requests.openai.chat import ChatMessage, Tool
-from api.schemas.requests.openai.field_rules import FieldRule, OpenAIRequest
-from api.schemas.requests.openai.sampling import ModelName, TokenId
+from shared.openai.requests.chat import ChatMessage, Tool
+from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
+from shared.openai.requests.sampling import ModelName, TokenId
 
 MAX_TOKENS = 1_000_000
 

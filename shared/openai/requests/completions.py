@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
-from api.schemas.requests.openai.field_rules import FieldRule
-from api.schemas.requests.openai.sampling import Integer, SamplingFields, TokenId
+from shared.openai.requests.field_rules import FieldRule
+from shared.openai.requests.sampling import Integer, SamplingFields, TokenId
 
 MAX_PROMPTS = 256
 MAX_PROMPT_TOKENS = 2_000_000

@@ -4,37 +4,34 @@ import base64
 import struct
 from typing import Any
 
-from api.generation import CHARACTERS_PER_TOKEN, check_prompt_length
-from api.openai.results import end_user_metadata
-from api.request_parsing import read_idempotency_key
-from api.schemas.requests.openai import EmbeddingRequest
-from api.services import owner, services
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
 from shared.jobs.queue_names import IO_QUEUE
+from shared.jobs.servable_models import CHARACTERS_PER_TOKEN
 from shared.jobs.submission import Submission
-from shared.models.catalogue import EMBED, ModelEntry
+from shared.openai.request_plan import PlanContext, RequestPlan
+from shared.openai.requests import EmbeddingRequest
 
 FLOAT_BYTES = 4
 
 
-def embedding_submission(body: EmbeddingRequest) -> Submission:
-    """The job that embeds the input. Raises NotFound and InvalidValue."""
-    entry = _find_embedding_model(body.model)
-    texts = [body.input] if isinstance(body.input, str) else body.input
+def plan_embedding(request: EmbeddingRequest, context: PlanContext) -> RequestPlan:
+    """Translate the request to one job. Raises NotFound and InvalidValue."""
+    entry = context.models.find_embedding_model(request.model)
+    texts = [request.input] if isinstance(request.input, str) else request.input
     characters = sum(len(text) for text in texts)
-    check_prompt_length(characters, "input")
-    idempotency = read_idempotency_key(body.model_dump())
-    return Submission(
+    context.models.check_prompt_length(characters, "input")
+    submission = Submission(
         kind="embed",
         queue=IO_QUEUE,
         spec={"model": entry.name, "texts": texts},
-        owner=owner(),
+        owner=context.owner,
         model=entry.name,
         cost=1 + characters // CHARACTERS_PER_TOKEN,
-        metadata=end_user_metadata(body.user, None),
-        idempotency_key=idempotency.key,
-        fingerprint=idempotency.fingerprint,
+        metadata=context.metadata(request.user),
+    )
+    return RequestPlan(
+        submissions=[submission], make_body=lambda jobs: embedding_response(jobs[0], request), content=request.model_dump()
     )
 
 
@@ -64,13 +61,3 @@ def embedding_response(job: Job, body: EmbeddingRequest) -> dict[str, Any]:
         "model": job.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-
-
-def _find_embedding_model(name: str | None) -> ModelEntry:
-    catalogue = services().catalogue
-    if name is None:
-        return catalogue.embedding()
-    entry = catalogue.get_model(name, task=EMBED)
-    if entry.task != EMBED:
-        raise InvalidValue(f"model: model {entry.name!r} generates text and cannot embed it", param="model")
-    return entry

@@ -1,20 +1,21 @@
 """Completions: the spec of a request's jobs, and the response of ended ones."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from api.generation import CHARACTERS_PER_TOKEN
-from api.openai.generation_plan import GenerationPlan, Prompt
-from api.openai.results import end_user_metadata, finish_reason, sum_usage
-from api.openai.sampling import sampling_spec
-from api.schemas.requests.openai import CompletionRequest
-from api.schemas.requests.openai.completions import MAX_PROMPTS
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
+from shared.jobs.servable_models import CHARACTERS_PER_TOKEN
+from shared.openai.request_plan import PlanContext, Prompt, RequestPlan, plan_generation
+from shared.openai.requests import CompletionRequest
+from shared.openai.requests.completions import MAX_PROMPTS
+from shared.openai.results import finish_reason, sum_usage
+from shared.openai.sampling import sampling_spec
 
 
-def plan_completion(request: CompletionRequest) -> GenerationPlan:
-    """Translate the request. Raises InvalidValue."""
+def plan_completion(request: CompletionRequest, context: PlanContext) -> RequestPlan:
+    """Translate the request. Raises NotFound, ModelNotServed and InvalidValue."""
     prompts = _prompts(request.prompt)
     copies = request.n or 1
     if len(prompts) * copies > MAX_PROMPTS:
@@ -34,14 +35,15 @@ def plan_completion(request: CompletionRequest) -> GenerationPlan:
         raise InvalidValue(
             "stream: log-probabilities of a prompt come with its whole answer; leave out stream, echo or logprobs", param="stream"
         )
-    return GenerationPlan(
+    return plan_generation(
+        context,
+        partial(completion_response, copies=copies),
         model=request.model,
         spec=spec,
         prompts=prompts,
         copies=copies,
-        max_tokens=spec.get("max_tokens"),
         seed=request.seed,
-        metadata=end_user_metadata(request.user, None),
+        metadata=context.metadata(request.user),
     )
 
 

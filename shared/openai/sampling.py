@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api.schemas.requests.openai.sampling import SamplingFields
 from shared.errors import InvalidValue
+from shared.openai.requests.sampling import SamplingFields
 
 # Fields with the same name and meaning in a spec.
 COPIED_FIELDS = (

@@ -1,0 +1,60 @@
+"""Models that requests can name: which of the models file a worker serves or can load, and what a generation by one will cost."""
+
+from shared.errors import InvalidValue, ModelNotServed
+from shared.jobs.model_assignments import ModelAssignments
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.models.catalogue import EMBED, GENERATE, Catalogue, ModelEntry
+from shared.settings import Settings
+
+# A rough average of texts in European languages, to estimate work before a prompt is tokenized.
+CHARACTERS_PER_TOKEN = 4
+
+
+class ServableModels:
+    """The models of one server, as requests name them. Safe to use from many threads."""
+
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, worker_registry: WorkerRegistry, assignments: ModelAssignments
+    ) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._worker_registry = worker_registry
+        self._assignments = assignments
+
+    def find_generation_model(self, name: str | None) -> ModelEntry:
+        """The model of a request, or the default one. Raises NotFound, InvalidValue or ModelNotServed."""
+        entry = self._catalogue.get_model(name, task=GENERATE) if name is not None else self._catalogue.default()
+        if entry.task != GENERATE:
+            raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
+        if self._worker_registry.has_served(entry.name) or self._can_be_loaded(entry.name):
+            return entry
+        raise ModelNotServed(
+            f"No worker serves model {entry.name!r}. Start one with: enginehouse worker gpu --model {entry.name}",
+            param="model",
+            retry_after=5,
+        )
+
+    def find_embedding_model(self, name: str | None) -> ModelEntry:
+        """The model of a request, or the default one. Raises NotFound or InvalidValue."""
+        if name is None:
+            return self._catalogue.embedding()
+        entry = self._catalogue.get_model(name, task=EMBED)
+        if entry.task != EMBED:
+            raise InvalidValue(f"model: model {entry.name!r} generates text and cannot embed it", param="model")
+        return entry
+
+    def check_prompt_length(self, characters: int, param: str) -> None:
+        """Raise InvalidValue if a prompt has more characters, over all its messages, than the settings allow."""
+        limit = self._settings.max_prompt_characters
+        if characters > limit:
+            raise InvalidValue(f"{param}: may have at most {limit} characters over all messages, not {characters}", param=param)
+
+    def _can_be_loaded(self, model: str) -> bool:
+        return self._settings.load_on_demand and any(
+            model in assignment.loadable_models for assignment in self._assignments.list_active(2 * self._settings.lease_seconds)
+        )
+
+
+def expected_service(entry: ModelEntry, characters: int, max_tokens: int | None) -> int:
+    """Estimate the service of a generation, in tokens. A generated token costs about twice as much as a prompt token."""
+    return characters // CHARACTERS_PER_TOKEN + 2 * (max_tokens or entry.max_tokens)

@@ -1,0 +1,88 @@
+"""Request plans: the jobs that a request of ``/v1`` asks for, and the response that they make once they have completed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from shared.jobs.models import Job
+from shared.jobs.queue_names import generation_queue
+from shared.jobs.servable_models import ServableModels, expected_service
+from shared.jobs.submission import Submission
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanContext:
+    """What a plan needs besides the request.
+
+    ``end_user`` is the user behind the API key, where the request names none. Parts of requests that are ignored are added to
+    ``ignored_params``.
+    """
+
+    models: ServableModels
+    owner: str
+    end_user: str = ""
+    ignored_params: list[str] = field(default_factory=list)
+
+    def metadata(self, user: str | None, metadata: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The metadata of a job: that of the request, and the end user under ``user``."""
+        user = user or self.end_user
+        return {**({"user": user} if user else {}), **(metadata or {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestPlan:
+    """The jobs of a request. Two spellings of a request that mean the same have equal ``content``."""
+
+    submissions: Sequence[Submission]
+    make_body: Callable[[Sequence[Job]], dict[str, Any]]
+    content: Any
+
+    def response_body(self, jobs: Sequence[Job]) -> dict[str, Any]:
+        """The response for the completed jobs, in the order of the submissions. Raises InvalidValue."""
+        return self.make_body(jobs)
+
+
+class Prompt(NamedTuple):
+    """One input: its part of the spec, its length in characters, and the field of the request that it came from."""
+
+    spec: Mapping[str, Any]
+    characters: int
+    param: str
+
+
+def plan_generation(
+    context: PlanContext,
+    make_body: Callable[[Sequence[Job]], dict[str, Any]],
+    *,
+    model: str | None,
+    spec: Mapping[str, Any],
+    prompts: Sequence[Prompt],
+    copies: int,
+    seed: int | None,
+    metadata: Mapping[str, str],
+    priority: int = 5,
+) -> RequestPlan:
+    """A job for each of ``copies`` answers to each of the prompts, in this order. Raises NotFound, ModelNotServed and InvalidValue."""
+    entry = context.models.find_generation_model(model)
+    for prompt in prompts:
+        context.models.check_prompt_length(prompt.characters, prompt.param)
+    submissions = []
+    for number in range(len(prompts) * copies):
+        prompt, copy = prompts[number // copies], number % copies
+        seeded = {} if seed is None else {"seed": seed + copy if seed <= MAX_SEED - copy else seed - copy}
+        submissions.append(
+            Submission(
+                kind="generate",
+                queue=generation_queue(entry.name),
+                spec={**prompt.spec, **spec, **seeded},
+                owner=context.owner,
+                model=entry.name,
+                priority=priority,
+                cost=expected_service(entry, prompt.characters, spec.get("max_tokens")),
+                metadata=metadata,
+            )
+        )
+    content = [entry.name, spec, [prompt.spec for prompt in prompts], copies, seed]
+    return RequestPlan(submissions=submissions, make_body=make_body, content=content)
