@@ -104,22 +104,4 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def stats(self) -> Any: ...
 
     @declaration
-    def submit(
-        self,
-        *,
-        id: str,
-        owner: str,
-        session: str,
-        after: str,
-        parent: str,
-        wait_ms: int,
-        expires_ms: int,
-        timeout_ms: int | None,
-        idempotency: str,
-        fingerprint: str,
-        queue_limit: int,
-        owner_limit: int,
-        bytes_limit: int,
-        spec: str,
-        record: Mapping[str, Value],
-    ) -> Any: ...
+    def submit(self, *, owner: str, queue_limit: int, owner_limit: int, bytes_limit: int, jobs: Rows) -> Any: ...

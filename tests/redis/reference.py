@@ -5,7 +5,7 @@ or ``inf`` if there is none.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -158,6 +158,17 @@ class Reference:
         else:
             self._make_ready(job)
         return "created", job.id
+
+    def submit_together(self, submissions: Sequence[Submission]) -> str:
+        """Submit new jobs of one owner to one queue, all or none; returns "created" or the refusal."""
+        owner, queue, number = submissions[0].owner, submissions[0].queue, len(submissions)
+        if len(self.claimable(queue, owner)) + number > self._settings.max_queued_per_owner:
+            return "owner_full"
+        if len(self.claimable(queue)) + number > self._settings.max_queued:
+            return "queue_full"
+        for submission in submissions:
+            self.submit(submission)
+        return "created"
 
     def open_batch(self, batch: Job, *, key: str = "", fingerprint: str = "") -> tuple[str, str]:
         earlier = self.find_earlier(batch.id, batch.owner, key, fingerprint)

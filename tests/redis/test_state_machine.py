@@ -138,6 +138,20 @@ class TransitionMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.submit_a_job(owner, queue, "", "", {"end_user": end_user}, in_session)
 
+    @rule(count=st.integers(2, 4), owner=owners, queue=queues, options=options)
+    def submit_together(self, count: int, owner: str, queue: str, options: Any) -> None:
+        submissions = [
+            Submission(kind="generate", queue=queue, spec={}, owner=owner, id=self.new_id(), **options) for _ in range(count)
+        ]
+        answer = self.reference.submit_together(submissions)
+        for _ in range(2):
+            if answer == "created":
+                assert [made.id for made in self.real.submitter.submit_jobs(submissions)] == [made.id for made in submissions]
+            else:
+                with pytest.raises(TooMany) as refusal:
+                    self.real.submitter.submit_jobs(submissions)
+                assert refusal.value.code == answer
+
     @rule(owner=owners, key=keys, fingerprint=fingerprints)
     def open_batch(self, owner: str, key: str, fingerprint: str) -> None:
         batch = Job(id=self.new_id(), owner=owner, created_at=self.clock.now_ms, expires_at=0)
