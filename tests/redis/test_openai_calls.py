@@ -16,11 +16,13 @@ from shared.jobs.event_streams import Follower, StreamEvent
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission
 from shared.jobs.transitions import Event
+from shared.jobs.worker_registry import WorkerRegistry
 from shared.owners.store import ApiKeys
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
 from testing.waiting import wait_until
 from tests.conftest import JobSystem
+from workers.runtime.worker_runtime import describe_process
 
 MODEL = "gemma-3-270m"
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
@@ -96,6 +98,19 @@ def test_a_wait_that_is_over_cancels_the_job(client: FlaskClient, system: JobSys
     assert answer.get_json()["error"]["code"] == "answer_timeout"
     assert answer.headers["x-job-id"]
     assert statuses(system) == ["cancelled"]
+
+
+def test_the_context_of_a_model_is_the_smallest_of_its_engines(client: FlaskClient, system: JobSystem) -> None:
+    def reported() -> tuple[int | None, int | None]:
+        [native] = [model for model in client.get("/models").get_json() if model["name"] == MODEL]
+        return client.get(f"/v1/models/{MODEL}").get_json()["max_model_len"], native["max_context"]
+
+    assert reported()[0] == reported()[1]
+    before = reported()[0]
+    for name, engine in (("gpu0@h", {"max_context": 0}), ("gpu1@h", {"max_context": 4096}), ("gpu2@h", {"max_context": 900})):
+        worker = describe_process(name, pool="gpu", queues=(f"gpu.{MODEL}",), slots=1, model=MODEL)
+        WorkerRegistry(system.client).heartbeat(replace(worker, engine=engine))
+        assert reported() == {"gpu0@h": (before,) * 2, "gpu1@h": (4096, 4096), "gpu2@h": (900, 900)}[name]
 
 
 def test_requests_need_a_key_once_one_exists(client: FlaskClient, redis_client: redis.Redis) -> None:
