@@ -33,6 +33,7 @@ def submit_generation(
         queue=IO_QUEUE if retrieval else queue,
         spec={**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval},
         owner=owner(),
+        end_user=options.end_user or "",
         model=entry.name,
         session=session,
         priority=options.priority,

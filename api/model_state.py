@@ -22,6 +22,12 @@ def model_state(
     return best.phase if best else _state_without_worker(entry, assignments), best, serving
 
 
+def known_context(entry: ModelEntry, serving: Sequence[Worker]) -> int | None:
+    """Tokens that prompt and answer may have together: as its workers report it, else that of the models file, which may have none."""
+    reported = [int(worker.engine["max_context"]) for worker in serving if worker.engine and worker.engine.get("max_context")]
+    return min(reported, default=entry.max_context)
+
+
 def _state_without_worker(entry: ModelEntry, assignments: Sequence[ModelAssignment]) -> str:
     """``loading`` if a worker is about to load it, ``unloaded`` if one could, else ``not_served``."""
     if any(assignment.desired_model == entry.name for assignment in assignments):

@@ -166,6 +166,12 @@ class TooMany(InvalidRequest):
     code = "too_many"
 
 
+class TooManyAtOnce(TooMany):
+    """One request that no free space is enough for."""
+
+    should_retry = False
+
+
 class Unavailable(EnginehouseError):
     status = 503
     code = "unavailable"

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from api.model_state import model_state
+from api.model_state import known_context, model_state
 from api.services import services
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.worker_registry import Worker
@@ -34,13 +34,13 @@ def find_openai_model(name: str) -> dict[str, Any]:
 
 
 def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[ModelAssignment]) -> dict[str, Any]:
-    state, _, _ = model_state(entry, workers, assignments)
+    state, _, serving = model_state(entry, workers, assignments)
     return {
         "id": entry.name,
         "object": "model",
         "created": STARTED_AT,
         "owned_by": "enginehouse",
-        "max_model_len": entry.max_context,
+        "max_model_len": known_context(entry, serving),
         "task": entry.task,
         "state": state,
     }

@@ -9,13 +9,13 @@ from pydantic_core import from_json
 from api.request_parsing import read_body
 from api.services import owner, services
 from shared.errors import MalformedBody
+from shared.jobs.submission import MAX_END_USER
 from shared.openai.parsing import parse_request
 from shared.openai.request_plan import PlanContext
 from shared.openai.requests import OpenAIRequest
 
 # Open WebUI names its user so, if ENABLE_FORWARD_USER_INFO_HEADERS is set.
 END_USER_HEADER = "X-OpenWebUI-User-Id"
-MAX_END_USER = 512
 
 Model = TypeVar("Model", bound=OpenAIRequest)
 

@@ -14,7 +14,7 @@ from api.openai.client_retries import DelayedCalls, RepeatableRequest, Repeatabl
 from api.openai.errors import ClientDisconnected
 from api.services import owner, services
 from api.submission import ALWAYS_ACCEPTED, require_disk_space
-from shared.errors import EnginehouseError, NotFound
+from shared.errors import NotFound
 from shared.jobs.models import Job, Status
 from shared.jobs.submission import Submission
 from shared.openai.job_errors import AnswerTimeout, error_of_job
@@ -154,15 +154,6 @@ def _may_complete(job: Job) -> bool:
 
 
 def _submit_all(submissions: list[Submission]) -> list[str]:
-    context, ids = services(), []
     if submissions[0].kind not in ALWAYS_ACCEPTED:
         require_disk_space()
-    try:
-        for submission in submissions:
-            ids.append(context.submitter.submit_job(submission).id)
-    except EnginehouseError:
-        # The owner's queue is full after some of them.
-        for job in ids:
-            context.transitions.cancel(job, owner())
-        raise
-    return ids
+    return [submitted.id for submitted in services().submitter.submit_jobs(submissions)]

@@ -49,6 +49,7 @@ COMPLETED_JOB = {
     "phase_at": 1795457629.063,
     "model": "gemma-3-270m",
     "priority": 5,
+    "end_user": None,
     "created_at": 1795457629.024,
     "started_at": 1795457629.056,
     "ended_at": 1795457629.063,

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
-from api.model_state import model_state
+from api.model_state import known_context, model_state
 from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
@@ -40,7 +40,7 @@ def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[Mode
         "task": entry.task,
         "engine": entry.engine,
         "dtype": entry.dtype,
-        "max_context": entry.max_context,
+        "max_context": known_context(entry, serving),
         "max_in_flight": entry.max_in_flight,
         "max_tokens": entry.max_tokens,
         "chat_template": entry.chat_template,

@@ -145,6 +145,7 @@ def _queue_json(queue: WaitingQueue, workers: list[Worker]) -> dict[str, Any]:
             {
                 "owner": owner.owner,
                 "waiting": owner.waiting,
+                "end_users": owner.end_users,
                 "oldest_seconds": seconds(owner.oldest_ms),
                 "service": owner.service,
                 "waiting_for": shared_out if turn else reason,

@@ -27,7 +27,7 @@ def list_queues(
     if by_owner:
         entries = [{"queue": queue["queue"], **owner} for queue in found for owner in queue["owners"]]
         context.out.print_list(
-            ("queue", "owner", "waiting", "oldest", "waiting for"), entries, _owner_row, to_json=lambda entry: entry
+            ("queue", "owner", "waiting", "end users", "oldest", "waiting for"), entries, _owner_row, to_json=lambda entry: entry
         )
         return
     columns = ("queue", "waiting", "oldest", "waiting for", "running", "slots", "workers", "owners")
@@ -112,7 +112,7 @@ def _queue_row(queue: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _owner_row(entry: Mapping[str, Any]) -> tuple[object, ...]:
     reason = entry["waiting_for"].replace("_", " ")
-    return entry["queue"], entry["owner"], entry["waiting"], _age(entry["oldest_seconds"]), reason
+    return entry["queue"], entry["owner"], entry["waiting"], entry["end_users"], _age(entry["oldest_seconds"]), reason
 
 
 def _worker_row(worker: Mapping[str, Any]) -> tuple[object, ...]:

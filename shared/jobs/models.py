@@ -72,6 +72,7 @@ class Job:
     expires_at: int
     phase_at: int
     priority: int = 5
+    end_user: str = ""
     summary: str = ""
     model: str = ""
     output: str = ""
@@ -111,7 +112,8 @@ _INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "los
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
-    *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "line_of", "retry_of", "retried_as"),
+    *("id", "kind", "owner", "end_user", "queue", "phase", "model", "session", "document", "parent", "line_of"),
+    *("retry_of", "retried_as"),
     *("first_queue", "worker", "waiting", "summary", "output"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")

@@ -3,6 +3,7 @@
 Queries change nothing. They leave out a job whose record expired after its id was read from an index.
 """
 
+import hashlib
 from collections.abc import Callable
 from math import sqrt
 from statistics import fmean, stdev
@@ -20,6 +21,9 @@ DEAD_LETTERS = f"{PREFIX}jobs:dead_letters"
 
 # Of the owners who wait in a queue, this many with the least service are examined.
 WAITING_OWNERS = 100
+
+# Of the end users of an owner, this many with the least service are counted with all their jobs, and the others with one.
+COUNTED_USERS = 1000
 
 # Fewer gaps between claims give no estimate.
 MIN_GAPS = 3
@@ -80,26 +84,40 @@ class JobQueries:
     def queue_position(self, job: Job) -> int | None:
         """Number of claims until this job is claimed (1 is next), or None if it is not waiting in its queue.
 
-        Owners take turns, starting with the one that has received the least service. Another owner's jobs therefore count at
-        most as often as this owner has jobs ahead of this one, plus one if the other owner's turn comes first.
+        Owners take turns, starting with the one that has received the least service, and within an owner's turns so do its end users.
+        Another owner's jobs therefore count at most as often as this owner has jobs ahead of this one, plus one if the other owner's
+        turn comes first; the same holds for end users.
         """
         queue = f"{PREFIX}queue:{job.queue}"
-        rank = self._client.zrank(f"{queue}:jobs:{job.owner}", job.id)
+        user = user_digest(job.end_user)
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zrank(f"{queue}:jobs:{job.owner}", job.id)
+            pipeline.zrank(f"{queue}:user_jobs:{job.owner}:{user}", job.id)
+            pipeline.zcard(f"{queue}:users:{job.owner}")
+            pipeline.zrange(f"{queue}:users:{job.owner}", 0, COUNTED_USERS - 1)
+            pipeline.zrange(f"{queue}:owners", 0, -1)
+            rank, user_rank, user_count, users, owners = pipeline.execute()
         if rank is None:
             return None
-        owners = self._client.zrange(f"{queue}:owners", 0, -1)
+        # Without end users, there is only the queue of the owner.
+        ahead: int = rank if user_rank is None else user_rank
+        ahead += self._turns_of_others(f"{queue}:user_jobs:{job.owner}", users, user, ahead)
+        ahead += max(0, user_count - COUNTED_USERS)
+        return ahead + 1 + self._turns_of_others(f"{queue}:jobs", owners, job.owner, ahead)
+
+    def _turns_of_others(self, jobs: str, members: list[str], own: str, ahead: int) -> int:
+        """How many jobs of others are claimed before one that has ``ahead`` jobs of its own member ahead of it.
+
+        ``members`` are in the order of their turns; the jobs of each are in the sorted set ``<jobs>:<member>``.
+        """
+        if members in ([], [own]):
+            return 0
         with self._client.pipeline(transaction=False) as pipeline:
-            for owner in owners:
-                pipeline.zcard(f"{queue}:jobs:{owner}")
+            for member in members:
+                pipeline.zcard(f"{jobs}:{member}")
             counts = pipeline.execute()
-        position: int = rank + 1
-        turns = position
-        for owner, count in zip(owners, counts, strict=True):
-            if owner == job.owner:
-                turns = rank
-            else:
-                position += min(count, turns)
-        return position
+        place = members.index(own) if own in members else len(members)
+        return sum(min(count, ahead + 1 if index < place else ahead) for index, count in enumerate(counts) if index != place)
 
     def estimated_wait(self, job: Job, position: int) -> dict[str, float] | None:
         """Estimated seconds until a queued job is claimed: ``seconds``, and a 90% interval from ``low`` to ``high``.
@@ -139,9 +157,21 @@ class JobQueries:
             return {owner for owners in pipeline.execute() for owner in owners}
 
     def has_least_service(self, job: Job) -> bool:
-        """Whether no other owner comes first in this job's queue. True if the queue is empty: the job has just been claimed."""
-        first: list[str] = self._client.zrange(f"{PREFIX}queue:{job.queue}:owners", 0, 0)
-        return first in ([], [job.owner])
+        """Whether neither another owner nor another end user of this owner comes first in this job's queue.
+
+        True if the queue is empty: the job has just been claimed.
+        """
+        queue = f"{PREFIX}queue:{job.queue}"
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zrange(f"{queue}:owners", 0, 0)
+            pipeline.zrange(f"{queue}:users:{job.owner}", 0, 0)
+            owners, users = pipeline.execute()
+        return owners in ([], [job.owner]) and users in ([], [user_digest(job.end_user)])
+
+
+def user_digest(end_user: str) -> str:
+    """The name of an end user in keys, as in ``lua/lib/queue.lua``."""
+    return hashlib.sha1(end_user.encode(), usedforsecurity=False).hexdigest()[:16] if end_user else "~"
 
 
 def read_job(client: redis.Redis, job: str) -> Job | None:

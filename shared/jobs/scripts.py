@@ -104,26 +104,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def stats(self) -> Any: ...
 
     @declaration
-    def submit(
-        self,
-        *,
-        id: str,
-        owner: str,
-        session: str,
-        after: str,
-        parent: str,
-        wait_ms: int,
-        expires_ms: int,
-        timeout_ms: int | None,
-        idempotency: str,
-        fingerprint: str,
-        queue_limit: int,
-        owner_limit: int,
-        bytes_limit: int,
-        spec: str,
-        requests: str,
-        record: Mapping[str, Value],
-    ) -> Any: ...
+    def submit(self, *, owner: str, queue_limit: int, owner_limit: int, bytes_limit: int, jobs: Rows) -> Any: ...
 
     @declaration
     def write_requests(self, *, id: str, attempt: int, lines: str, jobs: str, changes: Mapping[str, Value]) -> Any: ...

@@ -21,6 +21,7 @@ def job_view(job: Job) -> dict[str, Any]:
         "phase_at": seconds(job.phase_at),
         "model": job.model or None,
         "priority": job.priority,
+        "end_user": job.end_user or None,
         "created_at": seconds(job.created_at),
         "started_at": seconds(job.started_at),
         "ended_at": seconds(job.ended_at),

@@ -20,10 +20,11 @@ class QueueState:
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingOwner:
-    """An owner with jobs in a queue, the age of the oldest, and the service that the owner has received there."""
+    """An owner with jobs in a queue: how many, of how many end users, the age of the oldest, and the service received there."""
 
     owner: str
     waiting: int
+    end_users: int
     oldest_ms: int
     service: float
 
@@ -77,7 +78,7 @@ class StatsReader:
         found = []
         for entry in json.loads(self._scripts.list_queues(owner_limit=owner_limit)) or ():
             owners = tuple(
-                WaitingOwner(**{**owner, "waiting": int(owner["waiting"]), "oldest_ms": int(owner["oldest_ms"])})
+                WaitingOwner(**{**owner, **{name: int(owner[name]) for name in ("waiting", "end_users", "oldest_ms")}})
                 for owner in entry["owners"] or ()
             )
             oldest, paused_at = (int(value) if (value := entry.get(name)) else None for name in ("oldest_ms", "paused_at"))

@@ -4,13 +4,23 @@ The record is written before the wake-up is sent, so a lost wake-up loses no job
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
-from shared.errors import BatchSealed, Conflict, IdempotencyConflict, NotFound, QuotaExceeded, TooMany, Unavailable
+from shared.errors import (
+    BatchSealed,
+    Conflict,
+    EnginehouseError,
+    IdempotencyConflict,
+    NotFound,
+    QuotaExceeded,
+    TooMany,
+    TooManyAtOnce,
+    Unavailable,
+)
 from shared.ids import JOB, is_id, new_id
 from shared.jobs.models import Job
 from shared.jobs.scripts import JobScripts
@@ -21,6 +31,8 @@ from shared.redis_connection import PREFIX
 from shared.settings import Settings
 
 SUMMARY_CHARACTERS = 120
+# Characters in the name of an end user.
+MAX_END_USER = 512
 
 # Jobs whose client waits for the result, which may be large. It is kept for this long at most.
 SHORT_KINDS = ("embed", "tokenize")
@@ -33,15 +45,17 @@ class Submission:
 
     ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
     ``timeout_ms``. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
-    distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, and ``requests`` the
-    state of a new request batch. ``webhook`` describes where events of the job are sent: url,
-    authority (host and port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty).
+    distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, and
+    ``requests`` the state of a new request batch. ``webhook`` describes where events of the job are sent: url, authority (host and
+    port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty). The end users of one owner share
+    what the owner gets.
     """
 
     kind: str
     queue: str
     spec: Mapping[str, Any]
     owner: str
+    end_user: str = ""
     id: str = field(default_factory=lambda: new_id(JOB))
     model: str = ""
     session: str = ""
@@ -80,11 +94,32 @@ class JobSubmitter:
         self._scripts = JobScripts(client, clock=clock)
 
     def submit_job(self, submission: Submission) -> SubmissionResult:
-        """Write the job and wake a worker. Submitting the same submission again creates no second job.
+        """Submit one job. Raises what ``submit_jobs`` raises."""
+        [submitted] = self.submit_jobs([submission])
+        return submitted
 
-        Raises NotFound if the session does not exist, IdempotencyConflict, TooMany if the queue or the owner's share of memory is
-        full, and Unavailable if Redis has no memory for a large job.
+    def submit_jobs(self, submissions: Sequence[Submission]) -> list[SubmissionResult]:
+        """Write the jobs of one owner, all or none, and wake workers. Submitting the same submission again creates no second job.
+
+        Raises NotFound if the session does not exist, IdempotencyConflict, TooMany if the queue or the owner's share of memory has
+        not enough room for all, and Unavailable if Redis has no memory for a large job.
         """
+        settings = self._settings
+        rows = [self._row(submission) for submission in submissions]
+        outcome, queues, values, *ids = self._scripts.submit(
+            owner=submissions[0].owner,
+            queue_limit=settings.max_queued,
+            owner_limit=settings.max_queued_per_owner,
+            bytes_limit=settings.max_bytes_per_owner,
+            jobs=rows,
+        )
+        if outcome != "created":
+            size = sum(len(str(row["spec"]).encode()) for row in rows)
+            raise _refusal(outcome, values[0] if values else "", submissions, size)
+        send_wakeups(self._wake, queues)
+        return [SubmissionResult(id, each == "replayed") for each, id in zip(values, ids[0], strict=True)]
+
+    def _row(self, submission: Submission) -> dict[str, Value]:
         settings = self._settings
         expires_ms = settings.max_queue_seconds * 1000
         if submission.expires_ms is not None:
@@ -96,6 +131,7 @@ class JobSubmitter:
             "document": submission.document,
             "line_of": submission.line_of,
             "retry_of": submission.retry_of,
+            **({"end_user": submission.end_user} if submission.end_user else {}),
             "priority": submission.priority,
             "cost": submission.cost,
             "summary": summarize(submission.spec),
@@ -107,49 +143,20 @@ class JobSubmitter:
             # The result of a line is kept until it is in the output, however long no worker is there to write it.
             **self._retention_fields("" if submission.line_of else submission.kind),
         }
-        spec = to_json(submission.spec)
-        outcome, queue, value = self._scripts.submit(
-            id=submission.id,
-            owner=submission.owner,
-            session=submission.session,
-            after=submission.after,
-            parent=submission.parent,
-            wait_ms=submission.wait_ms,
-            expires_ms=expires_ms,
-            timeout_ms=submission.timeout_ms,
-            idempotency=submission.idempotency_key,
-            fingerprint=submission.fingerprint,
-            queue_limit=settings.max_queued,
-            owner_limit=settings.max_queued_per_owner,
-            bytes_limit=settings.max_bytes_per_owner,
-            spec=spec,
-            requests=to_json(submission.requests) if submission.requests else "",
-            record=record,
-        )
-        if outcome == "no_session":
-            raise NotFound(f"There is no session {submission.session!r}.", code="session_not_found", param="sessionId")
-        if outcome == "conflict":
-            raise _conflict(submission.idempotency_key, value)
-        if outcome in ("queue_full", "owner_full"):
-            jobs = "jobs" if outcome == "queue_full" else "of your jobs"
-            raise TooMany(
-                f"Queue {submission.queue} already holds {value} {jobs}, which is the limit. Retry when some of them have ended.",
-                code=outcome,
-                retry_after=5,
-                details={"limit": int(value)},
-            )
-        if outcome == "bytes_full":
-            raise TooMany(
-                f"Your jobs, queued and ended, may occupy {value} bytes, and with the {len(spec.encode())} of this one they would occupy"
-                " more. Delete jobs that have ended, or wait until older ones have outlived their retention.",
-                code=outcome,
-                retry_after=60,
-                details={"limit": int(value)},
-            )
-        if outcome == "memory_full":
-            raise Unavailable("Redis has no memory for large jobs now. Try again later.", code=outcome, retry_after=30)
-        send_wakeups(self._wake, [queue] if queue else [])
-        return SubmissionResult(value, outcome == "replayed")
+        return {
+            "id": submission.id,
+            "session": submission.session,
+            "after": submission.after,
+            "parent": submission.parent,
+            "wait_ms": submission.wait_ms,
+            "expires_ms": expires_ms,
+            "timeout_ms": "" if submission.timeout_ms is None else submission.timeout_ms,
+            "idempotency": submission.idempotency_key,
+            "fingerprint": submission.fingerprint,
+            "spec": to_json(submission.spec),
+            "requests": to_json(submission.requests) if submission.requests else "",
+            "record": to_json(record),
+        }
 
     def open_batch(
         self,
@@ -228,6 +235,7 @@ class JobSubmitter:
                 queue=job.first_queue,
                 spec=json.loads(spec),
                 owner=job.owner,
+                end_user=job.end_user,
                 model=job.model,
                 session=job.session,
                 document=job.document,
@@ -263,6 +271,42 @@ def summarize(spec: Mapping[str, Any]) -> str:
 
 def _webhook_field(webhook: Mapping[str, Any] | None) -> dict[str, str]:
     return {} if webhook is None else {"webhook": to_json(webhook)}
+
+
+def _refusal(outcome: str, value: str, submissions: Sequence[Submission], size: int) -> EnginehouseError:
+    """The error for jobs that were not accepted. ``value`` is the limit, or the job of the request with the same key."""
+    first, number = submissions[0], len(submissions)
+    if outcome == "no_session":
+        return NotFound(f"There is no session {first.session!r}.", code="session_not_found", param="sessionId")
+    if outcome == "conflict":
+        return _conflict(first.idempotency_key, value)
+    if outcome == "memory_full":
+        return Unavailable("Redis has no memory for large jobs now. Try again later.", code=outcome, retry_after=30)
+    limit = {"limit": int(value)}
+    if outcome == "bytes_full":
+        theirs, they = ("this one", "they") if number == 1 else (f"these {number}", "all of them")
+        return TooMany(
+            f"Your jobs, queued and ended, may occupy {value} bytes, and with the {size} of {theirs} {they} would occupy"
+            " more. Delete jobs that have ended, or wait until older ones have outlived their retention.",
+            code=outcome,
+            retry_after=60,
+            details=limit,
+        )
+    jobs = "jobs" if outcome == "queue_full" else "of your jobs"
+    if number > int(value):
+        return TooManyAtOnce(
+            f"Queue {first.queue} may hold {value} {jobs}, and this request needs {number}. Send it in parts.",
+            code=outcome,
+            details=limit,
+        )
+    holds = (
+        f"already holds {value} {jobs}, which is the limit"
+        if number == 1
+        else f"has no room for {number} more; its limit is {value} {jobs}"
+    )
+    return TooMany(
+        f"Queue {first.queue} {holds}. Retry when some of them have ended.", code=outcome, retry_after=5, details=limit
+    )
 
 
 def _conflict(key: str, job: str) -> IdempotencyConflict:

@@ -44,7 +44,8 @@ def plan_chat(request: ChatCompletionRequest, context: PlanContext) -> RequestPl
         prompts=[Prompt({"messages": messages}, characters, "messages")],
         copies=copies,
         seed=request.seed,
-        metadata=context.metadata(request.user or request.safety_identifier, request.metadata),
+        end_user=request.user or request.safety_identifier,
+        metadata=request.metadata,
         priority=PRIORITIES.get(request.service_tier or "", DEFAULT_PRIORITY),
     )
 

@@ -43,7 +43,7 @@ def plan_completion(request: CompletionRequest, context: PlanContext) -> Request
         prompts=prompts,
         copies=copies,
         seed=request.seed,
-        metadata=context.metadata(request.user),
+        end_user=request.user,
     )
 
 

@@ -26,9 +26,9 @@ def plan_embedding(request: EmbeddingRequest, context: PlanContext) -> RequestPl
         queue=IO_QUEUE,
         spec={"model": entry.name, "texts": texts},
         owner=context.owner,
+        end_user=request.user or context.end_user,
         model=entry.name,
         cost=1 + characters // CHARACTERS_PER_TOKEN,
-        metadata=context.metadata(request.user),
     )
     return RequestPlan(
         submissions=[submission], make_body=lambda jobs: embedding_response(jobs[0], request), content=request.model_dump()

@@ -16,7 +16,7 @@ MAX_SEED = 2**63 - 1
 class PlanContext:
     """What a plan needs besides the request.
 
-    ``end_user`` is the user behind the API key, where the request names none. Parts of requests that are ignored are added to
+    ``end_user`` is the end user, if the request names none. Parts of requests that are ignored are added to
     ``ignored_params``.
     """
 
@@ -24,11 +24,6 @@ class PlanContext:
     owner: str
     end_user: str = ""
     ignored_params: list[str] = field(default_factory=list)
-
-    def metadata(self, user: str | None, metadata: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The metadata of a job: that of the request, and the end user under ``user``."""
-        user = user or self.end_user
-        return {**({"user": user} if user else {}), **(metadata or {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +56,8 @@ def plan_generation(
     prompts: Sequence[Prompt],
     copies: int,
     seed: int | None,
-    metadata: Mapping[str, str],
+    end_user: str | None,
+    metadata: Mapping[str, str] | None = None,
     priority: int = 5,
 ) -> RequestPlan:
     """A job for each of ``copies`` answers to each of the prompts, in this order. Raises NotFound, ModelNotServed and InvalidValue."""
@@ -78,10 +74,11 @@ def plan_generation(
                 queue=generation_queue(entry.name),
                 spec={**prompt.spec, **spec, **seeded},
                 owner=context.owner,
+                end_user=end_user or context.end_user,
                 model=entry.name,
                 priority=priority,
                 cost=expected_service(entry, prompt.characters, spec.get("max_tokens")),
-                metadata=metadata,
+                metadata=metadata or {},
             )
         )
     content = [entry.name, spec, [prompt.spec for prompt in prompts], copies, seed]

@@ -98,7 +98,7 @@ def test_a_lost_redis_loses_no_document(stack: Stack) -> None:
     originals = {each: (stack.data / "documents" / each / "original").read_bytes() for each in ids}
 
     restart(stack, lambda: shutil.rmtree(stack.data / "redis" / "appendonlydir"))
-    assert "collections recover" in stack.log.read_text()
+    wait_until(lambda: "collections recover" in stack.log.read_text(), "the log names the command")
     assert "lost the records" in warnings(stack)
     problems = check(stack, "--fix")
     assert problems == {str(stack.data): "records_incomplete", **dict.fromkeys(before, "no_record")}, "a repair deletes nothing"

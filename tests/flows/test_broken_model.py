@@ -43,11 +43,11 @@ def test_a_model_that_cannot_be_loaded_fails_its_jobs_with_the_reason(broken_sta
     assert job["error"]["message"] == (
         f"Model lost could not be loaded: {model['reason']} Submit the job again when that is corrected."
     )
-    assert "no-such-folder" in broken_stack.log.read_text()
 
     def log() -> str:
         return broken_stack.log.read_text()
 
+    wait_until(lambda: "no-such-folder" in log(), "the log has the reason", every=0.2)
     explanation = "Model lost failed to load: the folder"
     wait_until(lambda: explanation in log(), "the log says what to do", every=0.2)
     assert "tries again after 30 s" in log()

@@ -80,6 +80,23 @@ def test_only_shareable_pages_stay_in_the_cache(folder: Path) -> None:
         assert cache.available == cache.capacity
 
 
+def test_answers_to_one_prompt_that_come_together_compute_it_once(folder: Path) -> None:
+    """They wait for the pages that the first of them writes, also if its prompt takes several steps."""
+    with InProcessEngine(folder, max_in_flight=8) as engine:
+        size = engine.engine.parts.scheduler.cache.page_size
+        for number, length in enumerate((5, 2 * size, 2 * size + 3, 900)):
+            prompt, before = prompt_of(60 + number, length), engine.engine.report_load()
+            options = {"temperature": 1.0, "top_p": 1.0}
+            answers = generate(
+                engine.engine, [GenerationRequest(f"n{copy}", prompt, 6, [], seed=copy, **options) for copy in range(8)]
+            )
+            after = engine.engine.report_load()
+            assert after.prompt_tokens - before.prompt_tokens == 8 * length
+            # The last token is computed for each of them, with the page that holds it.
+            assert after.cached_tokens - before.cached_tokens == 7 * ((length - 1) // size * size)
+            assert len({tuple(tokens) for tokens, _ in answers.values()}) > 1
+
+
 WINDOWS = {"model_type": "mistral", "sliding_window": 24}
 SOFTCAPS = {
     "model_type": "gemma2",

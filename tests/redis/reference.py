@@ -5,10 +5,11 @@ or ``inf`` if there is none.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from shared.jobs.queries import user_digest
 from shared.jobs.submission import Submission
 from shared.settings import Settings
 
@@ -29,6 +30,8 @@ class Job:
     kind: str = "generate"
     queue: str = ""
     first_queue: str = ""
+    end_user: str = ""
+    user_cost: int = 0
     priority: int = 5
     cost: int = 1
     timeout_at: float = inf
@@ -55,6 +58,11 @@ class Job:
     children: int = 0
     open: set[str] = field(default_factory=set)
     ended_children: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def sharer(self) -> tuple[str, str, str]:
+        """Queue, owner and end user."""
+        return self.queue, self.owner, user_digest(self.end_user)
 
     @property
     def final(self) -> bool:
@@ -86,6 +94,11 @@ class Reference:
         self.dead: set[str] = set()
         self.service: Counter[tuple[str, str]] = Counter()  # by queue and owner: tokens / weight
         self.level: Counter[str] = Counter()  # by queue: the service of the owner whose job was claimed last
+        # By queue, owner and end user: tokens received, and those that running jobs are expected to use, which are part of them.
+        self.user_service: Counter[tuple[str, str, str]] = Counter()
+        self.user_running: Counter[tuple[str, str, str]] = Counter()
+        self.user_level: dict[tuple[str, str], float] = {}  # by queue and owner: from where new end users start
+        self.by_user: set[tuple[str, str]] = set()  # queues and owners with jobs of end users
         self.wakeups: Counter[str] = Counter()  # by queue: how often a job has become claimable
         self._tokens: dict[str, Lease] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
@@ -122,6 +135,7 @@ class Reference:
             not_before=now + submission.wait_ms,
             queue=queue,
             first_queue=queue,
+            end_user=submission.end_user,
             priority=submission.priority,
             cost=submission.cost,
             session=submission.session,
@@ -144,6 +158,17 @@ class Reference:
         else:
             self._make_ready(job)
         return "created", job.id
+
+    def submit_together(self, submissions: Sequence[Submission]) -> str:
+        """Submit new jobs of one owner to one queue, all or none; returns "created" or the refusal."""
+        owner, queue, number = submissions[0].owner, submissions[0].queue, len(submissions)
+        if len(self.claimable(queue, owner)) + number > self._settings.max_queued_per_owner:
+            return "owner_full"
+        if len(self.claimable(queue)) + number > self._settings.max_queued:
+            return "queue_full"
+        for submission in submissions:
+            self.submit(submission)
+        return "created"
 
     def open_batch(self, batch: Job, *, key: str = "", fingerprint: str = "") -> tuple[str, str]:
         earlier = self.find_earlier(batch.id, batch.owner, key, fingerprint)
@@ -179,7 +204,11 @@ class Reference:
             return (job_id, attempt) if job and job.attempt == attempt and job.status == "in_progress" else None
         while waiting := self.claimable(queue):
             owner = min((self.service[queue, job.owner], job.owner) for job in waiting)[1]
-            job = min((job for job in waiting if job.owner == owner), key=lambda job: job.urgency)
+            mine = [job for job in waiting if job.owner == owner]
+            if (queue, owner) in self.by_user:
+                user = min((self.user_service[job.sharer], job.sharer) for job in mine)[1]
+                mine = [job for job in mine if job.sharer == user]
+            job = min(mine, key=lambda job: job.urgency)
             if job.expires_at <= self._clock() and not job.started:
                 self._finish(job, "expired")
             elif job.timeout_at <= self._clock():
@@ -210,8 +239,10 @@ class Reference:
         job = self._held(lease)
         if job is None:
             return "ok" if self._outcome(lease) == status else "lost"
+        self.user_running[job.sharer] -= job.user_cost
         if service is not None:
             self._add_service(job, service - job.cost)
+            self._add_user_service(job, service - job.user_cost)
         job.outcomes[job.attempt] = status
         self._finish(job, status, result=result, code=code)
         return "ok"
@@ -220,6 +251,7 @@ class Reference:
         job = self._held(lease)
         if job is None:
             return "ok" if self._outcome(lease) == outcome else "lost"
+        self.user_running[job.sharer] -= job.user_cost
         job.outcomes[job.attempt] = outcome
         job.queue = queue
         if job.cancel_requested:
@@ -232,6 +264,7 @@ class Reference:
         job = self._held(lease)
         if job is None:
             return {"retried": "ok", "cancelled": "ok", "failed": "failed"}.get(self._outcome(lease) or "", "lost")
+        self.user_running[job.sharer] -= job.user_cost
         if job.cancel_requested:
             job.outcomes[job.attempt] = "cancelled"
             self._finish(job, "cancelled")
@@ -335,11 +368,39 @@ class Reference:
     def _add_service(self, job: Job, tokens: int) -> None:
         self.service[job.queue, job.owner] += tokens / self._weights.get(job.owner, 1)  # type: ignore[assignment]
 
+    def _add_user_service(self, job: Job, tokens: int) -> None:
+        if not job.end_user and not self._shares_by_user(job):
+            return
+        if not self._waits(job.sharer):
+            self._level_user(job.sharer)
+        self.user_service[job.sharer] += tokens
+
+    def _shares_by_user(self, job: Job) -> bool:
+        share = job.queue, job.owner
+        return share in self.user_level or (share in self.by_user and bool(self.claimable(*share)))
+
+    def _waits(self, sharer: tuple[str, str, str]) -> bool:
+        return any(job.sharer == sharer for job in self.claimable(sharer[0], sharer[1]))
+
+    def _level_user(self, sharer: tuple[str, str, str]) -> None:
+        """Give an end user without a job in the queue what a new one starts with."""
+        start = self.user_level.get(sharer[:2], 0) + self.user_running[sharer]
+        self.user_service[sharer] = max(self.user_service[sharer], start)  # type: ignore[assignment]
+
     def _enqueue(self, job: Job) -> None:
         others = [self.service[job.queue, other.owner] for other in self.claimable(job.queue)]
         if not self.claimable(job.queue, job.owner):
             minimum = min(others, default=self.level[job.queue])
             self.service[job.queue, job.owner] = max(self.service[job.queue, job.owner], minimum)
+        share = job.queue, job.owner
+        if not self.claimable(*share):
+            self.by_user.discard(share)
+        if job.end_user and share not in self.by_user:
+            self.by_user.add(share)
+            if self.claimable(*share):
+                self._level_user((*share, user_digest("")))
+        if share in self.by_user and not self._waits(job.sharer):
+            self._level_user(job.sharer)
         job.waiting, job.due = "worker", job.deadline()
         self.wakeups[job.queue] += 1
 
@@ -351,7 +412,15 @@ class Reference:
 
     def _start(self, job: Job, worker: str) -> None:
         self.level[job.queue] = self.service[job.queue, job.owner]
+        by_user = (job.queue, job.owner) in self.by_user
+        settled = self.user_service[job.sharer] - self.user_running[job.sharer]
+        job.user_cost = job.cost if by_user else 0
+        job.status, job.waiting = "in_progress", ""
         self._add_service(job, job.cost)
+        if by_user:
+            self._add_user_service(job, job.cost)
+            self.user_running[job.sharer] += job.cost
+            self.user_level[job.queue, job.owner] = max(self.user_level.get((job.queue, job.owner), 0), settled)
         job.status, job.waiting, job.worker, job.started = "in_progress", "", worker, True
         job.attempt += 1
         job.written = 0
@@ -365,6 +434,7 @@ class Reference:
         self._make_ready(job)
 
     def _mark_attempt_lost(self, job: Job) -> None:
+        self.user_running[job.sharer] -= job.user_cost
         job.outcomes[job.attempt] = "lost"
         job.lost += 1
         job.events.append("attempt_lost")

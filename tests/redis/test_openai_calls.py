@@ -16,11 +16,13 @@ from shared.jobs.event_streams import Follower, StreamEvent
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission
 from shared.jobs.transitions import Event
+from shared.jobs.worker_registry import WorkerRegistry
 from shared.owners.store import ApiKeys
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
 from testing.waiting import wait_until
 from tests.conftest import JobSystem
+from workers.runtime.worker_runtime import describe_process
 
 MODEL = "gemma-3-270m"
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
@@ -57,11 +59,32 @@ def stream(client: FlaskClient, body: dict[str, Any] | None = None, **headers: s
 def test_jobs_of_one_request_are_submitted_all_or_none(client: FlaskClient, system: JobSystem) -> None:
     refused = client.post(CHAT, json={**BODY, "n": 5})
     assert (refused.status_code, refused.get_json()["error"]["code"]) == (429, "owner_full")
+    assert "may hold 4 of your jobs, and this request needs 5" in refused.get_json()["error"]["message"]
+    assert refused.headers["x-should-retry"] == "false", "it would be refused again"
+    assert statuses(system) == []
+    first = stream(client, {**BODY, "n": 2})
+    refused = client.post("/v1/completions", json={"prompt": ["a", "b", "c"]})
+    assert "has no room for 3 more" in refused.get_json()["error"]["message"]
     assert refused.headers["Retry-After"]
-    assert statuses(system) == ["cancelled"] * 4
-    answer = stream(client, {**BODY, "n": 4})
-    assert answer.status_code == 200, "the cancelled ones occupy nothing"
-    answer.close()
+    assert statuses(system) == ["queued"] * 2, "nothing was written"
+    second = client.post("/v1/completions", json={"prompt": ["a", "b"], "stream": True}, buffered=False)
+    assert second.status_code == 200
+    for answer in (first, second):
+        answer.close()
+
+
+def test_a_repeated_request_has_the_same_jobs(client: FlaskClient, system: JobSystem) -> None:
+    key = {"Idempotency-Key": "order 17"}
+    ids = [stream(client, {**BODY, "n": 3}, **key).headers["x-job-id"].split(",") for _ in range(2)]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 3
+    system.transitions.cancel(ids[0][1], "local")
+    system.transitions.delete(ids[0][1], "local")
+    again = stream(client, {**BODY, "n": 3}, **key).headers["x-job-id"].split(",")
+    assert [again[0], again[2]] == [ids[0][0], ids[0][2]]
+    assert again[1] not in ids[0], "the deleted one is made again"
+    conflict = client.post(CHAT, json={**BODY, "n": 4}, headers=key)
+    assert (conflict.status_code, len(statuses(system))) == (409, 3)
 
 
 def test_a_stream_that_is_closed_before_it_began_cancels_its_job(client: FlaskClient, system: JobSystem) -> None:
@@ -75,6 +98,19 @@ def test_a_wait_that_is_over_cancels_the_job(client: FlaskClient, system: JobSys
     assert answer.get_json()["error"]["code"] == "answer_timeout"
     assert answer.headers["x-job-id"]
     assert statuses(system) == ["cancelled"]
+
+
+def test_the_context_of_a_model_is_the_smallest_of_its_engines(client: FlaskClient, system: JobSystem) -> None:
+    def reported() -> tuple[int | None, int | None]:
+        [native] = [model for model in client.get("/models").get_json() if model["name"] == MODEL]
+        return client.get(f"/v1/models/{MODEL}").get_json()["max_model_len"], native["max_context"]
+
+    assert reported()[0] == reported()[1]
+    before = reported()[0]
+    for name, engine in (("gpu0@h", {"max_context": 0}), ("gpu1@h", {"max_context": 4096}), ("gpu2@h", {"max_context": 900})):
+        worker = describe_process(name, pool="gpu", queues=(f"gpu.{MODEL}",), slots=1, model=MODEL)
+        WorkerRegistry(system.client).heartbeat(replace(worker, engine=engine))
+        assert reported() == {"gpu0@h": (before,) * 2, "gpu1@h": (4096, 4096), "gpu2@h": (900, 900)}[name]
 
 
 def test_requests_need_a_key_once_one_exists(client: FlaskClient, redis_client: redis.Redis) -> None:

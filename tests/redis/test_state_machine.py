@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
 from shared.ids import JOB, new_id
 from shared.jobs.models import Status, from_record
+from shared.jobs.queries import user_digest
 from shared.jobs.submission import Submission, SubmissionResult
 from shared.jobs.transitions import Event
 from shared.sessions.store import Sessions
@@ -41,7 +42,11 @@ numbers = st.integers(0, 63)
 keys = st.sampled_from(["", "key"])
 fingerprints = st.sampled_from(["one body", "one body", "another body"])
 options = st.fixed_dictionaries(
-    {"priority": st.sampled_from([0, 5, 9]), "cost": st.sampled_from([1, 10, 100])},
+    {
+        "priority": st.sampled_from([0, 5, 9]),
+        "cost": st.sampled_from([1, 10, 100]),
+        "end_user": st.sampled_from(["", "", "uma", "vic"]),
+    },
     optional={
         "wait_ms": st.sampled_from([5_000, 40_000]),
         "expires_ms": st.sampled_from([4_000, 50_000]),
@@ -128,10 +133,24 @@ class TransitionMachine(RuleBasedStateMachine):
         )
         self.submit_both(submission, lambda: twice(lambda: self.real.submitter.submit_job(submission)))
 
-    @rule(count=st.integers(2, 4), owner=owners, queue=queues, in_session=st.booleans())
-    def submit_some(self, count: int, owner: str, queue: str, in_session: bool) -> None:
+    @rule(count=st.integers(2, 4), owner=owners, queue=queues, in_session=st.booleans(), end_user=st.sampled_from(["", "uma"]))
+    def submit_some(self, count: int, owner: str, queue: str, in_session: bool, end_user: str) -> None:
         for _ in range(count):
-            self.submit_a_job(owner, queue, "", "", {}, in_session)
+            self.submit_a_job(owner, queue, "", "", {"end_user": end_user}, in_session)
+
+    @rule(count=st.integers(2, 4), owner=owners, queue=queues, options=options)
+    def submit_together(self, count: int, owner: str, queue: str, options: Any) -> None:
+        submissions = [
+            Submission(kind="generate", queue=queue, spec={}, owner=owner, id=self.new_id(), **options) for _ in range(count)
+        ]
+        answer = self.reference.submit_together(submissions)
+        for _ in range(2):
+            if answer == "created":
+                assert [made.id for made in self.real.submitter.submit_jobs(submissions)] == [made.id for made in submissions]
+            else:
+                with pytest.raises(TooMany) as refusal:
+                    self.real.submitter.submit_jobs(submissions)
+                assert refusal.value.code == answer
 
     @rule(owner=owners, key=keys, fingerprint=fingerprints)
     def open_batch(self, owner: str, key: str, fingerprint: str) -> None:
@@ -219,6 +238,7 @@ class TransitionMachine(RuleBasedStateMachine):
             spec={},
             owner=expected.owner,
             session=self.session_of(expected.owner) if expected.session else "",
+            end_user=expected.end_user,
             priority=expected.priority,
             cost=expected.cost,
         )
@@ -400,6 +420,12 @@ class TransitionMachine(RuleBasedStateMachine):
             for owner in WEIGHTS:
                 mine = sorted((job for job in waiting if job.owner == owner), key=lambda job: job.urgency)
                 ordered[f"eh:queue:{queue}:jobs:{owner}"] = [job.id for job in mine]
+                by_user = (queue, owner) in self.reference.by_user
+                sharers = {job.sharer for job in mine if by_user}
+                scored[f"eh:queue:{queue}:users:{owner}"] = {user[2]: self.reference.user_service[user] for user in sharers}
+                for user in map(user_digest, ("", "uma", "vic")):
+                    own = [job.id for job in mine if by_user and job.sharer[2] == user]
+                    ordered[f"eh:queue:{queue}:user_jobs:{owner}:{user}"] = own
         with self.client.pipeline(transaction=False) as pipeline:
             for key in scored:
                 pipeline.zrange(key, 0, -1, withscores=True)

@@ -11,7 +11,7 @@ from shared.settings import Settings
 from workers.gpu.engine.messages import CancelRequest, GenerationRequest, Heartbeat, Message, PhaseUpdate, StepOutput
 from workers.gpu.engine_client.engine_client import EngineClient, EngineState, load_error
 
-READY = PhaseUpdate("ready", attention_backend="sdpa")
+READY = PhaseUpdate("ready", attention_backend="sdpa", max_context=512)
 Script = list[Message | Callable[[], Message | None] | float]
 
 
@@ -121,7 +121,7 @@ def test_requests_are_sent_up_to_the_limit_and_the_next_when_one_finishes() -> N
     assert rig.sent() == ["a", "b", "c"]
     assert rig.tokens == {"a": [5]}
     assert rig.ends == [("a", "stop"), ("b", "length"), ("c", "lost")]
-    assert rig.client.supervisor.attention_backend == "sdpa"
+    assert (rig.client.supervisor.attention_backend, rig.client.supervisor.max_context) == ("sdpa", 512)
 
 
 def test_a_request_is_rejected_before_the_engine_is_ready() -> None:

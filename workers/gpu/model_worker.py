@@ -78,6 +78,7 @@ class ModelWorker:
             "in_flight": self._engine.limit if self._engine is not None else self._entry.max_in_flight,
             "restarts": self._engine.restarts if self._engine is not None else 0,
             "attention": self._engine.supervisor.attention_backend if self._engine is not None else "",
+            "max_context": self._engine.supervisor.max_context if self._engine is not None else 0,
         }
         if heartbeat is None:
             return details
@@ -174,6 +175,8 @@ class ModelWorker:
                 self._fail(state.message)
             elif state.phase != "stopped":
                 self._failure = None
+                if self._handler is not None:
+                    self._handler.codec.limit_context(self._engine.supervisor.max_context)
                 # A worker claims no job while its engine is stalled, so to the outside it is warming up.
                 self._report("warming" if state.phase == "stalled" else state.phase, state.message, state.fraction)
 

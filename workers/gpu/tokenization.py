@@ -53,6 +53,11 @@ class TextCodec:
         """The model's own temperature, top_p and top_k, as far as it has any."""
         return self._tokenizer.sampling_defaults
 
+    def limit_context(self, engine_context: int) -> None:
+        """Note the context of the engine, whose memory may hold less than the model allows; 0 while it is unknown."""
+        if engine_context:
+            self.max_context = min(self.max_context, engine_context)
+
     def encode_prompt(self, prompt: str, *, add_special_tokens: bool = True) -> list[int]:
         """The tokens of a raw prompt, with the special tokens that the model expects at the start of every text."""
         return self._tokenizer.encode(prompt, add_special_tokens=add_special_tokens)

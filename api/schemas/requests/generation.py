@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints, field_validator, mode
 from api.schemas.requests.fields import JobMetadata, Name, RequestModel
 from api.schemas.requests.search import RetrievalOptions
 from api.schemas.requests.webhooks import JobWebhook
+from shared.jobs.submission import MAX_END_USER
 
 PRIORITIES = {"interactive": 2, "default": 5, "batch": 8}
 
@@ -72,6 +73,10 @@ class GenerationOptions(RequestModel):
     use_rag: bool = Field(default=False, description="answer from the default collection")
     passages: Annotated[int, Field(ge=1, le=50)] | None = Field(default=None, description="number of passages to retrieve")
     priority: int = Field(default=5, description="0 runs first, 9 last", json_schema_extra=_accept_priority_name)
+    end_user: Annotated[str, StringConstraints(min_length=1, max_length=MAX_END_USER)] | None = Field(
+        default=None,
+        description="the person behind the API key for whom the job runs; the end users of a key take turns within its share",
+    )
     expires_in: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = Field(
         default=None, description="seconds; a job that has not started by then ends as `expired`"
     )

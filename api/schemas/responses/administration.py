@@ -35,6 +35,7 @@ class QueueOwner(ResponseModel):
 
     owner: str
     waiting: int
+    end_users: int = Field(description="end users who have some of these jobs")
     oldest_seconds: float = Field(description="since the submission of the oldest job")
     service: float = Field(description="tokens received in this queue, divided by the owner's weight; the lowest comes first")
     waiting_for: WaitingFor

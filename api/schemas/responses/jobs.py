@@ -215,6 +215,7 @@ class ListedJob(ResponseModel):
     phase_at: Time
     model: str | None
     priority: int = Field(description="0 runs first, 9 last")
+    end_user: str | None = Field(description="the person behind the API key for whom it runs")
     created_at: Time
     started_at: Time | None
     ended_at: Time | None

@@ -16,7 +16,9 @@ class Model(ResponseModel):
     task: Literal["generate", "embed"]
     engine: str
     dtype: str
-    max_context: int | None
+    max_context: int | None = Field(
+        description="maximum tokens of prompt and answer together; null until a worker has loaded the model, unless the models file says it"
+    )
     max_in_flight: int
     max_tokens: int
     chat_template: str | None

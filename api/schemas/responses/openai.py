@@ -16,7 +16,9 @@ class OpenAIModel(ResponseModel):
     object: Literal["model"]
     created: int = Field(description="when the server read its models file")
     owned_by: str
-    max_model_len: int | None = Field(description="maximum tokens of prompt and answer together; null while it is unknown")
+    max_model_len: int | None = Field(
+        description="maximum tokens of prompt and answer together; null until a worker has loaded the model, unless the models file says it"
+    )
     task: Literal["generate", "embed"]
     state: ModelState = Field(description="of its best worker; `unloaded` if a request would load it")
 

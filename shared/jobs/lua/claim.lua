@@ -8,9 +8,9 @@
 -- Jobs of batches (priority 8 and 9) never have the reserved slots.
 -- Returns {the record and the input as a flat list, or an empty list; queues to wake; 'held_back' if
 -- jobs wait, but only of owners who must leave the free slots to others, 'drained' if an operator drains the worker, else ''}.
--- Promise: the owner with the least service comes first, then that owner's most urgent and oldest job. A job is given to
--- one worker at a time. The same token returns the same job while that attempt is still the current one. A job whose start time
--- has passed becomes `expired` on the way.
+-- Promise: the owner with the least service comes first, then the end user of that owner with the least service, then that user's
+-- most urgent and oldest job. A job is given to one worker at a time. The same token returns the same job while that attempt is still
+-- the current one. A job whose start time has passed becomes `expired` on the way.
 
 local token_key = PREFIX .. 'claim:' .. token
 
@@ -57,10 +57,10 @@ local function record_gap()
   end
 end
 
-local function start_attempt(id, job, owner, level)
+local function start_attempt(id, job, owner, level, user_service)
   local key, attempt = job_key(id), tonumber(job.attempt) + 1
   redis.call('HSET', key, 'status', 'in_progress', 'attempt', attempt, 'worker', worker, 'waiting', '',
-    'phase', 'started', 'phase_at', timestamp, 'heartbeat_at', timestamp, 'written', 0,
+    'phase', 'started', 'phase_at', timestamp, 'heartbeat_at', timestamp, 'written', 0, 'user_cost', user_service and job.cost or '',
     'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now, token = token }))
   if not job.started_at then redis.call('HSET', key, 'started_at', timestamp) end
   redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
@@ -68,6 +68,7 @@ local function start_attempt(id, job, owner, level)
   redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
   redis.call('SET', queue_key(queue, 'level'), level, 'EX', SERVICE_MEMORY_SECONDS)
   add_service(queue, owner, job.cost)
+  if user_service then start_for_user(queue, owner, job.end_user, user_service, job.cost) end
   count('claimed', queue)
   record_gap()
   if not job.started_at then create_deliveries(id, 'job.started') end
@@ -107,16 +108,17 @@ while true do
     redis.call('EXPIRE', held_key(queue), HELD_SECONDS)
     return { {}, wakeups, 'held_back' }
   end
-  local id = lowest(owner_jobs_key(queue, owner))
-  if id then dequeue(id, queue, owner) else redis.call('ZREM', owners, owner) end
-  local job = id and fields(id, 'expires_at', 'attempt', 'cost', 'started_at', 'timeout_at')
+  local id, user, user_service = first_job(queue, owner)
+  local was_queued = id and dequeue(id, queue, owner, user)
+  if not id then redis.call('ZREM', owners, owner) end
+  local job = was_queued and fields(id, 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at')
   if not job or not job.expires_at then
-    -- A record that is gone (deleted by hand, for example) must not stop the queue.
+    -- A record that is gone (deleted by hand, for example), or that an older version has claimed, must not stop the queue.
   elseif tonumber(job.expires_at) <= now and not job.started_at then
     finish(id, 'expired', job.attempt)
   elseif job.timeout_at and tonumber(job.timeout_at) <= now then
     time_out(id, job.attempt)
   else
-    return { start_attempt(id, job, owner, level), wakeups, '' }
+    return { start_attempt(id, job, owner, level, user_service), wakeups, '' }
   end
 end

@@ -12,7 +12,7 @@
 
 local outcome = outcome_of(id, attempt)
 if outcome then return { outcome == status and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'queue', 'owner', 'cost', 'session', 'written', 'first_token_at')
+local job = fields(id, 'worker', 'queue', 'owner', 'end_user', 'cost', 'user_cost', 'session', 'written', 'first_token_at')
 
 if delta ~= '' and index > tonumber(job.written or 0) then
   redis.call('HSET', job_key(id), 'written', index)
@@ -25,7 +25,10 @@ if error ~= '' then changes.error = error end
 if code == '' then code = nil end
 close_attempt(id, attempt, status, code)
 release_from_worker(id, job.worker)
-if service then add_service(job.queue, job.owner, service - tonumber(job.cost)) end
+if service then
+  add_service(job.queue, job.owner, service - tonumber(job.cost))
+  add_user_service(job.queue, job.owner, job.end_user, service - (tonumber(job.user_cost or '') or 0))
+end
 if is_set(job.session) and #messages > 0 then append_messages(job.owner, job.session, messages) end
 finish(id, status, attempt, changes, code)
 return { 'ok', wakeups }

@@ -11,9 +11,12 @@
 local ended = outcome_of(id, attempt)
 if ended == 'failed' and code ~= '' then return { 'failed', wakeups } end
 if ended then return { ended == outcome and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'owner', 'cancel_requested_at', 'queue', 'cost')
+local job = fields(id, 'worker', 'owner', 'end_user', 'cancel_requested_at', 'queue', 'cost', 'user_cost')
 -- The next attempt is charged for what this one could not do.
-if code ~= '' then add_service(job.queue, job.owner, -tonumber(job.cost)) end
+if code ~= '' then
+  add_service(job.queue, job.owner, -tonumber(job.cost))
+  if is_set(job.user_cost) then add_user_service(job.queue, job.owner, job.end_user, -tonumber(job.user_cost)) end
+end
 release_from_worker(id, job.worker)
 if code ~= '' and not job.cancel_requested_at and outlasts_patience(id, attempt) then
   close_attempt(id, attempt, 'failed', code)

@@ -5,7 +5,7 @@
 --   owner_limit is how many owners of a queue are returned, those with the least service first.
 -- Keys: queues with their owners and jobs; paused
 -- Returns a JSON list of objects with queue, waiting, oldest_ms (nil if none waits), paused_at (nil if it is not) and owners: a list of
--- objects with owner, waiting, oldest_ms and service.
+-- objects with owner, waiting, end_users (how many of them wait), oldest_ms and service.
 -- Promise: it changes nothing. Its cost grows with queues and owners, not with jobs.
 
 local found = {}
@@ -21,6 +21,7 @@ for _, queue in ipairs(queues) do
       owners[#owners + 1] = {
         owner = waiting[i],
         waiting = redis.call('ZCARD', owner_jobs_key(queue, waiting[i])),
+        end_users = waiting_users(queue, waiting[i]),
         oldest_ms = now - since,
         service = tonumber(waiting[i + 1]),
       }

@@ -1,20 +1,16 @@
--- submit: create a job with its first event and its queue entry, all or nothing.
+-- submit: create the jobs of a request, each with its first event and its queue entry, all or none.
 -- Uses: transition, idempotency, session, limits, request_batch
--- Arguments: id, owner, session, after, parent, wait_ms:number, expires_ms:number, timeout_ms:number, idempotency, fingerprint,
---   queue_limit:number, owner_limit:number, bytes_limit:number, spec, requests, record{}
+-- Arguments: owner, queue_limit:number, owner_limit:number, bytes_limit:number, jobs[id, session, after, parent, wait_ms, expires_ms,
+--   timeout_ms, idempotency, fingerprint, spec, requests, record]
 --   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended.
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
---   a session, the newest job of the session replaces after. The job starts after wait_ms and within expires_ms, and ends within
---   timeout_ms. requests is the state of a request batch, in JSON, and
---   empty for other jobs. record has further fields: kind, queue, priority, ...
+--   a session, the newest job of the session replaces after. A job starts after wait_ms and within expires_ms, and ends within
+--   timeout_ms. requests is the state of a request batch, in JSON, and empty for other jobs. record is a JSON object of further
+--   fields: kind, queue, priority, ...
 -- Keys: job:<id>, its input, events and index; owner_bytes; the queue; the session; idempotency:<owner>:<key>; the parent
--- Returns {'created' | 'exists' | 'replayed' | 'conflict' | 'no_session' | 'queue_full' | 'owner_full' | 'bytes_full' |
--- 'memory_full', queue to wake or '', the id of the job, or the limit that was reached}.
+-- Returns {'created', queues to wake, 'created' | 'exists' | 'replayed' for each job, its id}, or {'conflict' | 'no_session' |
+-- 'queue_full' | 'owner_full' | 'bytes_full' | 'memory_full', {}, {the job of the conflicting request, or the limit that was reached}}.
 -- Promise: the same id, or the same Idempotency-Key and fingerprint, creates one job. A refusal writes nothing.
-
-local key, queue = job_key(id), record.queue
-local outcome, earlier = find_earlier(id, owner, idempotency, fingerprint)
-if outcome then return { outcome, '', earlier } end
 
 -- Below this size a job is accepted until Redis itself refuses, so that small jobs go on when large ones no longer can.
 local SMALL_BYTES = 65536
@@ -26,48 +22,71 @@ local function is_memory_short()
   return tonumber(maximum) > 0 and tonumber(used) > 0.9 * tonumber(maximum)
 end
 
+local outcomes, ids = {}, {}
+-- New jobs: how many there are in each queue, how many bytes they have together, and whether one is large.
+local added, added_bytes, has_large = {}, 0, false
+for i, job in ipairs(jobs) do
+  local outcome, earlier = find_earlier(job.id, owner, job.idempotency, job.fingerprint)
+  if outcome == 'conflict' then return { outcome, {}, { earlier } } end
+  outcomes[i], ids[i] = outcome or 'created', earlier or job.id
+  job.record = cjson.decode(job.record)
+  if not outcome then
+    if job.session ~= '' and not session_exists(owner, job.session) then return { 'no_session', {}, { job.id } } end
+    local queue = job.record.queue
+    added[queue] = (added[queue] or 0) + 1
+    added_bytes = added_bytes + #job.spec
+    has_large = has_large or #job.spec > SMALL_BYTES
+  end
+end
 local most = limit_of(owner, 'queued_jobs', owner_limit)
-if redis.call('ZCARD', owner_jobs_key(queue, owner)) >= most then return { 'owner_full', '', digits(most) } end
-if queue_length(queue) >= queue_limit then return { 'queue_full', '', digits(queue_limit) } end
+for queue, number in pairs(added) do
+  if redis.call('ZCARD', owner_jobs_key(queue, owner)) + number > most then return { 'owner_full', {}, { digits(most) } } end
+  if queue_length(queue) + number > queue_limit then return { 'queue_full', {}, { digits(queue_limit) } } end
+end
 local bytes, most_bytes = tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0), limit_of(owner, 'job_bytes', bytes_limit)
-if bytes + #spec > most_bytes then return { 'bytes_full', '', digits(most_bytes) } end
-if #spec > SMALL_BYTES and is_memory_short() then return { 'memory_full', '', '' } end
-if session ~= '' then
-  after = add_turn(owner, session, id)
-  if not after then return { 'no_session', '', id } end
+if added_bytes > 0 and bytes + added_bytes > most_bytes then return { 'bytes_full', {}, { digits(most_bytes) } } end
+if has_large and is_memory_short() then return { 'memory_full', {}, {} } end
+
+local function create(job)
+  local id, record, after = job.id, job.record, job.after
+  local key = job_key(id)
+  if job.session ~= '' then after = add_turn(owner, job.session, id) end
+  redis.call('HSET', key, 'id', id, 'owner', owner, 'session', job.session, 'parent', job.parent, 'status', 'queued',
+    'created_at', timestamp, 'expires_at', digits(now + tonumber(job.expires_ms)), 'attempt', 0, 'lost', 0, 'retries', 0,
+    'worker', '', 'seq', 0, 'phase', 'queued', 'phase_at', timestamp, 'first_queue', record.queue)
+  if job.timeout_ms ~= '' then record.timeout_at = digits(now + tonumber(job.timeout_ms)) end
+  if tonumber(job.wait_ms) > 0 then record.not_before = digits(now + tonumber(job.wait_ms)) end
+  set_fields(key, record)
+  write_input(id, owner, 'spec', job.spec)
+  if job.requests ~= '' then
+    set_fields(requests_key(id), cjson.decode(job.requests))
+    redis.call('ZADD', request_batches_key(owner), 0, id)
+  end
+  redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
+  redis.call('SADD', PREFIX .. 'owners', owner)
+  count('submitted', record.kind)
+  emit(id, 'queued', 0, cjson.encode({ queue = record.queue }))
+  remember_request(id, owner, job.idempotency, job.fingerprint)
+  if is_set(record.retry_of) and redis.call('EXISTS', job_key(record.retry_of)) == 1 then
+    redis.call('HSET', job_key(record.retry_of), 'retried_as', id)
+  end
+  if is_set(record.retry_of) and is_set(record.document) then reassign_document(record.document, id) end
+
+  if job.parent ~= '' and add_to_batch(job.parent, id) then
+    finish(id, 'cancelled', 0)
+    return
+  end
+  local predecessor = after ~= '' and fields(after, 'status').status
+  if predecessor and not FINAL[predecessor] then
+    redis.call('SADD', job_key(after) .. ':successors', id)
+    redis.call('HSET', key, 'waiting', 'after', 'after', after)
+    redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
+  else
+    make_ready(id)
+  end
 end
 
-redis.call('HSET', key, 'id', id, 'owner', owner, 'session', session, 'parent', parent, 'status', 'queued',
-  'created_at', timestamp, 'expires_at', digits(now + expires_ms), 'attempt', 0, 'lost', 0, 'retries', 0,
-  'worker', '', 'seq', 0, 'phase', 'queued', 'phase_at', timestamp, 'first_queue', queue)
-if timeout_ms then record.timeout_at = digits(now + timeout_ms) end
-if wait_ms > 0 then record.not_before = digits(now + wait_ms) end
-set_fields(key, record)
-write_input(id, owner, 'spec', spec)
-if requests ~= '' then
-  set_fields(requests_key(id), cjson.decode(requests))
-  redis.call('ZADD', request_batches_key(owner), 0, id)
+for i, job in ipairs(jobs) do
+  if outcomes[i] == 'created' then create(job) end
 end
-redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
-redis.call('SADD', PREFIX .. 'owners', owner)
-count('submitted', record.kind)
-emit(id, 'queued', 0, cjson.encode({ queue = queue }))
-remember_request(id, owner, idempotency, fingerprint)
-if is_set(record.retry_of) and redis.call('EXISTS', job_key(record.retry_of)) == 1 then
-  redis.call('HSET', job_key(record.retry_of), 'retried_as', id)
-end
-if is_set(record.retry_of) and is_set(record.document) then reassign_document(record.document, id) end
-
-if parent ~= '' and add_to_batch(parent, id) then
-  finish(id, 'cancelled', 0)
-  return { 'created', '', id }
-end
-local predecessor = after ~= '' and fields(after, 'status').status
-if predecessor and not FINAL[predecessor] then
-  redis.call('SADD', job_key(after) .. ':successors', id)
-  redis.call('HSET', key, 'waiting', 'after', 'after', after)
-  redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
-  return { 'created', '', id }
-end
-make_ready(id)
-return { 'created', wakeups[1] or '', id }
+return { 'created', wakeups, outcomes, ids }

@@ -43,5 +43,6 @@ class EmbeddingRequest(OpenAIRequest):
         default=None, description="rejected unless it is the dimension of the model: vectors are not truncated"
     )
     user: Annotated[str, StringConstraints(max_length=512)] | None = Field(
-        default=None, description="kept with the job, in its metadata"
+        default=None,
+        description="the end user, whose jobs take turns with those of the key's other end users; kept with the job as `end_user`",
     )

@@ -75,7 +75,8 @@ class SamplingFields(OpenAIRequest):
     stream: bool | None = Field(default=None, description="send the answer in chunks, as server-sent events")
     stream_options: StreamOptions | None = Field(default=None, description="`include_usage` adds a last chunk with the usage")
     user: Annotated[str, StringConstraints(max_length=512)] | None = Field(
-        default=None, description="kept with the job, in its metadata"
+        default=None,
+        description="the end user, whose jobs take turns with those of the key's other end users; kept with the job as `end_user`",
     )
 
     @property

@@ -21,7 +21,7 @@ def test_an_answer_is_a_job(v1_stack: Stack, client: openai.OpenAI) -> None:
     assert answer.usage is not None
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
     assert (answer.model, answer.service_tier) == ("echo", "flex")
-    assert (job["kind"], job["priority"], job["metadata"]) == ("generate", 8, {"user": "u-7", "order": "17"})
+    assert (job["kind"], job["priority"], job["metadata"], job["end_user"]) == ("generate", 8, {"order": "17"}, "u-7")
     assert raw.headers["x-request-id"].startswith("req_")
 
 

@@ -116,7 +116,7 @@ def main() -> None:
         logger.error("model %s could not be loaded", options.model, exc_info=not isinstance(error, EnginehouseError))
         fail(FAILED_TO_LOAD, error)
     loaded.set()
-    send(PhaseUpdate("ready", "", 1.0, attention_backend=engine.attention_backend))
+    send(PhaseUpdate("ready", "", 1.0, attention_backend=engine.attention_backend, max_context=engine.max_context))
 
     def generate() -> None:
         assert engine is not None

@@ -117,6 +117,10 @@ class EchoEngine:
     def attention_backend(self) -> str:
         return ""
 
+    @property
+    def max_context(self) -> int:
+        return self._max_context
+
     def load(self, report: PhaseCallback) -> None:
         report("loading", "no model to load", 1.0)
 

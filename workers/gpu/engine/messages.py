@@ -75,6 +75,8 @@ class PhaseUpdate:
     """With ``failed``: a smaller batch might have worked."""
     attention_backend: str = ""
     """With ``ready``: the attention backend in use."""
+    max_context: int = 0
+    """With ``ready``: tokens that prompt and output of one request may have together, by the model and the memory of its cache."""
 
 
 LOWEST_LOGPROB = -9999.0

@@ -25,6 +25,11 @@ class Engine(Protocol):
         """Name of the attention backend, known after ``load``; empty if there is none."""
         ...
 
+    @property
+    def max_context(self) -> int:
+        """Tokens that prompt and output of one request may have together, known after ``load``."""
+        ...
+
     def load(self, report: PhaseCallback) -> None:
         """Load the model and warm it up, so that the first request is as fast as the next. Raises whatever prevents it."""
         ...

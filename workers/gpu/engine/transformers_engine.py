@@ -86,6 +86,10 @@ class TransformersEngine:
     def attention_backend(self) -> str:
         return self._attention.name
 
+    @property
+    def max_context(self) -> int:
+        return self.parts.max_context
+
     def load(self, report: PhaseCallback) -> None:
         disable_progress_bar()  # type: ignore[no-untyped-call]
         entry = self._entry

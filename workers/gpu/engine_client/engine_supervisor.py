@@ -79,6 +79,8 @@ class EngineSupervisor:
         """The last heartbeat of the current process; None before its first."""
         self.attention_backend = ""
         """The attention backend of the last process that was ready."""
+        self.max_context = 0
+        """The context of that process; 0 if none was ready yet."""
 
     def launch(self) -> None:
         """Start the first process and return at once."""
@@ -153,6 +155,7 @@ class EngineSupervisor:
             return ProcessExit(message.message, "crash" if ready else "unloadable")
         elif isinstance(message, PhaseUpdate):
             self.attention_backend = message.attention_backend or self.attention_backend
+            self.max_context = message.max_context or self.max_context
             self._set_phase(message.phase, message.message or self._policy.note, message.fraction)
         return None
 

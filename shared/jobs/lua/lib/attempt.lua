@@ -1,5 +1,5 @@
 -- Attempts, as they are kept in the job record: field attempt:<n>, in JSON.
--- Uses: job
+-- Uses: queue
 
 -- How an attempt ended: nil while it runs, 'lost' when there is no record of it.
 local function outcome_of(id, attempt)
@@ -43,7 +43,9 @@ end
 
 local function release_from_worker(id, worker)
   if redis.call('SREM', PREFIX .. 'worker:' .. worker .. ':jobs', id) == 0 then return end
-  local owner = fields(id, 'owner').owner
+  local job = fields(id, 'owner', 'end_user', 'queue', 'user_cost')
+  local owner = job.owner
+  if owner then stop_for_user(job.queue, owner, job.end_user, job.user_cost) end
   -- Without its record (deleted by hand) the owner is unknown. With the worker's last job the counts are void anyway.
   if owner and redis.call('HINCRBY', worker_owners_key(worker), owner, -1) <= 0 then
     redis.call('HDEL', worker_owners_key(worker), owner)

@@ -48,8 +48,8 @@ end
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
-  local job = fields(id, 'queue', 'owner', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input')
-  if job.status == 'queued' then dequeue(id, job.queue, job.owner) end
+  local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input')
+  if job.status == 'queued' then dequeue(id, job.queue, job.owner, digest_of_user(job.end_user)) end
   redis.call('HSET', key, 'status', status, 'ended_at', timestamp, 'waiting', '', 'phase', status,
     'phase_at', timestamp)
   if changes then set_fields(key, changes) end
