@@ -12,6 +12,7 @@ from shared.openai.requests import (
     DetokenizeRequest,
     EmbeddingRequest,
     OpenAIRequest,
+    ResponseRequest,
     TokenizeRequest,
 )
 
@@ -19,6 +20,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "openai-api.md"
 TABLES: dict[str, type[OpenAIRequest]] = {
     "chat/completions": ChatCompletionRequest,
     "completions": CompletionRequest,
+    "responses": ResponseRequest,
     "embeddings": EmbeddingRequest,
     "tokenize": TokenizeRequest,
     "detokenize": DetokenizeRequest,

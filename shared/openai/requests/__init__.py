@@ -4,6 +4,7 @@ from shared.openai.requests.chat import ChatCompletionRequest
 from shared.openai.requests.completions import CompletionRequest
 from shared.openai.requests.embeddings import EmbeddingRequest
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
+from shared.openai.requests.responses import ResponseRequest
 from shared.openai.requests.tokenization import DetokenizeRequest, TokenizeRequest
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "EmbeddingRequest",
     "FieldRule",
     "OpenAIRequest",
+    "ResponseRequest",
     "TokenizeRequest",
 ]
