@@ -79,6 +79,10 @@ class RequestJobs:
             raise NotFound(f"Job {job_id} was deleted while this request waited for it.", code="job_not_found")
         return job
 
+    def may_be_repeated(self) -> bool:
+        """Whether the client may have missed the answer and send the request again."""
+        return self._repeatable is not None and self.is_client_gone()
+
     def end(self) -> None:
         """Mark the response as complete. Unless the client has disconnected in the meantime, no retry will ask for these jobs."""
         if not self._is_over and self._repeatable is not None and not self.is_client_gone():
@@ -105,12 +109,7 @@ class RequestJobs:
         DELAYED_CANCELS.add(lambda: self._cancel_unless_taken_over(repeatable), repeatable.grace_seconds)
 
     def delete(self) -> None:
-        """Delete the jobs, which have ended, unless their client may have missed the answer, and send the request again.
-
-        These, and all of them if Redis is away, are deleted when they have outlived their retention.
-        """
-        if self._repeatable is not None and self.is_client_gone():
-            return
+        """Delete the jobs, which have ended. If Redis is away, they are deleted when they have outlived their retention."""
         with suppress(redis.RedisError):
             for job in self.ids:
                 self._transitions.delete(job, self._owner)

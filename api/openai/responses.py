@@ -12,7 +12,7 @@ from api.services import owner, services
 from shared.errors import Conflict, EnginehouseError, InvalidRequest, NotFound
 from shared.openai.job_errors import CONTEXT_LENGTH_EXCEEDED
 from shared.openai.requests import ResponseRequest
-from shared.openai.responses.plan import ResponsePlan
+from shared.openai.response_plan import ResponsePlan
 from shared.openai.responses.store import StoredResponse
 
 # A worker stops a job within a few steps of its model.
@@ -104,7 +104,7 @@ def _complete(plan: ResponsePlan) -> Response:
         release()
     response.call_on_close(jobs.end)
     if ended[0].response == "not_stored":
-        response.call_on_close(jobs.delete)
+        response.call_on_close(lambda: jobs.may_be_repeated() or jobs.delete())
     return response
 
 

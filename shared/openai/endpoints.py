@@ -11,7 +11,7 @@ from shared.openai.embeddings import plan_embedding
 from shared.openai.parsing import parse_request
 from shared.openai.request_plan import PlanContext, RequestPlan
 from shared.openai.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest, OpenAIRequest, ResponseRequest
-from shared.openai.responses.plan import plan_response
+from shared.openai.response_plan import plan_response
 
 
 @dataclass(frozen=True)

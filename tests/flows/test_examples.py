@@ -149,7 +149,7 @@ def test_a_response_continues_after_an_interruption(stack: Stack) -> None:
     done = run(stack, sys.executable, EXAMPLES / "openai_responses.py", "Where is it?")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "user: Where is it?\n"
-    assert "completed, after 3 items" in done.stderr
+    assert "after 3 items" in done.stderr
 
 
 def test_langchain_streams_an_answer(stack: Stack) -> None:

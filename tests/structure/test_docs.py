@@ -53,7 +53,10 @@ def error_classes(base: type[EnginehouseError] = EnginehouseError) -> Iterator[t
 
 def test_every_error_of_the_api_is_listed_with_its_status() -> None:
     names = {
-        node.id for path in python_files("api", "shared/openai") for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)
+        node.id
+        for path in python_files("api", "shared/openai")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name)
     }
     text = (DOCS / "http-api.md").read_text(encoding="utf-8")
     for error in error_classes():

@@ -20,7 +20,7 @@ from api.request_parsing import query_choice, query_integer
 from api.responses import RouteResponse
 from api.schemas import responses
 from shared.openai.requests import ResponseRequest
-from shared.openai.responses.plan import plan_response
+from shared.openai.response_plan import plan_response
 
 blueprint = Blueprint("openai_responses", __name__)
 

@@ -1,1 +1,1 @@
-"""``/v1/responses`` as jobs: the job that a request asks for, and the response, its items and its events, made of the job."""
+"""Responses: what is kept of one besides its job, its items, and its events. ``response_plan.py`` has the job that a request asks for."""
