@@ -35,6 +35,7 @@ from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.openai.batches import RequestBatches
 from shared.openai.files import FileStore
+from shared.openai.responses.store import StoredResponses
 from shared.owners.store import ApiKeys
 from shared.packaged_files import installed_version
 from shared.redis_connection import connect
@@ -51,6 +52,7 @@ ROUTES = (
         "openai.chat_completions",
         "openai.completions",
         "openai.embeddings",
+        "openai.responses",
         "openai.models",
         "openai.files",
         "openai.batches",
@@ -142,6 +144,7 @@ def _create_services(settings: Settings) -> Services:
         deliveries=Deliveries(client),
         address_policy=AddressPolicy(parse_networks(settings.webhook_allow)),
         disk_space=disk_space,
+        responses=StoredResponses(client),
     )
 
 

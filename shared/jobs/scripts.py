@@ -77,6 +77,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def purge(self, *, limit: int, kept_jobs: int, kept_bytes: int) -> Any: ...
 
     @declaration
+    def read_response(self, *, id: str, owner: str) -> Any: ...
+
+    @declaration
     def reap(self, *, limit: int, leases: int, gap_ms: int | None, grace_ms: int) -> Any: ...
 
     @declaration
