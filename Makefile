@@ -13,7 +13,7 @@ help:
 	@echo "make dist          build the wheels of the server and the client into dist/"
 	@echo "make lock          renew the hashes of constraints.txt     make digests   pin the digests of container images"
 	@echo "make env           write .env with random passwords for docker compose"
-	@echo "make clean         remove .venv and caches, but not the data folder .enginehouse"
+	@echo "make clean         remove environments and caches, but not the data folder .enginehouse"
 
 setup: .venv/.installed
 	@$(BIN)/enginehouse models prepare
@@ -32,7 +32,7 @@ lint: .venv/.installed-dev
 
 # The checks leave a core idle, so they run beside the tests. Many tests wait, so there are more of them at once than cores. Files run in
 # alphabetical order, which has the short ones last; xdist would have those with few tests last, which are the longest.
-test: .venv/.installed-dev chromium promtool
+test: .venv/.installed-dev .venv-clients/.installed chromium promtool
 	@$(MAKE) --no-print-directory -j2 lint tests
 
 tests:
@@ -66,6 +66,8 @@ promtool:
 lock: .venv/.installed-dev
 	@grep --invert-match '^torch==' constraints.txt | $(BIN)/uv pip compile - --quiet --no-deps --universal --python-version 3.11.5 \
 	  --generate-hashes --no-annotate --custom-compile-command 'make lock' --output-file deploy/hashes.txt
+	@$(BIN)/uv pip compile --quiet --group clients --universal --python-version 3.11.5 \
+	  --generate-hashes --no-annotate --custom-compile-command 'make lock' --output-file testing/clients.txt
 
 # Needs Docker and its registry. Run it before a deployment, and commit what it changes.
 digests:
@@ -75,7 +77,7 @@ env:
 	@$(PYTHON) -m cli.local.project_folder
 
 clean:
-	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-clients dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # The stamp is written last, so an interrupted installation is continued.
 .venv/.installed: $(INPUTS)
@@ -85,5 +87,12 @@ clean:
 .venv/.installed-dev: $(INPUTS)
 	@$(PYTHON) deploy/install.py $(EXTRAS) gpl-formats --dev
 	@touch .venv/.installed $@
+
+# lm-eval and LlamaIndex, which tests run as clients. uv takes ten seconds for these 120 packages, where pip takes a minute.
+.venv-clients/.installed: testing/clients.txt | .venv/.installed-dev
+	@echo "[clients] installing lm-eval and LlamaIndex into .venv-clients: 750 MB"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-clients
+	@$(BIN)/uv pip install --quiet --python .venv-clients --require-hashes --requirements $< --build-constraints $<
+	@touch $@
 
 .PHONY: tests chromium promtool env lock digests help setup demo up lint test test-faults bench dist clean

@@ -34,16 +34,17 @@ class ChatChunks(_Chunks):
     def start(self, number: int) -> list[dict[str, Any]]:
         return [self._chunk(number, {"role": "assistant", "content": "", "refusal": None})]
 
-    def piece(self, number: int, delta: Mapping[str, Any]) -> dict[str, Any]:
+    def pieces(self, number: int, delta: Mapping[str, Any]) -> list[dict[str, Any]]:
         content: dict[str, Any] = {}
         if delta.get("text"):
             content["content"] = delta["text"]
         if delta.get("reasoning"):
             content["reasoning_content"] = content["reasoning"] = delta["reasoning"]
-        if delta.get("tool_calls"):
-            content["tool_calls"] = [_call_delta(call) for call in delta["tool_calls"]]
         logprobs = chat_logprobs(delta["logprobs"]) if delta.get("logprobs") else None
-        return self._chunk(number, content, logprobs=logprobs)
+        # Clients such as LlamaIndex read one piece of a call per chunk, as OpenAI sends them.
+        calls = [{"tool_calls": [_call_delta(call)]} for call in delta.get("tool_calls") or ()]
+        first, *others = calls or [{}]
+        return [self._chunk(number, {**content, **first}, logprobs=logprobs), *(self._chunk(number, other) for other in others)]
 
     def end(self, number: int, job: Job) -> list[dict[str, Any]]:
         return [self._chunk(number, {}, reason=finish_reason(job.result or {}))]
@@ -64,11 +65,11 @@ class CompletionChunks(_Chunks):
     def start(self, number: int) -> list[dict[str, Any]]:
         return []
 
-    def piece(self, number: int, delta: Mapping[str, Any]) -> dict[str, Any]:
+    def pieces(self, number: int, delta: Mapping[str, Any]) -> list[dict[str, Any]]:
         text, offset = delta.get("text", ""), self._lengths.get(number, 0)
         self._lengths[number] = offset + len(text)
         logprobs = legacy_logprobs(delta["logprobs"], offset) if delta.get("logprobs") else None
-        return self._chunk(number, text, logprobs=logprobs)
+        return [self._chunk(number, text, logprobs=logprobs)]
 
     def end(self, number: int, job: Job) -> list[dict[str, Any]]:
         return [self._chunk(number, "", reason=finish_reason(job.result or {}))]

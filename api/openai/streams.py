@@ -35,8 +35,8 @@ class Chunks(Protocol):
     def start(self, number: int) -> list[dict[str, Any]]:
         """Chunks to send before the first piece of an answer."""
 
-    def piece(self, number: int, delta: Mapping[str, Any]) -> dict[str, Any]:
-        """The chunk of a ``delta`` event."""
+    def pieces(self, number: int, delta: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The chunks of a ``delta`` event."""
 
     def end(self, number: int, job: Job) -> list[dict[str, Any]]:
         """Chunks to send after the last piece of an answer."""
@@ -145,7 +145,7 @@ class AnswerStream:
         if event.type == "delta":
             yield from self._start(number)
             self._sent.add(number)
-            yield self._chunks.piece(number, event.data)
+            yield from self._chunks.pieces(number, event.data)
         elif event.type == "restart" and number in self._sent:
             raise OutputLost(
                 f"The worker of job {self._jobs.ids[number]} died, and its answer could not be continued. Send the request again."
