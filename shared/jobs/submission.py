@@ -325,7 +325,7 @@ def _refusal(outcome: str, value: str, submissions: Sequence[Submission], size: 
         return _conflict(first.idempotency_key, value)
     if outcome == "memory_full":
         return Unavailable("Redis has no memory for large jobs now. Try again later.", code=outcome, retry_after=30)
-    limit = {"limit": int(value)}
+    limit: dict[str, object] = {"limit": int(value)}
     if outcome == "bytes_full":
         theirs, they = ("this one", "they") if number == 1 else (f"these {number}", "all of them")
         return TooMany(
