@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ class ScriptedEngine:
     def __init__(self, entry: ModelEntry, settings: Settings, *, on_state: Callable[[EngineState], None], **options: Any) -> None:
         self.state = EngineState("loading", "not started", 0.0, 0.0)
         self.on_state = on_state
+        self.supervisor = SimpleNamespace(max_context=0)
         self.started = self.stopped = False
 
     def start_engine(self) -> None:
