@@ -26,6 +26,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "user", "content": "x"}], "tools": TOOLS},
         f"<think>\nWhere? < 5 </think>\n\nLet me see.\n{CALLS}",
     ),
+    "held back at the end": ({"prompt": "x", "stop": ["end  ?", "\U0001f469?"]}, f"{ANSWER}\U0001f469"),
+    "held back at the token limit": ({"prompt": "x", "stop": ["efgh"], "max_tokens": 7}, "abcdefghij"),
+    "reasoning without an end": ({"messages": [{"role": "user", "content": "x"}]}, "<think>\nWhere? </thin"),
     "token limit": ({"prompt": "x", "max_tokens": 7}, "abcdefghij"),
 }
 
@@ -48,7 +51,7 @@ class Record:
                 self.output += event.output
 
     def attempt(
-        self, number: int, spec: Mapping[str, Any], engine: ScriptedEngine, choices: random.Random
+        self, number: int, spec: Mapping[str, Any], engine: ScriptedEngine, choices: random.Random, *, dies_late: bool = False
     ) -> dict[str, Any] | None:
         """Run an attempt whose events are sometimes written. Returns its result, or None if its engine died."""
         self.engines.append(engine)
@@ -67,6 +70,11 @@ class Record:
         except EngineFault:
             return None
         assert isinstance(result, Result)
+        if dies_late and choices.random() < 0.5:
+            # The worker dies between the end of the answer and that of the job.
+            if choices.random() < 0.5:
+                self.write(attempt.events.unwritten())
+            return None
         self.write(attempt.events.unwritten())
         return dict(result.value)
 
@@ -87,7 +95,8 @@ def test_an_answer_is_the_same_however_often_its_engine_dies(name: str) -> None:
         while result is None:
             number += 1
             lifetime = choices.randint(0, 6) if number < 12 else None
-            result = record.attempt(number, spec, engine_of(answer, lifetime, choices), choices)
+            engine = engine_of(answer, lifetime, choices)
+            result = record.attempt(number, spec, engine, choices, dies_late=number < 12)
         # Tokens that came in one step with the end of a stop text count too, and steps differ.
         usage = result.pop("usage")
         assert usage["prompt_tokens"] == expected["usage"]["prompt_tokens"]

@@ -17,7 +17,7 @@ from shared.models.catalogue import ModelEntry
 from shared.sessions.store import Sessions
 from workers.gpu.answer_grammar import build_grammar, template_of_answer
 from workers.gpu.answer_parser import AnswerParser
-from workers.gpu.earlier_output import EarlierOutput, fingerprint_of, format_step, parse_output
+from workers.gpu.earlier_output import EarlierOutput, fingerprint_of, format_end, format_step, parse_output
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
 from workers.gpu.engine_client.engine_client import EngineClient
 from workers.gpu.generation_request import build_request, max_tokens_of
@@ -90,7 +90,7 @@ class Generation:
 
     def add_tokens(self, ids: list[int], entries: Sequence[TokenLogprobs] = ()) -> bool:
         """Add new tokens; return True if a stop text ended the generation."""
-        if self.finished.is_set():
+        if self.reason is not None:
             return False
         delta, stopped = self._delta_of(ids, entries)
         self._output += format_step(ids, entries)
@@ -104,6 +104,9 @@ class Generation:
         self._keep(delta)
         if stopped:
             self._set_finished("stop", "")
+        elif earlier.reason is not None:
+            self._keep(self._final_delta())
+            self._set_finished("stop" if self._detokenizer.stopped else earlier.reason, "")
 
     def _delta_of(self, ids: Sequence[int], entries: Sequence[TokenLogprobs]) -> tuple[Delta, bool]:
         """What new tokens add to the answer, and whether a stop text ended it."""
@@ -122,19 +125,32 @@ class Generation:
         """End the generation, because the engine has. An answer that was broken off keeps what is held back: another attempt may continue."""
         if self.finished.is_set():
             return
+        if self.reason is not None and reason in ("stop", "length"):
+            self.finished.set()
+            return
         if reason in ("stop", "length"):
-            delta = self._parse(self._detokenizer.flush())
-            merge_deltas(delta, self._finish_parsing())
-            if self._logprobs is not None:
-                detokenizer = self._detokenizer
-                released = (
-                    self._logprobs.release_before(detokenizer.released)
-                    if detokenizer.stopped
-                    else self._logprobs.release(detokenizer.received)
-                )
-                merge_deltas(delta, {"logprobs": released})
+            delta = self._final_delta()
+            self._output += format_end(reason)
             self._send(delta)
         self._set_finished("stop" if self._detokenizer.stopped else reason, detail)
+
+    def await_prompt_logprobs(self) -> None:
+        """Wait for the engine again although the answer has ended, for the scores of the prompt alone."""
+        self.finished.clear()
+
+    def _final_delta(self) -> Delta:
+        """What was held back in case that more tokens come."""
+        delta = self._parse(self._detokenizer.flush())
+        merge_deltas(delta, self._finish_parsing())
+        if self._logprobs is not None:
+            detokenizer = self._detokenizer
+            released = (
+                self._logprobs.release_before(detokenizer.released)
+                if detokenizer.stopped
+                else self._logprobs.release(detokenizer.received)
+            )
+            merge_deltas(delta, {"logprobs": released})
+        return delta
 
     def _add_tokens_with_logprobs(self, ids: Sequence[int], entries: Sequence[TokenLogprobs], delta: Delta) -> tuple[str, bool]:
         """Add tokens one by one, because each must be found in the text again if a stop text cuts it."""
@@ -245,13 +261,16 @@ class GenerationHandler:
             logger.info("job %s continues after %d tokens of an earlier attempt", attempt.job.id, len(earlier.tokens))
             remaining = request.max_new_tokens - len(earlier.tokens)
             if remaining <= 0:
-                generation.end("length", "")
+                generation.end("length", "")  # no effect if it has ended before
             request = replace(
                 request,
                 prompt=[*request.prompt, *earlier.tokens],
                 generated_tokens=len(earlier.tokens),
                 max_new_tokens=remaining,
             )
+            if generation.reason is not None and request.prompt_logprobs is not None:
+                generation.await_prompt_logprobs()
+                request = replace(request, max_new_tokens=0)
         if not generation.finished.is_set():
             self._generate(attempt, generation, request)
         attempt.raise_if_stopped()

@@ -21,7 +21,6 @@ for i, event in ipairs(events) do
       if event.kind == 'progress' then redis.call('HSET', key, 'progress', event.data) end
       if event.kind == 'delta' then
         redis.call('HSET', key, 'shown', '1')
-        if event.output ~= '' then redis.call('APPEND', output_key(event.job), event.output) end
         if not job.first_token_at then redis.call('HSET', key, 'first_token_at', timestamp) end
       end
       if event.kind == 'restart' then
@@ -31,7 +30,11 @@ for i, event in ipairs(events) do
       if event.phase ~= '' and event.phase ~= job.phase then
         redis.call('HSET', key, 'phase', event.phase, 'phase_at', timestamp)
       end
-      emit(event.job, event.kind, event.attempt, event.data)
+      local sequence = emit(event.job, event.kind, event.attempt, event.data)
+      if event.output ~= '' then
+        redis.call('APPEND', output_key(event.job), event.output)
+        redis.call('HSET', key, 'output_seq', sequence)
+      end
     end
     results[i] = 'ok'
   end

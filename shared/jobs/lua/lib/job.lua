@@ -68,11 +68,27 @@ local function drop_input(id, owner)
   add_bytes(id, owner, -bytes)
 end
 
+-- The tokens behind the deltas that clients have read, or nil if they are not known: workers of a version that does not continue
+-- answers write deltas without them, maybe after those of another.
+local function usable_output(id)
+  local output = redis.call('GET', output_key(id))
+  if not output then return nil end
+  local sequence = redis.call('HGET', job_key(id), 'output_seq')
+  local later = sequence and redis.call('XRANGE', job_key(id) .. ':events', '(' .. sequence .. '-0', '+', 'COUNT', 200) or nil
+  for _, entry in ipairs(later or {}) do
+    local kind = as_table(entry[2]).type
+    if kind == 'delta' or kind == 'restart' then later = nil end
+  end
+  if later then return output end
+  redis.call('DEL', output_key(id))
+  return nil
+end
+
 -- The record as a flat list, with the input and earlier output, as a worker needs it.
 local function whole_job(id)
   local record = redis.call('HGETALL', job_key(id))
   for _, part in ipairs(redis.call('HGETALL', input_key(id))) do record[#record + 1] = part end
-  local output = redis.call('GET', output_key(id))
+  local output = usable_output(id)
   if output then
     record[#record + 1] = 'output'
     record[#record + 1] = output
@@ -90,10 +106,12 @@ local function field_reader(...)
   end
 end
 
+-- Write an event. Returns its sequence number.
 local function emit(id, kind, attempt, data)
   local key = job_key(id)
   local sequence = redis.call('HINCRBY', key, 'seq', 1)
   local limit = redis.call('HGET', key, 'event_limit') or '10000'
   redis.call('XADD', key .. ':events', 'MAXLEN', '~', limit, sequence .. '-0',
     'type', kind, 'attempt', attempt, 'at', timestamp, 'data', data)
+  return sequence
 end
