@@ -13,6 +13,7 @@ from shared.openai.requests import (
     DetokenizeRequest,
     EmbeddingRequest,
     OpenAIRequest,
+    ResponseRequest,
     TokenizeRequest,
 )
 
@@ -20,6 +21,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "openai-api.md"
 TABLES: dict[str, type[OpenAIRequest]] = {
     "chat/completions": ChatCompletionRequest,
     "completions": CompletionRequest,
+    "responses": ResponseRequest,
     "embeddings": EmbeddingRequest,
     "batches": BatchRequest,
     "tokenize": TokenizeRequest,

@@ -250,6 +250,13 @@ class Settings:
         low=60,
         high=365 * DAY,
     )
+    response_retention_seconds: int = setting(
+        "ENGINEHOUSE_RESPONSE_RETENTION_SECONDS",
+        30 * DAY,
+        "How long a stored response of `/v1/responses` is kept after its last use, in whatever way it has ended.",
+        low=60,
+        high=365 * DAY,
+    )
     keep_prompts: bool = setting(
         "ENGINEHOUSE_KEEP_PROMPTS",
         True,

@@ -48,6 +48,8 @@ def plan_context() -> PlanContext:
         owner=owner(),
         end_user=request.headers.get(END_USER_HEADER, "")[:MAX_END_USER],
         ignored_params=_ignored_params(),
+        responses=services().responses,
+        keeps_responses=True,
     )
 
 

@@ -57,8 +57,8 @@ class Job:
     ``spec`` describes the work and never changes; ``context`` is the data that an earlier phase has handed over, such as the
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
-    the beginning of the request. ``line_of`` is the request batch whose line this
-    job runs. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
+    the beginning of the request. ``line_of`` is the request batch whose line this job runs. ``response`` says how a response of ``/v1``
+    is kept: ``stored``, ``background``, ``not_stored``. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
     """
 
     id: str
@@ -75,6 +75,7 @@ class Job:
     summary: str = ""
     model: str = ""
     output: str = ""
+    response: str = ""
     has_deltas: bool = False
     session: str = ""
     document: str = ""
@@ -112,7 +113,7 @@ _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_befor
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
     *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "line_of", "retry_of", "retried_as"),
-    *("first_queue", "worker", "waiting", "summary", "output"),
+    *("first_queue", "worker", "waiting", "summary", "output", "response"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")
 

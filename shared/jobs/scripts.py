@@ -77,6 +77,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def purge(self, *, limit: int, kept_jobs: int, kept_bytes: int) -> Any: ...
 
     @declaration
+    def read_response(self, *, id: str, owner: str) -> Any: ...
+
+    @declaration
     def reap(self, *, limit: int, leases: int, gap_ms: int | None, grace_ms: int) -> Any: ...
 
     @declaration
@@ -122,6 +125,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         bytes_limit: int,
         spec: str,
         requests: str,
+        response: str,
         record: Mapping[str, Value],
     ) -> Any: ...
 

@@ -1,13 +1,14 @@
 -- submit: create a job with its first event and its queue entry, all or nothing.
 -- Uses: transition, idempotency, session, limits, request_batch
 -- Arguments: id, owner, session, after, parent, wait_ms:number, expires_ms:number, timeout_ms:number, idempotency, fingerprint,
---   queue_limit:number, owner_limit:number, bytes_limit:number, spec, requests, record{}
+--   queue_limit:number, owner_limit:number, bytes_limit:number, spec, requests, response, record{}
 --   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended.
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
 --   a session, the newest job of the session replaces after. The job starts after wait_ms and within expires_ms, and ends within
---   timeout_ms. requests is the state of a request batch, in JSON, and
---   empty for other jobs. record has further fields: kind, queue, priority, ...
--- Keys: job:<id>, its input, events and index; owner_bytes; the queue; the session; idempotency:<owner>:<key>; the parent
+--   timeout_ms. requests is the state of a request batch, in JSON, and response what is stored of a response of /v1 besides its job;
+--   both are empty for other jobs. record has further fields: kind, queue, priority, ...
+-- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the session;
+--   idempotency:<owner>:<key>; the parent; owner:<owner>:request_batches
 -- Returns {'created' | 'exists' | 'replayed' | 'conflict' | 'no_session' | 'queue_full' | 'owner_full' | 'bytes_full' |
 -- 'memory_full', queue to wake or '', the id of the job, or the limit that was reached}.
 -- Promise: the same id, or the same Idempotency-Key and fingerprint, creates one job. A refusal writes nothing.
@@ -30,8 +31,8 @@ local most = limit_of(owner, 'queued_jobs', owner_limit)
 if redis.call('ZCARD', owner_jobs_key(queue, owner)) >= most then return { 'owner_full', '', digits(most) } end
 if queue_length(queue) >= queue_limit then return { 'queue_full', '', digits(queue_limit) } end
 local bytes, most_bytes = tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0), limit_of(owner, 'job_bytes', bytes_limit)
-if bytes + #spec > most_bytes then return { 'bytes_full', '', digits(most_bytes) } end
-if #spec > SMALL_BYTES and is_memory_short() then return { 'memory_full', '', '' } end
+if bytes + #spec + #response > most_bytes then return { 'bytes_full', '', digits(most_bytes) } end
+if #spec + #response > SMALL_BYTES and is_memory_short() then return { 'memory_full', '', '' } end
 if session ~= '' then
   after = add_turn(owner, session, id)
   if not after then return { 'no_session', '', id } end
@@ -48,6 +49,7 @@ if requests ~= '' then
   set_fields(requests_key(id), cjson.decode(requests))
   redis.call('ZADD', request_batches_key(owner), 0, id)
 end
+if response ~= '' then write_response(id, owner, response) end
 redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
 redis.call('SADD', PREFIX .. 'owners', owner)
 count('submitted', record.kind)

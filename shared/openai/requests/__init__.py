@@ -5,6 +5,7 @@ from shared.openai.requests.chat import ChatCompletionRequest
 from shared.openai.requests.completions import CompletionRequest
 from shared.openai.requests.embeddings import EmbeddingRequest
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
+from shared.openai.requests.responses import ResponseRequest
 from shared.openai.requests.tokenization import DetokenizeRequest, TokenizeRequest
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "EmbeddingRequest",
     "FieldRule",
     "OpenAIRequest",
+    "ResponseRequest",
     "TokenizeRequest",
 ]

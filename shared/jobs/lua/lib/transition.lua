@@ -40,7 +40,7 @@ local OPEN_FIELDS = {
 local function compact(id)
   local key = job_key(id)
   local kept_ms = redis.call('HGET', key, 'event_retention_ms')
-  if kept_ms then redis.call('PEXPIRE', key .. ':events', kept_ms) end
+  if is_set(kept_ms) then redis.call('PEXPIRE', key .. ':events', kept_ms) end
   redis.call('HDEL', key, unpack(OPEN_FIELDS))
   redis.call('DEL', output_key(id))
 end
