@@ -16,11 +16,15 @@ from tests.flows.command import run
 from tests.flows.openai.conftest import LONG, user
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RESPONSES = "/v1/responses"
 BODIES: dict[str, dict[str, Any]] = {
     CHAT: {"model": "echo", "max_tokens": 5, "messages": user("one two")},
     COMPLETIONS: {"model": "echo", "max_tokens": 5, "prompt": "one two", "n": 2},
     EMBEDDINGS: {"model": "hash", "input": ["one", "two"]},
+    RESPONSES: {"model": "echo", "max_output_tokens": 16, "input": "one two"},
 }
+# What is the same in each answer to the same request.
+SAME = ("object", "model", "choices", "data", "usage")
 
 
 def lines(endpoint: str, bodies: list[dict[str, Any]]) -> bytes:
@@ -89,12 +93,15 @@ def test_a_batch_answers_as_the_call_does(endpoint: str, client: openai.OpenAI) 
     assert isinstance(direct, dict)
     for custom_id in ("r0", "r2"):
         answer = found[custom_id]["response"]["body"]
-        same = ("object", "model", "choices" if "choices" in direct else "data", "usage")
-        assert {name: answer[name] for name in same} == {name: direct[name] for name in same}
+        assert {name: answer.get(name) for name in SAME} == {name: direct.get(name) for name in SAME}
+        if endpoint == RESPONSES:
+            assert answer["output"][0]["content"] == direct["output"][0]["content"]
+            assert answer["store"] is False
     assert errors["r1"]["response"]["status_code"] == 404
     assert errors["r1"]["response"]["body"]["error"]["code"] == "model_not_found"
     assert batch.usage
-    assert batch.usage.input_tokens == 2 * direct["usage"]["prompt_tokens"]
+    usage = direct["usage"]
+    assert batch.usage.input_tokens == 2 * usage.get("prompt_tokens", usage.get("input_tokens"))
     assert client.files.retrieve(batch.output_file_id or "").purpose == "batch_output"
     assert batch.id in [listed.id for listed in client.batches.list(limit=1)]
 
