@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from shared.openai.requests import (
+    BatchRequest,
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
@@ -22,6 +23,7 @@ TABLES: dict[str, type[OpenAIRequest]] = {
     "completions": CompletionRequest,
     "responses": ResponseRequest,
     "embeddings": EmbeddingRequest,
+    "batches": BatchRequest,
     "tokenize": TokenizeRequest,
     "detokenize": DetokenizeRequest,
 }

@@ -43,6 +43,14 @@ REPLACE_FIELD = {
     "description": "Whether a file may become the next version of a document with its name and other bytes.",
 }
 
+# Fields of an upload of documents.
+DOCUMENT_FIELDS = {
+    "webhook": WEBHOOK_FIELD,
+    "metadata": METADATA_FIELD,
+    "password": PASSWORD_FIELD,
+    "replace": REPLACE_FIELD,
+}
+
 STREAMED_EVENT = {
     "type": "object",
     "properties": {"data": {"type": "string", "description": "JSON of a chunk, or `[DONE]`."}},
@@ -154,14 +162,8 @@ def _content(operation: Operation) -> dict[str, Any]:
     }
     form = {
         "type": "object",
-        "properties": {
-            "file": file,
-            "webhook": WEBHOOK_FIELD,
-            "metadata": METADATA_FIELD,
-            "password": PASSWORD_FIELD,
-            "replace": REPLACE_FIELD,
-        },
-        "required": ["file"],
+        "properties": {"file": file, **(operation.form_fields or DOCUMENT_FIELDS)},
+        "required": ["file", *(name for name, schema in operation.form_fields.items() if schema.get("examples"))],
     }
     return {"multipart/form-data": {"schema": form, "examples": examples}}
 

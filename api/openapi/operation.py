@@ -93,7 +93,7 @@ class Operation:
     """The description of one call. ``list_operations`` fills in ``method`` and ``path`` from the route.
 
     ``refusals`` lists the error statuses beyond those that every call has. ``files`` is the largest number of files that an
-    upload may have. ``open`` calls need no API key.
+    upload may have, and ``form_fields`` its other fields. ``open`` calls need no API key.
     """
 
     tag: str
@@ -104,6 +104,7 @@ class Operation:
     request_model: type[BaseModel] | None = None
     body_required: bool = True
     files: int = 0
+    form_fields: Mapping[str, Schema] = field(default_factory=dict)
     examples: Mapping[str, Example] = field(default_factory=dict)
     refusals: tuple[int, ...] = ()
     open: bool = False

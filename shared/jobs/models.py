@@ -57,7 +57,8 @@ class Job:
     ``spec`` describes the work and never changes; ``context`` is the data that an earlier phase has handed over, such as the
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
-    the beginning of the request. ``response`` says how a response of ``/v1`` is kept: ``stored``, ``background``, ``not_stored``. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
+    the beginning of the request. ``line_of`` is the request batch whose line this job runs. ``response`` says how a response of ``/v1``
+    is kept: ``stored``, ``background`` or ``not_stored``. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Job:
     session: str = ""
     document: str = ""
     parent: str = ""
+    line_of: str = ""
     retry_of: str = ""
     retried_as: str = ""
     first_queue: str = ""
@@ -110,7 +112,7 @@ _INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "los
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
-    *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "retry_of", "retried_as"),
+    *("id", "kind", "owner", "queue", "phase", "model", "session", "document", "parent", "line_of", "retry_of", "retried_as"),
     *("first_queue", "worker", "waiting", "summary", "output", "response"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")

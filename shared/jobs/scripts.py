@@ -124,6 +124,10 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         owner_limit: int,
         bytes_limit: int,
         spec: str,
+        requests: str,
         response: str,
         record: Mapping[str, Value],
     ) -> Any: ...
+
+    @declaration
+    def write_requests(self, *, id: str, attempt: int, lines: str, jobs: str, changes: Mapping[str, Value]) -> Any: ...

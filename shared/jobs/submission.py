@@ -58,7 +58,9 @@ class Submission:
 
     ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
     ``timeout_ms``. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
-    distinguishes requests with the same ``idempotency_key``. ``response`` is set for jobs of ``/v1/responses``. ``webhook`` describes where events of the job are sent: url,
+    distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, ``requests`` the
+    state of a new request batch, and ``response`` is set for jobs of ``/v1/responses``. ``webhook`` describes where events of the job are
+    sent: url,
     authority (host and port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty).
     """
 
@@ -72,6 +74,8 @@ class Submission:
     after: str = ""
     document: str = ""
     parent: str = ""
+    line_of: str = ""
+    requests: Mapping[str, Value] = field(default_factory=dict)
     retry_of: str = ""
     idempotency_key: str = ""
     fingerprint: str = ""
@@ -117,6 +121,7 @@ class JobSubmitter:
             "queue": submission.queue,
             "model": submission.model,
             "document": submission.document,
+            "line_of": submission.line_of,
             "retry_of": submission.retry_of,
             "priority": submission.priority,
             "cost": submission.cost,
@@ -126,7 +131,8 @@ class JobSubmitter:
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
             **_webhook_field(submission.webhook),
-            **self._retention_fields(submission.kind),
+            # The result of a line is kept until it is in the output, however long no worker is there to write it.
+            **self._retention_fields("" if submission.line_of else submission.kind),
             **self._response_fields(submission.response),
         }
         spec = to_json(submission.spec)
@@ -146,6 +152,7 @@ class JobSubmitter:
             owner_limit=settings.max_queued_per_owner,
             bytes_limit=settings.max_bytes_per_owner,
             spec=spec,
+            requests=to_json(submission.requests) if submission.requests else "",
             response=to_json(response.content) if response is not None and response.content is not None else "",
             record=record,
         )

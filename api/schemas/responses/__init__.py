@@ -83,6 +83,13 @@ from api.schemas.responses.openai import (
     Tokens,
     TokenText,
 )
+from api.schemas.responses.openai_batches import (
+    OpenAIBatch,
+    OpenAIBatchList,
+    OpenAIFile,
+    OpenAIFileDeletion,
+    OpenAIFileList,
+)
 from api.schemas.responses.search import (
     Hit,
     HitList,
@@ -154,7 +161,12 @@ __all__ = [
     "Model",
     "NameConflict",
     "NeighbourChunk",
+    "OpenAIBatch",
+    "OpenAIBatchList",
     "OpenAIEmbeddingList",
+    "OpenAIFile",
+    "OpenAIFileDeletion",
+    "OpenAIFileList",
     "OpenAIItemList",
     "OpenAIModel",
     "OpenAIModelList",

@@ -8,6 +8,7 @@
 --   queue:<q>:service        hash    owner -> service received, also of owners with nothing queued now
 --   queue:<q>:level          string  service of the owner that was served last, at the time of that claim
 --   queue:<q>:gaps           list    milliseconds between the latest claims while jobs waited, newest first
+--   queue:<q>:held           set     workers that hold a free slot back for more urgent jobs
 --   queue:<q>:claimed_at     string  time of the latest claim, kept while jobs wait
 --   weights                  hash    owner -> weight of its share, where it is not 1
 --   paused                   hash    queue:<q> or worker:<name> -> since when an operator lets nothing be claimed there
@@ -16,6 +17,9 @@
 local SERVICE_MEMORY_SECONDS = 3600
 -- A job's score in its queue is its priority times this, plus the time of its submission.
 local PRIORITY_STEP = 1e13
+-- Jobs of this priority and of later ones, which nobody waits for, leave some slots of each worker free.
+local BATCH_PRIORITY = 8
+local HELD_SECONDS = 5
 
 -- Queues in which a job has become claimable; Python sends a wake-up for each.
 local wakeups = {}
@@ -23,6 +27,16 @@ local wakeups = {}
 local function queue_key(queue, part) return PREFIX .. 'queue:' .. queue .. ':' .. part end
 
 local function owner_jobs_key(queue, owner) return queue_key(queue, 'jobs:' .. owner) end
+
+local function held_key(queue) return queue_key(queue, 'held') end
+
+-- Let workers look again that hold a slot back for a job such as this one.
+local function notify_held_slots(queue)
+  for _, worker in ipairs(redis.call('SMEMBERS', held_key(queue))) do
+    redis.call('PUBLISH', PREFIX .. 'worker:' .. worker, cjson.encode({ job_waits = queue }))
+  end
+  redis.call('DEL', held_key(queue))
+end
 
 local function set_service(queue, owner, service)
   local key = queue_key(queue, 'service')
@@ -71,6 +85,7 @@ local function enqueue(id)
   redis.call('SADD', PREFIX .. 'queues', queue)
   redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
   redis.call('HSET', job_key(id), 'waiting', 'worker')
+  if tonumber(job.priority) < BATCH_PRIORITY then notify_held_slots(queue) end
   wakeups[#wakeups + 1] = queue
 end
 
