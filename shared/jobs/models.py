@@ -58,7 +58,7 @@ class Job:
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
     the beginning of the request. ``line_of`` is the request batch whose line this job runs. ``response`` says how a response of ``/v1``
-    is kept: ``stored``, ``background`` or ``not_stored``. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
+    is kept: ``stored``, ``background``, ``not_stored``. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
     """
 
     id: str

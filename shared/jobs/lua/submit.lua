@@ -5,9 +5,10 @@
 --   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended.
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
 --   a session, the newest job of the session replaces after. The job starts after wait_ms and within expires_ms, and ends within
---   timeout_ms. requests is the state of a request batch, and response what is stored of a response of /v1 besides its job, both in
---   JSON, and empty for other jobs. record has further fields: kind, queue, priority, ...
--- Keys: job:<id>, its input, response, events and index; owner_bytes; the queue; the session; idempotency:<owner>:<key>; the parent
+--   timeout_ms. requests is the state of a request batch, in JSON, and response what is stored of a response of /v1 besides its job;
+--   both are empty for other jobs. record has further fields: kind, queue, priority, ...
+-- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the session;
+--   idempotency:<owner>:<key>; the parent; owner:<owner>:request_batches
 -- Returns {'created' | 'exists' | 'replayed' | 'conflict' | 'no_session' | 'queue_full' | 'owner_full' | 'bytes_full' |
 -- 'memory_full', queue to wake or '', the id of the job, or the limit that was reached}.
 -- Promise: the same id, or the same Idempotency-Key and fingerprint, creates one job. A refusal writes nothing.
@@ -44,11 +45,11 @@ if timeout_ms then record.timeout_at = digits(now + timeout_ms) end
 if wait_ms > 0 then record.not_before = digits(now + wait_ms) end
 set_fields(key, record)
 write_input(id, owner, 'spec', spec)
-if response ~= '' then write_response(id, owner, response) end
 if requests ~= '' then
   set_fields(requests_key(id), cjson.decode(requests))
   redis.call('ZADD', request_batches_key(owner), 0, id)
 end
+if response ~= '' then write_response(id, owner, response) end
 redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
 redis.call('SADD', PREFIX .. 'owners', owner)
 count('submitted', record.kind)

@@ -31,6 +31,7 @@ from shared.openai.endpoints import plan_request
 from shared.openai.files import FileStore
 from shared.openai.job_errors import error_of_job
 from shared.openai.request_plan import PlanContext
+from shared.openai.responses.store import StoredResponses
 from shared.settings import Settings
 from workers.io.request_batches.input_index import InputIndex, InputLimits, InvalidBatch
 from workers.io.request_batches.outcomes import Outcome, answered, refused, unfinished
@@ -91,6 +92,7 @@ class RequestBatchRunner:
         self._settings = services.settings
         self._batches = RequestBatches(services.client)
         self._queries = JobQueries(services.client)
+        self._responses = StoredResponses(services.client)
         self._scripts = JobScripts(services.client)
         self._folder = services.settings.request_batches_dir / attempt.job.id
         self._state = self._batches.state(attempt.job.id)
@@ -205,7 +207,7 @@ class RequestBatchRunner:
     def _submit_request(self, number: int, stream: BinaryIO) -> tuple[str, EnginehouseError | None]:
         """Submit the jobs of a request, or return why it is refused. Raises TooMany and RedisError."""
         custom_id, body = self._index.read(stream, number)
-        context = PlanContext(models=self._services.models, owner=self._job.owner)
+        context = PlanContext(models=self._services.models, owner=self._job.owner, responses=self._responses)
         try:
             plan = plan_request(self._state["endpoint"], body, context)
         except EnginehouseError as error:
