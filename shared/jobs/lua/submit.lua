@@ -1,5 +1,5 @@
 -- submit: create the jobs of a request, each with its first event and its queue entry, all or none.
--- Uses: transition, idempotency, session, limits, request_batch
+-- Uses: transition, idempotency, session, limits, request_batch, response
 -- Arguments: owner, queue_limit:number, owner_limit:number, bytes_limit:number, jobs[id, session, after, parent, wait_ms, expires_ms,
 --   timeout_ms, idempotency, fingerprint, spec, requests, response, record]
 --   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended.
@@ -7,7 +7,8 @@
 --   a session, the newest job of the session replaces after. A job starts after wait_ms and within expires_ms, and ends within
 --   timeout_ms. requests is the state of a request batch, in JSON, and empty for other jobs; response is what is stored of a response
 --   of /v1 besides its job, or empty. record is a JSON object of further fields: kind, queue, priority, ...
--- Keys: job:<id>, its input, response, events and index; owner_bytes; the queue; the session; idempotency:<owner>:<key>; the parent
+-- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the session;
+--   idempotency:<owner>:<key>; the parent; owner:<owner>:request_batches
 -- Returns {'created', queues to wake, 'created' | 'exists' | 'replayed' for each job, its id}, or {'conflict' | 'no_session' |
 -- 'queue_full' | 'owner_full' | 'bytes_full' | 'memory_full', {}, {the job of the conflicting request, or the limit that was reached}}.
 -- Promise: the same id, or the same Idempotency-Key and fingerprint, creates one job. A refusal writes nothing.
