@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import redis
 
 from shared.disk_space import DiskSpace
-from shared.errors import EnginehouseError, NotFound, TooMany
+from shared.errors import EnginehouseError, NotFound, TooMany, TooManyAtOnce
 from shared.ids import JOB, derived_id
 from shared.jobs.models import Job, Status
 from shared.jobs.queries import JobQueries
@@ -213,15 +213,14 @@ class RequestBatchRunner:
         except EnginehouseError as error:
             return custom_id, error
         submissions = [self._line_submission(number, place, job) for place, job in enumerate(plan.submissions)]
-        for submission in submissions:
-            try:
-                self._services.submitter.submit_job(submission)
-            except TooMany:
-                raise
-            except EnginehouseError as error:
-                for earlier in submissions:
-                    self._services.transitions.cancel(earlier.id, self._job.owner)
-                return custom_id, error
+        try:
+            self._services.submitter.submit_jobs(submissions)
+        except TooManyAtOnce as error:
+            return custom_id, error
+        except TooMany:
+            raise
+        except EnginehouseError as error:
+            return custom_id, error
         size = self._index.length(number)
         self._in_flight[number] = RequestInFlight(custom_id, [job.id for job in submissions], plan.make_body, size)
         self._bytes_in_flight += size
