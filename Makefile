@@ -88,11 +88,13 @@ clean:
 	@$(PYTHON) deploy/install.py $(EXTRAS) gpl-formats --dev
 	@touch .venv/.installed $@
 
-# lm-eval and LlamaIndex, which tests run as clients. uv takes ten seconds for these 120 packages, where pip takes a minute.
+# lm-eval and LlamaIndex, which tests run as clients. uv takes ten seconds for these 120 packages, where pip takes minutes; but pip knows
+# settings for proxies and certificates that uv does not read.
 .venv-clients/.installed: testing/clients.txt | .venv/.installed-dev
 	@echo "[clients] installing lm-eval and LlamaIndex into .venv-clients: 750 MB"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-clients
-	@$(BIN)/uv pip install --quiet --python .venv-clients --require-hashes --requirements $< --build-constraints $<
+	@$(BIN)/uv pip install --quiet --python .venv-clients --require-hashes --requirements $< --build-constraints $< \
+	  || $(BIN)/python -m pip --python .venv-clients install --quiet --no-input --no-deps --require-hashes --requirement $<
 	@touch $@
 
 .PHONY: tests chromium promtool env lock digests help setup demo up lint test test-faults bench dist clean
