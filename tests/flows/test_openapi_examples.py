@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from api.app import create_app
 from api.openapi.operation import COLLECTION, DELIVERY, DOCUMENT, GPU, JOB, SESSION, WEBHOOK, Operation
 from api.routes.openai.models import MODEL
+from api.routes.openai.responses import RESPONSE
 from api.routes.queues import QUEUE, WORKER
 from api.schemas import responses
 from shared.settings import Settings
@@ -69,6 +70,7 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         DELIVERY.name: stack.client.get(f"/jobs/{job}/deliveries").json()["data"][0]["id"],
         "name": "mark.svg",
         MODEL.name: MODEL.example,
+        RESPONSE.name: stack.post("/v1/responses", {"input": "an example"}).json()["id"],
         QUEUE.name: QUEUE.example,
         WORKER.name: next(entry["name"] for entry in stack.client.get("/admin/workers").json()["data"] if entry["pool"] == "gpu"),
     }
@@ -170,6 +172,7 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "queue": "nope",
             "worker": "nope",
             "chunk": "doc_nope:0",
+            "response": "resp_nope",
         }
         path = operation.path.format(**missing, collection="no-such", session="nope", name="nope", position="0")
         if "{" in operation.path and not operation.files:
