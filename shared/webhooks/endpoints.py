@@ -29,10 +29,17 @@ Event = Literal[
     "batch.failed",
     "batch.cancelled",
     "batch.expired",
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.cancelled",
 ]
 FINAL_EVENTS: tuple[Event, ...] = ("job.completed", "job.failed", "job.cancelled", "job.expired")
-# Events of request batches as OpenAI's API names and describes them. An endpoint receives them only if it subscribes to them.
-OPENAI_EVENTS: tuple[Event, ...] = ("batch.completed", "batch.failed", "batch.cancelled", "batch.expired")
+# Events of request batches, and of responses in the background, as OpenAI's API names and describes them. An endpoint receives them only if it subscribes to them.
+OPENAI_EVENTS: tuple[Event, ...] = (
+    *("batch.completed", "batch.failed", "batch.cancelled", "batch.expired"),
+    *("response.completed", "response.incomplete", "response.failed", "response.cancelled"),
+)
 Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "batch", "request_batch"]
 # Clients usually wait for their searches, so an endpoint receives events of searches only if it subscribes to them.
 KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", "batch", "request_batch")

@@ -12,6 +12,7 @@ from api.openapi.operation import COLLECTION, DELIVERY, DOCUMENT, GPU, JOB, SESS
 from api.routes.openai.batches import BATCH, INPUT
 from api.routes.openai.files import FILE, REQUEST
 from api.routes.openai.models import MODEL
+from api.routes.openai.responses import RESPONSE
 from api.routes.queues import QUEUE, WORKER
 from api.schemas import responses
 from shared.settings import Settings
@@ -77,6 +78,7 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         MODEL.name: MODEL.example,
         FILE.name: file,
         BATCH.name: batch["id"],
+        RESPONSE.name: stack.post("/v1/responses", {"input": "an example"}).json()["id"],
         QUEUE.name: QUEUE.example,
         WORKER.name: next(entry["name"] for entry in stack.client.get("/admin/workers").json()["data"] if entry["pool"] == "gpu"),
     }
@@ -180,6 +182,9 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "queue": "nope",
             "worker": "nope",
             "chunk": "doc_nope:0",
+            "response": "resp_nope",
+            "file": "file-nope",
+            "batch": "batch_nope",
         }
         path = operation.path.format(**missing, collection="no-such", session="nope", name="nope", position="0")
         if "{" in operation.path and not operation.files:

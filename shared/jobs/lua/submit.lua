@@ -1,5 +1,5 @@
 -- submit: create a job with its first event and its queue entry, all or nothing.
--- Uses: transition, idempotency, session, limits, request_batch
+-- Uses: transition, idempotency, session, limits, request_batch, response
 -- Arguments: id, owner, session, after, parent, wait_ms:number, expires_ms:number, timeout_ms:number, idempotency, fingerprint,
 --   queue_limit:number, owner_limit:number, bytes_limit:number, spec, requests, response, record{}
 --   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended.

@@ -14,6 +14,7 @@ from shared.errors import NotFound
 from shared.jobs.models import Job
 from shared.jobs.queries import JobQueries
 from shared.jobs.scripts import JobScripts
+from shared.lua_scripts import Clock
 from shared.openai.responses.body import response_of_job
 from shared.openai.responses.ids import job_of_response, response_of_item
 
@@ -32,10 +33,10 @@ class StoredResponse(NamedTuple):
 
 
 class StoredResponses:
-    """Reads stored responses of owners. Those of other owners are not found."""
+    """Reads stored responses of owners. Those of other owners are not found. ``clock`` gives Unix milliseconds and is for tests."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._scripts = JobScripts(client)
+    def __init__(self, client: redis.Redis, *, clock: Clock | None = None) -> None:
+        self._scripts = JobScripts(client, clock=clock)
         self._queries = JobQueries(client)
 
     def find(self, response: str, owner: str) -> StoredResponse:

@@ -40,6 +40,9 @@ JITTER = 0.1
 # A larger message is sent without its result; the receiver can get that from `GET /jobs/<job>`.
 MAX_BODY_BYTES = 256 * 1024
 
+# Of the objects that events of OpenAI's API are about; the rest of their ids is that of their job's.
+ID_PREFIXES = {"batch": "batch", "response": "resp"}
+
 # How long an idle thread sleeps if nothing wakes it.
 IDLE_SECONDS = 30.0
 
@@ -179,7 +182,7 @@ def openai_event(delivery: Delivery) -> dict[str, Any]:
         "object": "event",
         "created_at": delivery.created_at // 1000,
         "type": delivery.event,
-        "data": {"id": f"batch_{delivery.job.partition('_')[2]}"},
+        "data": {"id": f"{ID_PREFIXES[delivery.event.partition('.')[0]]}_{delivery.job.partition('_')[2]}"},
     }
 
 

@@ -5,7 +5,6 @@
 --   job:<id>                 hash    the record, which is small; shared/jobs/models.py lists its fields
 --   job:<id>:input           hash    what the job needs to run: spec, and context from an earlier phase. Lists never read it
 --   job:<id>:result          string  its result, in JSON. Lists never read it
---   job:<id>:response        string  what is stored of a response of /v1, in JSON; shared/openai/responses/store.py knows the fields
 --   job:<id>:output          string  the tokens behind its deltas, for an attempt that continues them; the worker knows the format
 --   job:<id>:events          stream  events for clients; entry ids are <sequence>-0
 --   job:<id>:successors      set     jobs that wait until this one has ended
@@ -35,8 +34,6 @@ local function input_key(id) return job_key(id) .. ':input' end
 
 local function result_key(id) return job_key(id) .. ':result' end
 
-local function response_key(id) return job_key(id) .. ':response' end
-
 local function output_key(id) return job_key(id) .. ':output' end
 
 -- Count bytes that a job occupies in addition.
@@ -55,11 +52,6 @@ end
 local function write_result(id, owner, result)
   redis.call('SET', result_key(id), result)
   add_bytes(id, owner, #result)
-end
-
-local function write_response(id, owner, response)
-  redis.call('SET', response_key(id), response)
-  add_bytes(id, owner, #response)
 end
 
 local function drop_input(id, owner)

@@ -1,5 +1,5 @@
 -- Removal of jobs that have ended.
--- Uses: delivery, request_batch
+-- Uses: delivery, request_batch, response
 
 -- Delete a job with everything that contains a part of it.
 local function remove_job(id, owner)

@@ -1,5 +1,5 @@
 -- Changes of a job's status.
--- Uses: queue, attempt, batch, document, delivery, request_batch
+-- Uses: queue, attempt, batch, document, delivery, request_batch, response
 
 local MAX_CHILDREN_PER_CANCEL = 1000
 
@@ -63,7 +63,7 @@ finish = function(id, status, attempt, changes, code)
   count('ended', job.kind, status)
   -- The same prompt would be too long again, and prompts that are too long are the largest.
   if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end
-  local deliveries, event = create_deliveries(id, 'job.' .. status), request_batch_event(id, status)
+  local deliveries, event = create_deliveries(id, 'job.' .. status), request_batch_event(id, status) or response_event(id, status)
   if event then deliveries = deliveries + create_deliveries(id, event) end
   redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, status, deliveries), id)
   compact(id)
