@@ -110,7 +110,7 @@ def _complete(plan: ResponsePlan) -> Response:
 
 
 def _forget(jobs: RequestJobs) -> None:
-    """Delete the jobs of a response that is not stored, unless its client may ask for it again."""
+    """Delete a response that is not to be stored, unless its client may have missed it."""
     if not jobs.may_be_repeated():
         jobs.delete()
 

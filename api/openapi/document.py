@@ -157,13 +157,16 @@ def _content(operation: Operation) -> dict[str, Any]:
     if operation.files > 1:
         file = {"type": "array", "items": file, "minItems": 1, "maxItems": operation.files}
     examples = {
-        name: {"summary": example.summary, "value": {"file": [example.body] if operation.files > 1 else example.body}}
+        name: {
+            "summary": example.summary,
+            "value": {"file": [example.body] if operation.files > 1 else example.body, **operation.form_values},
+        }
         for name, example in operation.examples.items()
     }
     form = {
         "type": "object",
         "properties": {"file": file, **(operation.form_fields or DOCUMENT_FIELDS)},
-        "required": ["file", *(name for name, schema in operation.form_fields.items() if schema.get("examples"))],
+        "required": ["file", *operation.form_values],
     }
     return {"multipart/form-data": {"schema": form, "examples": examples}}
 

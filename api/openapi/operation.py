@@ -93,7 +93,7 @@ class Operation:
     """The description of one call. ``list_operations`` fills in ``method`` and ``path`` from the route.
 
     ``refusals`` lists the error statuses beyond those that every call has. ``files`` is the largest number of files that an
-    upload may have, and ``form_fields`` its other fields. ``open`` calls need no API key.
+    upload may have, and ``form_fields`` its other fields; those with ``examples`` are required. ``open`` calls need no API key.
     """
 
     tag: str
@@ -110,6 +110,11 @@ class Operation:
     open: bool = False
     method: str = ""
     path: str = ""
+
+    @property
+    def form_values(self) -> dict[str, Any]:
+        """The fields that a form must have beside its file, with values that work."""
+        return {name: schema["examples"][0] for name, schema in self.form_fields.items() if "examples" in schema}
 
     @property
     def call(self) -> str:

@@ -12,11 +12,13 @@ from shared.openai.chat import DEFAULT_PRIORITY, PRIORITIES
 from shared.openai.constraints import json_schema_constraint, json_text
 from shared.openai.messages import count_characters
 from shared.openai.request_plan import PlanContext, Prompt, RequestPlan, plan_generation
-from shared.openai.requests import ResponseRequest
+from shared.openai.requests import InputTokensRequest, ResponseRequest
 from shared.openai.requests.chat import FUNCTION_NAME, FunctionDefinition
+from shared.openai.requests.responses import ConversationFields
 from shared.openai.responses.body import response_of_job
 from shared.openai.responses.items import StoredItem, messages_of, read_input
 from shared.openai.sampling import sampling_spec
+from shared.openai.tokenization import plan_step
 from shared.openai.tools import RequestedFunction, tool_spec
 
 LOGPROBS = "message.output_text.logprobs"
@@ -36,10 +38,7 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
     """Translate the request. Raises NotFound, ModelNotServed and InvalidValue."""
     _check_background(request)
     job = new_id(JOB)
-    items = [*_earlier_items(request, context), *_new_items(request, context, job)]
-    messages = messages_of(items, request.instructions)
-    if not messages:
-        raise InvalidValue("input: is required", param="input", code="missing_required_parameter")
+    items, messages = _conversation(request, context, job)
     functions = _functions(request, context)
     spec = {
         **sampling_spec(request, request.max_output_tokens, "max_output_tokens"),
@@ -84,6 +83,34 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
     return ResponsePlan(submissions=[submission], make_body=plan.make_body, content=[plan.content, echo], request=echo)
 
 
+def plan_input_tokens(request: InputTokensRequest, context: PlanContext) -> RequestPlan:
+    """The job that counts the tokens of a request's prompt. Raises NotFound, ModelNotServed and InvalidValue."""
+    _, messages = _conversation(request, context, new_id(JOB))
+    spec = {
+        "messages": messages,
+        **_tool_spec(request, _functions(request, context)),
+        **_template_spec(request, context),
+    }
+    context.models.check_prompt_length(count_characters(messages), "input")
+    return plan_step(
+        request.model,
+        {"op": "tokenize", **spec},
+        context,
+        lambda job: {"object": "response.input_tokens", "input_tokens": len((job.result or {})["tokens"])},
+    )
+
+
+def _conversation(
+    request: ConversationFields, context: PlanContext, job: str
+) -> tuple[list[Mapping[str, Any]], list[dict[str, Any]]]:
+    """The items of the conversation, and the messages that the model reads. Raises InvalidValue."""
+    items = [*_earlier_items(request, context), *_new_items(request, context, job)]
+    messages = messages_of(items, request.instructions)
+    if not messages:
+        raise InvalidValue("input: is required", param="input", code="missing_required_parameter")
+    return items, messages
+
+
 def _check_background(request: ResponseRequest) -> None:
     if request.background and not request.is_stored:
         raise InvalidValue("store: a response in the background is stored; leave it out, or send true", param="store")
@@ -99,7 +126,7 @@ def _check_background(request: ResponseRequest) -> None:
         raise InvalidValue(f"service_tier: must be default for a completion_window of {window}", param="service_tier")
 
 
-def _earlier_items(request: ResponseRequest, context: PlanContext) -> list[Mapping[str, Any]]:
+def _earlier_items(request: ConversationFields, context: PlanContext) -> list[Mapping[str, Any]]:
     """The items of the response that this one continues. Raises InvalidValue."""
     id = request.previous_response_id
     if id is None:
@@ -116,11 +143,11 @@ def _earlier_items(request: ResponseRequest, context: PlanContext) -> list[Mappi
     return [*earlier.input, *earlier.body["output"]]
 
 
-def _new_items(request: ResponseRequest, context: PlanContext, job: str) -> list[StoredItem]:
+def _new_items(request: ConversationFields, context: PlanContext, job: str) -> list[StoredItem]:
     return read_input(request.input, job, find_item=context.find_item, ignored_params=context.ignored_params)
 
 
-def _functions(request: ResponseRequest, context: PlanContext) -> list[RequestedFunction]:
+def _functions(request: ConversationFields, context: PlanContext) -> list[RequestedFunction]:
     functions = []
     for index, tool in enumerate(request.tools or ()):
         path = f"tools[{index}]"
@@ -140,7 +167,7 @@ def _functions(request: ResponseRequest, context: PlanContext) -> list[Requested
     return functions
 
 
-def _tool_spec(request: ResponseRequest, functions: Sequence[RequestedFunction]) -> dict[str, Any]:
+def _tool_spec(request: ConversationFields, functions: Sequence[RequestedFunction]) -> dict[str, Any]:
     choice = request.tool_choice
     if choice is None:
         return tool_spec(functions, "auto", None, request.parallel_tool_calls)
@@ -149,7 +176,7 @@ def _tool_spec(request: ResponseRequest, functions: Sequence[RequestedFunction])
     return tool_spec(functions, choice.mode, choice.name, request.parallel_tool_calls)
 
 
-def _constraint_spec(request: ResponseRequest) -> dict[str, Any]:
+def _constraint_spec(request: ConversationFields) -> dict[str, Any]:
     wanted = request.text and request.text.format
     if not wanted or wanted.type == "text":
         return {}
@@ -165,7 +192,7 @@ def _constraint_spec(request: ResponseRequest) -> dict[str, Any]:
     return {"constraint": json_schema_constraint(wanted.schema_, "text.format.schema")}
 
 
-def _template_spec(request: ResponseRequest, context: PlanContext) -> dict[str, Any]:
+def _template_spec(request: ConversationFields, context: PlanContext) -> dict[str, Any]:
     options = dict(request.chat_template_kwargs or {})
     json_text(options, "chat_template_kwargs")
     effort = request.reasoning and request.reasoning.effort

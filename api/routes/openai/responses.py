@@ -2,6 +2,7 @@
 
 from flask import Blueprint, jsonify, request
 
+from api.openai.job_responses import complete_response
 from api.openai.parsing import parse_openai_body, plan_context
 from api.openai.response_streams import continue_stream
 from api.openai.responses import cancel_response, create_response, delete_response, find_response, page_of_items
@@ -19,8 +20,8 @@ from api.openapi.operation import (
 from api.request_parsing import query_choice, query_integer
 from api.responses import RouteResponse
 from api.schemas import responses
-from shared.openai.requests import ResponseRequest
-from shared.openai.response_plan import plan_response
+from shared.openai.requests import InputTokensRequest, ResponseRequest
+from shared.openai.response_plan import plan_input_tokens, plan_response
 
 blueprint = Blueprint("openai_responses", __name__)
 
@@ -59,6 +60,21 @@ MAX_SEQUENCE = 2**40
 def create() -> RouteResponse:
     body = parse_openai_body(ResponseRequest)
     return create_response(body, plan_response(body, plan_context()))
+
+
+@blueprint.post("/v1/responses/input_tokens")
+@describe(
+    Operation(
+        tag=OPENAI_TAG,
+        summary="Count the tokens of the prompt of a response",
+        request_model=InputTokensRequest,
+        examples={"text": Example(summary="A text", body={"input": "What is the capital of France?"})},
+        replies={200: Reply(description="Their number.", model=responses.InputTokens, headers=OPENAI_HEADERS)},
+        refusals=(404, 409, 429, 499, 504),
+    )
+)
+def count_input_tokens() -> RouteResponse:
+    return complete_response(plan_input_tokens(parse_openai_body(InputTokensRequest), plan_context()))
 
 
 @blueprint.get("/v1/responses/<response>")

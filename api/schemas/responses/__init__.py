@@ -73,6 +73,7 @@ from api.schemas.responses.models import (
 )
 from api.schemas.responses.openai import (
     ChatCompletion,
+    InputTokens,
     OpenAIEmbeddingList,
     OpenAIItemList,
     OpenAIModel,
@@ -151,6 +152,7 @@ __all__ = [
     "Hit",
     "HitList",
     "IngestResult",
+    "InputTokens",
     "Job",
     "JobActionResult",
     "JobKind",

@@ -301,3 +301,8 @@ class OpenAIItemList(ResponseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class InputTokens(ResponseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int

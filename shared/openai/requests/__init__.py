@@ -5,7 +5,7 @@ from shared.openai.requests.chat import ChatCompletionRequest
 from shared.openai.requests.completions import CompletionRequest
 from shared.openai.requests.embeddings import EmbeddingRequest
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
-from shared.openai.requests.responses import ResponseRequest
+from shared.openai.requests.responses import InputTokensRequest, ResponseRequest
 from shared.openai.requests.tokenization import DetokenizeRequest, TokenizeRequest
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "DetokenizeRequest",
     "EmbeddingRequest",
     "FieldRule",
+    "InputTokensRequest",
     "OpenAIRequest",
     "ResponseRequest",
     "TokenizeRequest",

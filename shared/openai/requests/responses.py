@@ -7,8 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pydantic_core import PydanticCustomError
 
 from shared.openai.requests.chat import Content, FunctionName
-from shared.openai.requests.field_rules import FieldRule
-from shared.openai.requests.sampling import Integer, Metadata, SamplingOptions
+from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
+from shared.openai.requests.sampling import Integer, Metadata, ModelName, SamplingOptions
 
 MAX_ITEMS = 10_000
 
@@ -248,8 +248,8 @@ class BackgroundOptions(BaseModel):
     completion_window: Literal["soonest", "2h", "8h"] | None = None
 
 
-class ResponseRequest(SamplingOptions):
-    """The body of ``POST /v1/responses``."""
+class ConversationFields(OpenAIRequest):
+    """Fields that say what the model reads."""
 
     input: Input | None = Field(
         default=None,
@@ -261,21 +261,6 @@ class ResponseRequest(SamplingOptions):
     )
     previous_response_id: Id | None = Field(
         default=None, description="a stored response whose input and output come before the input"
-    )
-    store: bool | None = Field(
-        default=None, description="false keeps nothing once the response has ended; otherwise it can be retrieved and continued"
-    )
-    background: bool | None = Field(
-        default=None, description="run on without the client, and return at once, or stream from the start"
-    )
-    background_options: BackgroundOptions | None = Field(
-        default=None,
-        description="`completion_window`: `2h` and `8h` run after other jobs (priority 7 and 8) and fail after this time; `soonest` is the default",
-    )
-    max_output_tokens: Integer | None = Field(
-        default=None,
-        le=1_000_000,
-        description="maximum length of the answer, reasoning included; the response is then `incomplete`",
     )
     reasoning: ReasoningOptions | None = Field(
         default=None, description="`effort` `none` sets `enable_thinking` to false; other values are ignored"
@@ -293,6 +278,32 @@ class ResponseRequest(SamplingOptions):
         json_schema_extra=_describe_tool_choice,
     )
     parallel_tool_calls: bool | None = Field(default=None, description="false allows at most one call in an answer")
+    truncation: Literal["auto", "disabled"] | None = Field(
+        default=None, description="`auto` leaves out the oldest messages of a conversation that exceeds the model's context"
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        default=None, max_length=32, description="variables of the model's chat template, such as `enable_thinking`"
+    )
+
+
+class ResponseRequest(ConversationFields, SamplingOptions):
+    """The body of ``POST /v1/responses``."""
+
+    store: bool | None = Field(
+        default=None, description="false keeps nothing once the response has ended; otherwise it can be retrieved and continued"
+    )
+    background: bool | None = Field(
+        default=None, description="run on without the client, and return at once, or stream from the start"
+    )
+    background_options: BackgroundOptions | None = Field(
+        default=None,
+        description="`completion_window`: `2h` and `8h` run after other jobs (priority 7 and 8) and fail after this time; `soonest` is the default",
+    )
+    max_output_tokens: Integer | None = Field(
+        default=None,
+        le=1_000_000,
+        description="maximum length of the answer, reasoning included; the response is then `incomplete`",
+    )
     include: list[Annotated[str, StringConstraints(max_length=100)]] | None = Field(
         default=None,
         max_length=32,
@@ -300,12 +311,6 @@ class ResponseRequest(SamplingOptions):
     )
     top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = Field(
         default=None, description="number of most likely tokens to add at each position of the log-probabilities"
-    )
-    truncation: Literal["auto", "disabled"] | None = Field(
-        default=None, description="`auto` leaves out the oldest messages of a conversation that exceeds the model's context"
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        default=None, max_length=32, description="variables of the model's chat template, such as `enable_thinking`"
     )
     service_tier: Annotated[str, StringConstraints(max_length=32)] | None = Field(
         default=None,
@@ -339,3 +344,14 @@ class ResponseRequest(SamplingOptions):
     @property
     def is_stored(self) -> bool:
         return self.store is not False
+
+
+class InputTokensRequest(ConversationFields):
+    """The body of ``POST /v1/responses/input_tokens``."""
+
+    model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")
+
+    harmless: ClassVar[Mapping[str, str]] = {"personality": "models here have no such setting"}
+    neutral: ClassVar[Mapping[str, FieldRule]] = {
+        "conversation": FieldRule("there are no conversation objects; send previous_response_id"),
+    }

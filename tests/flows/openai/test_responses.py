@@ -111,6 +111,14 @@ def test_the_output_of_a_call_goes_back_to_the_model(create: Callable[..., Any])
     assert "tool: rain" in parts.output_text
 
 
+def test_the_tokens_of_a_prompt_are_counted(client: openai.OpenAI, create: Callable[..., Any]) -> None:
+    first = create("one", instructions="Be brief.")
+    options: Any = {"model": "echo", "input": "one", "instructions": "Be brief."}
+    assert client.responses.input_tokens.count(**options).input_tokens == first.usage.input_tokens
+    options = {"model": "echo", "input": "two", "previous_response_id": first.id}
+    assert client.responses.input_tokens.count(**options).input_tokens == create(**options).usage.input_tokens
+
+
 def test_a_choice_of_tools_is_obeyed(create: Callable[..., Any]) -> None:
     tools = [TOOL, {**TOOL, "name": "time"}]
     for choice in (

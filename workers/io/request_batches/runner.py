@@ -104,6 +104,7 @@ class RequestBatchRunner:
         self._bytes_in_flight = 0
         self._todo = Todo(array("I"))
         self._wake = threading.Event()
+        self._now_ms = 0
         self._full_until = 0.0
         self._progress_at = 0.0
 
@@ -171,7 +172,8 @@ class RequestBatchRunner:
                 if self._is_cancelled():
                     return self._close("cancelled", CANCELLED, stream)
                 self._raise_if_interrupted()
-                if self._batches.now_ms() >= deadline:
+                self._now_ms = self._batches.now_ms()
+                if self._now_ms >= deadline:
                     return self._close("expired", EXPIRED, stream)
                 written = self._write(self._submit_requests(stream)) + self._write_ended()
                 if not self._in_flight and not self._todo.has_more():
@@ -232,7 +234,7 @@ class RequestBatchRunner:
             id=derived_id(JOB, self._job.id, str(number), str(place)),
             priority=LINE_PRIORITY,
             line_of=self._job.id,
-            expires_ms=max(1, int(self._state["deadline"]) - self._batches.now_ms()),
+            expires_ms=max(1, int(self._state["deadline"]) - self._now_ms),
         )
 
     # Outcomes
