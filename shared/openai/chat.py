@@ -123,7 +123,7 @@ def _tool_spec(request: ChatCompletionRequest, context: PlanContext) -> dict[str
             continue
         param = f"tools[{index}].function.parameters"
         json_text(tool.function.parameters, param)
-        # A call that is not forced is generated without its schema, which therefore need not be enforceable.
+        # Other calls are generated without their schemas, which therefore need not be enforceable.
         if tool.function.strict or (is_forced and (choice == "required" or tool.function.name == getattr(choice, "name", ""))):
             check_schema(tool.function.parameters, param)
     spec: dict[str, Any] = {

@@ -66,6 +66,23 @@ def test_the_helper_of_the_client_accumulates_a_stream(client: openai.OpenAI) ->
     assert [call.function.name for call in calls] == ["weather", "time"]
 
 
+def test_a_call_of_a_strict_tool_follows_its_schema_although_none_is_forced(client: openai.OpenAI) -> None:
+    strict = {"name": "weather", "strict": True, "parameters": {**PARAMETERS, "additionalProperties": False}}
+    tools: list[Any] = [{"type": "function", "function": strict}, TOOLS[1]]
+
+    def answer(text: str) -> Any:
+        return client.chat.completions.create(model="echo", messages=user(text), tools=tools, max_tokens=200).choices[0].message
+
+    free = answer("a < b, and <tool_ call> is no call")
+    assert (free.content, free.tool_calls) == ("user: a < b, and <tool_ call> is no call", None)
+    assert [json.loads(call.function.arguments) for call in answer(TWO_CALLS).tool_calls] == [{"city": "Rome"}, {"city": "Oslo"}]
+    # The echo engine writes what the grammar allows.
+    [call] = answer('call: weather {"town": 5}').tool_calls
+    assert list(json.loads(call.function.arguments)) == ["city"]
+    [call] = answer('call: time {"town": 5}').tool_calls
+    assert json.loads(call.function.arguments) == {"town": 5}, "this tool is not strict"
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "time"}}])
 def test_a_forced_call_is_made(client: openai.OpenAI, choice: Any) -> None:
     answer = client.chat.completions.create(model="echo", messages=user("hi"), tools=TOOLS, tool_choice=choice, max_tokens=1000)
