@@ -37,7 +37,7 @@ def test_a_model_calls_functions_after_reasoning(v1_stack: Stack, client: openai
 
 def test_streamed_calls_have_their_name_first_and_then_arguments(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(model="echo", messages=user(TWO_CALLS), tools=TOOLS, max_tokens=1000, stream=True)
-    reasoning, reasons, calls = "", set(), dict[int, dict[str, Any]]()
+    reasoning, reasons, calls, pieces = "", set(), dict[int, dict[str, Any]](), 0
     for chunk in stream:
         [choice] = chunk.choices
         reasons.add(choice.finish_reason)
@@ -51,7 +51,9 @@ def test_streamed_calls_have_their_name_first_and_then_arguments(client: openai.
             else:
                 assert function.name is None
             calls[piece.index]["arguments"] += function.arguments or ""
+            pieces += 1
     assert reasoning == "both are needed"
+    assert pieces > len(calls), "arguments come as they are written"
     assert reasons == {None, "tool_calls"}
     assert [(call["name"], json.loads(call["arguments"])) for call in calls.values()] == [
         ("weather", {"city": "Rome"}),
