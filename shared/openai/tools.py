@@ -35,7 +35,7 @@ def tool_spec(
         if function.parameters is None:
             continue
         json_text(function.parameters, f"{path}.parameters")
-        # A call that is not forced is generated without its schema, which therefore need not be enforceable.
+        # Other calls are generated without their schemas, which therefore need not be enforceable.
         if function.strict or (is_forced and name in (None, function.name)):
             check_schema(function.parameters, f"{path}.parameters")
     if name is not None and name not in names:

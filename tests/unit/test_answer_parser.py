@@ -134,6 +134,57 @@ def test_a_single_call_is_kept_if_only_one_is_allowed() -> None:
     assert calls_of(parse(GRANITE, [answer], single_call=True)) == [TIME]
 
 
+ODD = '{"city": "}{ \\"] \\\\", "list": [{"a": "[{"}, {}], "é": 1.50e3 , "city": null}'
+STREAMED = {
+    "hermes": (HERMES, f'Well. <tool_call>\n{{"name": "get_weather", "arguments": {ODD}}}\n</tool_call>', [ODD]),
+    "hermes spaces": (HERMES, f'<tool_call>{{ "name" :"get_weather" , "arguments":{ODD} , "id": {{}} }}</tool_call>', [ODD]),
+    "llama": (LLAMA, f'{{"name": "get_weather", "parameters": {ODD}}}; {{"name": "get_time", "parameters": {{}}}}', [ODD, "{}"]),
+    "granite": (
+        GRANITE,
+        f'<|tool_call|>[{{"name": "get_weather", "arguments": {ODD}}}, {{"name": "get_time", "arguments": {{}}}}]',
+        [ODD, "{}"],
+    ),
+    "granite, then a whole call": (
+        GRANITE,
+        f'<|tool_call|>[{{"name": "get_weather", "arguments": {ODD}}}, {{"name": "get_time"}}]',
+        [ODD, "{}"],
+    ),
+    "mistral": (MISTRAL, f"[TOOL_CALLS]get_weather[ARGS]{ODD}[TOOL_CALLS]get_time{{}}", [ODD, "{}"]),
+    "cut": (HERMES, f'<tool_call>\n{{"name": "get_weather", "arguments": {ODD[:30]}', [ODD[:30]]),
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_arguments_are_sent_as_they_are_written(name: str) -> None:
+    template, answer, expected = STREAMED[name]
+    for size in (1, 2, 3, 7, len(answer)):
+        parser = AnswerParser(template, tools=TOOLS, id_seed="x")
+        whole: Delta = {}
+        pieces: list[dict[str, Any]] = []
+        for start in range(0, len(answer), size):
+            delta = parser.feed(answer[start : start + size])
+            pieces += delta.get("tool_calls", ())
+            merge_deltas(whole, delta)
+        merge_deltas(whole, parser.finish())
+        assert [call["arguments"] for call in whole["tool_calls"]] == expected
+        assert [call["name"] for call in whole["tool_calls"]] == ["get_weather", "get_time"][: len(expected)]
+        assert len({call["id"] for call in whole["tool_calls"]}) == len(expected)
+        if size == 1:
+            assert len(pieces) > 25
+            assert [piece["index"] for piece in pieces if "name" in piece][:1] == [0], (
+                "the first piece has the name, and others none"
+            )
+            assert not pieces[0]["arguments"].strip("{"), "it does not wait for the arguments"
+        assert whole.get("text", "") == ("Well." if name == "hermes" else "")
+
+
+def test_a_call_of_an_unknown_tool_is_sent_whole() -> None:
+    parser = AnswerParser(HERMES, tools=TOOLS)
+    assert parser.feed('<tool_call>{"name": "other", "arguments": {"a": 1}}') == {}
+    [call] = parser.feed("</tool_call>").get("tool_calls", ())
+    assert (call["name"], call["arguments"]) == ("other", '{"a": 1}')
+
+
 def test_text_is_sent_before_the_answer_ends() -> None:
     parser = AnswerParser(HERMES, tools=TOOLS)
     assert parser.feed("<thi") == {}

@@ -4,6 +4,7 @@ The result is a grammar of llguidance, which the engine applies token by token. 
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def build_grammar(spec: Mapping[str, Any], prompt: EncodedPrompt, codec: TextCod
     """The grammar of a job's answer; empty if it is free. Raises InvalidValue for a schema that cannot be enforced."""
     forced, constraint = forced_tool(spec), spec.get("constraint")
     if forced is None and constraint is None:
-        return ""
+        return _strict_calls(spec, prompt, codec)
     template = template_of_answer(spec, codec.response_template) if prompt.is_chat else None
     rules = _Rules(codec.split_control_tokens)
     parts: list[str] = []
@@ -50,6 +51,22 @@ def build_grammar(spec: Mapping[str, Any], prompt: EncodedPrompt, codec: TextCod
             parts.append(rules.calls(callable_tools(spec), template.call_format, is_single=is_single))
     reasoning = rules.reasoning(template, prompt.opening) if template is not None else ""
     return _checked(rules.grammar(f"{reasoning}({' | '.join(parts)})"), "tools" if forced is not None else "response_format")
+
+
+def _strict_calls(spec: Mapping[str, Any], prompt: EncodedPrompt, codec: TextCodec) -> str:
+    """The grammar of a free answer whose calls of strict tools follow their schemas; empty if that cannot be told from text."""
+    tools, template = callable_tools(spec), codec.response_template
+    if not any(tool["function"].get("strict") for tool in tools):
+        return ""
+    if not prompt.is_chat or template is None or template.call_format is None:
+        return ""
+    rules = _Rules(codec.split_control_tokens)
+    answer = rules.free_answer(tools, template, is_single=spec.get("parallel_tool_calls") is False)
+    if not answer:
+        return ""
+    markers = template.reasoning_markers
+    has_begun = markers is not None and markers[0].strip() in prompt.opening
+    return _checked(rules.grammar(f"{rules.reasoning(template, prompt.opening) if has_begun else ''}{answer}"), "tools")
 
 
 def _schema_of(constraint: Mapping[str, Any]) -> Any:
@@ -71,6 +88,12 @@ def _checked(lark: str, param: str) -> str:
     return str(grammar)
 
 
+def _with_strict_schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tool, without its schema unless calls have to follow it."""
+    function = tool["function"]
+    return tool if function.get("strict") else {"function": {"name": function["name"]}}
+
+
 class _Rules:
     """Rules of one grammar in the syntax of Lark."""
 
@@ -84,13 +107,7 @@ class _Rules:
     def calls(self, tools: Sequence[Mapping[str, Any]], format: CallFormat | None, *, is_single: bool) -> str:
         """Calls of these tools, and at least one."""
         assert format is not None
-        alternatives = []
-        for tool in tools:
-            function = tool["function"]
-            arguments = self.json(function.get("parameters") or {"type": "object"})
-            head = f'{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "{format.arguments}": '
-            alternatives.append(f'{self._text(head)} {arguments} "}}"')
-        call = self._add("|".join(alternatives))
+        call = self._call(tools, format)
         opening, closing = self._text(format.opening), self._text(format.closing)
         # Without markers, nothing would tell a second call from the end.
         more = "" if is_single or not format.opening else f"{{0,{MAX_FORCED_CALLS - 1}}}"
@@ -99,6 +116,43 @@ class _Rules:
             return f'{opening} "[" {call} {following} "]" {closing}'
         marked = self._add(f"{opening} {call} {closing}")
         return f'{marked} ("\\n" {marked}){more}' if more else marked
+
+    def free_answer(self, tools: Sequence[Mapping[str, Any]], template: ResponseTemplate, *, is_single: bool) -> str:
+        """Text in which each opening marker begins a call. Empty if the family has no marker that is one token, or text alone."""
+        format = template.call_format
+        assert format is not None
+        parts = self._split(format.opening.strip()) if format.opening else ()
+        if len(parts) != 1:
+            return ""
+        call = self._call([_with_strict_schema(tool) for tool in tools], format)
+        if format.is_list:
+            following = "" if is_single else f'(", " {call})*'
+            call = f'"[" {call} {following} "]"'
+        [marker] = parts
+        if isinstance(marker, int):
+            opening, free = f"<[{marker}]>", self._add(f"(<[^{marker}]>)*")
+        else:
+            # A marker that is text ends one terminal and occurs in no other, so it is found wherever tokens cut it.
+            text = re.escape(marker).replace("/", r"\/")
+            opening = self._add(f"/(?s:.*){text}/ & ~/(?s:.*){text}(?s:.+)/", terminal=True)
+            rest = self._add(f"/(?s:.+)/ & ~/(?s:.*){text}(?s:.*)/", terminal=True)
+            # Regular expressions match no control tokens.
+            reasoning = [part for end in template.reasoning_markers or () for part in self._split(end) if isinstance(part, int)]
+            ids = ",".join(map(str, reasoning))
+            free = self._add(f"({rest}? <[{ids}]>)* {rest}?" if ids else f"{rest}?")
+        space = self._add("/[ \\n]{0,4}/", terminal=True)
+        closing = f"{space} {self._text(format.closing.strip())}" if format.closing else ""
+        return f"{free} ({opening} {space} {call} {closing} {free}){'?' if is_single else '*'}"
+
+    def _call(self, tools: Sequence[Mapping[str, Any]], format: CallFormat) -> str:
+        """One call of one of these tools, between its markers."""
+        alternatives = []
+        for tool in tools:
+            function = tool["function"]
+            arguments = self.json(function.get("parameters") or {"type": "object"})
+            head = f'{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "{format.arguments}": '
+            alternatives.append(f'{self._text(head)} {arguments} "}}"')
+        return self._add("|".join(alternatives))
 
     def json(self, schema: Any) -> str:
         if not isinstance(schema, dict):

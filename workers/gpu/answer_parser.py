@@ -1,6 +1,7 @@
 """Answer parser: the text of an answer, split into text, reasoning and tool calls as it arrives.
 
-A call is reported once its end is seen. Markup that turns out to be no call (its JSON is incomplete, or has no name) stays text.
+The arguments of calls in JSON are reported as they are written, once the call has named a tool; other calls when their end is seen.
+Markup that turns out to be no call (its JSON is incomplete, or has no name) stays text, unless a piece of it was reported as a call.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shared.jobs.deltas import Delta, merge_deltas
+from workers.gpu.call_scanner import CallScanner
 from workers.gpu.response_templates import CALLS_FIELD, REASONING_FIELDS, ResponseTemplate
 
 logger = logging.getLogger(__name__)
@@ -61,15 +63,20 @@ class AnswerParser:
         self._single_call = single_call
         self._id_seed = id_seed or secrets.token_hex(12)
         self.call_count = 0
+        self._is_dropped = False
         self._text, self._reasoning = TrimmedText(), TrimmedText()
         self._region = ""
         self._parser: Any = None
         self._calls_field: Any = None
+        self._scanner: CallScanner | None = None
         if template is not None:
             from transformers.utils.chat_parsing import ResponseParser
             from transformers.utils.chat_parsing.response_templates import load_response_template
 
             self._calls_field = load_response_template(_with_anchor(template.spec)).fields.get(CALLS_FIELD)
+            calls = template.spec["fields"].get(CALLS_FIELD, {})
+            has_groups = "?P<" in f"{calls.get('open_pattern')} {calls.get('close_pattern')}"
+            self._scans_calls = calls.get("content") == "json" and not calls.get("content_args") and not has_groups
             self._parser = ResponseParser(_splitting_spec(template.spec, with_calls=bool(self._tools)), prefix=opening)
             closing = template.spec["fields"].get(CALLS_FIELD, {}).get("close", "")
             self._closing = closing if isinstance(closing, str) else ""
@@ -100,7 +107,7 @@ class AnswerParser:
     def _delta_of(self, event: Mapping[str, Any], *, is_closed: bool) -> Delta:
         name, kind = event["field"], event["type"]
         if name == CALLS_FIELD:
-            return self._add_calls(event["value"], is_closed=is_closed) if kind == "region_close" else {}
+            return self._call_delta(event, is_closed=is_closed)
         if kind != "region_chunk":
             return {}
         if name in REASONING_FIELDS:
@@ -112,6 +119,40 @@ class AnswerParser:
         text = self._text.add(piece)
         return {"text": text} if text else {}
 
+    def _call_delta(self, event: Mapping[str, Any], *, is_closed: bool) -> Delta:
+        match event["type"]:
+            case "region_open":
+                self._scanner = CallScanner(self._tools) if self._scans_calls else None
+            case "region_chunk" if self._scanner is not None:
+                return self._add_pieces(self._scanner.feed(event["text"]))
+            case "region_close" if self._scanner is None or not self._scanner.found:
+                return self._add_calls(event["value"], is_closed=is_closed)
+            case "region_close":
+                assert self._scanner is not None
+                # A list of calls goes on after one of them.
+                rest = self._scanner.rest.strip(" \t\r\n,;").removesuffix("]").strip()
+                if rest:
+                    return self._add_calls({**event["value"], "body": rest, "opening": ""}, is_closed=False)
+        return {}
+
+    def _add_pieces(self, pieces: Sequence[Delta]) -> Delta:
+        """Add pieces of calls that the scanner has found."""
+        delta: Delta = {}
+        for piece in pieces:
+            if "name" in piece:
+                self._is_dropped = self._single_call and self.call_count > 0
+                if not self._is_dropped:
+                    merge_deltas(delta, {"tool_calls": [{**self._next_call(piece["name"]), "arguments": piece["arguments"]}]})
+            elif not self._is_dropped:
+                merge_deltas(delta, {"tool_calls": [{"index": self.call_count - 1, "arguments": piece["arguments"]}]})
+        return delta
+
+    def _next_call(self, name: str) -> dict[str, Any]:
+        digest = hashlib.blake2b(f"{self._id_seed}/{self.call_count}".encode(), digest_size=12).hexdigest()
+        call = {"index": self.call_count, "id": f"call_{digest}", "name": name}
+        self.call_count += 1
+        return call
+
     def _add_calls(self, region: Mapping[str, str], *, is_closed: bool) -> Delta:
         body, opening = region["body"], region["opening"]
         captures = {name: value for name, value in region.items() if name not in ("body", "opening")}
@@ -122,10 +163,7 @@ class AnswerParser:
         delta: Delta = {}
         for name, arguments in calls:
             if not (self._single_call and self.call_count):
-                digest = hashlib.blake2b(f"{self._id_seed}/{self.call_count}".encode(), digest_size=12).hexdigest()
-                call = {"index": self.call_count, "id": f"call_{digest}", "name": name, "arguments": arguments}
-                merge_deltas(delta, {"tool_calls": [call]})
-                self.call_count += 1
+                merge_deltas(delta, {"tool_calls": [{**self._next_call(name), "arguments": arguments}]})
         return delta
 
     def _read_calls(self, body: str, captures: Mapping[str, str]) -> list[Call]:

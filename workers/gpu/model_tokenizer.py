@@ -35,7 +35,11 @@ class ModelTokenizer:
         self._template = entry.chat_template or self._tokenizer.chat_template
         special = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         self._control_texts = ControlTexts(special.values())
-        self._control_ids = {text: id for id, text in special.items()}
+        # llguidance takes added tokens in angle brackets for control tokens too, which no regular expression of a grammar matches.
+        added = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items()}
+        bracketed = {id: text for id, text in added.items() if text.startswith("<") and text.endswith(">")}
+        self._grammar_ids = {text: id for id, text in {**special, **bracketed}.items()}
+        self._grammar_texts = ControlTexts(self._grammar_ids)
         self._token_count = len(self._tokenizer)
         # Whether the tokens are written with a printable character for each byte. The whole tokenizer as JSON would take a second.
         self._is_byte_level = self._backend is not None and any(
@@ -152,8 +156,8 @@ class ModelTokenizer:
         return str(token).replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
 
     def split_control_tokens(self, text: str) -> Sequence[str | int]:
-        parts = self._control_texts.split(text)
-        return [self._control_ids[part] if at % 2 else part for at, part in enumerate(parts) if at % 2 or part]
+        parts = self._grammar_texts.split(text)
+        return [self._grammar_ids[part] if at % 2 else part for at, part in enumerate(parts) if at % 2 or part]
 
     def describe(self) -> dict[str, Any]:
         tokenizer = self._tokenizer

@@ -37,7 +37,7 @@ def test_a_model_calls_functions_after_reasoning(v1_stack: Stack, client: openai
 
 def test_streamed_calls_have_their_name_first_and_then_arguments(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(model="echo", messages=user(TWO_CALLS), tools=TOOLS, max_tokens=1000, stream=True)
-    reasoning, reasons, calls = "", set(), dict[int, dict[str, Any]]()
+    reasoning, reasons, calls, pieces = "", set(), dict[int, dict[str, Any]](), 0
     for chunk in stream:
         [choice] = chunk.choices
         reasons.add(choice.finish_reason)
@@ -52,7 +52,9 @@ def test_streamed_calls_have_their_name_first_and_then_arguments(client: openai.
             else:
                 assert function.name is None
             calls[piece.index]["arguments"] += function.arguments or ""
+            pieces += 1
     assert reasoning == "both are needed"
+    assert pieces > len(calls), "arguments come as they are written"
     assert reasons == {None, "tool_calls"}
     assert [(call["name"], json.loads(call["arguments"])) for call in calls.values()] == [
         ("weather", {"city": "Rome"}),
@@ -65,6 +67,23 @@ def test_the_helper_of_the_client_accumulates_a_stream(client: openai.OpenAI) ->
         final = stream.get_final_completion()
     calls: list[Any] = list(final.choices[0].message.tool_calls or ())
     assert [call.function.name for call in calls] == ["weather", "time"]
+
+
+def test_a_call_of_a_strict_tool_follows_its_schema_although_none_is_forced(client: openai.OpenAI) -> None:
+    strict = {"name": "weather", "strict": True, "parameters": {**PARAMETERS, "additionalProperties": False}}
+    tools: list[Any] = [{"type": "function", "function": strict}, TOOLS[1]]
+
+    def answer(text: str) -> Any:
+        return client.chat.completions.create(model="echo", messages=user(text), tools=tools, max_tokens=200).choices[0].message
+
+    free = answer("a < b, and <tool_ call> is no call")
+    assert (free.content, free.tool_calls) == ("user: a < b, and <tool_ call> is no call", None)
+    assert [json.loads(call.function.arguments) for call in answer(TWO_CALLS).tool_calls] == [{"city": "Rome"}, {"city": "Oslo"}]
+    # The echo engine writes what the grammar allows.
+    [call] = answer('call: weather {"town": 5}').tool_calls
+    assert list(json.loads(call.function.arguments)) == ["city"]
+    [call] = answer('call: time {"town": 5}').tool_calls
+    assert json.loads(call.function.arguments) == {"town": 5}, "this tool is not strict"
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "time"}}])
