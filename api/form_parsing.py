@@ -10,9 +10,12 @@ is relied on.
 """
 
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, cast
 from urllib.parse import unquote_to_bytes
 
 from flask import Request
@@ -21,6 +24,8 @@ from werkzeug.datastructures import Headers
 from werkzeug.formparser import FormDataParser
 from werkzeug.sansio.multipart import Event, Field, File, MultipartDecoder
 
+from api.services import services
+from shared.disk_space import DiskSpace
 from shared.documents.models import escape_name
 from shared.errors import MalformedBody
 
@@ -30,6 +35,10 @@ PARAMETER = re.compile(r';[ \t]*([^ \t=;"]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;]
 ESCAPED_CHARACTER = re.compile(r'\\([\\"])')
 # charset'language'value, where the value is percent-encoded (RFC 8187).
 EXTENDED_VALUE = re.compile(r"\"?([^'\"]*)'[^'\"]*'([^\"]*)\"?")
+
+
+# Larger parts of a form are written to a temporary file.
+SPOOL_BYTES = 512 * 1024
 
 
 class BytePreservingDecoder(MultipartDecoder):
@@ -73,8 +82,40 @@ class FormRequest(Request):
     # Where the files of the form are written as they arrive; if None, in memory or a temporary file.
     open_file: Callable[[], Any] | None = None
 
-    def _get_file_stream(self, *arguments: Any, **options: Any) -> Any:
-        return super()._get_file_stream(*arguments, **options) if self.open_file is None else self.open_file()
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        if self.open_file is not None:
+            return cast(IO[bytes], self.open_file())
+        space = _temporary_space(tempfile.gettempdir(), services().settings.min_free_bytes)
+        return cast(IO[bytes], _CheckedSpool(space))
+
+
+class _CheckedSpool(tempfile.SpooledTemporaryFile[bytes]):
+    """A part of a form until it is stored: small ones in memory, others in the temporary folder, whose disk keeps its reserve.
+
+    A form without Content-Length shows its size only while it arrives, and many arrive at once.
+    """
+
+    def __init__(self, space: DiskSpace) -> None:
+        super().__init__(max_size=SPOOL_BYTES, mode="w+b")
+        self._space = space
+        self._size = 0
+
+    def write(self, data: Any) -> int:
+        self._size += len(data)
+        if self._size > SPOOL_BYTES:
+            self._space.require(len(data))
+        return super().write(data)
+
+
+@lru_cache(maxsize=8)
+def _temporary_space(folder: str, reserve: int) -> DiskSpace:
+    return DiskSpace(Path(folder), reserve)
 
 
 def file_name(disposition: str) -> str | None:

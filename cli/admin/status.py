@@ -36,7 +36,7 @@ def show_status(settings: Settings, *, explicit: bool, out: Output) -> bool:
         if not is_outage(error):
             raise
         status["problems"].append(f"Redis does not answer ({error}).")
-    status["problems"] += _problems(status)
+    status["problems"] += find_problems(status)
     if out.as_json:
         out.print_json(status)
     else:
@@ -77,6 +77,7 @@ def _read_redis(client: redis.Redis) -> dict[str, Any]:
             for name, queue in sorted(stats.queues.items())
         ],
         "jobs": {"open": stats.open, "running": stats.running, "dead_letters": stats.dead_letters},
+        "started": stats.counters("workers started"),
         "workers": [
             {"worker": worker.name, "pool": worker.pool, "running": worker.running, "slots": worker.slots}
             | {"model": worker.model, "phase": worker.phase, "message": worker.message}
@@ -105,7 +106,8 @@ def _last_failures(client: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _problems(status: dict[str, Any]) -> list[str]:
+def find_problems(status: dict[str, Any]) -> list[str]:
+    """What an operator has to look at, as sentences."""
     problems = [
         f"Process {item['process']} (pid {item['pid']}) is {item['state']}."
         for item in status["processes"]
@@ -114,12 +116,24 @@ def _problems(status: dict[str, Any]) -> list[str]:
     if status["redis"] is None:
         return problems
     alive = {worker["pool"] for worker in status["workers"]}
-    problems += [f"No {pool} worker is alive." for pool in ("gpu", "cpu", "io") if pool not in alive]
+    problems += [
+        f"No {pool} worker is alive." for pool in ("gpu", "cpu", "io") if pool not in alive and _is_expected(pool, status)
+    ]
     return problems + [
         f"Model {worker['model']} failed on {worker['worker']}: {worker['message']}"
         for worker in status["workers"]
         if worker["phase"] == "failed"
     ]
+
+
+def _is_expected(pool: str, status: dict[str, Any]) -> bool:
+    """Whether a pool is part of the installation: one that never had a worker, a process or a job may have been left out on purpose."""
+    waiting = [queue["queue"] for queue in status["queues"] if queue["waiting"]]
+    return (
+        status["started"].get(pool, 0) > 0
+        or any(item["process"].rstrip("0123456789") == pool for item in status["processes"])
+        or any(name.partition(".")[0] == pool for name in waiting)
+    )
 
 
 def _print(status: dict[str, Any], out: Output) -> None:

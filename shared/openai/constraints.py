@@ -5,6 +5,7 @@ releases the interpreter lock meanwhile; the limits below bound what it is given
 """
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,16 @@ from shared.errors import InvalidValue
 
 MAX_SCHEMA_BYTES = 128 * 1024
 MAX_SCHEMA_DEPTH = 64
+
+# llguidance does not always name the keyword: parts of its messages, and the keyword that each is about.
+_KEYWORDS = (
+    ("regex parse error", "pattern"),
+    (" in regex ", "pattern"),
+    ("Pointer ", "$ref"),
+    ("Resource ", "$ref"),
+    ("multiple of", "multipleOf"),
+    ("anyOf is empty", "enum or anyOf"),
+)
 
 
 def json_schema_constraint(schema: Any, param: str) -> dict[str, Any]:
@@ -26,7 +37,8 @@ def check_schema(schema: Any, param: str) -> None:
     """Raise InvalidValue unless answers can be forced to match this JSON Schema."""
     problem = _problem(json_text(schema, param))
     if problem:
-        raise InvalidValue(f"{param}: this schema is not supported: {problem}", param=param, code="invalid_schema")
+        message = f"{param}: this schema is not supported: {_with_keyword(problem)}"
+        raise InvalidValue(message, param=param, code="invalid_schema")
 
 
 def json_text(value: Any, param: str) -> str:
@@ -54,6 +66,17 @@ def _problem(schema: str) -> str:
         return problem.splitlines()[0][:500] if "regex" not in problem else " ".join(problem.split())[:500]
     matcher = LLMatcher(_byte_tokenizer(), grammar, log_level=0)
     return " ".join(matcher.get_error().split())[:500] if matcher.is_error() else ""
+
+
+def _with_keyword(problem: str) -> str:
+    if keywords := re.match(r"Unimplemented keys: \[(.*)\]", problem):
+        return f"answers cannot be forced to match {keywords[1]}"
+    if problem.startswith("oneOf "):
+        return (
+            "oneOf: the alternatives must exclude each other by their types or by a constant in a required property; or use anyOf"
+        )
+    keyword = next((keyword for part, keyword in _KEYWORDS if part in problem and keyword not in problem), "")
+    return f"{keyword}: {problem}" if keyword else problem
 
 
 @cache

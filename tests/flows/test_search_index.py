@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -16,6 +17,7 @@ from shared.settings import Settings
 from testing.chroma_server import ChromaServer
 from tests.flows.test_ingest_parts import MODEL, chroma
 from workers.cpu.chunking import Chunk
+from workers.index import vector_store
 from workers.index.search_index import SearchIndex
 from workers.index.vector_store import VectorStore
 
@@ -149,3 +151,21 @@ def test_only_the_vector_half_needs_the_chroma_server(documents: Documents, sett
         without_chroma.search_vectors(collection.index, unit_vector(0), 5)
     with pytest.raises(IndexUnavailable):
         without_chroma.list_indexes()
+
+
+def test_no_vector_is_missed_if_others_are_deleted_while_all_are_read(
+    search_index: SearchIndex, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_store, "VECTOR_PAGE", 2)
+    ids = [new_id(DOCUMENT) for _ in range(6)]
+    for axis, id in enumerate(ids):
+        search_index.put_vectors(collection.id, id, [0], [unit_vector(axis)])
+    found: dict[str, list[float]] = {}
+    for refs, rows in search_index.read_vectors(collection.id):
+        vectors = np.frombuffer(rows, "<f4").reshape(len(refs), -1).tolist()
+        found |= {document: vector for (document, _), vector in zip(refs, vectors, strict=True)}
+        if len(found) == 2:
+            for document in found:
+                search_index.remove_from_index(collection.id, document)
+    assert found == {id: unit_vector(axis) for axis, id in enumerate(ids)}
+    assert len(search_index.vector_counts(collection.id)) == 4

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from cli.admin.status import find_problems
 from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
 from tests.flows.command import run
@@ -36,6 +37,30 @@ def test_the_status_shows_processes_queues_workers_and_failures(own: Stack) -> N
     lines = run(own, "status").stdout.splitlines()
     assert f"last failures\t{failed['id']}" in "\n".join(lines)
     assert {line.split("\t")[0] for line in lines} >= {"processes", "resources", "jobs", "queues", "workers"}
+
+
+@pytest.mark.parametrize(
+    ("started", "processes", "waiting", "missing"),
+    [
+        ({"gpu": 1, "io": 3}, ["api"], {}, []),
+        ({"gpu": 1, "io": 3, "cpu": 1}, ["api"], {}, ["cpu"]),
+        ({"gpu": 1, "io": 3}, ["api", "cpu"], {}, ["cpu"]),
+        ({"gpu": 1, "io": 3}, ["gpu12"], {"cpu": 2}, ["cpu"]),
+        ({"cpu": 1, "io": 3}, ["gpu12"], {}, ["gpu"]),
+        ({"cpu": 1, "io": 3}, [], {"gpu.echo": 1}, ["gpu"]),
+    ],
+)
+def test_a_pool_that_was_left_out_is_no_problem(
+    started: dict[str, int], processes: list[str], waiting: dict[str, int], missing: list[str]
+) -> None:
+    status = {
+        "redis": {},
+        "started": started,
+        "processes": [{"process": name, "pid": 1, "state": "running"} for name in processes],
+        "queues": [{"queue": "io", "waiting": 0}, *({"queue": name, "waiting": count} for name, count in waiting.items())],
+        "workers": [{"pool": pool, "phase": "ready"} for pool in ("gpu", "cpu", "io") if pool in started and pool not in missing],
+    }
+    assert find_problems(status) == [f"No {pool} worker is alive." for pool in missing]
 
 
 def test_a_frozen_process_and_a_missing_redis_are_problems(own: Stack) -> None:

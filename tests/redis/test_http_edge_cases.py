@@ -1,6 +1,8 @@
 """HTTP edge cases: unusual requests get a clear error instead of a 500, and a failed call leaves nothing behind."""
 
 import io
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from shared.jobs.models import Status
 from shared.jobs.submission import Submission
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.settings import Settings
+from testing.fault_rig.disks import disk
 from tests.conftest import JobSystem
 
 MODEL = "gemma-3-270m"
@@ -330,3 +333,24 @@ def test_an_unknown_model_is_answered_with_the_models_that_would_work(client: Fl
     message = error(client.post("/collections", json={"name": "papers", "embedding_model": "gpt-9"}))["message"]
     assert MODEL not in message
     assert "minilm" in message
+
+
+def test_a_form_without_a_length_leaves_the_reserve_of_the_temporary_disk(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boundary = b'--form\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+    body = boundary + b"x" * 9 * 2**20 + b"\r\n--form--\r\n"
+    with disk(tmp_path / "temporary", 8) as folder:
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        client = create_app(settings).test_client()
+        answer = client.post(
+            "/upload",
+            input_stream=io.BytesIO(body),
+            content_type="multipart/form-data; boundary=form",
+            environ_overrides={"wsgi.input_terminated": True},
+        )
+        assert (answer.status_code, error(answer)["code"]) == (503, "disk_full")
+        assert list(folder.iterdir()) == []
+        usage = shutil.disk_usage(folder)
+        assert usage.free == usage.total
+    assert not any(settings.documents_dir.glob("*"))

@@ -191,6 +191,35 @@ def test_a_raw_prompt_may_be_constrained_too() -> None:
     assert accepts(grammar_for(HERMES, OBJECT, is_chat=False), "{}")
 
 
+# Schema, answers that match it, answers that llguidance alone would allow beside them.
+EXACT: list[tuple[dict[str, Any], list[str], list[str]]] = [
+    ({"type": "string", "pattern": '^[^"]*$'}, ['"a\\\\b\\n"', '""'], [r'"a\"b"', r'"\""']),
+    ({"type": "string", "pattern": r'^(x|[^"\\]+)[^/]?$'}, ['"ab"', '"x"'], [r'"a\\b"', r'"\"\""']),
+    ({"type": "string", "pattern": r"^\[[^\]\"]\]$"}, ['"[a]"'], [r'"[\"]"']),
+    (
+        {"type": "object", "patternProperties": {'^[^"]$': {"type": "null"}}, "additionalProperties": False},
+        ['{"a":null}'],
+        [r'{"\"":null}'],
+    ),
+    ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, ["0.5", "0.001"], ["0", "0.0"]),
+    ({"type": "number", "exclusiveMinimum": 5, "exclusiveMaximum": 5.5}, ["5.4"], ["5"]),
+    ({"type": "number", "minimum": -0.5, "exclusiveMaximum": 0}, ["-0.5", "-0.1"], ["-0", "-0.0"]),
+    # A property may have the name of a keyword, and a constant may look like a pattern.
+    (
+        {"type": "object", "properties": {"pattern": {"const": "[^a]"}}, "required": ["pattern"], "additionalProperties": False},
+        ['{"pattern":"[^a]"}'],
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "matching", "others"), EXACT)
+def test_what_a_schema_excludes_is_not_accepted(schema: dict[str, Any], matching: list[str], others: list[str]) -> None:
+    grammar = grammar_for(None, {"tools": None, "constraint": {"type": "json_schema", "schema": schema}})
+    assert [answer for answer in matching if not accepts(grammar, answer)] == []
+    assert [answer for answer in others if accepts(grammar, answer)] == []
+
+
 @pytest.mark.parametrize("schema", [{"type": "string", "pattern": "(?<=a)b"}, {"$ref": "#/missing"}, {"type": "nothing"}])
 def test_a_schema_that_cannot_be_enforced_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue) as caught:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shared.errors import InvalidValue
+from workers.gpu.enforceable_schema import enforceable_schema
 from workers.gpu.prompt_encoding import EncodedPrompt, callable_tools, forced_tool
 from workers.gpu.response_templates import BARE, CallFormat, ResponseTemplate
 from workers.gpu.tokenization import TextCodec
@@ -157,7 +158,7 @@ class _Rules:
     def json(self, schema: Any) -> str:
         if not isinstance(schema, dict):
             schema = {"allOf": [schema]}
-        return self._add(f"%json {json.dumps({**schema, 'x-guidance': JSON_OPTIONS})}")
+        return self._add(f"%json {json.dumps({**enforceable_schema(schema), 'x-guidance': JSON_OPTIONS})}")
 
     def reasoning(self, template: ResponseTemplate, opening: str) -> str:
         """Reasoning before the answer: the rest of it if the prompt has begun it, otherwise none or all of it."""

@@ -173,23 +173,21 @@ class VectorStore:
         """Number of vectors by document id."""
 
         def numbers(client: Any) -> dict[str, int]:
-            collection, counts, offset = _existing_collection(client, index), Counter[str](), 0
-            while collection is not None and (page := collection.get(include=[], limit=PAGE_SIZE, offset=offset)["ids"]):
-                counts.update(id.partition(":")[0] for id in page)
-                offset += len(page)
-            return dict(counts)
+            return dict(Counter(id.partition(":")[0] for id in _all_ids(client, index)))
 
         return self._send(numbers)
 
     def read_vectors(self, index: str) -> Iterator[tuple[list[ChunkRef], bytes]]:
-        """All vectors of an index, page by page: the references of the chunks, and their vectors as 32-bit floats in the same order."""
-        offset = 0
-        while True:
-            page = self._send(lambda client, start=offset: _read_page(client, index, start))  # type: ignore[misc]
-            if page is None:
-                return
-            yield page
-            offset += len(page[0])
+        """All vectors of an index, page by page: the references of the chunks, and their vectors as 32-bit floats in the same order.
+
+        Vectors that are deleted meanwhile may be missing, and those that are added, but no others.
+        """
+        ids = self._send(lambda client: _all_ids(client, index))
+        for start in range(0, len(ids), VECTOR_PAGE):
+            page = ids[start : start + VECTOR_PAGE]
+            refs, vectors = self._send(lambda client, page=page: _read_vectors(client, index, page))  # type: ignore[misc]
+            if refs:
+                yield refs, vectors
 
     def _send(self, request: Callable[[Any], T]) -> T:
         """Send a request. Retry while a collection that was just created has no files yet."""
@@ -282,13 +280,17 @@ def _exact_search(collection: Any, vector: Sequence[float], limit: int, ids: lis
     return [_hit(found["ids"][row], float(scores[row])) for row in best]
 
 
-def _read_page(client: Any, index: str, offset: int) -> tuple[list[ChunkRef], bytes] | None:
+def _all_ids(client: Any, index: str) -> list[str]:
+    """Ids of all vectors, in one request: while pages are read by their offset, a deletion would move others out of sight."""
+    collection = _existing_collection(client, index)
+    return [] if collection is None else list(collection.get(include=[])["ids"])
+
+
+def _read_vectors(client: Any, index: str, ids: list[str]) -> tuple[list[ChunkRef], bytes]:
     import numpy
 
     collection = _existing_collection(client, index)
-    page = None if collection is None else collection.get(include=["embeddings"], limit=VECTOR_PAGE, offset=offset)
-    if page is None or not page["ids"]:
-        return None
+    page = {"ids": [], "embeddings": []} if collection is None else collection.get(ids=ids, include=["embeddings"])
     refs = [(document_id, int(position)) for document_id, _, position in (id.partition(":") for id in page["ids"])]
     return refs, numpy.asarray(page["embeddings"], dtype="<f4").tobytes()
 
