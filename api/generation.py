@@ -11,6 +11,7 @@ from shared.errors import InvalidValue, ModelNotServed
 from shared.jobs.queue_names import IO_QUEUE, generation_queue
 from shared.jobs.submission import Submission
 from shared.models.catalogue import GENERATE, ModelEntry
+from shared.models.engine_features import check_generation
 
 # A rough average of texts in European languages, to estimate work before a prompt is tokenized.
 CHARACTERS_PER_TOKEN = 4
@@ -32,10 +33,12 @@ def submit_generation(
     webhook = job_webhook(options.webhook)
     queue = generation_queue(entry.name)
     retrieval = _retrieval_spec(options, queue)
+    spec = {**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval}
+    check_generation(entry, spec)
     submission = Submission(
         kind="generate",
         queue=IO_QUEUE if retrieval else queue,
-        spec={**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval},
+        spec=spec,
         owner=owner(),
         model=entry.name,
         session=session,

@@ -9,6 +9,7 @@ from api.request_parsing import read_idempotency_key
 from api.services import owner
 from shared.jobs.queue_names import generation_queue
 from shared.jobs.submission import Submission
+from shared.models.engine_features import check_generation
 
 MAX_SEED = 2**63 - 1
 
@@ -40,6 +41,7 @@ def build_submissions(plan: GenerationPlan) -> list[Submission]:
     entry = find_generation_model(plan.model)
     for prompt in plan.prompts:
         check_prompt_length(prompt.characters, prompt.param)
+        check_generation(entry, {**prompt.spec, **plan.spec})
     # Two spellings of a request that mean the same have one fingerprint.
     idempotency = read_idempotency_key([entry.name, plan.spec, [prompt.spec for prompt in plan.prompts], plan.copies, plan.seed])
     submissions = []

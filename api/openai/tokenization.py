@@ -11,6 +11,7 @@ from api.services import owner
 from shared.jobs.models import Job
 from shared.jobs.queue_names import text_queue
 from shared.jobs.submission import Submission
+from shared.models.engine_features import check_tokenization
 
 # Someone waits for a single, short step.
 PRIORITY = 0
@@ -43,6 +44,7 @@ def detokenize_submission(body: DetokenizeRequest) -> Submission:
 def tokenizer_submission(model: str | None, operation: str, spec: Mapping[str, Any]) -> Submission:
     """The job of one step of a model's tokenizer."""
     entry = find_generation_model(model)
+    check_tokenization(entry, operation)
     return Submission(
         kind="tokenize",
         queue=text_queue(entry.name),
