@@ -61,7 +61,7 @@ SERVERS: Mapping[str, EngineFeatures] = {
     "openai": EngineFeatures(EXTENSIONS | {"prompt"}, _NO_TOKENIZER),
     "vllm": EngineFeatures(frozenset(("prompt_logprobs",)), frozenset((ENCODE, DECODE)), continues_chat=True),
     "sglang": EngineFeatures(frozenset(("prompt_logprobs",)), _NO_TOKENIZER, continues_chat=True),
-    "llama.cpp": EngineFeatures(frozenset(("stop_token_ids", "prompt_logprobs")), frozenset((ENCODE, DECODE))),
+    "llama.cpp": EngineFeatures(frozenset(("stop_token_ids", "prompt_logprobs")), frozenset((ENCODE, DECODE)), continues_chat=True),
     "enginehouse": EngineFeatures(frozenset(("prompt_logprobs",))),
 }
 

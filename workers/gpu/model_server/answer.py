@@ -152,6 +152,8 @@ def _token(entry: Mapping[str, Any]) -> dict[str, Any]:
     data = entry.get("bytes")
     return {
         "token": entry["token"],
+        # Of the servers, only llama.cpp sends it.
+        **({"id": entry["id"]} if isinstance(entry.get("id"), int) else {}),
         "logprob": entry["logprob"],
         "bytes": list(data) if data is not None else list(str(entry["token"]).encode()),
     }

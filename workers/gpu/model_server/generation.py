@@ -82,7 +82,7 @@ class ServerGenerationHandler:
             if earlier.tokens >= max_tokens:
                 answer.finish_reason = "length"
                 return answer, prompt
-            body = _continued(body, earlier, max_tokens, echoes=bool(spec.get("echo")))
+            body = self._continued(body, earlier, max_tokens, echoes=bool(spec.get("echo")))
         async with aclosing(self._connection.stream(prompt.path, body)) as chunks:
             async for chunk in chunks:
                 delta, tokens = answer.add_chunk(chunk)
@@ -123,6 +123,20 @@ class ServerGenerationHandler:
             )
         return earlier
 
+    def _continued(self, body: Mapping[str, Any], earlier: EarlierText, max_tokens: int, *, echoes: bool) -> dict[str, Any]:
+        """The request for the rest of an answer."""
+        text = earlier.delta.get("text", "")
+        changed: dict[str, Any] = {name: max_tokens - earlier.tokens for name in MAX_TOKENS_FIELDS if name in body}
+        if "messages" not in body:
+            # An echo is the prompt itself.
+            changed["prompt"] = text if echoes else body["prompt"] + text
+        elif text:
+            changed["messages"] = [*body["messages"], {"role": "assistant", "content": text}]
+            # llama.cpp does it without being asked.
+            if self._entry.server != "llama.cpp":
+                changed |= {"continue_final_message": True, "add_generation_prompt": False}
+        return {**body, **changed}
+
     def _result(self, attempt: Attempt, answer: ServerAnswer, prompt: ServerPrompt) -> Result:
         calls = [
             {"id": call.get("id") or f"call_{attempt.job.id}_{index}", "type": "function", "function": _function(call)}
@@ -160,19 +174,6 @@ class ServerLoad:
 
     def __init__(self) -> None:
         self.running = self.chunks = self.tokens = self.prompt_tokens = self.cached_tokens = 0
-
-
-def _continued(body: Mapping[str, Any], earlier: EarlierText, max_tokens: int, *, echoes: bool) -> dict[str, Any]:
-    """The request for the rest of an answer."""
-    text = earlier.delta.get("text", "")
-    changed: dict[str, Any] = {name: max_tokens - earlier.tokens for name in MAX_TOKENS_FIELDS if name in body}
-    if "messages" not in body:
-        # An echo is the prompt itself.
-        changed["prompt"] = text if echoes else body["prompt"] + text
-    elif text:
-        changed |= {"messages": [*body["messages"], {"role": "assistant", "content": text}]}
-        changed |= {"continue_final_message": True, "add_generation_prompt": False}
-    return {**body, **changed}
 
 
 def _function(call: Mapping[str, Any]) -> dict[str, str]:

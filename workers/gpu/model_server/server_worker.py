@@ -136,7 +136,8 @@ class ServerModelWorker:
         if entry is None:
             known = ", ".join(found)[:200] or "none"
             return "failed", f"the server at {self._entry.url} has no model {name!r} (remote_model); it has: {known}"
-        length = entry.get("max_model_len")
+        # vLLM and SGLang say it in one way, llama.cpp in another.
+        length = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx")
         if self._entry.max_context is None and isinstance(length, int) and length > 0:
             self._handler.max_context = length
         return "ready", ""
