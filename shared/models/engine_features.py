@@ -50,6 +50,8 @@ class EngineFeatures:
     tokenizer: frozenset[str] = frozenset((ENCODE, DECODE, DESCRIBE))
     continues_chat: bool = False
     """Of a server: whether it can continue the last message of a conversation."""
+    max_stops: int | None = None
+    """Of a server: how many stop texts it takes, with those of the model's entry."""
 
 
 LOCAL = EngineFeatures()
@@ -58,10 +60,12 @@ _NO_TOKENIZER: frozenset[str] = frozenset()
 
 SERVERS: Mapping[str, EngineFeatures] = {
     "generic": EngineFeatures(EXTENSIONS, _NO_TOKENIZER),
-    "openai": EngineFeatures(EXTENSIONS | {"prompt"}, _NO_TOKENIZER),
+    "openai": EngineFeatures(EXTENSIONS | {"prompt"}, _NO_TOKENIZER, max_stops=4),
     "vllm": EngineFeatures(frozenset(("prompt_logprobs",)), frozenset((ENCODE, DECODE)), continues_chat=True),
     "sglang": EngineFeatures(frozenset(("prompt_logprobs",)), _NO_TOKENIZER, continues_chat=True),
-    "llama.cpp": EngineFeatures(frozenset(("stop_token_ids", "prompt_logprobs")), frozenset((ENCODE, DECODE)), continues_chat=True),
+    "llama.cpp": EngineFeatures(
+        frozenset(("stop_token_ids", "prompt_logprobs")), frozenset((ENCODE, DECODE)), continues_chat=True
+    ),
     "enginehouse": EngineFeatures(frozenset(("prompt_logprobs",))),
 }
 
@@ -83,6 +87,9 @@ def check_generation(entry: ModelEntry, spec: Mapping[str, Any]) -> None:
     for field in fields:
         if field in features.unsupported or field == "echo_ids":
             raise _error(entry, REQUEST_NAMES.get(field, field), DESCRIPTIONS.get(field, "does not support it; leave it out"))
+    count = len({*entry.stop, *(spec.get("stop") or ())})
+    if features.max_stops is not None and count > features.max_stops:
+        raise _error(entry, "stop", f"takes at most {features.max_stops} stop texts with those of the models file, not {count}")
 
 
 def check_tokenization(entry: ModelEntry, operation: str) -> None:

@@ -24,6 +24,7 @@ def on_server(server: Any) -> ModelEntry:
         ("generic", {"messages": [], "template_options": {"enable_thinking": False}}, "chat_template_kwargs"),
         ("generic", {"prompt_ids": [1]}, "prompt"),
         ("openai", {"prompt": "x"}, "prompt"),
+        ("openai", {"messages": [], "stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ("llama.cpp", {"messages": [], "stop_token_ids": [2]}, "stop_token_ids"),
         ("sglang", {"prompt_ids": [1], "echo": True}, "echo"),
         ("vllm", {"prompt": "x", "echo": True, "logprobs": 0, "prompt_logprobs": 0}, "logprobs"),

@@ -273,6 +273,12 @@ def test_failures_of_the_server_are_errors_of_the_job(serve: Any, script: Script
     assert getattr(caught.value, "outage", False) is (error is ServerAway)
 
 
+def test_a_key_that_a_server_repeats_is_hidden(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sesame")
+    with pytest.raises(ModelUnavailable, match=r"wrong key \(key\)"):
+        serve(refuse(401, {"message": "wrong key sesame"}), api_key_env="MY_KEY").run(CHAT)
+
+
 def test_a_server_that_refuses_connections_is_an_outage(cleanup: ExitStack) -> None:
     rig = Rig(cleanup.enter_context(ScriptedServer()), cleanup, url=f"http://127.0.0.1:{free_port()}/v1")
     with pytest.raises(ServerAway, match="cannot be reached"):

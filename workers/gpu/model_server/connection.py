@@ -229,11 +229,11 @@ class ServerConnection:
         retry_after = response.headers.get("retry-after")
         status = response.status_code
         if status in (429, 529) or (status == 503 and retry_after is not None):
-            raise _Busy(_detail(body), _seconds(retry_after))
+            raise _Busy(self._detail(body), _seconds(retry_after))
         self._raise_refusal(status, body)
 
     def _raise_refusal(self, status: int, body: Any) -> None:
-        name, detail, error = self._entry.name, _detail(body), body.get("error") if isinstance(body, dict) else None
+        name, detail, error = self._entry.name, self._detail(body), body.get("error") if isinstance(body, dict) else None
         code, param = (error.get("code"), error.get("param")) if isinstance(error, dict) else (None, None)
         kind = error.get("type") if isinstance(error, dict) else None
         if code in CONTEXT_CODES or kind in CONTEXT_CODES or "maximum context length" in detail:
@@ -256,6 +256,11 @@ class ServerConnection:
 
     def _away(self, problem: str) -> ServerAway:
         return ServerAway(f"The server of model {self._entry.name} cannot be reached ({problem}).")
+
+    def _detail(self, body: Any) -> str:
+        """What an error says, without the key, as some servers repeat a key that they refuse."""
+        detail, key = _detail(body), read_api_key(self._entry)
+        return detail.replace(key, "(key)") if key else detail
 
     def _headers(self) -> dict[str, str]:
         key = read_api_key(self._entry)
