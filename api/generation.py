@@ -10,6 +10,7 @@ from api.submission import SubmittedJob, submit_job
 from shared.jobs.queue_names import IO_QUEUE, generation_queue
 from shared.jobs.servable_models import expected_service
 from shared.jobs.submission import Submission
+from shared.models.engine_features import check_generation
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
 
@@ -28,10 +29,12 @@ def submit_generation(
     webhook = job_webhook(options.webhook)
     queue = generation_queue(entry.name)
     retrieval = _retrieval_spec(options, queue)
+    spec = {**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval}
+    check_generation(entry, spec)
     submission = Submission(
         kind="generate",
         queue=IO_QUEUE if retrieval else queue,
-        spec={**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval},
+        spec=spec,
         owner=owner(),
         end_user=options.end_user or "",
         model=entry.name,

@@ -46,6 +46,6 @@ def configure(level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # These libraries log every request, file or message at INFO, which hides the lines that operators need.
-    libraries = ("httpx", "httpcore", "urllib3", "chromadb", "sentence_transformers", "kombu", "amqp", "filelock")
-    for name in (*libraries, "celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.mingle"):
+    libraries = ("httpx", "httpcore", "httpx2", "httpcore2", "urllib3", "chromadb", "sentence_transformers", "kombu", "amqp")
+    for name in (*libraries, "filelock", "celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.mingle"):
         logging.getLogger(name).setLevel("WARNING")

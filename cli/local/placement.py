@@ -55,17 +55,18 @@ def place_models(
     """Plan a worker for each replica, and one without a model for each unused GPU.
 
     Models with ``devices`` are placed first, then the largest. Models share a GPU only if their ``gpu_share`` allows it. On a machine
-    without GPUs, each replica is a worker on the CPU. Raises CommandError, with a memory breakdown, if a model does not fit.
+    without GPUs, each replica is a worker on the CPU; models on servers have such workers everywhere. Raises CommandError, with a memory breakdown, if a model does not fit.
     """
     if not gpus:
         return _on_cpu(entries)
     machine = _Machine(gpus)
-    estimates = {entry.name: estimate_memory(entry) for entry in entries}
-    order = sorted(entries, key=lambda entry: (entry.devices is None, -entry.gpus, -estimates[entry.name].per_gpu))
+    local = [entry for entry in entries if not entry.uses_server]
+    estimates = {entry.name: estimate_memory(entry) for entry in local}
+    order = sorted(local, key=lambda entry: (entry.devices is None, -entry.gpus, -estimates[entry.name].per_gpu))
     placed = {
         entry.name: [machine.reserve_gpus(entry, estimates[entry.name], number) for number in range(replica_count(entry))]
         for entry in order
-    }
+    } | {entry.name: [()] * replica_count(entry) for entry in entries if entry.uses_server}
     # In the requested order, so that workers are numbered as expected.
     assigned = [(entry.name, devices) for entry in entries for devices in placed[entry.name]]
     return _number_workers(assigned, [gpu.index for gpu in gpus if machine.is_unused(gpu)])
@@ -94,13 +95,13 @@ def _on_cpu(entries: Sequence[ModelEntry]) -> list[Replica]:
 
 
 def _number_workers(assigned: Sequence[tuple[str, tuple[int, ...]]], unused: Sequence[int]) -> list[Replica]:
-    """Give each worker the number of its first GPU; further workers on the same GPU get numbers above all GPU numbers."""
+    """Give each worker the number of its first GPU; further workers on the same GPU, and those without one, get numbers above all."""
     taken: set[int] = set()
     above = 1 + max([*unused, *(device for _, devices in assigned for device in devices)])
     result = []
     for name, devices in assigned:
-        number = devices[0]
-        if number in taken:
+        number = devices[0] if devices else above
+        if not devices or number in taken:
             number, above = above, above + 1
         taken.add(number)
         result.append(Replica(number, name, devices))

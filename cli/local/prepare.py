@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from cli.errors import CommandError
 from shared.data_folder import open_data_folder
 from shared.models.catalogue import ModelEntry, load_catalogue
 from shared.settings import Settings
@@ -21,6 +22,9 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
     chosen: list[ModelEntry] = [catalogue.get_model(name) for name in names] or [
         model for model in catalogue.models if model.url.startswith("package:")
     ]
+    for model in chosen:
+        if model.uses_server:
+            raise CommandError(f"Model {model.name!r} runs on the server at {model.url}; there is nothing to prepare.")
     if all(model.url.startswith("package:") for model in chosen):
         # The progress bars of the libraries would mix with ours. For a download they are the only ones.
         os.environ |= {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}

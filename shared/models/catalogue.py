@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -18,6 +19,7 @@ GENERATE: Final = "generate"
 EMBED: Final = "embed"
 
 ECHO: Final = "echo"
+OPENAI: Final = "openai"
 TRANSFORMERS: Final = "transformers"
 
 # The name is also a folder, part of a queue's name and part of a URL.
@@ -25,6 +27,10 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 # A commit on the hub. Branches and tags can be moved to other weights, and other code.
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+# What the server of an ``openai`` engine decides by itself, and what only that engine needs.
+LOCAL_FIELDS = ("dtype", "chat_template", "gpus", "devices", "gpu_share", "parameters", "revision", "trust_remote_code")
+SERVER_FIELDS = ("server", "remote_model", "api_key_env", "api_key_file")
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -44,9 +50,17 @@ class ModelEntry(BaseModel):
     """The name that clients use."""
     url: Text
     """A hub id, a folder (starting with ``/``, ``~``, or ``.`` for the folder of the models file), ``package:NAME`` for weights inside an installed Python package,
-    or ``echo:SECONDS`` for an echo engine that takes that long per token."""
+    ``echo:SECONDS`` for an echo engine that takes that long per token, or the base URL of an OpenAI-compatible server."""
     task: Literal["generate", "embed"] = GENERATE
-    engine: Literal["transformers", "echo"] = TRANSFORMERS
+    engine: Literal["transformers", "openai", "echo"] = TRANSFORMERS
+    server: Literal["generic", "openai", "vllm", "sglang", "llama.cpp", "enginehouse"] = "generic"
+    """With engine ``openai``: the server's program, which decides what it supports beyond what all of them do."""
+    remote_model: Text | None = None
+    """With engine ``openai``: the server's name for the model; defaults to ``name``."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """With engine ``openai``: the environment variable of the worker that has the server's API key."""
+    api_key_file: Text | None = None
+    """The same from a file. It is read for each request, so the key can be replaced while the worker runs."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     max_context: int | None = Field(None, ge=16, le=10_000_000)
     """Maximum tokens of prompt and answer together; defaults to the model's own configuration."""
@@ -108,10 +122,38 @@ class ModelEntry(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_server(self) -> "ModelEntry":
+        is_server = urlsplit(self.url).scheme in ("http", "https")
+        if self.engine != OPENAI:
+            if is_server:
+                raise ValueError(f"url is {self.url!r} and engine is {self.engine}: only the engine openai uses a server")
+            if fields := [name for name in SERVER_FIELDS if getattr(self, name) != type(self).model_fields[name].default]:
+                raise ValueError(f"{fields[0]} is set and engine is {self.engine}: only the engine openai uses it")
+            return self
+        if self.task != GENERATE:
+            raise ValueError(f"task is {self.task} and engine is openai: that engine generates text only")
+        if not is_server or not urlsplit(self.url).hostname:
+            raise ValueError(
+                f"url is {self.url!r}: with engine openai it is the base URL of a server, such as http://host:8000/v1"
+            )
+        if urlsplit(self.url).username is not None or urlsplit(self.url).query:
+            raise ValueError("url has a user name or a query: the key of the server belongs into api_key_env or api_key_file")
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("api_key_env and api_key_file are both set; remove one of them")
+        if fields := [name for name in LOCAL_FIELDS if getattr(self, name) != type(self).model_fields[name].default]:
+            raise ValueError(f"{fields[0]} is set and engine is openai: the server runs the model, so set it there")
+        return self
+
     @property
     def is_on_hub(self) -> bool:
         """Whether the weights are downloaded from the Hugging Face hub."""
-        return not self.url.startswith((".", "/", "~", "package:", "echo:", "hash:"))
+        return not self.url.startswith((".", "/", "~", "package:", "echo:", "hash:", "http:", "https:"))
+
+    @property
+    def uses_server(self) -> bool:
+        """Whether another program runs the model, so that its worker needs no weights, tokenizer or GPU."""
+        return self.engine == OPENAI
 
     @property
     def is_pinned_to_commit(self) -> bool:
@@ -177,9 +219,13 @@ def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
     problems += [f"{path}: {sentence}" for sentence in _conflicts(models)]
     if problems:
         raise SettingsError(problems)
-    if engine:
-        models = [model.model_copy(update={"engine": engine}) if model.task == GENERATE else model for model in models]
-    return Catalogue(tuple(models))
+    return Catalogue(tuple(_with_engine(model, engine) if engine else model for model in models))
+
+
+def _with_engine(model: ModelEntry, engine: str) -> ModelEntry:
+    # The echo engine can stand for every model, but the weights of one on a server are not known here.
+    is_possible = model.task == GENERATE and (engine == ECHO or not model.uses_server)
+    return model.model_copy(update={"engine": engine}) if is_possible else model
 
 
 def _sentences(error: ValidationError, item: Any) -> list[str]:
@@ -206,6 +252,8 @@ def _requirement(name: str, details: ErrorDetails) -> str:
         return "must be a list of different GPU numbers, such as [0, 1]"
     if name == "stop":
         return "must be a list of at most 16 strings that are not empty"
+    if name == "api_key_env":
+        return "must be the name of an environment variable"
     field = ModelEntry.model_fields[name]
     match details["type"]:
         case "string_too_short":

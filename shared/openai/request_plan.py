@@ -9,6 +9,7 @@ from shared.jobs.models import Job
 from shared.jobs.queue_names import generation_queue
 from shared.jobs.servable_models import ServableModels, expected_service
 from shared.jobs.submission import Submission
+from shared.models.engine_features import check_generation
 from shared.openai.responses.store import StoredResponse, StoredResponses
 
 MAX_SEED = 2**63 - 1
@@ -79,6 +80,7 @@ def plan_generation(
     entry = context.models.find_generation_model(model)
     for prompt in prompts:
         context.models.check_prompt_length(prompt.characters, prompt.param)
+        check_generation(entry, {**prompt.spec, **spec})
     submissions = []
     for number in range(len(prompts) * copies):
         prompt, copy = prompts[number // copies], number % copies

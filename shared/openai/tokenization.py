@@ -6,6 +6,7 @@ from typing import Any
 from shared.jobs.models import Job
 from shared.jobs.queue_names import text_queue
 from shared.jobs.submission import Submission
+from shared.models.engine_features import check_tokenization
 from shared.openai.constraints import json_text
 from shared.openai.messages import count_characters, function_tools, spec_messages
 from shared.openai.request_plan import PlanContext, RequestPlan
@@ -55,6 +56,7 @@ def plan_step(
 ) -> RequestPlan:
     """The job of one step of a model's tokenizer. Raises NotFound and ModelNotServed."""
     entry = context.models.find_generation_model(model)
+    check_tokenization(entry, spec["op"])
     submission = Submission(
         kind="tokenize",
         queue=text_queue(entry.name),

@@ -13,6 +13,9 @@ from testing.repository import REPOSITORY
 TINY = {"name": "tiny", "url": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
 
 
+ON_SERVER = {"url": "http://host:8000/v1", "engine": "openai"}
+
+
 def load(tmp_path: Path, content: Any, engine: str = "") -> Catalogue:
     path = tmp_path / "models.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -82,7 +85,17 @@ def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
         ({"url": ""}, 'url is "": it must not be empty'),
         ({"url": None}, "url is null: it must be a string"),
         ({"task": "paint"}, "must be one of generate, embed"),
-        ({"engine": "vllm"}, "must be one of transformers, echo"),
+        ({"engine": "vllm"}, "must be one of transformers, openai, echo"),
+        ({"url": "http://host/v1"}, "only the engine openai uses a server"),
+        ({"remote_model": "x"}, "remote_model is set and engine is transformers"),
+        ({"engine": "openai"}, "it is the base URL of a server"),
+        ({**ON_SERVER, "url": "http://me:key@host/v1"}, "belongs into api_key_env or api_key_file"),
+        ({**ON_SERVER, "api_key_env": "A", "api_key_file": "b"}, "both set"),
+        ({**ON_SERVER, "api_key_env": "sk-1234"}, "must be the name of an environment variable"),
+        ({**ON_SERVER, "gpus": 1}, "gpus is set and engine is openai"),
+        ({**ON_SERVER, "chat_template": "x"}, "chat_template is set and engine is openai"),
+        ({**ON_SERVER, "server": "ollama"}, "must be one of generic, openai, vllm"),
+        ({**ON_SERVER, "task": "embed"}, "generates text only"),
         ({"max_context": 0}, "max_context is 0: it must be between 16 and 10,000,000"),
         ({"max_in_flight": "8"}, "must be a whole number"),
         ({"max_in_flight": True}, "must be a whole number"),
@@ -140,3 +153,9 @@ def test_the_packaged_models_file_works_without_a_download() -> None:
     assert catalogue.embedding().url.startswith("package:")
     for name in ("tinyllama", "qwen", "llama", "granite", "mistral"):
         assert any(name in model.name for model in catalogue.models), name
+
+
+def test_the_echo_engine_may_stand_for_a_server_but_not_another_engine(tmp_path: Path) -> None:
+    models = [TINY, {"name": "far", **ON_SERVER}]
+    assert [model.engine for model in load(tmp_path, models, engine="transformers").models] == ["transformers", "openai"]
+    assert [model.engine for model in load(tmp_path, models, engine=ECHO).models] == [ECHO, ECHO]

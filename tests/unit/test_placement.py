@@ -37,6 +37,14 @@ def test_a_model_without_gpus_runs_on_the_cpu() -> None:
     assert place_models([model()], [], sized()) == [Replica(0, "a")]
 
 
+def test_a_model_on_a_server_needs_no_gpu() -> None:
+    far = ModelEntry(name="far", url="http://host/v1", engine="openai", replicas=2)
+    assert place_models([far], [], sized()) == [Replica(0, "far"), Replica(1, "far")]
+    placed = place_models([far, model()], machine(70, 20), sized())
+    assert placed == [Replica(2, "far"), Replica(3, "far"), Replica(0, "a", (0,)), Replica(1, "", (1,))]
+    assert place_models([far], machine(70), sized()) == [Replica(1, "far"), Replica(2, "far"), Replica(0, "", (0,))]
+
+
 def test_each_replica_on_the_cpu_is_a_worker() -> None:
     assert place_models([model("a", replicas=2), model("b")], [], sized()) == [Replica(0, "a"), Replica(1, "a"), Replica(2, "b")]
 

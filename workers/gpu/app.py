@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 
@@ -14,13 +14,33 @@ from shared.settings import Settings
 from workers.gpu.assignment import WorkerCapabilities
 from workers.gpu.hardware.devices import GpuReader
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
-from workers.gpu.model_worker import ModelWorker
+from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
 from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
 
 TOKENIZER_THREADS = 2
+
+
+class LoadedModel(Protocol):
+    """One model and what runs its jobs: an engine process of this machine, or a server."""
+
+    def begin_loading(self, runtime: WorkerRuntime) -> None: ...
+    def unload_model(self) -> None: ...
+    def engine_details(self) -> dict[str, Any]: ...
+    def handlers(self) -> Mapping[str, Handler]: ...
+
+
+def make_model_worker(entry: ModelEntry, settings: Settings, monitor: GpuMonitor) -> LoadedModel:
+    """What serves a model. Imported here, as a server needs none of the libraries of an engine."""
+    if entry.uses_server:
+        from workers.gpu.model_server.server_worker import ServerModelWorker
+
+        return ServerModelWorker(entry, settings)
+    from workers.gpu.model_worker import ModelWorker
+
+    return ModelWorker(entry, settings, monitor)
 
 
 class GpuWorker:
@@ -31,7 +51,7 @@ class GpuWorker:
         self._entry = entry
         self._model = entry.name if entry is not None else ""
         self._monitor = GpuMonitor(reader, [gpu.index for gpu in capabilities.gpus])
-        self._model_worker = ModelWorker(entry, settings, self._monitor) if entry is not None else None
+        self._model_worker = make_model_worker(entry, settings, self._monitor) if entry is not None else None
         self._assignments = ModelAssignments(connect(settings.redis_url))
         keep_alive = entry.keep_alive if entry is not None else None
         self._keep_alive = settings.keep_alive_seconds if keep_alive is None else keep_alive

@@ -18,10 +18,12 @@ class WorkerCapabilities:
     def __init__(self, name: str, initial_model: str, catalogue: Catalogue, settings: Settings, gpus: Sequence[Gpu]) -> None:
         self.name = name
         self.initial_model = initial_model
-        self.gpus = select_gpus(settings.worker_device, gpus)
+        # Such a worker has no GPU, and so would load every other model on the CPU.
+        self._only_servers = bool(initial_model) and catalogue.get_model(initial_model).uses_server
+        self.gpus = [] if self._only_servers else select_gpus(settings.worker_device, gpus)
         """The worker's own GPUs; none on the CPU, or where NVML reports none."""
         self._settings = settings
-        self._has_gpu = bool(self.gpus or settings.worker_device)
+        self._has_gpu = bool(self.gpus or settings.worker_device) and not self._only_servers
         self._gpu_count = max(1, len(self.gpus))
         self._loadable_models: list[str] = []
         self._unloadable_models: dict[str, str] = {}
@@ -36,7 +38,8 @@ class WorkerCapabilities:
 
     def fetch_assignment(self, assignments: ModelAssignments) -> ModelAssignment:
         """Register these capabilities in Redis; returns the assignment, which says which model to load."""
-        devices = [str(gpu.index) for gpu in self.gpus] or [word for word in self._settings.worker_device.split(",") if word]
+        given = [] if self._only_servers else [word for word in self._settings.worker_device.split(",") if word]
+        devices = [str(gpu.index) for gpu in self.gpus] or given
         return assignments.register(
             self.name,
             self.initial_model,
@@ -47,6 +50,10 @@ class WorkerCapabilities:
         )
 
     def _unloadable_reason(self, entry: ModelEntry) -> str:
+        if self._only_servers and not entry.uses_server:
+            return f"{entry.name} runs on this machine, and this worker is for models on servers"
+        if self._has_gpu and entry.uses_server:
+            return f"{entry.name} runs on a server, and this worker's GPU is for other models"
         if not self._has_gpu:
             return f"{entry.name} needs a GPU, and this worker has none" if entry.gpus else ""
         count = max(1, entry.gpus)

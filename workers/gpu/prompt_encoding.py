@@ -71,7 +71,7 @@ class PromptEncoder:
 
     def _encode_turn(self, attempt: Attempt, max_tokens: int) -> EncodedPrompt:
         """The session's history, without the oldest messages when they do not fit, and the new message."""
-        history = self._history(attempt.job)
+        history = read_history(self._sessions, attempt.job)
         new: Message = {"role": "user", "content": attempt.spec["message"]}
         passages = attempt.context.get("passages")
         budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
@@ -83,18 +83,20 @@ class PromptEncoder:
                 return _chat(encoded, rag)
             history = history[2:]
 
-    def _history(self, job: Job) -> list[Message]:
-        try:
-            messages = self._sessions.messages(job.session, job.owner)
-        except NotFound:  # deleted in the meantime
-            return []
-        return [{"role": message["role"], "content": message["content"]} for message in messages]
-
     def _build_rag_prompt(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], max_tokens: int) -> RagPrompt:
         used = len(self._codec.encode_messages(messages))
         budget = self._codec.max_context - used - min(max_tokens, self._codec.max_context // 4)
         found = [Passage.from_json(passage) for passage in passages]
         return build_rag_prompt(messages, found, count_tokens=self._codec.count_tokens, budget=budget)
+
+
+def read_history(sessions: Sessions, job: Job) -> list[Message]:
+    """The earlier messages of a job's session; none if it was deleted in the meantime."""
+    try:
+        messages = sessions.messages(job.session, job.owner)
+    except NotFound:
+        return []
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
 def conversation_of(spec: Mapping[str, Any], messages: Sequence[Message]) -> Conversation:

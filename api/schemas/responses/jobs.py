@@ -65,7 +65,7 @@ class ToolCallResult(ResponseModel):
 
 class ScoredToken(ResponseModel):
     token: str
-    id: int
+    id: int | None = Field(default=None, description="not known of an engine that is a server")
     logprob: float | None = Field(description="null for the first token of a prompt")
     bytes: list[int] | None = None
 
@@ -78,7 +78,7 @@ class GenerationResult(ResponseModel):
     """The result of a job of kind ``generate``."""
 
     text: str
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
     usage: Usage
     reasoning: str = Field(default="", description="what a model wrote before its answer")
     tool_calls: list[ToolCallResult] = Field(default=[], description="functions that the model calls")

@@ -83,7 +83,7 @@ class ChatChoice(ResponseModel):
     index: int
     message: AnswerMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class ChatCompletion(ResponseModel):
@@ -109,7 +109,7 @@ class CompletionChoice(ResponseModel):
     index: int
     text: str
     logprobs: LegacyLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "content_filter"]
 
 
 class TextCompletion(ResponseModel):

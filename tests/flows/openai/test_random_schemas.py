@@ -11,9 +11,9 @@ import httpx2
 import jsonschema
 import numpy as np
 import pytest
+from api.openai.constraints import check_schema
 from llguidance import LLTokenizer
 
-from api.openai.constraints import check_schema
 from shared.errors import InvalidValue
 from shared.models.catalogue import ECHO, ModelEntry
 from testing.stack import Stack

@@ -56,6 +56,8 @@ def estimate_memory(entry: ModelEntry, prepared: Path) -> MemoryEstimate:
     gpus = max(1, entry.gpus)
     if entry.engine == ECHO:
         return MemoryEstimate(0, 0, 0, gpus, "the echo engine takes no GPU memory")
+    if entry.uses_server:
+        return MemoryEstimate(0, 0, 0, gpus, "the model runs on a server")
     try:
         folder = find_prepared_folder(entry, prepared)
     except EnginehouseError:
