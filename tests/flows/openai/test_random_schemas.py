@@ -11,11 +11,11 @@ import httpx2
 import jsonschema
 import numpy as np
 import pytest
-from api.openai.constraints import check_schema
 from llguidance import LLTokenizer
 
 from shared.errors import InvalidValue
 from shared.models.catalogue import ECHO, ModelEntry
+from shared.openai.constraints import check_schema
 from testing.stack import Stack
 from tests.random_schemas import make_schema
 from workers.gpu.answer_grammar import build_grammar
