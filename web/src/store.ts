@@ -2,6 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import { ApiError, call } from "./api.ts";
+import { features } from "./features.ts";
 import { identity, signIn } from "./key.ts";
 import { refresh } from "./resource.ts";
 import type { Collection, DeadLetter, GpuWorker, List, Model, Webhook } from "./types.ts";
@@ -98,7 +99,7 @@ async function lookForAttention(): Promise<void> {
 }
 
 export async function loadMe(): Promise<void> {
-  await quietly(async () => (me.value = await call<Me>("GET", "/me")));
+  if (features.me) await quietly(async () => (me.value = await call<Me>("GET", "/me")));
 }
 
 document.addEventListener("visibilitychange", () => document.hidden || void lookAtHealth());

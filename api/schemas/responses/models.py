@@ -45,7 +45,9 @@ class GpuHealth(ResponseModel):
     name: str
     memory_total: int
     memory_used: int
-    memory_alarm: Literal["warning", "critical"] | None = Field(description="warning below 20% free memory, critical below 10%; where an engine leaves less on purpose: below half and a quarter of what it left")
+    memory_alarm: Literal["warning", "critical"] | None = Field(
+        description="warning below 20% free memory, critical below 10%; where an engine leaves less on purpose: below half and a quarter of what it left"
+    )
     utilisation: float | None = Field(description="share of the last sample period in which it was busy, 0 to 1")
     temperature: float | None = Field(description="degrees Celsius")
     power: float | None = Field(description="watts")

@@ -38,7 +38,7 @@ export function removeSession(id: string): () => void {
   };
 }
 
-export const titleOf = (question: string) => question.trim().split(/\s+/).join(" ").slice(0, 60) || "New chat";
+export const titleOf = (question: string) => question.replace(/[#*`_>|]+/g, "").trim().split(/\s+/).join(" ").slice(0, 60) || "New chat";
 
 /** The chats in the groups of the list: today, yesterday, and so on. */
 export function byDay(list: Session[], now = new Date()): [string, Session[]][] {

@@ -90,7 +90,8 @@ function RenameField({ session, onEnd }: { session: Session; onEnd: () => void }
   const field = useRef<HTMLInputElement>(null);
   useEffect(() => field.current!.select(), []);
   const end = (keep: boolean) => {
-    const title = field.current!.value.trim();
+    // The field loses its focus when it is removed, too.
+    const title = field.current?.value.trim();
     if (keep && title) keepSession(session.id, { title, updated: session.updated });
     onEnd();
   };
@@ -135,6 +136,7 @@ function Talk({ talk, onList, onCite }: { talk: Conversation; onList: () => void
   const scroller = useRef<HTMLDivElement>(null);
   const inner = useRef<HTMLDivElement>(null);
   const following = useRef(true);
+  const lastTop = useRef(0);
   const away = useSignal(false);
   const toEnd = () => {
     following.current = true;
@@ -144,6 +146,7 @@ function Talk({ talk, onList, onCite }: { talk: Conversation; onList: () => void
   useLayoutEffect(() => {
     const grown = new ResizeObserver(() => {
       const box = scroller.current!;
+      if (talk.turns.peek().length === 0) return;
       if (following.current) box.scrollTop = box.scrollHeight;
       else away.value = box.scrollHeight - box.scrollTop - box.clientHeight > NEAR;
     });
@@ -154,8 +157,11 @@ function Talk({ talk, onList, onCite }: { talk: Conversation; onList: () => void
   const scrolled = () => {
     const box = scroller.current!;
     const near = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
-    following.current = near;
-    away.value = !near;
+    // The answer grows below the view, too: only moving up means that the reader wants to stay.
+    if (near) following.current = true;
+    else if (box.scrollTop < lastTop.current - 1) following.current = false;
+    lastTop.current = box.scrollTop;
+    away.value = !near && !following.current;
   };
   const ask = (question: string) => {
     following.current = true;
@@ -165,7 +171,7 @@ function Talk({ talk, onList, onCite }: { talk: Conversation; onList: () => void
   const turns = talk.turns.value;
   return (
     <div class="talk">
-      <div ref={scroller} class="turns" tabIndex={0} role="region" aria-label="Conversation" onScroll={scrolled} onWheel={(event) => { if (event.deltaY < 0) following.current = false; }}>
+      <div ref={scroller} class="turns" tabIndex={0} role="region" aria-label="Conversation" onScroll={scrolled}>
         <div ref={inner}>
           <Problem error={talk.problem.value} />
           {turns.length === 0 && !talk.loading.value && talk.problem.value === null && (talk.id === null ? <FirstVisit onTry={ask} /> : <p class="hint">This chat has no messages on this server.</p>)}

@@ -235,7 +235,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
       {!search && data.value !== null && all.length === 0 && <Empty><h2>Nothing here yet</h2><p>Drop files or a folder above. As soon as they are read you can search them here, and choose “{name}” in the chat to get answers with citations.</p></Empty>}
       {!search && all.length > 0 && (
         <>
-          <div class="bar">
+          <div class="bar filters" tabIndex={-1}>
             <input type="search" class="filter" aria-label="Filter by name" placeholder="Filter by name" value={text} onInput={(event) => setQuery({ name: event.currentTarget.value })} />
             {([["", "All", all.length], ["ready", "Ready", ready], ["working", "Being read", working], ["amiss", "Need attention", amiss]] as const).map(([value, words, many]) => (
               <button key={value} type="button" class="chip" aria-pressed={state === value} onClick={() => setQuery({ state: value })}>{words} <b>{number(many)}</b></button>
@@ -252,7 +252,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
           <VirtualRows count={list.length} height={small.value ? 92 : 40} columns={8} label="Documents"
             head={
               <div class="grid-head" role="row" style={{ "--columns": COLUMNS } as any}>
-                <div role="columnheader" class="check"><input type="checkbox" aria-label="Select all" checked={chosen.length > 0 && chosen.length === list.length} onChange={(event) => (selected.value = new Set(event.currentTarget.checked ? list.map(({ id }) => id) : []))} /></div>
+                <div role="columnheader" class="check"><label><input type="checkbox" aria-label="Select all" checked={chosen.length > 0 && chosen.length === list.length} onChange={(event) => (selected.value = new Set(event.currentTarget.checked ? list.map(({ id }) => id) : []))} /></label></div>
                 {header("name", "Name")}{header("status", "State")}{header("pages", "Pages", true)}{header("chunks", "Chunks", true)}{header("size", "Size", true)}{header("created_at", "Added", true)}
                 <div role="columnheader"><span class="unseen">Actions</span></div>
               </div>
@@ -269,7 +269,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
               );
               return (
                 <div class={small.value ? "grid-row narrow-row" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected.value.has(one.id)} style={small.value ? undefined : ({ "--columns": COLUMNS } as any)}>
-                  <span role="cell" class="check"><input type="checkbox" aria-label={`Select ${one.name}`} checked={selected.value.has(one.id)} onChange={() => toggle(one.id)} /></span>
+                  <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${one.name}`} checked={selected.value.has(one.id)} onChange={() => toggle(one.id)} /></label></span>
                   <span role="cell" class="two-lines"><a class="row-link" href={href("documents", name, one.id)} title={one.name}>{one.name}</a>{reason && <small class="why" title={reason}>{reason}</small>}</span>
                   <span role="cell"><DocumentState status={one.status} />{isUnfinished(one.status) && one.pages ? <small class="hint"> {one.pages_done}/{one.pages}</small> : null}</span>
                   <span role="cell" class="right number">{one.pages ?? ""}</span>
@@ -378,10 +378,10 @@ function SearchForm({ text, collection }: { text: string; collection: string }) 
   const mode = query.value.get("mode") ?? "hybrid";
   const many = query.value.get("k") ?? "10";
   return (
-    <form class="bar" role="search" onSubmit={(event) => { event.preventDefault(); setQuery({ q: field.current!.value.trim() }); }}>
+    <form class={text ? "bar search-bar active" : "bar search-bar"} role="search" onSubmit={(event) => { event.preventDefault(); setQuery({ q: field.current!.value.trim() }); }}>
       <input ref={field} type="search" aria-label={`Search ${collection}`} placeholder="Search the texts" defaultValue={text} onInput={(event) => event.currentTarget.value === "" && setQuery({ q: null })} />
-      <select aria-label="Kind of search" value={mode} onChange={(event) => setQuery({ mode: event.currentTarget.value })}><option value="hybrid">Meaning and words</option><option value="vector">Meaning</option><option value="keyword">Words</option></select>
-      <select aria-label="Number of hits" value={many} onChange={(event) => setQuery({ k: event.currentTarget.value })}>{["5", "10", "25", "50"].map((one) => <option key={one} value={one}>{one} hits</option>)}</select>
+      {text && <><select aria-label="Kind of search" value={mode} onChange={(event) => setQuery({ mode: event.currentTarget.value })}><option value="hybrid">Meaning and words</option><option value="vector">Meaning</option><option value="keyword">Words</option></select>
+      <select aria-label="Number of hits" value={many} onChange={(event) => setQuery({ k: event.currentTarget.value })}>{["5", "10", "25", "50"].map((one) => <option key={one} value={one}>{one} hits</option>)}</select></>}
       <button type="submit"><Icon of={SearchIcon} />Search</button>
       {text && <button type="button" class="quiet" onClick={() => setQuery({ q: null })}><Icon of={X} />Close the search</button>}
     </form>

@@ -1,7 +1,7 @@
 // The calls about jobs, and which of the newer ones this server has.
 
-import { signal } from "@preact/signals";
 import { ApiError, call } from "../api.ts";
+import { features } from "../features.ts";
 import type { Job, List } from "../types.ts";
 
 export const FILTERS = ["status", "kind", "model", "collection", "batch", "q"] as const;
@@ -14,20 +14,9 @@ export interface Counts {
   [other: string]: unknown;
 }
 
-/** False once the server has answered that it has no counts. */
-export const hasCounts = signal(true);
-/** False once the server has refused to search the jobs. */
-export const hasSearch = signal(true);
 
 export async function loadCounts(signal_: AbortSignal): Promise<Counts | null> {
-  if (!hasCounts.value) return null;
-  try {
-    return await call<Counts>("GET", "/jobs/counts", { signal: signal_ });
-  } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 404) throw error;
-    hasCounts.value = false;
-    return null;
-  }
+  return features.counts ? call<Counts>("GET", "/jobs/counts", { signal: signal_ }) : null;
 }
 
 const PAGE = 100;

@@ -4,6 +4,7 @@ import { useSignal } from "@preact/signals";
 import { Ban, RotateCcw, Trash2, X } from "lucide";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
+import { features } from "../features.ts";
 import { useResource } from "../resource.ts";
 import { href, query, segments, setQuery } from "../router.ts";
 import { loadModels, models } from "../store.ts";
@@ -12,7 +13,7 @@ import { attempt, confirmed, Empty, Icon, IconButton, JobState, now, Problem, Ti
 import { VirtualRows } from "../ui/virtual.tsx";
 import { count, duration, JOB_STATUSES, jobStatus, number, readable, title } from "../words.ts";
 import { JobView } from "./job.tsx";
-import { FILTERS, forEachJob, hasCounts, loadCounts, loadJobs, type Counts, type Filter, type JobPage } from "./server.ts";
+import { FILTERS, forEachJob, loadCounts, loadJobs, type Counts, type Filter, type JobPage } from "./server.ts";
 
 const ACTIVE_SECONDS = 2;
 const IDLE_SECONDS = 5;
@@ -111,7 +112,7 @@ function JobList() {
         ))}
       </div>
       <div class="bar">
-        {hasCounts.value && <JobSearch />}
+        {features.counts && <JobSearch />}
         <select aria-label="Kind" value={filter.kind ?? ""} onChange={(event) => setQuery({ kind: event.currentTarget.value })}><option value="">All kinds</option>{KINDS.map((kind) => <option key={kind} value={kind}>{title(kind)}</option>)}</select>
         <select aria-label="Model" value={filter.model ?? ""} onChange={(event) => setQuery({ model: event.currentTarget.value })}><option value="">All models</option>{(models.value ?? []).map(({ name }) => <option key={name} value={name}>{name}</option>)}</select>
         {filter.batch && <span class="chip" aria-current="true">Batch {filter.batch.slice(-6)} <button type="button" class="quiet small" aria-label="Show jobs of all batches" onClick={() => setQuery({ batch: null })}><Icon of={X} size={14} /></button></span>}
@@ -132,7 +133,7 @@ function JobList() {
         <VirtualRows count={jobs.length} height={small.value ? 74 : 40} columns={7} label="Jobs" onEnd={more}
           head={
             <div class="grid-head" role="row" style={{ "--columns": COLUMNS } as any}>
-              <div role="columnheader" class="check"><input type="checkbox" aria-label="Select all that are loaded" checked={chosen.length > 0 && chosen.length === jobs.length} onChange={(event) => (selected.value = new Set(event.currentTarget.checked ? jobs.map(({ id }) => id) : []))} /></div>
+              <div role="columnheader" class="check"><label><input type="checkbox" aria-label="Select all that are loaded" checked={chosen.length > 0 && chosen.length === jobs.length} onChange={(event) => (selected.value = new Set(event.currentTarget.checked ? jobs.map(({ id }) => id) : []))} /></label></div>
               <div role="columnheader">State</div><div role="columnheader">Job</div><div role="columnheader">Kind</div><div role="columnheader">Model</div><div role="columnheader">Waited → ran</div><div role="columnheader" class="right">Submitted</div>
             </div>
           }
@@ -141,7 +142,7 @@ function JobList() {
             const why = job.status === "failed" ? readable(job.error?.message ?? job.error?.code ?? "") : "";
             return (
               <div class={small.value ? "grid-row narrow-job" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected.value.has(job.id)} data-job={job.id} style={small.value ? undefined : ({ "--columns": COLUMNS } as any)}>
-                <span role="cell" class="check"><input type="checkbox" aria-label={`Select ${name(job)}`} checked={selected.value.has(job.id)} onChange={() => toggle(job.id)} /></span>
+                <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${name(job)}`} checked={selected.value.has(job.id)} onChange={() => toggle(job.id)} /></label></span>
                 <span role="cell"><JobState status={job.status} cancelling={!isOver(job) && job.cancel_requested_at !== null} /></span>
                 <span role="cell" class="two-lines"><a class="row-link" href={href("jobs", job.id)} title={name(job)}>{name(job)}</a>{why && <small class="why" title={why}>{why}</small>}</span>
                 <span role="cell" class="hint">{title(job.kind)}</span>
