@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-from shared.owners.store import ApiKeys
-from shared.redis_connection import connect
 from testing.missing_services import missing_service
 from testing.repository import REPOSITORY
 from testing.stack import QUICK, Stack, models
@@ -99,14 +97,6 @@ def page(context: BrowserContext, stack: Stack, browser_errors: list[str]) -> It
     page.close()
     assert foreign_requests == [], "the page calls only its own server"
     assert browser_errors == []
-
-
-@pytest.fixture
-def api_keys(stack: Stack) -> Iterator[ApiKeys]:
-    """The keys of the stack, which needs none again after the test."""
-    keys = ApiKeys(connect(stack.redis_url()))
-    yield keys
-    keys.remove_all()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from shared.owners.store import ApiKeys
 from testing.receiver import Receiver, status
 from testing.stack import Stack
 from tests.browser.actions import add_documents, answered, ask, fits, violations
@@ -155,33 +154,6 @@ def test_the_lamp_is_green_only_when_nothing_wants_attention(page: Page, stack: 
     card.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.locator("#health")).to_have_text("Ready")
-
-
-def test_signing_in_and_out(page: Page, stack: Stack, api_keys: ApiKeys, browser_errors: list[str]) -> None:
-    key = api_keys.create("ada", admin=True)[1]
-    page.goto("/ui/jobs")
-    dialog = page.get_by_role("dialog", name="Sign in")
-    expect(dialog.get_by_label("API key")).to_be_focused()
-    expect(page.locator("#health")).to_have_text("Signed out")
-    expect(page.locator(".notice.bad, .banner")).to_have_count(0)
-    dialog.get_by_label("API key").fill("eh_wrong")
-    page.keyboard.press("Enter")
-    expect(dialog).to_contain_text("does not know this key")
-    dialog.get_by_label("API key").fill(key)
-    page.keyboard.press("Enter")
-    expect(dialog).to_have_count(0)
-    # A new owner has no jobs: the empty list says what jobs are.
-    expect(page.get_by_text("No jobs yet")).to_be_visible()
-    expect(page.locator("#health")).to_have_text("Ready")
-    other = page.context.new_page()
-    other.goto("/ui/jobs")
-    expect(other.get_by_text("No jobs yet")).to_be_visible()
-    page.get_by_role("button", name="Sign out").click()
-    expect(dialog).to_be_visible()
-    expect(other.get_by_role("dialog", name="Sign in")).to_be_visible()
-    other.close()
-    assert all("401" in error for error in browser_errors)
-    browser_errors.clear()
 
 
 def test_files_have_security_headers_and_are_compressed(stack: Stack) -> None:

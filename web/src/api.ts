@@ -5,14 +5,17 @@ import { credentials, keyRefused } from "./key.ts";
 
 /** An error of the API; its status is 0 if the server did not answer. */
 export class ApiError extends Error {
-  constructor(
-    message: string,
-    readonly code = "unreachable",
-    readonly status = 0,
-    readonly answer: any = null,
-    readonly retryAfter: number | null = null,
-  ) {
+  readonly code: string;
+  readonly status: number;
+  readonly answer: any;
+  readonly retryAfter: number | null;
+
+  constructor(message: string, code = "unreachable", status = 0, answer: any = null, retryAfter: number | null = null) {
     super(message);
+    this.code = code;
+    this.status = status;
+    this.answer = answer;
+    this.retryAfter = retryAfter;
   }
 
   /** Whether the same call may succeed later. */

@@ -2,7 +2,7 @@
 
 import { signal, useSignal } from "@preact/signals";
 import type { IconNode } from "lucide";
-import { Activity, FileText, ListChecks, LogIn, LogOut, MessageSquare, Search, Webhook as WebhookIcon } from "lucide";
+import { Activity, FileText, ListChecks, LogOut, MessageSquare, Search, Webhook as WebhookIcon } from "lucide";
 import type { ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { ChatView } from "./chat/view.tsx";
@@ -105,11 +105,7 @@ function Outage() {
 }
 
 function Account() {
-  if (!signedIn.value) {
-    return me.value === null && signIn.value === null ? null : (
-      signIn.value === null ? null : <button type="button" class="quiet" onClick={() => (signIn.value = "missing")}><Icon of={LogIn} /><span>Sign in</span></button>
-    );
-  }
+  if (!signedIn.value) return null;
   return (
     <div class="account">
       {me.value && <span class="hint">{me.value.owner}{me.value.admin ? " (admin)" : ""}</span>}

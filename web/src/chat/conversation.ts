@@ -22,7 +22,13 @@ export class Turn {
   readonly stopping = signal(false);
   id: string | null = null;
 
-  constructor(readonly question: string, readonly collection: string | null) {}
+  readonly question: string;
+  readonly collection: string | null;
+
+  constructor(question: string, collection: string | null) {
+    this.question = question;
+    this.collection = collection;
+  }
 
   get running(): boolean {
     return ["sending", "queued", "in_progress"].includes(this.state.value);

@@ -121,20 +121,15 @@ function CollectionDialog({ onClose, existing }: { onClose: () => void; existing
 }
 
 /** All documents of a collection: pages are loaded one after another, and later only those that change. */
-function useDocuments(name: string) {
-  return useResource<Document[]>(`documents ${name}`, async (signal, before) => {
+function useDocuments(name: string, exists: boolean | null) {
+  return useResource<Document[]>(exists === null ? null : `documents ${name} ${exists}`, async (signal, before) => {
+    if (!exists) return [];
     const path = `/collections/${encodeURIComponent(name)}/documents?limit=${PAGE}`;
     const known = new Map((before ?? []).map((one) => [one.id, one]));
     const fresh: Document[] = [];
     let after = "";
     for (;;) {
-      let part: List<Document>;
-      try {
-        part = await call<List<Document>>("GET", path + after, { signal });
-      } catch (error) {
-        if (error instanceof ApiError && error.code === "not_found") return [];
-        throw error;
-      }
+      const part = await call<List<Document>>("GET", path + after, { signal });
       fresh.push(...part.data);
       const page = new Set(part.data.map(({ id }) => id));
       // Beyond a page that was known whole, and with no document under way, nothing has changed.
@@ -161,7 +156,7 @@ const narrow = matchMedia("(max-width: 640px)");
 const COLUMNS = "28px minmax(160px, 1fr) 140px 56px 64px 70px 100px 104px";
 
 function CollectionView({ name, collection }: { name: string; collection: Collection | null }) {
-  const { data, error, reload } = useDocuments(name);
+  const { data, error, reload } = useDocuments(name, collections.value === null ? null : collection !== null);
   const selected = useSignal<ReadonlySet<string>>(new Set());
   const settings = useSignal(false);
   const passwordFor = useSignal<Document | null>(null);
@@ -390,7 +385,7 @@ function SearchForm({ text, collection }: { text: string; collection: string }) 
 
 /** A text with the words of a query marked. */
 export function Marked({ text, words }: { text: string; words: string }) {
-  const wanted = [...new Set(words.toLowerCase().match(/[\p{L}\p{N}]{2,}/gu) ?? [])].sort((a, b) => b.length - a.length).slice(0, 40);
+  const wanted = [...new Set(words.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu) ?? [])].sort((a, b) => b.length - a.length).slice(0, 40);
   if (wanted.length === 0) return <>{text}</>;
   const parts = text.split(new RegExp(`((?<![\\p{L}\\p{N}])(?:${wanted.join("|")})[\\p{L}\\p{N}]*)`, "giu"));
   return <>{parts.map((part, place) => (place % 2 === 1 ? <mark key={place}>{part}</mark> : part))}</>;
