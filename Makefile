@@ -10,6 +10,7 @@ help:
 	@echo "make up            run the stack until Ctrl-C (ARGS='--port 8080' for options)"
 	@echo "make test          all checks and tests     make lint   only the checks     make bench   the benchmarks"
 	@echo "make test-faults   fault injection: kill every process, break every connection (20 minutes)"
+	@echo "make web           build the web page from web/src into web/dist"
 	@echo "make dist          build the wheels of the server and the client into dist/"
 	@echo "make lock          renew the hashes of constraints.txt     make digests   pin the digests of container images"
 	@echo "make env           write .env with random passwords for docker compose"
@@ -29,6 +30,7 @@ lint: .venv/.installed-dev
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python web/build.py --check
 
 # The checks leave a core idle, so they run beside the tests. Many tests wait, so there are more of them at once than cores. Files run in
 # alphabetical order, which has the short ones last; xdist would have those with few tests last, which are the longest.
@@ -48,6 +50,10 @@ bench: .venv/.installed-dev setup
 	@$(BIN)/python -m benchmarks.generation_throughput
 	@$(BIN)/python -m benchmarks.fairness
 	@$(BIN)/python -m benchmarks.streams
+
+# The built page is committed, so only those who change it need this. Node comes from PyPI.
+web: .venv/.installed-dev
+	@$(BIN)/python web/build.py
 
 dist: .venv/.installed-dev
 	@$(BIN)/python -m build --outdir dist .
@@ -98,4 +104,4 @@ clean:
 	  || $(BIN)/python -m pip --python .venv-clients install --quiet --no-input --no-deps --require-hashes --requirement $<
 	@touch $@
 
-.PHONY: tests chromium promtool env lock digests help setup demo up lint test test-faults bench dist clean
+.PHONY: tests web chromium promtool env lock digests help setup demo up lint test test-faults bench dist clean

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from api.openapi.document import api_document
 from shared.packaged_files import CODE_ROOT
 
-TEMPLATE_FOLDER = str(CODE_ROOT / "web")
+TEMPLATE_FOLDER = str(CODE_ROOT / "web" / "reference")
 
 LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "minLength": "{}+ characters"}
 LIMITS |= {"maxLength": "≤ {} characters", "minItems": "{}+ items", "maxItems": "≤ {} items", "maxProperties": "≤ {} pairs"}

@@ -1,4 +1,7 @@
-"""Responses with files of the web page, with their security headers and ETags."""
+"""Responses with files of the web page, with their security headers, ETags and compression."""
+
+import gzip
+from functools import cached_property
 
 from flask import Response, request
 
@@ -11,15 +14,44 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # File names stay the same from version to version: the browser keeps the files and revalidates them each time.
-    "Cache-Control": "no-cache",
+}
+# Most file names stay the same from version to version: the browser keeps the files and revalidates them each time.
+REVALIDATED = "no-cache"
+IMMUTABLE = "public, max-age=31536000, immutable"
+MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
 }
 
 
-def page_response(content: str | bytes, content_type: str) -> Response:
+def page_response(content: str | bytes, content_type: str, cache_control: str = REVALIDATED) -> Response:
     """A file of the web page, or 304 if the browser has it already."""
-    response = Response(content, content_type=content_type, headers=PAGE_HEADERS)
+    response = Response(content, content_type=content_type, headers={**PAGE_HEADERS, "Cache-Control": cache_control})
     # The ETag is made from the bytes: times and sizes of installed files can be the same for two versions.
     response.add_etag()
     response.make_conditional(request)
     return response
+
+
+class PageFile:
+    """A file of the web page in memory, compressed when it is first requested."""
+
+    def __init__(self, content: bytes, suffix: str, *, immutable: bool = False) -> None:
+        self._content = content
+        self._content_type = f"{MEDIA_TYPES[suffix]}; charset=utf-8"
+        self._cache_control = IMMUTABLE if immutable else REVALIDATED
+
+    @cached_property
+    def _compressed(self) -> bytes:
+        # Without a time, so that every process computes the same bytes, and with them the same ETag.
+        return gzip.compress(self._content, mtime=0)
+
+    def response(self) -> Response:
+        compressed = request.accept_encodings.find("gzip") >= 0
+        response = page_response(self._compressed if compressed else self._content, self._content_type, self._cache_control)
+        response.headers["Vary"] = "Accept-Encoding"
+        if compressed:
+            response.headers["Content-Encoding"] = "gzip"
+        return response

@@ -1,48 +1,92 @@
-"""``/``: the web page, which calls the same API as every other client."""
+"""``/`` and ``/ui/…``: the web page, which calls the same API as every other client.
+
+Its sources are in ``web/src``; ``make web`` builds them into ``web/dist``, which is part of the wheel.
+"""
 
 from flask import Blueprint
 
 from api.openapi.operation import UNCHANGED, Operation, Reply, describe, in_path
 from api.responses import RouteResponse
-from api.routes.page_response import page_response
+from api.routes.page_response import MEDIA_TYPES, PageFile
 from shared.errors import NotFound
 from shared.packaged_files import CODE_ROOT
 
 blueprint = Blueprint("web_ui", __name__)
 
 TAG = "Web pages"
-MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+BUILT = CODE_ROOT / "web" / "dist"
 
-WEB = CODE_ROOT / "web"
-# Listed once at start: a name from a client is looked up here and never becomes a path.
-STATIC_FILES = {path.name: path for path in (WEB / "static").iterdir() if path.suffix in MEDIA_TYPES}
+# Read once at start: a name from a client is looked up here and never becomes a path. The name of an asset has a hash of its bytes.
+INDEX = PageFile((BUILT / "index.html").read_bytes(), ".html")
+ASSETS = {
+    path.name: PageFile(path.read_bytes(), path.suffix, immutable=True)
+    for path in (BUILT / "assets").iterdir()
+    if path.suffix in MEDIA_TYPES
+}
+FILES = {
+    path.name: PageFile(path.read_bytes(), path.suffix)
+    for path in (BUILT / "mark.svg", CODE_ROOT / "web" / "reference" / "reference.css")
+}
 
 
 @blueprint.get("/")
 @describe(
     Operation(
         tag=TAG,
-        summary="Get the web page: chat, documents, jobs",
+        summary="Get the web page: chat, documents, jobs, operations",
         replies={200: Reply(description="HTML.", media_type="text/html"), 304: UNCHANGED},
         open=True,
     )
 )
 def show_page() -> RouteResponse:
-    return page_response((WEB / "index.html").read_bytes(), "text/html; charset=utf-8")
+    return INDEX.response()
+
+
+@blueprint.get("/ui/<path:view>")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get the web page with one of its views",
+        parameters=(in_path("view", "Path of the view.", "jobs"),),
+        replies={200: Reply(description="HTML.", media_type="text/html"), 304: UNCHANGED},
+        open=True,
+    )
+)
+def show_view(view: str) -> RouteResponse:
+    """The page itself reads the path: it answers a reload and a bookmark of any of its views."""
+    return INDEX.response()
+
+
+@blueprint.get("/ui/assets/<name>")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Get a script or style sheet of the web page",
+        parameters=(in_path("name", "Name of the file, with a hash of its bytes.", "index-a1b2c3d4.js"),),
+        replies={200: Reply(description="The file.", media_type="*/*"), 304: UNCHANGED},
+        open=True,
+    )
+)
+def show_asset(name: str) -> RouteResponse:
+    return _find(ASSETS, name).response()
 
 
 @blueprint.get("/static/<name>")
 @describe(
     Operation(
         tag=TAG,
-        summary="Get a file of the web page",
+        summary="Get a file whose name stays the same from version to version",
         parameters=(in_path("name", "Name of the file.", "mark.svg"),),
         replies={200: Reply(description="The file.", media_type="*/*"), 304: UNCHANGED},
         open=True,
     )
 )
 def show_file(name: str) -> RouteResponse:
-    path = STATIC_FILES.get(name)
-    if path is None:
-        raise NotFound(f"The web page has no file {name[:80]!r}.", code="route_not_found")
-    return page_response(path.read_bytes(), f"{MEDIA_TYPES[path.suffix]}; charset=utf-8")
+    return _find(FILES, name).response()
+
+
+def _find(files: dict[str, PageFile], name: str) -> PageFile:
+    try:
+        return files[name]
+    except KeyError:
+        raise NotFound(f"The web page has no file {name[:80]!r}.", code="route_not_found") from None

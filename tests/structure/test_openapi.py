@@ -28,6 +28,8 @@ OPEN_CALLS = {
     "GET /docs",
     "GET /",
     "GET /static/{name}",
+    "GET /ui/assets/{name}",
+    "GET /ui/{view}",
 }
 
 

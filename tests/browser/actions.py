@@ -1,0 +1,78 @@
+"""What people do on the page, and what tests look at."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Locator, Page, expect
+
+from testing.stack import Stack
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def ask(page: Page, question: str) -> Locator:
+    """Send a question, and return its turn."""
+    before = page.locator(".turn").count()
+    page.get_by_label("Message", exact=True).fill(question)
+    page.get_by_label("Message", exact=True).press("Enter")
+    expect(page.locator(".turn")).to_have_count(before + 1)
+    return page.locator(".turn").last
+
+
+def answered(turn: Locator) -> Locator:
+    """The turn, once its answer is complete."""
+    expect(turn).to_have_attribute("data-state", "completed")
+    return turn
+
+
+def add_documents(stack: Stack, collection: str, **files: str | bytes) -> list[str]:
+    """Upload files, wait until they are read, and return the ids of the documents in the same order."""
+    forms = [
+        ("file", (name.replace("_", "."), data if isinstance(data, bytes) else data.encode())) for name, data in files.items()
+    ]
+    answer = stack.client.post(f"/collections/{collection}/documents", files=forms)
+    assert answer.status_code in (200, 202), answer.text
+    for document in answer.json()["data"]:
+        stack.ended(document["job"])
+    return [str(document["id"]) for document in answer.json()["data"]]
+
+
+@contextmanager
+def suspended(stack: Stack, process: str) -> Iterator[None]:
+    """While its process is suspended, the jobs of a worker stay queued."""
+    worker = stack.pid(process)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    """What axe finds on the page as it is."""
+    page.evaluate(axe)
+    found = page.evaluate(
+        "(rules) => axe.run(document, { runOnly: { type: 'tag', values: rules } }).then((result) =>"
+        " result.violations.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.html}`)))",
+        RULES,
+    )
+    return [str(one) for one in found]
+
+
+def drop(page: Page, selector: str, **files: str) -> None:
+    """Drop files, whose names have an underscore in place of the dot."""
+    named = {name.replace("_", "."): text for name, text in files.items()}
+    data = page.evaluate_handle(
+        "(files) => { const data = new DataTransfer();"
+        " for (const [name, text] of Object.entries(JSON.parse(files))) data.items.add(new File([text], name)); return data; }",
+        json.dumps(named),
+    )
+    page.dispatch_event(selector, "drop", {"dataTransfer": data})
+
+
+def fits(page: Page) -> bool:
+    """Whether the page needs no scrolling sideways."""
+    return bool(page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"))

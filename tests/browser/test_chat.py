@@ -1,0 +1,271 @@
+"""Chat: streamed answers in Markdown, the list of chats, citations, and what survives a reload."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from testing.stack import Stack
+from tests.browser.actions import add_documents, answered, ask, suspended
+
+LONG = "Tell me more about it. " * 20
+MARKDOWN = """
+# Title
+
+A **bold** [link](https://example.com/page), [script](javascript:window.hacked=1) and ![picture](http://evil.example/x.png).
+
+| name | count |
+|---|--:|
+| lists | 12 |
+
+3. third
+
+```python
+def one(): return 1
+```
+
+Energy $E = mc^2$ costs $5 or $6. <script>window.hacked = 1</script><img src=x onerror="window.hacked=1">"""
+
+
+def test_an_answer_is_streamed_as_it_is_written(page: Page) -> None:
+    page.goto("/")
+    turn = ask(page, LONG)
+    expect(turn.locator(".prose")).to_contain_text("Tell me more")
+    # The text is there while the job runs.
+    assert turn.get_attribute("data-state") == "in_progress"
+    length = len(turn.locator(".prose").inner_text())
+    expect(turn.locator(".prose")).not_to_have_text(re.compile(f"^.{{0,{length}}}$", re.DOTALL))
+    answered(turn)
+    expect(turn.get_by_role("link", name=re.compile("echo · [0-9]+ tokens"))).to_be_visible()
+
+
+def test_markdown_is_rendered_and_hostile_output_is_text(page: Page, context: BrowserContext) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto("/")
+    page.get_by_label("Model").select_option("echo")
+    prose = answered(ask(page, MARKDOWN)).locator(".prose")
+    expect(prose.locator("strong")).to_have_text("bold")
+    link = prose.get_by_role("link", name="link", exact=True)
+    expect(link).to_have_attribute("href", "https://example.com/page")
+    expect(link).to_have_attribute("rel", re.compile("noopener"))
+    expect(prose.get_by_role("link")).to_have_count(2)
+    expect(prose.get_by_role("link", name="picture")).to_have_attribute("href", "http://evil.example/x.png")
+    expect(prose.locator("td").first).to_have_text("lists")
+    expect(prose.locator("ol")).to_have_attribute("start", "3")
+    expect(prose.locator(".code .hljs-keyword").first).to_have_text("def")
+    expect(prose.locator("math")).to_have_count(1)
+    expect(prose).to_contain_text("<script>window.hacked = 1</script>")
+    assert page.locator("#main img, #main script").count() == 0
+    assert page.evaluate("() => window.hacked") is None
+    prose.get_by_role("button", name="Copy code").click()
+    assert page.evaluate("() => navigator.clipboard.readText()") == "def one(): return 1"
+    page.get_by_role("button", name="Copy answer").click()
+    assert "| lists | 12 |" in page.evaluate("() => navigator.clipboard.readText()")
+
+
+def test_long_and_odd_output_does_not_block_the_page(page: Page) -> None:
+    page.goto("/")
+    page.get_by_label("Model").select_option("parrot")
+    odd = "\u202egnirts " + "https://example.com/" + "a" * 300 + " data:text/html,<b>"
+    turn = answered(ask(page, odd))
+    expect(turn.locator(".prose")).to_contain_text("aaaa")
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_chats_are_listed_renamed_searched_exported_and_deleted(page: Page) -> None:
+    page.goto("/")
+    answered(ask(page, "First question"))
+    page.get_by_role("button", name="New chat").click()
+    answered(ask(page, "Second question"))
+    assert "/ui/chat/" in page.url
+    page.reload()
+    chats = page.locator(".chats li")
+    expect(chats).to_have_count(2)
+    expect(page.locator(".question")).to_have_text("Second question")
+    page.get_by_role("link", name="First question").click()
+    expect(page.locator(".question")).to_have_text("First question")
+    expect(page.locator(".prose")).to_contain_text("First question")
+
+    page.get_by_role("button", name="More about First question").click()
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_label("Title of the chat").fill("Renamed")
+    page.keyboard.press("Enter")
+    page.get_by_label("Search chats").fill("second")
+    expect(chats).to_have_count(1)
+    page.get_by_label("Search chats").fill("")
+
+    page.get_by_role("button", name="More about Renamed").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export as Markdown").click()
+    assert "## First question" in download.value.path().read_text()
+    page.get_by_role("button", name="More about Renamed").click()
+    page.get_by_role("button", name="Delete").click()
+    expect(chats).to_have_count(1)
+    page.get_by_role("button", name="Undo").click()
+    expect(chats).to_have_count(2)
+
+
+def test_stop_keeps_what_was_written(page: Page) -> None:
+    page.goto("/")
+    turn = ask(page, LONG)
+    expect(turn.locator(".prose")).to_contain_text("Tell me")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(turn.locator(".stopped")).to_be_visible()
+    expect(turn.locator(".prose")).to_contain_text("Tell me")
+    page.get_by_label("Message", exact=True).fill("A draft")
+    page.reload()
+    # The question, what was written of its answer, and the draft.
+    expect(page.locator(".question")).to_have_text(LONG.strip())
+    expect(page.locator(".turn .prose")).to_contain_text("Tell me")
+    expect(page.locator(".stopped")).to_be_visible()
+    expect(page.get_by_label("Message", exact=True)).to_have_value("A draft")
+    page.get_by_label("Message", exact=True).fill("")
+    page.get_by_role("button", name="Edit the question").click()
+    page.get_by_role("textbox", name="The question").fill("A short question")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".question").last).to_have_text("A short question")
+    answered(page.locator(".turn").last)
+    page.get_by_role("button", name="Ask again").last.click()
+    expect(page.locator(".question", has_text="A short question")).to_have_count(2)
+    answered(page.locator(".turn").last)
+
+
+def test_a_failed_question_keeps_its_reason(page: Page) -> None:
+    page.goto("/")
+    turn = ask(page, "word " * 5000)
+    expect(turn.locator(".notice.bad")).to_contain_text("context")
+    page.reload()
+    expect(page.locator(".notice.bad")).to_contain_text("context")
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_a_waiting_question_shows_its_place_and_goes_before_bulk_work(page: Page, stack: Stack) -> None:
+    page.goto("/")
+    answered(ask(page, "Hello"))
+    with suspended(stack, "gpu0"):
+        waiting = [stack.generate(f"bulk {number}")["id"] for number in range(20)]
+        turn = ask(page, "Are you there?")
+        status = turn.locator(".status")
+        expect(status).to_contain_text(re.compile("^Next in line"))
+        page.reload()
+        turn = page.locator(".turn").last
+        expect(status).to_contain_text(re.compile("^Next in line"))
+        # What changes each second is not read aloud.
+        assert page.locator("[role=log]").count() == 0
+        assert turn.locator("[aria-live], [role=status]").count() == 0
+        jobs = stack.client.get("/jobs?kind=generate&limit=1").json()["data"]
+        assert jobs[0]["priority"] == 2
+        for job in waiting:
+            stack.client.post(f"/jobs/{job}/cancel")
+    answered(turn)
+
+
+def test_sampling_and_a_model_that_loads_on_demand(page: Page, stack: Stack) -> None:
+    page.goto("/")
+    expect(page.get_by_label("Model").locator("option:checked")).to_have_text("echo")
+    parrot = page.get_by_label("Model").locator("option[value=parrot]")
+    expect(parrot).to_be_enabled()
+    expect(page.get_by_label("Model").locator("option[value=not-started]")).to_be_disabled()
+    page.get_by_label("Model").select_option("parrot")
+    page.get_by_role("button", name="Sampling").click()
+    page.get_by_label("Longest answer (tokens)").fill("5")
+    page.get_by_label("Temperature").fill("0.3")
+    page.get_by_label("Temperature").press("Tab")
+    turn = answered(ask(page, "A question to a parrot"))
+    expect(turn.locator(".details")).to_contain_text("parrot · 5 tokens")
+    expect(turn.locator(".details")).to_contain_text("cut off")
+
+
+def test_a_citation_opens_its_page_with_the_sentence_marked(page: Page, stack: Stack) -> None:
+    add_documents(stack, "ducks", ducks_txt="Ducks swim.\fThe capital of the ducks is Pondicherry-on-Mud. It rains there.")
+    page.goto("/")
+    page.get_by_label("Answer from").select_option("ducks")
+    turn = answered(ask(page, "What is the capital of the ducks?"))
+    source = turn.get_by_role("group", name="Sources").get_by_role("button", name=re.compile("ducks.txt, page 2"))
+    source.click()
+    sheet = page.get_by_role("complementary", name="Details")
+    expect(sheet.get_by_role("heading")).to_have_text("ducks.txt")
+    expect(sheet).to_contain_text("Page 2 of 2")
+    expect(sheet.locator("mark")).to_contain_text("The capital of the ducks is Pondicherry-on-Mud.")
+    sheet.get_by_role("button", name="Previous page").click()
+    expect(sheet.locator(".page-text")).to_have_text("Ducks swim.")
+    page.keyboard.press("Escape")
+    expect(sheet).to_have_count(0)
+    page.reload()
+    expect(page.get_by_role("group", name="Sources").get_by_role("button").first).to_be_visible()
+    # The markers in the text open the same.
+    page.locator(".marker").first.click()
+    expect(page.get_by_role("complementary", name="Details").locator("mark")).to_be_visible()
+
+
+def test_the_answer_stays_in_view_unless_the_reader_scrolls_up(page: Page) -> None:
+    page.goto("/")
+    answered(ask(page, "short"))
+    before = page.locator(".composer-box").bounding_box()
+    turn = ask(page, LONG + "\n\n" + "line\n\n" * 20)
+    expect(turn.locator(".prose")).to_contain_text("line")
+    turns = page.locator(".turns")
+    at_end = "(box) => box.scrollHeight - box.scrollTop - box.clientHeight < 5"
+    assert turns.evaluate(at_end)
+    turns.evaluate("(box) => { box.scrollTop = 0; }")
+    to_end = page.get_by_role("button", name="To the end")
+    expect(to_end).to_be_visible()
+    answered(turn)
+    assert turns.evaluate("(box) => box.scrollTop") == 0
+    to_end.click()
+    expect(to_end).to_have_count(0)
+    # Neither the composer nor its controls move with the length of the chat, and both columns are aligned.
+    after = page.locator(".composer-box").bounding_box()
+    assert before is not None
+    assert after is not None
+    assert before == after
+    question = page.locator(".turn").last.bounding_box()
+    assert question is not None
+    assert abs(question["x"] - after["x"]) < 2
+    expect(page.get_by_label("Model")).to_be_in_viewport()
+
+
+def test_a_first_visit_says_what_this_is_and_what_to_try(page: Page) -> None:
+    page.goto("/")
+    expect(page.get_by_role("heading", name="Ask the models of this server")).to_be_visible()
+    expect(page.locator(".tries button")).to_have_count(3)
+    expect(page.locator(".curl pre")).to_contain_text("curl http://127.0.0.1")
+    expect(page.get_by_role("link", name="API reference")).to_have_attribute("href", "/docs")
+    page.locator(".tries button").first.click()
+    answered(page.locator(".turn").last)
+
+
+def test_an_outage_is_told_once_and_the_page_recovers(page: Page, browser_errors: list[str]) -> None:
+    page.goto("/")
+    turn = ask(page, LONG)
+    expect(turn.locator(".prose")).to_contain_text("Tell me")
+    page.context.set_offline(True)
+    expect(page.locator("#health")).to_have_text("Away")
+    expect(page.locator(".banner, .notice.bad")).to_have_count(1)
+    expect(page.get_by_role("button", name="Delete collection")).to_have_count(0)
+    page.context.set_offline(False)
+    expect(page.locator("#health")).to_have_text("Ready")
+    expect(page.locator(".banner")).to_have_count(0)
+    answered(turn)
+    assert all(re.search("ERR_INTERNET_DISCONNECTED|ERR_NETWORK_CHANGED|network error", error) for error in browser_errors)
+    browser_errors.clear()
+
+
+class TestOnAPhone:
+    @pytest.fixture
+    def context_options(self) -> dict[str, Any]:
+        return {"viewport": {"width": 390, "height": 740}, "has_touch": True, "is_mobile": True}
+
+    def test_enter_starts_a_new_line_and_the_chats_open(self, page: Page) -> None:
+        page.goto("/")
+        message = page.get_by_label("Message", exact=True)
+        message.fill("one")
+        message.press("Enter")
+        message.press_sequentially("two")
+        expect(message).to_have_value("one\ntwo")
+        expect(page.locator(".turn")).to_have_count(0)
+        page.get_by_role("button", name="Send").click()
+        answered(page.locator(".turn").last)
+        page.get_by_role("button", name="Chats", exact=True).click()
+        expect(page.get_by_role("link", name="one two")).to_be_visible()

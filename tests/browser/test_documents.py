@@ -1,0 +1,170 @@
+"""Documents: collections, uploads, reasons, search, and deletion that can be taken back."""
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import FilePayload, Page, expect
+
+from testing.stack import Stack
+from tests.browser.actions import add_documents, drop, suspended
+from tests.odd_files import locked_pdf
+
+NASTY_TEXT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> The lighthouse is green."
+
+
+def test_a_collection_is_created_and_bad_names_are_explained(page: Page, stack: Stack) -> None:
+    page.goto("/ui/documents")
+    page.get_by_role("button", name="New collection").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("bad name!")
+    dialog.get_by_role("button", name="Create").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("letters, digits, dots, dashes and underscores")
+    dialog.get_by_label("Name").fill("shelf")
+    dialog.get_by_label("Longest chunk (tokens)").fill("64")
+    dialog.get_by_role("button", name="Create").click()
+    expect(page).to_have_url(re.compile("/ui/documents/shelf$"))
+    assert stack.client.get("/collections/shelf").json()["chunk_tokens"] == 64
+    page.reload()
+    expect(page.get_by_role("heading", name="shelf", level=1)).to_be_visible()
+    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    page.get_by_role("button", name="Settings").click()
+    dialog.get_by_label("Longest chunk (tokens)").fill("128")
+    dialog.get_by_role("button", name="Save", exact=True).click()
+    expect(dialog).to_have_count(0)
+    assert stack.client.get("/collections/shelf").json()["chunk_tokens"] == 128
+    page.get_by_role("button", name="Delete collection").click()
+    dialog.get_by_role("button", name="Delete collection").click()
+    expect(page.get_by_role("link", name="shelf")).to_have_count(0)
+
+
+def test_a_drop_is_one_batch(page: Page, stack: Stack) -> None:
+    page.goto("/ui/documents/drops")
+    expect(page.locator("#drop")).to_contain_text("Word, PowerPoint, Excel")
+    drop(page, "#drop", one_txt="First text.", two_txt="Second text.", three_txt="Third text.")
+    expect(page.locator("#upload-words")).to_have_text("3 of 3 ready")
+    expect(page.locator(".grid-row .state", has_text="Ready")).to_have_count(3)
+    batches = stack.client.get("/jobs?kind=batch").json()["data"]
+    assert [batch["counts"]["total"] for batch in batches[:1]] == [3]
+    ingests = stack.client.get("/jobs", params={"batch": batches[0]["id"]}).json()["data"]
+    assert len(ingests) == 3
+    expect(page.locator(".shelf li", has_text="drops")).to_contain_text("3 documents")
+
+
+def test_folders_are_read_with_their_paths(page: Page, tmp_path: Path) -> None:
+    folder = tmp_path / "papers"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "top.txt").write_text("Top.")
+    (folder / "deep" / "down.txt").write_text("Down.")
+    page.goto("/ui/documents/folders")
+    box = page.locator("#drop").bounding_box()
+    assert box is not None
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 30, "y": box["y"] + 20, "data": data})
+    expect(page.locator("#upload-words")).to_have_text("2 of 2 ready")
+    expect(page.get_by_role("link", name="papers/deep/down.txt")).to_be_visible()
+    # The button for folders does the same, and the server knows the bytes already.
+    page.locator("#folder").set_input_files(folder)
+    expect(page.locator("#upload-words")).to_contain_text("2 already there")
+
+
+def test_unreadable_documents_show_reasons_and_a_password_is_entered_in_place(page: Page, stack: Stack) -> None:
+    page.goto("/ui/documents/odd")
+    files: list[FilePayload] = [
+        {"name": "nothing.txt", "mimeType": "text/plain", "buffer": b""},
+        {"name": "picture.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n" + bytes(200)},
+        {"name": "locked.pdf", "mimeType": "application/pdf", "buffer": locked_pdf("sesame")},
+    ]
+    page.locator("#files").set_input_files(files)
+    expect(page.locator("#upload-words")).to_have_text("0 of 3 ready, 3 failed")
+    locked = page.get_by_role("row").filter(has_text="locked.pdf")
+    expect(locked.locator(".why")).to_have_text("The file is protected by a password.")
+    expect(page.get_by_role("row").filter(has_text="picture.png")).to_contain_text("Unsupported")
+    expect(page.get_by_role("row").filter(has_text="nothing.txt")).to_contain_text("No text")
+    expect(page.get_by_text("0 ready · 3 need attention")).to_be_visible()
+    assert page.get_by_text(re.compile("pdfium|pypdf|field `|Authorization:")).count() == 0
+    page.get_by_role("button", name="Need attention 3").click()
+    expect(page).to_have_url(re.compile("state=amiss"))
+    locked.get_by_role("button", name="Password").click()
+    page.get_by_label("Password of the file").fill("sesame")
+    page.get_by_role("button", name="Read the file").click()
+    expect(locked).to_have_count(0)
+    page.get_by_role("button", name=re.compile("^All")).click()
+    expect(locked).to_contain_text("Ready")
+
+
+def test_documents_are_filtered_sorted_selected_and_deleted_with_undo(page: Page, stack: Stack) -> None:
+    form = [("file", (f"paper-{number:03}.txt", f"Paper {number}.".encode())) for number in range(150)]
+    with suspended(stack, "cpu"):
+        batch = stack.client.post("/collections/many/documents", files=form).json()["batch"]["id"]
+        page.goto("/ui/documents/many")
+        expect(page.get_by_role("button", name="All 150")).to_be_visible()
+        # Only the rows in view exist, and a waiting document tells its place.
+        assert page.locator(".grid-row").count() < 40
+        page.get_by_role("link", name="paper-149.txt").click()
+        expect(page.get_by_role("complementary", name="Details")).to_contain_text(re.compile("Waiting: number [0-9]+ in line"))
+        page.keyboard.press("Escape")
+        stack.client.post(f"/jobs/{batch}/cancel")
+    page.get_by_role("button", name=re.compile("^Name")).click()
+    expect(page.locator(".grid-row .row-link").first).to_have_text("paper-000.txt")
+    expect(page).to_have_url(re.compile("sort=name"))
+    page.get_by_label("Filter by name").fill("paper-14")
+    expect(page.locator(".grid-row")).to_have_count(10)
+    page.reload()
+    expect(page.locator(".grid-row")).to_have_count(10)
+    page.get_by_label("Select paper-140.txt").check()
+    page.get_by_label("Select paper-141.txt").check()
+    page.get_by_role("group", name="Selection").get_by_role("button", name="Delete").click()
+    expect(page.locator(".grid-row")).to_have_count(8)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".grid-row")).to_have_count(10)
+    page.get_by_role("button", name="Delete paper-149.txt").click()
+    expect(page.locator(".grid-row")).to_have_count(9)
+    # Closing the page does not lose the deletion.
+    page.goto("about:blank")
+    page.goto("/ui/documents/many?name=paper-149")
+    expect(page.get_by_text("paper-149.txt")).to_have_count(0)
+    frames = page.evaluate(
+        """async () => {
+          history.replaceState(null, "", "/ui/documents/many");
+          let worst = 0, last = performance.now();
+          for (let turn = 0; turn < 40; turn += 1) {
+            const body = document.querySelector(".grid-body");
+            if (body) body.scrollTop = turn * 150;
+            await new Promise(requestAnimationFrame);
+            worst = Math.max(worst, performance.now() - last); last = performance.now();
+          }
+          return worst;
+        }"""
+    )
+    assert frames < 500, "scrolling does not block the page, even on a busy machine"
+
+
+def test_search_marks_its_words_and_opens_the_page(page: Page, stack: Stack) -> None:
+    add_documents(
+        stack,
+        "sea",
+        lights_txt=NASTY_TEXT,
+        boats_txt="Boats sail at noon.\fThe harbour is north of the lighthouse.",
+        other_txt="Bread and butter.",
+    )
+    page.goto("/ui/documents/sea")
+    page.get_by_label("Search sea").fill("Which lighthouse is green?")
+    page.keyboard.press("Enter")
+    hit = page.locator(".hit", has_text="The lighthouse is green.")
+    expect(hit).to_be_visible()
+    expect(hit.locator("mark").first).to_have_text(re.compile("lighthouse|green"))
+    expect(hit).to_contain_text(re.compile("hybrid [0-9.]+"))
+    expect(hit.locator(".meter")).to_be_visible()
+    page.get_by_label("Kind of search").select_option("keyword")
+    page.get_by_label("Number of hits").select_option("5")
+    expect(page).to_have_url(re.compile("mode=keyword.*k=5"))
+    expect(hit).to_contain_text("keyword")
+    page.locator(".hit", has_text="harbour").click()
+    sheet = page.get_by_role("complementary", name="Details")
+    expect(sheet.locator("mark")).to_have_text("The harbour is north of the lighthouse.")
+    expect(sheet).to_contain_text("Page 2 of 2")
+    sheet.get_by_role("link", name="Document").click()
+    expect(page.get_by_role("complementary", name="Details").last).to_contain_text("2 in 2 chunks")
+    assert page.evaluate("() => window.hacked") is None

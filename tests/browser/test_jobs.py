@@ -1,0 +1,149 @@
+"""Jobs: the list with its filters and actions, and the page of a job."""
+
+import json
+import re
+
+from playwright.sync_api import Page, Route, expect
+
+from testing.receiver import Receiver, status
+from testing.stack import Stack
+from tests.browser.actions import add_documents, suspended
+
+
+def test_the_list_says_what_each_job_is_and_why_it_failed(page: Page, stack: Stack) -> None:
+    good = stack.generate("When does the archive open?")["id"]
+    bad = stack.generate("word " * 5000)["id"]
+    for job in (good, bad):
+        stack.ended(job)
+    page.goto("/ui/jobs")
+    row = page.locator(f"[data-job={good}]")
+    expect(row).to_contain_text("When does the archive open?")
+    expect(row).to_contain_text("Completed")
+    expect(row).to_contain_text("echo")
+    expect(row.locator(".tones")).to_be_visible()
+    expect(row.locator("time")).to_have_attribute("title", re.compile("20[0-9][0-9]"))
+    failed = page.locator(f"[data-job={bad}]")
+    expect(failed.locator(".why")).to_contain_text("context")
+    assert page.get_by_text(re.compile("Attempts|\\(1 attempts")).count() == 0
+
+    page.get_by_role("button", name=re.compile("^Failed")).click()
+    expect(row).to_have_count(0)
+    expect(failed).to_be_visible()
+    page.get_by_label("Kind").select_option("ingest")
+    expect(failed).to_have_count(0)
+    expect(page).to_have_url(re.compile(r"\?status=failed&kind=ingest$"))
+    page.get_by_label("Kind").select_option("unpack")
+    expect(page.get_by_text("No job matches")).to_be_visible()
+    page.get_by_label("Kind").select_option("generate")
+    page.reload()
+    expect(failed).to_be_visible()
+    # The whole row opens the job.
+    failed.locator("[role=cell]").nth(3).click()
+    expect(page).to_have_url(re.compile(bad))
+    expect(page.get_by_role("alert")).to_contain_text("prompt_too_long")
+    page.go_back()
+    expect(failed).to_be_visible()
+
+
+def test_many_jobs_are_cancelled_retried_and_deleted_at_once(page: Page, stack: Stack) -> None:
+    with suspended(stack, "gpu0"):
+        jobs = [stack.generate(f"bulk job {number}")["id"] for number in range(3)]
+        page.goto("/ui/jobs?status=queued")
+        for number in range(3):
+            page.get_by_label(f"Select bulk job {number}").check()
+        selection = page.get_by_role("group", name="Selection")
+        expect(selection).to_contain_text("3 selected")
+        selection.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_text("3 jobs cancelled.")).to_be_visible()
+    page.get_by_role("button", name=re.compile("^Cancelled")).click()
+    for number in range(3):
+        page.get_by_label(f"Select bulk job {number}").check()
+    selection.get_by_role("button", name="Retry").click()
+    expect(page.get_by_text("3 jobs started again.")).to_be_visible()
+    for number in range(3):
+        page.get_by_label(f"Select bulk job {number}").check()
+    selection.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("3 jobs deleted.")).to_be_visible()
+    assert [stack.client.get(f"/jobs/{job}").status_code for job in jobs] == [404] * 3
+
+
+def test_a_cancelled_job_does_not_stay_stopping(page: Page, stack: Stack) -> None:
+    """The answer of the cancellation arrives after the job has ended, as on a slow network."""
+
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        page.wait_for_timeout(400)
+        route.fulfill(response=answer)
+
+    job = stack.generate("A long answer. " * 40)["id"]
+    page.goto(f"/ui/jobs/{job}")
+    expect(page.locator("#job-status")).to_have_text("Running")
+    page.route("**/cancel", late)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#job-status")).to_have_text("Cancelled")
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    expect(page.locator("#job-status")).to_have_text("Cancelled")
+
+
+def test_a_job_shows_its_live_output_timeline_and_events(page: Page, stack: Stack) -> None:
+    add_documents(stack, "hours", hours_txt="The archive is open on weekdays from nine to five.")
+    job = stack.generate("When is the archive open?", collection="hours")["id"]
+    page.goto(f"/ui/jobs/{job}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("When is the archive open?")
+    expect(page.locator(".answer")).to_contain_text("archive")
+    expect(page.locator("#job-status")).to_have_text("Completed")
+    assert page.get_by_text("retrieving: 0 of 0").count() == 0
+    lanes = page.get_by_role("region", name="Timeline").locator(".lane")
+    expect(lanes).to_have_count(2)
+    expect(lanes.nth(1).get_by_role("img")).to_have_attribute("aria-label", re.compile("Writing [0-9]"))
+    page.get_by_role("tab", name=re.compile("Events")).click()
+    expect(page.locator(".events li").first).to_contain_text("Queued")
+    expect(page.locator(".events li").last).to_contain_text("Ended")
+    expect(page).to_have_url(re.compile("tab=events"))
+    page.get_by_role("tab", name="JSON").click()
+    expect(page.locator(".raw")).to_contain_text(job)
+    page.get_by_role("tab", name="Output").click()
+    page.get_by_role("button", name=re.compile("hours.txt, page 1")).first.click()
+    expect(page.get_by_role("complementary", name="Details").locator("mark")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Retry").click()
+    expect(page).not_to_have_url(re.compile(job))
+    expect(page.locator("#job-status")).to_have_text("Completed")
+
+
+def test_ingests_and_batches_link_to_what_they_made(page: Page, stack: Stack) -> None:
+    document = add_documents(stack, "links", note_txt="A note.")[0]
+    ingest = stack.client.get(f"/documents/{document}").json()["job_id"]
+    page.goto(f"/ui/jobs/{ingest}")
+    page.get_by_role("link", name="note.txt").click()
+    expect(page.get_by_role("complementary", name="Details").get_by_role("heading", level=2)).to_have_text("note.txt")
+    batch = stack.job(ingest)["batch"]
+    page.goto(f"/ui/jobs/{batch}")
+    expect(page.locator(".facts")).to_contain_text("Completed")
+    page.get_by_role("link", name="Jobs of this batch").click()
+    expect(page.locator(f"[data-job={ingest}]")).to_be_visible()
+    expect(page.locator(".grid-row")).to_have_count(1)
+
+
+def test_deliveries_are_shown_and_sent_again(page: Page, stack: Stack) -> None:
+    with Receiver(status(500, b"out of order"), status(204)) as receiver:
+        job = stack.generate("Tell my hook.", webhook={"url": receiver.url})["id"]
+        page.goto(f"/ui/jobs/{job}?tab=deliveries")
+        expect(page.get_by_text("Try 1: 500")).to_be_visible()
+        expect(page.get_by_text("out of order")).to_be_visible()
+        page.get_by_role("button", name="Redeliver").click()
+        expect(page.locator(".state", has_text="Delivered")).to_be_visible()
+        assert [json.loads(one.body)["data"]["id"] for one in receiver.received] == [job, job]
+
+
+def test_an_idle_list_costs_little(page: Page, stack: Stack) -> None:
+    stack.ended(stack.generate("Done.")["id"])
+    page.goto("/ui/jobs?status=completed")
+    expect(page.locator(".grid-row").first).to_be_visible()
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    received: list[float] = []
+    session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+    page.wait_for_timeout(6000)
+    assert sum(received) * 10 <= 20_000

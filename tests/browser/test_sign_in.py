@@ -1,0 +1,69 @@
+"""API keys: the dialog that asks for one, and what the owner of a new key sees. A server that has seen a key wants one from then on."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import FilePayload, Page, expect
+
+from shared.owners.store import ApiKeys
+from shared.redis_connection import connect
+from testing.stack import QUICK, Stack
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("keys"), environment=QUICK)
+    try:
+        yield stack.start()
+    finally:
+        stack.kill()
+
+
+@pytest.fixture
+def api_keys(stack: Stack) -> ApiKeys:
+    return ApiKeys(connect(stack.redis_url()))
+
+
+def test_signing_in_and_out(page: Page, api_keys: ApiKeys, browser_errors: list[str]) -> None:
+    key = api_keys.create("ada", admin=True)[1]
+    page.goto("/ui/jobs")
+    dialog = page.get_by_role("dialog", name="Sign in")
+    expect(dialog.get_by_label("API key")).to_be_focused()
+    expect(page.locator("#health")).to_have_text("Signed out")
+    expect(page.locator(".notice.bad, .banner")).to_have_count(0)
+    dialog.get_by_label("API key").fill("eh_wrong")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("does not know this key")
+    dialog.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    # A new owner has no jobs: the empty list says what jobs are.
+    expect(page.get_by_text("No jobs yet")).to_be_visible()
+    expect(page.locator("#health")).to_have_text("Ready")
+    other = page.context.new_page()
+    other.goto("/ui/jobs")
+    expect(other.get_by_text("No jobs yet")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(dialog).to_be_visible()
+    expect(other.get_by_role("dialog", name="Sign in")).to_be_visible()
+    other.close()
+    assert all("401" in error for error in browser_errors)
+    browser_errors.clear()
+
+
+def test_a_refused_upload_waits_and_goes_on_by_itself(page: Page, api_keys: ApiKeys, browser_errors: list[str]) -> None:
+    key = api_keys.create("slow", requests_per_second=4)[1]
+    page.goto("/ui/documents/slow")
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    expect(page.locator("#files")).to_be_enabled()
+    files: list[FilePayload] = [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": f"Text {n}.".encode()} for n in range(4)]
+    page.evaluate(
+        "() => { for (let n = 0; n < 12; n += 1) fetch('/models', { headers: { Authorization: `Bearer ${sessionStorage['enginehouse.key']}` } }); }"
+    )
+    page.locator("#files").set_input_files(files)
+    expect(page.locator("#upload-words")).to_have_text("4 of 4 ready")
+    expect(page.get_by_role("button", name=re.compile("again"))).to_have_count(0)
+    assert all(re.search("401|429", error) for error in browser_errors)
+    browser_errors.clear()

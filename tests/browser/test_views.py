@@ -1,0 +1,189 @@
+"""All views: accessibility, phones, the first load, the keyboard, operations, webhooks and signing in."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from testing.receiver import Receiver, status
+from testing.stack import Stack
+from tests.browser.actions import add_documents, answered, ask, fits, violations
+
+VIEWS = ["/", "/ui/documents/views", "/ui/documents/views?q=harbour", "/ui/jobs", "/ui/operations", "/ui/webhooks"]
+
+
+@pytest.fixture(scope="module")
+def furnished(stack: Stack) -> str:
+    """A stack with something to see in each view, and the path of a finished job."""
+    add_documents(stack, "views", boats_txt="Boats sail at noon from the harbour.", empty_txt="")
+    job = stack.generate("# A title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\nx = 1\n```\n\n1. one")["id"]
+    stack.ended(job)
+    return f"/ui/jobs/{job}"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_any_view(browser: Browser, stack: Stack, furnished: str, axe: str, theme: Any) -> None:
+    context = browser.new_context(base_url=stack.url, color_scheme=theme, reduced_motion="reduce")
+    page = context.new_page()
+    found: dict[str, list[str]] = {}
+    document = stack.client.get("/collections/views/documents").json()["data"][-1]["id"]
+    for path in [*VIEWS, furnished, f"{furnished}?tab=events", f"/ui/documents/views/{document}"]:
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        found[path] = violations(page, axe)
+    page.goto("/")
+    page.keyboard.press("Control+k")
+    found["palette"] = violations(page, axe)
+    page.keyboard.press("Escape")
+    answered(ask(page, "Hello"))
+    found["answer"] = violations(page, axe)
+    page.get_by_role("button", name="More about Hello").click()
+    found["menu"] = violations(page, axe)
+    page.goto("/docs")
+    found["docs"] = violations(page, axe)
+    context.close()
+    assert {path: problems for path, problems in found.items() if problems} == {}
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_views_fit_a_phone_and_have_targets_for_fingers(browser: Browser, stack: Stack, furnished: str, width: int) -> None:
+    context = browser.new_context(base_url=stack.url, viewport={"width": width, "height": 740}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    small: dict[str, list[str]] = {}
+    for path in [*VIEWS, furnished]:
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        assert fits(page), path
+        # A link within a sentence may be as high as its line; a row is a target as a whole, and so is the label of a check box.
+        small[path] = page.evaluate(
+            """() => [...document.querySelectorAll("button, select, input, nav a, a.button, label.button, .check label")]
+              .filter((one) => !one.matches(".unseen, .check input, .grid-head *") && one.checkVisibility())
+              .map((one) => [one.outerHTML.slice(0, 90), one.getBoundingClientRect()])
+              .filter(([, box]) => box.width > 0 && (box.height < 43.5 || box.width < 43.5)).map(([html]) => html)"""
+        )
+    context.close()
+    assert {path: targets for path, targets in small.items() if targets} == {}
+
+
+def test_the_first_load_is_small(page: Page) -> None:
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    received: list[float] = []
+    session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+    page.goto("/")
+    expect(page.locator("#health")).to_have_text("Ready")
+    page.wait_for_load_state("networkidle")
+    assert sum(received) <= 100_000
+    assert len(received) <= 12
+    shift = page.evaluate(
+        """() => new Promise((resolve) => new PerformanceObserver((list) =>
+          resolve(list.getEntries().reduce((sum, entry) => sum + entry.value, 0))).observe({ type: "layout-shift", buffered: true })
+          || setTimeout(() => resolve(0), 300))"""
+    )
+    assert shift < 0.05
+
+
+def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
+    add_documents(stack, "keys", keys_txt="The keys hang behind the door.")
+    page.goto("/ui/jobs")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("keys")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="keys", level=1)).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.type("Where are the keys?")
+    page.keyboard.press("Enter")
+    hit = page.locator(".hit").first
+    expect(hit).to_be_visible()
+    hit.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("complementary", name="Details").locator("mark")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(hit).to_be_focused()
+    page.keyboard.press("g")
+    page.keyboard.press("j")
+    expect(page).to_have_url(re.compile("/ui/jobs$"))
+    page.keyboard.press("n")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.keyboard.press("Escape")
+    page.locator("body").press("Tab")
+    page.goto("/ui/jobs")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+
+
+def test_operations_show_queues_workers_and_models(page: Page, stack: Stack, furnished: str) -> None:
+    page.goto("/ui/operations")
+    expect(page.locator(".tile")).to_have_count(4)
+    expect(page.locator(".tile canvas")).to_have_count(4)
+    queues = page.get_by_role("group", name="Table of queues")
+    expect(queues).to_contain_text("gpu.echo")
+    queues.get_by_role("button", name="Pause io").click()
+    expect(queues.get_by_role("button", name="Resume io")).to_be_visible()
+    queues.get_by_role("button", name="Resume io").click()
+    expect(queues.get_by_role("button", name="Pause io")).to_be_visible()
+    workers = page.get_by_role("group", name="Table of workers")
+    expect(workers).to_contain_text("cpu@")
+    card = page.locator(".cards .card").first
+    other = "parrot" if "parrot" not in card.locator("p").first.inner_text() else "echo"
+    card.get_by_label(re.compile("Model of gpu0")).select_option(other)
+    card.get_by_role("button", name="Load", exact=True).click()
+    expect(card.locator("p").first).to_have_text(other)
+    expect(card.get_by_text("Ready")).to_be_visible()
+    expect(page.get_by_text("None: no job has lost all its workers.")).to_be_visible()
+
+
+def test_the_lamp_is_green_only_when_nothing_wants_attention(page: Page, stack: Stack) -> None:
+    with Receiver(status(410)) as receiver:
+        page.goto("/ui/webhooks")
+        expect(page.locator("#health")).to_have_text("Ready")
+        page.get_by_role("button", name="New webhook").click()
+        page.get_by_label("Address").fill(receiver.url)
+        page.get_by_role("dialog").get_by_role("button", name="Create").click()
+        expect(page.get_by_role("dialog", name="Secret of the webhook")).to_contain_text("whsec_")
+        page.keyboard.press("Escape")
+        stack.ended(stack.generate("Tell the hook.")["id"])
+        card = page.get_by_role("article").filter(has_text=receiver.url).first
+        expect(card).to_contain_text("Disabled", timeout=40_000)
+    page.reload()
+    expect(page.locator("#health")).to_have_text("1 needs attention")
+    page.locator("#health").click()
+    expect(page.get_by_role("dialog")).to_contain_text("is disabled")
+    page.keyboard.press("Escape")
+    card.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator("#health")).to_have_text("Ready")
+
+
+def test_files_have_security_headers_and_are_compressed(stack: Stack) -> None:
+    index = stack.client.get("/")
+    policy = index.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "trusted-types 'none'" in policy
+    assert "unsafe" not in policy
+    assert index.headers["x-content-type-options"] == "nosniff"
+    assert stack.client.get("/ui/jobs/anything").content == index.content
+    script = re.search(r'src="(/ui/assets/index-[^"]+\.js)"', index.text)
+    assert script is not None
+    for path, cached in (
+        ("/", "no-cache"),
+        ("/static/mark.svg", "no-cache"),
+        ("/static/reference.css", "no-cache"),
+        (script[1], "immutable"),
+    ):
+        answer = stack.client.get(path)
+        assert cached in answer.headers["cache-control"]
+        assert answer.headers["content-encoding"] == "gzip"
+        assert stack.client.get(path, headers={"Accept-Encoding": "identity"}).content == answer.content
+        again = stack.client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["content-security-policy"] == policy
+    for path in (
+        "/static/",
+        "/static/nothing.js",
+        "/ui/assets/nothing.js",
+        "/ui/assets/..%2findex.html",
+        "/static/%2e%2e/index.html",
+    ):
+        assert stack.client.get(path).status_code in (404, 200 if path.endswith("index.html") else 404)

@@ -1,0 +1,485 @@
+// Documents: the collections, the documents of one of them, uploads and search.
+
+import { useSignal } from "@preact/signals";
+import { FolderUp, Plus, RotateCcw, Search as SearchIcon, Settings2, Trash2, Upload as UploadIcon, X } from "lucide";
+import { useEffect, useRef } from "preact/hooks";
+import { ApiError, call } from "../api.ts";
+import { signIn } from "../key.ts";
+import { remembered, refresh, refreshes, useResource } from "../resource.ts";
+import { go, href, query, segments, setQuery } from "../router.ts";
+import { collections, loadCollections, loadModels, models } from "../store.ts";
+import type { Chunk, Collection, Document, Hit, Job, List } from "../types.ts";
+import { attempt, confirmed, copyText, Dialog, DocumentState, Empty, Icon, IconButton, Problem, Sheet, Time, toast } from "../ui/basics.tsx";
+import { deleteLater, leaving } from "../ui/undo.ts";
+import { VirtualRows } from "../ui/virtual.tsx";
+import { bytes, count, documentReason, documentStatus, isAmiss, isUnfinished, number, problem, roughly, waitReason } from "../words.ts";
+import { PageSheet } from "./page_sheet.tsx";
+import { chosenFiles, readDrop, sendRefusedAgain, startUpload, upload, type Upload } from "./uploads.ts";
+
+const last = remembered("documents.collection", "default");
+const PAGE = 100;
+const MOST = 20_000;
+const LOOK_SECONDS = 2;
+
+export function DocumentsView() {
+  const name = segments.value[1] ?? (collections.value?.some((one) => one.name === last.value) ? last.value : collections.value?.[0]?.name ?? "default");
+  const document = segments.value[2];
+  useEffect(() => {
+    last.value = name;
+  }, [name]);
+  useEffect(() => {
+    if (signIn.value === null) {
+      void loadCollections();
+      void loadModels();
+    }
+  }, [refreshes.value, signIn.value]);
+  const creating = useSignal(false);
+  const collection = collections.value?.find((one) => one.name === name) ?? null;
+  return (
+    <div class="documents">
+      <section class="shelf" aria-label="Collections">
+        <button type="button" onClick={() => (creating.value = true)}><Icon of={Plus} />New collection</button>
+        <select class="only-narrow" aria-label="Collection" value={name} onChange={(event) => go(href("documents", event.currentTarget.value))}>
+          {!collection && <option value={name}>{name}</option>}
+          {(collections.value ?? []).map((one) => <option key={one.name} value={one.name}>{one.name} ({number(one.documents)})</option>)}
+        </select>
+        <ul>
+          {(collections.value ?? []).map((one) => (
+            <li key={one.name}><a href={href("documents", one.name)} aria-current={one.name === name ? "page" : undefined}>{one.name}
+              <small>{count(one.documents, "document")}{one.reindex_job ? " · reindexing" : ""}</small></a></li>
+          ))}
+        </ul>
+      </section>
+      <CollectionView key={name} name={name} collection={collection} />
+      {document && <DocumentSheet key={document} id={document} collection={name} />}
+      {creating.value && <CollectionDialog onClose={() => (creating.value = false)} />}
+    </div>
+  );
+}
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+
+function CollectionDialog({ onClose, existing }: { onClose: () => void; existing?: Collection }) {
+  const error = useSignal<string | null>(null);
+  const form = useRef<HTMLFormElement>(null);
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault();
+    const data = new FormData(form.current!);
+    const text = (field: string) => String(data.get(field) ?? "").trim();
+    const tokens = (field: string) => (text(field) ? Number(text(field)) : null);
+    const settings = { chunk_tokens: tokens("chunk_tokens"), chunk_overlap_tokens: tokens("chunk_overlap_tokens") };
+    const reindex = (event.submitter as HTMLButtonElement | null)?.value === "reindex";
+    try {
+      if (existing) {
+        const path = `/collections/${encodeURIComponent(existing.name)}`;
+        if (reindex) {
+          const model = text("embedding_model");
+          const job = await call<Job>("POST", `${path}/reindex`, { json: { ...settings, ...(model ? { embedding_model: model } : {}) }, prefer: "respond-async" });
+          toast("The collection is being reindexed. Searches use the old index until then.", { action: { label: "Job", run: () => go(href("jobs", job.id)) } });
+        } else {
+          await call("PATCH", path, { json: settings });
+          toast("Saved. It counts for documents that are added from now on.");
+        }
+      } else {
+        const name = text("name");
+        if (!NAME.test(name)) {
+          error.value = "A name has up to 63 letters, digits, dots, dashes and underscores, and starts with a letter or digit.";
+          return;
+        }
+        await call("POST", "/collections", { json: { name, ...(text("embedding_model") ? { embedding_model: text("embedding_model") } : {}), ...settings } });
+        go(href("documents", name));
+      }
+      await loadCollections();
+      onClose();
+    } catch (caught) {
+      if (!(caught instanceof ApiError)) throw caught;
+      error.value = problem(caught);
+    }
+  };
+  const embedders = (models.value ?? []).filter(({ task }) => task === "embed");
+  return (
+    <Dialog heading={existing ? `Settings of ${existing.name}` : "New collection"} onClose={onClose}>
+      <form ref={form} onSubmit={submit} noValidate>
+        {!existing && <div class="field"><label for="new-name">Name</label><input id="new-name" name="name" autoFocus autocomplete="off" aria-describedby="name-rule" /><p id="name-rule" class="hint">Letters, digits, dots, dashes and underscores.</p></div>}
+        <div class="fields">
+          <div class="field"><label for="new-model">Embedding model</label>
+            <select id="new-model" name="embedding_model" defaultValue={existing?.embedding_model ?? ""}>
+              <option value="">{existing ? "Unchanged" : "Default"}</option>
+              {embedders.map((model) => <option key={model.name} value={model.name}>{model.name}</option>)}
+            </select></div>
+          <div class="field"><label for="new-chunk">Longest chunk (tokens)</label><input id="new-chunk" name="chunk_tokens" type="number" min={16} max={8192} placeholder="server's setting" defaultValue={existing?.chunk_tokens ?? ""} /></div>
+          <div class="field"><label for="new-overlap">Overlap (tokens)</label><input id="new-overlap" name="chunk_overlap_tokens" type="number" min={0} max={4096} placeholder="server's setting" defaultValue={existing?.chunk_overlap_tokens ?? ""} /></div>
+        </div>
+        {error.value && <p class="notice bad" role="alert">{error.value}</p>}
+        <div class="dialog-foot">
+          {existing && <button type="submit" value="reindex">Save and reindex</button>}
+          <button type="submit" class="primary">{existing ? "Save" : "Create"}</button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+/** All documents of a collection: pages are loaded one after another, and later only those that change. */
+function useDocuments(name: string, exists: boolean | null) {
+  return useResource<Document[]>(exists === null ? null : `documents ${name} ${exists}`, async (signal, before) => {
+    if (!exists) return [];
+    const path = `/collections/${encodeURIComponent(name)}/documents?limit=${PAGE}`;
+    const known = new Map((before ?? []).map((one) => [one.id, one]));
+    const fresh: Document[] = [];
+    let after = "";
+    for (;;) {
+      const part = await call<List<Document>>("GET", path + after, { signal });
+      fresh.push(...part.data);
+      const page = new Set(part.data.map(({ id }) => id));
+      // Beyond a page that was known whole, and with no document under way, nothing has changed.
+      const rest = (before ?? []).slice(fresh.length);
+      const unchanged = before !== null && part.data.every(({ id }) => known.has(id)) && before.length >= fresh.length
+        && before.slice(0, fresh.length).every(({ id }, place) => fresh[place]!.id === id) && !rest.some(({ id, status }) => !page.has(id) && isUnfinished(status));
+      if (unchanged) return [...fresh, ...rest];
+      if (!part.has_more || part.next === null || fresh.length >= MOST) return fresh;
+      after = `&after=${encodeURIComponent(part.next)}`;
+    }
+  }, (data) => (data.some(({ status }) => isUnfinished(status)) ? Math.max(LOOK_SECONDS, data.length / 200) : 0));
+}
+
+type Order = "name" | "status" | "pages" | "chunks" | "size" | "created_at";
+const VALUES: Record<Order, (one: Document) => string | number> = {
+  name: (one) => one.name.toLowerCase(),
+  status: (one) => (isAmiss(one.status) ? 0 : isUnfinished(one.status) ? 1 : 2),
+  pages: (one) => one.pages ?? 0,
+  chunks: (one) => one.chunks ?? 0,
+  size: (one) => one.size,
+  created_at: (one) => one.created_at,
+};
+const narrow = matchMedia("(max-width: 640px)");
+const COLUMNS = "28px minmax(160px, 1fr) 140px 56px 64px 70px 100px 104px";
+
+function CollectionView({ name, collection }: { name: string; collection: Collection | null }) {
+  const { data, error, reload } = useDocuments(name, collections.value === null ? null : collection !== null);
+  const selected = useSignal<ReadonlySet<string>>(new Set());
+  const settings = useSignal(false);
+  const passwordFor = useSignal<Document | null>(null);
+  const small = useSignal(narrow.matches);
+  useEffect(() => {
+    const changed = () => (small.value = narrow.matches);
+    narrow.addEventListener("change", changed);
+    return () => narrow.removeEventListener("change", changed);
+  }, []);
+  const text = query.value.get("name") ?? "";
+  const state = query.value.get("state") ?? "";
+  const order = (query.value.get("sort") ?? "-created_at") as Order | `-${Order}`;
+  const search = query.value.get("q") ?? "";
+  const all = (data.value ?? []).filter(({ id }) => !leaving.value.has(`/documents/${id}`));
+  const amiss = all.filter(({ status }) => isAmiss(status)).length;
+  const working = all.filter(({ status }) => isUnfinished(status)).length;
+  const ready = all.length - amiss - working;
+  const field = order.replace("-", "") as Order;
+  const sign = order.startsWith("-") ? -1 : 1;
+  const value = VALUES[field] ?? VALUES.created_at;
+  const list = all
+    .filter((one) => (!text || one.name.toLowerCase().includes(text.toLowerCase())) && (!state || (state === "ready" ? one.status === "ready" : state === "working" ? isUnfinished(one.status) : isAmiss(one.status))))
+    .sort((a, b) => sign * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
+  const chosen = list.filter(({ id }) => selected.value.has(id));
+
+  const remove = (some: Document[]) => {
+    selected.value = new Set();
+    if (some.some(({ id }) => id === segments.value[2])) go(href("documents", name));
+    deleteLater(some.length === 1 ? `${some[0]!.name} is deleted.` : `${count(some.length, "document")} are deleted.`, some.map(({ id }) => `/documents/${id}`), { after: () => { reload(); void loadCollections(); } });
+  };
+  const retry = (some: Document[]) => attempt(async () => {
+    for (const one of some) await call("POST", `/jobs/${one.job_id}/retry`, { json: {} });
+    toast(some.length === 1 ? `${some[0]!.name} is read again.` : `${count(some.length, "document")} are read again.`);
+    reload();
+  });
+  const removeAll = async () => {
+    if (!(await confirmed(`Delete the collection ${name} and its ${count(collection?.documents ?? all.length, "document")}? This cannot be taken back.`, "Delete collection"))) return;
+    await attempt(async () => {
+      await call("DELETE", `/collections/${encodeURIComponent(name)}`);
+      toast(`The collection ${name} is deleted.`);
+      await loadCollections();
+      go(href("documents"));
+    });
+  };
+  const sortBy = (column: Order) => setQuery({ sort: order === column ? `-${column}` : order === `-${column}` ? null : column });
+  const header = (column: Order, words: string, right = false) => (
+    <div role="columnheader" class={right ? "right" : undefined} aria-sort={field === column ? (sign > 0 ? "ascending" : "descending") : undefined}>
+      <button type="button" onClick={() => sortBy(column)}>{words}{field === column ? (sign > 0 ? " ↑" : " ↓") : ""}</button></div>
+  );
+  const toggle = (id: string) => {
+    const next = new Set(selected.value);
+    if (!next.delete(id)) next.add(id);
+    selected.value = next;
+  };
+  const away = error.value !== null && error.value.status === 0;
+  return (
+    <section class="view" aria-label={`Collection ${name}`}>
+      <div class="view-head">
+        <h1>{name}</h1>
+        {data.value !== null && all.length > 0 && (
+          <span class="hint" role="status">{count(ready, "ready", "ready")}{working > 0 ? ` · ${number(working)} being read` : ""}{amiss > 0 ? ` · ${number(amiss)} ${amiss === 1 ? "needs" : "need"} attention` : ""}</span>
+        )}
+        {collection && <button type="button" class="quiet" onClick={() => (settings.value = true)}><Icon of={Settings2} />Settings</button>}
+        {collection && <button type="button" class="quiet danger" disabled={away} onClick={removeAll}><Icon of={Trash2} />Delete collection</button>}
+      </div>
+      <DropZone collection={name} />
+      {upload.value !== null && <Uploads upload={upload.value} />}
+      <Problem error={error.value} />
+      <SearchForm key={search} text={search} collection={name} />
+      {search && <SearchHits collection={name} text={search} />}
+      {!search && data.value !== null && all.length === 0 && <Empty><h2>Nothing here yet</h2><p>Drop files or a folder above. As soon as they are read you can search them here, and choose “{name}” in the chat to get answers with citations.</p></Empty>}
+      {!search && all.length > 0 && (
+        <>
+          <div class="bar filters" tabIndex={-1}>
+            <input type="search" class="filter" aria-label="Filter by name" placeholder="Filter by name" value={text} onInput={(event) => setQuery({ name: event.currentTarget.value })} />
+            {([["", "All", all.length], ["ready", "Ready", ready], ["working", "Being read", working], ["amiss", "Need attention", amiss]] as const).map(([value, words, many]) => (
+              <button key={value} type="button" class="chip" aria-pressed={state === value} onClick={() => setQuery({ state: value })}>{words} <b>{number(many)}</b></button>
+            ))}
+          </div>
+          {chosen.length > 0 && (
+            <div class="selection" role="group" aria-label="Selection">
+              <span>{number(chosen.length)} selected</span>
+              <button type="button" class="small" disabled={!chosen.some(({ status }) => isAmiss(status))} onClick={() => { void retry(chosen.filter(({ status }) => isAmiss(status))); selected.value = new Set(); }}>Read again</button>
+              <button type="button" class="small danger" onClick={() => remove(chosen)}>Delete</button>
+              <IconButton icon={X} label="Select nothing" onClick={() => (selected.value = new Set())} />
+            </div>
+          )}
+          <VirtualRows count={list.length} height={small.value ? 92 : 40} columns={8} label="Documents"
+            head={
+              <div class="grid-head" role="row" style={{ "--columns": COLUMNS } as any}>
+                <div role="columnheader" class="check"><label><input type="checkbox" aria-label="Select all" checked={chosen.length > 0 && chosen.length === list.length} onChange={(event) => (selected.value = new Set(event.currentTarget.checked ? list.map(({ id }) => id) : []))} /></label></div>
+                {header("name", "Name")}{header("status", "State")}{header("pages", "Pages", true)}{header("chunks", "Chunks", true)}{header("size", "Size", true)}{header("created_at", "Added", true)}
+                <div role="columnheader"><span class="unseen">Actions</span></div>
+              </div>
+            }
+            row={(place) => {
+              const one = list[place]!;
+              const reason = isAmiss(one.status) ? documentReason(one.status, one.reason) : "";
+              const actions = (
+                <span role="cell" class="row-actions">
+                  {one.status === "encrypted" && <button type="button" class="small" onClick={() => (passwordFor.value = one)}>Password</button>}
+                  {isAmiss(one.status) && one.status !== "encrypted" && <IconButton icon={RotateCcw} label={`Read ${one.name} again`} onClick={() => void retry([one])} />}
+                  <IconButton icon={Trash2} label={`Delete ${one.name}`} onClick={() => remove([one])} />
+                </span>
+              );
+              return (
+                <div class={small.value ? "grid-row narrow-row" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected.value.has(one.id)} style={small.value ? undefined : ({ "--columns": COLUMNS } as any)}>
+                  <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${one.name}`} checked={selected.value.has(one.id)} onChange={() => toggle(one.id)} /></label></span>
+                  <span role="cell" class="two-lines"><a class="row-link" href={href("documents", name, one.id)} title={one.name}>{one.name}</a>{reason && <small class="why" title={reason}>{reason}</small>}</span>
+                  <span role="cell"><DocumentState status={one.status} />{isUnfinished(one.status) && one.pages ? <small class="hint"> {one.pages_done}/{one.pages}</small> : null}</span>
+                  <span role="cell" class="right number">{one.pages ?? ""}</span>
+                  <span role="cell" class="right number">{one.chunks ?? ""}</span>
+                  <span role="cell" class="right number">{bytes(one.size)}</span>
+                  <span role="cell" class="right hint"><Time at={one.created_at} /></span>
+                  {actions}
+                </div>
+              );
+            }} />
+        </>
+      )}
+      {settings.value && collection && <CollectionDialog existing={collection} onClose={() => (settings.value = false)} />}
+      {passwordFor.value && <PasswordDialog document={passwordFor.value} onClose={() => (passwordFor.value = null)} onSent={reload} />}
+    </section>
+  );
+}
+
+function PasswordDialog({ document, onClose, onSent }: { document: Document; onClose: () => void; onSent: () => void }) {
+  const field = useRef<HTMLInputElement>(null);
+  const submit = async (event: Event) => {
+    event.preventDefault();
+    const password = field.current!.value;
+    if (!password) return;
+    if (await attempt(() => call("POST", `/jobs/${document.job_id}/retry`, { json: { password } }))) {
+      toast(`${document.name} is read with the password.`);
+      onSent();
+      onClose();
+    }
+  };
+  return (
+    <Dialog heading={`Password of ${document.name}`} onClose={onClose}>
+      <form onSubmit={submit}>
+        <label for="document-password">Password of the file</label>
+        <input ref={field} id="document-password" type="password" autocomplete="off" autoFocus required />
+        <p class="hint">The server forgets it as soon as the file is read.</p>
+        <div class="dialog-foot"><button type="submit" class="primary">Read the file</button></div>
+      </form>
+    </Dialog>
+  );
+}
+
+function DropZone({ collection }: { collection: string }) {
+  const over = useSignal(false);
+  const locked = signIn.value !== null;
+  const dropped = async (event: DragEvent) => {
+    event.preventDefault();
+    over.value = false;
+    if (event.dataTransfer) await startUpload(collection, await readDrop(event.dataTransfer));
+  };
+  const chosen = (event: Event) => {
+    const input = event.currentTarget as HTMLInputElement;
+    void startUpload(collection, chosenFiles(input.files!));
+    input.value = "";
+  };
+  return (
+    <div id="drop" class="drop" data-over={over.value} onDragOver={(event) => { event.preventDefault(); over.value = true; }} onDragLeave={() => (over.value = false)} onDrop={dropped}>
+      <p>Drop files or folders here. <span class="hint">PDF, Word, PowerPoint, Excel, OpenDocument, EPUB, web pages, mail, Markdown, code and text, also in zip and tar archives.</span></p>
+      <label class="button"><Icon of={UploadIcon} />Choose files<input class="unseen" id="files" type="file" multiple disabled={locked} onChange={chosen} /></label>
+      <label class="button"><Icon of={FolderUp} />Choose a folder<input class="unseen" id="folder" type="file" disabled={locked} onChange={chosen} {...{ webkitdirectory: true }} /></label>
+    </div>
+  );
+}
+
+function uploadWords({ files, sent, refused, duplicates, batch, started, done }: Upload): string {
+  const counts = (batch as { counts?: { total: number; completed: number; failed: number; cancelled: number; expired: number } } | null)?.counts;
+  const over = counts ? counts.completed + counts.failed + counts.cancelled + counts.expired : 0;
+  const total = Math.max(counts?.total ?? 0, files - duplicates - refused.length);
+  const parts: string[] = [];
+  if (sent < files) parts.push(`Sending: ${number(sent)} of ${number(files)}`);
+  parts.push(`${number(counts?.completed ?? 0)} of ${number(total)} ready`);
+  if (counts && counts.failed > 0) parts.push(`${number(counts.failed)} failed`);
+  if (counts && counts.cancelled > 0) parts.push(`${number(counts.cancelled)} cancelled`);
+  if (duplicates > 0) parts.push(`${number(duplicates)} already there`);
+  if (refused.length > 0) parts.push(`${number(refused.length)} not accepted`);
+  if (!done && over > 2 && over < total) parts.push(roughly(((Date.now() / 1000 - started) / over) * (total - over)));
+  return parts.join(", ");
+}
+
+function Uploads({ upload: now }: { upload: Upload }) {
+  const counts = (now.batch as { counts?: { total: number; completed: number; failed: number; cancelled: number; expired: number } } | null)?.counts;
+  const over = (counts ? counts.completed + counts.failed + counts.cancelled + counts.expired : 0) + now.refused.length + now.duplicates;
+  const stop = () => attempt(() => call("POST", `/jobs/${now.batch!.id}/cancel`));
+  return (
+    <section class="card uploads" aria-label="Upload">
+      <header>
+        <p><strong>{now.collection}</strong> <span id="upload-words" role="status">{uploadWords(now)}</span></p>
+        {now.batch && <a class="button small" href={href("jobs", now.batch.id)}>Job</a>}
+        {!now.done && now.batch && <button type="button" class="small" onClick={stop}>Stop</button>}
+        {now.done && <IconButton icon={X} label="Dismiss" onClick={() => (upload.value = null)} />}
+      </header>
+      <progress aria-label="Upload" max={now.files} value={Math.min(now.files, now.done ? now.files : over)} />
+      {now.waiting && <p class="hint">{now.waiting}</p>}
+      {now.refused.length > 0 && (
+        <>
+          <ul>{now.refused.slice(0, 200).map(({ name, reason }) => <li key={name}><strong>{name}</strong>: {reason}</li>)}</ul>
+          {now.done && now.refused.some(({ again }) => again) && <button type="button" class="small" onClick={sendRefusedAgain}>Send {count(now.refused.filter(({ again }) => again).length, "file")} again</button>}
+        </>
+      )}
+    </section>
+  );
+}
+
+function SearchForm({ text, collection }: { text: string; collection: string }) {
+  const field = useRef<HTMLInputElement>(null);
+  const mode = query.value.get("mode") ?? "hybrid";
+  const many = query.value.get("k") ?? "10";
+  return (
+    <form class={text ? "bar search-bar active" : "bar search-bar"} role="search" onSubmit={(event) => { event.preventDefault(); setQuery({ q: field.current!.value.trim() }); }}>
+      <input ref={field} type="search" aria-label={`Search ${collection}`} placeholder="Search the texts" defaultValue={text} onInput={(event) => event.currentTarget.value === "" && setQuery({ q: null })} />
+      {text && <><select aria-label="Kind of search" value={mode} onChange={(event) => setQuery({ mode: event.currentTarget.value })}><option value="hybrid">Meaning and words</option><option value="vector">Meaning</option><option value="keyword">Words</option></select>
+      <select aria-label="Number of hits" value={many} onChange={(event) => setQuery({ k: event.currentTarget.value })}>{["5", "10", "25", "50"].map((one) => <option key={one} value={one}>{one} hits</option>)}</select></>}
+      <button type="submit"><Icon of={SearchIcon} />Search</button>
+      {text && <button type="button" class="quiet" onClick={() => setQuery({ q: null })}><Icon of={X} />Close the search</button>}
+    </form>
+  );
+}
+
+/** A text with the words of a query marked. */
+export function Marked({ text, words }: { text: string; words: string }) {
+  const wanted = [...new Set(words.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu) ?? [])].sort((a, b) => b.length - a.length).slice(0, 40);
+  if (wanted.length === 0) return <>{text}</>;
+  const parts = text.split(new RegExp(`((?<![\\p{L}\\p{N}])(?:${wanted.join("|")})[\\p{L}\\p{N}]*)`, "giu"));
+  return <>{parts.map((part, place) => (place % 2 === 1 ? <mark key={place}>{part}</mark> : part))}</>;
+}
+
+function SearchHits({ collection, text }: { collection: string; text: string }) {
+  const mode = query.value.get("mode") ?? "hybrid";
+  const many = Number(query.value.get("k") ?? 10);
+  const open = useSignal<Hit | null>(null);
+  const { data, error } = useResource(`search ${collection} ${text} ${mode} ${many}`, (signal) =>
+    call<List<Hit> & { warnings: string[] }>("POST", `/collections/${encodeURIComponent(collection)}/search`, { json: { query: text, mode, top_k: many }, signal }));
+  const hits = data.value?.data ?? [];
+  const best = Math.max(...hits.map(({ score }) => score), 0.0001);
+  return (
+    <div class="search-results">
+      <Problem error={error.value} />
+      {data.value === null && error.value === null && <p class="hint" role="status">Searching…</p>}
+      {data.value?.warnings?.map((words) => <p class="notice" key={words}>{words}</p>)}
+      {data.value !== null && <p class="hint" role="status">{hits.length === 0 ? "No passage found." : `${count(hits.length, "passage")}, the best first. The bar compares them with the best one; it does not say how good that is.`}</p>}
+      <ol class="hits" aria-label="Passages found">
+        {hits.map((hit) => (
+          <li key={hit.chunk_id}>
+            <button type="button" class="hit" onClick={() => (open.value = hit)}>
+              <header><strong>{hit.document}</strong><span>page {hit.page}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (hit.score / best) * 100)}%` }} /></span><span class="number">{mode} {hit.score.toFixed(2)}</span></header>
+              <p dir="auto"><Marked text={hit.text} words={text} /></p>
+            </button>
+          </li>
+        ))}
+      </ol>
+      {open.value && <PageSheet key={open.value} document={open.value.document_id} name={open.value.document} page={open.value.page} start={open.value.start} end={open.value.end} quote={open.value.text} onClose={() => (open.value = null)} />}
+    </div>
+  );
+}
+
+function DocumentSheet({ id, collection }: { id: string; collection: string }) {
+  const close = () => go(href("documents", collection));
+  const { data, error, reload } = useResource(`document ${id}`, (signal) => call<Document>("GET", `/documents/${id}`, { signal }), (one) => (isUnfinished(one.status) ? 2 : 0));
+  const job = useResource(data.value && isUnfinished(data.value.status) ? `job ${data.value.job_id}` : null, (signal) => call<Job>("GET", `/jobs/${data.value!.job_id}`, { signal }), 2);
+  const page = useSignal<number | null>(null);
+  const asking = useSignal(false);
+  const after = useSignal<Chunk[]>([]);
+  const chunks = useResource(data.value?.status === "ready" ? `chunks ${id} ${page.value}` : null, (signal) => call<List<Chunk>>("GET", `/documents/${id}/chunks?limit=100`, { signal }));
+  const next = useSignal<string | null>(null);
+  useEffect(() => {
+    after.value = [];
+    next.value = chunks.data.value?.next ?? null;
+  }, [chunks.data.value]);
+  const more = () => attempt(async () => {
+    const part = await call<List<Chunk>>("GET", `/documents/${id}/chunks?limit=100&after=${encodeURIComponent(next.value!)}`);
+    after.value = [...after.value, ...part.data];
+    next.value = part.next;
+  });
+  const one = data.value;
+  const again = () => attempt(async () => {
+    await call("POST", `/jobs/${one!.job_id}/retry`, { json: {} });
+    reload();
+    refresh();
+  });
+  const waiting = job.data.value;
+  return (
+    <Sheet heading={one?.name ?? "Document"} onClose={close}>
+      <Problem error={error.value} />
+      {one && (
+        <>
+          <div class="bar">
+            <DocumentState status={one.status} />
+            {one.status === "encrypted" && <button type="button" class="small" onClick={() => (asking.value = true)}>Password</button>}
+            {isAmiss(one.status) && one.status !== "encrypted" && <button type="button" class="small" onClick={again}>Read again</button>}
+            <a class="button small" href={href("jobs", one.job_id)}>Job</a>
+            <button type="button" class="small" onClick={() => { void copyText(one.id); toast("The id is copied."); }}>Copy id</button>
+            <button type="button" class="small danger" onClick={() => { close(); deleteLater(`${one.name} is deleted.`, [`/documents/${one.id}`], { after: refresh }); }}>Delete</button>
+          </div>
+          {waiting?.status === "queued" && <p class="notice">{documentStatus(one.status)}{waiting.queue_position ? `: number ${waiting.queue_position} in line` : ""}{waiting.waiting_for ? `, waiting ${waitReason(waiting.waiting_for)}` : ""}.</p>}
+          {one.reason && <p class={isAmiss(one.status) ? "notice bad" : "notice"}>{documentReason(one.status, one.reason)}</p>}
+          <dl class="facts">
+            <dt>Size</dt><dd>{bytes(one.size)}, {one.media_type}</dd>
+            {one.pages !== null && <><dt>Pages</dt><dd>{number(one.pages)}{one.chunks !== null ? ` in ${count(one.chunks, "chunk")}` : ""}</dd></>}
+            <dt>Added</dt><dd><Time at={one.created_at} /></dd>
+            <dt>Version</dt><dd>{one.version}</dd>
+            {Object.entries(one.metadata ?? {}).map(([field, value]) => <><dt>{field}</dt><dd>{String(value)}</dd></>)}
+          </dl>
+          {one.problems.length > 0 && <details class="notice"><summary>{count(one.problems.length, "remark")} about its pages</summary><ul>{one.problems.map((remark) => <li key={remark.pages + remark.text}>Page {remark.pages}: {remark.text}</li>)}</ul></details>}
+          {chunks.data.value && (
+            <section aria-label="Chunks">
+              <h3>Text</h3>
+              {[...chunks.data.value.data, ...after.value].map((chunk) => (
+                <div class="chunk" key={chunk.id}><span class="hint">Page {chunk.page} · chunk {chunk.position + 1}{chunk.headings.length > 0 ? ` · ${chunk.headings.join(" › ")}` : ""}</span><p dir="auto">{chunk.text}</p></div>
+              ))}
+              {next.value && <button type="button" onClick={more}>More</button>}
+            </section>
+          )}
+          {asking.value && <PasswordDialog document={one} onClose={() => (asking.value = false)} onSent={() => { reload(); refresh(); }} />}
+        </>
+      )}
+    </Sheet>
+  );
+}

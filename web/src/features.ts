@@ -1,0 +1,3 @@
+// Calls that not every server of this page has yet.
+
+export const features = { me: false, counts: false };

@@ -1,0 +1,327 @@
+// One job: its state, its waterfall, and its output, request, events and deliveries.
+
+import { signal, useSignal, useSignalEffect } from "@preact/signals";
+import { Ban, ChevronLeft, RotateCcw, Trash2 } from "lucide";
+import type { ComponentChildren } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { ApiError, call, followEvents, type JobEvent } from "../api.ts";
+import { identity } from "../key.ts";
+import { PageSheet } from "../documents/page_sheet.tsx";
+import { useResource } from "../resource.ts";
+import { go, href, query, setQuery } from "../router.ts";
+import type { Citation, Delivery, Job, List } from "../types.ts";
+import { attempt, confirmed, CopyButton, Icon, JobState, now, Problem, Tabs, Time, toast } from "../ui/basics.tsx";
+import { Markdown } from "../ui/markdown.tsx";
+import { count, duration, number, ordinal, readable, roughly, title, waitReason } from "../words.ts";
+import { name } from "./view.tsx";
+
+const LOOK_SECONDS = 1.5;
+const TEXT_KINDS = new Set(["generate"]);
+
+type Request = Record<string, unknown> & { messages?: { role: string; content: string }[]; prompt?: string };
+const requestOf = (job: Job) => (job as unknown as { request?: Request | null }).request ?? null;
+
+/** The events of a job, as they come. */
+function useEvents(id: string, wanted: boolean) {
+  const [events] = useState(() => signal<JobEvent[]>([]));
+  const version = identity.value;
+  useEffect(() => {
+    if (!wanted) return;
+    const abort = new AbortController();
+    let fresh: JobEvent[] = [];
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const flush = () => {
+      timer = undefined;
+      events.value = [...events.value, ...fresh];
+      fresh = [];
+    };
+    events.value = [];
+    followEvents(id, {
+      signal: abort.signal,
+      onEvent: (event) => {
+        fresh.push(event);
+        timer ??= setTimeout(flush, 50);
+      },
+    }).catch((error) => {
+      if (!(error instanceof ApiError) && !abort.signal.aborted) throw error;
+    });
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
+  }, [id, wanted, version]);
+  return events;
+}
+
+export function JobView({ id }: { id: string }) {
+  const { data, error, reload } = useResource<Job>(`job ${id}`, (abort) => call<Job>("GET", `/jobs/${id}`, { signal: abort }), (job) => (job.ended_at === null ? LOOK_SECONDS : 0));
+  const job = data.value;
+  const events = useEvents(id, job !== null && job.kind !== "batch");
+  useSignalEffect(() => {
+    // The stream tells the end before the next look does.
+    if (events.value.some(({ type }) => type === "ended") && data.peek()?.ended_at === null) reload();
+  });
+  const back = <a class="button quiet" href="/ui/jobs"><Icon of={ChevronLeft} />All jobs</a>;
+  if (job === null) {
+    return <section class="view" aria-label="Job"><div class="view-head">{back}</div><h1 class="unseen">Job</h1><Problem error={error.value} />{error.value === null && <p class="hint" role="status">Loading…</p>}</section>;
+  }
+  const over = job.ended_at !== null;
+  const tab = query.value.get("tab") ?? "output";
+  const request = requestOf(job);
+  const tabs: [string, string][] = [["output", "Output"]];
+  if (request !== null) tabs.push(["request", "Request"]);
+  if (job.kind !== "batch") tabs.push(["events", `Events ${events.value.length > 0 ? events.value.length : ""}`.trim()]);
+  tabs.push(["deliveries", "Deliveries"], ["json", "JSON"]);
+  const cancel = () => attempt(async () => {
+    try {
+      await call("POST", `/jobs/${id}/cancel`);
+    } catch (caught) {
+      if (!(caught instanceof ApiError) || caught.code !== "job_ended") throw caught;
+    }
+    // The answer of the call is older than what the next look returns, so only that is shown.
+    reload();
+  });
+  const retry = () => attempt(async () => {
+    const next = await call<Job>("POST", `/jobs/${id}/retry`, { json: {} });
+    toast("The job runs again as a new job.");
+    go(href("jobs", next.id));
+  });
+  const remove = async () => {
+    if (!(await confirmed("Delete this job with its result, events and deliveries? This cannot be taken back.", "Delete"))) return;
+    if (await attempt(() => call("DELETE", `/jobs/${id}`))) {
+      toast("The job is deleted.");
+      go("/ui/jobs");
+    }
+  };
+  return (
+    <section class="view" aria-label="Job">
+      <div class="job">
+        <div class="view-head">{back}
+          <span class="spread" />
+          {!over && <button type="button" disabled={job.cancel_requested_at !== null} onClick={cancel}><Icon of={Ban} />Cancel</button>}
+          {over && job.kind !== "batch" && <button type="button" onClick={retry}><Icon of={RotateCcw} />Retry</button>}
+          {request !== null && (request.messages || request.prompt) && <CopyButton icon={false} label="Copy as curl" text={() => asCurl(request)} />}
+          {over && <button type="button" class="danger" onClick={remove}><Icon of={Trash2} />Delete</button>}
+        </div>
+        <h1>{name(job)}</h1>
+        <p class="job-line"><span id="job-status" role="status"><JobState status={job.status} cancelling={!over && job.cancel_requested_at !== null} /></span> <span class="hint">{line(job)}</span></p>
+        {job.status === "queued" && <p class="notice">{waitingLine(job)}</p>}
+        {job.status === "in_progress" && progressLine(job) && <p class="notice">{progressLine(job)}</p>}
+        <Problem error={error.value} />
+        {job.error && <div class="notice bad" role="alert"><strong>{readable(job.error.message)}</strong><br /><span>Code {job.error.code}{ERROR_HELP[job.error.code] ? `. ${ERROR_HELP[job.error.code]}` : ""}</span></div>}
+        {job.kind !== "batch" && <Waterfall job={job} events={events.value} />}
+        <Tabs label="Parts of the job" tabs={tabs} current={tab} onChoose={(next) => setQuery({ tab: next === "output" ? null : next })} />
+        <div role="tabpanel" aria-label={tabs.find(([one]) => one === tab)?.[1] ?? "Output"}>
+          {tab === "output" && <Output job={job} events={events.value} />}
+          {tab === "request" && request !== null && <RequestTab request={request} />}
+          {tab === "events" && <Events job={job} events={events.value} />}
+          {tab === "deliveries" && <Deliveries job={job} />}
+          {tab === "json" && <pre class="raw" tabIndex={0} role="region" aria-label="JSON of the job">{JSON.stringify(job, null, 2)}</pre>}
+        </div>
+      </div>
+    </section>
+  );
+}
+
+const ERROR_HELP: Record<string, string> = {
+  worker_lost: "Every worker that ran it died. Read the logs of its workers, below in the attempts, before you retry it.",
+  prompt_too_long: "Shorten the prompt, or choose a model with a longer context.",
+  encrypted: "Open the document and enter its password.",
+  timeout: "It took longer than its own limit.",
+};
+
+function line(job: Job): string {
+  const parts = [title(job.kind), job.model ?? ""];
+  if (job.timings.total !== null) parts.push(`took ${duration(job.timings.total)}`);
+  if (job.attempts.some(({ outcome }) => outcome === "lost")) parts.push(`${count(job.attempts.filter(({ outcome }) => outcome === "lost").length, "attempt")} lost`);
+  return parts.filter(Boolean).join(" · ");
+}
+
+function waitingLine(job: Job): string {
+  const place = !job.queue_position ? "In line" : job.queue_position === 1 ? "Next in line" : `${ordinal(job.queue_position)} in line`;
+  const time = job.estimated_wait ? `, ${roughly(job.estimated_wait.seconds)}` : "";
+  return `${place}${time}${job.waiting_for ? `, waiting ${waitReason(job.waiting_for)}` : ""}.`;
+}
+
+function progressLine(job: Job): string {
+  const progress = job.progress;
+  // Of a cited answer the search is long over while the model writes.
+  if (!progress || !progress.total || job.attempts.at(-1)?.queue.startsWith("gpu.")) return "";
+  return `${title(progress.phase)}: ${number(progress.done)} of ${number(progress.total)} ${progress.unit}.`;
+}
+
+interface Span {
+  phase: "queue" | "search" | "prefill" | "write" | "lost";
+  from: number;
+  to: number;
+}
+const PHASES: Record<Span["phase"], string> = { queue: "Queue", search: "Search or reading", prefill: "Prefill", write: "Writing", lost: "Lost attempt" };
+
+/** A lane for each attempt: its wait, and what it did. */
+export function lanes(job: Job, events: JobEvent[], until: number): { title: string; worker: string; spans: Span[] }[] {
+  const firstText = new Map<number, number>();
+  for (const { type, data } of events) if (type === "delta" && !firstText.has(data.attempt)) firstText.set(data.attempt, data.at);
+  if (firstText.size === 0 && job.timings.first_token !== null && job.attempts.length > 0) firstText.set(job.attempts.at(-1)!.number, job.created_at + job.timings.first_token);
+  const list: { title: string; worker: string; spans: Span[] }[] = [];
+  let before = job.created_at;
+  for (const attempt of job.attempts) {
+    const end = attempt.ended_at ?? until;
+    const spans: Span[] = [{ phase: "queue", from: before, to: attempt.started_at }];
+    const first = firstText.get(attempt.number);
+    if (attempt.outcome === "lost") spans.push({ phase: "lost", from: attempt.started_at, to: end });
+    else if (attempt.queue.startsWith("gpu.")) {
+      const written = first !== undefined && first >= attempt.started_at && first <= end ? first : end;
+      spans.push({ phase: "prefill", from: attempt.started_at, to: written }, { phase: "write", from: written, to: end });
+    } else spans.push({ phase: "search", from: attempt.started_at, to: end });
+    list.push({ title: `Attempt ${attempt.number}`, worker: attempt.worker, spans: spans.filter(({ from, to }) => to > from) });
+    before = end;
+  }
+  if (job.status === "queued" || job.attempts.length === 0) list.push({ title: job.attempts.length === 0 ? "Waiting" : "Waiting again", worker: "", spans: [{ phase: "queue", from: before, to: job.ended_at ?? until }] });
+  return list;
+}
+
+function Waterfall({ job, events }: { job: Job; events: JobEvent[] }) {
+  const until = Math.max(job.ended_at ?? Math.max(now.value, job.started_at ?? job.created_at), job.created_at + 0.001);
+  const rows = lanes(job, events, until);
+  const whole = until - job.created_at;
+  const used = new Set(rows.flatMap(({ spans }) => spans.map(({ phase }) => phase)));
+  return (
+    <section aria-label="Timeline">
+      <div class="waterfall">
+        {rows.map((lane) => (
+          <div class="lane" key={lane.title}>
+            <span><strong>{lane.title}</strong>{lane.worker && <><br /><span class="hint">{lane.worker}</span></>}</span>
+            <span class="track" role="img" aria-label={lane.spans.map(({ phase, from, to }) => `${PHASES[phase]} ${duration(to - from)}`).join(", ")}>
+              {lane.spans.map(({ phase, from, to }) => <span key={phase} class="span" data-phase={phase} title={`${PHASES[phase]}: ${duration(to - from)}`} style={{ left: `${((from - job.created_at) / whole) * 100}%`, width: `${((to - from) / whole) * 100}%` }} />)}
+            </span>
+            <span class="hint number">{duration(lane.spans.reduce((sum, { from, to }) => sum + to - from, 0))}</span>
+          </div>
+        ))}
+      </div>
+      <p class="keys">{(Object.keys(PHASES) as Span["phase"][]).filter((phase) => used.has(phase)).map((phase) => <span class="key" data-phase={phase} key={phase}>{PHASES[phase]}</span>)}</p>
+    </section>
+  );
+}
+
+function streamedText(events: JobEvent[]): string {
+  let text = "";
+  for (const { type, data } of events) {
+    if (type === "restart") text = "";
+    else if (type === "delta") text += data.text ?? "";
+  }
+  return text;
+}
+
+function Output({ job, events }: { job: Job; events: JobEvent[] }) {
+  const cited = useSignal<Citation | null>(null);
+  const result = job.result as Record<string, any> | null;
+  if (TEXT_KINDS.has(job.kind)) {
+    const text = result?.["text"] ?? streamedText(events);
+    const citations = (result?.["citations"] ?? []) as Citation[];
+    return (
+      <>
+        {text ? <div class="answer card" aria-busy={job.ended_at === null}><Markdown text={text} /></div> : <p class="hint">{job.ended_at === null ? "No text yet." : "There is no text."}</p>}
+        {result?.["usage"] && <p class="hint">{count(result["usage"].prompt_tokens, "token")} read, {count(result["usage"].completion_tokens, "token")} written{result["finish_reason"] === "length" ? ", cut off at the length limit" : ""}</p>}
+        {citations.length > 0 && <div class="sources" role="group" aria-label="Passages">{citations.map((one) => <button key={one.marker} type="button" class="small" onClick={() => (cited.value = one)}><span>{one.marker} {one.document}, page {one.page}</span></button>)}</div>}
+        {cited.value && <PageSheet key={cited.value} document={cited.value.document_id} name={cited.value.document} page={cited.value.page} start={cited.value.start} end={cited.value.end} quote={cited.value.quote} onClose={() => (cited.value = null)} />}
+      </>
+    );
+  }
+  if (job.kind === "batch") {
+    const counts = (job as unknown as { counts?: Record<string, number> }).counts;
+    return (
+      <>
+        {counts && <dl class="facts">{Object.entries(counts).map(([word, many]) => <Fact key={word} name={title(word)}>{number(many)}</Fact>)}</dl>}
+        <a class="button" href={href("jobs", { batch: job.id })}>Jobs of this batch</a>
+        {!(job as unknown as { sealed?: boolean }).sealed && job.ended_at === null && <p class="hint">More files may join it.</p>}
+      </>
+    );
+  }
+  if (result === null) return <p class="hint">{job.ended_at === null ? "There is no result yet." : "There is no result."}</p>;
+  if (Array.isArray(result["hits"])) return <ol class="hits">{result["hits"].map((hit: any) => <li class="card" key={hit.chunk_id}><p class="hint">{hit.document}, page {hit.page}, {hit.score.toFixed(2)}</p><p>{hit.text}</p></li>)}</ol>;
+  return (
+    <>
+      <dl class="facts">{Object.entries(result).filter(([, value]) => value !== null && typeof value !== "object").map(([word, value]) => <Fact key={word} name={title(word.replaceAll("_", " "))}>{word === "document_id" ? <DocumentLink id={String(value)} /> : typeof value === "number" ? number(value) : String(value)}</Fact>)}</dl>
+      {Array.isArray(result["members"]) && <ul>{result["members"].slice(0, 200).map((member: any) => <li key={member.document_id}><DocumentLink id={member.document_id} name={member.name} /></li>)}</ul>}
+      {Array.isArray(result["skipped_members"]) && result["skipped_members"].length > 0 && <ul>{result["skipped_members"].slice(0, 200).map((member: any) => <li key={member.name}>{member.name}: {member.reason}</li>)}</ul>}
+    </>
+  );
+}
+
+function Fact({ name: word, children }: { name: string; children: ComponentChildren }) {
+  return <><dt>{word}</dt><dd>{children}</dd></>;
+}
+
+function DocumentLink({ id, name: known }: { id: string; name?: string }) {
+  const { data } = useResource(known ? null : `document ${id}`, async (abort) => call<{ name: string; collection: string }>("GET", `/documents/${id}`, { signal: abort }));
+  if (data.value === null) return <>{known ?? id}</>;
+  return <a href={href("documents", data.value.collection, id)}>{data.value.name}</a>;
+}
+
+function asCurl(request: Request): string {
+  const body = Object.fromEntries(Object.entries(request).filter(([, value]) => value !== null && value !== undefined));
+  const json = JSON.stringify(body).replaceAll("'", "'\\''");
+  return `curl ${location.origin}/generate -H 'Content-Type: application/json' -H 'Authorization: Bearer YOUR_KEY' -H 'Prefer: wait=60' -d '${json}'`;
+}
+
+function RequestTab({ request }: { request: Request }) {
+  const { messages, prompt, ...rest } = request;
+  const others = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return (
+    <>
+      {messages?.map(({ role, content }, place) => <div class="card message" key={place}><p class="hint">{title(role)}</p><Markdown text={content} /></div>)}
+      {prompt && <div class="card message"><p class="hint">Prompt</p><pre class="plain-text">{prompt}</pre></div>}
+      {others.length > 0 && <dl class="facts">{others.map(([word, value]) => <Fact key={word} name={title(word.replaceAll("_", " "))}>{typeof value === "object" ? JSON.stringify(value) : String(value)}</Fact>)}</dl>}
+    </>
+  );
+}
+
+const EVENT_WORDS: Record<string, string> = { queued: "Queued", started: "Started", delta: "Text", progress: "Progress", attempt_lost: "Attempt lost", requeued: "Queued again", restart: "Text discarded", ended: "Ended" };
+
+function Events({ job, events }: { job: Job; events: JobEvent[] }) {
+  // Pieces of text in a row are one line.
+  const rows: { key: number; at: number; type: string; text: string }[] = [];
+  for (const { id, type, data } of events) {
+    const previous = rows.at(-1);
+    if (type === "delta") {
+      const piece = data.text ?? data.reasoning ?? "";
+      if (previous?.type === "delta") previous.text += piece;
+      else rows.push({ key: id, at: data.at, type, text: piece });
+      continue;
+    }
+    const { at, attempt: _, ...rest } = data;
+    rows.push({ key: id, at, type, text: Object.entries(rest).filter(([, value]) => value !== null && value !== "").map(([word, value]) => `${word.replaceAll("_", " ")}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ") });
+  }
+  if (rows.length === 0) return <p class="hint">No events yet, or they are no longer kept.</p>;
+  return <ol class="events">{rows.map(({ key, at, type, text }) => <li key={key}><span class="hint number">+{duration(at - job.created_at)}</span><span>{EVENT_WORDS[type] ?? title(type)}</span><span>{text.slice(0, 400)}{text.length > 400 ? "…" : ""}</span></li>)}</ol>;
+}
+
+function Deliveries({ job }: { job: Job }) {
+  const { data, error, reload } = useResource(`deliveries ${job.id} ${job.status}`, (abort) => call<List<Delivery>>("GET", `/jobs/${job.id}/deliveries`, { signal: abort }), ({ data: list }) => (list.some(({ status }) => status === "pending") ? 2 : 0));
+  if (data.value === null) return <Problem error={error.value} />;
+  if (data.value.data.length === 0) return <p class="hint">No webhook was told about this job. <a href="/ui/webhooks">Webhooks</a></p>;
+  return <>{data.value.data.map((one) => <DeliveryCard key={one.id} delivery={one} onSent={reload} />)}</>;
+}
+
+export function DeliveryCard({ delivery, onSent }: { delivery: Delivery; onSent: () => void }) {
+  const again = () => attempt(async () => {
+    await call("POST", `/deliveries/${delivery.id}/redeliver`, { json: {} });
+    toast("It is sent again.");
+    onSent();
+  });
+  const state = delivery.status === "delivered" ? "completed" : delivery.status === "failed" ? "failed" : "queued";
+  return (
+    <article class="card message">
+      <div class="bar"><JobStateWords state={state} words={title(delivery.status)} /><strong>{delivery.event}</strong><span class="hint">{delivery.url}</span><button type="button" class="small spread" onClick={again}>Redeliver</button></div>
+      {delivery.reason && <p class="notice bad">{readable(delivery.reason)}</p>}
+      {delivery.attempts.length > 0 && (
+        <ul class="plain-list">{delivery.attempts.map((one) => <li key={one.number}>Try {one.number}: {one.status ?? one.error ?? one.outcome ?? "on its way"}{one.latency !== null ? ` after ${duration(one.latency)}` : ""} <Time at={one.started_at} />{one.answer && <pre class="raw">{one.answer}</pre>}</li>)}</ul>
+      )}
+      {delivery.status === "pending" && delivery.next_attempt_at !== null && <p class="hint">Next try {delivery.next_attempt_at > Date.now() / 1000 ? `in ${duration(delivery.next_attempt_at - Date.now() / 1000)}` : "now"}.</p>}
+    </article>
+  );
+}
+
+function JobStateWords({ state, words }: { state: string; words: string }) {
+  return <span class="state" data-state={state}>{words}</span>;
+}

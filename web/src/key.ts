@@ -1,0 +1,44 @@
+// The API key: kept until the tab is closed, shared with the other tabs of this page, and sent to this server only.
+
+import { signal } from "@preact/signals";
+
+const NAME = "enginehouse.key";
+
+/** Why the sign-in dialog is open, or null. */
+export const signIn = signal<null | "missing" | "unknown">(null);
+export const signedIn = signal(sessionStorage.getItem(NAME) !== null);
+/** Changes with each key, so that everything is fetched again. */
+export const identity = signal(0);
+
+const channel = new BroadcastChannel("enginehouse.key");
+channel.onmessage = ({ data }: MessageEvent<{ ask?: true; key?: string | null }>) => {
+  const own = sessionStorage.getItem(NAME);
+  if (data.ask) {
+    if (own !== null) channel.postMessage({ key: own });
+  } else if (data.key !== own) {
+    keep(data.key ?? null);
+  }
+};
+if (!signedIn.value) channel.postMessage({ ask: true });
+
+export function credentials(): Record<string, string> {
+  const key = sessionStorage.getItem(NAME);
+  return key === null ? {} : { Authorization: `Bearer ${key}` };
+}
+
+function keep(key: string | null): void {
+  if (key === null) sessionStorage.removeItem(NAME);
+  else sessionStorage.setItem(NAME, key);
+  signedIn.value = key !== null;
+  signIn.value = null;
+  identity.value += 1;
+}
+
+export function useKey(key: string | null): void {
+  keep(key);
+  channel.postMessage({ key });
+}
+
+export function keyRefused(code: string): void {
+  if (signIn.value === null) signIn.value = code === "key_unknown" && signedIn.value ? "unknown" : "missing";
+}

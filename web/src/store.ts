@@ -1,0 +1,114 @@
+// What all views share: who is signed in, the health of the server, its models and collections.
+
+import { computed, signal } from "@preact/signals";
+import { ApiError, call } from "./api.ts";
+import { features } from "./features.ts";
+import { identity, signIn } from "./key.ts";
+import { refresh } from "./resource.ts";
+import type { Collection, DeadLetter, GpuWorker, List, Model, Webhook } from "./types.ts";
+
+const READY_SECONDS = 10;
+const NOT_READY_SECONDS = 2;
+/** Every how many looks at the health the slower facts are fetched. */
+const ATTENTION_LOOKS = 3;
+
+export interface Me {
+  owner: string;
+  admin: boolean;
+  [other: string]: unknown;
+}
+export const me = signal<Me | null>(null);
+
+export type Health = "unknown" | "ready" | "waiting" | "away";
+export const health = signal<Health>("unknown");
+export const waitingFor = signal<string[]>([]);
+export const warnings = signal<string[]>([]);
+
+export interface Attention {
+  text: string;
+  href: string;
+}
+const found = signal<Attention[]>([]);
+export const attention = computed<Attention[]>(() => [
+  ...warnings.value.map((text) => ({ text, href: "/ui/operations" })),
+  ...found.value,
+]);
+
+export const models = signal<Model[] | null>(null);
+export const collections = signal<Collection[] | null>(null);
+
+export async function loadModels(): Promise<void> {
+  await quietly(async () => (models.value = await call<Model[]>("GET", "/models")));
+}
+
+export async function loadCollections(): Promise<void> {
+  await quietly(async () => (collections.value = (await call<List<Collection>>("GET", "/collections")).data));
+}
+
+/** Background facts: the header tells of an outage, and the sign-in dialog of a missing key. */
+async function quietly(load: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await load();
+    return true;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    return false;
+  }
+}
+
+let timer: ReturnType<typeof setTimeout> | undefined;
+let looks = 0;
+
+export async function lookAtHealth(): Promise<void> {
+  clearTimeout(timer);
+  const before = health.value;
+  try {
+    const ready = await call("GET", "/health/ready");
+    health.value = "ready";
+    waitingFor.value = [];
+    warnings.value = ready.warnings ?? [];
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    // A 503 is an answer here, not a failure: it names what is missing.
+    waitingFor.value = error.answer?.waiting_for ?? [];
+    health.value = error.answer?.waiting_for ? "waiting" : "away";
+  }
+  if (health.value === "ready" && (before === "away" || before === "waiting")) refresh();
+  if (health.value !== "away" && signIn.value === null && looks++ % ATTENTION_LOOKS === 0) void lookForAttention();
+  timer = setTimeout(() => document.hidden || void lookAtHealth(), (health.value === "ready" ? READY_SECONDS : NOT_READY_SECONDS) * 1000);
+}
+
+async function lookForAttention(): Promise<void> {
+  const list: Attention[] = [];
+  if (models.value === null) await loadModels();
+  await quietly(async () => {
+    for (const { url, enabled } of (await call<List<Webhook>>("GET", "/webhooks")).data) {
+      if (!enabled) list.push({ text: `The webhook ${url} is disabled.`, href: "/ui/webhooks" });
+    }
+  });
+  if (me.value?.admin !== false) {
+    await quietly(async () => {
+      const dead = (await call<List<DeadLetter>>("GET", "/admin/dead-letters?limit=100")).data.length;
+      if (dead > 0) list.push({ text: `${dead === 1 ? "One job is a dead letter" : `${dead} jobs are dead letters`}: their workers died.`, href: "/ui/operations" });
+      for (const { gpu, state, reason } of (await call<List<GpuWorker>>("GET", "/admin/gpus")).data) {
+        if (state === "failed") list.push({ text: `${gpu} could not load its model: ${reason ?? "see its log"}`, href: "/ui/operations" });
+      }
+    });
+  }
+  found.value = list;
+}
+
+export async function loadMe(): Promise<void> {
+  if (features.me) await quietly(async () => (me.value = await call<Me>("GET", "/me")));
+}
+
+document.addEventListener("visibilitychange", () => document.hidden || void lookAtHealth());
+for (const event of ["online", "offline"]) window.addEventListener(event, () => void lookAtHealth());
+identity.subscribe(() => {
+  looks = 0;
+  me.value = null;
+  models.value = null;
+  collections.value = null;
+  void lookAtHealth();
+  void loadMe();
+});

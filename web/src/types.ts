@@ -1,0 +1,24 @@
+// The objects of the API, from its own description.
+
+import type { components } from "./openapi.d.ts";
+
+type Schemas = components["schemas"];
+
+export type Job = Schemas["Job"];
+export type Attempt = Schemas["Attempt"];
+export type Document = Schemas["Document"];
+export type Collection = Schemas["Collection"];
+export type Chunk = Schemas["Chunk"];
+export type Hit = Schemas["Hit"];
+export type Citation = Schemas["Citation"];
+export type Model = Schemas["Model"];
+export type GpuWorker = Schemas["GpuWorker"];
+export type Delivery = Schemas["Delivery"];
+export type Webhook = Schemas["Webhook"];
+export type Queue = Schemas["Queue"];
+export type DeadLetter = Schemas["DeadLetter"];
+export interface List<T> {
+  data: T[];
+  has_more: boolean;
+  next: string | null;
+}

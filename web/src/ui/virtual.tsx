@@ -1,0 +1,63 @@
+// A list of rows of the same height, of which only those in view exist.
+
+import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
+import type { ComponentChildren } from "preact";
+import { useEffect, useReducer, useRef } from "preact/hooks";
+
+export function VirtualRows({ count, height, row, label, onEnd, columns, head }: {
+  count: number;
+  height: number;
+  row: (place: number) => ComponentChildren;
+  label: string;
+  onEnd?: () => void;
+  columns: number;
+  head: ComponentChildren;
+}) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const [, draw] = useReducer((turn: number, _: void) => turn + 1, 0);
+  const list = useRef<Virtualizer<HTMLDivElement, Element> | null>(null);
+  const options = {
+    count,
+    getScrollElement: () => scroller.current,
+    estimateSize: () => height,
+    overscan: 8,
+    scrollToFn: elementScroll,
+    observeElementRect,
+    observeElementOffset,
+    onChange: () => draw(),
+  };
+  list.current ??= new Virtualizer<HTMLDivElement, Element>(options);
+  list.current.setOptions(options);
+  useEffect(() => {
+    const mounted = list.current!._didMount();
+    list.current!._willUpdate();
+    draw();
+    return mounted;
+  }, []);
+  useEffect(() => list.current!._willUpdate());
+  useEffect(() => {
+    list.current!.measure();
+    draw();
+  }, [height]);
+
+  const items = list.current.getVirtualItems();
+  const last = items.at(-1)?.index ?? 0;
+  useEffect(() => {
+    if (onEnd && count > 0 && last >= count - 5) onEnd();
+  }, [last, count]);
+
+  return (
+    <div class="grid" role="table" aria-label={label} aria-rowcount={count + 1} aria-colcount={columns}>
+      <div role="rowgroup">{head}</div>
+      <div ref={scroller} class="grid-body" role="rowgroup" tabIndex={0} aria-label={`${label}: rows`}>
+        <div class="grid-space" role="presentation" style={{ height: `${list.current.getTotalSize()}px` }}>
+          {items.map((item) => (
+            <div key={item.key as number} class="grid-place" role="presentation" style={{ transform: `translateY(${item.start}px)`, height: `${item.size}px` }}>
+              {row(item.index)}
+            </div>
+          ))}
+        </div>
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,24 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ago, bytes, count, documentReason, duration, ordinal, readable, roughly } from "../src/words.ts";
+
+test("counts, ordinals and durations are good English", () => {
+  assert.equal(count(1, "attempt"), "1 attempt");
+  assert.equal(count(2_000, "attempt"), "2,000 attempts");
+  assert.deepEqual([1, 2, 3, 11, 21, 102].map(ordinal), ["1st", "2nd", "3rd", "11th", "21st", "102nd"]);
+  assert.deepEqual([0.034, 2.345, 42.4, 59.7, 92, 3600, 7260, 200_000].map(duration), ["34 ms", "2.3 s", "42 s", "1 min", "1 min 32 s", "1 h", "2 h 1 min", "2 days"]);
+  assert.equal(roughly(92), "about 2 min");
+  assert.equal(roughly(21), "about 20 s");
+});
+
+test("sizes and times are those that people read", () => {
+  assert.equal(bytes(1_500_000), "1.5 MB");
+  assert.equal(readable("The file exceeds 1000000 bytes."), "The file exceeds 1.0 MB.");
+  assert.equal(ago(100, 102), "now");
+  assert.equal(ago(100, 400), "5 min. ago");
+});
+
+test("reasons have no words of the API", () => {
+  assert.equal(documentReason("encrypted", "Upload it again with the field `password`."), "The file is protected by a password.");
+  assert.match(documentReason("failed", "pypdf: PdfStreamError"), /damaged/);
+});

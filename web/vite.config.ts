@@ -1,0 +1,14 @@
+import { defineConfig } from "vite";
+
+export default defineConfig({
+  base: "/ui/",
+  oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
+  build: {
+    target: "es2022",
+    // Every chunk loads the polyfill otherwise, and the browsers of this target do not need it.
+    modulePreload: { polyfill: false },
+    // Nothing is inlined: the content security policy allows no data URLs.
+    assetsInlineLimit: 0,
+    reportCompressedSize: true,
+  },
+});
