@@ -48,7 +48,15 @@ from shared.webhooks.ssrf import AddressPolicy, parse_networks
 # The modules of api/routes, in the order in which /openapi.json lists their calls.
 ROUTES = (
     *("generate", "jobs", "events", "batches", "uploads", "collections", "documents", "chat", "tutorial_compat", "webhooks"),
-    *("openai.chat_completions", "openai.completions", "openai.embeddings", "openai.responses", "openai.files", "openai.batches"),
+    *(
+        "openai.chat_completions",
+        "openai.completions",
+        "openai.embeddings",
+        "openai.rerank",
+        "openai.responses",
+        "openai.files",
+        "openai.batches",
+    ),
     *("openai.models", "openai.tokenization"),
     *("models", "health", "metrics", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
 )

@@ -23,7 +23,7 @@ from shared.settings import Settings
 SUMMARY_CHARACTERS = 120
 
 # Jobs whose client waits for the result, which may be large. It is kept for this long at most.
-SHORT_KINDS = ("embed", "tokenize")
+SHORT_KINDS = ("embed", "rerank", "tokenize")
 SHORT_RETENTION_SECONDS = 300
 
 

@@ -16,6 +16,7 @@ from shared.errors import NotFound, SettingsError
 
 GENERATE: Final = "generate"
 EMBED: Final = "embed"
+RERANK: Final = "rerank"
 
 ECHO: Final = "echo"
 TRANSFORMERS: Final = "transformers"
@@ -44,8 +45,8 @@ class ModelEntry(BaseModel):
     """The name that clients use."""
     url: Text
     """A hub id, a folder (starting with ``/``, ``~``, or ``.`` for the folder of the models file), ``package:NAME`` for weights inside an installed Python package,
-    or ``echo:SECONDS`` for an echo engine that takes that long per token."""
-    task: Literal["generate", "embed"] = GENERATE
+    ``echo:SECONDS`` for an echo engine that takes that long per token, or ``overlap:`` for a reranker without weights that counts common words."""
+    task: Literal["generate", "embed", "rerank"] = GENERATE
     engine: Literal["transformers", "echo"] = TRANSFORMERS
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     max_context: int | None = Field(None, ge=16, le=10_000_000)
@@ -111,7 +112,7 @@ class ModelEntry(BaseModel):
     @property
     def is_on_hub(self) -> bool:
         """Whether the weights are downloaded from the Hugging Face hub."""
-        return not self.url.startswith((".", "/", "~", "package:", "echo:", "hash:"))
+        return not self.url.startswith((".", "/", "~", "package:", "echo:", "hash:", "overlap:"))
 
     @property
     def is_pinned_to_commit(self) -> bool:
@@ -140,6 +141,10 @@ class Catalogue:
     def embedding(self) -> ModelEntry:
         """The default embedding model. Raises NotFound if there is none."""
         return self._default_for(EMBED)
+
+    def reranking(self) -> ModelEntry:
+        """The default model that ranks documents. Raises NotFound if there is none."""
+        return self._default_for(RERANK)
 
     def _default_for(self, task: str) -> ModelEntry:
         models = [model for model in self.models if model.task == task]
@@ -236,7 +241,7 @@ def _conflicts(models: list[ModelEntry]) -> list[str]:
     """Problems between entries."""
     names = Counter(model.name for model in models)
     problems = [f"the name {name} is used by {count} models" for name, count in names.items() if count > 1]
-    for task in (GENERATE, EMBED):
+    for task in (GENERATE, EMBED, RERANK):
         defaults = [model.name for model in models if model.task == task and model.default]
         if len(defaults) > 1:
             problems.append(f"{' and '.join(defaults)} are both the default for task {task}; only one may be")
