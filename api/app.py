@@ -52,6 +52,7 @@ ROUTES = (
         "openai.chat_completions",
         "openai.completions",
         "openai.embeddings",
+        "openai.rerank",
         "openai.responses",
         "openai.models",
         "openai.files",

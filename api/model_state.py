@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.worker_registry import Worker
-from shared.models.catalogue import EMBED, ModelEntry
+from shared.models.catalogue import EMBED, RERANK, ModelEntry
 
 # A model has the state of its best worker, in this order.
 STATES = ("ready", "warming", "loading", "draining", "failed")
@@ -16,7 +16,9 @@ def model_state(
     """The state of a model, its best worker, and all workers that serve it."""
     # The workers that ingest and retrieve hold the embedding model.
     serving = [
-        worker for worker in workers if worker.model == entry.name or (entry.task == EMBED and worker.pool in ("cpu", "io"))
+        worker
+        for worker in workers
+        if worker.model == entry.name or (entry.task in (EMBED, RERANK) and worker.pool in ("cpu", "io"))
     ]
     best = min(serving, key=lambda worker: STATES.index(worker.phase), default=None)
     return best.phase if best else _state_without_worker(entry, assignments), best, serving

@@ -12,7 +12,7 @@ SHORT_JOB_SECONDS = 30
 
 
 # Jobs that hardly write, and may make space.
-ALWAYS_ACCEPTED = ("delete", "search", "tokenize", "embed")
+ALWAYS_ACCEPTED = ("delete", "search", "tokenize", "embed", "rerank")
 
 
 class SubmittedJob(NamedTuple):

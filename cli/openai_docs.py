@@ -14,6 +14,7 @@ from shared.openai.requests import (
     EmbeddingRequest,
     InputTokensRequest,
     OpenAIRequest,
+    RerankRequest,
     ResponseRequest,
     TokenizeRequest,
 )
@@ -25,6 +26,7 @@ TABLES: dict[str, type[OpenAIRequest]] = {
     "responses": ResponseRequest,
     "responses/input_tokens": InputTokensRequest,
     "embeddings": EmbeddingRequest,
+    "rerank": RerankRequest,
     "batches": BatchRequest,
     "tokenize": TokenizeRequest,
     "detokenize": DetokenizeRequest,

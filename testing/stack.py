@@ -170,4 +170,5 @@ def models(token_seconds: float, embedding: Mapping[str, str] = HASH) -> list[di
         {"name": "echo", "url": f"echo:{token_seconds}", "engine": "echo", "default": True, "max_in_flight": 8, "max_tokens": 64},
         {"name": "not-started", "url": "echo:0", "engine": "echo", "gpus": 1},
         dict(embedding),
+        {"name": "overlap", "url": "overlap:", "task": "rerank"},
     ]

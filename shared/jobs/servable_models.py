@@ -3,7 +3,7 @@
 from shared.errors import InvalidValue, ModelNotServed
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.worker_registry import WorkerRegistry
-from shared.models.catalogue import EMBED, GENERATE, Catalogue, ModelEntry
+from shared.models.catalogue import EMBED, GENERATE, RERANK, Catalogue, ModelEntry
 from shared.settings import Settings
 
 # A rough average of texts in European languages, to estimate work before a prompt is tokenized.
@@ -25,7 +25,8 @@ class ServableModels:
         """The model of a request, or the default one. Raises NotFound, InvalidValue or ModelNotServed."""
         entry = self._catalogue.get_model(name, task=GENERATE) if name is not None else self._catalogue.default()
         if entry.task != GENERATE:
-            raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
+            kind = "an embedding model" if entry.task == EMBED else "a reranker"
+            raise InvalidValue(f"Model {entry.name!r} is {kind} and cannot generate text.", param="model")
         if self._worker_registry.has_served(entry.name) or self._can_be_loaded(entry.name):
             return entry
         raise ModelNotServed(
@@ -40,7 +41,16 @@ class ServableModels:
             return self._catalogue.embedding()
         entry = self._catalogue.get_model(name, task=EMBED)
         if entry.task != EMBED:
-            raise InvalidValue(f"model: model {entry.name!r} generates text and cannot embed it", param="model")
+            raise InvalidValue(f"model: model {entry.name!r} has the task {entry.task} and cannot embed text", param="model")
+        return entry
+
+    def find_rerank_model(self, name: str | None) -> ModelEntry:
+        """The model of a request that ranks documents, or the default one. Raises NotFound or InvalidValue."""
+        if name is None:
+            return self._catalogue.reranking()
+        entry = self._catalogue.get_model(name, task=RERANK)
+        if entry.task != RERANK:
+            raise InvalidValue(f"model: model {entry.name!r} has the task {entry.task} and cannot rank documents", param="model")
         return entry
 
     def check_prompt_length(self, characters: int, param: str) -> None:

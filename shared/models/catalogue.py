@@ -17,6 +17,7 @@ from shared.errors import NotFound, SettingsError
 
 GENERATE: Final = "generate"
 EMBED: Final = "embed"
+RERANK: Final = "rerank"
 
 ECHO: Final = "echo"
 OPENAI: Final = "openai"
@@ -50,8 +51,9 @@ class ModelEntry(BaseModel):
     """The name that clients use."""
     url: Text
     """A hub id, a folder (starting with ``/``, ``~``, or ``.`` for the folder of the models file), ``package:NAME`` for weights inside an installed Python package,
-    ``echo:SECONDS`` for an echo engine that takes that long per token, or the base URL of an OpenAI-compatible server."""
-    task: Literal["generate", "embed"] = GENERATE
+    ``echo:SECONDS`` for an echo engine that takes that long per token, ``overlap:`` for a reranker without weights that counts common
+    words, or the base URL of an OpenAI-compatible server."""
+    task: Literal["generate", "embed", "rerank"] = GENERATE
     engine: Literal["transformers", "openai", "echo"] = TRANSFORMERS
     server: Literal["generic", "openai", "vllm", "sglang", "llama.cpp", "enginehouse"] = "generic"
     """With engine ``openai``: the server's program, which decides what it supports beyond what all of them do."""
@@ -148,7 +150,7 @@ class ModelEntry(BaseModel):
     @property
     def is_on_hub(self) -> bool:
         """Whether the weights are downloaded from the Hugging Face hub."""
-        return not self.url.startswith((".", "/", "~", "package:", "echo:", "hash:", "http:", "https:"))
+        return not self.url.startswith((".", "/", "~", "package:", "echo:", "hash:", "overlap:", "http:", "https:"))
 
     @property
     def uses_server(self) -> bool:
@@ -182,6 +184,10 @@ class Catalogue:
     def embedding(self) -> ModelEntry:
         """The default embedding model. Raises NotFound if there is none."""
         return self._default_for(EMBED)
+
+    def reranking(self) -> ModelEntry:
+        """The default model that ranks documents. Raises NotFound if there is none."""
+        return self._default_for(RERANK)
 
     def _default_for(self, task: str) -> ModelEntry:
         models = [model for model in self.models if model.task == task]
@@ -284,7 +290,7 @@ def _conflicts(models: list[ModelEntry]) -> list[str]:
     """Problems between entries."""
     names = Counter(model.name for model in models)
     problems = [f"the name {name} is used by {count} models" for name, count in names.items() if count > 1]
-    for task in (GENERATE, EMBED):
+    for task in (GENERATE, EMBED, RERANK):
         defaults = [model.name for model in models if model.task == task and model.default]
         if len(defaults) > 1:
             problems.append(f"{' and '.join(defaults)} are both the default for task {task}; only one may be")

@@ -43,6 +43,7 @@ RESULTS: dict[str, Any] = {
         "timings": {"parse": 0.1},
     },
     "search": {"hits": [HIT]},
+    "rerank": {"scores": [0.5], "tokens": 3},
     "delete": {"deleted": True, "documents": 1},
     "reindex": {"documents": 1, "chunks": 1, "skipped": [], "embedding_model": "m", "embedding_revision": "r"},
     "unpack": {

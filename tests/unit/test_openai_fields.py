@@ -16,6 +16,7 @@ from shared.openai.requests import (
     EmbeddingRequest,
     InputTokensRequest,
     OpenAIRequest,
+    RerankRequest,
     ResponseRequest,
 )
 
@@ -25,6 +26,7 @@ REQUIRED: dict[type[OpenAIRequest], dict[str, Any]] = {
     EmbeddingRequest: {"input": "x"},
     ResponseRequest: {"input": "x"},
     InputTokensRequest: {"input": "x"},
+    RerankRequest: {"query": "x", "documents": ["x"]},
 }
 CALLS: list[tuple[type[OpenAIRequest], list[Any]]] = [
     (ChatCompletionRequest, list(get_args(chat_create_params.CompletionCreateParams))),

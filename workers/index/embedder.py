@@ -179,8 +179,11 @@ def _mismatch(model: str, available: list[str]) -> EmbeddingModelMismatch:
     )
 
 
-def locate(name: str, url: str) -> str:
-    """Resolve a model's url to a folder or hub id. Raises ModelUnavailable if the folder or package does not exist."""
+def locate(name: str, url: str, *, marker: str = "modules.json") -> str:
+    """Resolve a model's url to a folder or hub id. ``marker`` is a file in the model's folder inside a package.
+
+    Raises ModelUnavailable if the folder or package does not exist.
+    """
     if url.startswith("package:"):
         package = url.removeprefix("package:").replace("-", "_")
         found = find_spec(package)
@@ -188,7 +191,7 @@ def locate(name: str, url: str) -> str:
             raise ModelUnavailable(
                 f"Model {name}: the Python package {package} is not installed. Install it with: pip install {package}"
             )
-        folders = sorted(path.parent for path in Path(found.origin).parent.glob("**/modules.json"))
+        folders = sorted(path.parent for path in Path(found.origin).parent.glob(f"**/{marker}"))
         if not folders:
             raise ModelUnavailable(
                 f"Model {name}: the package {package} contains no sentence-transformers model. Choose another url."

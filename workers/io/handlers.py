@@ -1,4 +1,4 @@
-"""Handlers of the io pool by job kind: search, the retrieval of a generation, delete, embed."""
+"""Handlers of the io pool by job kind: search, the retrieval of a generation, delete, embed, rerank."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,14 @@ import redis
 from shared.documents.index_health import report_silence
 from shared.documents.store import Documents
 from shared.errors import NotFound
+from shared.models.catalogue import load_catalogue
 from shared.settings import Settings
 from workers.index.embedder import Embedders
+from workers.index.reranker import Rerankers
 from workers.index.search_index import SearchIndex
 from workers.io.delete import delete
 from workers.io.embedding import embed
+from workers.io.reranking import rerank
 from workers.io.search import SearchQuery, search_passages
 from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Handover
 
@@ -20,6 +23,7 @@ from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Handover
 def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -> Mapping[str, Handler]:
     """The handlers, which share one embedding model and one client of the index."""
     documents = Documents(client, settings)
+    rerankers = Rerankers(load_catalogue(settings.models_file))
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
 
     def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
@@ -52,6 +56,7 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
         ),
         "delete": lambda attempt: delete(attempt, documents, settings, search_index),
         "embed": lambda attempt: embed(attempt, embedders),
+        "rerank": lambda attempt: rerank(attempt, rerankers),
     }
 
 

@@ -16,7 +16,9 @@ class FilterOfJobs(RequestModel):
     queue: str | None = Field(default=None, max_length=120)
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"] | None = None
     kind: (
-        Literal["generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "tokenize", "request_batch"]
+        Literal[
+            "generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "rerank", "tokenize", "request_batch"
+        ]
         | None
     ) = None
     model: str | None = Field(default=None, max_length=100)

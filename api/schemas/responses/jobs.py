@@ -113,6 +113,13 @@ class EmbedResult(ResponseModel):
     tokens: int
 
 
+class RerankResult(ResponseModel):
+    """The result of a job of kind ``rerank``."""
+
+    scores: list[float] = Field(description="of the documents, in their order")
+    tokens: int
+
+
 class RequestBatchResult(ResponseModel):
     """The result of a job of kind ``request_batch``."""
 
@@ -258,6 +265,7 @@ class Job(ListedJob):
         | BatchCounts
         | RequestBatchResult
         | EmbedResult
+        | RerankResult
         | TokenizeResult
         | None
     ) = Field(description="of a completed job")

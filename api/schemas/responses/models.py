@@ -13,7 +13,7 @@ class Model(ResponseModel):
     name: str
     url: str
     object: Literal["model"]
-    task: Literal["generate", "embed"]
+    task: Literal["generate", "embed", "rerank"]
     engine: str
     dtype: str
     max_context: int | None = Field(

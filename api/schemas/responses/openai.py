@@ -19,7 +19,7 @@ class OpenAIModel(ResponseModel):
     max_model_len: int | None = Field(
         description="maximum tokens of prompt and answer together; null until a worker has loaded the model, unless the models file says it"
     )
-    task: Literal["generate", "embed"]
+    task: Literal["generate", "embed", "rerank"]
     state: ModelState = Field(description="of its best worker; `unloaded` if a request would load it")
 
 
@@ -306,3 +306,22 @@ class OpenAIItemList(ResponseModel):
 class InputTokens(ResponseModel):
     object: Literal["response.input_tokens"]
     input_tokens: int
+
+
+class RankedText(ResponseModel):
+    text: str
+
+
+class RankedDocument(ResponseModel):
+    index: int = Field(description="of the document in the request")
+    relevance_score: float = Field(description="from 0 to 1")
+    document: RankedText | None = Field(default=None, description="only if the request has `return_documents`")
+
+
+class Ranking(ResponseModel):
+    """Documents, the best one first."""
+
+    id: str
+    model: str
+    results: list[RankedDocument]
+    usage: OpenAIUsage

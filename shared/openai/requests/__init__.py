@@ -5,6 +5,7 @@ from shared.openai.requests.chat import ChatCompletionRequest
 from shared.openai.requests.completions import CompletionRequest
 from shared.openai.requests.embeddings import EmbeddingRequest
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
+from shared.openai.requests.rerank import RerankRequest
 from shared.openai.requests.responses import InputTokensRequest, ResponseRequest
 from shared.openai.requests.tokenization import DetokenizeRequest, TokenizeRequest
 
@@ -17,6 +18,7 @@ __all__ = [
     "FieldRule",
     "InputTokensRequest",
     "OpenAIRequest",
+    "RerankRequest",
     "ResponseRequest",
     "TokenizeRequest",
 ]
