@@ -21,7 +21,7 @@ from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
 
 ENVIRONMENT = {**QUICK, "ENGINEHOUSE_MAX_ATTEMPTS": "20"}
-KILLED = ("io", "gpu0", "api")
+KILLED = ("io", "gpu0", "api", "redis")
 
 
 @pytest.fixture(scope="module")
