@@ -1,12 +1,13 @@
 """Responses over HTTP: create, retrieve, cancel and delete them, and page through their input."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flask import Response, g, jsonify
 
 from api.openai.job_responses import keyed_submissions
-from api.openai.request_jobs import submit_jobs
+from api.openai.request_jobs import RequestJobs, submit_jobs
 from api.openai.response_streams import ResponseStream
 from api.services import owner, services
 from shared.errors import Conflict, EnginehouseError, InvalidRequest, NotFound
@@ -104,8 +105,14 @@ def _complete(plan: ResponsePlan) -> Response:
         release()
     response.call_on_close(jobs.end)
     if ended[0].response == "not_stored":
-        response.call_on_close(lambda: jobs.may_be_repeated() or jobs.delete())
+        response.call_on_close(partial(_forget, jobs))
     return response
+
+
+def _forget(jobs: RequestJobs) -> None:
+    """Delete a response that is not to be stored, unless its client may have missed it."""
+    if not jobs.may_be_repeated():
+        jobs.delete()
 
 
 def _stop(stored: StoredResponse) -> StoredResponse:

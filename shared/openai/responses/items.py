@@ -86,7 +86,7 @@ def _stored_item(item: Item, path: str, id: str) -> StoredItem | None:
         case MessageItem():
             kind = "output_text" if item.role == "assistant" else "input_text"
             texts = _texts(item.content, f"{path}.content")
-            extra = {"annotations": []} if kind == "output_text" else {}
+            extra: dict[str, Any] = {"annotations": []} if kind == "output_text" else {}
             content = [{"type": kind, "text": text, **extra} for text in texts]
             return {"id": id, "type": "message", "status": "completed", "role": item.role, "content": content}
         case FunctionCallItem() | CustomToolCallItem():
