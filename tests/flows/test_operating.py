@@ -95,8 +95,8 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
         assert pids(stack) == before, "no process has exited"
         assert stack.client.get("/health/live").status_code == 200
     filler.unlink()
-    wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 202, "jobs are accepted again", seconds=60)
-    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready", seconds=60)
+    wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 202, "jobs are accepted again")
+    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready")
     assert stack.ended(stack.generate("again", max_tokens=4)["id"])["status"] == "completed"
     assert stack.ended(unpacking)["status"] == "completed", "it waited for space"
     assert pids(stack) == before
@@ -173,18 +173,18 @@ def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
     # Heartbeats are trusted for some seconds; a process that is stopped on this machine is not.
     # Children of the cpu worker still run, but nothing gives them jobs.
     expected = {"the cpu worker", "the io worker", "model echo (no worker yet)"}
-    wait_until(lambda: expected <= set(stack.client.get("/health/ready").json()["waiting_for"]), "they are missed", seconds=10)
+    wait_until(lambda: expected <= set(stack.client.get("/health/ready").json()["waiting_for"]), "they are missed")
     queued = stack.job(stack.generate("x")["id"])
     assert queued["waiting_for"] in ("worker", "model_loading")
     assert queued["estimated_wait"] is None, "no worker takes it at the rate of the past"
     for name, pid in frozen.items():
-        wait_until(lambda name=name, pid=pid: pids(stack).get(name, pid) != pid, f"{name} is replaced", seconds=60)  # type: ignore[misc]
-    wait_until(lambda: frozen_api not in children(api), "the API worker is replaced", seconds=60)
+        wait_until(lambda name=name, pid=pid: pids(stack).get(name, pid) != pid, f"{name} is replaced")  # type: ignore[misc]
+    wait_until(lambda: frozen_api not in children(api), "the API worker is replaced")
     log = command(stack, "logs").stdout
     assert f"WORKER TIMEOUT (pid:{frozen_api})" in log
     assert all(f"{name} has shown no sign of life" in log for name in frozen)
     assert stack.ended(queued["id"])["status"] == "completed"
-    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready again", seconds=60)
+    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready again")
 
 
 def test_a_healthcheck_asks_the_processes_and_not_redis(operated: Stack) -> None:

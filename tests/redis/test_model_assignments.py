@@ -95,9 +95,9 @@ def test_a_desired_model_is_published_to_the_live_worker(cluster: Cluster) -> No
     cluster.add_worker("gpu0@h", "a")
     with cluster.client.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe("eh:worker:gpu0@h/1")
-        channel.get_message(timeout=1)
+        channel.get_message(timeout=30)
         cluster.assignments.set_desired_model("gpu0@h", "b", "operator")
-        message = channel.get_message(timeout=1) or channel.get_message(timeout=1)
+        message = channel.get_message(timeout=30) or channel.get_message(timeout=30)
     assert message is not None
     assert json.loads(message["data"]) == {"desired_model": "b"}
 

@@ -87,15 +87,19 @@ def test_a_busy_worker_leaves_wakeups_in_the_queue(redis_client: redis.Redis, re
 
 def test_a_worker_that_stops_does_not_wait_for_its_blocking_read(redis_url: str) -> None:
     app = celery_app(Settings(redis_url=redis_url))
-    with app.connection_for_read() as connection:
-        channel = connection.default_channel
-        channel.connection.cycle.on_poll_init(poll())
-        app.amqp.TaskConsumer(channel, queues=[app.amqp.queues["enginehouse"]]).consume()
-        channel.connection.cycle.on_poll_start()
-        assert channel._in_poll, "the read has begun"
-        started = time.monotonic()
-        channel.close()
-        assert time.monotonic() - started < 0.5, "the read itself takes a second"
+
+    def closes_at_once() -> bool:
+        with app.connection_for_read() as connection:
+            channel = connection.default_channel
+            channel.connection.cycle.on_poll_init(poll())
+            app.amqp.TaskConsumer(channel, queues=[app.amqp.queues["enginehouse"]]).consume()
+            channel.connection.cycle.on_poll_start()
+            assert channel._in_poll, "the read has begun"
+            started = time.monotonic()
+            channel.close()
+            return time.monotonic() - started < 0.5
+
+    wait_until(closes_at_once, "a channel is closed in half of the second that the read takes, unless the machine is busy")
 
 
 def test_processes_of_a_machine_maintain_jobs_in_turns(redis_client: redis.Redis) -> None:

@@ -53,7 +53,7 @@ def test_a_job_of_another_owner_is_answered_as_fast_as_one_that_does_not_exist(c
         for path in (f"/jobs/{job}?wait=5", f"/jobs/{job}/events"):
             started = time.monotonic()
             answer = client.get(path, headers=bob)
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 4, "a wait takes five seconds"
             answers.append((answer.status_code, answer.get_json()["error"]["message"].replace(job, "")))
     assert len(set(answers)) == 1
     client.post(f"/jobs/{batch}/cancel", headers=ada)

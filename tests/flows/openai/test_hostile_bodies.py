@@ -137,4 +137,4 @@ def test_a_body_that_is_no_request_is_refused(v1_stack: Stack, path: str, body: 
 )
 def test_a_schema_that_could_grow_is_bounded(v1_stack: Stack, value: Any) -> None:
     body = {"messages": user("x"), "max_tokens": 1, **schema(value)}
-    assert v1_stack.client.post(CHAT, json=body, timeout=10).status_code in (200, 400)
+    assert v1_stack.client.post(CHAT, json=body).status_code in (200, 400)

@@ -1,7 +1,7 @@
 """lm-eval, which scores the small model by ``/v1/completions``: its scores are those of transformers without a server."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 from testing.client_environment import run_client
 from testing.stack import Stack
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(700)]
 
 # The sums of a float32 model differ in the last digits between batches.
 TOLERANCE = 1e-2
@@ -66,6 +66,17 @@ TASKS: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]] = {
         },
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that share a sum wait for each other, which multiplies its time on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class DirectModel:

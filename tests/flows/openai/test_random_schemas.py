@@ -115,7 +115,7 @@ def check_answer(schema: dict[str, Any], text: str) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_answers_of_a_model_match_their_schemas(model_stack: Stack) -> None:
     # As many as the model has slots for: a step of 16 requests takes half a second on a busy core.
     check_answers(model_stack, range(0, SCHEMAS, 19), max_tokens=40)
