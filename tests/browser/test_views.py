@@ -89,6 +89,7 @@ def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
     page.goto("/ui/jobs")
     page.keyboard.press("Control+k")
     page.keyboard.type("keys")
+    expect(page.get_by_role("option", name="Documents: keys")).to_be_visible()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="keys", level=1)).to_be_visible()
     page.keyboard.press("/")

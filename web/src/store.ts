@@ -5,12 +5,14 @@ import { ApiError, call } from "./api.ts";
 import { features } from "./features.ts";
 import { identity, signIn } from "./key.ts";
 import { refresh } from "./resource.ts";
-import type { Collection, DeadLetter, GpuWorker, List, Model, Webhook } from "./types.ts";
+import type { Collection, DeadLetter, Delivery, GpuWorker, List, Model, Webhook } from "./types.ts";
 
 const READY_SECONDS = 10;
 const NOT_READY_SECONDS = 2;
 /** Every how many looks at the health the slower facts are fetched. */
 const ATTENTION_LOOKS = 3;
+/** A receiver that restarts may miss one or two tries. */
+const FAILED_TRIES = 3;
 
 export interface Me {
   owner: string;
@@ -78,12 +80,18 @@ export async function lookAtHealth(): Promise<void> {
   timer = setTimeout(() => document.hidden || void lookAtHealth(), (health.value === "ready" ? READY_SECONDS : NOT_READY_SECONDS) * 1000);
 }
 
-async function lookForAttention(): Promise<void> {
+export async function lookForAttention(): Promise<void> {
   const list: Attention[] = [];
   if (models.value === null) await loadModels();
   await quietly(async () => {
     for (const { url, enabled } of (await call<List<Webhook>>("GET", "/webhooks")).data) {
       if (!enabled) list.push({ text: `The webhook ${url} is disabled.`, href: "/ui/webhooks" });
+    }
+  });
+  await quietly(async () => {
+    const pending = (await call<List<Delivery>>("GET", "/deliveries?status=pending&limit=20")).data;
+    for (const url of new Set(pending.filter(({ attempts }) => attempts.length >= FAILED_TRIES).map((one) => one.url))) {
+      list.push({ text: `Deliveries to ${url} fail.`, href: "/ui/webhooks" });
     }
   });
   if (me.value?.admin !== false) {
