@@ -62,7 +62,7 @@ export function App() {
       </nav>
       <header class="top">
         <p class="place">{current.title}</p>
-        <button type="button" class="find" aria-label="Go to or search Ctrl K" onClick={() => (palette.value = true)}><Icon of={Search} /><span>Go to or search</span><kbd>Ctrl K</kbd></button>
+        <button type="button" class="find" onClick={() => (palette.value = true)}><Icon of={Search} /><span>Go to or search</span><kbd aria-hidden="true">Ctrl K</kbd></button>
         <Lamp />
         <Account />
       </header>
