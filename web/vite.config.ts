@@ -9,6 +9,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     // Nothing is inlined: the content security policy allows no data URLs.
     assetsInlineLimit: 0,
-    reportCompressedSize: true,
+    // The licences of the packages that are part of the built files ask for this.
+    license: { fileName: "licenses.md" },
   },
 });

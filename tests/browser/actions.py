@@ -51,13 +51,14 @@ def suspended(stack: Stack, process: str) -> Iterator[None]:
         os.kill(worker, signal.SIGCONT)
 
 
-def violations(page: Page, axe: str) -> list[str]:
-    """What axe finds on the page as it is."""
+def violations(page: Page, axe: str, *, contrast_only: bool = False) -> list[str]:
+    """What axe finds on the page as it is. Only the contrast depends on the theme."""
     page.evaluate(axe)
+    options = {"type": "rule", "values": ["color-contrast"]} if contrast_only else {"type": "tag", "values": RULES}
     found = page.evaluate(
-        "(rules) => axe.run(document, { runOnly: { type: 'tag', values: rules } }).then((result) =>"
+        "(options) => axe.run(document, { runOnly: options }).then((result) =>"
         " result.violations.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.html}`)))",
-        RULES,
+        options,
     )
     return [str(one) for one in found]
 

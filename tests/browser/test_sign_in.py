@@ -65,5 +65,5 @@ def test_a_refused_upload_waits_and_goes_on_by_itself(page: Page, api_keys: ApiK
     page.locator("#files").set_input_files(files)
     expect(page.locator("#upload-words")).to_have_text("4 of 4 ready")
     expect(page.get_by_role("button", name=re.compile("again"))).to_have_count(0)
-    assert all(re.search("401|429", error) for error in browser_errors)
+    assert all(re.search("401|403|429", error) for error in browser_errors)
     browser_errors.clear()

@@ -9,7 +9,7 @@ import { ChatView } from "./chat/view.tsx";
 import { signedIn, signIn, useKey } from "./key.ts";
 import { palette, Palette, ShortcutHelp, shortcutHelp } from "./palette.tsx";
 import { href, segments } from "./router.ts";
-import { attention, health, me, waitingFor } from "./store.ts";
+import { attention, attentionKnown, health, me, waitingFor } from "./store.ts";
 import { Confirmation, Dialog, Icon, Toasts } from "./ui/basics.tsx";
 
 export interface ViewEntry {
@@ -62,7 +62,7 @@ export function App() {
       </nav>
       <header class="top">
         <p class="place">{current.title}</p>
-        <button type="button" class="find" aria-label="Go to or search" onClick={() => (palette.value = true)}><Icon of={Search} /><span>Go to or search</span><kbd>Ctrl K</kbd></button>
+        <button type="button" class="find" onClick={() => (palette.value = true)}><Icon of={Search} /><span>Go to or search</span><kbd aria-hidden="true">Ctrl K</kbd></button>
         <Lamp />
         <Account />
       </header>
@@ -80,7 +80,7 @@ export function App() {
 function Lamp() {
   const open = useSignal(false);
   const things = attention.value;
-  const state = signIn.value !== null ? "locked" : health.value !== "ready" ? health.value : things.length > 0 ? "attention" : "ready";
+  const state = signIn.value !== null ? "locked" : health.value !== "ready" ? health.value : things.length > 0 ? "attention" : attentionKnown.value ? "ready" : "unknown";
   const words = {
     locked: "Signed out", unknown: "Checking…", waiting: "Not ready", away: "Away", ready: "Ready",
     attention: things.length === 1 ? "1 needs attention" : `${things.length} need attention`,

@@ -5,12 +5,15 @@ import { ApiError, call } from "./api.ts";
 import { features } from "./features.ts";
 import { identity, signIn } from "./key.ts";
 import { refresh } from "./resource.ts";
-import type { Collection, DeadLetter, GpuWorker, List, Model, Webhook } from "./types.ts";
+import type { Collection, DeadLetter, Delivery, GpuWorker, List, Model, Webhook } from "./types.ts";
 
 const READY_SECONDS = 10;
 const NOT_READY_SECONDS = 2;
 /** Every how many looks at the health the slower facts are fetched. */
 const ATTENTION_LOOKS = 3;
+/** A receiver that restarts may miss one or two tries. */
+const FAILED_TRIES = 3;
+const FIRST_ATTENTION_SECONDS = 1;
 
 export interface Me {
   owner: string;
@@ -29,6 +32,8 @@ export interface Attention {
   href: string;
 }
 const found = signal<Attention[]>([]);
+/** Whether the server was asked once. */
+export const attentionKnown = signal(false);
 export const attention = computed<Attention[]>(() => [
   ...warnings.value.map((text) => ({ text, href: "/ui/operations" })),
   ...found.value,
@@ -37,8 +42,12 @@ export const attention = computed<Attention[]>(() => [
 export const models = signal<Model[] | null>(null);
 export const collections = signal<Collection[] | null>(null);
 
+let loadingModels: Promise<boolean> | null = null;
+
 export async function loadModels(): Promise<void> {
-  await quietly(async () => (models.value = await call<Model[]>("GET", "/models")));
+  // Several parts of the page ask for them when it starts.
+  loadingModels ??= quietly(async () => (models.value = await call<Model[]>("GET", "/models"))).finally(() => (loadingModels = null));
+  await loadingModels;
 }
 
 export async function loadCollections(): Promise<void> {
@@ -74,16 +83,24 @@ export async function lookAtHealth(): Promise<void> {
     health.value = error.answer?.waiting_for ? "waiting" : "away";
   }
   if (health.value === "ready" && (before === "away" || before === "waiting")) refresh();
-  if (health.value !== "away" && signIn.value === null && looks++ % ATTENTION_LOOKS === 0) void lookForAttention();
+  if (health.value !== "away" && signIn.value === null && looks++ % ATTENTION_LOOKS === 0) {
+    // The view comes first when the page is opened.
+    setTimeout(() => void lookForAttention(), attentionKnown.value ? 0 : FIRST_ATTENTION_SECONDS * 1000);
+  }
   timer = setTimeout(() => document.hidden || void lookAtHealth(), (health.value === "ready" ? READY_SECONDS : NOT_READY_SECONDS) * 1000);
 }
 
-async function lookForAttention(): Promise<void> {
+export async function lookForAttention(): Promise<void> {
   const list: Attention[] = [];
-  if (models.value === null) await loadModels();
   await quietly(async () => {
     for (const { url, enabled } of (await call<List<Webhook>>("GET", "/webhooks")).data) {
       if (!enabled) list.push({ text: `The webhook ${url} is disabled.`, href: "/ui/webhooks" });
+    }
+  });
+  await quietly(async () => {
+    const pending = (await call<List<Delivery>>("GET", "/deliveries?status=pending&limit=20")).data;
+    for (const url of new Set(pending.filter(({ attempts }) => attempts.length >= FAILED_TRIES).map((one) => one.url))) {
+      list.push({ text: `Deliveries to ${url} fail.`, href: "/ui/webhooks" });
     }
   });
   if (me.value?.admin !== false) {
@@ -96,6 +113,7 @@ async function lookForAttention(): Promise<void> {
     });
   }
   found.value = list;
+  attentionKnown.value = true;
 }
 
 export async function loadMe(): Promise<void> {

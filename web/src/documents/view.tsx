@@ -391,12 +391,26 @@ export function Marked({ text, words }: { text: string; words: string }) {
   return <>{parts.map((part, place) => (place % 2 === 1 ? <mark key={place}>{part}</mark> : part))}</>;
 }
 
+interface Passages {
+  data: Hit[];
+  warnings: string[];
+}
+
+async function findPassages(collection: string, json: object, signal: AbortSignal): Promise<Passages> {
+  const answer = await call<Passages | Job>("POST", `/collections/${encodeURIComponent(collection)}/search`, { json, signal });
+  if ("data" in answer) return answer;
+  // All workers are busy: the answer is the job of the search.
+  let job = answer;
+  while (job.ended_at === null) job = await call<Job>("GET", `/jobs/${job.id}?wait=30`, { signal });
+  if (job.error !== null) throw new ApiError(job.error.message, job.error.code, 500);
+  return { data: (job.result as { hits?: Hit[] } | null)?.hits ?? [], warnings: [] };
+}
+
 function SearchHits({ collection, text }: { collection: string; text: string }) {
   const mode = query.value.get("mode") ?? "hybrid";
   const many = Number(query.value.get("k") ?? 10);
   const open = useSignal<Hit | null>(null);
-  const { data, error } = useResource(`search ${collection} ${text} ${mode} ${many}`, (signal) =>
-    call<List<Hit> & { warnings: string[] }>("POST", `/collections/${encodeURIComponent(collection)}/search`, { json: { query: text, mode, top_k: many }, signal }));
+  const { data, error } = useResource(`search ${collection} ${text} ${mode} ${many}`, (signal) => findPassages(collection, { query: text, mode, top_k: many }, signal));
   const hits = data.value?.data ?? [];
   const best = Math.max(...hits.map(({ score }) => score), 0.0001);
   return (

@@ -314,11 +314,16 @@ export function DeliveryCard({ delivery, onSent }: { delivery: Delivery; onSent:
     <article class="card message">
       <div class="bar"><JobStateWords state={state} words={title(delivery.status)} /><strong>{delivery.event}</strong><span class="hint">{delivery.url}</span><button type="button" class="small spread" onClick={again}>Redeliver</button></div>
       {delivery.reason && <p class="notice bad">{readable(delivery.reason)}</p>}
-      {delivery.attempts.length > 0 && (
-        <ul class="plain-list">{delivery.attempts.map((one) => <li key={one.number}>Try {one.number}: {one.status ?? one.error ?? one.outcome ?? "on its way"}{one.latency !== null ? ` after ${duration(one.latency)}` : ""} <Time at={one.started_at} />{one.answer && <pre class="raw">{one.answer}</pre>}</li>)}</ul>
-      )}
+      {delivery.attempts.slice(-1).map((one) => <Try key={one.number} attempt={one} />)}
+      {delivery.attempts.length > 1 && <details class="deliveries hint"><summary>{count(delivery.attempts.length - 1, "earlier try", "earlier tries")}</summary>{delivery.attempts.slice(0, -1).reverse().map((one) => <Try key={one.number} attempt={one} />)}</details>}
       {delivery.status === "pending" && delivery.next_attempt_at !== null && <p class="hint">Next try {delivery.next_attempt_at > Date.now() / 1000 ? `in ${duration(delivery.next_attempt_at - Date.now() / 1000)}` : "now"}.</p>}
     </article>
+  );
+}
+
+function Try({ attempt: one }: { attempt: Delivery["attempts"][number] }) {
+  return (
+    <div class="try"><p>Try {one.number}: {one.status ?? one.error ?? one.outcome ?? "on its way"}{one.latency ? ` after ${duration(one.latency)}` : ""} <span class="hint"><Time at={one.started_at} /></span></p>{one.answer && <pre class="raw">{one.answer}</pre>}</div>
   );
 }
 

@@ -5,7 +5,7 @@ import { Pause, Play, RotateCcw, Trash2 } from "lucide";
 import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
 import { href } from "../router.ts";
-import { attention, lookAtHealth } from "../store.ts";
+import { attention, lookForAttention } from "../store.ts";
 import type { DeadLetter, GpuWorker, List, Queue } from "../types.ts";
 import { attempt, confirmed, Icon, IconButton, Problem, Time, toast } from "../ui/basics.tsx";
 import { Spark } from "../ui/spark.tsx";
@@ -75,7 +75,7 @@ export function OperationsView() {
             {facts.gpus.length === 0 && <p class="hint">No worker runs models.</p>}
           </section>
           <section class="section" aria-labelledby="queues-heading"><h2 id="queues-heading">Queues</h2><Queues queues={facts.queues} onChange={reload} /></section>
-          <section class="section" aria-labelledby="dead-heading"><h2 id="dead-heading">Dead letters</h2><DeadLetters jobs={facts.dead} onChange={() => { reload(); void lookAtHealth(); }} /></section>
+          <section class="section" aria-labelledby="dead-heading"><h2 id="dead-heading">Dead letters</h2><DeadLetters jobs={facts.dead} onChange={() => { reload(); void lookForAttention(); }} /></section>
           <section class="section" aria-labelledby="workers-heading"><h2 id="workers-heading">Workers</h2><Workers workers={facts.workers} onChange={reload} /></section>
         </>
       )}

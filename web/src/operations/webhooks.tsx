@@ -6,7 +6,7 @@ import { useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
 import { DeliveryCard } from "../jobs/job.tsx";
 import { useResource } from "../resource.ts";
-import { lookAtHealth } from "../store.ts";
+import { lookForAttention } from "../store.ts";
 import type { Delivery, List, Webhook } from "../types.ts";
 import { attempt, confirmed, CopyButton, Dialog, Empty, Icon, Problem, toast } from "../ui/basics.tsx";
 import { count, number, problem } from "../words.ts";
@@ -14,14 +14,14 @@ import { count, number, problem } from "../words.ts";
 const LOOK_SECONDS = 5;
 
 export function WebhooksView() {
-  const hooks = useResource("webhooks", async (abort) => (await call<List<Webhook>>("GET", "/webhooks", { signal: abort })).data, LOOK_SECONDS * 3);
+  const hooks = useResource("webhooks", async (abort) => (await call<List<Webhook>>("GET", "/webhooks", { signal: abort })).data, LOOK_SECONDS);
   const deliveries = useResource("deliveries", async (abort) => (await call<List<Delivery>>("GET", "/deliveries?limit=100", { signal: abort })).data, LOOK_SECONDS);
   const creating = useSignal(false);
   const secret = useSignal<string | null>(null);
   const list = hooks.data.value;
   const recent = deliveries.data.value ?? [];
   const rate = (hook: Webhook) => {
-    const own = recent.filter(({ webhook, status }) => webhook === hook.id && status !== "pending");
+    const own = recent.filter(({ webhook, status, attempts }) => webhook === hook.id && (status !== "pending" || attempts.length > 0));
     return { all: own.length, good: own.filter(({ status }) => status === "delivered").length };
   };
   // What fails comes first.
@@ -33,9 +33,9 @@ export function WebhooksView() {
       <Problem error={hooks.error.value} />
       {list !== null && list.length === 0 && <Empty><h2>No webhook yet</h2><p>A webhook tells an address of yours when jobs end, so that nothing has to poll. A single job can have one of its own: see <a href="/docs">the reference</a>.</p></Empty>}
       {list !== null && list.length > 0 && (
-        <div class="cards">{[...list].sort((a, b) => order(a) - order(b)).map((hook) => <HookCard key={hook.id} hook={hook} {...rate(hook)} onChange={() => { hooks.reload(); void lookAtHealth(); }} onSecret={(text) => (secret.value = text)} />)}</div>
+        <div class="cards">{[...list].sort((a, b) => order(a) - order(b)).map((hook) => <HookCard key={hook.id} hook={hook} {...rate(hook)} onChange={() => { hooks.reload(); void lookForAttention(); }} onSecret={(text) => (secret.value = text)} />)}</div>
       )}
-      {failed.length > 0 && <section class="section" aria-labelledby="failed-heading"><h2 id="failed-heading">Deliveries that did not arrive</h2>{failed.map((one) => <DeliveryCard key={one.id} delivery={one} onSent={deliveries.reload} />)}</section>}
+      {failed.length > 0 && <section class="section" aria-labelledby="failed-heading"><h2 id="failed-heading">Deliveries that did not arrive</h2>{failed.length > 20 && <p class="hint">The latest 20 of {failed.length}.</p>}{failed.slice(0, 20).map((one) => <DeliveryCard key={one.id} delivery={one} onSent={deliveries.reload} />)}</section>}
       {creating.value && <HookDialog onClose={() => (creating.value = false)} onCreated={(text) => { creating.value = false; secret.value = text; hooks.reload(); }} />}
       {secret.value && (
         <Dialog heading="Secret of the webhook" onClose={() => (secret.value = null)}>

@@ -60,7 +60,17 @@ function tooLong(text: string): boolean {
 
 export function Markdown({ text, cite }: { text: string; cite?: CiteMarker }) {
   if (tooLong(text)) return <pre class="plain-text">{text}</pre>;
-  return <div class="prose">{lexer(text).map((token, place) => <Block key={place} raw={token.raw} token={token} cite={cite} />)}</div>;
+  const tokens = lexer(text);
+  setLevels(tokens);
+  return <div class="prose">{tokens.map((token, place) => <Block key={place} raw={token.raw} token={token} cite={cite} />)}</div>;
+}
+
+/** The headings of a text are below those of the page, and none skips a level, whatever the model wrote. */
+function setLevels(tokens: Token[]): void {
+  let above = 1;
+  for (const token of tokens) {
+    if (token.type === "heading") above = (token as Tokens.Heading & { level: number }).level = Math.min(6, token["depth"] + 1, above + 1);
+  }
 }
 
 // While an answer is written only its last block changes: the others are compared by their source.
@@ -77,8 +87,9 @@ function block(token: Token, cite?: CiteMarker): ComponentChildren {
     case "def":
       return null;
     case "heading": {
-      // The page has headings of its own; those of an answer are below them.
-      const Heading = `h${Math.min(6, (token as Tokens.Heading).depth + 2)}` as "h3";
+      // One in a list or a quotation is no part of the outline.
+      if (!("level" in token)) return <p><strong>{inline(token.tokens, cite)}</strong></p>;
+      const Heading = `h${token["level"]}` as "h3";
       return <Heading data-depth={token.depth}>{inline(token.tokens, cite)}</Heading>;
     }
     case "paragraph":
