@@ -21,9 +21,9 @@ def plan_rerank(request: RerankRequest, context: PlanContext) -> RequestPlan:
         queue=IO_QUEUE,
         spec={"model": entry.name, "query": request.query, "documents": texts},
         owner=context.owner,
+        end_user=request.user or context.end_user,
         model=entry.name,
         cost=1 + characters // CHARACTERS_PER_TOKEN,
-        metadata=context.metadata(request.user),
     )
     return RequestPlan(
         submissions=[submission], make_body=lambda jobs: rerank_response(jobs[0], request), content=request.model_dump()

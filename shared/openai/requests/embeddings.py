@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, T
 from pydantic_core import PydanticCustomError
 
 from shared.openai.requests.field_rules import OpenAIRequest
-from shared.openai.requests.sampling import Integer, ModelName
+from shared.openai.requests.sampling import EndUser, Integer, ModelName
 
 MAX_INPUTS = 2048
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -42,7 +42,4 @@ class EmbeddingRequest(OpenAIRequest):
     dimensions: Annotated[Integer, Field(ge=1, le=100_000)] | None = Field(
         default=None, description="rejected unless it is the dimension of the model: vectors are not truncated"
     )
-    user: Annotated[str, StringConstraints(max_length=512)] | None = Field(
-        default=None,
-        description="the end user, whose jobs take turns with those of the key's other end users; kept with the job as `end_user`",
-    )
+    user: EndUser = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
-from shared.openai.requests.sampling import Integer, ModelName
+from shared.openai.requests.sampling import EndUser, Integer, ModelName
 
 MAX_DOCUMENTS = 1000
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -38,9 +38,7 @@ class RerankRequest(OpenAIRequest):
     ] = Field(description="up to 1,000 texts, or objects with `text`; what exceeds the model's context is cut")
     top_n: Annotated[Integer, Field(ge=1)] | None = Field(default=None, description="number of results; all if omitted")
     return_documents: bool | None = Field(default=None, description="add the text of each document to its result")
-    user: Annotated[str, StringConstraints(max_length=512)] | None = Field(
-        default=None, description="kept with the job, in its metadata"
-    )
+    user: EndUser = None
 
     harmless: ClassVar[Mapping[str, str]] = {"max_chunks_per_doc": "a document is one text"}
     neutral: ClassVar[Mapping[str, FieldRule]] = {

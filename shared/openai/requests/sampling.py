@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from shared.jobs.submission import MAX_END_USER
 from shared.openai.requests.field_rules import OpenAIRequest
 
 
@@ -32,6 +33,12 @@ Stop = Annotated[
     Field(max_length=16, json_schema_extra=_accept_one_string),
 ]
 TokenId = Annotated[Integer, Field(ge=0, lt=2**31)]
+EndUser = Annotated[
+    Annotated[str, StringConstraints(max_length=MAX_END_USER)] | None,
+    Field(
+        description="the end user, whose jobs take turns with those of the key's other end users; kept with the job as `end_user`"
+    ),
+]
 
 
 class StreamOptions(BaseModel):
@@ -75,10 +82,7 @@ class SamplingOptions(OpenAIRequest):
         default=None, description="with the same seed and request the same tokens are drawn, up to rounding in other batches"
     )
     stream: bool | None = Field(default=None, description="send the answer in pieces, as server-sent events")
-    user: Annotated[str, StringConstraints(max_length=512)] | None = Field(
-        default=None,
-        description="the end user, whose jobs take turns with those of the key's other end users; kept with the job as `end_user`",
-    )
+    user: EndUser = None
 
 
 class SamplingFields(SamplingOptions):
