@@ -159,9 +159,14 @@ class FileStore:
         return _stored_file(record)
 
     def path(self, file: StoredFile) -> Path:
-        """Where the bytes of a file are."""
+        """Where the bytes of a file are. Raises NotFound if they are gone, such as after the restore of an older data folder."""
         self._publish(file.id)
-        return self._root / file.id
+        path = self._root / file.id
+        if not path.exists():
+            raise NotFound(
+                f"The bytes of file {file.id} are gone. Delete it, and upload it again.", code="file_not_found", param="id"
+            )
+        return path
 
     def list_files(
         self, owner: str, *, limit: int, after: str | None, ascending: bool, purpose: str | None

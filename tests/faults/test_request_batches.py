@@ -17,11 +17,12 @@ import pytest
 from enginehouse_client import Client, ConnectionFailed, RequestBatch, RetryPolicy, Unavailable
 from shared.redis_connection import connect
 from testing.fault_rig.disks import disk, full
-from testing.stack import QUICK, Stack
+from testing.stack import QUICK, Stack, models
 from testing.waiting import wait_until
+from tests.flows.tiny_model import make_tiny_model, tiny_entry
 
 ENVIRONMENT = {**QUICK, "ENGINEHOUSE_MAX_ATTEMPTS": "20"}
-KILLED = ("io", "gpu0", "api")
+KILLED = ("io", "gpu0", "api", "redis")
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,14 @@ def client(stack: Stack) -> Iterator[Client]:
         yield client
 
 
-def requests(count: int, text: str = "answer") -> bytes:
+def requests(count: int, **options: Any) -> bytes:
     lines = (
-        {"custom_id": f"r{number}", "method": "POST", "url": "/v1/completions", "body": {"prompt": f"{text} {number}"}}
+        {
+            "custom_id": f"r{number}",
+            "method": "POST",
+            "url": "/v1/completions",
+            "body": {"prompt": f"answer {number}", **options},
+        }
         for number in range(count)
     )
     return "\n".join(map(json.dumps, lines)).encode()
@@ -103,6 +109,27 @@ def test_every_request_is_answered_once_whatever_is_killed(
     assert answers(client, batch) == {f"r{number}": f"answer {number}" for number in range(count)}
     assert generated(stack) - before == count, "no request was generated twice"
     wait_until(lambda: not list((stack.data / "files" / "batches").iterdir()), "nothing of the batch is left")
+
+
+@pytest.mark.slow_fault
+def test_a_model_answers_every_request_once_whatever_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    stack = Stack(tmp_path, environment=ENVIRONMENT)
+    entries = models(0.0)
+    entries[0] = tiny_entry(make_tiny_model(tmp_path / "model", byte_level=True), max_in_flight=16)
+    stack.models.write_text(json.dumps(entries))
+    try:
+        stack.start()
+        with Client(stack.url, retry_policy=RetryPolicy(retries=120, max_delay=1.0)) as client:
+            batch = client.submit_requests(("requests.jsonl", requests(500, max_tokens=60)))
+            with kills(stack, 3, 5.0) as killed:
+                batch = client.wait_for_requests(batch, timeout=400)
+            assert len(killed) >= len(KILLED)
+            assert (batch.status, batch.request_counts["completed"]) == ("completed", 500)
+            assert len(answers(client, batch)) == 500
+            assert generated(stack) == 500
+    finally:
+        stack.kill()
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(stack: Stack) -> None:

@@ -119,6 +119,14 @@ def test_limits_of_file_owner_and_disk(client: FlaskClient, app: Flask, settings
     assert len(on_disk(settings)) == 1
 
 
+def test_a_file_whose_bytes_are_gone_says_so(client: FlaskClient, settings: Settings) -> None:
+    file = upload(client).get_json()["id"]
+    (settings.files_dir / file).unlink()
+    answer = client.get(f"/v1/files/{file}/content")
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "file_not_found")
+    assert client.delete(f"/v1/files/{file}").status_code == 200
+
+
 def test_pages_are_in_order_and_filtered(client: FlaskClient) -> None:
     ids = [upload(client, purpose=purpose).get_json()["id"] for purpose in ("batch", "user_data", "batch", "batch", "evals")]
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -359,6 +360,21 @@ def test_a_lost_attempt_repeats_nothing(client: FlaskClient, system: JobSystem, 
         assert runs.run(runs.claim()) == "completed"
     assert outcomes(client, batch) == {f"r{number}": f"p{number}" for number in range(200)}
     assert set(counts.values()) == {1}, "no request ran twice"
+
+
+def test_a_batch_whose_output_is_gone_runs_again(
+    client: FlaskClient, system: JobSystem, runs: Runs, services: BatchServices
+) -> None:
+    batch = create(client, b"".join(line(f"r{number}", f"p{number}") for number in range(60)))
+    with model_worker(system):
+        attempt = runs.claim()
+        runs.run_until_stopped(
+            attempt, lambda: show(client, batch)["request_counts"]["completed"] >= 20, lambda: lose_and_stop(system, attempt)
+        )
+        shutil.rmtree(services.settings.request_batches_dir / attempt.job.id)
+        assert runs.run(runs.claim()) == "completed"
+    assert outcomes(client, batch) == {f"r{number}": f"p{number}" for number in range(60)}
+    assert show(client, batch)["request_counts"] == {"total": 60, "completed": 60, "failed": 0}
 
 
 def lose_and_stop(system: JobSystem, attempt: Attempt) -> None:

@@ -29,6 +29,13 @@ class BatchOutput:
         self._files: dict[str, int] = {}
         self.sizes = dict.fromkeys(NAMES, 0)
 
+    def exists(self, state: Mapping[str, str]) -> bool:
+        """Whether what earlier attempts have written is there."""
+        earlier = int(state.get("part") or 0)
+        sizes = {name: int(state.get(f"{name}_size") or 0) for name in NAMES}
+        paths = {name: self.path(name, earlier) for name in NAMES}
+        return all(not size or (paths[name].exists() and paths[name].stat().st_size >= size) for name, size in sizes.items())
+
     def open(self, state: Mapping[str, str]) -> None:
         """Continue after what earlier attempts have written. The caller then notes ``part`` in the state."""
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ the number of the request. Outcomes are appended to the output, and then noted i
 continues after a crash finds there what is written, and finds the jobs of all other requests by their ids.
 """
 
+import logging
 import os
 import shutil
 import threading
@@ -26,7 +27,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.servable_models import ServableModels
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import JobTransitions
-from shared.openai.batches import LINE_PRIORITY, PHASES, USAGE, RequestBatches, public_id
+from shared.openai.batches import LINE_PRIORITY, PHASES, USAGE, RequestBatches, public_id, written_key
 from shared.openai.endpoints import plan_request
 from shared.openai.files import FileStore
 from shared.openai.job_errors import error_of_job
@@ -37,6 +38,8 @@ from workers.io.request_batches.input_index import InputIndex, InputLimits, Inva
 from workers.io.request_batches.outcomes import Outcome, answered, refused, unfinished
 from workers.io.request_batches.output import ERRORS, NAMES, OUTPUT, BatchOutput
 from workers.runtime.attempt import Attempt, AttemptStopped, Result, StopReason
+
+logger = logging.getLogger(__name__)
 
 # Requests in flight have at most this many bytes together, unless a single one has more.
 MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
@@ -113,6 +116,8 @@ class RequestBatchRunner:
         if self._state["phase"] in PHASES[:2]:
             self._read_input()
             try:
+                if not self._output.exists(self._state):
+                    self._start_over()
                 self._output.open(self._state)
                 self._note({"part": self._job.attempt})
                 self._output.remove_earlier()
@@ -159,6 +164,14 @@ class RequestBatchRunner:
         except (NotFound, FileNotFoundError):
             message = f"The input file {self._state['input_file']} was deleted before the batch started."
             raise InvalidBatch([{"code": "file_not_found", "line": None, "message": message, "param": "input_file_id"}]) from None
+
+    def _start_over(self) -> None:
+        """Run all requests again, as what was written is gone, such as after the restore of a backup."""
+        logger.warning("job %s: its output is gone, so all requests run again", self._job.id)
+        # First, so that a crash in between repeats this.
+        self._services.client.delete(written_key(self._job.id))
+        self._counts = dict.fromkeys(self._counts, 0)
+        self._note({**self._counts, **{f"{name}_size": 0 for name in NAMES}})
 
     # Requests
 
