@@ -62,14 +62,14 @@ def test_neutral_values_are_accepted(client: openai.OpenAI) -> None:
 
 def test_models_are_listed_and_found(v1_stack: Stack, client: openai.OpenAI) -> None:
     models = {model.id: model for model in client.models.list()}
-    assert set(models) == {"echo", "hash"}, "a model that no worker can load is left out"
+    assert set(models) == {"echo", "hash", "overlap"}, "a model that no worker can load is left out"
     assert models["echo"].owned_by == "enginehouse"
     assert client.models.retrieve("echo") == models["echo"]
     # Its entry has no max_context.
     assert models["echo"].model_extra["max_model_len"] == 8192  # type: ignore[index]
     assert v1_stack.client.get("/tokenizer_info").json()["max_model_len"] == 8192
     assert client.models.retrieve("not-started").model_extra["state"] == "not_served"  # type: ignore[index]
-    assert [model["name"] for model in v1_stack.client.get("/v1/models").json()["models"]] == ["echo", "hash"]
+    assert [model["name"] for model in v1_stack.client.get("/v1/models").json()["models"]] == ["echo", "hash", "overlap"]
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("nope")
     with pytest.raises(openai.InternalServerError, match="No worker serves"):
