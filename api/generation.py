@@ -11,7 +11,7 @@ from shared.jobs.queue_names import IO_QUEUE, generation_queue
 from shared.jobs.servable_models import expected_service
 from shared.jobs.submission import Submission
 
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
+SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "deterministic")
 
 
 def submit_generation(
