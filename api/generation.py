@@ -12,7 +12,7 @@ from shared.jobs.servable_models import expected_service
 from shared.jobs.submission import Submission
 from shared.models.engine_features import check_generation
 
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
+SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "deterministic")
 
 
 def submit_generation(

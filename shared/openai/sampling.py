@@ -8,7 +8,7 @@ from shared.openai.requests.sampling import SamplingOptions
 # Fields with the same name and meaning in a spec.
 COPIED_FIELDS = (
     *("temperature", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias"),
-    *("stop", "stop_token_ids", "ignore_eos"),
+    *("stop", "stop_token_ids", "ignore_eos", "deterministic"),
 )
 # OpenAI allows a top_p of 0, which keeps only the most likely token; the engine needs a positive one.
 SMALLEST_TOP_P = 1e-6

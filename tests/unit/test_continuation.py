@@ -29,6 +29,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "held back at the end": ({"prompt": "x", "stop": ["end  ?", "\U0001f469?"]}, f"{ANSWER}\U0001f469"),
     "held back at the token limit": ({"prompt": "x", "stop": ["efgh"], "max_tokens": 7}, "abcdefghij"),
     "reasoning without an end": ({"messages": [{"role": "user", "content": "x"}]}, "<think>\nWhere? </thin"),
+    "deterministic": ({"prompt": "x", "deterministic": True, "logprobs": 2, "stop": ["and the"]}, ANSWER),
+    "deterministic calls": (
+        {"messages": [{"role": "user", "content": "x"}], "tools": TOOLS, "deterministic": True, "max_tokens": 120},
+        f"Let me see.\n{CALLS}",
+    ),
     "token limit": ({"prompt": "x", "max_tokens": 7}, "abcdefghij"),
 }
 

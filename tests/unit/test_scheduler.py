@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -466,3 +467,37 @@ def test_random_requests_read_only_their_own_tokens_and_give_every_page_back(dep
     assert not scheduler._stop_counts
     assert not cache._unwritten
     assert not cache._poisoned - set(scheduler._zeroed)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_deterministic_request_has_steps_of_its_own_in_turn_with_those_of_others(depth: int) -> None:
+    engine = Engine(depth=depth, tokens=8)
+    steps: list[list[tuple[str, int]]] = []
+    start = engine.scheduler.next_step
+
+    def next_step() -> ScheduledStep | None:
+        step = start()
+        if step is not None:
+            names = [engine.scheduler._by_row[row].id for row in step.input.rows.tolist()]  # type: ignore[union-attr]
+            steps.append(list(zip(names, step.input.query_lengths.tolist(), strict=True)))
+        return step
+
+    engine.scheduler.next_step = next_step  # type: ignore[method-assign]
+    for name in ("d1", "d2"):
+        engine.add(name, numbers(19), new=4, deterministic=True).digests.clear()
+    for name in ("a", "b", "c"):
+        engine.add(name, numbers(5, 50), new=6)
+    cancelled = engine.add("d3", numbers(9), new=50, deterministic=True)
+    engine.start()
+    engine.scheduler.abort_request(cancelled.id)
+    engine.run()
+    assert not engine.scheduler.has_work
+    for name in ("d1", "d2"):
+        own = [step for step in steps if any(id == name for id, _ in step)]
+        assert own == [[(name, size)] for size in (8, 8, 3, 1, 1, 1)], "its steps depend on nothing but its prompt"
+        assert engine.tokens[name] == numbers(4, 100)
+    for name in ("a", "b", "c"):
+        assert engine.tokens[name] == numbers(6, 100)
+    ordinary = [at for at, step in enumerate(steps) if step[0][0] in "abc"]
+    assert max(after - before for before, after in pairwise(ordinary)) <= 2, "they take turns"
+    assert engine.cache.used_fraction == 0

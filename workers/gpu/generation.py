@@ -58,6 +58,7 @@ class Generation:
         self.detail = ""
         self.finished = threading.Event()
         self._output = ""
+        self._repeated = 0
         echo: Delta = {"text": prompt.text} if spec.get("echo") and prompt.text else {}
         if earlier is not None:
             self._keep(echo)
@@ -92,6 +93,12 @@ class Generation:
         """Add new tokens; return True if a stop text ended the generation."""
         if self.reason is not None:
             return False
+        if self._repeated:
+            repeated = min(self._repeated, len(ids))
+            self._repeated -= repeated
+            ids, entries = ids[repeated:], entries[repeated:]
+            if not ids:
+                return False
         delta, stopped = self._delta_of(ids, entries)
         self._output += format_step(ids, entries)
         self._send(delta)
@@ -133,6 +140,10 @@ class Generation:
             self._output += format_end(reason)
             self._send(delta)
         self._set_finished("stop" if self._detokenizer.stopped else reason, detail)
+
+    def expect_repetition(self, tokens: int) -> None:
+        """Drop the first tokens of the engine, which are those of an earlier attempt."""
+        self._repeated = tokens
 
     def await_prompt_logprobs(self) -> None:
         """Wait for the engine again although the answer has ended, for the scores of the prompt alone."""
@@ -262,12 +273,16 @@ class GenerationHandler:
             remaining = request.max_new_tokens - len(earlier.tokens)
             if remaining <= 0:
                 generation.end("length", "")  # no effect if it has ended before
-            request = replace(
-                request,
-                prompt=[*request.prompt, *earlier.tokens],
-                generated_tokens=len(earlier.tokens),
-                max_new_tokens=remaining,
-            )
+            if request.deterministic:
+                # Read as a prompt, its own tokens would be computed in steps of another shape.
+                generation.expect_repetition(len(earlier.tokens))
+            else:
+                request = replace(
+                    request,
+                    prompt=[*request.prompt, *earlier.tokens],
+                    generated_tokens=len(earlier.tokens),
+                    max_new_tokens=remaining,
+                )
             if generation.reason is not None and request.prompt_logprobs is not None:
                 generation.await_prompt_logprobs()
                 request = replace(request, max_new_tokens=0)

@@ -81,6 +81,7 @@ def build_request(
         logprobs=_logprobs(spec.get("logprobs"), "logprobs"),
         prompt_logprobs=prompt_logprobs_of(spec),
         grammar=grammar,
+        deterministic=bool(spec.get("deterministic")),
     )
 
 

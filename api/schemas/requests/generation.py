@@ -65,6 +65,13 @@ class GenerationOptions(RequestModel):
             "batch change the last digits of the scores, and so now and then a token"
         ),
     )
+    deterministic: bool = Field(
+        default=False,
+        description=(
+            "with `temperature` 0 or a seed, other requests do not change the answer; it is computed in steps of its own, which slows "
+            "down all requests of the model"
+        ),
+    )
     collection: CollectionSource | None = Field(
         default=None,
         description="answer from these documents, with citations: the collection's name, or an object with retrieval options",

@@ -79,7 +79,12 @@ class SamplingOptions(OpenAIRequest):
     stop_token_ids: list[TokenId] | None = Field(default=None, max_length=64, description="tokens that end the answer")
     ignore_eos: bool | None = Field(default=None, description="continue after the model's end token, for benchmarks")
     seed: Annotated[Integer, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
-        default=None, description="with the same seed and request the same tokens are drawn, up to rounding in other batches"
+        default=None,
+        description="with the same seed and request the same tokens are drawn, up to rounding in other batches, which `deterministic` excludes",
+    )
+    deterministic: bool | None = Field(
+        default=None,
+        description="with `temperature` 0 or a `seed`, other requests do not change the answer; it is computed in steps of its own, which slows down all",
     )
     stream: bool | None = Field(default=None, description="send the answer in pieces, as server-sent events")
     user: EndUser = None

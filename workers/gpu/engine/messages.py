@@ -55,6 +55,8 @@ class GenerationRequest:
     """How many of the last tokens of ``prompt`` are output of this request that was delivered before: for penalties and grammars."""
     scored_tokens: int = 0
     """How many entries of ``prompt_logprobs`` were delivered before. The prompt's own tokens have entries, delivered output has not."""
+    deterministic: bool = False
+    """Compute it in steps of its own, so that other requests do not change how its numbers are rounded."""
 
 
 @dataclass(frozen=True)

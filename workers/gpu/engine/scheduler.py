@@ -1,7 +1,8 @@
 """Scheduler: which tokens of which requests the next step computes, and what its output means.
 
 A step holds one token of every request that is decoding, and fills the rest of its token budget with chunks of prompts, so a
-prompt never stops the running outputs. A request is admitted when the cache has pages for it to its last token, so none is ever
+prompt never stops the running outputs. A deterministic request has steps of its own, in turn with those of all others: what it is computed
+with must not change its rounding. A request is admitted when the cache has pages for it to its last token, so none is ever
 evicted and computed again. Requests are rows of arrays: a step over hundreds of them is a few array operations.
 
 Holds no tensors; not thread-safe.
@@ -82,6 +83,7 @@ class QueuedRequest:
     scored_from: int = 1
     scored_until: int = 0
     adjuster: LogitAdjuster | None = None
+    deterministic: bool = False
     row: int = -1
     pages: list[int] = field(default_factory=list)
     computed: int = 0
@@ -116,6 +118,9 @@ class Scheduler:
         self._waiting: deque[QueuedRequest] = deque()
         self._prefilling: list[QueuedRequest] = []
         self._requests: dict[str, QueuedRequest] = {}
+        # Admitted requests that have steps of their own, the one whose turn is next first.
+        self._alone: deque[QueuedRequest] = deque()
+        self._is_turn_of_alone = False
         self._by_row: list[QueuedRequest | None] = [None] * max_requests
         self._free_rows = list(range(max_requests - 1, -1, -1))
         # Rows that decode, in the order in which they began to.
@@ -146,7 +151,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether a next step can be scheduled, apart from what the cache allows."""
-        return bool(len(self._decoding) or self._prefilling or self._waiting)
+        return bool(len(self._decoding) or self._prefilling or self._waiting or self._alone)
 
     # Requests
 
@@ -195,6 +200,7 @@ class Scheduler:
         self.prompt_tokens += len(request.prompt)
         self.cached_tokens += shared_tokens
         self._by_row[row] = request
+        self._remaining[row] = 0
         self._has_ended[row] = self._is_poisoned[row] = False
         self._sampling[:, row] = request.sampling
         self._logprobs[row], self._is_adjusted[row] = request.logprobs, request.adjuster is not None
@@ -208,17 +214,47 @@ class Scheduler:
         self._new_tables.append((row, pages))
         for token in request.stop_token_ids:
             self._stop_counts[token] = self._stop_counts.get(token, 0) + 1
-        self._prefilling.append(request)
+        (self._alone if request.deterministic else self._prefilling).append(request)
 
     # Scheduling a step
 
     def next_step(self) -> ScheduledStep | None:
         """Schedule the next step, or return None if no request can go on before the output of the steps that are running."""
         self._admit()
+        self._is_turn_of_alone = bool(self._alone) and not self._is_turn_of_alone
+        if self._is_turn_of_alone and (alone := self._next_alone()) is not None:
+            return self._make_alone_step(alone)
         decoding = self._decoding
         chunks = self._choose_chunks(self.max_step_tokens - len(decoding))
-        if not len(decoding) and not chunks:
-            return None
+        if len(decoding) or chunks:
+            step = self._make_step(decoding, chunks)
+            self._decoding = np.concatenate([self._still_decoding(decoding), self._end_prompts(chunks)])
+            return step
+        alone = self._next_alone()
+        return None if alone is None else self._make_alone_step(alone)
+
+    def _next_alone(self) -> QueuedRequest | None:
+        """The next request that has steps of its own, unless all of them wait for the output of their last steps."""
+        for _ in range(len(self._alone)):
+            self._alone.rotate(-1)
+            request = self._alone[-1]
+            if request.remaining_prompt or self._remaining[request.row] > 0:
+                return request
+        return None
+
+    def _make_alone_step(self, request: QueuedRequest) -> ScheduledStep:
+        """The next chunk of a prompt, whose size depends on nothing but the prompt, or the next token."""
+        if request.remaining_prompt:
+            size = min(request.remaining_prompt, MAX_SCORED_TOKENS if request.is_scored else self.max_step_tokens)
+            step = self._make_step(_EMPTY, [(request, size)])
+            self._end_prompts([(request, size)])
+        else:
+            row = np.array([request.row], np.int32)
+            step = self._make_step(row, [])
+            self._still_decoding(row)
+        return step
+
+    def _make_step(self, decoding: Integers, chunks: list[tuple[QueuedRequest, int]]) -> ScheduledStep:
         at = self._position[decoding]
         ids, positions, rows = [-1 - decoding], [at], [decoding]
         slots = [self._slots(decoding, at)]
@@ -278,7 +314,6 @@ class Scheduler:
             scored,
         )
         self._in_steps[step_rows] += 1
-        self._advance(decoding, [request for request, _ in chunks if not request.remaining_prompt])
         return step
 
     def _reported(self, rows: Integers, is_output: NDArray[np.bool_]) -> tuple[Integers, int]:
@@ -341,20 +376,24 @@ class Scheduler:
         slots: Integers = self._table[rows, positions // size] * size + positions % size
         return slots
 
-    def _advance(self, decoded: Integers, complete: Sequence[QueuedRequest]) -> None:
-        """Count one token for the decoded rows and the first one of the requests whose prompt is complete."""
+    def _still_decoding(self, decoded: Integers) -> Integers:
+        """Count one token for the decoded rows; returns those that go on."""
         self._position[decoded] += 1
         self._remaining[decoded] -= 1
         if len(decoded) and int(self._remaining[decoded].min()) <= 0:
-            decoded = decoded[self._remaining[decoded] > 0]
-        if complete:
-            self._prefilling = [request for request in self._prefilling if request.remaining_prompt]
-            for request in complete:
-                self._position[request.row] = len(request.prompt)
-                self._remaining[request.row] = request.max_new_tokens - 1
-            new = [request.row for request in complete if request.max_new_tokens > 1]
-            decoded = np.concatenate([decoded, np.array(new, np.int32)])
-        self._decoding = decoded
+            return decoded[self._remaining[decoded] > 0]
+        return decoded
+
+    def _end_prompts(self, chunks: Sequence[tuple[QueuedRequest, int]]) -> Integers:
+        """Count the first token of the requests whose prompt is complete; returns the rows that go on decoding."""
+        complete = [request for request, _ in chunks if not request.remaining_prompt]
+        if not complete:
+            return _EMPTY
+        self._prefilling = [request for request in self._prefilling if request.remaining_prompt]
+        for request in complete:
+            self._position[request.row] = len(request.prompt)
+            self._remaining[request.row] = request.max_new_tokens - 1
+        return np.array([request.row for request in complete if request.max_new_tokens > 1], np.int32)
 
     # Processing its output
 
@@ -422,8 +461,9 @@ class Scheduler:
         row = request.row
         self._has_ended[row] = True
         self._decoding = self._decoding[self._decoding != row]
-        if request in self._prefilling:
-            self._prefilling.remove(request)
+        for queue in (self._prefilling, self._alone):
+            if request in queue:
+                queue.remove(request)
         for token in request.stop_token_ids:
             self._stop_counts[token] -= 1
             if not self._stop_counts[token]:

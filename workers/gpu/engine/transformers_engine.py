@@ -251,7 +251,11 @@ class TransformersEngine:
             # A step samples without adjustments at first.
             sampling=sampling if adjuster is None else GREEDY,
             cache_salt=request.cache_salt,
-            digests=self.parts.scheduler.cache.digests(request.prompt[:cached], request.cache_salt),
+            # Shared pages were computed in other steps.
+            digests=[]
+            if request.deterministic
+            else self.parts.scheduler.cache.digests(request.prompt[:cached], request.cache_salt),
+            deterministic=request.deterministic,
             logprobs=NO_LOGPROBS if request.logprobs is None else request.logprobs,
             prompt_top=request.prompt_logprobs or 0,
             scored_from=scored_from,
