@@ -385,7 +385,10 @@ function SearchForm({ text, collection }: { text: string; collection: string }) 
 
 /** A text with the words of a query marked. */
 export function Marked({ text, words }: { text: string; words: string }) {
-  const wanted = [...new Set(words.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu) ?? [])].sort((a, b) => b.length - a.length).slice(0, 40);
+  const all = [...new Set(words.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])].sort((a, b) => b.length - a.length).slice(0, 40);
+  // Short words are mostly articles and the like, which are everywhere.
+  const long = all.filter((word) => word.length > 3 || /[^a-z]/.test(word));
+  const wanted = long.length > 0 ? long : all;
   if (wanted.length === 0) return <>{text}</>;
   const parts = text.split(new RegExp(`((?<![\\p{L}\\p{N}])(?:${wanted.join("|")})[\\p{L}\\p{N}]*)`, "giu"));
   return <>{parts.map((part, place) => (place % 2 === 1 ? <mark key={place}>{part}</mark> : part))}</>;

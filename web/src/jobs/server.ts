@@ -15,8 +15,12 @@ export interface Counts {
 }
 
 
-export async function loadCounts(signal_: AbortSignal): Promise<Counts | null> {
-  return features.counts ? call<Counts>("GET", "/jobs/counts", { signal: signal_ }) : null;
+/** How many jobs each state has within the other filters. */
+export async function loadCounts(filter: Filter, signal_: AbortSignal): Promise<Counts | null> {
+  if (!features.counts) return null;
+  const search = new URLSearchParams();
+  for (const name of ["kind", "model", "collection"] as const) if (filter[name]) search.set(name, filter[name]!);
+  return call<Counts>("GET", `/jobs/counts?${search}`, { signal: signal_ });
 }
 
 const PAGE = 100;

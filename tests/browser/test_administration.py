@@ -1,6 +1,11 @@
-"""API keys: the dialog that asks for one, and what the owner of a new key sees. A server that has seen a key wants one from then on."""
+"""With API keys: the dialog that asks for one, and what owners and administrators see.
 
+A server that has seen a key wants one from then on, so these tests have a stack of their own. A job is given up after one lost attempt.
+"""
+
+import os
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +18,7 @@ from testing.stack import QUICK, Stack
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("keys"), environment=QUICK)
+    stack = Stack(tmp_path_factory.mktemp("keys"), token_seconds=0.05, environment=QUICK | {"ENGINEHOUSE_MAX_ATTEMPTS": "1"})
     try:
         yield stack.start()
     finally:
@@ -66,4 +71,28 @@ def test_a_refused_upload_waits_and_goes_on_by_itself(page: Page, api_keys: ApiK
     expect(page.locator("#upload-words")).to_have_text("4 of 4 ready")
     expect(page.get_by_role("button", name=re.compile("again"))).to_have_count(0)
     assert all(re.search("401|403|429", error) for error in browser_errors)
+    browser_errors.clear()
+
+
+def test_dead_letters_are_shown_and_replayed(page: Page, stack: Stack, api_keys: ApiKeys, browser_errors: list[str]) -> None:
+    key = api_keys.create("root", admin=True)[1]
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = stack.client.post("/generate", json={"prompt": "A job without luck. " * 10}, headers=headers).json()
+    page.goto(f"/ui/jobs/{answer['id']}")
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    expect(page.locator("#job-status")).to_have_text("Running")
+    os.kill(stack.pid("gpu0"), signal.SIGKILL)
+    expect(page.locator("#job-status")).to_have_text("Failed")
+    expect(page.get_by_role("alert")).to_contain_text("worker_lost")
+    expect(page.get_by_role("img", name=re.compile("Lost attempt"))).to_be_visible()
+    page.get_by_role("link", name="Operations").click()
+    letters = page.get_by_role("group", name="Table of dead letters")
+    expect(letters).to_contain_text("A job without luck.")
+    page.reload()
+    expect(page.locator("#health")).to_have_text("1 needs attention")
+    letters.get_by_role("button", name="Replay").click()
+    expect(page.get_by_text("1 job started again.")).to_be_visible()
+    expect(page.get_by_text("None: no job has lost all its workers.")).to_be_visible()
+    assert all("401" in error for error in browser_errors)
     browser_errors.clear()
