@@ -234,7 +234,7 @@ def test_a_pause_holds_for_all_requests(serve: Any) -> None:
     rig = serve(refuse(429, retry_after="0.5"), HELLO)
     threads = [threading.Thread(target=rig.run, args=[CHAT])]
     threads[0].start()
-    wait_until(lambda: rig.connection.is_paused, "the server has refused the first request")
+    wait_until(lambda: rig.connection.pause_seconds, "the server has refused the first request")
     threads += [threading.Thread(target=rig.run, args=[CHAT]) for _ in range(3)]
     for thread in threads[1:]:
         thread.start()
@@ -253,6 +253,8 @@ def test_a_pause_holds_for_all_requests(serve: Any) -> None:
         (refuse(400, {"message": "too long", "code": "context_length_exceeded"}), PromptTooLong, "too long"),
         (refuse(400, {"message": "This model's maximum context length is 9 tokens."}), PromptTooLong, "9 tokens"),
         (refuse(401, {"message": "bad key"}), ModelUnavailable, "bad key"),
+        (refuse(429, {"message": "pay", "code": "insufficient_quota"}), ModelUnavailable, "no quota left: pay"),
+        (refuse(429, "come tomorrow", retry_after="86400"), ServerAway, "refuses requests: come tomorrow"),
         (refuse(500, {"message": "it crashed"}), EngineFault, "it crashed"),
         (refuse(502), ServerAway, "status 502"),
         (refuse(503, {"message": "starting"}), ServerAway, "starting"),
@@ -319,7 +321,7 @@ def test_a_cancel_closes_the_connection(serve: Any, stage: str) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_until(lambda: rig.connection.is_paused if stage == "paused" else rig.server.requests, "the request has arrived")
+    wait_until(lambda: rig.connection.pause_seconds if stage == "paused" else rig.server.requests, "the request has arrived")
     if stage == "streaming":
         wait_until(lambda: attempt.events.unwritten(), "the answer has begun")
     attempt.request_stop("cancel")
@@ -438,6 +440,16 @@ def test_a_worker_is_ready_only_while_its_server_is(watch: Any, cleanup: ExitSta
     wait_until(lambda: runtime.phase == "loading", "the worker has noticed the loss", seconds=4)
     assert "cannot be reached" in runtime.statuses[-1][1]
     assert worker.engine_details()["restarts"] == 1
+
+
+def test_a_worker_claims_nothing_during_a_pause(watch: Any, cleanup: ExitStack) -> None:
+    server = cleanup.enter_context(ScriptedServer(refuse(429, retry_after="2.5"), HELLO))
+    worker, runtime = watch(server.url)
+    wait_until(lambda: runtime.phase == "ready", "the worker is ready")
+    result = worker.generate(Attempt(generation_job(CHAT), lambda buffer: None))
+    assert result.value["text"] == "Hello"
+    assert any(phase == "loading" and "rate limit" in message for phase, message in runtime.statuses)
+    wait_until(lambda: runtime.phase == "ready", "the worker is ready again")
 
 
 @pytest.mark.parametrize(

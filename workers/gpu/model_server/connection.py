@@ -64,7 +64,7 @@ class ServerConnection:
         self._hang_seconds = hang_seconds
         self._paused_until = 0.0
         self.on_away = threading.Event()
-        """Set when a request could not reach the server."""
+        """Set when a request could not reach the server, or was refused for now."""
         self._loop = asyncio.new_event_loop()
         # Reading the certificates takes a tenth of a second of CPU.
         verify = entry.url.startswith("https:")
@@ -90,9 +90,9 @@ class ServerConnection:
         return self._entry.remote_model or self._entry.name
 
     @property
-    def is_paused(self) -> bool:
-        """Whether the server has asked for a pause."""
-        return time.monotonic() < self._paused_until
+    def pause_seconds(self) -> float:
+        """How long the pause lasts that the server has asked for; 0 if there is none."""
+        return max(0.0, self._paused_until - time.monotonic())
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine to its end. Raises what it raises, CancelledError if it was cancelled, and TimeoutError."""
@@ -186,7 +186,7 @@ class ServerConnection:
         """What ``send`` returns, once the server accepts the request."""
         deadline, refusals = time.monotonic() + RATE_LIMIT_SECONDS, 0
         while True:
-            await asyncio.sleep(max(0.0, self._paused_until - time.monotonic()))
+            await asyncio.sleep(self.pause_seconds)
             try:
                 return await send()
             except _Busy as busy:
@@ -194,9 +194,10 @@ class ServerConnection:
                 refusals += 1
                 resume = time.monotonic() + pause
                 if resume > deadline:
-                    raise self.fault(f"it refuses requests: {busy}") from None
+                    raise self._away(f"it refuses requests: {busy}") from None
                 # For all requests, as the limit is that of the key. The jitter spreads those that wait.
                 self._paused_until = max(self._paused_until, resume + random.uniform(0, 0.1 * pause))
+                self.on_away.set()
 
     @asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:
@@ -228,6 +229,9 @@ class ServerConnection:
             body = {"message": f"status {response.status_code}"}
         retry_after = response.headers.get("retry-after")
         status = response.status_code
+        error = body.get("error") if isinstance(body, dict) else None
+        if status == 429 and isinstance(error, dict) and error.get("code") == "insufficient_quota":
+            raise ModelUnavailable(f"The server of model {self._entry.name} has no quota left: {self._detail(body)}.")
         if status in (429, 529) or (status == 503 and retry_after is not None):
             raise _Busy(self._detail(body), _seconds(retry_after))
         self._raise_refusal(status, body)

@@ -104,6 +104,9 @@ class ServerModelWorker:
 
     def _check(self) -> tuple[str, str]:
         """The phase of this worker, and why it is not ready."""
+        if (pause := self._connection.pause_seconds) > ABSENT_CHECK_SECONDS:
+            # Jobs that are claimed now would wait here, and could not be taken by others.
+            return "loading", f"the server has reached its rate limit and asks for a pause of {pause:.0f} s"
         try:
             listing = self._connection.run(
                 self._connection.get(f"{self._connection.base_url}/models"), timeout=CHECK_TIMEOUT_SECONDS
@@ -144,7 +147,7 @@ class ServerModelWorker:
 
     def _report(self, runtime: WorkerRuntime, phase: str, message: str) -> None:
         if phase != self._phase:
-            self._losses += self._phase == "ready"
+            self._losses += self._phase == "ready" and not self._connection.pause_seconds
             logger.log(
                 logging.INFO if phase == "ready" else logging.WARNING,
                 "model %s: %s",
