@@ -33,6 +33,9 @@ from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
+from shared.openai.batches import RequestBatches
+from shared.openai.files import FileStore
+from shared.openai.responses.store import StoredResponses
 from shared.owners.store import ApiKeys
 from shared.packaged_files import installed_version
 from shared.redis_connection import connect
@@ -45,7 +48,8 @@ from shared.webhooks.ssrf import AddressPolicy, parse_networks
 # The modules of api/routes, in the order in which /openapi.json lists their calls.
 ROUTES = (
     *("generate", "jobs", "events", "batches", "uploads", "collections", "documents", "chat", "tutorial_compat", "webhooks"),
-    *("openai.chat_completions", "openai.completions", "openai.embeddings", "openai.models", "openai.tokenization"),
+    *("openai.chat_completions", "openai.completions", "openai.embeddings", "openai.responses", "openai.files", "openai.batches"),
+    *("openai.models", "openai.tokenization"),
     *("models", "health", "metrics", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
 )
 
@@ -121,6 +125,8 @@ def _create_services(settings: Settings) -> Services:
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
+        file_store=FileStore(client, settings, disk_space),
+        request_batches=RequestBatches(client),
         catalogue=catalogue,
         models=ServableModels(settings, catalogue, worker_registry, assignments),
         authenticator=Authenticator(settings, ApiKeys(client)),
@@ -130,6 +136,7 @@ def _create_services(settings: Settings) -> Services:
         deliveries=Deliveries(client),
         address_policy=AddressPolicy(parse_networks(settings.webhook_allow)),
         disk_space=disk_space,
+        responses=StoredResponses(client),
     )
 
 

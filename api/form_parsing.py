@@ -10,6 +10,7 @@ is relied on.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -68,6 +69,12 @@ class FormRequest(Request):
     """A request whose forms are parsed like this."""
 
     form_data_parser_class = StrictFormParser
+
+    # Where the files of the form are written as they arrive; if None, in memory or a temporary file.
+    open_file: Callable[[], Any] | None = None
+
+    def _get_file_stream(self, *arguments: Any, **options: Any) -> Any:
+        return super()._get_file_stream(*arguments, **options) if self.open_file is None else self.open_file()
 
 
 def file_name(disposition: str) -> str | None:

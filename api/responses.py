@@ -10,6 +10,8 @@ from api.services import services
 from shared.documents.models import Collection
 from shared.jobs.models import Job, Status
 from shared.jobs.serialization import job_view
+from shared.jobs.serialization import seconds as milliseconds_to_seconds
+from shared.openai.batches import REQUEST_BATCH, RequestBatch, public_id
 
 RouteResponse = tuple[Response, int] | Response
 
@@ -21,7 +23,20 @@ def job_json(job: Job) -> dict[str, Any]:
     view = job_view(job)
     if job.status is Status.QUEUED:
         view |= queue_state(job)
+    if job.kind == REQUEST_BATCH:
+        view |= _request_batch_state(job)
     return view
+
+
+def _request_batch_state(job: Job) -> dict[str, Any]:
+    """The fields that only a job of a request batch has."""
+    batches = services().request_batches
+    batch = RequestBatch(job=job, state=batches.state(job.id))
+    return {
+        "request_batch": public_id(job.id),
+        "request_counts": batch.counts(),
+        "estimated_end_at": milliseconds_to_seconds(batch.estimated_end_ms(batches.now_ms())),
+    }
 
 
 def listed_job_json(job: Job) -> dict[str, Any]:

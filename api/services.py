@@ -27,6 +27,9 @@ from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.models.catalogue import Catalogue
+from shared.openai.batches import RequestBatches
+from shared.openai.files import FileStore
+from shared.openai.responses.store import StoredResponses
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from shared.webhooks.deliveries import Deliveries
@@ -52,6 +55,8 @@ class Services:
     files: DocumentFiles
     text_index: TextIndex
     sessions: Sessions
+    file_store: FileStore
+    request_batches: RequestBatches
     catalogue: Catalogue
     models: ServableModels
     authenticator: Authenticator
@@ -61,6 +66,7 @@ class Services:
     deliveries: Deliveries
     address_policy: AddressPolicy
     disk_space: DiskSpace
+    responses: StoredResponses
 
     def live_workers(self) -> list[Worker]:
         """Workers that sent a heartbeat lately."""

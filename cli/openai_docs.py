@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 
 from shared.openai.requests import (
+    BatchRequest,
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
     EmbeddingRequest,
+    InputTokensRequest,
     OpenAIRequest,
+    ResponseRequest,
     TokenizeRequest,
 )
 
@@ -19,7 +22,10 @@ PAGE = Path(__file__).parent.parent / "docs" / "openai-api.md"
 TABLES: dict[str, type[OpenAIRequest]] = {
     "chat/completions": ChatCompletionRequest,
     "completions": CompletionRequest,
+    "responses": ResponseRequest,
+    "responses/input_tokens": InputTokensRequest,
     "embeddings": EmbeddingRequest,
+    "batches": BatchRequest,
     "tokenize": TokenizeRequest,
     "detokenize": DetokenizeRequest,
 }

@@ -28,8 +28,9 @@ def list_page(
     limit: int,
     after: str | None,
     matches: Callable[[Item], bool] = lambda item: True,
+    ascending: bool = False,
 ) -> tuple[list[Item], str | None]:
-    """Matching items of an index, newest first, after the id ``after``; and the id after which the next page starts, or None.
+    """Matching items of an index, newest first unless ``ascending``, after the id ``after``; and the id after which the next page starts, or None.
 
     ``read`` returns the records of the given ids, without those that no longer exist. A page may be short or empty although
     more follow.
@@ -37,8 +38,9 @@ def list_page(
     found: list[Item] = []
     cursor, scanned = after, 0
     while scanned < MAX_SCANNED:
-        start = f"({cursor}" if cursor else "+"
-        reply: Any = client.zrange(index, start, "-", desc=True, bylex=True, offset=0, num=BATCH)
+        first, last = ("-", "+") if ascending else ("+", "-")
+        start = f"({cursor}" if cursor else first
+        reply: Any = client.zrange(index, start, last, desc=not ascending, bylex=True, offset=0, num=BATCH)
         ids: list[str] = list(reply)
         for item in read(ids):
             if len(found) == limit:

@@ -250,6 +250,13 @@ class Settings:
         low=60,
         high=365 * DAY,
     )
+    response_retention_seconds: int = setting(
+        "ENGINEHOUSE_RESPONSE_RETENTION_SECONDS",
+        30 * DAY,
+        "How long a stored response of `/v1/responses` is kept after its last use, in whatever way it has ended.",
+        low=60,
+        high=365 * DAY,
+    )
     keep_prompts: bool = setting(
         "ENGINEHOUSE_KEEP_PROMPTS",
         True,
@@ -344,6 +351,34 @@ class Settings:
     )
     max_upload_bytes: int = setting(
         "ENGINEHOUSE_MAX_UPLOAD_BYTES", 1024 * MIB, "Maximum size of an upload request.", low=1024, high=64 * 1024 * MIB
+    )
+    max_batch_requests: int = setting(
+        "ENGINEHOUSE_MAX_BATCH_REQUESTS",
+        50_000,
+        "Maximum number of requests in the input file of a batch of /v1.",
+        low=1,
+        high=10_000_000,
+    )
+    max_batch_bytes: int = setting(
+        "ENGINEHOUSE_MAX_BATCH_BYTES",
+        200 * MIB,
+        "Maximum size of the input file of a batch of /v1.",
+        low=1024,
+        high=64 * 1024 * MIB,
+    )
+    batch_window: int = setting(
+        "ENGINEHOUSE_BATCH_WINDOW",
+        256,
+        "Maximum number of requests of one batch of /v1 that are queued or run at once.",
+        low=1,
+        high=100_000,
+    )
+    batch_runners: int = setting(
+        "ENGINEHOUSE_BATCH_RUNNERS",
+        4,
+        "Number of batches of /v1 that one io worker runs at once.",
+        low=1,
+        high=256,
     )
     max_archive_members: int = setting(
         "ENGINEHOUSE_MAX_ARCHIVE_MEMBERS", 20_000, "Maximum number of files in an uploaded archive.", low=1, high=1_000_000
@@ -504,6 +539,17 @@ class Settings:
     def trash_dir(self) -> Path:
         """Folder of documents without a record, with one subfolder per day."""
         return self.data_dir / "trash"
+
+    @property
+    def files_dir(self) -> Path:
+        """The files of ``/v1/files``."""
+        return self.data_dir / "files"
+
+    @property
+    def request_batches_dir(self) -> Path:
+        """Request batches that have not ended: a folder each, with the input and the output so far. On the disk of the files, which
+        the input is linked from, and the output is moved to."""
+        return self.files_dir / "batches"
 
     @property
     def archives_dir(self) -> Path:

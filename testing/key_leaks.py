@@ -17,7 +17,11 @@ OWNED = (
     "eh:weights",
     "eh:owner:*:limits",  # until an operator removes them
     "eh:owner:*:open_batches",  # as long as they are open
-    "eh:owner:*:stored",  # as long as the owner has documents
+    "eh:owner:*:stored",  # as long as the owner has documents or files
+    "eh:owner:*:files",  # kept until they are deleted or expire
+    "eh:file:*",
+    "eh:files:expiring",
+    "eh:owner:*:request_batches",  # purged with the records
     "eh:paused",  # until an operator resumes them
     "eh:counts",  # one field per kind, status and queue
     "eh:queues",

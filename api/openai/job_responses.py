@@ -16,7 +16,7 @@ from shared.openai.request_plan import RequestPlan
 
 def streaming_response(plan: RequestPlan, make_chunks: Callable[[Job], Chunks]) -> Response:
     """The response that streams the answers. Raises what ``submit_jobs`` raises, with nothing submitted if too many clients wait."""
-    submissions = _keyed_submissions(plan)
+    submissions = keyed_submissions(plan)
     release = services().job_waiter.acquire_slot("streams")
     try:
         return AnswerStream(submit_jobs(submissions), make_chunks).response(release)
@@ -27,7 +27,7 @@ def streaming_response(plan: RequestPlan, make_chunks: Callable[[Job], Chunks]) 
 
 def complete_response(plan: RequestPlan) -> Response:
     """The response with all answers, once they are complete. Raises what ``submit_jobs`` and ``RequestJobs.wait`` raise."""
-    submissions = _keyed_submissions(plan)
+    submissions = keyed_submissions(plan)
     release = services().job_waiter.acquire_slot("waits")
     try:
         jobs = submit_jobs(submissions)
@@ -38,7 +38,7 @@ def complete_response(plan: RequestPlan) -> Response:
     return response
 
 
-def _keyed_submissions(plan: RequestPlan) -> list[Submission]:
+def keyed_submissions(plan: RequestPlan) -> list[Submission]:
     """The submissions with the Idempotency-Key of the current request. Raises InvalidValue."""
     key, fingerprint = read_idempotency_key(plan.content)
     if not key:

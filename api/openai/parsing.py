@@ -1,5 +1,6 @@
 """The validated body of a call of ``/v1``, and what its plan needs besides."""
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from flask import g, request
@@ -31,8 +32,13 @@ def parse_openai_body(model: type[Model]) -> Model:
     except ValueError as error:
         raise MalformedBody(f"The body is not valid JSON: {error}") from None
     parsed, ignored = parse_request(model, body)
-    _ignored_params().extend(ignored)
+    record_ignored_params(ignored)
     return parsed
+
+
+def record_ignored_params(names: Iterable[str]) -> None:
+    """List ignored parts of the request in the response header ``x-ignored-params``."""
+    _ignored_params().extend(names)
 
 
 def plan_context() -> PlanContext:
@@ -42,6 +48,8 @@ def plan_context() -> PlanContext:
         owner=owner(),
         end_user=request.headers.get(END_USER_HEADER, "")[:MAX_END_USER],
         ignored_params=_ignored_params(),
+        responses=services().responses,
+        keeps_responses=True,
     )
 
 

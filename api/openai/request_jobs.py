@@ -37,8 +37,8 @@ class RequestJobs:
         self._queries, self._transitions = context.queries, context.transitions
         self._repeatable_requests = RepeatableRequests(context.redis)
         self._repeatable = repeatable
-        # With an Idempotency-Key the client can fetch the answer later, so its jobs run on.
-        self._keep = keep
+        # If the client can fetch the answer later, its jobs run on.
+        self.keep = keep
         self._connection: socket.socket | None = request.environ.get("gunicorn.socket")
         self._is_over = False
 
@@ -79,6 +79,10 @@ class RequestJobs:
             raise NotFound(f"Job {job_id} was deleted while this request waited for it.", code="job_not_found")
         return job
 
+    def may_be_repeated(self) -> bool:
+        """Whether the client may have missed the answer and send the request again."""
+        return self._repeatable is not None and self.is_client_gone()
+
     def end(self) -> None:
         """Mark the response as complete. Unless the client has disconnected in the meantime, no retry will ask for these jobs."""
         if not self._is_over and self._repeatable is not None and not self.is_client_gone():
@@ -88,9 +92,14 @@ class RequestJobs:
 
     def handle_disconnect(self, *, retry_expected: bool = True) -> None:
         """Cancel the jobs of a client that has disconnected, after a grace period if a retry may take them over."""
-        if self._is_over or self._keep:
+        if self._is_over:
             return
         repeatable = self._repeatable
+        if self.keep:
+            if repeatable is not None and not retry_expected:
+                with suppress(redis.RedisError):
+                    self._repeatable_requests.remove(repeatable)
+            return
         if not retry_expected or repeatable is None:
             self.cancel()
             return
@@ -98,6 +107,12 @@ class RequestJobs:
         with suppress(redis.RedisError):
             self._repeatable_requests.move_to_front(repeatable)
         DELAYED_CANCELS.add(lambda: self._cancel_unless_taken_over(repeatable), repeatable.grace_seconds)
+
+    def delete(self) -> None:
+        """Delete the jobs, which have ended. If Redis is away, they are deleted when they have outlived their retention."""
+        with suppress(redis.RedisError):
+            for job in self.ids:
+                self._transitions.delete(job, self._owner)
 
     def cancel(self) -> None:
         """Cancel the jobs now. Those that have ended stay as they are."""
@@ -129,15 +144,15 @@ class RequestJobs:
                 )
 
 
-def submit_jobs(submissions: list[Submission]) -> RequestJobs:
+def submit_jobs(submissions: list[Submission], *, keep: bool = False) -> RequestJobs:
     """The jobs of the current request: those of the request that it repeats, or new ones, all or none.
 
-    Raises what ``JobSubmitter.submit_job`` raises, and DiskFull.
+    With ``keep``, or an Idempotency-Key, they run on when the client disconnects. Raises what ``JobSubmitter.submit_job`` raises, and DiskFull.
     """
     repeatable_requests = RepeatableRequests(services().redis)
     ids = _usable_jobs(repeatable_requests) or _submit_all(submissions)
     g.job_ids = ids
-    return RequestJobs(ids, repeatable_requests.add(ids), keep=bool(submissions[0].idempotency_key))
+    return RequestJobs(ids, repeatable_requests.add(ids), keep=keep or bool(submissions[0].idempotency_key))
 
 
 def _usable_jobs(repeatable_requests: RepeatableRequests) -> list[str]:

@@ -4,7 +4,6 @@ The response starts immediately, even if no worker is free. While there is nothi
 for, so that clients and proxies keep the connection open. An error after the start is a line with ``error``.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from api.services import services
 from shared.errors import EnginehouseError, NotFound, RedisUnavailable, Unauthorized
 from shared.jobs.event_streams import StreamEvent, stream_key
 from shared.jobs.models import Job, Status
+from shared.jobs.serialization import to_json
 from shared.openai.job_errors import error_of_job
 from shared.redis_connection import is_outage
 
@@ -89,18 +89,27 @@ class AnswerStream:
             yield from self._answer_pieces()
             if self._jobs.is_client_gone():
                 return
-            usage = self._chunks.usage([self._ended[number] for number in range(len(self._jobs.ids))])
-            yield (b"" if usage is None else _line(usage)) + DONE
+            yield self._last_piece() + DONE
             self._is_complete = True
         except EnginehouseError as error:
-            self._jobs.cancel()
+            self._cancel()
             self._is_complete = True
-            yield _line({"error": error.as_json()}) + DONE
+            yield self._error_piece(error) + DONE
         except redis.RedisError as error:
             if not is_outage(error):
                 raise
             # The jobs run on: without Redis they cannot be cancelled either.
-            yield _line({"error": RedisUnavailable("Redis is unavailable, so the answer cannot be followed.").as_json()}) + DONE
+            yield self._error_piece(RedisUnavailable("Redis is unavailable, so the answer cannot be followed.")) + DONE
+
+    def _last_piece(self) -> bytes:
+        usage = self._chunks.usage([self._ended[number] for number in range(len(self._jobs.ids))])
+        return b"" if usage is None else self._line(usage)
+
+    def _error_piece(self, error: EnginehouseError) -> bytes:
+        return self._line({"error": error.as_json()})
+
+    def _cancel(self) -> None:
+        self._jobs.cancel()
 
     def _answer_pieces(self) -> Iterator[bytes]:
         """All chunks but the last one; ends early if the client has disconnected. Raises the error of a job that did not complete."""
@@ -108,7 +117,7 @@ class AnswerStream:
         for events in self._events():
             if not self._is_valid():
                 raise Unauthorized("This API key was revoked.", code="key_unknown", param="Authorization")
-            lines = [_line(chunk) for number, event in events for chunk in self._event_chunks(number, event)]
+            lines = [self._line(chunk) for number, event in events for chunk in self._event_chunks(number, event)]
             now = time.monotonic()
             if lines:
                 sent_at = now
@@ -155,6 +164,9 @@ class AnswerStream:
         self._started.add(number)
         return self._chunks.start(number)
 
+    def _line(self, value: Mapping[str, Any]) -> bytes:
+        return f"data: {to_json(value)}\n\n".encode()
+
     def _comment(self) -> bytes:
         """A comment with the position of the first job that has not ended, and how long it will probably wait."""
         waiting = next((job for number, job in enumerate(self._jobs.ids) if number not in self._ended), self._jobs.ids[0])
@@ -169,7 +181,3 @@ class AnswerStream:
         place = f" {position}" if position else ""
         about = f", about {estimate['seconds']:.0f} s" if estimate else ""
         return f": queued{place}{about}, waiting for {state['waiting_for'] or 'worker'}\n\n".encode()
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

@@ -43,6 +43,14 @@ REPLACE_FIELD = {
     "description": "Whether a file may become the next version of a document with its name and other bytes.",
 }
 
+# Fields of an upload of documents.
+DOCUMENT_FIELDS = {
+    "webhook": WEBHOOK_FIELD,
+    "metadata": METADATA_FIELD,
+    "password": PASSWORD_FIELD,
+    "replace": REPLACE_FIELD,
+}
+
 STREAMED_EVENT = {
     "type": "object",
     "properties": {"data": {"type": "string", "description": "JSON of a chunk, or `[DONE]`."}},
@@ -149,19 +157,16 @@ def _content(operation: Operation) -> dict[str, Any]:
     if operation.files > 1:
         file = {"type": "array", "items": file, "minItems": 1, "maxItems": operation.files}
     examples = {
-        name: {"summary": example.summary, "value": {"file": [example.body] if operation.files > 1 else example.body}}
+        name: {
+            "summary": example.summary,
+            "value": {"file": [example.body] if operation.files > 1 else example.body, **operation.form_values},
+        }
         for name, example in operation.examples.items()
     }
     form = {
         "type": "object",
-        "properties": {
-            "file": file,
-            "webhook": WEBHOOK_FIELD,
-            "metadata": METADATA_FIELD,
-            "password": PASSWORD_FIELD,
-            "replace": REPLACE_FIELD,
-        },
-        "required": ["file"],
+        "properties": {"file": file, **(operation.form_fields or DOCUMENT_FIELDS)},
+        "required": ["file", *operation.form_values],
     }
     return {"multipart/form-data": {"schema": form, "examples": examples}}
 

@@ -93,7 +93,7 @@ class Operation:
     """The description of one call. ``list_operations`` fills in ``method`` and ``path`` from the route.
 
     ``refusals`` lists the error statuses beyond those that every call has. ``files`` is the largest number of files that an
-    upload may have. ``open`` calls need no API key.
+    upload may have, and ``form_fields`` its other fields; those with ``examples`` are required. ``open`` calls need no API key.
     """
 
     tag: str
@@ -104,11 +104,17 @@ class Operation:
     request_model: type[BaseModel] | None = None
     body_required: bool = True
     files: int = 0
+    form_fields: Mapping[str, Schema] = field(default_factory=dict)
     examples: Mapping[str, Example] = field(default_factory=dict)
     refusals: tuple[int, ...] = ()
     open: bool = False
     method: str = ""
     path: str = ""
+
+    @property
+    def form_values(self) -> dict[str, Any]:
+        """The fields that a form must have beside its file, with values that work."""
+        return {name: schema["examples"][0] for name, schema in self.form_fields.items() if "examples" in schema}
 
     @property
     def call(self) -> str:

@@ -32,6 +32,7 @@ from api.submission import require_disk_space, written_job
 from shared.errors import Conflict, InvalidValue
 from shared.ids import JOB as JOB_PREFIX
 from shared.jobs.models import Job, Status
+from shared.openai.batches import REQUEST_BATCH
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -185,6 +186,11 @@ def retry_job(job: str) -> RouteResponse:
         raise Conflict(f"Job {job} is {previous.status}. Retry it once it has ended.", code="job_not_ended")
     if previous.kind == "batch":
         raise Conflict(f"Job {job} is a batch. Retry the jobs in it that failed.", code="batch_not_retried")
+    if previous.kind == REQUEST_BATCH:
+        raise Conflict(
+            f"Job {job} is a batch of requests. Create a new one with POST /v1/batches, with the requests that failed.",
+            code="batch_not_retried",
+        )
     password = parse_optional_body(RetryRequest).password
     if password is not None:
         _keep_password(previous, check_password(password.get_secret_value()))

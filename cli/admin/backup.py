@@ -37,7 +37,7 @@ MANIFEST = "manifest.json"
 REDIS = "redis/appendonlydir"
 BLOCK = 1024 * 1024
 # What of the data folder is copied as it is. Passwords are not: those of the new place stay in force.
-TREES = ("documents", "archives")
+TREES = ("documents", "archives", "files")
 FILES = (DATA_FILE, CLOSED_MARKER)
 
 
@@ -165,12 +165,13 @@ class _Backup:
         self._manifest.files[name] = self._target.add(name, path)
 
     def _add_tree(self, root: Path, name: str) -> None:
-        for folder in _entries(root):
-            for path in _entries(folder):
-                # Drafts begin with a dot.
-                if path.is_file() and not path.name.startswith("."):
-                    with suppress(FileNotFoundError):
-                        self._add(f"{name}/{folder.name}/{path.name}", path)
+        for path in _entries(root):
+            if path.is_dir():
+                self._add_tree(path, f"{name}/{path.name}")
+            # Drafts begin with a dot.
+            elif not path.name.startswith("."):
+                with suppress(FileNotFoundError):
+                    self._add(f"{name}/{path.name}", path)
 
     def _add_index(self) -> None:
         for collection in self._documents.every_collection():

@@ -13,7 +13,7 @@ _DATA = (
 )
 # The memory in use decides whether a job is accepted.
 _MEMORY = "+info"
-_WAKEUPS = "~cpu ~io ~gpu.* ~text.*"
+_WAKEUPS = "~cpu ~io ~batches ~gpu.* ~text.*"
 # A subscription to a pattern needs exactly this pattern.
 _EVENTS = "~_kombu.* ~unacked* ~*.pidbox ~celeryev* &/0.celery.pidbox &/0.celeryev/* &/0.celeryev/worker.*"
 
@@ -22,7 +22,7 @@ _EVENTS = "~_kombu.* ~unacked* ~*.pidbox ~celeryev* &/0.celery.pidbox &/0.celery
 _JOBS = (
     "~eh:job:* ~eh:jobs:* ~eh:queue:* ~eh:queues ~eh:counts ~eh:claim:* ~eh:idempotency:* ~eh:wakeup_sent:* ~eh:reaping* "
     "~eh:log_rewritten ~eh:worker:* ~eh:workers ~eh:models ~eh:assignments ~eh:unschedulable:* ~eh:session:* ~eh:owners "
-    "~eh:owner_bytes ~eh:owner:*:jobs ~eh:owner:*:open_batches ~eh:owner:*:sessions ~eh:owner:*:stored ~eh:owner:*:deliveries "
+    "~eh:owner_bytes ~eh:owner:*:jobs ~eh:owner:*:open_batches ~eh:owner:*:request_batches ~eh:owner:*:sessions ~eh:owner:*:stored ~eh:owner:*:deliveries "
     "~eh:delivery:* ~eh:deliveries:* ~eh:collection:* ~eh:collections:* ~eh:document:* ~eh:index:* ~eh:data &eh:*"
 )
 _READ_BY_WORKERS = "%R~eh:keys %R~eh:weights %R~eh:paused %R~eh:owner:*:limits %R~eh:owner:*:webhooks"
@@ -33,15 +33,16 @@ RULES = {
     "gpu": f"{_WORKER} %R~eh:webhook:*",
     "cpu": f"{_WORKER} %R~eh:webhook:*",
     # It signs and sends webhooks, and disables those whose receiver is gone.
-    "io": f"{_WORKER} ~eh:webhook:* ~eh:owner:*:webhook_secret ~eh:delivery_claim:*",
+    # It writes the output files of request batches, and removes files that have expired.
+    "io": f"{_WORKER} ~eh:webhook:* ~eh:owner:*:webhook_secret ~eh:delivery_claim:* ~eh:file:* ~eh:files:* ~eh:owner:*:files",
     # What Celery's events and inspection need; prompts and results are elsewhere.
     "flower": (
         "+@connection +@pubsub +@transaction -@dangerous +llen +lpush +brpop +exists +del +sadd +srem +smembers +sismember "
         "+set +get +hset +hget +hdel +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +time +evalsha +script|load +script|exists "
-        f"%R~enginehouse %R~cpu %R~io %R~gpu.* %R~text.* {_EVENTS}"
+        f"%R~enginehouse %R~cpu %R~io %R~batches %R~gpu.* %R~text.* {_EVENTS}"
     ),
     # Scales workers by the length of a queue, which it reads with a script.
-    "keda": "+@connection -@dangerous +eval +evalsha +type +llen %R~cpu %R~io %R~gpu.* %R~text.*",
+    "keda": "+@connection -@dangerous +eval +evalsha +type +llen %R~cpu %R~io %R~batches %R~gpu.* %R~text.*",
 }
 """Rules of Redis' access control lists by user. The user ``default``, with all rights, is for operators."""
 

@@ -68,7 +68,7 @@ def generate(
         "priority": int(priority) if priority and re.fullmatch("[0-9]{1,9}", priority) else priority,
         "expires_in": expires_in,
         "timeout": timeout,
-        "metadata": _pairs(metadata or ()),
+        "metadata": parse_pairs(metadata or ()),
         "webhook": {"url": webhook} if webhook else None,
         "idempotency_key": idempotency_key,
     }
@@ -109,7 +109,7 @@ def install(root: typer.Typer) -> None:
     root.command(rich_help_panel=PANEL)(generate)
 
 
-def _pairs(arguments: Iterable[str]) -> dict[str, str] | None:
+def parse_pairs(arguments: Iterable[str]) -> dict[str, str] | None:
     pairs = [pair.partition("=") for pair in arguments]
     if any(not equals for _, equals, _ in pairs):
         raise CommandError("--metadata must be NAME=VALUE.")

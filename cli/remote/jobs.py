@@ -22,7 +22,7 @@ Jobs = Annotated[list[str], typer.Argument(help="Job ids; - reads them from stan
 WaitTimeout = Annotated[
     float | None, typer.Option(min=0, help="Seconds to wait before giving up with exit status 6.", show_default="no limit")
 ]
-KindName = Literal["generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "tokenize"]
+KindName = Literal["generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "tokenize", "request_batch"]
 StatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
 
 

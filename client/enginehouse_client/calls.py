@@ -3,11 +3,12 @@
 from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.effects import Operation
 from enginehouse_client.models import Health, Model
+from enginehouse_client.request_batches import RequestBatchCalls
 from enginehouse_client.uploads import UploadCalls
 
 
-class Calls(UploadCalls, DeliveryCalls):
-    """Operations on jobs, documents, webhooks, models and health."""
+class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls):
+    """Operations on jobs, documents, request batches, webhooks, models and health."""
 
     def models(self) -> Operation[list[Model]]:
         """List the models of the server with the state of their workers."""

@@ -119,6 +119,32 @@ class Job(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequestBatch(Record):
+    """A batch of requests from a file; ``request_counts`` has ``total``, ``completed`` and ``failed``. ``errors`` says why a batch has failed.
+    ``job_id`` is its job, whose events report its progress."""
+
+    id: str
+    endpoint: str
+    model: str | None
+    status: str
+    completion_window: str
+    input_file_id: str
+    output_file_id: str | None
+    error_file_id: str | None
+    errors: Mapping[str, Any] | None
+    request_counts: Mapping[str, int]
+    usage: Mapping[str, Any]
+    metadata: Mapping[str, str] | None
+    created_at: int
+    estimated_end_at: int | None
+    job_id: str
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("completed", "failed", "expired", "cancelled")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document(Record):
     """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it.
     ``version`` counts the documents with this name, and ``replaces`` is the id of the one whose place it takes, if there is one."""

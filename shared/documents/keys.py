@@ -11,7 +11,7 @@ Only the password key and the last one have a time to live; documents are kept u
     eh:collection:<id>:current       hash  name -> id of the ready document with this name
     eh:document:<id>:password        string  see ``passwords``; has a time to live
     eh:document:<id>                 hash  the fields of ``models.Document``, and ``attempt``, the fencing token of its job
-    eh:owner:<owner>:stored          hash  documents, bytes: what the owner has stored, for its limits
+    eh:owner:<owner>:stored          hash  documents, files, bytes: what the owner has stored, for its limits
     eh:data                          hash  id, version, changes: of which data folder the records are (see ``data_state``)
     eh:index:problems                hash  collection id -> why its index has to be rebuilt (see ``index_health``)
     eh:index:silent                  string  set for a while after the index did not answer a request (see ``index_health``)

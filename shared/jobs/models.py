@@ -57,7 +57,8 @@ class Job:
     ``spec`` describes the work and never changes; ``context`` is the data that an earlier phase has handed over, such as the
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
-    the beginning of the request. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
+    the beginning of the request. ``line_of`` is the request batch whose line this job runs. ``response`` says how a response of ``/v1``
+    is kept: ``stored``, ``background``, ``not_stored``. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no further jobs.
     """
 
     id: str
@@ -75,10 +76,12 @@ class Job:
     summary: str = ""
     model: str = ""
     output: str = ""
+    response: str = ""
     has_deltas: bool = False
     session: str = ""
     document: str = ""
     parent: str = ""
+    line_of: str = ""
     retry_of: str = ""
     retried_as: str = ""
     first_queue: str = ""
@@ -110,8 +113,22 @@ _INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "los
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
-    *("id", "kind", "owner", "end_user", "queue", "phase", "model", "session", "document", "parent", "retry_of", "retried_as"),
-    *("first_queue", "worker", "waiting", "summary", "output"),
+    *(
+        "id",
+        "kind",
+        "owner",
+        "end_user",
+        "queue",
+        "phase",
+        "model",
+        "session",
+        "document",
+        "parent",
+        "line_of",
+        "retry_of",
+        "retried_as",
+    ),
+    *("first_queue", "worker", "waiting", "summary", "output", "response"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")
 

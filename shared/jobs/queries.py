@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from shared.jobs.models import Job, from_record
+from shared.jobs.models import Job, Status, from_record
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.lua_scripts import Clock
 from shared.redis_connection import PREFIX, redis_time_ms
@@ -64,6 +64,22 @@ class JobQueries:
             for job in ids:
                 pipeline.hgetall(f"{PREFIX}job:{job}")
             return [from_record(record) for record in pipeline.execute() if record]
+
+    def get_jobs(self, ids: list[str]) -> list[Job]:
+        """Those of the jobs that exist, with their results."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for job in ids:
+                pipeline.hgetall(f"{PREFIX}job:{job}").get(f"{PREFIX}job:{job}:result")
+            replies = pipeline.execute()
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        return [from_record(record if result is None else {**record, "result": result}) for record, result in pairs if record]
+
+    def statuses(self, ids: list[str]) -> list[Status | None]:
+        """The status of each of the jobs, None for one that does not exist."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for job in ids:
+                pipeline.hget(f"{PREFIX}job:{job}", "status")
+            return [None if status is None else Status(status) for status in pipeline.execute()]
 
     def queue_position(self, job: Job) -> int | None:
         """Number of claims until this job is claimed (1 is next), or None if it is not waiting in its queue.

@@ -2,6 +2,7 @@
 
 IO_QUEUE = "io"
 CPU_QUEUE = "cpu"
+REQUEST_BATCH_QUEUE = "batches"
 
 
 def generation_queue(model: str) -> str:

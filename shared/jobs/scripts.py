@@ -77,6 +77,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def purge(self, *, limit: int, kept_jobs: int, kept_bytes: int) -> Any: ...
 
     @declaration
+    def read_response(self, *, id: str, owner: str) -> Any: ...
+
+    @declaration
     def reap(self, *, limit: int, leases: int, gap_ms: int | None, grace_ms: int) -> Any: ...
 
     @declaration
@@ -105,3 +108,6 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
 
     @declaration
     def submit(self, *, owner: str, queue_limit: int, owner_limit: int, bytes_limit: int, jobs: Rows) -> Any: ...
+
+    @declaration
+    def write_requests(self, *, id: str, attempt: int, lines: str, jobs: str, changes: Mapping[str, Value]) -> Any: ...

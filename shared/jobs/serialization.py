@@ -39,6 +39,8 @@ def job_view(job: Job) -> dict[str, Any]:
         "timings": _timings(job),
         "urls": {"self": f"/jobs/{job.id}", "events": f"/jobs/{job.id}/events", "cancel": f"/jobs/{job.id}/cancel"},
     }
+    if job.line_of:
+        view["request_batch"] = f"batch_{job.line_of.partition('_')[2]}"
     if job.session:
         view["session"] = job.session
     if job.counts is not None:

@@ -39,15 +39,41 @@ SHORT_KINDS = ("embed", "tokenize")
 SHORT_RETENTION_SECONDS = 300
 
 
+# A client that asks to keep nothing fetches the answer at once, if necessary with one more try.
+NOT_STORED_RETENTION_SECONDS = 60
+# A stream that continues is made of all events, so none may be trimmed.
+RESPONSE_EVENT_LIMIT = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseRecord:
+    """What the job of a response keeps besides. Without ``content``, nothing is kept once the job has ended.
+
+    With ``keeps_events``, the events are kept as long as the job, so that its stream can be continued at any time.
+    """
+
+    content: Mapping[str, Any] | None
+    in_background: bool = False
+    keeps_events: bool = False
+
+    @property
+    def mode(self) -> str:
+        """The field ``response`` of the job's record."""
+        if self.content is None:
+            return "not_stored"
+        return "background" if self.in_background else "stored"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """A job to submit.
 
     ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
     ``timeout_ms``. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
-    distinguishes requests with the same ``idempotency_key``. ``webhook`` describes where events of the job are sent: url,
-    authority (host and port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty). The end users of
-    one owner share what the owner gets.
+    distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, and ``requests`` the
+    state of a new request batch. ``response`` is set for jobs of ``/v1/responses``. ``webhook`` describes where events of the job are sent: url,
+    authority (host and port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty). The end
+    users of one owner share what the owner gets.
     """
 
     kind: str
@@ -61,6 +87,8 @@ class Submission:
     after: str = ""
     document: str = ""
     parent: str = ""
+    line_of: str = ""
+    requests: Mapping[str, Value] = field(default_factory=dict)
     retry_of: str = ""
     idempotency_key: str = ""
     fingerprint: str = ""
@@ -71,6 +99,7 @@ class Submission:
     timeout_ms: int | None = None
     webhook: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    response: ResponseRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +155,7 @@ class JobSubmitter:
             "queue": submission.queue,
             "model": submission.model,
             "document": submission.document,
+            "line_of": submission.line_of,
             "retry_of": submission.retry_of,
             **({"end_user": submission.end_user} if submission.end_user else {}),
             "priority": submission.priority,
@@ -136,8 +166,11 @@ class JobSubmitter:
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
             **_webhook_field(submission.webhook),
-            **self._retention_fields(submission.kind),
+            # The result of a line is kept until it is in the output, however long no worker is there to write it.
+            **self._retention_fields("" if submission.line_of else submission.kind),
+            **self._response_fields(submission.response),
         }
+        response = submission.response
         return {
             "id": submission.id,
             "session": submission.session,
@@ -149,6 +182,8 @@ class JobSubmitter:
             "idempotency": submission.idempotency_key,
             "fingerprint": submission.fingerprint,
             "spec": to_json(submission.spec),
+            "requests": to_json(submission.requests) if submission.requests else "",
+            "response": to_json(response.content) if response is not None and response.content is not None else "",
             "record": to_json(record),
         }
 
@@ -255,6 +290,20 @@ class JobSubmitter:
             "event_retention_ms": settings.event_retention_seconds * 1000,
         }
 
+    def _response_fields(self, response: ResponseRecord | None) -> dict[str, str | int]:
+        if response is None:
+            return {}
+        stored = response.content is not None
+        kept_ms = (self._settings.response_retention_seconds if stored else NOT_STORED_RETENTION_SECONDS) * 1000
+        fields: dict[str, str | int] = {
+            "response": response.mode,
+            "retention_ms": kept_ms,
+            "failed_retention_ms": kept_ms,
+            "event_limit": RESPONSE_EVENT_LIMIT,
+        }
+        # An empty time means that the stream is deleted with the job.
+        return {**fields, "event_retention_ms": ""} if response.keeps_events else fields
+
 
 def summarize(spec: Mapping[str, Any]) -> str:
     """The beginning of a request, on one line: its last message, prompt, query or file name."""
@@ -276,7 +325,7 @@ def _refusal(outcome: str, value: str, submissions: Sequence[Submission], size: 
         return _conflict(first.idempotency_key, value)
     if outcome == "memory_full":
         return Unavailable("Redis has no memory for large jobs now. Try again later.", code=outcome, retry_after=30)
-    limit = {"limit": int(value)}
+    limit: dict[str, object] = {"limit": int(value)}
     if outcome == "bytes_full":
         theirs, they = ("this one", "they") if number == 1 else (f"these {number}", "all of them")
         return TooMany(

@@ -6,13 +6,14 @@ from typing import Any
 
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
-from shared.openai.constraints import check_schema, json_schema_constraint, json_text
-from shared.openai.messages import count_characters, function_tools, spec_messages
+from shared.openai.constraints import json_schema_constraint, json_text
+from shared.openai.messages import count_characters, spec_messages
 from shared.openai.request_plan import PlanContext, Prompt, RequestPlan, plan_generation
 from shared.openai.requests import ChatCompletionRequest
 from shared.openai.requests.chat import NamedFunction
 from shared.openai.results import finish_reason, sum_usage
 from shared.openai.sampling import sampling_spec
+from shared.openai.tools import RequestedFunction, tool_spec
 
 # Job priorities by service tier: flex runs after other jobs, as batches do, and priority before them.
 PRIORITIES = {"flex": 8, "priority": 2}
@@ -106,33 +107,18 @@ def _template_spec(request: ChatCompletionRequest, context: PlanContext) -> dict
 
 
 def _tool_spec(request: ChatCompletionRequest, context: PlanContext) -> dict[str, Any]:
-    tools = function_tools(request.tools or (), context.ignored_params)
     choice = request.tool_choice
-    is_forced = _forces_call(request)
-    if not tools:
-        if is_forced:
-            raise InvalidValue("tool_choice: needs a function in tools", param="tool_choice")
-        return {}
-    names = [tool["function"]["name"] for tool in tools]
-    if isinstance(choice, NamedFunction) and choice.name not in names:
-        raise InvalidValue(
-            f"tool_choice: no function in tools is named {choice.name!r}. Available: {', '.join(names)}", param="tool_choice"
-        )
+    functions = []
     for index, tool in enumerate(request.tools or ()):
-        if tool.function is None or tool.function.parameters is None:
-            continue
-        param = f"tools[{index}].function.parameters"
-        json_text(tool.function.parameters, param)
-        # Other calls are generated without their schemas, which therefore need not be enforceable.
-        if tool.function.strict or (is_forced and (choice == "required" or tool.function.name == getattr(choice, "name", ""))):
-            check_schema(tool.function.parameters, param)
-    spec: dict[str, Any] = {
-        "tools": tools,
-        "tool_choice": {"name": choice.name} if isinstance(choice, NamedFunction) else choice or "auto",
-    }
-    if request.parallel_tool_calls is not None:
-        spec["parallel_tool_calls"] = request.parallel_tool_calls
-    return spec
+        if tool.type != "function":
+            context.ignored_params.append(f"tools[{index}]")
+        elif tool.function is None:
+            raise InvalidValue(f"tools[{index}].function: is required", param=f"tools[{index}].function")
+        else:
+            functions.append(RequestedFunction(f"tools[{index}].function", tool.function))
+    if isinstance(choice, NamedFunction):
+        return tool_spec(functions, "required", choice.name, request.parallel_tool_calls)
+    return tool_spec(functions, choice or "auto", None, request.parallel_tool_calls)
 
 
 def _constraint_spec(request: ChatCompletionRequest) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from shared.openai.completions import plan_completion
 from shared.openai.embeddings import plan_embedding
 from shared.openai.parsing import parse_request
 from shared.openai.request_plan import PlanContext, RequestPlan
-from shared.openai.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest, OpenAIRequest
+from shared.openai.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest, OpenAIRequest, ResponseRequest
+from shared.openai.response_plan import plan_response
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": Endpoint(ChatCompletionRequest, plan_chat),
     "/v1/completions": Endpoint(CompletionRequest, plan_completion),
     "/v1/embeddings": Endpoint(EmbeddingRequest, plan_embedding),
+    "/v1/responses": Endpoint(ResponseRequest, plan_response),
 }
 
 

@@ -50,7 +50,10 @@ def function_tools(tools: Sequence[Tool], ignored_params: list[str]) -> list[dic
 
 
 def _spec_message(message: ChatMessage, path: str) -> dict[str, Any]:
-    spec: dict[str, Any] = {"role": ROLES.get(message.role, message.role), "content": _text(message.content, f"{path}.content")}
+    spec: dict[str, Any] = {
+        "role": ROLES.get(message.role, message.role),
+        "content": content_text(message.content, f"{path}.content"),
+    }
     if message.content is None and not (message.role == "assistant" and message.tool_calls):
         raise InvalidValue(
             f"{path}.content: is required; only an assistant message with tool_calls may have none", param=f"{path}.content"
@@ -73,13 +76,15 @@ def _spec_message(message: ChatMessage, path: str) -> dict[str, Any]:
     return spec
 
 
-def _text(content: str | list[Part] | None, path: str) -> str:
+def content_text(content: str | list[Part] | None, path: str) -> str:
+    """The text of a message or of the output of a call. Raises InvalidValue for a part that is not text."""
     if isinstance(content, list):
-        return "".join(_part_text(part, f"{path}[{index}]") for index, part in enumerate(content))
+        return "".join(part_text(part, f"{path}[{index}]") for index, part in enumerate(content))
     return content or ""
 
 
-def _part_text(part: Part, path: str) -> str:
+def part_text(part: Part, path: str) -> str:
+    """The text of a part at ``path``. Raises InvalidValue if it is not text."""
     if part.type in ("text", "input_text", "output_text") and part.text is not None:
         return part.text
     if part.type == "refusal":

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from shared.errors import NotFound
 from shared.jobs.models import Job
 from shared.jobs.queue_names import generation_queue
 from shared.jobs.servable_models import ServableModels, expected_service
 from shared.jobs.submission import Submission
+from shared.openai.responses.store import StoredResponse, StoredResponses
 
 MAX_SEED = 2**63 - 1
 
@@ -17,13 +19,26 @@ class PlanContext:
     """What a plan needs besides the request.
 
     ``end_user`` is the end user, if the request names none. Parts of requests that are ignored are added to
-    ``ignored_params``.
+    ``ignored_params``. ``responses`` are those that a request can continue, and ``keeps_responses`` says whether its own response
+    becomes one of them.
     """
 
     models: ServableModels
     owner: str
     end_user: str = ""
     ignored_params: list[str] = field(default_factory=list)
+    responses: StoredResponses | None = None
+    keeps_responses: bool = False
+
+    def find_response(self, response: str) -> StoredResponse:
+        """The owner's stored response with this id. Raises NotFound."""
+        if self.responses is None:
+            raise NotFound("Stored responses cannot be read here.", code="response_not_found")
+        return self.responses.find(response, self.owner)
+
+    def find_item(self, item: str) -> Mapping[str, Any] | None:
+        """An item of one of the owner's stored responses, or None."""
+        return self.responses.find_item(item, self.owner) if self.responses is not None else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from shared.errors import InvalidValue
-from shared.openai.requests.sampling import SamplingFields
+from shared.openai.requests.sampling import SamplingOptions
 
 # Fields with the same name and meaning in a spec.
 COPIED_FIELDS = (
@@ -14,7 +14,7 @@ COPIED_FIELDS = (
 SMALLEST_TOP_P = 1e-6
 
 
-def sampling_spec(request: SamplingFields, max_tokens: int | None, field: str) -> dict[str, Any]:
+def sampling_spec(request: SamplingOptions, max_tokens: int | None, field: str) -> dict[str, Any]:
     """The options that the request sets. Raises InvalidValue with ``field`` as ``param`` if ``max_tokens`` is less than 1."""
     spec = {name: value for name in COPIED_FIELDS if (value := getattr(request, name)) is not None}
     if request.top_p is not None:

@@ -31,7 +31,7 @@ def plan_tokenize(request: TokenizeRequest, context: PlanContext) -> RequestPlan
             json_text(request.chat_template_kwargs, "chat_template_kwargs")
             spec["template_options"] = request.chat_template_kwargs
     special = True if request.add_special_tokens is None else request.add_special_tokens
-    return _plan_step(
+    return plan_step(
         request.model,
         {"op": "tokenize", **spec, "add_special_tokens": special},
         context,
@@ -42,17 +42,18 @@ def plan_tokenize(request: TokenizeRequest, context: PlanContext) -> RequestPlan
 def plan_detokenize(request: DetokenizeRequest, context: PlanContext) -> RequestPlan:
     """The job that turns tokens into text. Raises NotFound and ModelNotServed."""
     spec = {"op": "detokenize", "tokens": request.tokens}
-    return _plan_step(request.model, spec, context, lambda job: {"prompt": (job.result or {})["text"]})
+    return plan_step(request.model, spec, context, lambda job: {"prompt": (job.result or {})["text"]})
 
 
 def plan_tokenizer_info(model: str | None, context: PlanContext) -> RequestPlan:
     """The job that describes a model's tokenizer. Raises NotFound and ModelNotServed."""
-    return _plan_step(model, {"op": "info"}, context, _info_response)
+    return plan_step(model, {"op": "info"}, context, _info_response)
 
 
-def _plan_step(
+def plan_step(
     model: str | None, spec: Mapping[str, Any], context: PlanContext, make_body: Callable[[Job], dict[str, Any]]
 ) -> RequestPlan:
+    """The job of one step of a model's tokenizer. Raises NotFound and ModelNotServed."""
     entry = context.models.find_generation_model(model)
     submission = Submission(
         kind="tokenize",

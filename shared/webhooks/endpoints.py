@@ -19,11 +19,30 @@ from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import new_id
 from shared.redis_connection import PREFIX
 
-Event = Literal["job.started", "job.completed", "job.failed", "job.cancelled", "job.expired"]
+Event = Literal[
+    "job.started",
+    "job.completed",
+    "job.failed",
+    "job.cancelled",
+    "job.expired",
+    "batch.completed",
+    "batch.failed",
+    "batch.cancelled",
+    "batch.expired",
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.cancelled",
+]
 FINAL_EVENTS: tuple[Event, ...] = ("job.completed", "job.failed", "job.cancelled", "job.expired")
-Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "batch"]
+# Events of request batches, and of responses in the background, as OpenAI's API names and describes them. An endpoint receives them only if it subscribes to them.
+OPENAI_EVENTS: tuple[Event, ...] = (
+    *("batch.completed", "batch.failed", "batch.cancelled", "batch.expired"),
+    *("response.completed", "response.incomplete", "response.failed", "response.cancelled"),
+)
+Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "batch", "request_batch"]
 # Clients usually wait for their searches, so an endpoint receives events of searches only if it subscribes to them.
-KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", "batch")
+KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", "batch", "request_batch")
 
 ENDPOINT = "whk"
 MAX_ENDPOINTS = 16

@@ -28,6 +28,10 @@ QUIET = Output(as_json=True)
 def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path) -> None:
     original = shelf.settings.documents_dir / shelf.document / "original"
     original.write_bytes(b"boilers")
+    output = shelf.settings.request_batches_dir / "job_1" / "output.1"
+    output.parent.mkdir(parents=True)
+    for file in (output, shelf.settings.files_dir / "file-1", shelf.settings.files_dir / ".file-2"):
+        file.write_bytes(b"requests")
     (shelf.settings.data_dir / "keys-required").touch()
     shelf.client.set("eh:test", "kept", ex=1000)
     folder, archive = tmp_path / "backup", tmp_path / "backup.tar"
@@ -44,6 +48,8 @@ def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path
     elsewhere = replace(shelf.settings, data_dir=tmp_path / "elsewhere")
     restore_backup(archive, elsewhere, with_redis=True, external_chroma=False, out=QUIET)
     assert (elsewhere.documents_dir / shelf.document / "original").read_bytes() == b"boilers"
+    kept = [str(path.relative_to(elsewhere.files_dir)) for path in elsewhere.files_dir.rglob("*") if path.is_file()]
+    assert sorted(kept) == ["batches/job_1/output.1", "file-1"]
     assert (elsewhere.data_dir / "keys-required").exists()
     assert not list(elsewhere.data_dir.glob(".restore-*"))
     with pytest.raises(CommandError, match="is in use"):

@@ -145,6 +145,13 @@ def test_openais_client_streams_an_answer(stack: Stack) -> None:
     assert "tokens\njob job_" in done.stderr
 
 
+def test_a_response_continues_after_an_interruption(stack: Stack) -> None:
+    done = run(stack, sys.executable, EXAMPLES / "openai_responses.py", "Where is it?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "user: Where is it?\n"
+    assert "after 3 items" in done.stderr
+
+
 def test_langchain_streams_an_answer(stack: Stack) -> None:
     done = run(stack, sys.executable, EXAMPLES / "langchain_chat.py", "French", "It is open.", ENGINEHOUSE_MODEL="echo")
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,10 @@ from pydantic import TypeAdapter
 
 from api.app import create_app
 from api.openapi.operation import COLLECTION, DELIVERY, DOCUMENT, GPU, JOB, SESSION, WEBHOOK, Operation
+from api.routes.openai.batches import BATCH, INPUT
+from api.routes.openai.files import FILE, REQUEST
 from api.routes.openai.models import MODEL
+from api.routes.openai.responses import RESPONSE
 from api.routes.queues import QUEUE, WORKER
 from api.schemas import responses
 from shared.settings import Settings
@@ -59,6 +62,10 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
     stack.ended(uploaded["batch"]["id"])
     stack.ended(job)
     document = uploaded["data"][0]["id"]
+    requests = {"file": ("requests.jsonl", REQUEST.encode())}
+    file = stack.client.post("/v1/files", files=requests, data={"purpose": "batch"}).json()["id"]
+    batch = stack.post("/v1/batches", {**INPUT, "input_file_id": file}).json()
+    stack.ended(batch["job_id"])
     return {
         JOB.name: job,
         DOCUMENT.name: document,
@@ -69,6 +76,9 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         DELIVERY.name: stack.client.get(f"/jobs/{job}/deliveries").json()["data"][0]["id"],
         "name": "mark.svg",
         MODEL.name: MODEL.example,
+        FILE.name: file,
+        BATCH.name: batch["id"],
+        RESPONSE.name: stack.post("/v1/responses", {"input": "an example"}).json()["id"],
         QUEUE.name: QUEUE.example,
         WORKER.name: next(entry["name"] for entry in stack.client.get("/admin/workers").json()["data"] if entry["pool"] == "gpu"),
     }
@@ -83,9 +93,11 @@ def test_example_bodies_work(slow_stack: Stack, example_ids: dict[str, str], ope
     example = operation.examples[name]
     path = example_path(operation, example_ids)
     if operation.request_model is None:
-        answer = slow_stack.client.post(path, files={"file": ("example.txt", example.body.encode())})
+        files = {"file": ("example.txt", example.body.encode())}
+        answer = slow_stack.client.post(path, files=files, data=operation.form_values)
     else:
-        answer = slow_stack.client.request(operation.method, path, json=example.body)
+        body = example.body | ({"input_file_id": example_ids[FILE.name]} if "input_file_id" in example.body else {})
+        answer = slow_stack.client.request(operation.method, path, json=body)
     assert answer.status_code in operation.replies, answer.text
     body = checked(operation, answer)
     if answer.status_code == 202 and body.get("object") == "job":
@@ -170,6 +182,9 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "queue": "nope",
             "worker": "nope",
             "chunk": "doc_nope:0",
+            "response": "resp_nope",
+            "file": "file-nope",
+            "batch": "batch_nope",
         }
         path = operation.path.format(**missing, collection="no-such", session="nope", name="nope", position="0")
         if "{" in operation.path and not operation.files:

@@ -1,5 +1,11 @@
 """Event buffer: numbering, merging and repeated writes of one attempt's events."""
 
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.runtime_fakes import ManualClock, queued_job
+from workers.runtime.attempt import Attempt
 from workers.runtime.event_buffer import EventBuffer
 
 LEASE = ("job_1", 2)
@@ -52,3 +58,16 @@ def test_written_events_are_dropped_and_numbers_go_on() -> None:
     assert buffer.unwritten() == []
     buffer.add_delta({"text": "c"})
     assert [event.index for event in buffer.unwritten()] == [3]
+
+
+@pytest.mark.parametrize(("line_of", "published"), [("", 5), ("job_batch", 1)], ids=["job", "request of a batch"])
+def test_deltas_that_nobody_follows_are_published_seldom(line_of: str, published: int) -> None:
+    clock = ManualClock()
+    calls: list[EventBuffer] = []
+    attempt = Attempt(replace(queued_job(1), line_of=line_of), calls.append, clock)
+    for number in range(5):
+        clock.sleep(0.5)
+        attempt.send_delta({"text": f"piece {number} "}, "tokens")
+    assert len(calls) == published
+    [event] = attempt.events.unwritten()
+    assert event.data["text"] == "piece 0 piece 1 piece 2 piece 3 piece 4 ", "the end of the attempt writes the rest"

@@ -12,6 +12,7 @@ from shared.jobs.serialization import job_view
 JOB_ID = "job_01m84stetzyr7esggznw5rdjds"
 # Only the API knows these: they depend on the queue at the moment of the request.
 QUEUE_FIELDS = {"queue_position", "estimated_wait", "not_before", "waiting_for"}
+REQUEST_BATCH_FIELDS = {"request_counts", "estimated_end_at"}
 
 COUNTS = {"total": 2, "completed": 1, "failed": 1, "cancelled": 0, "expired": 0}
 CITATION = {"marker": "[1]", "document_id": "doc_1", "document": "a.txt", "page": 1, "start": 0, "end": 4, "quote": "text"}
@@ -56,6 +57,12 @@ RESULTS: dict[str, Any] = {
     "embed": {"vectors": "AACAPw==", "dimension": 1, "tokens": 2},
     "tokenize": {"tokens": [104], "token_strs": ["h"], "max_model_len": 8192},
     "batch": COUNTS,
+    "request_batch": {
+        "batch": "batch_01m84stetzyr7esggznw5rdjds",
+        "request_counts": {"total": 2, "completed": 1, "failed": 1},
+        "output_file_id": "file-01m84svpew31wcd91z2271xy1f",
+        "error_file_id": None,
+    },
 }
 
 
@@ -83,6 +90,7 @@ def completed(kind: str) -> Job:
 JOBS = [
     *(completed(kind) for kind in RESULTS),
     job("generate"),
+    job("generate", line_of=JOB_ID),
     job("ingest", status=Status.IN_PROGRESS, progress={"phase": "parsing", "done": 1, "total": 0, "unit": "pages"}),
     job("generate", status=Status.FAILED, error={"code": "timeout", "message": "m", "param": None, "type": "job_error"}),
 ]
@@ -95,7 +103,7 @@ def test_the_view_matches_the_response_model(job: Job) -> None:
 
 def test_the_response_model_has_no_field_that_no_view_has() -> None:
     fields = {field.alias or name for name, field in responses.Job.model_fields.items()}
-    assert fields == set().union(*(job_view(job) for job in JOBS)) | QUEUE_FIELDS
+    assert fields == set().union(*(job_view(job) for job in JOBS)) | QUEUE_FIELDS | REQUEST_BATCH_FIELDS
 
 
 def test_the_kinds_of_results_are_the_kinds_of_jobs() -> None:

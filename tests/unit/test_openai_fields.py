@@ -6,20 +6,32 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.responses import input_token_count_params, response_create_params
 from pydantic import ValidationError
 
 from shared.errors import InvalidValue
-from shared.openai.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest, OpenAIRequest
+from shared.openai.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    InputTokensRequest,
+    OpenAIRequest,
+    ResponseRequest,
+)
 
 REQUIRED: dict[type[OpenAIRequest], dict[str, Any]] = {
     ChatCompletionRequest: {"messages": [{"role": "user", "content": "x"}]},
     CompletionRequest: {"prompt": "x"},
     EmbeddingRequest: {"input": "x"},
+    ResponseRequest: {"input": "x"},
+    InputTokensRequest: {"input": "x"},
 }
 CALLS: list[tuple[type[OpenAIRequest], list[Any]]] = [
     (ChatCompletionRequest, list(get_args(chat_create_params.CompletionCreateParams))),
     (CompletionRequest, list(get_args(completion_create_params.CompletionCreateParams))),
     (EmbeddingRequest, [embedding_create_params.EmbeddingCreateParams]),
+    (ResponseRequest, list(get_args(response_create_params.ResponseCreateParams))),
+    (InputTokensRequest, [input_token_count_params.InputTokenCountParams]),
 ]
 NEUTRAL = [(model, name, value) for model in REQUIRED for name, rule in model.neutral.items() for value in (None, *rule.values)]
 FIELDS = [(model, name) for model, params in CALLS for name in sorted({name for call in params for name in get_type_hints(call)})]

@@ -15,6 +15,7 @@ from shared.machine import is_stopped
 from shared.settings import Settings
 from testing.waiting import wait_until
 from tests.unit.runtime_fakes import ManualClock, RecordingTransitions, RegistryInMemory, queued_job
+from workers.runtime import worker_runtime
 from workers.runtime.attempt import Attempt, Handler
 from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.worker_runtime import WorkerRuntime, describe_process
@@ -75,6 +76,38 @@ def test_a_slot_that_is_reserved_for_others_keeps_its_wakeup_until_it_gets_a_job
     bench.transitions.held_back = 3
     assert bench.run_job(lambda attempt: None) == "job_1 generate completed"
     assert bench.transitions.names().count("claim") == 4
+
+
+def test_a_held_back_slot_looks_again_when_a_job_waits_for_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_runtime, "HELD_BACK_SECONDS", 60)
+    bench.transitions.held_back = 1
+    thread = threading.Thread(target=bench.run_job)
+    thread.start()
+    wait_until(lambda: bench.transitions.held_back == 0, "the slot is held back")
+    # As often as it takes: the slot may not wait yet.
+    wait_until(lambda: bench.runtime.handle_control_message({"job_waits": QUEUE}) or not thread.is_alive(), "the job has run")
+    assert bench.transitions.names()[-1] == "finish"
+
+
+def test_jobs_beside_the_slots_do_not_count_as_slots(bench: Bench) -> None:
+    slots: list[int] = []
+
+    def claim_another(attempt: Attempt) -> None:
+        bench.during = lambda attempt: None
+        bench.transitions.queued.append(queued_job(2))
+        bench.runtime.run_next_job(QUEUE)
+
+    bench.during = claim_another
+    bench.transitions.queued.append(queued_job(1))
+    claim = bench.transitions.claim_for_slot
+
+    def claim_for_slot(*arguments: Any, **options: Any) -> Any:
+        slots.append(options["slots"])
+        return claim(*arguments, **options)
+
+    bench.transitions.claim_for_slot = claim_for_slot  # type: ignore[method-assign]
+    bench.runtime.run_next_job("side", has_slot=False)
+    assert slots == [2, 3]
 
 
 def test_a_held_back_slot_leaves_when_the_worker_drains(bench: Bench) -> None:

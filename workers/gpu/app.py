@@ -20,6 +20,8 @@ from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
 
+TOKENIZER_THREADS = 2
+
 
 class GpuWorker:
     """Serves one model (none if ``entry`` is None) until another is requested or the worker is stopped."""
@@ -41,7 +43,7 @@ class GpuWorker:
             Pool(
                 name="gpu",
                 queues=(generation_queue(entry.name),) if entry is not None else (),
-                short_queues=(text_queue(entry.name),) if entry is not None else (),
+                side_queues={text_queue(entry.name): TOKENIZER_THREADS} if entry is not None else {},
                 slots=entry.max_in_flight if entry is not None else 1,
                 prefork=False,
                 build_handlers=lambda: self._model_worker.handlers() if self._model_worker is not None else {},

@@ -49,7 +49,25 @@ class PromptEncoder:
             return self._encode_turn(attempt, max_tokens)
         messages: list[Message] = spec["messages"] if spec.get("messages") else [{"role": "user", "content": spec["prompt"]}]
         rag = self._build_rag_prompt(messages, passages, max_tokens) if passages is not None else None
+        if spec.get("truncation") == "auto" and rag is None:
+            return _chat(self._encode_truncated(spec, messages, max_tokens), None)
         return _chat(self._codec.encode_chat(conversation_of(spec, rag.messages if rag else messages)), rag)
+
+    def _encode_truncated(self, spec: Mapping[str, Any], messages: Sequence[Message], max_tokens: int) -> EncodedChat:
+        """A conversation, without the oldest messages after the system message if it does not leave room for the answer."""
+        budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
+        kept = list(messages)
+        first = 1 if kept[0]["role"] == "system" else 0
+        while True:
+            encoded = self._codec.encode_chat(conversation_of(spec, kept))
+            if len(encoded.ids) <= budget or len(kept) <= first + 1:
+                return encoded
+            # At least one message, in proportion to what is too much: encoding a long conversation again and again takes long.
+            dropped = max(1, int((len(kept) - first) * (1 - budget / len(encoded.ids)) / 2))
+            del kept[first : first + dropped]
+            # The output of a call is nothing without the call.
+            while len(kept) > first + 1 and kept[first]["role"] == "tool":
+                del kept[first]
 
     def _encode_turn(self, attempt: Attempt, max_tokens: int) -> EncodedPrompt:
         """The session's history, without the oldest messages when they do not fit, and the new message."""

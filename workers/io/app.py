@@ -1,4 +1,4 @@
-"""Celery worker of the io pool, for search, deletion and webhooks: ``celery -A workers.io.app worker -P threads -c <threads>``.
+"""Celery worker of the io pool, for search, deletion, request batches and webhooks: ``celery -A workers.io.app worker -P threads -c <threads>``.
 
 It is a pool of its own, so that ten thousand documents in ingestion never delay a question.
 """
@@ -6,15 +6,28 @@ It is a pool of its own, so that ten thousand documents in ingestion never delay
 import os
 from collections.abc import Mapping, Sequence
 
+import redis
+
+from shared.disk_space import DiskSpace
 from shared.documents.store import Documents
-from shared.jobs.queue_names import IO_QUEUE
+from shared.jobs.celery_broker import CeleryBroker
+from shared.jobs.model_assignments import ModelAssignments
+from shared.jobs.queue_names import IO_QUEUE, REQUEST_BATCH_QUEUE
+from shared.jobs.servable_models import ServableModels
+from shared.jobs.submission import JobSubmitter
+from shared.jobs.transitions import JobTransitions
+from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
+from shared.openai.batches import REQUEST_BATCH
+from shared.openai.files import FileStore
 from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
+from workers.io.file_maintenance import FileMaintenance
 from workers.io.handlers import io_handlers
 from workers.io.index_monitor import IndexMonitor
+from workers.io.request_batches.runner import BatchServices, run_request_batch
 from workers.io.webhooks.dispatcher import WebhookDispatcher
 from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
@@ -28,13 +41,33 @@ webhook_dispatchers: list[WebhookDispatcher] = []
 def build_handlers() -> Mapping[str, Handler]:
     """The handlers of this pool. Their embedding model is loaded by the first search."""
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
-    return io_handlers(connect(settings.redis_url, retries=STEADY_RETRIES), settings, embedders)
+    client = connect(settings.redis_url, retries=STEADY_RETRIES)
+    services = batch_services(client)
+    return {
+        **io_handlers(client, settings, embedders),
+        REQUEST_BATCH: lambda attempt: run_request_batch(attempt, services),
+    }
+
+
+def batch_services(client: redis.Redis) -> BatchServices:
+    disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
+    catalogue = load_catalogue(settings.models_file, engine=settings.engine)
+    wake = CeleryBroker(client).wake
+    return BatchServices(
+        client=client,
+        settings=settings,
+        submitter=JobSubmitter(client, settings, wake),
+        transitions=JobTransitions(client, settings, wake),
+        models=ServableModels(settings, catalogue, WorkerRegistry(client), ModelAssignments(client)),
+        files=FileStore(client, settings, disk_space),
+        disk_space=disk_space,
+    )
 
 
 def build_services() -> Sequence[MaintenanceService]:
     client = connect(settings.redis_url)
     documents = Documents(client, settings)
-    return [IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings))]
+    return [IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings)), FileMaintenance(client, settings)]
 
 
 def start_webhooks(runtime: WorkerRuntime) -> None:
@@ -55,6 +88,7 @@ app = CeleryWorker(
     Pool(
         name="io",
         queues=(IO_QUEUE,),
+        side_queues={REQUEST_BATCH_QUEUE: settings.batch_runners},
         slots=settings.io_workers,
         prefork=False,
         build_handlers=build_handlers,

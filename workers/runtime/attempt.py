@@ -14,6 +14,9 @@ from shared.jobs.models import Job
 from shared.jobs.transitions import Lease
 from workers.runtime.event_buffer import EventBuffer
 
+# How often deltas of the request of a batch are published.
+LINE_SECONDS = 2.0
+
 StopReason = Literal["cancel", "timeout", "lost", "release"]
 
 
@@ -67,6 +70,7 @@ class Attempt:
         self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"))
         self._publish = publish
         self._clock = clock
+        self._published_at = clock()
         self._lock = threading.Lock()
         self._stop_reason: StopReason | None = None
         self._interrupt: Callable[[], None] | None = None
@@ -82,7 +86,12 @@ class Attempt:
     def send_delta(self, delta: Mapping[str, Any], output: str = "") -> None:
         """Publish the next piece of the answer (see ``shared.jobs.deltas``), with what a later attempt needs to continue after it."""
         self.events.add_delta(delta, output)
-        if delta:
+        if not delta:
+            return
+        # Nobody follows the request of a batch. What is published is only for an attempt that continues it.
+        now = self._clock()
+        if not self.job.line_of or now >= self._published_at + LINE_SECONDS:
+            self._published_at = now
             self._publish(self.events)
 
     def void_deltas(self) -> None:

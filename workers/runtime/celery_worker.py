@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -47,7 +47,7 @@ from workers.runtime.canary import Canary
 from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.maintenance import DeadWorkerCleaner, MaintenanceService, maintenance_thread
 from workers.runtime.name_holder import NameHolder
-from workers.runtime.short_queue_reader import ShortQueueReader
+from workers.runtime.side_queue_reader import SideQueueReader
 from workers.runtime.worker_runtime import WorkerRuntime, describe_process
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class Pool:
 
     ``build_handlers`` is called once in every process that holds leases, after the fork. ``find_problems`` returns what this
     machine lacks; it is logged once per worker. ``build_services`` returns the pool's own maintenance. ``on_start`` is called with the
-    runtime once it runs, and ``on_stop`` before it shuts down. ``short_queues`` have jobs of milliseconds, which a pool with threads
-    runs beside its slots.
+    runtime once it runs, and ``on_stop`` before it shuts down. ``side_queues`` have jobs that a pool with threads runs
+    beside its slots, in this number of threads for each queue.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Pool:
     slots: int
     prefork: bool
     build_handlers: Callable[[], Mapping[str, Handler]]
-    short_queues: tuple[str, ...] = ()
+    side_queues: Mapping[str, int] = field(default_factory=dict)
     model: str = ""
     phase: str = "ready"
     find_problems: Callable[[], Sequence[str]] = tuple
@@ -265,7 +265,7 @@ class CeleryWorker:
         worker = describe_process(
             self._name,
             pool=pool.name,
-            queues=(*pool.queues, *pool.short_queues),
+            queues=(*pool.queues, *pool.side_queues),
             slots=slots,
             model=pool.model,
             phase=pool.phase,
@@ -275,8 +275,8 @@ class CeleryWorker:
             self._settings, transitions, maintenance, worker_registry, pool.build_handlers(), worker, alarm=alarm
         )
         self._runtime.start_threads()
-        for queue in pool.short_queues:
-            ShortQueueReader(self._settings.redis_url, queue, self._runtime).start_threads()
+        for queue, threads in pool.side_queues.items():
+            SideQueueReader(self._settings.redis_url, queue, threads, self._runtime).start_threads()
         pool.on_start(self._runtime)
 
     def _requeue_jobs_of_predecessor(self, cleaner: DeadWorkerCleaner) -> None:

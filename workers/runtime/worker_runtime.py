@@ -110,6 +110,7 @@ class WorkerRuntime:
         self.worker = worker
         self._alarm = alarm
         self.busy_slots = 0
+        self._beside_slots = 0
         self.draining = threading.Event()
         self._releasing = threading.Event()
         self._out_of_time = threading.Event()
@@ -171,45 +172,45 @@ class WorkerRuntime:
             self._ready.clear()
         self._heartbeat_due.set()
 
-    def run_next_job(self, queue: str, *, is_short: bool = False) -> str:
+    def run_next_job(self, queue: str, *, has_slot: bool = True) -> str:
         """Claim the next job of a queue and run one attempt. Returns a line for Flower.
 
-        A short job has no slot, so that it never waits for the jobs that have one. While the worker is not ready it claims nothing, so that another worker may take the job and its queue position stays true.
+        A job without a slot never waits for the jobs that have one. While the worker is not ready it claims nothing, so that another worker may take the job and its queue position stays true.
         """
         with self._lock:
-            self.busy_slots += not is_short
+            self.busy_slots += has_slot
         try:
             while not self._ready.wait(READY_POLL_SECONDS):
                 if self.draining.is_set():
                     return "draining"
             if self.draining.is_set():
                 return "draining"
-            job = self._claim_job(queue, is_short=is_short)
+            job = self._claim_job(queue, has_slot=has_slot)
             while isinstance(job, str):
                 # The wake-up is kept: returned, it would be replaced and come back at once, thousands of times.
                 with self._slot_released:
                     self._slot_released.wait(HELD_BACK_SECONDS if job == "held_back" else DRAINED_SECONDS)
                 if self.draining.is_set():
                     return "draining"
-                job = self._claim_job(queue, is_short=is_short)
+                job = self._claim_job(queue, has_slot=has_slot)
             if job is None:
                 return "queue empty"
             attempt = Attempt(job, self._event_publisher.enqueue_buffer, self._clock)
-            self._add_attempt(attempt)
+            self._add_attempt(attempt, has_slot=has_slot)
             try:
                 # The attempts may have been released while this job was being claimed.
                 if self._releasing.is_set():
                     attempt.request_stop("release")
                 outcome = self._runner.run_attempt(attempt)
             finally:
-                self._remove_attempt(attempt)
+                self._remove_attempt(attempt, has_slot=has_slot)
             # A line for each job would fill logs and slow its reader; what did not complete is worth one.
             level = logging.DEBUG if outcome == "completed" else logging.INFO
             logger.log(level, "job %s attempt %d: %s", job.id, job.attempt, outcome)
             return f"{job.id} {job.kind} {outcome} {attempt.error_code}".rstrip()
         finally:
             with self._lock:
-                self.busy_slots -= not is_short
+                self.busy_slots -= has_slot
 
     def begin_drain(self, seconds: float) -> None:
         """Claim nothing more, and release after ``seconds`` what still runs then."""
@@ -282,7 +283,12 @@ class WorkerRuntime:
         self.on_heartbeat(self._worker_registry.heartbeat(heartbeat))
 
     def handle_control_message(self, message: Mapping[str, Any]) -> None:
-        """Act on a message to this worker: a cancel request, or word that its desired model has changed."""
+        """Act on a message to this worker: a cancel request, word that its desired model has changed, or that a job waits for a slot that it
+        holds back."""
+        if "job_waits" in message:
+            with self._slot_released:
+                self._slot_released.notify_all()
+            return
         if "desired_model" in message:
             self._heartbeat_due.set()  # the answer to the heartbeat has the model
             return
@@ -291,11 +297,14 @@ class WorkerRuntime:
         if attempt is not None:
             attempt.request_stop("cancel")
 
-    def _claim_job(self, queue: str, *, is_short: bool) -> Job | Literal["held_back", "drained"] | None:
+    def _claim_job(self, queue: str, *, has_slot: bool) -> Job | Literal["held_back", "drained"] | None:
         """Claim with the same token throughout an outage: a claim may have been made although its answer was lost."""
         token = new_id(CLAIM)
         slots = self.worker.slots
-        reserved = ceil(slots * self._settings.reserved_slots) if slots > 1 and not is_short else 0
+        reserved = ceil(slots * self._settings.reserved_slots) if slots > 1 and has_slot else 0
+        with self._lock:
+            # Redis counts these jobs too, which occupy no slot.
+            slots += self._beside_slots
         calls = count()
         return retry_through_outage(
             lambda: self._transitions.claim_for_slot(
@@ -306,12 +315,14 @@ class WorkerRuntime:
             sleep=self._out_of_time.wait,
         )
 
-    def _add_attempt(self, attempt: Attempt) -> None:
+    def _add_attempt(self, attempt: Attempt, *, has_slot: bool) -> None:
         with self._lock:
+            self._beside_slots += not has_slot
             self._attempts[attempt.lease] = attempt
 
-    def _remove_attempt(self, attempt: Attempt) -> None:
+    def _remove_attempt(self, attempt: Attempt, *, has_slot: bool) -> None:
         with self._lock:
+            self._beside_slots -= not has_slot
             self._attempts.pop(attempt.lease, None)
             self._last_used = self._clock()
         with self._slot_released:

@@ -15,7 +15,10 @@ class FilterOfJobs(RequestModel):
     owner: str | None = Field(default=None, max_length=80)
     queue: str | None = Field(default=None, max_length=120)
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"] | None = None
-    kind: Literal["generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "tokenize"] | None = None
+    kind: (
+        Literal["generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "tokenize", "request_batch"]
+        | None
+    ) = None
     model: str | None = Field(default=None, max_length=100)
     older_than: float | None = Field(default=None, ge=0, le=1e9, description="seconds since its submission")
     newer_than: float | None = Field(default=None, ge=0, le=1e9, description="seconds since its submission")

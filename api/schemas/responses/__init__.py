@@ -73,13 +73,23 @@ from api.schemas.responses.models import (
 )
 from api.schemas.responses.openai import (
     ChatCompletion,
+    InputTokens,
     OpenAIEmbeddingList,
+    OpenAIItemList,
     OpenAIModel,
     OpenAIModelList,
+    OpenAIResponse,
     TextCompletion,
     TokenizerInfo,
     Tokens,
     TokenText,
+)
+from api.schemas.responses.openai_batches import (
+    OpenAIBatch,
+    OpenAIBatchList,
+    OpenAIFile,
+    OpenAIFileDeletion,
+    OpenAIFileList,
 )
 from api.schemas.responses.search import (
     Hit,
@@ -142,6 +152,7 @@ __all__ = [
     "Hit",
     "HitList",
     "IngestResult",
+    "InputTokens",
     "Job",
     "JobActionResult",
     "JobKind",
@@ -152,9 +163,16 @@ __all__ = [
     "Model",
     "NameConflict",
     "NeighbourChunk",
+    "OpenAIBatch",
+    "OpenAIBatchList",
     "OpenAIEmbeddingList",
+    "OpenAIFile",
+    "OpenAIFileDeletion",
+    "OpenAIFileList",
+    "OpenAIItemList",
     "OpenAIModel",
     "OpenAIModelList",
+    "OpenAIResponse",
     "PageProblem",
     "Progress",
     "Queue",

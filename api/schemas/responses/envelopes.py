@@ -36,7 +36,7 @@ class ErrorResponse(ResponseModel):
 
 class Deletion(ResponseModel):
     id: str
-    object: Literal["job", "document", "chunk", "collection", "webhook"]
+    object: Literal["job", "document", "chunk", "collection", "webhook", "response"]
     deleted: Literal[True]
 
 

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from api.schemas.responses.envelopes import Error, ListPage, ResponseModel
 from api.schemas.responses.fields import JobId, JobKind, Time
+from api.schemas.responses.openai_batches import OpenAIBatchCounts
 from api.schemas.responses.search import Hit
 from shared.jobs.models import Outcome, Status
 
@@ -110,6 +111,15 @@ class EmbedResult(ResponseModel):
     vectors: str = Field(description="float32, little-endian, one vector after the other, in base64")
     dimension: int
     tokens: int
+
+
+class RequestBatchResult(ResponseModel):
+    """The result of a job of kind ``request_batch``."""
+
+    batch: str = Field(description="its id in `/v1`")
+    request_counts: OpenAIBatchCounts
+    output_file_id: str | None
+    error_file_id: str | None
 
 
 class TokenizeResult(ResponseModel):
@@ -224,6 +234,11 @@ class ListedJob(ResponseModel):
     session: str = Field(default="", description="only of chat turns")
     counts: BatchCounts | None = Field(default=None, description="only of a batch")
     sealed: bool = Field(default=False, description="only of a batch: whether no more jobs can join")
+    request_batch: str | None = Field(default=None, description="only of a batch of `/v1` and of its requests: its id there")
+    request_counts: OpenAIBatchCounts | None = Field(default=None, description="only of a batch of `/v1`")
+    estimated_end_at: Time | None = Field(
+        default=None, description="only of a batch of `/v1`: when its last request will end, at the speed so far"
+    )
     queue_position: int | None = Field(default=None, description="only while queued; 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is unknown")
     not_before: Time | None = Field(default=None, description="only while queued: time of the next attempt")
@@ -241,6 +256,7 @@ class Job(ListedJob):
         | ReindexResult
         | UnpackResult
         | BatchCounts
+        | RequestBatchResult
         | EmbedResult
         | TokenizeResult
         | None

@@ -1,6 +1,6 @@
 """Response models of ``/v1``, in the forms of OpenAI's API."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -163,3 +163,146 @@ class TokenizerInfo(ResponseModel):
     details: dict[str, Any] = Field(
         default={}, description="further facts, such as ids of special tokens and the size of the vocabulary"
     )
+
+
+class ResponseText(ResponseModel):
+    """A part of a message: ``input_text`` or ``output_text``."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+    annotations: list[Any] = Field(default=[], description="only of output")
+    logprobs: list[TokenScores] = Field(default=[], description="if the request includes them")
+
+
+class ReasoningText(ResponseModel):
+    type: Literal["reasoning_text", "summary_text"]
+    text: str
+
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class ResponseMessage(ResponseModel):
+    type: Literal["message"]
+    id: str
+    status: ItemStatus
+    role: Literal["system", "developer", "user", "assistant"]
+    content: list[ResponseText]
+
+
+class ResponseReasoning(ResponseModel):
+    type: Literal["reasoning"]
+    id: str
+    summary: list[Any]
+    content: list[Any]
+    status: ItemStatus = "completed"
+
+
+class ResponseFunctionCall(ResponseModel):
+    type: Literal["function_call"]
+    id: str
+    call_id: str
+    name: str
+    arguments: str = Field(description="JSON")
+    status: ItemStatus
+
+
+class ResponseCustomToolCall(ResponseModel):
+    type: Literal["custom_tool_call"]
+    id: str
+    call_id: str
+    name: str
+    input: str
+    status: ItemStatus
+
+
+class ResponseCallOutput(ResponseModel):
+    type: Literal["function_call_output", "custom_tool_call_output"]
+    id: str
+    call_id: str | None
+    output: str
+    status: ItemStatus
+
+
+OutputItem = Annotated[ResponseMessage | ResponseReasoning | ResponseFunctionCall, Field(discriminator="type")]
+ConversationItem = Annotated[
+    ResponseMessage | ResponseReasoning | ResponseFunctionCall | ResponseCustomToolCall | ResponseCallOutput,
+    Field(discriminator="type"),
+]
+
+
+class ResponseFailure(ResponseModel):
+    code: Literal["server_error", "invalid_prompt", "context_length_exceeded"]
+    message: str
+
+
+class IncompleteDetails(ResponseModel):
+    reason: Literal["max_output_tokens"]
+
+
+class InputTokenDetails(ResponseModel):
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokenDetails(ResponseModel):
+    reasoning_tokens: int
+
+
+class ResponseUsage(ResponseModel):
+    input_tokens: int
+    input_tokens_details: InputTokenDetails
+    output_tokens: int
+    output_tokens_details: OutputTokenDetails = Field(description="reasoning is not counted apart: its tokens are output tokens")
+    total_tokens: int
+
+
+class OpenAIResponse(ResponseModel):
+    """A response. The fields that repeat the request have OpenAI's defaults where the request has none."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: int | None
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    error: ResponseFailure | None
+    incomplete_details: IncompleteDetails | None
+    model: str
+    output: list[OutputItem]
+    usage: ResponseUsage | None
+    background: bool
+    background_options: dict[str, str] = Field(default={}, description="only if the request has a `completion_window`")
+    frequency_penalty: float
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, str]
+    parallel_tool_calls: bool
+    presence_penalty: float
+    previous_response_id: str | None
+    prompt_cache_key: str | None
+    reasoning: dict[str, str | None]
+    safety_identifier: str | None
+    service_tier: Literal["default", "flex", "priority"]
+    store: bool
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: float
+    truncation: Literal["auto", "disabled"]
+    user: str | None
+
+
+class OpenAIItemList(ResponseModel):
+    object: Literal["list"]
+    data: list[ConversationItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class InputTokens(ResponseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int

@@ -18,7 +18,7 @@ end
 redis.call('HSET', document_key(id), 'id', id, 'sha256', sha256, 'name', name, 'version', version, 'status', 'uploaded',
   'reason', '', 'attempt', 0, 'pages', 0, 'pages_done', 0, 'chunks', 0, 'replaces', '', 'updated_at', timestamp)
 set_fields(document_key(id), record)
-change_stored(record.owner, 1, record.size)
+change_stored(record.owner, { documents = 1, bytes = record.size })
 count_change()
 redis.call('ZADD', key .. ':documents', 0, id)
 redis.call('HSET', key .. ':sha256', sha256, id)

@@ -43,7 +43,7 @@ redis.call('HSET', document_key(id), 'id', id, 'sha256', sha256, 'name', name, '
   'replaces', replaced,
   'created_at', timestamp, 'updated_at', timestamp)
 set_fields(document_key(id), record)
-change_stored(record.owner, 1, record.size)
+change_stored(record.owner, { documents = 1, bytes = record.size })
 count_change()
 redis.call('ZADD', key .. ':documents', 0, id)
 redis.call('HSET', key .. ':sha256', sha256, id)

@@ -12,7 +12,7 @@ for index, field in pairs({ sha256 = document.sha256, latest = document.name, cu
 end
 redis.call('ZREM', key .. ':documents', id)
 if document.owner then
-  change_stored(document.owner, -1, -document.size)
+  change_stored(document.owner, { documents = -1, bytes = -document.size })
   count_change()
 end
 return redis.call('DEL', document_key(id))

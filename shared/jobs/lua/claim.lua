@@ -5,6 +5,7 @@
 --   retried is '1' if an earlier call with this token got no reply; slots is how many jobs the worker runs at once; it keeps reserved
 --   ones of them for owners of whom it runs nothing, if there are several owners.
 -- Keys: paused; the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
+-- Jobs of batches (priority 8 and 9) never have the reserved slots.
 -- Returns {the record and the input as a flat list, or an empty list; queues to wake; 'held_back' if
 -- jobs wait, but only of owners who must leave the free slots to others, 'drained' if an operator drains the worker, else ''}.
 -- Promise: the owner with the least service comes first, then the end user of that owner with the least service, then that user's
@@ -81,22 +82,46 @@ local function has_several_owners()
   return redis.call('ZCARD', owners) > 1 or redis.call('HLEN', queue_key(queue, 'service')) > 1 or redis.call('HLEN', PREFIX .. 'keys') > 1
 end
 
-local is_reserved = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs') >= slots - reserved and reserved > 0 and
-  has_several_owners()
+local is_reserved = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs') >= slots - reserved and reserved > 0
+
+local function is_batch_score(score) return score and tonumber(score) >= BATCH_PRIORITY * PRIORITY_STEP end
+
+-- Whether all jobs of an owner in the queue leave the reserved slots to jobs for which somebody waits.
+local function yields(owner)
+  local _, score = lowest(owner_jobs_key(queue, owner))
+  return is_batch_score(score)
+end
+
+-- The job of an owner that is next, its end user, and that user's service. Reserved slots are not for those end users who would leave them.
+local function next_job(owner)
+  local id, user, service = first_job(queue, owner)
+  if not (is_reserved and user and is_batch_score(redis.call('ZSCORE', user_jobs_key(queue, owner, user), id))) then
+    return id, user, service
+  end
+  local urgent = lowest(owner_jobs_key(queue, owner))
+  local its_user = digest_of_user(fields(urgent, 'end_user').end_user)
+  return urgent, its_user, redis.call('ZSCORE', users_key(queue, owner), its_user) or service
+end
 
 -- The owner with the least service, and that service; nil when nobody may have the slot.
 local function next_owner()
   if not is_reserved then return lowest(owners) end
-  local waiting = redis.call('ZRANGE', owners, 0, -1, 'WITHSCORES')
+  local waiting, several = redis.call('ZRANGE', owners, 0, -1, 'WITHSCORES'), has_several_owners()
   for i = 1, #waiting, 2 do
-    if redis.call('HEXISTS', worker_owners_key(worker), waiting[i]) == 0 then return waiting[i], waiting[i + 1] end
+    local has_share = several and redis.call('HEXISTS', worker_owners_key(worker), waiting[i]) == 1
+    if not has_share and not yields(waiting[i]) then return waiting[i], waiting[i + 1] end
   end
 end
 
 while true do
   local owner, level = next_owner()
-  if not owner then return { {}, wakeups, redis.call('EXISTS', owners) == 1 and 'held_back' or '' } end
-  local id, user, user_service = first_job(queue, owner)
+  if not owner then
+    if redis.call('EXISTS', owners) == 0 then return { {}, wakeups, '' } end
+    redis.call('SADD', held_key(queue), worker)
+    redis.call('EXPIRE', held_key(queue), HELD_SECONDS)
+    return { {}, wakeups, 'held_back' }
+  end
+  local id, user, user_service = next_job(owner)
   local was_queued = id and dequeue(id, queue, owner, user)
   if not id then redis.call('ZREM', owners, owner) end
   local job = was_queued and fields(id, 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at')

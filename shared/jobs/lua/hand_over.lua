@@ -26,7 +26,7 @@ end
 close_attempt(id, attempt, outcome, code ~= '' and code or nil)
 if context ~= '' then write_input(id, job.owner, 'context', context) end
 redis.call('HSET', job_key(id), 'queue', queue)
-if is_set(job.cancel_requested_at) then
+if is_set(job.cancel_requested_at) and not must_close_output(id) then
   finish(id, 'cancelled', attempt)
 else
   requeue(id, attempt, delay_ms, code ~= '' and code or outcome)

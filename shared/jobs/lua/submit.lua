@@ -1,12 +1,14 @@
 -- submit: create the jobs of a request, each with its first event and its queue entry, all or none.
--- Uses: transition, idempotency, session, limits
+-- Uses: transition, idempotency, session, limits, request_batch, response
 -- Arguments: owner, queue_limit:number, owner_limit:number, bytes_limit:number, jobs[id, session, after, parent, wait_ms, expires_ms,
---   timeout_ms, idempotency, fingerprint, spec, record]
+--   timeout_ms, idempotency, fingerprint, spec, requests, response, record]
 --   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended.
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
 --   a session, the newest job of the session replaces after. A job starts after wait_ms and within expires_ms, and ends within
---   timeout_ms. record is a JSON object of further fields: kind, queue, priority, ...
--- Keys: job:<id>, its input, events and index; owner_bytes; the queue; the session; idempotency:<owner>:<key>; the parent
+--   timeout_ms. requests is the state of a request batch, in JSON, and response what is stored of a response of /v1 besides its job;
+--   both are empty for other jobs. record is a JSON object of further fields: kind, queue, priority, ...
+-- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the session;
+--   idempotency:<owner>:<key>; the parent; owner:<owner>:request_batches
 -- Returns {'created', queues to wake, 'created' | 'exists' | 'replayed' for each job, its id}, or {'conflict' | 'no_session' |
 -- 'queue_full' | 'owner_full' | 'bytes_full' | 'memory_full', {}, {the job of the conflicting request, or the limit that was reached}}.
 -- Promise: the same id, or the same Idempotency-Key and fingerprint, creates one job. A refusal writes nothing.
@@ -33,8 +35,9 @@ for i, job in ipairs(jobs) do
     if job.session ~= '' and not session_exists(owner, job.session) then return { 'no_session', {}, { job.id } } end
     local queue = job.record.queue
     added[queue] = (added[queue] or 0) + 1
-    added_bytes = added_bytes + #job.spec
-    has_large = has_large or #job.spec > SMALL_BYTES
+    local size = #job.spec + #job.response
+    added_bytes = added_bytes + size
+    has_large = has_large or size > SMALL_BYTES
   end
 end
 local most = limit_of(owner, 'queued_jobs', owner_limit)
@@ -57,6 +60,11 @@ local function create(job)
   if tonumber(job.wait_ms) > 0 then record.not_before = digits(now + tonumber(job.wait_ms)) end
   set_fields(key, record)
   write_input(id, owner, 'spec', job.spec)
+  if job.requests ~= '' then
+    set_fields(requests_key(id), cjson.decode(job.requests))
+    redis.call('ZADD', request_batches_key(owner), 0, id)
+  end
+  if job.response ~= '' then write_response(id, owner, job.response) end
   redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
   redis.call('SADD', PREFIX .. 'owners', owner)
   count('submitted', record.kind)

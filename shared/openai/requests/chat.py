@@ -1,14 +1,16 @@
 """Request model of ``POST /v1/chat/completions``."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from shared.openai.requests.field_rules import FieldRule
-from shared.openai.requests.sampling import Integer, SamplingFields
+from shared.openai.requests.sampling import Integer, Metadata, SamplingFields
 
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+FUNCTION_NAME = re.compile(r"^[A-Za-z0-9_.:-]{1,128}$")
+FunctionName = Annotated[str, StringConstraints(pattern=FUNCTION_NAME)]
 
 
 class Part(BaseModel):
@@ -161,10 +163,7 @@ class ChatCompletionRequest(SamplingFields):
         default=None,
         description="`flex` runs after other jobs (priority 8), `priority` before them (2); others run by default. The answer says which",
     )
-    metadata: (
-        dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
-        | None
-    ) = Field(default=None, max_length=16, description="kept with the job")
+    metadata: Metadata | None = Field(default=None, description="kept with the job")
     safety_identifier: Annotated[str, StringConstraints(max_length=512)] | None = Field(
         default=None, description="used as `user` if that is omitted"
     )

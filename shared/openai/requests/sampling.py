@@ -40,13 +40,16 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = Field(default=None, description="send a last chunk with the usage and no choices")
 
 
-class SamplingFields(OpenAIRequest):
-    """Fields that chat completions and completions share."""
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+    Field(max_length=16),
+]
+
+
+class SamplingOptions(OpenAIRequest):
+    """Fields that chat completions, completions and responses share."""
 
     model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")
-    max_tokens: Integer | None = Field(
-        default=None, le=1_000_000, description="maximum length of the answer; the model's own limit if omitted or -1"
-    )
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 always takes the most likely token")
     top_p: float | None = Field(default=None, ge=0, le=1, description="0 keeps only the most likely token")
     top_k: Annotated[Integer, Field(ge=-1, le=100_000)] | None = Field(default=None, description="0 and -1 mean no limit")
@@ -76,13 +79,21 @@ class SamplingFields(OpenAIRequest):
         default=None,
         description="with `temperature` 0 or a `seed`, other requests do not change the answer; it is computed in steps of its own, which slows down all",
     )
-    n: Annotated[Integer, Field(ge=1, le=32)] | None = Field(default=None, description="number of answers; each is a job")
-    stream: bool | None = Field(default=None, description="send the answer in chunks, as server-sent events")
-    stream_options: StreamOptions | None = Field(default=None, description="`include_usage` adds a last chunk with the usage")
+    stream: bool | None = Field(default=None, description="send the answer in pieces, as server-sent events")
     user: Annotated[str, StringConstraints(max_length=512)] | None = Field(
         default=None,
         description="the end user, whose jobs take turns with those of the key's other end users; kept with the job as `end_user`",
     )
+
+
+class SamplingFields(SamplingOptions):
+    """Fields that only chat completions and completions share."""
+
+    max_tokens: Integer | None = Field(
+        default=None, le=1_000_000, description="maximum length of the answer; the model's own limit if omitted or -1"
+    )
+    n: Annotated[Integer, Field(ge=1, le=32)] | None = Field(default=None, description="number of answers; each is a job")
+    stream_options: StreamOptions | None = Field(default=None, description="`include_usage` adds a last chunk with the usage")
 
     @property
     def includes_usage(self) -> bool:

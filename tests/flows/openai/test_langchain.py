@@ -1,5 +1,7 @@
 """LangChain's model of OpenAI's API."""
 
+from typing import Any
+
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
@@ -45,3 +47,23 @@ def test_langchain_embeds_texts(v1_stack: Stack) -> None:
     documents = embeddings.embed_documents(["the archive", "the library"])
     assert [len(vector) for vector in documents] == [384, 384]
     assert embeddings.embed_query("the archive") == documents[0]
+
+
+def test_langchain_uses_responses(v1_stack: Stack) -> None:
+    options: dict[str, Any] = {"model": "echo", "base_url": f"{v1_stack.url}/v1", "api_key": "anything", "max_tokens": 1000}
+    chat = ChatOpenAI(**options, use_responses_api=True)
+    tool = {
+        "type": "function",
+        "function": {"name": "look_up", "description": "x", "parameters": {"type": "object", "properties": {}}},
+    }
+    question = HumanMessage('call: look_up {"word": "tea"}')
+    called = chat.bind_tools([tool]).invoke([question])
+    assert isinstance(called, AIMessage)
+    assert called.tool_calls[0]["args"] == {"word": "tea"}
+    answer = chat.invoke([question, called, ToolMessage("A drink.", tool_call_id=called.tool_calls[0]["id"])])
+    assert "tool: A drink." in answer.text
+    first = chat.invoke("one")
+    second = chat.invoke("two", previous_response_id=first.response_metadata["id"])
+    assert second.text == "user: one\nassistant: user: one\nuser: two"
+    pieces = list(chat.stream("hello"))
+    assert "".join(piece.text for piece in pieces) == "user: hello"

@@ -24,7 +24,7 @@ from shared.jobs.serialization import job_view
 from shared.redis_connection import connect, is_outage
 from shared.settings import Settings
 from shared.webhooks.deliveries import CHANNEL, Deliveries, Delivery, DeliveryOutcome
-from shared.webhooks.endpoints import Endpoints
+from shared.webhooks.endpoints import OPENAI_EVENTS, Endpoints
 from shared.webhooks.ssrf import AddressPolicy, parse_networks
 from workers.io.webhooks.http_sender import HttpSender, Reply
 from workers.runtime.outage import retry_through_outage
@@ -39,6 +39,9 @@ JITTER = 0.1
 
 # A larger message is sent without its result; the receiver can get that from `GET /jobs/<job>`.
 MAX_BODY_BYTES = 256 * 1024
+
+# Of the objects that events of OpenAI's API are about; the rest of their ids is that of their job's.
+ID_PREFIXES = {"batch": "batch", "response": "resp"}
 
 # How long an idle thread sleeps if nothing wakes it.
 IDLE_SECONDS = 30.0
@@ -155,6 +158,8 @@ class WebhookDispatcher:
 
 def webhook_body(delivery: Delivery, record: Mapping[str, str]) -> str:
     """The JSON body of a delivery, the same at every attempt."""
+    if delivery.event in OPENAI_EVENTS:
+        return _json(openai_event(delivery))
     data = job_view(from_record(record))
     body: dict[str, Any] = {
         "type": delivery.event,
@@ -168,6 +173,17 @@ def webhook_body(delivery: Delivery, record: Mapping[str, str]) -> str:
             data.pop(name, None)
         text = _json(body)
     return text
+
+
+def openai_event(delivery: Delivery) -> dict[str, Any]:
+    """An event in the form of OpenAI's API, which names the object that the receiver then gets."""
+    return {
+        "id": f"evt_{delivery.id.partition('_')[2]}",
+        "object": "event",
+        "created_at": delivery.created_at // 1000,
+        "type": delivery.event,
+        "data": {"id": f"{ID_PREFIXES[delivery.event.partition('.')[0]]}_{delivery.job.partition('_')[2]}"},
+    }
 
 
 def signed_headers(delivery: str, body: str, secrets: list[str], now: datetime) -> dict[str, str]:

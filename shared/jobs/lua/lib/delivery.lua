@@ -53,7 +53,11 @@ end
 
 -- Write a delivery of an event to each of its targets, with a copy of the job's record at this time. Returns their number.
 local function create_deliveries(id, event)
-  local job = fields(id, 'owner', 'kind', 'webhook', 'retention_ms')
+  local job = fields(id, 'owner', 'kind', 'webhook', 'retention_ms', 'line_of', 'response')
+  -- A request batch has events; its thousands of lines have none.
+  if is_set(job.line_of) then return 0 end
+  -- Nothing of such a job is kept, and a delivery would keep it for days.
+  if job.response == 'not_stored' then return 0 end
   local targets = delivery_targets(job, event)
   for _, target in ipairs(targets) do
     local delivery = delivery_id(id .. ' ' .. event .. ' ' .. target.endpoint .. ' ' .. target.url)

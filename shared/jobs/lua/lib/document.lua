@@ -43,7 +43,7 @@ end
 
 local function stored_key(owner) return PREFIX .. 'owner:' .. owner .. ':stored' end
 
--- How many documents an owner has, and how many bytes in their files.
+-- How many documents an owner has, and how many bytes in their files and in those of /v1/files.
 local function stored_by(owner)
   local stored = hash_fields(stored_key(owner), 'documents', 'bytes')
   return { documents = tonumber(stored.documents or 0), bytes = tonumber(stored.bytes or 0) }
@@ -52,7 +52,9 @@ end
 -- Count a change to the set of documents. The data folder has the count too, so that an older Redis is recognised beside it.
 local function count_change() redis.call('HINCRBY', PREFIX .. 'data', 'changes', 1) end
 
-local function change_stored(owner, documents, bytes)
-  redis.call('HINCRBY', stored_key(owner), 'bytes', bytes)
-  if redis.call('HINCRBY', stored_key(owner), 'documents', documents) <= 0 then redis.call('DEL', stored_key(owner)) end
+-- Add to what an owner has stored. `changes` are numbers of documents, files and bytes.
+local function change_stored(owner, changes)
+  for name, change in pairs(changes) do redis.call('HINCRBY', stored_key(owner), name, change) end
+  local stored = hash_fields(stored_key(owner), 'documents', 'files')
+  if tonumber(stored.documents or 0) <= 0 and tonumber(stored.files or 0) <= 0 then redis.call('DEL', stored_key(owner)) end
 end

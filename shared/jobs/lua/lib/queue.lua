@@ -14,6 +14,7 @@
 --   queue:<q>:user_level:<owner>     string  from where a new end user starts: what the one that was served last had received by then,
 --                                            apart from running jobs, whose expected service may be far too high
 --   queue:<q>:gaps           list    milliseconds between the latest claims while jobs waited, newest first
+--   queue:<q>:held           set     workers that hold a free slot back for more urgent jobs
 --   queue:<q>:claimed_at     string  time of the latest claim, kept while jobs wait
 --   weights                  hash    owner -> weight of its share, where it is not 1
 --   paused                   hash    queue:<q> or worker:<name> -> since when an operator lets nothing be claimed there
@@ -29,6 +30,9 @@ local MAX_ABSENT_USERS = 1000
 local NO_USER = '~'
 -- A job's score in its queue is its priority times this, plus the time of its submission.
 local PRIORITY_STEP = 1e13
+-- Jobs of this priority and of later ones, which nobody waits for, leave some slots of each worker free.
+local BATCH_PRIORITY = 8
+local HELD_SECONDS = 5
 
 -- Queues in which a job has become claimable; Python sends a wake-up for each.
 local wakeups = {}
@@ -36,6 +40,16 @@ local wakeups = {}
 local function queue_key(queue, part) return PREFIX .. 'queue:' .. queue .. ':' .. part end
 
 local function owner_jobs_key(queue, owner) return queue_key(queue, 'jobs:' .. owner) end
+
+local function held_key(queue) return queue_key(queue, 'held') end
+
+-- Let workers look again that hold a slot back for a job such as this one.
+local function notify_held_slots(queue)
+  for _, worker in ipairs(redis.call('SMEMBERS', held_key(queue))) do
+    redis.call('PUBLISH', PREFIX .. 'worker:' .. worker, cjson.encode({ job_waits = queue }))
+  end
+  redis.call('DEL', held_key(queue))
+end
 
 local function set_service(queue, owner, service)
   local key = queue_key(queue, 'service')
@@ -162,6 +176,7 @@ local function enqueue(id)
   redis.call('SADD', PREFIX .. 'queues', queue)
   redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
   redis.call('HSET', job_key(id), 'waiting', 'worker')
+  if tonumber(job.priority) < BATCH_PRIORITY then notify_held_slots(queue) end
   wakeups[#wakeups + 1] = queue
 end
 

@@ -1,5 +1,5 @@
 -- Changes of a job's status.
--- Uses: queue, attempt, batch, document, delivery
+-- Uses: queue, attempt, batch, document, delivery, request_batch, response
 
 local MAX_CHILDREN_PER_CANCEL = 1000
 
@@ -40,7 +40,7 @@ local OPEN_FIELDS = {
 local function compact(id)
   local key = job_key(id)
   local kept_ms = redis.call('HGET', key, 'event_retention_ms')
-  if kept_ms then redis.call('PEXPIRE', key .. ':events', kept_ms) end
+  if is_set(kept_ms) then redis.call('PEXPIRE', key .. ':events', kept_ms) end
   redis.call('HDEL', key, unpack(OPEN_FIELDS))
   redis.call('DEL', output_key(id))
 end
@@ -63,7 +63,9 @@ finish = function(id, status, attempt, changes, code)
   count('ended', job.kind, status)
   -- The same prompt would be too long again, and prompts that are too long are the largest.
   if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end
-  redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, status, create_deliveries(id, 'job.' .. status)), id)
+  local deliveries, event = create_deliveries(id, 'job.' .. status), request_batch_event(id, status) or response_event(id, status)
+  if event then deliveries = deliveries + create_deliveries(id, event) end
+  redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, status, deliveries), id)
   compact(id)
   -- The successors of a job that ends while it still waits for another would overtake that other if they became ready.
   local predecessor = nil
@@ -103,6 +105,7 @@ cancel = function(id)
   local job = fields(id, 'status', 'attempt', 'worker', 'cancel_requested_at', 'kind')
   if not job.cancel_requested_at then redis.call('HSET', job_key(id), 'cancel_requested_at', timestamp) end
   if job.status == 'queued' then
+    if must_close_output(id) then return 'requested' end
     finish(id, 'cancelled', job.attempt)
     return 'cancelled'
   end
@@ -128,7 +131,7 @@ local function mark_attempt_lost(id)
   redis.call('HSET', job_key(id), 'lost', lost)
   count('attempts lost')
   emit(id, 'attempt_lost', attempt, cjson.encode({ attempt = tonumber(attempt), worker = job.worker }))
-  if is_set(job.cancel_requested_at) then
+  if is_set(job.cancel_requested_at) and not must_close_output(id) then
     finish(id, 'cancelled', attempt)
   elseif lost >= tonumber(job.max_attempts) then
     redis.call('ZADD', PREFIX .. 'jobs:dead_letters', timestamp, id)

@@ -1,8 +1,8 @@
-"""Short queue reader: runs the jobs of a queue beside a pool's slots, in threads of its own.
+"""Side queue reader: runs the jobs of a queue beside a pool's slots, in threads of its own.
 
-Celery hands out its threads to whichever queue has a wake-up, so a worker that is full of long jobs would let a job of milliseconds
-wait for minutes. The wake-ups of such a queue are therefore read here: their content does not matter, and maintenance replaces those
-that are lost.
+Celery hands out its threads to whichever queue has a wake-up. A worker that is full of long jobs would let a job of milliseconds wait for
+minutes, and request batches, which run for hours, would occupy the slots of searches. The wake-ups of such queues are therefore read here:
+their content does not matter, and maintenance replaces those that are lost.
 """
 
 import logging
@@ -15,22 +15,22 @@ from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
 
-THREADS = 2
 # How long a read blocks, and so how soon a drain is noticed.
 READ_SECONDS = 1.0
 OUTAGE_SECONDS = 1.0
 
 
-class ShortQueueReader:
+class SideQueueReader:
     """Reads the wake-ups of one queue until the worker drains."""
 
-    def __init__(self, redis_url: str, queue: str, runtime: WorkerRuntime) -> None:
+    def __init__(self, redis_url: str, queue: str, threads: int, runtime: WorkerRuntime) -> None:
         self._client = connect(redis_url, blocks=READ_SECONDS)
         self._queue = queue
+        self._threads = threads
         self._runtime = runtime
 
     def start_threads(self) -> None:
-        for number in range(THREADS):
+        for number in range(self._threads):
             threading.Thread(target=self._read_until_drained, name=f"{self._queue} {number}", daemon=True).start()
 
     def _read_until_drained(self) -> None:
@@ -47,4 +47,4 @@ class ShortQueueReader:
         """Wait for a wake-up and run the next job. Returns what became of it, and nothing if there was no wake-up."""
         if self._client.brpop([self._queue], timeout=READ_SECONDS) is None:
             return ""
-        return self._runtime.run_next_job(self._queue, is_short=True)
+        return self._runtime.run_next_job(self._queue, has_slot=False)
