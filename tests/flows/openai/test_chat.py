@@ -191,7 +191,7 @@ def test_a_request_id_is_kept_if_it_is_a_plain_word(v1_stack: Stack) -> None:
 def test_every_status_has_the_envelope_and_unknown_calls_list_the_known(v1_stack: Stack) -> None:
     http = v1_stack.client
     answers = {
-        404: http.post("/v1/responses", json={}),
+        404: http.post("/v1/nothing", json={}),
         405: http.get("/v1/chat/completions"),
         400: http.post("/v1/chat/completions", content=b"{", headers={"Content-Type": "application/json"}),
         415: http.post(
