@@ -71,9 +71,9 @@ class Submission:
     ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
     ``timeout_ms``. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
     distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, and
-    ``requests`` the state of a new request batch. ``response`` is set for jobs of ``/v1/responses``. ``webhook`` describes where events of the job are sent: url, authority (host and
-    port), events, endpoint (the registered endpoint with this URL, or empty), secret (or empty). The end users of one owner share
-    what the owner gets.
+    ``requests`` the state of a new request batch. ``response`` is set for jobs of ``/v1/responses``. ``webhook`` describes where
+    events of the job are sent: url, authority (host and port), events, endpoint (the registered endpoint with this URL, or empty),
+    secret (or empty). The end users of one owner share what the owner gets.
     """
 
     kind: str

@@ -168,3 +168,16 @@ def test_jobs_of_a_version_without_end_users_are_claimed(system: JobSystem, redi
     worker = Slots(system, 1)
     worker.run(2)
     assert [job.id for job in worker.started] == [new, old]
+
+
+def test_a_reserved_slot_is_not_for_the_batch_of_an_end_user_while_another_waits(system: JobSystem) -> None:
+    def claim(number: int, reserved: int) -> str:
+        job = system.transitions.claim_for_slot(QUEUE, "w1", f"t{number}", slots=2, reserved=reserved)
+        return job.end_user if isinstance(job, Job) else str(job)
+
+    for _ in range(4):
+        submit(system, "batch", priority=8)
+    assert claim(0, 1) == "batch"
+    submit(system, "chat", cost=1_000_000)
+    assert claim(1, 1) == "chat"
+    assert claim(2, 1) == "held_back"

@@ -84,10 +84,23 @@ end
 
 local is_reserved = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs') >= slots - reserved and reserved > 0
 
+local function is_batch_score(score) return score and tonumber(score) >= BATCH_PRIORITY * PRIORITY_STEP end
+
 -- Whether all jobs of an owner in the queue leave the reserved slots to jobs for which somebody waits.
 local function yields(owner)
   local _, score = lowest(owner_jobs_key(queue, owner))
-  return score and tonumber(score) >= BATCH_PRIORITY * PRIORITY_STEP
+  return is_batch_score(score)
+end
+
+-- The job of an owner that is next, its end user, and that user's service. Reserved slots are not for those end users who would leave them.
+local function next_job(owner)
+  local id, user, service = first_job(queue, owner)
+  if not (is_reserved and user and is_batch_score(redis.call('ZSCORE', user_jobs_key(queue, owner, user), id))) then
+    return id, user, service
+  end
+  local urgent = lowest(owner_jobs_key(queue, owner))
+  local its_user = digest_of_user(fields(urgent, 'end_user').end_user)
+  return urgent, its_user, redis.call('ZSCORE', users_key(queue, owner), its_user) or service
 end
 
 -- The owner with the least service, and that service; nil when nobody may have the slot.
@@ -108,7 +121,7 @@ while true do
     redis.call('EXPIRE', held_key(queue), HELD_SECONDS)
     return { {}, wakeups, 'held_back' }
   end
-  local id, user, user_service = first_job(queue, owner)
+  local id, user, user_service = next_job(owner)
   local was_queued = id and dequeue(id, queue, owner, user)
   if not id then redis.call('ZREM', owners, owner) end
   local job = was_queued and fields(id, 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at')

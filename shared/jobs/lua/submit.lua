@@ -5,8 +5,8 @@
 --   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended.
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
 --   a session, the newest job of the session replaces after. A job starts after wait_ms and within expires_ms, and ends within
---   timeout_ms. requests is the state of a request batch, in JSON, and empty for other jobs; response is what is stored of a response
---   of /v1 besides its job, or empty. record is a JSON object of further fields: kind, queue, priority, ...
+--   timeout_ms. requests is the state of a request batch, in JSON, and response what is stored of a response of /v1 besides its job;
+--   both are empty for other jobs. record is a JSON object of further fields: kind, queue, priority, ...
 -- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the session;
 --   idempotency:<owner>:<key>; the parent; owner:<owner>:request_batches
 -- Returns {'created', queues to wake, 'created' | 'exists' | 'replayed' for each job, its id}, or {'conflict' | 'no_session' |
@@ -60,11 +60,11 @@ local function create(job)
   if tonumber(job.wait_ms) > 0 then record.not_before = digits(now + tonumber(job.wait_ms)) end
   set_fields(key, record)
   write_input(id, owner, 'spec', job.spec)
-  if job.response ~= '' then write_response(id, owner, job.response) end
   if job.requests ~= '' then
     set_fields(requests_key(id), cjson.decode(job.requests))
     redis.call('ZADD', request_batches_key(owner), 0, id)
   end
+  if job.response ~= '' then write_response(id, owner, job.response) end
   redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
   redis.call('SADD', PREFIX .. 'owners', owner)
   count('submitted', record.kind)
