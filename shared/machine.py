@@ -1,5 +1,6 @@
 """Machine identity, loopback addresses, and process liveness, so that workers on the same machine notice a dead process at once."""
 
+import ctypes
 import ipaddress
 import os
 import socket
@@ -62,3 +63,10 @@ def is_alive(pid: int, start: float) -> bool:
         return bool(abs(process.create_time() - start) < 1 and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def release_heap() -> None:
+    """Return free heap memory to the system. It costs about a millisecond per 100 MB, and exists only in glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

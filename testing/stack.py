@@ -66,12 +66,12 @@ class Stack:
         self._stream: IO[bytes] | None = None
         self.client = httpx2.Client(base_url=self.url, timeout=60)
 
-    def start(self, *options: str, flower: bool = False) -> "Stack":
-        """Start the stack and wait until it is ready."""
+    def start(self, *options: str, flower: bool = False, seconds: float = READY_SECONDS) -> "Stack":
+        """Start the stack and wait until it is ready, for at most this many seconds."""
         self.launch(*options, flower=flower)
         process = self.process
         assert process is not None
-        wait_until(self._ready_or_dead, f"the stack is ready (its log: {self.log})", seconds=READY_SECONDS, every=0.1)
+        wait_until(self._ready_or_dead, f"the stack is ready (its log: {self.log})", seconds=seconds, every=0.1)
         assert process.poll() is None, self.log.read_text()[-4000:]
         return self
 

@@ -22,6 +22,7 @@ from workers.gpu.generation import GenerationHandler
 from workers.gpu.hardware.devices import format_gib
 from workers.gpu.hardware.gpu_monitor import GpuMonitor
 from workers.gpu.hardware.memory_estimate import estimate_memory
+from workers.gpu.model_tokenizer import hide_torch
 from workers.gpu.tokenization import TextCodec
 from workers.gpu.tokenization_jobs import run_tokenization
 from workers.gpu.weights import describe_unpinned_revision, prepare_model
@@ -141,6 +142,8 @@ class ModelWorker:
                 return
             self._engine = engine
             engine.start_engine()
+        if not entry.trust_remote_code:
+            hide_torch()
         # The engine reads its weights while this process reads the tokenizer.
         codec = TextCodec(entry, folder)
         self._handler = GenerationHandler(

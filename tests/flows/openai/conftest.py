@@ -16,6 +16,8 @@ from testing.missing_services import missing_service
 from testing.stack import HASH, QUICK, Stack
 
 TOKEN_SECONDS = 0.004
+# Loading the model takes twenty seconds, and minutes on a busy machine.
+MODEL_SECONDS = 400
 # With this many tokens to say, an answer lasts for half a minute.
 LONG = {"max_tokens": 8000, "messages": [{"role": "user", "content": "word " * 1400}]}
 
@@ -57,7 +59,7 @@ def model_stack(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     entry = {"name": "gemma", "url": str(model_folder), "dtype": "float32", "default": True, "chat_template": template}
     stack.models.write_text(json.dumps([entry | {"max_context": 2048, "max_in_flight": 16, "max_tokens": 64}, HASH]))
     try:
-        yield stack.start()
+        yield stack.start(seconds=MODEL_SECONDS)
         assert stack.denied_commands() == []
     finally:
         stack.kill()

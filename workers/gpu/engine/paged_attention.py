@@ -5,6 +5,7 @@ another's: a mask does not stop NaN, because NaN times zero is NaN, so one poiso
 """
 
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -51,7 +52,11 @@ class PagedAttention:
         """Allocate the cache. Zeroed, because a kernel may read, and then mask, what has never been written."""
 
         def zeros(heads: int, size: int) -> Tensor:
-            return torch.zeros(pages, page_size, heads, size, dtype=dtype, device=device)
+            shape = (pages, page_size, heads, size)
+            if torch.device(device).type != "cpu":
+                return torch.zeros(shape, dtype=dtype, device=device)
+            # torch would write all of it. This way, the system provides memory where the first tokens are written.
+            return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
         self.keys = {layer: zeros(shape.heads, shape.key_size) for layer, shape in layers.items()}
         self.values = {layer: zeros(shape.heads, shape.value_size) for layer, shape in layers.items()}
