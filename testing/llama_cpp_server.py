@@ -4,6 +4,8 @@ import sys
 import time
 from pathlib import Path
 
+from shared.prctl import die_with_parent
+
 END = 256
 TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
@@ -67,6 +69,8 @@ def write_model(path: Path) -> None:
 def main() -> None:
     import xllamacpp
 
+    # A killed test process must not leave it running.
+    die_with_parent()
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     model = folder / "tiny.gguf"
     if not model.exists():
@@ -78,6 +82,8 @@ def main() -> None:
     params.n_ctx = 4096
     params.n_parallel = 2
     params.warmup = False
+    # Several threads spin while they wait for each other, which takes minutes on a busy machine.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)  # noqa: T201
     while True:
