@@ -14,6 +14,7 @@ from playwright.sync_api import FilePayload, Page, expect
 from shared.owners.store import ApiKeys
 from shared.redis_connection import connect
 from testing.stack import QUICK, Stack
+from tests.browser.actions import answered, ask
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,31 @@ def test_signing_in_and_out(page: Page, api_keys: ApiKeys, browser_errors: list[
     expect(other.get_by_role("dialog", name="Sign in")).to_be_visible()
     other.close()
     assert all("401" in error for error in browser_errors)
+    browser_errors.clear()
+
+
+def test_signing_out_forgets_the_chats_and_drafts_of_this_browser(
+    page: Page, api_keys: ApiKeys, browser_errors: list[str]
+) -> None:
+    keys = [api_keys.create(name)[1] for name in ("first", "next")]
+    for number, key in enumerate(keys):
+        page.goto("/")
+        page.get_by_label("API key").fill(key)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog", name="Sign in")).to_have_count(0)
+        message = page.get_by_label("Message", exact=True)
+        expect(message).to_be_visible()
+        if number == 0:
+            answered(ask(page, "My salary"))
+            expect(page.locator(".chats li")).to_have_count(1)
+            message.fill("A draft about it")
+            page.get_by_role("button", name="Sign out").click()
+        else:
+            expect(message).to_have_value("")
+            expect(page.locator(".chats li")).to_have_count(0)
+            expect(page.get_by_text("My salary")).to_have_count(0)
+    # Administrators alone may see the workers.
+    assert all(re.search("401|403", error) for error in browser_errors)
     browser_errors.clear()
 
 

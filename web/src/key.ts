@@ -27,7 +27,8 @@ export function credentials(): Record<string, string> {
 }
 
 function keep(key: string | null): void {
-  if (key === null) sessionStorage.removeItem(NAME);
+  // With the key go the drafts.
+  if (key === null) sessionStorage.clear();
   else sessionStorage.setItem(NAME, key);
   signedIn.value = key !== null;
   signIn.value = null;

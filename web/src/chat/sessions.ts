@@ -1,6 +1,7 @@
 // The chats of this browser. The server keeps the messages; the browser keeps which chats there are, and the questions whose
 // answer failed or was stopped, which are no part of the history on the server.
 
+import { identity, signedIn } from "../key.ts";
 import { remembered } from "../resource.ts";
 
 export interface KeptTurn {
@@ -19,6 +20,11 @@ export interface Session {
 const MOST = 200;
 
 export const sessions = remembered<Session[]>("chats", []);
+
+// Whoever signs in next may be somebody else.
+identity.subscribe((change) => {
+  if (change > 0 && !signedIn.value) sessions.value = [];
+});
 
 export const findSession = (id: string) => sessions.value.find((session) => session.id === id) ?? null;
 
