@@ -136,15 +136,3 @@ def test_deliveries_are_shown_and_sent_again(page: Page, stack: Stack) -> None:
         page.get_by_role("button", name="Redeliver").click()
         expect(page.locator(".state", has_text="Delivered")).to_be_visible()
         assert [json.loads(one.body)["data"]["id"] for one in receiver.received] == [job, job]
-
-
-def test_an_idle_list_costs_little(page: Page, stack: Stack) -> None:
-    stack.ended(stack.generate("Done.")["id"])
-    page.goto("/ui/jobs?status=completed")
-    expect(page.locator(".grid-row").first).to_be_visible()
-    session = page.context.new_cdp_session(page)
-    session.send("Network.enable")
-    received: list[float] = []
-    session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
-    page.wait_for_timeout(6000)
-    assert sum(received) * 10 <= 20_000
