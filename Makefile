@@ -34,7 +34,7 @@ lint: .venv/.installed-dev
 
 # The checks leave a core idle, so they run beside the tests. Many tests wait, so there are more of them at once than cores. Files run in
 # alphabetical order, which has the short ones last; xdist would have those with few tests last, which are the longest.
-test: .venv/.installed-dev .venv-clients/.installed chromium promtool
+test: .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lock.json chromium promtool
 	@$(MAKE) --no-print-directory -j2 lint tests
 
 tests:
@@ -84,7 +84,7 @@ env:
 	@$(PYTHON) -m cli.local.project_folder
 
 clean:
-	@rm -rf .venv .venv-clients dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-clients web/node_modules dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # The stamp is written last, so an interrupted installation is continued.
 .venv/.installed: $(INPUTS)
@@ -103,5 +103,9 @@ clean:
 	@$(BIN)/uv pip install --quiet --python .venv-clients --require-hashes --requirements $< --build-constraints $< \
 	  || $(BIN)/python -m pip --python .venv-clients install --quiet --no-input --no-deps --require-hashes --requirement $<
 	@touch $@
+
+web/node_modules/.package-lock.json: web/package-lock.json | .venv/.installed-dev
+	@echo "[web] installing npm packages into web/node_modules"
+	@$(BIN)/python web/build.py --packages
 
 .PHONY: tests web chromium promtool env lock digests help setup demo up lint test test-faults bench dist clean

@@ -24,12 +24,15 @@ STAMP = WEB / "node_modules" / ".package-lock.json"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="build elsewhere, compare, check types and run the unit tests")
-    check = parser.parse_args().check
+    parser.add_argument("--packages", action="store_true", help="only install the npm packages")
+    options = parser.parse_args()
     os.chdir(WEB)
     if not STAMP.exists() or STAMP.stat().st_mtime < (WEB / "package-lock.json").stat().st_mtime:
         _run(npm, "ci", "--no-audit", "--no-fund", "--loglevel=error")
         STAMP.touch()
-    if not check:
+    if options.packages:
+        return 0
+    if not options.check:
         _run(node, "node_modules/vite/bin/vite.js", "build", "--logLevel", "warn")
         return 0
     _write_types()

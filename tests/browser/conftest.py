@@ -30,7 +30,7 @@ MAX_TOKENS = 500
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack on the echo engine that is slow enough to be watched; a second model is loaded on demand."""
     stack = Stack(tmp_path_factory.mktemp("page"), token_seconds=TOKEN_SECONDS, environment=QUICK)
@@ -44,8 +44,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    # While Playwright runs, its event loop does, and tests of other packages could not start theirs.
     chromium = shutil.which("chromium")
     if chromium is None:
         missing_service("Chromium is not installed. On Debian: apt-get install chromium")
