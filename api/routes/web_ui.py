@@ -15,6 +15,8 @@ blueprint = Blueprint("web_ui", __name__)
 
 TAG = "Web pages"
 BUILT = CODE_ROOT / "web" / "dist"
+# The page has the same list, in web/src/app.tsx.
+VIEWS = ("chat", "documents", "jobs", "operations", "webhooks")
 
 # Read once at start: a name from a client is looked up here and never becomes a path. The name of an asset has a hash of its bytes.
 INDEX = PageFile((BUILT / "index.html").read_bytes(), ".html")
@@ -53,22 +55,24 @@ def show_page() -> RouteResponse:
     )
 )
 def show_view(view: str) -> RouteResponse:
-    """The page itself reads the path: it answers a reload and a bookmark of any of its views."""
+    """The page itself reads the rest of the path: it answers a reload and a bookmark of anything in its views."""
+    if view.partition("/")[0] not in VIEWS:
+        raise NotFound(f"The web page has no view {view[:80]!r}.", code="route_not_found")
     return INDEX.response()
 
 
-@blueprint.get("/ui/assets/<name>")
+@blueprint.get("/ui/assets/<asset>")
 @describe(
     Operation(
         tag=TAG,
         summary="Get a script or style sheet of the web page",
-        parameters=(in_path("name", "Name of the file, with a hash of its bytes.", "index-a1b2c3d4.js"),),
+        parameters=(in_path("asset", "Name of the file, with a hash of its bytes.", "index-a1b2c3d4.js"),),
         replies={200: Reply(description="The file.", media_type="*/*"), 304: UNCHANGED},
         open=True,
     )
 )
-def show_asset(name: str) -> RouteResponse:
-    return _find(ASSETS, name).response()
+def show_asset(asset: str) -> RouteResponse:
+    return _find(ASSETS, asset).response()
 
 
 @blueprint.get("/static/<name>")

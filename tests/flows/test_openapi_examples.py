@@ -14,6 +14,7 @@ from api.routes.openai.files import FILE, REQUEST
 from api.routes.openai.models import MODEL
 from api.routes.openai.responses import RESPONSE
 from api.routes.queues import QUEUE, WORKER
+from api.routes.web_ui import ASSETS
 from api.schemas import responses
 from shared.settings import Settings
 from testing.stack import Stack
@@ -75,6 +76,8 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         WEBHOOK.name: webhook,
         DELIVERY.name: stack.client.get(f"/jobs/{job}/deliveries").json()["data"][0]["id"],
         "name": "mark.svg",
+        "view": "jobs",
+        "asset": next(iter(ASSETS)),
         MODEL.name: MODEL.example,
         FILE.name: file,
         BATCH.name: batch["id"],
@@ -185,6 +188,8 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "response": "resp_nope",
             "file": "file-nope",
             "batch": "batch_nope",
+            "view": "nope",
+            "asset": "nope",
         }
         path = operation.path.format(**missing, collection="no-such", session="nope", name="nope", position="0")
         if "{" in operation.path and not operation.files:

@@ -28,7 +28,7 @@ OPEN_CALLS = {
     "GET /docs",
     "GET /",
     "GET /static/{name}",
-    "GET /ui/assets/{name}",
+    "GET /ui/assets/{asset}",
     "GET /ui/{view}",
 }
 
