@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.kill()
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    # While Playwright runs, its event loop does, and tests of other packages could not start theirs.
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    """Chromium. While Playwright runs, so does its event loop, and tests of the same process cannot start theirs."""
     chromium = shutil.which("chromium")
     if chromium is None:
         missing_service("Chromium is not installed. On Debian: apt-get install chromium")
@@ -54,6 +55,12 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture

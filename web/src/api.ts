@@ -1,7 +1,7 @@
 // Calls of the API, their errors, and the event stream of a job.
 
 import { createParser } from "eventsource-parser";
-import { credentials, keyRefused } from "./key.ts";
+import { credentials, identity, keyRefused } from "./key.ts";
 
 /** An error of the API; its status is 0 if the server did not answer. */
 export class ApiError extends Error {
@@ -50,8 +50,9 @@ async function send(method: string, path: string, { json, form, prefer, signal, 
 
 /** Makes a call and returns its JSON. Throws ApiError, or AbortError if the signal aborts it. */
 export async function call<T = any>(method: string, path: string, options: CallOptions = {}): Promise<T> {
+  const asked = identity.value;
   const response = await send(method, path, options);
-  return outcome(response.status, await response.text().catch(unreadable), response.headers.get("Retry-After")) as T;
+  return outcome(response.status, await response.text().catch(unreadable), response.headers.get("Retry-After"), asked) as T;
 }
 
 function unreadable(error: Error): never {
@@ -61,12 +62,14 @@ function unreadable(error: Error): never {
 
 /** The bytes of a file that needs the key, such as the picture of a page. */
 export async function fetchBlob(path: string, signal?: AbortSignal): Promise<Blob> {
+  const asked = identity.value;
   const response = await send("GET", path, { signal });
-  if (!response.ok) outcome(response.status, await response.text());
+  if (!response.ok) outcome(response.status, await response.text(), null, asked);
   return response.blob();
 }
 
-export function outcome(status: number, text: string, retryAfter: string | null = null): unknown {
+/** The JSON of an answer, to a request of the key that was in use at `asked`. Throws ApiError. */
+export function outcome(status: number, text: string, retryAfter: string | null = null, asked = identity.value): unknown {
   let answer: any;
   try {
     answer = JSON.parse(text);
@@ -75,7 +78,8 @@ export function outcome(status: number, text: string, retryAfter: string | null 
   }
   if (status >= 200 && status < 300) return answer;
   const { code = "unknown", message = `The server returned status ${status}.` } = answer.error ?? {};
-  if (status === 401) keyRefused(code);
+  // A late answer to a request without the key must not sign out whoever has signed in meanwhile.
+  if (status === 401 && asked === identity.value) keyRefused(code);
   throw new ApiError(sentence(message), code, status, answer, retryAfter === null ? null : Number(retryAfter) || null);
 }
 
