@@ -58,7 +58,7 @@ def other_site(stack: Stack) -> Iterator[str]:
     ["/#constructor", "/ui/chat/toString", "/ui/jobs/constructor", "/ui/documents/__proto__", "/ui/jobs/%3Cscript%3E%2F..%2Fx"],
 )
 def test_an_address_that_names_nothing_shows_a_view(page: Page, path: str, browser_errors: list[str]) -> None:
-    page.goto(path)
+    page.goto(path, wait_until="networkidle")
     expect(page.locator("main")).to_be_visible()
     assert page.title().endswith("· Enginehouse")
     # The browser logs the 404 of what is not there.
