@@ -1,6 +1,7 @@
 """A browser on the web page of a real stack. In every test, the page must log no error and call no other origin."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser_errors() -> list[str]:
-    """Errors and warnings of the browser. A test that provokes some clears them."""
+    """Errors and warnings of the browser."""
+    return []
+
+
+@pytest.fixture
+def provoked_errors() -> list[str]:
+    """Patterns of the errors that a test provokes. They may come at any time, until the page is closed."""
     return []
 
 
@@ -84,7 +91,7 @@ def context(browser: Browser, stack: Stack, context_options: dict[str, Any]) -> 
 
 
 @pytest.fixture
-def page(context: BrowserContext, stack: Stack, browser_errors: list[str]) -> Iterator[Page]:
+def page(context: BrowserContext, stack: Stack, browser_errors: list[str], provoked_errors: list[str]) -> Iterator[Page]:
     page = context.new_page()
     foreign_requests: list[str] = []
 
@@ -104,7 +111,7 @@ def page(context: BrowserContext, stack: Stack, browser_errors: list[str]) -> It
     yield page
     page.close()
     assert foreign_requests == [], "the page calls only its own server"
-    assert browser_errors == []
+    assert [error for error in browser_errors if not any(re.search(pattern, error) for pattern in provoked_errors)] == []
 
 
 @pytest.fixture(scope="session")
