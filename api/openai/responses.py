@@ -62,7 +62,7 @@ def delete_response(stored: StoredResponse) -> None:
 
 
 def page_of_items(items: Sequence[Mapping[str, Any]], *, after: str | None, limit: int, newest_first: bool) -> dict[str, Any]:
-    """A page of the items of a conversation. Raises NotFound if there is no item ``after``."""
+    """List a page of conversation items. Raises NotFound if the item ``after`` does not exist."""
     ordered = list(reversed(items)) if newest_first else list(items)
     if after is not None:
         start = next((number for number, item in enumerate(ordered, 1) if item["id"] == after), None)

@@ -28,6 +28,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock, Value
 from shared.redis_connection import PREFIX
+from shared.sessions.store import session_not_found
 from shared.settings import Settings
 
 SUMMARY_CHARACTERS = 120
@@ -320,7 +321,7 @@ def _refusal(outcome: str, value: str, submissions: Sequence[Submission], size: 
     """The error for jobs that were not accepted. ``value`` is the limit, or the job of the request with the same key."""
     first, number = submissions[0], len(submissions)
     if outcome == "no_session":
-        return NotFound(f"There is no session {first.session!r}.", code="session_not_found", param="sessionId")
+        return session_not_found(first.session)
     if outcome == "conflict":
         return _conflict(first.idempotency_key, value)
     if outcome == "memory_full":

@@ -4,7 +4,7 @@
 lists the files of an owner, and ``eh:files:expiring`` is a sorted set of files by the time at which they expire.
 
 A file is written as a draft, recorded, and then renamed. If the process dies before the record, maintenance removes the draft; if it
-dies after it, whoever reads the file next renames the draft.
+dies after it, the next reader of the file renames the draft.
 """
 
 import os

@@ -36,14 +36,15 @@ class Sessions:
         """
         texts = self._scripts.read_session(id=session, owner=owner, ttl_seconds=self._settings.session_seconds)
         if texts is None:
-            raise _not_found(session)
+            raise session_not_found(session)
         return [json.loads(text) for text in texts]
 
     def delete_session(self, session: str, owner: str) -> None:
         """Delete a session. Raises NotFound."""
         if not self._scripts.remove_session(id=session, owner=owner):
-            raise _not_found(session)
+            raise session_not_found(session)
 
 
-def _not_found(session: str) -> NotFound:
-    return NotFound(f"There is no session {session[:80]!r}.", code="session_not_found", param="sessionId")
+def session_not_found(session: str) -> NotFound:
+    """The error for a session that does not exist, or belongs to another owner."""
+    return NotFound(f"Session {session[:80]!r} does not exist.", code="session_not_found", param="sessionId")

@@ -24,7 +24,7 @@ CAPITALS = [
     {"country": "Japan", "choices": ["Seoul", "Beijing", "Tokyo"], "answer": 2},
     {"country": "Norway", "choices": ["Stockholm", "Oslo", "Copenhagen"], "answer": 1},
 ]
-# Endings of several tokens and different lengths.
+# Each ending has several tokens, and their numbers differ.
 ENDINGS = [
     {"start": "Water boils at", "endings": ["one hundred degrees Celsius", "the end of the week"], "label": "A"},
     {"start": "The opposite of hot is", "endings": ["a small wooden table", "cold"], "label": "B"},
