@@ -2,7 +2,6 @@
 
 import { computed, signal } from "@preact/signals";
 import { ApiError, call } from "./api.ts";
-import { features } from "./features.ts";
 import { identity, signIn } from "./key.ts";
 import { refresh } from "./resource.ts";
 import type { Collection, DeadLetter, Delivery, GpuWorker, List, Model, Webhook } from "./types.ts";
@@ -14,13 +13,6 @@ const ATTENTION_LOOKS = 3;
 /** A receiver that restarts may miss one or two tries. */
 const FAILED_TRIES = 3;
 const FIRST_ATTENTION_SECONDS = 1;
-
-export interface Me {
-  owner: string;
-  admin: boolean;
-  [other: string]: unknown;
-}
-export const me = signal<Me | null>(null);
 
 export type Health = "unknown" | "ready" | "waiting" | "away";
 export const health = signal<Health>("unknown");
@@ -103,30 +95,22 @@ export async function lookForAttention(): Promise<void> {
       list.push({ text: `Deliveries to ${url} fail.`, href: "/ui/webhooks" });
     }
   });
-  if (me.value?.admin !== false) {
-    await quietly(async () => {
-      const dead = (await call<List<DeadLetter>>("GET", "/admin/dead-letters?limit=100")).data.length;
-      if (dead > 0) list.push({ text: `${dead === 1 ? "One job is a dead letter" : `${dead} jobs are dead letters`}: their workers died.`, href: "/ui/operations" });
-      for (const { gpu, state, reason } of (await call<List<GpuWorker>>("GET", "/admin/gpus")).data) {
-        if (state === "failed") list.push({ text: `${gpu} could not load its model: ${reason ?? "see its log"}`, href: "/ui/operations" });
-      }
-    });
-  }
+  await quietly(async () => {
+    const dead = (await call<List<DeadLetter>>("GET", "/admin/dead-letters?limit=100")).data.length;
+    if (dead > 0) list.push({ text: `${dead === 1 ? "One job is a dead letter" : `${dead} jobs are dead letters`}: their workers died.`, href: "/ui/operations" });
+    for (const { gpu, state, reason } of (await call<List<GpuWorker>>("GET", "/admin/gpus")).data) {
+      if (state === "failed") list.push({ text: `${gpu} could not load its model: ${reason ?? "see its log"}`, href: "/ui/operations" });
+    }
+  });
   found.value = list;
   attentionKnown.value = true;
-}
-
-export async function loadMe(): Promise<void> {
-  if (features.me) await quietly(async () => (me.value = await call<Me>("GET", "/me")));
 }
 
 document.addEventListener("visibilitychange", () => document.hidden || void lookAtHealth());
 for (const event of ["online", "offline"]) window.addEventListener(event, () => void lookAtHealth());
 identity.subscribe(() => {
   looks = 0;
-  me.value = null;
   models.value = null;
   collections.value = null;
   void lookAtHealth();
-  void loadMe();
 });

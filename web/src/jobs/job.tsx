@@ -1,25 +1,22 @@
-// One job: its state, its waterfall, and its output, request, events and deliveries.
+// One job: its state, its waterfall, and its output, events and deliveries.
 
 import { signal, useSignal, useSignalEffect } from "@preact/signals";
 import { Ban, ChevronLeft, RotateCcw, Trash2 } from "lucide";
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, call, followEvents, type JobEvent } from "../api.ts";
-import { features } from "../features.ts";
 import { identity } from "../key.ts";
 import { PageSheet } from "../documents/page_sheet.tsx";
 import { useResource } from "../resource.ts";
 import { go, href, query, setQuery } from "../router.ts";
 import type { Citation, Delivery, Job, List } from "../types.ts";
-import { attempt, confirmed, CopyButton, Icon, JobState, now, Problem, Tabs, Time, toast } from "../ui/basics.tsx";
+import { attempt, confirmed, Icon, JobState, now, Problem, Tabs, Time, toast } from "../ui/basics.tsx";
 import { Markdown } from "../ui/markdown.tsx";
 import { count, duration, number, ordinal, readable, roughly, title, waitReason } from "../words.ts";
 import { name } from "./view.tsx";
 
 const LOOK_SECONDS = 1.5;
 const TEXT_KINDS = new Set(["generate"]);
-
-type Request = Record<string, unknown> & { messages?: { role: string; content: string }[]; prompt?: string; message?: string };
 
 /** The events of a job, as they come. */
 function useEvents(id: string, wanted: boolean) {
@@ -57,8 +54,6 @@ export function JobView({ id }: { id: string }) {
   const { data, error, reload } = useResource<Job>(`job ${id}`, (abort) => call<Job>("GET", `/jobs/${id}`, { signal: abort }), (job) => (job.ended_at === null ? LOOK_SECONDS : 0));
   const job = data.value;
   const events = useEvents(id, job !== null && job.kind !== "batch");
-  const asked = useResource(features.request && job !== null ? `request ${id}` : null, (abort) => call<{ request: Request | null }>("GET", `/jobs/${id}/request`, { signal: abort }));
-  const request = asked.data.value?.request ?? null;
   useSignalEffect(() => {
     // The stream tells the end before the next look does.
     if (events.value.some(({ type }) => type === "ended") && data.peek()?.ended_at === null) reload();
@@ -70,7 +65,6 @@ export function JobView({ id }: { id: string }) {
   const over = job.ended_at !== null;
   const tab = query.value.get("tab") ?? "output";
   const tabs: [string, string][] = [["output", "Output"]];
-  if (request !== null) tabs.push(["request", "Request"]);
   if (job.kind !== "batch") tabs.push(["events", `Events ${events.value.length > 0 ? events.value.length : ""}`.trim()]);
   tabs.push(["deliveries", "Deliveries"], ["json", "JSON"]);
   const cancel = () => attempt(async () => {
@@ -101,7 +95,6 @@ export function JobView({ id }: { id: string }) {
           <span class="spread" />
           {!over && <button type="button" disabled={job.cancel_requested_at !== null} onClick={cancel}><Icon of={Ban} />Cancel</button>}
           {over && job.kind !== "batch" && <button type="button" onClick={retry}><Icon of={RotateCcw} />Retry</button>}
-          {request !== null && (request.messages || request.prompt || request.message) && <CopyButton icon={false} label="Copy as curl" text={() => asCurl(request)} />}
           {over && <button type="button" class="danger" onClick={remove}><Icon of={Trash2} />Delete</button>}
         </div>
         <h1>{name(job)}</h1>
@@ -114,7 +107,6 @@ export function JobView({ id }: { id: string }) {
         <Tabs label="Parts of the job" tabs={tabs} current={tab} onChoose={(next) => setQuery({ tab: next === "output" ? null : next })} />
         <div role="tabpanel" aria-label={tabs.find(([one]) => one === tab)?.[1] ?? "Output"}>
           {tab === "output" && <Output job={job} events={events.value} />}
-          {tab === "request" && request !== null && <RequestTab request={request} />}
           {tab === "events" && <Events job={job} events={events.value} />}
           {tab === "deliveries" && <Deliveries job={job} />}
           {tab === "json" && <pre class="raw" tabIndex={0} role="region" aria-label="JSON of the job">{JSON.stringify(job, null, 2)}</pre>}
@@ -257,26 +249,6 @@ function DocumentLink({ id, name: known }: { id: string; name?: string }) {
   const { data } = useResource(known ? null : `document ${id}`, async (abort) => call<{ name: string; collection: string }>("GET", `/documents/${id}`, { signal: abort }));
   if (data.value === null) return <>{known ?? id}</>;
   return <a href={href("documents", data.value.collection, id)}>{data.value.name}</a>;
-}
-
-function asCurl(request: Request): string {
-  const { message, retrieval: _, ...rest } = request;
-  const body = Object.fromEntries(Object.entries({ ...rest, ...(message ? { messages: [{ role: "user", content: message }] } : {}) }).filter(([, value]) => value !== null && value !== undefined));
-  const json = JSON.stringify(body).replaceAll("'", "'\\''");
-  return `curl ${location.origin}/generate -H 'Content-Type: application/json' -H 'Authorization: Bearer YOUR_KEY' -H 'Prefer: wait=60' -d '${json}'`;
-}
-
-function RequestTab({ request }: { request: Request }) {
-  const { messages, message, prompt, ...rest } = request;
-  const others = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return (
-    <>
-      {messages?.map(({ role, content }, place) => <div class="card message" key={place}><p class="hint">{title(role)}</p><Markdown text={content} /></div>)}
-      {message && <div class="card message"><p class="hint">Message</p><Markdown text={message} /></div>}
-      {prompt && <div class="card message"><p class="hint">Prompt</p><pre class="plain-text">{prompt}</pre></div>}
-      {others.length > 0 && <dl class="facts">{others.map(([word, value]) => <Fact key={word} name={title(word.replaceAll("_", " "))}>{typeof value === "object" ? JSON.stringify(value) : String(value)}</Fact>)}</dl>}
-    </>
-  );
 }
 
 const EVENT_WORDS: Record<string, string> = { queued: "Queued", started: "Started", delta: "Text", progress: "Progress", attempt_lost: "Attempt lost", requeued: "Queued again", restart: "Text discarded", ended: "Ended" };

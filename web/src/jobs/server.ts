@@ -1,27 +1,10 @@
-// The calls about jobs, and which of the newer ones this server has.
+// The calls about jobs.
 
 import { ApiError, call } from "../api.ts";
-import { features } from "../features.ts";
 import type { Job, List } from "../types.ts";
 
-export const FILTERS = ["status", "kind", "model", "collection", "batch", "q"] as const;
+export const FILTERS = ["status", "kind", "model", "batch"] as const;
 export type Filter = Partial<Record<(typeof FILTERS)[number], string>>;
-
-export interface Counts {
-  total: number;
-  status: Record<string, number>;
-  kind: Record<string, number>;
-  [other: string]: unknown;
-}
-
-
-/** How many jobs each state has within the other filters. */
-export async function loadCounts(filter: Filter, signal_: AbortSignal): Promise<Counts | null> {
-  if (!features.counts) return null;
-  const search = new URLSearchParams();
-  for (const name of ["kind", "model", "collection"] as const) if (filter[name]) search.set(name, filter[name]!);
-  return call<Counts>("GET", `/jobs/counts?${search}`, { signal: signal_ });
-}
 
 const PAGE = 100;
 /** How many requests are made for a filter that matches few jobs. */

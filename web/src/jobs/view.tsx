@@ -4,16 +4,15 @@ import { useSignal } from "@preact/signals";
 import { Ban, RotateCcw, Trash2, X } from "lucide";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
-import { features } from "../features.ts";
 import { useResource } from "../resource.ts";
 import { href, query, segments, setQuery } from "../router.ts";
-import { collections, loadCollections, loadModels, models } from "../store.ts";
+import { loadModels, models } from "../store.ts";
 import type { Job } from "../types.ts";
 import { attempt, confirmed, Empty, Icon, IconButton, JobState, now, Problem, Time, toast } from "../ui/basics.tsx";
 import { VirtualRows } from "../ui/virtual.tsx";
 import { count, duration, JOB_STATUSES, jobStatus, number, readable, title } from "../words.ts";
 import { JobView } from "./job.tsx";
-import { FILTERS, forEachJob, loadCounts, loadJobs, type Counts, type Filter, type JobPage } from "./server.ts";
+import { FILTERS, forEachJob, loadJobs, type Filter, type JobPage } from "./server.ts";
 
 const ACTIVE_SECONDS = 2;
 const IDLE_SECONDS = 5;
@@ -48,12 +47,10 @@ function JobList() {
     const place = before.jobs.findIndex(({ id }) => id === last);
     return place < 0 || place + 1 >= before.jobs.length ? fresh : { jobs: [...fresh.jobs, ...before.jobs.slice(place + 1)], next: before.next };
   }, ({ jobs }) => (jobs.some((job) => !isOver(job)) ? ACTIVE_SECONDS : IDLE_SECONDS));
-  const counts = useResource<Counts | null>(`job counts ${filter.kind} ${filter.model} ${filter.collection}`, (signal) => loadCounts(filter, signal), (data) => (data === null ? 0 : 5));
   const selected = useSignal<ReadonlySet<string>>(new Set());
   const small = useSignal(narrow.matches);
   useEffect(() => {
     if (models.value === null) void loadModels();
-    if (features.counts && collections.value === null) void loadCollections();
     const changed = () => (small.value = narrow.matches);
     narrow.addEventListener("change", changed);
     return () => narrow.removeEventListener("change", changed);
@@ -88,7 +85,6 @@ function JobList() {
     selected.value = new Set();
     list.data.value = null;
     list.reload();
-    counts.reload();
   });
   const removing = async (some: Job[]) => {
     if (await confirmed(`Delete ${count(some.length, "job")} with their results? This cannot be taken back.`, "Delete")) await act("deleted", some, (job) => call("DELETE", `/jobs/${job.id}`));
@@ -107,16 +103,14 @@ function JobList() {
         {filtered && <button type="button" class="quiet" onClick={() => setQuery(Object.fromEntries(FILTERS.map((name) => [name, null])))}><Icon of={X} />Clear filters</button>}
       </div>
       <div class="chips" role="group" aria-label="State">
-        <button type="button" class="chip" aria-pressed={!filter.status} onClick={() => setQuery({ status: null })}>All {counts.data.value && <b>{number(Object.values(counts.data.value.status).reduce((sum, many) => sum + many, 0))}</b>}</button>
+        <button type="button" class="chip" aria-pressed={!filter.status} onClick={() => setQuery({ status: null })}>All</button>
         {JOB_STATUSES.map((status) => (
-          <button key={status} type="button" class="chip" aria-pressed={filter.status === status} onClick={() => setQuery({ status })}>{jobStatus(status)} {counts.data.value && <b>{number(counts.data.value.status[status] ?? 0)}</b>}</button>
+          <button key={status} type="button" class="chip" aria-pressed={filter.status === status} onClick={() => setQuery({ status })}>{jobStatus(status)}</button>
         ))}
       </div>
       <div class="bar">
-        {features.counts && <JobSearch />}
         <select aria-label="Kind" value={filter.kind ?? ""} onChange={(event) => setQuery({ kind: event.currentTarget.value })}><option value="">All kinds</option>{KINDS.map((kind) => <option key={kind} value={kind}>{title(kind)}</option>)}</select>
         <select aria-label="Model" value={filter.model ?? ""} onChange={(event) => setQuery({ model: event.currentTarget.value })}><option value="">All models</option>{(models.value ?? []).map(({ name }) => <option key={name} value={name}>{name}</option>)}</select>
-        {features.counts && <select aria-label="Collection" value={filter.collection ?? ""} onChange={(event) => setQuery({ collection: event.currentTarget.value })}><option value="">All collections</option>{(collections.value ?? []).map(({ name }) => <option key={name} value={name}>{name}</option>)}</select>}
         {filter.batch && <span class="chip" aria-current="true">Batch {filter.batch.slice(-6)} <button type="button" class="quiet small" aria-label="Show jobs of all batches" onClick={() => setQuery({ batch: null })}><Icon of={X} size={14} /></button></span>}
       </div>
       <Problem error={list.error.value} />
@@ -168,16 +162,6 @@ export const ran = (job: Job) => (job.started_at === null ? 0 : (job.ended_at ??
 function Tones({ job, longest }: { job: Job; longest: number }) {
   const share = (seconds: number) => `${Math.max(seconds > 0 ? 4 : 0, (seconds / longest) * 100)}%`;
   return <span class="tones" aria-hidden="true"><span class="queue" style={{ width: share(waited(job)) }} /><span class="run" style={{ width: share(ran(job)) }} /></span>;
-}
-
-function JobSearch() {
-  const field = useRef<HTMLInputElement>(null);
-  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  const input = () => {
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => setQuery({ q: field.current!.value.trim() }), 300);
-  };
-  return <input ref={field} type="search" aria-label="Search jobs" placeholder="Search prompts and names" defaultValue={query.value.get("q") ?? ""} onInput={input} />;
 }
 
 function EmptyJobs({ filtered }: { filtered: boolean }) {
