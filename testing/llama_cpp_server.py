@@ -3,8 +3,10 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from shared.prctl import die_with_parent
+from testing.tiny_gguf import write_gguf
 
 END = 256
 TEMPLATE = (
@@ -14,56 +16,31 @@ TEMPLATE = (
 
 
 def write_model(path: Path) -> None:
-    """Write a Llama of one layer with random weights, whose tokens are bytes and whose answers are printable."""
-    import gguf
-    import numpy as np
-
-    size, inner = 32, 64
+    """Write a model whose tokens are bytes and whose answers are printable."""
     # GPT-2's stand-ins: printable bytes stand for themselves, the others for code points from 256 on.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     tokens = [chr(byte if byte in printable else next(others)) for byte in range(256)] + ["<end>", "aa"]
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_context_length(2048)
-    writer.add_embedding_length(size)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(inner)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(4)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(8)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3, 1])
-    # The reader insists on a merge; no test has a text with its letters.
-    writer.add_token_merges(["a a"])
-    writer.add_bos_token_id(END)
-    writer.add_eos_token_id(END)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
-    shapes = {
-        "token_embd": (len(tokens), size),
-        "output_norm": (size,),
-        "output": (len(tokens), size),
-        "blk.0.attn_norm": (size,),
-        "blk.0.ffn_norm": (size,),
-        **{f"blk.0.attn_{part}": (size, size) for part in ("q", "k", "v", "output")},
-        "blk.0.ffn_gate": (inner, size),
-        "blk.0.ffn_up": (inner, size),
-        "blk.0.ffn_down": (size, inner),
-    }
-    generator = np.random.default_rng(1)
-    for name, shape in shapes.items():
-        values = generator.standard_normal(shape).astype(np.float32)
-        if name == "output":
-            values[: ord(" ")] = values[ord("~") + 1 :] = 0
-        writer.add_tensor(f"{name}.weight", values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+
+    def add_fields(writer: Any) -> None:
+        writer.add_add_bos_token(False)
+        writer.add_chat_template(TEMPLATE)
+
+    def make_printable(output: Any) -> None:
+        output[: ord(" ")] = output[ord("~") + 1 :] = 0
+
+    write_gguf(
+        path,
+        tokens,
+        context=2048,
+        token_types=[1] * 256 + [3, 1],
+        # No test has a text with these letters.
+        merge="a a",
+        begin=END,
+        end=END,
+        add_fields=add_fields,
+        change={"output": make_printable},
+    )
 
 
 def main() -> None:

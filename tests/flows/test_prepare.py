@@ -13,7 +13,7 @@ from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
-from tests.flows.tiny_gguf import NAME, make_gguf_package
+from tests.flows.gguf_package import NAME, make_gguf_package
 from workers.gpu.weights import MARKER, describe_unpinned_revision, find_prepared_folder, prepare_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
