@@ -53,7 +53,7 @@ def test_a_rejected_submission_does_not_use_up_its_key(system: JobSystem) -> Non
     gone = Submission(
         kind="generate", queue="gpu.m", spec={}, owner="ada", session="gone", idempotency_key="order-7", fingerprint="body"
     )
-    with pytest.raises(Exception, match="no session"):
+    with pytest.raises(Exception, match="does not exist"):
         system.submitter.submit_job(gone)
     assert submit(system).replayed is False
 

@@ -367,7 +367,7 @@ def test_turns_of_a_session_run_in_order(system: JobSystem, wakeups: list[Any]) 
 
 
 def test_a_turn_of_a_missing_session_is_rejected(system: JobSystem) -> None:
-    with pytest.raises(NotFound, match="no session"):
+    with pytest.raises(NotFound, match="does not exist"):
         submit(system, session="gone")
     assert system.client.zcard("eh:jobs:due") == 0
 
