@@ -42,7 +42,11 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Choose among this many most likely tokens.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="A string that ends the answer; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random choices.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Keep other requests from changing the answer; slows down all of them.")
+    ] = False,
     priority: Annotated[str | None, typer.Option(help="interactive, default, batch, or 0 (first) to 9.")] = None,
+    end_user: Annotated[str | None, typer.Option(help="The person for whom the job runs; end users of a key take turns.")] = None,
     expires_in: Annotated[float | None, typer.Option(help="Seconds within which the job must start.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds within which the job must end.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeatable.")] = None,
@@ -65,7 +69,9 @@ def generate(
         "top_k": top_k,
         "stop": stop or None,
         "seed": seed,
+        "deterministic": deterministic or None,
         "priority": int(priority) if priority and re.fullmatch("[0-9]{1,9}", priority) else priority,
+        "end_user": end_user,
         "expires_in": expires_in,
         "timeout": timeout,
         "metadata": parse_pairs(metadata or ()),

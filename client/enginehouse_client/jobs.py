@@ -30,6 +30,8 @@ class Options(TypedDict, total=False):
     """Options of a generation; the server's documentation has their limits, and the model provides the defaults.
 
     ``collection`` answers from documents; ``timeout`` and ``expires_in`` are in seconds; ``webhook`` is notified of the end.
+    ``deterministic`` keeps other requests from changing the answer, at a cost to all of them; the ``end_user`` values of a key take
+    turns within its share.
     """
 
     model: str
@@ -39,9 +41,11 @@ class Options(TypedDict, total=False):
     top_k: int
     stop: str | Sequence[str]
     seed: int
+    deterministic: bool
     collection: str
     passages: int
     priority: int | str
+    end_user: str
     expires_in: float
     timeout: float
     metadata: Mapping[str, str]

@@ -23,12 +23,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_generate_prints_an_id_for_other_commands(stack: Stack) -> None:
-    made = run(stack, "generate", "hello", "--plain", "--metadata", "order=17")
+    made = run(stack, "generate", "hello", "--plain", "--metadata", "order=17", "--end-user", "ada", "--deterministic")
     [job] = made.stdout.splitlines()
     waited = run(stack, "job", "wait", job)
     assert (waited.returncode, waited.stdout) == (0, "hello\n")
     record = json.loads(run(stack, "job", "show", job, "--json").stdout)
-    assert (record["id"], record["metadata"]) == (job, {"order": "17"})
+    assert (record["id"], record["metadata"], record["end_user"]) == (job, {"order": "17"}, "ada")
     assert run(stack, "job", "wait", "-", given=f"{job}\tand more\n{job}\n").stdout == "hello\nhello\n"
 
 
