@@ -101,6 +101,7 @@ local function adopt_messages(owner, id)
     add_session_bytes(owner, redis.sha1hex(id), #messages[i + 1])
   end
   redis.call('DEL', key .. ':messages')
+  renew_session(owner, id, redis.call('HGET', key, 'ttl_seconds'))
 end
 
 -- The turn that a new one follows: `wanted`, the current one if that is empty, or none ('') if it is 'root'. Nil if it does not exist.
@@ -112,6 +113,12 @@ local function parent_of_new_turn(owner, id, wanted)
   return redis.call('HEXISTS', key .. ':tree', wanted) == 1 and wanted or nil
 end
 
+-- The beginning of a message without the marks of Markdown.
+local function plain_title(text)
+  for _, mark in ipairs({ '^#+%s*', '%*%*', '`+' }) do text = string.gsub(text, mark, '') end
+  return text
+end
+
 -- Add a turn that its job will answer. `title` is that of a session without one. Returns the job of the turn that was added before, ''
 -- if there is none. A repetition of another turn asks the same after the same turn.
 local function add_turn(owner, id, turn, parent, question, title, repeated)
@@ -121,7 +128,7 @@ local function add_turn(owner, id, turn, parent, question, title, repeated)
   if earlier then parent, question = redis.call('HGET', key .. ':tree', repeated), earlier end
   write_turn(owner, id, turn, parent, question)
   redis.call('HSET', key, 'last_job', turn)
-  redis.call('HSETNX', key, 'title', title)
+  redis.call('HSETNX', key, 'title', plain_title(title))
   renew_session(owner, id, session.ttl_seconds)
   return session.last_job or ''
 end
