@@ -39,6 +39,7 @@ from shared.openai.responses.store import StoredResponses
 from shared.owners.store import ApiKeys
 from shared.packaged_files import installed_version
 from shared.redis_connection import connect
+from shared.sessions.listing import SessionList
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from shared.webhooks.deliveries import Deliveries
@@ -47,7 +48,19 @@ from shared.webhooks.ssrf import AddressPolicy, parse_networks
 
 # The modules of api/routes, in the order in which /openapi.json lists their calls.
 ROUTES = (
-    *("generate", "jobs", "events", "batches", "uploads", "collections", "documents", "chat", "tutorial_compat", "webhooks"),
+    *(
+        "generate",
+        "jobs",
+        "events",
+        "batches",
+        "uploads",
+        "collections",
+        "documents",
+        "chat",
+        "chat_sessions",
+        "tutorial_compat",
+        "webhooks",
+    ),
     *(
         "openai.chat_completions",
         "openai.completions",
@@ -134,6 +147,7 @@ def _create_services(settings: Settings) -> Services:
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
+        session_list=SessionList(client),
         file_store=FileStore(client, settings, disk_space),
         request_batches=RequestBatches(client),
         catalogue=catalogue,

@@ -1,5 +1,6 @@
 """Generation jobs: build and submit the job of ``POST /generate`` or of a chat turn."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from api.job_webhook import job_webhook
@@ -16,11 +17,18 @@ SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "dete
 
 
 def submit_generation(
-    options: GenerationOptions, prompt: dict[str, Any], timeout: float, *, characters: int, session: str = ""
+    options: GenerationOptions,
+    prompt: dict[str, Any],
+    timeout: float,
+    *,
+    characters: int,
+    session: str = "",
+    turn: Mapping[str, Any] | None = None,
+    turn_parent: str = "",
 ) -> SubmittedJob:
     """Check what only the server can check, submit the job, wait for it, and return it. A rejected request writes nothing.
 
-    ``prompt`` is the part of the spec that holds the input. Raises NotFound (model, collection or session), ModelNotServed
+    ``prompt`` is the part of the spec that holds the input; ``turn`` and ``turn_parent`` are those of ``Submission``. Raises NotFound (model, collection or session), ModelNotServed
     and InvalidValue.
     """
     services().models.check_prompt_length(characters, "prompt")
@@ -39,6 +47,8 @@ def submit_generation(
         end_user=options.end_user or "",
         model=entry.name,
         session=session,
+        turn={"model": entry.name, **(turn or {})},
+        turn_parent=turn_parent,
         priority=options.priority,
         cost=expected_service(entry, characters, options.max_tokens),
         expires_ms=None if options.expires_in is None else int(options.expires_in * 1000),

@@ -30,6 +30,7 @@ from shared.models.catalogue import Catalogue
 from shared.openai.batches import RequestBatches
 from shared.openai.files import FileStore
 from shared.openai.responses.store import StoredResponses
+from shared.sessions.listing import SessionList
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from shared.webhooks.deliveries import Deliveries
@@ -55,6 +56,7 @@ class Services:
     files: DocumentFiles
     text_index: TextIndex
     sessions: Sessions
+    session_list: SessionList
     file_store: FileStore
     request_batches: RequestBatches
     catalogue: Catalogue

@@ -272,7 +272,7 @@ class Settings:
     max_bytes_per_owner: int = setting(
         "ENGINEHOUSE_MAX_BYTES_PER_OWNER",
         1024 * MIB,
-        "Maximum size of one owner's jobs in Redis, prompts and results, queued and ended; 0 means no limit.",
+        "Maximum size of what one owner has in Redis: jobs with prompts and results, queued and ended, and chats; 0 means no limit.",
         low=0,
         high=1024 * 1024 * MIB,
     )
@@ -292,7 +292,17 @@ class Settings:
     )
     event_limit: int = setting("ENGINEHOUSE_EVENT_LIMIT", 10_000, "Events kept per job.", low=100, high=1_000_000)
     session_seconds: int = setting(
-        "ENGINEHOUSE_SESSION_SECONDS", DAY, "How long unused chat sessions are kept.", low=60, high=365 * DAY
+        "ENGINEHOUSE_SESSION_SECONDS", 90 * DAY, "How long unused chat sessions are kept.", low=60, high=365 * DAY
+    )
+    max_session_turns: int = setting(
+        "ENGINEHOUSE_MAX_SESSION_TURNS", 2_000, "Maximum turns of one chat session, in all its branches.", low=1, high=100_000
+    )
+    max_session_bytes: int = setting(
+        "ENGINEHOUSE_MAX_SESSION_BYTES",
+        16 * MIB,
+        "Size of the questions and answers of one chat session at which it accepts no further message.",
+        low=1024,
+        high=1024 * MIB,
     )
     max_wait_seconds: int = setting(
         "ENGINEHOUSE_MAX_WAIT_SECONDS", 60, "Maximum time that one request waits for a job.", low=1, high=600

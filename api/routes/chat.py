@@ -1,10 +1,10 @@
-"""``/chat``: the chat calls of the chat_gp_me tutorial, on sessions and jobs."""
+"""The chat calls of the chat_gp_me tutorial, on sessions and jobs."""
 
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from api.generation import submit_generation
+from api.chat_turns import TAG, WAITS, submit_turn
 from api.openapi.operation import (
     IDEMPOTENCY_KEY,
     PREFER,
@@ -16,33 +16,21 @@ from api.openapi.operation import (
     Reply,
     describe,
 )
-from api.request_parsing import parse_body, requested_timeout
+from api.request_parsing import parse_body
 from api.responses import RouteResponse, accepted_response
 from api.schemas import responses
-from api.schemas.requests.chat import ChatMessageRequest, ChatStartRequest
-from api.schemas.requests.generation import GenerationOptions
+from api.schemas.requests.chat import ChatMessageRequest, ChatStartRequest, TurnOptions
 from api.services import owner, services
-from shared.errors import EnginehouseError, InvalidValue
 from shared.ids import SESSION as SESSION_PREFIX
 from shared.ids import new_id
-from shared.jobs.models import Job, Status
+from shared.jobs.models import Job
 
 blueprint = Blueprint("chat", __name__)
 
-TAG = "Chats"
 TURN_REPLIES = {
     200: Reply(description="All messages, with the answer.", model=responses.Chat),
     202: Reply(description="No answer yet; this job generates it.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS),
 }
-WAITS = "Waits up to `ENGINEHOUSE_CHAT_WAIT_SECONDS` for the answer unless the client asks for a different wait."
-
-
-class TurnFailed(EnginehouseError):
-    """The job of a chat turn did not complete; its own error says why."""
-
-    status = 502
-    code = "job_failed"
-    type = "job_error"
 
 
 @blueprint.post("/chat/start")
@@ -118,13 +106,10 @@ def delete_chat(session: str) -> RouteResponse:
     return jsonify({"message": "session deleted", "sessionId": session})
 
 
-def _submit_turn(options: GenerationOptions, session: str, text: str) -> RouteResponse:
-    timeout = requested_timeout(services().settings.chat_wait_seconds)
-    job, replayed = submit_generation(options, {"message": text}, timeout, characters=len(text), session=session)
-    if not (timeout and job.status.final):
+def _submit_turn(options: TurnOptions, session: str, text: str) -> RouteResponse:
+    (job, replayed), has_answer = submit_turn(options, session, text)
+    if not has_answer:
         return accepted_response(job, replayed=replayed)
-    if job.status is not Status.COMPLETED:
-        raise _turn_error(job)
     # A repeated request gets the job of the first one, whose session may be another: one without an id gets a new one.
     return _history_response(job.session, job)
 
@@ -134,9 +119,3 @@ def _history_response(session: str, job: Job | None = None) -> Response:
     if job is not None and job.result is not None:
         chat |= {"job": job.id, "citations": job.result.get("citations", []), "usage": job.result["usage"]}
     return jsonify(chat)
-
-
-def _turn_error(job: Job) -> EnginehouseError:
-    error = job.error or {"code": job.status.value, "message": f"Job {job.id} ended as {job.status.value}.", "param": None}
-    error_class = InvalidValue if error.get("type") == "invalid_request_error" else TurnFailed
-    return error_class(str(error["message"]), code=str(error["code"]), param=error.get("param"), details={"job": job.id})

@@ -18,10 +18,12 @@ from enginehouse_client.errors import (
     Unavailable,
 )
 from enginehouse_client.events import Event
-from enginehouse_client.jobs import Message, Options
+from enginehouse_client.jobs import ChatOptions, Message, Options
 from enginehouse_client.models import (
     Archive,
     Attempt,
+    ChatEntry,
+    ChatTurn,
     Citation,
     Collection,
     Delivery,
@@ -50,7 +52,10 @@ __all__ = [
     "AsyncChatSession",
     "AsyncClient",
     "Attempt",
+    "ChatEntry",
+    "ChatOptions",
     "ChatSession",
+    "ChatTurn",
     "Citation",
     "Client",
     "Collection",

@@ -1,19 +1,32 @@
 """All operations of the API in one class."""
 
 from enginehouse_client.deliveries import DeliveryCalls
-from enginehouse_client.effects import Operation
-from enginehouse_client.models import Health, Model
+from enginehouse_client.effects import Emit, Operation, Stream
+from enginehouse_client.models import ChatEntry, Health, Model
 from enginehouse_client.request_batches import RequestBatchCalls
 from enginehouse_client.uploads import UploadCalls
 
 
 class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls):
-    """Operations on jobs, documents, request batches, webhooks, models and health."""
+    """Operations on jobs, documents, chats, request batches, webhooks, models and health."""
 
     def models(self) -> Operation[list[Model]]:
         """List the models of the server with the state of their workers."""
         response = yield from self._call("GET", "/models")
         return [Model.from_json(item) for item in response.json()]
+
+    def chats(self, text: str | None = None) -> Stream[ChatEntry]:
+        """Iterate over your chats, the one with the latest turn first, fetching pages as needed; with ``text``, over those whose title,
+        messages or answers have it. ``Client.chat`` continues one."""
+        query, cursor = {"limit": "100", **({"q": text} if text else {})}, None
+        while True:
+            response = yield from self._call("GET", "/chat/sessions", {**query, **({"cursor": cursor} if cursor else {})})
+            page = response.json()
+            for item in page["data"]:
+                yield Emit(ChatEntry.from_json(item))
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
 
     def health(self) -> Operation[Health]:
         """Return whether the server can run every kind of job. A server that is not ready is not an error."""

@@ -7,7 +7,7 @@ import httpx2
 
 from enginehouse_client import chat
 from enginehouse_client.calls import Calls
-from enginehouse_client.jobs import Options
+from enginehouse_client.jobs import ChatOptions
 from enginehouse_client.retry import RetryPolicy
 from enginehouse_client.runtime import AsyncRunner, SyncRunner, async_iterator, async_method, sync_iterator, sync_method
 
@@ -72,10 +72,11 @@ class Client(SyncRunner):
     delivery = sync_method(Calls.delivery)
     redeliver = sync_method(Calls.redeliver)
     models = sync_method(Calls.models)
+    chats = sync_iterator(Calls.chats)
     health = sync_method(Calls.health)
     request = sync_method(Calls.request)
 
-    def chat(self, chat_id: str | None = None, **options: Unpack[Options]) -> "ChatSession":
+    def chat(self, chat_id: str | None = None, **options: Unpack[ChatOptions]) -> "ChatSession":
         """Return a new chat, or the chat with this id. The server creates a chat with its first message."""
         return ChatSession(chat.Chat(self._calls, chat_id, options), self._http)
 
@@ -94,6 +95,12 @@ class ChatSession(SyncRunner):
     """A chat, returned by ``Client.chat``."""
 
     say = sync_method(chat.Chat.say)
+    edit = sync_method(chat.Chat.edit)
+    regenerate = sync_method(chat.Chat.regenerate)
+    turns = sync_method(chat.Chat.turns)
+    show = sync_method(chat.Chat.show)
+    rename = sync_method(chat.Chat.rename)
+    restore = sync_method(chat.Chat.restore)
     submit = sync_method(chat.Chat.submit)
     history = sync_method(chat.Chat.history)
     delete = sync_method(chat.Chat.delete)
@@ -159,10 +166,11 @@ class AsyncClient(AsyncRunner):
     delivery = async_method(Calls.delivery)
     redeliver = async_method(Calls.redeliver)
     models = async_method(Calls.models)
+    chats = async_iterator(Calls.chats)
     health = async_method(Calls.health)
     request = async_method(Calls.request)
 
-    def chat(self, chat_id: str | None = None, **options: Unpack[Options]) -> "AsyncChatSession":
+    def chat(self, chat_id: str | None = None, **options: Unpack[ChatOptions]) -> "AsyncChatSession":
         """Return a new chat, or the chat with this id. The server creates a chat with its first message."""
         return AsyncChatSession(chat.Chat(self._calls, chat_id, options), self._http)
 
@@ -181,6 +189,12 @@ class AsyncChatSession(AsyncRunner):
     """A chat, returned by ``AsyncClient.chat``."""
 
     say = async_method(chat.Chat.say)
+    edit = async_method(chat.Chat.edit)
+    regenerate = async_method(chat.Chat.regenerate)
+    turns = async_method(chat.Chat.turns)
+    show = async_method(chat.Chat.show)
+    rename = async_method(chat.Chat.rename)
+    restore = async_method(chat.Chat.restore)
     submit = async_method(chat.Chat.submit)
     history = async_method(chat.Chat.history)
     delete = async_method(chat.Chat.delete)

@@ -52,6 +52,12 @@ class Options(TypedDict, total=False):
     webhook: Mapping[str, Any]
 
 
+class ChatOptions(Options, total=False):
+    """Options of a message of a chat. ``system`` is the system prompt of its answer."""
+
+    system: str
+
+
 class JobCalls:
     """Operations on jobs, and the requests that other operations are built from."""
 

@@ -264,6 +264,35 @@ class Model(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChatEntry(Record):
+    """A chat in the list of chats. ``turns`` counts those of all branches."""
+
+    id: str
+    title: str
+    created_at: float
+    updated_at: float
+    turns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTurn(Record):
+    """A message of a chat and its answer.
+
+    ``id`` is that of the job. ``parent`` is the turn before it, and ``siblings`` are all turns after the same one, oldest first.
+    ``answer`` is None while the job runs, and what was written of it if the turn failed or was stopped.
+    """
+
+    id: str
+    parent: str | None
+    siblings: list[str]
+    status: Status
+    message: str
+    answer: str | None
+    model: str
+    created_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Health(Record):
     """Whether the server can run every kind of job, and what it waits for if not."""
 

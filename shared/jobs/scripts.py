@@ -107,7 +107,17 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def stats(self) -> Any: ...
 
     @declaration
-    def submit(self, *, owner: str, queue_limit: int, owner_limit: int, bytes_limit: int, jobs: Rows) -> Any: ...
+    def submit(
+        self,
+        *,
+        owner: str,
+        queue_limit: int,
+        owner_limit: int,
+        bytes_limit: int,
+        turns_limit: int,
+        turn_bytes_limit: int,
+        jobs: Rows,
+    ) -> Any: ...
 
     @declaration
     def write_requests(self, *, id: str, attempt: int, lines: str, jobs: str, changes: Mapping[str, Value]) -> Any: ...

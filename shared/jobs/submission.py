@@ -28,7 +28,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock, Value
 from shared.redis_connection import PREFIX
-from shared.sessions.store import session_not_found
+from shared.sessions.store import SessionFull, session_not_found, turn_not_found
 from shared.settings import Settings
 
 SUMMARY_CHARACTERS = 120
@@ -44,6 +44,9 @@ SHORT_RETENTION_SECONDS = 300
 NOT_STORED_RETENTION_SECONDS = 60
 # A stream that continues is made of all events, so none may be trimmed.
 RESPONSE_EVENT_LIMIT = 10_000_000
+
+# The parent of a turn that follows no other.
+FIRST_TURN = "root"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,8 @@ class Submission:
     """A job to submit.
 
     ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
-    ``timeout_ms``. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
+    ``timeout_ms``. ``turn`` is what the session keeps of the question besides its text, and ``turn_parent`` the turn before it:
+    ``FIRST_TURN`` for none, empty for the current one. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
     distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, and
     ``requests`` the state of a new request batch. ``response`` is set for jobs of ``/v1/responses``. ``webhook`` describes where
     events of the job are sent: url, authority (host and port), events, endpoint (the registered endpoint with this URL, or empty),
@@ -85,6 +89,8 @@ class Submission:
     id: str = field(default_factory=lambda: new_id(JOB))
     model: str = ""
     session: str = ""
+    turn: Mapping[str, Any] = field(default_factory=dict)
+    turn_parent: str = ""
     after: str = ""
     document: str = ""
     parent: str = ""
@@ -128,8 +134,8 @@ class JobSubmitter:
     def submit_jobs(self, submissions: Sequence[Submission]) -> list[SubmissionResult]:
         """Write the jobs of one owner, all or none, and wake workers. Submitting the same submission again creates no second job.
 
-        Raises NotFound if the session does not exist, IdempotencyConflict, TooMany if the queue or the owner's share of memory has
-        not enough room for all, and Unavailable if Redis has no memory for a large job.
+        Raises NotFound if the session or turn does not exist, SessionFull, IdempotencyConflict, TooMany if the queue or the owner's share of
+        memory has not enough room for all, and Unavailable if Redis has no memory for a large job.
         """
         settings = self._settings
         rows = [self._row(submission) for submission in submissions]
@@ -138,6 +144,8 @@ class JobSubmitter:
             queue_limit=settings.max_queued,
             owner_limit=settings.max_queued_per_owner,
             bytes_limit=settings.max_bytes_per_owner,
+            turns_limit=settings.max_session_turns,
+            turn_bytes_limit=settings.max_session_bytes,
             jobs=rows,
         )
         if outcome != "created":
@@ -186,6 +194,8 @@ class JobSubmitter:
             "requests": to_json(submission.requests) if submission.requests else "",
             "response": to_json(response.content) if response is not None and response.content is not None else "",
             "record": to_json(record),
+            "turn": to_json({"message": submission.spec.get("message", ""), **submission.turn}) if submission.session else "",
+            "turn_parent": submission.turn_parent,
         }
 
     def open_batch(
@@ -318,10 +328,14 @@ def _webhook_field(webhook: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _refusal(outcome: str, value: str, submissions: Sequence[Submission], size: int) -> EnginehouseError:
-    """The error for jobs that were not accepted. ``value`` is the limit, or the job of the request with the same key."""
+    """The error for jobs that were not accepted. ``value`` is the limit, the job of the request with the same key, or a turn."""
     first, number = submissions[0], len(submissions)
     if outcome == "no_session":
         return session_not_found(first.session)
+    if outcome == "no_turn":
+        return turn_not_found(value, first.session, param="parent")
+    if outcome in ("turns_full", "turn_bytes_full"):
+        return SessionFull(first.session, int(value), "turns" if outcome == "turns_full" else "bytes")
     if outcome == "conflict":
         return _conflict(first.idempotency_key, value)
     if outcome == "memory_full":
@@ -330,8 +344,8 @@ def _refusal(outcome: str, value: str, submissions: Sequence[Submission], size: 
     if outcome == "bytes_full":
         theirs, they = ("this one", "they") if number == 1 else (f"these {number}", "all of them")
         return TooMany(
-            f"Your jobs, queued and ended, may occupy {value} bytes, and with the {size} of {theirs} {they} would occupy"
-            " more. Delete jobs that have ended, or wait until older ones have outlived their retention.",
+            f"Your jobs, queued and ended, and chats may occupy {value} bytes, and with the {size} of {theirs} {they} would occupy"
+            " more. Delete chats, or jobs that have ended, or wait until older ones have outlived their retention.",
             code=outcome,
             retry_after=60,
             details=limit,

@@ -1,5 +1,6 @@
 """Chat: streamed answers in Markdown, the list of chats, citations, and what survives a reload."""
 
+import json
 import re
 from typing import Any
 
@@ -26,6 +27,14 @@ def one(): return 1
 ```
 
 Energy $E = mc^2$ costs $5 or $6. <script>window.hacked = 1</script><img src=x onerror="window.hacked=1">"""
+
+
+@pytest.fixture
+def clean(stack: Stack) -> Stack:
+    """The stack without chats: all tests of the page share it, and the list is the server's."""
+    for chat in stack.client.get("/chat/sessions?limit=100").json()["data"]:
+        stack.client.delete(f"/chat/sessions/{chat['id']}")
+    return stack
 
 
 def test_an_answer_is_streamed_as_it_is_written(page: Page) -> None:
@@ -73,7 +82,7 @@ def test_long_and_odd_output_does_not_block_the_page(page: Page) -> None:
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_chats_are_listed_renamed_searched_exported_and_deleted(page: Page) -> None:
+def test_chats_are_listed_renamed_searched_exported_and_deleted(page: Page, clean: Stack) -> None:
     page.goto("/")
     answered(ask(page, "First question"))
     page.get_by_role("button", name="New chat").click()
@@ -86,23 +95,45 @@ def test_chats_are_listed_renamed_searched_exported_and_deleted(page: Page) -> N
     page.get_by_role("link", name="First question").click()
     expect(page.locator(".question")).to_have_text("First question")
     expect(page.locator(".prose")).to_contain_text("First question")
+    page.go_back()
+    expect(page.locator(".question")).to_have_text("Second question")
+    page.go_forward()
+    expect(page.locator(".question")).to_have_text("First question")
 
     page.get_by_role("button", name="More about First question").click()
     page.get_by_role("button", name="Rename").click()
     page.get_by_label("Title of the chat").fill("Renamed")
     page.keyboard.press("Enter")
-    page.get_by_label("Search chats").fill("second")
+    expect(page.get_by_role("link", name="Renamed")).to_be_visible()
+    # The server searches in questions and answers, too.
+    page.get_by_label("Search chats").fill("FIRST quest")
     expect(chats).to_have_count(1)
+    expect(chats).to_have_text("Renamed")
+    page.get_by_label("Search chats").fill("no such words")
+    expect(page.get_by_text("No chat has these words.")).to_be_visible()
     page.get_by_label("Search chats").fill("")
+    page.reload()
+    expect(page.get_by_role("link", name="Renamed")).to_be_visible()
 
     page.get_by_role("button", name="More about Renamed").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export as Markdown").click()
-    assert "## First question" in download.value.path().read_text()
+    exported = download.value.path().read_text()
+    assert exported.startswith("# Renamed\n\n## First question\n\n")
+    assert "user: First question" in exported
+    page.get_by_role("button", name="More about Renamed").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export as JSON").click()
+    assert json.loads(download.value.path().read_text())["data"][0]["message"] == "First question"
     page.get_by_role("button", name="More about Renamed").click()
     page.get_by_role("button", name="Delete").click()
     expect(chats).to_have_count(1)
+    expect(page.get_by_role("heading", name="Ask the models of this server")).to_be_visible()
+    assert [entry["title"] for entry in clean.client.get("/chat/sessions").json()["data"]] == ["Second question"]
     page.get_by_role("button", name="Undo").click()
+    expect(chats).to_have_count(2)
+    expect(page.locator(".question")).to_have_text("First question")
+    page.reload()
     expect(chats).to_have_count(2)
 
 
@@ -124,11 +155,78 @@ def test_stop_keeps_what_was_written(page: Page) -> None:
     page.get_by_role("button", name="Edit the question").click()
     page.get_by_role("textbox", name="The question").fill("A short question")
     page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator(".question").last).to_have_text("A short question")
+    expect(page.locator(".question")).to_have_text("A short question")
     answered(page.locator(".turn").last)
-    page.get_by_role("button", name="Ask again").last.click()
-    expect(page.locator(".question", has_text="A short question")).to_have_count(2)
+
+
+def test_versions_of_a_question_and_of_an_answer(page: Page) -> None:
+    page.goto("/")
+    answered(ask(page, "A question"))
+    answered(ask(page, "And another"))
+    first, second = page.locator(".turn").first, page.locator(".turn").nth(1)
+    expect(page.locator(".versions")).to_have_count(0)
+    second.get_by_role("button", name="Ask again").click()
+    expect(second.locator(".versions")).to_have_text("2 of 2")
+    answered(second)
+    # An edited question takes the turns behind it along.
+    first.get_by_role("button", name="Edit the question").click()
+    field = page.get_by_role("textbox", name="The question")
+    expect(field).to_be_focused()
+    field.fill("A better question")
+    field.press("Enter")
+    expect(page.locator(".question")).to_have_text(["A better question"])
+    answered(page.locator(".turn").first)
+    expect(page.locator(".prose")).to_have_text("user: A better question")
+    versions = first.get_by_role("group", name="Versions of this turn")
+    expect(versions).to_have_text("2 of 2")
+    # With the keyboard, and the focus stays on the arrow.
+    previous = versions.get_by_role("button", name="Previous version")
+    previous.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".question")).to_have_text(["A question", "And another"])
+    expect(versions).to_have_text("1 of 2")
+    expect(previous).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(versions).to_have_text("1 of 2")
+    expect(second.locator(".versions")).to_have_text("2 of 2")
+    page.reload()
+    expect(page.locator(".question")).to_have_text(["A question", "And another"])
+    expect(second.locator(".versions")).to_have_text("2 of 2")
+    second.get_by_role("button", name="Previous version").click()
+    expect(second.locator(".versions")).to_have_text("1 of 2")
+    # The model sees the branch that is shown.
+    turn = answered(ask(page, "What did I ask?"))
+    expect(turn.locator(".prose")).to_contain_text("user: A question")
+    expect(turn.locator(".prose")).not_to_contain_text("better")
+
+
+def test_a_reload_during_an_answer_shows_it_and_goes_on(page: Page) -> None:
+    page.goto("/")
+    turn = ask(page, LONG)
+    expect(turn.locator(".prose")).to_contain_text("Tell me more")
+    page.reload()
+    turn = page.locator(".turn").last
+    expect(turn.locator(".prose")).to_contain_text("Tell me more")
+    assert turn.get_attribute("data-state") == "in_progress"
+    answered(turn)
+    expect(turn.locator(".details")).to_contain_text("tok/s")
+    expect(turn.locator(".details")).to_contain_text("first after")
+
+
+def test_a_question_that_the_server_does_not_take_stays(page: Page, provoked_errors: list[str]) -> None:
+    provoked_errors.append("ERR_INTERNET_DISCONNECTED|ERR_FAILED|Failed to load resource")
+    page.goto("/")
+    answered(ask(page, "Hello"))
+    page.route("**/chat", lambda route: route.abort())
+    turn = ask(page, "Is anybody there?")
+    expect(turn.locator(".notice.bad, .hint")).not_to_have_count(0)
+    expect(turn).to_have_attribute("data-state", "failed")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("Is anybody there?")
+    page.unroute("**/chat")
+    turn.get_by_role("button", name="Try again").click()
     answered(page.locator(".turn").last)
+    expect(page.locator(".question")).to_have_text(["Hello", "Is anybody there?"])
+    expect(page.get_by_label("Message", exact=True)).to_have_value("")
 
 
 def test_a_failed_question_keeps_its_reason(page: Page) -> None:
@@ -168,11 +266,13 @@ def test_sampling_and_a_model_that_loads_on_demand(page: Page, stack: Stack) -> 
     expect(parrot).to_be_enabled()
     expect(page.get_by_label("Model").locator("option[value=not-started]")).to_be_disabled()
     page.get_by_label("Model").select_option("parrot")
-    page.get_by_role("button", name="Sampling").click()
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("System prompt").fill("Repeat it.")
     page.get_by_label("Longest answer (tokens)").fill("5")
     page.get_by_label("Temperature").fill("0.3")
     page.get_by_label("Temperature").press("Tab")
     turn = answered(ask(page, "A question to a parrot"))
+    expect(turn.locator(".prose")).to_have_text("syste")
     expect(turn.locator(".details")).to_contain_text("parrot · 5 tokens")
     expect(turn.locator(".details")).to_contain_text("cut off")
 

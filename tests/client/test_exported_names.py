@@ -12,6 +12,7 @@ CALLS = [
     "cancel_requests",
     "change_webhook",
     "chat",
+    "chats",
     "close",
     "collection",
     "collections",
@@ -52,7 +53,7 @@ CALLS = [
     "webhook_secret",
     "webhooks",
 ]
-CHAT = ["delete", "history", "id", "say", "submit"]
+CHAT = ["delete", "edit", "history", "id", "regenerate", "rename", "restore", "say", "show", "submit", "turns"]
 
 
 def public(kind: type) -> list[str]:

@@ -1,6 +1,9 @@
 """The chat calls: sessions keep their history, and turns are answered in order."""
 
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from testing.stack import Stack
 
@@ -59,3 +62,93 @@ def test_a_deleted_session_is_gone(stack: Stack) -> None:
     assert stack.client.get(f"/chat/history/{session}").status_code == 404
     assert stack.post("/chat/message", {"sessionId": session, "message": "two"}).status_code == 404
     assert stack.client.delete(f"/chat/session/{session}").status_code == 404
+
+
+def turns(stack: Stack, session: str) -> list[dict[str, Any]]:
+    answer = stack.client.get(f"/chat/sessions/{session}/turns")
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["data"]
+    return found
+
+
+def test_an_edited_message_and_another_answer_are_branches(stack: Stack) -> None:
+    first = stack.post("/chat", {"message": "one", "max_tokens": 300}).json()
+    session, turn = first["session"], first["turn"]
+    assert (turn["status"], turn["answer"], turn["parent"], turn["siblings"]) == ("completed", "user: one", None, [turn["id"]])
+    assert turn["usage"]["completion_tokens"] > 0
+    assert turn["timings"]["total"] > turn["timings"]["first_token"] >= turn["timings"]["queued"] >= 0
+    second = stack.post("/chat", {"session": session, "message": "two", "max_tokens": 300}).json()["turn"]
+    assert second["answer"] == "user: one\nassistant: user: one\nuser: two"
+    edited = stack.post("/chat", {"session": session, "message": "2", "parent": turn["id"], "system": "Be brief."}).json()["turn"]
+    assert edited["answer"] == "system: Be brief.\nuser: one\nassistant: user: one\nuser: 2"
+    assert edited["siblings"] == [second["id"], edited["id"]]
+    assert [entry["message"] for entry in turns(stack, session)] == ["one", "2"]
+
+    again = stack.post(f"/chat/sessions/{session}/turns/{edited['id']}/regenerate", {"max_tokens": 5}).json()["turn"]
+    assert (again["message"], again["system"], again["siblings"][-1]) == ("2", "Be brief.", again["id"])
+    assert again["finish_reason"] == "length"
+    changed = stack.client.patch(f"/chat/sessions/{session}", json={"title": " Numbers ", "current": second["id"]}).json()
+    assert (changed["session"]["title"], changed["session"]["turns"], changed["current"]) == ("Numbers", 4, second["id"])
+    anew = stack.post("/chat", {"session": session, "message": "1", "parent": None}).json()["turn"]
+    assert (anew["answer"], anew["siblings"]) == ("user: 1", [turn["id"], anew["id"]])
+    found = stack.client.get("/chat/sessions", params={"q": "assistant: USER: one"}).json()["data"]
+    assert session in [entry["id"] for entry in found]
+
+
+def test_turns_outlive_a_worker_and_those_that_were_stopped_are_kept(stack: Stack) -> None:
+    worker = stack.pid("gpu0")
+    os.kill(worker, signal.SIGSTOP)
+    jobs = [
+        stack.post("/chat", {"session": "killed", "message": message, "max_tokens": 300}, Prefer="respond-async").json()
+        for message in ("stop me", "go on")
+    ]
+    assert [job["priority"] for job in jobs] == [2, 2]
+    stack.client.post(f"/jobs/{jobs[0]['id']}/cancel")
+    os.kill(worker, signal.SIGKILL)
+    assert stack.ended(jobs[1]["id"])["status"] == "completed"
+    stopped, answered = turns(stack, "killed")
+    assert (stopped["status"], stopped["answer"], stopped["error"]) == ("cancelled", "", None)
+    # The model does not see the stopped one.
+    assert (answered["answer"], answered["parent"]) == ("user: go on", stopped["id"])
+
+
+def test_a_refused_turn_keeps_its_reason(stack: Stack) -> None:
+    refused = stack.post("/chat", {"session": "refused", "message": "word " * 9000})
+    assert refused.status_code == 422
+    [turn] = turns(stack, "refused")
+    assert (turn["status"], turn["error"]["code"], turn["answer"]) == ("failed", "prompt_too_long", "")
+
+
+def test_a_deleted_chat_can_be_restored(stack: Stack) -> None:
+    stack.post("/chat", {"session": "kept/in mind", "message": "remember me"})
+    deleted = stack.client.delete("/chat/sessions/kept%2Fin%20mind").json()
+    assert (deleted["id"], deleted["deleted"]) == ("kept/in mind", True)
+    assert stack.client.get("/chat/sessions/kept%2Fin%20mind/turns").status_code == 404
+    assert "kept/in mind" not in [entry["id"] for entry in stack.client.get("/chat/sessions").json()["data"]]
+    restored = stack.client.post("/chat/sessions/kept%2Fin%20mind/restore").json()
+    assert restored["data"][0]["answer"] == "user: remember me"
+    assert stack.client.post("/chat/sessions/kept%2Fin%20mind/restore").status_code == 409
+    assert stack.client.post("/chat/sessions/never/restore").json()["error"]["code"] == "session_not_found"
+
+
+def test_bad_input_is_refused_by_name(stack: Stack) -> None:
+    session = stack.post("/chat", {"message": "one"}).json()["session"]
+    for call, body, status, param in (
+        ("/chat", {"message": ""}, 422, "message"),
+        ("/chat", {"session": session, "message": "x", "parent": "job_nothing"}, 404, "parent"),
+        ("/chat", {"session": "gone", "message": "x", "parent": "job_nothing"}, 404, "sessionId"),
+        ("/chat", {"message": "x", "system": ""}, 422, "system"),
+        (f"/chat/sessions/{session}/turns/nothing/regenerate", {}, 404, "turn"),
+    ):
+        answer = stack.post(call, body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text
+    for changes, status, param in (
+        ({"title": "  "}, 422, "title"),
+        ({"title": "x" * 201}, 422, "title"),
+        ({"current": "no"}, 404, "current"),
+    ):
+        answer = stack.client.patch(f"/chat/sessions/{session}", json=changes)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text
+    for query in ("limit=0", "limit=101", "cursor=x", "q="):
+        answer = stack.client.get(f"/chat/sessions?{query}")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, query.partition("=")[0]), answer.text

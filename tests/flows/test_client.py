@@ -141,6 +141,26 @@ def test_a_connection_failure_names_the_address(kind: str) -> None:
             client.models()
 
 
+def test_a_chat_has_branches_and_a_title(client: Client) -> None:
+    chat = client.chat(max_tokens=30)
+    chat.say("one", system="Be kind.")
+    [first] = chat.turns()
+    assert (first.status, first.message, first.answer, first.parent) == ("completed", "one", "system: Be kind.\nuser: one", None)
+    assert chat.edit(first, "uno").text == "user: uno"
+    assert chat.regenerate(chat.turns()[0], max_tokens=4).text == "user"
+    assert len(chat.turns()[0].siblings) == 3
+    chat.show(first)
+    assert [turn.message for turn in chat.turns()] == ["one"]
+    chat.rename("A chat of this test")
+    [entry] = client.chats("chat of this")
+    assert (entry.id, entry.title, entry.turns) == (chat.id, "A chat of this test", 3)
+    chat.delete()
+    assert chat.id not in [entry.id for entry in client.chats()]
+    chat.restore()
+    assert chat.id in [entry.id for entry in client.chats()]
+    chat.delete()
+
+
 def test_a_chat_keeps_its_history(client: Client) -> None:
     chat = client.chat(max_tokens=30)
     first = chat.say("one")

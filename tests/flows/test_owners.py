@@ -68,13 +68,22 @@ def test_objects_of_another_owner_are_not_found(guarded: Stack, keys: dict[str, 
     session = guarded.post("/chat/start", {"message": "hi"}, **ada).json()["sessionId"]
     uploaded = client.post("/collections/mine/documents", files={"file": ("a.txt", b"secret text")}, headers=ada).json()
     document = uploaded["data"][0]["id"]
-    paths = [f"/jobs/{job}", f"/chat/history/{session}", f"/documents/{document}", "/collections/mine/documents"]
-    assert [client.get(path, headers=ada).status_code for path in paths] == [200] * 4
-    assert [client.get(path, headers=bob).status_code for path in paths] == [404] * 4
+    turns = f"/chat/sessions/{session}/turns"
+    paths = [f"/jobs/{job}", f"/chat/history/{session}", turns, f"/documents/{document}", "/collections/mine/documents"]
+    assert [client.get(path, headers=ada).status_code for path in paths] == [200] * 5
+    assert [client.get(path, headers=bob).status_code for path in paths] == [404] * 5
     assert client.post(f"/jobs/{job}/cancel", headers=bob).status_code == 404
     assert client.delete(f"/jobs/{job}", headers=bob).status_code == 404
     assert client.delete(f"/documents/{document}", headers=bob).status_code == 404
     assert guarded.post("/chat/message", {"sessionId": session, "message": "x"}, **bob).status_code == 404
+    [turn] = client.get(turns, headers=ada).json()["data"]
+    assert guarded.post(f"{turns}/{turn['id']}/regenerate", {}, **bob).status_code == 404
+    assert client.patch(f"/chat/sessions/{session}", json={"title": "mine"}, headers=bob).status_code == 404
+    assert client.delete(f"/chat/sessions/{session}", headers=bob).status_code == 404
+    assert [entry["id"] for entry in client.get("/chat/sessions?q=hi", headers=ada).json()["data"]] == [session]
+    assert client.get("/chat/sessions?q=hi", headers=bob).json()["data"] == []
+    assert client.delete(f"/chat/sessions/{session}", headers=ada).status_code == 200
+    assert client.post(f"/chat/sessions/{session}/restore", headers=bob).status_code == 404
     assert client.get("/jobs", headers=bob).json()["data"] == []
 
 

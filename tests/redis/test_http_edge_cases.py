@@ -283,7 +283,7 @@ def test_a_repeated_first_message_gets_its_own_session(client: FlaskClient, redi
     # Not those of the job system, whose clock is simulated.
     transitions = client.application.extensions["enginehouse"].transitions
     assert transitions.claim(f"gpu.{MODEL}", "w", "t").id == first["id"]
-    messages = [{"role": "assistant", "content": "hi", "timestamp": "now"}]
+    messages = [{"role": role, "content": text, "timestamp": "now"} for role, text in (("user", "hello"), ("assistant", "hi"))]
     result = {"text": "hi", "finish_reason": "stop", "usage": {}}
     transitions.finish((first["id"], 1), Status.COMPLETED, result=result, messages=messages)
     again = client.post("/chat/start", json=body, headers=headers).get_json()

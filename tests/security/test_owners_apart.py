@@ -36,12 +36,12 @@ def test_no_session_takes_the_place_of_the_messages_of_another(client: FlaskClie
     for session in names:
         client.post("/chat/start", json={"sessionId": session}, headers=ada)
     services = client.application.extensions["enginehouse"]
-    submission = Submission(kind="generate", queue="q", spec={}, owner="ada", session="visit")
+    submission = Submission(kind="generate", queue="q", spec={"message": "hello"}, owner="ada", session="visit")
     job = services.submitter.submit_job(submission).id
     assert services.transitions.claim("q", "w", "t") is not None
-    services.transitions.finish((job, 1), Status.COMPLETED, messages=[{"role": "user", "content": "hello", "timestamp": "now"}])
+    services.transitions.finish((job, 1), Status.COMPLETED, messages=[{"role": "assistant", "content": "hi", "timestamp": "now"}])
     messages = [client.get(f"/chat/history/{name}", headers=ada).get_json()["messages"] for name in names]
-    assert [[message["content"] for message in found] for found in messages] == [["hello"], []]
+    assert [[message["content"] for message in found] for found in messages] == [["hello", "hi"], []]
 
 
 def test_a_job_of_another_owner_is_answered_as_fast_as_one_that_does_not_exist(client: FlaskClient, key_of: Keys) -> None:

@@ -7,7 +7,13 @@ import pytest
 from api.schemas import responses
 from enginehouse_client import models
 
-NAMES = {"Archive": "UploadArchive", "Health": "Readiness", "RequestBatch": "OpenAIBatch"}
+NAMES = {
+    "Archive": "UploadArchive",
+    "ChatEntry": "SessionEntry",
+    "ChatTurn": "SessionTurn",
+    "Health": "Readiness",
+    "RequestBatch": "OpenAIBatch",
+}
 
 
 @pytest.mark.parametrize("record", models.Record.__subclasses__(), ids=lambda record: str(record.__name__))

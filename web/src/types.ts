@@ -16,6 +16,9 @@ export type GpuWorker = Schemas["GpuWorker"];
 export type Delivery = Schemas["Delivery"];
 export type Webhook = Schemas["Webhook"];
 export type Queue = Schemas["Queue"];
+export type ChatEntry = Schemas["SessionEntry"];
+export type ChatTurn = Schemas["SessionTurn"];
+export type ChatTurns = Schemas["SessionTurns"];
 export type DeadLetter = Schemas["DeadLetter"];
 export interface List<T> {
   data: T[];

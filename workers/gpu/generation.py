@@ -8,7 +8,6 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory
@@ -22,7 +21,7 @@ from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOut
 from workers.gpu.engine_client.engine_client import EngineClient
 from workers.gpu.generation_request import build_request, max_tokens_of
 from workers.gpu.logprobs import LogprobQueue, describe_prompt_logprobs
-from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools
+from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools, turn_messages
 from workers.gpu.tokenization import TextCodec
 from workers.runtime.attempt import Attempt, Result
 
@@ -359,12 +358,6 @@ class GenerationHandler:
             value["prompt_logprobs"] = describe_prompt_logprobs(
                 prompt, generation.prompt_logprobs[: prompt_tokens - 1], self.codec.token_bytes
             )
-        messages: list[dict[str, str]] = []
-        if attempt.job.session:
-            now = datetime.now(UTC).isoformat()
-            messages = [
-                {"role": "user", "content": attempt.spec["message"], "timestamp": now},
-                {"role": "assistant", "content": generation.text, "timestamp": now},
-            ]
+        messages = turn_messages(attempt.job, attempt.spec, value)
         # A prompt token costs about half as much as a generated one, and counts as half in the fair share.
         return Result(value=value, service=prompt_tokens + 2 * generation.tokens, messages=messages)

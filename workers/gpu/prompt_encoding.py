@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from shared.errors import InvalidValue, NotFound
@@ -72,11 +73,12 @@ class PromptEncoder:
     def _encode_turn(self, attempt: Attempt, max_tokens: int) -> EncodedPrompt:
         """The session's history, without the oldest messages when they do not fit, and the new message."""
         history = read_history(self._sessions, attempt.job)
+        system = system_messages(attempt.spec)
         new: Message = {"role": "user", "content": attempt.spec["message"]}
         passages = attempt.context.get("passages")
         budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
         while True:
-            messages = [*history, new]
+            messages = [*system, *history, new]
             rag = self._build_rag_prompt(messages, passages, max_tokens) if passages is not None else None
             encoded = self._codec.encode_chat(conversation_of(attempt.spec, rag.messages if rag else messages))
             if len(encoded.ids) <= budget or not history:
@@ -91,12 +93,29 @@ class PromptEncoder:
 
 
 def read_history(sessions: Sessions, job: Job) -> list[Message]:
-    """The earlier messages of a job's session; none if it was deleted in the meantime."""
+    """The messages that lead to a job's turn; none if its session was deleted in the meantime."""
     try:
-        messages = sessions.messages(job.session, job.owner)
+        messages = sessions.messages(job.session, job.owner, before=job.id)
     except NotFound:
         return []
     return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def system_messages(spec: Mapping[str, Any]) -> list[Message]:
+    """The system prompt of a turn, if it has one."""
+    return [{"role": "system", "content": spec["system"]}] if spec.get("system") else []
+
+
+def turn_messages(job: Job, spec: Mapping[str, Any], result: Mapping[str, Any]) -> list[Message]:
+    """What a session keeps of a completed turn: its question, and the answer with what its readers want to know. None without a session."""
+    if not job.session:
+        return []
+    timestamp = datetime.now(UTC).isoformat()
+    kept = {name: result[name] for name in ("reasoning", "citations", "usage", "finish_reason") if result.get(name)}
+    return [
+        {"role": "user", "content": spec["message"], "timestamp": timestamp},
+        {"role": "assistant", "content": result["text"], "timestamp": timestamp, **kept},
+    ]
 
 
 def conversation_of(spec: Mapping[str, Any], messages: Sequence[Message]) -> Conversation:

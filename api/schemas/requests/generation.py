@@ -20,7 +20,7 @@ def _accept_one_string(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [items, array]
 
 
-def _accept_priority_name(schema: dict[str, Any]) -> None:
+def accept_priority_name(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"type": schema.pop("type"), "minimum": 0, "maximum": 9}, {"enum": list(PRIORITIES)}]
 
 
@@ -79,7 +79,7 @@ class GenerationOptions(RequestModel):
     )
     use_rag: bool = Field(default=False, description="answer from the default collection")
     passages: Annotated[int, Field(ge=1, le=50)] | None = Field(default=None, description="number of passages to retrieve")
-    priority: int = Field(default=5, description="0 runs first, 9 last", json_schema_extra=_accept_priority_name)
+    priority: int = Field(default=5, description="0 runs first, 9 last", json_schema_extra=accept_priority_name)
     end_user: Annotated[str, StringConstraints(min_length=1, max_length=MAX_END_USER)] | None = Field(
         default=None,
         description="the person behind the API key for whom the job runs; the end users of a key take turns within its share",

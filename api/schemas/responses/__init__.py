@@ -14,6 +14,15 @@ from api.schemas.responses.administration import (
     Worker,
     WorkerList,
 )
+from api.schemas.responses.chat import (
+    AnsweredTurn,
+    SessionDeletion,
+    SessionEntry,
+    SessionList,
+    SessionTurn,
+    SessionTurns,
+    TurnTimings,
+)
 from api.schemas.responses.documents import (
     Chunk,
     ChunkList,
@@ -121,6 +130,7 @@ from api.schemas.responses.webhooks import (
 __all__ = [
     "AdminJob",
     "AdminJobList",
+    "AnsweredTurn",
     "ArchiveMember",
     "Attempt",
     "BatchCounts",
@@ -183,12 +193,18 @@ __all__ = [
     "Readiness",
     "ReindexResult",
     "SearchResult",
+    "SessionDeletion",
+    "SessionEntry",
+    "SessionList",
+    "SessionTurn",
+    "SessionTurns",
     "StreamEvent",
     "TextCompletion",
     "Timings",
     "TokenText",
     "TokenizerInfo",
     "Tokens",
+    "TurnTimings",
     "TutorialChunkDeletion",
     "TutorialDeletion",
     "TutorialRemoval",

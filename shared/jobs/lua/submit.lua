@@ -1,16 +1,20 @@
 -- submit: create the jobs of a request, each with its first event and its queue entry, all or none.
--- Uses: transition, idempotency, session, limits, request_batch, response
--- Arguments: owner, queue_limit:number, owner_limit:number, bytes_limit:number, jobs[id, session, after, parent, wait_ms, expires_ms,
---   timeout_ms, idempotency, fingerprint, spec, requests, response, record]
---   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended.
+-- Uses: transition, idempotency, limits, request_batch, response
+-- Arguments: owner, queue_limit:number, owner_limit:number, bytes_limit:number, turns_limit:number, turn_bytes_limit:number,
+--   jobs[id, session, after, parent, wait_ms, expires_ms, timeout_ms, idempotency, fingerprint, spec, requests, response, record, turn,
+--   turn_parent]
+--   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended,
+--   and of all sessions. turns_limit and turn_bytes_limit are those of one session.
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
 --   a session, the newest job of the session replaces after. A job starts after wait_ms and within expires_ms, and ends within
 --   timeout_ms. requests is the state of a request batch, in JSON, and response what is stored of a response of /v1 besides its job;
---   both are empty for other jobs. record is a JSON object of further fields: kind, queue, priority, ...
--- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the session;
+--   both are empty for other jobs. turn is the question of a turn of a session, in JSON, and turn_parent the turn before it: 'root' for
+--   none, empty for the current one. record is a JSON object of further fields: kind, queue, priority, ...
+-- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the session and its turns;
 --   idempotency:<owner>:<key>; the parent; owner:<owner>:request_batches
--- Returns {'created', queues to wake, 'created' | 'exists' | 'replayed' for each job, its id}, or {'conflict' | 'no_session' |
--- 'queue_full' | 'owner_full' | 'bytes_full' | 'memory_full', {}, {the job of the conflicting request, or the limit that was reached}}.
+-- Returns {'created', queues to wake, 'created' | 'exists' | 'replayed' for each job, its id}, or {'conflict' | 'no_session' | 'no_turn' |
+-- 'turns_full' | 'turn_bytes_full' | 'queue_full' | 'owner_full' | 'bytes_full' | 'memory_full', {}, {the job of the conflicting request,
+-- the turn that does not exist, or the limit that was reached}}.
 -- Promise: the same id, or the same Idempotency-Key and fingerprint, creates one job. A refusal writes nothing.
 
 -- Below this size a job is accepted until Redis itself refuses, so that small jobs go on when large ones no longer can.
@@ -23,6 +27,16 @@ local function is_memory_short()
   return tonumber(maximum) > 0 and tonumber(used) > 0.9 * tonumber(maximum)
 end
 
+-- Why a session cannot have another turn, and the limit that was reached or the turn that does not exist; nil if it can.
+local function refuse_turn(job)
+  if not session_exists(owner, job.session) then return 'no_session', job.id end
+  job.turn_parent_id = parent_of_new_turn(owner, job.session, job.turn_parent)
+  if not job.turn_parent_id then return 'no_turn', job.turn_parent end
+  if redis.call('HLEN', session_key(owner, job.session) .. ':tree') >= turns_limit then return 'turns_full', digits(turns_limit) end
+  local bytes = tonumber(redis.call('HGET', session_bytes_key(owner), redis.sha1hex(job.session)) or 0)
+  if bytes >= turn_bytes_limit then return 'turn_bytes_full', digits(turn_bytes_limit) end
+end
+
 local outcomes, ids = {}, {}
 -- New jobs: how many there are in each queue, how many bytes they have together, and whether one is large.
 local added, added_bytes, has_large = {}, 0, false
@@ -32,7 +46,10 @@ for i, job in ipairs(jobs) do
   outcomes[i], ids[i] = outcome or 'created', earlier or job.id
   job.record = cjson.decode(job.record)
   if not outcome then
-    if job.session ~= '' and not session_exists(owner, job.session) then return { 'no_session', {}, { job.id } } end
+    if job.session ~= '' then
+      local problem, value = refuse_turn(job)
+      if problem then return { problem, {}, { value } } end
+    end
     local queue = job.record.queue
     added[queue] = (added[queue] or 0) + 1
     local size = #job.spec + #job.response
@@ -45,14 +62,17 @@ for queue, number in pairs(added) do
   if redis.call('ZCARD', owner_jobs_key(queue, owner)) + number > most then return { 'owner_full', {}, { digits(most) } } end
   if queue_length(queue) + number > queue_limit then return { 'queue_full', {}, { digits(queue_limit) } } end
 end
-local bytes, most_bytes = tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0), limit_of(owner, 'job_bytes', bytes_limit)
+local most_bytes = limit_of(owner, 'job_bytes', bytes_limit)
+local bytes = tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0) + bytes_of_sessions(owner)
 if added_bytes > 0 and bytes + added_bytes > most_bytes then return { 'bytes_full', {}, { digits(most_bytes) } } end
 if has_large and is_memory_short() then return { 'memory_full', {}, {} } end
 
 local function create(job)
   local id, record, after = job.id, job.record, job.after
   local key = job_key(id)
-  if job.session ~= '' then after = add_turn(owner, job.session, id) end
+  if job.session ~= '' then
+    after = add_turn(owner, job.session, id, job.turn_parent_id, job.turn, record.summary, record.retry_of)
+  end
   redis.call('HSET', key, 'id', id, 'owner', owner, 'session', job.session, 'parent', job.parent, 'status', 'queued',
     'created_at', timestamp, 'expires_at', digits(now + tonumber(job.expires_ms)), 'attempt', 0, 'lost', 0, 'retries', 0,
     'worker', '', 'seq', 0, 'phase', 'queued', 'phase_at', timestamp, 'first_queue', record.queue)

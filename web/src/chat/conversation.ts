@@ -1,37 +1,67 @@
-// One chat and its turns. It lives outside of the view, so that an answer goes on while another view is shown.
+// One chat: the branch that is shown, and its running answer. It lives outside of the view, so that an answer goes on while another view
+// is shown. The server keeps all turns, also those that run, failed or were stopped.
 
 import { batch, signal } from "@preact/signals";
 import { ApiError, call, followEvents, pause } from "../api.ts";
-import { identity } from "../key.ts";
-import { go, href } from "../router.ts";
-import type { Job } from "../types.ts";
+import { identity, signedIn } from "../key.ts";
+import { refreshes } from "../resource.ts";
+import { go, href, segments } from "../router.ts";
+import type { ChatEntry, ChatTurn, ChatTurns, Job } from "../types.ts";
 import { options } from "./options.ts";
-import { findSession, keepSession, titleOf } from "./sessions.ts";
+import { keepSession } from "./sessions.ts";
 
-export type TurnState = "sending" | "queued" | "in_progress" | "completed" | "failed" | "cancelled" | "expired";
+export type TurnState = "sending" | ChatTurn["status"];
 
 const POSITION_SECONDS = 2;
+const RUNNING = new Set<TurnState>(["sending", "queued", "in_progress"]);
+
+const randomId = (): string => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;
 
 export class Turn {
   readonly state = signal<TurnState>("sending");
   readonly text = signal("");
   readonly reasoning = signal("");
+  /** What the server says about the turn; null until it has it. */
+  readonly record = signal<ChatTurn | null>(null);
+  /** Its job while it waits. */
   readonly job = signal<Job | null>(null);
   readonly error = signal<{ code: string; message: string } | null>(null);
   readonly trouble = signal<string | null>(null);
   readonly stopping = signal(false);
-  id: string | null = null;
-
   readonly question: string;
   readonly collection: string | null;
+  /** The turn before it, as it was asked. */
+  readonly parent: string | null;
+  /** If the reply to the question got lost, asking it again with the same key makes no second one. */
+  readonly key: string;
+  following = false;
+  id: string | null = null;
 
-  constructor(question: string, collection: string | null) {
+  constructor(question: string, collection: string | null, parent: string | null = null, key = randomId()) {
     this.question = question;
     this.collection = collection;
+    this.parent = parent;
+    this.key = key;
   }
 
   get running(): boolean {
-    return ["sending", "queued", "in_progress"].includes(this.state.value);
+    return RUNNING.has(this.state.value);
+  }
+
+  update(record: ChatTurn): void {
+    batch(() => {
+      this.id = record.id;
+      this.record.value = record;
+      const hasEnded = !RUNNING.has(record.status);
+      if (hasEnded) {
+        this.text.value = record.answer ?? "";
+        this.reasoning.value = record.reasoning || this.reasoning.value;
+        this.stopping.value = false;
+        this.trouble.value = null;
+        this.error.value = record.status === "expired" ? { code: "expired", message: "The question waited too long and has expired." } : record.status === "failed" ? record.error : null;
+      }
+      if (hasEnded || !this.following) this.state.value = record.status;
+    });
   }
 }
 
@@ -39,37 +69,40 @@ export class Conversation {
   readonly turns = signal<Turn[]>([]);
   readonly loading = signal(false);
   readonly problem = signal<ApiError | null>(null);
+  /** A question that the server did not take, for the composer. */
+  readonly returned = signal<string | null>(null);
   /** The words of the end of the last answer, for screen readers. */
   readonly announcement = signal("");
-  id: string | null;
+  readonly id: string;
+  isNew: boolean;
+  private count = 0;
   private readonly abort = new AbortController();
 
   constructor(id: string | null) {
-    this.id = id;
-    if (id !== null) void this.load(id);
+    this.isNew = id === null;
+    this.id = id ?? `chat-${randomId()}`;
+    if (id !== null) void this.load();
+  }
+
+  private get path(): string {
+    return `/chat/sessions/${encodeURIComponent(this.id)}`;
   }
 
   get running(): Turn | null {
-    const last = this.turns.value.at(-1);
-    return last?.running ? last : null;
+    return this.turns.value.findLast((turn) => turn.running) ?? null;
   }
 
   close(): void {
     this.abort.abort();
   }
 
-  private async load(id: string): Promise<void> {
-    this.loading.value = true;
+  async load(): Promise<void> {
+    this.loading.value = this.turns.value.length === 0;
     try {
-      const history = await call("GET", `/chat/history/${encodeURIComponent(id)}`).catch((error) => {
-        if (error.code !== "session_not_found") throw error;
-        return { messages: [] };
-      });
-      const kept = findSession(id)?.turns ?? [];
-      const jobs = await Promise.all(kept.map(({ job }) => (job === null ? null : findJob(job))));
-      this.turns.value = this.merge(history.messages, kept, jobs);
+      this.show(await call<ChatTurns>("GET", `${this.path}/turns`, { signal: this.abort.signal }));
       this.problem.value = null;
     } catch (error) {
+      if (this.abort.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
       this.problem.value = error;
     } finally {
@@ -77,111 +110,107 @@ export class Conversation {
     }
   }
 
-  /** The turns of the history, and between them those of this browser that have no answer there. */
-  private merge(messages: { role: string; content: string }[], kept: { question: string; job: string | null; collection: string | null }[], jobs: (Job | null)[]): Turn[] {
-    const turns: Turn[] = [];
-    let next = 0;
-    const fromHistory = () => {
-      const turn = new Turn(messages[next]!.content, null);
-      turn.text.value = messages[next + 1]?.content ?? "";
-      turn.state.value = "completed";
-      next += 2;
-      return turn;
-    };
-    kept.forEach(({ question, job: id, collection }, place) => {
-      const job = jobs[place] ?? null;
-      const turn = new Turn(question, collection);
-      turn.id = id;
-      if (job?.status === "completed" || job === null) {
-        while (next < messages.length && messages[next]!.content !== question) turns.push(fromHistory());
-        if (next < messages.length) {
-          const answered = fromHistory();
-          turn.text.value = answered.text.value;
-          turn.state.value = "completed";
-          if (job !== null) this.settle(turn, job);
-        } else if (job !== null) {
-          this.settle(turn, job);
-        } else {
-          turn.state.value = "failed";
-          turn.error.value = { code: "job_not_found", message: "The server no longer has this answer." };
-        }
-      } else if (job.ended_at !== null) {
-        this.settle(turn, job);
-        // What was written before the end is only in the events.
-        void this.replay(turn, job.id);
-      } else {
-        turn.job.value = job;
-        turn.state.value = job.status;
-        void this.follow(turn, job.id);
-      }
-      turns.push(turn);
-    });
-    while (next < messages.length) turns.push(fromHistory());
-    return turns;
+  /** Another tab may have gone on with this chat. */
+  compare(entry: ChatEntry): void {
+    if (entry.turns !== this.count && this.running === null && !this.loading.value) void this.load();
   }
 
-  async ask(question: string): Promise<void> {
-    const turn = new Turn(question, options.collection.value || null);
-    this.turns.value = [...this.turns.value, turn];
+  private show({ session, data }: ChatTurns): void {
+    const known = new Map(this.turns.value.filter(({ id }) => id !== null).map((turn) => [turn.id, turn]));
+    const turns = data.map((record) => {
+      const turn = known.get(record.id) ?? new Turn(record.message, record.collection);
+      turn.update(record);
+      return turn;
+    });
+    this.count = session.turns;
+    this.turns.value = [...turns, ...this.turns.value.filter(({ id }) => id === null)];
+    keepSession(session);
+    for (const turn of turns) if (turn.running && !turn.following) void this.follow(turn);
+  }
+
+  /** Asks a question after the last turn, or after `parent`: null makes it a first one. */
+  async ask(question: string, parent = this.lastId, key = randomId()): Promise<void> {
+    const turn = new Turn(question, options.collection.value || null, parent, key);
+    const kept = this.turns.value.filter(({ id }) => id !== null);
+    const after = parent === null ? 0 : kept.findIndex(({ id }) => id === parent) + 1;
+    await this.submit(turn, kept.slice(0, after), () =>
+      call<Job>("POST", "/chat", {
+        json: { session: this.id, message: question, parent, ...options.request() },
+        prefer: "respond-async",
+        headers: { "Idempotency-Key": turn.key },
+      }));
+  }
+
+  /** Answers the question of a turn again. */
+  async regenerate(turn: Turn): Promise<void> {
+    if (turn.id === null) return this.ask(turn.question, turn.parent, turn.key);
+    const again = new Turn(turn.question, turn.collection, turn.record.value?.parent ?? null);
+    await this.submit(again, this.turns.value.slice(0, this.turns.value.indexOf(turn)), () =>
+      call<Job>("POST", `${this.path}/turns/${turn.id}/regenerate`, {
+        json: options.request({ again: true }),
+        prefer: "respond-async",
+        headers: { "Idempotency-Key": again.key },
+      }));
+  }
+
+  /** Asks another question in place of the one of a turn. */
+  edit(turn: Turn, question: string): Promise<void> {
+    return this.ask(question, turn.id === null ? turn.parent : (turn.record.value?.parent ?? null));
+  }
+
+  private get lastId(): string | null {
+    return this.turns.value.findLast(({ id }) => id !== null)?.id ?? null;
+  }
+
+  private async submit(turn: Turn, before: Turn[], send: () => Promise<Job>): Promise<void> {
+    const shown = this.turns.value;
+    this.returned.value = null;
+    this.turns.value = [...before, turn];
     try {
-      if (this.id === null) await this.begin();
-      const job = await this.submit(turn).catch(async (error) => {
-        if (error.code !== "session_not_found") throw error;
-        await this.begin();
-        return this.submit(turn);
-      });
+      const job = await send();
       batch(() => {
         turn.id = job.id;
         turn.job.value = job;
         turn.state.value = job.status;
       });
-      this.keep();
-      await this.follow(turn, job.id);
+      if (this.isNew) this.begin();
+      void this.follow(turn);
+      await this.load();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       batch(() => {
         turn.state.value = "failed";
         turn.error.value = error;
+        // What was there before is there still.
+        this.turns.value = [...shown.filter(({ id }) => id !== null), turn];
+        this.returned.value = turn.question;
       });
-      if (this.id !== null) this.keep();
     }
   }
 
-  private async begin(): Promise<void> {
-    const { sessionId } = await call("POST", "/chat/start", { json: {} });
-    this.id = sessionId;
-    conversations.set(sessionId, this);
+  private begin(): void {
+    this.isNew = false;
+    conversations.set(this.id, this);
     if (fresh === this) fresh = null;
-    this.keep();
     const shown = location.pathname;
-    if (shown === "/" || shown.startsWith("/ui/chat")) go(href("chat", sessionId), { replace: true });
+    if (shown === "/" || shown.startsWith("/ui/chat")) go(href("chat", this.id), { replace: true });
   }
 
-  private submit(turn: Turn): Promise<Job> {
-    return call<Job>("POST", "/chat/message", {
-      json: { sessionId: this.id, message: turn.question, priority: "interactive", ...options.request() },
-      prefer: "respond-async",
-      // An answer that got lost on the way must not become a second question.
-      headers: { "Idempotency-Key": crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` },
-    });
-  }
-
-  private keep(): void {
-    const id = this.id!;
-    const turns = this.turns.value.map(({ question, id: job, collection }) => ({ question, job, collection }));
-    const title = findSession(id)?.title;
-    keepSession(id, { turns, title: title && title !== "New chat" ? title : titleOf(turns[0]?.question ?? "") });
+  /** Shows another version of a turn, with the turns after it. */
+  async choose(id: string): Promise<void> {
+    this.show(await call<ChatTurns>("PATCH", this.path, { json: { current: id } }));
   }
 
   /** Shows an answer while it is written: its text from the events, its place in line from the job. */
-  private async follow(turn: Turn, id: string): Promise<void> {
+  private async follow(turn: Turn): Promise<void> {
+    turn.following = true;
     const ended = new AbortController();
     const { signal } = this.abort;
-    void this.watchPosition(turn, id, AbortSignal.any([signal, ended.signal]));
+    void this.watchPosition(turn, AbortSignal.any([signal, ended.signal]));
     try {
-      await this.readEvents(turn, id);
-      const job = await this.lastWord(id, turn);
-      this.settle(turn, job);
+      await this.readEvents(turn);
+      turn.following = false;
+      await this.lastWord(turn);
       this.announcement.value = turn.state.value === "completed" ? "The answer is complete." : "The answer has ended early.";
     } catch (error) {
       if (signal.aborted) return;
@@ -191,15 +220,22 @@ export class Conversation {
         turn.error.value = error;
       });
     } finally {
+      turn.following = false;
       ended.abort();
     }
   }
 
-  private async lastWord(id: string, turn: Turn): Promise<Job> {
+  /** The turn as it has ended, in the session. */
+  private async lastWord(turn: Turn): Promise<void> {
     for (;;) {
       try {
-        const job = await call<Job>("GET", `/jobs/${id}?wait=10`, { signal: this.abort.signal });
-        if (job.ended_at !== null) return job;
+        const { session, data } = await call<ChatTurns>("GET", `${this.path}/turns?last=${turn.id}`, { signal: this.abort.signal });
+        const record = data.at(-1)!;
+        turn.update(record);
+        if (!turn.running) {
+          keepSession(session);
+          return;
+        }
       } catch (error) {
         if (!(error instanceof ApiError) || !error.temporary) throw error;
         turn.trouble.value = error.message;
@@ -208,19 +244,20 @@ export class Conversation {
     }
   }
 
-  private async readEvents(turn: Turn, id: string): Promise<void> {
+  private async readEvents(turn: Turn): Promise<void> {
     // Pieces that arrive within a frame are drawn together.
     let text = "";
     let reasoning = "";
     let frame = 0;
     const draw = () => {
       frame = 0;
+      if (!turn.following) return;
       batch(() => {
         turn.text.value = text;
         turn.reasoning.value = reasoning;
       });
     };
-    await followEvents(id, {
+    await followEvents(turn.id!, {
       signal: this.abort.signal,
       onTrouble: (error) => (turn.trouble.value = error && "The connection is interrupted. The answer goes on as soon as it is back."),
       onEvent: ({ type, data }) => {
@@ -235,19 +272,11 @@ export class Conversation {
     draw();
   }
 
-  private async replay(turn: Turn, id: string): Promise<void> {
-    try {
-      await this.readEvents(turn, id);
-    } catch (error) {
-      if (!(error instanceof ApiError) && !this.abort.signal.aborted) throw error;
-    }
-  }
-
-  private async watchPosition(turn: Turn, id: string, signal: AbortSignal): Promise<void> {
+  private async watchPosition(turn: Turn, signal: AbortSignal): Promise<void> {
     try {
       for (;;) {
         if (!document.hidden && turn.text.value === "") {
-          const job = await call<Job>("GET", `/jobs/${id}`, { signal }).catch((error) => {
+          const job = await call<Job>("GET", `/jobs/${turn.id}`, { signal }).catch((error) => {
             if (error instanceof ApiError) return null;
             throw error;
           });
@@ -258,20 +287,6 @@ export class Conversation {
     } catch (error) {
       if (!signal.aborted) throw error;
     }
-  }
-
-  private settle(turn: Turn, job: Job): void {
-    batch(() => {
-      turn.job.value = job;
-      turn.state.value = job.status;
-      turn.stopping.value = false;
-      turn.trouble.value = null;
-      const result = job.result as { text?: string; reasoning?: string } | null;
-      if (result?.text !== undefined) turn.text.value = result.text;
-      if (result?.reasoning !== undefined) turn.reasoning.value = result.reasoning;
-      if (job.status === "failed") turn.error.value = job.error;
-      if (job.status === "expired") turn.error.value = { code: "expired", message: "The question waited too long and has expired." };
-    });
   }
 
   async stop(): Promise<void> {
@@ -289,27 +304,24 @@ export class Conversation {
       }
     }
   }
-
-  /** Takes a turn without an answer away, to ask it again. */
-  drop(turn: Turn): void {
-    this.turns.value = this.turns.value.filter((one) => one !== turn);
-  }
-
-  markdown(): string {
-    return this.turns.value.map((turn) => `## ${turn.question}\n\n${turn.text.value}\n`).join("\n");
-  }
 }
 
 const conversations = new Map<string, Conversation>();
 let fresh: Conversation | null = null;
+/** Changes when all chats are read again. */
+const readings = signal(0);
 
 /** The chat with this id, or a new one. */
 export function conversation(id: string | undefined): Conversation {
+  readings.value;
   if (id === undefined) return (fresh ??= new Conversation(null));
   let found = conversations.get(id);
   if (!found) conversations.set(id, (found = new Conversation(id)));
   return found;
 }
+
+/** The chat with this id, if it was shown. */
+export const opened = (id: string): Conversation | undefined => conversations.get(id);
 
 export function forget(id: string): void {
   conversations.get(id)?.close();
@@ -318,18 +330,18 @@ export function forget(id: string): void {
 
 let first = true;
 identity.subscribe(() => {
-  // Another key has other chats, and one that could not be read may be readable now.
+  // Whoever signs in next may be somebody else, with chats of their own.
   if (!first) {
-    for (const [id, one] of conversations) if (one.problem.peek() !== null) forget(id);
+    for (const id of [...conversations.keys()]) forget(id);
+    fresh?.close();
+    fresh = null;
+    if (!signedIn.value && segments.peek()[0] === "chat") go("/", { replace: true });
+    readings.value += 1;
   }
   first = false;
 });
 
-async function findJob(id: string): Promise<Job | null> {
-  try {
-    return await call<Job>("GET", `/jobs/${id}`);
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return null;
-    throw error;
-  }
-}
+// The server is back.
+refreshes.subscribe((times) => {
+  if (times > 0) for (const one of conversations.values()) if (one.problem.peek() !== null) void one.load();
+});

@@ -1,10 +1,17 @@
-// How questions are asked: model, collection and sampling. This browser remembers them.
+// How questions are asked: model, collection, system prompt and sampling. This browser remembers them.
 
+import { identity, signedIn } from "../key.ts";
 import { remembered } from "../resource.ts";
 
 const model = remembered("model", "");
 const collection = remembered("collection", "");
 const sampling = remembered<Record<string, number | null>>("sampling", {});
+const system = remembered("system", "");
+
+// Whoever signs in next may be somebody else.
+identity.subscribe((change) => {
+  if (change > 0 && !signedIn.value) system.value = "";
+});
 
 /** `[field, label, smallest, largest, step, default]` */
 export const SAMPLING: [string, string, number, number, number, string][] = [
@@ -16,14 +23,16 @@ export const SAMPLING: [string, string, number, number, number, string][] = [
   ["seed", "Seed", -(2 ** 53), 2 ** 53, 1, "random"],
 ];
 
-function request(): Record<string, unknown> {
+/** The fields of a question. Another answer to one keeps its collection. */
+function request({ again = false } = {}): Record<string, unknown> {
   const json: Record<string, unknown> = {};
   if (model.value) json["model"] = model.value;
-  if (collection.value) json["collection"] = collection.value;
+  if (collection.value && !again) json["collection"] = collection.value;
+  if (system.value.trim()) json["system"] = system.value;
   for (const [field, value] of Object.entries(sampling.value)) {
-    if (value !== null && (field !== "passages" || collection.value)) json[field] = value;
+    if (value !== null && (field !== "passages" || (collection.value && !again))) json[field] = value;
   }
   return json;
 }
 
-export const options = { model, collection, sampling, request };
+export const options = { model, collection, sampling, system, request };

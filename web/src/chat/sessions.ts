@@ -1,58 +1,108 @@
-// The chats of this browser. The server keeps the messages; the browser keeps which chats there are, and the questions whose
-// answer failed or was stopped, which are no part of the history on the server.
+// The list of chats, which the server keeps.
 
-import { identity, signedIn } from "../key.ts";
-import { remembered } from "../resource.ts";
+import { computed, signal } from "@preact/signals";
+import { ApiError, call } from "../api.ts";
+import { identity } from "../key.ts";
+import type { ChatEntry } from "../types.ts";
+import { toast } from "../ui/basics.tsx";
+import { problem } from "../words.ts";
 
-export interface KeptTurn {
-  question: string;
-  job: string | null;
-  collection: string | null;
+const PAGE = 50;
+/** A search that finds nothing goes on this often; each request reads hundreds of chats. */
+const MOST_REQUESTS = 20;
+
+/** The chats that are loaded, the latest first; null until the server was asked. */
+export const sessions = signal<ChatEntry[] | null>(null);
+const following = signal<string | null>(null);
+/** What is searched for, and what was found; null while it is being searched. */
+export const wanted = signal("");
+export const found = signal<ChatEntry[] | null>(null);
+export const hasMore = computed(() => wanted.value === "" && following.value !== null);
+
+interface Page {
+  data: ChatEntry[];
+  next_cursor: string | null;
 }
 
-export interface Session {
-  id: string;
-  title: string;
-  updated: number;
-  turns: KeptTurn[];
+function load(parameters: Record<string, string>, abort?: AbortSignal): Promise<Page> {
+  return call<Page>("GET", `/chat/sessions?${new URLSearchParams({ limit: String(PAGE), ...parameters })}`, { signal: abort });
 }
 
-const MOST = 200;
+/** Fetches the latest chats again. Those further down stay. */
+export async function loadSessions(): Promise<void> {
+  const asked = identity.value;
+  try {
+    const { data, next_cursor } = await load({});
+    if (asked !== identity.value) return;
+    const known = new Set(data.map(({ id }) => id));
+    const oldest = data.at(-1)?.updated_at ?? 0;
+    const older = next_cursor === null ? [] : (sessions.value ?? []).filter(({ id, updated_at }) => !known.has(id) && updated_at < oldest);
+    if (older.length === 0) following.value = next_cursor;
+    sessions.value = [...data, ...older];
+  } catch (error) {
+    // The header tells of an outage, and the sign-in dialog of a missing key.
+    if (!(error instanceof ApiError)) throw error;
+  }
+}
 
-export const sessions = remembered<Session[]>("chats", []);
+export async function loadMore(): Promise<void> {
+  if (following.value === null) return;
+  const { data, next_cursor } = await load({ cursor: following.value });
+  const known = new Set((sessions.value ?? []).map(({ id }) => id));
+  following.value = next_cursor;
+  sessions.value = [...(sessions.value ?? []), ...data.filter(({ id }) => !known.has(id))];
+}
 
-// Whoever signs in next may be somebody else.
-identity.subscribe((change) => {
-  if (change > 0 && !signedIn.value) sessions.value = [];
+let searching = new AbortController();
+let timer: ReturnType<typeof setTimeout> | undefined;
+
+export function search(text: string): void {
+  wanted.value = text.trim();
+  found.value = null;
+  clearTimeout(timer);
+  searching.abort();
+  if (wanted.value) timer = setTimeout(() => void runSearch(wanted.value), 200);
+}
+
+async function runSearch(text: string): Promise<void> {
+  const mine = (searching = new AbortController());
+  const list: ChatEntry[] = [];
+  try {
+    let cursor: string | null = "";
+    for (let request = 0; cursor !== null && list.length < PAGE && request < MOST_REQUESTS; request += 1) {
+      const page: Page = await load({ q: text, ...(cursor ? { cursor } : {}) }, mine.signal);
+      list.push(...page.data);
+      cursor = page.next_cursor;
+    }
+    found.value = list;
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    if (!(error instanceof ApiError)) throw error;
+    found.value = list;
+    toast(problem(error), { bad: true });
+  }
+}
+
+/** Puts what the server has answered about a chat into the list. */
+export function keepSession(session: ChatEntry): void {
+  const change = (list: ChatEntry[]) => [session, ...list.filter(({ id }) => id !== session.id)].sort((a, b) => b.updated_at - a.updated_at);
+  sessions.value = change(sessions.value ?? []);
+  if (found.value?.some(({ id }) => id === session.id)) found.value = change(found.value);
+}
+
+export function leaveOut(id: string): void {
+  sessions.value = (sessions.value ?? []).filter((session) => session.id !== id);
+  found.value &&= found.value.filter((session) => session.id !== id);
+}
+
+identity.subscribe(() => {
+  sessions.value = following.value = found.value = null;
+  wanted.value = "";
 });
 
-export const findSession = (id: string) => sessions.value.find((session) => session.id === id) ?? null;
-
-/** Changes a chat, or adds it, as the latest. */
-export function keepSession(id: string, change: Partial<Session>): void {
-  const before = findSession(id) ?? { id, title: "New chat", updated: 0, turns: [] };
-  const after = { ...before, updated: Date.now() / 1000, ...change };
-  sessions.value = [after, ...sessions.value.filter((session) => session.id !== id)].sort((a, b) => b.updated - a.updated).slice(0, MOST);
-}
-
-/** Removes a chat from the list, and returns what puts it back. */
-export function removeSession(id: string): () => void {
-  const before = findSession(id);
-  sessions.value = sessions.value.filter((session) => session.id !== id);
-  return () => {
-    if (before) keepSession(id, { ...before });
-  };
-}
-
-export const titleOf = (question: string) => question.replace(/[#*`_>|]+/g, "").trim().split(/\s+/).join(" ").slice(0, 60) || "New chat";
-
-/** The chats in the groups of the list: today, yesterday, and so on. */
-export function byDay(list: Session[], now = new Date()): [string, Session[]][] {
-  const midnight = new Date(now.getFullYear(), now.getMonth(), now.getDate()).getTime() / 1000;
-  const groups: [string, Session[]][] = [["Today", []], ["Yesterday", []], ["Last seven days", []], ["Older", []]];
-  for (const session of list) {
-    const days = session.updated >= midnight ? 0 : Math.ceil((midnight - session.updated) / 86_400);
-    groups[days === 0 ? 0 : days === 1 ? 1 : days <= 7 ? 2 : 3]![1].push(session);
-  }
-  return groups.filter(([, members]) => members.length > 0);
+try {
+  // Earlier versions of this page kept titles and questions here.
+  localStorage.removeItem("enginehouse.chats");
+} catch {
+  // Storage may be blocked.
 }

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from shared.errors import EngineFault
@@ -19,7 +18,7 @@ from workers.gpu.model_server.connection import ServerConnection
 from workers.gpu.model_server.prompts import DEFAULT_CONTEXT, build_prompt, estimate_prompt
 from workers.gpu.model_server.request_body import MAX_TOKENS_FIELDS, ServerPrompt, build_body
 from workers.gpu.model_server.server_tokenizer import ServerTokenizer
-from workers.gpu.prompt_encoding import callable_tools
+from workers.gpu.prompt_encoding import callable_tools, turn_messages
 from workers.runtime.attempt import Attempt, Result
 
 logger = logging.getLogger(__name__)
@@ -158,13 +157,7 @@ class ServerGenerationHandler:
             value["tool_calls"] = calls
         if attempt.spec.get("logprobs") is not None:
             value["logprobs"] = answer.whole.get("logprobs", [])
-        messages: list[dict[str, str]] = []
-        if attempt.job.session:
-            now = datetime.now(UTC).isoformat()
-            messages = [
-                {"role": "user", "content": attempt.spec["message"], "timestamp": now},
-                {"role": "assistant", "content": value["text"], "timestamp": now},
-            ]
+        messages = turn_messages(attempt.job, attempt.spec, value)
         # As for the other engines: a prompt token costs about half as much as a generated one.
         return Result(value=value, service=prompt_tokens + 2 * tokens, messages=messages)
 

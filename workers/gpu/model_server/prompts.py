@@ -5,7 +5,7 @@ from typing import Any
 
 from shared.sessions.store import Sessions
 from workers.gpu.model_server.request_body import ServerPrompt
-from workers.gpu.prompt_encoding import Message, read_history
+from workers.gpu.prompt_encoding import Message, read_history, system_messages
 from workers.rag_prompt import Passage, build_rag_prompt
 from workers.runtime.attempt import Attempt
 
@@ -41,11 +41,11 @@ def build_prompt(attempt: Attempt, sessions: Sessions, *, max_context: int, max_
 
 
 def _recent_turns(attempt: Attempt, sessions: Sessions, budget: int) -> list[Message]:
-    history = read_history(sessions, attempt.job)
+    system, history = system_messages(attempt.spec), read_history(sessions, attempt.job)
     new: Message = {"role": "user", "content": attempt.spec["message"]}
-    while history and _tokens_of([*history, new]) > budget:
+    while history and _tokens_of([*system, *history, new]) > budget:
         history = history[2:]
-    return [*history, new]
+    return [*system, *history, new]
 
 
 def _tokens_of(messages: Sequence[Mapping[str, Any]]) -> int:

@@ -1,5 +1,5 @@
 -- Changes of a job's status.
--- Uses: queue, attempt, batch, document, delivery, request_batch, response
+-- Uses: queue, attempt, batch, document, delivery, request_batch, response, session
 
 local MAX_CHILDREN_PER_CANCEL = 1000
 
@@ -45,10 +45,38 @@ local function compact(id)
   redis.call('DEL', output_key(id))
 end
 
+-- How long a job is kept whose session was deleted, in ms: its client may still wait for the answer.
+local ORPHANED_TURN_MS = 60000
+
+-- What clients have read of an answer: the text of all deltas since it began anew.
+local function written_text(id)
+  local texts = {}
+  for _, entry in ipairs(redis.call('XRANGE', job_key(id) .. ':events', '-', '+')) do
+    local event = as_table(entry[2])
+    if event.type == 'restart' then texts = {} end
+    if event.type == 'delta' then
+      -- One with half a character is left out, as it must not keep a job from ending.
+      local is_valid, delta = pcall(cjson.decode, event.data)
+      texts[#texts + 1] = is_valid and delta.text or nil
+    end
+  end
+  return table.concat(texts)
+end
+
+-- Write into the session how a turn ended. One that did not complete keeps what was written of its answer.
+local function finish_turn(id, session, status, has_deliveries)
+  local job = fields(id, 'owner', 'created_at', 'started_at', 'first_token_at', 'error')
+  local times = { ended_at = now }
+  for _, name in ipairs({ 'created_at', 'started_at', 'first_token_at' }) do times[name] = tonumber(job[name] or nil) end
+  local text = status ~= 'completed' and written_text(id) or ''
+  if end_turn(job.owner, session, id, status, times, text, job.error) or has_deliveries then return end
+  redis.call('ZADD', PREFIX .. 'jobs:ended', 'LT', digits(now + ORPHANED_TURN_MS), id)
+end
+
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
-  local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input')
+  local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input', 'session')
   if job.status == 'queued' then dequeue(id, job.queue, job.owner, digest_of_user(job.end_user)) end
   redis.call('HSET', key, 'status', status, 'ended_at', timestamp, 'waiting', '', 'phase', status,
     'phase_at', timestamp)
@@ -66,6 +94,7 @@ finish = function(id, status, attempt, changes, code)
   local deliveries, event = create_deliveries(id, 'job.' .. status), request_batch_event(id, status) or response_event(id, status)
   if event then deliveries = deliveries + create_deliveries(id, event) end
   redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, status, deliveries), id)
+  if is_set(job.session) then finish_turn(id, job.session, status, deliveries > 0) end
   compact(id)
   -- The successors of a job that ends while it still waits for another would overtake that other if they became ready.
   local predecessor = nil
