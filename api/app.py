@@ -47,7 +47,19 @@ from shared.webhooks.ssrf import AddressPolicy, parse_networks
 
 # The modules of api/routes, in the order in which /openapi.json lists their calls.
 ROUTES = (
-    *("generate", "jobs", "events", "batches", "uploads", "collections", "documents", "chat", "tutorial_compat", "webhooks"),
+    *(
+        "generate",
+        "jobs",
+        "events",
+        "batches",
+        "uploads",
+        "collections",
+        "documents",
+        "document_pages",
+        "chat",
+        "tutorial_compat",
+        "webhooks",
+    ),
     *(
         "openai.chat_completions",
         "openai.completions",
