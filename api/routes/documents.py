@@ -110,18 +110,26 @@ def restore_document(document: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="List the chunks of a document in order",
-        parameters=(DOCUMENT, LIMIT, in_query("after", POSITION, "The `next` of the previous page.")),
+        parameters=(
+            DOCUMENT,
+            LIMIT,
+            in_query("after", POSITION, "The `next` of the previous page."),
+            in_query("page", {"type": "integer", "minimum": 1}, "Only the chunks of this page of the document.", 1),
+        ),
         replies={200: Reply(description="One page.", model=responses.ChunkList)},
     )
 )
 def list_chunks(document: str) -> RouteResponse:
     limit = query_integer("limit", 20, 1, 100)
     after = query_integer("after", -1, -1, 2**31)
+    page_number = query_integer("page", 0, 1, 2**31) or None
     found = services().documents.get(owner(), document)
     if found.status != "ready":
         return list_response([])
     # Load one chunk more than the page has, to know whether another page follows.
-    entries = services().text_index.document_chunks(index_name(found), found.id, first=after + 1, limit=limit + 1)
+    entries = services().text_index.document_chunks(
+        index_name(found), found.id, first=after + 1, page=page_number, limit=limit + 1
+    )
     page = entries[:limit]
     return list_response([_chunk_json(entry) for entry in page], str(page[-1].position) if len(entries) > limit else None)
 

@@ -89,6 +89,14 @@ def test_a_passage_is_marked_on_the_picture_of_its_page(stack: Stack, paper: dic
     assert "draw" not in {job["kind"] for job in stack.client.get("/jobs?limit=100").json()["data"]}, "looking leaves no jobs"
 
 
+def test_the_chunks_of_a_page_are_listed(stack: Stack, paper: dict[str, Any]) -> None:
+    path = f"/documents/{paper['id']}/chunks"
+    assert [chunk["page"] for chunk in stack.client.get(path).json()["data"]] == [1, 2]
+    assert [chunk["page"] for chunk in stack.client.get(path, params={"page": 2}).json()["data"]] == [2]
+    assert stack.client.get(path, params={"page": 3}).json()["data"] == []
+    assert error(stack.client.get(path, params={"page": 0})) == (422, "invalid_value", "page")
+
+
 def test_a_page_is_drawn_once(stack: Stack) -> None:
     [document] = upload(stack, "drawn", ("once.pdf", pdf("Drawn once.")))
     settled(stack, document)
