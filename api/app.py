@@ -56,6 +56,7 @@ ROUTES = (
         "uploads",
         "collections",
         "documents",
+        "document_pages",
         "chat",
         "chat_sessions",
         "tutorial_compat",

@@ -168,6 +168,11 @@ def query_choice(name: str, choices: tuple[str, ...]) -> str | None:
     return text
 
 
+def query_boolean(name: str) -> bool:
+    """Whether a value of the query string is ``true``; it may be ``false`` or absent. Raises InvalidValue."""
+    return query_choice(name, ("true", "false")) == "true"
+
+
 def query_text(name: str) -> str | None:
     """A text of the query string, or None. Raises InvalidValue if it is longer than any name."""
     text = request.args.get(name)

@@ -20,6 +20,7 @@ ERROR_REPLIES = {
     409: "The object is in a state that does not allow this call.",
     413: "The body exceeds the size limit.",
     415: "The body is compressed; send it as it is.",
+    416: "The file has no such range of bytes.",
     422: "A value is out of range; `param` names the field.",
     429: "A limit is reached; try again later.",
     500: "Internal server error. The server log has the details.",

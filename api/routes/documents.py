@@ -18,12 +18,13 @@ from api.openapi.operation import (
     in_path,
     in_query,
 )
-from api.request_parsing import query_integer, requested_timeout
+from api.request_parsing import query_boolean, query_integer, requested_timeout
 from api.responses import RouteResponse, list_response
 from api.schemas import responses
 from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS
 from shared.documents.models import ENDED
+from shared.documents.store import RESTORE_SECONDS
 from shared.documents.text_index import IndexedChunk
 from shared.errors import NotFound
 
@@ -32,6 +33,9 @@ blueprint = Blueprint("documents", __name__)
 TAG = "Documents"
 WAITS = "Waits up to 30 s unless the client asks for a different wait."
 POSITION = {"type": "integer", "minimum": 0}
+PERMANENT = in_query(
+    "permanent", {"type": "boolean", "default": False}, "Delete it at once, so that it cannot be restored.", True
+)
 DELETION_REPLIES = {
     200: Reply(description="It is deleted with its files, text and vectors.", model=responses.Deletion),
     202: Reply(
@@ -58,19 +62,47 @@ def show_document(document: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Delete a document",
-        description=WAITS,
-        parameters=(DOCUMENT, PREFER, WAIT),
+        description=(
+            f"It is hidden at once: no search finds it. For {RESTORE_SECONDS} s it can be restored; then its files, text and vectors are "
+            f"deleted. With `permanent`, they are deleted at once. {WAITS}"
+        ),
+        parameters=(DOCUMENT, PERMANENT, PREFER, WAIT),
         replies=DELETION_REPLIES,
         refusals=(409, 429),
     )
 )
 def delete_document(document: str) -> RouteResponse:
-    timeout = requested_timeout(SHORT_JOB_SECONDS)
-    found = services().documents.get(owner(), document)
+    timeout, permanent = requested_timeout(SHORT_JOB_SECONDS), query_boolean("permanent")
+    documents = services().documents
+    found = documents.get(owner(), document, hidden=permanent)
     if found.status not in ENDED:
         services().transitions.cancel(found.job_id, owner())
-    job = submit_deletion({"document_id": found.id, "collection_id": found.collection_id})
-    return deletion_response(job, found.id, "document", timeout)
+    if permanent:
+        job = submit_deletion({"document_id": found.id, "collection_id": found.collection_id})
+        return deletion_response(job, found.id, "document", timeout)
+    restorable_until = documents.delete_later(found) / 1000
+    return jsonify({"id": found.id, "object": "document", "deleted": True, "restorable_until": restorable_until})
+
+
+@blueprint.post("/documents/<document>/restore")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Restore a deleted document",
+        description=(
+            f"Possible for {RESTORE_SECONDS} s after the deletion, unless another document has its name or its bytes since. A document that "
+            "was being read comes back as `failed`; retry its job to read it."
+        ),
+        parameters=(DOCUMENT,),
+        replies={200: Reply(description="The document, which is found again.", model=responses.Document)},
+        refusals=(409,),
+    )
+)
+def restore_document(document: str) -> RouteResponse:
+    documents = services().documents
+    found = documents.get(owner(), document, hidden=True)
+    documents.restore(found)
+    return jsonify(documents.get(owner(), document).as_json())
 
 
 @blueprint.get("/documents/<document>/chunks")
@@ -78,18 +110,26 @@ def delete_document(document: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="List the chunks of a document in order",
-        parameters=(DOCUMENT, LIMIT, in_query("after", POSITION, "The `next` of the previous page.")),
+        parameters=(
+            DOCUMENT,
+            LIMIT,
+            in_query("after", POSITION, "The `next` of the previous page."),
+            in_query("page", {"type": "integer", "minimum": 1}, "Only the chunks of this page of the document.", 1),
+        ),
         replies={200: Reply(description="One page.", model=responses.ChunkList)},
     )
 )
 def list_chunks(document: str) -> RouteResponse:
     limit = query_integer("limit", 20, 1, 100)
     after = query_integer("after", -1, -1, 2**31)
+    page_number = query_integer("page", 0, 1, 2**31) or None
     found = services().documents.get(owner(), document)
     if found.status != "ready":
         return list_response([])
     # Load one chunk more than the page has, to know whether another page follows.
-    entries = services().text_index.document_chunks(index_name(found), found.id, first=after + 1, limit=limit + 1)
+    entries = services().text_index.document_chunks(
+        index_name(found), found.id, first=after + 1, page=page_number, limit=limit + 1
+    )
     page = entries[:limit]
     return list_response([_chunk_json(entry) for entry in page], str(page[-1].position) if len(entries) > limit else None)
 

@@ -26,6 +26,7 @@ from cli.errors import CommandError
 from cli.output import Output
 from shared.documents.data_state import DATA_VERSION
 from shared.documents.data_state import FILE as DATA_FILE
+from shared.documents.page_cache import FOLDER as CACHE_FOLDER
 from shared.documents.store import Documents
 from shared.owners.closed_marker import FILE_NAME as CLOSED_MARKER
 from shared.packaged_files import installed_version
@@ -166,10 +167,10 @@ class _Backup:
 
     def _add_tree(self, root: Path, name: str) -> None:
         for path in _entries(root):
-            if path.is_dir():
+            if path.is_dir() and path.name != CACHE_FOLDER:  # which can be made again
                 self._add_tree(path, f"{name}/{path.name}")
             # Drafts begin with a dot.
-            elif not path.name.startswith("."):
+            elif path.is_file() and not path.name.startswith("."):
                 with suppress(FileNotFoundError):
                     self._add(f"{name}/{path.name}", path)
 

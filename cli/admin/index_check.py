@@ -230,7 +230,7 @@ class IndexCheck:
 
     def _record(self, collection: Collection, document_id: str) -> Document | None:
         try:
-            return self._documents.get(collection.owner, document_id)
+            return self._documents.get(collection.owner, document_id, hidden=True)
         except NotFound:
             return None
 

@@ -152,11 +152,23 @@ def show_document(context: CommandContext, ids: Documents) -> None:
 
 @documents.command("delete")
 @server_command
-def delete_documents(context: CommandContext, ids: Documents) -> None:
-    """Delete documents: records, files and index entries."""
+def delete_documents(
+    context: CommandContext,
+    ids: Documents,
+    permanent: Annotated[bool, typer.Option("--permanent", help="Delete their data at once.")] = False,
+) -> None:
+    """Delete documents: records, files and index entries. They can be restored for a minute, unless --permanent."""
     for document in ids:
-        context.client.delete_document(document)
+        context.client.delete_document(document, permanent=permanent)
         _print_deleted(context, document)
+
+
+@documents.command("restore")
+@server_command
+def restore_documents(context: CommandContext, ids: Documents) -> None:
+    """Restore documents that were deleted less than a minute ago."""
+    for document in ids:
+        print_id(context, context.client.restore_document(document))
 
 
 def install(root: typer.Typer) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from enginehouse_client.effects import Emit, Operation, Stream
 from enginehouse_client.jobs import JobCalls
-from enginehouse_client.models import Collection, Document, Hit, Job
+from enginehouse_client.models import Collection, Document, Hit, Job, PageText
 
 
 class DocumentCalls(JobCalls):
@@ -83,9 +83,38 @@ class DocumentCalls(JobCalls):
         response = yield from self._call("GET", f"/documents/{_name(document)}")
         return Document.from_json(response.json())
 
-    def delete_document(self, document: str) -> Operation[None]:
-        """Delete a document. Raises NotFound."""
-        yield from self.remove(f"/documents/{_name(document)}")
+    def delete_document(self, document: str, *, permanent: bool = False) -> Operation[None]:
+        """Delete a document. It can be restored for a minute, unless ``permanent``. Raises NotFound."""
+        yield from self.remove(f"/documents/{_name(document)}{'?permanent=true' if permanent else ''}")
+
+    def restore_document(self, document: str) -> Operation[Document]:
+        """Restore a deleted document and return it. Raises NotFound once its minute is over, and Conflict if another document has
+        its name or its bytes since."""
+        response = yield from self._call("POST", f"/documents/{_name(document)}/restore")
+        return Document.from_json(response.json())
+
+    def document_file(self, document: str) -> Operation[bytes]:
+        """Return the bytes that were uploaded. Raises NotFound, also if the server has deleted the file as it could not be read."""
+        response = yield from self._call("GET", f"/documents/{_name(document)}/file")
+        return response.body
+
+    def page_image(
+        self, document: str, page: int, *, width: int | None = None, start: int | None = None, end: int | None = None
+    ) -> Operation[bytes]:
+        """Return the picture of a page of a PDF, as PNG, in which the characters from ``start`` to ``end`` are marked, such as those of
+        a passage. Raises NotFound, and Conflict if the page cannot be drawn."""
+        options = {"width": width, "start": start, "end": end}
+        query = {name: str(value) for name, value in options.items() if value is not None}
+        path, timeout = f"/documents/{_name(document)}/pages/{page}.png", self.retry_policy.timeout + 30
+        response = yield from self._call("GET", path, query, timeout=timeout)
+        return response.body
+
+    def page_text(self, document: str, page: int, *, start: int | None = None, end: int | None = None) -> Operation[PageText]:
+        """Return the text of a page, with the boxes of its lines or of those from ``start`` to ``end``. Raises NotFound."""
+        query = {name: str(value) for name, value in {"start": start, "end": end}.items() if value is not None}
+        path, timeout = f"/documents/{_name(document)}/pages/{page}/text", self.retry_policy.timeout + 30
+        response = yield from self._call("GET", path, query, timeout=timeout)
+        return PageText.from_json(response.json())
 
 
 def _name(name: str) -> str:

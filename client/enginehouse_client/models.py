@@ -168,6 +168,19 @@ class Document(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageText(Record):
+    """The text of a page. ``boxes`` say where it is on the page: each has ``start`` and ``end`` in the text, and ``x``, ``y``, ``width``
+    and ``height`` as fractions of the page, from its top left corner. ``width`` and ``height`` of the page are in points, and None for
+    formats without pages."""
+
+    page: int
+    width: float | None
+    height: float | None
+    text: str
+    boxes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NameConflict(Record):
     """A file that was not added, because the document ``document_id`` has its name and was not to be replaced."""
 

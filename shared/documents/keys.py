@@ -6,11 +6,14 @@ Only the password key and the last one have a time to live; documents are kept u
     eh:collections:<owner>           hash  collection name -> collection id
     eh:collection:<id>               hash  the fields of ``models.Collection``
     eh:collection:<id>:documents     zset  document ids, all with score 0, so that they sort by id
+    eh:collection:<id>:deleted       set   ids of those documents that are hidden until they are deleted or restored
     eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document with these bytes
     eh:collection:<id>:latest        hash  name -> id of the newest document with this name
     eh:collection:<id>:current       hash  name -> id of the ready document with this name
     eh:document:<id>:password        string  see ``passwords``; has a time to live
-    eh:document:<id>                 hash  the fields of ``models.Document``, and ``attempt``, the fencing token of its job
+    eh:document:<id>                 hash  the fields of ``models.Document``; ``attempt``, the fencing token of its job; and ``delete_at``, the
+                                           time until which it can be restored, if it is hidden
+    eh:document:deleted              zset  ids of all hidden documents, by the time in milliseconds until which they can be restored
     eh:owner:<owner>:stored          hash  documents, files, bytes: what the owner has stored, for its limits
     eh:data                          hash  id, version, changes: of which data folder the records are (see ``data_state``)
     eh:index:problems                hash  collection id -> why its index has to be rebuilt (see ``index_health``)
@@ -32,6 +35,10 @@ def collection(collection_id: str) -> str:
 
 def listing(collection_id: str) -> str:
     return f"{PREFIX}collection:{collection_id}:documents"
+
+
+def deleted(collection_id: str) -> str:
+    return f"{PREFIX}collection:{collection_id}:deleted"
 
 
 def digests(collection_id: str) -> str:

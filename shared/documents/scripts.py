@@ -19,7 +19,13 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
     def begin_reindex(self, *, collection: str, next_index: str, job: str) -> Any: ...
 
     @declaration
+    def delete_later(self, *, id: str, collection: str, keep_ms: int) -> Any: ...
+
+    @declaration
     def drop_collection(self, *, id: str, owner: str, name: str) -> Any: ...
+
+    @declaration
+    def due_deletions(self, *, limit: int, again_ms: int) -> Any: ...
 
     @declaration
     def ensure_collection(
@@ -56,6 +62,9 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
 
     @declaration
     def remove(self, *, id: str, collection: str) -> Any: ...
+
+    @declaration
+    def restore(self, *, id: str, collection: str) -> Any: ...
 
     @declaration
     def switch_index(self, *, collection: str, next_index: str, changes: Mapping[str, Value]) -> Any: ...

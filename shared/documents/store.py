@@ -22,12 +22,16 @@ from shared.documents.index_health import clear_problem, report_problem
 from shared.documents.models import Collection, Document, Problem, Status, check_collection_name
 from shared.documents.passwords import Passwords
 from shared.documents.scripts import DocumentScripts
-from shared.errors import NameTaken, NotFound, QuotaExceeded
+from shared.errors import Conflict, NameTaken, NotFound, QuotaExceeded
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
+from shared.lua_scripts import Clock
 from shared.redis_lists import list_page
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+RESTORE_SECONDS = 60
+"""How long a deleted document can be restored. Until then it is hidden."""
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """Result of a worker's write: done; the document was deleted; another attempt has taken over; or a newer version of the document
@@ -37,13 +41,13 @@ was ready first."""
 class Documents:
     """Collections and documents of all owners. ``client`` must decode its responses and may be shared by threads.
 
-    ``settings`` has the limits of owners without limits of their own.
+    ``settings`` has the limits of owners without limits of their own. ``clock`` returns Unix milliseconds and is for tests.
     """
 
-    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+    def __init__(self, client: "redis.Redis", settings: Settings, *, clock: Clock | None = None) -> None:
         self._settings = settings
         self._redis: Any = client  # redis-py types every response as possibly awaitable
-        self._scripts = DocumentScripts(client)
+        self._scripts = DocumentScripts(client, clock=clock)
         self._files = DocumentFiles(settings.documents_dir)
 
     def passwords(self, files: DocumentFiles, seconds: int) -> Passwords:
@@ -156,7 +160,12 @@ class Documents:
         return bool(self._redis.exists(keys.document(document_id)))
 
     def count_documents(self, collection_id: str) -> int:
-        return int(self._redis.zcard(keys.listing(collection_id)))
+        """How many documents a collection has, without those that are hidden."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(keys.listing(collection_id))
+            pipeline.scard(keys.deleted(collection_id))
+            listed, hidden = pipeline.execute()
+        return max(0, int(listed) - int(hidden))
 
     def drop_collection(self, collection: Collection) -> bool:
         """Delete the record of a collection, so that it is hidden at once; a delete job removes its documents and vectors.
@@ -292,10 +301,10 @@ class Documents:
         )
         return str(outcome), str(other)
 
-    def get(self, owner: str, document_id: str) -> Document:
-        """The owner's document with this id. Raises NotFound."""
+    def get(self, owner: str, document_id: str, *, hidden: bool = False) -> Document:
+        """The owner's document with this id. One that is hidden until it is deleted is found only if ``hidden``. Raises NotFound."""
         fields = self._redis.hgetall(keys.document(document_id)) if is_id(DOCUMENT, document_id) else {}
-        if not fields or fields["owner"] != owner:
+        if not fields or fields["owner"] != owner or ("delete_at" in fields and not hidden):
             raise NotFound(f"There is no document {document_id[:80]!r}.", param="document")
         return Document.from_hash(fields)
 
@@ -310,23 +319,25 @@ class Documents:
         for document_id in self.document_ids(collection_id):
             batch.append(document_id)
             if len(batch) == 100:
-                if "ready" in self.statuses(batch).values():
+                if self.ready_names(batch):
                     return True
                 batch = []
-        return "ready" in self.statuses(batch).values()
+        return bool(self.ready_names(batch))
 
     def list_documents(self, collection_id: str, *, limit: int, after: str | None = None) -> tuple[list[Document], str | None]:
-        """A page of a collection's documents, newest first, after the id ``after``; and where the next page starts, or None."""
+        """A page of a collection's documents, newest first, after the id ``after``, without those that are hidden; and where the next
+        page starts, or None."""
         return list_page(self._redis, keys.listing(collection_id), self._read_documents, limit=limit, after=after)
 
     def _read_documents(self, ids: list[str]) -> list[Document]:
         with self._redis.pipeline(transaction=False) as pipeline:
             for document_id in ids:
                 pipeline.hgetall(keys.document(document_id))
-            return [Document.from_hash(fields) for fields in pipeline.execute() if fields]
+            return [Document.from_hash(fields) for fields in pipeline.execute() if fields and "delete_at" not in fields]
 
     def document_ids(self, collection_id: str, batch: int = 500) -> Iterator[str]:
-        """The ids of all documents of a collection, even if it was dropped. Documents may be removed during the iteration."""
+        """The ids of all documents of a collection, those that are hidden included, even if it was dropped. Documents may be removed
+        during the iteration."""
         last = "-"
         while ids := self._redis.zrange(keys.listing(collection_id), last, "+", bylex=True, offset=0, num=batch):
             yield from ids
@@ -341,17 +352,47 @@ class Documents:
             return {document_id: status for document_id, status in zip(ids, pipeline.execute(), strict=True) if status}
 
     def ready_names(self, document_ids: Iterable[str]) -> dict[str, str]:
-        """Names by id of the given documents that are ready; the others are left out."""
+        """Names by id of the given documents that can be found; others, and those that are hidden, are left out."""
         ids = list(dict.fromkeys(document_ids))
         with self._redis.pipeline(transaction=False) as pipeline:
             for document_id in ids:
-                pipeline.hmget(keys.document(document_id), "status", "name")
-            replies = pipeline.execute()
-        return {document_id: name for document_id, (status, name) in zip(ids, replies, strict=True) if status == "ready"}
+                pipeline.hmget(keys.document(document_id), "status", "name", "delete_at")
+            found = zip(ids, pipeline.execute(), strict=True)
+        return {document_id: name for document_id, (status, name, hidden) in found if status == "ready" and not hidden}
 
     def remove(self, document_id: str, collection_id: str) -> bool:
         """Delete the record, before the vectors and files. False if it was already gone."""
         return bool(self._scripts.remove(id=document_id, collection=collection_id))
+
+    def delete_later(self, document: Document) -> int:
+        """Hide a document, and delete it after ``RESTORE_SECONDS``; return the time in milliseconds until which it can be restored.
+
+        Raises NotFound if it was deleted meanwhile.
+        """
+        delete_at = self._scripts.delete_later(id=document.id, collection=document.collection_id, keep_ms=RESTORE_SECONDS * 1000)
+        if delete_at is None:
+            raise NotFound(f"There is no document {document.id!r}.", param="document")
+        return int(delete_at)
+
+    def restore(self, document: Document) -> None:
+        """Show a hidden document again. Raises NotFound if its time is over, and Conflict if another document has its name or bytes."""
+        outcome, *other = self._scripts.restore(id=document.id, collection=document.collection_id)
+        if outcome == "taken":
+            raise Conflict(
+                f"Document {document.id} cannot be restored, as document {other[0]} has its name or its bytes. Delete that one first.",
+                code="name_taken",
+                details={"name": document.name, "document": other[0]},
+            )
+        if outcome == "gone":
+            raise NotFound(
+                f"Document {document.id} cannot be restored. A deleted document can be for {RESTORE_SECONDS} s.", param="document"
+            )
+
+    def due_deletions(self, limit: int, *, again_seconds: float) -> list[tuple[str, str, str]]:
+        """Hidden documents whose data has to be deleted now, each with its collection and owner. Each is returned again after
+        ``again_seconds``, unless it is removed by then."""
+        rows = self._scripts.due_deletions(limit=limit, again_ms=int(1000 * again_seconds))
+        return [(str(document), str(collection), str(owner)) for document, collection, owner in rows]
 
     # Documents: methods for attempts that process them
 

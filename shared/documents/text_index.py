@@ -226,16 +226,16 @@ class TextIndex:
         return found
 
     def document_chunks(
-        self, index: str, document_id: str, *, first: int = 0, last: int | None = None, limit: int = -1
+        self, index: str, document_id: str, *, first: int = 0, last: int | None = None, page: int | None = None, limit: int = -1
     ) -> list[IndexedChunk]:
-        """The chunks of a document in order, from position ``first`` to ``last``, at most ``limit`` of them."""
+        """The chunks of a document, or of one of its pages, in order, from position ``first`` to ``last``, at most ``limit`` of them."""
         with self._reading(index) as file:
             if file is None:
                 return []
             rows = file.execute(
                 f"select {_COLUMNS} from documents d join chunks c on c.document = d.key "
-                "where d.id = ? and c.position >= ? and c.position <= ? order by c.position limit ?",
-                (document_id, first, 2**62 if last is None else last, limit),
+                "where d.id = ? and c.position >= ? and c.position <= ? and (? is null or c.page = ?) order by c.position limit ?",
+                (document_id, first, 2**62 if last is None else last, page, page, limit),
             )
             return [_indexed_chunk(row) for row in rows]
 

@@ -1,6 +1,7 @@
 """Trash: folders of documents that a repair found without a record. They are kept for a time and can be moved back.
 
-Each day has a folder, so that an operator sees how old the contents are. What a client deletes is deleted at once and never gets here.
+Each day has a folder, so that an operator sees how old the contents are. What a client deletes never gets here:
+``Documents.delete_later`` hides it where it is until it is deleted.
 """
 
 import logging

@@ -2,6 +2,7 @@
 
 IO_QUEUE = "io"
 CPU_QUEUE = "cpu"
+PAGE_QUEUE = "pages"
 REQUEST_BATCH_QUEUE = "batches"
 
 

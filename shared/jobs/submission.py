@@ -36,7 +36,7 @@ SUMMARY_CHARACTERS = 120
 MAX_END_USER = 512
 
 # Jobs whose client waits for the result, which may be large. It is kept for this long at most.
-SHORT_KINDS = ("embed", "rerank", "tokenize")
+SHORT_KINDS = ("embed", "rerank", "tokenize", "draw")
 SHORT_RETENTION_SECONDS = 300
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from playwright.sync_api import FilePayload, Page, expect
 
 from testing.stack import Stack
-from tests.browser.actions import add_documents, drop, suspended
-from tests.odd_files import locked_pdf
+from testing.waiting import wait_until
+from tests.browser.actions import add_documents, drop, suspended, violations
+from tests.odd_files import locked_pdf, pdf
 
 NASTY_TEXT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> The lighthouse is green."
 
@@ -117,8 +118,10 @@ def test_documents_are_filtered_sorted_selected_and_deleted_with_undo(page: Page
     page.get_by_label("Select paper-141.txt").check()
     page.get_by_role("group", name="Selection").get_by_role("button", name="Delete").click()
     expect(page.locator(".grid-row")).to_have_count(8)
+    wait_until(lambda: stack.client.get("/collections/many").json()["documents"] == 148, "the server has hidden them")
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".grid-row")).to_have_count(10)
+    wait_until(lambda: stack.client.get("/collections/many").json()["documents"] == 150, "the server has restored them")
     page.get_by_role("button", name="Delete paper-149.txt").click()
     expect(page.locator(".grid-row")).to_have_count(9)
     # Closing the page does not lose the deletion.
@@ -166,5 +169,75 @@ def test_search_marks_its_words_and_opens_the_page(page: Page, stack: Stack) -> 
     expect(sheet.locator("mark")).to_have_text("The harbour is north of the lighthouse.")
     expect(sheet).to_contain_text("Page 2 of 2")
     sheet.get_by_role("link", name="Document").click()
-    expect(page.get_by_role("complementary", name="Details").last).to_contain_text("2 in 2 chunks")
+    expect(page.get_by_role("complementary", name="Details").last).to_contain_text("2 pages in 2 chunks")
     assert page.evaluate("() => window.hacked") is None
+
+
+DARK_PIXELS = """
+(canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let dark = 0;
+  for (let at = 0; at < data.length; at += 4) dark += data[at] < 100 && data[at + 3] === 255;
+  return dark;
+}
+"""
+
+
+def add_pdf(stack: Stack, collection: str, *texts: str) -> str:
+    """Add a PDF with these pages and return its id once it is ready."""
+    file = {"file": ("papers/harbour.pdf", pdf(*texts))}
+    upload = stack.client.post(f"/collections/{collection}/documents", files=file).json()
+    stack.ended(upload["batch"]["id"])
+    return str(upload["data"][0]["id"])
+
+
+def test_a_pdf_is_shown_with_its_chunks_on_the_page(page: Page, stack: Stack, axe: str) -> None:
+    document = add_pdf(stack, "drawn", "A cover page.", "The harbour opens at six.\nThe lighthouse is painted green.")
+    page.goto(f"/ui/documents/drawn/{document}")
+    sheet = page.get_by_role("complementary", name="Details")
+    picture = sheet.get_by_role("img", name="Page 1 of papers/harbour.pdf")
+    expect(picture).to_be_visible()
+    assert picture.evaluate(DARK_PIXELS) > 100, "the picture has the letters of the page"
+    strip = sheet.get_by_role("navigation", name="Pages")
+    expect(strip.locator("canvas")).to_have_count(2)
+    strip.get_by_role("button", name="Page 2").click()
+    expect(sheet.get_by_role("img", name="Page 2 of papers/harbour.pdf")).to_be_visible()
+    expect(sheet.locator(".viewer-page .box")).to_have_count(2)
+    sheet.locator(".viewer-page .box").first.click()
+    chosen = sheet.locator('.viewer-chunks [data-chosen="true"]')
+    expect(chosen).to_contain_text("The lighthouse is painted green.")
+    expect(chosen.get_by_role("button", name="Chunk 2")).to_have_attribute("aria-pressed", "true")
+    assert violations(page, axe) == []
+    with page.expect_download() as download:
+        sheet.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == "harbour.pdf"
+    assert download.value.path().read_bytes().startswith(b"%PDF-")
+
+
+def test_a_hit_is_marked_on_its_page_and_hits_are_filtered(page: Page, stack: Stack) -> None:
+    add_pdf(stack, "marked", "The lighthouse of the cover.", "The harbour opens at six. The lighthouse is painted green.")
+    page.goto("/ui/documents/marked?q=lighthouse")
+    expect(page.locator(".hit")).to_have_count(2)
+    field = page.get_by_label("Filter of the search")
+    field.fill("lighthouse")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("“lighthouse” is not a condition")
+    field = page.get_by_label("Filter of the search")
+    field.fill("page>=2")
+    field.press("Enter")
+    expect(page.locator(".hit")).to_have_count(1)
+    expect(page).to_have_url(re.compile("filter=page"))
+    page.locator(".hit").click()
+    sheet = page.get_by_role("complementary", name="Details")
+    expect(sheet.get_by_role("img", name=re.compile("Page 2 of .* marked: .*painted green"))).to_be_visible()
+    box = sheet.locator(".box")
+    expect(box).to_have_count(1)
+    place, frame = box.bounding_box(), sheet.locator(".page-picture").bounding_box()
+    assert place is not None
+    assert frame is not None
+    assert frame["x"] < place["x"] < place["x"] + place["width"] < frame["x"] + frame["width"]
+    assert place["y"] - frame["y"] < frame["height"] / 5, "the text is at the top of the page"
+    sheet.get_by_role("tab", name="Text").click()
+    expect(sheet.locator("mark")).to_have_text("The harbour opens at six. The lighthouse is painted green.")
+    sheet.get_by_role("button", name="Previous page").click()
+    expect(sheet.locator(".page-text")).to_contain_text("The lighthouse of the cover.")

@@ -150,8 +150,8 @@ def test_a_deletion_with_a_lost_response_succeeds(calls: Calls) -> None:
 
 
 def test_a_slow_deletion_is_waited_for(calls: Calls) -> None:
-    run = Run(calls.delete_document("doc_1"), [answer(202, job("queued")), answer(200, job())])
-    assert [request.path for request in run.sent] == ["/documents/doc_1", "/jobs/job_1"]
+    run = Run(calls.delete_document("doc_1", permanent=True), [answer(202, job("queued")), answer(200, job())])
+    assert [request.path for request in run.sent] == ["/documents/doc_1?permanent=true", "/jobs/job_1"]
 
 
 def test_wait_uses_long_polls(calls: Calls) -> None:

@@ -177,7 +177,7 @@ def test_the_trash_keeps_folders_without_a_description_and_gives_them_back(stack
     settled(stack, one)
     folder = stack.data / "documents" / one["id"]
     description = (folder / "document.json").read_bytes()
-    assert stack.client.delete(f"/documents/{one['id']}").status_code == 200
+    assert stack.client.delete(f"/documents/{one['id']}?permanent=true").status_code == 200
     assert not folder.exists(), "what a client deletes is deleted, and not in the trash"
     folder.mkdir()
     (folder / "original").write_bytes(b"One pump.")

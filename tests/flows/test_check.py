@@ -90,7 +90,7 @@ def test_every_difference_is_found_and_fixed(stack: Stack) -> None:
     for mode in ("vector", "keyword"):
         hits = stack.post("/collections/checked/search", {"query": "boilers", "mode": mode, "top_k": 50}).json()["data"]
         assert {hit["document_id"] for hit in hits} >= {whole, wordless, vectorless, failed}
-    assert stack.client.delete(f"/documents/{lost}").status_code == 200
+    assert stack.client.delete(f"/documents/{lost}?permanent=true").status_code == 200
     assert check(stack) == (0, {})
 
 

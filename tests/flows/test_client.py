@@ -315,6 +315,12 @@ def test_documents_and_collections_are_listed_and_deleted(client: Client, collec
     client.delete_document(document.id)
     with pytest.raises(NotFound):
         client.document(document.id)
+    assert client.restore_document(document.id).name == "a.txt"
+    assert client.document_file(document.id) == b"some text to forget"
+    assert client.page_text(document.id, 1).text == "some text to forget"
+    client.delete_document(document.id, permanent=True)
+    with pytest.raises(NotFound):
+        client.restore_document(document.id)
     client.delete_collection(collection)
     with pytest.raises(NotFound):
         list(client.documents(collection))

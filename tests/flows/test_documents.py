@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from shared.redis_connection import connect
 from testing.stack import Stack
+from testing.waiting import wait_until
 from tests.sample_pdfs import sample_pdfs
 
 
@@ -85,11 +87,30 @@ def test_an_unreadable_document_ends_with_a_status_and_a_reason(stack: Stack, na
 def test_a_deleted_document_is_gone_from_search(stack: Stack) -> None:
     [document] = upload(stack, "gone", ("secret.txt", b"The secret word is abracadabra."))
     settled(stack, document)
-    answer = stack.client.delete(f"/documents/{document['id']}")
-    assert answer.json() == {"id": document["id"], "object": "document", "deleted": True}
-    assert stack.client.get(f"/documents/{document['id']}").status_code == 404
+    path = f"/documents/{document['id']}"
+    answer = stack.client.delete(path).json()
+    assert (answer["id"], answer["deleted"]) == (document["id"], True)
+    assert answer["restorable_until"] > document["created_at"]
+    assert stack.client.get(path).status_code == 404
     assert stack.post("/collections/gone/search", {"query": "secret word"}).json()["data"] == []
+    assert stack.client.post(f"{path}/restore").json()["status"] == "ready"
+    [hit] = stack.post("/collections/gone/search", {"query": "secret word"}).json()["data"]
+    assert hit["document_id"] == document["id"]
+    assert stack.client.delete(f"{path}?permanent=true").json() == {"id": document["id"], "object": "document", "deleted": True}
+    assert stack.client.post(f"{path}/restore").status_code == 404
     assert not list(stack.data.glob(f"documents/{document['id']}*"))
+
+
+def test_a_deleted_document_loses_its_data_after_a_minute(stack: Stack) -> None:
+    [document] = upload(stack, "expiring", ("secret.txt", b"The secret word is abracadabra."))
+    settled(stack, document)
+    assert stack.client.delete(f"/documents/{document['id']}").status_code == 200
+    # Nobody waits for the minute here: its end is set to now.
+    redis_client = connect(stack.redis_url())
+    redis_client.zadd("eh:document:deleted", {document["id"]: 1})
+    wait_until(lambda: not list(stack.data.glob(f"documents/{document['id']}*")), "the folder of the document is deleted")
+    wait_until(lambda: not redis_client.exists(f"eh:document:{document['id']}", "eh:document:deleted"), "its record is deleted")
+    assert stack.post("/collections/expiring/search", {"query": "secret word"}).json()["data"] == []
 
 
 def test_a_deleted_collection_is_gone(stack: Stack) -> None:

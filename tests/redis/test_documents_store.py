@@ -9,7 +9,7 @@ import redis
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
-from shared.errors import InvalidValue, NotFound
+from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import DOCUMENT, new_id
 from shared.settings import Settings
 
@@ -206,3 +206,103 @@ def test_a_password_is_never_stored_in_plain_text_and_deleted_completely(
     assert passwords.look_up(document_id) == ""
     assert redis_client.keys("*") == []
     assert not pad.exists()
+
+
+class Clock:
+    """Milliseconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def timed(redis_client: "redis.Redis", settings: Settings, clock: Clock) -> Documents:
+    return Documents(redis_client, settings, clock=clock)
+
+
+def ready(documents: Documents, collection: Collection, sha256: str) -> Document:
+    document, created = register(documents, collection, sha256)
+    assert created
+    documents.finish(document.id, "job_1", 1, "ready", pages=1, chunks=1)
+    return documents.get("ada", document.id)
+
+
+def test_a_deleted_document_is_hidden_counted_and_restored(timed: Documents, clock: Clock, redis_client: "redis.Redis") -> None:
+    collection = timed.ensure_collection("ada", "papers", MODEL)
+    document = ready(timed, collection, "a" * 64)
+    until = timed.delete_later(document)
+    assert until == clock.now + 60_000
+    clock.now += 1000
+    assert timed.delete_later(document) == until, "a repeated call does not prolong the time"
+    with pytest.raises(NotFound):
+        timed.get("ada", document.id)
+    assert timed.get("ada", document.id, hidden=True) == document
+    assert timed.list_documents(collection.id, limit=5) == ([], None)
+    assert timed.count_documents(collection.id) == 0
+    assert timed.ready_names([document.id]) == {}
+    assert not timed.has_ready_document(collection.id)
+    assert list(timed.document_ids(collection.id)) == [document.id], "a reindex and a deletion of the collection still see it"
+    assert redis_client.hgetall("eh:owner:ada:stored") == {"documents": "1", "bytes": "3"}, "the limits count it until it is gone"
+    clock.now = until - 1
+    timed.restore(document)
+    timed.restore(document)
+    assert timed.get("ada", document.id) == document
+    assert timed.ready_names([document.id]) == {document.id: document.name}
+    assert timed.count_documents(collection.id) == 1
+    assert register(timed, collection, "a" * 64)[0].id == document.id, "its bytes are known again"
+    clock.now += 3_600_000
+    assert timed.due_deletions(10, again_seconds=60) == []
+
+
+def test_a_deleted_document_is_due_until_it_is_removed(timed: Documents, clock: Clock, redis_client: "redis.Redis") -> None:
+    collection = timed.ensure_collection("ada", "papers", MODEL)
+    document = ready(timed, collection, "a" * 64)
+    clock.now = timed.delete_later(document)
+    with pytest.raises(NotFound, match="60 s"):
+        timed.restore(document)
+    assert timed.due_deletions(10, again_seconds=60) == [(document.id, collection.id, "ada")]
+    assert timed.due_deletions(10, again_seconds=60) == []
+    clock.now += 60_000
+    assert timed.due_deletions(10, again_seconds=60) == [(document.id, collection.id, "ada")], "its job was lost"
+    timed.remove(document.id, collection.id)
+    clock.now += 60_000
+    assert timed.due_deletions(10, again_seconds=60) == []
+    assert sorted(redis_client.scan_iter()) == [f"eh:collection:{collection.id}", "eh:collections:ada", "eh:data"]
+    with pytest.raises(NotFound):
+        timed.restore(document)
+
+
+def test_a_deleted_document_gives_way_to_one_with_its_name(timed: Documents) -> None:
+    collection = timed.ensure_collection("ada", "papers", MODEL)
+    document = ready(timed, collection, "a" * 64)
+    timed.delete_later(document)
+    other = ready(timed, collection, "b" * 64)
+    assert (other.version, other.replaces) == (1, "")
+    with pytest.raises(Conflict, match=other.id) as refused:
+        timed.restore(document)
+    assert (refused.value.code, refused.value.details["document"]) == ("name_taken", other.id)
+    timed.delete_later(other)
+    timed.restore(document)
+    with pytest.raises(Conflict, match=document.id):
+        timed.restore(other)
+
+
+def test_a_deleted_document_that_is_being_read_replaces_nothing(timed: Documents) -> None:
+    collection = timed.ensure_collection("ada", "papers", MODEL)
+    document, _ = register(timed, collection, "a" * 64)
+    timed.delete_later(document)
+    other = ready(timed, collection, "b" * 64)
+    assert timed.finish(document.id, "job_1", 1, "ready", pages=1, chunks=1) == "stale"
+    assert timed.get("ada", other.id).status == "ready"
+    assert timed.finish(document.id, "job_1", 1, "failed", reason="cancelled") == "ok"
+    timed.delete_later(other)
+    timed.restore(document)
+    assert timed.get("ada", document.id).status == "failed"

@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 
 from shared.documents.data_state import DataState, DataStateService
+from shared.documents.page_cache import PageCacheCleaner
 from shared.documents.store import Documents
 from shared.documents.trash import Trash, TrashCleaner
-from shared.jobs.queue_names import CPU_QUEUE
+from shared.jobs.queue_names import CPU_QUEUE, PAGE_QUEUE
 from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
 from workers.cpu.handlers import cpu_handlers
@@ -31,6 +32,7 @@ def build_services() -> Sequence[MaintenanceService]:
         DataStateService(DataState(client, settings)),
         UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds),
         TrashCleaner(Trash(settings.trash_dir), settings.trash_seconds),
+        PageCacheCleaner(settings.documents_dir),
     ]
 
 
@@ -39,6 +41,7 @@ app = CeleryWorker(
     Pool(
         name="cpu",
         queues=(CPU_QUEUE,),
+        side_queues={PAGE_QUEUE: 1},
         slots=settings.cpu_workers,
         prefork=True,
         build_handlers=build_handlers,

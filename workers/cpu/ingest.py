@@ -54,7 +54,7 @@ def ingest(
     """
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:
-        document = documents.get(attempt.job.owner, document_id)
+        document = documents.get(attempt.job.owner, document_id, hidden=True)
     except NotFound:
         _remove_traces(document_id, collection_id, settings, search_index)
         raise AttemptStopped("cancel") from None
@@ -71,7 +71,7 @@ def raise_if_deleted(attempt: AttemptHandle, documents: Documents, settings: Set
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:
         documents.collection_by_id(collection_id)
-        documents.get(attempt.job.owner, document_id)
+        documents.get(attempt.job.owner, document_id, hidden=True)
     except NotFound:
         _remove_traces(document_id, collection_id, settings, search_index)
         raise AttemptStopped("cancel") from None
@@ -148,7 +148,7 @@ class _Ingestion:
     def remove_replaced(self) -> str:
         """Remove the version that this document replaces; returns its id, or "". Raises IndexUnavailable."""
         try:
-            replaced = self._documents.get(self._document.owner, self._document.id).replaces
+            replaced = self._documents.get(self._document.owner, self._document.id, hidden=True).replaces
         except NotFound:
             self._raise_deleted()
         if replaced:

@@ -186,7 +186,7 @@ class _Reindex:
 
     def _ready_document(self, owner: str, document_id: str) -> Document | None:
         try:
-            document = self._documents.get(owner, document_id)
+            document = self._documents.get(owner, document_id, hidden=True)
         except NotFound:
             return None
         return document if document.status == "ready" else None

@@ -68,7 +68,7 @@ class Pool:
 
     ``build_handlers`` is called once in every process that holds leases, after the fork. ``find_problems`` returns what this
     machine lacks; it is logged once per worker. ``build_services`` returns the pool's own maintenance. ``on_start`` is called with the
-    runtime once it runs, and ``on_stop`` before it shuts down. ``side_queues`` have jobs that a pool with threads runs
+    runtime once it runs, and ``on_stop`` before it shuts down. ``side_queues`` have jobs that each process with leases runs
     beside its slots, in this number of threads for each queue.
     """
 

@@ -17,7 +17,18 @@ class FilterOfJobs(RequestModel):
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"] | None = None
     kind: (
         Literal[
-            "generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "rerank", "tokenize", "request_batch"
+            "generate",
+            "ingest",
+            "unpack",
+            "search",
+            "delete",
+            "reindex",
+            "batch",
+            "embed",
+            "rerank",
+            "tokenize",
+            "draw",
+            "request_batch",
         ]
         | None
     ) = None

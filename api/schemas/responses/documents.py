@@ -44,6 +44,26 @@ class UploadDocument(Document):
     duplicate: bool = Field(description="whether the collection already had these bytes; the job is then not part of this batch")
 
 
+class PageBox(ResponseModel):
+    """A line, or a part of one. The place is given as fractions of the page, from its top left corner."""
+
+    start: int = Field(description="position of its first character in the text of the page")
+    end: int = Field(description="position behind its last character")
+    x: float = Field(ge=0, le=1)
+    y: float = Field(ge=0, le=1)
+    width: float = Field(ge=0, le=1)
+    height: float = Field(ge=0, le=1)
+
+
+class PageText(ResponseModel):
+    document_id: str
+    page: int
+    width: float | None = Field(description="of the page, in points; null if it cannot be drawn")
+    height: float | None
+    text: str
+    boxes: list[PageBox]
+
+
 class Collection(ResponseModel):
     id: str
     object: Literal["collection"]

@@ -4,6 +4,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.responses.fields import Time
+
 Entry = TypeVar("Entry")
 
 
@@ -38,6 +40,7 @@ class Deletion(ResponseModel):
     id: str
     object: Literal["job", "document", "chunk", "collection", "webhook", "response"]
     deleted: Literal[True]
+    restorable_until: Time = Field(default=0.0, description="of a document that can be restored: until when")
 
 
 class ListPage(ResponseModel, Generic[Entry]):

@@ -135,6 +135,15 @@ class TokenizeResult(ResponseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class DrawResult(ResponseModel):
+    """The result of a job of kind ``draw``, which a request for a page waits for and deletes."""
+
+    page: int
+    width: float
+    height: float
+    bytes: int
+
+
 class DeleteResult(ResponseModel):
     """The result of a job of kind ``delete``."""
 
@@ -260,6 +269,7 @@ class Job(ListedJob):
         | IngestResult
         | SearchResult
         | DeleteResult
+        | DrawResult
         | ReindexResult
         | UnpackResult
         | BatchCounts

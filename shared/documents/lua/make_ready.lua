@@ -5,13 +5,16 @@
 -- Arguments: id, collection, job, attempt, changes{}
 -- Keys: document:<id>; collection:<id>:current; collection:<id>:sha256; the document that is replaced
 -- Returns 'ok'; 'replaced' when a newer version is ready already, so that this one can never be searched; 'gone' when the
--- document was deleted; 'stale' when another job or a later attempt has it.
+-- document was deleted; 'stale' when another job or a later attempt has it, or when
+-- it is hidden until it is deleted.
 -- Promise: the field `replaces` names the document that this one replaces, if there is one. Sent twice, it returns the same and writes the
 -- same fields again.
 
-local document = document_fields(id, 'job_id', 'attempt', 'name', 'version')
+local document = document_fields(id, 'job_id', 'attempt', 'name', 'version', 'delete_at')
 local result = check_document_fence(document, job, attempt)
 if result ~= 'ok' then return result end
+-- Its job is being cancelled. It must not take the name of a document that was uploaded since.
+if document.delete_at then return 'stale' end
 local current_key, digests_key = collection_key(collection) .. ':current', collection_key(collection) .. ':sha256'
 local current = redis.call('HGET', current_key, document.name)
 if current ~= id then changes.replaces = '' end

@@ -1,19 +1,22 @@
 // Documents: the collections, the documents of one of them, uploads and search.
 
 import { useSignal } from "@preact/signals";
-import { FolderUp, Plus, RotateCcw, Search as SearchIcon, Settings2, Trash2, Upload as UploadIcon, X } from "lucide";
+import { FolderUp, Plus, RotateCcw, Settings2, Trash2, Upload as UploadIcon, X } from "lucide";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
 import { signIn } from "../key.ts";
-import { remembered, refresh, refreshes, useResource } from "../resource.ts";
+import { remembered, refreshes, useResource } from "../resource.ts";
 import { go, href, query, segments, setQuery } from "../router.ts";
 import { collections, loadCollections, loadModels, models } from "../store.ts";
-import type { Chunk, Collection, Document, Hit, Job, List } from "../types.ts";
-import { attempt, confirmed, copyText, Dialog, DocumentState, Empty, Icon, IconButton, Problem, Sheet, Time, toast } from "../ui/basics.tsx";
-import { deleteLater, leaving } from "../ui/undo.ts";
+import type { Collection, Document, Job, List } from "../types.ts";
+import { attempt, confirmed, Dialog, DocumentState, Empty, Icon, IconButton, Problem, Time, toast } from "../ui/basics.tsx";
+import { leaving } from "../ui/undo.ts";
 import { VirtualRows } from "../ui/virtual.tsx";
-import { bytes, count, documentReason, documentStatus, isAmiss, isUnfinished, number, problem, roughly, waitReason } from "../words.ts";
-import { PageSheet } from "./page_sheet.tsx";
+import { bytes, count, documentReason, isAmiss, isUnfinished, number, problem, roughly } from "../words.ts";
+import { deleteDocuments } from "./deletion.ts";
+import { DocumentSheet } from "./document_sheet.tsx";
+import { PasswordDialog } from "./password.tsx";
+import { SearchForm, SearchHits } from "./search.tsx";
 import { chosenFiles, readDrop, sendRefusedAgain, startUpload, upload, type Upload } from "./uploads.ts";
 
 const last = remembered("documents.collection", "default");
@@ -185,7 +188,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
   const remove = (some: Document[]) => {
     selected.value = new Set();
     if (some.some(({ id }) => id === segments.value[2])) go(href("documents", name));
-    deleteLater(some.length === 1 ? `${some[0]!.name} is deleted.` : `${count(some.length, "document")} are deleted.`, some.map(({ id }) => `/documents/${id}`), { after: () => { reload(); void loadCollections(); } });
+    deleteDocuments(some, () => { reload(); void loadCollections(); });
   };
   const retry = (some: Document[]) => attempt(async () => {
     for (const one of some) await call("POST", `/jobs/${one.job_id}/retry`, { json: {} });
@@ -283,30 +286,6 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
   );
 }
 
-function PasswordDialog({ document, onClose, onSent }: { document: Document; onClose: () => void; onSent: () => void }) {
-  const field = useRef<HTMLInputElement>(null);
-  const submit = async (event: Event) => {
-    event.preventDefault();
-    const password = field.current!.value;
-    if (!password) return;
-    if (await attempt(() => call("POST", `/jobs/${document.job_id}/retry`, { json: { password } }))) {
-      toast(`${document.name} is read with the password.`);
-      onSent();
-      onClose();
-    }
-  };
-  return (
-    <Dialog heading={`Password of ${document.name}`} onClose={onClose}>
-      <form onSubmit={submit}>
-        <label for="document-password">Password of the file</label>
-        <input ref={field} id="document-password" type="password" autocomplete="off" autoFocus required />
-        <p class="hint">The server forgets it as soon as the file is read.</p>
-        <div class="dialog-foot"><button type="submit" class="primary">Read the file</button></div>
-      </form>
-    </Dialog>
-  );
-}
-
 function DropZone({ collection }: { collection: string }) {
   const over = useSignal(false);
   const locked = signIn.value !== null;
@@ -365,138 +344,5 @@ function Uploads({ upload: now }: { upload: Upload }) {
         </>
       )}
     </section>
-  );
-}
-
-function SearchForm({ text, collection }: { text: string; collection: string }) {
-  const field = useRef<HTMLInputElement>(null);
-  const mode = query.value.get("mode") ?? "hybrid";
-  const many = query.value.get("k") ?? "10";
-  return (
-    <form class={text ? "bar search-bar active" : "bar search-bar"} role="search" onSubmit={(event) => { event.preventDefault(); setQuery({ q: field.current!.value.trim() }); }}>
-      <input ref={field} type="search" aria-label={`Search ${collection}`} placeholder="Search the texts" defaultValue={text} onInput={(event) => event.currentTarget.value === "" && setQuery({ q: null })} />
-      {text && <><select aria-label="Kind of search" value={mode} onChange={(event) => setQuery({ mode: event.currentTarget.value })}><option value="hybrid">Meaning and words</option><option value="vector">Meaning</option><option value="keyword">Words</option></select>
-      <select aria-label="Number of hits" value={many} onChange={(event) => setQuery({ k: event.currentTarget.value })}>{["5", "10", "25", "50"].map((one) => <option key={one} value={one}>{one} hits</option>)}</select></>}
-      <button type="submit"><Icon of={SearchIcon} />Search</button>
-      {text && <button type="button" class="quiet" onClick={() => setQuery({ q: null })}><Icon of={X} />Close the search</button>}
-    </form>
-  );
-}
-
-/** A text with the words of a query marked. */
-export function Marked({ text, words }: { text: string; words: string }) {
-  const all = [...new Set(words.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])].sort((a, b) => b.length - a.length).slice(0, 40);
-  // Short words are mostly articles and the like, which are everywhere.
-  const long = all.filter((word) => word.length > 3 || /[^a-z]/.test(word));
-  const wanted = long.length > 0 ? long : all;
-  if (wanted.length === 0) return <>{text}</>;
-  const parts = text.split(new RegExp(`((?<![\\p{L}\\p{N}])(?:${wanted.join("|")})[\\p{L}\\p{N}]*)`, "giu"));
-  return <>{parts.map((part, place) => (place % 2 === 1 ? <mark key={place}>{part}</mark> : part))}</>;
-}
-
-interface Passages {
-  data: Hit[];
-  warnings: string[];
-}
-
-async function findPassages(collection: string, json: object, signal: AbortSignal): Promise<Passages> {
-  const answer = await call<Passages | Job>("POST", `/collections/${encodeURIComponent(collection)}/search`, { json, signal });
-  if ("data" in answer) return answer;
-  // All workers are busy: the answer is the job of the search.
-  let job = answer;
-  while (job.ended_at === null) job = await call<Job>("GET", `/jobs/${job.id}?wait=30`, { signal });
-  if (job.error !== null) throw new ApiError(job.error.message, job.error.code, 500);
-  return { data: (job.result as { hits?: Hit[] } | null)?.hits ?? [], warnings: [] };
-}
-
-function SearchHits({ collection, text }: { collection: string; text: string }) {
-  const mode = query.value.get("mode") ?? "hybrid";
-  const many = Number(query.value.get("k") ?? 10);
-  const open = useSignal<Hit | null>(null);
-  const { data, error } = useResource(`search ${collection} ${text} ${mode} ${many}`, (signal) => findPassages(collection, { query: text, mode, top_k: many }, signal));
-  const hits = data.value?.data ?? [];
-  const best = Math.max(...hits.map(({ score }) => score), 0.0001);
-  return (
-    <div class="search-results">
-      <Problem error={error.value} />
-      {data.value === null && error.value === null && <p class="hint" role="status">Searching…</p>}
-      {data.value?.warnings?.map((words) => <p class="notice" key={words}>{words}</p>)}
-      {data.value !== null && <p class="hint" role="status">{hits.length === 0 ? "No passage found." : `${count(hits.length, "passage")}, the best first. The bar compares them with the best one; it does not say how good that is.`}</p>}
-      <ol class="hits" aria-label="Passages found">
-        {hits.map((hit) => (
-          <li key={hit.chunk_id}>
-            <button type="button" class="hit" onClick={() => (open.value = hit)}>
-              <header><strong>{hit.document}</strong><span>page {hit.page}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (hit.score / best) * 100)}%` }} /></span><span class="number">{mode} {hit.score.toFixed(2)}</span></header>
-              <p dir="auto"><Marked text={hit.text} words={text} /></p>
-            </button>
-          </li>
-        ))}
-      </ol>
-      {open.value && <PageSheet key={open.value} document={open.value.document_id} name={open.value.document} page={open.value.page} start={open.value.start} end={open.value.end} quote={open.value.text} onClose={() => (open.value = null)} />}
-    </div>
-  );
-}
-
-function DocumentSheet({ id, collection }: { id: string; collection: string }) {
-  const close = () => go(href("documents", collection));
-  const { data, error, reload } = useResource(`document ${id}`, (signal) => call<Document>("GET", `/documents/${id}`, { signal }), (one) => (isUnfinished(one.status) ? 2 : 0));
-  const job = useResource(data.value && isUnfinished(data.value.status) ? `job ${data.value.job_id}` : null, (signal) => call<Job>("GET", `/jobs/${data.value!.job_id}`, { signal }), 2);
-  const page = useSignal<number | null>(null);
-  const asking = useSignal(false);
-  const after = useSignal<Chunk[]>([]);
-  const chunks = useResource(data.value?.status === "ready" ? `chunks ${id} ${page.value}` : null, (signal) => call<List<Chunk>>("GET", `/documents/${id}/chunks?limit=100`, { signal }));
-  const next = useSignal<string | null>(null);
-  useEffect(() => {
-    after.value = [];
-    next.value = chunks.data.value?.next ?? null;
-  }, [chunks.data.value]);
-  const more = () => attempt(async () => {
-    const part = await call<List<Chunk>>("GET", `/documents/${id}/chunks?limit=100&after=${encodeURIComponent(next.value!)}`);
-    after.value = [...after.value, ...part.data];
-    next.value = part.next;
-  });
-  const one = data.value;
-  const again = () => attempt(async () => {
-    await call("POST", `/jobs/${one!.job_id}/retry`, { json: {} });
-    reload();
-    refresh();
-  });
-  const waiting = job.data.value;
-  return (
-    <Sheet heading={one?.name ?? "Document"} onClose={close}>
-      <Problem error={error.value} />
-      {one && (
-        <>
-          <div class="bar">
-            <DocumentState status={one.status} />
-            {one.status === "encrypted" && <button type="button" class="small" onClick={() => (asking.value = true)}>Password</button>}
-            {isAmiss(one.status) && one.status !== "encrypted" && <button type="button" class="small" onClick={again}>Read again</button>}
-            <a class="button small" href={href("jobs", one.job_id)}>Job</a>
-            <button type="button" class="small" onClick={() => { void copyText(one.id); toast("The id is copied."); }}>Copy id</button>
-            <button type="button" class="small danger" onClick={() => { close(); deleteLater(`${one.name} is deleted.`, [`/documents/${one.id}`], { after: refresh }); }}>Delete</button>
-          </div>
-          {waiting?.status === "queued" && <p class="notice">{documentStatus(one.status)}{waiting.queue_position ? `: number ${waiting.queue_position} in line` : ""}{waiting.waiting_for ? `, waiting ${waitReason(waiting.waiting_for)}` : ""}.</p>}
-          {one.reason && <p class={isAmiss(one.status) ? "notice bad" : "notice"}>{documentReason(one.status, one.reason)}</p>}
-          <dl class="facts">
-            <dt>Size</dt><dd>{bytes(one.size)}, {one.media_type}</dd>
-            {one.pages !== null && <><dt>Pages</dt><dd>{number(one.pages)}{one.chunks !== null ? ` in ${count(one.chunks, "chunk")}` : ""}</dd></>}
-            <dt>Added</dt><dd><Time at={one.created_at} /></dd>
-            <dt>Version</dt><dd>{one.version}</dd>
-            {Object.entries(one.metadata ?? {}).map(([field, value]) => <><dt>{field}</dt><dd>{String(value)}</dd></>)}
-          </dl>
-          {one.problems.length > 0 && <details class="notice"><summary>{count(one.problems.length, "remark")} about its pages</summary><ul>{one.problems.map((remark) => <li key={remark.pages + remark.text}>Page {remark.pages}: {remark.text}</li>)}</ul></details>}
-          {chunks.data.value && (
-            <section aria-label="Chunks">
-              <h3>Text</h3>
-              {[...chunks.data.value.data, ...after.value].map((chunk) => (
-                <div class="chunk" key={chunk.id}><span class="hint">Page {chunk.page} · chunk {chunk.position + 1}{chunk.headings.length > 0 ? ` · ${chunk.headings.join(" › ")}` : ""}</span><p dir="auto">{chunk.text}</p></div>
-              ))}
-              {next.value && <button type="button" onClick={more}>More</button>}
-            </section>
-          )}
-          {asking.value && <PasswordDialog document={one} onClose={() => (asking.value = false)} onSent={() => { reload(); refresh(); }} />}
-        </>
-      )}
-    </Sheet>
   );
 }

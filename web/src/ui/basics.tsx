@@ -99,7 +99,7 @@ export function Dialog({ heading, onClose, children, class: kind = "" }: { headi
 }
 
 /** A sheet at the right, beside the view; on a phone it covers the view. */
-export function Sheet({ heading, onClose, children, actions }: { heading: ComponentChildren; onClose: () => void; children: ComponentChildren; actions?: ComponentChildren }) {
+export function Sheet({ heading, onClose, children, actions, wide = false }: { heading: ComponentChildren; onClose: () => void; children: ComponentChildren; actions?: ComponentChildren; wide?: boolean }) {
   const sheet = useRef<HTMLElement>(null);
   useEffect(() => {
     const before = document.activeElement as HTMLElement | null;
@@ -112,7 +112,7 @@ export function Sheet({ heading, onClose, children, actions }: { heading: Compon
     };
   }, []);
   return (
-    <aside ref={sheet} class="sheet" tabIndex={-1} aria-label="Details">
+    <aside ref={sheet} class={wide ? "sheet wide" : "sheet"} tabIndex={-1} aria-label="Details">
       <header class="sheet-head"><h2>{heading}</h2>{actions}<IconButton icon={X} label="Close details" onClick={onClose} /></header>
       <div class="sheet-body" tabIndex={0} role="region" aria-label="Content of the details">{children}</div>
     </aside>

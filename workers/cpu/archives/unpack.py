@@ -159,7 +159,7 @@ class _Unpacker:
         document_id, job_id = (derived_id(prefix, job.id, str(number)) for prefix in (DOCUMENT, JOB))
         collection = self._collection()
         try:
-            document = self._documents.get(job.owner, document_id)
+            document = self._documents.get(job.owner, document_id, hidden=True)
         except NotFound:
             try:
                 stored = self._files.store(document_id, source, limit=self._settings.max_upload_bytes)

@@ -37,9 +37,15 @@ _NOTE = re.compile(
 )
 _MAX_PACKED_BYTES, _MAX_UNPACKED_BYTES = 2**20, 256 * 2**20
 _WORD = re.compile(r"[^\W_]+")
-_BREAKING_HYPHEN = re.compile(r"\ufffe(?:\r\n)?(?=(\S))")
+BREAKING_HYPHEN = re.compile(r"\ufffe(?:\r\n)?(?=(\S))")
 _VOWELS = frozenset("aeiouyAEIOUY")
 _GLYPH_NAMES = re.compile(r"/[A-Za-z]{1,6}\d{1,5}")
+
+
+def is_kept_hyphen(broken: re.Match[str]) -> bool:
+    """Whether a hyphen at the end of a line belongs to the text, as in ABC-4711. Before a small letter it only breaks a word, and removing
+    it joins the word."""
+    return not broken[1].islower()
 
 
 class PdfiumReader:
@@ -113,9 +119,8 @@ class PdfiumReader:
             buffer = (ctypes.c_ushort * (count + 1))()
             written = self._raw.FPDFText_GetText(text_page, 0, count, buffer) if count > 0 else 1
             text = bytes(memoryview(buffer)[: written - 1]).decode("utf-16-le", "ignore")
-            # pdfium writes U+FFFE for a hyphen between letters or digits at the end of a line. Before a small letter it only breaks a
-            # word, and removing it joins the word; others, as in ABC-4711, belong to the text.
-            text = _BREAKING_HYPHEN.sub(lambda broken: "" if broken[1].islower() else "-", text)
+            # pdfium writes U+FFFE for a hyphen between letters or digits at the end of a line.
+            text = BREAKING_HYPHEN.sub(lambda broken: "-" if is_kept_hyphen(broken) else "", text)
             return text.replace("\ufffe", ""), self._unmapped_share(text_page, count)
         finally:
             self._raw.FPDFText_ClosePage(text_page)

@@ -10,9 +10,9 @@ PAGE_CHARACTERS = 100_000
 
 MAX_FAULT_CHARACTERS = 2000
 
-_CONTROLS = {code: None for code in range(32) if chr(code) not in "\n\t"} | {0xFFFE: "-", 0xFFFF: None}
-_CONTROLS |= {ord("\v"): "\n", ord("\f"): "\n"}  # they part words
-_CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
+CONTROLS: dict[int, str | None] = {code: None for code in range(32) if chr(code) not in "\n\t"} | {0xFFFE: "-", 0xFFFF: None}
+CONTROLS |= {ord("\v"): "\n", ord("\f"): "\n"}  # they part words
+CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 
 
 class TextBuilder:
@@ -112,4 +112,4 @@ def clean_text(text: str) -> str:
     """Normalise line ends to ``\\n``; remove control characters, lone surrogates and non-characters, which no index accepts."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text if text.isprintable() else text.translate(_CONTROLS)
+    return text if text.isprintable() else text.translate(CONTROLS)

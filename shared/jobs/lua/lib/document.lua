@@ -6,6 +6,9 @@
 -- Statuses of a document whose job has not reported a final one.
 local IN_PROGRESS = { uploaded = true, parsing = true, chunking = true, embedding = true, indexing = true }
 
+-- Documents that are hidden and can be restored, by the time in milliseconds until which that is so.
+local DELETED_DOCUMENTS = PREFIX .. 'document:deleted'
+
 local function document_key(id) return PREFIX .. 'document:' .. id end
 
 local function collection_key(id) return PREFIX .. 'collection:' .. id end
@@ -24,6 +27,14 @@ end
 local function write_document_as(id, attempt, changes)
   redis.call('HSET', document_key(id), 'attempt', attempt, 'updated_at', timestamp)
   set_fields(document_key(id), changes)
+end
+
+-- Let neither the name nor the bytes of a document stand for it any longer.
+local function forget_names(id, collection)
+  local document, key = document_fields(id, 'sha256', 'name'), collection_key(collection)
+  for index, field in pairs({ sha256 = document.sha256, latest = document.name, current = document.name }) do
+    if field and redis.call('HGET', key .. ':' .. index, field) == id then redis.call('HDEL', key .. ':' .. index, field) end
+  end
 end
 
 -- Fail a document whose job has ended without reporting a final status.

@@ -1,0 +1,81 @@
+// Deletion of documents, which the server can take back for a minute.
+
+import { ApiError, call } from "../api.ts";
+import { credentials } from "../key.ts";
+import type { Document } from "../types.ts";
+import { toast } from "../ui/basics.tsx";
+import { leaving } from "../ui/undo.ts";
+import { count, isUnfinished, problem } from "../words.ts";
+
+const LANES = 4;
+const UNDO_SECONDS = 30;
+
+const path = ({ id }: Document) => `/documents/${id}`;
+const waiting = new Set<Document>();
+
+function hide(documents: Iterable<Document>, gone: boolean): void {
+  const next = new Set(leaving.value);
+  for (const one of documents) gone ? next.add(path(one)) : next.delete(path(one));
+  leaving.value = next;
+}
+
+/** Calls `act` for each document, a few at a time; returns those that failed with their errors. */
+async function each(documents: Document[], act: (one: Document) => Promise<unknown>): Promise<Map<Document, ApiError>> {
+  const queue = [...documents];
+  const failed = new Map<Document, ApiError>();
+  const lane = async () => {
+    for (let one = queue.shift(); one !== undefined; one = queue.shift()) {
+      try {
+        await act(one);
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error;
+        failed.set(one, error);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: LANES }, lane));
+  return failed;
+}
+
+function tell(failed: Map<Document, ApiError>, words: string): void {
+  const [first] = failed;
+  if (first) toast(`${words}: ${first[0].name}${failed.size > 1 ? ` and ${count(failed.size - 1, "other")}` : ""}. ${problem(first[1])}`, { bad: true });
+}
+
+/** Deletes documents and offers to take it back. `after` is called when the server's lists have changed. */
+export function deleteDocuments(documents: Document[], after: () => void): void {
+  const deleted: Document[] = [];
+  let stopped = false;
+  hide(documents, true);
+  for (const one of documents) waiting.add(one);
+  const work = each(documents, async (one) => {
+    waiting.delete(one);
+    if (stopped) return;
+    await call("DELETE", path(one)).catch((error) => {
+      if (!(error instanceof ApiError && error.status === 404)) throw error;
+    });
+    deleted.push(one);
+  }).then((failed) => {
+    hide(failed.keys(), false);
+    tell(failed, "Not deleted");
+    after();
+  });
+  const undo = async () => {
+    stopped = true;
+    await work;
+    const failed = await each(deleted, async (one) => {
+      await call("POST", `${path(one)}/restore`);
+      // The deletion has stopped the job that was reading it.
+      if (isUnfinished(one.status)) await call("POST", `/jobs/${one.job_id}/retry`, { json: {} });
+    });
+    hide(documents, false);
+    tell(failed, "Not restored");
+    after();
+  };
+  toast(documents.length === 1 ? `${documents[0]!.name} is deleted.` : `${count(documents.length, "document")} are deleted.`, { seconds: UNDO_SECONDS, action: { label: "Undo", run: () => void undo() } });
+}
+
+window.addEventListener("pagehide", () => {
+  for (const one of waiting) void fetch(path(one), { method: "DELETE", headers: credentials(), keepalive: true });
+  waiting.clear();
+});

@@ -1,0 +1,90 @@
+// Search in a collection: the question, the kind of search, a filter, and the passages that are found.
+
+import { useSignal } from "@preact/signals";
+import { Search as SearchIcon, X } from "lucide";
+import { useRef } from "preact/hooks";
+import { ApiError, call } from "../api.ts";
+import { useResource } from "../resource.ts";
+import { query, setQuery } from "../router.ts";
+import type { Hit, Job } from "../types.ts";
+import { Icon, Problem } from "../ui/basics.tsx";
+import { count } from "../words.ts";
+import { parseFilter } from "./filter.ts";
+import { PageSheet } from "./page_sheet.tsx";
+
+export function SearchForm({ text, collection }: { text: string; collection: string }) {
+  const field = useRef<HTMLInputElement>(null);
+  const mode = query.value.get("mode") ?? "hybrid";
+  const many = query.value.get("k") ?? "10";
+  const filter = query.value.get("filter") ?? "";
+  const parsed = parseFilter(filter);
+  return (
+    <form class={text ? "bar search-bar active" : "bar search-bar"} role="search" onSubmit={(event) => { event.preventDefault(); setQuery({ q: field.current!.value.trim() }); }}>
+      <input ref={field} type="search" aria-label={`Search ${collection}`} placeholder="Search the texts" defaultValue={text} onInput={(event) => event.currentTarget.value === "" && setQuery({ q: null })} />
+      {text && <><select aria-label="Kind of search" value={mode} onChange={(event) => setQuery({ mode: event.currentTarget.value })}><option value="hybrid">Meaning and words</option><option value="vector">Meaning</option><option value="keyword">Words</option></select>
+      <select aria-label="Number of hits" value={many} onChange={(event) => setQuery({ k: event.currentTarget.value })}>{["5", "10", "25", "50"].map((one) => <option key={one} value={one}>{one} hits</option>)}</select>
+      <input type="text" class="search-filter" aria-label="Filter of the search" aria-invalid={parsed !== null && "wrong" in parsed} placeholder="Filter: page<=3, year>=2020" title="Fields are page, name, size, media_type, created_at and those of the metadata. A comma means and." defaultValue={filter} onChange={(event) => setQuery({ filter: event.currentTarget.value.trim() || null })} /></>}
+      <button type="submit"><Icon of={SearchIcon} />Search</button>
+      {text && <button type="button" class="quiet" onClick={() => setQuery({ q: null, filter: null })}><Icon of={X} />Close the search</button>}
+    </form>
+  );
+}
+
+/** A text with the words of a query marked. */
+export function Marked({ text, words }: { text: string; words: string }) {
+  const all = [...new Set(words.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])].sort((a, b) => b.length - a.length).slice(0, 40);
+  // Short words are mostly articles and the like, which are everywhere.
+  const long = all.filter((word) => word.length > 3 || /[^a-z]/.test(word));
+  const wanted = long.length > 0 ? long : all;
+  if (wanted.length === 0) return <>{text}</>;
+  const parts = text.split(new RegExp(`((?<![\\p{L}\\p{N}])(?:${wanted.join("|")})[\\p{L}\\p{N}]*)`, "giu"));
+  return <>{parts.map((part, place) => (place % 2 === 1 ? <mark key={place}>{part}</mark> : part))}</>;
+}
+
+interface Passages {
+  data: Hit[];
+  warnings: string[];
+}
+
+async function findPassages(collection: string, json: object, signal: AbortSignal): Promise<Passages> {
+  const answer = await call<Passages | Job>("POST", `/collections/${encodeURIComponent(collection)}/search`, { json, signal });
+  if ("data" in answer) return answer;
+  // All workers are busy: the answer is the job of the search.
+  let job = answer;
+  while (job.ended_at === null) job = await call<Job>("GET", `/jobs/${job.id}?wait=30`, { signal });
+  if (job.error !== null) throw new ApiError(job.error.message, job.error.code, 500);
+  return { data: (job.result as { hits?: Hit[] } | null)?.hits ?? [], warnings: [] };
+}
+
+export function SearchHits({ collection, text }: { collection: string; text: string }) {
+  const mode = query.value.get("mode") ?? "hybrid";
+  const many = Number(query.value.get("k") ?? 10);
+  const open = useSignal<Hit | null>(null);
+  const line = query.value.get("filter") ?? "";
+  const filter = parseFilter(line);
+  const wrong = filter !== null && "wrong" in filter ? filter.wrong : null;
+  const { data, error } = useResource(wrong === null ? `search ${collection} ${text} ${mode} ${many} ${line}` : null,
+    (signal) => findPassages(collection, { query: text, mode, top_k: many, ...(filter ? { filter } : {}) }, signal));
+  const hits = data.value?.data ?? [];
+  const best = Math.max(...hits.map(({ score }) => score), 0.0001);
+  return (
+    <div class="search-results">
+      <Problem error={error.value} />
+      {wrong !== null && <p class="notice bad" role="alert">“{wrong}” is not a condition. Write a field, one of = != &lt; &lt;= &gt; &gt;=, and a value, such as page&lt;=3.</p>}
+      {wrong === null && data.value === null && error.value === null && <p class="hint" role="status">Searching…</p>}
+      {data.value?.warnings?.map((words) => <p class="notice" key={words}>{words}</p>)}
+      {data.value !== null && <p class="hint" role="status">{hits.length === 0 ? "No passage found." : `${count(hits.length, "passage")}, the best first. The bar compares them with the best one; it does not say how good that is.`}</p>}
+      <ol class="hits" aria-label="Passages found">
+        {hits.map((hit) => (
+          <li key={hit.chunk_id}>
+            <button type="button" class="hit" onClick={() => (open.value = hit)}>
+              <header><strong>{hit.document}</strong><span>page {hit.page}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (hit.score / best) * 100)}%` }} /></span><span class="number">{mode} {hit.score.toFixed(2)}</span></header>
+              <p dir="auto"><Marked text={hit.text} words={text} /></p>
+            </button>
+          </li>
+        ))}
+      </ol>
+      {open.value && <PageSheet key={open.value} document={open.value.document_id} name={open.value.document} page={open.value.page} start={open.value.start} end={open.value.end} quote={open.value.text} onClose={() => (open.value = null)} />}
+    </div>
+  );
+}
