@@ -20,6 +20,7 @@ from enginehouse_client.errors import (
 from enginehouse_client.events import Event
 from enginehouse_client.jobs import Message, Options
 from enginehouse_client.models import (
+    ActionFailure,
     Archive,
     Attempt,
     Citation,
@@ -33,6 +34,7 @@ from enginehouse_client.models import (
     Ingestion,
     IngestProgress,
     Job,
+    JobCounts,
     Model,
     NameConflict,
     Rejection,
@@ -46,6 +48,7 @@ from enginehouse_client.retry import RetryPolicy
 
 __all__ = [
     "APIError",
+    "ActionFailure",
     "Archive",
     "AsyncChatSession",
     "AsyncClient",
@@ -70,6 +73,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidSignature",
     "Job",
+    "JobCounts",
     "JobFailed",
     "Message",
     "Model",
