@@ -24,6 +24,7 @@ from shared.jobs.administration import JobAdministration
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.event_streams import Follower
+from shared.jobs.job_actions import JobActions
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
@@ -61,6 +62,7 @@ ROUTES = (
         "chat_sessions",
         "tutorial_compat",
         "webhooks",
+        "me",
     ),
     *(
         "openai.chat_completions",
@@ -133,13 +135,15 @@ def _create_services(settings: Settings) -> Services:
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     worker_registry, assignments = WorkerRegistry(client), ModelAssignments(client)
     submitter, transitions = JobSubmitter(client, settings, broker.wake), JobTransitions(client, settings, broker.wake)
+    job_actions = JobActions(transitions, submitter)
     return Services(
         settings=settings,
         redis=client,
         submitter=submitter,
         transitions=transitions,
         queries=queries,
-        administration=JobAdministration(client, queries, transitions, submitter),
+        job_actions=job_actions,
+        administration=JobAdministration(queries, job_actions),
         pauses=Pauses(client),
         worker_registry=worker_registry,
         assignments=assignments,

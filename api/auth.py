@@ -73,7 +73,8 @@ class Authenticator:
                 retry_after=math.ceil(found.wait_seconds),
                 details={"quota": "requests_per_second"},
             )
-        return Caller(owner=found.key.owner, admin=found.key.admin, secret=secret, limits=found.limits)
+        key = found.key
+        return Caller(owner=key.owner, admin=key.admin, key_id=key.id, key_name=key.name, secret=secret, limits=found.limits)
 
     def is_valid(self, made_by: Caller) -> bool:
         """Whether a caller would still be accepted, as of at most ``VALID_SECONDS`` ago. True during an outage of Redis."""

@@ -12,13 +12,19 @@ from shared.settings import OWNER_LIMITS, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """``limits`` are those set for this owner. ``alone`` means that no API key exists, so there are no other owners."""
+    """``limits`` are those set for this owner; ``key_id`` and ``key_name`` are empty without a key. ``alone`` means that no API key exists, so there are no other owners."""
 
     owner: str
     admin: bool
+    key_id: str = ""
+    key_name: str = ""
     secret: str = field(default="", repr=False)
     limits: Mapping[str, int] = field(default_factory=dict)
     alone: bool = False
+
+    def effective_limits(self, settings: Settings) -> dict[str, int]:
+        """Every limit of the owner by name; 0 for none."""
+        return {name: int(self.limits.get(name, getattr(settings, setting))) for name, setting in OWNER_LIMITS.items()}
 
     def slot_limit(self, use: str, settings: Settings) -> int | None:
         """How many request slots of an API process the owner may hold for a use, or None if there are no other owners."""

@@ -181,6 +181,25 @@ def query_text(name: str) -> str | None:
     return text
 
 
+def query_choices(name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The values of a parameter that may be repeated, each one of ``choices``. Raises InvalidValue."""
+    texts = tuple(dict.fromkeys(request.args.getlist(name)))
+    for text in texts:
+        if text not in choices:
+            raise InvalidValue(f"{name}: must be one of {', '.join(choices)}, not {text[:MAX_SHOWN]!r}", param=name)
+    return texts
+
+
+def query_time_ms(name: str) -> int | None:
+    """A time in Unix seconds, maybe with decimals, as milliseconds, or None. Raises InvalidValue."""
+    text = request.args.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,6})?", text):
+        raise InvalidValue(f"{name}: must be a time in Unix seconds, not {text[:MAX_SHOWN]!r}", param=name)
+    return round(1000 * float(text))
+
+
 def requested_timeout(default: float) -> float:
     """How many seconds the client waits: ``?wait=N`` or ``Prefer: wait=N``, 0 for ``respond-async`` alone, else ``default``.
 

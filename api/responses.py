@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 
 from api.queue_state import queue_state
 from api.services import services
@@ -74,6 +74,13 @@ def final_or_accepted(job: Job, *, waited: bool = True, replayed: bool = False) 
     if waited and job.status.final:
         return mark_replay(job_response(job), replayed)
     return accepted_response(job, replayed=replayed)
+
+
+def unless_known(response: Response) -> Response:
+    """The response with an ETag, or 304 if the client has sent that ETag."""
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
 
 def list_response(entries: Sequence[Mapping[str, Any]], next_cursor: str | None = None, **more: Any) -> Response:

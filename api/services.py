@@ -13,10 +13,10 @@ from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
-from shared.errors import NotFound
 from shared.ids import JOB, is_id
 from shared.jobs.administration import JobAdministration
 from shared.jobs.event_streams import Follower
+from shared.jobs.job_actions import JobActions, job_not_found
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.jobs.models import Job
 from shared.jobs.pauses import Pauses
@@ -47,6 +47,7 @@ class Services:
     submitter: JobSubmitter
     transitions: JobTransitions
     queries: JobQueries
+    job_actions: JobActions
     administration: JobAdministration
     pauses: Pauses
     worker_registry: WorkerRegistry
@@ -99,10 +100,3 @@ def find_owned_job(job_id: str, timeout: float = 0) -> Job:
     if timeout <= 0 or job.status.final:
         return job
     return context.job_waiter.wait_until_final(job_id, timeout) or job
-
-
-def job_not_found(job_id: str) -> NotFound:
-    """The error for a job that does not exist or belongs to another owner."""
-    return NotFound(
-        f"Job {job_id[:80]!r} does not exist. Ended jobs are deleted when their retention period is over.", code="job_not_found"
-    )

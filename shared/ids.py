@@ -47,6 +47,11 @@ def new_id(prefix: str, *, now_ms: int | None = None, random: bytes | None = Non
     return f"{prefix}_{''.join(reversed(digits))}"
 
 
+def time_prefix(milliseconds: int) -> str:
+    """The digits with which ids of this time start, after the underscore."""
+    return "".join(ALPHABET[(milliseconds >> 5 * (9 - place)) & 31] for place in range(10))
+
+
 def derived_id(prefix: str, parent: str, *names: str) -> str:
     """A deterministic id for an object that these names identify within the job ``parent``. It has the job's creation time."""
     digest = int.from_bytes(hashlib.sha256("\0".join((prefix, parent, *names)).encode()).digest()[:10], "big")

@@ -12,6 +12,8 @@ OWNED = (
     "eh:jobs:ended",  # purge deletes these jobs when their time has come
     "eh:owner_bytes",  # one field per owner with jobs
     "eh:owner:*:jobs",  # purged with the records
+    "eh:jobs:groups:*",  # purged with the records
+    "eh:jobs:group:*",
     "eh:owners",
     "eh:keys",  # until an operator deletes them
     "eh:weights",

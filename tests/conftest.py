@@ -16,6 +16,7 @@ from shared.jobs.transitions import JobTransitions
 from shared.jobs.wakeups import Wake
 from shared.redis_connection import connect
 from shared.settings import Settings
+from testing.job_index_check import find_index_errors
 from testing.key_leaks import find_leaked_keys
 from testing.missing_services import missing_service
 
@@ -46,8 +47,10 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     client.flushall()
     yield client
     leaked = find_leaked_keys(client)
+    index_errors = find_index_errors(client)
     client.close()
     assert not leaked, f"keys without a time to live or an owner: {leaked}"
+    assert not index_errors, f"the index of jobs and the records differ: {index_errors}"
 
 
 @pytest.fixture

@@ -208,3 +208,4 @@ IDEMPOTENCY_KEY = in_header(
 
 # The response to a conditional request for a file.
 UNCHANGED = Reply(description="The browser's copy is current.", media_type="")
+NOT_MODIFIED = Reply(description="The same as the response whose `ETag` was sent as `If-None-Match`.", media_type="")

@@ -1,21 +1,23 @@
 """``/admin/jobs``: list the jobs of all owners, and cancel, retry or delete those that match a filter."""
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, jsonify
 
 from api.auth import require_admin
+from api.job_filters import FILTER_PARAMETERS, METADATA_NOTE, filter_of_query
 from api.openapi.operation import AFTER, LIMIT, Example, Operation, Reply, describe, in_query
-from api.request_parsing import parse_body, query_choice, query_cursor, query_integer, query_text
+from api.request_parsing import parse_body, query_cursor, query_integer, query_text
 from api.responses import RouteResponse, list_response
-from api.routes.jobs import KINDS, STATUSES
 from api.schemas import responses
-from api.schemas.requests.administration import JobAction
+from api.schemas.requests.administration import FilterOfJobs, JobAction
 from api.services import services
 from api.submission import require_disk_space
 from shared.errors import InvalidValue
 from shared.ids import JOB as JOB_PREFIX
-from shared.jobs.administration import Action, JobFilter, filter_from
+from shared.jobs.administration import MAX_SCANNED, Action
+from shared.jobs.job_filter import JobFilter
 from shared.jobs.models import Job
 from shared.jobs.serialization import job_view
 
@@ -38,15 +40,13 @@ EXAMPLES = {"count": Example(summary="Count first", body={"filter": {"owner": "a
     Operation(
         tag=TAG,
         summary="List the jobs of all owners, newest first, without their results",
-        description=ADMIN_ONLY,
+        description=f"{METADATA_NOTE} With `collection`, name the owner too. {ADMIN_ONLY}",
         parameters=(
             LIMIT,
             AFTER,
             in_query("owner", {"type": "string"}, "Only jobs of this owner.", "local"),
             in_query("queue", {"type": "string"}, "Only jobs of this queue.", "cpu"),
-            in_query("status", {"enum": list(STATUSES)}, "Only jobs with this status.", "completed"),
-            in_query("kind", {"enum": list(KINDS)}, "Only jobs of this kind.", "generate"),
-            in_query("model", {"type": "string"}, "Only jobs of this model."),
+            *FILTER_PARAMETERS,
             in_query("older_than", AGE, "Only jobs that were submitted more than this many seconds ago.", 0),
             in_query("newer_than", AGE, "Only jobs that were submitted less than this many seconds ago.", 3600),
         ),
@@ -54,18 +54,10 @@ EXAMPLES = {"count": Example(summary="Count first", body={"filter": {"owner": "a
     )
 )
 def list_all_jobs() -> RouteResponse:
-    wanted = filter_from(
-        {
-            "owner": query_text("owner"),
-            "queue": query_text("queue"),
-            "status": query_choice("status", STATUSES),
-            "kind": query_choice("kind", KINDS),
-            "model": query_text("model"),
-            **{name: age for name in ("older_than", "newer_than") if (age := query_integer(name, -1, 0, MAX_AGE_SECONDS)) >= 0},
-        }
-    )
+    ages = {name: age for name in ("older_than", "newer_than") if (age := query_integer(name, -1, 0, MAX_AGE_SECONDS)) >= 0}
+    wanted = replace(filter_of_query(query_text("owner")), queue=query_text("queue"), **ages)
     limit, after = query_integer("limit", 20, 1, 100), query_cursor(JOB_PREFIX, "job")
-    jobs, next_cursor = services().administration.list_jobs(wanted, limit=limit, after=after)
+    jobs, next_cursor = services().queries.find_jobs(wanted, limit=limit, after=after, max_scanned=MAX_SCANNED)
     return list_response([_job_json(job) for job in jobs], next_cursor)
 
 
@@ -116,7 +108,7 @@ def delete_jobs() -> RouteResponse:
 
 def _act(action: Action) -> RouteResponse:
     body = parse_body(JobAction)
-    wanted = filter_from(body.filter.model_dump())
+    wanted = _filter_of(body.filter)
     if wanted == JobFilter():
         raise InvalidValue("filter: name at least one field; a filter that matches every job is refused", param="filter")
     administration = services().administration
@@ -125,7 +117,7 @@ def _act(action: Action) -> RouteResponse:
     else:
         if action == "retry":
             require_disk_space()
-        outcome = administration.change_jobs(action, wanted, limit=body.limit, after=body.after)
+        outcome = administration.change_matching(action, wanted, limit=body.limit, after=body.after)
     return jsonify(
         {
             "object": "job_action",
@@ -133,10 +125,16 @@ def _act(action: Action) -> RouteResponse:
             "dry_run": body.dry_run,
             "matched": outcome.matched,
             "done": outcome.done,
-            "refused": dict(outcome.refused),
+            "refused": dict(outcome.count_refusals()),
             "next": outcome.next,
         }
     )
+
+
+def _filter_of(wanted: FilterOfJobs) -> JobFilter:
+    status = wanted.status
+    statuses = (status,) if isinstance(status, str) else tuple(status or ())
+    return JobFilter(statuses=statuses, **wanted.model_dump(exclude={"status"}))
 
 
 def _job_json(job: Job) -> dict[str, Any]:

@@ -1,16 +1,20 @@
 """``/jobs``: list, show, cancel, retry and delete jobs."""
 
-from typing import get_args
+from typing import cast
 
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, jsonify
 
+from api.job_filters import FILTER_PARAMETERS, METADATA_NOTE, filter_of_query, filter_of_selection
+from api.job_request import job_request
 from api.openapi.operation import (
     AFTER,
     JOB,
     JOB_HEADERS,
     LIMIT,
+    NOT_MODIFIED,
     PREFER,
     WAIT,
+    Example,
     Operation,
     Reply,
     describe,
@@ -18,27 +22,36 @@ from api.openapi.operation import (
 )
 from api.request_parsing import (
     check_password,
+    parse_body,
     parse_optional_body,
     query_choice,
     query_cursor,
     query_integer,
     requested_timeout,
 )
-from api.responses import RouteResponse, accepted_response, final_or_accepted, job_response, list_response, listed_job_json
+from api.responses import (
+    RouteResponse,
+    accepted_response,
+    final_or_accepted,
+    job_response,
+    list_response,
+    listed_job_json,
+    unless_known,
+)
 from api.schemas import responses
-from api.schemas.requests.jobs import RetryRequest
-from api.services import find_owned_job, job_not_found, owner, services
+from api.schemas.requests.jobs import MAX_ACTION_JOBS, JobsAction, JobSelection, RetryRequest
+from api.services import find_owned_job, owner, services
 from api.submission import require_disk_space, written_job
-from shared.errors import Conflict, InvalidValue
+from shared.errors import InvalidValue
 from shared.ids import JOB as JOB_PREFIX
-from shared.jobs.models import Job, Status
-from shared.openai.batches import REQUEST_BATCH
+from shared.jobs.job_actions import check_retry
+from shared.jobs.models import Job
+from shared.jobs.serialization import summary_view
 
 blueprint = Blueprint("jobs", __name__)
 
 TAG = "Jobs"
-STATUSES = tuple(status.value for status in Status)
-KINDS = get_args(responses.JobKind)
+VIEWS = ("full", "summary")
 
 COMPLETED_JOB = {
     "id": "job_01m84stetzyr7esggznw5rdjds",
@@ -94,32 +107,71 @@ COMPLETED_JOB = {
     Operation(
         tag=TAG,
         summary="List jobs, newest first, without their results",
+        description=f"{METADATA_NOTE} The response has an `ETag`; sent as `If-None-Match`, the answer is 304 while it is the same.",
         parameters=(
             LIMIT,
             AFTER,
-            in_query("status", {"enum": list(STATUSES)}, "Only jobs with this status.", "completed"),
-            in_query("kind", {"enum": list(KINDS)}, "Only jobs of this kind.", "generate"),
-            in_query("model", {"type": "string"}, "Only jobs of this model."),
-            in_query("batch", {"type": "string"}, "Only jobs of this batch."),
+            *FILTER_PARAMETERS,
+            in_query("view", {"enum": list(VIEWS)}, "`summary`: only the fields that a table of jobs shows.", "full"),
         ),
-        replies={200: Reply(description="One page.", model=responses.JobList)},
+        replies={200: Reply(description="One page.", model=responses.JobList), 304: NOT_MODIFIED},
     )
 )
 def list_jobs() -> RouteResponse:
-    limit = query_integer("limit", 20, 1, 100)
-    after = query_cursor(JOB_PREFIX, "job")
-    filters = {
-        "kind": query_choice("kind", KINDS),
-        "model": request.args.get("model"),
-        "status": query_choice("status", STATUSES),
-    }
-    filters["parent"] = request.args.get("batch")
+    limit, after = query_integer("limit", 20, 1, 100), query_cursor(JOB_PREFIX, "job")
+    render = summary_view if query_choice("view", VIEWS) == "summary" else listed_job_json
+    jobs, next_cursor = services().queries.find_jobs(filter_of_query(owner()), limit=limit, after=after)
+    return unless_known(list_response([render(job) for job in jobs], next_cursor))
 
-    def matches(job: Job) -> bool:
-        return all(value is None or getattr(job, name) == value for name, value in filters.items())
 
-    jobs, next_cursor = services().queries.list_jobs(owner(), limit=limit, after=after, matches=matches)
-    return list_response([listed_job_json(job) for job in jobs], next_cursor)
+@blueprint.get("/jobs/counts")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Count jobs by status, kind and model",
+        description=f"The filters are those of `GET /jobs`. {METADATA_NOTE}",
+        parameters=FILTER_PARAMETERS,
+        replies={200: Reply(description="The numbers.", model=responses.JobCounts), 304: NOT_MODIFIED},
+    )
+)
+def count_jobs() -> RouteResponse:
+    counts = services().queries.count_jobs(filter_of_query(owner()))
+    numbers = {name: dict(sorted(getattr(counts, name).items())) for name in ("status", "kind", "model")}
+    return unless_known(jsonify({"object": "job_counts", **numbers, "total": counts.total, "complete": counts.complete}))
+
+
+@blueprint.post("/jobs/actions")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Cancel, retry or delete many jobs",
+        description=f"Up to {MAX_ACTION_JOBS} jobs a call, by their ids or by a filter, then the newest first. While `next` is not null, "
+        "more may match: repeat the call with it as `after`. Completed jobs, and jobs that were retried before, are not retried.",
+        request_model=JobsAction,
+        examples={
+            "ids": Example(summary="Some jobs", body={"action": "delete", "ids": ["job_01m84stetzyr7esggznw5rdjds"]}),
+            "filter": Example(
+                summary="All failed jobs of a collection",
+                body={"action": "retry", "filter": {"status": "failed", "kind": "ingest", "since": 1795457629}},
+            ),
+        },
+        replies={200: Reply(description="What became of them.", model=responses.JobsActionResult)},
+        refusals=(404,),
+    )
+)
+def change_jobs() -> RouteResponse:
+    body = parse_body(JobsAction)
+    if body.action == "retry":
+        require_disk_space()
+    administration = services().administration
+    if body.ids is not None:
+        outcome = administration.change_jobs(body.action, body.ids, owner())
+    else:
+        wanted = filter_of_selection(cast(JobSelection, body.filter), owner())
+        outcome = administration.change_matching(body.action, wanted, limit=body.limit, after=body.after)
+    failed = [{"id": one.job, "code": one.error.code, "message": one.error.message} for one in outcome.refusals]
+    result = {"matched": outcome.matched, "done": outcome.done, "failed": failed, "next": outcome.next}
+    return jsonify({"object": "job_action", "action": body.action, **result})
 
 
 @blueprint.get("/jobs/<job>")
@@ -143,6 +195,24 @@ def show_job(job: str) -> RouteResponse:
     return job_response(find_owned_job(job, requested_timeout(0)))
 
 
+@blueprint.get("/jobs/<job>/request")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Show what a job was asked to do",
+        description="Its messages or prompt, sampling, collection and retrieval, or the document of an ingest.",
+        parameters=(JOB,),
+        replies={
+            200: Reply(
+                description="The request; null if the prompt was deleted, and for a batch of jobs.", model=responses.JobRequest
+            )
+        },
+    )
+)
+def show_job_request(job: str) -> RouteResponse:
+    return jsonify({"request": job_request(find_owned_job(job))})
+
+
 @blueprint.post("/jobs/<job>/cancel")
 @describe(
     Operation(
@@ -158,11 +228,7 @@ def show_job(job: str) -> RouteResponse:
 )
 def cancel_job(job: str) -> RouteResponse:
     find_owned_job(job)
-    outcome, status = services().transitions.cancel(job, owner())
-    if outcome == "missing":
-        raise job_not_found(job)
-    if outcome == "ended":
-        raise Conflict(f"Job {job} has already ended: it is {status}.", code="job_ended", details={"status": status})
+    services().job_actions.cancel(job, owner())
     return final_or_accepted(find_owned_job(job))
 
 
@@ -182,19 +248,11 @@ def cancel_job(job: str) -> RouteResponse:
 def retry_job(job: str) -> RouteResponse:
     require_disk_space()
     previous = find_owned_job(job)
-    if not previous.status.final:
-        raise Conflict(f"Job {job} is {previous.status}. Retry it once it has ended.", code="job_not_ended")
-    if previous.kind == "batch":
-        raise Conflict(f"Job {job} is a batch. Retry the jobs in it that failed.", code="batch_not_retried")
-    if previous.kind == REQUEST_BATCH:
-        raise Conflict(
-            f"Job {job} is a batch of requests. Create a new one with POST /v1/batches, with the requests that failed.",
-            code="batch_not_retried",
-        )
     password = parse_optional_body(RetryRequest).password
     if password is not None:
+        check_retry(previous)
         _keep_password(previous, check_password(password.get_secret_value()))
-    return accepted_response(written_job(services().submitter.replay(previous)))
+    return accepted_response(written_job(services().job_actions.retry(previous)))
 
 
 @blueprint.delete("/jobs/<job>")
@@ -209,13 +267,7 @@ def retry_job(job: str) -> RouteResponse:
 )
 def delete_job(job: str) -> RouteResponse:
     find_owned_job(job)
-    outcome = services().transitions.delete(job, owner())
-    if outcome == "missing":
-        raise job_not_found(job)
-    if outcome != "deleted":
-        raise Conflict(
-            f"Job {job} is {outcome}. Cancel it before you delete it.", code="job_not_ended", details={"status": outcome}
-        )
+    services().job_actions.delete(job, owner())
     return jsonify({"id": job, "object": "job", "deleted": True})
 
 

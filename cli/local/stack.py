@@ -51,6 +51,7 @@ from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.documents.data_state import MESSAGES, DataState, DataVersionError, check_folder_version
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
+from shared.jobs.job_index import JobIndex
 from shared.liveness import FROZEN_SECONDS, TOUCH_SECONDS, liveness_folder
 from shared.machine import is_loopback, memory_bytes
 from shared.models.catalogue import load_catalogue
@@ -212,7 +213,8 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
             supervisor.process_events(0.05)
     if supervisor.shutdown_request is not ShutdownRequest.NONE:
         return
-    state = DataState(connect(settings.redis_url), settings)
+    client = connect(settings.redis_url)
+    state = DataState(client, settings, index_jobs=JobIndex(client).add_missing)
     state.check_versions()
     records = state.note_changes()
     if records != "complete":

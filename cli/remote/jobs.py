@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.errors import CommandError
 from cli.output import clock, first_line
 from cli.remote.administration import NewerThan, OlderThan, Owner, QueueName, install_actions, list_all_jobs
 from cli.remote.command import PANEL, CommandContext, Group, server_command
@@ -59,6 +58,8 @@ def jobs(
     kind: Annotated[KindName | None, typer.Option(help="Only jobs of this kind.")] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Only jobs that read or change this collection.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only jobs with this text in their prompt's beginning or file name.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 20,
     all_owners: Annotated[
         bool, typer.Option("--all-owners", help="List the jobs of all owners. Needs an administrator's key.")
@@ -71,11 +72,10 @@ def jobs(
     """List jobs, newest first."""
     narrowed = {"owner": owner, "queue": queue, "older_than": older_than, "newer_than": newer_than}
     if all_owners or any(narrowed.values()):
-        if batch is not None:
-            raise CommandError("--batch lists jobs of your own: leave out the options of administrators.")
-        list_all_jobs(context, {"status": status, "kind": kind, "model": model, **narrowed}, limit)
+        shared = {"status": status, "kind": kind, "model": model, "batch": batch, "collection": collection, "q": search}
+        list_all_jobs(context, {**shared, **narrowed}, limit)
         return
-    found = context.client.jobs(status=status, kind=kind, model=model, batch=batch)
+    found = context.client.jobs(status=status, kind=kind, model=model, batch=batch, collection=collection, q=search)
     context.out.print_list(("job", "kind", "status", "created", "took", "about"), islice(found, limit), _row)
 
 
@@ -85,6 +85,33 @@ def show(context: CommandContext, ids: Jobs) -> None:
     """Show the current state of jobs."""
     for job in read_arguments(ids):
         show_job(context, context.client.get(job))
+
+
+@app.command()
+@server_command
+def request(context: CommandContext, job: Annotated[str, typer.Argument(help="Job id.")]) -> None:
+    """Print what a job was asked to do, as JSON; null if its prompt was deleted."""
+    context.out.print_json(context.client.job_request(job))
+
+
+@all_jobs.command("count")
+@server_command
+def count(
+    context: CommandContext,
+    status: Annotated[StatusName | None, typer.Option(help="Only jobs with this status.")] = None,
+    kind: Annotated[KindName | None, typer.Option(help="Only jobs of this kind.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Only jobs that read or change this collection.")] = None,
+) -> None:
+    """Count your jobs by status, kind and model."""
+    counts = context.client.job_counts(status=status, kind=kind, model=model, batch=batch, collection=collection)
+    if context.out.as_json:
+        context.out.print_json(counts.raw)
+        return
+    numbers = {"status": counts.status, "kind": counts.kind, "model": counts.model}
+    rows = [(by, name, number) for by, group in numbers.items() for name, number in sorted(group.items())]
+    context.out.print_list(("by", "name", "jobs"), [*rows, ("all", "", counts.total)], lambda row: row)
 
 
 @app.command()

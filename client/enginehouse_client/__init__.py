@@ -20,6 +20,7 @@ from enginehouse_client.errors import (
 from enginehouse_client.events import Event
 from enginehouse_client.jobs import ChatOptions, Message, Options
 from enginehouse_client.models import (
+    ActionFailure,
     Archive,
     Attempt,
     ChatEntry,
@@ -35,6 +36,7 @@ from enginehouse_client.models import (
     Ingestion,
     IngestProgress,
     Job,
+    JobCounts,
     Model,
     NameConflict,
     PageText,
@@ -49,6 +51,7 @@ from enginehouse_client.retry import RetryPolicy
 
 __all__ = [
     "APIError",
+    "ActionFailure",
     "Archive",
     "AsyncChatSession",
     "AsyncClient",
@@ -76,6 +79,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidSignature",
     "Job",
+    "JobCounts",
     "JobFailed",
     "Message",
     "Model",

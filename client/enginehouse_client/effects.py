@@ -14,6 +14,9 @@ from enginehouse_client.files import Source
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+# A parameter with several values is sent once for each.
+Query: TypeAlias = Mapping[str, str | Sequence[str]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -22,7 +25,7 @@ class Request:
 
     method: str
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Query = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
     files: Sequence[Source] = ()

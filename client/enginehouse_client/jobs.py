@@ -1,14 +1,14 @@
 """Operations on jobs: submit, get, wait, stream, cancel, retry, delete, list."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import quote
 
-from enginehouse_client.effects import Emit, Open, Operation, Receive, Request, Response, Sleep, Stream
+from enginehouse_client.effects import Emit, Open, Operation, Query, Receive, Request, Response, Sleep, Stream
 from enginehouse_client.errors import ConnectionFailed, InvalidRequest, NotFound, RateLimited, Timeout, Unavailable
 from enginehouse_client.events import Event, EventParser
-from enginehouse_client.models import Job, Status
+from enginehouse_client.models import ActionFailure, Job, JobCounts, Status
 from enginehouse_client.retry import RetryPolicy, error_from_response, send_with_retries
 
 # Duration of one long poll: short enough for any proxy, long enough to need few requests.
@@ -17,6 +17,8 @@ POLL_SECONDS = 20
 SILENCE_SECONDS = 45.0
 MAX_POLL_DELAY = 10.0
 PAGE = 100
+# The server changes this many jobs in one request.
+ACTION_JOBS = 1000
 
 
 class Message(TypedDict):
@@ -56,6 +58,20 @@ class ChatOptions(Options, total=False):
     """Options of a message of a chat. ``system`` is the system prompt of its answer."""
 
     system: str
+
+
+class JobFilters(TypedDict, total=False):
+    """What listed jobs have. ``collection`` is a name, ``q`` text in the summary; ``since`` and ``until`` are Unix seconds."""
+
+    status: Status | Sequence[Status] | None
+    kind: str | None
+    model: str | None
+    collection: str | None
+    batch: str | Job | None
+    q: str | None
+    since: float | None
+    until: float | None
+    metadata: Mapping[str, str] | None
 
 
 class JobCalls:
@@ -187,17 +203,38 @@ class JobCalls:
         """Delete an ended job. Raises Conflict if it has not ended, and NotFound."""
         yield from self.remove(f"/jobs/{_id(job)}")
 
-    def jobs(
-        self, *, status: Status | None = None, kind: str | None = None, model: str | None = None, batch: str | Job | None = None
-    ) -> Stream[Job]:
+    def jobs(self, **filters: Unpack[JobFilters]) -> Stream[Job]:
         """Iterate over jobs, newest first, fetching pages as needed."""
-        filters = {"status": status, "kind": kind, "model": model, "batch": None if batch is None else _id(batch)}
-        query = {name: value for name, value in filters.items() if value is not None}
         more: str | None = ""
         while more is not None:
-            page, more = yield from self._page("/jobs", query, more)
+            page, more = yield from self._page("/jobs", _filter_query(filters), more)
             for item in page:
                 yield Emit(Job.from_json(item))
+
+    def job_counts(self, **filters: Unpack[JobFilters]) -> Operation[JobCounts]:
+        """Count jobs by status, kind and model."""
+        response = yield from self._call("GET", "/jobs/counts", _filter_query(filters))
+        return JobCounts.from_json(response.json())
+
+    def job_request(self, job: str | Job) -> Operation[Mapping[str, Any] | None]:
+        """Return what a job was asked to do, or None if its prompt was deleted. Raises NotFound."""
+        response = yield from self._call("GET", f"/jobs/{_id(job)}/request")
+        request: Mapping[str, Any] | None = response.json()["request"]
+        return request
+
+    def change_jobs(
+        self, action: Literal["cancel", "retry", "delete"], jobs: Iterable[str | Job]
+    ) -> Operation[list[ActionFailure]]:
+        """Cancel, retry or delete many jobs, and return those to which it did not apply. Completed jobs, and jobs that were retried
+        before, are not retried."""
+        ids = [job if isinstance(job, str) else job.id for job in jobs]
+        failures: list[ActionFailure] = []
+        for start in range(0, len(ids), ACTION_JOBS):
+            body = {"action": action, "ids": ids[start : start + ACTION_JOBS]}
+            # A repeated request would report the jobs that the first one has changed as failures.
+            response = yield from self._call("POST", "/jobs/actions", json=body, repeatable=False)
+            failures += [ActionFailure.from_json(one) for one in response.json()["failed"]]
+        return failures
 
     def request(self, method: str, path: str, *, json: Any = None, query: Mapping[str, str] | None = None) -> Operation[Any]:
         """Send any other request and return its JSON. Only GET is retried when the server may have processed the request."""
@@ -220,7 +257,7 @@ class JobCalls:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str] | None = None,
+        query: Query | None = None,
         *,
         json: Any = None,
         timeout: float | None = None,
@@ -237,7 +274,7 @@ class JobCalls:
         )
         return (yield from send_with_retries(request, self.retry_policy, accept))
 
-    def _page(self, path: str, query: Mapping[str, str], after: str) -> Operation[tuple[list[dict[str, Any]], str | None]]:
+    def _page(self, path: str, query: Query, after: str) -> Operation[tuple[list[dict[str, Any]], str | None]]:
         """Return a page and the cursor of the next one, or None after the last page."""
         parameters = {"limit": str(PAGE), **query, **({"after": after} if after else {})}
         response = yield from self._call("GET", path, parameters)
@@ -260,3 +297,17 @@ class JobCalls:
 
 def _id(job: str | Job) -> str:
     return quote(job if isinstance(job, str) else job.id, safe="")
+
+
+def _filter_query(filters: JobFilters) -> Query:
+    query: dict[str, str | Sequence[str]] = {}
+    for name, value in filters.items():
+        if isinstance(value, Mapping):
+            query.update({f"metadata.{key}": text for key, text in value.items()})
+        elif isinstance(value, Job):
+            query[name] = value.id
+        elif isinstance(value, (int, float)):
+            query[name] = f"{value:.3f}"
+        elif isinstance(value, (str, Sequence)):
+            query[name] = value
+    return query

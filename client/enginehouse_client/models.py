@@ -119,6 +119,26 @@ class Job(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobCounts(Record):
+    """Numbers of jobs. Without ``complete``, only the newest jobs were counted, because a filter has to read each of them."""
+
+    status: Mapping[str, int]
+    kind: Mapping[str, int]
+    model: Mapping[str, int]
+    total: int
+    complete: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionFailure(Record):
+    """A job to which an action did not apply, and why."""
+
+    id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RequestBatch(Record):
     """A batch of requests from a file; ``request_counts`` has ``total``, ``completed`` and ``failed``. ``errors`` says why a batch has failed.
     ``job_id`` is its job, whose events report its progress."""

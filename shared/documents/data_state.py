@@ -9,6 +9,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,8 +24,10 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-DATA_VERSION = 1
-"""Version of what is stored in Redis and in the data folder. 0 had no description beside each document."""
+DATA_VERSION = 2
+"""Version of what is stored in Redis and in the data folder. 0 had no description beside each document, 1 no index of jobs."""
+
+JOB_INDEX_VERSION = 2
 
 KEY = f"{PREFIX}data"
 FILE = "data.json"
@@ -56,9 +59,13 @@ class FolderState:
 
 
 class DataState:
-    """The state of the data folder ``settings.data_dir`` and of the Redis behind ``client``."""
+    """The state of the data folder ``settings.data_dir`` and of the Redis behind ``client``.
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    ``index_jobs`` enters jobs of older versions into their index and returns their number. Processes that only read need none.
+    """
+
+    def __init__(self, client: redis.Redis, settings: Settings, *, index_jobs: Callable[[], int] | None = None) -> None:
+        self._index_jobs = index_jobs
         self._redis: Any = client
         self._client = client
         self._settings = settings
@@ -79,6 +86,7 @@ class DataState:
     def note_changes(self) -> Records:
         """Write the id and the count of changes where they are missing or behind, and note a Redis that is not that of the folder."""
         folder, remote = read_folder(self._settings.data_dir), self._redis.hgetall(KEY)
+        self._migrate_jobs(int(remote.get("version") or 0))
         if folder is None:
             folder = self._adopt(remote)
         records = folder.records
@@ -98,6 +106,15 @@ class DataState:
         changes = max(changes, folder.changes) + 1
         self._redis.hset(KEY, mapping={"id": folder.id, "version": DATA_VERSION, "changes": changes})
         write_folder(self._settings.data_dir, replace(folder, version=DATA_VERSION, changes=changes, records="complete"))
+
+    def _migrate_jobs(self, version: int) -> None:
+        """Index the jobs of a version before 2. Several processes may do it at once, while jobs run."""
+        if self._index_jobs is None or version >= JOB_INDEX_VERSION:
+            return
+        indexed = self._index_jobs()
+        self._redis.hset(KEY, "version", DATA_VERSION)
+        if indexed:
+            logger.warning("the jobs in Redis were migrated to version %d: %d jobs are in the index now", DATA_VERSION, indexed)
 
     def _compare(self, folder: FolderState, remote: dict[str, str]) -> Records:
         if not remote.get("id"):

@@ -57,7 +57,7 @@ class Job:
     ``spec`` describes the work and never changes; ``context`` is the data that an earlier phase has handed over, such as the
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
-    the beginning of the request. ``line_of`` is the request batch whose line this job runs. ``response`` says how a response of
+    the beginning of the request. ``collection`` is the id of the collection that the job reads or changes. ``line_of`` is the request batch whose line this job runs. ``response`` says how a response of
     ``/v1`` is kept: ``stored``, ``background``, ``not_stored``. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no
     further jobs.
     """
@@ -80,6 +80,7 @@ class Job:
     response: str = ""
     has_deltas: bool = False
     session: str = ""
+    collection: str = ""
     document: str = ""
     parent: str = ""
     line_of: str = ""
@@ -114,7 +115,7 @@ _INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "los
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
 _TEXTS = (
-    *("id", "kind", "owner", "end_user", "queue", "phase", "model", "session", "document", "parent", "line_of"),
+    *("id", "kind", "owner", "end_user", "queue", "phase", "model", "session", "collection", "document", "parent", "line_of"),
     *("retry_of", "retried_as"),
     *("first_queue", "worker", "waiting", "summary", "output", "response"),
 )

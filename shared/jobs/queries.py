@@ -4,18 +4,20 @@ Queries change nothing. They leave out a job whose record expired after its id w
 """
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
 import redis
 
+from shared.jobs.job_filter import JobFilter
+from shared.jobs.job_index import JobCounts, JobIndex
 from shared.jobs.models import Job, Status, from_record
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.lua_scripts import Clock
 from shared.redis_connection import PREFIX, redis_time_ms
-from shared.redis_lists import list_page
 
 DEAD_LETTERS = f"{PREFIX}jobs:dead_letters"
 
@@ -24,6 +26,9 @@ WAITING_OWNERS = 100
 
 # Of the end users of an owner, this many with the least service are counted with all their jobs, and the others with one.
 COUNTED_USERS = 1000
+
+# How many records one call reads for a filter that the index cannot answer alone, so that it takes a fraction of a second.
+MAX_SCANNED = 2000
 
 # Fewer gaps between claims give no estimate.
 MIN_GAPS = 3
@@ -35,16 +40,49 @@ class JobQueries:
     def __init__(self, client: redis.Redis, *, clock: Clock | None = None) -> None:
         self._client: Any = client  # redis-py types every response as possibly awaitable
         self._now_ms = clock or (lambda: redis_time_ms(client))
+        self._index = JobIndex(client)
 
-    def list_jobs(
-        self, owner: str, *, limit: int, after: str | None = None, matches: Callable[[Job], bool] = lambda job: True
+    def list_jobs(self, owner: str, *, limit: int, after: str | None = None) -> tuple[list[Job], str | None]:
+        """A page of the owner's jobs, as ``find_jobs``."""
+        return self.find_jobs(JobFilter(owner=owner), limit=limit, after=after)
+
+    def find_jobs(
+        self, wanted: JobFilter, *, limit: int, after: str | None = None, max_scanned: int = MAX_SCANNED
     ) -> tuple[list[Job], str | None]:
-        """A page of the owner's jobs, newest first, after the id ``after``, and where the next page starts.
+        """A page of matching jobs, newest first, after the id ``after``, and where the next page starts.
 
         The jobs have no result, so that a list costs little however large its jobs are. A page may be short, even empty, although
         more follow: then the second value is not None.
         """
-        return list_page(self._client, f"{PREFIX}owner:{owner}:jobs", self.read_jobs, limit=limit, after=after, matches=matches)
+        found: list[Job] = []
+        visit = JobVisit(self, wanted, after, max_scanned)
+        for job in visit:
+            if len(found) == limit:
+                return found, found[-1].id
+            found.append(job)
+        return found, visit.next
+
+    def count_jobs(self, wanted: JobFilter, *, max_scanned: int = MAX_SCANNED) -> JobCounts:
+        """Numbers of matching jobs by status, kind and model."""
+        if not wanted.reads_records:
+            return self._index.count(wanted)
+        counts, visit = JobCounts(), JobVisit(self, wanted, None, max_scanned)
+        for job in visit:
+            counts.add(job.status.value, job.kind, job.model)
+        counts.complete = visit.next is None
+        return counts
+
+    def read_matching(self, wanted: JobFilter, after: str | None) -> Iterator[tuple[list[str], list[Job]]]:
+        """Ids from the newest to the oldest, as the index finds them, and those of their jobs that match."""
+        now_ms = self._now_ms()
+        for ids in self._index.walk(wanted, after):
+            # An older worker may have changed the status of a job and not the index.
+            yield ids, [job for job in self.read_jobs(ids) if wanted.matches(job, now_ms)]
+
+    def read_spec(self, job: str) -> dict[str, Any] | None:
+        """What a job was asked to do, or None if that was dropped."""
+        spec = self._client.hget(f"{PREFIX}job:{job}:input", "spec")
+        return None if spec is None else json.loads(spec)
 
     def get_job(self, job: str) -> Job | None:
         """The job with this id and its result, or None."""
@@ -167,6 +205,27 @@ class JobQueries:
             pipeline.zrange(f"{queue}:users:{job.owner}", 0, 0)
             owners, users = pipeline.execute()
         return owners in ([], [job.owner]) and users in ([], [user_digest(job.end_user)])
+
+
+class JobVisit:
+    """One visit of the matching jobs, newest first. ``next`` is set if it ended before the oldest one."""
+
+    def __init__(self, queries: JobQueries, wanted: JobFilter, after: str | None, max_scanned: int) -> None:
+        self._queries = queries
+        self._wanted = wanted
+        self._after = after
+        self._max_scanned = max_scanned
+        self.next: str | None = None
+
+    def __iter__(self) -> Iterator[Job]:
+        scanned, last = 0, None
+        for ids, jobs in self._queries.read_matching(self._wanted, self._after):
+            if scanned >= self._max_scanned:
+                self.next = last
+                return
+            yield from jobs
+            scanned += len(ids)
+            last = ids[-1] if ids else last
 
 
 def user_digest(end_user: str) -> str:

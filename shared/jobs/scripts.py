@@ -49,6 +49,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def hold_worker_name(self, *, name: str, process: str, replaces: str, ttl_ms: int) -> Any: ...
 
     @declaration
+    def index_jobs(self, *, ids: Sequence[str]) -> Any: ...
+
+    @declaration
     def join_batch(self, *, id: str, owner: str, idempotency: str, fingerprint: str) -> Any: ...
 
     @declaration

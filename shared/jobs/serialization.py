@@ -52,6 +52,27 @@ def job_view(job: Job) -> dict[str, Any]:
     return view
 
 
+def summary_view(job: Job) -> dict[str, Any]:
+    """The fields of a job that a table shows."""
+    return {
+        "id": job.id,
+        "object": "job",
+        "kind": job.kind,
+        "status": job.status.value,
+        "model": job.model or None,
+        "priority": job.priority,
+        "created_at": seconds(job.created_at),
+        "started_at": seconds(job.started_at),
+        "ended_at": seconds(job.ended_at),
+        "cancel_requested_at": seconds(job.cancel_requested_at),
+        "progress": job.progress,
+        "summary": job.summary,
+        "error": job.error,
+        "batch": job.parent or None,
+        "retried_as": job.retried_as or None,
+    }
+
+
 def seconds(milliseconds: int | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 

@@ -164,6 +164,7 @@ class JobSubmitter:
             "queue": submission.queue,
             "model": submission.model,
             "document": submission.document,
+            **_collection_field(submission.spec),
             "line_of": submission.line_of,
             "retry_of": submission.retry_of,
             **({"end_user": submission.end_user} if submission.end_user else {}),
@@ -321,6 +322,11 @@ def summarize(spec: Mapping[str, Any]) -> str:
     messages = spec.get("messages") or [{}]
     text = spec.get("message") or spec.get("prompt") or messages[-1].get("content") or spec.get("query") or spec.get("name") or ""
     return " ".join(str(text)[: 4 * SUMMARY_CHARACTERS].split())[:SUMMARY_CHARACTERS]
+
+
+def _collection_field(spec: Mapping[str, Any]) -> dict[str, str]:
+    collection = spec.get("collection_id") or spec.get("collection")
+    return {"collection": str(collection)} if collection else {}
 
 
 def _webhook_field(webhook: Mapping[str, Any] | None) -> dict[str, str]:

@@ -254,6 +254,34 @@ def test_lists_follow_pages(calls: Calls) -> None:
     assert all(request.query["status"] == "failed" and request.query["batch"] == "job_9" for request in run.sent)
 
 
+def test_filters_of_jobs_become_parameters(calls: Calls) -> None:
+    counted = {"status": {"failed": 2}, "kind": {}, "model": {}, "total": 2, "complete": True}
+    run = Run(
+        calls.job_counts(
+            status=("failed", "expired"), collection="handbook", since=1795457629, model=None, metadata={"order": "17"}
+        ),
+        [answer(200, counted)],
+    )
+    assert (run.value.total, run.value.status) == (2, {"failed": 2})
+    assert run.sent[0].query == {
+        "status": ("failed", "expired"),
+        "collection": "handbook",
+        "since": "1795457629.000",
+        "metadata.order": "17",
+    }
+
+
+def test_many_jobs_are_changed_part_by_part(calls: Calls) -> None:
+    failure = {"id": "job_3", "code": "job_ended", "message": "It has ended."}
+    run = Run(
+        calls.change_jobs("cancel", [f"job_{number}" for number in range(1500)]),
+        [answer(200, {"failed": [failure]}), answer(200, {"failed": []})],
+    )
+    assert [one.code for one in run.value] == ["job_ended"]
+    assert [len(request.json["ids"]) for request in run.sent] == [1000, 500]
+    assert not any(request.repeatable for request in run.sent)
+
+
 def test_ids_are_quoted_in_paths(calls: Calls) -> None:
     assert Run(calls.get("../x?y"), [answer(200, job())]).sent[0].path == "/jobs/..%2Fx%3Fy"
 

@@ -13,7 +13,7 @@ from cli.admin.restore import restore_backup
 from cli.errors import CommandError
 from cli.local.redis_server import start_redis
 from cli.output import Output
-from shared.documents.data_state import DataState
+from shared.documents.data_state import DATA_VERSION, DataState
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
 from shared.redis_connection import connect
@@ -96,7 +96,7 @@ def test_a_damaged_backup_restores_nothing(shelf: Shelf, tmp_path: Path) -> None
     victim.write_bytes(content)
     manifest = target / "manifest.json"
     text = manifest.read_text()
-    manifest.write_text(text.replace('"data_version": 1', '"data_version": 2'))
+    manifest.write_text(text.replace(f'"data_version": {DATA_VERSION}', f'"data_version": {DATA_VERSION + 1}'))
     assert "newer Enginehouse" in refusal()
     manifest.unlink()
     assert "not a complete backup" in refusal()

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from shared.errors import EngineFault
-from shared.jobs.administration import BATCH
+from shared.jobs.job_index import BATCH
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.models import Job, Status
 from shared.jobs.submission import Submission

@@ -25,6 +25,7 @@ from shared.jobs.submission import Submission, SubmissionResult
 from shared.jobs.transitions import Event
 from shared.sessions.store import Sessions
 from shared.settings import Settings
+from testing.job_index_check import find_index_errors
 from testing.key_leaks import find_leaked_keys
 from tests.conftest import Clock, JobSystem
 from tests.redis.reference import FINAL, Job, Lease, Reference
@@ -123,9 +124,10 @@ class TransitionMachine(RuleBasedStateMachine):
         submission = Submission(
             kind="generate",
             queue=queue,
-            spec={},
+            spec={"collection_id": "col_a"} if queue == "cpu" else {},
             owner=owner,
             id=self.new_id(),
+            model=queue,
             session=self.session_of(owner) if in_session else "",
             idempotency_key=key,
             fingerprint=fingerprint,
@@ -374,6 +376,7 @@ class TransitionMachine(RuleBasedStateMachine):
     def both_agree(self) -> None:
         self.every_record_agrees()
         self.every_job_is_in_exactly_one_place()
+        assert find_index_errors(self.client) == []
         # One wake-up is sent each time a job becomes claimable, even if the transition is sent twice.
         assert self.wakeups == self.reference.wakeups
 

@@ -55,6 +55,15 @@ export async function call<T = any>(method: string, path: string, options: CallO
   return outcome(response.status, await response.text().catch(unreadable), response.headers.get("Retry-After"), asked) as T;
 }
 
+/** The JSON of a GET and its ETag, or null while it is the same as the one with this ETag. */
+export async function callIfChanged<T = any>(path: string, etag: string | null, signal?: AbortSignal): Promise<{ answer: T; etag: string | null } | null> {
+  const asked = identity.value;
+  const response = await send("GET", path, { signal, headers: etag === null ? {} : { "If-None-Match": etag } });
+  if (response.status === 304) return null;
+  const answer = outcome(response.status, await response.text().catch(unreadable), response.headers.get("Retry-After"), asked) as T;
+  return { answer, etag: response.headers.get("ETag") };
+}
+
 function unreadable(error: Error): never {
   if (error.name === "AbortError") throw error;
   throw unreachable();

@@ -9,7 +9,7 @@ import { ChatView } from "./chat/view.tsx";
 import { signedIn, signIn, useKey } from "./key.ts";
 import { palette, Palette, ShortcutHelp, shortcutHelp } from "./palette.tsx";
 import { href, segments } from "./router.ts";
-import { attention, attentionKnown, health, waitingFor } from "./store.ts";
+import { attention, attentionKnown, health, me, waitingFor } from "./store.ts";
 import { Confirmation, Dialog, Icon, Toasts } from "./ui/basics.tsx";
 
 export interface ViewEntry {
@@ -49,13 +49,14 @@ export function App() {
   useEffect(() => {
     document.title = `${current.title} · Enginehouse`;
   }, [current]);
+  const offered = VIEWS.filter(({ name }) => name !== "operations" || me.value?.admin !== false);
   const View = current.view;
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")!.focus(); }}>Skip to content</a>
       <nav class="rail" aria-label="Views">
         <a class="brand" href="/" aria-label="Enginehouse"><img src="/static/mark.svg" alt="" width="28" height="28" /></a>
-        {VIEWS.map(({ name, title, icon }) => (
+        {offered.map(({ name, title, icon }) => (
           <a key={name} href={address(name)} aria-current={name === current.name ? "page" : undefined}><Icon of={icon} size={20} /><span>{title}</span></a>
         ))}
       </nav>
@@ -107,6 +108,7 @@ function Account() {
   if (!signedIn.value) return null;
   return (
     <div class="account">
+      {me.value && <span class="hint">{me.value.owner}{me.value.admin ? " (admin)" : ""}</span>}
       <button type="button" class="quiet" onClick={() => useKey(null)}><Icon of={LogOut} /><span>Sign out</span></button>
     </div>
   );

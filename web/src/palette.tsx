@@ -4,8 +4,8 @@ import { signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { call } from "./api.ts";
 import { go, href } from "./router.ts";
-import { collections, loadCollections } from "./store.ts";
-import type { Job, List } from "./types.ts";
+import { collections, loadCollections, me } from "./store.ts";
+import type { JobSummary, List } from "./types.ts";
 import { Dialog } from "./ui/basics.tsx";
 
 export const palette = signal(false);
@@ -66,7 +66,7 @@ function commands(text: string): Command[] {
     { title: "Documents", hint: "g d", run: () => go("/ui/documents") },
     { title: "Jobs", hint: "g j", run: () => go("/ui/jobs") },
     { title: "Failed jobs", run: () => go("/ui/jobs?status=failed") },
-    { title: "Operations", hint: "g o", run: () => go("/ui/operations") },
+    ...(me.value?.admin === false ? [] : [{ title: "Operations", hint: "g o", run: () => go("/ui/operations") }]),
     { title: "Webhooks", hint: "g w", run: () => go("/ui/webhooks") },
     { title: "API reference", run: () => location.assign("/docs") },
     { title: "Keyboard shortcuts", hint: "?", run: () => (shortcutHelp.value = true) },
@@ -86,7 +86,7 @@ export function Palette() {
     field.current!.focus();
     if (collections.value === null) void loadCollections();
     const abort = new AbortController();
-    call<List<Job>>("GET", "/jobs?limit=20", { signal: abort.signal }).then(
+    call<List<JobSummary>>("GET", "/jobs?limit=20&view=summary", { signal: abort.signal }).then(
       ({ data }) => (jobs.value = data.filter(({ summary }) => summary).map((job) => ({ title: `Job: ${job.summary.slice(0, 90)}`, run: () => go(href("jobs", job.id)) }))),
       () => {},
     );

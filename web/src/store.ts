@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import { ApiError, call } from "./api.ts";
 import { identity, signIn } from "./key.ts";
 import { refresh } from "./resource.ts";
-import type { Collection, DeadLetter, Delivery, GpuWorker, List, Model, Webhook } from "./types.ts";
+import type { Account, Collection, DeadLetter, Delivery, GpuWorker, List, Model, Webhook } from "./types.ts";
 
 const READY_SECONDS = 10;
 const NOT_READY_SECONDS = 2;
@@ -13,6 +13,9 @@ const ATTENTION_LOOKS = 3;
 /** A receiver that restarts may miss one or two tries. */
 const FAILED_TRIES = 3;
 const FIRST_ATTENTION_SECONDS = 1;
+
+/** Who is signed in; null until the server has told. */
+export const me = signal<Account | null>(null);
 
 export type Health = "unknown" | "ready" | "waiting" | "away";
 export const health = signal<Health>("unknown");
@@ -75,6 +78,7 @@ export async function lookAtHealth(): Promise<void> {
     health.value = error.answer?.waiting_for ? "waiting" : "away";
   }
   if (health.value === "ready" && (before === "away" || before === "waiting")) refresh();
+  if (me.value === null && health.value !== "away" && before === "away") void loadMe();
   if (health.value !== "away" && signIn.value === null && looks++ % ATTENTION_LOOKS === 0) {
     // The view comes first when the page is opened.
     setTimeout(() => void lookForAttention(), attentionKnown.value ? 0 : FIRST_ATTENTION_SECONDS * 1000);
@@ -95,22 +99,30 @@ export async function lookForAttention(): Promise<void> {
       list.push({ text: `Deliveries to ${url} fail.`, href: "/ui/webhooks" });
     }
   });
-  await quietly(async () => {
-    const dead = (await call<List<DeadLetter>>("GET", "/admin/dead-letters?limit=100")).data.length;
-    if (dead > 0) list.push({ text: `${dead === 1 ? "One job is a dead letter" : `${dead} jobs are dead letters`}: their workers died.`, href: "/ui/operations" });
-    for (const { gpu, state, reason } of (await call<List<GpuWorker>>("GET", "/admin/gpus")).data) {
-      if (state === "failed") list.push({ text: `${gpu} could not load its model: ${reason ?? "see its log"}`, href: "/ui/operations" });
-    }
-  });
+  if (me.value?.admin !== false) {
+    await quietly(async () => {
+      const dead = (await call<List<DeadLetter>>("GET", "/admin/dead-letters?limit=100")).data.length;
+      if (dead > 0) list.push({ text: `${dead === 1 ? "One job is a dead letter" : `${dead} jobs are dead letters`}: their workers died.`, href: "/ui/operations" });
+      for (const { gpu, state, reason } of (await call<List<GpuWorker>>("GET", "/admin/gpus")).data) {
+        if (state === "failed") list.push({ text: `${gpu} could not load its model: ${reason ?? "see its log"}`, href: "/ui/operations" });
+      }
+    });
+  }
   found.value = list;
   attentionKnown.value = true;
+}
+
+export async function loadMe(): Promise<void> {
+  await quietly(async () => (me.value = await call<Account>("GET", "/me")));
 }
 
 document.addEventListener("visibilitychange", () => document.hidden || void lookAtHealth());
 for (const event of ["online", "offline"]) window.addEventListener(event, () => void lookAtHealth());
 identity.subscribe(() => {
   looks = 0;
+  me.value = null;
   models.value = null;
   collections.value = null;
   void lookAtHealth();
+  void loadMe();
 });

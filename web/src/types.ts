@@ -5,6 +5,9 @@ import type { components } from "./openapi.d.ts";
 type Schemas = components["schemas"];
 
 export type Job = Schemas["Job"];
+export type JobSummary = Schemas["JobSummary"];
+export type JobCounts = Schemas["JobCounts"];
+export type Account = Schemas["Account"];
 export type Attempt = Schemas["Attempt"];
 export type Document = Schemas["Document"];
 export type Collection = Schemas["Collection"];

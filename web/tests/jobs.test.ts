@@ -21,6 +21,18 @@ afterEach(() => asked.splice(0));
 
 test("an empty page is not the end while older jobs may match", async () => {
   const page = await loadJobs({ status: "failed" }, null, new AbortController().signal);
-  assert.deepEqual(page, { jobs: [{ id: "job_0" }], next: null });
+  assert.deepEqual(page, { jobs: [{ id: "job_0" }], next: null, etag: null });
   assert.deepEqual(asked.map((path) => new URLSearchParams(path.split("?")[1]).get("after")), [null, "job_2", "job_1"]);
+});
+
+test("a command asks the same again, and nothing that the call does not have", async () => {
+  const { asCurl } = await import("../src/jobs/curl.ts");
+  const place = { server: "http://host", signedIn: true };
+  const command = asCurl({ model: "m", message: "It's open?", collection: "handbook", retrieval: { top_k: 3, filter: null } }, place)!;
+  assert.match(command, /^curl http:\/\/host\/generate .*-H 'Authorization: Bearer YOUR_KEY' -d '/);
+  assert.ok(command.includes("It'\\''s open?"));
+  const body = JSON.parse(command.split(" -d ")[1]!.slice(1, -1).replaceAll("'\\''", "'"));
+  assert.deepEqual(body, { model: "m", messages: [{ role: "user", content: "It's open?" }], collection: { name: "handbook", top_k: 3 } });
+  assert.equal(asCurl({ messages: [], tools: [] }, place), null);
+  assert.ok(!asCurl({ prompt: "x" }, { ...place, signedIn: false })!.includes("Authorization"));
 });

@@ -7,6 +7,7 @@ from shared.documents.data_state import DataState, DataStateService
 from shared.documents.page_cache import PageCacheCleaner
 from shared.documents.store import Documents
 from shared.documents.trash import Trash, TrashCleaner
+from shared.jobs.job_index import JobIndex
 from shared.jobs.queue_names import CPU_QUEUE, PAGE_QUEUE
 from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
@@ -29,7 +30,7 @@ def build_services() -> Sequence[MaintenanceService]:
     client = connect(settings.redis_url)
     documents = Documents(client, settings)
     return [
-        DataStateService(DataState(client, settings)),
+        DataStateService(DataState(client, settings, index_jobs=JobIndex(client).add_missing)),
         UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds),
         TrashCleaner(Trash(settings.trash_dir), settings.trash_seconds),
         PageCacheCleaner(settings.documents_dir),

@@ -1,61 +1,30 @@
 """Request models of the calls of administrators on jobs, queues and workers."""
 
-from typing import Literal
-
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from api.schemas.requests.fields import RequestModel
-from shared.ids import JOB, is_id
+from api.schemas.requests.jobs import JobId, KindName, StatusName
 
 
 class FilterOfJobs(RequestModel):
     """What a job must have."""
 
-    job: str | None = Field(default=None, max_length=80, description="id of a single job")
+    job: JobId | None = Field(default=None, description="id of a single job")
     owner: str | None = Field(default=None, max_length=80)
     queue: str | None = Field(default=None, max_length=120)
-    status: Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"] | None = None
-    kind: (
-        Literal[
-            "generate",
-            "ingest",
-            "unpack",
-            "search",
-            "delete",
-            "reindex",
-            "batch",
-            "embed",
-            "rerank",
-            "tokenize",
-            "draw",
-            "request_batch",
-        ]
-        | None
-    ) = None
+    status: StatusName | list[StatusName] | None = Field(default=None, description="one, or several of which a job has one")
+    kind: KindName | None = None
     model: str | None = Field(default=None, max_length=100)
+    batch: JobId | None = None
     older_than: float | None = Field(default=None, ge=0, le=1e9, description="seconds since its submission")
     newer_than: float | None = Field(default=None, ge=0, le=1e9, description="seconds since its submission")
-
-    @field_validator("job")
-    @classmethod
-    def check_job(cls, value: str | None) -> str | None:
-        if value is not None and not is_id(JOB, value):
-            raise ValueError("must be the id of a job")
-        return value
 
 
 class JobAction(RequestModel):
     filter: FilterOfJobs
     dry_run: bool = Field(default=False, description="count the jobs and change nothing")
     limit: int = Field(default=500, ge=1, le=1000, description="maximum number of jobs to change in this call")
-    after: str | None = Field(default=None, max_length=80, description="the `next` of the previous call")
-
-    @field_validator("after")
-    @classmethod
-    def check_after(cls, value: str | None) -> str | None:
-        if value is not None and not is_id(JOB, value):
-            raise ValueError("must be the id of a job")
-        return value
+    after: JobId | None = Field(default=None, description="the `next` of the previous call")
 
 
 class QueuePause(RequestModel):

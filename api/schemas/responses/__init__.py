@@ -4,6 +4,7 @@ The server does not validate its own responses; tests validate every response th
 described here.
 """
 
+from api.schemas.responses.account import Account, AccountKey
 from api.schemas.responses.administration import (
     AdminJob,
     AdminJobList,
@@ -51,6 +52,7 @@ from api.schemas.responses.fields import (
     JobKind,
 )
 from api.schemas.responses.jobs import (
+    ActionFailure,
     ArchiveMember,
     Attempt,
     BatchCounts,
@@ -64,7 +66,11 @@ from api.schemas.responses.jobs import (
     GenerationResult,
     IngestResult,
     Job,
+    JobCounts,
     JobList,
+    JobRequest,
+    JobsActionResult,
+    JobSummary,
     MemberDocument,
     MemberOmission,
     Progress,
@@ -131,6 +137,9 @@ from api.schemas.responses.webhooks import (
 )
 
 __all__ = [
+    "Account",
+    "AccountKey",
+    "ActionFailure",
     "AdminJob",
     "AdminJobList",
     "AnsweredTurn",
@@ -170,8 +179,12 @@ __all__ = [
     "InputTokens",
     "Job",
     "JobActionResult",
+    "JobCounts",
     "JobKind",
     "JobList",
+    "JobRequest",
+    "JobSummary",
+    "JobsActionResult",
     "Liveness",
     "MemberDocument",
     "MemberOmission",

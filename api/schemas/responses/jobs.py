@@ -1,6 +1,6 @@
 """Response models of jobs, and of the result of each kind."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -293,8 +293,64 @@ class DeadLetterRemoval(ResponseModel):
     removed: Literal[True]
 
 
-class JobList(ListPage[ListedJob]):
+class JobSummary(ResponseModel):
+    """What a list of jobs shows of one, with `view=summary`."""
+
+    id: JobId
+    object: Literal["job"]
+    kind: JobKind
+    status: Status
+    model: str | None
+    priority: int
+    created_at: Time
+    started_at: Time | None
+    ended_at: Time | None
+    cancel_requested_at: Time | None
+    progress: Progress | None
+    summary: str
+    error: Error | None
+    batch: str | None
+    retried_as: str | None = Field(description="id of the job that repeats it")
+
+
+class JobList(ListPage[ListedJob | JobSummary]):
     pass
+
+
+class JobCounts(ResponseModel):
+    """Numbers of jobs by what they have; names without jobs are left out."""
+
+    object: Literal["job_counts"]
+    status: dict[str, int]
+    kind: dict[str, int]
+    model: dict[str, int] = Field(description="jobs without a model are not counted here")
+    total: int
+    complete: bool = Field(description="false if only the newest jobs were counted, as `q` or `metadata` has to read each job")
+
+
+class JobRequest(ResponseModel):
+    """What a job was asked to do; null once that was deleted. The fields depend on the kind of the job."""
+
+    request: dict[str, Any] | None
+
+
+class ActionFailure(ResponseModel):
+    """A job to which an action did not apply, and why."""
+
+    id: str
+    code: str
+    message: str
+
+
+class JobsActionResult(ResponseModel):
+    """The outcome of an action on jobs."""
+
+    object: Literal["job_action"]
+    action: Literal["cancel", "retry", "delete"]
+    matched: int = Field(description="jobs that were found")
+    done: int = Field(description="jobs that were changed")
+    failed: list[ActionFailure]
+    next: str | None = Field(description="`after` of the next call; null if no further job can match")
 
 
 class DeadLetterList(ListPage[DeadLetter]):

@@ -59,7 +59,7 @@ end
 
 local function start_attempt(id, job, owner, level, user_service)
   local key, attempt = job_key(id), tonumber(job.attempt) + 1
-  redis.call('HSET', key, 'status', 'in_progress', 'attempt', attempt, 'worker', worker, 'waiting', '',
+  set_status(id, 'in_progress', 'attempt', attempt, 'worker', worker, 'waiting', '',
     'phase', 'started', 'phase_at', timestamp, 'heartbeat_at', timestamp, 'written', 0, 'user_cost', user_service and job.cost or '',
     'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now, token = token }))
   if not job.started_at then redis.call('HSET', key, 'started_at', timestamp) end

@@ -1,5 +1,5 @@
 -- open_batch: create a batch, a job that counts other jobs.
--- Uses: batch, idempotency, limits
+-- Uses: batch, idempotency, limits, job_index
 -- Arguments: id, owner, idempotency, fingerprint, seal_ms:number, limit:number, record{}
 --   idempotency is the Idempotency-Key of the request, or empty; limit is that of owners without one of their own.
 -- Keys: job:<id>, its events and index; idempotency:<owner>:<key>; owner:<owner>:open_batches and limits
@@ -17,7 +17,7 @@ redis.call('HSET', job_key(id), 'id', id, 'owner', owner, 'kind', 'batch', 'stat
   'lost', 0, 'retries', 0, 'worker', '', 'seq', 0, 'phase', 'running', 'phase_at', timestamp, 'children', 0,
   'queue', '', 'waiting', '', 'sealed', '0', 'seal_ms', seal_ms)
 set_fields(job_key(id), record)
-redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
+add_to_index(id)
 redis.call('SADD', PREFIX .. 'owners', owner)
 redis.call('SADD', open_batches_key(owner), id)
 redis.call('ZADD', PREFIX .. 'jobs:due', seal_at, id)

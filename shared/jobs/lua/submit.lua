@@ -85,7 +85,7 @@ local function create(job)
     redis.call('ZADD', request_batches_key(owner), 0, id)
   end
   if job.response ~= '' then write_response(id, owner, job.response) end
-  redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
+  add_to_index(id)
   redis.call('SADD', PREFIX .. 'owners', owner)
   count('submitted', record.kind)
   emit(id, 'queued', 0, cjson.encode({ queue = record.queue }))

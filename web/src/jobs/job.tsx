@@ -1,18 +1,20 @@
-// One job: its state, its waterfall, and its output, events and deliveries.
+// One job: its state, its waterfall, and its output, request, events and deliveries.
 
 import { signal, useSignal, useSignalEffect } from "@preact/signals";
 import { Ban, ChevronLeft, RotateCcw, Trash2 } from "lucide";
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, call, followEvents, type JobEvent } from "../api.ts";
-import { identity } from "../key.ts";
+import { identity, signedIn } from "../key.ts";
 import { PageSheet } from "../documents/page_sheet.tsx";
 import { useResource } from "../resource.ts";
 import { go, href, query, setQuery } from "../router.ts";
 import type { Citation, Delivery, Job, List } from "../types.ts";
-import { attempt, confirmed, Icon, JobState, now, Problem, Tabs, Time, toast } from "../ui/basics.tsx";
+import { attempt, confirmed, CopyButton, Icon, JobState, now, Problem, Tabs, Time, toast } from "../ui/basics.tsx";
 import { Markdown } from "../ui/markdown.tsx";
 import { count, duration, number, ordinal, readable, roughly, title, waitReason } from "../words.ts";
+import { asCurl, type Request } from "./curl.ts";
+import { RequestTab } from "./request.tsx";
 import { name } from "./view.tsx";
 
 const LOOK_SECONDS = 1.5;
@@ -54,6 +56,9 @@ export function JobView({ id }: { id: string }) {
   const { data, error, reload } = useResource<Job>(`job ${id}`, (abort) => call<Job>("GET", `/jobs/${id}`, { signal: abort }), (job) => (job.ended_at === null ? LOOK_SECONDS : 0));
   const job = data.value;
   const events = useEvents(id, job !== null && job.kind !== "batch");
+  const asked = useResource(job !== null && job.kind !== "batch" ? `request ${id}` : null, (abort) => call<{ request: Request | null }>("GET", `/jobs/${id}/request`, { signal: abort }));
+  const request = asked.data.value?.request ?? null;
+  const curl = job?.kind === "generate" && request !== null ? asCurl(request, { server: location.origin, signedIn: signedIn.value }) : null;
   useSignalEffect(() => {
     // The stream tells the end before the next look does.
     if (events.value.some(({ type }) => type === "ended") && data.peek()?.ended_at === null) reload();
@@ -65,6 +70,7 @@ export function JobView({ id }: { id: string }) {
   const over = job.ended_at !== null;
   const tab = query.value.get("tab") ?? "output";
   const tabs: [string, string][] = [["output", "Output"]];
+  if (request !== null) tabs.push(["request", "Request"]);
   if (job.kind !== "batch") tabs.push(["events", `Events ${events.value.length > 0 ? events.value.length : ""}`.trim()]);
   tabs.push(["deliveries", "Deliveries"], ["json", "JSON"]);
   const cancel = () => attempt(async () => {
@@ -95,6 +101,7 @@ export function JobView({ id }: { id: string }) {
           <span class="spread" />
           {!over && <button type="button" disabled={job.cancel_requested_at !== null} onClick={cancel}><Icon of={Ban} />Cancel</button>}
           {over && job.kind !== "batch" && <button type="button" onClick={retry}><Icon of={RotateCcw} />Retry</button>}
+          {curl !== null && <CopyButton icon={false} label="Copy as curl" text={curl} />}
           {over && <button type="button" class="danger" onClick={remove}><Icon of={Trash2} />Delete</button>}
         </div>
         <h1>{name(job)}</h1>
@@ -107,6 +114,7 @@ export function JobView({ id }: { id: string }) {
         <Tabs label="Parts of the job" tabs={tabs} current={tab} onChoose={(next) => setQuery({ tab: next === "output" ? null : next })} />
         <div role="tabpanel" aria-label={tabs.find(([one]) => one === tab)?.[1] ?? "Output"}>
           {tab === "output" && <Output job={job} events={events.value} />}
+          {tab === "request" && request !== null && <RequestTab request={request} />}
           {tab === "events" && <Events job={job} events={events.value} />}
           {tab === "deliveries" && <Deliveries job={job} />}
           {tab === "json" && <pre class="raw" tabIndex={0} role="region" aria-label="JSON of the job">{JSON.stringify(job, null, 2)}</pre>}
@@ -241,7 +249,7 @@ function Output({ job, events }: { job: Job; events: JobEvent[] }) {
   );
 }
 
-function Fact({ name: word, children }: { name: string; children: ComponentChildren }) {
+export function Fact({ name: word, children }: { name: string; children: ComponentChildren }) {
   return <><dt>{word}</dt><dd>{children}</dd></>;
 }
 

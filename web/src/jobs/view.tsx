@@ -1,22 +1,23 @@
 // Jobs: the list with its filters, or one job.
 
 import { useSignal } from "@preact/signals";
-import { Ban, RotateCcw, Trash2, X } from "lucide";
+import { X } from "lucide";
 import { useEffect, useRef } from "preact/hooks";
-import { ApiError, call } from "../api.ts";
-import { useResource } from "../resource.ts";
+import { ApiError } from "../api.ts";
+import { useResource, type Resource } from "../resource.ts";
 import { href, query, segments, setQuery } from "../router.ts";
-import { loadModels, models } from "../store.ts";
-import type { Job } from "../types.ts";
-import { attempt, confirmed, Empty, Icon, IconButton, JobState, now, Problem, Time, toast } from "../ui/basics.tsx";
+import { collections, loadCollections, loadModels, models } from "../store.ts";
+import type { Job, JobSummary } from "../types.ts";
+import { Empty, Icon, JobState, now, Problem, Time } from "../ui/basics.tsx";
 import { VirtualRows } from "../ui/virtual.tsx";
-import { count, duration, JOB_STATUSES, jobStatus, number, readable, title } from "../words.ts";
+import { duration, JOB_STATUSES, jobStatus, number, readable, title } from "../words.ts";
 import { JobView } from "./job.tsx";
-import { FILTERS, forEachJob, loadJobs, type Filter, type JobPage } from "./server.ts";
+import { Selection } from "./selection.tsx";
+import { FILTERS, loadCounts, loadJobs, reloadJobs, type Counted, type Filter, type JobPage } from "./server.ts";
 
 const ACTIVE_SECONDS = 2;
 const IDLE_SECONDS = 5;
-const KINDS = ["generate", "ingest", "search", "delete", "reindex", "unpack", "batch", "embed", "tokenize"];
+const KINDS = ["generate", "ingest", "search", "delete", "reindex", "unpack", "batch", "embed", "rerank", "tokenize", "request_batch"];
 const COLUMNS = "28px 110px minmax(200px, 1fr) 84px minmax(80px, 140px) 160px 100px";
 const narrow = matchMedia("(max-width: 640px)");
 
@@ -25,8 +26,13 @@ export function JobsView() {
   return id ? <JobView key={id} id={id} /> : <JobList />;
 }
 
-const isOver = (job: Job) => job.ended_at !== null;
-const retryable = (job: Job) => isOver(job) && job.kind !== "batch" && job.status !== "completed";
+const isOver = (job: JobSummary) => job.ended_at !== null;
+
+/** A list with newer states of some of its jobs. */
+function updated(jobs: JobSummary[], fresh: JobSummary[]): JobSummary[] {
+  const states = new Map(fresh.map((job) => [job.id, job]));
+  return jobs.map((job) => states.get(job.id) ?? job);
+}
 
 function JobList() {
   const filter: Filter = {};
@@ -36,40 +42,62 @@ function JobList() {
   }
   const key = JSON.stringify(filter);
   const older = useRef<AbortController | null>(null);
-  const list = useResource<JobPage>(`jobs ${key}`, async (signal, before) => {
+  const inView = useRef<[number, number]>([0, 0]);
+  const list: Resource<JobPage> = useResource<JobPage>(`jobs ${key}`, async (signal, before) => {
     if (before === null) return loadJobs(filter, null, signal);
-    // Mostly nothing has changed: one job tells whether there are new ones, and those under way are asked for.
-    const active = before.jobs.some((job) => !isOver(job));
-    const [first] = active ? [] : (await loadJobs(filter, null, signal, 1)).jobs;
-    if (!active && first?.id === before.jobs[0]?.id) return before;
-    const fresh = await loadJobs(filter, null, signal);
-    const last = fresh.jobs.at(-1)?.id;
-    const place = before.jobs.findIndex(({ id }) => id === last);
-    return place < 0 || place + 1 >= before.jobs.length ? fresh : { jobs: [...fresh.jobs, ...before.jobs.slice(place + 1)], next: before.next };
+    const fresh = await reloadJobs(filter, null, before.etag, signal);
+    let { jobs, next } = before;
+    if (fresh !== null) {
+      const last = fresh.jobs.at(-1)?.id;
+      const place = jobs.findIndex(({ id }) => id === last);
+      const goesOn = place >= 0 && place + 1 < jobs.length;
+      jobs = goesOn ? [...fresh.jobs, ...jobs.slice(place + 1)] : fresh.jobs;
+      next = goesOn ? next : fresh.next;
+    }
+    // The first page is fresh. Further down, jobs may have ended too.
+    const [first, last] = inView.current;
+    const start = Math.max(first, fresh?.jobs.length ?? 0, 1);
+    if (jobs.slice(start, last + 1).some((job) => !isOver(job))) {
+      jobs = updated(jobs, (await loadJobs(filter, jobs[start - 1]!.id, signal, Math.min(100, last + 1 - start))).jobs);
+    }
+    // Older jobs may have been loaded meanwhile.
+    const meanwhile = list.data.peek() ?? before;
+    const added = meanwhile.jobs.slice(before.jobs.length);
+    return { jobs: added.length > 0 ? [...jobs, ...added] : jobs, next: added.length > 0 ? meanwhile.next : next, etag: fresh?.etag ?? before.etag };
   }, ({ jobs }) => (jobs.some((job) => !isOver(job)) ? ACTIVE_SECONDS : IDLE_SECONDS));
+  const active = (list.data.value?.jobs ?? []).some((job) => !isOver(job));
+  const counted = useResource<Counted>(`job counts ${JSON.stringify({ ...filter, status: "" })}`, (signal, before) => loadCounts(filter, before, signal), () => (active && !filter.q ? ACTIVE_SECONDS : IDLE_SECONDS));
   const selected = useSignal<ReadonlySet<string>>(new Set());
+  const all = useSignal(false);
   const small = useSignal(narrow.matches);
+  const select = (ids: Iterable<string>) => {
+    selected.value = new Set(ids);
+    all.value = false;
+  };
   useEffect(() => {
     if (models.value === null) void loadModels();
+    if (collections.value === null) void loadCollections();
     const changed = () => (small.value = narrow.matches);
     narrow.addEventListener("change", changed);
     return () => narrow.removeEventListener("change", changed);
   }, []);
   useEffect(() => {
-    selected.value = new Set();
+    select([]);
     older.current?.abort();
     older.current = null;
   }, [key]);
 
   const jobs = list.data.value?.jobs ?? [];
+  const counts = counted.data.value?.counts ?? null;
   const more = () => {
     const page = list.data.value;
     if (page === null || page.next === null || older.current !== null) return;
     const abort = (older.current = new AbortController());
     loadJobs(filter, page.next, abort.signal).then(
       (next) => {
-        const known = new Set((list.data.value?.jobs ?? []).map(({ id }) => id));
-        list.data.value = { jobs: [...(list.data.value?.jobs ?? []), ...next.jobs.filter(({ id }) => !known.has(id))], next: next.next };
+        const before = list.data.value ?? { jobs: [], next: null, etag: null };
+        const known = new Set(before.jobs.map(({ id }) => id));
+        list.data.value = { ...before, jobs: [...before.jobs, ...next.jobs.filter(({ id }) => !known.has(id))], next: next.next };
         older.current = null;
       },
       (error) => {
@@ -78,24 +106,20 @@ function JobList() {
       },
     );
   };
-  const chosen = jobs.filter(({ id }) => selected.value.has(id));
-  const act = (words: string, some: Job[], action: (job: Job) => Promise<unknown>) => attempt(async () => {
-    const { done, refused } = await forEachJob(some, action);
-    toast(`${count(done, "job")} ${words}${refused.length > 0 ? `, ${number(refused.length)} refused: ${refused[0]}` : ""}.`.replace("..", "."), { bad: refused.length > 0 });
-    selected.value = new Set();
+  const changed = () => {
+    select([]);
     list.data.value = null;
     list.reload();
-  });
-  const removing = async (some: Job[]) => {
-    if (await confirmed(`Delete ${count(some.length, "job")} with their results? This cannot be taken back.`, "Delete")) await act("deleted", some, (job) => call("DELETE", `/jobs/${job.id}`));
+    counted.reload();
   };
+  const chosen = selected.value.size === 0 ? [] : jobs.filter(({ id }) => selected.value.has(id));
   const toggle = (id: string) => {
     const next = new Set(selected.value);
     if (!next.delete(id)) next.add(id);
-    selected.value = next;
+    select(next);
   };
   const filtered = Object.keys(filter).length > 0;
-  const longest = Math.max(...jobs.map((job) => waited(job) + ran(job)), 0.001);
+  const longest = jobs.reduce((most, job) => Math.max(most, waited(job) + ran(job)), 0.001);
   return (
     <section class="view" aria-label="Jobs">
       <div class="view-head">
@@ -103,33 +127,27 @@ function JobList() {
         {filtered && <button type="button" class="quiet" onClick={() => setQuery(Object.fromEntries(FILTERS.map((name) => [name, null])))}><Icon of={X} />Clear filters</button>}
       </div>
       <div class="chips" role="group" aria-label="State">
-        <button type="button" class="chip" aria-pressed={!filter.status} onClick={() => setQuery({ status: null })}>All</button>
+        <Chip pressed={!filter.status} many={counts?.total} partly={counts?.complete === false} onClick={() => setQuery({ status: null })}>All</Chip>
         {JOB_STATUSES.map((status) => (
-          <button key={status} type="button" class="chip" aria-pressed={filter.status === status} onClick={() => setQuery({ status })}>{jobStatus(status)}</button>
+          <Chip key={status} pressed={filter.status === status} many={counts && (counts.status[status] ?? 0)} partly={counts?.complete === false} onClick={() => setQuery({ status })}>{jobStatus(status)}</Chip>
         ))}
       </div>
       <div class="bar">
-        <select aria-label="Kind" value={filter.kind ?? ""} onChange={(event) => setQuery({ kind: event.currentTarget.value })}><option value="">All kinds</option>{KINDS.map((kind) => <option key={kind} value={kind}>{title(kind)}</option>)}</select>
-        <select aria-label="Model" value={filter.model ?? ""} onChange={(event) => setQuery({ model: event.currentTarget.value })}><option value="">All models</option>{(models.value ?? []).map(({ name }) => <option key={name} value={name}>{name}</option>)}</select>
+        <JobSearch />
+        <select aria-label="Kind" value={filter.kind ?? ""} onChange={(event) => setQuery({ kind: event.currentTarget.value })}><option value="">All kinds</option>{KINDS.map((kind) => <option key={kind} value={kind}>{kindName(kind)}</option>)}</select>
+        <Choice label="Model" all="All models" value={filter.model} values={(models.value ?? []).map(({ name }) => name)} onChoose={(model) => setQuery({ model })} />
+        <Choice label="Collection" all="All collections" value={filter.collection} values={(collections.value ?? []).map(({ name }) => name)} onChoose={(collection) => setQuery({ collection })} />
         {filter.batch && <span class="chip" aria-current="true">Batch {filter.batch.slice(-6)} <button type="button" class="quiet small" aria-label="Show jobs of all batches" onClick={() => setQuery({ batch: null })}><Icon of={X} size={14} /></button></span>}
       </div>
       <Problem error={list.error.value} />
-      {chosen.length > 0 && (
-        <div class="selection" role="group" aria-label="Selection">
-          <span>{number(chosen.length)} selected</span>
-          <button type="button" class="small" disabled={!chosen.some((job) => !isOver(job))} onClick={() => act("cancelled", chosen.filter((job) => !isOver(job)), (job) => call("POST", `/jobs/${job.id}/cancel`))}><Icon of={Ban} size={14} />Cancel</button>
-          <button type="button" class="small" disabled={!chosen.some(retryable)} onClick={() => act("started again", chosen.filter(retryable), (job) => call("POST", `/jobs/${job.id}/retry`, { json: {} }))}><Icon of={RotateCcw} size={14} />Retry</button>
-          <button type="button" class="small danger" disabled={!chosen.some(isOver)} onClick={() => removing(chosen.filter(isOver))}><Icon of={Trash2} size={14} />Delete</button>
-          <IconButton icon={X} label="Select nothing" onClick={() => (selected.value = new Set())} />
-        </div>
-      )}
+      {chosen.length > 0 && <Selection chosen={chosen} loaded={jobs.length} filter={filter} counts={counts} all={all} onChanged={changed} onClear={() => select([])} />}
       {list.data.value === null && list.error.value === null && <p class="hint" role="status">Loading…</p>}
       {list.data.value !== null && jobs.length === 0 && <EmptyJobs filtered={filtered} />}
       {jobs.length > 0 && (
-        <VirtualRows count={jobs.length} height={small.value ? 74 : 40} columns={7} label="Jobs" onEnd={more}
+        <VirtualRows count={jobs.length} height={small.value ? 74 : 40} columns={7} label="Jobs" onEnd={more} onView={(first, last) => (inView.current = [first, last])}
           head={
             <div class="grid-head" role="row" style={{ "--columns": COLUMNS } as any}>
-              <div role="columnheader" class="check"><label><input type="checkbox" aria-label="Select all that are loaded" checked={chosen.length > 0 && chosen.length === jobs.length} onChange={(event) => (selected.value = new Set(event.currentTarget.checked ? jobs.map(({ id }) => id) : []))} /></label></div>
+              <div role="columnheader" class="check"><label><input type="checkbox" aria-label="Select all that are loaded" checked={chosen.length > 0 && chosen.length === jobs.length} onChange={(event) => select(event.currentTarget.checked ? jobs.map(({ id }) => id) : [])} /></label></div>
               <div role="columnheader">State</div><div role="columnheader">Job</div><div role="columnheader">Kind</div><div role="columnheader">Model</div><div role="columnheader">Waited → ran</div><div role="columnheader" class="right">Submitted</div>
             </div>
           }
@@ -141,7 +159,7 @@ function JobList() {
                 <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${name(job)}`} checked={selected.value.has(job.id)} onChange={() => toggle(job.id)} /></label></span>
                 <span role="cell"><JobState status={job.status} cancelling={!isOver(job) && job.cancel_requested_at !== null} /></span>
                 <span role="cell" class="two-lines"><a class="row-link" href={href("jobs", job.id)} title={name(job)}>{name(job)}</a>{why && <small class="why" title={why}>{why}</small>}</span>
-                <span role="cell" class="hint">{title(job.kind)}</span>
+                <span role="cell" class="hint">{kindName(job.kind)}</span>
                 <span role="cell" class="hint" title={job.model ?? undefined}>{job.model ?? ""}</span>
                 <span role="cell" class="tone-cell" title={`waited ${duration(waited(job))}, ran ${duration(ran(job))}`}><Tones job={job} longest={longest} /><span class="hint number">{duration(waited(job) + ran(job))}</span></span>
                 <span role="cell" class="right hint"><Time at={job.created_at} /></span>
@@ -154,14 +172,43 @@ function JobList() {
 }
 
 /** What a person calls a job. */
-export const name = (job: Job) => job.summary || `${title(job.kind)} ${job.id.slice(-6)}`;
+export const name = (job: JobSummary | Job) => job.summary || `${title(job.kind)} ${job.id.slice(-6)}`;
 
-export const waited = (job: Job) => (job.started_at ?? job.ended_at ?? Math.max(now.value, job.created_at)) - job.created_at;
-export const ran = (job: Job) => (job.started_at === null ? 0 : (job.ended_at ?? Math.max(now.value, job.started_at)) - job.started_at);
+const waited = (job: JobSummary) => (job.started_at ?? job.ended_at ?? Math.max(now.value, job.created_at)) - job.created_at;
+const ran = (job: JobSummary) => (job.started_at === null ? 0 : (job.ended_at ?? Math.max(now.value, job.started_at)) - job.started_at);
 
-function Tones({ job, longest }: { job: Job; longest: number }) {
+function Tones({ job, longest }: { job: JobSummary; longest: number }) {
   const share = (seconds: number) => `${Math.max(seconds > 0 ? 4 : 0, (seconds / longest) * 100)}%`;
   return <span class="tones" aria-hidden="true"><span class="queue" style={{ width: share(waited(job)) }} /><span class="run" style={{ width: share(ran(job)) }} /></span>;
+}
+
+const kindName = (kind: string) => title(kind.replaceAll("_", " "));
+
+/** A state with the number of its jobs, followed by + if only the newest were counted. */
+function Chip({ pressed, many, partly, onClick, children }: { pressed: boolean; many: number | null | undefined; partly: boolean; onClick: () => void; children: string }) {
+  return <button type="button" class="chip" aria-pressed={pressed} onClick={onClick}>{children} {many !== null && many !== undefined && <b>{number(many)}{partly ? "+" : ""}</b>}</button>;
+}
+
+/** A menu that keeps a value which is not in it, such as one of the address. */
+function Choice({ label, all, value, values, onChoose }: { label: string; all: string; value: string | undefined; values: string[]; onChoose: (value: string) => void }) {
+  const offered = value && !values.includes(value) ? [value, ...values] : values;
+  return <select aria-label={label} value={value ?? ""} onChange={(event) => onChoose(event.currentTarget.value)}><option value="">{all}</option>{offered.map((one) => <option key={one} value={one}>{one}</option>)}</select>;
+}
+
+function JobSearch() {
+  const field = useRef<HTMLInputElement>(null);
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  const input = () => {
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => setQuery({ q: field.current!.value.trim() }), 300);
+  };
+  const text = query.value.get("q") ?? "";
+  useEffect(() => {
+    // The address may change in another way, by going back or clearing the filters.
+    if (field.current!.value.trim() !== text) field.current!.value = text;
+  }, [text]);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  return <input ref={field} type="search" maxLength={120} aria-label="Search jobs" placeholder="Search prompts and names" defaultValue={text} onInput={input} />;
 }
 
 function EmptyJobs({ filtered }: { filtered: boolean }) {

@@ -4,12 +4,14 @@ import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } 
 import type { ComponentChildren } from "preact";
 import { useEffect, useReducer, useRef } from "preact/hooks";
 
-export function VirtualRows({ count, height, row, label, onEnd, columns, head }: {
+export function VirtualRows({ count, height, row, label, onEnd, onView, columns, head }: {
   count: number;
   height: number;
   row: (place: number) => ComponentChildren;
   label: string;
   onEnd?: () => void;
+  /** Told the first and the last row that exist. */
+  onView?: (first: number, last: number) => void;
   columns: number;
   head: ComponentChildren;
 }) {
@@ -41,7 +43,9 @@ export function VirtualRows({ count, height, row, label, onEnd, columns, head }:
   }, [height]);
 
   const items = list.current.getVirtualItems();
+  const first = items[0]?.index ?? 0;
   const last = items.at(-1)?.index ?? 0;
+  useEffect(() => onView?.(first, last), [first, last]);
   useEffect(() => {
     if (onEnd && count > 0 && last >= count - 5) onEnd();
   }, [last, count]);

@@ -1,5 +1,5 @@
 -- Removal of jobs that have ended.
--- Uses: delivery, request_batch, response
+-- Uses: job_index, delivery, request_batch, response
 
 -- Delete a job with everything that contains a part of it.
 local function remove_job(id, owner)
@@ -15,11 +15,11 @@ local function remove_job(id, owner)
     redis.call('ZREM', PREFIX .. 'deliveries:pending', delivery)
     redis.call('ZREM', PREFIX .. 'owner:' .. owner .. ':deliveries', delivery)
   end
+  remove_from_index(id, owner)
   add_bytes(id, owner, -tonumber(redis.call('HGET', key, 'bytes') or 0))
   redis.call('DEL', key, input_key(id), result_key(id), response_key(id), output_key(id), requests_key(id), key .. ':events',
     key .. ':successors', key .. ':deliveries', key .. ':written')
   redis.call('ZREM', request_batches_key(owner), id)
-  redis.call('ZREM', PREFIX .. 'owner:' .. owner .. ':jobs', id)
   redis.call('ZREM', PREFIX .. 'jobs:ended', id)
   redis.call('ZREM', PREFIX .. 'jobs:dead_letters', id)
 end

@@ -1,5 +1,5 @@
 -- Changes of a job's status.
--- Uses: queue, attempt, batch, document, delivery, request_batch, response, session
+-- Uses: job_index, queue, attempt, batch, document, delivery, request_batch, response, session
 
 local MAX_CHILDREN_PER_CANCEL = 1000
 
@@ -78,8 +78,7 @@ finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
   local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input', 'session')
   if job.status == 'queued' then dequeue(id, job.queue, job.owner, digest_of_user(job.end_user)) end
-  redis.call('HSET', key, 'status', status, 'ended_at', timestamp, 'waiting', '', 'phase', status,
-    'phase_at', timestamp)
+  set_status(id, status, 'ended_at', timestamp, 'waiting', '', 'phase', status, 'phase_at', timestamp)
   if changes then set_fields(key, changes) end
   if is_set(job.document) then
     local problem = redis.call('HGET', key, 'error')
@@ -146,7 +145,7 @@ end
 
 -- Return a job in progress to its queue.
 local function requeue(id, attempt, delay_ms, why)
-  redis.call('HSET', job_key(id), 'status', 'queued', 'worker', '', 'phase', 'queued', 'phase_at', timestamp)
+  set_status(id, 'queued', 'worker', '', 'phase', 'queued', 'phase_at', timestamp)
   emit(id, 'requeued', attempt, cjson.encode({ why = why, delay_ms = delay_ms }))
   if delay_ms > 0 then postpone(id, now + delay_ms) else enqueue(id) end
 end
