@@ -73,6 +73,7 @@ class Client(SyncRunner):
     redeliver = sync_method(Calls.redeliver)
     models = sync_method(Calls.models)
     health = sync_method(Calls.health)
+    stats = sync_method(Calls.stats)
     request = sync_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[Options]) -> "ChatSession":
@@ -160,6 +161,7 @@ class AsyncClient(AsyncRunner):
     redeliver = async_method(Calls.redeliver)
     models = async_method(Calls.models)
     health = async_method(Calls.health)
+    stats = async_method(Calls.stats)
     request = async_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[Options]) -> "AsyncChatSession":

@@ -42,6 +42,7 @@ CALLS = [
     "seal",
     "search",
     "send",
+    "stats",
     "stream",
     "submit_requests",
     "upload",

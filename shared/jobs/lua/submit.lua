@@ -68,6 +68,7 @@ local function create(job)
   redis.call('ZADD', PREFIX .. 'owner:' .. owner .. ':jobs', 0, id)
   redis.call('SADD', PREFIX .. 'owners', owner)
   count('submitted', record.kind)
+  count('entered', record.queue)
   emit(id, 'queued', 0, cjson.encode({ queue = record.queue }))
   remember_request(id, owner, job.idempotency, job.fingerprint)
   if is_set(record.retry_of) and redis.call('EXISTS', job_key(record.retry_of)) == 1 then
