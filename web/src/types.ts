@@ -17,6 +17,8 @@ export type Delivery = Schemas["Delivery"];
 export type Webhook = Schemas["Webhook"];
 export type Queue = Schemas["Queue"];
 export type DeadLetter = Schemas["DeadLetter"];
+export type Worker = Schemas["Worker"];
+export type Stats = Schemas["Stats"];
 export interface List<T> {
   data: T[];
   has_more: boolean;
