@@ -7,6 +7,7 @@ from flask import Flask, Response, request
 from flask_cors import CORS
 
 from api.auth import Authenticator, require_keys, split_url
+from api.compression import compress_responses
 from api.errors import register_error_handlers
 from api.form_parsing import FormRequest
 from api.job_waiter import JobWaiter
@@ -30,6 +31,7 @@ from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.servable_models import ServableModels
 from shared.jobs.stats import StatsReader
+from shared.jobs.stats_history import StatsHistory
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
@@ -75,7 +77,7 @@ ROUTES = (
         "openai.batches",
         "openai.tokenization",
     ),
-    *("models", "health", "metrics", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
+    *("models", "health", "metrics", "stats", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
 )
 
 # Response headers that a page of an allowed origin may read, beyond those that every page may.
@@ -113,6 +115,7 @@ def create_app(settings: Settings) -> Flask:
     for routes in import_routes():
         app.register_blueprint(routes.blueprint)
     app.extensions["openapi"] = ApiDescription(app)
+    compress_responses(app)
     measure_requests(app)
     name_requests(app)
     add_job_headers(app)
@@ -148,6 +151,7 @@ def _create_services(settings: Settings) -> Services:
         worker_registry=worker_registry,
         assignments=assignments,
         stats_reader=StatsReader(client),
+        stats_history=StatsHistory(client),
         documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),

@@ -23,6 +23,7 @@ from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.servable_models import ServableModels
 from shared.jobs.stats import StatsReader
+from shared.jobs.stats_history import StatsHistory
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
@@ -53,6 +54,7 @@ class Services:
     worker_registry: WorkerRegistry
     assignments: ModelAssignments
     stats_reader: StatsReader
+    stats_history: StatsHistory
     documents: Documents
     files: DocumentFiles
     text_index: TextIndex

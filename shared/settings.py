@@ -118,6 +118,15 @@ class Settings:
         one_of=("", "echo", "transformers"),
     )
     cors_origins: str = setting("ENGINEHOUSE_CORS_ORIGINS", "", "Comma-separated origins whose pages may call the API (CORS).")
+    flower_url: str = setting(
+        "ENGINEHOUSE_FLOWER_URL",
+        "",
+        "Address of Flower, to which the operations view of the web page links. `enginehouse up` sets it to that of its own Flower if the "
+        "API listens on loopback.",
+    )
+    grafana_url: str = setting(
+        "ENGINEHOUSE_GRAFANA_URL", "", "Address of a Grafana dashboard, to which the operations view of the web page links."
+    )
     log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "Log level.", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
 
     lease_seconds: float = setting(
@@ -741,4 +750,7 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(f"REDIS_URL must start with redis://, rediss:// or unix://, not {settings.redis_url.split(':')[0]!r}")
     if urlsplit(settings.chroma_url).scheme not in ("http", "https"):
         problems.append("ENGINEHOUSE_CHROMA_URL must start with http:// or https://")
+    for name, address in (("FLOWER", settings.flower_url), ("GRAFANA", settings.grafana_url)):
+        if address and urlsplit(address).scheme not in ("http", "https"):
+            problems.append(f"ENGINEHOUSE_{name}_URL must start with http:// or https://")
     return problems

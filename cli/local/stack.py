@@ -195,6 +195,8 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
     if chroma_port:
         password = read_or_create_secret(settings.data_dir / CHROMA_PASSWORD_FILE)
         settings = replace(settings, chroma_url=f"http://:{password}@127.0.0.1:{chroma_port}")
+    if flower_port and not settings.flower_url and is_loopback(settings.host):
+        settings = replace(settings, flower_url=f"http://127.0.0.1:{flower_port}")
     replicas = place_models(entries, detect_gpus().read_gpus(), lambda entry: estimate_memory(entry, settings.prepared_models))
     return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
 

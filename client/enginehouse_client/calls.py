@@ -2,7 +2,7 @@
 
 from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.effects import Emit, Operation, Stream
-from enginehouse_client.models import ChatEntry, Health, Model
+from enginehouse_client.models import ChatEntry, Health, Model, Stats
 from enginehouse_client.request_batches import RequestBatchCalls
 from enginehouse_client.uploads import UploadCalls
 
@@ -32,3 +32,8 @@ class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls):
         """Return whether the server can run every kind of job. A server that is not ready is not an error."""
         response = yield from self._call("GET", "/health/ready", accept=(503,))
         return Health.from_json(response.json())
+
+    def stats(self, minutes: int = 60) -> Operation[Stats]:
+        """Return what queues, GPUs and workers did in the last minutes, 60 at most. Only administrators see all of it."""
+        response = yield from self._call("GET", "/stats", query={"minutes": str(minutes)})
+        return Stats.from_json(response.json())

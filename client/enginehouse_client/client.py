@@ -81,6 +81,7 @@ class Client(SyncRunner):
     models = sync_method(Calls.models)
     chats = sync_iterator(Calls.chats)
     health = sync_method(Calls.health)
+    stats = sync_method(Calls.stats)
     request = sync_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[ChatOptions]) -> "ChatSession":
@@ -182,6 +183,7 @@ class AsyncClient(AsyncRunner):
     models = async_method(Calls.models)
     chats = async_iterator(Calls.chats)
     health = async_method(Calls.health)
+    stats = async_method(Calls.stats)
     request = async_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[ChatOptions]) -> "AsyncChatSession":

@@ -337,6 +337,23 @@ class Health(Record):
         return self.status == "ready"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stats(Record):
+    """What queues, GPUs and workers did in the last minutes: a list of values for each interval, the newest last.
+
+    A value is None where nothing was recorded. ``totals``, ``workers`` and ``links`` are None for callers who are no administrators.
+    """
+
+    start: float
+    interval_seconds: int
+    intervals: int
+    totals: Mapping[str, list[float | None]] | None
+    queues: list[Mapping[str, Any]]
+    gpus: list[Mapping[str, Any]]
+    workers: Mapping[str, list[float | None]] | None
+    links: Mapping[str, str | None] | None
+
+
 @dataclass(frozen=True)
 class Turn:
     """The answer to one message of a chat."""

@@ -1,4 +1,4 @@
-"""Job maintenance: reaping, missing wake-ups, model scheduling and purging.
+"""Job maintenance: reaping, missing wake-ups, model scheduling, statistics and purging.
 
 Every method may be called repeatedly and from several processes at once.
 """
@@ -6,6 +6,7 @@ Every method may be called repeatedly and from several processes at once.
 import redis
 
 from shared.jobs.scripts import JobScripts
+from shared.jobs.stats_history import StatsHistory
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock
 from shared.machine import machine_id
@@ -21,6 +22,7 @@ class JobMaintenance:
         self._settings = settings
         self._wake = wake
         self._scripts = JobScripts(client, clock=clock)
+        self._history = StatsHistory(client, clock=clock)
 
     def take_turn(self, seconds: float) -> bool:
         """Whether this process maintains the jobs now; false if one of the same machine began to within ``seconds``.
@@ -78,6 +80,10 @@ class JobMaintenance:
         )
         send_wakeups(self._wake, queues)
         return dict(zip(assigned[::2], assigned[1::2], strict=True)), list(ended)
+
+    def record_stats(self) -> bool:
+        """Write the statistics of this interval of ten seconds, unless another process has; returns whether it did."""
+        return self._history.record(3 * self._settings.renew_seconds)
 
     def rewrite_log(self) -> bool:
         """Have Redis rewrite its append-only file unless that was done within the interval of the settings; returns whether it does.

@@ -86,6 +86,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def reap(self, *, limit: int, leases: int, gap_ms: int | None, grace_ms: int) -> Any: ...
 
     @declaration
+    def record_sample(self, *, sample: str, interval_ms: int, kept: int) -> Any: ...
+
+    @declaration
     def register_assignment(self, *, name: str, startup_model: str, description: str) -> Any: ...
 
     @declaration

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
 from shared.jobs.scripts import JobScripts
+from shared.redis_connection import PREFIX
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class StatsReader:
     """Reads statistics from one Redis."""
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
+        self._client: Any = client
         self._scripts = JobScripts(client, clock=clock)
 
     def list_queues(self, owner_limit: int) -> list[WaitingQueue]:
@@ -88,6 +91,14 @@ class StatsReader:
                 )
             )
         return found
+
+    def queues_of(self, owner: str) -> set[str]:
+        """The queues in which jobs of an owner wait."""
+        queues = sorted(self._client.smembers(f"{PREFIX}queues"))
+        with self._client.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.zscore(f"{PREFIX}queue:{queue}:owners", owner)
+            return {queue for queue, service in zip(queues, pipeline.execute(), strict=True) if service is not None}
 
     def collect(self) -> Stats:
         """The current statistics."""

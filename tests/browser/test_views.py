@@ -134,10 +134,12 @@ def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
 
 def test_operations_show_queues_workers_and_models(page: Page, stack: Stack, furnished: str) -> None:
     page.goto("/ui/operations")
-    expect(page.locator(".tile")).to_have_count(4)
-    expect(page.locator(".tile canvas")).to_have_count(4)
+    expect(page.locator(".tile")).to_have_count(5)
+    expect(page.locator(".tile canvas")).to_have_count(5)
+    expect(page.get_by_role("img", name=re.compile("^Queued, last 1 h: lowest 0, highest [0-9]+, last"))).to_be_visible()
     queues = page.get_by_role("group", name="Table of queues")
     expect(queues).to_contain_text("gpu.echo")
+    expect(queues.get_by_role("img", name=re.compile("^Waiting in gpu.echo, last"))).to_be_visible()
     queues.get_by_role("button", name="Pause io").click()
     expect(queues.get_by_role("button", name="Resume io")).to_be_visible()
     queues.get_by_role("button", name="Resume io").click()

@@ -50,6 +50,7 @@ CALLS = [
     "seal",
     "search",
     "send",
+    "stats",
     "stream",
     "submit_requests",
     "upload",

@@ -291,6 +291,12 @@ def test_health_is_returned_when_not_ready(calls: Calls) -> None:
     assert (health.ready, health.waiting_for) == (False, ["model echo"])
 
 
+def test_stats_are_those_of_the_last_minutes(calls: Calls) -> None:
+    run = Run(calls.stats(5), [answer(200, {"object": "stats", "intervals": 30, "totals": {"queued": [None, 2]}})])
+    assert (run.sent[0].path, run.sent[0].query) == ("/stats", {"minutes": "5"})
+    assert run.value.totals["queued"] == [None, 2]
+
+
 def test_receive_needs_an_open_stream(calls: Calls) -> None:
     run = Run(calls.stream("job_1"), [answer(200), sse(1, "ended")])
     assert [type(effect) for effect in run.effects] == [Open, Receive, Emit]

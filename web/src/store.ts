@@ -4,14 +4,15 @@ import { computed, signal } from "@preact/signals";
 import { ApiError, call } from "./api.ts";
 import { identity, signIn } from "./key.ts";
 import { refresh } from "./resource.ts";
-import type { Account, Collection, DeadLetter, Delivery, GpuWorker, List, Model, Webhook } from "./types.ts";
+import type { Account, Collection, DeadLetter, Delivery, GpuWorker, List, Model, Queue, Webhook } from "./types.ts";
 
 const READY_SECONDS = 10;
 const NOT_READY_SECONDS = 2;
 /** Every how many looks at the health the slower facts are fetched. */
 const ATTENTION_LOOKS = 3;
-/** A receiver that restarts may miss one or two tries. */
+/** A receiver that restarts may miss one or two tries of a delivery, and a few in all. */
 const FAILED_TRIES = 3;
+const FAILED_TRIES_IN_ALL = 10;
 const FIRST_ATTENTION_SECONDS = 1;
 
 /** Who is signed in; null until the server has told. */
@@ -94,17 +95,25 @@ export async function lookForAttention(): Promise<void> {
     }
   });
   await quietly(async () => {
-    const pending = (await call<List<Delivery>>("GET", "/deliveries?status=pending&limit=20")).data;
-    for (const url of new Set(pending.filter(({ attempts }) => attempts.length >= FAILED_TRIES).map((one) => one.url))) {
-      list.push({ text: `Deliveries to ${url} fail.`, href: "/ui/webhooks" });
+    const pending = (await call<List<Delivery>>("GET", "/deliveries?status=pending&limit=100")).data;
+    for (const url of new Set(pending.map((one) => one.url))) {
+      const tries = pending.filter((one) => one.url === url).map(({ attempts }) => attempts.length);
+      if (Math.max(...tries) >= FAILED_TRIES || tries.reduce((sum, one) => sum + one, 0) >= FAILED_TRIES_IN_ALL) list.push({ text: `Deliveries to ${url} fail.`, href: "/ui/webhooks" });
     }
   });
   if (me.value?.admin !== false) {
     await quietly(async () => {
       const dead = (await call<List<DeadLetter>>("GET", "/admin/dead-letters?limit=100")).data.length;
       if (dead > 0) list.push({ text: `${dead === 1 ? "One job is a dead letter" : `${dead} jobs are dead letters`}: their workers died.`, href: "/ui/operations" });
-      for (const { gpu, state, reason } of (await call<List<GpuWorker>>("GET", "/admin/gpus")).data) {
+      for (const { gpu, state, reason, gpus } of (await call<List<GpuWorker>>("GET", "/admin/gpus")).data) {
         if (state === "failed") list.push({ text: `${gpu} could not load its model: ${reason ?? "see its log"}`, href: "/ui/operations" });
+        if (gpus.some((one) => one.memory_alarm === "critical")) list.push({ text: `The GPU memory of ${gpu} is nearly full.`, href: "/ui/operations" });
+        if (gpus.some((one) => one.xid_errors.length > 0)) list.push({ text: `A GPU of ${gpu} reported an error (Xid).`, href: "/ui/operations" });
+      }
+      for (const { queue, waiting, workers, paused_at } of (await call<List<Queue>>("GET", "/admin/queues")).data) {
+        if (waiting === 0) continue;
+        if (paused_at !== null) list.push({ text: `The queue ${queue} is paused while ${waiting === 1 ? "a job waits" : `${waiting} jobs wait`} in it.`, href: "/ui/operations" });
+        else if (workers === 0 && !queue.startsWith("gpu.")) list.push({ text: `No worker serves the queue ${queue}, in which ${waiting === 1 ? "a job waits" : `${waiting} jobs wait`}.`, href: "/ui/operations" });
       }
     });
   }

@@ -25,6 +25,8 @@ export type ChatEntry = Schemas["SessionEntry"];
 export type ChatTurn = Schemas["SessionTurn"];
 export type ChatTurns = Schemas["SessionTurns"];
 export type DeadLetter = Schemas["DeadLetter"];
+export type Worker = Schemas["Worker"];
+export type Stats = Schemas["Stats"];
 export interface List<T> {
   data: T[];
   has_more: boolean;

@@ -116,6 +116,16 @@ class WakeupIssuer:
             logger.debug("queue %s lacked %d wake-ups", queue, count)
 
 
+class StatsRecorder:
+    """Writes a sample of the statistics every ten seconds. The first worker of all machines in an interval does it."""
+
+    def __init__(self, maintenance: JobMaintenance) -> None:
+        self._maintenance = maintenance
+
+    def run_once(self, now: float) -> None:
+        self._maintenance.record_stats()
+
+
 class LogRewriter:
     """Has Redis rewrite its append-only file at intervals, so that deleted prompts and results leave the disk."""
 
@@ -219,6 +229,7 @@ def maintenance_thread(
         DeadWorkerCleaner(settings, maintenance, worker_registry),
         ModelScheduler(settings, maintenance),
         WakeupIssuer(maintenance),
+        StatsRecorder(maintenance),
         JobPurger(maintenance, now),
         LogRewriter(maintenance, now),
     ]

@@ -3,7 +3,8 @@
 from pydantic import Field
 
 from api.schemas.requests.fields import RequestModel
-from api.schemas.requests.jobs import JobId, KindName, StatusName
+from api.schemas.requests.jobs import JobId, StatusName
+from api.schemas.responses.fields import JobKind
 
 
 class FilterOfJobs(RequestModel):
@@ -13,7 +14,7 @@ class FilterOfJobs(RequestModel):
     owner: str | None = Field(default=None, max_length=80)
     queue: str | None = Field(default=None, max_length=120)
     status: StatusName | list[StatusName] | None = Field(default=None, description="one, or several of which a job has one")
-    kind: KindName | None = None
+    kind: JobKind | None = None
     model: str | None = Field(default=None, max_length=100)
     batch: JobId | None = None
     older_than: float | None = Field(default=None, ge=0, le=1e9, description="seconds since its submission")

@@ -6,15 +6,13 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_
 
 from api.schemas.requests.fields import JobMetadata, RequestModel
 from api.schemas.requests.webhooks import JobWebhook
+from api.schemas.responses.fields import JobKind
 from shared.ids import JOB, is_id
 
 # Jobs that one call may change.
 MAX_ACTION_JOBS = 1000
 
 StatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
-KindName = Literal[
-    "generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "rerank", "tokenize", "request_batch"
-]
 FilterText = Annotated[str, StringConstraints(min_length=1, max_length=120)]
 
 
@@ -42,7 +40,7 @@ class JobSelection(RequestModel):
     """What a job must have, as in `GET /jobs`."""
 
     status: StatusName | list[StatusName] | None = Field(default=None, description="one, or several of which a job has one")
-    kind: KindName | None = None
+    kind: JobKind | None = None
     model: FilterText | None = None
     collection: FilterText | None = Field(default=None, description="its name")
     batch: JobId | None = None

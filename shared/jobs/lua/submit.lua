@@ -88,6 +88,7 @@ local function create(job)
   add_to_index(id)
   redis.call('SADD', PREFIX .. 'owners', owner)
   count('submitted', record.kind)
+  count('entered', record.queue)
   emit(id, 'queued', 0, cjson.encode({ queue = record.queue }))
   remember_request(id, owner, job.idempotency, job.fingerprint)
   if is_set(record.retry_of) and redis.call('EXISTS', job_key(record.retry_of)) == 1 then

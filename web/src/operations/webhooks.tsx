@@ -10,6 +10,7 @@ import { lookForAttention } from "../store.ts";
 import type { Delivery, List, Webhook } from "../types.ts";
 import { attempt, confirmed, CopyButton, Dialog, Empty, Icon, Problem, toast } from "../ui/basics.tsx";
 import { count, number, problem } from "../words.ts";
+import { worstFirst } from "./hooks.ts";
 
 const LOOK_SECONDS = 5;
 
@@ -20,12 +21,6 @@ export function WebhooksView() {
   const secret = useSignal<string | null>(null);
   const list = hooks.data.value;
   const recent = deliveries.data.value ?? [];
-  const rate = (hook: Webhook) => {
-    const own = recent.filter(({ webhook, status, attempts }) => webhook === hook.id && (status !== "pending" || attempts.length > 0));
-    return { all: own.length, good: own.filter(({ status }) => status === "delivered").length };
-  };
-  // What fails comes first.
-  const order = (hook: Webhook) => (hook.enabled ? 0 : -2) + (rate(hook).all > 0 ? rate(hook).good / rate(hook).all : 1);
   const failed = recent.filter(({ status, attempts }) => status === "failed" || (status === "pending" && attempts.length > 0));
   return (
     <section class="view" aria-label="Webhooks">
@@ -33,7 +28,7 @@ export function WebhooksView() {
       <Problem error={hooks.error.value} />
       {list !== null && list.length === 0 && <Empty><h2>No webhook yet</h2><p>A webhook tells an address of yours when jobs end, so that nothing has to poll. A single job can have one of its own: see <a href="/docs">the reference</a>.</p></Empty>}
       {list !== null && list.length > 0 && (
-        <div class="cards">{[...list].sort((a, b) => order(a) - order(b)).map((hook) => <HookCard key={hook.id} hook={hook} {...rate(hook)} onChange={() => { hooks.reload(); void lookForAttention(); }} onSecret={(text) => (secret.value = text)} />)}</div>
+        <div class="cards">{worstFirst(list, recent).map(({ hook, all, good }) => <HookCard key={hook.id} hook={hook} all={all} good={good} onChange={() => { hooks.reload(); void lookForAttention(); }} onSecret={(text) => (secret.value = text)} />)}</div>
       )}
       {failed.length > 0 && <section class="section" aria-labelledby="failed-heading"><h2 id="failed-heading">Deliveries that did not arrive</h2>{failed.length > 20 && <p class="hint">The latest 20 of {failed.length}.</p>}{failed.slice(0, 20).map((one) => <DeliveryCard key={one.id} delivery={one} onSent={deliveries.reload} />)}</section>}
       {creating.value && <HookDialog onClose={() => (creating.value = false)} onCreated={(text) => { creating.value = false; secret.value = text; hooks.reload(); }} />}

@@ -88,6 +88,7 @@ finish = function(id, status, attempt, changes, code)
   emit(id, 'ended', attempt, cjson.encode({ status = status, code = code }))
   redis.call('PUBLISH', PREFIX .. 'ended', id)
   count('ended', job.kind, status)
+  if is_set(job.queue) then count('left', job.queue, status) end
   -- The same prompt would be too long again, and prompts that are too long are the largest.
   if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end
   local deliveries, event = create_deliveries(id, 'job.' .. status), request_batch_event(id, status) or response_event(id, status)

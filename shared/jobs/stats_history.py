@@ -1,0 +1,188 @@
+"""Statistics of the last hour: a ring of samples in Redis, one every ten seconds, for charts.
+
+A sample has the state of queues and engines at its time and the counters of ``stats``, which only grow. What happened between two
+samples is the difference of their counters; if the sample before is missing, it is unknown, not zero.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import redis
+
+from shared.jobs.scripts import JobScripts
+from shared.jobs.stats import Stats, StatsReader
+from shared.jobs.worker_registry import Worker, WorkerRegistry
+from shared.lua_scripts import Clock
+from shared.redis_connection import PREFIX
+
+INTERVAL_SECONDS = 10
+MAX_MINUTES = 60
+# One more than an hour, as counters need the sample before the first one.
+KEPT_SAMPLES = 1 + MAX_MINUTES * 60 // INTERVAL_SECONDS
+# A sample has all GPUs first, then the queues with most waiting jobs, as far as they fit: the ring takes 3 MB at most.
+MAX_SAMPLE_BYTES = 8000
+FAILURES = ("failed", "expired")
+
+Series = list[float | None]
+
+# The values of a queue and of a gpu worker in a sample, in this order.
+QUEUE_VALUES = ("waiting", "oldest_ms", "submitted", "ended", "failed")
+GPU_VALUES = (
+    *("tokens_per_second", "batch", "batch_limit", "cache_use", "memory_used", "memory_total", "utilisation"),
+    *("temperature", "power"),
+)
+
+
+@dataclass(frozen=True)
+class History:
+    """Samples of consecutive intervals; None where none was written. Interval ``first + i`` begins at that number times ten seconds."""
+
+    first: int
+    samples: Sequence[Mapping[str, Any] | None]
+
+    def totals(self, name: str) -> Series:
+        """A value of the whole server."""
+        return [None if sample is None else sample[name] for sample in self.samples[1:]]
+
+    def growth(self, name: str) -> Series:
+        """How much a counter of the whole server grew in each interval."""
+        return self._growth([None if sample is None else sample[name] for sample in self.samples])
+
+    def workers(self, pool: str) -> Series:
+        """Live workers of a pool."""
+        return [None if sample is None else sample["workers"].get(pool, 0) for sample in self.samples[1:]]
+
+    def queues(self) -> list[str]:
+        return sorted({name for sample in self.samples for name in (sample or {}).get("queues", ())})
+
+    def queue(self, queue: str, name: str) -> Series:
+        """A value of a queue at the end of each interval; for a counter, how much it grew."""
+        values = self._values("queues", queue, QUEUE_VALUES.index(name), absent=0)
+        return self._growth(values) if name in ("submitted", "ended", "failed") else values[1:]
+
+    def gpus(self) -> dict[str, str]:
+        """Names of the gpu workers, and the model that each had last."""
+        found: dict[str, str] = {}
+        for sample in self.samples:
+            found |= {name: model for name, (model, *_) in ((sample or {}).get("gpus") or {}).items()}
+        return dict(sorted(found.items()))
+
+    def gpu(self, gpu: str, name: str) -> Series:
+        """A value of a gpu worker."""
+        return self._values("gpus", gpu, 1 + GPU_VALUES.index(name))[1:]
+
+    def _values(self, group: str, entry: str, place: int, absent: float | None = None) -> Series:
+        """One value of an entry in all samples; ``absent`` where a sample has no such entry, but would have had room for it."""
+        return [
+            sample[group][entry][place]
+            if sample and entry in sample[group]
+            else absent
+            if sample and not sample["omitted"]
+            else None
+            for sample in self.samples
+        ]
+
+    @staticmethod
+    def _growth(values: Series) -> Series:
+        # A counter that has shrunk is that of another, older Redis.
+        return [
+            now - before if now is not None and before is not None and now >= before else None for before, now in pairwise(values)
+        ]
+
+
+class StatsHistory:
+    """Writes and reads the ring of one Redis."""
+
+    def __init__(self, client: redis.Redis, *, clock: Clock | None = None) -> None:
+        self._client: Any = client
+        self._scripts = JobScripts(client, clock=clock)
+        self._stats_reader = StatsReader(client, clock=clock)
+        self._worker_registry = WorkerRegistry(client, clock=clock)
+
+    def record(self, alive_seconds: float) -> bool:
+        """Write the sample of this interval; returns whether that was to be done.
+
+        Any number of processes may call it, as often as they like: the first one in an interval of ten seconds writes. Workers with a
+        heartbeat within ``alive_seconds`` count.
+        """
+        if self._client.get(f"{PREFIX}stats:interval") == str(self._interval()):
+            return False
+        sample = sample_of(self._stats_reader.collect(), self._worker_registry.alive(alive_seconds))
+        interval_ms = 1000 * INTERVAL_SECONDS
+        return bool(self._scripts.record_sample(sample=sample, interval_ms=interval_ms, kept=KEPT_SAMPLES))
+
+    def read(self, minutes: int) -> History:
+        """The samples of the last minutes, the newest last, and before them the one that their counters need."""
+        count = minutes * 60 // INTERVAL_SECONDS + 1
+        found = {}
+        for entry in self._client.lrange(f"{PREFIX}stats:samples", 0, count):
+            interval, _, sample = entry.partition(" ")
+            found.setdefault(int(interval), sample)
+        last = self._interval()
+        # The sample of the present interval is written within its first seconds.
+        last -= last not in found
+        first = last - count + 1
+        samples = [json.loads(found[interval]) if interval in found else None for interval in range(first, last + 1)]
+        return History(first + 1, samples)
+
+    def _interval(self) -> int:
+        return self._worker_registry.now_ms() // (1000 * INTERVAL_SECONDS)
+
+
+def sample_of(stats: Stats, workers: Iterable[Worker]) -> str:
+    """The statistics as a sample, in JSON of at most ``MAX_SAMPLE_BYTES``."""
+    workers = list(workers)
+    entered, left, failed = stats.counters("entered"), Counter[str](), Counter[str]()
+    for name, count in stats.counters("left").items():
+        queue, _, outcome = name.rpartition(" ")
+        left[queue] += count
+        failed[queue] += count if outcome in FAILURES else 0
+    ended = stats.counters("ended")
+    sample: dict[str, Any] = {
+        "queued": sum(queue.waiting for queue in stats.queues.values()),
+        "running": stats.running,
+        "oldest_ms": max((queue.oldest_ms for queue in stats.queues.values()), default=0),
+        "submitted": sum(stats.counters("submitted").values()),
+        "ended": sum(ended.values()),
+        "failed": sum(count for name, count in ended.items() if name.rpartition(" ")[2] in FAILURES),
+        "workers": dict(Counter(worker.pool for worker in workers)),
+        "gpus": {},
+        "queues": {},
+        "omitted": 0,
+    }
+    gpus = {worker.name: [worker.model, *_gpu_values(worker)] for worker in workers if worker.pool == "gpu"}
+    speeds = [values[1] for values in gpus.values() if values[1] is not None]
+    sample["tokens_per_second"] = round(sum(speeds), 2) if speeds else None
+    queues = {
+        name: [queue.waiting, queue.oldest_ms, entered.get(name, 0), left[name], failed[name]]
+        for name, queue in sorted(stats.queues.items(), key=lambda item: -item[1].waiting)
+    }
+    room = MAX_SAMPLE_BYTES - len(json.dumps(sample, separators=(",", ":")))
+    for group, entries in (("gpus", gpus), ("queues", queues)):
+        for name, values in entries.items():
+            room -= len(json.dumps({name: values}, separators=(",", ":")))
+            if room >= 0:
+                sample[group][name] = values
+    sample["omitted"] = len(gpus) + len(queues) - len(sample["gpus"]) - len(sample["queues"])
+    return json.dumps(sample, separators=(",", ":"))
+
+
+def _gpu_values(worker: Worker) -> list[float | None]:
+    """The values of a gpu worker, which may have several GPUs: memory and power of all, the highest temperature."""
+    engine = worker.engine or {}
+
+    def of_gpus(name: str) -> list[float]:
+        return [gpu[name] for gpu in worker.gpus if gpu.get(name) is not None]
+
+    busy, hot = of_gpus("utilisation"), of_gpus("temperature")
+    return [
+        *(engine.get(name) for name in ("tokens_per_second", "running", "in_flight", "cache_use")),
+        *(sum(of_gpus(name)) or None for name in ("memory_used", "memory_total")),
+        round(sum(busy) / len(busy), 3) if busy else None,
+        max(hot, default=None),
+        sum(of_gpus("power")) or None,
+    ]

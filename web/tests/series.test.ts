@@ -1,0 +1,27 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { worstFirst } from "../src/operations/hooks.ts";
+import { description, latest, perMinute } from "../src/operations/series.ts";
+
+test("the newest value may be missing for a moment, an older one is not the newest", () => {
+  assert.equal(latest([1, 2, 3]), 3);
+  assert.equal(latest([1, 2, null]), 2);
+  assert.equal(latest([1, null, null]), null);
+  assert.equal(latest([]), null);
+});
+
+test("a rate is that of the last minute, and gaps stay gaps", () => {
+  assert.deepEqual(perMinute([1, 1, 1, 1, 1, 1, 7], 10), [1, 2, 3, 4, 5, 6, 12]);
+  assert.deepEqual(perMinute([null, 2, null, 4], 10), [null, 2, null, 6]);
+});
+
+test("a chart is described with what is missing in it", () => {
+  assert.equal(description("Queued", [0, 4, null, 2], 10), "Queued, last 40 s: lowest 0, highest 4, last 2; nothing was recorded for 10 s");
+  assert.equal(description("Queued", [null, null], 10), "Queued, last 20 s: nothing was recorded");
+});
+
+test("webhooks that are disabled or fail come first", () => {
+  const hooks = ["fine", "failing", "off", "unused"].map((id) => ({ id, enabled: id !== "off" })) as any;
+  const deliveries = [["fine", "delivered"], ["failing", "failed"], ["failing", "delivered"]].map(([webhook, status]) => ({ webhook, status, attempts: [{}] })) as any;
+  assert.deepEqual(worstFirst(hooks, deliveries).map(({ hook, all, good }) => [hook.id, all, good]), [["off", 0, 0], ["failing", 2, 1], ["fine", 1, 1], ["unused", 0, 0]]);
+});
