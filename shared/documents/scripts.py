@@ -37,7 +37,7 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
 
     @declaration
     def recover_document(
-        self, *, id: str, collection: str, sha256: str, name: str, version: int, record: Mapping[str, Value]
+        self, *, id: str, collection: str, sha256: str, name: str, file: str, version: int, record: Mapping[str, Value]
     ) -> Any: ...
 
     @declaration
@@ -48,6 +48,7 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
         collection: str,
         sha256: str,
         name: str,
+        file: str,
         replace: int,
         document_limit: int,
         byte_limit: int,

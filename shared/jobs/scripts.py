@@ -39,7 +39,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
 
     @declaration
     def hand_over(
-        self, *, id: str, attempt: int, outcome: str, delay_ms: int, error: str, code: str, queue: str, context: str
+        self, *, id: str, attempt: int, outcome: str, delay_ms: int, error: str, code: str, queue: str, context: str, found: str
     ) -> Any: ...
 
     @declaration

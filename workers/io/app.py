@@ -24,6 +24,7 @@ from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
+from workers.io.collection_expiry import CollectionExpiry
 from workers.io.file_maintenance import FileMaintenance
 from workers.io.handlers import io_handlers
 from workers.io.index_monitor import IndexMonitor
@@ -67,7 +68,11 @@ def batch_services(client: redis.Redis) -> BatchServices:
 def build_services() -> Sequence[MaintenanceService]:
     client = connect(settings.redis_url)
     documents = Documents(client, settings)
-    return [IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings)), FileMaintenance(client, settings)]
+    return [
+        IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings)),
+        FileMaintenance(client, settings),
+        CollectionExpiry(documents, JobSubmitter(client, settings, CeleryBroker(client).wake)),
+    ]
 
 
 def start_webhooks(runtime: WorkerRuntime) -> None:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import redis
 
 from shared.disk_space import DiskSpace
+from shared.documents.store import Documents
 from shared.errors import EnginehouseError, NotFound, TooMany, TooManyAtOnce
 from shared.ids import JOB, derived_id
 from shared.jobs.models import Job, Status
@@ -96,6 +97,7 @@ class RequestBatchRunner:
         self._batches = RequestBatches(services.client)
         self._queries = JobQueries(services.client)
         self._responses = StoredResponses(services.client)
+        self._documents = Documents(services.client, services.settings)
         self._scripts = JobScripts(services.client)
         self._folder = services.settings.request_batches_dir / attempt.job.id
         self._state = self._batches.state(attempt.job.id)
@@ -222,7 +224,13 @@ class RequestBatchRunner:
     def _submit_request(self, number: int, stream: BinaryIO) -> tuple[str, EnginehouseError | None]:
         """Submit the jobs of a request, or return why it is refused. Raises TooMany and RedisError."""
         custom_id, body = self._index.read(stream, number)
-        context = PlanContext(models=self._services.models, owner=self._job.owner, responses=self._responses)
+        context = PlanContext(
+            models=self._services.models,
+            owner=self._job.owner,
+            responses=self._responses,
+            documents=self._documents,
+            passages=self._settings.retrieve_top_k,
+        )
         try:
             plan = plan_request(self._state["endpoint"], body, context)
         except EnginehouseError as error:
