@@ -40,7 +40,7 @@ def find_document(collection: Collection, file_id: str, param: str = "file_id") 
     own = document_of_file(file_id)
     if not found and own is not None:
         found = [each for each in services().documents.read_documents([own]) if not each.file_id]
-    if not found or found[0].collection_id != collection.id:
+    if not found or found[0].collection_id != collection.id or found[0].status == "replaced":
         raise NotFound(
             f"{param}: No file found with id '{file_id[:80]}' in vector store '{store_id(collection.id)}'.",
             code="file_not_found",
