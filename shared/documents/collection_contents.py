@@ -1,17 +1,18 @@
 """Contents of a collection: its documents by the file of ``/v1/files`` that they are made from, and how many have which status."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import redis
 
 from shared.documents import keys
 from shared.documents.models import Document
+from shared.documents.scripts import DocumentScripts
 from shared.documents.store import Documents
 
+# Of one script, during which Redis does nothing else.
 BATCH = 500
 
 
@@ -29,6 +30,7 @@ class CollectionContents:
     def __init__(self, client: redis.Redis, documents: Documents) -> None:
         self._redis: Any = client
         self._documents = documents
+        self._scripts = DocumentScripts(client)
 
     def documents_of_files(self, collection_id: str, file_ids: Sequence[str]) -> list[Document]:
         """The documents of a collection that are made from these files, as far as they exist."""
@@ -46,21 +48,13 @@ class CollectionContents:
             return [pair for pair in zip(collections, pipeline.execute(), strict=True) if pair[1]]
 
     def summarize(self, collection_id: str) -> Contents:
-        """What a collection contains. It reads every document, some 100,000 a second."""
+        """What a collection contains. It reads the record of every document."""
         counts: Counter[tuple[str, str]] = Counter()
-        size = 0
-        for batch in _batches(self._documents.document_ids(collection_id, BATCH)):
-            with self._redis.pipeline(transaction=False) as pipeline:
-                for document_id in batch:
-                    pipeline.hmget(keys.document(document_id), "status", "reason", "size")
-                for status, reason, size_of_one in pipeline.execute():
-                    if status and status != "replaced":
-                        counts[status, reason if status == "failed" else ""] += 1
-                        size += int(size_of_one)
-        return Contents(counts=counts, size=size)
-
-
-def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(ids)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
+        size, last = 0, ""
+        while True:
+            last, bytes_, *triples = self._scripts.summarize_documents(collection=collection_id, after=last, batch=BATCH)
+            size += int(bytes_)
+            for status, reason, number in zip(*[iter(triples)] * 3, strict=True):
+                counts[status, reason] += int(number)
+            if not last:
+                return Contents(counts=counts, size=size)

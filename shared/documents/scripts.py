@@ -59,6 +59,9 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
     def remove(self, *, id: str, collection: str) -> Any: ...
 
     @declaration
+    def summarize_documents(self, *, collection: str, after: str, batch: int) -> Any: ...
+
+    @declaration
     def switch_index(self, *, collection: str, next_index: str, changes: Mapping[str, Value]) -> Any: ...
 
     @declaration

@@ -74,6 +74,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     ) -> Any: ...
 
     @declaration
+    def publish_requests(self, *, id: str, changes: Mapping[str, Value]) -> Any: ...
+
+    @declaration
     def purge(self, *, limit: int, kept_jobs: int, kept_bytes: int) -> Any: ...
 
     @declaration

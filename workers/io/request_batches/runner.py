@@ -28,7 +28,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.servable_models import ServableModels
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import JobTransitions
-from shared.openai.batches import LINE_PRIORITY, PHASES, USAGE, RequestBatches, public_id, written_key
+from shared.openai.batches import LINE_PRIORITY, PHASES, USAGE, RequestBatches, output_file_id, public_id, written_key
 from shared.openai.endpoints import plan_request
 from shared.openai.files import FileStore
 from shared.openai.job_errors import error_of_job
@@ -357,7 +357,7 @@ class RequestBatchRunner:
         files = {}
         for name in NAMES:
             if int(self._state.get(f"{name}_size") or 0):
-                id = f"file-{derived_id('file', self._job.id, name).partition('_')[2]}"
+                id = output_file_id(self._job.id, name)
                 self._services.files.adopt(
                     self._output.path(name, part),
                     id,
