@@ -213,11 +213,12 @@ class UploadService:
             self._files.remove(received.document_id)
             raise
         if needs_job:
-            return document, self._submit_ingest(document, batch, webhook)
+            return document, self.submit_ingest(document, batch, webhook)
         self._files.remove(received.document_id)
         return document, job
 
-    def _submit_ingest(self, document: Document, batch: str, webhook: dict[str, Any] | None) -> Job:
+    def submit_ingest(self, document: Document, batch: str, webhook: dict[str, Any] | None = None) -> Job:
+        """Submit the job that ingests a registered document."""
         submission = Submission(
             kind="ingest",
             queue=CPU_QUEUE,

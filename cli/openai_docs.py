@@ -7,16 +7,22 @@ import json
 from pathlib import Path
 
 from shared.openai.requests import (
+    AttributeChanges,
     BatchRequest,
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
     EmbeddingRequest,
+    FileBatchRequest,
     InputTokensRequest,
     OpenAIRequest,
     RerankRequest,
     ResponseRequest,
     TokenizeRequest,
+    VectorStoreChanges,
+    VectorStoreFileRequest,
+    VectorStoreRequest,
+    VectorStoreSearch,
 )
 
 PAGE = Path(__file__).parent.parent / "docs" / "openai-api.md"
@@ -28,6 +34,12 @@ TABLES: dict[str, type[OpenAIRequest]] = {
     "embeddings": EmbeddingRequest,
     "rerank": RerankRequest,
     "batches": BatchRequest,
+    "vector_stores": VectorStoreRequest,
+    "vector_stores/<store>": VectorStoreChanges,
+    "vector_stores/<store>/search": VectorStoreSearch,
+    "vector_stores/<store>/files": VectorStoreFileRequest,
+    "vector_stores/<store>/files/<file>": AttributeChanges,
+    "vector_stores/<store>/file_batches": FileBatchRequest,
     "tokenize": TokenizeRequest,
     "detokenize": DetokenizeRequest,
 }

@@ -1,9 +1,12 @@
-"""Pages of lists in the form of OpenAI's API."""
+"""Pages of lists, and objects that clients poll, in the form of OpenAI's API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Response, jsonify
+
+# Clients of OpenAI wait this long before they look again, and a second if the response does not say.
+POLL_MS = 300
 
 
 def page_response(entries: Sequence[dict[str, Any]], *, has_more: bool) -> Response:
@@ -18,3 +21,11 @@ def page_response(entries: Sequence[dict[str, Any]], *, has_more: bool) -> Respo
             "has_more": has_more,
         }
     )
+
+
+def poll_response(value: Mapping[str, Any]) -> Response:
+    """An object with ``status``, and when to look again if that is ``in_progress``."""
+    response = jsonify(value)
+    if value["status"] == "in_progress":
+        response.headers["openai-poll-after-ms"] = str(POLL_MS)
+    return response

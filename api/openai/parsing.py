@@ -50,6 +50,8 @@ def plan_context() -> PlanContext:
         ignored_params=_ignored_params(),
         responses=services().responses,
         keeps_responses=True,
+        documents=services().documents,
+        passages=services().settings.retrieve_top_k,
     )
 
 

@@ -163,6 +163,7 @@ class DataState:
                     created_at=document.created_at,
                     metadata=document.metadata,
                     version=document.version,
+                    file_id=document.file_id,
                 )
                 write_description(self._files, document_id, description)
                 described += 1

@@ -34,6 +34,8 @@ class Description:
     version: int = 1
     created_at: int
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    file_id: str = ""
+    title: str = ""
 
     @classmethod
     def of_upload(
@@ -47,6 +49,7 @@ class Description:
         created_at: int,
         metadata: Mapping[str, Scalar],
         version: int = 1,
+        file_id: str = "",
     ) -> Self:
         return cls(
             owner=collection.owner,
@@ -63,6 +66,8 @@ class Description:
             version=version,
             created_at=created_at,
             metadata=dict(metadata),
+            file_id=file_id,
+            title=collection.title,
         )
 
 

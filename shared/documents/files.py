@@ -77,6 +77,24 @@ class DocumentFiles:
             raise
         return StoredFile(size, digest.hexdigest())
 
+    def link(self, document_id: str, source: Path) -> StoredFile:
+        """Make a file of this data folder the original of a document, without a second copy where the file system has links.
+
+        Neither of the two is ever changed, and each may be removed without the other. Raises what ``store`` raises.
+        """
+        target = self.path(document_id, "original")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                self.remove(document_id)
+                raise
+            with source.open("rb") as stream:
+                return self.store(document_id, stream, limit=source.stat().st_size)
+        with target.open("rb") as stream:
+            return StoredFile(target.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+
     @contextmanager
     def replace(self, document_id: str, name: FileName) -> Iterator[IO[bytes]]:
         """Replace a file atomically. Readers see either the old or the new file; after an error the old one remains."""

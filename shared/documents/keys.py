@@ -7,6 +7,7 @@ Only the password key and the last one have a time to live; documents are kept u
     eh:collection:<id>               hash  the fields of ``models.Collection``
     eh:collection:<id>:documents     zset  document ids, all with score 0, so that they sort by id
     eh:collection:<id>:deleted       set   ids of those documents that are hidden until they are deleted or restored
+    eh:collection:<id>:files         hash  file of /v1/files -> id of the document made from it
     eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document with these bytes
     eh:collection:<id>:latest        hash  name -> id of the newest document with this name
     eh:collection:<id>:current       hash  name -> id of the ready document with this name
@@ -39,6 +40,8 @@ def listing(collection_id: str) -> str:
 
 def deleted(collection_id: str) -> str:
     return f"{PREFIX}collection:{collection_id}:deleted"
+def files(collection_id: str) -> str:
+    return f"{PREFIX}collection:{collection_id}:files"
 
 
 def digests(collection_id: str) -> str:

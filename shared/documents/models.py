@@ -27,6 +27,9 @@ ENDED: tuple[Status, ...] = ("ready", "empty", "needs_ocr", "encrypted", "unsupp
 UNREADABLE: tuple[Status, ...] = ("empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed")
 """The file could not be read. It is deleted after a time, or at once if its format is unknown."""
 
+CANCELLED_REASON = "Its job is cancelled."
+"""The reason of a document whose job was cancelled, as ``shared/jobs/lua/lib/transition.lua`` writes it."""
+
 MAX_NAME_LENGTH = 4096
 """Characters of a document's name. Linux allows no longer path."""
 
@@ -67,6 +70,9 @@ class Collection:
 
     ``index`` is the index that serves searches; ``next_index`` is the one that ``reindex_job`` is building. ``embedding_revision``
     is empty until the first vectors are stored. Settings that are None default to the server's settings.
+
+    ``title``, ``description``, ``metadata`` and ``expires_days`` are those of the vector store that the collection is in ``/v1``. It expires
+    that many days after ``last_active_at``, its last use.
     """
 
     id: str
@@ -80,6 +86,11 @@ class Collection:
     index: str = ""
     next_index: str = ""
     reindex_job: str = ""
+    title: str = ""
+    description: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    expires_days: int | None = None
+    last_active_at: int | None = None
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Self:
@@ -95,7 +106,19 @@ class Collection:
             index=fields.get("index") or fields["id"],
             next_index=fields.get("next_index", ""),
             reindex_job=fields.get("reindex_job", ""),
+            title=fields.get("title", ""),
+            description=fields.get("description", ""),
+            metadata=json.loads(fields.get("metadata") or "{}"),
+            expires_days=_number(fields.get("expires_days")),
+            last_active_at=_number(fields.get("last_active_at")),
         )
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it expires, in Unix milliseconds; None if it stays until it is deleted."""
+        if self.expires_days is None:
+            return None
+        return (self.last_active_at or self.created_at) + self.expires_days * 24 * 3600 * 1000
 
     def as_json(self) -> dict[str, object]:
         """The JSON for clients. Times are Unix seconds with milliseconds."""
@@ -124,7 +147,7 @@ class Problem:
 class Document:
     """One uploaded file. Sizes are in bytes, times in Unix milliseconds.
 
-    ``name`` is the client's file name, which is never used as a path. ``version`` counts the documents with this name in the
+    ``name`` is the client's file name, which is never used as a path. ``file_id`` is the file of ``/v1/files`` that it is made from, or "". ``version`` counts the documents with this name in the
     collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "".
     """
 
@@ -147,6 +170,7 @@ class Document:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     version: int = 1
     replaces: str = ""
+    file_id: str = ""
     problems: Sequence[Problem] = ()
 
     @classmethod
@@ -171,6 +195,7 @@ class Document:
             metadata=json.loads(fields.get("metadata") or "{}"),
             version=int(fields.get("version", 1)),
             replaces=fields.get("replaces", ""),
+            file_id=fields.get("file_id", ""),
             problems=[Problem(**problem) for problem in json.loads(fields.get("problems") or "[]")],
         )
 

@@ -43,7 +43,7 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
 
     @declaration
     def recover_document(
-        self, *, id: str, collection: str, sha256: str, name: str, version: int, record: Mapping[str, Value]
+        self, *, id: str, collection: str, sha256: str, name: str, file: str, version: int, record: Mapping[str, Value]
     ) -> Any: ...
 
     @declaration
@@ -54,6 +54,7 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
         collection: str,
         sha256: str,
         name: str,
+        file: str,
         replace: int,
         document_limit: int,
         byte_limit: int,
@@ -65,6 +66,7 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
 
     @declaration
     def restore(self, *, id: str, collection: str) -> Any: ...
+    def summarize_documents(self, *, collection: str, after: str, batch: int) -> Any: ...
 
     @declaration
     def switch_index(self, *, collection: str, next_index: str, changes: Mapping[str, Value]) -> Any: ...

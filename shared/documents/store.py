@@ -7,7 +7,7 @@ nothing.
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import replace as replace_fields
 from typing import Any, Literal, cast
@@ -25,10 +25,13 @@ from shared.documents.scripts import DocumentScripts
 from shared.errors import Conflict, NameTaken, NotFound, QuotaExceeded
 from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.lua_scripts import Clock
+from shared.redis_connection import redis_time_ms
 from shared.redis_lists import list_page
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+Setting = str | int | None
 
 RESTORE_SECONDS = 60
 """How long a deleted document can be restored. Until then it is hidden."""
@@ -54,18 +57,24 @@ class Documents:
         """The store of document passwords, which expire after ``seconds``."""
         return Passwords(self._redis, files, seconds)
 
+    def now_ms(self) -> int:
+        """The time by the clock of Redis."""
+        return redis_time_ms(self._redis)
+
     # Collections
 
     def ensure_collection(self, owner: str, name: str, embedding_model: str) -> Collection:
         """Return the owner's collection with this name; create it if it does not exist. Raises InvalidValue for an invalid name."""
         return self.make_collection(owner, name, embedding_model)[0]
 
-    def make_collection(self, owner: str, name: str, embedding_model: str, **options: int | None) -> tuple[Collection, bool]:
+    def make_collection(
+        self, owner: str, name: str, embedding_model: str, collection_id: str = "", **options: Setting
+    ) -> tuple[Collection, bool]:
         """Create a collection with its own settings and return it with True, or return an existing one unchanged with False.
 
         Raises InvalidValue for an invalid name, and QuotaExceeded.
         """
-        collection_id = new_id(COLLECTION)
+        collection_id = collection_id or new_id(COLLECTION)
         existing_id, limit = self._scripts.ensure_collection(
             id=collection_id,
             owner=owner,
@@ -78,10 +87,14 @@ class Documents:
             raise QuotaExceeded("collections", int(limit))
         return self.collection_by_id(existing_id), existing_id == collection_id
 
-    def configure(self, collection_id: str, **changes: int | None) -> Collection:
-        """Change the settings of a collection for documents that are ingested later. Raises NotFound."""
+    def configure(self, collection_id: str, **changes: Setting) -> Collection:
+        """Change the settings of a collection; those of chunks apply to documents that are ingested later. Raises NotFound."""
         self._scripts.update_if_exists(record=f"collection:{collection_id}", changes=_fields(changes))
         return self.collection_by_id(collection_id)
+
+    def note_use(self, collection_id: str) -> None:
+        """Note that a collection is in use, which postpones its expiry."""
+        self._scripts.update_if_exists(record=f"collection:{collection_id}", changes={"last_active_at": self.now_ms()})
 
     def record_revision(self, collection_id: str, revision: str) -> str:
         """Record the revision of the embedding model unless one is recorded already; return the recorded revision.
@@ -189,6 +202,7 @@ class Documents:
         metadata: Mapping[str, Scalar] | None = None,
         replace: bool = True,
         folder: str = "",
+        file_id: str = "",
     ) -> tuple[Document, bool]:
         """Register an uploaded file; return its document, and True if it is new.
 
@@ -196,7 +210,8 @@ class Documents:
         the caller then discards its own copy. ``job_id`` is the job that the caller submits next. If the caller dies before it
         submits the job, the next upload of these bytes gets a document whose job does not exist, and submits that job. Different
         bytes with the name of an earlier document become its next version, if ``replace``; ``replaces`` names that document. The
-        description is written first, into the document's folder or the one called ``folder``. Raises NotFound if the collection was deleted, NameTaken and QuotaExceeded.
+        description is written first, into the document's folder or the one called ``folder``. With ``file_id``, the document of this file of
+        ``/v1/files`` is meant instead, and other documents may have the same bytes. Raises NotFound if the collection was deleted, NameTaken and QuotaExceeded.
         """
         record: dict[str, str | int] = {
             "owner": collection.owner,
@@ -215,6 +230,7 @@ class Documents:
             media_type=media_type,
             created_at=time.time_ns() // 1_000_000,
             metadata=metadata or {},
+            file_id=file_id,
         )
         write_description(self._files, folder or document_id, description)
         outcome, *values = self._scripts.register(
@@ -222,6 +238,7 @@ class Documents:
             collection=collection.id,
             sha256=sha256,
             name=name,
+            file=file_id,
             replace=int(replace),
             document_limit=self._settings.max_documents,
             byte_limit=self._settings.max_stored_bytes,
@@ -245,6 +262,7 @@ class Documents:
             "embedding_model": (state or description).embedding_model,
             "index": state.index if state else description.collection_id,
             "embedding_revision": state.embedding_revision if state else "",
+            "title": description.title,
             **_fields(
                 {
                     "chunk_tokens": (state or description).chunk_tokens,
@@ -296,6 +314,7 @@ class Documents:
             collection=description.collection_id,
             sha256=description.sha256,
             name=description.name,
+            file=description.file_id,
             version=description.version,
             record=record,
         )
@@ -324,12 +343,34 @@ class Documents:
                 batch = []
         return bool(self.ready_names(batch))
 
-    def list_documents(self, collection_id: str, *, limit: int, after: str | None = None) -> tuple[list[Document], str | None]:
-        """A page of a collection's documents, newest first, after the id ``after``, without those that are hidden; and where the next
-        page starts, or None."""
-        return list_page(self._redis, keys.listing(collection_id), self._read_documents, limit=limit, after=after)
+    def list_documents(
+        self,
+        collection_id: str,
+        *,
+        limit: int,
+        after: str | None = None,
+        ascending: bool = False,
+        matches: Callable[[Document], bool] = lambda document: True,
+    ) -> tuple[list[Document], str | None]:
+        """A page of a collection's matching documents, newest first unless ``ascending``, after the id ``after``, without those that are
+        hidden; and where the next page starts, or None."""
+        return list_page(
+            self._redis,
+            keys.listing(collection_id),
+            self.read_documents,
+            limit=limit,
+            after=after,
+            matches=matches,
+            ascending=ascending,
+        )
 
-    def _read_documents(self, ids: list[str]) -> list[Document]:
+    def set_metadata(self, document_id: str, metadata: Mapping[str, Scalar]) -> None:
+        """Replace the metadata in a document's record."""
+        text = json.dumps(dict(metadata), ensure_ascii=False)
+        self._scripts.update_if_exists(record=f"document:{document_id}", changes={"metadata": text})
+
+    def read_documents(self, ids: Sequence[str]) -> list[Document]:
+        """Those of the documents that exist, in this order, whoever owns them."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for document_id in ids:
                 pipeline.hgetall(keys.document(document_id))
@@ -447,6 +488,6 @@ class Documents:
         return cast(DocumentUpdateResult, self._scripts.advance(id=document_id, job=job_id, attempt=attempt, changes=changes))
 
 
-def _fields(options: Mapping[str, int | None]) -> dict[str, str | int]:
+def _fields(options: Mapping[str, Setting]) -> dict[str, str | int]:
     """Hash fields; None is stored as an empty string."""
     return {name: "" if value is None else value for name, value in options.items()}

@@ -13,7 +13,7 @@ import json
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +121,21 @@ class TextIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put_document(self, index: str, attributes: DocumentAttributes, chunks: Iterable[ChunkRecord]) -> int:
-        """Replace a document and all its chunks in one transaction; return the number of chunks."""
+    def put_document(
+        self,
+        index: str,
+        attributes: DocumentAttributes,
+        chunks: Iterable[ChunkRecord],
+        *,
+        read_metadata: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    ) -> int:
+        """Replace a document and all its chunks in one transaction; return the number of chunks.
+
+        ``read_metadata`` is called within the transaction, and what it returns replaces the metadata in ``attributes``: ``set_metadata`` may have
+        been called since these were read.
+        """
         with self._writing(index) as file:
+            latest = read_metadata()
             _delete_rows(file, attributes.id)
             version = _version(file)
             key = file.execute(
@@ -134,7 +146,7 @@ class TextIndex:
                     attributes.media_type,
                     attributes.size,
                     attributes.created_at,
-                    json.dumps(dict(attributes.metadata)),
+                    json.dumps(dict(attributes.metadata if latest is None else latest)),
                 ),
             ).lastrowid
             count = 0
@@ -146,6 +158,12 @@ class TextIndex:
                 file.execute("insert into words(rowid, terms) values(?, ?)", (added, _words(chunk.headings, chunk.text, version)))
                 count += 1
         return count
+
+    def set_metadata(self, index: str, document_id: str, metadata: Mapping[str, Any]) -> None:
+        """Replace the metadata of a document, if it is there. Write it to the record first: see ``put_document``."""
+        if self._path(index).exists():
+            with self._writing(index) as file:
+                file.execute("update documents set metadata = ? where id = ?", (json.dumps(dict(metadata)), document_id))
 
     def remove_document(self, index: str, document_id: str, *, position: int | None = None) -> None:
         """Remove a document, or its chunk at ``position``, if it is there."""

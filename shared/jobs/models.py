@@ -59,7 +59,7 @@ class Job:
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
     the beginning of the request. ``collection`` is the id of the collection that the job reads or changes. ``line_of`` is the request batch whose line this job runs. ``response`` says how a response of
     ``/v1`` is kept: ``stored``, ``background``, ``not_stored``. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no
-    further jobs.
+    further jobs, and one of ``/v1/vector_stores`` has the collection and the files in ``vector_store``.
     """
 
     id: str
@@ -102,6 +102,7 @@ class Job:
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     webhook: Mapping[str, Any] | None = None
+    vector_store: Mapping[str, Any] | None = None
     started_at: int | None = None
     ended_at: int | None = None
     first_token_at: int | None = None
@@ -113,7 +114,7 @@ class Job:
 
 _INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "lost", "retries", "seq", "cost")
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
-_JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook")
+_JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook", "vector_store")
 _TEXTS = (
     *("id", "kind", "owner", "end_user", "queue", "phase", "model", "session", "collection", "document", "parent", "line_of"),
     *("retry_of", "retried_as"),

@@ -39,7 +39,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
 
     @declaration
     def hand_over(
-        self, *, id: str, attempt: int, outcome: str, delay_ms: int, error: str, code: str, queue: str, context: str
+        self, *, id: str, attempt: int, outcome: str, delay_ms: int, error: str, code: str, queue: str, context: str, found: str
     ) -> Any: ...
 
     @declaration
@@ -75,6 +75,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         limit: int,
         record: Mapping[str, Value],
     ) -> Any: ...
+
+    @declaration
+    def publish_requests(self, *, id: str, changes: Mapping[str, Value]) -> Any: ...
 
     @declaration
     def purge(self, *, limit: int, kept_jobs: int, kept_bytes: int) -> Any: ...

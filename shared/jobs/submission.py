@@ -209,8 +209,11 @@ class JobSubmitter:
         webhook: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         id: str = "",
+        vector_store: Mapping[str, Any] | None = None,
     ) -> SubmissionResult:
         """Create a batch: a job that is the ``parent`` of other jobs. Once sealed, it ends with the last of them.
+
+        ``vector_store`` says which files of ``/v1/files`` it puts into which collection (``collection_id``, ``files``).
 
         Raises IdempotencyConflict and QuotaExceeded.
         """
@@ -220,6 +223,8 @@ class JobSubmitter:
             **_webhook_field(webhook),
             **self._retention_fields("batch"),
         }
+        if vector_store is not None:
+            record["vector_store"] = to_json(vector_store)
         outcome, batch = self._scripts.open_batch(
             id=id or new_id(JOB),
             owner=owner,

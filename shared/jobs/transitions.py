@@ -136,9 +136,12 @@ class JobTransitions:
         send_wakeups(self._wake, queues)
         return outcome
 
-    def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> TransitionResult:
-        """Move a job to the queue of its next phase, with ``context`` from this phase."""
-        outcome = self._hand_over(lease, "handed_over", queue, context=to_json(context))
+    def hand_over(
+        self, lease: Lease, queue: str, context: Mapping[str, Any], found: Mapping[str, Any] | None = None
+    ) -> TransitionResult:
+        """Move a job to the queue of its next phase, with ``context`` from this phase. ``found`` is what the event says of a search."""
+        said = to_json(found) if found is not None else ""
+        outcome = self._hand_over(lease, "handed_over", queue, context=to_json(context), found=said)
         assert outcome != "failed"
         return outcome
 
@@ -166,6 +169,7 @@ class JobTransitions:
         queue: str,
         *,
         context: str = "",
+        found: str = "",
         delay_ms: int = 0,
         error: Mapping[str, Any] | None = None,
     ) -> Literal["ok", "failed", "lost"]:
@@ -179,6 +183,7 @@ class JobTransitions:
             code=str(error["code"]) if error is not None else "",
             queue=queue,
             context=context,
+            found=found,
         )
         send_wakeups(self._wake, queues)
         return result

@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from shared.errors import NotFound
-from shared.ids import JOB, is_id
+from shared.ids import JOB, derived_id, is_id
 from shared.jobs.models import Job, Status, from_record
 from shared.jobs.queries import read_job
 from shared.jobs.queue_names import REQUEST_BATCH_QUEUE
@@ -182,6 +182,11 @@ def batch_submission(
 def public_id(job_id: str) -> str:
     """The id of a request batch in ``/v1``: that of its job, with another prefix."""
     return f"{PREFIX_OF_ID}_{job_id.partition('_')[2]}"
+
+
+def output_file_id(job_id: str, name: str) -> str:
+    """The id of a file that a request batch writes: ``output`` or ``error``."""
+    return f"file-{derived_id('file', job_id, name).partition('_')[2]}"
 
 
 def job_of(id: str) -> str | None:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from shared.documents.models import Collection
+from shared.documents.store import Documents
 from shared.errors import NotFound
 from shared.jobs.models import Job
 from shared.jobs.queue_names import generation_queue
@@ -11,6 +13,7 @@ from shared.jobs.servable_models import ServableModels, expected_service
 from shared.jobs.submission import Submission
 from shared.models.engine_features import check_generation
 from shared.openai.responses.store import StoredResponse, StoredResponses
+from shared.openai.vector_stores import find_collection
 
 MAX_SEED = 2**63 - 1
 
@@ -21,7 +24,8 @@ class PlanContext:
 
     ``end_user`` is the end user, if the request names none. Parts of requests that are ignored are added to
     ``ignored_params``. ``responses`` are those that a request can continue, and ``keeps_responses`` says whether its own response
-    becomes one of them.
+    becomes one of them. ``documents`` has the collections that a ``file_search`` can search, and ``passages`` is how many it finds if the
+    request does not say.
     """
 
     models: ServableModels
@@ -30,12 +34,20 @@ class PlanContext:
     ignored_params: list[str] = field(default_factory=list)
     responses: StoredResponses | None = None
     keeps_responses: bool = False
+    documents: Documents | None = None
+    passages: int = 5
 
     def find_response(self, response: str) -> StoredResponse:
         """The owner's stored response with this id. Raises NotFound."""
         if self.responses is None:
             raise NotFound("Stored responses cannot be read here.", code="response_not_found")
         return self.responses.find(response, self.owner)
+
+    def find_collection(self, store: str, param: str) -> Collection:
+        """The owner's collection that a vector store is. Raises NotFound, and InvalidValue if it has expired."""
+        if self.documents is None:
+            raise NotFound("Vector stores cannot be searched here.", code="vector_store_not_found", param=param)
+        return find_collection(self.documents, self.owner, store, param)
 
     def find_item(self, item: str) -> Mapping[str, Any] | None:
         """An item of one of the owner's stored responses, or None."""

@@ -7,14 +7,16 @@ from typing import Any
 from shared.errors import InvalidValue, NotFound
 from shared.ids import JOB, new_id
 from shared.jobs.models import Status
+from shared.jobs.queue_names import IO_QUEUE
 from shared.jobs.submission import ResponseRecord
+from shared.openai import file_search
 from shared.openai.chat import DEFAULT_PRIORITY, PRIORITIES
 from shared.openai.constraints import json_schema_constraint, json_text
 from shared.openai.messages import count_characters
 from shared.openai.request_plan import PlanContext, Prompt, RequestPlan, plan_generation
 from shared.openai.requests import InputTokensRequest, ResponseRequest
 from shared.openai.requests.chat import FUNCTION_NAME, FunctionDefinition
-from shared.openai.requests.responses import ConversationFields
+from shared.openai.requests.responses import FILE_SEARCH, ConversationFields, FileSearchTool
 from shared.openai.responses.body import response_of_job
 from shared.openai.responses.items import StoredItem, messages_of, read_input
 from shared.openai.sampling import sampling_spec
@@ -22,6 +24,7 @@ from shared.openai.tokenization import plan_step
 from shared.openai.tools import RequestedFunction, tool_spec
 
 LOGPROBS = "message.output_text.logprobs"
+INCLUDED = (LOGPROBS, file_search.RESULTS)
 
 # Priority and time limit of jobs that may wait.
 WINDOWS = {"2h": (7, 2 * 3600 * 1000), "8h": (8, 8 * 3600 * 1000)}
@@ -40,6 +43,7 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
     job = new_id(JOB)
     items, messages = _conversation(request, context, job)
     functions = _functions(request, context)
+    searches = file_search.is_used(request)
     spec = {
         **sampling_spec(request, request.max_output_tokens, "max_output_tokens"),
         **_tool_spec(request, functions),
@@ -76,11 +80,17 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
     submission = replace(
         submission,
         id=job,
+        queue=IO_QUEUE if searches else submission.queue,
+        spec=submission.spec
+        if not searches
+        else {**submission.spec, **_search_spec(request, messages, context, submission.queue)},
         expires_ms=window_ms,
         timeout_ms=window_ms,
         response=record if context.keeps_responses else None,
     )
-    return ResponsePlan(submissions=[submission], make_body=plan.make_body, content=[plan.content, echo], request=echo)
+    return ResponsePlan(
+        submissions=[submission], make_body=plan.make_body, content=[plan.content, echo, submission.spec], request=echo
+    )
 
 
 def plan_input_tokens(request: InputTokensRequest, context: PlanContext) -> RequestPlan:
@@ -151,6 +161,8 @@ def _functions(request: ConversationFields, context: PlanContext) -> list[Reques
     functions = []
     for index, tool in enumerate(request.tools or ()):
         path = f"tools[{index}]"
+        if isinstance(tool, FileSearchTool):
+            continue
         if tool.type != "function":
             context.ignored_params.append(path)
             continue
@@ -171,16 +183,24 @@ def _tool_spec(request: ConversationFields, functions: Sequence[RequestedFunctio
     choice = request.tool_choice
     if choice is None:
         return tool_spec(functions, "auto", None, request.parallel_tool_calls)
+    if choice.is_file_search and not file_search.is_used(request):
+        raise InvalidValue("tool_choice: no tool of type file_search is in tools", param="tool_choice")
     if choice.allowed is not None:
         functions = [function for function in functions if function.definition.name in choice.allowed]
-    return tool_spec(functions, choice.mode, choice.name, request.parallel_tool_calls)
+    return tool_spec(functions, _function_mode(request), choice.name, request.parallel_tool_calls)
+
+
+def _function_mode(request: ConversationFields) -> str:
+    """Whether a function must be called. A search is a call, so ``required`` is met by it."""
+    mode = "auto" if request.tool_choice is None else request.tool_choice.mode
+    return "auto" if mode == "required" and file_search.is_used(request) else mode
 
 
 def _constraint_spec(request: ConversationFields) -> dict[str, Any]:
     wanted = request.text and request.text.format
     if not wanted or wanted.type == "text":
         return {}
-    if request.tool_choice is not None and request.tool_choice.mode == "required":
+    if _function_mode(request) == "required":
         raise InvalidValue(
             f"text.format: {wanted.type} cannot be used together with a tool_choice that forces a call; use tool_choice auto or none",
             param="text.format",
@@ -207,7 +227,7 @@ def _template_spec(request: ConversationFields, context: PlanContext) -> dict[st
 
 def _logprob_spec(request: ResponseRequest, context: PlanContext) -> dict[str, Any]:
     included = request.include or ()
-    context.ignored_params.extend(f"include[{index}]" for index, name in enumerate(included) if name != LOGPROBS)
+    context.ignored_params.extend(f"include[{index}]" for index, name in enumerate(included) if name not in INCLUDED)
     wants_logprobs = LOGPROBS in included or request.top_logprobs
     return {"logprobs": request.top_logprobs or 0} if wants_logprobs else {}
 
@@ -235,7 +255,7 @@ def _echo(request: ResponseRequest, functions: Sequence[RequestedFunction], *, t
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": format_, "verbosity": (text and text.verbosity) or "medium"},
         "tool_choice": _tool_choice(request),
-        "tools": [{"type": "function", **_tool(function.definition)} for function in functions],
+        "tools": [*({"type": "function", **_tool(function.definition)} for function in functions), *_search_tool(request)],
         "top_logprobs": request.top_logprobs or 0,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": request.truncation or "disabled",
@@ -244,6 +264,21 @@ def _echo(request: ResponseRequest, functions: Sequence[RequestedFunction], *, t
     if request.background_options is not None and request.background_options.completion_window is not None:
         echo["background_options"] = {"completion_window": request.background_options.completion_window}
     return echo
+
+
+def _search_tool(request: ResponseRequest) -> list[dict[str, Any]]:
+    """The search of the response as its request has it, if there is one."""
+    tool = file_search.find_tool(request)
+    if tool is None:
+        return []
+    return [tool.model_dump(exclude_none=True)]
+
+
+def _search_spec(
+    request: ResponseRequest, messages: Sequence[Mapping[str, Any]], context: PlanContext, next_queue: str
+) -> dict[str, Any]:
+    with_results = file_search.RESULTS in (request.include or ())
+    return file_search.search_spec(request, messages, context, next_queue=next_queue, with_results=with_results)
 
 
 def _tool(definition: FunctionDefinition) -> dict[str, Any]:
@@ -261,7 +296,11 @@ def _tool_choice(request: ResponseRequest) -> Any:
         return "auto"
     if choice.name is not None:
         return {"type": "function", "name": choice.name}
+    if choice.is_file_search:
+        return {"type": FILE_SEARCH}
     if choice.allowed is not None:
-        tools = [{"type": "function", "name": name} for name in choice.allowed]
+        tools: list[dict[str, Any]] = [{"type": "function", "name": name} for name in choice.allowed]
+        if choice.file_search:
+            tools.append({"type": FILE_SEARCH})
         return {"type": "allowed_tools", "mode": choice.mode, "tools": tools}
     return choice.mode

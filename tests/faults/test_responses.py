@@ -20,6 +20,7 @@ from testing.waiting import wait_until
 STACK_OPTIONS = {"environment": {"ENGINEHOUSE_MAX_RETRIES": "40", "ENGINEHOUSE_MAX_ATTEMPTS": "40"}}
 VICTIMS = ("api", "engine", "worker", "redis")
 ARGUMENTS = {"city": "Rome", "when": TEXT}
+DOCUMENT = "The archive is open on weekdays."
 TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
 ANSWERS: dict[str, dict[str, Any]] = {
     "text": {"input": TEXT * 8},
@@ -85,7 +86,14 @@ class Reader:
         for event in self.events:
             state.handle_event(construct_type(type_=ResponseStreamEvent, value=event))  # type: ignore[arg-type]
         output = self.events[-1]["response"]["output"]
-        if "tools" in self._body:
+        if "include" in self._body and "tools" in self._body:
+            assert [item["type"] for item in output] == ["file_search_call", "message"]
+            annotations = output[1]["content"][0]["annotations"]
+            assert output[0]["results"][0]["text"] == DOCUMENT
+            assert {each["filename"] for each in annotations} == {"a.txt"}
+            added = [event["annotation"] for event in self.events if event["type"] == "response.output_text.annotation.added"]
+            assert added == annotations
+        elif "tools" in self._body:
             assert json.loads(output[-1]["arguments"]) == ARGUMENTS
             assert output[0]["content"][0]["text"] == TEXT
         else:
@@ -135,3 +143,28 @@ def test_a_stream_continues_after_any_death_with_each_event_once(stack: FaultSta
         reader.check()
     attempts = [len(stack.read_job(f"job_{reader.id.removeprefix('resp_')}").attempts) for reader in readers]
     assert max(attempts) > 1, "some were interrupted"
+
+
+def test_a_search_and_its_citations_continue_after_any_death(stack: FaultStack) -> None:
+    _, ingest = stack.upload_file("cited", "a.txt", DOCUMENT.encode())
+    stack.wait_for_end(ingest)
+    store = next(each for each in stack.client.get("/v1/vector_stores").json()["data"] if each["name"] == "cited")
+    tools = [{"type": "file_search", "vector_store_ids": [store["id"]]}]
+    body = {"input": "When is the archive open?", "tools": tools, "include": ["file_search_call.results"]}
+    readers = [Reader(stack, body).create(number + 1) for number in range(3)]
+    for reader in readers:
+        stack.ledger.record_accepted(f"job_{reader.id.removeprefix('resp_')}")
+    for victim in ("io", "gpu0", "api"):
+        for reader in readers:
+            reader.read(2)
+        for process in process_tree(stack.pid_of(victim)):
+            kill(process.pid)
+
+    def finish() -> bool:
+        for reader in readers:
+            reader.read(10_000)
+        return all(reader.is_over for reader in readers)
+
+    wait_until(finish, "all streams have ended", seconds=300)
+    for reader in readers:
+        reader.check()

@@ -30,6 +30,7 @@ from shared.settings import Settings
 from testing.waiting import wait_until
 from tests.conftest import JobSystem
 from workers.io.request_batches.runner import BatchServices, run_request_batch
+from workers.io.request_batches.unpublished import UnpublishedOutput
 from workers.runtime.attempt import Attempt, AttemptStopped
 from workers.runtime.attempt_runner import AttemptRunner
 from workers.runtime.event_publisher import EventPublisher
@@ -559,3 +560,46 @@ def test_deleted_jobs_of_requests_run_again(client: FlaskClient, system: JobSyst
         thread.join(20)
     assert len(deleted) == 1
     assert set(outcomes(client, batch).values()) <= {"first", "second", "answer_cancelled"}
+
+
+def test_a_batch_that_fails_keeps_its_answers(
+    client: FlaskClient, system: JobSystem, runs: Runs, services: BatchServices, small: Settings
+) -> None:
+    batch = create(client, b"".join(line(f"r{number}", f"p{number}") for number in range(40)))
+    with model_worker(system, lambda job: job.spec["prompt"] if job.spec["prompt"] < "p3" else None):
+        attempt = runs.claim()
+
+        def fail() -> None:
+            system.transitions.finish(
+                (attempt.job.id, attempt.job.attempt), Status.FAILED, error={"code": "worker_lost", "message": "x"}
+            )
+            attempt.request_stop("lost")
+
+        runs.run_until_stopped(attempt, lambda: show(client, batch)["request_counts"]["completed"] >= 8, fail)
+    shown = show(client, batch)
+    assert (shown["status"], shown["output_file_id"]) == ("failed", None)
+    unpublished = UnpublishedOutput(system.client, small, services.disk_space)
+    # What a process writes that goes on after it was taken for dead.
+    with (small.request_batches_dir / attempt.job.id / f"output.{attempt.job.attempt}").open("ab") as late:
+        late.write(b"late")
+    assert unpublished.publish() == 1
+    assert unpublished.publish() == 0
+    shown, found = show(client, batch), outcomes(client, batch)
+    assert len(found) == shown["request_counts"]["completed"] >= 8
+    assert all(answer == f"p{id[1:]}" for id, answer in found.items())
+    assert not (small.request_batches_dir / attempt.job.id).exists()
+
+
+def test_the_output_of_a_batch_that_runs_is_left_alone(
+    client: FlaskClient, system: JobSystem, runs: Runs, services: BatchServices, small: Settings
+) -> None:
+    batch = create(client, b"".join(line(f"r{number}", f"p{number}") for number in range(40)))
+    with model_worker(system):
+        attempt = runs.claim()
+        runs.run_until_stopped(
+            attempt, lambda: show(client, batch)["request_counts"]["completed"] >= 8, lambda: lose_and_stop(system, attempt)
+        )
+        assert UnpublishedOutput(system.client, small, services.disk_space).publish() == 0
+        assert system.client.hget(f"{PREFIX}job:{attempt.job.id}:requests", "phase") == "in_progress"
+        assert runs.run(runs.claim()) == "completed"
+    assert len(outcomes(client, batch)) == 40

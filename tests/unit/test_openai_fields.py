@@ -4,9 +4,15 @@ import json
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from openai.types import completion_create_params, embedding_create_params
+from openai.types import (
+    completion_create_params,
+    embedding_create_params,
+    vector_store_create_params,
+    vector_store_search_params,
+)
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import input_token_count_params, response_create_params
+from openai.types.vector_stores import file_batch_create_params, file_create_params
 from pydantic import ValidationError
 
 from shared.errors import InvalidValue
@@ -14,10 +20,14 @@ from shared.openai.requests import (
     ChatCompletionRequest,
     CompletionRequest,
     EmbeddingRequest,
+    FileBatchRequest,
     InputTokensRequest,
     OpenAIRequest,
     RerankRequest,
     ResponseRequest,
+    VectorStoreFileRequest,
+    VectorStoreRequest,
+    VectorStoreSearch,
 )
 
 REQUIRED: dict[type[OpenAIRequest], dict[str, Any]] = {
@@ -27,6 +37,10 @@ REQUIRED: dict[type[OpenAIRequest], dict[str, Any]] = {
     ResponseRequest: {"input": "x"},
     InputTokensRequest: {"input": "x"},
     RerankRequest: {"query": "x", "documents": ["x"]},
+    VectorStoreRequest: {},
+    VectorStoreSearch: {"query": "x"},
+    VectorStoreFileRequest: {"file_id": "x"},
+    FileBatchRequest: {"file_ids": ["x"]},
 }
 CALLS: list[tuple[type[OpenAIRequest], list[Any]]] = [
     (ChatCompletionRequest, list(get_args(chat_create_params.CompletionCreateParams))),
@@ -34,6 +48,10 @@ CALLS: list[tuple[type[OpenAIRequest], list[Any]]] = [
     (EmbeddingRequest, [embedding_create_params.EmbeddingCreateParams]),
     (ResponseRequest, list(get_args(response_create_params.ResponseCreateParams))),
     (InputTokensRequest, [input_token_count_params.InputTokenCountParams]),
+    (VectorStoreRequest, [vector_store_create_params.VectorStoreCreateParams]),
+    (VectorStoreSearch, [vector_store_search_params.VectorStoreSearchParams]),
+    (VectorStoreFileRequest, [file_create_params.FileCreateParams]),
+    (FileBatchRequest, [file_batch_create_params.FileBatchCreateParams]),
 ]
 NEUTRAL = [(model, name, value) for model in REQUIRED for name, rule in model.neutral.items() for value in (None, *rule.values)]
 FIELDS = [(model, name) for model, params in CALLS for name in sorted({name for call in params for name in get_type_hints(call)})]

@@ -176,3 +176,74 @@ def test_a_stream_whose_beginning_has_expired_has_all_its_events() -> None:
     made = run([StreamEvent(8, "delta", 1, 0, {"text": "a"}), StreamEvent(9, "ended", 1, 0, {})], job)
     check(made, job)
     assert made == run(job_events([{"text": "a"}]), job)
+
+
+SEARCH_REQUEST = {**REQUEST, "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}
+FOUND = {
+    "queries": ["q"],
+    "results": [{"file_id": "file-1", "filename": "a.txt", "score": 1.0, "text": "x", "attributes": {"year": 2026}}],
+}
+PLACE = {"document_id": "doc_1", "file_id": "file-1", "filename": "a.txt", "page": 2, "start": 3, "end": 9}
+CITATIONS = [{**PLACE, "marker": "[1]"}, {**PLACE, "marker": "[12]", "file_id": "file-2"}]
+
+
+def search_events(texts: Sequence[str]) -> list[StreamEvent]:
+    deltas: list[Delta] = [{"text": text} for text in texts]
+    deltas[0] = {"citations": CITATIONS, **deltas[0]}
+    kinds: list[tuple[str, Any]] = [
+        *(
+            ("queued", {}),
+            ("started", {}),
+            ("progress", {}),
+            ("attempt_lost", {}),
+            ("requeued", {"why": "worker_lost"}),
+            ("started", {}),
+        ),
+        ("requeued", {"why": "handed_over", "file_search": FOUND}),
+        *(("started", {}), *(("delta", delta) for delta in deltas), ("ended", {})),
+    ]
+    return [StreamEvent(number, kind, 1, 0, data) for number, (kind, data) in enumerate(kinds, 1)]
+
+
+def run_search(events: Sequence[StreamEvent], job: Job) -> list[dict[str, Any]]:
+    machine = ResponseEvents(job.id, initial_response(job, SEARCH_REQUEST))
+    return [made for event in events for made in machine.feed(event, job if event.type == "ended" else None)]
+
+
+@pytest.mark.parametrize(
+    "texts", [["see [1], [9] and [12]."], ["see [", "1], [9", "] an", "d [1", "2]", "."]], ids=["whole", "pieces"]
+)
+def test_a_search_comes_first_and_its_markers_are_citations(texts: list[str]) -> None:
+    job = job_of([{"text": "".join(texts)}], result={"file_search": FOUND, "citations": CITATIONS})
+    made = run_search(search_events(texts), job)
+    check(made, job)
+    kinds = [event["type"].removeprefix("response.") for event in made]
+    search = ["output_item.added", *(f"file_search_call.{state}" for state in ("in_progress", "searching", "completed"))]
+    assert kinds[:7] == ["created", "in_progress", *search, "output_item.done"]
+    output = made[-1]["response"]["output"]
+    assert (output[0]["status"], output[0]["results"]) == ("completed", FOUND["results"])
+    annotations = output[1]["content"][0]["annotations"]
+    assert [(each["index"], each["file_id"]) for each in annotations] == [(4, "file-1"), (17, "file-2")]
+    assert (annotations[0]["page"], annotations[0]["start_index"], annotations[0]["end_index"]) == (2, 3, 9)
+    added = [event for event in made if event["type"].endswith("annotation.added")]
+    assert [(event["annotation_index"], event["annotation"]) for event in added] == list(enumerate(annotations))
+    assert made[-1]["response"] == response_of_job(job, SEARCH_REQUEST)
+
+
+def test_a_search_that_does_not_end_is_incomplete() -> None:
+    job = job_of([], Status.FAILED, error={"code": "index_unavailable", "message": "x", "type": "job_error"})
+    events = [event for event in search_events(["a"]) if event.type in ("started", "ended")]
+    made = run_search(events[-2:], job)
+    check(made, job)
+    assert [item["status"] for item in made[-1]["response"]["output"]] == ["incomplete"]
+
+
+def test_an_answer_after_a_search_may_begin_again_before_its_first_text() -> None:
+    job = job_of([{"text": "[1]"}], result={"file_search": FOUND, "citations": CITATIONS})
+    events = search_events(["[1]"])
+    made = run_search([*events[:-2], StreamEvent(0, "restart", 2, 0, {}), *events[-2:]], job)
+    check(made, job)
+    # After text that clients have read, the stream ends, and the response is whole.
+    made = run_search([*events[:-1], StreamEvent(0, "restart", 2, 0, {}), *events[-2:]], job)
+    assert made[-1]["response"] == response_of_job(job, SEARCH_REQUEST)
+    assert made[-2]["type"] == "error"

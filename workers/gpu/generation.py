@@ -19,6 +19,7 @@ from workers.gpu.answer_parser import AnswerParser
 from workers.gpu.earlier_output import EarlierOutput, fingerprint_of, format_end, format_step, parse_output
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
 from workers.gpu.engine_client.engine_client import EngineClient
+from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import build_request, max_tokens_of
 from workers.gpu.logprobs import LogprobQueue, describe_prompt_logprobs
 from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools, turn_messages
@@ -59,6 +60,8 @@ class Generation:
         self._output = ""
         self._repeated = 0
         echo: Delta = {"text": prompt.text} if spec.get("echo") and prompt.text else {}
+        # Sent with the first delta, so that they are no first token. A delta of an earlier attempt had them.
+        self._opening = {} if earlier is not None and attempt.job.has_deltas else opening_delta(attempt.context, prompt.rag)
         if earlier is not None:
             self._keep(echo)
             self._continue(earlier)
@@ -189,6 +192,8 @@ class Generation:
 
     def _send(self, delta: Delta) -> None:
         self._keep(delta)
+        if delta and self._opening:
+            delta, self._opening = {**self._opening, **delta}, {}
         if delta or self._output:
             self._attempt.send_delta(delta, self._output)
             self._output = ""
@@ -346,8 +351,7 @@ class GenerationHandler:
                 "total_tokens": prompt_tokens + generation.tokens,
             },
         }
-        if generation.prompt.rag is not None:
-            value["citations"] = generation.prompt.rag.citations
+        value |= search_result(attempt.context, generation.prompt.rag)
         if generation.reasoning:
             value["reasoning"] = generation.reasoning
         if calls:

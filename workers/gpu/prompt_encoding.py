@@ -49,20 +49,23 @@ class PromptEncoder:
         if attempt.job.session:
             return self._encode_turn(attempt, max_tokens)
         messages: list[Message] = spec["messages"] if spec.get("messages") else [{"role": "user", "content": spec["prompt"]}]
-        rag = self._build_rag_prompt(messages, passages, max_tokens) if passages is not None else None
-        if spec.get("truncation") == "auto" and rag is None:
-            return _chat(self._encode_truncated(spec, messages, max_tokens), None)
+        if spec.get("truncation") == "auto":
+            return self._encode_truncated(spec, messages, passages, max_tokens)
+        rag = self._build_rag_prompt(spec, messages, passages, max_tokens)
         return _chat(self._codec.encode_chat(conversation_of(spec, rag.messages if rag else messages)), rag)
 
-    def _encode_truncated(self, spec: Mapping[str, Any], messages: Sequence[Message], max_tokens: int) -> EncodedChat:
+    def _encode_truncated(
+        self, spec: Mapping[str, Any], messages: Sequence[Message], passages: Sequence[Mapping[str, Any]] | None, max_tokens: int
+    ) -> EncodedPrompt:
         """A conversation, without the oldest messages after the system message if it does not leave room for the answer."""
         budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
         kept = list(messages)
         first = 1 if kept[0]["role"] == "system" else 0
         while True:
-            encoded = self._codec.encode_chat(conversation_of(spec, kept))
+            rag = self._build_rag_prompt(spec, kept, passages, max_tokens)
+            encoded = self._codec.encode_chat(conversation_of(spec, rag.messages if rag else kept))
             if len(encoded.ids) <= budget or len(kept) <= first + 1:
-                return encoded
+                return _chat(encoded, rag)
             # At least one message, in proportion to what is too much: encoding a long conversation again and again takes long.
             dropped = max(1, int((len(kept) - first) * (1 - budget / len(encoded.ids)) / 2))
             del kept[first : first + dropped]
@@ -79,14 +82,19 @@ class PromptEncoder:
         budget = max(self._codec.max_context - max_tokens, self._codec.max_context // 2)
         while True:
             messages = [*system, *history, new]
-            rag = self._build_rag_prompt(messages, passages, max_tokens) if passages is not None else None
+            rag = self._build_rag_prompt(attempt.spec, messages, passages, max_tokens)
             encoded = self._codec.encode_chat(conversation_of(attempt.spec, rag.messages if rag else messages))
             if len(encoded.ids) <= budget or not history:
                 return _chat(encoded, rag)
             history = history[2:]
 
-    def _build_rag_prompt(self, messages: list[Message], passages: Sequence[Mapping[str, Any]], max_tokens: int) -> RagPrompt:
-        used = len(self._codec.encode_messages(messages))
+    def _build_rag_prompt(
+        self, spec: Mapping[str, Any], messages: list[Message], passages: Sequence[Mapping[str, Any]] | None, max_tokens: int
+    ) -> RagPrompt | None:
+        """The conversation with the passages that fit; None if there was no search."""
+        if passages is None:
+            return None
+        used = len(self._codec.encode_chat(conversation_of(spec, messages)).ids)
         budget = self._codec.max_context - used - min(max_tokens, self._codec.max_context // 4)
         found = [Passage.from_json(passage) for passage in passages]
         return build_rag_prompt(messages, found, count_tokens=self._codec.count_tokens, budget=budget)

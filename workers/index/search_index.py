@@ -5,9 +5,9 @@ the other. Every operation can be repeated. Which documents may be shown is not 
 one that was just replaced, has chunks in the index too.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from shared.documents.filters import Condition
 from shared.documents.models import Collection
@@ -66,7 +66,12 @@ class SearchIndex:
         """
         if stale_vectors_from is not None:
             self._vectors.remove_vectors(index, attributes.id, from_position=stale_vectors_from)
-        self._texts.put_document(index, attributes, chunks)
+
+        def read_metadata() -> Mapping[str, Any] | None:
+            document = self._documents.find(attributes.id)
+            return None if document is None else document.metadata
+
+        self._texts.put_document(index, attributes, chunks, read_metadata=read_metadata)
 
     def remove_from_collection(self, collection_id: str, document_id: str, *, position: int | None = None) -> None:
         """Remove a document, or the chunk at ``position``, from every index of its collection.

@@ -25,6 +25,7 @@ from shared.settings import from_environment
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
 from workers.io.document_deletion import DocumentDeletion
+from workers.io.collection_expiry import CollectionExpiry
 from workers.io.file_maintenance import FileMaintenance
 from workers.io.handlers import io_handlers
 from workers.io.index_monitor import IndexMonitor
@@ -72,6 +73,7 @@ def build_services() -> Sequence[MaintenanceService]:
         IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings)),
         FileMaintenance(client, settings),
         DocumentDeletion(documents, JobSubmitter(client, settings, CeleryBroker(client).wake)),
+        CollectionExpiry(documents, JobSubmitter(client, settings, CeleryBroker(client).wake)),
     ]
 
 

@@ -1,4 +1,5 @@
-"""File maintenance: removes files of ``/v1/files`` that have expired, and what processes that died have left in their folders."""
+"""File maintenance: removes files of ``/v1/files`` that have expired, publishes the output of batches that have failed, and removes what
+processes that died have left in their folders."""
 
 import logging
 import shutil
@@ -10,6 +11,7 @@ from shared.disk_space import DiskSpace
 from shared.openai.files import DRAFT_SECONDS, FileStore
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
+from workers.io.request_batches.unpublished import UnpublishedOutput
 
 logger = logging.getLogger(__name__)
 
@@ -18,12 +20,14 @@ LEFTOVER_SECONDS = 3600.0
 
 
 class FileMaintenance:
-    """Both duties, each at its own interval."""
+    """These duties, each at its own interval."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis = client
         self._root = settings.request_batches_dir
-        self._files = FileStore(client, settings, DiskSpace(settings.data_dir, settings.min_free_bytes))
+        disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
+        self._files = FileStore(client, settings, disk_space)
+        self._unpublished = UnpublishedOutput(client, settings, disk_space)
         self._next_expiry = self._next_leftovers = 0.0
 
     def run_once(self, now: float) -> None:
@@ -31,6 +35,8 @@ class FileMaintenance:
             self._next_expiry = now + EXPIRY_SECONDS
             if count := self._files.remove_expired():
                 logger.info("%d files of /v1/files have expired", count)
+            if count := self._unpublished.publish():
+                logger.info("the output of %d batches that have failed was published", count)
         if now >= self._next_leftovers:
             self._next_leftovers = now + LEFTOVER_SECONDS
             self._files.remove_stale_drafts()

@@ -1,6 +1,6 @@
 """Handlers of the io pool by job kind: search, the retrieval of a generation, delete, embed, rerank."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
@@ -15,6 +15,7 @@ from workers.index.reranker import Rerankers
 from workers.index.search_index import SearchIndex
 from workers.io.delete import delete
 from workers.io.embedding import embed
+from workers.io.file_search import FILE_SEARCH, collections_of, describe_search, merge_hits
 from workers.io.reranking import rerank
 from workers.io.search import SearchQuery, search_passages
 from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Handover
@@ -33,26 +34,37 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
             latest = documents.collection_by_id(collection_id)
             # A reindex may have replaced the index, and dropped the old one, during the search.
             if latest.index == collection.index:
+                documents.note_use(collection_id)
                 return [passage.as_context() for passage in found]
             collection = latest
 
+    def best_passages(query: SearchQuery, collections: Sequence[str]) -> list[dict[str, Any]]:
+        return merge_hits([passages(query, collection_id) for collection_id in collections], query.top_k)
+
     def search_job(attempt: Attempt) -> Mapping[str, Any]:
         spec = attempt.spec
-        return {"hits": passages(SearchQuery.from_spec(spec["query"], spec), spec["collection_id"])}
+        queries = [spec["query"]] if "query" in spec else spec["queries"]
+        hits = [passages(SearchQuery.from_spec(query, spec), spec["collection_id"]) for query in queries]
+        return {"hits": merge_hits(hits, spec["top_k"])}
 
     def retrieve(attempt: Attempt) -> Handover:
         """First phase of a generation with a collection: its passages go with it to the model's queue."""
         attempt.report_progress("retrieving", 0, 0, "passages")
         spec = attempt.spec
-        found = passages(SearchQuery.from_spec(_question(spec), spec["retrieval"]), spec["collection"])
-        return Handover(queue=spec["then"], context={"passages": found})
+        query, collections = SearchQuery.from_spec(_question(spec), spec["retrieval"]), collections_of(spec)
+        found = best_passages(query, collections)
+        if spec.get(FILE_SEARCH) is None:
+            return Handover(queue=spec["then"], context={"passages": found})
+        said, files = describe_search([query.query], found, documents, with_results=spec[FILE_SEARCH]["with_results"])
+        named = [{**passage, "document": files[passage["document_id"]]["filename"]} for passage in found]
+        return Handover(queue=spec["then"], context={"passages": named, FILE_SEARCH: {**said, "files": files}}, found=said)
 
     return {
         "search": CheckedHandler(
             handle=search_job, check_subject=lambda attempt: _raise_if_dropped(documents, attempt.spec["collection_id"])
         ),
         "generate": CheckedHandler(
-            handle=retrieve, check_subject=lambda attempt: _raise_if_dropped(documents, attempt.spec["collection"])
+            handle=retrieve, check_subject=lambda attempt: _raise_if_dropped(documents, *collections_of(attempt.spec))
         ),
         "delete": lambda attempt: delete(attempt, documents, settings, search_index),
         "embed": lambda attempt: embed(attempt, embedders),
@@ -60,9 +72,10 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
     }
 
 
-def _raise_if_dropped(documents: Documents, collection_id: str) -> None:
-    """Raise NotFound if the collection was deleted."""
-    documents.collection_by_id(collection_id)
+def _raise_if_dropped(documents: Documents, *collection_ids: str) -> None:
+    """Raise NotFound if one of the collections was deleted."""
+    for collection_id in collection_ids:
+        documents.collection_by_id(collection_id)
 
 
 def _question(spec: Mapping[str, Any]) -> str:

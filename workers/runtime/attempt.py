@@ -30,10 +30,12 @@ class AttemptStopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Handover:
-    """The end of one phase: the job moves to another queue, with ``context`` for the next phase."""
+    """The end of one phase: the job moves to another queue, with ``context`` for the next phase. ``found`` is what its event tells
+    clients of a search."""
 
     queue: str
     context: Mapping[str, Any]
+    found: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,8 @@ def _release(transitions: JobTransitions, attempt: Attempt, execution: Execution
 
 def _hand_over(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     assert execution.handover is not None
-    return transitions.hand_over(attempt.lease, execution.handover.queue, execution.handover.context)
+    handover = execution.handover
+    return transitions.hand_over(attempt.lease, handover.queue, handover.context, handover.found)
 
 
 # A lost attempt writes nothing: the job belongs to another attempt.

@@ -7,6 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from api.openai.file_upload import receive_file
 from api.openai.pages import page_response
+from api.openai.vector_store_files import remove_from_stores
 from api.openapi.operation import OPENAI_TAG, Example, Operation, Reply, describe, in_path, in_query
 from api.request_parsing import MAX_SHOWN, query_choice, query_integer
 from api.responses import RouteResponse
@@ -114,11 +115,13 @@ def show_file_content(file: str) -> RouteResponse:
     Operation(
         tag=OPENAI_TAG,
         summary="Delete a file",
-        description="A batch that has started keeps its input.",
+        description="It is also removed from all vector stores. A batch that has started keeps its input.",
         parameters=(FILE,),
         replies={200: Reply(description="The file is deleted.", model=responses.OpenAIFileDeletion)},
     )
 )
 def delete_file(file: str) -> RouteResponse:
+    services().file_store.get(file, owner())
+    remove_from_stores(file)
     services().file_store.remove(file, owner())
     return jsonify({"id": file, "object": "file", "deleted": True})

@@ -110,6 +110,16 @@ from api.schemas.responses.openai_batches import (
     OpenAIFileDeletion,
     OpenAIFileList,
 )
+from api.schemas.responses.openai_vector_stores import (
+    VectorStore,
+    VectorStoreDeletion,
+    VectorStoreFile,
+    VectorStoreFileBatch,
+    VectorStoreFileContent,
+    VectorStoreFileList,
+    VectorStoreHits,
+    VectorStoreList,
+)
 from api.schemas.responses.search import (
     Hit,
     HitList,
@@ -250,6 +260,14 @@ __all__ = [
     "UploadList",
     "Urls",
     "Usage",
+    "VectorStore",
+    "VectorStoreDeletion",
+    "VectorStoreFile",
+    "VectorStoreFileBatch",
+    "VectorStoreFileContent",
+    "VectorStoreFileList",
+    "VectorStoreHits",
+    "VectorStoreList",
     "Webhook",
     "WebhookList",
     "WebhookSecret",

@@ -1,6 +1,6 @@
 """Response models of event streams."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,10 @@ class EventData(ResponseModel):
     reasoning: str = Field(default="", description="delta: the next piece of what the model writes before its answer")
     tool_calls: list[ToolCallPiece] = Field(default=[], description="delta: the next pieces of calls of functions")
     logprobs: list[TokenLogprobs] = Field(default=[], description="delta: of the tokens of this piece")
+    citations: list[dict[str, Any]] = Field(
+        default=[], description="delta: of a `file_search`, what the markers of the answer stand for"
+    )
+    file_search: dict[str, Any] | None = Field(default=None, description="requeued, delta: of a `file_search`, what was found")
     queue: str = Field(default="", description="queued")
     worker: str = Field(default="", description="started, attempt_lost")
     phase: str = Field(default="", description="progress")

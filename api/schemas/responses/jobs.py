@@ -50,6 +50,8 @@ class Citation(ResponseModel):
     start: int = Field(description="offset of the first character on the page")
     end: int
     quote: str
+    file_id: str = Field(default="", description="only of a `file_search` of `/v1/responses`")
+    filename: str = Field(default="", description="the same")
 
 
 class CalledFunctionResult(ResponseModel):
@@ -85,6 +87,7 @@ class GenerationResult(ResponseModel):
     logprobs: list[TokenLogprobs] = Field(default=[], description="of each token of the answer, if they were asked for")
     prompt_logprobs: list[TokenLogprobs] = Field(default=[], description="of each token of the prompt, if they were asked for")
     citations: list[Citation] = Field(default=[], description="only of a generation with a collection")
+    file_search: dict[str, Any] | None = Field(default=None, description="what a `file_search` of `/v1/responses` has found")
 
 
 class IngestResult(ResponseModel):

@@ -224,9 +224,45 @@ class ResponseCallOutput(ResponseModel):
     status: ItemStatus
 
 
-OutputItem = Annotated[ResponseMessage | ResponseReasoning | ResponseFunctionCall, Field(discriminator="type")]
+class FileSearchResult(ResponseModel):
+    file_id: str
+    filename: str
+    score: float
+    text: str
+    attributes: dict[str, str | float | bool]
+    page: int
+    start_index: int = Field(description="character of the page's text at which the passage begins")
+    end_index: int
+
+
+class ResponseFileSearch(ResponseModel):
+    type: Literal["file_search_call"]
+    id: str
+    status: Literal["in_progress", "completed", "incomplete"]
+    queries: list[str]
+    results: list[FileSearchResult] | None = Field(description="only if `include` has `file_search_call.results`")
+
+
+class ResponseFileSearchInput(ResponseModel):
+    """A search of an earlier turn, as the request has it."""
+
+    type: Literal["file_search_call"]
+    id: str
+    status: Literal["in_progress", "completed", "incomplete"]
+    queries: list[str]
+    results: list[dict[str, Any]] | None
+
+
+OutputItem = Annotated[
+    ResponseMessage | ResponseReasoning | ResponseFunctionCall | ResponseFileSearch, Field(discriminator="type")
+]
 ConversationItem = Annotated[
-    ResponseMessage | ResponseReasoning | ResponseFunctionCall | ResponseCustomToolCall | ResponseCallOutput,
+    ResponseMessage
+    | ResponseReasoning
+    | ResponseFunctionCall
+    | ResponseCustomToolCall
+    | ResponseCallOutput
+    | ResponseFileSearchInput,
     Field(discriminator="type"),
 ]
 

@@ -1,11 +1,13 @@
 -- register: create a document, unless its collection holds the same bytes already or is about to.
 -- Uses: document, limits
--- Arguments: id, collection, sha256, name, replace:number, document_limit:number, byte_limit:number, record{}
+-- Arguments: id, collection, sha256, name, file, replace:number, document_limit:number, byte_limit:number, record{}
+--   file is the file of /v1/files that the document is made from, else empty. A file has one document in a collection, even if another
+--   file has the same bytes.
 --   replace is 1 if the document may become the next version of another one with its name, else 0; document_limit and byte_limit
 --   are for owners without limits of their own; record has further fields of the new document.
--- Keys: collection:<id> with its documents, sha256, latest and current; document:<new id>; owner:<owner>:stored and limits; data
--- Returns {'registered', the id of the document that holds the bytes (the new one, or an earlier one that is in progress or
--- ready)}, {'gone'} when the collection is, {'name_taken', the document with the name that may not be replaced}, or
+-- Keys: collection:<id> with its documents, files, sha256, latest and current; document:<new id>; owner:<owner>:stored and limits; data
+-- Returns {'registered', the id of the document that holds the bytes, or is made from the file (the new one, or an earlier one that is
+-- in progress or ready)}, {'gone'} when the collection is, {'name_taken', the document with the name that may not be replaced}, or
 -- {'documents' | 'stored_bytes', the limit that the new document would exceed}.
 -- Promise: an earlier document that ended otherwise keeps its record and no longer stands for the bytes. The same holds when a
 -- document with other bytes has its name since then; otherwise a former content could not be restored. Sent twice with one id,
@@ -19,7 +21,13 @@ local function is_alive(status) return status == 'ready' or IN_PROGRESS[status] 
 local key = collection_key(collection)
 local latest = redis.call('HGET', key .. ':latest', name)
 local before = latest and document_fields(latest, 'status', 'version') or {}
-local earlier = redis.call('HGET', key .. ':sha256', sha256)
+local earlier
+if file ~= '' then
+  local made = redis.call('HGET', key .. ':files', file)
+  if made and is_alive(document_fields(made, 'status').status) then return { 'registered', made } end
+else
+  earlier = redis.call('HGET', key .. ':sha256', sha256)
+end
 if earlier then
   local document = document_fields(earlier, 'status', 'name')
   local superseded = document.name == name and latest and latest ~= earlier and is_alive(before.status)
@@ -43,6 +51,10 @@ redis.call('HSET', document_key(id), 'id', id, 'sha256', sha256, 'name', name, '
   'replaces', replaced,
   'created_at', timestamp, 'updated_at', timestamp)
 set_fields(document_key(id), record)
+if file ~= '' then
+  redis.call('HSET', document_key(id), 'file_id', file)
+  redis.call('HSET', key .. ':files', file, id)
+end
 change_stored(record.owner, { documents = 1, bytes = record.size })
 count_change()
 redis.call('ZADD', key .. ':documents', 0, id)

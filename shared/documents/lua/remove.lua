@@ -2,7 +2,7 @@
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: id, collection
--- Keys: document:<id>; collection:<id>:documents, deleted, sha256, latest and current; document:deleted; owner:<owner>:stored; data
+-- Keys: document:<id>; collection:<id>:documents, deleted, files, sha256, latest and current; document:deleted; owner:<owner>:stored; data
 -- Returns 1, or 0 when it was gone already.
 -- Promise: an attempt that still works on the document gets 'gone' from now on, so nothing is written after the caller's deletes.
 

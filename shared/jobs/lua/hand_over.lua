@@ -1,9 +1,9 @@
 -- hand_over: return an unfinished job to a queue: that of its next phase, or its own queue when its worker stops or a service is away.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: id, attempt, outcome, delay_ms:number, error, code, queue, context
+-- Arguments: id, attempt, outcome, delay_ms:number, error, code, queue, context, found
 --   outcome is 'handed_over' | 'released'; error (JSON) and code describe an outage that interrupted the attempt, else they are empty;
---   context is JSON, empty to keep the present one.
+--   context is JSON, empty to keep the present one; found is JSON that the event repeats for clients, or empty.
 -- Keys: the record, input and events; the worker's jobs; the queue
 -- Returns {'ok' | 'failed' (the outage has lasted for as long as the job may wait in a queue: it has ended) | 'lost', queues to wake}.
 -- Promise: it costs the job neither a lost attempt nor a retry. Sent twice by the same attempt, it moves the job once.
@@ -33,6 +33,6 @@ end
 if is_set(job.cancel_requested_at) and not must_close_output(id) then
   finish(id, 'cancelled', attempt)
 else
-  requeue(id, attempt, delay_ms, code ~= '' and code or outcome)
+  requeue(id, attempt, delay_ms, code ~= '' and code or outcome, found)
 end
 return { 'ok', wakeups }

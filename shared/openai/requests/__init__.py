@@ -8,17 +8,31 @@ from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
 from shared.openai.requests.rerank import RerankRequest
 from shared.openai.requests.responses import InputTokensRequest, ResponseRequest
 from shared.openai.requests.tokenization import DetokenizeRequest, TokenizeRequest
+from shared.openai.requests.vector_stores import (
+    AttributeChanges,
+    FileBatchRequest,
+    VectorStoreChanges,
+    VectorStoreFileRequest,
+    VectorStoreRequest,
+    VectorStoreSearch,
+)
 
 __all__ = [
+    "AttributeChanges",
     "BatchRequest",
     "ChatCompletionRequest",
     "CompletionRequest",
     "DetokenizeRequest",
     "EmbeddingRequest",
     "FieldRule",
+    "FileBatchRequest",
     "InputTokensRequest",
     "OpenAIRequest",
     "RerankRequest",
     "ResponseRequest",
     "TokenizeRequest",
+    "VectorStoreChanges",
+    "VectorStoreFileRequest",
+    "VectorStoreRequest",
+    "VectorStoreSearch",
 ]

@@ -8,9 +8,11 @@ from pydantic_core import PydanticCustomError
 
 from shared.openai.requests.chat import Content, FunctionName
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
+from shared.openai.requests.file_search import MAX_STORES, Filters, RankingOptions, ResultCount, StoreId
 from shared.openai.requests.sampling import Integer, Metadata, ModelName, SamplingOptions
 
 MAX_ITEMS = 10_000
+FILE_SEARCH = "file_search"
 
 Id = Annotated[str, StringConstraints(max_length=200)]
 TypeName = Annotated[str, StringConstraints(max_length=100)]
@@ -29,7 +31,6 @@ SKIPPED_ITEMS = frozenset(
         "computer_call_output",
         "configuration_update",
         "context_compaction",
-        "file_search_call",
         "image_generation_call",
         "local_shell_call",
         "local_shell_call_output",
@@ -99,6 +100,14 @@ class ReasoningItem(Item):
     content: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_ITEMS)
 
 
+class FileSearchCallItem(Item):
+    """A search of an earlier turn. The model has read its results then."""
+
+    type: Literal["file_search_call"]
+    queries: list[str] = Field(default=[], max_length=MAX_ITEMS)
+    results: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_ITEMS)
+
+
 class ItemReference(Item):
     """An item of an earlier response that was stored."""
 
@@ -122,7 +131,7 @@ class UnknownItem(Item):
 
 _READ_ITEMS = (
     *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
-    *("reasoning", "item_reference"),
+    *("reasoning", "file_search_call", "item_reference"),
 )
 
 
@@ -143,6 +152,7 @@ InputItem = Annotated[
     | Annotated[CustomToolCallItem, Tag("(custom_tool_call)")]
     | Annotated[CustomToolCallOutputItem, Tag("(custom_tool_call_output)")]
     | Annotated[ReasoningItem, Tag("(reasoning)")]
+    | Annotated[FileSearchCallItem, Tag("(file_search_call)")]
     | Annotated[ItemReference, Tag("(item_reference)")]
     | Annotated[SkippedItem, Tag("(skipped)")]
     | Annotated[UnknownItem, Tag("(unknown)")],
@@ -161,7 +171,7 @@ Input = Annotated[
 
 
 class ResponseTool(BaseModel):
-    """A tool. Those of other types than ``function`` run on OpenAI's servers or need another model; they are skipped."""
+    """A function, or a tool of another type, which runs on OpenAI's servers or needs another model and is skipped."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -172,50 +182,78 @@ class ResponseTool(BaseModel):
     strict: bool | None = None
 
 
+class FileSearchTool(BaseModel):
+    """A search in vector stores, before the model answers."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    type: Literal["file_search"]
+    vector_store_ids: list[StoreId] = Field(min_length=1, max_length=MAX_STORES)
+    max_num_results: ResultCount | None = None
+    filters: Filters | None = None
+    ranking_options: RankingOptions | None = None
+
+
+def _tool_form(value: Any) -> str:
+    return "(file_search)" if isinstance(value, dict) and value.get("type") == FILE_SEARCH else "(tool)"
+
+
+Tool = Annotated[
+    Annotated[FileSearchTool, Tag("(file_search)")] | Annotated[ResponseTool, Tag("(tool)")], Discriminator(_tool_form)
+]
+
+
 class ResponseToolChoice(BaseModel):
-    """``auto``, ``none``, ``required`` or a function, of all functions or only of ``allowed`` ones."""
+    """``auto``, ``none``, ``required`` or a function, of all functions or only of ``allowed`` ones. ``file_search`` says whether that may
+    be used, and a choice of it alone is ``required`` without a name."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     mode: Literal["auto", "none", "required"]
     name: FunctionName | None = None
     allowed: list[FunctionName] | None = Field(default=None, max_length=256)
+    file_search: bool = True
+    is_file_search: bool = False
 
 
 def _read_tool_choice(value: Any) -> Any:
     """A choice in any of OpenAI's forms."""
     if isinstance(value, str) and value in ("auto", "none", "required"):
-        return {"mode": value}
+        return {"mode": value, "file_search": value != "none"}
     if not isinstance(value, dict):
         raise ValueError("must be auto, none, required or an object")
     match value.get("type"):
         case "function":
             if value.get("name") is None:
                 raise ValueError("needs the name of a function")
-            return {"mode": "required", "name": value["name"]}
+            return {"mode": "required", "name": value["name"], "file_search": False}
+        case "file_search":
+            return {"mode": "required", "is_file_search": True}
         case "allowed_tools":
             tools = value.get("tools")
             if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
                 raise ValueError("allowed_tools needs a list of tools")
             names = [tool.get("name") for tool in tools if tool.get("type", "function") == "function"]
-            return {"mode": value.get("mode", "auto"), "allowed": names}
-    raise ValueError("only tools of type function can be chosen")
+            searches = any(tool.get("type") == FILE_SEARCH for tool in tools)
+            return {"mode": value.get("mode", "auto"), "allowed": names, "file_search": searches}
+    raise ValueError("only file_search and tools of type function can be chosen")
 
 
 def _describe_tool_choice(schema: dict[str, Any]) -> None:
     schema.clear()
     name = {"type": "string"}
     function = {"type": "object", "properties": {"type": {"const": "function"}, "name": name}, "required": ["type", "name"]}
+    file_search = {"type": "object", "properties": {"type": {"const": FILE_SEARCH}}, "required": ["type"]}
     allowed = {
         "type": "object",
         "properties": {
             "type": {"const": "allowed_tools"},
             "mode": {"enum": ["auto", "required"]},
-            "tools": {"type": "array", "items": function},
+            "tools": {"type": "array", "items": {"anyOf": [function, file_search]}},
         },
         "required": ["type", "mode", "tools"],
     }
-    schema["anyOf"] = [{"enum": ["auto", "none", "required"]}, function, allowed, {"type": "null"}]
+    schema["anyOf"] = [{"enum": ["auto", "none", "required"]}, function, file_search, allowed, {"type": "null"}]
 
 
 class TextFormat(BaseModel):
@@ -269,12 +307,14 @@ class ConversationFields(OpenAIRequest):
         default=None,
         description="`format`: `text`, `json_object`, or a `json_schema` that the answer is forced to match; not together with forced tools",
     )
-    tools: list[ResponseTool] | None = Field(
-        default=None, max_length=256, description="functions that the model may call; tools of other types are skipped"
+    tools: list[Tool] | None = Field(
+        default=None,
+        max_length=256,
+        description="functions that the model may call, and `file_search`; tools of other types are skipped",
     )
     tool_choice: Annotated[ResponseToolChoice, BeforeValidator(_read_tool_choice)] | None = Field(
         default=None,
-        description="`auto`, `none`, `required`, a function that must be called, or `allowed_tools`",
+        description="`auto`, `none`, `required`, a function that must be called, `file_search`, or `allowed_tools`",
         json_schema_extra=_describe_tool_choice,
     )
     parallel_tool_calls: bool | None = Field(default=None, description="false allows at most one call in an answer")
@@ -307,7 +347,7 @@ class ResponseRequest(ConversationFields, SamplingOptions):
     include: list[Annotated[str, StringConstraints(max_length=100)]] | None = Field(
         default=None,
         max_length=32,
-        description="`message.output_text.logprobs` adds the log-probability of each token of the answer; others are ignored",
+        description="`message.output_text.logprobs` adds the log-probability of each token of the answer, `file_search_call.results` what a `file_search` has found; others are ignored",
     )
     top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = Field(
         default=None, description="number of most likely tokens to add at each position of the log-probabilities"

@@ -4,17 +4,21 @@ The same events of a job always make the same events of its response, with the s
 process, can therefore be made again from its start, and continues after the last event that its client has received.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.jobs.deltas import delta_of_result
 from shared.jobs.event_streams import StreamEvent
 from shared.jobs.models import Job, Status
 from shared.openai.job_errors import CONTEXT_LENGTH_EXCEEDED, error_of_job
+from shared.openai.requests.responses import FILE_SEARCH
+from shared.openai.responses.citations import Annotator, searches_files
 from shared.openai.responses.ids import item_id
 from shared.openai.results import finish_reason
 
 Event = dict[str, Any]
+
+SEARCH_CALL = "file_search_call"
 
 STATUSES = {
     Status.QUEUED: "queued",
@@ -43,6 +47,7 @@ class _OpenItem:
         self.number = number
         self.text = ""
         self.logprobs: list[dict[str, Any]] = []
+        self.annotator = Annotator(())
 
 
 class ResponseEvents:
@@ -58,6 +63,8 @@ class ResponseEvents:
         self._output: list[dict[str, Any]] = []
         self._counts: dict[str, int] = {}
         self._logprobs: list[dict[str, Any]] = []
+        self._searches = searches_files(initial)
+        self._citations: Sequence[Mapping[str, Any]] = ()
 
     def feed(self, event: StreamEvent, job: Job | None = None) -> list[Event]:
         """The events that an event of the job adds. With ``ended`` comes the job as it is then."""
@@ -65,10 +72,12 @@ class ResponseEvents:
         self._begin()
         if event.type == "started":
             self._start()
+        elif event.type == "requeued" and event.data.get(FILE_SEARCH):
+            self._end_search(event.data[FILE_SEARCH])
         elif event.type == "delta" and not self._is_void:
             self._start()
             self._add_delta(event.data)
-        elif event.type == "restart" and self._output and not self._is_void:
+        elif event.type == "restart" and self._has_answer() and not self._is_void:
             self._void()
         elif event.type == "ended":
             assert job is not None
@@ -95,8 +104,30 @@ class ResponseEvents:
         if not self._started:
             self._started = True
             self._emit_response("response.in_progress", "in_progress")
+            self._begin_search()
+
+    def _begin_search(self) -> None:
+        if not self._searches:
+            return
+        call: dict[str, Any] = {"id": self._new_id("fs"), "type": SEARCH_CALL, "queries": [], "results": None}
+        item = self._open_item(SEARCH_CALL, call)
+        for state in ("in_progress", "searching"):
+            self._emit(f"response.{SEARCH_CALL}.{state}", **self._place(item))
+
+    def _end_search(self, found: Mapping[str, Any]) -> None:
+        """Complete the search, unless that has happened: a job may search again after its worker has died."""
+        if self._open is not None and self._open.kind == SEARCH_CALL:
+            self._open.item |= {"queries": found["queries"], "results": found["results"]}
+            self._emit(f"response.{SEARCH_CALL}.completed", **self._place(self._open))
+            self._close_item("completed")
+
+    def _has_answer(self) -> bool:
+        return any(item["type"] != SEARCH_CALL for item in self._output)
 
     def _add_delta(self, delta: Mapping[str, Any]) -> None:
+        if delta.get(FILE_SEARCH):
+            self._end_search(delta[FILE_SEARCH])
+        self._citations = delta.get("citations", self._citations)
         if delta.get("reasoning"):
             self._add_reasoning(delta["reasoning"])
         # Those of reasoning, too, belong to the text, as a result does not tell them apart.
@@ -121,6 +152,15 @@ class ResponseEvents:
         item.text += text
         logprobs = self._take_logprobs(item)
         self._emit("response.output_text.delta", **self._place(item), content_index=0, delta=text, logprobs=logprobs)
+        for annotation in item.annotator.new_annotations(item.text):
+            number = len(item.annotator.annotations) - 1
+            self._emit(
+                "response.output_text.annotation.added",
+                **self._place(item),
+                content_index=0,
+                annotation_index=number,
+                annotation=annotation,
+            )
 
     def _take_logprobs(self, item: _OpenItem) -> list[dict[str, Any]]:
         """The log-probabilities that have come since the last text; they become part of the item."""
@@ -130,7 +170,8 @@ class ResponseEvents:
 
     def _open_message(self) -> _OpenItem:
         item = self._open_item("message", {"id": self._new_id("msg"), "type": "message", "role": "assistant", "content": []})
-        self._emit_part("response.content_part.added", item, _text_part("", []))
+        item.annotator = Annotator(self._citations)
+        self._emit_part("response.content_part.added", item, _text_part("", [], []))
         return item
 
     def _add_call(self, call: Mapping[str, Any]) -> None:
@@ -161,7 +202,9 @@ class ResponseEvents:
         if item is None:
             return
         done = {**item.item, "status": status}
-        if item.kind == "function_call":
+        if item.kind == SEARCH_CALL:
+            pass
+        elif item.kind == "function_call":
             done["arguments"] = item.text
             self._emit("response.function_call_arguments.done", **self._place(item), name=item.item["name"], arguments=item.text)
         elif item.kind == "reasoning":
@@ -171,7 +214,7 @@ class ResponseEvents:
             self._emit_part("response.content_part.done", item, part)
         else:
             self._take_logprobs(item)
-            part = _text_part(item.text, item.logprobs)
+            part = _text_part(item.text, item.annotator.annotations, item.logprobs)
             done["content"] = [part]
             self._emit("response.output_text.done", **self._place(item), content_index=0, text=item.text, logprobs=item.logprobs)
             self._emit_part("response.content_part.done", item, part)
@@ -197,10 +240,11 @@ class ResponseEvents:
             if self._is_void:
                 again = ResponseEvents(self._job, self._initial)
                 again._begun = again._started = True
+                again._begin_search()
                 again._add_delta(delta_of_result(result))
                 again._end(job)
                 self._output = again._output
-            elif not self._output:
+            elif not self._has_answer():
                 self._open_message()
         self._close_item("completed" if status == "completed" else "incomplete")
         self._emit(FINAL_EVENTS[status], response={**self._initial, **end_fields(job), "output": self._output})
@@ -259,8 +303,8 @@ def _usage(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text_part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+def _text_part(text: str, annotations: list[dict[str, Any]], logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": logprobs}
 
 
 def _logprob(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from shared.openai.requests.chat import Part
 from shared.openai.requests.responses import (
     CustomToolCallItem,
     CustomToolCallOutputItem,
+    FileSearchCallItem,
     FunctionCallItem,
     FunctionCallOutputItem,
     Item,
@@ -22,6 +23,7 @@ StoredItem = dict[str, Any]
 PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
+    "file_search_call": "fs",
     "function_call": "fc",
     "function_call_output": "fco",
     "custom_tool_call": "ctc",
@@ -60,7 +62,8 @@ def read_input(
 
 
 def messages_of(items: Sequence[Mapping[str, Any]], instructions: str | None) -> list[dict[str, Any]]:
-    """The messages of a conversation. Reasoning of earlier turns is left out, as models' own chat templates do."""
+    """The messages of a conversation. Reasoning and searches of earlier turns are left out, as models'
+    own chat templates do."""
     messages: list[dict[str, Any]] = [] if instructions is None else [{"role": "system", "content": instructions}]
     for item in items:
         match item["type"]:
@@ -96,6 +99,8 @@ def _stored_item(item: Item, path: str, id: str) -> StoredItem | None:
             return {"id": id, "type": item.type, "call_id": item.call_id, "output": output, "status": "completed"}
         case ReasoningItem():
             return {"id": id, "type": "reasoning", "summary": item.summary or [], "content": item.content or []}
+        case FileSearchCallItem():
+            return {"id": id, "type": "file_search_call", "status": "completed", "queries": item.queries, "results": item.results}
     return None
 
 

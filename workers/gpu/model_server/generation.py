@@ -12,6 +12,7 @@ from shared.errors import EngineFault
 from shared.models.catalogue import ModelEntry
 from shared.models.engine_features import ENCODE, features_of
 from shared.sessions.store import Sessions
+from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import max_tokens_of
 from workers.gpu.model_server.answer import EarlierText, ServerAnswer, fingerprint_of, format_delta, parse_record
 from workers.gpu.model_server.connection import ServerConnection
@@ -82,13 +83,16 @@ class ServerGenerationHandler:
                 answer.finish_reason = "length"
                 return answer, prompt
             body = self._continued(body, earlier, max_tokens, echoes=bool(spec.get("echo")))
+        # A delta of the attempt that is continued had them.
+        opening = {} if earlier is not None and attempt.job.has_deltas else opening_delta(attempt.context, prompt.rag)
         async with aclosing(self._connection.stream(prompt.path, body)) as chunks:
             async for chunk in chunks:
                 delta, tokens = answer.add_chunk(chunk)
                 self.load.chunks += 1
                 self.load.tokens += tokens
                 if delta:
-                    attempt.send_delta(delta, format_delta(delta, tokens) if fingerprint else "")
+                    attempt.send_delta({**opening, **delta}, format_delta(delta, tokens) if fingerprint else "")
+                    opening = {}
         if not answer.finish_reason:
             raise self._connection.fault("its answer has no end")
         return answer, prompt
@@ -149,8 +153,7 @@ class ServerGenerationHandler:
             "finish_reason": "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason,
             "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens},
         }
-        if prompt.rag is not None:
-            value["citations"] = prompt.rag.citations
+        value |= search_result(attempt.context, prompt.rag)
         if answer.whole.get("reasoning"):
             value["reasoning"] = answer.whole["reasoning"]
         if calls:

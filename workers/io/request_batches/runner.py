@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import redis
 
 from shared.disk_space import DiskSpace
+from shared.documents.store import Documents
 from shared.errors import EnginehouseError, NotFound, TooMany, TooManyAtOnce
 from shared.ids import JOB, derived_id
 from shared.jobs.models import Job, Status
@@ -27,7 +28,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.servable_models import ServableModels
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import JobTransitions
-from shared.openai.batches import LINE_PRIORITY, PHASES, USAGE, RequestBatches, public_id, written_key
+from shared.openai.batches import LINE_PRIORITY, PHASES, USAGE, RequestBatches, output_file_id, public_id, written_key
 from shared.openai.endpoints import plan_request
 from shared.openai.files import FileStore
 from shared.openai.job_errors import error_of_job
@@ -96,6 +97,7 @@ class RequestBatchRunner:
         self._batches = RequestBatches(services.client)
         self._queries = JobQueries(services.client)
         self._responses = StoredResponses(services.client)
+        self._documents = Documents(services.client, services.settings)
         self._scripts = JobScripts(services.client)
         self._folder = services.settings.request_batches_dir / attempt.job.id
         self._state = self._batches.state(attempt.job.id)
@@ -222,7 +224,13 @@ class RequestBatchRunner:
     def _submit_request(self, number: int, stream: BinaryIO) -> tuple[str, EnginehouseError | None]:
         """Submit the jobs of a request, or return why it is refused. Raises TooMany and RedisError."""
         custom_id, body = self._index.read(stream, number)
-        context = PlanContext(models=self._services.models, owner=self._job.owner, responses=self._responses)
+        context = PlanContext(
+            models=self._services.models,
+            owner=self._job.owner,
+            responses=self._responses,
+            documents=self._documents,
+            passages=self._settings.retrieve_top_k,
+        )
         try:
             plan = plan_request(self._state["endpoint"], body, context)
         except EnginehouseError as error:
@@ -349,7 +357,7 @@ class RequestBatchRunner:
         files = {}
         for name in NAMES:
             if int(self._state.get(f"{name}_size") or 0):
-                id = f"file-{derived_id('file', self._job.id, name).partition('_')[2]}"
+                id = output_file_id(self._job.id, name)
                 self._services.files.adopt(
                     self._output.path(name, part),
                     id,

@@ -29,10 +29,11 @@ local function write_document_as(id, attempt, changes)
   set_fields(document_key(id), changes)
 end
 
--- Let neither the name nor the bytes of a document stand for it any longer.
+-- Let neither the name, the bytes nor the file of /v1/files of a document stand for it any longer.
 local function forget_names(id, collection)
-  local document, key = document_fields(id, 'sha256', 'name'), collection_key(collection)
-  for index, field in pairs({ sha256 = document.sha256, latest = document.name, current = document.name }) do
+  local document, key = document_fields(id, 'sha256', 'name', 'file_id'), collection_key(collection)
+  local indexes = { sha256 = document.sha256, latest = document.name, current = document.name, files = document.file_id }
+  for index, field in pairs(indexes) do
     if field and redis.call('HGET', key .. ':' .. index, field) == id then redis.call('HDEL', key .. ':' .. index, field) end
   end
 end

@@ -145,9 +145,11 @@ cancel = function(id)
 end
 
 -- Return a job in progress to its queue.
-local function requeue(id, attempt, delay_ms, why)
+local function requeue(id, attempt, delay_ms, why, found)
   set_status(id, 'queued', 'worker', '', 'phase', 'queued', 'phase_at', timestamp)
-  emit(id, 'requeued', attempt, cjson.encode({ why = why, delay_ms = delay_ms }))
+  local data = cjson.encode({ why = why, delay_ms = delay_ms })
+  if is_set(found) then data = data:sub(1, -2) .. ',"file_search":' .. found .. '}' end
+  emit(id, 'requeued', attempt, data)
   if delay_ms > 0 then postpone(id, now + delay_ms) else enqueue(id) end
 end
 
