@@ -50,6 +50,8 @@ class Citation(ResponseModel):
     start: int = Field(description="offset of the first character on the page")
     end: int
     quote: str
+    source: Literal["text", "ocr"] = Field(default="text", description="`ocr` if some of the text was read from a picture")
+    confidence: float | None = Field(default=None, description="of OCR, from 0 to 1: the mean of its lines; null for other text")
 
 
 class CalledFunctionResult(ResponseModel):
