@@ -1,7 +1,7 @@
 """Reading order of recognized lines: columns, rows and paragraphs, from where the lines are on the page.
 
-Engines return lines in any order. A page is cut at the gaps between its columns and between what is above and below them, until
-each part is a single column, which is read from top to bottom.
+Engines return lines in any order. A page is cut at the gaps between its columns and at the lines across them, until each part is a
+single column, which is read from top to bottom.
 """
 
 import re
@@ -16,9 +16,13 @@ MIN_COLUMN_WIDTH = 6.0
 """Width of a column's typical line, in heights of a line. Narrower ones are cells of a table, which are read by rows."""
 
 MIN_COLUMN_LINES = 3
+MAX_CROSSING = 0.15
+"""Share of the lines that may cross the gap between two columns, such as titles. Two always may."""
+
 PARAGRAPH_GAP = 0.9
 """Empty space above a new paragraph beyond that between most lines, in heights of a line."""
 
+_BINS = 400
 _BROKEN_WORD = re.compile(r"(?<=[^\W\d_])-\n(?=([^\W\d_]))")
 
 
@@ -54,7 +58,7 @@ def compose_text(lines: Sequence[Line]) -> RecognizedText:
     """The text of all lines in reading order. Words that were broken at the ends of lines are joined."""
     if not lines:
         return RecognizedText("", 0.0)
-    blocks = [_block_text(block) for block in _split_blocks(list(lines), depth=12)]
+    blocks = [_block_text(block) for block in _split_blocks(list(lines))]
     return RecognizedText(join_broken_words("\n\n".join(blocks)), round(fmean(line.confidence for line in lines), 4))
 
 
@@ -63,49 +67,55 @@ def join_broken_words(text: str) -> str:
     return _BROKEN_WORD.sub(lambda broken: "" if broken[1].islower() else broken[0], text)
 
 
-def _split_blocks(lines: list[Line], depth: int) -> list[list[Line]]:
-    """Parts of the page in reading order, each a single column."""
-    if depth == 0 or len(lines) < 2 * MIN_COLUMN_LINES:
-        return [lines]
-    if sides := _split_columns(lines):
-        return [block for side in sides for block in _split_blocks(side, depth - 1)]
-    # A title or a footer above or below the columns hides the gap between them. Cuts are tried from the widest gap on.
-    for cut in _row_gaps(lines)[:20]:
-        above = [line for line in lines if line.middle < cut]
-        below = [line for line in lines if line.middle >= cut]
-        if _split_columns(above) or _split_columns(below):
-            return [*_split_blocks(above, depth - 1), *_split_blocks(below, depth - 1)]
-    return [lines]
+def _split_blocks(lines: list[Line]) -> list[list[Line]]:
+    """Parts of the page in reading order, each a single column.
+
+    Lines across the gap between two columns, such as titles, part what is above them from what is below.
+    """
+    cut = _find_gutter(lines)
+    if cut is None:
+        return [lines] if lines else []
+    across = sorted((line for line in lines if line.left < cut < line.right), key=lambda line: line.middle)
+    blocks: list[list[Line]] = []
+    top = float("-inf")
+    for index in range(len(across) + 1):
+        bottom = across[index].middle if index < len(across) else float("inf")
+        band = [line for line in lines if top <= line.middle < bottom and not line.left < cut < line.right]
+        for side in ([line for line in band if line.right <= cut], [line for line in band if line.left >= cut]):
+            blocks += _split_blocks(side)
+        if index < len(across):
+            is_continued = not band and index > 0
+            blocks[-1:] = [[*blocks[-1], across[index]]] if is_continued else [*blocks[-1:], [across[index]]]
+        top = bottom
+    return blocks
 
 
-def _split_columns(lines: list[Line]) -> tuple[list[Line], list[Line]] | None:
-    """The lines left and right of the widest gap that separates two columns of text, if there is one."""
-    height = median(line.height for line in lines) if lines else 0.0
-    right, best = float("-inf"), (0.0, 0.0)
-    for line in sorted(lines, key=lambda line: line.left):
-        if right > float("-inf"):
-            best = max(best, (line.left - right, (line.left + right) / 2))
-        right = max(right, line.right)
-    gap, cut = best
-    if gap < MIN_GUTTER * height:
+def _find_gutter(lines: list[Line]) -> float | None:
+    """The middle of the widest gap that separates two columns of text and that few lines cross, or None."""
+    if len(lines) < 2 * MIN_COLUMN_LINES:
         return None
-    sides = [line for line in lines if line.right <= cut], [line for line in lines if line.left >= cut]
-    return sides if all(_is_column(side, height) for side in sides) else None
+    height = median(line.height for line in lines)
+    start, end = min(line.left for line in lines), max(line.right for line in lines)
+    step = max(1.0, (end - start) / _BINS)
+    covering = [0] * (int((end - start) / step) + 2)
+    for line in lines:
+        for index in range(int((line.left - start) / step), int((line.right - start) / step) + 1):
+            covering[index] += 1
+    gaps, opened = list[tuple[float, float]](), 0
+    for index, count in enumerate(covering):
+        if count > max(2, MAX_CROSSING * len(lines)):
+            if opened and index - opened > 1:
+                gaps.append(((index - opened) * step, start + (index + opened) / 2 * step))
+            opened = index + 1
+    for width, cut in sorted(gaps, reverse=True):
+        sides = [line for line in lines if line.right <= cut], [line for line in lines if line.left >= cut]
+        if width >= MIN_GUTTER * height and all(_is_column(side, height) for side in sides):
+            return cut
+    return None
 
 
 def _is_column(lines: list[Line], height: float) -> bool:
     return len(lines) >= MIN_COLUMN_LINES and median(line.right - line.left for line in lines) >= MIN_COLUMN_WIDTH * height
-
-
-def _row_gaps(lines: list[Line]) -> list[float]:
-    """Heights at which no line is cut, the widest gap first."""
-    gaps, bottom = list[tuple[float, float]](), float("-inf")
-    for line in sorted(lines, key=lambda line: line.top):
-        # Boxes of neighbouring lines may overlap a little.
-        if bottom > float("-inf") and line.top > bottom - 0.3 * line.height:
-            gaps.append((line.top - bottom, (line.top + bottom) / 2))
-        bottom = max(bottom, line.bottom)
-    return [cut for _, cut in sorted(gaps, reverse=True)]
 
 
 def _block_text(lines: list[Line]) -> str:
