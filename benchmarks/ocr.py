@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.cpu.ocr.engines import EngineMissing, use_one_thread
+from workers.cpu.ocr.engines import use_one_thread
+from workers.cpu.ocr.installation import TESSERACT_FOLDERS, TESSERACT_LIBRARY, EngineMissing
 
 use_one_thread()
 
@@ -173,11 +174,13 @@ def error_rate(found: str, expected: str) -> float:
 def engines(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[MadePage], RecognizedText]]]:
     """The engines that are installed, by name."""
     from workers.cpu.ocr.paddle import PaddleEngine
-    from workers.cpu.ocr.tesseract import DATA_FOLDERS, LIBRARY, TesseractEngine
+    from workers.cpu.ocr.tesseract import TesseractEngine
 
     paddle = PaddleEngine()
     yield "rapidocr", lambda page: paddle.read_text(page.image)
-    library, folders = (options.tesseract[0], [Path(options.tesseract[1])]) if options.tesseract else (LIBRARY, DATA_FOLDERS)
+    library, folders = (
+        (options.tesseract[0], [Path(options.tesseract[1])]) if options.tesseract else (TESSERACT_LIBRARY, TESSERACT_FOLDERS)
+    )
     try:
         loaded = {script: TesseractEngine(names, library, folders) for script, names in TESSERACT_LANGUAGES.items()}
     except EngineMissing as error:

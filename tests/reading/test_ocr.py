@@ -12,9 +12,9 @@ from PIL import Image
 from shared.errors import DocumentRejected
 from tests.odd_files import pdf
 from tests.scans import ScannedDocument, draw_text, encode, scanned_pdf
-from workers.cpu.ocr.engines import EngineMissing
+from workers.cpu.ocr.installation import EngineMissing, find_paddle_models, find_problems
 from workers.cpu.ocr.layout import compose_text
-from workers.cpu.ocr.paddle import PaddleEngine, models_folder
+from workers.cpu.ocr.paddle import PaddleEngine
 from workers.cpu.ocr.recognizer import OCR_FAULT
 from workers.cpu.ocr.tesseract import TesseractEngine
 from workers.runtime.attempt import AttemptStopped
@@ -38,7 +38,7 @@ def test_a_turned_picture_is_read_in_order(engine: PaddleEngine, turn: int) -> N
 
 
 def test_the_models_are_inside_the_package() -> None:
-    assert {path.suffix for path in models_folder().glob("PP-OCRv6*")} == {".onnx"}
+    assert {path.suffix for path in find_paddle_models().glob("PP-OCRv6*")} == {".onnx"}
 
 
 def test_a_tiff_has_pages_and_a_photo_is_turned_by_its_exif_tag(tmp_path: Path) -> None:
@@ -140,9 +140,12 @@ def test_pictures_inside_pages_are_read_when_asked(tmp_path: Path) -> None:
     assert read.text[read.ocr_start :] == SENTENCE
 
 
-def test_a_missing_engine_is_named(tmp_path: Path) -> None:
+def test_a_missing_engine_is_named() -> None:
     with pytest.raises(EngineMissing, match="Install the Debian package tesseract-ocr"):
         TesseractEngine((), library="libtesseract-is-not-here.so")
+    assert find_problems("off", ()) == find_problems("rapidocr", ()) == []
+    [problem] = find_problems("tesseract", ["tlh"])
+    assert problem.startswith(("The OCR engine tesseract is not installed", "Tesseract has no data for tlh"))
 
 
 def test_tesseract_reads_the_same_picture(tmp_path: Path) -> None:

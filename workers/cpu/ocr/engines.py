@@ -1,15 +1,14 @@
 """OCR engines by name. A child process imports the library of the one that it uses when it meets the first picture."""
 
+import ctypes
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from workers.cpu.ocr.installation import TESSERACT_FOLDERS, TESSERACT_LIBRARY, EngineMissing
 from workers.cpu.ocr.layout import RecognizedText
-
-
-class EngineMissing(Exception):
-    """The library or the data of the engine is not installed; the message says what to install."""
 
 
 class OcrEngine(Protocol):
@@ -22,6 +21,13 @@ def use_one_thread() -> None:
     """Keep the libraries from starting threads of their own. They read these variables when they are first imported."""
     for name in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
+
+
+def load_library(name: str) -> None:
+    """Load what cannot be found from inside the sandbox. The engine reports a library that is missing."""
+    if name == "tesseract":
+        with suppress(OSError):
+            ctypes.CDLL(TESSERACT_LIBRARY)
 
 
 def open_engine(name: str, languages: Sequence[str]) -> OcrEngine:
@@ -41,6 +47,4 @@ def open_engine(name: str, languages: Sequence[str]) -> OcrEngine:
 
 def data_folders(name: str) -> list[Path]:
     """Folders besides those of Python that an engine reads."""
-    from workers.cpu.ocr.tesseract import DATA_FOLDERS
-
-    return list(DATA_FOLDERS) if name == "tesseract" else []
+    return list(TESSERACT_FOLDERS) if name == "tesseract" else []

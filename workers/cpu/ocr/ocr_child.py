@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from workers.cpu.ocr.engines import EngineMissing, OcrEngine, data_folders, open_engine, use_one_thread
+from workers.cpu.ocr.engines import OcrEngine, data_folders, load_library, open_engine, use_one_thread
+from workers.cpu.ocr.installation import EngineMissing
 from workers.cpu.ocr.layout import RecognizedText
 from workers.cpu.parsing.parse_child import write_line
 from workers.cpu.readers.reader import ReadError
@@ -64,6 +65,7 @@ def _recognize(images: Iterator[Any], engine: Callable[[], OcrEngine]) -> Iterat
 def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     use_one_thread()
+    load_library(request["engine"])
     close_sandbox(request["memory_bytes"], request["seconds"], [request["descriptor"]], data_folders(request["engine"]))
     try:
         write_pages(request)

@@ -95,7 +95,9 @@ class OcrPages:
         results_file = self._files.path(self._document_id, "ocr.jsonl")
         if requests:
             self._total = len(requests)
-            self._results = dict(self._stored_results())
+            for number, result in self._stored_results():
+                self._results[number] = result
+                self._budget.spend(len(result.text), number)
             missing = [request for request in requests if request.number not in self._results]
             if missing:
                 self._read_in_parallel(missing)
@@ -103,7 +105,6 @@ class OcrPages:
                 for page in self._pages():
                     result = self._results.get(page.number)
                     merged = page if result is None else merge(page, result)
-                    self._budget.spend(merged.characters, merged.number)
                     target.write(_json_line(merged))
         results_file.unlink(missing_ok=True)
 
@@ -137,6 +138,7 @@ class OcrPages:
                     yield result.number, result
 
     def _store(self, result: OcrResult) -> None:
+        self._budget.spend(len(result.text), result.number)
         data = json.dumps(dataclasses.asdict(result), ensure_ascii=False, separators=(",", ":")).encode()
         # It begins with a line end, because an attempt that was killed may have left half a line.
         with self._lock:

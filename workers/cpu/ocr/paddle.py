@@ -6,15 +6,13 @@ several times the memory), sorts lines by rows only, and downloads models that i
 
 import math
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import onnxruntime
 
-from workers.cpu.ocr.engines import EngineMissing
+from workers.cpu.ocr.installation import PADDLE_MODELS, find_paddle_models
 from workers.cpu.ocr.layout import Line, RecognizedText, compose_text
 
 Image = Any
@@ -31,28 +29,13 @@ _MIN_LINE_WIDTH, _WIDTH_STEP = 96, 16
 _MASK_THRESHOLD, _MIN_BOX_SCORE, _UNCLIP_RATIO = 0.3, 0.5, 1.6
 _MAX_LINES, _MIN_SIDE = 1000, 3
 _UPRIGHT_SAMPLE, _UPRIGHT_SHAPE = 12, (48, 192)
-_MODELS = {
-    "detect": "PP-OCRv6_det_small.onnx",
-    "recognize": "PP-OCRv6_rec_small.onnx",
-    "turn": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
-}
-
-
-def models_folder() -> Path:
-    """The folder of the models. Raises EngineMissing."""
-    package = find_spec("rapidocr")
-    for location in (package.submodule_search_locations or []) if package else []:
-        folder = Path(location) / "models"
-        if all((folder / name).exists() for name in _MODELS.values()):
-            return folder
-    raise EngineMissing("The OCR engine rapidocr has no models. Install rapidocr 3.10.0, whose wheel contains them.")
 
 
 class PaddleEngine:
     """Reader of pictures with text in Latin letters, Chinese and Japanese."""
 
     def __init__(self) -> None:
-        folder = models_folder()
+        folder = find_paddle_models()
         cv2.setNumThreads(1)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -61,7 +44,7 @@ class PaddleEngine:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         self._sessions = {
             task: onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for task, name in _MODELS.items()
+            for task, name in PADDLE_MODELS.items()
         }
         characters = self._sessions["recognize"].get_modelmeta().custom_metadata_map["character"].split("\n")
         self._characters = ["", *characters, " "]  # the first is the blank of the CTC decoder

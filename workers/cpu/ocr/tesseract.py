@@ -9,12 +9,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from workers.cpu.ocr.engines import EngineMissing
+from workers.cpu.ocr.installation import (
+    DEFAULT_LANGUAGES,
+    NO_TESSERACT,
+    TESSERACT_FOLDERS,
+    TESSERACT_LIBRARY,
+    EngineMissing,
+    find_tesseract_data,
+)
 from workers.cpu.ocr.layout import RecognizedText, join_broken_words
-
-DATA_FOLDERS = tuple(Path(folder) for folder in ("/usr/share/tesseract-ocr", "/usr/share/tessdata", "/usr/local/share/tessdata"))
-LIBRARY = "libtesseract.so.5"
-DEFAULT_LANGUAGES = ("eng",)
 
 _AUTO_WITH_ORIENTATION, _AUTO = 1, 3
 _TEXT_LINE = 2
@@ -24,13 +27,15 @@ _RESOLUTION = 200
 class TesseractEngine:
     """Reader of pictures with text in the given languages, by the names of their data files, such as ``deu``."""
 
-    def __init__(self, languages: Sequence[str], library: str = LIBRARY, data_folders: Sequence[Path] = DATA_FOLDERS) -> None:
+    def __init__(
+        self, languages: Sequence[str], library: str = TESSERACT_LIBRARY, data_folders: Sequence[Path] = TESSERACT_FOLDERS
+    ) -> None:
         languages = languages or DEFAULT_LANGUAGES
         try:
             self._library: Any = ctypes.CDLL(library)
         except OSError as error:
-            raise EngineMissing("The OCR engine tesseract is not installed. Install the Debian package tesseract-ocr.") from error
-        folder = _find_data(languages, data_folders)
+            raise EngineMissing(NO_TESSERACT) from error
+        folder = find_tesseract_data(languages, data_folders)
         for name in ("Create", "GetIterator", "GetUTF8Text"):
             getattr(self._library, f"TessBaseAPI{name}").restype = ctypes.c_void_p
         self._library.TessResultIteratorGetPageIterator.restype = ctypes.c_void_p
@@ -68,15 +73,3 @@ class TesseractEngine:
             if not self._library.TessPageIteratorNext(pages, _TEXT_LINE):
                 break
         self._library.TessResultIteratorDelete(results)
-
-
-def _find_data(languages: Sequence[str], data_folders: Sequence[Path]) -> Path:
-    """The folder with the data of all languages. Raises EngineMissing, which names those that are missing."""
-    folders = [file.parent for folder in data_folders if folder.exists() for file in sorted(folder.rglob("*.traineddata"))]
-    for folder in dict.fromkeys(folders):
-        if all((folder / f"{language}.traineddata").exists() for language in languages):
-            return folder
-    found = {file.stem for folder in dict.fromkeys(folders) for file in folder.glob("*.traineddata")}
-    missing = [language for language in languages if language not in found] or languages
-    packages = ", ".join(f"tesseract-ocr-{language.replace('_', '-')}" for language in missing)
-    raise EngineMissing(f"Tesseract has no data for {', '.join(missing)}. Install the Debian packages: {packages}.")
