@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shared.errors import SettingsError
+from shared.ocr_languages import check_ocr_languages
 from shared.packaged_files import packaged_file
 
 MIB = 1024 * 1024
@@ -462,6 +463,52 @@ class Settings:
         low=128 * MIB,
         high=256 * 1024 * MIB,
     )
+    max_picture_pixels: int = setting(
+        "ENGINEHOUSE_MAX_PICTURE_PIXELS",
+        100_000_000,
+        "Maximum width times height of an uploaded picture, or of one page of a TIFF.",
+        low=10_000,
+        high=1_000_000_000,
+    )
+    ocr_engine: str = setting(
+        "ENGINEHOUSE_OCR_ENGINE",
+        "rapidocr",
+        "Engine that reads pictures and scanned pages. `tesseract` needs Debian's package tesseract-ocr; with `off`, such documents end "
+        "as `needs_ocr`.",
+        one_of=("rapidocr", "tesseract", "off"),
+    )
+    ocr_languages: str = setting(
+        "ENGINEHOUSE_OCR_LANGUAGES",
+        "",
+        "Comma-separated languages of scans, by the names of Tesseract's data files, such as `deu,eng`. Defaults to `eng` for tesseract; "
+        "rapidocr always reads all of its languages, and refuses others.",
+    )
+    ocr_images: bool = setting(
+        "ENGINEHOUSE_OCR_IMAGES",
+        False,
+        "Also read pictures inside PDF pages that have text. Their text follows that of the page.",
+    )
+    ocr_page_seconds: float = setting(
+        "ENGINEHOUSE_OCR_PAGE_SECONDS",
+        120.0,
+        "Maximum time of OCR for a page. A page that takes longer is left out and reported in `problems`.",
+        low=1,
+        high=HOUR,
+    )
+    ocr_document_seconds: float = setting(
+        "ENGINEHOUSE_OCR_DOCUMENT_SECONDS",
+        6.0 * HOUR,
+        "Maximum time of OCR for a document in one attempt. The pages that are left are reported in `problems`.",
+        low=1,
+        high=30 * DAY,
+    )
+    ocr_memory_bytes: int = setting(
+        "ENGINEHOUSE_OCR_MEMORY_BYTES",
+        2048 * MIB,
+        "Maximum address space of a process that does OCR. It uses about a third of that.",
+        low=1024 * MIB,
+        high=256 * 1024 * MIB,
+    )
     unreadable_file_seconds: int = setting(
         "ENGINEHOUSE_UNREADABLE_FILE_SECONDS",
         7 * DAY,
@@ -543,6 +590,11 @@ class Settings:
         "",
         "Comma-separated GPU numbers of this gpu worker, as in `nvidia-smi`. Defaults to GPU 0, or to the CPU without a GPU.",
     )
+
+    @property
+    def ocr_language_list(self) -> list[str]:
+        """The languages of scans; empty for the engine's default."""
+        return [part.strip() for part in self.ocr_languages.split(",") if part.strip()]
 
     @property
     def prepared_models(self) -> Path:
@@ -733,6 +785,7 @@ def _contradictions(settings: Settings) -> list[str]:
         )
     if settings.chunk_overlap_tokens * 2 > settings.chunk_tokens:
         problems.append("ENGINEHOUSE_CHUNK_OVERLAP_TOKENS must be at most half of ENGINEHOUSE_CHUNK_TOKENS")
+    problems += check_ocr_languages(settings.ocr_engine, settings.ocr_language_list)
     for part in filter(None, map(str.strip, settings.webhook_allow.split(","))):
         try:
             ip_network(part)

@@ -6,7 +6,7 @@ builds the prompt.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 Message = Mapping[str, str]
 
@@ -22,7 +22,8 @@ class Passage:
     """A retrieved chunk: characters ``start`` to ``end`` of the text of ``page``, which counts from 1.
 
     ``document`` is the file's name as uploaded. ``headings`` are the titles of the enclosing sections, outermost first. What
-    ``score`` means depends on the search mode. ``neighbours`` are adjacent chunks, if the search asked for them.
+    ``score`` means depends on the search mode. ``neighbours`` are adjacent chunks, if the search asked for them. ``confidence`` is
+    that of OCR, or None if the text was not read by OCR.
     """
 
     document_id: str
@@ -35,13 +36,18 @@ class Passage:
     position: int = 0
     headings: Sequence[str] = ()
     neighbours: Sequence[Mapping[str, Any]] = ()
+    confidence: float | None = None
+
+    @property
+    def source(self) -> Literal["text", "ocr"]:
+        return "text" if self.confidence is None else "ocr"
 
     def as_context(self) -> dict[str, object]:
-        return {**asdict(self), "chunk_id": f"{self.document_id}:{self.position}"}
+        return {**asdict(self), "chunk_id": f"{self.document_id}:{self.position}", "source": self.source}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        return cls(**{name: value for name, value in fields.items() if name != "chunk_id"})
+        return cls(**{name: value for name, value in fields.items() if name not in ("chunk_id", "source")})
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,14 @@ def _merge(passage: Passage, chosen: Sequence[Passage]) -> tuple[Passage, list[P
             continue
         first, second = sorted((passage, other), key=lambda part: part.start)
         text = first.text + second.text[max(0, first.end - second.start) :]
-        passage = replace(first, end=max(first.end, second.end), text=text, score=max(first.score, second.score), neighbours=())
+        passage = replace(
+            first,
+            end=max(first.end, second.end),
+            text=text,
+            score=max(first.score, second.score),
+            neighbours=(),
+            confidence=min((part.confidence for part in (first, second) if part.confidence is not None), default=None),
+        )
     return passage, others
 
 
@@ -123,4 +136,6 @@ def _citation(number: int, passage: Passage) -> dict[str, Any]:
         "start": passage.start,
         "end": passage.end,
         "quote": passage.text,
+        "source": passage.source,
+        "confidence": passage.confidence,
     }

@@ -166,4 +166,6 @@ def _chunk_json(entry: IndexedChunk) -> dict[str, Any]:
         "end": entry.end,
         "headings": list(entry.headings),
         "text": entry.text,
+        "source": "text" if entry.confidence is None else "ocr",
+        "confidence": entry.confidence,
     }

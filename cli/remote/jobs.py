@@ -269,7 +269,7 @@ def _print_citations(context: CommandContext, job: "Job") -> None:
 
 
 def _citation(item: dict[str, Any]) -> str:
-    return f"{item['marker']} {item['document']}, page {item['page']}"
+    return f"{item['marker']} {item['document']}, page {item['page']}" + " (OCR)" * (item.get("source") == "ocr")
 
 
 def _row(job: "Job") -> tuple[object, ...]:

@@ -39,7 +39,8 @@ class Attempt(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Citation(Record):
-    """A passage that was given to the model: characters ``start`` to ``end`` of a page; pages count from 1."""
+    """A passage that was given to the model: characters ``start`` to ``end`` of a page; pages count from 1. ``source`` is ``ocr`` if
+    some of it was read from a picture, with this ``confidence``."""
 
     marker: str
     document_id: str
@@ -48,6 +49,8 @@ class Citation(Record):
     start: int
     end: int
     quote: str
+    source: str = "text"
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,8 @@ class Hit(Record):
     end: int
     text: str
     score: float
+    source: str = "text"
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

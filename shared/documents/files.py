@@ -19,7 +19,15 @@ from shared.errors import BodyTooLarge, DiskFull
 from shared.ids import DOCUMENT, is_id
 
 FileName = Literal[
-    "original", "document.json", "pages.jsonl", "chunks.jsonl", "embedded.json", "indexed.json", "unpacked.json", "pad"
+    "original",
+    "document.json",
+    "pages.jsonl",
+    "ocr.jsonl",
+    "chunks.jsonl",
+    "embedded.json",
+    "indexed.json",
+    "unpacked.json",
+    "pad",
 ]
 
 BLOCK = 1024 * 1024

@@ -41,15 +41,24 @@ OLE: MediaType = "application/x-ole-storage"
 """OLE container: Word, Excel and PowerPoint files of before 2007, and newer ones that are encrypted."""
 ZIP: MediaType = "application/zip"
 TAR: MediaType = "application/x-tar"
+PNG: MediaType = "image/png"
+JPEG: MediaType = "image/jpeg"
+TIFF: MediaType = "image/tiff"
+WEBP: MediaType = "image/webp"
+BMP: MediaType = "image/bmp"
+GIF: MediaType = "image/gif"
 UNSUPPORTED: MediaType = "application/octet-stream"
+
+PICTURES = (PNG, JPEG, TIFF, WEBP, BMP, GIF)
+"""Types whose text is read by OCR."""
 
 ARCHIVES = (ZIP, TAR)
 """Types that are unpacked on upload; each member becomes a document."""
 
 SUPPORTED = (
     "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls), OpenDocument (.odt, .ods, .odp), HTML, MHTML, EPUB, RTF, e-mail "
-    "(.eml), Outlook (.msg), Evernote (.enex), Jupyter notebooks, subtitles (.srt), CSV, JSON, JSON Lines, Markdown, source code and plain "
-    "text in any common encoding"
+    "(.eml), Outlook (.msg), Evernote (.enex), Jupyter notebooks, subtitles (.srt), pictures (PNG, JPEG, TIFF, WebP, BMP, GIF), CSV, JSON, "
+    "JSON Lines, Markdown, source code and plain text in any common encoding"
 )
 
 HEAD = 64 * 1024
@@ -75,6 +84,16 @@ _OFFICE_FOLDERS = (("xl/workbook.bin", XLSB), ("word/document", DOCX), ("ppt/pre
 _MIMETYPES = ((b"application/vnd.oasis.opendocument.", OPENDOCUMENT), (b"application/epub+zip", EPUB))
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OUTLOOK_STREAM = "__properties_version1.0".encode("utf-16-le")
+_PICTURE_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", PNG),
+    (b"\xff\xd8\xff", JPEG),
+    (b"II*\0", TIFF),
+    (b"MM\0*", TIFF),
+    (b"II+\0", TIFF),
+    (b"MM\0+", TIFF),
+    (b"GIF87a", GIF),
+    (b"GIF89a", GIF),
+)
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _HTML_START = re.compile(r"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _EVERNOTE_START = re.compile(r"<(!DOCTYPE\s+)?en-export\b")
@@ -109,6 +128,8 @@ def detect_media_type(path: Path, name: str = "") -> MediaType:
         return OUTLOOK if _is_outlook(path, head) else OLE
     if head.lstrip().startswith(b"{\\rtf"):  # it may hold binary data
         return RTF
+    if picture := _picture_media_type(head):
+        return picture
     if head[257:262] == b"ustar" or (head.startswith(_COMPRESSED) and _holds_tar(head)):
         return TAR
     # Guessing a legacy encoding is slow, so that is left to the reader. The syntax that tells text formats apart is ASCII.
@@ -116,6 +137,19 @@ def detect_media_type(path: Path, name: str = "") -> MediaType:
     if codec is None:
         return UNSUPPORTED
     return _text_media_type(head.decode(codec, "ignore").lstrip("\ufeff"), path, name, whole=whole)
+
+
+def _picture_media_type(head: bytes) -> MediaType | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return WEBP
+    # "BM" may begin a text. The size of the second header, at byte 14, is one of a few.
+    if (
+        head[:2] == b"BM"
+        and head[6:10] == b"\0\0\0\0"
+        and int.from_bytes(head[14:18], "little") in (12, 40, 52, 56, 64, 108, 124)
+    ):
+        return BMP
+    return next((media_type for magic, media_type in _PICTURE_MAGIC if head.startswith(magic)), None)
 
 
 def _zip_media_type(path: Path, head: bytes) -> MediaType:

@@ -41,7 +41,8 @@ create table if not exists documents(
   created_at real not null, metadata text not null);
 create table if not exists chunks(
   key integer primary key, document integer not null, position integer not null, page integer not null,
-  start integer not null, "end" integer not null, headings text not null, text text not null, unique(document, position));
+  start integer not null, "end" integer not null, headings text not null, text text not null, confidence real,
+  unique(document, position));
 create virtual table if not exists words using fts5(terms, content='', tokenize="porter unicode61 remove_diacritics 2");
 create virtual table if not exists vocabulary using fts5vocab(words, row);
 """
@@ -80,6 +81,8 @@ class ChunkRecord(Protocol):
     def text(self) -> str: ...
     @property
     def headings(self) -> Sequence[str]: ...
+    @property
+    def confidence(self) -> float | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,8 @@ class DocumentAttributes:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedChunk:
-    """A stored chunk. ``score`` is its score for the query that found it (higher is better), otherwise 0."""
+    """A stored chunk. ``score`` is its score for the query that found it (higher is better), otherwise 0. ``confidence`` is that of
+    OCR, or None if the text was not read by OCR."""
 
     document_id: str
     position: int
@@ -106,6 +110,7 @@ class IndexedChunk:
     headings: tuple[str, ...]
     text: str
     score: float = 0.0
+    confidence: float | None = None
 
     @property
     def chunk_ref(self) -> ChunkRef:
@@ -151,9 +156,12 @@ class TextIndex:
             ).lastrowid
             count = 0
             for chunk in chunks:
-                row = (key, chunk.position, chunk.page, chunk.start, chunk.end, json.dumps(list(chunk.headings)), chunk.text)
+                headings = json.dumps(list(chunk.headings))
+                row = (key, chunk.position, chunk.page, chunk.start, chunk.end, headings, chunk.text, chunk.confidence)
                 added = file.execute(
-                    'insert into chunks(document, position, page, start, "end", headings, text) values(?, ?, ?, ?, ?, ?, ?)', row
+                    'insert into chunks(document, position, page, start, "end", headings, text, confidence) '
+                    "values(?, ?, ?, ?, ?, ?, ?, ?)",
+                    row,
                 ).lastrowid
                 file.execute("insert into words(rowid, terms) values(?, ?)", (added, _words(chunk.headings, chunk.text, version)))
                 count += 1
@@ -201,13 +209,13 @@ class TextIndex:
             if condition is None:
                 ranked = "select rowid as key, rank from words where words match ? order by rank limit ?"
                 rows = file.execute(
-                    f"select {_COLUMNS}, -f.rank from ({ranked}) f join chunks c on c.key = f.key "
+                    f"select {_columns(file)}, -f.rank from ({ranked}) f join chunks c on c.key = f.key "
                     "join documents d on d.key = c.document order by f.rank",
                     (match, limit),
                 )
             else:
                 rows = file.execute(
-                    f"select {_COLUMNS}, -w.rank from words w join chunks c on c.key = w.rowid "
+                    f"select {_columns(file)}, -w.rank from words w join chunks c on c.key = w.rowid "
                     f"join documents d on d.key = c.document where words match ? and {where} order by w.rank limit ?",
                     (match, *values, limit),
                 )
@@ -236,7 +244,7 @@ class TextIndex:
             where, values = filter_to_sql(condition) if condition is not None else ("1", [])
             for document_id, position in refs:
                 for row in file.execute(
-                    f"select {_COLUMNS} from documents d join chunks c on c.document = d.key "
+                    f"select {_columns(file)} from documents d join chunks c on c.document = d.key "
                     f"where d.id = ? and c.position = ? and {where}",
                     (document_id, position, *values),
                 ):
@@ -251,7 +259,7 @@ class TextIndex:
             if file is None:
                 return []
             rows = file.execute(
-                f"select {_COLUMNS} from documents d join chunks c on c.document = d.key "
+                f"select {_columns(file)} from documents d join chunks c on c.document = d.key "
                 "where d.id = ? and c.position >= ? and c.position <= ? and (? is null or c.page = ?) order by c.position limit ?",
                 (document_id, first, 2**62 if last is None else last, page, page, limit),
             )
@@ -302,6 +310,8 @@ class TextIndex:
                     for statement in _SCHEMA.split(";\n"):
                         file.execute(statement)
                     file.execute(f"pragma user_version = {SEARCH_FORM_VERSION}")
+                elif not _has_confidence(file):
+                    file.execute("alter table chunks add column confidence real")
                 yield file
                 file.execute("commit")
             finally:
@@ -336,6 +346,15 @@ def _wrap_errors(path: Path) -> Iterator[None]:
                 f"Text index {path.name} is damaged ({error}). Rebuild it: enginehouse collections check --fix"
             ) from error
         raise IndexUnavailable(f"Text index {path.name} cannot be used: {error}") from error
+
+
+def _has_confidence(file: sqlite3.Connection) -> bool:
+    """Whether the chunks have the column that indexes of earlier versions lack until they are next written."""
+    return file.execute("select 1 from pragma_table_info('chunks') where name = 'confidence'").fetchone() is not None
+
+
+def _columns(file: sqlite3.Connection) -> str:
+    return f"{_COLUMNS}, {'c.confidence' if _has_confidence(file) else 'null'}"
 
 
 def _delete_rows(file: sqlite3.Connection, document_id: str, position: int | None = None) -> None:
@@ -397,7 +416,7 @@ def _is_common(file: sqlite3.Connection, term: str, limit: int) -> bool:
 
 
 def _indexed_chunk(row: Sequence[Any], score: float = 0.0) -> IndexedChunk:
-    document_id, position, page, start, end, headings, text = row
+    document_id, position, page, start, end, headings, text, confidence = row
     return IndexedChunk(
         document_id=document_id,
         position=position,
@@ -407,4 +426,5 @@ def _indexed_chunk(row: Sequence[Any], score: float = 0.0) -> IndexedChunk:
         headings=tuple(json.loads(headings)),
         text=text,
         score=score,
+        confidence=confidence,
     )

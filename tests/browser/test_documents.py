@@ -74,14 +74,14 @@ def test_unreadable_documents_show_reasons_and_a_password_is_entered_in_place(pa
     page.goto("/ui/documents/odd")
     files: list[FilePayload] = [
         {"name": "nothing.txt", "mimeType": "text/plain", "buffer": b""},
-        {"name": "picture.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n" + bytes(200)},
+        {"name": "program.bin", "mimeType": "application/octet-stream", "buffer": b"\x7fELF\x02\x01\x01" + bytes(200)},
         {"name": "locked.pdf", "mimeType": "application/pdf", "buffer": locked_pdf("sesame")},
     ]
     page.locator("#files").set_input_files(files)
     expect(page.locator("#upload-words")).to_have_text("0 of 3 ready, 3 failed")
     locked = page.get_by_role("row").filter(has_text="locked.pdf")
     expect(locked.locator(".why")).to_have_text("The file is protected by a password.")
-    expect(page.get_by_role("row").filter(has_text="picture.png")).to_contain_text("Unsupported")
+    expect(page.get_by_role("row").filter(has_text="program.bin")).to_contain_text("Unsupported")
     expect(page.get_by_role("row").filter(has_text="nothing.txt")).to_contain_text("No text")
     expect(page.get_by_text("0 ready · 3 need attention")).to_be_visible()
     assert page.get_by_text(re.compile("pdfium|pypdf|field `|Authorization:")).count() == 0

@@ -84,7 +84,7 @@ def test_a_lost_redis_loses_no_document(stack: Stack) -> None:
     ids = [settled(stack, each)["id"] for each in upload(stack, "kept", *texts)]
     [second] = upload(stack, "kept", ("0.txt", b"Boilers of building 0 are inspected in autumn."))
     ids = [settled(stack, second)["id"], *ids[1:]]
-    [odd] = upload(stack, "kept", ("odd.png", b"\x89PNG\r\n\x1a\n" + bytes(200)))
+    [odd] = upload(stack, "kept", ("odd.bin", b"\x7fELF\x02\x01\x01" + bytes(200)))
     assert settled(stack, odd)["status"] == "unsupported"
     stack.client.post("/collections/kept/reindex", json={}, headers={"Prefer": "wait=60"}).raise_for_status()
     before = documents_of(stack, "kept")

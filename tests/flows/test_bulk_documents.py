@@ -86,7 +86,7 @@ def test_a_password_opens_an_encrypted_file_with_the_upload_or_with_a_retry(stac
     assert not list(stack.data.glob("documents/*/pad"))
 
 
-@pytest.mark.parametrize("name", ["locked.docx", "scanned.pdf", "truncated.pdf", "bomb.docx", "picture.png", "spaces.txt"])
+@pytest.mark.parametrize("name", ["locked.docx", "truncated.pdf", "bomb.docx", "program", "picture.docx", "spaces.txt"])
 def test_a_rejected_file_has_a_reason(stack: Stack, name: str) -> None:
     file = ODD[name]
     [document] = send(stack, "odd-files", (name, file.make()))["data"]
@@ -111,7 +111,7 @@ def test_a_partly_scanned_pdf_is_ready_and_lists_the_pages_without_text(stack: S
     stack.ended(document["job"])
     view = stack.client.get(f"/documents/{document['id']}").json()
     assert (view["status"], view["pages"], view["pages_done"]) == ("ready", 4, 4)
-    assert view["problems"] == [{"pages": "2-3", "text": "holds only images and needs OCR"}]
+    assert view["problems"] == [{"pages": "2-3", "text": "is a picture in which OCR found no text"}]
 
 
 def test_a_killed_worker_neither_loses_nor_duplicates_a_member(stack: Stack) -> None:

@@ -47,7 +47,7 @@ def check(stack: Stack, *options: str) -> tuple[int, dict[str, str]]:
 def test_every_difference_is_found_and_fixed(stack: Stack) -> None:
     documents = upload(stack, "checked", *((f"{n}.txt", f"Boilers of house {n}.".encode()) for n in range(5)))
     whole, wordless, vectorless, lost, failed = (settled(stack, document)["id"] for document in documents)
-    [odd] = upload(stack, "checked", ("odd.png", b"\x89PNG\r\n\x1a\n" + bytes(200)))
+    [odd] = upload(stack, "checked", ("odd.bin", b"\x7fELF\x02\x01\x01" + bytes(200)))
     assert settled(stack, odd)["status"] == "unsupported"
     assert check(stack) == (0, {}), "a healthy stack has no problems"
 

@@ -71,7 +71,7 @@ def test_the_same_bytes_are_the_same_document(stack: Stack) -> None:
     ("name", "content", "end"),
     [
         ("empty.txt", b"", "empty"),
-        ("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(200), "unsupported"),
+        ("program.bin", b"\x7fELF\x02\x01\x01" + bytes(200), "unsupported"),
         ("broken.pdf", b"%PDF-1.7\nnothing more", "failed"),
     ],
 )

@@ -25,6 +25,7 @@ from shared.models.catalogue import Catalogue, ModelEntry
 from shared.settings import Settings
 from testing.chroma_server import ChromaServer
 from tests.sample_pdfs import sample_pdfs
+from tests.scans import draw_text, encode
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.ingest import ingest, raise_if_deleted
 from workers.index.embedder import Embedders, SentenceEmbedder
@@ -215,6 +216,22 @@ def test_a_question_finds_the_page_that_answers_it(library: Library, pdfs: list[
     assert (citation["marker"], citation["document"], citation["page"]) == ("[1]", "employee-handbook.pdf", 1)
     assert context.messages[0]["content"].count(f"[1] {citation['document']}, page 1: ") == 1
     assert pages_of(library, library.documents.get("ada", best.document_id))[0][best.start : best.end] == citation["quote"]
+
+
+def test_a_scan_is_found_and_cited_as_read_by_ocr_unless_ocr_is_off(library: Library) -> None:
+    scan = encode(draw_text("The turbine weighs", "forty tons."), "PNG")
+    document = library.upload(scan, "turbine.png")
+    attempt = library.attempt(document)
+    library.ingest(attempt)
+    assert ("ocr", 1, 1, "pages") in attempt.progress
+    [hit] = library.search("turbine", mode="keyword")
+    assert (hit.document, hit.page, hit.source, hit.text) == ("turbine.png", 1, "ocr", "The turbine weighs\nforty tons.")
+    prompt = build_rag_prompt([{"role": "user", "content": "How heavy?"}], [hit], count_tokens=len, budget=2000)
+    assert (prompt.citations[0]["source"], prompt.citations[0]["confidence"]) == ("ocr", hit.confidence)
+    assert 0.9 < hit.confidence <= 1
+    library.settings = replace(library.settings, ocr_engine="off")
+    code, reason = library.rejected(encode(draw_text("Not read."), "PNG"))
+    assert (code, "only images" in reason) == ("needs_ocr", True)
 
 
 def test_files_are_read_by_content_not_by_name(library: Library, pdfs: list[Path]) -> None:
@@ -431,13 +448,13 @@ def test_an_encrypted_pdf_ends_encrypted(library: Library, pdfs: list[Path]) -> 
 
 
 def test_a_file_of_unknown_format_ends_unsupported(library: Library) -> None:
-    code, reason = library.rejected(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
+    code, reason = library.rejected(b"\x7fELF\x02\x01\x01" + bytes(200))
     assert code == "unsupported"
     assert "PDF, Word" in reason
 
 
 def test_only_a_file_of_unknown_format_is_deleted_at_once(library: Library) -> None:
-    for data, kept in ((b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", False), (b"%PDF-1.7 broken", True)):
+    for data, kept in ((b"\x7fELF\x02\x01\x01" + bytes(200), False), (b"%PDF-1.7 broken", True)):
         document = library.upload(data)
         with pytest.raises(DocumentRejected):
             library.ingest(library.attempt(document))

@@ -196,7 +196,7 @@ def test_a_line_of_pages_jsonl_has_all_fields_of_a_page(tmp_path: Path) -> None:
     reading = Reading(tmp_path, pdf("One."))
     reading.write()
     [line] = reading.files.path(reading.id, "pages.jsonl").read_text().splitlines()
-    assert set(json.loads(line)) == {"number", "text", "images", "fault", "headings"}
+    assert set(json.loads(line)) == {"number", "text", "images", "fault", "headings", "confidence", "ocr_start"}
 
 
 def test_a_stop_kills_the_child_at_once(tmp_path: Path) -> None:

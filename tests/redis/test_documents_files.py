@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.documents.files import DocumentFiles
-from shared.documents.media_types import PDF, TEXT, UNSUPPORTED, ZIP, detect_media_type
+from shared.documents.media_types import BMP, JPEG, PDF, PNG, TEXT, TIFF, UNSUPPORTED, WEBP, ZIP, detect_media_type
 from shared.errors import BodyTooLarge
 from shared.ids import DOCUMENT, new_id
 
@@ -79,7 +79,12 @@ def test_paths_are_made_from_document_ids_only(tmp_path: Path, name: str) -> Non
         (b"\xfe\xff" + "Größe".encode("utf-16-be"), TEXT),
         (("Die Größe der Straße übertrifft die Höhe. " * 20).encode("latin-1"), TEXT),
         (("これは日本語の文章です。" * 20).encode("shift_jis"), TEXT),
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", UNSUPPORTED),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", PNG),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", JPEG),
+        (b"II*\x00\x08\x00\x00\x00", TIFF),
+        (b"RIFF\x24\x00\x00\x00WEBPVP8 ", WEBP),
+        (b"BM\x3a\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00\x28\x00\x00\x00", BMP),
+        (b"BMW and others", TEXT),
         (b"PK\x03\x04\x14\x00\x06\x00", ZIP),
         (b"text with \x01 a control character", UNSUPPORTED),
         (b"\xff\xfeodd", UNSUPPORTED),

@@ -207,7 +207,7 @@ def test_a_writer_killed_in_the_middle_leaves_what_was_there(texts: TextIndex, t
         "with texts._writing('col_one') as file:\n"
         "    file.execute('pragma cache_spill=on'); file.execute('pragma cache_size=1')\n"
         "    file.execute('delete from documents'); file.execute('delete from chunks')\n"
-        "    file.executemany('insert into chunks values(null, 9, ?, 1, 0, 1, 0, zeroblob(5000))', ((n,) for n in range(200)))\n"
+        "    file.executemany('insert into chunks values(null, 9, ?, 1, 0, 1, 0, zeroblob(5000), null)', ((n,) for n in range(200)))\n"
         "    os.kill(os.getpid(), 9)\n"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "text-index")])
@@ -222,3 +222,13 @@ def test_the_error_for_a_damaged_file_names_the_repair_command(texts: TextIndex,
     with pytest.raises(IndexUnavailable, match="collections check --fix") as caught:
         texts.search_text(INDEX, "boiler", 1)
     assert isinstance(caught.value.__cause__, sqlite3.Error)
+
+
+def test_an_index_of_an_earlier_version_gets_the_column_for_the_confidence_of_ocr(texts: TextIndex, tmp_path: Path) -> None:
+    texts.put_document(INDEX, about("old"), chunks("boilers"))
+    with sqlite3.connect(tmp_path / "text-index" / f"{INDEX}.db") as file:
+        file.execute("alter table chunks drop column confidence")
+    [old] = texts.search_text(INDEX, "boilers", 5)
+    assert (old.text, old.confidence) == ("boilers", None)
+    texts.put_document(INDEX, about("scan"), [Chunk(0, 1, 0, 7, "turbine", (), 0.93)])
+    assert {chunk.confidence for chunk in texts.search_text(INDEX, "boilers turbine", 5)} == {None, 0.93}

@@ -16,6 +16,7 @@ REQUEST_BATCH_FIELDS = {"request_counts", "estimated_end_at"}
 
 COUNTS = {"total": 2, "completed": 1, "failed": 1, "cancelled": 0, "expired": 0}
 CITATION = {"marker": "[1]", "document_id": "doc_1", "document": "a.txt", "page": 1, "start": 0, "end": 4, "quote": "text"}
+CITATION |= {"source": "ocr", "confidence": 0.9}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 HIT = {
     "document_id": "doc_1",
@@ -29,6 +30,8 @@ HIT = {
     "text": "text",
     "score": 1.0,
     "neighbours": [],
+    "source": "text",
+    "confidence": None,
 }
 MEMBER = {"name": "a.txt", "document_id": "doc_1"}
 RESULTS: dict[str, Any] = {

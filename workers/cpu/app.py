@@ -12,6 +12,7 @@ from shared.jobs.queue_names import CPU_QUEUE, PAGE_QUEUE
 from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
 from workers.cpu.handlers import cpu_handlers
+from workers.cpu.ocr.installation import find_problems as find_ocr_problems
 from workers.cpu.sandbox.sandbox import missing_protections
 from workers.cpu.unreadable_files import UnreadableFiles
 from workers.runtime.attempt import Handler
@@ -46,7 +47,7 @@ app = CeleryWorker(
         slots=settings.cpu_workers,
         prefork=True,
         build_handlers=build_handlers,
-        find_problems=missing_protections,
+        find_problems=lambda: [*missing_protections(), *find_ocr_problems(settings.ocr_engine, settings.ocr_language_list)],
         build_services=build_services,
     ),
 ).app

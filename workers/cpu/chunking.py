@@ -59,12 +59,17 @@ class Paged(Protocol):
     def text(self) -> str: ...
     @property
     def headings(self) -> Sequence[Sequence[Any]]: ...
+    @property
+    def confidence(self) -> float | None: ...
+    @property
+    def ocr_start(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Part of one page: ``text`` is exactly ``page_text[start:end]``. ``page`` counts from 1, ``position`` from 0.
-    ``headings`` are the titles of the enclosing sections, outermost first."""
+    ``headings`` are the titles of the enclosing sections, outermost first. ``confidence`` is that of OCR, or None if no part of
+    the text comes from OCR."""
 
     position: int
     page: int
@@ -72,6 +77,7 @@ class Chunk:
     end: int
     text: str
     headings: Sequence[str] = ()
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,8 @@ def chunk_pages(
         for section in sections:
             pieces = _pieces(page.text, section, splitter)
             for start, end in _with_overlap(page.text, pieces, length, overlap, size):
-                yield Chunk(position, page.number, start, end, page.text[start:end], section.headings)
+                confidence = page.confidence if end > page.ocr_start else None
+                yield Chunk(position, page.number, start, end, page.text[start:end], section.headings, confidence)
                 position += 1
 
 

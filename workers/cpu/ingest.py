@@ -21,9 +21,11 @@ from shared.jobs.models import Job
 from shared.settings import Settings
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.indexer import Indexer, read_parsed_pages
+from workers.cpu.ocr.ocr_pages import OcrPages, OcrSettings
+from workers.cpu.ocr.recognizer import OcrLimits
 from workers.cpu.page_ranges import PageRanges
 from workers.cpu.parsing.page_summary import PageSummary, summarize_pages
-from workers.cpu.parsing.parser import Limits
+from workers.cpu.parsing.parser import CharacterBudget, Limits
 from workers.cpu.sandbox.child_process import ChildProcesses
 from workers.cpu.turn import Turn
 from workers.index.embedder import EmbedderSource, check_revision
@@ -232,7 +234,47 @@ class _Ingestion:
                 on_progress=on_progress,
                 on_range=self._turn.give_way,
             ).write_pages()
+        if self._settings.ocr_engine != "off":
+            self._read_scans(password)
         return summarize_pages(read_parsed_pages(self._files, self._document.id))
+
+    def _read_scans(self, password: str) -> None:
+        """Read the pages by OCR that are pictures of text."""
+        settings, last_update = self._settings, 0.0
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal last_update
+            self._attempt.report_progress("ocr", done, total, "pages")
+            if time.monotonic() - last_update > PROGRESS_SECONDS or done == total:
+                last_update = time.monotonic()
+                self._advance("parsing")
+
+        children = ChildProcesses()
+        self._attempt.on_stop(children.kill)
+        OcrPages(
+            self._files,
+            self._document.id,
+            self._document.media_type,
+            OcrSettings(
+                engine=settings.ocr_engine,
+                languages=settings.ocr_language_list,
+                images=settings.ocr_images,
+                limits=OcrLimits(
+                    page_seconds=settings.ocr_page_seconds,
+                    memory_bytes=settings.ocr_memory_bytes,
+                    max_picture_pixels=settings.max_picture_pixels,
+                    max_page_characters=settings.max_page_characters,
+                ),
+                document_seconds=settings.ocr_document_seconds,
+            ),
+            password=password,
+            slots=self._slots,
+            children=children,
+            budget=CharacterBudget(settings.max_document_characters),
+            check=self._attempt.raise_if_stopped,
+            on_progress=on_progress,
+            on_page=self._turn.give_way,
+        ).read_missing()
 
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:

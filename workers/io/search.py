@@ -137,6 +137,7 @@ class _Searcher:
             headings=chunk.headings,
             text=chunk.text,
             score=chunk.score,
+            confidence=chunk.confidence,
             neighbours=tuple(
                 {
                     "position": other.position,

@@ -100,6 +100,8 @@ class Chunk(ResponseModel):
     end: int
     headings: list[str]
     text: str
+    source: Literal["text", "ocr"] = Field(default="text", description="`ocr` if some of the text was read from a picture")
+    confidence: float | None = Field(default=None, description="of OCR, from 0 to 1: the mean of its lines; null for other text")
 
 
 class ChunkList(ListPage[Chunk]):

@@ -52,6 +52,8 @@ class Citation(ResponseModel):
     quote: str
     file_id: str = Field(default="", description="only of a `file_search` of `/v1/responses`")
     filename: str = Field(default="", description="the same")
+    source: Literal["text", "ocr"] = Field(default="text", description="`ocr` if some of the text was read from a picture")
+    confidence: float | None = Field(default=None, description="of OCR, from 0 to 1: the mean of its lines; null for other text")
 
 
 class CalledFunctionResult(ResponseModel):

@@ -1,5 +1,7 @@
 """Response models of searches."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from api.schemas.responses.envelopes import ListPage, ResponseModel
@@ -32,6 +34,8 @@ class Hit(ResponseModel):
         description="higher is better. vector: cosine similarity; keyword: BM25; hybrid: 1 for a hit that ranks first in both"
     )
     neighbours: list[NeighbourChunk]
+    source: Literal["text", "ocr"] = Field(default="text", description="`ocr` if some of the text was read from a picture")
+    confidence: float | None = Field(default=None, description="of OCR, from 0 to 1: the mean of its lines; null for other text")
 
 
 class HitList(ListPage[Hit]):

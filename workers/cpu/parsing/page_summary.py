@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shared.documents.models import Problem
 from shared.errors import DocumentRejected
 from workers.cpu.parsing.parser import Page
-from workers.cpu.readers.reader import NEEDS_OCR
+from workers.cpu.readers.reader import NEEDS_OCR, NO_OCR_TEXT
 
 ONLY_IMAGES = "holds only images and needs OCR"
 
@@ -28,7 +28,7 @@ class PageSummary:
 
 def summarize_pages(pages: Iterable[Page]) -> PageSummary:
     """Raises DocumentRejected (``needs_ocr``, ``failed`` or ``empty``) when no page has text."""
-    total, pages_with_text, unreadable = 0, 0, 0
+    total, pages_with_text, unreadable, textless_pictures = 0, 0, 0, 0
     faults: dict[str, list[int]] = {}
     image_pages: list[int] = []
     scanned_pages: list[int] = []
@@ -38,22 +38,25 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
         pages_with_text += has_text
         if has_text and page.fault.startswith(NEEDS_OCR):
             scanned_pages.append(page.number)
-        only_images = page.images and not has_text
-        unreadable += bool(page.fault) and not has_text
+        only_images = page.images and not has_text and page.confidence is None
+        textless_pictures += page.fault.startswith(NO_OCR_TEXT) and not has_text
+        unreadable += bool(page.fault) and not has_text and not page.fault.startswith(NO_OCR_TEXT)
         if only_images:
             image_pages.append(page.number)
         if page.fault:
-            problem = page.fault if has_text or only_images else f"could not be read ({page.fault})"
+            is_sentence = has_text or only_images or page.confidence is not None
+            problem = page.fault if is_sentence else f"could not be read ({page.fault})"
             faults.setdefault(problem, []).append(page.number)
     if pages_with_text == len(scanned_pages):
         image_pages = sorted([*image_pages, *scanned_pages])
-        raise _no_text_error(image_pages, total, unreadable, next(iter(faults), ""))
+        fault = next((fault for fault in faults if not fault.startswith(NO_OCR_TEXT)), "")
+        raise _no_text_error(image_pages, total, unreadable, fault, textless_pictures)
     problems = [Problem(pages=format_ranges(image_pages), text=ONLY_IMAGES)] if image_pages else []
     problems += [Problem(pages=format_ranges(numbers), text=problem) for problem, numbers in faults.items()]
     return PageSummary(total, problems[:MAX_PROBLEMS])
 
 
-def _no_text_error(image_pages: list[int], total: int, unreadable: int, fault: str) -> DocumentRejected:
+def _no_text_error(image_pages: list[int], total: int, unreadable: int, fault: str, textless_pictures: int) -> DocumentRejected:
     if image_pages:
         return DocumentRejected(
             f"The document contains only images (pages {format_ranges(image_pages)} of {total}) and no text. Run OCR on it and "
@@ -62,6 +65,10 @@ def _no_text_error(image_pages: list[int], total: int, unreadable: int, fault: s
         )
     if unreadable:
         return DocumentRejected(f"None of the {total} pages has text; {unreadable} of them {fault}.", code="failed")
+    if textless_pictures:
+        return DocumentRejected(
+            f"OCR found no text in the pictures of the document ({textless_pictures} of {total} pages).", code="empty"
+        )
     return DocumentRejected("The document contains neither text nor images.", code="empty")
 
 

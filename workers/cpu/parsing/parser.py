@@ -57,13 +57,18 @@ class CharacterBudget:
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """Contents of one page. ``number`` starts at 1; ``images`` matters only if there is no text; ``fault`` says what could not
-    be read; ``headings`` are [character offset in the text, level from 1, title]."""
+    be read; ``headings`` are [character offset in the text, level from 1, title].
+
+    ``confidence`` is None unless OCR looked at the page. It is then the mean confidence of the lines from the offset
+    ``ocr_start`` on, or 0 if OCR found none."""
 
     number: int
     text: str
     images: bool = False
     fault: str = ""
     headings: list[Heading] = field(default_factory=list)
+    confidence: float | None = None
+    ocr_start: int = 0
 
     @property
     def characters(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from workers.cpu.readers.reader import NEEDS_OCR, Content, Source, password_error
+from workers.cpu.readers.reader import NEEDS_OCR, ONLY_NOTES, Content, Source, password_error
 from workers.cpu.readers.text_builder import clean_text
 
 MAX_ANNOTATIONS = 2000
@@ -95,7 +95,7 @@ class PdfiumReader:
                     faults.insert(0, NEEDS_OCR)
             notes, attached = ([], []) if self._only_links else self._annotations(page)
             if notes and images:
-                faults.append("is a picture of a page, of which only comments and form fields could be read")
+                faults.append(ONLY_NOTES)
             if notes:
                 text = "\r\n".join([*filter(None, [text.rstrip()]), *notes])
             faults += attached

@@ -17,6 +17,11 @@ WRONG_PASSWORD = "The password does not open the file. Upload it again with the 
 NEEDS_OCR = "is a picture of a page with a few words of text on it and needs OCR"
 """The fault of a page whose text is not what it shows. A document of such pages only is not searchable without OCR."""
 
+ONLY_NOTES = "is a picture of a page, of which only comments and form fields could be read"
+"""The fault of a page whose text is all that is kept beside its picture."""
+
+NO_OCR_TEXT = "is a picture in which OCR found no text"
+
 
 class ReadError(Exception):
     """The whole file cannot be read; ``code`` is ``encrypted``, ``unsupported``, ``too_large`` or ``unreadable``."""

@@ -34,6 +34,7 @@ _READERS: Mapping[str, tuple[str, ...]] = {
     "evernote": ("langchain_loaders", "EvernoteReader", f"{_LOADERS}.evernote", "html2text"),
     "subtitles": ("langchain_loaders", "SubtitleReader", f"{_LOADERS}.srt", "pysrt"),
     "notebook": ("notebook", "NotebookReader"),
+    "picture": ("picture", "PictureReader", "PIL.Image"),
     "office container": ("container", "open_office_container", "msoffcrypto", "olefile", "python_calamine"),
 }
 
@@ -60,6 +61,7 @@ READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
     media_types.SUBTITLES: ("subtitles",),
     media_types.NOTEBOOK: ("notebook",),
     media_types.OLE: ("office container",),
+    **dict.fromkeys(media_types.PICTURES, ("picture",)),
 }
 """Readers for each media type, in the order in which they are tried."""
 

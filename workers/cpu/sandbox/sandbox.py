@@ -19,9 +19,9 @@ from workers.cpu.sandbox import landlock, seccomp
 _SYSTEM_LIBRARIES = [Path(folder) for folder in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")]
 
 
-def close_sandbox(memory_bytes: int, seconds: float, files: Iterable[int] = ()) -> None:
+def close_sandbox(memory_bytes: int, seconds: float, files: Iterable[int] = (), folders: Iterable[Path] = ()) -> None:
     """Limit memory, CPU time and open files of this process, and forbid all access except reading ``files``, given as
-    descriptors. There is no way back."""
+    descriptors, and ``folders`` of data. There is no way back."""
     cpu_seconds = math.ceil(seconds) + 1  # the parent's timeout fires first; this limit also holds without the parent
     for name, limit in (
         (resource.RLIMIT_AS, memory_bytes),
@@ -34,7 +34,7 @@ def close_sandbox(memory_bytes: int, seconds: float, files: Iterable[int] = ()) 
         resource.setrlimit(name, (limit, limit))
     die_with_parent()
     forbid_new_privileges()
-    landlock.allow_only_reading(files, _code_folders())
+    landlock.allow_only_reading(files, {*_code_folders(), *folders})
     seccomp.deny_dangerous_calls()
 
 

@@ -1,0 +1,81 @@
+"""Child process that reads pages of one untrusted file by OCR and writes their text to standard output, one JSON object per line.
+
+It closes its sandbox before it opens the file, and loads the models when it meets the first picture. The lines are:
+
+    {"opened": true}                                                       once, first
+    {"loaded": true}                                                       once, when the models are loaded
+    {"page": 3, "text": "…", "confidence": 0.98, "fault": ""}              for each requested page, in order
+    {"page": 4, "text": "", "confidence": 0, "fault": "OSError: …"}        a page that could not be read
+    {"end": "read"}                                                        at the end, or
+    {"end": "too_large" | "encrypted" | "unreadable" | "missing", "reason": "…"}
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from workers.cpu.ocr.engines import OcrEngine, data_folders, load_library, open_engine, use_one_thread
+from workers.cpu.ocr.installation import EngineMissing
+from workers.cpu.ocr.layout import RecognizedText
+from workers.cpu.parsing.parse_child import write_line
+from workers.cpu.readers.reader import ReadError
+from workers.cpu.readers.text_builder import clean_text
+from workers.cpu.sandbox.sandbox import close_sandbox
+
+
+def write_pages(request: dict[str, Any]) -> None:
+    """Read the requested pages and write each. Raises ReadError, EngineMissing, or whatever the library raises that opens the file."""
+    from workers.cpu.ocr.pictures import open_pictures
+
+    pictures = open_pictures(request["path"], request["media_type"], request["password"], request["max_picture_pixels"])
+
+    @cache
+    def engine() -> OcrEngine:
+        loaded = open_engine(request["engine"], request["languages"])
+        write_line(loaded=True)
+        return loaded
+
+    write_line(opened=True)
+    for number, inside in request["pages"]:
+        text, confidence, fault = "", 0.0, ""
+        try:
+            if not inside:
+                engine()  # first, because the time of a page begins when the models are loaded
+            images = pictures.inside_page(number) if inside else pictures.whole_page(number)
+            found = [result for result in _recognize(images, engine) if result.text.strip()]
+            text = clean_text("\n\n".join(result.text for result in found))[: request["max_page_characters"]]
+            # Long results count for more than labels in small pictures.
+            weight = sum(len(result.text) for result in found)
+            confidence = sum(result.confidence * len(result.text) for result in found) / weight if weight else 0.0
+        except (MemoryError, ReadError, EngineMissing):
+            raise
+        except Exception as error:  # noqa: BLE001 - a broken picture may raise anything; the other pages must still be read
+            fault = f"{type(error).__name__}: {error}"[:200]
+        write_line(page=number, text=text, confidence=round(min(1.0, confidence), 4), fault=fault)
+    write_line(end="read")
+
+
+def _recognize(images: Iterator[Any], engine: Callable[[], OcrEngine]) -> Iterator[RecognizedText]:
+    for image in images:
+        yield engine().read_text(image)
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.buffer.readline())
+    use_one_thread()
+    load_library(request["engine"])
+    close_sandbox(request["memory_bytes"], request["seconds"], [request["descriptor"]], data_folders(request["engine"]))
+    try:
+        write_pages(request)
+    except ReadError as error:
+        write_line(end=error.code, reason=str(error))
+    except EngineMissing as error:
+        write_line(end="missing", reason=str(error))
+    except Exception as error:  # noqa: BLE001 - the top of the process; the parent decides what the error means
+        write_line(end="unreadable", reason=f"{type(error).__name__}: {error}"[:300])
+
+
+if __name__ == "__main__":
+    main()

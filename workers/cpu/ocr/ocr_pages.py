@@ -1,0 +1,247 @@
+"""OCR of a document: the pages of ``pages.jsonl`` that are pictures are read in sandboxed children and merged into it.
+
+Each page is stored in ``ocr.jsonl`` as soon as it is read, so that a later attempt reads only those that are missing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from shared.documents.files import DocumentFiles
+from shared.documents.media_types import PDF, PICTURES, MediaType
+from shared.errors import DocumentRejected
+from workers.cpu.cpu_slots import CpuSlot, CpuSlots
+from workers.cpu.ocr.recognizer import OCR_FAULT, OcrLimits, OcrResult, PageRequest, recognize_pages
+from workers.cpu.parsing.parser import CharacterBudget, Page
+from workers.cpu.readers.reader import NEEDS_OCR, NO_OCR_TEXT, ONLY_NOTES
+from workers.cpu.sandbox.child_process import ChildProcesses
+
+BLOCK_PAGES = 25
+"""Pages that one child reads. It takes a second to start and load its models."""
+
+
+class _OtherBlockFailed(Exception):
+    """Stops a block because another block of the document raised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OcrSettings:
+    """Which engine reads which languages, whether pictures on pages with text are read too, and the limits."""
+
+    engine: str
+    languages: Sequence[str]
+    images: bool
+    limits: OcrLimits
+    document_seconds: float
+
+
+def needs_ocr(page: Page) -> bool:
+    """Whether a page shows text that has not been read."""
+    if page.confidence is not None:
+        return False
+    return (page.images and not page.text.strip()) or page.fault.startswith(NEEDS_OCR) or ONLY_NOTES in page.fault
+
+
+class OcrPages:
+    """The scanned pages of one document.
+
+    ``check`` raises when the attempt must stop; another thread then kills ``children``. ``on_progress`` is called with pages done
+    and pages in total. ``on_page`` is called between pages and may raise: what has been read stays for the next attempt.
+    """
+
+    def __init__(
+        self,
+        files: DocumentFiles,
+        document_id: str,
+        media_type: MediaType,
+        settings: OcrSettings,
+        *,
+        password: str,
+        slots: CpuSlots,
+        children: ChildProcesses,
+        budget: CharacterBudget,
+        check: Callable[[], None],
+        on_progress: Callable[[int, int], None],
+        on_page: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._files = files
+        self._document_id = document_id
+        self._media_type = media_type
+        self._settings = settings
+        self._password = password
+        self._slots = slots
+        self._children = children
+        self._budget = budget
+        self._check = check
+        self._on_progress = on_progress
+        self._on_page = on_page
+        self._deadline = time.monotonic() + settings.document_seconds
+        self._lock = threading.Lock()
+        self._results: dict[int, OcrResult] = {}
+        self._total = 0
+        self._failed = threading.Event()
+
+    def read_missing(self) -> None:
+        """Read what ``pages.jsonl`` lacks, if anything. Raises DocumentRejected, and what ``check`` and ``on_page`` raise."""
+        if self._media_type != PDF and self._media_type not in PICTURES:
+            return
+        requests = self._requests()
+        results_file = self._files.path(self._document_id, "ocr.jsonl")
+        if requests:
+            self._total = len(requests)
+            for number, result in self._stored_results():
+                self._results[number] = result
+                self._budget.spend(len(result.text), number)
+            missing = [request for request in requests if request.number not in self._results]
+            if missing:
+                self._read_in_parallel(missing)
+            with self._files.replace(self._document_id, "pages.jsonl") as target:
+                for page in self._pages():
+                    result = self._results.get(page.number)
+                    merged = page if result is None else merge(page, result)
+                    target.write(_json_line(merged))
+        results_file.unlink(missing_ok=True)
+
+    def _pages(self) -> Iterator[Page]:
+        with self._files.path(self._document_id, "pages.jsonl").open("rb") as source:
+            for line in source:
+                yield Page(**json.loads(line))
+
+    def _requests(self) -> list[PageRequest]:
+        """Pages to read. If no page of the document has text, those on which OCR failed in an earlier job are read again."""
+        scanned: list[PageRequest] = []
+        failed: list[PageRequest] = []
+        has_text = False
+        for page in self._pages():
+            has_text = has_text or bool(page.text.strip())
+            if needs_ocr(page):
+                scanned.append(PageRequest(page.number))
+            elif page.confidence is None and self._settings.images and self._media_type == PDF and page.text.strip():
+                scanned.append(PageRequest(page.number, inside=True))
+            elif page.confidence == 0 and OCR_FAULT in page.fault:
+                failed.append(PageRequest(page.number))
+        return scanned if has_text else sorted([*scanned, *failed], key=lambda request: request.number)
+
+    def _stored_results(self) -> Iterator[tuple[int, OcrResult]]:
+        """What an earlier attempt has read. A line that was cut or damaged by a crash does not match its checksum."""
+        with suppress(FileNotFoundError), self._files.path(self._document_id, "ocr.jsonl").open("rb") as source:
+            for line in source:
+                checksum, _, data = line.rstrip(b"\n").partition(b" ")
+                if checksum == _checksum(data):
+                    result = OcrResult(**json.loads(data))
+                    yield result.number, result
+
+    def _store(self, result: OcrResult) -> None:
+        self._budget.spend(len(result.text), result.number)
+        data = json.dumps(dataclasses.asdict(result), ensure_ascii=False, separators=(",", ":")).encode()
+        # It begins with a line end, because an attempt that was killed may have left half a line.
+        with self._lock:
+            with self._files.path(self._document_id, "ocr.jsonl").open("ab") as target:
+                target.write(b"\n" + _checksum(data) + b" " + data + b"\n")
+            self._results[result.number] = result
+            self._on_progress(len(self._results), self._total)
+
+    def _read_in_parallel(self, missing: Sequence[PageRequest]) -> None:
+        """Read blocks in this thread, and in one more thread for each CPU slot that is free whenever a block ends here."""
+        self._on_progress(len(self._results), self._total)
+        length = max(1, min(BLOCK_PAGES, -(-len(missing) // self._slots.count)))
+        blocks = [missing[start : start + length] for start in range(0, len(missing), length)]
+        pending = iter(blocks)
+
+        def read_next(*, may_give_way: bool = False) -> bool:
+            with self._lock:
+                block = next(pending, None)
+            if block is not None:
+                self._read_block(block, may_give_way=may_give_way)
+            return block is not None
+
+        def read_with_slot(slot: CpuSlot) -> None:
+            try:
+                read_next()
+            except BaseException:
+                self._failed.set()
+                raise
+            finally:
+                slot.release()
+
+        helpers: list[Future[None]] = []
+        with ThreadPoolExecutor(self._slots.count, thread_name_prefix="ocr") as pool:
+            try:
+                while True:
+                    running = [helper for helper in helpers if not helper.done()]
+                    while len(running) < min(self._slots.count, len(blocks)) - 1 and (slot := self._slots.acquire()):
+                        helpers.append(pool.submit(read_with_slot, slot))
+                        running.append(helpers[-1])
+                    if not read_next(may_give_way=True):
+                        break
+            except _OtherBlockFailed:
+                pass  # the error of the block that failed is raised below
+            except BaseException:
+                self._failed.set()
+                raise
+        for error in [helper.exception() for helper in helpers]:
+            if error is not None and not isinstance(error, _OtherBlockFailed):
+                raise error
+
+    def _read_block(self, block: Sequence[PageRequest], *, may_give_way: bool) -> None:
+        def on_result(result: OcrResult) -> None:
+            self._store(result)
+            if self._failed.is_set():
+                raise _OtherBlockFailed
+            self._check()
+            if may_give_way:
+                self._on_page()
+
+        original = self._files.path(self._document_id, "original")
+        if not original.exists():
+            raise DocumentRejected("The file was deleted, as it could not be read. Upload it again.", code="failed")
+        try:
+            recognize_pages(
+                original,
+                self._media_type,
+                block,
+                self._settings.engine,
+                self._settings.languages,
+                self._settings.limits,
+                on_result,
+                password=self._password,
+                children=self._children,
+                deadline=self._deadline,
+            )
+        except DocumentRejected:
+            self._check()  # a stop kills the child, which then looks as if it had crashed
+            raise
+
+
+def merge(page: Page, result: OcrResult) -> Page:
+    """A page with what OCR found on it."""
+    faults = [part for part in page.fault.split("; ") if part and part not in (NEEDS_OCR, ONLY_NOTES)]
+    is_scan = needs_ocr(page) or page.confidence == 0
+    if is_scan and OCR_FAULT in page.fault:
+        faults = [part for part in faults if OCR_FAULT not in part]
+    if not result.text:
+        if result.fault or is_scan:
+            faults.insert(0, result.fault or NO_OCR_TEXT)
+        return dataclasses.replace(page, confidence=0.0, ocr_start=len(page.text), fault="; ".join(faults))
+    fault = "; ".join([*filter(None, [result.fault]), *faults])
+    if is_scan and ONLY_NOTES not in page.fault:
+        # A few words over a scan, such as a stamp, are part of what the picture shows.
+        return Page(number=page.number, text=result.text, fault=fault, confidence=result.confidence)
+    before = f"{page.text.rstrip()}\n\n" if page.text.strip() else ""
+    return dataclasses.replace(
+        page, text=before + result.text, images=False, fault=fault, confidence=result.confidence, ocr_start=len(before)
+    )
+
+
+def _json_line(page: Page) -> bytes:
+    return json.dumps(dataclasses.asdict(page), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest()[:16].encode()

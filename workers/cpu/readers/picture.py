@@ -1,0 +1,56 @@
+"""Reader of image files. It reads only how many pages there are; their text is read by OCR (``workers/cpu/ocr``)."""
+
+from typing import Any
+
+from shared.documents import media_types
+from shared.documents.media_types import MediaType
+from workers.cpu.readers.reader import Content, ReadError, Source
+
+_FORMATS = {
+    media_types.PNG: "PNG",
+    media_types.JPEG: "JPEG",
+    media_types.TIFF: "TIFF",
+    media_types.WEBP: "WEBP",
+    media_types.BMP: "BMP",
+    media_types.GIF: "GIF",
+}
+_NAMES = {name: media_type for media_type, name in _FORMATS.items()}
+_ANIMATED = "is an animation, of which only the first frame was read"
+
+
+def open_picture(source: Source, media_type: MediaType | None = None) -> Any:
+    """Open an image file with the one decoder for its type. Raises ReadError if its header cannot be read."""
+    from PIL import Image
+
+    # The limit is checked by check_pixels; the library's own only warns.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        return Image.open(source, formats=[_FORMATS[media_type]] if media_type else list(_NAMES))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ReadError("unreadable", f"The picture cannot be opened: {error}") from error
+
+
+def check_pixels(picture: Any, max_pixels: int, number: int) -> None:
+    """Raise ReadError if a frame would take too much memory to decode."""
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise ReadError(
+            "too_large",
+            f"Picture {number} is {width} by {height} pixels; the limit is {max_pixels} pixels in all (ENGINEHOUSE_MAX_PICTURE_PIXELS).",
+        )
+
+
+class PictureReader:
+    """Pages of an image file: the frames of a TIFF, or one."""
+
+    name = "picture"
+
+    def __init__(self, source: Source, password: str) -> None:
+        picture = open_picture(source)
+        # Frames are counted only where they are pages: that takes a look at each of them.
+        self.pages = int(picture.n_frames) if picture.format == "TIFF" else 1
+        self.title = ""
+        self._fault = _ANIMATED if self.pages == 1 and getattr(picture, "is_animated", False) else ""
+
+    def read_page(self, number: int) -> Content:
+        return Content("", images=True, fault=self._fault)
