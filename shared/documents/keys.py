@@ -40,6 +40,8 @@ def listing(collection_id: str) -> str:
 
 def deleted(collection_id: str) -> str:
     return f"{PREFIX}collection:{collection_id}:deleted"
+
+
 def files(collection_id: str) -> str:
     return f"{PREFIX}collection:{collection_id}:files"
 

@@ -24,8 +24,8 @@ from shared.redis_connection import STEADY_RETRIES, connect
 from shared.settings import from_environment
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
-from workers.io.document_deletion import DocumentDeletion
 from workers.io.collection_expiry import CollectionExpiry
+from workers.io.document_deletion import DocumentDeletion
 from workers.io.file_maintenance import FileMaintenance
 from workers.io.handlers import io_handlers
 from workers.io.index_monitor import IndexMonitor
