@@ -66,6 +66,7 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
 
     @declaration
     def restore(self, *, id: str, collection: str) -> Any: ...
+    @declaration
     def summarize_documents(self, *, collection: str, after: str, batch: int) -> Any: ...
 
     @declaration
