@@ -51,6 +51,16 @@ def suspended(stack: Stack, process: str) -> Iterator[None]:
         os.kill(worker, signal.SIGCONT)
 
 
+@contextmanager
+def paused(stack: Stack, queue: str) -> Iterator[None]:
+    """While a queue is paused, its jobs stay queued, however long that takes."""
+    assert stack.client.put(f"/admin/queues/{queue}", json={"paused": True}).status_code == 200
+    try:
+        yield
+    finally:
+        assert stack.client.put(f"/admin/queues/{queue}", json={"paused": False}).status_code == 200
+
+
 def violations(page: Page, axe: str, *, contrast_only: bool = False) -> list[str]:
     """What axe finds on the page as it is. Only the contrast depends on the theme."""
     page.evaluate(axe)

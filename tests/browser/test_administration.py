@@ -48,6 +48,8 @@ def test_signing_in_and_out(page: Page, api_keys: ApiKeys, provoked_errors: list
     # A new owner has no jobs: the empty list says what jobs are.
     expect(page.get_by_text("No jobs yet")).to_be_visible()
     expect(page.locator("#health")).to_have_text("Ready")
+    expect(page.locator(".account")).to_contain_text("ada (admin)")
+    expect(page.get_by_role("navigation", name="Views").get_by_role("link", name="Operations")).to_be_visible()
     other = page.context.new_page()
     other.goto("/ui/jobs")
     expect(other.get_by_text("No jobs yet")).to_be_visible()
@@ -79,6 +81,8 @@ def test_signing_out_forgets_the_chats_and_drafts_of_this_browser(
             expect(page.locator(".chats li")).to_have_count(0)
             expect(page.get_by_text("My salary")).to_have_count(0)
     # Administrators alone may see the workers.
+    expect(page.locator(".account")).to_contain_text("next")
+    expect(page.get_by_role("navigation", name="Views").get_by_role("link", name="Operations")).to_have_count(0)
 
 
 def test_a_refused_upload_waits_and_goes_on_by_itself(page: Page, api_keys: ApiKeys, provoked_errors: list[str]) -> None:

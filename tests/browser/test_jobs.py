@@ -2,12 +2,13 @@
 
 import json
 import re
+import subprocess
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, Response, Route, expect
 
 from testing.receiver import Receiver, status
 from testing.stack import Stack
-from tests.browser.actions import add_documents, suspended
+from tests.browser.actions import add_documents, paused, suspended
 
 
 def test_the_list_says_what_each_job_is_and_why_it_failed(page: Page, stack: Stack) -> None:
@@ -136,3 +137,95 @@ def test_deliveries_are_shown_and_sent_again(page: Page, stack: Stack) -> None:
         page.get_by_role("button", name="Redeliver").click()
         expect(page.locator(".state", has_text="Delivered")).to_be_visible()
         assert [json.loads(one.body)["data"]["id"] for one in receiver.received] == [job, job]
+
+
+def test_states_have_counts_and_all_that_match_are_changed_at_once(page: Page, stack: Stack) -> None:
+    many = 130
+    with paused(stack, "gpu.echo"):
+        for number in range(many):
+            stack.generate(f"crowd {number}")
+        page.goto("/ui/jobs?q=crowd")
+        states = page.get_by_role("group", name="State")
+        expect(states.get_by_role("button", name="All")).to_have_text(f"All {many}")
+        expect(states.get_by_role("button", name="Failed")).to_have_text("Failed 0")
+        states.get_by_role("button", name="Queued").click()
+        expect(page).to_have_url(re.compile(r"\?q=crowd&status=queued$"))
+        page.get_by_label("Select all that are loaded").check()
+        selection = page.get_by_role("group", name="Selection")
+        expect(selection).to_contain_text("100 selected")
+        selection.get_by_role("button", name=re.compile("^Select all 130 that match$")).click()
+        expect(selection).to_contain_text("All 130 that match")
+        expect(selection.get_by_role("button", name="Retry")).to_be_disabled()
+        selection.get_by_role("button", name="Cancel").click()
+        page.get_by_role("dialog").get_by_role("button", name="Cancel jobs").click()
+        expect(page.get_by_text(re.compile("^130 jobs cancelled.$"))).to_be_visible()
+        expect(page.get_by_text("No job matches")).to_be_visible()
+    states.get_by_role("button", name="Cancelled").click()
+    expect(page.locator("[data-job]").first).to_contain_text("crowd 129")
+    page.get_by_label("Select all that are loaded").check()
+    selection.get_by_role("button", name=re.compile("^Select all")).click()
+    selection.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text(re.compile("^130 jobs deleted.$"))).to_be_visible()
+    expect(page.get_by_text("No job matches")).to_be_visible()
+
+
+def test_jobs_are_searched_by_text_and_collection_in_the_address(page: Page, stack: Stack) -> None:
+    document = add_documents(stack, "tariffs", prices_txt="A ticket costs four euros.")[0]
+    ingest = stack.client.get(f"/documents/{document}").json()["job_id"]
+    asked = stack.generate("What does a ticket cost?", collection="tariffs")["id"]
+    stack.ended(asked)
+    page.goto("/ui/jobs")
+    page.get_by_label("Collection").select_option("tariffs")
+    expect(page.locator("[data-job]")).to_have_count(2)
+    page.get_by_label("Search jobs").fill("TICKET")
+    expect(page).to_have_url(re.compile(r"\?collection=tariffs&q=TICKET$"))
+    expect(page.locator("[data-job]")).to_have_count(1)
+    expect(page.locator(f"[data-job={asked}]")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Search jobs")).to_have_value("TICKET")
+    expect(page.get_by_label("Collection")).to_have_value("tariffs")
+    expect(page.locator("[data-job]")).to_have_count(1)
+    page.get_by_role("button", name="Clear filters").click()
+    expect(page.get_by_label("Search jobs")).to_have_value("")
+    expect(page.locator(f"[data-job={ingest}]")).to_be_visible()
+
+
+def test_a_job_shows_its_request_and_copies_it_as_a_command(page: Page, context: BrowserContext, stack: Stack) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    add_documents(stack, "tariffs", fines_txt="A late book costs a euro.")
+    body = {"messages": [{"role": "user", "content": "It's late: what does it cost?"}], "max_tokens": 20}
+    job = stack.post("/generate", {**body, "collection": "tariffs"}, Prefer="wait=60").json()["id"]
+    page.goto(f"/ui/jobs/{job}")
+    page.get_by_role("tab", name="Request").click()
+    panel = page.get_by_role("tabpanel")
+    expect(panel.locator(".message")).to_contain_text("It's late: what does it cost?")
+    expect(panel.get_by_role("link", name="tariffs")).to_be_visible()
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    command = page.evaluate("() => navigator.clipboard.readText()")
+    answer = json.loads(subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60).stdout)
+    assert answer["summary"] == "It's late: what does it cost?"
+    again = stack.client.get(f"/jobs/{answer['id']}/request").json()["request"]
+    assert again == stack.client.get(f"/jobs/{job}/request").json()["request"]
+
+
+def test_an_idle_list_costs_little(page: Page, stack: Stack) -> None:
+    """In a minute of the page's clock, which passes faster here."""
+    for number in range(30):
+        stack.ended(stack.generate(f"quiet {number}")["id"])
+    page.clock.install()
+    page.goto("/ui/jobs")
+    expect(page.locator("[data-job]").first).to_be_visible()
+    page.clock.run_for(6000)
+    page.wait_for_load_state("networkidle")
+    answers: list[Response] = []
+    page.on("response", lambda response: answers.append(response))
+    for _ in range(12):
+        with page.expect_response(lambda response: "/jobs?" in response.url) as polled:
+            page.clock.run_for(5000)
+        assert polled.value.status == 304
+    page.wait_for_load_state("networkidle")
+    sizes = [answer.request.sizes() for answer in answers]
+    assert len(sizes) >= 24, "the list and the counts, each every five seconds"
+    assert sum(size["responseHeadersSize"] + size["responseBodySize"] for size in sizes) < 20_000

@@ -8,7 +8,7 @@ import { Fact } from "./job.tsx";
 
 export function RequestTab({ request }: { request: Request }) {
   const { messages, message, prompt, ...rest } = request;
-  const others = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const others = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined && value !== "" && !(Array.isArray(value) && value.length === 0));
   return (
     <>
       {messages?.map(({ role, content }, place) => <Message key={place} by={title(role)} content={content} />)}
@@ -24,4 +24,10 @@ function Message({ by, content }: { by: string; content: unknown }) {
   return <div class="card message"><p class="hint">{by}</p>{typeof content === "string" ? <Markdown text={content} /> : <pre class="plain-text">{asText(content)}</pre>}</div>;
 }
 
-const asText = (value: unknown) => (typeof value === "string" ? value : JSON.stringify(value));
+/** A value as a person reads it; the fields of an object without those that are not set. */
+function asText(value: unknown): string {
+  if (typeof value === "string") return value;
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return JSON.stringify(value);
+  const fields = Object.entries(value).filter(([, one]) => one !== null);
+  return fields.map(([name, one]) => `${name.replaceAll("_", " ")}: ${asText(one)}`).join(", ");
+}

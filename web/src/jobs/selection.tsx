@@ -13,21 +13,21 @@ const ASKED_ABOVE = 100;
 
 interface Props {
   chosen: JobSummary[];
-  loaded: number;
   filter: Filter;
   counts: JobCounts | null;
   /** Whether the actions are for all jobs that match the filter. */
   all: Signal<boolean>;
+  onAll: () => void;
   onChanged: () => void;
   onClear: () => void;
 }
 
-export function Selection({ chosen, loaded, filter, counts, all, onChanged, onClear }: Props) {
+export function Selection({ chosen, filter, counts, all, onAll, onChanged, onClear }: Props) {
   const busy = useSignal(false);
   const ofStatuses = (statuses: readonly string[]) => statuses.reduce((sum, status) => sum + (counts?.status[status] ?? 0), 0);
   const matching = filter.status ? ofStatuses([filter.status]) : (counts?.total ?? 0);
   // Without complete counts it is not known which jobs all of them are.
-  const offersAll = chosen.length === loaded && matching > loaded && counts?.complete === true;
+  const offersAll = matching > chosen.length && counts?.complete === true;
   const statusesOf = (action: Action) => APPLIES[action].filter((status) => !filter.status || filter.status === status);
   const subjects = (action: Action) => chosen.filter(({ status, kind }) => APPLIES[action].includes(status) && (action !== "retry" || !kind.endsWith("batch")));
   const many = (action: Action) => (all.value ? ofStatuses(statusesOf(action)) : subjects(action).length);
@@ -49,7 +49,7 @@ export function Selection({ chosen, loaded, filter, counts, all, onChanged, onCl
   return (
     <div class="selection" role="group" aria-label="Selection">
       <span role="status">{all.value ? `All ${number(matching)} that match` : `${number(chosen.length)} selected`}</span>
-      {offersAll && !all.value && <button type="button" class="small quiet" onClick={() => (all.value = true)}>Select all {number(matching)} that match</button>}
+      {offersAll && !all.value && <button type="button" class="small quiet" onClick={onAll}>Select all {number(matching)} that match</button>}
       {button("cancel", "Cancel", Ban)}
       {button("retry", "Retry", RotateCcw)}
       {button("delete", "Delete", Trash2, "danger")}

@@ -113,6 +113,10 @@ function JobList() {
     counted.reload();
   };
   const chosen = selected.value.size === 0 ? [] : jobs.filter(({ id }) => selected.value.has(id));
+  const selectAll = () => {
+    select(jobs.map(({ id }) => id));
+    all.value = true;
+  };
   const toggle = (id: string) => {
     const next = new Set(selected.value);
     if (!next.delete(id)) next.add(id);
@@ -140,7 +144,7 @@ function JobList() {
         {filter.batch && <span class="chip" aria-current="true">Batch {filter.batch.slice(-6)} <button type="button" class="quiet small" aria-label="Show jobs of all batches" onClick={() => setQuery({ batch: null })}><Icon of={X} size={14} /></button></span>}
       </div>
       <Problem error={list.error.value} />
-      {chosen.length > 0 && <Selection chosen={chosen} loaded={jobs.length} filter={filter} counts={counts} all={all} onChanged={changed} onClear={() => select([])} />}
+      {chosen.length > 0 && <Selection chosen={chosen} filter={filter} counts={counts} all={all} onAll={selectAll} onChanged={changed} onClear={() => select([])} />}
       {list.data.value === null && list.error.value === null && <p class="hint" role="status">Loading…</p>}
       {list.data.value !== null && jobs.length === 0 && <EmptyJobs filtered={filtered} />}
       {jobs.length > 0 && (
