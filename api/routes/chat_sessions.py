@@ -131,8 +131,8 @@ def list_turns(session: str) -> RouteResponse:
     )
 )
 def regenerate_turn(session: str, turn: str) -> RouteResponse:
-    body = parse_optional_body(RegenerateRequest)
     parent, asked = services().sessions.question(session, turn, owner())
+    body = parse_optional_body(RegenerateRequest)
     earlier: dict[str, Any] = {"model": asked.get("model"), **asked.get("request", {})}
     # The same seed would give the same answer.
     earlier.pop("seed", None)
@@ -155,6 +155,8 @@ def regenerate_turn(session: str, turn: str) -> RouteResponse:
     )
 )
 def change_chat(session: str) -> RouteResponse:
+    # A session that does not exist is reported before a bad body.
+    services().sessions.change_session(session, owner())
     body = parse_body(SessionChanges)
     services().sessions.change_session(session, owner(), title=body.title or "", current=body.current or "")
     return list_turns(session)

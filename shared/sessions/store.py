@@ -91,7 +91,8 @@ class Sessions:
         return str(parent), {**asked, "message": message_of(asked)}
 
     def change_session(self, session: str, owner: str, *, title: str = "", current: str = "") -> None:
-        """Set the title, or show the branch of a turn: the newest one that follows from it. Raises NotFound."""
+        """Set the title, or show the branch of a turn: the newest one that follows from it. Without either, only renew the session's time
+        to live. Raises NotFound."""
         ttl_seconds = self._settings.session_seconds
         outcome = self._scripts.change_session(id=session, owner=owner, ttl_seconds=ttl_seconds, title=title, turn=current)
         if outcome == "missing":

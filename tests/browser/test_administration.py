@@ -75,8 +75,17 @@ def test_signing_out_forgets_the_chats_and_drafts_of_this_browser(
             answered(ask(page, "My salary"))
             expect(page.locator(".chats li")).to_have_count(1)
             message.fill("A draft about it")
+            page.get_by_role("button", name="Options").click()
+            page.get_by_label("System prompt").fill("You know my salary.")
             page.get_by_role("button", name="Sign out").click()
+            # At once, and not only after the page is loaded again.
+            expect(page.locator(".question")).to_have_count(0)
+            expect(page.locator(".chats li")).to_have_count(0)
+            expect(message).to_have_value("")
+            expect(page).to_have_url(re.compile("/$"))
         else:
+            page.get_by_role("button", name="Options").click()
+            expect(page.get_by_label("System prompt")).to_have_value("")
             expect(message).to_have_value("")
             expect(page.locator(".chats li")).to_have_count(0)
             expect(page.get_by_text("My salary")).to_have_count(0)

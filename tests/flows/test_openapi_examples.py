@@ -59,7 +59,7 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
     # Nothing listens on this port.
     job = stack.generate("an example", webhook={"url": "http://127.0.0.1:9/"})["id"]
     webhook = stack.post("/webhooks", {"url": "http://127.0.0.1:9/", "events": ["job.expired"]}).json()["id"]
-    stack.post("/chat/start", {"sessionId": SESSION.example})
+    turn = stack.post("/chat", {"session": SESSION.example, "message": "an example"}).json()["turn"]["id"]
     stack.ended(uploaded["batch"]["id"])
     stack.ended(job)
     document = uploaded["data"][0]["id"]
@@ -72,6 +72,7 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         DOCUMENT.name: document,
         COLLECTION.name: "handbook",
         SESSION.name: SESSION.example,
+        "turn": turn,
         GPU.name: GPU.example,
         WEBHOOK.name: webhook,
         DELIVERY.name: stack.client.get(f"/jobs/{job}/deliveries").json()["data"][0]["id"],
@@ -177,6 +178,7 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
     for operation in OPERATIONS:
         missing = {
             "job": "job_nope",
+            "turn": "job_nope",
             "document": "doc_nope",
             "webhook": "whk_nope",
             "delivery": "dlv_nope",
