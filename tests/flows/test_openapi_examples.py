@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from api.app import create_app
 from api.openapi.operation import COLLECTION, DELIVERY, DOCUMENT, GPU, JOB, SESSION, WEBHOOK, Operation
+from api.routes.document_pages import PAGE
 from api.routes.openai.batches import BATCH, INPUT
 from api.routes.openai.files import FILE, REQUEST
 from api.routes.openai.models import MODEL
@@ -20,6 +21,7 @@ from shared.settings import Settings
 from testing.stack import Stack
 from testing.waiting import wait_until
 from tests.flows.test_events import TEXT, lines
+from tests.odd_files import pdf
 
 OPERATIONS: list[Operation] = create_app(Settings()).extensions["openapi"].operations
 BODIES = [(operation, name) for operation in OPERATIONS for name in operation.examples]
@@ -54,7 +56,7 @@ def call(stack: Stack, call: str, path: str = "", **options: Any) -> Any:
 def example_ids(slow_stack: Stack) -> dict[str, str]:
     """An existing object for each path parameter of the examples, by parameter name."""
     stack = slow_stack
-    files = {"file": ("opening-hours.txt", b"The archive is open on weekdays from nine to five.")}
+    files = {"file": ("opening-hours.pdf", pdf("The archive is open on weekdays from nine to five."))}
     uploaded = stack.client.post("/collections/handbook/documents", files=files).json()
     # Nothing listens on this port.
     job = stack.generate("an example", webhook={"url": "http://127.0.0.1:9/"})["id"]
@@ -71,6 +73,7 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         JOB.name: job,
         DOCUMENT.name: document,
         COLLECTION.name: "handbook",
+        PAGE.name: PAGE.example,
         SESSION.name: SESSION.example,
         "turn": turn,
         GPU.name: GPU.example,
@@ -180,6 +183,7 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "job": "job_nope",
             "turn": "job_nope",
             "document": "doc_nope",
+            "page": "1",
             "webhook": "whk_nope",
             "delivery": "dlv_nope",
             "gpu": "99",

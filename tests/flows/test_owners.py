@@ -74,7 +74,13 @@ def test_objects_of_another_owner_are_not_found(guarded: Stack, keys: dict[str, 
     assert [client.get(path, headers=bob).status_code for path in paths] == [404] * 5
     assert client.post(f"/jobs/{job}/cancel", headers=bob).status_code == 404
     assert client.delete(f"/jobs/{job}", headers=bob).status_code == 404
+    for page in ("file", "pages/1.png", "pages/1/text"):
+        assert client.get(f"/documents/{document}/{page}", headers=bob).status_code == 404
     assert client.delete(f"/documents/{document}", headers=bob).status_code == 404
+    assert client.delete(f"/documents/{document}?permanent=true", headers=bob).status_code == 404
+    assert client.delete(f"/documents/{document}", headers=ada).status_code == 200
+    assert client.post(f"/documents/{document}/restore", headers=bob).status_code == 404
+    assert client.post(f"/documents/{document}/restore", headers=ada).status_code == 200
     assert guarded.post("/chat/message", {"sessionId": session, "message": "x"}, **bob).status_code == 404
     [turn] = client.get(turns, headers=ada).json()["data"]
     assert guarded.post(f"{turns}/{turn['id']}/regenerate", {}, **bob).status_code == 404

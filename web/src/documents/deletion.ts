@@ -37,6 +37,17 @@ async function each(documents: Document[], act: (one: Document) => Promise<unkno
   return failed;
 }
 
+/** Repeats the job that was reading a document, which its deletion has cancelled. */
+async function readAgain({ job_id: job }: Document): Promise<void> {
+  try {
+    await call("GET", `/jobs/${job}?wait=10`);
+    await call("POST", `/jobs/${job}/retry`, { json: {} });
+  } catch (error) {
+    // The cancel came too late, and the document is ready; or the job takes long to stop, and the list offers to read it again.
+    if (!(error instanceof ApiError && error.status === 409)) throw error;
+  }
+}
+
 function tell(failed: Map<Document, ApiError>, words: string): void {
   const [first] = failed;
   if (first) toast(`${words}: ${first[0].name}${failed.size > 1 ? ` and ${count(failed.size - 1, "other")}` : ""}. ${problem(first[1])}`, { bad: true });
@@ -65,8 +76,7 @@ export function deleteDocuments(documents: Document[], after: () => void): void 
     await work;
     const failed = await each(deleted, async (one) => {
       await call("POST", `${path(one)}/restore`);
-      // The deletion has stopped the job that was reading it.
-      if (isUnfinished(one.status)) await call("POST", `/jobs/${one.job_id}/retry`, { json: {} });
+      if (isUnfinished(one.status)) await readAgain(one);
     });
     hide(documents, false);
     tell(failed, "Not restored");

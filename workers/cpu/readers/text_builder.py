@@ -10,7 +10,8 @@ PAGE_CHARACTERS = 100_000
 
 MAX_FAULT_CHARACTERS = 2000
 
-CONTROLS: dict[int, str | None] = {code: None for code in range(32) if chr(code) not in "\n\t"} | {0xFFFE: "-", 0xFFFF: None}
+CONTROLS: dict[int, str | None] = {code: None for code in range(32) if chr(code) not in "\n\t"}
+CONTROLS |= {0xFFFE: "-", 0xFFFF: None}
 CONTROLS |= {ord("\v"): "\n", ord("\f"): "\n"}  # they part words
 CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 
