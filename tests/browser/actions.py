@@ -61,14 +61,28 @@ def paused(stack: Stack, queue: str) -> Iterator[None]:
         assert stack.client.put(f"/admin/queues/{queue}", json={"paused": False}).status_code == 200
 
 
-def violations(page: Page, axe: str, *, contrast_only: bool = False) -> list[str]:
-    """What axe finds on the page as it is. Only the contrast depends on the theme."""
-    page.evaluate(axe)
-    options = {"type": "rule", "values": ["color-contrast"]} if contrast_only else {"type": "tag", "values": RULES}
+def violations(page: Page, axe: str) -> list[str]:
+    """What axe finds on the page as it is, in both themes. Only the contrast depends on the theme."""
+    page.evaluate(f"() => {{ if (!window.axe) {{ {axe} }} }}")
+    found: list[str] = []
+    for theme, rules in (("light", {"type": "tag", "values": RULES}), ("dark", {"type": "rule", "values": ["color-contrast"]})):
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        found += page.evaluate(
+            "([theme, runOnly]) => axe.run(document, { runOnly, resultTypes: ['violations'] }).then((result) =>"
+            " result.violations.flatMap((one) => one.nodes.map((node) => `${theme}: ${one.id}: ${node.html}`)))",
+            [theme, rules],
+        )
+    return found
+
+
+def small_targets(page: Page) -> list[str]:
+    """Controls that are too small for a finger. A link within a sentence may be as high as its line; a row is a target as a whole,
+    and so is the label of a check box."""
     found = page.evaluate(
-        "(options) => axe.run(document, { runOnly: options }).then((result) =>"
-        " result.violations.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.html}`)))",
-        options,
+        """() => [...document.querySelectorAll("button, select, input, nav a, a.button, label.button, .check label")]
+          .filter((one) => !one.matches(".unseen, .check input, .grid-head *") && one.checkVisibility())
+          .map((one) => [one.outerHTML.slice(0, 90), one.getBoundingClientRect()])
+          .filter(([, box]) => box.width > 0 && (box.height < 43.5 || box.width < 43.5)).map(([html]) => html)"""
     )
     return [str(one) for one in found]
 

@@ -14,7 +14,7 @@ from playwright.sync_api import FilePayload, Page, expect
 from shared.owners.store import ApiKeys
 from shared.redis_connection import connect
 from testing.stack import QUICK, Stack
-from tests.browser.actions import answered, ask
+from tests.browser.actions import answered, ask, violations
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def api_keys(stack: Stack) -> ApiKeys:
     return ApiKeys(connect(stack.redis_url()))
 
 
-def test_signing_in_and_out(page: Page, api_keys: ApiKeys, provoked_errors: list[str]) -> None:
+def test_signing_in_and_out(page: Page, api_keys: ApiKeys, provoked_errors: list[str], axe: str) -> None:
     provoked_errors.append("status of 401")
     key = api_keys.create("ada", admin=True)[1]
     page.goto("/ui/jobs")
@@ -42,6 +42,7 @@ def test_signing_in_and_out(page: Page, api_keys: ApiKeys, provoked_errors: list
     dialog.get_by_label("API key").fill("eh_wrong")
     page.keyboard.press("Enter")
     expect(dialog).to_contain_text("does not know this key")
+    assert violations(page, axe) == []
     dialog.get_by_label("API key").fill(key)
     page.keyboard.press("Enter")
     expect(dialog).to_have_count(0)

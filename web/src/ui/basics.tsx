@@ -92,7 +92,7 @@ export function Dialog({ heading, onClose, children, class: kind = "" }: { headi
     <dialog ref={dialog} class={`dialog ${kind}`} aria-label={heading}
       onCancel={(event) => { event.preventDefault(); onClose(); }}
       onMouseDown={(event) => event.target === event.currentTarget && onClose()}>
-      <header class="dialog-head"><h2>{heading}</h2><IconButton icon={X} label="Close" onClick={onClose} /></header>
+      <div class="dialog-head"><h2>{heading}</h2><IconButton icon={X} label="Close" onClick={onClose} /></div>
       <div class="dialog-body">{children}</div>
     </dialog>
   );
