@@ -1,4 +1,4 @@
-"""Rerankers: score how well documents answer a query, with cross-encoders of sentence-transformers in this process."""
+"""Rerankers: score how well documents answer a query, with cross-encoders or causal language models in this process."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import RERANK, Catalogue
+from workers.index.causal_reranking import check_labels, is_causal, template_for, without_control_tokens
 from workers.index.embedder import MIN_FREE_GPU_BYTES, locate
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,10 @@ class OverlapReranker:
 
 
 class CrossEncoderReranker:
-    """One cross-encoder, loaded on first use in each process. Threads take turns."""
+    """One cross-encoder or causal reranker, loaded on first use in each process. Threads take turns."""
 
-    def __init__(self, name: str, url: str) -> None:
-        self._name, self._url = name, url
+    def __init__(self, name: str, url: str, chat_template: str | None = None) -> None:
+        self._name, self._url, self._chat_template = name, url, chat_template
         self._lock = threading.Lock()
         self._loaded: tuple[int, Any] | None = None
 
@@ -51,9 +52,12 @@ class CrossEncoderReranker:
         import torch
 
         with self._lock:
-            pairs = [(query, document) for document in documents]
+            model, texts = self._load(), [query, *documents]
+            if is_causal(model):
+                texts = without_control_tokens(texts, model.tokenizer)
+            pairs = [(texts[0], document) for document in texts[1:]]
             # Whatever the model's own scale is, an API that promises numbers from 0 to 1 needs the logistic function.
-            scores = self._load().predict(pairs, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False)
+            scores = model.predict(pairs, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False)
         return [float(score) for score in scores]
 
     def count_tokens(self, texts: Sequence[str]) -> int:
@@ -63,7 +67,7 @@ class CrossEncoderReranker:
 
     def _load(self) -> Any:
         if self._loaded is None or self._loaded[0] != os.getpid():
-            self._loaded = (os.getpid(), _load(self._name, self._url))
+            self._loaded = (os.getpid(), _load(self._name, self._url, self._chat_template))
         return self._loaded[1]
 
 
@@ -85,11 +89,13 @@ class Rerankers:
                         f"This worker has no reranker {name!r}. Restart it after a change of the models file.", param="model"
                     )
                 is_overlap = entry.url.startswith(OVERLAP_SCHEME)
-                self._rerankers[name] = OverlapReranker() if is_overlap else CrossEncoderReranker(name, entry.url)
+                self._rerankers[name] = (
+                    OverlapReranker() if is_overlap else CrossEncoderReranker(name, entry.url, entry.chat_template)
+                )
             return self._rerankers[name]
 
 
-def _load(name: str, url: str) -> Any:
+def _load(name: str, url: str, chat_template: str | None) -> Any:
     # Imported here because it takes seconds and a few hundred MB, which only a process that ranks should pay.
     import torch
     from sentence_transformers import CrossEncoder
@@ -98,11 +104,17 @@ def _load(name: str, url: str) -> Any:
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
     device = "cuda" if free >= MIN_FREE_GPU_BYTES else "cpu"
     try:
-        model = CrossEncoder(location, device=device, local_files_only=location != url or Path(location).is_dir())
+        is_local = location != url or Path(location).is_dir()
+        template = template_for(location, name, chat_template, local_files_only=is_local)
+        # The library reads a template when it loads the model.
+        kwargs = {} if template is None else {"processor_kwargs": {"chat_template": template}}
+        model = CrossEncoder(location, device=device, local_files_only=is_local, **kwargs)
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"Model {name} could not be loaded from {url}: {error}") from error
     if model.num_labels != 1:
         raise ModelUnavailable(f"Model {name} has {model.num_labels} labels, but a reranker has one. Choose another url.")
+    if is_causal(model):
+        check_labels(model, name)
     logger.info("reranker %s runs on %s", name, device)
     return model
 

@@ -1,0 +1,70 @@
+"""Prompts of causal rerankers: language models that judge a document by whether they would continue with "yes" or with "no".
+
+sentence-transformers computes the score, the logistic function of the difference of both logits, which is the probability of "yes" among the two. It
+takes the prompt from the chat template of the model, which has to know the roles ``query`` and ``document``. That of Qwen3-Reranker does
+not, so the form that its authors describe is used.
+"""
+
+import re
+from typing import Any
+
+from shared.errors import ModelUnavailable
+
+# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
+CHATML_TEMPLATE = """\
+<|im_start|>system
+Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the answer can only be \
+"yes" or "no".<|im_end|>
+<|im_start|>user
+<Instruct>: Given a web search query, retrieve relevant passages that answer the query
+<Query>: {{ (messages | selectattr("role", "eq", "query") | first).content }}
+<Document>: {{ (messages | selectattr("role", "eq", "document") | first).content }}<|im_end|>
+<|im_start|>assistant
+<think>
+
+</think>{{ "\\n\\n" }}"""
+_CHATML_START = "<|im_start|>"
+_ROLES = [re.compile(rf"""["']{role}["']""") for role in ("query", "document")]
+
+
+def is_causal(model: Any) -> bool:
+    """Whether a cross-encoder is a language model that judges by its next token."""
+    return hasattr(model[-1], "true_token_id")
+
+
+def check_labels(model: Any, name: str) -> None:
+    """Raise ModelUnavailable if a causal reranker has no tokens for its answers."""
+    if model[-1].true_token_id == model[-1].false_token_id:
+        raise ModelUnavailable(
+            f"Model {name} cannot rank documents: its vocabulary lacks the words yes and no. Choose another url."
+        )
+
+
+def template_for(location: str, name: str, template: str | None, *, local_files_only: bool) -> str | None:
+    """The chat template that a causal reranker needs instead of its own; None for its own, and for another cross-encoder.
+
+    It is ``template``, if the entry of the model has one, or that of Qwen3-Reranker. Raises ModelUnavailable if neither fits.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    architectures = AutoConfig.from_pretrained(location, local_files_only=local_files_only).architectures or [""]
+    if template is not None or not architectures[0].endswith("ForCausalLM"):
+        return template
+    tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=local_files_only)
+    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    if all(role.search(own) for role in _ROLES):
+        return None
+    if _CHATML_START not in tokenizer.get_vocab():
+        raise ModelUnavailable(
+            f"Model {name} has no chat template with the roles query and document. Set chat_template in its entry of the models file."
+        )
+    return CHATML_TEMPLATE
+
+
+def without_control_tokens(texts: list[str], tokenizer: Any) -> list[str]:
+    """Texts in which control tokens, such as the end of a message, are plain text: a document must not be able to judge itself."""
+    tokens = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+    if not tokens:
+        return texts
+    pattern = re.compile("|".join(re.escape(token) for token in tokens if len(token) > 1) or "(?!)")
+    return [pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text) for text in texts]
