@@ -103,9 +103,8 @@ class OcrPages:
                 self._read_in_parallel(missing)
             with self._files.replace(self._document_id, "pages.jsonl") as target:
                 for page in self._pages():
-                    result = self._results.get(page.number)
-                    merged = page if result is None else merge(page, result)
-                    target.write(_json_line(merged))
+                    found = self._results.get(page.number)
+                    target.write(_json_line(page if found is None else merge(page, found)))
         results_file.unlink(missing_ok=True)
 
     def _pages(self) -> Iterator[Page]:

@@ -6,7 +6,7 @@ The parent enforces the time for each page: it kills a child that takes longer, 
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,7 +111,9 @@ def recognize_pages(
             on_result(OcrResult(number=page.number, fault=f"{OCR_FAULT}{crash}"))
 
 
-def _child_results(path: Path, request: dict[str, object], limits: OcrLimits, children: ChildProcesses) -> Iterator[OcrResult]:
+def _child_results(
+    path: Path, request: dict[str, object], limits: OcrLimits, children: ChildProcesses
+) -> Generator[OcrResult, None, None]:
     pages = [number for number, _ in request["pages"]]  # type: ignore[attr-defined]
     max_line = 12 * limits.max_page_characters + 65536
     with children.start("workers.cpu.ocr.ocr_child", path, request) as child:
