@@ -200,6 +200,14 @@ def test_versions_of_a_question_and_of_an_answer(page: Page) -> None:
     expect(turn.locator(".prose")).not_to_contain_text("better")
 
 
+def test_a_chat_that_is_gone_says_so(page: Page, provoked_errors: list[str]) -> None:
+    provoked_errors.append("status of 404")
+    page.goto("/ui/chat/gone")
+    expect(page.get_by_role("alert")).to_contain_text("This chat does not exist.")
+    page.get_by_role("button", name="New chat").click()
+    answered(ask(page, "Hello"))
+
+
 def test_a_reload_during_an_answer_shows_it_and_goes_on(page: Page) -> None:
     page.goto("/")
     turn = ask(page, LONG)

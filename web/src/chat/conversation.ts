@@ -104,7 +104,7 @@ export class Conversation {
     } catch (error) {
       if (this.abort.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
-      this.problem.value = error;
+      this.problem.value = error.code === "session_not_found" ? new ApiError("This chat does not exist. It may have been deleted, or it belongs to somebody else.", error.code, error.status) : error;
     } finally {
       this.loading.value = false;
     }

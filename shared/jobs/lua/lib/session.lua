@@ -176,10 +176,11 @@ end
 
 -- The turns from a first one down to `turn`, oldest first.
 local function path_to(tree, turn)
-  local path = {}
+  local upwards, path = {}, {}
   while is_set(turn) and tree[turn] do
-    table.insert(path, 1, turn)
+    upwards[#upwards + 1] = turn
     turn = tree[turn]
   end
+  for i = #upwards, 1, -1 do path[#path + 1] = upwards[i] end
   return path
 end
