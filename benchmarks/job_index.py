@@ -23,8 +23,9 @@ from shared.settings import Settings
 
 MODELS = ("gemma", "llama", "qwen")
 COLLECTIONS = tuple(f"col_{number:026d}" for number in range(50))
-CYCLES = 3000
+CYCLES = 2000
 REPEATS = 30
+ENDED = 1000
 
 
 def main() -> None:
@@ -68,7 +69,7 @@ def cpu_seconds(client: redis.Redis) -> float:
 
 
 def write_jobs(submitter: JobSubmitter, transitions: JobTransitions, count: int) -> None:
-    """Jobs of several kinds, models and collections: one in a hundred failed, a few hundred are queued."""
+    """Queued jobs of several kinds, models and collections, of which the oldest have ended, one in twenty with a failure."""
     for start in range(0, count, 500):
         rows = [
             Submission(
@@ -81,12 +82,11 @@ def write_jobs(submitter: JobSubmitter, transitions: JobTransitions, count: int)
             for number in range(start, start + 500)
         ]
         submitter.submit_jobs(rows)
-        for number in range(start, start + (500 if start < count - 500 else 200)):
-            job = transitions.claim("q", "w", new_id(CLAIM))
-            assert job is not None
-            failed = number % 100 == 7
-            error = {"code": "engine_fault", "message": "The engine stopped."} if failed else None
-            transitions.finish((job.id, 1), Status.FAILED if failed else Status.COMPLETED, error=error, result=None)
+    for number in range(ENDED):
+        job = transitions.claim("q", "w", new_id(CLAIM))
+        assert job is not None
+        error = {"code": "engine_fault", "message": "The engine stopped."} if number % 20 == 0 else None
+        transitions.finish((job.id, 1), Status.FAILED if error else Status.COMPLETED, error=error, result=None)
 
 
 def measure_reads(client: redis.Redis, count: int) -> None:

@@ -1,14 +1,16 @@
 """Comparison of the index of jobs with a scan of all records."""
 
 from collections import Counter, defaultdict
+from typing import Any
 
 import redis
 
 GROUPS, GROUP = "eh:jobs:groups:", "eh:jobs:group:"
 
 
-def find_index_errors(client: redis.Redis) -> list[str]:
+def find_index_errors(connection: redis.Redis) -> list[str]:
     """Where the groups of jobs, their numbers, and the lists of owners differ from what the records say."""
+    client: Any = connection  # redis-py types every response as possibly awaitable
     expected: defaultdict[str, set[str]] = defaultdict(set)
     lists: defaultdict[str, set[str]] = defaultdict(set)
     numbers: defaultdict[str, Counter[str]] = defaultdict(Counter)

@@ -54,8 +54,12 @@ EXAMPLES = {"count": Example(summary="Count first", body={"filter": {"owner": "a
     )
 )
 def list_all_jobs() -> RouteResponse:
-    ages = {name: age for name in ("older_than", "newer_than") if (age := query_integer(name, -1, 0, MAX_AGE_SECONDS)) >= 0}
-    wanted = replace(filter_of_query(query_text("owner")), queue=query_text("queue"), **ages)
+    wanted = replace(
+        filter_of_query(query_text("owner")),
+        queue=query_text("queue"),
+        older_than=_age("older_than"),
+        newer_than=_age("newer_than"),
+    )
     limit, after = query_integer("limit", 20, 1, 100), query_cursor(JOB_PREFIX, "job")
     jobs, next_cursor = services().queries.find_jobs(wanted, limit=limit, after=after, max_scanned=MAX_SCANNED)
     return list_response([_job_json(job) for job in jobs], next_cursor)
@@ -129,6 +133,11 @@ def _act(action: Action) -> RouteResponse:
             "next": outcome.next,
         }
     )
+
+
+def _age(name: str) -> int | None:
+    age = query_integer(name, -1, 0, MAX_AGE_SECONDS)
+    return None if age < 0 else age
 
 
 def _filter_of(wanted: FilterOfJobs) -> JobFilter:
