@@ -7,7 +7,7 @@ from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, submit_job
 from shared.documents.media_types import PDF
 from shared.documents.models import IN_PROGRESS, Document
-from shared.documents.page_cache import PageCache, PageLayout, read_page_text
+from shared.documents.page_drawings import PageDrawings, PageLayout, read_page_text
 from shared.errors import Conflict, EnginehouseError, NotFound, Unavailable
 from shared.jobs.models import Job, Status
 from shared.jobs.queue_names import PAGE_QUEUE
@@ -55,8 +55,8 @@ class RequestedPage:
         return _required(layout, self.number)
 
     @property
-    def _cache(self) -> PageCache:
-        return PageCache(services().files, self.document.id)
+    def _cache(self) -> PageDrawings:
+        return PageDrawings(services().files, self.document.id)
 
     def _draw(self, width: int) -> None:
         spec = {"document_id": self.document.id, "page": self.number, "width": width, "start": self.start, "end": self.end}

@@ -26,7 +26,7 @@ from cli.errors import CommandError
 from cli.output import Output
 from shared.documents.data_state import DATA_VERSION
 from shared.documents.data_state import FILE as DATA_FILE
-from shared.documents.page_cache import FOLDER as CACHE_FOLDER
+from shared.documents.page_drawings import FOLDER as CACHE_FOLDER
 from shared.documents.store import Documents
 from shared.owners.closed_marker import FILE_NAME as CLOSED_MARKER
 from shared.packaged_files import installed_version

@@ -168,7 +168,11 @@ def delete_documents(
 def restore_documents(context: CommandContext, ids: Documents) -> None:
     """Restore documents that were deleted less than a minute ago."""
     for document in ids:
-        print_id(context, context.client.restore_document(document))
+        restored = context.client.restore_document(document)
+        if context.out.as_json:
+            context.out.print_json({"id": restored.id, "status": restored.status})
+        else:
+            context.out.print_note(f"{restored.id} is restored")
 
 
 def install(root: typer.Typer) -> None:

@@ -241,3 +241,15 @@ def test_a_hit_is_marked_on_its_page_and_hits_are_filtered(page: Page, stack: St
     expect(sheet.locator("mark")).to_have_text("The harbour opens at six. The lighthouse is painted green.")
     sheet.get_by_role("button", name="Previous page").click()
     expect(sheet.locator(".page-text")).to_contain_text("The lighthouse of the cover.")
+
+
+def test_a_document_that_waits_to_be_read_is_read_after_its_deletion_was_undone(page: Page, stack: Stack) -> None:
+    with suspended(stack, "cpu"):
+        form = {"file": ("waiting.txt", b"Read after all.")}
+        document = stack.client.post("/collections/undone/documents", files=form).json()["data"][0]
+        page.goto("/ui/documents/undone")
+        page.get_by_role("button", name="Delete waiting.txt").click()
+        wait_until(lambda: stack.client.get(f"/documents/{document['id']}").status_code == 404, "the server has hidden it")
+        page.get_by_role("button", name="Undo").click()
+        wait_until(lambda: stack.client.get(f"/documents/{document['id']}").status_code == 200, "the server has restored it")
+    expect(page.get_by_role("row").filter(has_text="waiting.txt")).to_contain_text("Ready")

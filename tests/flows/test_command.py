@@ -254,6 +254,9 @@ def test_documents_are_searched_listed_and_deleted(stack: Stack) -> None:
     assert run(stack, "documents", "-c", collection).stdout.split("\t")[:3] == [document["id"], "ready", "ducks.txt"]
     assert json.loads(run(stack, "documents", "show", document["id"], "--json").stdout)["status"] == "ready"
     assert run(stack, "documents", "delete", document["id"]).returncode == 0
+    assert "is restored" in run(stack, "documents", "restore", document["id"]).stderr
+    assert run(stack, "documents", "delete", document["id"], "--permanent").returncode == 0
+    assert run(stack, "documents", "restore", document["id"]).returncode != 0
     assert run(stack, "documents", "show", document["id"]).returncode == 4
     assert run(stack, "collections", "delete", collection).returncode == 1, "nobody is there to be asked"
     assert run(stack, "collections", "delete", collection, "--yes").returncode == 0

@@ -28,7 +28,7 @@ def error(answer: Any) -> tuple[int, str, str | None]:
 
 
 def cached(stack: Stack, document: dict[str, Any]) -> list[Path]:
-    return sorted(stack.data.glob(f"documents/{document['id']}/page-cache/*"))
+    return sorted(stack.data.glob(f"documents/{document['id']}/page-drawings/*"))
 
 
 def test_the_original_is_downloaded_as_an_attachment(stack: Stack, paper: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import redis
 from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Document
-from shared.documents.page_cache import CACHE_SECONDS, FOLDER, PageCache, PageCacheCleaner, PageLayout, read_page_text
+from shared.documents.page_drawings import CACHE_SECONDS, FOLDER, PageDrawings, PageDrawingsCleaner, PageLayout, read_page_text
 from shared.documents.store import Documents
 from shared.errors import DiskFull, JobFailure, NotFound
 from shared.ids import CLAIM, DOCUMENT, new_id
@@ -80,10 +80,10 @@ def test_a_page_is_drawn_into_the_cache(
 ) -> None:
     attempt = attempt_at(redis_client, settings, document)
     result = draw(attempt, documents, settings, DiskSpace(settings.data_dir, 0))
-    picture = PageCache(files, document.id).picture(1, "", 100, 0, 0)
+    picture = PageDrawings(files, document.id).picture(1, "", 100, 0, 0)
     assert picture is not None
     assert len(picture) == result["bytes"]
-    assert PageCache(files, document.id).picture(1, "another text", 100, 0, 0) is None
+    assert PageDrawings(files, document.id).picture(1, "another text", 100, 0, 0) is None
 
 
 def test_a_document_that_is_deleted_while_it_is_drawn_leaves_nothing(
@@ -119,7 +119,7 @@ def test_a_page_that_cannot_be_drawn_ends_with_its_reason(
 
 def test_the_cache_forgets_what_was_used_longest_ago(files: DocumentFiles, tmp_path: Path) -> None:
     document_id = new_id(DOCUMENT)
-    cache = PageCache(files, document_id)
+    cache = PageDrawings(files, document_id)
     folder = files.path(document_id, "original").parent / FOLDER
     for page in range(1, 6):
         cache.store_picture(page, "text", 100, 0, 0, bytes(1000))
@@ -137,7 +137,7 @@ def test_the_cache_forgets_what_was_used_longest_ago(files: DocumentFiles, tmp_p
 
 def test_what_was_not_used_for_a_day_is_deleted(files: DocumentFiles, settings: Settings) -> None:
     document_id, now = new_id(DOCUMENT), [1_000_000.0]
-    cache = PageCache(files, document_id)
+    cache = PageDrawings(files, document_id)
     folder = files.path(document_id, "original").parent / FOLDER
     cache.store_layout(1, "text", LAYOUT)
     cache.store_layout(2, "text", LAYOUT)
@@ -145,7 +145,7 @@ def test_what_was_not_used_for_a_day_is_deleted(files: DocumentFiles, settings: 
     os.utime(old, (now[0] - CACHE_SECONDS - 1,) * 2)
     os.utime(new, (now[0] - CACHE_SECONDS + 1,) * 2)
     (settings.documents_dir / "stray").mkdir()
-    cleaner = PageCacheCleaner(settings.documents_dir, clock=lambda: now[0])
+    cleaner = PageDrawingsCleaner(settings.documents_dir, clock=lambda: now[0])
     cleaner.run_once(5000.0)
     assert list(folder.iterdir()) == [new]
     now[0] += 10

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from shared.documents.data_state import DataState, DataStateService
-from shared.documents.page_cache import PageCacheCleaner
+from shared.documents.page_drawings import PageDrawingsCleaner
 from shared.documents.store import Documents
 from shared.documents.trash import Trash, TrashCleaner
 from shared.jobs.job_index import JobIndex
@@ -34,7 +34,7 @@ def build_services() -> Sequence[MaintenanceService]:
         DataStateService(DataState(client, settings, index_jobs=JobIndex(client).add_missing)),
         UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds),
         TrashCleaner(Trash(settings.trash_dir), settings.trash_seconds),
-        PageCacheCleaner(settings.documents_dir),
+        PageDrawingsCleaner(settings.documents_dir),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF
-from shared.documents.page_cache import PageCache, PageLayout, read_page_text
+from shared.documents.page_drawings import PageDrawings, PageLayout, read_page_text
 from shared.documents.store import Documents
 from shared.errors import JobFailure, NotFound
 from shared.settings import Settings
@@ -47,7 +47,7 @@ def draw(attempt: AttemptHandle, documents: Documents, settings: Settings, disk_
     except JobFailure:
         attempt.raise_if_stopped()  # a stop kills the child, which then looks as if it had crashed
         raise
-    cache = PageCache(files, document.id)
+    cache = PageDrawings(files, document.id)
     cache.store_layout(page, text, PageLayout(width=drawn.width, height=drawn.height, boxes=drawn.boxes))
     if width:
         cache.store_picture(page, text, width, start, end, drawn.picture)

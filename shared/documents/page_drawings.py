@@ -17,7 +17,7 @@ from typing import Any
 from shared.documents.files import DocumentFiles
 from shared.ids import DOCUMENT, is_id
 
-FOLDER = "page-cache"
+FOLDER = "page-drawings"
 MAX_CACHED_BYTES = 64 * 1024 * 1024
 MAX_CACHED_FILES = 500
 CACHE_SECONDS = 86_400.0
@@ -45,7 +45,7 @@ def read_page_text(files: DocumentFiles, document_id: str, page: int) -> str | N
     return None
 
 
-class PageCache:
+class PageDrawings:
     """What was drawn of the pages of one document."""
 
     def __init__(self, files: DocumentFiles, document_id: str) -> None:
@@ -104,7 +104,7 @@ class PageCache:
         return f"{page}.{width}.{start}-{end}.{_digest(text)}.png"
 
 
-class PageCacheCleaner:
+class PageDrawingsCleaner:
     """Maintenance: deletes what was not used for a day, once an hour."""
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:
