@@ -10,7 +10,7 @@ from api.request_parsing import query_integer
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
-from shared.jobs.stats_history import GPU_VALUES, INTERVAL_SECONDS, MAX_MINUTES, History, Series
+from shared.jobs.stats_history import GPU_STATES, INTERVAL_SECONDS, MAX_MINUTES, History, Series
 
 blueprint = Blueprint("stats", __name__)
 
@@ -56,7 +56,7 @@ def _everything(history: History) -> dict[str, Any]:
             "queued": history.totals("queued"),
             "running": history.totals("running"),
             "oldest_seconds": _seconds(history.totals("oldest_ms")),
-            "tokens_per_second": history.totals("tokens_per_second"),
+            "tokens_per_second": history.total_speed(),
             **{name: history.growth(name) for name in ("submitted", "ended", "failed")},
         },
         "queues": [
@@ -69,7 +69,12 @@ def _everything(history: History) -> dict[str, Any]:
             for queue in history.queues()
         ],
         "gpus": [
-            {"gpu": gpu, "model": model or None, **{name: history.gpu(gpu, name) for name in GPU_VALUES}}
+            {
+                "gpu": gpu,
+                "model": model or None,
+                "tokens_per_second": history.speed(gpu),
+                **{name: history.gpu(gpu, name) for name in GPU_STATES},
+            }
             for gpu, model in history.gpus().items()
         ],
         "workers": {pool: history.workers(pool) for pool in POOLS},

@@ -29,12 +29,11 @@ FAILURES = ("failed", "expired")
 
 Series = list[float | None]
 
-# The values of a queue and of a gpu worker in a sample, in this order.
+# The values of a queue and of a gpu worker in a sample, in this order. Those of a gpu worker begin with the tokens that its engine has
+# generated and the time (ms) of the heartbeat that says so: between two samples it may have written a short answer and be idle again.
 QUEUE_VALUES = ("waiting", "oldest_ms", "submitted", "ended", "failed")
-GPU_VALUES = (
-    *("tokens_per_second", "batch", "batch_limit", "cache_use", "memory_used", "memory_total", "utilisation"),
-    *("temperature", "power"),
-)
+GPU_STATES = ("batch", "batch_limit", "cache_use", "memory_used", "memory_total", "utilisation", "temperature", "power")
+GPU_VALUES = ("tokens", "seen_at", *GPU_STATES)
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,17 @@ class History:
         """A value of a gpu worker."""
         return self._values("gpus", gpu, 1 + GPU_VALUES.index(name))[1:]
 
+    def speed(self, gpu: str) -> Series:
+        """Tokens per second of a gpu worker."""
+        tokens, times = (self._values("gpus", gpu, 1 + GPU_VALUES.index(name)) for name in ("tokens", "seen_at"))
+        return [_speed(*values) for values in zip(tokens, times, tokens[1:], times[1:], strict=False)]
+
+    def total_speed(self) -> Series:
+        """Tokens per second of all gpu workers together."""
+        speeds = zip(*map(self.speed, self.gpus()), strict=True)
+        found = [[value for value in values if value is not None] for values in speeds]
+        return [round(sum(known), 2) if known else None for known in found] or [None] * (len(self.samples) - 1)
+
     def _values(self, group: str, entry: str, place: int, absent: float | None = None) -> Series:
         """One value of an entry in all samples; ``absent`` where a sample has no such entry, but would have had room for it."""
         return [
@@ -92,6 +102,14 @@ class History:
         return [
             now - before if now is not None and before is not None and now >= before else None for before, now in pairwise(values)
         ]
+
+
+def _speed(tokens: float | None, seen_at: float | None, tokens_now: float | None, seen_now: float | None) -> float | None:
+    """Tokens per second between two heartbeats; None if there were none or if it is the same one."""
+    if tokens is None or seen_at is None or tokens_now is None or seen_now is None or seen_now <= seen_at:
+        return None
+    # A new engine counts from zero.
+    return round(1000 * (tokens_now - tokens if tokens_now >= tokens else tokens_now) / (seen_now - seen_at), 2)
 
 
 class StatsHistory:
@@ -118,7 +136,7 @@ class StatsHistory:
     def read(self, minutes: int) -> History:
         """The samples of the last minutes, the newest last, and before them the one that their counters need."""
         count = minutes * 60 // INTERVAL_SECONDS + 1
-        found = {}
+        found: dict[int, str] = {}
         for entry in self._client.lrange(f"{PREFIX}stats:samples", 0, count):
             interval, _, sample = entry.partition(" ")
             found.setdefault(int(interval), sample)
@@ -155,8 +173,6 @@ def sample_of(stats: Stats, workers: Iterable[Worker]) -> str:
         "omitted": 0,
     }
     gpus = {worker.name: [worker.model, *_gpu_values(worker)] for worker in workers if worker.pool == "gpu"}
-    speeds = [values[1] for values in gpus.values() if values[1] is not None]
-    sample["tokens_per_second"] = round(sum(speeds), 2) if speeds else None
     queues = {
         name: [queue.waiting, queue.oldest_ms, entered.get(name, 0), left[name], failed[name]]
         for name, queue in sorted(stats.queues.items(), key=lambda item: -item[1].waiting)
@@ -180,7 +196,8 @@ def _gpu_values(worker: Worker) -> list[float | None]:
 
     busy, hot = of_gpus("utilisation"), of_gpus("temperature")
     return [
-        *(engine.get(name) for name in ("tokens_per_second", "running", "in_flight", "cache_use")),
+        *(engine.get("tokens"), worker.seen_at),
+        *(engine.get(name) for name in ("running", "in_flight", "cache_use")),
         *(sum(of_gpus(name)) or None for name in ("memory_used", "memory_total")),
         round(sum(busy) / len(busy), 3) if busy else None,
         max(hot, default=None),

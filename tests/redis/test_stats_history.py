@@ -9,7 +9,7 @@ import redis
 from shared.errors import EngineFault
 from shared.jobs.models import Status
 from shared.jobs.stats import QueueState, Stats
-from shared.jobs.stats_history import KEPT_SAMPLES, MAX_SAMPLE_BYTES, History, StatsHistory, sample_of
+from shared.jobs.stats_history import GPU_STATES, KEPT_SAMPLES, MAX_SAMPLE_BYTES, History, StatsHistory, sample_of
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from tests.conftest import Clock, JobSystem
 from tests.redis.test_stats import claim, submit
@@ -25,7 +25,7 @@ WORKER = Worker(
     queues=("gpu.a",),
     slots=4,
     model="a",
-    engine={"tokens_per_second": 40.5, "running": 2, "in_flight": 8, "cache_use": 0.25},
+    engine={"tokens": 1000, "running": 2, "in_flight": 8, "cache_use": 0.25},
     gpus=(GPU, GPU | {"temperature": 70, "power": None}),
 )
 
@@ -103,16 +103,29 @@ def test_a_gpu_worker_reports_engine_and_all_its_gpus(history: StatsHistory) -> 
     record(history)
     seen = history.read(1)
     assert seen.gpus() == {"gpu0@h": "a"}
-    names = ("tokens_per_second", "batch", "batch_limit", "cache_use", "memory_used", "memory_total", "temperature", "power")
-    assert [seen.gpu("gpu0@h", name)[-1] for name in names] == [40.5, 2, 8, 0.25, 6, 8, 70, 100.0]
-    assert seen.totals("tokens_per_second")[-1] == 40.5
+    assert [seen.gpu("gpu0@h", name)[-1] for name in GPU_STATES] == [2, 8, 0.25, 6, 8, 0.5, 70, 100.0]
+
+
+def test_tokens_between_two_samples_count_also_if_the_engine_is_idle_again(
+    redis_client: redis.Redis, history: StatsHistory, clock: Clock
+) -> None:
+    registry = WorkerRegistry(redis_client, clock=clock)
+    # It writes 200 tokens, is restarted and writes 50, is idle, and then sends no heartbeat.
+    for tokens in (1000, 1200, 50, 50, None):
+        if tokens is not None:
+            registry.heartbeat(replace(WORKER, engine={"tokens": tokens}))
+        record(history)
+        clock.advance(10)
+    seen = history.read(1)
+    assert seen.speed("gpu0@h")[-4:] == seen.total_speed()[-4:] == [20.0, 5.0, 0.0, None]
 
 
 def test_a_worker_without_gpus_has_no_memory_and_no_temperature() -> None:
-    bare = replace(WORKER, gpus=(), engine=None)
+    bare = replace(WORKER, gpus=(), engine=None, seen_at=5)
     sample = json.loads(sample_of(Stats(0, 0, 0, 0, {}, {}), [bare]))
-    assert sample["gpus"] == {"gpu0@h": ["a", *[None] * 9]}
-    assert sample["tokens_per_second"] is None
+    assert sample["gpus"] == {"gpu0@h": ["a", None, 5, *[None] * 8]}
+    assert History(0, [sample, sample]).total_speed() == [None]
+    assert History(0, [None, None]).total_speed() == [None]
 
 
 def test_the_ring_is_bounded(redis_client: redis.Redis, history: StatsHistory, clock: Clock) -> None:

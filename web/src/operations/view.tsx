@@ -12,8 +12,9 @@ import { Gpus } from "./gpus.tsx";
 import { description, latest, perMinute, type Series } from "./series.ts";
 import { DeadLetters, Queues, Webhooks, Workers } from "./tables.tsx";
 
-const LOOK_SECONDS = 3;
+const LOOK_SECONDS = 4;
 const STATS_SECONDS = 10;
+const HOOKS_SECONDS = 30;
 
 interface Facts {
   queues: Queue[];
@@ -44,7 +45,7 @@ async function loadHooks(signal: AbortSignal): Promise<Hooks> {
 export function OperationsView() {
   const { data, error, reload } = useResource("operations", loadFacts, LOOK_SECONDS);
   const stats = useResource("stats", (signal) => call<Stats>("GET", "/stats", { signal }), STATS_SECONDS);
-  const hooks = useResource("hooks", loadHooks, STATS_SECONDS);
+  const hooks = useResource("hooks", loadHooks, HOOKS_SECONDS);
   const facts = data.value;
   const past = stats.data.value;
   const forbidden = error.value instanceof ApiError && error.value.status === 403;
