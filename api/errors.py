@@ -83,7 +83,9 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
             NotFound(f"There is no call {request.method} {path}. GET /openapi.json lists all calls.", code="route_not_found")
         )
     if status == 405:
-        response = _json_response(MethodNotAllowed(f"{path} does not support {request.method}."))
+        # A call that is missing here may have the path of another one, such as POST /v1/responses/compact.
+        calls = f" Routes below /v1: {_openai_calls()}." if request.path.startswith(OPENAI_PATH) else ""
+        response = _json_response(MethodNotAllowed(f"{path} does not support {request.method}.{calls}"))
         response.headers["Allow"] = ", ".join(getattr(error, "valid_methods", None) or ())
         return response, 405
     if isinstance(error, ClientDisconnected):

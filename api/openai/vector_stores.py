@@ -50,10 +50,10 @@ def create_store(body: VectorStoreRequest) -> Collection:
         "last_active_at": documents.now_ms(),
     }
     if body.name and COLLECTION_NAME.fullmatch(body.name):
-        collection, created = documents.make_collection(owner(), body.name, model, collection_id, **settings)
+        collection, created = documents.make_collection(owner(), body.name, model, settings, collection_id=collection_id)
         if created:
             return collection
-    return documents.make_collection(owner(), store_id(collection_id), model, collection_id, **settings)[0]
+    return documents.make_collection(owner(), store_id(collection_id), model, settings, collection_id=collection_id)[0]
 
 
 def change_store(collection: Collection, body: VectorStoreChanges) -> Collection:

@@ -74,7 +74,7 @@ def create_collection() -> RouteResponse:
     body = parse_body(NewCollection)
     model = _choose_embedding_model(body.embedding_model)
     chunks = _chunk_settings(body.chunk_tokens, body.chunk_overlap_tokens)
-    collection, created = services().documents.make_collection(owner(), body.name, model, **chunks)
+    collection, created = services().documents.make_collection(owner(), body.name, model, chunks)
     if not created:
         raise Conflict(f"Collection {body.name!r} already exists. Change it with PATCH.", param="name")
     return jsonify(collection_json(collection)), 201

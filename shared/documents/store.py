@@ -68,7 +68,13 @@ class Documents:
         return self.make_collection(owner, name, embedding_model)[0]
 
     def make_collection(
-        self, owner: str, name: str, embedding_model: str, collection_id: str = "", **options: Setting
+        self,
+        owner: str,
+        name: str,
+        embedding_model: str,
+        options: Mapping[str, Setting] | None = None,
+        *,
+        collection_id: str = "",
     ) -> tuple[Collection, bool]:
         """Create a collection with its own settings and return it with True, or return an existing one unchanged with False.
 
@@ -81,7 +87,7 @@ class Documents:
             name=check_collection_name(name),
             embedding_model=embedding_model,
             limit=self._settings.max_collections,
-            options=_fields(options),
+            options=_fields(options or {}),
         )
         if limit:
             raise QuotaExceeded("collections", int(limit))

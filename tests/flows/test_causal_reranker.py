@@ -21,7 +21,13 @@ def make_model(folder: Path, *, words: list[str] = WORDS, control: list[str] = C
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
 
     set_seed(3)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    shape: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+    }
     config = Qwen3Config(vocab_size=len(words) + len(control), num_key_value_heads=2, max_position_embeddings=512, **shape)
     model = Qwen3ForCausalLM(config)
     for parameter in model.parameters():
@@ -29,7 +35,9 @@ def make_model(folder: Path, *, words: list[str] = WORDS, control: list[str] = C
     model.save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=512)
+    fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=512
+    )
     fast.add_special_tokens({"additional_special_tokens": control})
     fast.chat_template = template
     fast.save_pretrained(folder)

@@ -8,12 +8,14 @@ import pytest
 from pydantic import TypeAdapter
 
 from api.app import create_app
+from api.openai.vector_store_parameters import STORE
 from api.openapi.operation import COLLECTION, DELIVERY, DOCUMENT, GPU, JOB, SESSION, WEBHOOK, Operation
 from api.routes.document_pages import PAGE
 from api.routes.openai.batches import BATCH, INPUT
 from api.routes.openai.files import FILE, REQUEST
 from api.routes.openai.models import MODEL
 from api.routes.openai.responses import RESPONSE
+from api.routes.openai.vector_store_batches import BATCH as FILE_BATCH
 from api.routes.queues import QUEUE, WORKER
 from api.routes.web_ui import ASSETS
 from api.schemas import responses
@@ -69,7 +71,12 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
     file = stack.client.post("/v1/files", files=requests, data={"purpose": "batch"}).json()["id"]
     batch = stack.post("/v1/batches", {**INPUT, "input_file_id": file}).json()
     stack.ended(batch["job_id"])
+    store = stack.post("/v1/vector_stores", {"name": "examples"}).json()["id"]
+    file_batch = stack.post(f"/v1/vector_stores/{store}/file_batches", {"file_ids": [file]}).json()
+    stack.ended(file_batch["job_id"])
     return {
+        STORE.name: store,
+        FILE_BATCH.name: file_batch["id"],
         JOB.name: job,
         DOCUMENT.name: document,
         COLLECTION.name: "handbook",
@@ -103,7 +110,9 @@ def test_example_bodies_work(slow_stack: Stack, example_ids: dict[str, str], ope
         files = {"file": ("example.txt", example.body.encode())}
         answer = slow_stack.client.post(path, files=files, data=operation.form_values)
     else:
-        body = example.body | ({"input_file_id": example_ids[FILE.name]} if "input_file_id" in example.body else {})
+        file = example_ids[FILE.name]
+        files = {"input_file_id": file, "file_id": file, "file_ids": [file]}
+        body = example.body | {name: value for name, value in files.items() if name in example.body}
         answer = slow_stack.client.request(operation.method, path, json=body)
     assert answer.status_code in operation.replies, answer.text
     body = checked(operation, answer)
@@ -194,6 +203,8 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "response": "resp_nope",
             "file": "file-nope",
             "batch": "batch_nope",
+            "store": "vs_nope",
+            "file_batch": "vsfb_nope",
             "view": "nope",
             "asset": "nope",
         }

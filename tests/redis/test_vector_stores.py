@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,8 @@ from workers.io.collection_expiry import CollectionExpiry
 from workers.io.file_search import describe_search, merge_hits
 
 MODEL = "gemma-3-270m"
+Headers = Mapping[str, str]
+NO_HEADERS: Headers = {}
 NO_STORE = "vs_01m84stetzyr7esggznw5rdjds"
 
 
@@ -49,12 +52,12 @@ def documents(redis_client: redis.Redis, settings: Settings) -> Documents:
     return Documents(redis_client, settings)
 
 
-def put_file(client: FlaskClient, name: str = "a.txt", data: bytes = b"text", **headers: str) -> str:
+def put_file(client: FlaskClient, name: str = "a.txt", data: bytes = b"text", headers: Headers = NO_HEADERS) -> str:
     form = {"file": (io.BytesIO(data), name), "purpose": "assistants"}
     return str(client.post("/v1/files", data=form, headers=headers).json["id"])  # type: ignore[index]
 
 
-def make_store(client: FlaskClient, body: dict[str, Any] | None = None, **headers: str) -> str:
+def make_store(client: FlaskClient, body: dict[str, Any] | None = None, headers: Headers = NO_HEADERS) -> str:
     answer = client.post("/v1/vector_stores", json=body or {}, headers=headers)
     assert answer.status_code == 200, answer.text
     return str(answer.json["id"])  # type: ignore[index]
@@ -62,10 +65,11 @@ def make_store(client: FlaskClient, body: dict[str, Any] | None = None, **header
 
 def test_another_owners_store_does_not_exist(client: FlaskClient, redis_client: redis.Redis) -> None:
     ada, bob = ({"Authorization": f"Bearer {ApiKeys(redis_client).create(name)[1]}"} for name in ("ada", "bob"))
-    store, file = make_store(client, **ada), put_file(client, **ada)
+    store, file = make_store(client, headers=ada), put_file(client, headers=ada)
     added = client.post(f"/v1/vector_stores/{store}/files", json={"file_id": file}, headers=ada)
     assert added.status_code == 200, added.text
     batch = client.post(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]}, headers=ada).json
+    assert batch is not None
     root = f"/v1/vector_stores/{store}"
     paths = ("", f"/files/{file}", "/files", f"/file_batches/{batch['id']}", f"/file_batches/{batch['id']}/files")
     for path in paths:
@@ -82,7 +86,7 @@ def test_another_owners_store_does_not_exist(client: FlaskClient, redis_client: 
         assert client.delete(root + path, headers=bob).status_code == 404, path
     assert client.get("/v1/vector_stores", headers=bob).json["data"] == []  # type: ignore[index]
     # Nor can a file of another owner be put into a store, nor its store be searched.
-    own = make_store(client, **bob)
+    own = make_store(client, headers=bob)
     assert client.post(f"/v1/vector_stores/{own}/files", json={"file_id": file}, headers=bob).json["error"]["param"] == "file_id"  # type: ignore[index]
     tools = [{"type": "file_search", "vector_store_ids": [own, store]}]
     refused = client.post("/v1/responses", json={"input": "x", "tools": tools}, headers=bob)
@@ -221,8 +225,8 @@ def test_hits_of_several_searches_are_merged() -> None:
 
 
 def test_a_search_names_files_of_documents_that_are_gone(documents: Documents) -> None:
-    place = {"page": 1, "start": 0, "end": 2, "score": 1.0, "text": "ab"}
-    hit = {"document_id": "doc_01m84svpew31wcd91z2271xy1f", "document": "a.txt", **place}
+    place: dict[str, Any] = {"page": 1, "start": 0, "end": 2, "score": 1.0, "text": "ab"}
+    hit: dict[str, Any] = {"document_id": "doc_01m84svpew31wcd91z2271xy1f", "document": "a.txt", **place}
     said, files = describe_search(["q"], [hit], documents, with_results=True)
     assert files[hit["document_id"]] == {"file_id": "file-01m84svpew31wcd91z2271xy1f", "filename": "a.txt"}
     assert said["results"][0]["attributes"] == {}

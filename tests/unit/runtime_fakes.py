@@ -73,8 +73,8 @@ class RecordingTransitions:
     def release_after_outage(self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any]) -> Any:
         return self._record("release_after_outage", lease, queue, outages, error)
 
-    def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any]) -> Any:
-        return self._record("hand_over", lease, queue, context)
+    def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any], found: Mapping[str, Any] | None = None) -> Any:
+        return self._record("hand_over", lease, queue, context, *(() if found is None else (found,)))
 
     def claim_for_slot(self, queue: str, worker: str, token: str, *, slots: int, reserved: int, retried: bool) -> Any:
         self._record("claim", queue, worker, token)

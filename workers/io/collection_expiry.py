@@ -10,11 +10,11 @@ from shared.jobs.submission import JobSubmitter, Submission
 
 logger = logging.getLogger(__name__)
 
-EXPIRY_SECONDS = 60.0
+EXPIRY_SECONDS = 600.0
 
 
 class CollectionExpiry:
-    """Looks at all collections once a minute. Each is hidden at once, and a job deletes its documents, as when a client deletes it."""
+    """Looks at all collections every ten minutes. Each is hidden at once, and a job deletes its documents, as when a client deletes it."""
 
     def __init__(self, documents: Documents, submitter: JobSubmitter) -> None:
         self._documents = documents

@@ -18,7 +18,7 @@ from shared.openai.vector_stores import FILE_STATUSES, file_batch_id, file_statu
 
 blueprint = Blueprint("openai_vector_store_batches", __name__)
 
-BATCH = in_path("batch", "Id of a file batch.", "vsfb_01m84stetzyr7esggznw5rdjds")
+BATCH = in_path("file_batch", "Id of a file batch.", "vsfb_01m84stetzyr7esggznw5rdjds")
 BATCH_REPLY = Reply(description="The file batch.", model=responses.VectorStoreFileBatch, headers=OPENAI_HEADERS)
 
 
@@ -42,7 +42,7 @@ def create_file_batch(store: str) -> RouteResponse:
     return jsonify(describe_file_batch(find_file_batch(collection, file_batch_id(job))))
 
 
-@blueprint.get("/v1/vector_stores/<store>/file_batches/<batch>")
+@blueprint.get("/v1/vector_stores/<store>/file_batches/<file_batch>")
 @describe(
     Operation(
         tag=OPENAI_TAG,
@@ -51,11 +51,11 @@ def create_file_batch(store: str) -> RouteResponse:
         replies={200: BATCH_REPLY},
     )
 )
-def show_file_batch(store: str, batch: str) -> RouteResponse:
-    return poll_response(describe_file_batch(find_file_batch(find_store(store, even_if_expired=True), batch)))
+def show_file_batch(store: str, file_batch: str) -> RouteResponse:
+    return poll_response(describe_file_batch(find_file_batch(find_store(store, even_if_expired=True), file_batch)))
 
 
-@blueprint.post("/v1/vector_stores/<store>/file_batches/<batch>/cancel")
+@blueprint.post("/v1/vector_stores/<store>/file_batches/<file_batch>/cancel")
 @describe(
     Operation(
         tag=OPENAI_TAG,
@@ -65,13 +65,13 @@ def show_file_batch(store: str, batch: str) -> RouteResponse:
         replies={200: BATCH_REPLY},
     )
 )
-def cancel_file_batch(store: str, batch: str) -> RouteResponse:
+def cancel_file_batch(store: str, file_batch: str) -> RouteResponse:
     collection = find_store(store, even_if_expired=True)
-    services().transitions.cancel(find_file_batch(collection, batch).id, owner())
-    return jsonify(describe_file_batch(find_file_batch(collection, batch)))
+    services().transitions.cancel(find_file_batch(collection, file_batch).id, owner())
+    return jsonify(describe_file_batch(find_file_batch(collection, file_batch)))
 
 
-@blueprint.get("/v1/vector_stores/<store>/file_batches/<batch>/files")
+@blueprint.get("/v1/vector_stores/<store>/file_batches/<file_batch>/files")
 @describe(
     Operation(
         tag=OPENAI_TAG,
@@ -80,10 +80,10 @@ def cancel_file_batch(store: str, batch: str) -> RouteResponse:
         replies={200: Reply(description="One page.", model=responses.VectorStoreFileList)},
     )
 )
-def list_file_batch_files(store: str, batch: str) -> RouteResponse:
+def list_file_batch_files(store: str, file_batch: str) -> RouteResponse:
     collection = find_store(store, even_if_expired=True)
     status = query_choice("filter", FILE_STATUSES)
-    documents = sorted(documents_of_batch(find_file_batch(collection, batch)), key=lambda document: document.id)
+    documents = sorted(documents_of_batch(find_file_batch(collection, file_batch)), key=lambda document: document.id)
     chosen = [each for each in documents if status in (None, file_status(each.status, each.reason))]
     page, has_more = query_page(chosen, document_file_id)
     return page_response([describe_file(document, collection) for document in page], has_more=has_more)

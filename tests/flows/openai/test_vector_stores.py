@@ -1,6 +1,7 @@
 """Vector stores with OpenAI's own client: stores, files, batches and searches, which are collections, documents and native searches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import openai
@@ -153,10 +154,11 @@ def test_file_batches_have_the_states_of_their_documents(v1_stack: Stack, client
 def test_lists_have_pages(client: openai.OpenAI, store: VectorStore) -> None:
     ids = [put_file(client, name) for name in TEXTS]
     batch = client.vector_stores.file_batches.create_and_poll(store.id, file_ids=ids)
-    for pages in (
-        lambda **options: client.vector_stores.files.list(store.id, **options),
-        lambda **options: client.vector_stores.file_batches.list_files(batch.id, vector_store_id=store.id, **options),
-    ):
+    listings: list[Callable[..., Any]] = [
+        partial(client.vector_stores.files.list, store.id),
+        partial(client.vector_stores.file_batches.list_files, batch.id, vector_store_id=store.id),
+    ]
+    for pages in listings:
         assert [file.id for file in pages(limit=1, order="asc")] == ids
         assert [file.id for file in pages(limit=2)] == ids[::-1]
         assert [file.id for file in pages(before=ids[0], limit=1).data] == [ids[1]]
