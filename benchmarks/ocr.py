@@ -5,8 +5,8 @@ letters, Chinese or Japanese. The error rate is the edit distance to the known t
 count. Engines run one after the other in this process, on one thread and without the sandbox.
 
 Run: ``.venv/bin/python -m benchmarks.ocr``. ``--pages 20`` makes fewer pages. Chinese and Japanese need a font, such as that of Debian's
-package fonts-droid-fallback or the one that ``--font`` names; Tesseract needs the packages tesseract-ocr, tesseract-ocr-chi-sim and
-tesseract-ocr-jpn, or ``--tesseract LIBRARY DATA``.
+package fonts-droid-fallback or the one that ``--font`` names; Tesseract needs the packages tesseract-ocr, those of
+the languages in TESSERACT_LANGUAGES, or ``--tesseract LIBRARY DATA``.
 """
 
 import argparse
@@ -84,7 +84,7 @@ SENTENCES = {
         "この説明書は新しい製品だけに適用されます。",
     ),
 }
-TESSERACT_LANGUAGES = {"latin": ("eng",), "chinese": ("chi_sim",), "japanese": ("jpn",)}
+TESSERACT_LANGUAGES = {"latin": ("eng", "deu", "fra", "spa", "ita"), "chinese": ("chi_sim",), "japanese": ("jpn",)}
 KINDS = (
     ("latin", "clean"),
     ("latin", "noise"),
@@ -176,8 +176,11 @@ def engines(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[MadePa
     from workers.cpu.ocr.paddle import PaddleEngine
     from workers.cpu.ocr.tesseract import TesseractEngine
 
-    paddle = PaddleEngine()
-    yield "rapidocr", lambda page: paddle.read_text(page.image)
+    if options.engine != "tesseract":
+        paddle = PaddleEngine()
+        yield "rapidocr", lambda page: paddle.read_text(page.image)
+    if options.engine == "rapidocr":
+        return
     library, folders = (
         (options.tesseract[0], [Path(options.tesseract[1])]) if options.tesseract else (TESSERACT_LIBRARY, TESSERACT_FOLDERS)
     )
@@ -193,6 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pages", type=int, default=100)
     parser.add_argument("--font", help="a font with Chinese and Japanese characters")
+    parser.add_argument("--engine", choices=["rapidocr", "tesseract"], help="only this one")
     parser.add_argument("--tesseract", nargs=2, metavar=("LIBRARY", "DATA"), help="libtesseract.so.5 and the folder of its data")
     options = parser.parse_args()
     cjk_font = options.font or next((font for font in CJK_FONTS if Path(font).exists()), "")

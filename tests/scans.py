@@ -53,6 +53,7 @@ class ScannedDocument:
         self.id = new_id(DOCUMENT)
         self.limits = OCR_LIMITS
         self.progress: list[tuple[int, int]] = []
+        self.children = ChildProcesses()
         self.check: Callable[[], None] = lambda: None
         self.on_page: Callable[[], None] = lambda: None
         self.settings = {"engine": engine, "languages": (), "images": images, "document_seconds": 600.0}
@@ -74,7 +75,7 @@ class ScannedDocument:
             OcrSettings(**self.settings, limits=self.limits),  # type: ignore[arg-type]
             password="",
             slots=self.slots,
-            children=ChildProcesses(),
+            children=self.children,
             budget=CharacterBudget(10_000_000),
             check=self.check,
             on_progress=lambda done, total: self.progress.append((done, total)),

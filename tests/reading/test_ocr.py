@@ -122,6 +122,20 @@ def test_a_page_over_its_time_is_reported_and_only_it_is_read_again(tmp_path: Pa
     assert (page.text, page.fault) == ("Slow page.", "")
 
 
+def test_a_stop_kills_the_child_and_leaves_its_page_for_the_next_attempt(tmp_path: Path) -> None:
+    document = ScannedDocument(tmp_path, scanned_pdf("Page one."))
+
+    def stopped() -> None:
+        raise AttemptStopped("cancel")
+
+    document.check = stopped
+    document.children.kill()
+    with pytest.raises(AttemptStopped):
+        document.read()
+    assert not document.files.path(document.id, "ocr.jsonl").exists()
+    assert document.pages()[0].confidence is None
+
+
 def test_pictures_inside_pages_are_read_when_asked(tmp_path: Path) -> None:
     from fpdf import FPDF
 

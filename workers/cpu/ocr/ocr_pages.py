@@ -190,6 +190,8 @@ class OcrPages:
 
     def _read_block(self, block: Sequence[PageRequest], *, may_give_way: bool) -> None:
         def on_result(result: OcrResult) -> None:
+            if result.fault:
+                self._check()  # a stop kills the child, and its page has then not failed
             self._store(result)
             if self._failed.is_set():
                 raise _OtherBlockFailed
