@@ -65,14 +65,17 @@ class JobIndex:
         self._client: Any = client
         self._scripts = JobScripts(client)
 
-    def walk(self, wanted: JobFilter, after: str | None = None) -> Iterator[list[str]]:
-        """Ids of the jobs that match as far as the index can tell, from the newest to the oldest, after the id ``after``."""
+    def walk(self, wanted: JobFilter, after: str | None, batch: int) -> Iterator[list[str]]:
+        """Ids of the jobs that match as far as the index can tell, from the newest to the oldest, after the id ``after``.
+
+        They come in lists of up to ``batch``.
+        """
         if wanted.job is not None:
             yield [wanted.job]
             return
         owners = self._owners(wanted)
         keys = [group.key for group in self._groups(wanted, owners)] if wanted.uses_groups else list(map(_owner_key, owners))
-        yield from self._merge(keys, wanted, after)
+        yield from self._merge(keys, wanted, after, batch)
 
     def count(self, wanted: JobFilter) -> JobCounts:
         """Numbers of matching jobs, for a filter that does not read records."""
@@ -115,7 +118,7 @@ class JobIndex:
         ]
         return [group for group in groups if wanted.matches_group(*group.parts)]
 
-    def _merge(self, keys: Sequence[str], wanted: JobFilter, after: str | None, batch: int = BATCH) -> Iterator[list[str]]:
+    def _merge(self, keys: Sequence[str], wanted: JobFilter, after: str | None, batch: int) -> Iterator[list[str]]:
         """Ids of several sorted sets in one descending order."""
         start = min(filter(None, (after, wanted.end_id)), default="")
         left, size = list(keys), max(MIN_BATCH, batch // max(1, len(keys)))

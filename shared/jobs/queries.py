@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from shared.jobs.job_filter import JobFilter
-from shared.jobs.job_index import JobCounts, JobIndex
+from shared.jobs.job_index import BATCH, JobCounts, JobIndex
 from shared.jobs.models import Job, Status, from_record
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.lua_scripts import Clock
@@ -55,7 +55,9 @@ class JobQueries:
         more follow: then the second value is not None.
         """
         found: list[Job] = []
-        visit = JobVisit(self, wanted, after, max_scanned)
+        # If the index knows what matches, one record more than the page has is enough.
+        batch = BATCH if wanted.reads_records else min(BATCH, limit + 1)
+        visit = JobVisit(self, wanted, after, max_scanned, batch)
         for job in visit:
             if len(found) == limit:
                 return found, found[-1].id
@@ -72,10 +74,10 @@ class JobQueries:
         counts.complete = visit.next is None
         return counts
 
-    def read_matching(self, wanted: JobFilter, after: str | None) -> Iterator[tuple[list[str], list[Job]]]:
+    def read_matching(self, wanted: JobFilter, after: str | None, batch: int) -> Iterator[tuple[list[str], list[Job]]]:
         """Ids from the newest to the oldest, as the index finds them, and those of their jobs that match."""
         now_ms = self._now_ms()
-        for ids in self._index.walk(wanted, after):
+        for ids in self._index.walk(wanted, after, batch):
             # An older worker may have changed the status of a job and not the index.
             yield ids, [job for job in self.read_jobs(ids) if wanted.matches(job, now_ms)]
 
@@ -210,16 +212,17 @@ class JobQueries:
 class JobVisit:
     """One visit of the matching jobs, newest first. ``next`` is set if it ended before the oldest one."""
 
-    def __init__(self, queries: JobQueries, wanted: JobFilter, after: str | None, max_scanned: int) -> None:
+    def __init__(self, queries: JobQueries, wanted: JobFilter, after: str | None, max_scanned: int, batch: int = BATCH) -> None:
         self._queries = queries
         self._wanted = wanted
         self._after = after
         self._max_scanned = max_scanned
+        self._batch = batch
         self.next: str | None = None
 
     def __iter__(self) -> Iterator[Job]:
         scanned, last = 0, None
-        for ids, jobs in self._queries.read_matching(self._wanted, self._after):
+        for ids, jobs in self._queries.read_matching(self._wanted, self._after, self._batch):
             if scanned >= self._max_scanned:
                 self.next = last
                 return
