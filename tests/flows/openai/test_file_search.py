@@ -85,7 +85,7 @@ def test_a_stream_has_the_events_of_the_search_in_order(client: openai.OpenAI, t
 
 
 def test_conversations_go_on_and_filters_apply(client: openai.OpenAI, tool: dict[str, Any]) -> None:
-    first = create(client, tool)
+    first = create(client, tool, max_output_tokens=40)
     filters = {"type": "eq", "key": "year", "value": 1999}
     second = create(client, {**tool, "filters": filters}, input="And tea?", previous_response_id=first.id, include=RESULTS)
     assert (second.output[0].queries, second.output[0].results) == (["And tea?"], [])
@@ -93,15 +93,32 @@ def test_conversations_go_on_and_filters_apply(client: openai.OpenAI, tool: dict
     assert "And tea?" in second.output_text
     assert json.loads(second.model_dump_json())["tools"][0]["filters"] == filters
     # Output that a client sends back, with the search.
-    own = create(client, tool, input=[{"role": "user", "content": "x"}, *first.output, {"role": "user", "content": QUESTION}])
+    own = create(
+        client,
+        tool,
+        input=[{"role": "user", "content": "x"}, *first.output, {"role": "user", "content": QUESTION}],
+        max_output_tokens=40,
+    )
     assert own.output[0].queries == [QUESTION]
     kinds = [item.type for item in client.responses.input_items.list(own.id)]
     assert kinds == ["message", "message", "file_search_call", "message"]
 
 
+def test_what_was_found_fits_after_a_long_conversation_was_cut(client: openai.OpenAI, tool: dict[str, Any]) -> None:
+    turns = [
+        {"role": "user", "content": "word " * 1700},
+        {"role": "assistant", "content": "noted"},
+        {"role": "user", "content": QUESTION},
+    ]
+    response = create(client, tool, input=turns, truncation="auto")
+    assert TEXT.decode() in response.output_text
+    assert "word word" not in response.output_text
+    assert response.output[1].content[0].annotations
+
+
 def test_tool_choice_says_whether_to_search(client: openai.OpenAI, tool: dict[str, Any]) -> None:
     def kinds(**options: Any) -> list[str]:
-        return [item.type for item in create(client, tool, **options).output]
+        return [item.type for item in create(client, tool, **{"max_output_tokens": 40, **options}).output]
 
     call = 'call: weather {"city": "Rome"}'
     both = [tool, FUNCTION]
@@ -109,7 +126,8 @@ def test_tool_choice_says_whether_to_search(client: openai.OpenAI, tool: dict[st
     assert kinds(tool_choice={"type": "file_search"}) == ["file_search_call", "message"]
     assert kinds(tool_choice="required") == ["file_search_call", "message"]
     assert kinds(tools=both, tool_choice="required") == ["file_search_call", "message"]
-    assert kinds(tools=both, tool_choice={"type": "function", "name": "weather"}) == ["function_call"]
+    forced = {"type": "function", "name": "weather"}
+    assert kinds(tools=both, tool_choice=forced, max_output_tokens=1000) == ["function_call"]
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "file_search"}]}
     assert kinds(tools=both, tool_choice=allowed) == ["file_search_call", "message"]
     allowed["tools"] = [{"type": "function", "name": "weather"}]
