@@ -37,6 +37,16 @@ def test_a_turned_picture_is_read_in_order(engine: PaddleEngine, turn: int) -> N
     assert 0.9 < found.confidence <= 1
 
 
+@pytest.mark.parametrize("turn", [0, 180])
+def test_the_direction_of_long_lines_is_certain(engine: PaddleEngine, turn: int) -> None:
+    import numpy as np
+
+    long = "Never use the machine without water: the heating element would burn out. Close the main valve, wait for five minutes."
+    picture = draw_text(long, long[::-1], width=1800, size=26).rotate(turn)
+    pixels = np.ascontiguousarray(np.asarray(picture))
+    assert engine._is_upside_down(pixels, engine._detect(pixels)) is (turn == 180)
+
+
 def test_the_models_are_inside_the_package() -> None:
     assert {path.suffix for path in find_paddle_models().glob("PP-OCRv6*")} == {".onnx"}
 

@@ -24,11 +24,11 @@ DETECTION_SIDE = 1280
 MIN_CONFIDENCE = 0.5
 """Lines that the model is less sure of are mostly drawings and stains."""
 
-LINE_HEIGHT, MAX_LINE_WIDTH = 48, 4800
+LINE_HEIGHT, MAX_LINE_WIDTH, UPRIGHT_WIDTH = 48, 4800, 192
 _MIN_LINE_WIDTH, _WIDTH_STEP = 96, 16
 _MASK_THRESHOLD, _MIN_BOX_SCORE, _UNCLIP_RATIO = 0.3, 0.5, 1.6
 _MAX_LINES, _MIN_SIDE = 1000, 3
-_UPRIGHT_SAMPLE, _UPRIGHT_SHAPE = 12, (48, 192)
+_UPRIGHT_SAMPLE = 12
 
 
 class PaddleEngine:
@@ -108,8 +108,11 @@ class PaddleEngine:
     def _is_upside_down(self, image: Image, boxes: Sequence[Any]) -> bool:
         votes = 0.0
         for box in sorted(boxes, key=lambda box: -_size(box)[0])[:_UPRIGHT_SAMPLE]:
-            upright, turned = self._run("turn", _fitted(_crop(image, box), _UPRIGHT_SHAPE[1])[None])[0]
-            votes += turned - upright
+            line = _crop(image, box)
+            # The beginning of the line, as a whole line in this width would be too narrow to tell its direction.
+            start = line[:, : line.shape[0] * UPRIGHT_WIDTH // LINE_HEIGHT]
+            upright, turned = self._run("turn", _fitted(start, UPRIGHT_WIDTH)[None])[0]
+            votes += float(turned - upright)
         return votes > 0
 
     def _recognize(self, line: Image) -> tuple[str, float]:
