@@ -74,7 +74,8 @@ class Writer:
         delta = Event(job=job.id, attempt=job.attempt, index=1, type="delta", data={"text": text})
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         result: dict[str, Any] = {"text": text, "finish_reason": "stop", "usage": usage}
-        assert self._transitions.finish(lease, Status.COMPLETED, result=result, last=delta) == "ok"
+        messages = ({"role": "user", "content": job.id}, {"role": "assistant", "content": text})
+        assert self._transitions.finish(lease, Status.COMPLETED, result=result, last=delta, messages=messages) == "ok"
 
 
 def assert_harmless(page: Page) -> None:
