@@ -119,3 +119,8 @@ export function problem(error: { code: string; message: string; status?: number 
   if (error.code === "keys_missing") return "No API key exists yet, so only the user of the server's own machine may use this page.";
   return readable(error.message);
 }
+
+/** Where a passage is, and that it was read from a picture, in which letters may be wrong. */
+export function pageOf({ page, source }: { page: number; source?: "text" | "ocr" }): string {
+  return `page ${page}${source === "ocr" ? ", read by OCR" : ""}`;
+}

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ago, bytes, count, documentReason, duration, ordinal, readable, roughly } from "../src/words.ts";
+import { ago, bytes, count, documentReason, duration, ordinal, pageOf, readable, roughly } from "../src/words.ts";
 
 test("counts, ordinals and durations are good English", () => {
   assert.equal(count(1, "attempt"), "1 attempt");
@@ -21,4 +21,10 @@ test("sizes and times are those that people read", () => {
 test("reasons have no words of the API", () => {
   assert.equal(documentReason("encrypted", "Upload it again with the field `password`."), "The file is protected by a password.");
   assert.match(documentReason("failed", "pypdf: PdfStreamError"), /damaged/);
+});
+
+test("a passage says where it is, and that OCR has read it", () => {
+  assert.equal(pageOf({ page: 3, source: "text" }), "page 3");
+  assert.equal(pageOf({ page: 3, source: "ocr" }), "page 3, read by OCR");
+  assert.equal(pageOf({ page: 3 }), "page 3");
 });

@@ -7,7 +7,7 @@ import { href } from "../router.ts";
 import type { ChatTurn, Citation, Job } from "../types.ts";
 import { attempt, CopyButton, Icon, IconButton } from "../ui/basics.tsx";
 import { Markdown } from "../ui/markdown.tsx";
-import { duration, number, ordinal, problem, roughly, waitReason } from "../words.ts";
+import { duration, number, ordinal, pageOf, problem, roughly, waitReason } from "../words.ts";
 import type { Conversation, Turn } from "./conversation.ts";
 
 const coarse = matchMedia("(pointer: coarse)");
@@ -17,7 +17,7 @@ export function TurnView({ turn, talk, onCite, onAct }: { turn: Turn; talk: Conv
   const citations = turn.record.value?.citations ?? [];
   const cite = useMemo(() => (marker: string) => {
     const citation = turn.record.peek()?.citations.find((one) => one.marker === marker);
-    return citation ? <button type="button" class="marker" aria-label={`Passage ${marker}: ${citation.document}, page ${citation.page}`} onClick={() => onCite(citation)}>{marker}</button> : null;
+    return citation ? <button type="button" class="marker" aria-label={`Passage ${marker}: ${citation.document}, ${pageOf(citation)}`} onClick={() => onCite(citation)}>{marker}</button> : null;
   }, [turn]);
   const text = turn.text.value;
   const state = turn.state.value;
@@ -132,7 +132,7 @@ function Sources({ text, citations, onCite }: { text: string; citations: Citatio
   const used = citations.filter(({ marker }) => text.includes(marker));
   const others = citations.filter((citation) => !used.includes(citation));
   const entry = (citation: Citation, unused: boolean) => (
-    <button key={citation.marker} type="button" class={unused ? "small unused" : "small"} onClick={() => onCite(citation)}><Icon of={BookOpen} size={14} /><span>{citation.marker} {citation.document}, page {citation.page}</span></button>
+    <button key={citation.marker} type="button" class={unused ? "small unused" : "small"} onClick={() => onCite(citation)}><Icon of={BookOpen} size={14} /><span>{citation.marker} {citation.document}, {pageOf(citation)}</span></button>
   );
   return (
     <>

@@ -8,7 +8,7 @@ import { useResource } from "../resource.ts";
 import { query, setQuery } from "../router.ts";
 import type { Hit, Job } from "../types.ts";
 import { Icon, Problem } from "../ui/basics.tsx";
-import { count } from "../words.ts";
+import { count, pageOf } from "../words.ts";
 import { parseFilter } from "./filter.ts";
 import { PageSheet } from "./page_sheet.tsx";
 
@@ -78,7 +78,7 @@ export function SearchHits({ collection, text }: { collection: string; text: str
         {hits.map((hit) => (
           <li key={hit.chunk_id}>
             <button type="button" class="hit" onClick={() => (open.value = hit)}>
-              <header><strong>{hit.document}</strong><span>page {hit.page}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (hit.score / best) * 100)}%` }} /></span><span class="number">{mode} {hit.score.toFixed(2)}</span></header>
+              <header><strong>{hit.document}</strong><span>{pageOf(hit)}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (hit.score / best) * 100)}%` }} /></span><span class="number">{mode} {hit.score.toFixed(2)}</span></header>
               <p dir="auto"><Marked text={hit.text} words={text} /></p>
             </button>
           </li>

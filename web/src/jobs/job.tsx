@@ -12,7 +12,7 @@ import { go, href, query, setQuery } from "../router.ts";
 import type { Citation, Delivery, Job, List } from "../types.ts";
 import { attempt, confirmed, CopyButton, Icon, JobState, now, Problem, Tabs, Time, toast } from "../ui/basics.tsx";
 import { Markdown } from "../ui/markdown.tsx";
-import { count, duration, number, ordinal, readable, roughly, title, waitReason } from "../words.ts";
+import { count, duration, number, ordinal, pageOf, readable, roughly, title, waitReason } from "../words.ts";
 import { asCurl, type Request } from "./curl.ts";
 import { RequestTab } from "./request.tsx";
 import { name } from "./view.tsx";
@@ -223,7 +223,7 @@ function Output({ job, events }: { job: Job; events: JobEvent[] }) {
       <>
         {text ? <div class="answer card" aria-busy={job.ended_at === null}><Markdown text={text} /></div> : <p class="hint">{job.ended_at === null ? "No text yet." : "There is no text."}</p>}
         {result?.["usage"] && <p class="hint">{count(result["usage"].prompt_tokens, "token")} read, {count(result["usage"].completion_tokens, "token")} written{result["finish_reason"] === "length" ? ", cut off at the length limit" : ""}</p>}
-        {citations.length > 0 && <div class="sources" role="group" aria-label="Passages">{citations.map((one) => <button key={one.marker} type="button" class="small" onClick={() => (cited.value = one)}><span>{one.marker} {one.document}, page {one.page}</span></button>)}</div>}
+        {citations.length > 0 && <div class="sources" role="group" aria-label="Passages">{citations.map((one) => <button key={one.marker} type="button" class="small" onClick={() => (cited.value = one)}><span>{one.marker} {one.document}, {pageOf(one)}</span></button>)}</div>}
         {cited.value && <PageSheet key={cited.value} document={cited.value.document_id} name={cited.value.document} page={cited.value.page} start={cited.value.start} end={cited.value.end} quote={cited.value.quote} onClose={() => (cited.value = null)} />}
       </>
     );
