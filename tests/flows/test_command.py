@@ -330,7 +330,7 @@ def test_the_shell_completes_commands_and_options(stack: Stack) -> None:
         return done.stdout.split()
 
     assert completed("gen") == ["generate"]
-    assert set(completed("job ")) == {"cancel", "delete", "follow", "retry", "show", "wait"}
+    assert set(completed("job ")) == {"cancel", "delete", "follow", "request", "retry", "show", "wait"}
     assert completed("jobs --sta") == ["--status"]
     assert completed("jobs --status q") == ["queued"]
 
