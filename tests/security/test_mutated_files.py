@@ -7,14 +7,14 @@ import itertools
 import random
 import time
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
 from shared.documents.media_types import ARCHIVES, ZIP, detect_media_type
 from shared.errors import DocumentRejected
-from tests.odd_files import OddFile, odd_files
+from tests.odd_files import OddFile, odd_files, picture
 from workers.cpu.archives.archive import ArchiveLimits, MemberBytes, MemberSkipped, unpack_members
 from workers.cpu.parsing.page_summary import summarize_pages
 from workers.cpu.parsing.parser import Limits, Page, read_pages
@@ -56,7 +56,10 @@ def mutate(data: bytes, dice: random.Random) -> bytes:
 def samples() -> dict[str, list[tuple[OddFile, bytes]]]:
     """The files of the table that are not large, and their bytes, by the suffix of their names."""
     kinds: dict[str, list[tuple[OddFile, bytes]]] = {}
-    for file in odd_files():
+    pictures = [
+        OddFile(f"picture.{kind.lower()}", partial(picture, kind), "needs_ocr") for kind in ("TIFF", "WEBP", "BMP", "GIF")
+    ]
+    for file in [*odd_files(), *pictures]:
         data = file.make()
         if len(data) < MAX_BYTES:
             kinds.setdefault(file.name.rpartition(".")[2], []).append((file, data))

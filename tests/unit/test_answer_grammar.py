@@ -8,9 +8,9 @@ from llguidance import LLMatcher, LLTokenizer
 
 from shared.errors import InvalidValue
 from shared.models.catalogue import ECHO, ModelEntry
+from workers.control_texts import ControlTexts
 from workers.gpu.answer_grammar import build_grammar, template_of_answer
 from workers.gpu.answer_parser import AnswerParser
-from workers.gpu.control_texts import ControlTexts
 from workers.gpu.prompt_encoding import EncodedPrompt
 from workers.gpu.response_templates import GEMMA_4, GRANITE, HERMES, LLAMA, MISTRAL, ResponseTemplate
 from workers.gpu.tokenization import TextCodec

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.models.catalogue import ECHO, ModelEntry
+from workers.control_texts import ControlTexts
 from workers.gpu.byte_tokenizer import ByteTokenizer
-from workers.gpu.control_texts import ControlTexts
 from workers.gpu.detokenizer import BROKEN, Detokenizer
 from workers.gpu.tokenization import TextCodec
 

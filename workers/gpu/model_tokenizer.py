@@ -14,7 +14,7 @@ from typing import Any
 from shared.errors import InvalidValue, ModelUnavailable
 from shared.machine import release_heap
 from shared.models.catalogue import ModelEntry
-from workers.gpu.control_texts import ControlTexts, HiddenTexts
+from workers.control_texts import ControlTexts, HiddenTexts
 from workers.gpu.response_templates import find_response_template
 from workers.gpu.tokenizer import Conversation, EncodedChat, Message
 

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from shared.errors import ModelUnavailable
+from workers.control_texts import ControlTexts
 
 # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
 CHATML_TEMPLATE = """\
@@ -24,7 +25,8 @@ Judge whether the Document meets the requirements based on the Query and the Ins
 
 </think>{{ "\\n\\n" }}"""
 _CHATML_START = "<|im_start|>"
-_ROLES = [re.compile(rf"""["']{role}["']""") for role in ("query", "document")]
+_QUERY_ROLE = re.compile("[\"']query[\"']")
+_DOCUMENT_ROLE = re.compile("[\"']document[\"']")
 
 
 def is_causal(model: Any) -> bool:
@@ -52,7 +54,7 @@ def template_for(location: str, name: str, template: str | None, *, local_files_
         return template
     tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=local_files_only)
     own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    if all(role.search(own) for role in _ROLES):
+    if _QUERY_ROLE.search(own) and _DOCUMENT_ROLE.search(own):
         return None
     if _CHATML_START not in tokenizer.get_vocab():
         raise ModelUnavailable(
@@ -63,8 +65,9 @@ def template_for(location: str, name: str, template: str | None, *, local_files_
 
 def without_control_tokens(texts: list[str], tokenizer: Any) -> list[str]:
     """Texts in which control tokens, such as the end of a message, are plain text: a document must not be able to judge itself."""
-    tokens = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
-    if not tokens:
-        return texts
-    pattern = re.compile("|".join(re.escape(token) for token in tokens if len(token) > 1) or "(?!)")
-    return [pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text) for text in texts]
+    control = ControlTexts(token for token in {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()} if len(token) > 1)
+    return ["".join(_broken(part) if at % 2 else part for at, part in enumerate(control.split(text))) for text in texts]
+
+
+def _broken(token: str) -> str:
+    return f"{token[0]} {token[1:]}"
