@@ -40,10 +40,10 @@ test: .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lo
 tests:
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
 
-# `make test` includes a short part of these. Run them on an otherwise idle machine. The last file is slow for another reason: its model
-# answers in 300 schemas.
+# `make test` includes a short part of these. Run them on an otherwise idle machine. The last files are slow for another reason: a model
+# answers in 300 schemas, and in the browser.
 test-faults: .venv/.installed-dev
-	@$(BIN)/pytest -n 2 --dist loadfile tests/faults tests/flows/openai/test_random_schemas.py $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile tests/faults tests/flows/openai/test_small_model.py tests/browser/test_small_model.py $(ARGS)
 
 bench: .venv/.installed-dev setup
 	@$(BIN)/python -m benchmarks.overhead

@@ -1,8 +1,15 @@
 """JSON Schemas of all kinds that answers can be forced to match, each made from a number."""
 
+import json
 import random
+import re
 from collections.abc import Callable
 from typing import Any
+
+import jsonschema
+
+SCHEMAS = 300
+"""How many of them tests use."""
 
 Schema = dict[str, Any]
 
@@ -182,3 +189,11 @@ class _Maker:
 
     def _constant(self) -> Schema:
         return self._chance.choice(({"type": "boolean"}, {"type": "null"}, {"const": self._chance.choice(_VALUES)}))
+
+
+def check_answer(schema: dict[str, Any], text: str) -> None:
+    """Raise ValidationError unless this is JSON that matches the schema, formats included."""
+    # Seconds may be 60, but Python's times cannot hold leap seconds.
+    value = json.loads(re.sub(r":60(?=[.Zz+-])", ":59", text))
+    validator = jsonschema.Draft202012Validator
+    validator(schema, format_checker=validator.FORMAT_CHECKER).validate(value)

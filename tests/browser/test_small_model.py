@@ -14,7 +14,7 @@ from testing.stack import HASH, QUICK, Stack
 from tests.browser.actions import add_documents, answered, ask
 from workers.gpu.weights import prepare_model
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.model, pytest.mark.slow_fault, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""lm-eval, which scores the small model by ``/v1/completions``: its scores are those of transformers without a server."""
+"""The small model below ``/v1``: lm-eval gets the scores that transformers gives without a server, and answers match their schemas."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,13 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from testing.client_environment import run_client
 from testing.stack import Stack
+from tests.random_schemas import SCHEMAS, check_answer, make_schema
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(700)]
 
+# Short values in one line each, as the small model would otherwise write long ones in many lines, which its token limit cuts.
+QUESTION = '{"name":"Bo","size":3,"tags":[]}\n[1,"a"]\n{"date":"no","kind":{"to":1}}\n["ab",null]\n"cd"\n{"id":7}'
 # The sums of a float32 model differ in the last digits between batches.
 TOLERANCE = 1e-2
 
@@ -141,3 +145,40 @@ def test_lm_eval_scores_a_model_as_transformers_does(model_stack: Stack, model_f
     assert [sample["resps"][0][0] for sample in samples["counting"]] == answers
     right = [answer == f" {document['next']}" for answer, document in zip(answers, COUNTING, strict=True)]
     assert results["counting"]["exact_match,none"] == pytest.approx(sum(right) / len(right))
+
+
+def test_answers_of_a_model_match_their_schemas(model_stack: Stack) -> None:
+    # As many as the model has slots for: a step of 16 requests takes half a second on a busy core.
+    check_answers(model_stack, range(0, SCHEMAS, 19), max_tokens=40)
+
+
+@pytest.mark.slow_fault
+@pytest.mark.timeout(1800)
+def test_answers_of_a_model_match_all_schemas(model_stack: Stack) -> None:
+    check_answers(model_stack, range(SCHEMAS), max_tokens=160)
+
+
+def check_answers(stack: Stack, numbers: Sequence[int], max_tokens: int) -> None:
+    def answer(number: int) -> dict[str, Any]:
+        form = {"type": "json_schema", "json_schema": {"name": "made", "strict": True, "schema": make_schema(number)}}
+        body: dict[str, Any] = {
+            "messages": [{"role": "user", "content": QUESTION}],
+            "response_format": form,
+            "max_tokens": max_tokens,
+        }
+        body |= {"seed": number, "temperature": 0.7}
+        response = httpx2.post(f"{stack.url}/v1/chat/completions", json=body, timeout=600)
+        assert response.status_code == 200, (number, response.text)
+        choice: dict[str, Any] = response.json()["choices"][0]
+        return choice
+
+    with ThreadPoolExecutor(16) as pool:
+        choices = list(pool.map(answer, numbers))
+    complete = 0
+    for number, choice in zip(numbers, choices, strict=True):
+        if choice["finish_reason"] == "stop":
+            complete += 1
+            check_answer(make_schema(number), choice["message"]["content"])
+        else:
+            assert choice["finish_reason"] == "length", number
+    assert complete >= len(numbers) // 4
