@@ -76,7 +76,7 @@ def test_an_edited_message_and_another_answer_are_branches(stack: Stack) -> None
     session, turn = first["session"], first["turn"]
     assert (turn["status"], turn["answer"], turn["parent"], turn["siblings"]) == ("completed", "user: one", None, [turn["id"]])
     assert turn["usage"]["completion_tokens"] > 0
-    assert turn["timings"]["total"] > turn["timings"]["first_token"] >= turn["timings"]["queued"] >= 0
+    assert turn["timings"]["total"] >= turn["timings"]["first_token"] >= turn["timings"]["queued"] >= 0
     second = stack.post("/chat", {"session": session, "message": "two", "max_tokens": 300}).json()["turn"]
     assert second["answer"] == "user: one\nassistant: user: one\nuser: two"
     edited = stack.post("/chat", {"session": session, "message": "2", "parent": turn["id"], "system": "Be brief."}).json()["turn"]
