@@ -40,10 +40,11 @@ test: .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lo
 tests:
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
 
-# `make test` includes a short part of these. Run them on an otherwise idle machine. The last files are slow for another reason: a model
-# answers in 300 schemas, and in the browser.
+# `make test` includes a short part of these. Run them on an otherwise idle machine. Slow tests of other folders follow: mutated files, and
+# models that answer in 300 schemas, in the browser, or without memory.
 test-faults: .venv/.installed-dev
-	@$(BIN)/pytest -n 2 --dist loadfile tests/faults tests/flows/openai/test_small_model.py tests/browser/test_small_model.py $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile tests/faults $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile -m slow_fault --ignore tests/faults $(ARGS)
 
 bench: .venv/.installed-dev setup
 	@$(BIN)/python -m benchmarks.overhead

@@ -118,6 +118,7 @@ def test_a_lost_redis_loses_no_document(stack: Stack) -> None:
     assert check(stack) == {}
 
 
+@pytest.mark.slow_fault
 def test_a_stack_runs_on_a_backup_that_was_made_while_the_first_one_ran(stack: Stack, tmp_path: Path) -> None:
     [kept] = [settled(stack, each)["id"] for each in upload(stack, "copied", ("a.txt", b"The boilers are painted red."))]
     job = stack.generate("kept as well", max_tokens=4)["id"]

@@ -120,6 +120,7 @@ def test_out_of_memory_runs_fewer_requests_at_once_and_continues_each(
 
 
 @pytest.mark.usefixtures("one_arena")
+@pytest.mark.slow_fault
 def test_only_a_request_that_does_not_fit_alone_ends_out_of_memory(
     tmp_path: Path, start_engine: Callable[..., RecordedEngine]
 ) -> None:
