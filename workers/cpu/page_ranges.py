@@ -13,13 +13,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, MediaType
 from shared.errors import DocumentRejected
-from workers.cpu.cpu_slots import CpuSlot, CpuSlots
+from workers.cpu.cpu_slots import CpuSlots
+from workers.cpu.parallel_parts import ParallelParts
 from workers.cpu.parsing.parser import CharacterBudget, Limits, Page, read_pages
 from workers.cpu.sandbox.child_process import ChildProcesses
 
@@ -27,10 +27,6 @@ RANGE_PAGES = 200
 
 _DRAFT_PREFIX = ".range."
 _RANGE_FILE = re.compile(r"range\.(\d+)\.(\d+)\.(\d+)\.([0-9a-f]{64})")
-
-
-class _OtherRangeFailed(Exception):
-    """Stops a range because another range of the document raised."""
 
 
 class PageRanges:
@@ -62,7 +58,6 @@ class PageRanges:
         self._media_type = media_type
         self._limits = limits
         self._password = password
-        self._slots = slots
         self._children = children
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
@@ -73,7 +68,7 @@ class PageRanges:
         self._lock = threading.Lock()
         self._done = 0
         self._total = 0
-        self._failed = threading.Event()
+        self._parts = ParallelParts(slots)
 
     def write_pages(self) -> None:
         """Write ``pages.jsonl``. Raises what ``read_pages`` and ``check`` raise; finished ranges then stay for the next attempt."""
@@ -114,47 +109,14 @@ class PageRanges:
         return finished
 
     def _read_in_parallel(self, missing: list[int]) -> dict[int, Path]:
-        """Read ranges in this thread, and in one more thread for each CPU slot that is free whenever a range ends here."""
-        pending, finished = iter(missing), dict[int, Path]()
+        finished = dict[int, Path]()
 
-        def read_next() -> bool:
-            with self._lock:
-                first = next(pending, None)
-            if first is not None:
-                finished[first] = self._read_range(first)
-            return first is not None
+        def read(first: int, is_here: bool) -> None:
+            finished[first] = self._read_range(first)
+            if is_here:
+                self._on_range()
 
-        def read_with_slot(slot: CpuSlot) -> None:
-            try:
-                read_next()
-            except BaseException:
-                self._failed.set()
-                raise
-            finally:
-                slot.release()
-
-        helpers: set[Future[None]] = set()
-        with ThreadPoolExecutor(self._slots.count, thread_name_prefix="range") as pool:
-            try:
-                while True:
-                    for helper in [helper for helper in helpers if helper.done()]:
-                        helpers.remove(helper)
-                        helper.result()
-                    useful = min(self._slots.count, len(missing) - len(finished)) - 1
-                    while len(helpers) < useful and (slot := self._slots.acquire()):
-                        helpers.add(pool.submit(read_with_slot, slot))
-                    if not read_next():
-                        break
-                    self._on_range()
-            except _OtherRangeFailed:
-                pass  # the error of the range that failed is raised below
-            except BaseException:
-                self._failed.set()
-                raise
-        for error in [helper.exception() for helper in helpers]:
-            # Those that stopped because of the failed range must not hide its error, which says what is wrong with the document.
-            if error is not None and not isinstance(error, _OtherRangeFailed):
-                raise error
+        self._parts.read(missing, read)
         return finished
 
     def _read_range(self, first: int) -> Path:
@@ -167,8 +129,7 @@ class PageRanges:
 
                 def on_page(page: Page, total: int) -> None:
                     nonlocal characters
-                    if self._failed.is_set():
-                        raise _OtherRangeFailed
+                    self._parts.check()
                     self._check()
                     line = json.dumps(dataclasses.asdict(page), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
                     characters += page.characters

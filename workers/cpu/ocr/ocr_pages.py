@@ -9,25 +9,21 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, PICTURES, MediaType
 from shared.errors import DocumentRejected
-from workers.cpu.cpu_slots import CpuSlot, CpuSlots
+from workers.cpu.cpu_slots import CpuSlots
 from workers.cpu.ocr.recognizer import OCR_FAULT, OcrLimits, OcrResult, PageRequest, recognize_pages
+from workers.cpu.parallel_parts import ParallelParts
 from workers.cpu.parsing.parser import CharacterBudget, Page
 from workers.cpu.readers.reader import NEEDS_OCR, NO_OCR_TEXT, ONLY_NOTES
 from workers.cpu.sandbox.child_process import ChildProcesses
 
 BLOCK_PAGES = 25
 """Pages that one child reads. It takes a second to start and load its models."""
-
-
-class _OtherBlockFailed(Exception):
-    """Stops a block because another block of the document raised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +81,7 @@ class OcrPages:
         self._lock = threading.Lock()
         self._results: dict[int, OcrResult] = {}
         self._total = 0
-        self._failed = threading.Event()
+        self._parts = ParallelParts(slots)
 
     def read_missing(self) -> None:
         """Read what ``pages.jsonl`` lacks, if anything. Raises DocumentRejected, and what ``check`` and ``on_page`` raise."""
@@ -147,54 +143,17 @@ class OcrPages:
             self._on_progress(len(self._results), self._total)
 
     def _read_in_parallel(self, missing: Sequence[PageRequest]) -> None:
-        """Read blocks in this thread, and in one more thread for each CPU slot that is free whenever a block ends here."""
         self._on_progress(len(self._results), self._total)
         length = max(1, min(BLOCK_PAGES, -(-len(missing) // self._slots.count)))
         blocks = [missing[start : start + length] for start in range(0, len(missing), length)]
-        pending = iter(blocks)
-
-        def read_next(*, may_give_way: bool = False) -> bool:
-            with self._lock:
-                block = next(pending, None)
-            if block is not None:
-                self._read_block(block, may_give_way=may_give_way)
-            return block is not None
-
-        def read_with_slot(slot: CpuSlot) -> None:
-            try:
-                read_next()
-            except BaseException:
-                self._failed.set()
-                raise
-            finally:
-                slot.release()
-
-        helpers: list[Future[None]] = []
-        with ThreadPoolExecutor(self._slots.count, thread_name_prefix="ocr") as pool:
-            try:
-                while True:
-                    running = [helper for helper in helpers if not helper.done()]
-                    while len(running) < min(self._slots.count, len(blocks)) - 1 and (slot := self._slots.acquire()):
-                        helpers.append(pool.submit(read_with_slot, slot))
-                        running.append(helpers[-1])
-                    if not read_next(may_give_way=True):
-                        break
-            except _OtherBlockFailed:
-                pass  # the error of the block that failed is raised below
-            except BaseException:
-                self._failed.set()
-                raise
-        for error in [helper.exception() for helper in helpers]:
-            if error is not None and not isinstance(error, _OtherBlockFailed):
-                raise error
+        self._parts.read(blocks, lambda block, is_here: self._read_block(block, may_give_way=is_here))
 
     def _read_block(self, block: Sequence[PageRequest], *, may_give_way: bool) -> None:
         def on_result(result: OcrResult) -> None:
             if result.fault:
                 self._check()  # a stop kills the child, and its page has then not failed
             self._store(result)
-            if self._failed.is_set():
-                raise _OtherBlockFailed
+            self._parts.check()
             self._check()
             if may_give_way:
                 self._on_page()
