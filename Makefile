@@ -34,7 +34,7 @@ lint: .venv/.installed-dev
 
 # The checks leave a core idle, so they run beside the tests. Many tests wait, so there are more of them at once than cores. Files run in
 # alphabetical order, which has the short ones last; xdist would have those with few tests last, which are the longest.
-test: .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lock.json chromium promtool
+test: .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lock.json chromium promtool tesseract
 	@$(MAKE) --no-print-directory -j2 lint tests
 
 tests:
@@ -69,6 +69,11 @@ chromium:
 promtool:
 	@[ -z "$(CI)" ] || command -v promtool >/dev/null || { echo "[prometheus] installing"; \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends prometheus >/dev/null; }
+
+# The second OCR engine is a library of the system.
+tesseract:
+	@[ -z "$(CI)" ] || command -v tesseract >/dev/null || { echo "[tesseract] installing"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y tesseract-ocr >/dev/null; }
 
 # torch is left out: its builds for CPU and CUDA come from several indexes, and each has other files.
 lock: .venv/.installed-dev
@@ -109,4 +114,4 @@ web/node_modules/.package-lock.json: web/package-lock.json | .venv/.installed-de
 	@echo "[web] installing npm packages into web/node_modules"
 	@$(BIN)/python web/build.py --packages
 
-.PHONY: tests web chromium promtool env lock digests help setup demo up lint test test-faults bench dist clean
+.PHONY: tests web chromium promtool tesseract env lock digests help setup demo up lint test test-faults bench dist clean

@@ -61,7 +61,7 @@ ROUTES = (
         "documents",
         "document_pages",
         "chat",
-        "chat_sessions",
+        "tutorial_chat",
         "tutorial_compat",
         "webhooks",
         "me",

@@ -29,7 +29,7 @@ class TurnFailed(EnginehouseError):
 def submit_turn(options: TurnOptions, session: str, text: str, *, parent: str = "") -> tuple[SubmittedJob, bool]:
     """Submit a message to a session; also return whether the client has waited for the answer, and it is there.
 
-    ``parent`` is that of ``Submission.turn_parent``. Raises TurnFailed if the client has waited and there is no answer.
+    ``parent`` becomes ``Submission.turn_parent``. Raises TurnFailed if the job ended without an answer while the client waited.
     """
     prompt = {"message": text, "system": options.system} if options.system else {"message": text}
     turn: dict[str, Any] = {"request": options.repeated_options()}

@@ -28,7 +28,7 @@ def submit_generation(
 ) -> SubmittedJob:
     """Check what only the server can check, submit the job, wait for it, and return it. A rejected request writes nothing.
 
-    ``prompt`` is the part of the spec that holds the input; ``turn`` and ``turn_parent`` are those of ``Submission``. Raises NotFound (model, collection or session), ModelNotServed
+    ``prompt`` is the part of the spec that holds the input; ``turn`` and ``turn_parent`` become fields of the ``Submission``. Raises NotFound (model, collection or session), ModelNotServed
     and InvalidValue.
     """
     services().models.check_prompt_length(characters, "prompt")

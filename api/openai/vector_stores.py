@@ -78,7 +78,7 @@ def chunk_settings(strategy: ChunkingStrategy | None) -> tuple[int | None, int |
 def query_page(entries: Sequence[Entry], id_of: Callable[[Entry], str]) -> tuple[list[Entry], bool]:
     """The page of a list that the query asks for by ``limit``, ``order``, ``after`` and ``before``, and whether more follow.
 
-    ``entries`` are all, oldest first. Raises InvalidValue if there is no entry ``after`` or ``before``.
+    ``entries`` is the complete list, oldest first. Raises InvalidValue if the entry ``after`` or ``before`` does not exist.
     """
     limit = query_integer("limit", 20, 1, MAX_LISTED)
     ordered = list(entries) if query_choice("order", ORDERS) == "asc" else list(reversed(entries))

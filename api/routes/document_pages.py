@@ -103,7 +103,7 @@ def show_page_picture(document: str, page: str) -> RouteResponse:
     found = services().documents.get(owner(), document)
     if found.media_type != media_types.PDF:
         raise NotFound(
-            f"Document {found.id} is no PDF, and only pages of PDFs have pictures. Its text is under /pages/{page[:20]}/text.",
+            f"Document {found.id} is not a PDF, and only pages of PDFs have pictures. Its text is at /pages/{page[:20]}/text.",
             code="no_page_images",
             param="document",
         )

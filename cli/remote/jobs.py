@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.output import clock, first_line
-from cli.remote.administration import NewerThan, OlderThan, Owner, QueueName, install_actions, list_all_jobs
+from cli.remote.administration import Model, NewerThan, OlderThan, Owner, QueueName, install_actions, list_all_jobs
 from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.safe_text import check_utf8, safe_line
 
@@ -25,6 +25,10 @@ KindName = Literal[
     "generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "rerank", "tokenize", "draw", "request_batch"
 ]
 StatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
+StatusFilter = Annotated[StatusName | None, typer.Option(help="Only jobs with this status.")]
+KindFilter = Annotated[KindName | None, typer.Option(help="Only jobs of this kind.")]
+BatchFilter = Annotated[str | None, typer.Option(help="Only jobs of this batch.")]
+CollectionFilter = Annotated[str | None, typer.Option(help="Only jobs that read or change this collection.")]
 
 
 class JobGroup(Group):
@@ -54,11 +58,11 @@ all_jobs = typer.Typer(cls=Group, help="List jobs; cancel, retry or delete the j
 @server_command
 def jobs(
     context: CommandContext,
-    status: Annotated[StatusName | None, typer.Option(help="Only jobs with this status.")] = None,
-    kind: Annotated[KindName | None, typer.Option(help="Only jobs of this kind.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
-    collection: Annotated[str | None, typer.Option(help="Only jobs that read or change this collection.")] = None,
+    status: StatusFilter = None,
+    kind: KindFilter = None,
+    model: Model = None,
+    batch: BatchFilter = None,
+    collection: CollectionFilter = None,
     search: Annotated[str | None, typer.Option(help="Only jobs with this text in their prompt's beginning or file name.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 20,
     all_owners: Annotated[
@@ -98,11 +102,11 @@ def request(context: CommandContext, job: Annotated[str, typer.Argument(help="Jo
 @server_command
 def count(
     context: CommandContext,
-    status: Annotated[StatusName | None, typer.Option(help="Only jobs with this status.")] = None,
-    kind: Annotated[KindName | None, typer.Option(help="Only jobs of this kind.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
-    collection: Annotated[str | None, typer.Option(help="Only jobs that read or change this collection.")] = None,
+    status: StatusFilter = None,
+    kind: KindFilter = None,
+    model: Model = None,
+    batch: BatchFilter = None,
+    collection: CollectionFilter = None,
 ) -> None:
     """Count your jobs by status, kind and model."""
     counts = context.client.job_counts(status=status, kind=kind, model=model, batch=batch, collection=collection)

@@ -346,7 +346,7 @@ class Health(Record):
 class Stats(Record):
     """What queues, GPUs and workers did in the last minutes: a list of values for each interval, the newest last.
 
-    A value is None where nothing was recorded. ``totals``, ``workers`` and ``links`` are None for callers who are no administrators.
+    A value is None where nothing was recorded. ``totals``, ``workers`` and ``links`` are None for callers who are not administrators.
     """
 
     start: float

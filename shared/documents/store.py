@@ -330,7 +330,7 @@ class Documents:
         """The owner's document with this id. One that is hidden until it is deleted is found only if ``hidden``. Raises NotFound."""
         fields = self._redis.hgetall(keys.document(document_id)) if is_id(DOCUMENT, document_id) else {}
         if not fields or fields["owner"] != owner or ("delete_at" in fields and not hidden):
-            raise NotFound(f"There is no document {document_id[:80]!r}.", param="document")
+            raise NotFound(f"Document {document_id[:80]!r} does not exist.", param="document")
         return Document.from_hash(fields)
 
     def find(self, document_id: str) -> Document | None:
@@ -376,7 +376,7 @@ class Documents:
         self._scripts.update_if_exists(record=f"document:{document_id}", changes={"metadata": text})
 
     def read_documents(self, ids: Sequence[str]) -> list[Document]:
-        """Those of the documents that exist, in this order, whoever owns them."""
+        """The documents with these ids that exist, of any owner, in the order of the ids."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for document_id in ids:
                 pipeline.hgetall(keys.document(document_id))
@@ -418,7 +418,7 @@ class Documents:
         """
         delete_at = self._scripts.delete_later(id=document.id, collection=document.collection_id, keep_ms=RESTORE_SECONDS * 1000)
         if delete_at is None:
-            raise NotFound(f"There is no document {document.id!r}.", param="document")
+            raise NotFound(f"Document {document.id!r} does not exist.", param="document")
         return int(delete_at)
 
     def restore(self, document: Document) -> None:

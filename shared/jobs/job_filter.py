@@ -55,7 +55,7 @@ class JobFilter:
 
     @property
     def end_id(self) -> str:
-        """All matching ids are before this one, in the order of ids; "" if there is no bound."""
+        """Upper bound, exclusive, of the ids that match; "" without a bound."""
         return f"{JOB}_{time_prefix(self.until_ms)}" if self.until_ms is not None else ""
 
     def matches_group(self, status: str, kind: str, model: str) -> bool:

@@ -97,7 +97,7 @@ class SessionList:
 
 
 class _Search:
-    """Looks for a text, whatever its case and white space."""
+    """Looks for a text, ignoring case and white space."""
 
     def __init__(self, text: str) -> None:
         self._text = _plain(text)

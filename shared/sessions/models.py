@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A chat session. Times are Unix milliseconds; ``current`` is the last turn of the shown branch, empty if there is no turn."""
+    """A chat session. Times are Unix milliseconds; ``current`` is the last turn of the branch that is shown, or "" without turns."""
 
     id: str
     title: str

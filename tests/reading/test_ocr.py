@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from shared.errors import DocumentRejected
+from testing.missing_services import missing_service
 from tests.odd_files import pdf
 from tests.scans import ScannedDocument, draw_text, encode, scanned_pdf
 from workers.cpu.ocr.installation import EngineMissing, find_paddle_models, find_problems
@@ -176,6 +177,6 @@ def test_tesseract_reads_the_same_picture(tmp_path: Path) -> None:
     try:
         TesseractEngine(())
     except EngineMissing as missing:
-        pytest.skip(str(missing))
+        missing_service(str(missing))
     [page] = ScannedDocument(tmp_path, encode(draw_text(SENTENCE), "PNG"), engine="tesseract").read()
     assert page.text == SENTENCE

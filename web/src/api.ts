@@ -87,7 +87,7 @@ export function outcome(status: number, text: string, retryAfter: string | null 
   }
   if (status >= 200 && status < 300) return answer;
   const { code = "unknown", message = `The server returned status ${status}.` } = answer.error ?? {};
-  // A late answer to a request without the key must not sign out whoever has signed in meanwhile.
+  // A late answer to a request without the key must not sign out a user who has signed in since.
   if (status === 401 && asked === identity.value) keyRefused(code);
   throw new ApiError(sentence(message), code, status, answer, retryAfter === null ? null : Number(retryAfter) || null);
 }

@@ -15,7 +15,7 @@ const FAILED_TRIES = 3;
 const FAILED_TRIES_IN_ALL = 10;
 const FIRST_ATTENTION_SECONDS = 1;
 
-/** Who is signed in; null until the server has told. */
+/** The signed-in account; null until the server has answered. */
 export const me = signal<Account | null>(null);
 
 export type Health = "unknown" | "ready" | "waiting" | "away";

@@ -9,7 +9,7 @@ test("a line becomes a filter of the API", () => {
   assert.deepEqual(parseFilter('metadata.code="0042"'), { and: [{ "metadata.code": { eq: "0042" } }] });
 });
 
-test("what is no filter is named", () => {
+test("an invalid filter is reported", () => {
   assert.deepEqual(parseFilter("page=1, lighthouse"), { wrong: "lighthouse" });
   assert.deepEqual(parseFilter("=3"), { wrong: "=3" });
 });

@@ -27,7 +27,7 @@ def merge_hits(rankings: Sequence[Sequence[Mapping[str, Any]]], top_k: int) -> l
 def describe_search(
     queries: Sequence[str], hits: Sequence[Mapping[str, Any]], documents: Documents, *, with_results: bool
 ) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
-    """What clients are told of a search: its queries and, if they asked for them, its results; and the file of each document."""
+    """What clients receive about a search: its queries and, if they asked for them, its results; and the file of each document."""
     found = {document.id: document for document in documents.read_documents(list({hit["document_id"] for hit in hits}))}
     files: dict[str, dict[str, str]] = {}
     results = []

@@ -30,7 +30,7 @@ class AttemptStopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Handover:
-    """The end of one phase: the job moves to another queue, with ``context`` for the next phase. ``found`` is what its event tells
+    """The end of one phase: the job moves to another queue, with ``context`` for the next phase. ``found`` is what its event reports
     clients of a search."""
 
     queue: str

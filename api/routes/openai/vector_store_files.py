@@ -37,7 +37,7 @@ EXAMPLE = {"file_id": "file-01m84svpew31wcd91z2271xy1f", "attributes": {"year": 
     Operation(
         tag=OPENAI_TAG,
         summary="Put a file into a vector store",
-        description="The file becomes a document. One that is there already stays as it is, unless it could not be read.",
+        description="The file becomes a document. A file that is in the vector store already is not read again, unless reading it failed.",
         parameters=(STORE,),
         request_model=VectorStoreFileRequest,
         examples={"file": Example(summary="A file with an attribute", body=EXAMPLE)},

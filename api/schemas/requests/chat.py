@@ -26,7 +26,7 @@ class TurnOptions(GenerationOptions):
         description="0 runs first, 9 last; somebody waits for a chat",
         json_schema_extra=accept_priority_name,
     )
-    system: Text | None = Field(default=None, description="system prompt of this answer, which is no part of the history")
+    system: Text | None = Field(default=None, description="system prompt of this answer; it is not part of the history")
 
     def repeated_options(self) -> dict[str, Any]:
         """The options that another answer to the same message repeats, as far as the client has set them."""

@@ -25,7 +25,7 @@ class TotalStats(ResponseModel):
 
 
 class QueueStats(ResponseModel):
-    """One queue. Callers who are no administrators see its length alone."""
+    """One queue. Callers who are not administrators see only its length."""
 
     queue: str = Field(examples=["gpu.gemma-3-270m"])
     waiting: Series
@@ -71,8 +71,10 @@ class Stats(ResponseModel):
     start: Time = Field(description="when the first interval began")
     interval_seconds: int
     intervals: int = Field(description="length of each series")
-    totals: TotalStats | None = Field(description="null for callers who are no administrators, as are `workers` and `links`")
-    queues: list[QueueStats] = Field(description="for callers who are no administrators: those in which jobs of theirs wait")
+    totals: TotalStats | None = Field(description="null for callers who are not administrators, like `workers` and `links`")
+    queues: list[QueueStats] = Field(
+        description="callers who are not administrators see only queues in which their own jobs wait"
+    )
     gpus: list[GpuStats]
     workers: WorkerStats | None
     links: StatsLinks | None

@@ -3,7 +3,7 @@
 -- Flags: allow-oom
 -- Arguments: id, collection, keep_ms:number
 -- Keys: document:<id>; collection:<id>:deleted, sha256, latest and current; document:deleted; data
--- Returns the time in milliseconds until which it can be restored, or false when there is no such document.
+-- Returns the time in milliseconds until which it can be restored, or false if the document does not exist.
 -- Promise: its name and its bytes are free from now on, while its owner's limits still count it. Sent twice, it returns the same time.
 
 local document = document_fields(id, 'id', 'delete_at')

@@ -136,7 +136,7 @@ function Options() {
       <legend class="unseen">Options</legend>
       <div class="field">
         <label for="system">System prompt</label>
-        <textarea id="system" rows={2} placeholder="What the model is told before each question" dir="auto" value={options.system.value} onInput={(event) => (options.system.value = event.currentTarget.value)} />
+        <textarea id="system" rows={2} placeholder="Instructions for the model, sent before each question" dir="auto" value={options.system.value} onInput={(event) => (options.system.value = event.currentTarget.value)} />
       </div>
       <div class="fields">
         {SAMPLING.map(([field, label, smallest, largest, step, initial]) => (

@@ -330,7 +330,7 @@ export function forget(id: string): void {
 
 let first = true;
 identity.subscribe(() => {
-  // Whoever signs in next may be somebody else, with chats of their own.
+  // The next user to sign in may be someone else, with other chats.
   if (!first) {
     for (const id of [...conversations.keys()]) forget(id);
     fresh?.close();

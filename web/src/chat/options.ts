@@ -8,7 +8,7 @@ const collection = remembered("collection", "");
 const sampling = remembered<Record<string, number | null>>("sampling", {});
 const system = remembered("system", "");
 
-// Whoever signs in next may be somebody else.
+// The next user to sign in may be someone else.
 identity.subscribe((change) => {
   if (change > 0 && !signedIn.value) system.value = "";
 });

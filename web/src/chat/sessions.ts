@@ -40,7 +40,7 @@ export async function loadSessions(): Promise<void> {
     if (older.length === 0) following.value = next_cursor;
     sessions.value = [...data, ...older];
   } catch (error) {
-    // The header tells of an outage, and the sign-in dialog of a missing key.
+    // The header reports an outage, and the sign-in dialog a missing key.
     if (!(error instanceof ApiError)) throw error;
   }
 }

@@ -135,7 +135,7 @@ export function DeadLetters({ jobs, onChange }: { jobs: DeadLetter[]; onChange: 
 }
 
 export function Webhooks({ hooks, deliveries }: { hooks: Webhook[]; deliveries: Delivery[] }) {
-  if (hooks.length === 0) return <p class="card hint">None. <a href={href("webhooks")}>Add a webhook</a> to be told when jobs end.</p>;
+  if (hooks.length === 0) return <p class="card hint">None. <a href={href("webhooks")}>Add a webhook</a> to be notified when jobs end.</p>;
   const row = ({ hook, all, good }: HookHealth): Row => ({
     key: hook.id,
     cells: [

@@ -10,7 +10,7 @@ export function VirtualRows({ count, height, row, label, onEnd, onView, columns,
   row: (place: number) => ComponentChildren;
   label: string;
   onEnd?: () => void;
-  /** Told the first and the last row that exist. */
+  /** Called with the first and the last rendered row. */
   onView?: (first: number, last: number) => void;
   columns: number;
   head: ComponentChildren;

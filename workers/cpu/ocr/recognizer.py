@@ -1,4 +1,4 @@
-"""Recognizer: reads pictures of pages in a sandboxed child process, and survives whatever they do to the child.
+"""Recognizer: reads pictures of pages in a sandboxed child process, and survives crashes and hangs of the child.
 
 The parent enforces the time for each page: it kills a child that takes longer, and goes on with the next page in another one.
 """

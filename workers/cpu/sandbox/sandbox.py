@@ -21,7 +21,7 @@ _SYSTEM_LIBRARIES = [Path(folder) for folder in ("/lib", "/lib64", "/usr/lib", "
 
 def close_sandbox(memory_bytes: int, seconds: float, files: Iterable[int] = (), folders: Iterable[Path] = ()) -> None:
     """Limit memory, CPU time and open files of this process, and forbid all access except reading ``files``, given as
-    descriptors, and ``folders`` of data. There is no way back."""
+    descriptors, and ``folders`` of data. This cannot be undone."""
     cpu_seconds = math.ceil(seconds) + 1  # the parent's timeout fires first; this limit also holds without the parent
     for name, limit in (
         (resource.RLIMIT_AS, memory_bytes),

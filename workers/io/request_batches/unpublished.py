@@ -1,6 +1,6 @@
 """Unpublished output: batches that ended as failed, so that no attempt could make their output files of the owner.
 
-A batch fails if each of its workers dies, or if something is wrong that nobody expected. Maintenance then publishes what it has written,
+A batch fails if each of its workers dies, or because of an unexpected error. Maintenance then publishes what it has written,
 so answers that exist are not lost with it.
 """
 

@@ -1,4 +1,4 @@
--- Index of jobs: lists and counts by status, kind, model, collection and batch, whatever the number of jobs.
+-- Index of jobs: lists and counts by status, kind, model, collection and batch, for any number of jobs.
 -- Uses: job
 --
 -- Keys:

@@ -133,7 +133,7 @@ local function add_turn(owner, id, turn, parent, question, title, repeated)
   return session.last_job or ''
 end
 
--- The key of the session that has a turn, deleted or not; nil if it has gone.
+-- The key of the session that has a turn, deleted or not; nil if the session no longer exists.
 local function key_of_turn(owner, id, turn)
   local key = session_key(owner, id)
   for _, found in ipairs({ key, key .. ':deleted' }) do

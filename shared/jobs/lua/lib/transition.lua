@@ -48,7 +48,7 @@ end
 -- How long a job is kept whose session was deleted, in ms: its client may still wait for the answer.
 local ORPHANED_TURN_MS = 60000
 
--- What clients have read of an answer: the text of all deltas since it began anew.
+-- The text that clients have received: all deltas since the answer was last restarted.
 local function written_text(id)
   local texts = {}
   for _, entry in ipairs(redis.call('XRANGE', job_key(id) .. ':events', '-', '+')) do
