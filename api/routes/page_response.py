@@ -5,6 +5,8 @@ from functools import cached_property
 
 from flask import Response, request
 
+from api.compression import accepts_gzip
+
 PAGE_HEADERS = {
     # Trusted types block every way from text to markup, so a document that contains a script stays a document.
     "Content-Security-Policy": (
@@ -49,7 +51,7 @@ class PageFile:
         return gzip.compress(self._content, mtime=0)
 
     def response(self) -> Response:
-        compressed = request.accept_encodings.find("gzip") >= 0
+        compressed = accepts_gzip()
         response = page_response(self._compressed if compressed else self._content, self._content_type, self._cache_control)
         response.headers["Vary"] = "Accept-Encoding"
         if compressed:

@@ -124,6 +124,16 @@ def test_a_compressed_body_is_rejected(client: FlaskClient, encoding: str) -> No
     assert answer.headers["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.parametrize("path", ["/", "/openapi.json"])
+@pytest.mark.parametrize(("accepted", "encoding"), [("gzip", "gzip"), ("br, gzip;q=0.5", "gzip"), ("gzip;q=0", None), ("", None)])
+def test_texts_are_compressed_for_clients_that_accept_gzip(
+    client: FlaskClient, path: str, accepted: str, encoding: str | None
+) -> None:
+    answer = client.get(path, headers={"Accept-Encoding": accepted})
+    assert (answer.status_code, answer.headers.get("Content-Encoding")) == (200, encoding)
+    assert "Accept-Encoding" in answer.vary
+
+
 @pytest.mark.parametrize(("extra", "status"), [(0, 201), (1, 413), (100_000, 413)])
 def test_a_body_in_chunks_has_the_same_limit(settings: Settings, system: JobSystem, extra: int, status: int) -> None:
     client = create_app(replace(settings, max_body_bytes=2048)).test_client()
