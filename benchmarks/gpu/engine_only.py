@@ -308,13 +308,16 @@ def compare_parity(engine: TransformersEngine, count: int, vocabulary: int, scal
         got = together[f"batch {n}"]
         length = min(len(got), len(alone))
         differ = next((at for at in range(length) if got[at] != alone[at]), None)
-        if differ is None:
-            if n not in cancels and len(got) != len(alone):
-                raise SystemExit(f"request {n} generated {len(got)} tokens in a batch and {len(alone)} alone")
+        if differ is None and (n in cancels or len(got) == len(alone)):
             equal += 1
             continue
-        short = float(score_gaps(model, request.prompt, got[: differ + 1])[-1])
-        worst = max(worst, short, float(score_gaps(model, request.prompt, alone[: differ + 1])[-1]))
+        at = length if differ is None else differ
+        for output in (got, alone):
+            # An output that ends here ended with a stop token, which is not part of it.
+            candidates = [output[at]] if at < len(output) else stops.get(n, [])
+            if not candidates:
+                raise SystemExit(f"request {n} generated {len(got)} tokens in a batch and {len(alone)} alone")
+            worst = max(worst, min(float(score_gaps(model, request.prompt, [*output[:at], token])[-1]) for token in candidates))
         ties += 1
     if worst > margin:
         raise SystemExit(f"an output of the batch differs where the best token is ahead by {worst:.3f}, more than {margin}")

@@ -1,5 +1,6 @@
 """Fused forward pass for the decoders of the Llama family on a GPU: merged projections, and three kernels per layer beside them.
 
+A step of one token, as when one request runs alone, has its own pass of five kernels per layer (``single_token_kernels``).
 Llama, Mistral, Qwen2 and Qwen3 have the same layers. Other models, and sharded or quantized ones, run on the code of transformers.
 """
 
@@ -13,6 +14,7 @@ from torch.nn.functional import embedding, linear
 
 from workers.gpu.engine.fused_kernels import add_rms_norm, rotate_and_append, silu_multiply
 from workers.gpu.engine.paged_attention import FlashAttention
+from workers.gpu.engine.single_token_kernels import SingleTokenAttention, narrow_linear
 
 _FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -34,7 +36,7 @@ def can_fuse(model: Any) -> bool:
         and not (type(model).__name__ == "MistralForCausalLM" and config.sliding_window)
         and decoder.rotary_emb.rope_type in _STATIC_ROPE
         and decoder.rotary_emb.inv_freq.numel() * 2 == size
-        and size & (size - 1) == 0
+        and size in (32, 64, 128, 256)
     )
 
 
@@ -65,6 +67,7 @@ class FusedDecoder:
         self._embedding = model.model.embed_tokens.weight
         self._head, self._head_bias = model.lm_head.weight, model.lm_head.bias
         self._norm = model.model.norm.weight
+        self._attention_of_one = SingleTokenAttention(self._query_heads, self._key_heads, self._size, model.device)
         positions = torch.arange(max_context, device=model.device)[None]
         exact = torch.zeros(1, device=model.device, dtype=torch.float32)
         self._cosines, self._sines = (
@@ -73,36 +76,68 @@ class FusedDecoder:
 
     def forward(self, ids: Tensor, positions: Tensor, last: Tensor) -> Tensor:
         """The logits after the tokens at ``last``; keys and values go to the cache slots of the step."""
-        step = self._attention.step
-        assert step is not None
-        tokens = ids.shape[0]
         hidden = embedding(ids, self._embedding)
+        return self._forward_token(hidden, positions, last) if len(ids) == 1 else self._forward_tokens(hidden, positions, last)
+
+    def _forward_token(self, residual: Tensor, positions: Tensor, last: Tensor) -> Tensor:
+        step, epsilon = self._attention.step, self._epsilon
+        assert step is not None
+        # FlashAttention reads a long context faster when it may split it.
+        is_long = step.num_splits != 1
+        for number, layer in enumerate(self._layers):
+            qkv = narrow_linear(residual, *layer.qkv, norm=layer.input_norm, epsilon=epsilon)
+            attended = self._attend(qkv, positions, number) if is_long else self._attend_one(qkv, positions, number)
+            narrow_linear(attended, *layer.output, add_to=residual)
+            gated = narrow_linear(residual, *layer.gate_up, norm=layer.mlp_norm, epsilon=epsilon, gate=True)
+            narrow_linear(gated, *layer.down, add_to=residual)
+        logits = narrow_linear(residual, self._head, self._head_bias, norm=self._norm, epsilon=epsilon)
+        return logits if len(last) == 1 else logits[last]
+
+    def _forward_tokens(self, hidden: Tensor, positions: Tensor, last: Tensor) -> Tensor:
         residual, normed = torch.empty_like(hidden), torch.empty_like(hidden)
-        queries = self._query_heads * self._size
-        heads = self._query_heads + 2 * self._key_heads
         for number, layer in enumerate(self._layers):
             self._add_norm(hidden, residual, layer.input_norm, normed, first=number == 0)
-            qkv = linear(normed, *layer.qkv)
-            rotate_and_append[(tokens, heads)](
-                *(qkv, positions, step.slots, self._cosines, self._sines, layer.query_norm, layer.key_norm),
-                *(self._attention.keys[number], self._attention.values[number], heads * self._size, self._epsilon),
-                QUERY_HEADS=self._query_heads,
-                KEY_HEADS=self._key_heads,
-                SIZE=self._size,
-                NORM=layer.query_norm is not None,
-                num_warps=1,
-            )
-            query = qkv[:, :queries].view(tokens, self._query_heads, self._size)
-            attended = self._attention.attend_pages(query, number, scale=self._scale)
-            hidden = linear(attended.reshape(tokens, queries), *layer.output)
+            hidden = linear(self._attend(linear(normed, *layer.qkv), positions, number), *layer.output)
             self._add_norm(hidden, residual, layer.mlp_norm, normed)
             gate_up = linear(normed, *layer.gate_up)
             inner = gate_up.shape[1] // 2
-            gated = gate_up.new_empty(tokens, inner)
-            silu_multiply[(tokens, triton.cdiv(inner, 1024))](gate_up, gated, inner, BLOCK=1024)
+            gated = gate_up.new_empty(len(hidden), inner)
+            silu_multiply[(len(hidden), triton.cdiv(inner, 1024))](gate_up, gated, inner, BLOCK=1024)
             hidden = linear(gated, *layer.down)
         self._add_norm(hidden, residual, self._norm, normed)
         return linear(normed[last], self._head, self._head_bias)
+
+    def _attend(self, qkv: Tensor, positions: Tensor, number: int) -> Tensor:
+        """The attention of a layer, (tokens, heads times size). Keys and values of ``qkv`` go to the cache, its queries are rotated."""
+        step = self._attention.step
+        assert step is not None
+        layer, tokens = self._layers[number], len(qkv)
+        queries = self._query_heads * self._size
+        heads = self._query_heads + 2 * self._key_heads
+        rotate_and_append[(tokens, heads)](
+            *(qkv, positions, step.slots, self._cosines, self._sines, layer.query_norm, layer.key_norm),
+            *(self._attention.keys[number], self._attention.values[number], heads * self._size, self._epsilon),
+            QUERY_HEADS=self._query_heads,
+            KEY_HEADS=self._key_heads,
+            SIZE=self._size,
+            NORM=layer.query_norm is not None,
+            num_warps=1,
+        )
+        query = qkv[:, :queries].view(tokens, self._query_heads, self._size)
+        return self._attention.attend_pages(query, number, scale=self._scale).reshape(tokens, queries)
+
+    def _attend_one(self, qkv: Tensor, positions: Tensor, number: int) -> Tensor:
+        """``_attend`` for one token, in one kernel."""
+        step, layer = self._attention.step, self._layers[number]
+        assert step is not None
+        return self._attention_of_one.attend(
+            *(qkv, positions, step.slots, step.pages, self._cosines, self._sines),
+            *(self._attention.keys[number], self._attention.values[number]),
+            scale=self._scale,
+            query_norm=layer.query_norm,
+            key_norm=layer.key_norm,
+            epsilon=self._epsilon,
+        )
 
     def _add_norm(self, hidden: Tensor, residual: Tensor, weight: Tensor, out: Tensor, *, first: bool = False) -> None:
         width = hidden.shape[1]
