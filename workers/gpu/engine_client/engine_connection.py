@@ -6,14 +6,15 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from shared.models.catalogue import ModelEntry
+from shared.models.catalogue import VLLM, ModelEntry
 from shared.settings import Settings
 from workers.gpu.engine.messages import Message, decode_message, encode_message
+from workers.gpu.engine_client.engine_interpreter import find_interpreter
+from workers.gpu.weights import prepare_model
 
 logger = logging.getLogger("engine_process")
 
@@ -60,12 +61,17 @@ class ProcessConnection:
         # A process that stops reading must not block its senders for longer than it may be silent.
         timeout = struct.pack("@ll", math.ceil(settings.engine_hang_seconds), 0)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        command = [sys.executable, "-m", "workers.gpu.engine", "--model", entry.name]
+        interpreter = find_interpreter(entry, settings)
+        command = [interpreter.path, "-m", "workers.gpu.engine", "--model", entry.name]
         command += ["--models-file", str(settings.models_file.resolve()), "--prepared", str(settings.prepared_models.resolve())]
         command += ["--compiled", str((settings.data_dir / "compiled").resolve())]
         command += ["--engine", settings.engine, "--connection", str(theirs.fileno()), "--log-level", settings.log_level]
         command += ["--in-flight", str(in_flight), "--token-seconds", str(token_seconds), "--ranks", str(ranks)]
-        environment = dict(os.environ)
+        if entry.engine == VLLM:
+            # A package of weights, or what converts them, is not in the environment of vLLM.
+            folder = prepare_model(entry, settings.prepared_models, lambda step, done: None)
+            command += ["--folder", str(folder)]
+        environment = interpreter.environment()
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
             # By default CUDA orders GPUs by speed; NVML and nvidia-smi order them by PCI bus.

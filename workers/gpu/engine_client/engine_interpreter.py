@@ -1,0 +1,76 @@
+"""The Python that runs a model's engine process: this one, or for vLLM one with packages of other versions.
+
+``enginehouse engines add`` makes such an environment in the data folder. Its interpreter finds the code of Enginehouse in a folder
+that has nothing else, so that no library of this environment is mixed with its own.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from shared.errors import ModelUnavailable
+from shared.models.catalogue import VLLM, ModelEntry
+from shared.packaged_files import CODE_ROOT
+from shared.settings import Settings
+
+MARKER = "enginehouse.json"
+"""In the folder of an environment whose installation is complete."""
+PACKAGES = ("shared", "workers")
+# Paths of this environment, which another interpreter must not search.
+_OWN_PATHS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+
+
+@dataclass(frozen=True)
+class EngineInterpreter:
+    """A Python interpreter, and the variables to set for it; those in ``without`` are removed."""
+
+    path: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a process of this interpreter."""
+        return {name: value for name, value in os.environ.items() if name not in self.without} | dict(self.variables)
+
+
+def environment_folder(engine: str, settings: Settings) -> Path:
+    """Where ``enginehouse engines add`` makes the environment of an engine."""
+    return settings.data_dir.resolve() / "engines" / engine
+
+
+def find_interpreter(entry: ModelEntry, settings: Settings) -> EngineInterpreter:
+    """The interpreter for a model's engine. Raises ModelUnavailable if its environment is missing."""
+    if entry.engine != VLLM:
+        return EngineInterpreter(sys.executable)
+    folder = environment_folder(VLLM, settings)
+    if settings.vllm_python is not None:
+        if not os.access(settings.vllm_python, os.X_OK):
+            raise ModelUnavailable(f"ENGINEHOUSE_VLLM_PYTHON is {settings.vllm_python}, which is not an executable file.")
+        paths = [str(link_code(folder.parent)), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return EngineInterpreter(str(settings.vllm_python), {"PYTHONPATH": os.pathsep.join(paths)})
+    if (folder / MARKER).exists():
+        return EngineInterpreter(str(folder / "bin" / "python"), {"PYTHONPATH": str(link_code(folder.parent))}, _OWN_PATHS)
+    if find_spec("vllm") is not None:
+        return EngineInterpreter(sys.executable)
+    raise ModelUnavailable(
+        f"Model {entry.name} runs on the engine vllm, which is not installed. Run `enginehouse engines add vllm` on this machine, or "
+        "set ENGINEHOUSE_VLLM_PYTHON to the interpreter of an environment that has it."
+    )
+
+
+def link_code(folder: Path) -> Path:
+    """A folder with links to Enginehouse's own packages and nothing else."""
+    code = folder / "code"
+    code.mkdir(parents=True, exist_ok=True)
+    for name in PACKAGES:
+        link, target = code / name, CODE_ROOT / name
+        if not link.is_symlink() or link.readlink() != target:
+            # Another worker may do the same now.
+            new = code / f".{name}.{os.getpid()}"
+            new.unlink(missing_ok=True)
+            new.symlink_to(target)
+            new.replace(link)
+    return code
