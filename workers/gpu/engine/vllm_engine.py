@@ -332,7 +332,8 @@ def _describe_tokens(tokens: list[int], positions: Any, top: int) -> list[TokenL
 
 
 def _describe(error: BaseException) -> str:
-    """The first line of an error, or of its cause where vLLM wraps it."""
+    """The first line of an error, or of its cause where vLLM wraps it; with its class, unless it is about the request."""
     cause = error.__cause__ or error
     line = (str(cause).splitlines() or [""])[0][:MAX_DETAIL]
-    return line if isinstance(cause, ValueError) and line else f"{type(cause).__name__}: {line}".rstrip(": ")
+    is_refusal = isinstance(cause, ValueError) or type(cause).__name__.endswith("ValidationError")
+    return line if is_refusal and line else f"{type(cause).__name__}: {line}".rstrip(": ")

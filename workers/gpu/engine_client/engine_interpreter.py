@@ -1,7 +1,7 @@
 """The Python that runs a model's engine process: this one, or for vLLM one with packages of other versions.
 
 ``enginehouse engines add`` makes such an environment in the data folder. Its interpreter finds the code of Enginehouse in a folder
-that has nothing else, so that no library of this environment is mixed with its own.
+that has little else, so that no library of this environment is mixed with its own.
 """
 
 import os
@@ -19,6 +19,8 @@ from shared.settings import Settings
 MARKER = "enginehouse.json"
 """In the folder of an environment whose installation is complete."""
 PACKAGES = ("shared", "workers")
+LIBRARIES = ("pynvml",)
+"""Libraries of this environment that an engine needs beside its own: one file each, without dependencies."""
 # Paths of this environment, which another interpreter must not search.
 _OWN_PATHS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
@@ -45,31 +47,39 @@ def find_interpreter(entry: ModelEntry, settings: Settings) -> EngineInterpreter
     """The interpreter for a model's engine. Raises ModelUnavailable if its environment is missing."""
     if entry.engine != VLLM:
         return EngineInterpreter(sys.executable)
-    folder = environment_folder(VLLM, settings)
     if settings.vllm_python is not None:
         if not os.access(settings.vllm_python, os.X_OK):
             raise ModelUnavailable(f"ENGINEHOUSE_VLLM_PYTHON is {settings.vllm_python}, which is not an executable file.")
-        paths = [str(link_code(folder.parent)), *filter(None, [os.environ.get("PYTHONPATH")])]
+        code = link_code(environment_folder(VLLM, settings).parent)
+        paths = [str(code), *filter(None, [os.environ.get("PYTHONPATH")])]
         return EngineInterpreter(str(settings.vllm_python), {"PYTHONPATH": os.pathsep.join(paths)})
-    if (folder / MARKER).exists():
-        return EngineInterpreter(str(folder / "bin" / "python"), {"PYTHONPATH": str(link_code(folder.parent))}, _OWN_PATHS)
+    if (environment_folder(VLLM, settings) / MARKER).exists():
+        return environment_interpreter(VLLM, settings)
     if find_spec("vllm") is not None:
         return EngineInterpreter(sys.executable)
     raise ModelUnavailable(
-        f"Model {entry.name} runs on the engine vllm, which is not installed. Run `enginehouse engines add vllm` on this machine, or "
-        "set ENGINEHOUSE_VLLM_PYTHON to the interpreter of an environment that has it."
+        "The engine vllm is not installed. Run `enginehouse engines add vllm` on this machine, or set ENGINEHOUSE_VLLM_PYTHON to the "
+        "interpreter of an environment that has it."
     )
 
 
+def environment_interpreter(engine: str, settings: Settings) -> EngineInterpreter:
+    """The interpreter of an environment that ``enginehouse engines add`` makes, whether it is complete or not."""
+    folder = environment_folder(engine, settings)
+    return EngineInterpreter(str(folder / "bin" / "python"), {"PYTHONPATH": str(link_code(folder.parent))}, _OWN_PATHS)
+
+
 def link_code(folder: Path) -> Path:
-    """A folder with links to Enginehouse's own packages and nothing else."""
+    """A folder with links to Enginehouse's own packages and the few libraries that an engine needs beside its own."""
     code = folder / "code"
     code.mkdir(parents=True, exist_ok=True)
-    for name in PACKAGES:
-        link, target = code / name, CODE_ROOT / name
+    targets = [CODE_ROOT / name for name in PACKAGES]
+    targets += [Path(spec.origin) for spec in map(find_spec, LIBRARIES) if spec is not None and spec.origin]
+    for target in targets:
+        link = code / target.name
         if not link.is_symlink() or link.readlink() != target:
             # Another worker may do the same now.
-            new = code / f".{name}.{os.getpid()}"
+            new = code / f".{target.name}.{os.getpid()}"
             new.unlink(missing_ok=True)
             new.symlink_to(target)
             new.replace(link)
