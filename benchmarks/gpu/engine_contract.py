@@ -262,22 +262,21 @@ class Checks:
         assert (output.reason, len(output.tokens)) == ("length", 8), (output.reason, len(output.tokens), output.detail)
         return {"context": self.client.supervisor.max_context}
 
-
-def check_end(checks: Checks) -> dict[str, Any]:
-    """End the engine while it runs requests: its processes are gone, and its memory with them."""
-    pid = checks.client.pid
-    assert pid is not None
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    used = sum(gpu.memory_used for gpu in detect_gpus().read_gpus())
-    start = time.monotonic()
-    family[0].kill()
-    psutil.wait_procs(family, timeout=15)
-    left = [process.pid for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    seconds = time.monotonic() - start
-    checks.client.stop_engine()
-    assert not left, f"processes {left} are left"
-    freed = used - sum(gpu.memory_used for gpu in detect_gpus().read_gpus())
-    return {"processes": len(family), "seconds": round(seconds, 2), "freed_gib": round(freed / 2**30, 1)}
+    def killing_the_engine_ends_all_its_processes(self) -> dict[str, Any]:
+        """The last check: afterwards there is no engine until the worker has started another."""
+        pid = self.client.pid
+        assert pid is not None
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        used = sum(gpu.memory_used for gpu in detect_gpus().read_gpus())
+        start = time.monotonic()
+        family[0].kill()
+        left = psutil.wait_procs(family, timeout=15)[1]
+        seconds = time.monotonic() - start
+        self.client.stop_engine()
+        left = [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        assert not left, f"processes are left: {left}"
+        freed = used - sum(gpu.memory_used for gpu in detect_gpus().read_gpus())
+        return {"processes": len(family), "seconds": round(seconds, 2), "freed_gib": round(freed / 2**30, 1)}
 
 
 def main() -> None:
@@ -287,6 +286,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder in which models are kept")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--engine-args", type=json.loads, default={}, help="engine_args of the entry, as JSON")
+    parser.add_argument("--only", nargs="+", help="names of checks; the others are left out")
     options = parser.parse_args()
     folder = _with_byte_tokenizer(model_folder(options.shape, options.models, options.device), options.shape)
     with tempfile.TemporaryDirectory() as data:
@@ -305,31 +305,32 @@ def main() -> None:
         def client_of(on_step: Callable[[StepOutput], None]) -> EngineClient:
             return EngineClient(load_catalogue(file).get_model(options.shape), settings, on_step=on_step)
 
-        failed = run_checks(Checks(client_of, SHAPES[options.shape]["vocab_size"], folder), options.engine)
+        failed = run_checks(Checks(client_of, SHAPES[options.shape]["vocab_size"], folder), options.engine, options.only)
     sys.exit(1 if failed else 0)
 
 
-def run_checks(checks: Checks, engine: str) -> int:
-    """Run all checks; returns how many failed."""
+def run_checks(checks: Checks, engine: str, only: Sequence[str] | None = None) -> int:
+    """Run all checks, or some; returns how many failed."""
     failed = 0
     start = time.monotonic()
     checks.client.start_engine()
     checks.client.wait_ready(READY_SECONDS)
     print(json.dumps({"engine": engine, "check": "start", "ok": True, "seconds": round(time.monotonic() - start, 1)}), flush=True)
-    functions = [
-        getattr(checks, name) for name in vars(Checks) if not name.startswith("_") and name not in ("prompt", "run", "one")
-    ]
-    for function in [*functions, lambda: check_end(checks)]:
-        name = getattr(function, "__name__", "")
-        name = "killing_the_engine_ends_all_its_processes" if name == "<lambda>" else name
+    others = ("prompt", "run", "one")
+    names = [name for name in vars(Checks) if not name.startswith("_") and name not in others]
+    for name in names:
+        if only and name not in only:
+            continue
         start = time.monotonic()
         result: dict[str, Any]
         try:
-            result = {"ok": True, **function()}
+            result = {"ok": True, **getattr(checks, name)()}
         except Exception as error:  # noqa: BLE001 - a failed check is a result
             failed += 1
             result = {"ok": False, "error": f"{type(error).__name__}: {error}"[:400], "at": traceback.format_exc()[-300:]}
-        print(json.dumps({"engine": engine, "check": name, "seconds": round(time.monotonic() - start, 2), **result}), flush=True)
+        seconds = round(time.monotonic() - start, 2)
+        print(json.dumps({"engine": engine, "check": name, "seconds": seconds, **result}), flush=True)
+    checks.client.stop_engine()
     return failed
 
 

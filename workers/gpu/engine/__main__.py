@@ -47,7 +47,12 @@ def main() -> None:
     options = _options()
     # The terminal sends Ctrl-C to every process at once; only the worker decides when its engine stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    if os.getpgrp() == os.getpid():
+        # The worker has made it a group of its own, because of processes that die neither with it nor with the worker.
+        signal.signal(signal.SIGTERM, lambda *_: _end())
+        die_with_parent(signal.SIGTERM)
+    else:
+        die_with_parent()
     logs.configure(options.log_level)
     _set_compile_cache(options.compiled)
     if options.rank:
@@ -62,7 +67,7 @@ def main() -> None:
             try:
                 connection.send_bytes(encode_message(message))
             except OSError:
-                os._exit(0)  # the worker is gone
+                _end()  # the worker is gone
 
     def report(phase: Phase, message: str, fraction: float) -> None:
         send(PhaseUpdate(phase, message, fraction))
@@ -87,7 +92,7 @@ def main() -> None:
             try:
                 data = connection.recv_bytes()
             except (EOFError, OSError):
-                os._exit(0)
+                _end()
             message = decode_message(data)
             loaded.wait()
             assert engine is not None
@@ -157,6 +162,13 @@ def _follow_rank_zero(options: argparse.Namespace) -> NoReturn:
         # Rank 0 notices that this process exits, and exits too.
         logger.exception("model %s, rank %d", options.model, options.rank)
     os._exit(DIED)
+
+
+def _end() -> NoReturn:
+    """End this process, with all of its group if it leads one."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 def _leave_worker(engine_process: int, connection: int) -> None:

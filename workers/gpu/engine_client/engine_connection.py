@@ -1,8 +1,10 @@
 """Connection to one engine process, and the process itself."""
 
+import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -76,10 +78,18 @@ class ProcessConnection:
             environment["CUDA_VISIBLE_DEVICES"] = device
             # By default CUDA orders GPUs by speed; NVML and nvidia-smi order them by PCI bus.
             environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        self._is_group = entry.engine == VLLM
         self._sending = threading.Lock()
         self._connection = Connection(ours.detach())
         with theirs:
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                # Processes that vLLM spawns outlive the one that spawned them, and keep the GPU.
+                process_group=0 if self._is_group else None,
+            )
         logger.info("engine of %s started as process %d", entry.name, self._process.pid)
 
     @property
@@ -107,13 +117,20 @@ class ProcessConnection:
             pass  # already closed
 
     def kill(self) -> None:
-        self._process.kill()
+        if not self._is_group:
+            self._process.kill()
+        elif self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def wait_for_exit(self) -> str:
         self.close()
         try:
             status = self._process.wait(0.5)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             status = self._process.wait()
+        if self._is_group:
+            # Whatever is left of it. The number is not used again while the group has members.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         return f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
