@@ -138,7 +138,11 @@ def _probe(interpreter: EngineInterpreter, engine: str) -> tuple[list[str], str 
 
 def _install(python: str, requirement: str) -> None:
     """Run pip, with a bar for each download on a terminal and a line for each step elsewhere."""
-    command = [python, "-m", "pip", "install", "--progress-bar", "raw", "--disable-pip-version-check", requirement]
+    version = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, text=True, check=False).stdout.split()
+    # Older ones show their progress on a terminal alone.
+    has_raw_bar = len(version) > 1 and tuple(map(int, re.findall(r"\d+", version[1])[:2])) >= (24, 1)
+    command = [python, "-m", "pip", "install", "--progress-bar", "raw" if has_raw_bar else "off"]
+    command += ["--disable-pip-version-check", requirement]
     console = Console()
     columns = (BarColumn(), DownloadColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     lines: list[str] = []
