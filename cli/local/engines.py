@@ -20,7 +20,7 @@ from cli.errors import CommandError
 from cli.output import Output
 from shared.data_folder import open_data_folder
 from shared.errors import ModelUnavailable
-from shared.models.catalogue import VLLM, ModelEntry
+from shared.models.catalogue import VLLM
 from shared.settings import Settings
 from workers.gpu.engine_client.engine_interpreter import (
     MARKER,
@@ -92,7 +92,7 @@ def list_engines(settings: Settings, out: Output) -> None:
 def check_engine(settings: Settings, engine: str, out: Output) -> bool:
     """Print what an engine lacks on this machine; returns whether it can run."""
     try:
-        interpreter = find_interpreter(_entry(engine), settings)
+        interpreter = find_interpreter(engine, settings)
     except ModelUnavailable as error:
         raise CommandError(error.message) from None
     problems, version = _probe(interpreter, engine)
@@ -109,7 +109,7 @@ def _environments(settings: Settings) -> Iterator[EngineEnvironment]:
     for engine in REQUIREMENTS:
         folder = environment_folder(engine, settings)
         try:
-            python = find_interpreter(_entry(engine), settings).path
+            python = find_interpreter(engine, settings).path
         except ModelUnavailable:
             yield EngineEnvironment(engine, "incomplete" if folder.exists() else "not installed", "", "")
             continue
@@ -117,10 +117,6 @@ def _environments(settings: Settings) -> Iterator[EngineEnvironment]:
         is_own = python == str(folder / "bin" / "python")
         version = str(json.loads(marker.read_text())["version"]) if is_own else ""
         yield EngineEnvironment(engine, "installed" if is_own else "external", version, python)
-
-
-def _entry(engine: str) -> ModelEntry:
-    return ModelEntry(name=engine, url="/", engine=engine)  # type: ignore[arg-type]
 
 
 def _probe(interpreter: EngineInterpreter, engine: str) -> tuple[list[str], str | None]:

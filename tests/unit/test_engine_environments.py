@@ -13,12 +13,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from shared.errors import ModelUnavailable
-from shared.models.catalogue import ModelEntry
 from shared.packaged_files import CODE_ROOT
 from shared.settings import Settings
 from workers.gpu.engine_client.engine_interpreter import MARKER, environment_folder, find_interpreter, link_code
-
-VLLM = ModelEntry(name="m", url="/models/m", engine="vllm")
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +39,14 @@ def command(data: Path, *words: str) -> Any:
 def test_an_environment_is_continued_checked_used_and_removed(wheel: Path, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     with pytest.raises(ModelUnavailable, match="enginehouse engines add vllm"):
-        find_interpreter(VLLM, settings)
+        find_interpreter("vllm", settings)
     assert "not installed" in command(tmp_path, "list").output
 
     failed = command(tmp_path, "add", "vllm", "--requirement", str(tmp_path / "missing.whl"))
     assert "run the command again to continue" in str(failed.exception)
     assert "incomplete" in command(tmp_path, "list").output
     with pytest.raises(ModelUnavailable, match="is not installed"):
-        find_interpreter(VLLM, settings)
+        find_interpreter("vllm", settings)
 
     added = command(tmp_path, "add", "vllm", "--requirement", str(wheel))
     assert added.exit_code == 0, added.output
@@ -57,7 +54,7 @@ def test_an_environment_is_continued_checked_used_and_removed(wheel: Path, tmp_p
     assert json.loads(command(tmp_path, "list", "--json").output)[0]["version"] == "0.1.0"
 
     # The worker starts that interpreter, which has neither the libraries nor the paths of this one.
-    interpreter = find_interpreter(VLLM, settings)
+    interpreter = find_interpreter("vllm", settings)
     done = subprocess.run(
         [
             interpreter.path,
@@ -90,12 +87,12 @@ def test_an_interpreter_that_is_given_replaces_the_environment(tmp_path: Path) -
     folder = environment_folder("vllm", Settings(data_dir=tmp_path))
     folder.mkdir(parents=True)
     (folder / MARKER).write_text("{}")
-    interpreter = find_interpreter(VLLM, Settings(data_dir=tmp_path, vllm_python=Path(sys.executable)))
+    interpreter = find_interpreter("vllm", Settings(data_dir=tmp_path, vllm_python=Path(sys.executable)))
     assert interpreter.path == sys.executable
     # What the user has set for it stays; our code comes first.
     assert interpreter.environment()["PYTHONPATH"].split(os.pathsep)[0] == str(folder.parent / "code")
     with pytest.raises(ModelUnavailable, match=r"ENGINEHOUSE_VLLM_PYTHON is .*nothing, which is not an executable file"):
-        find_interpreter(VLLM, Settings(data_dir=tmp_path, vllm_python=tmp_path / "nothing"))
+        find_interpreter("vllm", Settings(data_dir=tmp_path, vllm_python=tmp_path / "nothing"))
 
 
 def test_links_to_the_code_follow_the_version_that_runs(tmp_path: Path) -> None:
@@ -107,4 +104,4 @@ def test_links_to_the_code_follow_the_version_that_runs(tmp_path: Path) -> None:
 
 
 def test_other_engines_run_in_this_interpreter() -> None:
-    assert find_interpreter(ModelEntry(name="m", url="echo:", engine="echo"), Settings()).path == sys.executable
+    assert find_interpreter("echo", Settings()).path == sys.executable

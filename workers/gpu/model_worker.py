@@ -126,7 +126,7 @@ class ModelWorker:
     def _load_once(self) -> None:
         entry, settings = self._entry, self._settings
         folder = None
-        find_interpreter(entry, settings)
+        find_interpreter(entry.engine, settings)
         if entry.engine != ECHO:
             folder = prepare_model(entry, settings.prepared_models, lambda step, done: self._report("loading", step, done))
             if advice := describe_unpinned_revision(entry, folder):

@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
@@ -322,8 +322,8 @@ def _is_filled(step: StepOutput) -> bool:
 
 
 def _finish_reason(reason: str | None) -> tuple[FinishReason, str]:
-    if reason == "stop" or reason == "length":
-        return reason, ""
+    if reason in ("stop", "length"):
+        return cast(FinishReason, reason), ""
     return "failed", f"vLLM ended it as {reason}"
 
 

@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 # The surface that the engine uses, by module. Attributes are members of a class.
-SURFACE = {
+SURFACE: dict[str, dict[str, tuple[str, ...]]] = {
     "vllm.engine.arg_utils": {"AsyncEngineArgs": ()},
     "vllm.sampling_params": {"SamplingParams": (), "StructuredOutputsParams": (), "RequestOutputKind": ("DELTA",)},
     "vllm.v1.engine.async_llm": {"AsyncLLM": ("from_engine_args", "generate", "errored", "shutdown")},

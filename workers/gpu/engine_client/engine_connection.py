@@ -63,7 +63,7 @@ class ProcessConnection:
         # A process that stops reading must not block its senders for longer than it may be silent.
         timeout = struct.pack("@ll", math.ceil(settings.engine_hang_seconds), 0)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        interpreter = find_interpreter(entry, settings)
+        interpreter = find_interpreter(entry.engine, settings)
         command = [interpreter.path, "-m", "workers.gpu.engine", "--model", entry.name]
         command += ["--models-file", str(settings.models_file.resolve()), "--prepared", str(settings.prepared_models.resolve())]
         command += ["--compiled", str((settings.data_dir / "compiled").resolve())]

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from shared.errors import ModelUnavailable
-from shared.models.catalogue import VLLM, ModelEntry
+from shared.models.catalogue import VLLM
 from shared.packaged_files import CODE_ROOT
 from shared.settings import Settings
 
@@ -43,9 +43,9 @@ def environment_folder(engine: str, settings: Settings) -> Path:
     return settings.data_dir.resolve() / "engines" / engine
 
 
-def find_interpreter(entry: ModelEntry, settings: Settings) -> EngineInterpreter:
-    """The interpreter for a model's engine. Raises ModelUnavailable if its environment is missing."""
-    if entry.engine != VLLM:
+def find_interpreter(engine: str, settings: Settings) -> EngineInterpreter:
+    """The interpreter for an engine. Raises ModelUnavailable if its environment is missing."""
+    if engine != VLLM:
         return EngineInterpreter(sys.executable)
     if settings.vllm_python is not None:
         if not os.access(settings.vllm_python, os.X_OK):
