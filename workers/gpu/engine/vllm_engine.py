@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,7 +27,12 @@ logger = logging.getLogger("engine")
 
 # Longer messages repeat the request.
 MAX_DETAIL = 300
-WARM_UP_SECONDS = 600.0
+WARM_UP_SECONDS, WARM_UP_PROMPT = 600.0, 16
+WARM_UPS: tuple[Mapping[str, Any], ...] = (
+    {"temperature": 0.0},
+    {"temperature": 1.0, "top_p": 0.9, "top_k": 40, "seed": 1},
+    {"temperature": 1.0, "min_p": 0.1, "repetition_penalty": 1.1, "logprobs": 1},
+)
 # llguidance, which reads the grammars that the worker writes.
 GRAMMAR_BACKEND = "guidance"
 
@@ -103,7 +109,8 @@ class VllmEngine:
         self._vocabulary_size = int(config.model_config.get_vocab_size())
         self._capacity = (config.cache_config.num_gpu_blocks or 0) * (config.cache_config.block_size or 0)
         report("warming", "generating from a short prompt", 0.9)
-        self._warm_up()
+        for options in WARM_UPS:
+            self._warm_up(options)
 
     def _import_vllm(self, arguments: dict[str, Any]) -> Any:
         """A function that starts vLLM. Raises ModelUnavailable for arguments that this vLLM does not have."""
@@ -148,8 +155,9 @@ class VllmEngine:
         asyncio.run_coroutine_threadsafe(run(), self._loop)
         return result.result()
 
-    def _warm_up(self) -> None:
-        self.add_request(GenerationRequest("warm-up", [1] * min(16, self._max_context - 2), 2, []))
+    def _warm_up(self, options: Mapping[str, Any]) -> None:
+        """Generate two tokens, so that no job waits for what vLLM compiles on first use."""
+        self.add_request(GenerationRequest("warm-up", [1] * min(WARM_UP_PROMPT, self._max_context - 2), 2, [], **options))
         while True:
             step = self.next_step(WARM_UP_SECONDS)
             if step is None:
