@@ -5,6 +5,7 @@ AsyncLLM, SamplingParams and StructuredOutputsParams alone, which are the same f
 """
 
 import asyncio
+import gc
 import itertools
 import logging
 import os
@@ -111,6 +112,9 @@ class VllmEngine:
         report("warming", "generating from a short prompt", 0.9)
         for options in WARM_UPS:
             self._warm_up(options)
+        # Long-lived objects stay out of garbage collection, whose pauses would hold up the loop.
+        gc.collect()
+        gc.freeze()
 
     def _import_vllm(self, arguments: dict[str, Any]) -> Any:
         """A function that starts vLLM. Raises ModelUnavailable for arguments that this vLLM does not have."""
