@@ -68,7 +68,7 @@ class VllmEngine:
         self._entry = entry
         self._folder = folder
         self._in_flight = in_flight or entry.max_in_flight
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._changed = threading.Condition()
         # Guarded by the condition:
         self._requests: dict[str, _Running] = {}
@@ -101,6 +101,7 @@ class VllmEngine:
         report("loading", "importing vLLM", 0.0)
         arguments = engine_arguments(self._entry, self._folder, self._in_flight, gpus)
         make = self._import_vllm(arguments)
+        self._loop = _new_event_loop()
         threading.Thread(target=self._run_loop, name="vllm", daemon=True).start()
         report("loading", "starting vLLM", 0.1)
         # In the thread of the loop: vLLM's processes end with the thread that has started them.
@@ -327,6 +328,16 @@ def _set_environment() -> None:
     os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
     # A forked process can be tied to the life of this one; see the engine process.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop, on which vLLM's own server runs and which comes with it, or one of asyncio."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
 def _is_filled(step: StepOutput) -> bool:
