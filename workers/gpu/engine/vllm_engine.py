@@ -319,7 +319,7 @@ class VllmEngine:
     def unload(self) -> None:
         if self._llm is not None:
             self._call(self._llm.shutdown)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 def _set_environment() -> None:
