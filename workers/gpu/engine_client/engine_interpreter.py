@@ -21,6 +21,8 @@ MARKER = "enginehouse.json"
 PACKAGES = ("shared", "workers")
 LIBRARIES = ("pynvml",)
 """Libraries of this environment that an engine needs beside its own: one file each, without dependencies."""
+# A folder called `workers` in the working directory must not hide ours.
+_SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 # Paths of this environment, which another interpreter must not search.
 _OWN_PATHS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
@@ -52,7 +54,7 @@ def find_interpreter(engine: str, settings: Settings) -> EngineInterpreter:
             raise ModelUnavailable(f"ENGINEHOUSE_VLLM_PYTHON is {settings.vllm_python}, which is not an executable file.")
         code = link_code(environment_folder(VLLM, settings).parent)
         paths = [str(code), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return EngineInterpreter(str(settings.vllm_python), {"PYTHONPATH": os.pathsep.join(paths)})
+        return EngineInterpreter(str(settings.vllm_python), {"PYTHONPATH": os.pathsep.join(paths), **_SAFE_PATH})
     if (environment_folder(VLLM, settings) / MARKER).exists():
         return environment_interpreter(VLLM, settings)
     if find_spec("vllm") is not None:
@@ -66,7 +68,9 @@ def find_interpreter(engine: str, settings: Settings) -> EngineInterpreter:
 def environment_interpreter(engine: str, settings: Settings) -> EngineInterpreter:
     """The interpreter of an environment that ``enginehouse engines add`` makes, whether it is complete or not."""
     folder = environment_folder(engine, settings)
-    return EngineInterpreter(str(folder / "bin" / "python"), {"PYTHONPATH": str(link_code(folder.parent))}, _OWN_PATHS)
+    return EngineInterpreter(
+        str(folder / "bin" / "python"), {"PYTHONPATH": str(link_code(folder.parent)), **_SAFE_PATH}, _OWN_PATHS
+    )
 
 
 def link_code(folder: Path) -> Path:
