@@ -35,8 +35,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "tiny": {
         "vocab_size": 2048,
-        "hidden_size": 64,
-        "intermediate_size": 128,
+        # Heads of 64, for which every engine has kernels.
+        "hidden_size": 256,
+        "intermediate_size": 512,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,

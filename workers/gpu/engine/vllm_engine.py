@@ -105,7 +105,14 @@ class VllmEngine:
         threading.Thread(target=self._run_loop, name="vllm", daemon=True).start()
         report("loading", "starting vLLM", 0.1)
         # In the thread of the loop: vLLM's processes end with the thread that has started them.
-        self._llm = self._call(make)
+        try:
+            self._llm = self._call(make)
+        except Exception as error:
+            # Most are from vLLM's own processes, which have logged the cause.
+            logger.exception("model %s: vLLM could not start", self._entry.name)
+            raise ModelUnavailable(
+                f"Model {self._entry.name}: vLLM could not start: {_describe(error)} See the log of the worker."
+            ) from error
         config = self._llm.vllm_config
         self._max_context = int(config.model_config.max_model_len)
         self._vocabulary_size = int(config.model_config.get_vocab_size())
