@@ -111,7 +111,7 @@ class VllmEngine:
             # Most are from vLLM's own processes, which have logged the cause.
             logger.exception("model %s: vLLM could not start", self._entry.name)
             raise ModelUnavailable(
-                f"Model {self._entry.name}: vLLM could not start: {_describe(error)} See the log of the worker."
+                f"Model {self._entry.name}: vLLM could not start: {_describe(error).rstrip('.')}. See the log of the worker."
             ) from error
         config = self._llm.vllm_config
         self._max_context = int(config.model_config.max_model_len)
