@@ -40,6 +40,8 @@ app = typer.Typer(
 )
 models = typer.Typer(no_args_is_help=True, help="List, prepare, load and unload models.")
 app.add_typer(models, name="models")
+engines = typer.Typer(no_args_is_help=True, help="Install, list, check and remove engines with packages of their own.")
+app.add_typer(engines, name="engines")
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. Once a key exists, every request needs one.")
 app.add_typer(keys, name="keys")
 owners = typer.Typer(no_args_is_help=True, help="Set and list the shares and limits of single owners.")
@@ -198,6 +200,48 @@ def prepare(
 
 Gpu = Annotated[str | None, typer.Option(help="Number or name (gpu0@host) of a gpu worker.")]
 Wait = Annotated[float, typer.Option(min=0, help="Maximum seconds to wait for completion.")]
+
+
+Engine = Annotated[Literal["vllm"], typer.Argument(help="The engine.")]
+
+
+@engines.command("add")
+def add_engine(
+    engine: Engine,
+    requirement: Annotated[
+        str | None,
+        typer.Option(help="What pip installs: another version, or the path of a wheel.", show_default="the tested version"),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Install an engine into an environment in the data folder; run it again to continue an installation."""
+    from cli.local.engines import add_engine
+
+    add_engine(_settings(data_dir=data), engine, requirement)
+
+
+@engines.command("list")
+def list_engines(as_json: AsJson = False, data: Data = None) -> None:
+    """List these engines, and the Python interpreters that run them."""
+    from cli.local.engines import list_engines
+
+    list_engines(_settings(data_dir=data), Output(as_json=as_json))
+
+
+@engines.command("check")
+def check_engine(engine: Engine, as_json: AsJson = False, data: Data = None) -> None:
+    """Show what an engine lacks on this machine; exit with status 1 if it cannot run."""
+    from cli.local.engines import check_engine
+
+    raise typer.Exit(0 if check_engine(_settings(data_dir=data), engine, Output(as_json=as_json)) else 1)
+
+
+@engines.command("remove")
+def remove_engine(engine: Engine, data: Data = None) -> None:
+    """Delete the environment of an engine."""
+    from cli.local.engines import remove_engine
+
+    remove_engine(_settings(data_dir=data), engine)
 
 
 @models.command("load")

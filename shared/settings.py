@@ -118,6 +118,11 @@ class Settings:
         "Engine for all generation models, instead of the one in their entries.",
         one_of=("", "echo", "transformers"),
     )
+    vllm_python: Path | None = setting(
+        "ENGINEHOUSE_VLLM_PYTHON",
+        None,
+        "Python interpreter with vLLM, for models with the engine `vllm`. Defaults to that of `enginehouse engines add vllm`.",
+    )
     cors_origins: str = setting("ENGINEHOUSE_CORS_ORIGINS", "", "Comma-separated origins whose pages may call the API (CORS).")
     flower_url: str = setting(
         "ENGINEHOUSE_FLOWER_URL",

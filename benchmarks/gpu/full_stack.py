@@ -6,6 +6,7 @@
 
 import argparse
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file
 from benchmarks.gpu.reporting import percentiles, report
 from benchmarks.gpu.stack import BenchmarkStack
 from benchmarks.gpu.workload import WorkloadRequest, arrivals, workload
+from shared.models.catalogue import TRANSFORMERS, VLLM
 
 
 def main() -> None:
@@ -26,6 +28,8 @@ def main() -> None:
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--models", type=Path, required=True, help="folder in which models are kept")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--engine", default=TRANSFORMERS, choices=(TRANSFORMERS, VLLM))
+    parser.add_argument("--engine-args", type=json.loads, default={}, help="engine_args of the entry, as JSON")
     parser.add_argument("--gpus", default="0", help="devices, with a replica on each")
     parser.add_argument("--spread", type=int, default=1, help="devices per replica")
     parser.add_argument("--requests", type=int, default=512, help="jobs at once, per replica")
@@ -48,12 +52,15 @@ def main() -> None:
         device=options.device,
         in_flight=options.requests,
         gpus=options.spread,
+        engine=options.engine,
+        engine_args=options.engine_args,
     )
     vocabulary = SHAPES[options.shape]["vocab_size"]
     with tempfile.TemporaryDirectory() as data:
         stack = BenchmarkStack(Path(data), file, devices)
         try:
-            about: dict[str, Any] = {"shape": options.shape, "replicas": stack.replicas, "spread": options.spread}
+            about: dict[str, Any] = {"shape": options.shape, "engine": options.engine, "replicas": stack.replicas}
+            about["spread"] = options.spread
             report("stack.ready", stack.wait_ready(), "s from the start of the processes", **about)
             about["attention"] = stack.model().get("attention") or "unknown"
             times = list(islice(arrivals(options.rate), int(options.rate * options.seconds)))

@@ -1,6 +1,7 @@
 """Models of real shapes with random weights: the cost of a step depends only on the shape, and no download is needed."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "tiny": {
         "vocab_size": 2048,
-        "hidden_size": 64,
-        "intermediate_size": 128,
+        # Heads of 64, for which every engine has kernels.
+        "hidden_size": 256,
+        "intermediate_size": 512,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -72,9 +74,20 @@ def model_folder(name: str, where: Path, device: str) -> Path:
     return folder
 
 
-def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: int, gpus: int = 1, context: int = CONTEXT) -> Path:
+def models_file(
+    name: str,
+    folder: Path,
+    at: Path,
+    *,
+    device: str,
+    in_flight: int,
+    gpus: int = 1,
+    context: int = CONTEXT,
+    engine: str = "transformers",
+    engine_args: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a models file with only this model."""
-    entry = {
+    entry: dict[str, Any] = {
         "name": name,
         "url": str(folder.resolve()),
         "dtype": "float32" if device == "cpu" else "bfloat16",
@@ -83,7 +96,10 @@ def models_file(name: str, folder: Path, at: Path, *, device: str, in_flight: in
         "max_tokens": 1024,
         "gpus": 0 if device == "cpu" else gpus,
         "default": True,
+        "engine": engine,
     }
+    if engine_args:
+        entry["engine_args"] = dict(engine_args)
     embedding = {"name": "none", "url": "/nowhere", "task": "embed"}
     at.write_text(json.dumps([entry, embedding]))
     return at

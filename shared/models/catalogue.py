@@ -22,6 +22,7 @@ RERANK: Final = "rerank"
 ECHO: Final = "echo"
 OPENAI: Final = "openai"
 TRANSFORMERS: Final = "transformers"
+VLLM: Final = "vllm"
 
 # The name is also a folder, part of a queue's name and part of a URL.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -32,6 +33,24 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 # What the server of an ``openai`` engine decides by itself, and what only that engine needs.
 LOCAL_FIELDS = ("dtype", "chat_template", "gpus", "devices", "gpu_share", "parameters", "revision", "trust_remote_code")
 SERVER_FIELDS = ("server", "remote_model", "api_key_env", "api_key_file")
+
+# Arguments of vLLM that fields of the entry decide, and those that the engine itself needs.
+OWN_VLLM_ARGS = {
+    "model": "url",
+    "tokenizer": "url",
+    "revision": "revision",
+    "dtype": "dtype",
+    "max_model_len": "max_context",
+    "max_num_seqs": "max_in_flight",
+    "tensor_parallel_size": "gpus",
+    "gpu_memory_utilization": "gpu_share",
+    "trust_remote_code": "trust_remote_code",
+    "disable_log_stats": None,
+    "structured_outputs_config": None,
+    "skip_tokenizer_init": None,
+    "enable_log_requests": None,
+    "max_logprobs": None,
+}
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -54,7 +73,7 @@ class ModelEntry(BaseModel):
     ``echo:SECONDS`` for an echo engine that takes that long per token, ``overlap:`` for a reranker without weights that counts common
     words, or the base URL of an OpenAI-compatible server."""
     task: Literal["generate", "embed", "rerank"] = GENERATE
-    engine: Literal["transformers", "openai", "echo"] = TRANSFORMERS
+    engine: Literal["transformers", "vllm", "openai", "echo"] = TRANSFORMERS
     server: Literal["generic", "openai", "vllm", "sglang", "llama.cpp", "enginehouse"] = "generic"
     """With engine ``openai``: the server's program, which decides what it supports beyond what all of them do."""
     remote_model: Text | None = None
@@ -63,6 +82,8 @@ class ModelEntry(BaseModel):
     """With engine ``openai``: the environment variable of the worker that has the server's API key."""
     api_key_file: Text | None = None
     """The same from a file. It is read for each request, so the key can be replaced while the worker runs."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """With engine ``vllm``: further arguments of vLLM's AsyncEngineArgs, by name."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     max_context: int | None = Field(None, ge=16, le=10_000_000)
     """Maximum tokens of prompt and answer together; defaults to the model's own configuration."""
@@ -145,6 +166,25 @@ class ModelEntry(BaseModel):
             raise ValueError("api_key_env and api_key_file are both set; remove one of them")
         if fields := [name for name in LOCAL_FIELDS if getattr(self, name) != type(self).model_fields[name].default]:
             raise ValueError(f"{fields[0]} is set and engine is openai: the server runs the model, so set it there")
+        return self
+
+    @model_validator(mode="after")
+    def _check_engine_args(self) -> "ModelEntry":
+        if self.engine != VLLM:
+            if self.engine_args:
+                raise ValueError(f"engine_args is set and engine is {self.engine}: only the engine vllm uses it")
+            return self
+        for name in self.engine_args:
+            if name in OWN_VLLM_ARGS:
+                own = OWN_VLLM_ARGS[name]
+                raise ValueError(
+                    f"engine_args has {name}: " + (f"set {own} of the entry instead" if own else "the engine sets it")
+                )
+        stages = self.engine_args.get("pipeline_parallel_size", 1)
+        if type(stages) is not int or stages < 1 or max(1, self.gpus) % stages:
+            raise ValueError(
+                f"engine_args has pipeline_parallel_size {stages!r}: it must be a whole number that divides gpus, which is {self.gpus}"
+            )
         return self
 
     @property

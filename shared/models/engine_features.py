@@ -1,6 +1,6 @@
 """Features of engines: which fields of a request each can honour, so that the others are rejected before a job is accepted.
 
-The engines that run in a worker can do everything. What a server can do depends on its program, which the entry's ``server`` names.
+The engine ``transformers`` can do everything. What a server can do depends on its program, which the entry's ``server`` names.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.errors import InvalidValue
-from shared.models.catalogue import ModelEntry
+from shared.models.catalogue import VLLM, ModelEntry
 
 UNSUPPORTED = "unsupported_by_engine"
 
@@ -30,6 +30,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "prompt": "cannot continue a raw prompt; send messages",
     "prompt_ids": "takes no token ids as prompt; send text",
     "prompt_logprobs": "has no log-probabilities of prompts; leave out echo or logprobs",
+    "deterministic": "cannot compute a request in steps of its own; leave it out",
     "echo_ids": "cannot turn token ids into text; send the prompt as text, or leave out echo",
 }
 NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
@@ -39,6 +40,7 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
     "stop_token_ids": ([],),
     "ignore_eos": (False,),
     "template_options": ({},),
+    "deterministic": (False,),
 }
 
 
@@ -52,9 +54,12 @@ class EngineFeatures:
     """Of a server: whether it can continue the last message of a conversation."""
     max_stops: int | None = None
     """Of a server: how many stop texts it takes, with those of the model's entry."""
+    continues_adjusted: bool = True
+    """Whether it can continue an answer that has a grammar, or presence or frequency penalties, in the middle."""
 
 
 LOCAL = EngineFeatures()
+ENGINES: Mapping[str, EngineFeatures] = {VLLM: EngineFeatures(frozenset(("deterministic",)), continues_adjusted=False)}
 
 _NO_TOKENIZER: frozenset[str] = frozenset()
 
@@ -72,7 +77,7 @@ SERVERS: Mapping[str, EngineFeatures] = {
 
 def features_of(entry: ModelEntry) -> EngineFeatures:
     """The features of a model's engine."""
-    return SERVERS[entry.server] if entry.uses_server else LOCAL
+    return SERVERS[entry.server] if entry.uses_server else ENGINES.get(entry.engine, LOCAL)
 
 
 def check_generation(entry: ModelEntry, spec: Mapping[str, Any]) -> None:

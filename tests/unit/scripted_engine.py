@@ -66,9 +66,9 @@ def entry(id: int) -> TokenLogprobs:
     return id, -float(id), [(id, -float(id)), (0, LOWEST_LOGPROB)]
 
 
-def handler_of(engine: ScriptedEngine) -> GenerationHandler:
-    """A handler whose jobs run on this engine."""
-    handler = GenerationHandler(ENTRY, TextCodec(ENTRY), cast(EngineClient, engine), cast(Sessions, None))
+def handler_of(engine: ScriptedEngine, entry: ModelEntry = ENTRY) -> GenerationHandler:
+    """A handler whose jobs run on this engine, which stands for that of the entry."""
+    handler = GenerationHandler(entry, TextCodec(ENTRY), cast(EngineClient, engine), cast(Sessions, None))
     engine.on_step = handler.on_step
     return handler
 

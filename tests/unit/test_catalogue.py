@@ -85,7 +85,7 @@ def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
         ({"url": ""}, 'url is "": it must not be empty'),
         ({"url": None}, "url is null: it must be a string"),
         ({"task": "paint"}, "must be one of generate, embed"),
-        ({"engine": "vllm"}, "must be one of transformers, openai, echo"),
+        ({"engine": "onnx"}, "must be one of transformers, vllm, openai, echo"),
         ({"url": "http://host/v1"}, "only the engine openai uses a server"),
         ({"remote_model": "x"}, "remote_model is set and engine is transformers"),
         ({"engine": "openai"}, "it is the base URL of a server"),

@@ -9,7 +9,8 @@ import pytest
 from shared.errors import EngineFault
 from shared.jobs.deltas import Delta, merge_deltas
 from shared.jobs.transitions import Event
-from tests.unit.scripted_engine import ScriptedEngine, generation_job, handler_of
+from shared.models.catalogue import ModelEntry
+from tests.unit.scripted_engine import ENTRY, ScriptedEngine, generation_job, handler_of
 from workers.runtime.attempt import Attempt, Result
 from workers.runtime.event_buffer import EventBuffer
 
@@ -41,7 +42,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 class Record:
     """The stream of a job, and what its next attempt gets."""
 
-    def __init__(self) -> None:
+    def __init__(self, entry: ModelEntry = ENTRY) -> None:
+        self.entry = entry
         self.delta: Delta = {}
         self.output = ""
         self.restarts = 0
@@ -60,7 +62,7 @@ class Record:
     ) -> dict[str, Any] | None:
         """Run an attempt whose events are sometimes written. Returns its result, or None if its engine died."""
         self.engines.append(engine)
-        handler = handler_of(engine)
+        handler = handler_of(engine, self.entry)
         job = generation_job(spec, attempt=number, output=self.output, has_deltas=bool(self.delta))
 
         def publish(buffer: EventBuffer) -> None:
@@ -125,3 +127,27 @@ def test_output_that_continues_another_prompt_is_void() -> None:
     assert record.restarts == 1
     assert record.delta == {"text": ANSWER}
     assert record.engines[-1].requests[0].generated_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "restarts"),
+    [
+        ({}, 0),
+        ({"repetition_penalty": 1.2}, 0),
+        ({"frequency_penalty": 0.5}, 1),
+        ({"constraint": {"type": "json_object"}}, 1),
+    ],
+)
+def test_vllm_continues_an_answer_unless_it_would_lose_count(fields: dict[str, Any], restarts: int) -> None:
+    vllm = ModelEntry(name="m", url="/models/m", engine="vllm")
+    spec, answer = {"prompt": "x", **fields}, '{"city": "Oslo", "rain": true}'
+    choices = random.Random(3)
+    record = Record(vllm)
+    while not record.output:
+        record = Record(vllm)
+        assert record.attempt(1, spec, engine_of(answer, 4, choices), choices) is None
+    result = record.attempt(2, spec, engine_of(answer, None, choices), choices)
+    assert result is not None
+    assert result["text"] == record.delta["text"] == answer
+    assert record.restarts == restarts
+    assert (record.engines[-1].requests[0].generated_tokens == 0) == bool(restarts)

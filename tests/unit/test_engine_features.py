@@ -37,6 +37,15 @@ def test_a_field_that_a_server_does_not_know_is_rejected(server: str, spec: dict
     assert (caught.value.param, caught.value.code) == (param, UNSUPPORTED)
 
 
+def test_a_field_that_vllm_cannot_honour_is_rejected() -> None:
+    vllm = ModelEntry(name="m", url="/models/m", engine="vllm")
+    everything = {"messages": [], "top_k": 5, "min_p": 0.1, "logprobs": 3, "prompt_logprobs": 1, "seed": 7, "ignore_eos": True}
+    check_generation(vllm, {**everything, "deterministic": False})
+    with pytest.raises(InvalidValue, match=r"^deterministic: model 'm' runs on engine vllm, which cannot compute") as caught:
+        check_generation(vllm, {**everything, "deterministic": True})
+    assert (caught.value.param, caught.value.code) == ("deterministic", UNSUPPORTED)
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_values_that_change_nothing_are_accepted(server: str) -> None:
     neutral = {

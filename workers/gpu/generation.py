@@ -13,6 +13,7 @@ from typing import Any
 from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory
 from shared.jobs.deltas import Delta, merge_deltas
 from shared.models.catalogue import ModelEntry
+from shared.models.engine_features import features_of
 from shared.sessions.store import Sessions
 from workers.gpu.answer_grammar import build_grammar, template_of_answer
 from workers.gpu.answer_parser import AnswerParser
@@ -270,7 +271,7 @@ class GenerationHandler:
             grammar=build_grammar(spec, prompt, self.codec),
         )
         fingerprint = fingerprint_of(f"{self._entry.url}@{self._entry.revision}", prompt.ids)
-        earlier = self._earlier_output(attempt, fingerprint)
+        earlier = self._earlier_output(attempt, fingerprint, request)
         generation = Generation(attempt, self.codec, prompt, earlier, fingerprint=fingerprint)
         if earlier is not None and earlier.tokens:
             logger.info("job %s continues after %d tokens of an earlier attempt", attempt.job.id, len(earlier.tokens))
@@ -297,9 +298,12 @@ class GenerationHandler:
             raise self._failure(generation, request)
         return self._result(attempt, generation, request)
 
-    def _earlier_output(self, attempt: Attempt, fingerprint: str) -> EarlierOutput | None:
+    def _earlier_output(self, attempt: Attempt, fingerprint: str, request: GenerationRequest) -> EarlierOutput | None:
         """What this attempt continues. If it cannot continue what clients have read, they are told so."""
         earlier = parse_output(attempt.job.output, fingerprint) if attempt.job.output else None
+        is_adjusted = bool(request.grammar or request.presence_penalty or request.frequency_penalty)
+        if earlier is not None and earlier.reason is None and is_adjusted and not features_of(self._entry).continues_adjusted:
+            earlier = None
         if earlier is None and attempt.job.has_deltas:
             attempt.void_deltas()
         return earlier

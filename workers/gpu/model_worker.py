@@ -16,6 +16,7 @@ from shared.sessions.store import Sessions
 from shared.settings import Settings
 from workers.gpu.engine.messages import StepOutput
 from workers.gpu.engine_client.engine_client import EngineClient, load_error
+from workers.gpu.engine_client.engine_interpreter import find_interpreter
 from workers.gpu.engine_client.restart_policy import FIRST_UNLOADABLE_DELAY, LONGEST_UNLOADABLE_DELAY
 from workers.gpu.engine_client.throughput_meter import ThroughputMeter
 from workers.gpu.generation import GenerationHandler
@@ -125,6 +126,7 @@ class ModelWorker:
     def _load_once(self) -> None:
         entry, settings = self._entry, self._settings
         folder = None
+        find_interpreter(entry.engine, settings)
         if entry.engine != ECHO:
             folder = prepare_model(entry, settings.prepared_models, lambda step, done: self._report("loading", step, done))
             if advice := describe_unpinned_revision(entry, folder):

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from shared import logs
 from shared.errors import EnginehouseError, SettingsError
-from shared.models.catalogue import ECHO, TRANSFORMERS, ModelEntry, load_catalogue
+from shared.models.catalogue import ECHO, TRANSFORMERS, VLLM, ModelEntry, load_catalogue
 from shared.prctl import die_with_parent
 from workers.gpu.engine.memory import is_out_of_memory
 from workers.gpu.engine.messages import (
@@ -32,7 +32,9 @@ from workers.gpu.engine.messages import (
     encode_message,
 )
 from workers.gpu.engine.protocol import Engine, EngineDied, PhaseCallback
-from workers.gpu.engine.tensor_parallel import TensorParallelGroup, set_rank_environment
+
+if TYPE_CHECKING:  # the environment of another engine may not have what it imports
+    from workers.gpu.engine.tensor_parallel import TensorParallelGroup
 
 logger = logging.getLogger("engine")
 
@@ -45,7 +47,12 @@ def main() -> None:
     options = _options()
     # The terminal sends Ctrl-C to every process at once; only the worker decides when its engine stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    if os.getpgrp() == os.getpid():
+        # The worker has made it a group of its own, because of processes that die neither with it nor with the worker.
+        signal.signal(signal.SIGTERM, lambda *_: _end())
+        die_with_parent(signal.SIGTERM)
+    else:
+        die_with_parent()
     logs.configure(options.log_level)
     _set_compile_cache(options.compiled)
     if options.rank:
@@ -60,7 +67,7 @@ def main() -> None:
             try:
                 connection.send_bytes(encode_message(message))
             except OSError:
-                os._exit(0)  # the worker is gone
+                _end()  # the worker is gone
 
     def report(phase: Phase, message: str, fraction: float) -> None:
         send(PhaseUpdate(phase, message, fraction))
@@ -85,7 +92,7 @@ def main() -> None:
             try:
                 data = connection.recv_bytes()
             except (EOFError, OSError):
-                os._exit(0)
+                _end()
             message = decode_message(data)
             loaded.wait()
             assert engine is not None
@@ -108,8 +115,14 @@ def main() -> None:
 
     try:
         entry = load_catalogue(options.models_file, engine=options.engine).get_model(options.model)
-        is_spread = options.ranks > 1 and entry.engine != ECHO
-        group = TensorParallelGroup(options.ranks, sys.argv[1:], rank_exited) if is_spread else None
+        group = None
+        if options.ranks > 1 and entry.engine == TRANSFORMERS:
+            from workers.gpu.engine.tensor_parallel import TensorParallelGroup
+
+            group = TensorParallelGroup(options.ranks, sys.argv[1:], rank_exited)
+        if entry.engine == VLLM:
+            engine_process = os.getpid()
+            os.register_at_fork(after_in_child=lambda: _leave_worker(engine_process, options.connection))
         engine = _make_engine(entry, options, report, group)
         engine.load(report)
     except Exception as error:
@@ -134,6 +147,8 @@ def main() -> None:
 
 def _follow_rank_zero(options: argparse.Namespace) -> NoReturn:
     """Run the steps of rank 0 on another device until rank 0 exits."""
+    from workers.gpu.engine.tensor_parallel import set_rank_environment
+
     if os.getppid() != options.rank_zero_pid:
         os._exit(0)  # rank 0 exited before this process was tied to it
     set_rank_environment(options.rank, options.ranks, options.port)
@@ -149,12 +164,28 @@ def _follow_rank_zero(options: argparse.Namespace) -> NoReturn:
     os._exit(DIED)
 
 
+def _end() -> NoReturn:
+    """End this process, with all of its group if it leads one."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _leave_worker(engine_process: int, connection: int) -> None:
+    """In a process that vLLM has forked: end with the one that forked it, and let the worker notice when its engine ends."""
+    die_with_parent()
+    # In processes that this one forks, the number may be that of another file.
+    if os.getppid() == engine_process:
+        os.close(connection)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="workers.gpu.engine", description=__doc__)
     parser.add_argument("--model", required=True, help="name of the model in the models file")
     parser.add_argument("--models-file", required=True, type=Path)
     parser.add_argument("--prepared", required=True, type=Path, help="folder of prepared models")
     parser.add_argument("--compiled", required=True, type=Path, help="folder of compiled kernels, kept for the next start")
+    parser.add_argument("--folder", type=Path, help="folder of the model, for engines whose environment cannot prepare it")
     parser.add_argument("--engine", default="", choices=("", ECHO, TRANSFORMERS), help="overrides the engine of the entry")
     parser.add_argument("--connection", required=True, type=int, help="inherited file descriptor of a stream socket")
     parser.add_argument("--in-flight", type=int, default=0, help="requests at once (default: max_in_flight of the entry)")
@@ -168,18 +199,23 @@ def _options() -> argparse.Namespace:
 
 
 def _set_compile_cache(folder: Path) -> None:
-    """Keep compiled kernels in this folder. Call before torch is imported."""
+    """Keep compiled kernels in this folder. Call before torch or vLLM is imported."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
+    os.environ.setdefault("VLLM_CACHE_ROOT", str(folder / "vllm"))
 
 
 def _make_engine(
-    entry: ModelEntry, options: argparse.Namespace, report: PhaseCallback, group: TensorParallelGroup | None = None
+    entry: ModelEntry, options: argparse.Namespace, report: PhaseCallback, group: "TensorParallelGroup | None" = None
 ) -> Engine:
     if entry.engine == ECHO:
         from workers.gpu.engine.echo import EchoEngine
 
         return EchoEngine.from_entry(entry, options.token_seconds)
+    if entry.engine == VLLM:
+        from workers.gpu.engine.vllm_engine import VllmEngine
+
+        return VllmEngine(entry, options.folder, options.in_flight)
     # Imported here: torch takes seconds to import, and the echo engine does not need it.
     from workers.gpu.engine.transformers_engine import TransformersEngine
     from workers.gpu.weights import prepare_model

@@ -1,19 +1,22 @@
 """Connection to one engine process, and the process itself."""
 
+import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from shared.models.catalogue import ModelEntry
+from shared.models.catalogue import VLLM, ModelEntry
 from shared.settings import Settings
 from workers.gpu.engine.messages import Message, decode_message, encode_message
+from workers.gpu.engine_client.engine_interpreter import find_interpreter
+from workers.gpu.weights import prepare_model
 
 logger = logging.getLogger("engine_process")
 
@@ -60,20 +63,33 @@ class ProcessConnection:
         # A process that stops reading must not block its senders for longer than it may be silent.
         timeout = struct.pack("@ll", math.ceil(settings.engine_hang_seconds), 0)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        command = [sys.executable, "-m", "workers.gpu.engine", "--model", entry.name]
+        interpreter = find_interpreter(entry.engine, settings)
+        command = [interpreter.path, "-m", "workers.gpu.engine", "--model", entry.name]
         command += ["--models-file", str(settings.models_file.resolve()), "--prepared", str(settings.prepared_models.resolve())]
         command += ["--compiled", str((settings.data_dir / "compiled").resolve())]
         command += ["--engine", settings.engine, "--connection", str(theirs.fileno()), "--log-level", settings.log_level]
         command += ["--in-flight", str(in_flight), "--token-seconds", str(token_seconds), "--ranks", str(ranks)]
-        environment = dict(os.environ)
+        if entry.engine == VLLM:
+            # A package of weights, or what converts them, is not in the environment of vLLM.
+            folder = prepare_model(entry, settings.prepared_models, lambda step, done: None)
+            command += ["--folder", str(folder)]
+        environment = interpreter.environment()
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
             # By default CUDA orders GPUs by speed; NVML and nvidia-smi order them by PCI bus.
             environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        self._is_group = entry.engine == VLLM
         self._sending = threading.Lock()
         self._connection = Connection(ours.detach())
         with theirs:
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                # Processes that vLLM spawns outlive the one that spawned them, and keep the GPU.
+                process_group=0 if self._is_group else None,
+            )
         logger.info("engine of %s started as process %d", entry.name, self._process.pid)
 
     @property
@@ -101,13 +117,20 @@ class ProcessConnection:
             pass  # already closed
 
     def kill(self) -> None:
-        self._process.kill()
+        if not self._is_group:
+            self._process.kill()
+        elif self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def wait_for_exit(self) -> str:
         self.close()
         try:
             status = self._process.wait(0.5)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             status = self._process.wait()
+        if self._is_group:
+            # Whatever is left of it. The number is not used again while the group has members.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         return f"killed by signal {-status}" if status < 0 else f"exited with status {status}"

@@ -1,0 +1,103 @@
+"""Options of vLLM for a model's entry and for a request, as keyword arguments. Imports nothing of vLLM."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.models.catalogue import ModelEntry
+from workers.gpu.engine.messages import LOWEST_LOGPROB, GenerationRequest, TokenLogprobs
+from workers.gpu.hardware.devices import GIB, Gpu
+
+# vLLM profiles its own memory within this fraction of a GPU; the rest is for the CUDA context and fragmentation.
+MEMORY_FRACTION = 0.92
+# Left free where other processes hold memory of the GPU, because vLLM refuses to start if its fraction is not free.
+FREE_MARGIN = 0.02
+# For an engine that has run out of memory before.
+REDUCED_MEMORY_FRACTION = 0.8
+
+# Tokens of one step on a GPU with much memory, as vLLM's own server chooses; elsewhere vLLM's default is taken.
+LARGE_GPU, LARGE_STEP_TOKENS = 70 * GIB, 8192
+
+_SEEDS = 2**63
+# The smallest top_p that vLLM accepts takes the most likely token alone, as 0 does.
+_LOWEST_TOP_P = 1e-6
+
+
+def engine_arguments(entry: ModelEntry, folder: Path, in_flight: int, gpus: Sequence[Gpu]) -> dict[str, Any]:
+    """Arguments of AsyncEngineArgs: those of the entry's fields, then those of its ``engine_args``."""
+    stages = int(entry.engine_args.get("pipeline_parallel_size", 1))
+    arguments: dict[str, Any] = {
+        "model": str(folder),
+        "tokenizer": str(folder),
+        "dtype": entry.dtype,
+        # vLLM takes the longest context that fits into memory for -1.
+        "max_model_len": entry.max_context or -1,
+        "max_num_seqs": in_flight,
+        "trust_remote_code": entry.trust_remote_code,
+        "tensor_parallel_size": max(1, entry.gpus // stages),
+        # Load is counted from the output. vLLM's own counters cost time in each step.
+        "disable_log_stats": True,
+    }
+    if gpus:
+        arguments["gpu_memory_utilization"] = memory_fraction(entry.gpu_share, gpus, is_reduced=in_flight < entry.max_in_flight)
+        if min(gpu.memory_total for gpu in gpus) >= LARGE_GPU:
+            arguments["max_num_batched_tokens"] = LARGE_STEP_TOKENS
+    return arguments | entry.engine_args
+
+
+def memory_fraction(share: float, gpus: Sequence[Gpu], *, is_reduced: bool = False) -> float:
+    """The fraction of each GPU's memory that vLLM may use, at most ``share`` of it and what is free on the fullest one."""
+    free = min(gpu.memory_free / gpu.memory_total for gpu in gpus)
+    fraction = min(MEMORY_FRACTION * share, free - FREE_MARGIN)
+    return round(max(0.01, fraction * (REDUCED_MEMORY_FRACTION if is_reduced else 1.0)), 3)
+
+
+def sampling_arguments(request: GenerationRequest) -> dict[str, Any]:
+    """Arguments of SamplingParams, without the output kind and the grammar."""
+    arguments: dict[str, Any] = {
+        # vLLM generates at least one token, which is dropped for a request that needs the scores of its prompt alone.
+        "max_tokens": max(1, request.max_new_tokens),
+        "temperature": request.temperature,
+        "top_p": max(request.top_p, _LOWEST_TOP_P),
+        "top_k": request.top_k,
+        "min_p": request.min_p,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "repetition_penalty": request.repetition_penalty,
+        # The request lists all stop tokens. A grammar is ended by the tokenizer's own end, whether the request lists it or not.
+        "ignore_eos": not request.grammar,
+        "stop_token_ids": [] if request.ignore_stop_tokens else list(request.stop_token_ids),
+        "detokenize": False,
+    }
+    if request.seed is not None:
+        # vLLM reads -1 as no seed.
+        arguments["seed"] = request.seed % _SEEDS
+    if request.logit_bias:
+        arguments["logit_bias"] = dict(request.logit_bias)
+    if request.logprobs is not None:
+        arguments["logprobs"] = request.logprobs
+    if request.prompt_logprobs is not None:
+        arguments["prompt_logprobs"] = request.prompt_logprobs
+    return arguments
+
+
+def describe_logprobs(token: int, scores: Mapping[int, Any], top: int) -> TokenLogprobs:
+    """One position of vLLM's log-probabilities: of ``token``, and of the ``top`` most likely ones."""
+    likely = sorted(scores.items(), key=lambda item: item[1].rank)[:top]
+    return token, _finite(scores[token].logprob), [(id, _finite(score.logprob)) for id, score in likely]
+
+
+def describe_prompt(request: GenerationRequest, positions: Sequence[Mapping[int, Any] | None]) -> list[TokenLogprobs]:
+    """The entries of a prompt that have not been delivered; ``positions`` has one for each of its tokens."""
+    prompt = request.prompt[: len(request.prompt) - request.generated_tokens]
+    top = request.prompt_logprobs or 0
+    entries = []
+    for token, scores in list(zip(prompt, positions, strict=False))[1 + request.scored_tokens :]:
+        assert scores is not None
+        entries.append(describe_logprobs(token, scores, top))
+    return entries
+
+
+def _finite(logprob: float) -> float:
+    return logprob if math.isfinite(logprob) else LOWEST_LOGPROB
