@@ -128,6 +128,11 @@ class Settings:
     grafana_url: str = setting(
         "ENGINEHOUSE_GRAFANA_URL", "", "Address of a Grafana dashboard, to which the operations view of the web page links."
     )
+    semantic_conventions: str = setting(
+        "OTEL_SEMCONV_STABILITY_OPT_IN",
+        "",
+        "With `gen_ai_latest_experimental` in this comma-separated list, `/metrics` also has the `gen_ai_server_*` names of OpenTelemetry.",
+    )
     log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "Log level.", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
 
     lease_seconds: float = setting(
@@ -595,6 +600,11 @@ class Settings:
     def ocr_language_list(self) -> list[str]:
         """The languages of scans; empty for the engine's default."""
         return [part.strip() for part in self.ocr_languages.split(",") if part.strip()]
+
+    @property
+    def gen_ai_metrics(self) -> bool:
+        """Whether metrics also have the names of OpenTelemetry's conventions for generative AI."""
+        return "gen_ai_latest_experimental" in map(str.strip, self.semantic_conventions.split(","))
 
     @property
     def prepared_models(self) -> Path:

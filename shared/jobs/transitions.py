@@ -116,10 +116,12 @@ class JobTransitions:
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
         service: int | None = None,
+        token_seconds: float | None = None,
         last: Event | None = None,
         messages: Iterable[Mapping[str, Any]] = (),
     ) -> TransitionResult:
-        """End a job: write its last delta, status, result and session messages atomically. ``service`` is the number of tokens used."""
+        """End a job: write its last delta, status, result and session messages atomically. ``service`` is the number of tokens used,
+        ``token_seconds`` the time per output token after the first one."""
         outcome: TransitionResult
         outcome, queues = self._scripts.finish(
             id=lease[0],
@@ -129,6 +131,7 @@ class JobTransitions:
             error=to_json(error) if error is not None else "",
             code=str(error["code"]) if error is not None else "",
             service=service,
+            token_us=None if token_seconds is None else round(token_seconds * 1e6),
             index=last.index if last else 0,
             delta=to_json(last.data) if last else "",
             messages=[to_json(message) for message in messages],

@@ -23,6 +23,7 @@ from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import build_request, max_tokens_of
 from workers.gpu.logprobs import LogprobQueue, describe_prompt_logprobs
 from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools, turn_messages
+from workers.gpu.token_timer import TokenTimer
 from workers.gpu.tokenization import TextCodec
 from workers.runtime.attempt import Attempt, Result
 
@@ -54,6 +55,7 @@ class Generation:
         self._logprobs = LogprobQueue(codec.token_bytes) if spec.get("logprobs") is not None else None
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.tokens = 0
+        self.timer = TokenTimer()
         self.reason: FinishReason | None = None
         self.detail = ""
         self.finished = threading.Event()
@@ -101,6 +103,7 @@ class Generation:
             ids, entries = ids[repeated:], entries[repeated:]
             if not ids:
                 return False
+        self.timer.count(len(ids))
         delta, stopped = self._delta_of(ids, entries)
         self._output += format_step(ids, entries)
         self._send(delta)
@@ -364,4 +367,9 @@ class GenerationHandler:
             )
         messages = turn_messages(attempt.job, attempt.spec, value)
         # A prompt token costs about half as much as a generated one, and counts as half in the fair share.
-        return Result(value=value, service=prompt_tokens + 2 * generation.tokens, messages=messages)
+        return Result(
+            value=value,
+            service=prompt_tokens + 2 * generation.tokens,
+            token_seconds=generation.timer.seconds_per_token,
+            messages=messages,
+        )

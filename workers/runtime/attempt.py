@@ -40,10 +40,12 @@ class Handover:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The result of a completed job. ``service`` is the service it used, in tokens; ``messages`` are added to its session."""
+    """The result of a completed job. ``service`` is the service it used, in tokens; ``messages`` are added to its session.
+    ``token_seconds`` is the time per output token after the first one, None if it was not measured."""
 
     value: Mapping[str, Any]
     service: int | None = None
+    token_seconds: float | None = None
     messages: Sequence[Mapping[str, Any]] = ()
 
 

@@ -88,6 +88,7 @@ class ServerGenerationHandler:
         async with aclosing(self._connection.stream(prompt.path, body)) as chunks:
             async for chunk in chunks:
                 delta, tokens = answer.add_chunk(chunk)
+                answer.timer.count(tokens)
                 self.load.chunks += 1
                 self.load.tokens += tokens
                 if delta:
@@ -162,7 +163,12 @@ class ServerGenerationHandler:
             value["logprobs"] = answer.whole.get("logprobs", [])
         messages = turn_messages(attempt.job, attempt.spec, value)
         # As for the other engines: a prompt token costs about half as much as a generated one.
-        return Result(value=value, service=prompt_tokens + 2 * tokens, messages=messages)
+        return Result(
+            value=value,
+            service=prompt_tokens + 2 * tokens,
+            token_seconds=answer.timer.seconds_per_token,
+            messages=messages,
+        )
 
 
 class ServerLoad:
