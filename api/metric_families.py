@@ -110,7 +110,10 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
     ends = {(status,): deliveries.get(status, 0) for status in ("delivered", "failed")}
     yield _counter("deliveries_ended", "Webhook deliveries that ended.", ["status"], ends)
     yield _gauge(
-        "documents_in_progress", "Documents that workers read, by stage.", ["stage"], {(key,): n for key, n in stats.stages.items()}
+        "documents_in_progress",
+        "Documents that workers read, by stage.",
+        ["stage"],
+        {(key,): n for key, n in stats.stages.items()},
     )
     documents = stats.counters("documents")
     yield _counter(

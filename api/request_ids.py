@@ -1,10 +1,11 @@
-"""Ids of requests: each response has one in ``x-request-id``, and a log line about a failed request names it."""
+"""Ids of requests: each response has one in ``x-request-id``. Log lines and jobs of the request have it too, and the id of its trace."""
 
 import re
 
 from flask import Flask, Response, g, request
 
 from shared.ids import new_id
+from shared.work_context import WorkContext, set_work, valid_traceparent
 
 HEADER = "x-request-id"
 
@@ -19,6 +20,7 @@ def name_requests(app: Flask) -> None:
     def set_request_id() -> None:
         given = request.headers.get(HEADER, "")
         g.request_id = given if _VALID.fullmatch(given) else new_id("req")
+        set_work(WorkContext(request_id=g.request_id, traceparent=valid_traceparent(request.headers.get("traceparent", ""))))
 
     @app.after_request
     def add_request_id(response: Response) -> Response:

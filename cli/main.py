@@ -16,6 +16,7 @@ import typer
 from cli.errors import CommandError
 from cli.output import Output
 from cli.remote import documents, generate, ingest, jobs, queues, request_batches, webhooks
+from cli.remote.command import Key, Url
 from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
 from cli.typer_output import correct_output
@@ -162,11 +163,23 @@ def healthcheck(
 
 @app.command()
 def logs(
-    process: Annotated[str, typer.Argument(help="Name of one process, such as gpu0 or api.", show_default="all")] = "",
+    process: Annotated[
+        str, typer.Argument(help="Name of one process, such as gpu0 or api, or a job id.", show_default="all processes")
+    ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines as they come, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the log of a job as JSON.")] = False,
+    url: Url = None,
+    key: Key = None,
     data: Data = None,
 ) -> None:
-    """Print the log of the stack on a data folder, also of one that has stopped."""
+    """Print the log of the stack on a data folder, also of one that has stopped; or what happened to a job, which a server is asked for."""
+    if process.startswith("job_"):
+        from cli.remote.job_log import show_job_log
+
+        if follow:
+            raise CommandError("--follow is for processes. `enginehouse job follow` follows a job.")
+        show_job_log(job=process, as_json=as_json, url=url, key=key, data=_settings(data_dir=data).data_dir)
+        return
     from cli.local.log_file import read_log
 
     for line in read_log(_settings(data_dir=data).data_dir, process, follow=follow):

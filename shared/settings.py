@@ -42,6 +42,7 @@ COMMAND_VARIABLES = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
 CONFIG_VARIABLE = "ENGINEHOUSE_CONFIG"
 FILE_SUFFIX = "_FILE"
 MAX_FILE_BYTES = 100_000
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def setting(
@@ -133,7 +134,17 @@ class Settings:
         "",
         "With `gen_ai_latest_experimental` in this comma-separated list, `/metrics` also has the `gen_ai_server_*` names of OpenTelemetry.",
     )
-    log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "Log level.", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
+    log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "Log level.", one_of=LOG_LEVELS)
+    log_levels: str = setting(
+        "ENGINEHOUSE_LOG_LEVELS", "", "Comma-separated levels of single loggers, such as `workers.cpu=DEBUG,api=WARNING`."
+    )
+    log_format: str = setting(
+        "ENGINEHOUSE_LOG_FORMAT",
+        "text",
+        "Format of logs: lines of text, or one JSON object per line with `time`, `level`, `logger`, `message` and the ids `request_id`, "
+        "`job` and `trace_id`.",
+        one_of=("text", "json"),
+    )
 
     lease_seconds: float = setting(
         "ENGINEHOUSE_LEASE_SECONDS",
@@ -805,6 +816,12 @@ def _contradictions(settings: Settings) -> list[str]:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
             problems.append(f"ENGINEHOUSE_CORS_ORIGINS: must be origins such as https://app.example.org, not {origin!r}")
+    for part in filter(None, map(str.strip, settings.log_levels.split(","))):
+        logger, equals, level = (text.strip() for text in part.partition("="))
+        if not logger or not equals or level.upper() not in LOG_LEVELS:
+            problems.append(
+                f"ENGINEHOUSE_LOG_LEVELS: {part!r} must be a logger and one of {', '.join(LOG_LEVELS)}, as in workers.cpu=DEBUG"
+            )
     if settings.metrics_token and not (
         len(settings.metrics_token) >= 16 and settings.metrics_token.isascii() and settings.metrics_token.isprintable()
     ):

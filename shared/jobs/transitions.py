@@ -16,6 +16,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock
 from shared.settings import Settings
+from shared.work_context import LogLine
 
 Lease = tuple[str, int]  # job id, attempt number
 
@@ -107,6 +108,19 @@ class JobTransitions:
             ]
         )
         return results
+
+    def write_log(self, worker: str, lines: Iterable[tuple[Lease, LogLine]]) -> None:
+        """Keep what was logged during attempts with their jobs, in one call."""
+        rows: list[dict[str, str]] = [
+            {
+                "job": job,
+                "line": to_json(
+                    {"at": line.at, "level": line.level, "message": line.message, "attempt": attempt, "worker": worker}
+                ),
+            }
+            for (job, attempt), line in lines
+        ]
+        self._scripts.write_log(lines=rows)
 
     def finish(
         self,

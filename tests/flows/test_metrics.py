@@ -106,7 +106,7 @@ def test_every_metric_is_documented() -> None:
         *metric_families.job_metrics(
             Stats(1, 1, 0, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1, "documents ready": 1}, {"ocr": 1})
         ),
-        *metric_families.histogram_metrics(dict.fromkeys(times, [observed]) | {"delivery": [one_delivery]}, gen_ai=False),
+        *metric_families.histogram_metrics({key: [observed] for key in times} | {"delivery": [one_delivery]}, gen_ai=False),
         *metric_families.worker_metrics([worker]),
     ]
     assert all(

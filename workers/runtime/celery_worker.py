@@ -198,13 +198,17 @@ class CeleryWorker:
     def _connect_signals(self) -> None:
         # Celery warns against running as root, because workers that accept pickle then run any code as root. Ours accept only JSON.
         warnings.filterwarnings("ignore", category=SecurityWarning)
-        setup_logging.connect(lambda **_: logs.configure(self._settings.log_level), weak=False)
+        setup_logging.connect(self._configure_logs, weak=False)
         celeryd_after_setup.connect(self._on_worker_start, weak=False)
         worker_shutting_down.connect(self._on_stop_request, weak=False)
         worker_shutdown.connect(self._on_worker_exit, weak=False)
         if self._pool.prefork:
             worker_process_init.connect(self._on_child_start, weak=False)
             worker_process_shutdown.connect(self._on_child_exit, weak=False)
+
+    def _configure_logs(self, **_: Any) -> None:
+        settings = self._settings
+        logs.configure(settings.log_level, form=settings.log_format, levels=settings.log_levels)
 
     # Start
 

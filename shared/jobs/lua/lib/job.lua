@@ -7,6 +7,7 @@
 --   job:<id>:result          string  its result, in JSON. Lists never read it
 --   job:<id>:output          string  the tokens behind its deltas, for an attempt that continues them; the worker knows the format
 --   job:<id>:events          stream  events for clients; entry ids are <sequence>-0
+--   job:<id>:log            list    lines that workers have logged while they ran the job, in JSON
 --   job:<id>:successors      set     jobs that wait until this one has ended
 --   job:<id>:open            set     of a batch: its jobs that have not ended
 --   job:<id>:deliveries      zset    ids of its webhook deliveries, all with score 0
@@ -36,6 +37,8 @@ local function fields(id, ...) return hash_fields(PREFIX .. 'job:' .. id, ...) e
 local function input_key(id) return job_key(id) .. ':input' end
 
 local function result_key(id) return job_key(id) .. ':result' end
+
+local function log_key(id) return job_key(id) .. ':log' end
 
 local function output_key(id) return job_key(id) .. ':output' end
 
