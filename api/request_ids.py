@@ -22,6 +22,10 @@ def name_requests(app: Flask) -> None:
         g.request_id = given if _VALID.fullmatch(given) else new_id("req")
         set_work(WorkContext(request_id=g.request_id, traceparent=valid_traceparent(request.headers.get("traceparent", ""))))
 
+    @app.teardown_request
+    def end_work(error: BaseException | None) -> None:
+        set_work(WorkContext())
+
     @app.after_request
     def add_request_id(response: Response) -> Response:
         response.headers[HEADER] = g.get("request_id") or new_id("req")

@@ -77,10 +77,9 @@ def test_lines_of_an_attempt_are_kept_for_the_log_of_its_job_and_bounded() -> No
     assert current_work() == WorkContext()
 
 
-def test_levels_of_single_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_of_single_loggers() -> None:
     root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", list(root.handlers))
-    before = root.level
+    handlers, level = list(root.handlers), root.level
     try:
         logs.configure("WARNING", levels="workers.cpu=DEBUG, kombu=info")
         assert logging.getLogger("workers.cpu.ingest").getEffectiveLevel() == logging.DEBUG
@@ -88,7 +87,8 @@ def test_levels_of_single_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert logging.getLogger("kombu").level == logging.INFO
         assert logging.getLogger("filelock").level == logging.WARNING
     finally:
-        root.setLevel(before)
+        root.handlers[:] = handlers
+        root.setLevel(level)
         for name in ("workers.cpu", "kombu"):
             logging.getLogger(name).setLevel(logging.NOTSET)
 
