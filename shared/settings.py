@@ -129,6 +129,12 @@ class Settings:
     grafana_url: str = setting(
         "ENGINEHOUSE_GRAFANA_URL", "", "Address of a Grafana dashboard, to which the operations view of the web page links."
     )
+    otlp_endpoint: str = setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "URL of an OTLP/HTTP receiver of traces, such as `http://127.0.0.1:4318`. Needs the extra `otel`; OpenTelemetry's own variables for "
+        "headers and sampling apply.",
+    )
     semantic_conventions: str = setting(
         "OTEL_SEMCONV_STABILITY_OPT_IN",
         "",
@@ -830,6 +836,8 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(f"REDIS_URL must start with redis://, rediss:// or unix://, not {settings.redis_url.split(':')[0]!r}")
     if urlsplit(settings.chroma_url).scheme not in ("http", "https"):
         problems.append("ENGINEHOUSE_CHROMA_URL must start with http:// or https://")
+    if settings.otlp_endpoint and urlsplit(settings.otlp_endpoint).scheme not in ("http", "https"):
+        problems.append("OTEL_EXPORTER_OTLP_ENDPOINT must start with http:// or https://")
     for name, address in (("FLOWER", settings.flower_url), ("GRAFANA", settings.grafana_url)):
         if address and urlsplit(address).scheme not in ("http", "https"):
             problems.append(f"ENGINEHOUSE_{name}_URL must start with http:// or https://")

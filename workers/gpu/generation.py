@@ -21,6 +21,7 @@ from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOut
 from workers.gpu.engine_client.engine_client import EngineClient
 from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import build_request, max_tokens_of
+from workers.gpu.generation_span import end_generation_span, generation_span
 from workers.gpu.logprobs import LogprobQueue, describe_prompt_logprobs
 from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools, turn_messages
 from workers.gpu.token_timer import TokenTimer
@@ -311,9 +312,11 @@ class GenerationHandler:
         """Run a request to its end."""
         self._running[request.id] = generation
         try:
-            self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
-            attempt.on_stop(lambda: self._engine.cancel_request(request.id))
-            generation.finished.wait()
+            with generation_span(self._entry.name, len(request.prompt)) as span:
+                self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
+                attempt.on_stop(lambda: self._engine.cancel_request(request.id))
+                generation.finished.wait()
+                end_generation_span(span, generation.timer, generation.tokens, generation.reason or "")
         finally:
             del self._running[request.id]
 

@@ -9,7 +9,8 @@ class TokenTimer:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._first_at = self._last_at = 0.0
+        self.first_at = self._last_at = 0.0
+        """Time of the first tokens, on the clock; 0 before them."""
         self._tokens = self._later_tokens = 0
 
     def count(self, tokens: int) -> None:
@@ -20,10 +21,10 @@ class TokenTimer:
         if self._tokens:
             self._later_tokens += tokens
         else:
-            self._first_at = self._last_at
+            self.first_at = self._last_at
         self._tokens += tokens
 
     @property
     def seconds_per_token(self) -> float | None:
         """Seconds for each token after the first ones; None if no more arrived."""
-        return (self._last_at - self._first_at) / self._later_tokens if self._later_tokens else None
+        return (self._last_at - self.first_at) / self._later_tokens if self._later_tokens else None

@@ -42,6 +42,7 @@ from shared.prctl import die_with_parent
 from shared.redis_connection import connect
 from shared.settings import Settings
 from shared.systemd import notify
+from shared.tracing import configure_tracing
 from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
 from workers.runtime.lease_alarm import LeaseAlarm
@@ -265,6 +266,7 @@ class CeleryWorker:
         alarm: LeaseAlarm | None = None,
     ) -> None:
         pool = self._pool
+        configure_tracing(f"{pool.name}-worker", self._settings)
         slots, parent = (1, os.getppid()) if pool.prefork else (pool.slots, 0)
         worker = describe_process(
             self._name,

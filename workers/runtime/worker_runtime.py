@@ -32,6 +32,7 @@ from shared.settings import Settings
 from shared.work_context import WorkContext, working_on
 from workers.runtime.attempt import Attempt, Handler
 from workers.runtime.attempt_runner import AttemptRunner
+from workers.runtime.attempt_spans import attempt_span, end_attempt_span
 from workers.runtime.event_publisher import EventPublisher
 from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.outage import retry_through_outage
@@ -207,8 +208,9 @@ class WorkerRuntime:
                 # The attempts may have been released while this job was being claimed.
                 if self._releasing.is_set():
                     attempt.request_stop("release")
-                with working_on(_context_of(attempt)):
+                with working_on(_context_of(attempt)), attempt_span(job) as span:
                     outcome = self._runner.run_attempt(attempt)
+                    end_attempt_span(span, outcome, attempt.error_code)
                     self.write_lines([attempt])
             finally:
                 self._remove_attempt(attempt, has_slot=has_slot)

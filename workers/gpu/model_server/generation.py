@@ -14,6 +14,7 @@ from shared.models.engine_features import ENCODE, features_of
 from shared.sessions.store import Sessions
 from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import max_tokens_of
+from workers.gpu.generation_span import end_generation_span, generation_span
 from workers.gpu.model_server.answer import EarlierText, ServerAnswer, fingerprint_of, format_delta, parse_record
 from workers.gpu.model_server.connection import ServerConnection
 from workers.gpu.model_server.prompts import DEFAULT_CONTEXT, build_prompt, estimate_prompt
@@ -44,7 +45,9 @@ class ServerGenerationHandler:
         """
         self.load.running += 1
         try:
-            answer, prompt = self._connection.run(self._generate(attempt))
+            with generation_span(self._entry.name) as span:
+                answer, prompt = self._connection.run(self._generate(attempt))
+                end_generation_span(span, answer.timer, answer.total_tokens, answer.finish_reason)
         except CancelledError:
             attempt.raise_if_stopped()
             raise EngineFault(
