@@ -352,6 +352,21 @@ def status(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -
     raise typer.Exit(0 if show_status(settings, explicit=redis is not None, out=Output(as_json=as_json)) else 1)
 
 
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print it once. This is the default without a terminal.")] = False,
+    seconds: Annotated[float, typer.Option("--interval", min=0.2, max=60, help="Seconds between two readings.")] = 2.0,
+    as_json: AsJson = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Show queues, workers, GPUs, rates and the oldest jobs, live until Ctrl-C."""
+    from cli.admin.top import show_top
+
+    settings = _settings(data_dir=data, redis_url=redis)
+    show_top(_stack_redis(data, redis), settings, once=once, seconds=seconds, out=Output(as_json=as_json))
+
+
 @app.command("config")
 def show_config(
     every: Annotated[bool, typer.Option("--all", help="Also show settings that have their default value.")] = False,
