@@ -381,11 +381,13 @@ def show_config(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Check whether this machine can read files in a complete sandbox; exit with status 1 if it cannot."""
+def doctor(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Check this machine and the stack that runs on it; print each problem with its mend, and exit with status 1 if there are any."""
     from cli.admin.doctor import report_problems
 
-    raise typer.Exit(1 if report_problems(as_json=as_json) else 0)
+    settings = _settings(data_dir=data, redis_url=redis)
+    problems = report_problems(settings, explicit_redis=redis is not None, out=Output(as_json=as_json))
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()
