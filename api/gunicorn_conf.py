@@ -10,7 +10,7 @@ from typing import Any
 
 from api.metrics_folder import METRICS_FOLDER_VARIABLE, make_metrics_folder
 from shared.data_folder import open_data_folder
-from shared.logs import LineFormatter
+from shared.logs import make_formatter
 from shared.settings import Settings, from_environment
 
 # By default gunicorn believes local callers that they are a proxy, and lets them set the scheme and SCRIPT_NAME.
@@ -25,9 +25,9 @@ keepalive = 75
 
 def on_starting(server: Any) -> None:
     """Log as the other processes do, and start with an empty folder: counts of processes that no longer run would stay forever."""
-    for handler in server.log.error_log.handlers:
-        handler.setFormatter(LineFormatter())
     settings: Settings = from_environment(os.environ)
+    for handler in server.log.error_log.handlers:
+        handler.setFormatter(make_formatter(settings.log_format))
     open_data_folder(settings.data_dir)
     os.environ[METRICS_FOLDER_VARIABLE] = str(make_metrics_folder())
     # The other processes are forked from this one. So they share the memory of these modules, and a replacement starts at once.

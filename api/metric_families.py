@@ -4,14 +4,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
-from shared.jobs.stats import Stats
+from shared.jobs.stats import Distribution, Stats
 from shared.jobs.worker_registry import Worker
 
 # Values by label values, which are a tuple.
 Values = Mapping[Any, float]
 
+JOB_LABELS = ["kind", "model"]
 POOLS = ("gpu", "cpu", "io")
 
 # Fields of a heartbeat about an engine or a GPU: key, metric, description.
@@ -39,6 +41,25 @@ GPU_GAUGES = (
     ("ecc_errors", "gpu_ecc_errors", "Uncorrected memory errors of a GPU since its driver was loaded."),
     ("xid_errors", "gpu_xid_errors", "Xid errors of a GPU among the latest ten that its worker saw."),
 )
+
+
+# Histograms of the transitions: name there, metric, description, labels.
+HISTOGRAMS = (
+    ("wait", "job_wait_seconds", "Time in a queue before an attempt started, from when it might have.", JOB_LABELS),
+    ("run", "job_run_seconds", "Time from the first start of a completed job to its end.", JOB_LABELS),
+    ("duration", "job_duration_seconds", "Time from the submission of a completed job to its end.", JOB_LABELS),
+    ("first_token", "job_first_token_seconds", "Time from the submission of a completed job to its first text.", JOB_LABELS),
+    ("per_token", "job_token_seconds", "Mean time per output token of an answer, after its first token.", JOB_LABELS),
+    ("delivery", "delivery_seconds", "Age of a webhook delivery when it ended.", ["status"]),
+)
+# The names of OpenTelemetry's conventions for the same times: name there, metric, description.
+GEN_AI_HISTOGRAMS = (
+    ("duration", "gen_ai_server_request_duration_seconds", "Time from a request to its last output token."),
+    ("first_token", "gen_ai_server_time_to_first_token_seconds", "Time from a request to its first output token."),
+    ("per_token", "gen_ai_server_time_per_output_token_seconds", "Time per output token after the first one."),
+)
+GEN_AI_LABELS = ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"]
+GEN_AI_OPERATIONS = {"generate": "chat", "embed": "embeddings"}
 
 
 def job_metrics(stats: Stats) -> Iterator[Metric]:
@@ -88,6 +109,37 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
     yield _gauge("deliveries_pending", "Webhook deliveries that have not ended.", [], {(): stats.deliveries_pending})
     ends = {(status,): deliveries.get(status, 0) for status in ("delivered", "failed")}
     yield _counter("deliveries_ended", "Webhook deliveries that ended.", ["status"], ends)
+    yield _gauge(
+        "documents_in_progress",
+        "Documents that workers read, by stage.",
+        ["stage"],
+        {(key,): n for key, n in stats.stages.items()},
+    )
+    documents = stats.counters("documents")
+    yield _counter(
+        "documents_ended", "Documents that were read or rejected.", ["status"], {(key,): n for key, n in documents.items()}
+    )
+    yield _counter("pages_read", "Pages of documents that were read.", [], {(): stats.counters("pages").get("read", 0)})
+
+
+def histogram_metrics(histograms: Mapping[str, Sequence[Distribution]], *, gen_ai: bool) -> Iterator[Metric]:
+    """Times of jobs and deliveries. With ``gen_ai``, those of models also have the names of OpenTelemetry's conventions."""
+    for key, name, description, labels in HISTOGRAMS:
+        family = HistogramMetricFamily(f"enginehouse_{name}", description, labels=labels)
+        for distribution in histograms.get(key, ()):
+            family.add_metric(distribution.labels, _buckets(distribution), distribution.sum)
+        yield family
+    for key, name, description in GEN_AI_HISTOGRAMS if gen_ai else ():
+        family = HistogramMetricFamily(name, description, labels=GEN_AI_LABELS)
+        for distribution in histograms.get(key, ()):
+            kind, model = distribution.labels
+            if kind in GEN_AI_OPERATIONS:
+                family.add_metric((GEN_AI_OPERATIONS[kind], "enginehouse", model), _buckets(distribution), distribution.sum)
+        yield family
+
+
+def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
+    return [(floatToGoString(bound), float(number)) for bound, number in distribution.buckets]  # type: ignore[no-untyped-call]
 
 
 def worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
@@ -124,6 +176,11 @@ def disk_metrics(total: int, free: int) -> Iterator[Metric]:
 def redis_metric(*, up: bool) -> Metric:
     """Whether Redis answers. If it does not, there are no metrics of jobs and workers."""
     return _gauge("redis_up", "Whether Redis answers; if not, there are no metrics of jobs and workers.", [], {(): int(up)})
+
+
+def chroma_metric(*, up: bool) -> Metric:
+    """Whether the index server answers."""
+    return _gauge("chroma_up", "Whether the Chroma server answers.", [], {(): int(up)})
 
 
 def _gauge(name: str, description: str, labels: Sequence[str], values: Values) -> Metric:

@@ -7,9 +7,11 @@ import sys
 from api.app import create_app
 from shared import logs
 from shared.settings import from_environment
+from shared.tracing import configure_tracing
 
 settings = from_environment(os.environ)
-logs.configure(settings.log_level)
+logs.configure(settings.log_level, form=settings.log_format, levels=settings.log_levels)
+configure_tracing("api", settings)
 # Each waiting client needs a file descriptor, and the usual limit of 1,024 is lower than the number of clients that may wait.
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if soft != resource.RLIM_INFINITY:

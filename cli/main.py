@@ -16,6 +16,7 @@ import typer
 from cli.errors import CommandError
 from cli.output import Output
 from cli.remote import documents, generate, ingest, jobs, queues, request_batches, webhooks
+from cli.remote.command import Key, Url
 from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
 from cli.typer_output import correct_output
@@ -164,11 +165,23 @@ def healthcheck(
 
 @app.command()
 def logs(
-    process: Annotated[str, typer.Argument(help="Name of one process, such as gpu0 or api.", show_default="all")] = "",
+    process: Annotated[
+        str, typer.Argument(help="Name of one process, such as gpu0 or api, or a job id.", show_default="all processes")
+    ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines as they come, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the log of a job as JSON.")] = False,
+    url: Url = None,
+    key: Key = None,
     data: Data = None,
 ) -> None:
-    """Print the log of the stack on a data folder, also of one that has stopped."""
+    """Print the log of the stack on a data folder, also of one that has stopped; or what happened to a job, which a server is asked for."""
+    if process.startswith("job_"):
+        from cli.remote.job_log import show_job_log
+
+        if follow:
+            raise CommandError("--follow is for processes. `enginehouse job follow` follows a job.")
+        show_job_log(job=process, as_json=as_json, url=url, key=key, data=_settings(data_dir=data).data_dir)
+        return
     from cli.local.log_file import read_log
 
     for line in read_log(_settings(data_dir=data).data_dir, process, follow=follow):
@@ -383,6 +396,21 @@ def status(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -
     raise typer.Exit(0 if show_status(settings, explicit=redis is not None, out=Output(as_json=as_json)) else 1)
 
 
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print it once. This is the default without a terminal.")] = False,
+    seconds: Annotated[float, typer.Option("--interval", min=0.2, max=60, help="Seconds between two readings.")] = 2.0,
+    as_json: AsJson = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Show queues, workers, GPUs, rates and the oldest jobs, live until Ctrl-C."""
+    from cli.admin.top import show_top
+
+    settings = _settings(data_dir=data, redis_url=redis)
+    show_top(_stack_redis(data, redis), settings, once=once, seconds=seconds, out=Output(as_json=as_json))
+
+
 @app.command("config")
 def show_config(
     every: Annotated[bool, typer.Option("--all", help="Also show settings that have their default value.")] = False,
@@ -397,11 +425,13 @@ def show_config(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Check whether this machine can read files in a complete sandbox; exit with status 1 if it cannot."""
+def doctor(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Check this machine and the stack that runs on it; print each problem with its mend, and exit with status 1 if there are any."""
     from cli.admin.doctor import report_problems
 
-    raise typer.Exit(1 if report_problems(as_json=as_json) else 0)
+    settings = _settings(data_dir=data, redis_url=redis)
+    problems = report_problems(settings, explicit_redis=redis is not None, out=Output(as_json=as_json))
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()

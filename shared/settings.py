@@ -42,6 +42,7 @@ COMMAND_VARIABLES = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
 CONFIG_VARIABLE = "ENGINEHOUSE_CONFIG"
 FILE_SUFFIX = "_FILE"
 MAX_FILE_BYTES = 100_000
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def setting(
@@ -133,7 +134,28 @@ class Settings:
     grafana_url: str = setting(
         "ENGINEHOUSE_GRAFANA_URL", "", "Address of a Grafana dashboard, to which the operations view of the web page links."
     )
-    log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "Log level.", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
+    otlp_endpoint: str = setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "URL of an OTLP/HTTP receiver of traces, such as `http://127.0.0.1:4318`. Needs the extra `otel`; OpenTelemetry's own variables for "
+        "headers and sampling apply.",
+    )
+    semantic_conventions: str = setting(
+        "OTEL_SEMCONV_STABILITY_OPT_IN",
+        "",
+        "With `gen_ai_latest_experimental` in this comma-separated list, `/metrics` also has the `gen_ai_server_*` names of OpenTelemetry.",
+    )
+    log_level: str = setting("ENGINEHOUSE_LOG_LEVEL", "INFO", "Log level.", one_of=LOG_LEVELS)
+    log_levels: str = setting(
+        "ENGINEHOUSE_LOG_LEVELS", "", "Comma-separated levels of single loggers, such as `workers.cpu=DEBUG,api=WARNING`."
+    )
+    log_format: str = setting(
+        "ENGINEHOUSE_LOG_FORMAT",
+        "text",
+        "Format of logs: lines of text, or one JSON object per line with `time`, `level`, `logger`, `message` and the ids `request_id`, "
+        "`job` and `trace_id`.",
+        one_of=("text", "json"),
+    )
 
     lease_seconds: float = setting(
         "ENGINEHOUSE_LEASE_SECONDS",
@@ -602,6 +624,11 @@ class Settings:
         return [part.strip() for part in self.ocr_languages.split(",") if part.strip()]
 
     @property
+    def gen_ai_metrics(self) -> bool:
+        """Whether metrics also have the names of OpenTelemetry's conventions for generative AI."""
+        return "gen_ai_latest_experimental" in map(str.strip, self.semantic_conventions.split(","))
+
+    @property
     def prepared_models(self) -> Path:
         """Folder of converted weights and tokenizers, with one subfolder per model."""
         return self.models_dir or self.data_dir / "models"
@@ -800,6 +827,12 @@ def _contradictions(settings: Settings) -> list[str]:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
             problems.append(f"ENGINEHOUSE_CORS_ORIGINS: must be origins such as https://app.example.org, not {origin!r}")
+    for part in filter(None, map(str.strip, settings.log_levels.split(","))):
+        logger, equals, level = (text.strip() for text in part.partition("="))
+        if not logger or not equals or level.upper() not in LOG_LEVELS:
+            problems.append(
+                f"ENGINEHOUSE_LOG_LEVELS: {part!r} must be a logger and one of {', '.join(LOG_LEVELS)}, as in workers.cpu=DEBUG"
+            )
     if settings.metrics_token and not (
         len(settings.metrics_token) >= 16 and settings.metrics_token.isascii() and settings.metrics_token.isprintable()
     ):
@@ -808,6 +841,8 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(f"REDIS_URL must start with redis://, rediss:// or unix://, not {settings.redis_url.split(':')[0]!r}")
     if urlsplit(settings.chroma_url).scheme not in ("http", "https"):
         problems.append("ENGINEHOUSE_CHROMA_URL must start with http:// or https://")
+    if settings.otlp_endpoint and urlsplit(settings.otlp_endpoint).scheme not in ("http", "https"):
+        problems.append("OTEL_EXPORTER_OTLP_ENDPOINT must start with http:// or https://")
     for name, address in (("FLOWER", settings.flower_url), ("GRAFANA", settings.grafana_url)):
         if address and urlsplit(address).scheme not in ("http", "https"):
             problems.append(f"ENGINEHOUSE_{name}_URL must start with http:// or https://")

@@ -26,6 +26,7 @@ OWNED = (
     "eh:owner:*:request_batches",  # purged with the records
     "eh:paused",  # until an operator resumes them
     "eh:counts",  # one field per kind, status and queue
+    "eh:stats:histograms",  # one field per histogram, label and bucket
     "eh:queues",
     "eh:models",  # models that have ever been served
     "eh:workers",  # maintenance removes dead workers

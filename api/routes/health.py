@@ -1,11 +1,9 @@
 """``/health/live``: this process answers. ``/health/ready``: the stack can run every kind of job, or what is missing."""
 
-import http.client
-import urllib.request
-
 import redis
 from flask import Blueprint, jsonify
 
+from api.index_server import index_answers
 from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
@@ -16,12 +14,10 @@ from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.queue_names import generation_queue
 from shared.jobs.worker_registry import Worker
 from shared.models.catalogue import GENERATE
-from shared.urls import without_login
 
 blueprint = Blueprint("health", __name__)
 
 TAG = "Models and health"
-INDEX_TIMEOUT_SECONDS = 2.0
 # A model that was loaded for a job may be unloaded again. Those of these requests must be ready.
 REQUIRED_BY = ("start", "operator")
 
@@ -83,7 +79,7 @@ def _data_warnings() -> list[str]:
 
 
 def _missing_index(index_silent: bool) -> list[str]:
-    if not _index_answers(services().settings.chroma_url):
+    if not index_answers(services().settings.chroma_url):
         return ["the index (Chroma)"]
     return ["the index (Chroma runs, but does not answer for a collection: restart it)"] if index_silent else []
 
@@ -116,13 +112,3 @@ def _missing_model(model: str, workers: list[Worker]) -> str:
     if worker.phase == "failed":
         return f"model {model} (failed: {worker.message})"
     return f"model {model} ({worker.phase} {worker.fraction:.0%}: {worker.message})"
-
-
-def _index_answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(
-            f"{without_login(url).rstrip('/')}/api/v2/heartbeat", timeout=INDEX_TIMEOUT_SECONDS
-        ) as response:
-            return bool(response.status == 200)
-    except (OSError, http.client.HTTPException):
-        return False

@@ -1,5 +1,6 @@
 """``/jobs``: list, show, cancel, retry and delete jobs."""
 
+from dataclasses import asdict
 from typing import cast
 
 from flask import Blueprint, jsonify
@@ -45,8 +46,10 @@ from api.submission import require_disk_space, written_job
 from shared.errors import InvalidValue
 from shared.ids import JOB as JOB_PREFIX
 from shared.jobs.job_actions import check_retry
+from shared.jobs.job_log import read_job_log
 from shared.jobs.models import Job
-from shared.jobs.serialization import summary_view
+from shared.jobs.serialization import seconds, summary_view
+from shared.work_context import trace_id_of
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -211,6 +214,26 @@ def show_job(job: str) -> RouteResponse:
 )
 def show_job_request(job: str) -> RouteResponse:
     return jsonify({"request": job_request(find_owned_job(job))})
+
+
+@blueprint.get("/jobs/<job>/log")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Show what happened to a job and when",
+        description="Its attempts, phases, retries and webhook deliveries, and what workers logged meanwhile. It has neither prompts nor answers.",
+        parameters=(JOB,),
+        replies={200: Reply(description="The log.", model=responses.JobLog)},
+    )
+)
+def show_job_log(job: str) -> RouteResponse:
+    context, found = services(), find_owned_job(job)
+    lines = [
+        {**asdict(line), "at": seconds(line.at), "worker": line.worker or None}
+        for line in read_job_log(context.redis, context.deliveries, found)
+    ]
+    origin = {"request_id": found.request_id or None, "trace_id": trace_id_of(found.traceparent) or None}
+    return jsonify({"object": "job_log", "job": found.id, **origin, "lines": lines})
 
 
 @blueprint.post("/jobs/<job>/cancel")

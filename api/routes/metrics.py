@@ -12,7 +12,16 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from api.auth import require_admin
-from api.metric_families import disk_metrics, job_metrics, redis_memory_metrics, redis_metric, worker_metrics
+from api.index_server import index_answers
+from api.metric_families import (
+    chroma_metric,
+    disk_metrics,
+    histogram_metrics,
+    job_metrics,
+    redis_memory_metrics,
+    redis_metric,
+    worker_metrics,
+)
 from api.openapi.operation import Operation, Reply, describe
 from api.request_metrics import export_metrics
 from api.responses import RouteResponse
@@ -39,15 +48,17 @@ def show_metrics() -> RouteResponse:
 
 
 class StackCollector(Collector):
-    """The disk, and metrics of Redis, jobs and workers, read for each scrape."""
+    """The disk, the index server, and metrics of Redis, jobs and workers, read for each scrape."""
 
     def collect(self) -> Iterator[Metric]:
         context = services()
         with suppress(OSError):
             usage = shutil.disk_usage(context.settings.data_dir)
             yield from disk_metrics(usage.total, usage.free)
+        yield chroma_metric(up=index_answers(context.settings.chroma_url))
         try:
             stats = context.stats_reader.collect()
+            histograms = context.stats_reader.histograms()
             workers = context.live_workers()
             memory = context.redis.info("memory")
         except redis.RedisError:
@@ -56,4 +67,5 @@ class StackCollector(Collector):
         yield redis_metric(up=True)
         yield from redis_memory_metrics(cast(Mapping[str, Any], memory))
         yield from job_metrics(stats)
+        yield from histogram_metrics(histograms, gen_ai=context.settings.gen_ai_metrics)
         yield from worker_metrics(workers)

@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import redis
 
+from cli.admin.sections import Section, print_sections, size
 from cli.errors import CommandError
 from cli.local.running_stack import connect_to_stack
 from cli.output import Output, clock, first_line
@@ -137,45 +138,32 @@ def _is_expected(pool: str, status: dict[str, Any]) -> bool:
 
 
 def _print(status: dict[str, Any], out: Output) -> None:
-    """One section per kind of thing. In a pipe, each line begins with the name of its section."""
-
-    def section(name: str, columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
-        if out.terminal:
-            out.print_line(name.capitalize() + ("" if rows else ": none"), "bold")
-            if rows:
-                out.print_list(columns, rows, lambda row: row)
-                print()
-        elif rows:
-            out.print_list(columns, rows, lambda row: (name, *row))
-
     def of(items: list[dict[str, Any]], *names: str) -> list[tuple[object, ...]]:
         return [tuple(item[name] for name in names) for item in items]
 
-    section("problems", ("problem",), [(problem,) for problem in status["problems"]])
-    section("processes", ("process", "pid", "state"), of(status["processes"], "process", "pid", "state"))
+    sections = [
+        Section("problems", ("problem",), [(problem,) for problem in status["problems"]]),
+        Section("processes", ("process", "pid", "state"), of(status["processes"], "process", "pid", "state")),
+    ]
     memory, disk = status["redis"], status["disk"]
     resources: list[tuple[object, ...]] = []
     if memory is not None:
-        resources.append(
-            ("Redis memory", _size(memory["used"]), f"of {_size(memory['limit'])}" if memory["limit"] else "no limit")
-        )
+        resources.append(("Redis memory", size(memory["used"]), f"of {size(memory['limit'])}" if memory["limit"] else "no limit"))
     if disk is not None:
-        resources.append(("disk, free", _size(disk["free"]), f"of {_size(disk['total'])}"))
-    section("resources", ("resource", "size", ""), resources)
-    if memory is None:
-        return
-    jobs = status["jobs"]
-    section("jobs", ("open", "running", "dead letters"), of([jobs], "open", "running", "dead_letters"))
-    queues = [(queue["queue"], queue["waiting"], f"{queue['oldest']:.0f} s") for queue in status["queues"]]
-    section("queues", ("queue", "waiting", "oldest"), list(queues))
-    columns = ("worker", "pool", "running", "slots", "model", "phase")
-    section("workers", columns, of(status["workers"], *columns))
-    failures = [
-        (item["job"], item["kind"], item["owner"], clock(item["ended"]), first_line(item["code"]))
-        for item in status["last_failures"]
-    ]
-    section("last failures", ("job", "kind", "owner", "ended", "code"), list(failures))
-
-
-def _size(number: int) -> str:
-    return f"{number / 1024**3:.1f} GiB" if number >= 1024**3 else f"{number / 1024**2:.0f} MiB"
+        resources.append(("disk, free", size(disk["free"]), f"of {size(disk['total'])}"))
+    sections.append(Section("resources", ("resource", "size", ""), resources))
+    if memory is not None:
+        jobs = of([status["jobs"]], "open", "running", "dead_letters")
+        queues = [(queue["queue"], queue["waiting"], f"{queue['oldest']:.0f} s") for queue in status["queues"]]
+        columns = ("worker", "pool", "running", "slots", "model", "phase")
+        failures = [
+            (item["job"], item["kind"], item["owner"], clock(item["ended"]), first_line(item["code"]))
+            for item in status["last_failures"]
+        ]
+        sections += [
+            Section("jobs", ("open", "running", "dead letters"), jobs),
+            Section("queues", ("queue", "waiting", "oldest"), queues),
+            Section("workers", columns, of(status["workers"], *columns)),
+            Section("last failures", ("job", "kind", "owner", "ended", "code"), failures),
+        ]
+    print_sections(sections, out)

@@ -1,15 +1,17 @@
 """A combined log of many processes: a coloured prefix per process, and a status line at the bottom.
 
 On a terminal the status line is updated in place; elsewhere it is printed whenever it changes. All lines also go to a file, which is
-renamed when it is large.
+renamed when it is large. As JSON, each line is an object with the name of its process, and has neither prefix nor colour.
 """
 
 import atexit
+import json
 import logging
 import os
 import re
 import sys
 import threading
+import time
 from collections import deque
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -38,7 +40,8 @@ class ConsoleLog:
     A stream that nobody reads, such as a terminal after Ctrl-S, blocks only that thread.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, file: Path | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, file: Path | None = None, form: str = "text") -> None:
+        self._as_json = form == "json"
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
         self._coloured = self._terminal and not os.environ.get("NO_COLOR")
@@ -60,6 +63,9 @@ class ConsoleLog:
 
     def line(self, name: str, text: str) -> None:
         """Print one line of the process ``name``."""
+        if self._as_json:
+            self._write_json(name, text)
+            return
         prefix = f"{name:<{self._width}} |"
         text = safe_log(text)
         plain = COLOUR_CODE.sub("", text)
@@ -71,6 +77,9 @@ class ConsoleLog:
 
     def say(self, text: str, *, secret: bool = False) -> None:
         """Print one line of the supervisor; one with a secret does not go to the file."""
+        if self._as_json:
+            self._write_json("up", text, secret=secret)
+            return
         if not secret:
             self._write_to_file(text)
         self._print(f"\x1b[1m{text}\x1b[0m\n" if self._coloured else f"{text}\n")
@@ -83,7 +92,7 @@ class ConsoleLog:
         if self._terminal:
             self._print("")
         elif text:
-            self._print(f"{text}\n")
+            self._print(f"{json_line('up', text)}\n" if self._as_json else f"{text}\n")
 
     def flush(self, seconds: float = 1.0) -> None:
         """Wait until everything is written, or for this long if nobody reads it."""
@@ -126,9 +135,28 @@ class ConsoleLog:
                 self._written = not self._waiting
                 self._changed.notify_all()
 
+    def _write_json(self, name: str, text: str, *, secret: bool = False) -> None:
+        line = json_line(name, COLOUR_CODE.sub("", text))
+        if not secret:
+            self._write_to_file(line)
+        self._print(f"{line}\n")
+
     def _write_to_file(self, text: str) -> None:
         if self._file is not None:
             self._file.handle(logging.makeLogRecord({"msg": text}))
+
+
+def json_line(process: str, text: str) -> str:
+    """A line of a process as a JSON object with its name. One that is no such object becomes the message of one."""
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict) or "message" not in entry:
+        now = time.time()
+        clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        entry = {"time": f"{clock}.{int(1000 * (now % 1)):03d}Z", "level": "info", "message": text.rstrip("\n")}
+    return json.dumps({"process": process, **entry})
 
 
 def _open(file: Path | None) -> _LogFile | None:

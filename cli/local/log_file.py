@@ -31,13 +31,20 @@ def read_log(data_dir: Path, process: str, *, follow: bool, wait: Callable[[floa
         )
     found = False
     for line in _lines([*old, file], follow=follow, wait=wait):
-        if not process or line.split("|", 1)[0].rstrip() == process:
+        if not process or _process_of(line) == process:
             found = True
             yield line
     if process and not found:
         raise CommandError(
             f"The log has no line of {process!r}. The names are those at the beginning of its lines, such as gpu0 or api."
         )
+
+
+def _process_of(line: str) -> str:
+    """The process that has written a line, which is text after its name, or a JSON object."""
+    if line.startswith('{"process": "'):
+        return line.split('"', 4)[3]
+    return line.split("|", 1)[0].rstrip()
 
 
 def _age(path: Path) -> int:

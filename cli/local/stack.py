@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_stack(plan: Plan, *, guardian: int) -> int:
     """Start everything, report when it is ready, keep it running until a shutdown request, and stop it."""
-    log = ConsoleLog(file=log_file(plan.settings.data_dir))
+    log = ConsoleLog(file=log_file(plan.settings.data_dir), form=plan.settings.log_format)
     state = StateFile(plan.settings.data_dir / "state.json", log)
 
     def write_state() -> None:

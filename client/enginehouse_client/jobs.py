@@ -222,6 +222,12 @@ class JobCalls:
         request: Mapping[str, Any] | None = response.json()["request"]
         return request
 
+    def job_log(self, job: str | Job) -> Operation[Mapping[str, Any]]:
+        """Return what happened to a job: ``request_id``, ``trace_id`` and ``lines`` with ``at``, ``level`` and ``message``. Raises NotFound."""
+        response = yield from self._call("GET", f"/jobs/{_id(job)}/log")
+        log: Mapping[str, Any] = response.json()
+        return log
+
     def change_jobs(
         self, action: Literal["cancel", "retry", "delete"], jobs: Iterable[str | Job]
     ) -> Operation[list[ActionFailure]]:

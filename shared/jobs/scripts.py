@@ -32,6 +32,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         error: str,
         code: str,
         service: int | None,
+        token_us: int | None,
         index: int,
         delta: str,
         messages: Sequence[str],
@@ -44,6 +45,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
 
     @declaration
     def heartbeat(self, *, worker: str, description: str, model: str) -> Any: ...
+
+    @declaration
+    def histograms(self) -> Any: ...
 
     @declaration
     def hold_worker_name(self, *, name: str, process: str, replaces: str, ttl_ms: int) -> Any: ...
@@ -127,6 +131,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         turn_bytes_limit: int,
         jobs: Rows,
     ) -> Any: ...
+
+    @declaration
+    def write_log(self, *, lines: Rows) -> Any: ...
 
     @declaration
     def write_requests(self, *, id: str, attempt: int, lines: str, jobs: str, changes: Mapping[str, Value]) -> Any: ...

@@ -1,8 +1,10 @@
 """Statistics for metrics: queue lengths, numbers of jobs, and event counters, read in one script."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import redis
@@ -47,7 +49,7 @@ class Stats:
     """A snapshot of all statistics.
 
     ``open`` jobs have not ended; ``running`` jobs are held by a worker. ``oldest_delivery_ms`` is the age of the
-    oldest delivery that has not ended. ``counts`` are counters by name, such as
+    oldest delivery that has not ended. ``stages`` counts the documents that workers read, by the phase of their job. ``counts`` are counters by name, such as
     ``ended generate completed``.
     """
 
@@ -57,6 +59,7 @@ class Stats:
     oldest_delivery_ms: int
     queues: Mapping[str, QueueState]
     counts: Mapping[str, int]
+    stages: Mapping[str, int] = field(default_factory=dict)
 
     def counters(self, group: str) -> dict[str, int]:
         """Counters whose name starts with the word ``group``, by the rest of the name."""
@@ -67,6 +70,18 @@ class Stats:
         """Number of deliveries that have not ended."""
         counts = self.counters("deliveries")
         return max(0, counts.get("made", 0) - counts.get("delivered", 0) - counts.get("failed", 0))
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Observations of one histogram with one combination of labels: how many are up to each bound in seconds, and their sum in seconds.
+
+    The bounds rise, the last is infinite, and its number is that of all observations.
+    """
+
+    labels: tuple[str, ...]
+    buckets: tuple[tuple[float, int], ...]
+    sum: float
 
 
 class StatsReader:
@@ -100,6 +115,23 @@ class StatsReader:
                 pipeline.zscore(f"{PREFIX}queue:{queue}:owners", owner)
             return {queue for queue, service in zip(queues, pipeline.execute(), strict=True) if service is not None}
 
+    def histograms(self) -> dict[str, list[Distribution]]:
+        """All histograms by name, as ``lua/lib/histogram.lua`` lists them. Labels are those of ``observe``."""
+        bounds, flat = self._scripts.histograms()
+        bounds = json.loads(bounds)
+        series: dict[tuple[str, ...], dict[str, int]] = {}
+        for field_name, number in zip(flat[::2], flat[1::2], strict=True):
+            *labels, bound = field_name.split(" ")
+            series.setdefault(tuple(labels), {})[bound] = int(number)
+        found: dict[str, list[Distribution]] = {name: [] for name in bounds}
+        for (name, *names), numbers in sorted(series.items()):
+            sums = {math.inf if bound == "inf" else float(bound): count for bound, count in numbers.items() if bound != "sum"}
+            limits = [*map(float, bounds.get(name, ())), math.inf]
+            counts = accumulate(sums.get(limit, 0) for limit in limits)
+            distribution = Distribution(tuple(names), tuple(zip(limits, counts, strict=True)), numbers.get("sum", 0) / 1e6)
+            found.setdefault(name, []).append(distribution)
+        return found
+
     def collect(self) -> Stats:
         """The current statistics."""
         stats = json.loads(self._scripts.stats())
@@ -112,4 +144,5 @@ class StatsReader:
             stats["oldest_delivery_ms"],
             queues,
             dict(stats["counts"] or {}),
+            dict(stats["stages"] or {}),
         )

@@ -30,6 +30,7 @@ from shared.lua_scripts import Clock, Value
 from shared.redis_connection import PREFIX
 from shared.sessions.store import SessionFull, session_not_found, turn_not_found
 from shared.settings import Settings
+from shared.work_context import current_work
 
 SUMMARY_CHARACTERS = 120
 # Characters in the name of an end user.
@@ -173,6 +174,7 @@ class JobSubmitter:
             "summary": summarize(submission.spec),
             "keep_input": int(settings.keep_prompts),
             "metadata": to_json(submission.metadata),
+            **_origin_fields(),
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
             **_webhook_field(submission.webhook),
@@ -332,6 +334,13 @@ def summarize(spec: Mapping[str, Any]) -> str:
 def _collection_field(spec: Mapping[str, Any]) -> dict[str, str]:
     collection = spec.get("collection_id") or spec.get("collection")
     return {"collection": str(collection)} if collection else {}
+
+
+def _origin_fields() -> dict[str, str]:
+    """The request and the trace that the job comes from, as far as they are known."""
+    work = current_work()
+    fields = {"request_id": work.request_id, "traceparent": work.traceparent}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _webhook_field(webhook: Mapping[str, Any] | None) -> dict[str, str]:

@@ -16,6 +16,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock
 from shared.settings import Settings
+from shared.work_context import LogLine
 
 Lease = tuple[str, int]  # job id, attempt number
 
@@ -108,6 +109,19 @@ class JobTransitions:
         )
         return results
 
+    def write_log(self, worker: str, lines: Iterable[tuple[Lease, LogLine]]) -> None:
+        """Keep what was logged during attempts with their jobs, in one call."""
+        rows: list[dict[str, str]] = [
+            {
+                "job": job,
+                "line": to_json(
+                    {"at": line.at, "level": line.level, "message": line.message, "attempt": attempt, "worker": worker}
+                ),
+            }
+            for (job, attempt), line in lines
+        ]
+        self._scripts.write_log(lines=rows)
+
     def finish(
         self,
         lease: Lease,
@@ -116,10 +130,12 @@ class JobTransitions:
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
         service: int | None = None,
+        token_seconds: float | None = None,
         last: Event | None = None,
         messages: Iterable[Mapping[str, Any]] = (),
     ) -> TransitionResult:
-        """End a job: write its last delta, status, result and session messages atomically. ``service`` is the number of tokens used."""
+        """End a job: write its last delta, status, result and session messages atomically. ``service`` is the number of tokens used,
+        ``token_seconds`` the time per output token after the first one."""
         outcome: TransitionResult
         outcome, queues = self._scripts.finish(
             id=lease[0],
@@ -129,6 +145,7 @@ class JobTransitions:
             error=to_json(error) if error is not None else "",
             code=str(error["code"]) if error is not None else "",
             service=service,
+            token_us=None if token_seconds is None else round(token_seconds * 1e6),
             index=last.index if last else 0,
             delta=to_json(last.data) if last else "",
             messages=[to_json(message) for message in messages],

@@ -32,6 +32,7 @@ CALLS = [
     "health",
     "ingest",
     "job_counts",
+    "job_log",
     "job_request",
     "jobs",
     "models",

@@ -180,6 +180,13 @@ def test_a_full_redis(watched: Watched, healthy: Scrape, tmp_path: Path) -> None
     expect(tmp_path, healthy, (outage,), "RedisNearlyFull")
 
 
+def test_a_silent_index_server(watched: Watched, healthy: Scrape, tmp_path: Path) -> None:
+    with watched.frozen("chroma"):
+        outage = watched.scrape()
+    assert (healthy.value("enginehouse_chroma_up"), outage.value("enginehouse_chroma_up")) == (1, 0)
+    expect(tmp_path, healthy, (outage,), "ChromaDown")
+
+
 def test_a_silent_redis_although_a_key_exists(watched: Watched, healthy: Scrape, tmp_path: Path) -> None:
     with watched.frozen("redis"):
         first = watched.scrape()

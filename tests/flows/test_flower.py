@@ -1,6 +1,7 @@
 """Flower shows workers, queues and wake-ups to users with its password, and no text of any job."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -125,3 +126,46 @@ def test_the_password_is_in_no_log_no_state_and_no_command_line(watched: Stack, 
 def test_no_text_of_a_job_is_in_the_log_or_the_broker(watched: Stack) -> None:
     watched.ended(watched.generate(SECRET)["id"])
     assert SECRET not in watched.log.read_text()
+
+
+# How Flower shows an attempt with this outcome.
+STATES = {
+    "completed": "SUCCESS",
+    "handed_over": "SUCCESS",
+    "released": "SUCCESS",
+    "failed": "FAILURE",
+    "retried": "RETRY",
+    "cancelled": "REVOKED",
+}
+
+
+def test_flower_agrees_with_the_records_of_jobs(watched: Stack, flower: httpx2.Client) -> None:
+    """Each attempt is one task in the state of its outcome, for jobs of every end, also if many end at once."""
+    stack = watched
+    jobs = [stack.generate(f"short {number}", max_tokens=2)["id"] for number in range(40)]
+    failing = stack.generate("too late" * 20, timeout=1, max_tokens=64)["id"]
+    cancelled = stack.generate("cancel me" * 8, max_tokens=64)["id"]
+    wait_until(lambda: stack.job(cancelled)["status"] == "in_progress", "the job runs")
+    stack.post(f"/jobs/{cancelled}/cancel", {}).raise_for_status()
+    stack.client.post("/collections/flower/documents", files={"file": ("a.txt", b"a page")}).raise_for_status()
+    found = stack.client.get("/collections/flower/documents").json()["data"]
+    stack.ended(found[0]["job_id"])
+    asked = stack.generate("what is it", collection="flower", max_tokens=2)["id"]
+    searched = stack.post("/collections/flower/search", {"query": "page"}, Prefer="wait=60")
+    searched.raise_for_status()
+    # It ends before any worker has it, so Flower never sees it.
+    stack.client.put("/admin/queues/gpu.echo", json={"paused": True}).raise_for_status()
+    unseen = stack.generate("never claimed")["id"]
+    stack.post(f"/jobs/{unseen}/cancel", {}).raise_for_status()
+    stack.client.put("/admin/queues/gpu.echo", json={"paused": False}).raise_for_status()
+    ended = {job: stack.ended(job) for job in (*jobs, failing, cancelled, found[0]["job_id"], asked, unseen)}
+    assert {job["status"] for job in ended.values()} == {"completed", "failed", "cancelled"}
+    assert [attempt["outcome"] for attempt in ended[asked]["attempts"]] == ["handed_over", "completed"]
+    assert ended[unseen]["attempts"] == []
+    expected = Counter((job, STATES[attempt["outcome"]]) for job, view in ended.items() for attempt in view["attempts"])
+
+    def shown() -> Counter[tuple[str, str]]:
+        tasks = flower.get("/api/tasks").json().values()
+        return Counter((str(task["args"]), str(task["state"])) for task in tasks if task["args"] in ended)
+
+    wait_until(lambda: shown() == expected, "Flower shows each attempt once", seconds=30)

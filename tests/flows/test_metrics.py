@@ -1,11 +1,13 @@
 """Prometheus' own parser reads the metrics, their values are right, and the documentation lists all of them."""
 
+import math
 import re
+from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from api import metric_families
-from shared.jobs.stats import QueueState, Stats
+from shared.jobs.stats import Distribution, QueueState, Stats
 from shared.jobs.worker_registry import Worker
 from testing.repository import REPOSITORY
 from testing.stack import Stack
@@ -47,6 +49,21 @@ def test_engine_metrics_are_reported(stack: Stack) -> None:
     assert value(stack, "enginehouse_workers", pool="gpu", model="echo", phase="ready") == 1
 
 
+def test_times_of_a_generation_are_observed_by_kind_and_model(stack: Stack) -> None:
+    def observed() -> dict[str, float]:
+        names = ("wait", "run", "duration", "first_token", "token")
+        labels = {"kind": "generate", "model": "echo"}
+        return {name: value(stack, f"enginehouse_job_{name}_seconds_count", **labels) for name in names}
+
+    before = observed()
+    stack.ended(stack.generate("some letters")["id"])
+    assert observed() == {name: count + 1 for name, count in before.items()}
+    seconds = value(stack, "enginehouse_job_token_seconds_sum", model="echo")
+    tokens = value(stack, "enginehouse_job_token_seconds_count", model="echo")
+    assert 0 < seconds / tokens < 1
+    assert value(stack, "enginehouse_job_duration_seconds_bucket", kind="generate", model="echo", le="+Inf") >= 1
+
+
 def test_answers_of_all_processes_are_summed(stack: Stack) -> None:
     labels = {"call": "GET /health/live", "status": "200"}
     before = value(stack, "enginehouse_api_answer_seconds_count", **labels)
@@ -78,11 +95,18 @@ def test_every_metric_is_documented() -> None:
     worker = Worker(
         id="g/1", name="g", pool="gpu", machine="m", pid=1, started=0, queues=(), slots=1, model="a", engine=engine, gpus=(gpu,)
     )
+    observed = Distribution(("generate", "a"), ((1.0, 1), (math.inf, 1)), 0.5)
+    one_delivery = replace(observed, labels=("delivered",))
+    times = [key for key, *_ in metric_families.HISTOGRAMS]
     families = [
         metric_families.redis_metric(up=True),
         *metric_families.disk_metrics(2, 1),
         *metric_families.redis_memory_metrics({"used_memory": 1, "maxmemory": 2}),
-        *metric_families.job_metrics(Stats(1, 1, 0, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1})),
+        metric_families.chroma_metric(up=True),
+        *metric_families.job_metrics(
+            Stats(1, 1, 0, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1, "documents ready": 1}, {"ocr": 1})
+        ),
+        *metric_families.histogram_metrics({key: [observed] for key in times} | {"delivery": [one_delivery]}, gen_ai=False),
         *metric_families.worker_metrics([worker]),
     ]
     assert all(

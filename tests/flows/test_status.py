@@ -39,6 +39,41 @@ def test_the_status_shows_processes_queues_workers_and_failures(own: Stack) -> N
     assert {line.split("\t")[0] for line in lines} >= {"processes", "resources", "jobs", "queues", "workers"}
 
 
+def test_the_doctor_finds_nothing_on_a_healthy_stack_and_a_frozen_chroma_with_its_mend(own: Stack) -> None:
+    healthy = run(own, "doctor")
+    assert healthy.returncode == 0, healthy.stdout
+    assert healthy.stdout.startswith("No problems found")
+    assert "Redis, Chroma, the API and the workers" in healthy.stdout
+    process = psutil.Process(own.pid("chroma"))
+    process.suspend()
+    try:
+        ill = run(own, "doctor", "--json")
+    finally:
+        process.resume()
+    assert ill.returncode == 1
+    found = json.loads(ill.stdout)
+    assert ("chroma", "The Chroma server does not answer.") in [(each["area"], each["problem"]) for each in found]
+    assert all(each["mend"] for each in found)
+
+
+def test_top_shows_rates_and_the_oldest_jobs_once_in_a_pipe(own: Stack) -> None:
+    slow = own.generate("still running" * 4, max_tokens=64)["id"]
+    own.generate("a later job", max_tokens=64)
+    wait_until(lambda: own.job(slow)["status"] == "in_progress", "the job runs")
+    lines = [line.split("\t") for line in run(own, "top", "--interval", "0.5").stdout.splitlines()]
+    assert {line[0] for line in lines} >= {"server", "queues", "workers", "oldest jobs"}
+    server = {line[1]: line[2] for line in lines if line[0] == "server"}
+    assert int(server["jobs running"]) >= 1
+    assert float(server["tokens / s"]) >= 0
+    oldest = [line for line in lines if line[0] == "oldest jobs"]
+    assert (oldest[0][1], oldest[0][4]) == (slow, "in_progress")
+    assert oldest[0][6].startswith("generating on gpu0") or oldest[0][6].startswith("started on gpu0")
+    own.ended(slow)
+    shown = json.loads(run(own, "top", "--json", "--interval", "0.2").stdout)
+    [queue] = [queue for queue in shown["queues"] if queue["queue"] == "gpu.echo"]
+    assert set(queue) == {"queue", "waiting", "oldest", "in / s", "out / s"}
+
+
 @pytest.mark.parametrize(
     ("started", "processes", "waiting", "missing"),
     [

@@ -1,13 +1,19 @@
 """Statistics: queue lengths and counters, which count every event once."""
 
+import math
+
 import pytest
 import redis
 
+from shared.documents.store import Documents
 from shared.errors import EngineFault
+from shared.ids import DOCUMENT, new_id
 from shared.jobs.models import Job, Status
-from shared.jobs.stats import QueueState, Stats, StatsReader
+from shared.jobs.stats import Distribution, QueueState, Stats, StatsReader
 from shared.jobs.submission import Submission
+from shared.jobs.transitions import Event
 from shared.jobs.worker_registry import Worker, WorkerRegistry
+from shared.settings import Settings
 from tests.conftest import Clock, JobSystem
 
 WORKER = "gpu0@h/1"
@@ -68,6 +74,109 @@ def test_every_event_is_counted_once(system: JobSystem, stats_reader: StatsReade
     assert seen.counters("claimed") == {"gpu.a": 3}
     assert seen.counters("ended") == {"generate completed": 1}
     assert seen.counters("attempts") == {"lost": 1, "retried": 1}
+
+
+def test_times_of_jobs_are_observed_once(system: JobSystem, stats_reader: StatsReader, clock: Clock) -> None:
+    submit(system, model="a")
+    clock.advance(3)
+    job = claim(system, "one")
+    system.transitions.claim("gpu.a", WORKER, "one")
+    clock.advance(0.2)
+    event = Event(job=job.id, attempt=1, index=1, type="delta", data={"text": "x"})
+    system.transitions.append_events([event])
+    clock.advance(4)
+    for _ in range(2):
+        system.transitions.finish((job.id, 1), Status.COMPLETED, token_seconds=0.02)
+    histograms = stats_reader.histograms()
+    seen = {name: [(each.labels, each.sum, observed(each)) for each in found] for name, found in histograms.items()}
+    labels = ("generate", "a")
+    assert seen == {
+        "wait": [(labels, 3.0, {5.0: 1})],
+        "run": [(labels, 4.2, {5.0: 1})],
+        "duration": [(labels, 7.2, {10.24: 1})],
+        "first_token": [(labels, 3.2, {5.0: 1})],
+        "per_token": [(labels, 0.02, {0.025: 1})],
+        "delivery": [],
+    }
+
+
+def observed(distribution: Distribution) -> dict[float, int]:
+    """The observations in each bucket that has any."""
+    before, found = 0, {}
+    for bound, number in distribution.buckets:
+        if number > before:
+            found[bound] = number - before
+        before = number
+    return found
+
+
+def test_a_wait_begins_anew_with_each_attempt_and_after_the_time_before_which_a_job_must_not_start(
+    system: JobSystem, stats_reader: StatsReader, clock: Clock
+) -> None:
+    submit(system)
+    job = claim(system, "one")
+    clock.advance(100)
+    system.transitions.retry((job.id, 1), 0, EngineFault("gone").as_json())  # waits up to 1.5 s before it may start
+    clock.advance(2)
+    system.maintenance.reap()
+    claim(system, "two")
+    [waits] = stats_reader.histograms()["wait"]
+    assert waits.buckets[-1] == (math.inf, 2)
+    assert 0.5 <= waits.sum <= 1.0
+    system.transitions.cancel(job.id, "ada")
+    system.transitions.finish((job.id, 2), Status.CANCELLED)
+    assert stats_reader.histograms()["run"] == [], "only completed jobs have times"
+
+
+def test_a_line_of_a_request_batch_has_no_waiting_time(system: JobSystem, stats_reader: StatsReader) -> None:
+    submit(system, line_of="job_b")
+    job = claim(system, "one")
+    system.transitions.finish((job.id, 1), Status.COMPLETED)
+    assert {name for name, found in stats_reader.histograms().items() if found} == {"run"}
+
+
+def test_documents_and_their_pages_are_counted_by_how_they_ended(
+    system: JobSystem, stats_reader: StatsReader, redis_client: redis.Redis, settings: Settings
+) -> None:
+    documents = Documents(redis_client, settings)
+    collection = documents.ensure_collection("ada", "papers", "all-minilm")
+
+    def register(digest: str) -> str:
+        document, _ = documents.register(
+            collection,
+            document_id=new_id(DOCUMENT),
+            name=digest,
+            size=1,
+            sha256=digest * 64,
+            media_type="application/pdf",
+            job_id="job_1",
+        )
+        return document.id
+
+    read, rejected = register("a"), register("b")
+    documents.set_stage(read, "job_1", 1, "parsing", pages=9, pages_done=4)
+    documents.set_stage(read, "job_1", 1, "parsing", pages=9, pages_done=9)
+    for _ in range(2):
+        documents.finish(read, "job_1", 1, "ready", pages=9, chunks=1)
+        documents.finish(rejected, "job_1", 1, "encrypted", reason="It needs a password.")
+    seen = stats_reader.collect()
+    assert seen.counters("documents") == {"ready": 1, "encrypted": 1}
+    assert seen.counters("pages") == {"read": 9}
+
+
+def test_running_ingests_are_counted_by_stage(
+    system: JobSystem, stats_reader: StatsReader, redis_client: redis.Redis, clock: Clock
+) -> None:
+    reader = Worker(id="cpu@h/2", name="cpu@h", pool="cpu", machine="m", pid=2, started=0.0, queues=("cpu",), slots=2)
+    WorkerRegistry(redis_client, clock=clock).heartbeat(reader)
+    submit(system, kind="ingest", queue="cpu")
+    job = system.transitions.claim("cpu", reader.id, "one")
+    assert job is not None
+    event = Event(job=job.id, attempt=1, index=1, type="progress", data={}, phase="ocr")
+    system.transitions.append_events([event])
+    assert stats_reader.collect().stages == {"ocr": 1}
+    system.transitions.finish((job.id, 1), Status.COMPLETED)
+    assert stats_reader.collect().stages == {}
 
 
 def test_deliveries_are_pending_until_they_have_ended() -> None:

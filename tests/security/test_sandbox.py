@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.admin.doctor import report_problems
+from cli.admin.machine_checks import check_sandbox
 from shared.packaged_files import CODE_ROOT
 from workers.cpu.parsing import parse_child
 from workers.cpu.sandbox import landlock, seccomp
@@ -108,11 +108,12 @@ def test_reasons_have_no_path_of_the_server(message: str, public: str) -> None:
     assert without_paths(message) == public
 
 
-def test_the_doctor_says_what_the_sandbox_lacks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report_problems(as_json=False) == 0
+def test_the_doctor_says_what_the_sandbox_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(check_sandbox()) == []
     monkeypatch.setattr(landlock, "version", lambda: 0)
-    assert report_problems(as_json=False) == 1
-    assert "Landlock is missing" in capsys.readouterr().out
+    [finding] = check_sandbox()
+    assert "Landlock is missing" in finding.problem
+    assert "Linux 5.13" in finding.mend
 
 
 def test_a_file_is_read_where_the_kernel_lacks_both_mechanisms(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_every_pinned_package_but_torch_has_hashes() -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), block
 
 
-@pytest.mark.parametrize("extras", [["all"], ["flower"], ["gpu"], ["cpu"], ["all", "gpl-formats"]])
+@pytest.mark.parametrize("extras", [["all"], ["flower"], ["gpu"], ["cpu"], ["all", "gpl-formats"], ["otel"]])
 def test_every_dependency_is_pinned(extras: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import tomllib
 

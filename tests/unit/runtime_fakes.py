@@ -11,6 +11,7 @@ import redis
 from shared.jobs.models import Job, Status
 from shared.jobs.transitions import Event, Lease
 from shared.jobs.worker_registry import Worker
+from shared.work_context import LogLine
 
 
 class ManualClock:
@@ -72,6 +73,9 @@ class RecordingTransitions:
 
     def release_after_outage(self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any]) -> Any:
         return self._record("release_after_outage", lease, queue, outages, error)
+
+    def write_log(self, worker: str, lines: Sequence[tuple[Lease, LogLine]]) -> None:
+        self._record("write_log", worker, *((lease, line.level, line.message) for lease, line in lines))
 
     def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any], found: Mapping[str, Any] | None = None) -> Any:
         return self._record("hand_over", lease, queue, context, *(() if found is None else (found,)))

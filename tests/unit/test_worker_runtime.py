@@ -1,5 +1,6 @@
 """Worker runtime, stepped by hand: claims, leases, heartbeats, control messages and drain, without a thread or Redis."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from shared.jobs.models import Status
 from shared.jobs.worker_registry import Worker
+from shared.logs import LineCollector
 from shared.machine import is_stopped
 from shared.settings import Settings
 from testing.waiting import wait_until
@@ -59,6 +61,25 @@ def test_a_job_is_claimed_run_and_finished(bench: Bench) -> None:
     _, (queue, worker, token), _ = bench.transitions.calls[0]
     assert (queue, worker) == (QUEUE, bench.runtime.worker.id)
     assert token
+
+
+def test_what_an_attempt_logs_is_written_with_its_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("workers.test")
+    monkeypatch.setattr(logger, "handlers", [LineCollector(logging.INFO)])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+
+    def during(attempt: Attempt) -> None:
+        logger.warning("a page of %s is damaged", attempt.job.id)
+        bench.runtime.renew_leases()
+        logger.info("the others were read")
+
+    bench.run_job(during)
+    written = [values for name, values, _ in bench.transitions.calls if name == "write_log"]
+    worker, lease = bench.runtime.worker.id, ("job_1", 1)
+    assert written == [
+        (worker, (lease, "warning", "a page of job_1 is damaged")),
+        (worker, (lease, "info", "the others were read")),
+    ], "long jobs have their lines before they end"
 
 
 def test_an_empty_queue_is_no_error(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from shared.documents.store import Documents, DocumentUpdateResult
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavailable, NotFound
 from shared.jobs.models import Job
 from shared.settings import Settings
+from shared.tracing import span
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.indexer import Indexer, read_parsed_pages
 from workers.cpu.ocr.ocr_pages import OcrPages, OcrSettings
@@ -281,7 +282,8 @@ class _Ingestion:
         self._attempt.raise_if_stopped()
         self._advance(status)
         start = time.monotonic()
-        yield
+        with span(str(status)):
+            yield
         self._timings[status] = round(time.monotonic() - start, 3)
 
     def _on_batch(self, phase: str, done: int, total: int, unit: str) -> None:

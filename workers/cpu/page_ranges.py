@@ -18,6 +18,8 @@ from pathlib import Path
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, MediaType
 from shared.errors import DocumentRejected
+from shared.tracing import span
+from shared.work_context import current_work
 from workers.cpu.cpu_slots import CpuSlots
 from workers.cpu.parallel_parts import ParallelParts
 from workers.cpu.parsing.parser import CharacterBudget, Limits, Page, read_pages
@@ -69,6 +71,8 @@ class PageRanges:
         self._done = 0
         self._total = 0
         self._parts = ParallelParts(slots)
+        # Ranges are read in threads, which do not know what this one works on.
+        self._traceparent = current_work().traceparent
 
     def write_pages(self) -> None:
         """Write ``pages.jsonl``. Raises what ``read_pages`` and ``check`` raise; finished ranges then stay for the next attempt."""
@@ -125,7 +129,7 @@ class PageRanges:
         draft = self._folder / f"{_DRAFT_PREFIX}{secrets.token_hex(4)}"
         last = first + RANGE_PAGES - 1 if self._media_type == PDF else None
         try:
-            with draft.open("wb") as target:
+            with draft.open("wb") as target, span("parse child", attributes={"first_page": first}, parent=self._traceparent):
 
                 def on_page(page: Page, total: int) -> None:
                     nonlocal characters

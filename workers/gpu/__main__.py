@@ -32,7 +32,7 @@ def main() -> int:
     number = parser.parse_args().number
     try:
         settings = from_environment(os.environ)
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, form=settings.log_format, levels=settings.log_levels)
         catalogue = load_catalogue(settings.models_file, engine=settings.engine)
         initial_model = "" if settings.worker_empty else (settings.worker_model or catalogue.default().name)
         if initial_model:

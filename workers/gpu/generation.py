@@ -22,8 +22,10 @@ from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOut
 from workers.gpu.engine_client.engine_client import EngineClient
 from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import build_request, max_tokens_of
+from workers.gpu.generation_span import end_generation_span, generation_span
 from workers.gpu.logprobs import LogprobQueue, describe_prompt_logprobs
 from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools, turn_messages
+from workers.gpu.token_timer import TokenTimer
 from workers.gpu.tokenization import TextCodec
 from workers.runtime.attempt import Attempt, Result
 
@@ -55,6 +57,7 @@ class Generation:
         self._logprobs = LogprobQueue(codec.token_bytes) if spec.get("logprobs") is not None else None
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.tokens = 0
+        self.timer = TokenTimer()
         self.reason: FinishReason | None = None
         self.detail = ""
         self.finished = threading.Event()
@@ -102,6 +105,7 @@ class Generation:
             ids, entries = ids[repeated:], entries[repeated:]
             if not ids:
                 return False
+        self.timer.count(len(ids))
         delta, stopped = self._delta_of(ids, entries)
         self._output += format_step(ids, entries)
         self._send(delta)
@@ -312,9 +316,11 @@ class GenerationHandler:
         """Run a request to its end."""
         self._running[request.id] = generation
         try:
-            self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
-            attempt.on_stop(lambda: self._engine.cancel_request(request.id))
-            generation.finished.wait()
+            with generation_span(self._entry.name, len(request.prompt)) as span:
+                self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
+                attempt.on_stop(lambda: self._engine.cancel_request(request.id))
+                generation.finished.wait()
+                end_generation_span(span, generation.timer, generation.tokens, generation.reason or "")
         finally:
             del self._running[request.id]
 
@@ -368,4 +374,9 @@ class GenerationHandler:
             )
         messages = turn_messages(attempt.job, attempt.spec, value)
         # A prompt token costs about half as much as a generated one, and counts as half in the fair share.
-        return Result(value=value, service=prompt_tokens + 2 * generation.tokens, messages=messages)
+        return Result(
+            value=value,
+            service=prompt_tokens + 2 * generation.tokens,
+            token_seconds=generation.timer.seconds_per_token,
+            messages=messages,
+        )

@@ -353,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     password = unquote(urlsplit(settings.chroma_url).password or "")
     if not password:
         sys.exit("ENGINEHOUSE_CHROMA_URL must contain the password of the server, as in http://:PASSWORD@chroma:8000.")
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, form=settings.log_format, levels=settings.log_levels)
     options.path.mkdir(parents=True, exist_ok=True)
     config = chromadb.config.Settings(is_persistent=True, persist_directory=str(options.path), anonymized_telemetry=False)
     system = chromadb.config.System(config)

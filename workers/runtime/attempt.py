@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from shared.jobs.models import Job
 from shared.jobs.transitions import Lease
+from shared.work_context import LogLine
 from workers.runtime.event_buffer import EventBuffer
 
 # How often deltas of the request of a batch are published.
@@ -40,10 +41,12 @@ class Handover:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The result of a completed job. ``service`` is the service it used, in tokens; ``messages`` are added to its session."""
+    """The result of a completed job. ``service`` is the service it used, in tokens; ``messages`` are added to its session.
+    ``token_seconds`` is the time per output token after the first one, None if it was not measured."""
 
     value: Mapping[str, Any]
     service: int | None = None
+    token_seconds: float | None = None
     messages: Sequence[Mapping[str, Any]] = ()
 
 
@@ -70,6 +73,8 @@ class Attempt:
         self.error_code = ""
         self.lease: Lease = (job.id, job.attempt)
         self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"))
+        self.lines: list[LogLine] = []
+        self._lines_taken = 0
         self._publish = publish
         self._clock = clock
         self._published_at = clock()
@@ -105,6 +110,13 @@ class Attempt:
         """Publish how far the job is: ``done`` of ``total`` (0 if unknown) of a unit such as ``pages``."""
         self.events.set_progress(phase, done, total, unit)
         self._publish(self.events)
+
+    def take_lines(self) -> list[LogLine]:
+        """What was logged since the last call."""
+        with self._lock:
+            taken = self.lines[self._lines_taken :]
+            self._lines_taken += len(taken)
+            return taken
 
     def raise_if_stopped(self) -> None:
         """Raise AttemptStopped if the attempt must not continue. Handlers call this between steps."""

@@ -73,6 +73,7 @@ def _complete(transitions: JobTransitions, attempt: Attempt, execution: Executio
         Status.COMPLETED,
         result=result.value,
         service=result.service,
+        token_seconds=result.token_seconds,
         messages=result.messages,
         last=last,
     )

@@ -42,6 +42,7 @@ from shared.prctl import die_with_parent
 from shared.redis_connection import connect
 from shared.settings import Settings
 from shared.systemd import notify
+from shared.tracing import configure_tracing
 from workers.runtime.attempt import Handler
 from workers.runtime.canary import Canary
 from workers.runtime.lease_alarm import LeaseAlarm
@@ -198,13 +199,17 @@ class CeleryWorker:
     def _connect_signals(self) -> None:
         # Celery warns against running as root, because workers that accept pickle then run any code as root. Ours accept only JSON.
         warnings.filterwarnings("ignore", category=SecurityWarning)
-        setup_logging.connect(lambda **_: logs.configure(self._settings.log_level), weak=False)
+        setup_logging.connect(self._configure_logs, weak=False)
         celeryd_after_setup.connect(self._on_worker_start, weak=False)
         worker_shutting_down.connect(self._on_stop_request, weak=False)
         worker_shutdown.connect(self._on_worker_exit, weak=False)
         if self._pool.prefork:
             worker_process_init.connect(self._on_child_start, weak=False)
             worker_process_shutdown.connect(self._on_child_exit, weak=False)
+
+    def _configure_logs(self, **_: Any) -> None:
+        settings = self._settings
+        logs.configure(settings.log_level, form=settings.log_format, levels=settings.log_levels)
 
     # Start
 
@@ -261,6 +266,7 @@ class CeleryWorker:
         alarm: LeaseAlarm | None = None,
     ) -> None:
         pool = self._pool
+        configure_tracing(f"{pool.name}-worker", self._settings)
         slots, parent = (1, os.getppid()) if pool.prefork else (pool.slots, 0)
         worker = describe_process(
             self._name,

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -29,8 +29,10 @@ from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import is_stopped, machine_id, started
 from shared.redis_connection import PREFIX, is_outage
 from shared.settings import Settings
+from shared.work_context import WorkContext, working_on
 from workers.runtime.attempt import Attempt, Handler
 from workers.runtime.attempt_runner import AttemptRunner
+from workers.runtime.attempt_spans import attempt_span, end_attempt_span
 from workers.runtime.event_publisher import EventPublisher
 from workers.runtime.lease_alarm import LeaseAlarm
 from workers.runtime.outage import retry_through_outage
@@ -76,6 +78,11 @@ def describe_process(
         version=code_version(),
         parent=parent,
     )
+
+
+def _context_of(attempt: Attempt) -> WorkContext:
+    job = attempt.job
+    return WorkContext(request_id=job.request_id, job=job.id, traceparent=job.traceparent, lines=attempt.lines)
 
 
 @cache
@@ -201,12 +208,16 @@ class WorkerRuntime:
                 # The attempts may have been released while this job was being claimed.
                 if self._releasing.is_set():
                     attempt.request_stop("release")
-                outcome = self._runner.run_attempt(attempt)
+                with working_on(_context_of(attempt)), attempt_span(job) as span:
+                    outcome = self._runner.run_attempt(attempt)
+                    end_attempt_span(span, outcome, attempt.error_code)
+                    self.write_lines([attempt])
             finally:
                 self._remove_attempt(attempt, has_slot=has_slot)
             # A line for each job would fill logs and slow its reader; what did not complete is worth one.
             level = logging.DEBUG if outcome == "completed" else logging.INFO
-            logger.log(level, "job %s attempt %d: %s", job.id, job.attempt, outcome)
+            with working_on(replace(_context_of(attempt), lines=None)):
+                logger.log(level, "job %s attempt %d: %s", job.id, job.attempt, outcome)
             return f"{job.id} {job.kind} {outcome} {attempt.error_code}".rstrip()
         finally:
             with self._lock:
@@ -248,12 +259,23 @@ class WorkerRuntime:
     def renew_leases(self) -> None:
         """Renew the leases of all running attempts once, and stop those that must not continue."""
         attempts = self._running_attempts()
+        self.write_lines(attempts)
         answers = self._transitions.renew(self.worker.id, [attempt.lease for attempt in attempts])
         for attempt, answer in zip(attempts, answers, strict=True):
             # An attempt that has just settled its job is still listed.
             if answer != "ok" and answer != "settled":
                 logger.info("job %s attempt %d: %s", attempt.job.id, attempt.job.attempt, STOP_MESSAGES[answer])
                 attempt.request_stop(answer)
+
+    def write_lines(self, attempts: Sequence[Attempt]) -> None:
+        """Write what was logged during these attempts since the last call. Lines that cannot be written are lost to the jobs' logs."""
+        lines = [(attempt.lease, line) for attempt in attempts for line in attempt.take_lines()]
+        if not lines:
+            return
+        try:
+            self._transitions.write_log(self.worker.id, lines)
+        except redis.RedisError as error:
+            logger.info("%d lines of jobs' logs are lost (%s)", len(lines), error)
 
     def postpone_alarm(self) -> None:
         """Show that this process is alive, unless an attempt has ignored a stop for two leases."""

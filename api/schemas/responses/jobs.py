@@ -339,6 +339,24 @@ class JobRequest(ResponseModel):
     request: dict[str, Any] | None
 
 
+class JobLogLine(ResponseModel):
+    at: Time
+    level: Literal["debug", "info", "warning", "error", "critical"]
+    message: str
+    attempt: int | None = Field(description="of a line that a worker has logged")
+    worker: str | None = Field(description="the same")
+
+
+class JobLog(ResponseModel):
+    """What happened to a job and when, oldest first: the latest 1,000 lines."""
+
+    object: Literal["job_log"]
+    job: JobId
+    request_id: str | None = Field(description="`x-request-id` of the request that submitted the job")
+    trace_id: str | None = Field(description="of its `traceparent`")
+    lines: list[JobLogLine]
+
+
 class ActionFailure(ResponseModel):
     """A job to which an action did not apply, and why."""
 

@@ -3,7 +3,7 @@
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: id, collection, job, attempt, changes{}
--- Keys: document:<id>; collection:<id>:current; collection:<id>:sha256; the document that is replaced
+-- Keys: counts; document:<id>; collection:<id>:current; collection:<id>:sha256; the document that is replaced
 -- Returns 'ok'; 'replaced' when a newer version is ready already, so that this one can never be searched; 'gone' when the
 -- document was deleted; 'stale' when another job or a later attempt has it, or when
 -- it is hidden until it is deleted.

@@ -57,6 +57,13 @@ local function record_gap()
   end
 end
 
+-- A job waits from the time at which it was queued, or from the later time at which it may start.
+local function observe_wait(job)
+  if is_set(job.line_of) then return end
+  local since = math.max(tonumber(job.phase_at), tonumber(job.not_before or '') or 0)
+  observe('wait', job.kind .. ' ' .. (job.model or ''), (now - since) / 1000)
+end
+
 local function start_attempt(id, job, owner, level, user_service)
   local key, attempt = job_key(id), tonumber(job.attempt) + 1
   set_status(id, 'in_progress', 'attempt', attempt, 'worker', worker, 'waiting', '',
@@ -70,6 +77,7 @@ local function start_attempt(id, job, owner, level, user_service)
   add_service(queue, owner, job.cost)
   if user_service then start_for_user(queue, owner, job.end_user, user_service, job.cost) end
   count('claimed', queue)
+  observe_wait(job)
   record_gap()
   if not job.started_at then create_deliveries(id, 'job.started') end
   emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
@@ -124,7 +132,8 @@ while true do
   local id, user, user_service = next_job(owner)
   local was_queued = id and dequeue(id, queue, owner, user)
   if not id then redis.call('ZREM', owners, owner) end
-  local job = was_queued and fields(id, 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at')
+  local job = was_queued and fields(id, 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at', 'kind', 'model',
+    'phase_at', 'not_before', 'line_of')
   if not job or not job.expires_at then
     -- A record that is gone (deleted by hand, for example), or that an older version has claimed, must not stop the queue.
   elseif tonumber(job.expires_at) <= now and not job.started_at then

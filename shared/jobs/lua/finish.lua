@@ -1,9 +1,11 @@
 -- finish: end a job with the outcome of its attempt.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: id, attempt, status, result, error, code, service:number, index:number, delta, messages...
+-- Arguments: id, attempt, status, result, error, code, service:number, token_us:number, index:number, delta,
+--   messages...
 --   status is 'completed' | 'failed' | 'cancelled'; result and error are JSON or empty; code is the error's or empty; service is
---   the number of tokens used, empty when unknown; delta is the data of the last event or empty, index its number; messages
+--   the number of tokens used, empty when unknown; token_us is the time per output token after the first one, in microseconds, empty
+--   when unknown; delta is the data of the last event or empty, index its number; messages
 --   are the question and the answer of a turn of a session, in JSON.
 -- Keys: the record and events; the worker's jobs; the queue's service; the session
 -- Returns {'ok' | 'lost', queues to wake}.
@@ -12,7 +14,8 @@
 
 local outcome = outcome_of(id, attempt)
 if outcome then return { outcome == status and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'queue', 'owner', 'end_user', 'cost', 'user_cost', 'session', 'written', 'first_token_at', 'created_at')
+local job = fields(id, 'worker', 'queue', 'owner', 'end_user', 'cost', 'user_cost', 'session', 'written', 'first_token_at', 'created_at',
+  'kind', 'model')
 
 if delta ~= '' and index > tonumber(job.written or 0) then
   redis.call('HSET', job_key(id), 'written', index)
@@ -29,6 +32,7 @@ if service then
   add_service(job.queue, job.owner, service - tonumber(job.cost))
   add_user_service(job.queue, job.owner, job.end_user, service - (tonumber(job.user_cost or '') or 0))
 end
+if token_us then observe('per_token', job.kind .. ' ' .. (job.model or ''), token_us / 1e6) end
 if is_set(job.session) and #messages > 0 then keep_answer(job.owner, job.session, id, job.created_at, messages) end
 finish(id, status, attempt, changes, code)
 return { 'ok', wakeups }

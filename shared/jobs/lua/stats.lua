@@ -2,8 +2,9 @@
 -- Uses: queue
 -- Flags: allow-oom
 -- Arguments:
--- Keys: queues with their owners and jobs, Celery's lists; jobs:due, jobs:dead_letters, deliveries:pending; workers and their jobs; counts
--- Returns one JSON object: open (jobs that have not ended), dead_letters, oldest_delivery_ms, running, queues (each with waiting, oldest_ms,
+-- Keys: queues with their owners and jobs, Celery's lists; jobs:due, jobs:dead_letters, deliveries:pending; workers and their jobs, of cpu workers
+--   also the records of those jobs; counts
+-- Returns one JSON object: open (jobs that have not ended), dead_letters, oldest_delivery_ms, running, stages (of documents that workers read, by phase), queues (each with waiting, oldest_ms,
 -- wakeups), and counts.
 -- Promise: it changes nothing. Its cost grows with queues, owners and workers, not with jobs.
 
@@ -12,6 +13,7 @@ local stats = {
   dead_letters = redis.call('ZCARD', PREFIX .. 'jobs:dead_letters'),
   oldest_delivery_ms = 0,
   running = 0,
+  stages = {},
   queues = {},
   counts = {},
 }
@@ -19,8 +21,16 @@ local stats = {
 local oldest_delivery = redis.call('ZRANGE', PREFIX .. 'deliveries:pending', 0, 0, 'WITHSCORES')
 if oldest_delivery[2] then stats.oldest_delivery_ms = math.max(0, now - tonumber(oldest_delivery[2])) end
 
-for _, worker in ipairs(redis.call('HKEYS', PREFIX .. 'workers')) do
+local function count_stages(worker)
+  for _, id in ipairs(redis.call('SMEMBERS', PREFIX .. 'worker:' .. worker .. ':jobs')) do
+    local job = hash_fields(PREFIX .. 'job:' .. id, 'kind', 'phase')
+    if job.kind == 'ingest' then stats.stages[job.phase] = (stats.stages[job.phase] or 0) + 1 end
+  end
+end
+
+for worker, description in pairs(as_table(redis.call('HGETALL', PREFIX .. 'workers'))) do
   stats.running = stats.running + redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
+  if cjson.decode(description).pool == 'cpu' then count_stages(worker) end
 end
 
 for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do

@@ -53,7 +53,7 @@ def main() -> None:
         die_with_parent(signal.SIGTERM)
     else:
         die_with_parent()
-    logs.configure(options.log_level)
+    logs.configure(options.log_level, form=options.log_format, levels=options.log_levels)
     _set_compile_cache(options.compiled)
     if options.rank:
         _follow_rank_zero(options)
@@ -195,6 +195,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rank-zero-pid", type=int, default=0, help="process id of rank 0")
     parser.add_argument("--token-seconds", type=float, default=0.0, help="duration of a step of the echo engine")
     parser.add_argument("--log-level", default="INFO")
+    parser.add_argument("--log-format", default="text")
+    parser.add_argument("--log-levels", default="")
     return parser.parse_args()
 
 

@@ -68,6 +68,7 @@ class ProcessConnection:
         command += ["--models-file", str(settings.models_file.resolve()), "--prepared", str(settings.prepared_models.resolve())]
         command += ["--compiled", str((settings.data_dir / "compiled").resolve())]
         command += ["--engine", settings.engine, "--connection", str(theirs.fileno()), "--log-level", settings.log_level]
+        command += ["--log-format", settings.log_format, "--log-levels", settings.log_levels]
         command += ["--in-flight", str(in_flight), "--token-seconds", str(token_seconds), "--ranks", str(ranks)]
         if entry.engine == VLLM:
             # A package of weights, or what converts them, is not in the environment of vLLM.

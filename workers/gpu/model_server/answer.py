@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.jobs.deltas import Delta, merge_deltas
+from workers.gpu.token_timer import TokenTimer
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 
@@ -56,6 +57,7 @@ class ServerAnswer:
         self.tokens = 0
         """Tokens of this request: as many as the server reports, and until then one for each chunk or log-probability."""
         self.cached_tokens = 0
+        self.timer = TokenTimer()
         self.finish_reason = ""
         self._sent_tokens = 0
         self._earlier_tokens = 0

@@ -14,6 +14,7 @@ from shared.models.engine_features import ENCODE, features_of
 from shared.sessions.store import Sessions
 from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import max_tokens_of
+from workers.gpu.generation_span import end_generation_span, generation_span
 from workers.gpu.model_server.answer import EarlierText, ServerAnswer, fingerprint_of, format_delta, parse_record
 from workers.gpu.model_server.connection import ServerConnection
 from workers.gpu.model_server.prompts import DEFAULT_CONTEXT, build_prompt, estimate_prompt
@@ -44,7 +45,9 @@ class ServerGenerationHandler:
         """
         self.load.running += 1
         try:
-            answer, prompt = self._connection.run(self._generate(attempt))
+            with generation_span(self._entry.name) as span:
+                answer, prompt = self._connection.run(self._generate(attempt))
+                end_generation_span(span, answer.timer, answer.total_tokens, answer.finish_reason)
         except CancelledError:
             attempt.raise_if_stopped()
             raise EngineFault(
@@ -88,6 +91,7 @@ class ServerGenerationHandler:
         async with aclosing(self._connection.stream(prompt.path, body)) as chunks:
             async for chunk in chunks:
                 delta, tokens = answer.add_chunk(chunk)
+                answer.timer.count(tokens)
                 self.load.chunks += 1
                 self.load.tokens += tokens
                 if delta:
@@ -162,7 +166,12 @@ class ServerGenerationHandler:
             value["logprobs"] = answer.whole.get("logprobs", [])
         messages = turn_messages(attempt.job, attempt.spec, value)
         # As for the other engines: a prompt token costs about half as much as a generated one.
-        return Result(value=value, service=prompt_tokens + 2 * tokens, messages=messages)
+        return Result(
+            value=value,
+            service=prompt_tokens + 2 * tokens,
+            token_seconds=answer.timer.seconds_per_token,
+            messages=messages,
+        )
 
 
 class ServerLoad:

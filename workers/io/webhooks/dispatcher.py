@@ -23,6 +23,7 @@ from shared.jobs.models import from_record
 from shared.jobs.serialization import job_view
 from shared.redis_connection import connect, is_outage
 from shared.settings import Settings
+from shared.tracing import span
 from shared.webhooks.deliveries import CHANNEL, Deliveries, Delivery, DeliveryOutcome
 from shared.webhooks.endpoints import OPENAI_EVENTS, Endpoints
 from shared.webhooks.ssrf import AddressPolicy, parse_networks
@@ -108,7 +109,15 @@ class WebhookDispatcher:
             return  # the job was deleted after the claim, and its deliveries with it
         secrets = [delivery.secret] if delivery.secret else self._through_outage(lambda: self._signing_secrets(delivery))
         body = webhook_body(delivery, job)
-        reply = self._sender.post(delivery.url, body.encode(), signed_headers(delivery.id, body, secrets, datetime.now(UTC)))
+        headers = signed_headers(delivery.id, body, secrets, datetime.now(UTC))
+        with span("webhook delivery", "client", _attributes_of(delivery), parent=job.get("traceparent", "")) as sending:
+            if sending.traceparent:
+                headers["traceparent"] = sending.traceparent
+            reply = self._sender.post(delivery.url, body.encode(), headers)
+            if reply.status is not None:
+                sending.set_attributes({"http.response.status_code": reply.status})
+            if problem := reply.error or _status_error(reply):
+                sending.fail(problem)
         outcome, delay = retry_decision(reply, delivery.failures)
         logger.info("delivery %s attempt %d: %s", delivery.id, delivery.number, reply.status or reply.error)
 
@@ -154,6 +163,15 @@ class WebhookDispatcher:
         """Wake one thread, which wakes the next if it finds a delivery."""
         with self._work:
             self._work.notify()
+
+
+def _attributes_of(delivery: Delivery) -> dict[str, str | int]:
+    return {
+        "enginehouse.delivery.id": delivery.id,
+        "enginehouse.delivery.attempt": delivery.number,
+        "enginehouse.event": delivery.event,
+        "enginehouse.job.id": delivery.job,
+    }
 
 
 def webhook_body(delivery: Delivery, record: Mapping[str, str]) -> str:

@@ -56,7 +56,10 @@ local function lowest(key)
   return found[1], found[2]
 end
 
--- Count an event for the metrics.
-local function count(...)
-  redis.call('HINCRBY', PREFIX .. 'counts', table.concat({ ... }, ' '), 1)
+-- Add to a count for the metrics.
+local function add_to_count(number, ...)
+  redis.call('HINCRBY', PREFIX .. 'counts', table.concat({ ... }, ' '), number)
 end
+
+-- Count an event for the metrics.
+local function count(...) add_to_count(1, ...) end

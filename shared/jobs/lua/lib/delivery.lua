@@ -1,5 +1,5 @@
 -- Webhook deliveries: records that are written with the transition of a job.
--- Uses: job
+-- Uses: job, histogram
 --
 -- Keys:
 --   delivery:<id>              hash    the record; shared/webhooks/deliveries.py lists its fields

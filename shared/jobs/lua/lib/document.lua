@@ -24,7 +24,16 @@ local function check_document_fence(document, job, attempt)
   return 'ok'
 end
 
+-- Count a document that ends, and the pages that were read since the last write.
+local function count_document(id, changes)
+  local before = document_fields(id, 'status', 'pages_done')
+  local pages = tonumber(changes.pages_done or 0) - tonumber(before.pages_done or 0)
+  if pages > 0 then add_to_count(pages, 'pages read') end
+  if IN_PROGRESS[before.status] and changes.status and not IN_PROGRESS[changes.status] then count('documents', changes.status) end
+end
+
 local function write_document_as(id, attempt, changes)
+  count_document(id, changes)
   redis.call('HSET', document_key(id), 'attempt', attempt, 'updated_at', timestamp)
   set_fields(document_key(id), changes)
 end
@@ -43,6 +52,7 @@ local function fail_document(id, job, reason)
   local document = document_fields(id, 'job_id', 'status')
   if document.job_id ~= job or not IN_PROGRESS[document.status] then return end
   redis.call('HSET', document_key(id), 'status', 'failed', 'reason', reason, 'updated_at', timestamp)
+  count('documents failed')
 end
 
 -- Give a document to the job that retries its ingest, unless it has become ready or was deleted.

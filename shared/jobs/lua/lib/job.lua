@@ -7,6 +7,7 @@
 --   job:<id>:result          string  its result, in JSON. Lists never read it
 --   job:<id>:output          string  the tokens behind its deltas, for an attempt that continues them; the worker knows the format
 --   job:<id>:events          stream  events for clients; entry ids are <sequence>-0
+--   job:<id>:log            list    lines that workers have logged while they ran the job, in JSON
 --   job:<id>:successors      set     jobs that wait until this one has ended
 --   job:<id>:open            set     of a batch: its jobs that have not ended
 --   job:<id>:deliveries      zset    ids of its webhook deliveries, all with score 0
@@ -21,6 +22,7 @@
 --   worker:<name>:process    string  the Celery process that has this name
 --   claim:<token>            string  "<job id> <attempt>" that was claimed with this token
 --   counts                   hash    how often each kind of event has happened, for metrics
+--   stats:histograms         hash    times of jobs and deliveries in buckets, for metrics; histogram.lua describes its fields
 --   stats:samples            list    statistics of the last hour, "<interval> <JSON>" each, newest first; they expire
 --   stats:interval           string  the interval of the newest sample
 -- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker must stop, its new desired model, or that a
@@ -35,6 +37,8 @@ local function fields(id, ...) return hash_fields(PREFIX .. 'job:' .. id, ...) e
 local function input_key(id) return job_key(id) .. ':input' end
 
 local function result_key(id) return job_key(id) .. ':result' end
+
+local function log_key(id) return job_key(id) .. ':log' end
 
 local function output_key(id) return job_key(id) .. ':output' end
 

@@ -17,7 +17,7 @@ local function remove_job(id, owner)
   end
   remove_from_index(id, owner)
   add_bytes(id, owner, -tonumber(redis.call('HGET', key, 'bytes') or 0))
-  redis.call('DEL', key, input_key(id), result_key(id), response_key(id), output_key(id), requests_key(id), key .. ':events',
+  redis.call('DEL', key, input_key(id), result_key(id), response_key(id), output_key(id), requests_key(id), log_key(id), key .. ':events',
     key .. ':successors', key .. ':deliveries', key .. ':written')
   redis.call('ZREM', request_batches_key(owner), id)
   redis.call('ZREM', PREFIX .. 'jobs:ended', id)

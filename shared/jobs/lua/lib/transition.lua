@@ -1,5 +1,5 @@
 -- Changes of a job's status.
--- Uses: job_index, queue, attempt, batch, document, delivery, request_batch, response, session
+-- Uses: job_index, queue, attempt, batch, document, delivery, histogram, request_batch, response, session
 
 local MAX_CHILDREN_PER_CANCEL = 1000
 
@@ -73,6 +73,17 @@ local function finish_turn(id, session, status, has_deliveries)
   redis.call('ZADD', PREFIX .. 'jobs:ended', 'LT', digits(now + ORPHANED_TURN_MS), id)
 end
 
+-- Observe the times of a job that completes now. Nobody waits for a line of a request batch, and its deltas are written late.
+local function observe_completion(id)
+  local job = fields(id, 'kind', 'model', 'created_at', 'started_at', 'first_token_at', 'line_of', 'not_before')
+  local labels = job.kind .. ' ' .. (job.model or '')
+  if job.started_at then observe('run', labels, (now - tonumber(job.started_at)) / 1000) end
+  if is_set(job.line_of) then return end
+  local created_at = tonumber(job.created_at)
+  observe('duration', labels, (now - created_at) / 1000)
+  if job.first_token_at then observe('first_token', labels, (tonumber(job.first_token_at) - created_at) / 1000) end
+end
+
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
@@ -88,6 +99,7 @@ finish = function(id, status, attempt, changes, code)
   emit(id, 'ended', attempt, cjson.encode({ status = status, code = code }))
   redis.call('PUBLISH', PREFIX .. 'ended', id)
   count('ended', job.kind, status)
+  if status == 'completed' then observe_completion(id) end
   if is_set(job.queue) then count('left', job.queue, status) end
   -- The same prompt would be too long again, and prompts that are too long are the largest.
   if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end

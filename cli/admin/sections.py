@@ -1,0 +1,37 @@
+"""Sections of a screen for operators: a titled table each on a terminal; in a pipe, lines that begin with the name of their section."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cli.output import Output
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows of one kind of thing."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[object, ...]]
+
+    def as_records(self) -> list[dict[str, object]]:
+        """The rows as objects."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def print_sections(sections: Sequence[Section], out: Output) -> None:
+    """Print sections one after the other."""
+    for section in sections:
+        if out.terminal:
+            out.print_line(section.name.capitalize() + ("" if section.rows else ": none"), "bold")
+            if section.rows:
+                out.print_list(section.columns, section.rows, lambda row: row)
+                print()
+        elif section.rows:
+            name = section.name
+            out.print_list(section.columns, section.rows, lambda row, name=name: (name, *row))  # type: ignore[misc]
+
+
+def size(number: int) -> str:
+    """A number of bytes for people."""
+    return f"{number / 1024**3:.1f} GiB" if number >= 1024**3 else f"{number / 1024**2:.0f} MiB"

@@ -1,0 +1,231 @@
+"""``enginehouse top``: queues, workers, GPUs, rates and the oldest jobs, live on a terminal, or once for a pipe.
+
+Rates are differences between two readings of the counters of the metrics, so they are those of the whole server.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from cli.admin.sections import Section, print_sections, size
+from cli.output import Output
+from cli.safe_text import safe_line
+from shared.jobs.models import Job, Status
+from shared.jobs.queries import JobQueries
+from shared.jobs.stats import Stats, StatsReader
+from shared.jobs.worker_registry import Worker, WorkerRegistry
+from shared.redis_connection import PREFIX, is_outage, redis_time_ms
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+ALIVE_SECONDS = 30.0
+OLDEST_JOBS = 10
+# Of the jobs that have not ended, those that maintenance must look at first: all that run, and the oldest of those that wait.
+MAX_OPEN_JOBS = 5000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The state at one moment. ``now`` is the time of Redis in Unix milliseconds."""
+
+    now: int
+    stats: Stats
+    workers: Sequence[Worker]
+    oldest: Sequence[Job]
+    memory: Mapping[str, Any]
+    disk_free: int | None
+
+
+def read_state(client: Any, settings: Settings) -> Reading:
+    """Read everything. Raises RedisError."""
+    try:
+        disk_free: int | None = shutil.disk_usage(settings.data_dir).free
+    except OSError:
+        disk_free = None
+    return Reading(
+        redis_time_ms(client),
+        StatsReader(client).collect(),
+        sorted(WorkerRegistry(client).alive(ALIVE_SECONDS), key=lambda worker: worker.name),
+        _oldest_jobs(client),
+        client.info("memory"),
+        disk_free,
+    )
+
+
+def _oldest_jobs(client: Any) -> list[Job]:
+    # Ids begin with the time of submission.
+    ids = sorted(client.zrange(f"{PREFIX}jobs:due", 0, MAX_OPEN_JOBS - 1))
+    found: list[Job] = []
+    while ids and len(found) < OLDEST_JOBS:
+        # A batch is as old as its oldest job, and says less.
+        found += [job for job in JobQueries(client).read_jobs(ids[:OLDEST_JOBS]) if job.counts is None and not job.status.final]
+        ids = ids[OLDEST_JOBS:]
+    return found[:OLDEST_JOBS]
+
+
+def sections_of(before: Reading, now: Reading) -> list[Section]:
+    """What is shown of two readings, one after the other."""
+    seconds = max(0.001, (now.now - before.now) / 1000)
+
+    def rate(group: str, name: str | None = None) -> float:
+        grown = _total(now.stats, group, name) - _total(before.stats, group, name)
+        return max(0, grown) / seconds
+
+    waiting = sum(queue.waiting for queue in now.stats.queues.values())
+    limit = now.memory["maxmemory"]
+    summary = [
+        ("jobs running", str(now.stats.running)),
+        ("jobs waiting", str(waiting)),
+        ("dead letters", str(now.stats.dead_letters)),
+        ("submitted / s", f"{rate('submitted'):.1f}"),
+        ("ended / s", f"{rate('ended'):.1f}"),
+        ("tokens / s", f"{_tokens_per_second(before, now, seconds):.0f}"),
+        ("pages / s", f"{rate('pages'):.1f}"),
+        ("deliveries pending", str(now.stats.deliveries_pending)),
+        ("Redis memory", size(now.memory["used_memory"]) + (f" of {size(limit)}" if limit else "")),
+        ("disk free", "" if now.disk_free is None else size(now.disk_free)),
+    ]
+    queues = [
+        (
+            name,
+            queue.waiting,
+            f"{queue.oldest_ms / 1000:.0f} s",
+            f"{rate('entered', name):.1f}",
+            f"{rate('claimed', name):.1f}",
+        )
+        for name, queue in sorted(now.stats.queues.items())
+    ]
+    workers = [
+        (worker.name, worker.pool, f"{worker.running}/{worker.slots}", worker.model, worker.phase, *_engine(worker))
+        for worker in now.workers
+    ]
+    gpus = [
+        (worker.name, gpu["index"], _ratio(gpu, "memory_used", "memory_total"), *_gpu_values(gpu))
+        for worker in now.workers
+        for gpu in worker.gpus
+    ]
+    stages = [(stage, number) for stage, number in sorted(now.stats.stages.items())]
+    jobs = [
+        (job.id, job.kind, job.owner, job.status.value, f"{(now.now - job.created_at) / 1000:.0f} s", _place(job))
+        for job in now.oldest
+    ]
+    return [
+        Section("server", ("what", "value"), summary),
+        Section("queues", ("queue", "waiting", "oldest", "in / s", "out / s"), queues),
+        Section("workers", ("worker", "pool", "slots", "model", "phase", "batch", "tokens / s", "cache"), workers),
+        Section("gpus", ("worker", "gpu", "memory", "busy", "°C", "W"), gpus),
+        Section("documents", ("stage", "documents"), stages),
+        Section("oldest jobs", ("job", "kind", "owner", "status", "age", "where"), jobs),
+    ]
+
+
+def _total(stats: Stats, group: str, name: str | None) -> int:
+    counters = stats.counters(group)
+    if name is None:
+        return sum(counters.values())
+    return counters.get(name, 0)
+
+
+def _tokens_per_second(before: Reading, now: Reading, seconds: float) -> float:
+    earlier = {worker.id: (worker.engine or {}).get("tokens", 0) for worker in before.workers}
+    grown = [(worker.engine or {}).get("tokens", 0) - earlier.get(worker.id, 0) for worker in now.workers if worker.id in earlier]
+    return sum(max(0, number) for number in grown) / seconds
+
+
+def _engine(worker: Worker) -> tuple[str, str, str]:
+    engine = worker.engine or {}
+    tokens, cache = engine.get("tokens_per_second"), engine.get("cache_use")
+    return (
+        str(engine.get("running", "")),
+        "" if tokens is None else f"{tokens:.0f}",
+        "" if cache is None else f"{cache:.0%}",
+    )
+
+
+def _gpu_values(gpu: Mapping[str, Any]) -> tuple[str, str, str]:
+    utilisation, temperature, power = (gpu.get(name) for name in ("utilisation", "temperature", "power"))
+    return (
+        "" if utilisation is None else f"{utilisation:.0%}",
+        "" if temperature is None else f"{temperature:.0f}",
+        "" if power is None else f"{power:.0f}",
+    )
+
+
+def _ratio(gpu: Mapping[str, Any], part: str, whole: str) -> str:
+    if not gpu.get(whole):
+        return ""
+    return f"{size(gpu[part])} of {size(gpu[whole])}"
+
+
+def _place(job: Job) -> str:
+    if job.status is Status.IN_PROGRESS:
+        return f"{job.phase} on {job.worker}"
+    return f"{job.queue}, {job.waiting}" if job.waiting else job.queue
+
+
+def show_top(client: redis.Redis, settings: Settings, *, once: bool, seconds: float, out: Output) -> None:
+    """Show the state until Ctrl-C, or once if there is no terminal. ``seconds`` lie between two readings."""
+    if once or out.as_json or not out.terminal:
+        before = read_state(client, settings)
+        time.sleep(seconds)
+        sections = sections_of(before, read_state(client, settings))
+        if out.as_json:
+            out.print_json({section.name: section.as_records() for section in sections})
+        else:
+            print_sections(sections, out)
+        return
+    _show_live(lambda: read_state(client, settings), seconds)
+
+
+def _show_live(read: Callable[[], Reading], seconds: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(file=sys.stdout)
+    before: Reading | None = None
+    try:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                try:
+                    now = read()
+                    live.update(render(sections_of(before or now, now), console.height), refresh=True)
+                    before = now
+                except redis.RedisError as error:
+                    if not is_outage(error):
+                        raise
+                    live.update(f"Redis does not answer ({safe_line(str(error))}); trying again.", refresh=True)
+                time.sleep(seconds)
+    except KeyboardInterrupt:
+        return
+
+
+def render(sections: Sequence[Section], height: int) -> "RenderableType":
+    """The screen: the summary on one line, then a table for each kind of thing that there is, as far as it fits."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    summary, *others = sections
+    parts: list[Any] = [Text("  ".join(f"{name} {value}" for name, value in summary.rows), "bold"), Text("Ctrl-C ends.", "dim")]
+    left = height - 3
+    shown = [section for section in others if section.rows]
+    for number, section in enumerate(shown):
+        # The sections that follow need at least a title, a header and two rows.
+        room = left - 4 * (len(shown) - number - 1) - 3
+        rows = section.rows[: max(1, room)]
+        more = len(section.rows) - len(rows)
+        table = Table(title=section.name + (f" ({more} more)" if more else ""), title_justify="left", box=None, pad_edge=False)
+        for column in section.columns:
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        for row in rows:
+            table.add_row(*(Text(safe_line(str(cell))) for cell in row))
+        parts += [Text(""), table]
+        left -= len(rows) + 3
+    return Group(*parts)

@@ -1,0 +1,126 @@
+"""The log of a job: what happened to it and when, as lines for people. It has neither prompts nor answers.
+
+It is made when it is read: from the record and its attempts, from the events that are still kept, from the deliveries, and from what
+workers logged while they ran the job. So writing it costs a job nothing.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from shared.jobs.event_streams import StreamEvent, read_events
+from shared.jobs.models import AttemptRecord, Job, Status
+from shared.redis_connection import PREFIX
+from shared.webhooks.deliveries import Deliveries, Delivery
+
+MAX_EVENTS = 12_000
+PAGE = 1000
+# Of the lines that happened most recently, as many are returned.
+MAX_LINES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobLogLine:
+    """One line. ``at`` is in Unix milliseconds; ``worker`` and ``attempt`` are those of a line that a worker has logged."""
+
+    at: int
+    level: str = "info"
+    message: str
+    attempt: int | None = None
+    worker: str = ""
+
+
+def read_job_log(client: redis.Redis, deliveries: Deliveries, job: Job) -> list[JobLogLine]:
+    """The lines of a job, oldest first."""
+    lines = [
+        *_lines_of_record(job),
+        *_lines_of_events(_notable_events(client, job)),
+        *_lines_of_workers(client, job),
+        *(line for delivery in deliveries.list_for_job(job.id) for line in _lines_of_delivery(delivery)),
+    ]
+    return sorted(lines, key=lambda line: line.at)[-MAX_LINES:]
+
+
+def _lines_of_record(job: Job) -> Iterator[JobLogLine]:
+    yield JobLogLine(
+        at=job.created_at, message=f"submitted to {job.first_queue or job.queue or 'no queue'}, priority {job.priority}"
+    )
+    for attempt in job.attempts:
+        yield JobLogLine(
+            at=attempt.started_at, message=f"attempt {attempt.number} started on {attempt.worker} from {attempt.queue}"
+        )
+        if attempt.ended_at is not None:
+            yield _end_of_attempt(attempt)
+    if job.first_token_at is not None:
+        yield JobLogLine(at=job.first_token_at, message="the first text was written")
+    if job.cancel_requested_at is not None:
+        yield JobLogLine(at=job.cancel_requested_at, message="its cancellation was requested")
+    if job.ended_at is not None:
+        problem = f": {job.error['code']}: {job.error['message']}" if job.error else ""
+        is_good = job.status in (Status.COMPLETED, Status.CANCELLED)
+        yield JobLogLine(at=job.ended_at, level="info" if is_good else "error", message=f"{job.status.value}{problem}")
+
+
+def _end_of_attempt(attempt: AttemptRecord) -> JobLogLine:
+    error = f" ({attempt.error})" if attempt.error else ""
+    level = "warning" if attempt.outcome in ("lost", "retried", "failed") else "info"
+    assert attempt.ended_at is not None
+    return JobLogLine(at=attempt.ended_at, level=level, message=f"attempt {attempt.number} ended: {attempt.outcome}{error}")
+
+
+def _notable_events(client: redis.Redis, job: Job) -> Iterator[StreamEvent]:
+    """The events of a job except for its text, of which there are thousands."""
+    after = count = 0
+    while count < MAX_EVENTS and (events := read_events(client, job.id, after, PAGE)):
+        yield from (event for event in events if event.type in ("progress", "requeued", "restart"))
+        after, count = events[-1].sequence, count + len(events)
+
+
+def _lines_of_events(events: Iterable[StreamEvent]) -> Iterator[JobLogLine]:
+    """Of a phase, its beginning and the last progress."""
+    progress: JobLogLine | None = None
+    phase = ""
+    for event in events:
+        data = event.data
+        if event.type != "progress":
+            if progress is not None:
+                yield progress
+            progress, phase = None, ""
+            yield JobLogLine(at=event.at, message=_requeued(data) if event.type == "requeued" else "its text starts over")
+            continue
+        if data["phase"] != phase:
+            if progress is not None:
+                yield progress
+            phase = data["phase"]
+            yield JobLogLine(at=event.at, message=f"phase {phase}")
+        progress = _progress(event) if data["done"] else None
+    if progress is not None:
+        yield progress
+
+
+def _requeued(data: Any) -> str:
+    delay = f", not before {data['delay_ms'] / 1000:.1f} s have passed" if data["delay_ms"] else ""
+    return f"queued again ({data['why']}){delay}"
+
+
+def _progress(event: StreamEvent) -> JobLogLine:
+    data = event.data
+    total = f" of {data['total']}" if data["total"] else ""
+    return JobLogLine(at=event.at, message=f"phase {data['phase']}: {data['done']}{total} {data['unit']}")
+
+
+def _lines_of_workers(client: Any, job: Job) -> Iterator[JobLogLine]:
+    for text in client.lrange(f"{PREFIX}job:{job.id}:log", 0, -1):
+        yield JobLogLine(**json.loads(text))
+
+
+def _lines_of_delivery(delivery: Delivery) -> Iterator[JobLogLine]:
+    for attempt in delivery.attempts:
+        if attempt.ended_at is not None:
+            answer = attempt.status or attempt.error or attempt.outcome
+            level = "info" if attempt.outcome == "delivered" else "warning"
+            message = f"webhook {delivery.event} ({delivery.id}), attempt {attempt.number}: {answer}"
+            yield JobLogLine(at=attempt.ended_at, level=level, message=message)
