@@ -1,0 +1,46 @@
+"""Jobs of the owner of the current request, as far as its key may see them."""
+
+from api.caller import caller
+from api.services import owner, services
+from shared.ids import JOB, is_id
+from shared.jobs.job_actions import job_not_found
+from shared.jobs.job_rights import SCOPES_OF_JOBS, JobRights
+from shared.jobs.models import Job
+
+
+def find_owned_job(job_id: str, timeout: float = 0) -> Job:
+    """The owner's job, once it has ended or after ``timeout`` seconds. Raises NotFound, also for another owner's job,
+    and Forbidden for one that the key may not see."""
+    context = services()
+    # An id that is not one could be the key of something else. Another owner's job must not be waited for.
+    job = context.queries.get_job(job_id) if is_id(JOB, job_id) else None
+    if job is None or job.owner != owner():
+        raise job_not_found(job_id)
+    require_job(job)
+    if timeout <= 0 or job.status.final:
+        return job
+    return context.job_waiter.wait_until_final(job_id, timeout) or job
+
+
+def job_rights() -> JobRights | None:
+    """What narrows the jobs of the caller's owner to those that its key may see; None if it may see all."""
+    rights = caller().rights
+    if rights.models is None and rights.collections is None and set(SCOPES_OF_JOBS) <= set(rights.scopes):
+        return None
+    if rights.collections is None:
+        return JobRights(rights=rights, collections=None)
+    # The list has only what the key may use.
+    listed = services().documents.list_collections(caller().owner)
+    return JobRights(rights=rights, collections=frozenset(collection.id for collection in listed))
+
+
+def require_job(job: Job) -> None:
+    """Raise Forbidden unless the caller's key may see and change a job of its owner."""
+    rights = job_rights()
+    if rights is None:
+        return
+    searched: list[str] = []
+    if rights.collections is not None and job.kind == "generate":
+        # A response of /v1 may search several collections.
+        searched = (services().queries.read_spec(job.id) or {}).get("collections", [])
+    rights.require(job, searched)
