@@ -116,9 +116,12 @@ class Authenticator:
 
     def apply_keys_file(self) -> None:
         """Store the keys of the keys file, once in each process. It is repeated if Redis is away."""
-        if self._file_keys is None:
-            return
+        if self._file_keys is not None:
+            self._apply_keys_file()
+
+    def _apply_keys_file(self) -> None:
         with self._file_lock:
+            # Another thread may have been faster.
             if self._file_keys is None:
                 return
             changes = apply_keys_file(self._file_keys, self._keys)

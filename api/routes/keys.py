@@ -90,7 +90,7 @@ def show_key(key: str) -> RouteResponse:
 )
 def change_key(key: str) -> RouteResponse:
     body = parse_body(KeyChanges)
-    changed = services().keys.change(key, _options(body, only_given=True), name=body.name)
+    changed = services().keys.change(key, _options(body), name=body.name)
     add_audit_details(**_audited(changed))
     return _key_response(changed)
 
@@ -130,14 +130,22 @@ def revoke_key(key: str) -> RouteResponse:
     return _key_response(services().keys.revoke(key))
 
 
-def _options(body: KeyRights, *, only_given: bool = False) -> KeyOptions:
-    names = ("scopes", "models", "collections", "requests_per_second")
-    options: dict[str, Any] = {name: getattr(body, name) for name in names if not only_given or name in body.model_fields_set}
+def _options(body: KeyRights) -> KeyOptions:
+    """What the body says about a key; a field that it does not have is left out."""
+    given, options = body.model_fields_set, KeyOptions()
+    if "scopes" in given:
+        options["scopes"] = body.scopes
+    if "models" in given:
+        options["models"] = body.models
+    if "collections" in given:
+        options["collections"] = body.collections
+    if "requests_per_second" in given:
+        options["requests_per_second"] = body.requests_per_second
     if body.expires_in is not None:
         options["expires_at"] = redis_time_ms(services().redis) + int(1000 * body.expires_in)
-    elif body.expires_at is not None or "expires_at" in body.model_fields_set:
+    elif "expires_at" in given:
         options["expires_at"] = None if body.expires_at is None else int(1000 * body.expires_at)
-    return KeyOptions(**options)
+    return options
 
 
 def _audited(key: ApiKey) -> dict[str, Any]:
