@@ -101,7 +101,7 @@ def test_jobs_from_before_the_first_key_belong_to_local(guarded: Stack, keys: di
 def test_only_an_administrator_may_list_dead_letters(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     assert guarded.client.get("/admin/dead-letters", headers=bearer(keys, "root")).json()["data"] == []
     refused = guarded.client.get("/admin/dead-letters", headers=bearer(keys, "ada"))
-    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
 
 
 def test_a_revoked_key_stops_working_at_once(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
