@@ -4,7 +4,7 @@ from api.caller import caller
 from api.services import owner, services
 from shared.ids import JOB, is_id
 from shared.jobs.job_actions import job_not_found
-from shared.jobs.job_rights import SCOPES_OF_JOBS, JobRights
+from shared.jobs.job_rights import JobRights, job_rights_of
 from shared.jobs.models import Job
 
 
@@ -24,23 +24,11 @@ def find_owned_job(job_id: str, timeout: float = 0) -> Job:
 
 def job_rights() -> JobRights | None:
     """What narrows the jobs of the caller's owner to those that its key may see; None if it may see all."""
-    rights = caller().rights
-    if rights.models is None and rights.collections is None and set(SCOPES_OF_JOBS) <= set(rights.scopes):
-        return None
-    if rights.collections is None:
-        return JobRights(rights=rights, collections=None)
-    # The list has only what the key may use.
-    listed = services().documents.list_collections(caller().owner)
-    return JobRights(rights=rights, collections=frozenset(collection.id for collection in listed))
+    return job_rights_of(caller().rights, owner(), services().documents)
 
 
 def require_job(job: Job) -> None:
     """Raise Forbidden unless the caller's key may see and change a job of its owner."""
     rights = job_rights()
-    if rights is None:
-        return
-    searched: list[str] = []
-    if rights.collections is not None and job.kind == "generate":
-        # A response of /v1 may search several collections.
-        searched = (services().queries.read_spec(job.id) or {}).get("collections", [])
-    rights.require(job, searched)
+    if rights is not None:
+        rights.require(job, services().queries.read_spec)

@@ -7,6 +7,7 @@ from flask import g, request
 from pydantic_core import from_json
 
 from api.caller import caller
+from api.owned_jobs import require_job
 from api.request_parsing import read_body
 from api.services import owner, services
 from shared.errors import MalformedBody
@@ -54,6 +55,7 @@ def plan_context() -> PlanContext:
         documents=services().documents,
         passages=services().settings.retrieve_top_k,
         rights=caller().rights,
+        require_job=require_job,
     )
 
 

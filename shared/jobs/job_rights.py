@@ -1,9 +1,10 @@
 """Which jobs an API key may see and change: those that it could have submitted."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from shared.documents.store import Documents
 from shared.errors import Forbidden
 from shared.jobs.models import Job
 from shared.rights import BATCHES, CHAT, DOCUMENTS, GENERATE, SEARCH, Rights
@@ -43,13 +44,27 @@ class JobRights:
             and (self.collections is None or not job.collection or job.collection in self.collections)
         )
 
-    def require(self, job: Job, collections: Iterable[str] = ()) -> None:
-        """Raise Forbidden unless the key may see and change a job. ``collections`` are further ones that it reads."""
+    def require(self, job: Job, read_spec: Callable[[str], Mapping[str, Any] | None]) -> None:
+        """Raise Forbidden unless the key may see and change a job, whose spec ``read_spec`` returns."""
         self.rights.require_scope((scope_of_job(job),), f"Job {job.id}")
         if job.model:
             self.rights.require_model(job.model, "job")
-        used = {*filter(None, (job.collection,)), *collections}
-        if self.collections is not None and not used <= self.collections:
+        if self.collections is None:
+            return
+        used = set(filter(None, (job.collection,)))
+        if job.kind == "generate":
+            # A response of /v1 may search several collections.
+            used |= set((read_spec(job.id) or {}).get("collections", ()))
+        if not used <= self.collections:
             raise Forbidden(
                 f"Job {job.id} uses a collection that your API key may not use.", code="permission_denied", param="job"
             )
+
+
+def job_rights_of(rights: Rights, owner: str, documents: Documents) -> JobRights | None:
+    """What narrows an owner's jobs to those that a key may see; None if it may see all. ``documents`` are restricted to its rights."""
+    if rights.models is None and rights.collections is None and set(SCOPES_OF_JOBS) <= set(rights.scopes):
+        return None
+    if rights.collections is None:
+        return JobRights(rights=rights, collections=None)
+    return JobRights(rights=rights, collections=frozenset(collection.id for collection in documents.list_collections(owner)))

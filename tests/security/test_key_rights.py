@@ -267,6 +267,12 @@ def test_the_lines_of_a_batch_have_the_rights_of_its_key(
         plan_request("/v1/completions", {"model": OTHER, "prompt": "x"}, context)
 
 
+def item_of(client: FlaskClient, response: str, key: Headers) -> str:
+    """The id of the first item of a response's input."""
+    items = client.get(f"/v1/responses/{response}/input_items", headers=key).get_json()["data"]
+    return str(items[0]["id"])
+
+
 @pytest.mark.parametrize("path", ["/v1/responses", "/jobs"])
 def test_a_stored_response_is_hidden_with_its_job(
     system: JobSystem, client: FlaskClient, key_with: KeyOf, collections: dict[str, str], path: str
@@ -279,6 +285,13 @@ def test_a_stored_response_is_hidden_with_its_job(
     assert client.get(f"{path}/{id}", headers=key_with()).status_code == 200
     assert_refused(client.get(f"{path}/{id}", headers=key_with(collections=["open"])), "collection")
     assert_refused(client.get(f"{path}/{id}", headers=key_with(models=[OTHER])), "may not use model")
+    if path == "/v1/responses":
+        for more in (
+            {"previous_response_id": id, "input": "x"},
+            {"input": [{"type": "item_reference", "id": item_of(client, id, key_with())}]},
+        ):
+            continued = client.post("/v1/responses", json={**more, "model": MODEL}, headers=key_with(collections=["open"]))
+            assert_refused(continued, "collection")
 
 
 def test_me_shows_the_rights_of_the_key(client: FlaskClient, key_with: KeyOf) -> None:

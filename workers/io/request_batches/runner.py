@@ -21,6 +21,7 @@ from shared.disk_space import DiskSpace
 from shared.documents.store import Documents
 from shared.errors import EnginehouseError, NotFound, TooMany, TooManyAtOnce
 from shared.ids import JOB, derived_id
+from shared.jobs.job_rights import job_rights_of
 from shared.jobs.models import Job, Status
 from shared.jobs.queries import JobQueries
 from shared.jobs.scripts import JobScripts
@@ -235,6 +236,7 @@ class RequestBatchRunner:
             documents=self._documents,
             passages=self._settings.retrieve_top_k,
             rights=self._rights,
+            require_job=self._require_job,
         )
         try:
             plan = plan_request(self._state["endpoint"], body, context)
@@ -253,6 +255,12 @@ class RequestBatchRunner:
         self._in_flight[number] = RequestInFlight(custom_id, [job.id for job in submissions], plan.make_body, size)
         self._bytes_in_flight += size
         return custom_id, None
+
+    def _require_job(self, job: Job) -> None:
+        """Raise Forbidden unless the key that created the batch may see a job."""
+        rights = job_rights_of(self._rights, self._job.owner, self._documents)
+        if rights is not None:
+            rights.require(job, self._queries.read_spec)
 
     def _line_submission(self, number: int, place: int, submission: Submission) -> Submission:
         return replace(
