@@ -6,6 +6,7 @@ from typing import Any
 from flask import Flask, Response, request
 from flask_cors import CORS
 
+from api.audit import record_actions
 from api.auth import Authenticator, require_keys, split_url
 from api.compression import compress_responses
 from api.errors import register_error_handlers
@@ -16,6 +17,7 @@ from api.openapi.document import ApiDescription
 from api.request_ids import name_requests
 from api.request_metrics import measure_requests
 from api.services import Services
+from shared.audit_log import AuditLog, audit_log_of
 from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
@@ -80,7 +82,7 @@ ROUTES = (
         "openai.vector_store_batches",
         "openai.tokenization",
     ),
-    *("models", "health", "metrics", "stats", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
+    *("models", "health", "metrics", "stats", "dead_letters", "gpus", "admin_jobs", "queues", "keys", "web_ui", "api_docs"),
 )
 
 # Response headers that a page of an allowed origin may read, beyond those that every page may.
@@ -106,7 +108,7 @@ def import_routes() -> list[Any]:
 def create_app(settings: Settings) -> Flask:
     """Create the application. It makes no connection before the first request.
 
-    Raises SettingsError if the models file is invalid, and TypeError if a route has no description.
+    Raises SettingsError if the models file or the keys file is invalid, and TypeError if a route has no description or no scope.
     """
     # The web page has its own route for files; Flask would also serve a folder named "static".
     app = Flask("enginehouse", static_folder=None)
@@ -114,7 +116,8 @@ def create_app(settings: Settings) -> Flask:
     app.request_class = FormRequest
     # A path with two slashes is a 404 in JSON, not a redirect to another call.
     app.url_map.merge_slashes = False
-    app.extensions["enginehouse"] = _create_services(settings)
+    audit_log = audit_log_of(settings)
+    app.extensions["enginehouse"] = _create_services(settings, audit_log)
     for routes in import_routes():
         app.register_blueprint(routes.blueprint)
     app.extensions["openapi"] = ApiDescription(app)
@@ -122,6 +125,7 @@ def create_app(settings: Settings) -> Flask:
     measure_requests(app)
     name_requests(app)
     add_job_headers(app)
+    record_actions(app, audit_log)
     register_error_handlers(app)
     _set_default_headers(app)
     _reject_encoded_bodies(app)
@@ -130,7 +134,7 @@ def create_app(settings: Settings) -> Flask:
     return app
 
 
-def _create_services(settings: Settings) -> Services:
+def _create_services(settings: Settings, audit_log: AuditLog) -> Services:
     # A client is waiting: a clear 503 within two seconds is better than many retries.
     # Hundreds of threads share a few connections, because a command takes a fraction of a millisecond.
     client = connect(settings.redis_url, timeout=1.5, retries=0, connections=REDIS_CONNECTIONS)
@@ -141,7 +145,7 @@ def _create_services(settings: Settings) -> Services:
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     worker_registry, assignments = WorkerRegistry(client), ModelAssignments(client)
     submitter, transitions = JobSubmitter(client, settings, broker.wake), JobTransitions(client, settings, broker.wake)
-    job_actions = JobActions(transitions, submitter)
+    job_actions, keys = JobActions(transitions, submitter), ApiKeys(client)
     return Services(
         settings=settings,
         redis=client,
@@ -155,7 +159,7 @@ def _create_services(settings: Settings) -> Services:
         assignments=assignments,
         stats_reader=StatsReader(client),
         stats_history=StatsHistory(client),
-        documents=Documents(client, settings),
+        all_documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),
         sessions=Sessions(client, settings),
@@ -163,8 +167,9 @@ def _create_services(settings: Settings) -> Services:
         file_store=FileStore(client, settings, disk_space),
         request_batches=RequestBatches(client),
         catalogue=catalogue,
-        models=ServableModels(settings, catalogue, worker_registry, assignments),
-        authenticator=Authenticator(settings, ApiKeys(client)),
+        all_models=ServableModels(settings, catalogue, worker_registry, assignments),
+        keys=keys,
+        authenticator=Authenticator(settings, keys, audit_log),
         job_waiter=JobWaiter(queries, CompletionListener(settings.redis_url), settings),
         follower=Follower(settings.redis_url),
         endpoints=Endpoints(client),

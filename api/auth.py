@@ -5,23 +5,29 @@ import logging
 import math
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache, partial
 from urllib.parse import SplitResult, urlsplit
 from weakref import WeakSet
 
 from flask import Flask, Response, current_app, g, request
 
-from api.caller import Caller, caller
+from api.caller import Caller
 from api.openapi.operation import operation_of
 from api.peer_user import is_other_user
 from api.request_slots import RequestSlots
+from api.scopes import scopes_of
+from shared.audit_log import Actor, AuditLog
 from shared.errors import Forbidden, InvalidRequest, TooMany, Unauthorized
 from shared.machine import is_loopback
 from shared.owners.closed_marker import ClosedMarker
+from shared.owners.keys_file import apply_keys_file, read_keys_file
 from shared.owners.store import LOCAL, ApiKeys
 from shared.redis_connection import OUTAGE
+from shared.rights import ALL_RIGHTS
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,28 +49,40 @@ class HostRefused(InvalidRequest):
 class Authenticator:
     """Authenticates the requests of one process."""
 
-    def __init__(self, settings: Settings, keys: ApiKeys) -> None:
+    def __init__(self, settings: Settings, keys: ApiKeys, audit_log: AuditLog) -> None:
+        """Raises SettingsError if the keys file is invalid."""
         self._keys = keys
         self._marker = ClosedMarker(settings.data_dir)
         self._allowed_hosts = {host.strip().strip("[]").lower() for host in settings.allowed_hosts.split(",")}
         self._allow_open = settings.allow_open
         self._requests_per_second = settings.max_requests_per_second
         self._metrics_token = settings.metrics_token.encode()
-        self._closed = False
+        self._audit_log = audit_log
+        self._file_keys = read_keys_file(settings.keys_file) if settings.keys_file else None
+        self._file_lock = threading.Lock()
+        # Keys are required before the ones of the file are stored, even if Redis is away until then.
+        self._closed = bool(self._file_keys)
         self._own_connections: WeakSet[socket.socket] = WeakSet()
         self._checked: dict[str, tuple[float, bool]] = {}
 
     def authenticate(self) -> Caller:
         """The caller of the request. Raises Unauthorized, Forbidden, HostRefused, or TooMany above the rate of owner or key."""
         if self._is_scrape():
-            return Caller(owner=LOCAL, admin=True, alone=True)
+            return Caller(owner=LOCAL, rights=ALL_RIGHTS, alone=True)
         if not self._requires_key():
             self._check_local_caller()
-            return Caller(owner=LOCAL, admin=True, alone=True)
+            return Caller(owner=LOCAL, rights=ALL_RIGHTS, alone=True)
         secret = _bearer_secret()
+        self.apply_keys_file()
         found = self._keys.authenticate(secret, requests_per_second=self._requests_per_second)
         if found is None:
             raise Unauthorized("This API key is unknown or was revoked.", code="key_unknown", param="Authorization")
+        if found.expired:
+            raise Unauthorized(
+                f"This API key expired at {utc_time(found.key.expires_at or 0)}. Ask the operator of the server for another one.",
+                code="key_expired",
+                param="Authorization",
+            )
         g.rate = found.rate
         if found.wait_seconds:
             raise TooMany(
@@ -74,7 +92,15 @@ class Authenticator:
                 details={"quota": "requests_per_second"},
             )
         key = found.key
-        return Caller(owner=key.owner, admin=key.admin, key_id=key.id, key_name=key.name, secret=secret, limits=found.limits)
+        return Caller(
+            owner=key.owner,
+            rights=key.rights,
+            key_id=key.id,
+            key_name=key.name,
+            secret=secret,
+            expires_at=key.expires_at,
+            limits=found.limits,
+        )
 
     def is_valid(self, made_by: Caller) -> bool:
         """Whether a caller would still be accepted, as of at most ``VALID_SECONDS`` ago. True during an outage of Redis."""
@@ -87,6 +113,28 @@ class Authenticator:
                 self._checked.clear()
             self._checked[made_by.secret] = (now, valid)
         return valid
+
+    def apply_keys_file(self) -> None:
+        """Store the keys of the keys file, once in each process. It is repeated if Redis is away."""
+        if self._file_keys is not None:
+            self._apply_keys_file()
+
+    def _apply_keys_file(self) -> None:
+        with self._file_lock:
+            # Another thread may have been faster.
+            if self._file_keys is None:
+                return
+            changes = apply_keys_file(self._file_keys, self._keys)
+            self._keep_closed()
+            self._file_keys = None
+        actor = Actor(user="keys file")
+        for action, changed in (("create", changes.created), ("change", changes.changed), ("revoke", changes.revoked)):
+            for key in changed:
+                logger.info("Keys file: %s key %s (%s) of owner %s", action, key.id, key.name, key.owner)
+                details = {"name": key.name, "for_owner": key.owner, **key.rights.as_json()}
+                self._audit_log.record(f"key.{action}", actor, targets=[key.id], details=details)
+        for key in changes.refused:
+            logger.warning("Keys file: key %s (%s) was revoked and stays so; give its entry another secret", key.id, key.name)
 
     def _is_scrape(self) -> bool:
         """Whether this is a scrape with the token of the settings, for which Redis is not asked."""
@@ -158,6 +206,7 @@ def require_keys(app: Flask, authenticator: Authenticator, threads: int) -> None
             if not made_by.alone:
                 slots.acquire(made_by.owner, "requests", sys.maxsize)
                 g.release_slot = partial(slots.release, made_by.owner, "requests")
+            made_by.rights.require_scope(scopes_of(request.url_rule.endpoint))
 
     @app.after_request
     def release_after_response(response: Response) -> Response:
@@ -169,13 +218,6 @@ def require_keys(app: Flask, authenticator: Authenticator, threads: int) -> None
     def release_without_response(_: BaseException | None) -> None:
         if "release_slot" in g:
             g.pop("release_slot")()
-
-
-def require_admin() -> None:
-    """Raise Forbidden unless the request has an administrator's key."""
-    # A browser's preflight request carries no key.
-    if request.method != "OPTIONS" and not caller().admin:
-        raise Forbidden("This call needs a key that was created with --admin.", code="admin_only")
 
 
 @lru_cache(maxsize=1000)
@@ -190,6 +232,11 @@ def split_url(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return SplitResult("", "", "", "", "")
+
+
+def utc_time(time_ms: int) -> str:
+    """A time for people, to the second."""
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _bearer_secret() -> str:

@@ -7,20 +7,27 @@ from typing import cast
 
 from flask import g
 
+from shared.rights import ADMIN, OWNER_SCOPES, Rights
 from shared.settings import OWNER_LIMITS, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """``limits`` are those set for this owner; ``key_id`` and ``key_name`` are empty without a key. ``alone`` means that no API key exists, so there are no other owners."""
+    """``limits`` are those set for this owner; ``key_id`` and ``key_name`` are empty without a key, which expires at ``expires_at`` (Unix
+    milliseconds). ``alone`` means that no API key exists, so there are no other owners."""
 
     owner: str
-    admin: bool
+    rights: Rights = field(default_factory=lambda: Rights(scopes=OWNER_SCOPES))
     key_id: str = ""
     key_name: str = ""
     secret: str = field(default="", repr=False)
+    expires_at: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     alone: bool = False
+
+    @property
+    def admin(self) -> bool:
+        return self.rights.has_any((ADMIN,))
 
     def effective_limits(self, settings: Settings) -> dict[str, int]:
         """Every limit of the owner by name; 0 for none."""

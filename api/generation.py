@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from api.caller import caller
 from api.job_webhook import job_webhook
 from api.request_parsing import read_idempotency_key
 from api.schemas.requests.generation import CollectionSource, GenerationOptions
@@ -12,6 +13,7 @@ from shared.jobs.queue_names import IO_QUEUE, generation_queue
 from shared.jobs.servable_models import expected_service
 from shared.jobs.submission import Submission
 from shared.models.engine_features import check_generation
+from shared.rights import SEARCH
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "deterministic")
 
@@ -67,6 +69,7 @@ def _retrieval_spec(options: GenerationOptions, next_queue: str) -> dict[str, An
         return {}
     context = services()
     source = options.collection or CollectionSource(name=context.settings.default_collection)
+    caller().rights.require_scope((SEARCH,), "An answer from documents")
     collection = context.documents.find_collection(owner(), source.name)
     top_k = source.top_k or options.passages or context.settings.retrieve_top_k
     return {

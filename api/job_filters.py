@@ -12,6 +12,7 @@ from api.services import services
 from shared.errors import InvalidValue
 from shared.ids import JOB, is_id
 from shared.jobs.job_filter import JobFilter
+from shared.jobs.job_rights import JobRights
 from shared.jobs.models import Status
 
 STATUSES = tuple(status.value for status in Status)
@@ -38,7 +39,7 @@ FILTER_PARAMETERS = (
 METADATA_NOTE = "`metadata.NAME=VALUE` selects jobs with this metadata."
 
 
-def filter_of_query(owner: str | None) -> JobFilter:
+def filter_of_query(owner: str | None, rights: JobRights | None = None) -> JobFilter:
     """The filter in the query string, of the jobs of one owner or of all. Raises InvalidValue, and NotFound for a collection."""
     return JobFilter(
         owner=owner,
@@ -51,10 +52,11 @@ def filter_of_query(owner: str | None) -> JobFilter:
         metadata=_metadata(),
         since_ms=query_time_ms("since"),
         until_ms=query_time_ms("until"),
+        rights=rights,
     )
 
 
-def filter_of_selection(selection: JobSelection, owner: str) -> JobFilter:
+def filter_of_selection(selection: JobSelection, owner: str, rights: JobRights | None = None) -> JobFilter:
     """The filter in a body, of the jobs of one owner. Raises NotFound for a collection."""
     return JobFilter(
         owner=owner,
@@ -67,6 +69,7 @@ def filter_of_selection(selection: JobSelection, owner: str) -> JobFilter:
         metadata=selection.metadata,
         since_ms=None if selection.since is None else round(1000 * selection.since),
         until_ms=None if selection.until is None else round(1000 * selection.until),
+        rights=rights,
     )
 
 

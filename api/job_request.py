@@ -7,7 +7,7 @@ from shared.errors import NotFound
 from shared.jobs.models import Job
 
 # Fields of a spec that say how the server does it.
-INTERNAL = ("then", "archive_id", "input_file")
+INTERNAL = ("then", "archive_id", "input_file", "rights")
 COLLECTION_FIELDS = ("collection", "collection_id")
 
 

@@ -4,21 +4,19 @@ from dataclasses import dataclass
 from typing import cast
 
 import redis
-from flask import current_app
+from flask import current_app, g, has_app_context
 
 from api.auth import Authenticator
-from api.caller import caller
+from api.caller import Caller, caller
 from api.job_waiter import JobWaiter
 from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
-from shared.ids import JOB, is_id
 from shared.jobs.administration import JobAdministration
 from shared.jobs.event_streams import Follower
-from shared.jobs.job_actions import JobActions, job_not_found
+from shared.jobs.job_actions import JobActions
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
-from shared.jobs.models import Job
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.servable_models import ServableModels
@@ -31,6 +29,7 @@ from shared.models.catalogue import Catalogue
 from shared.openai.batches import RequestBatches
 from shared.openai.files import FileStore
 from shared.openai.responses.store import StoredResponses
+from shared.owners.store import ApiKeys
 from shared.sessions.listing import SessionList
 from shared.sessions.store import Sessions
 from shared.settings import Settings
@@ -55,7 +54,7 @@ class Services:
     assignments: ModelAssignments
     stats_reader: StatsReader
     stats_history: StatsHistory
-    documents: Documents
+    all_documents: Documents
     files: DocumentFiles
     text_index: TextIndex
     sessions: Sessions
@@ -63,7 +62,8 @@ class Services:
     file_store: FileStore
     request_batches: RequestBatches
     catalogue: Catalogue
-    models: ServableModels
+    all_models: ServableModels
+    keys: ApiKeys
     authenticator: Authenticator
     job_waiter: JobWaiter
     follower: Follower
@@ -72,6 +72,18 @@ class Services:
     address_policy: AddressPolicy
     disk_space: DiskSpace
     responses: StoredResponses
+
+    @property
+    def documents(self) -> Documents:
+        """Collections and documents, restricted to those that the key of the current request may use."""
+        made_by: Caller | None = g.get("caller") if has_app_context() else None
+        return self.all_documents if made_by is None else self.all_documents.restricted_to(made_by.rights)
+
+    @property
+    def models(self) -> ServableModels:
+        """Models that requests can name, restricted to those that the key of the current request may use."""
+        made_by: Caller | None = g.get("caller") if has_app_context() else None
+        return self.all_models if made_by is None else self.all_models.restricted_to(made_by.rights)
 
     def live_workers(self) -> list[Worker]:
         """Workers that sent a heartbeat lately."""
@@ -90,15 +102,3 @@ def services() -> Services:
 def owner() -> str:
     """The owner who makes the current request."""
     return caller().owner
-
-
-def find_owned_job(job_id: str, timeout: float = 0) -> Job:
-    """The owner's job, once it has ended or after ``timeout`` seconds. Raises NotFound, also for another owner's job."""
-    context = services()
-    # An id that is not one could be the key of something else. Another owner's job must not be waited for.
-    job = context.queries.get_job(job_id) if is_id(JOB, job_id) else None
-    if job is None or job.owner != owner():
-        raise job_not_found(job_id)
-    if timeout <= 0 or job.status.final:
-        return job
-    return context.job_waiter.wait_until_final(job_id, timeout) or job

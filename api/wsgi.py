@@ -3,9 +3,11 @@
 import os
 import resource
 import sys
+from contextlib import suppress
 
 from api.app import create_app
 from shared import logs
+from shared.redis_connection import OUTAGE
 from shared.settings import from_environment
 from shared.tracing import configure_tracing
 
@@ -23,3 +25,5 @@ if soft != resource.RLIM_INFINITY:
 # for the lock; with the default of 5 ms a quarter of the work was waking them up (benchmarks.streams).
 sys.setswitchinterval(0.02)
 app = create_app(settings)
+with suppress(*OUTAGE):  # the first request tries again
+    app.extensions["enginehouse"].authenticator.apply_keys_file()

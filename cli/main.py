@@ -21,9 +21,12 @@ from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
 from cli.typer_output import correct_output
 from shared.errors import EnginehouseError, SettingsError
+from shared.rights import SCOPES
 from shared.settings import OWNER_LIMITS, Settings, from_environment, is_given
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from redis import Redis
 
     from cli.admin.dead_letters import DeadLetters
@@ -43,7 +46,9 @@ models = typer.Typer(no_args_is_help=True, help="List, prepare, load and unload 
 app.add_typer(models, name="models")
 engines = typer.Typer(no_args_is_help=True, help="Install, list, check and remove engines with packages of their own.")
 app.add_typer(engines, name="engines")
-keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. Once a key exists, every request needs one.")
+keys = typer.Typer(
+    no_args_is_help=True, help="Create, change, rotate and revoke API keys. Once a key exists, every request needs one."
+)
 app.add_typer(keys, name="keys")
 owners = typer.Typer(no_args_is_help=True, help="Set and list the shares and limits of single owners.")
 app.add_typer(owners, name="owners")
@@ -267,7 +272,8 @@ def load_model(
     redis: RedisUrl = None,
 ) -> None:
     """Load a model on the given GPU, else on an empty one, else on the one that has been idle the longest."""
-    _model_loader(data, models_file, redis).load_model(name, gpu, wait=wait)
+    with _audited("model.set", data, name, gpu=gpu):
+        _model_loader(data, models_file, redis).load_model(name, gpu, wait=wait)
 
 
 @models.command("unload")
@@ -280,7 +286,8 @@ def unload_model(
     redis: RedisUrl = None,
 ) -> None:
     """Unload a model, everywhere or on the given GPU. Its jobs wait, or load it again if loading on demand is enabled."""
-    _model_loader(data, models_file, redis).unload_model(name, gpu, wait=wait)
+    with _audited("model.unload", data, name, gpu=gpu):
+        _model_loader(data, models_file, redis).unload_model(name, gpu, wait=wait)
 
 
 @app.command("init")
@@ -306,16 +313,35 @@ def demo(
     run_demo(_settings(data_dir=data, port=port, engine=engine, models_file=models_file))
 
 
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help=f"{', '.join(SCOPES)}; repeatable.", show_default="everything that an owner may do"),
+]
+AllowedModels = Annotated[
+    list[str] | None, typer.Option("--model", help="A model that the key may use; repeatable.", show_default="all")
+]
+AllowedCollections = Annotated[
+    list[str] | None, typer.Option("--collection", help="A collection that the key may use; repeatable.", show_default="all")
+]
+Expires = Annotated[
+    str | None,
+    typer.Option(help="After a duration such as 90d or 12h, or at a time such as 2030-01-31T12:00.", show_default="never"),
+]
+KeyRate = Annotated[int | None, typer.Option(min=1, help="Limit of this key, besides the limit that its owner has for all keys.")]
+
+
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Option(help="Name of the key.")],
     owner: Annotated[
         str, typer.Option(help="Owner whose jobs the key can see; `local` owns the jobs created before the first key.")
     ] = "",
-    admin: Annotated[bool, typer.Option("--admin", help="Allow access to /admin.")] = False,
-    requests_per_second: Annotated[
-        int | None, typer.Option(min=1, help="Limit of this key, besides the limit that its owner has for all keys.")
-    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Give it every scope, including admin and metrics.")] = False,
+    scope: Scopes = None,
+    model: AllowedModels = None,
+    collection: AllowedCollections = None,
+    expires: Expires = None,
+    requests_per_second: KeyRate = None,
     as_json: AsJson = False,
     data: Data = None,
     redis: RedisUrl = None,
@@ -323,8 +349,17 @@ def create_key(
     """Create a key and print its secret, which is not shown again."""
     from cli.admin import api_keys
 
+    if admin and scope:
+        raise CommandError("--admin: gives every scope, so leave out --scope.")
     client, marker, out = _stack_redis(data, redis), _closed_marker(data), Output(as_json=as_json)
-    api_keys.create_key(client, marker, name, owner=owner, admin=admin, requests_per_second=requests_per_second, out=out)
+    options = api_keys.key_options(
+        scopes=scope, models=model, collections=collection, expires=expires, requests_per_second=requests_per_second
+    )
+    with _audited("key.create", data, name=name, for_owner=owner or name, scopes=scope, admin=admin or None) as targets:
+        key = api_keys.create_key(
+            client, marker, name, owner=owner, admin=admin, requests_per_second=None, out=out, options=options
+        )
+        targets.append(key.id)
 
 
 @keys.command("list")
@@ -335,12 +370,66 @@ def list_keys(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None
     api_keys.list_keys(_stack_redis(data, redis), out=Output(as_json=as_json))
 
 
+@keys.command("show")
+def show_key(key_id: str, as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
+    """Show the rights and times of a key."""
+    from cli.admin import api_keys
+
+    api_keys.show_key(_stack_redis(data, redis), key_id, out=Output(as_json=as_json))
+
+
+@keys.command("change")
+def change_key(
+    key_id: str,
+    name: Annotated[str | None, typer.Option(help="Another name.", show_default="as before")] = None,
+    scope: Scopes = None,
+    model: AllowedModels = None,
+    collection: AllowedCollections = None,
+    expires: Expires = None,
+    requests_per_second: KeyRate = None,
+    clear: Annotated[
+        list[str] | None,
+        typer.Option(help="Remove a restriction: scopes, models, collections, expires or requests-per-second; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Change the name, the rights or the expiry of a key. What is not named stays as it is."""
+    from cli.admin import api_keys
+
+    options = api_keys.key_options(
+        scopes=scope, models=model, collections=collection, expires=expires, requests_per_second=requests_per_second
+    )
+    details = {"scopes": scope, "models": model, "collections": collection, "expires": expires, "cleared": clear}
+    with _audited("key.change", data, key_id, **details):
+        api_keys.change_key(
+            _stack_redis(data, redis), key_id, name=name, options=options, clear=clear or [], out=Output(as_json=as_json)
+        )
+
+
+@keys.command("rotate")
+def rotate_key(
+    key_id: str,
+    overlap: Annotated[str, typer.Option(help="How long the old key stays valid, such as 1d or 2h.")] = "1d",
+    as_json: AsJson = False,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Replace a key by one with the same rights, and print its secret."""
+    from cli.admin import api_keys
+
+    with _audited("key.rotate", data, key_id) as targets:
+        targets.append(api_keys.rotate_key(_stack_redis(data, redis), key_id, overlap=overlap, out=Output(as_json=as_json)).id)
+
+
 @keys.command("revoke")
 def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     """Revoke a key immediately."""
     from cli.admin import api_keys
 
-    api_keys.revoke_key(_stack_redis(data, redis), key_id)
+    with _audited("key.revoke", data, key_id):
+        api_keys.revoke_key(_stack_redis(data, redis), key_id)
 
 
 @keys.command("remove-all")
@@ -355,7 +444,8 @@ def remove_all_keys(
     client = _stack_redis(data, redis)
     if not yes:
         typer.confirm("Delete all API keys, so that local calls need none?", abort=True)
-    api_keys.remove_all_keys(client, _closed_marker(data))
+    with _audited("key.remove_all", data):
+        api_keys.remove_all_keys(client, _closed_marker(data))
 
 
 @owners.command("set")
@@ -376,7 +466,8 @@ def set_owner(
     """Set the share and the limits of an owner, for all of its keys."""
     from cli.admin import owners as admin
 
-    admin.set_owner(_stack_redis(data, redis), owner, weight=weight, limits=limit or [])
+    with _audited("owner.set", data, owner, weight=weight, limits=limit or None):
+        admin.set_owner(_stack_redis(data, redis), owner, weight=weight, limits=limit or [])
 
 
 @owners.command("list")
@@ -447,7 +538,8 @@ def backup(
 
     settings = _settings(data_dir=data, redis_url=redis)
     client, url = _stack_redis(data, redis), stack_redis_url(settings, explicit=redis is not None)
-    create_backup(client, url, with_stack_chroma(settings), target, out=Output(as_json=as_json))
+    with _audited("backup.create", data, str(target)):
+        create_backup(client, url, with_stack_chroma(settings), target, out=Output(as_json=as_json))
 
 
 @app.command()
@@ -465,7 +557,8 @@ def restore(
     external = bool(os.environ.get("ENGINEHOUSE_CHROMA_URL"))
     settings = _settings(data_dir=data)
     out = Output(as_json=as_json)
-    restore_backup(source, settings, with_redis=not without_redis, external_chroma=external, out=out)
+    with _audited("backup.restore", data, str(source)):
+        restore_backup(source, settings, with_redis=not without_redis, external_chroma=external, out=out)
 
 
 @documents.collections.command("check")
@@ -525,7 +618,8 @@ def empty_trash(
 
     if not yes:
         typer.confirm("Delete the documents in the trash for good?", abort=True, err=True)
-    admin.empty_trash(_settings(data_dir=data), older_than_days=older_than_days)
+    with _audited("trash.empty", data):
+        admin.empty_trash(_settings(data_dir=data), older_than_days=older_than_days)
 
 
 @dead_letters.command("list")
@@ -543,13 +637,15 @@ def show_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> Non
 @dead_letters.command("replay")
 def replay_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
     """Run a dead letter again, as a new job."""
-    _dead_letters(data, redis).replay(job)
+    with _audited("dead_letter.replay", data, job):
+        _dead_letters(data, redis).replay(job)
 
 
 @dead_letters.command("drop")
 def drop_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
     """Remove a job from the dead letters."""
-    _dead_letters(data, redis).drop(job)
+    with _audited("dead_letter.drop", data, job):
+        _dead_letters(data, redis).drop(job)
 
 
 @app.command("version")
@@ -598,9 +694,17 @@ def _settings(**options: Any) -> Settings:
     given = {name: value for name, value in options.items() if value is not None}
     settings = from_environment(os.environ, **given)
     absolute = {"data_dir": settings.data_dir.resolve(), "models_file": settings.models_file.resolve()}
-    if settings.models_dir is not None:
-        absolute["models_dir"] = settings.models_dir.resolve()
+    for name in ("models_dir", "keys_file"):
+        if (path := getattr(settings, name)) is not None:
+            absolute[name] = path.resolve()
     return from_environment(os.environ, **given | absolute)
+
+
+def _audited(action: str, data: Path | None, *targets: str, **details: Any) -> "AbstractContextManager[list[str]]":
+    """Record the action of a block in the audit log of the data folder."""
+    from cli.admin.audit import audited
+
+    return audited(_settings(data_dir=data), action, *targets, **details)
 
 
 def _stack_redis(data: Path | None, url: str | None) -> "Redis":

@@ -88,6 +88,12 @@ class Settings:
         "Bearer token that allows `GET /metrics` and nothing else. It is checked without Redis, so that an outage can be observed.",
         secret=True,
     )
+    keys_file: Path | None = setting(
+        "ENGINEHOUSE_KEYS_FILE",
+        None,
+        "File with API keys, as JSON. Each API process reads it when it starts, creates and changes the keys in it, and revokes keys that "
+        "were removed from it.",
+    )
     host: str = setting("ENGINEHOUSE_HOST", "127.0.0.1", "Address that the API listens on.")
     port: int = setting("ENGINEHOUSE_PORT", 5000, "Port that the API listens on.", low=1, high=65535)
     allowed_hosts: str = setting(
@@ -133,6 +139,11 @@ class Settings:
     )
     grafana_url: str = setting(
         "ENGINEHOUSE_GRAFANA_URL", "", "Address of a Grafana dashboard, to which the operations view of the web page links."
+    )
+    audit_log: str = setting(
+        "ENGINEHOUSE_AUDIT_LOG",
+        "log/audit.jsonl",
+        "File of the audit log, in the data folder unless it is absolute; `off` writes none.",
     )
     otlp_endpoint: str = setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -632,6 +643,11 @@ class Settings:
     def prepared_models(self) -> Path:
         """Folder of converted weights and tokenizers, with one subfolder per model."""
         return self.models_dir or self.data_dir / "models"
+
+    @property
+    def audit_file(self) -> Path | None:
+        """File of the audit log; None for none."""
+        return None if self.audit_log == "off" else self.data_dir / self.audit_log
 
     @property
     def documents_dir(self) -> Path:

@@ -16,6 +16,7 @@ OWNED = (
     "eh:jobs:group:*",
     "eh:owners",
     "eh:keys",  # until an operator deletes them
+    "eh:keys:used",
     "eh:weights",
     "eh:owner:*:limits",  # until an operator removes them
     "eh:owner:*:open_batches",  # as long as they are open

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from api.caller import caller
 from api.model_state import known_context, model_state
 from api.services import services
 from shared.jobs.model_assignments import ModelAssignment
@@ -17,7 +18,9 @@ def list_openai_models() -> dict[str, Any]:
     """The models that a request can use now: those that a worker serves or may load."""
     context = services()
     workers, assignments = context.live_workers(), context.active_assignments()
-    models = [_model_json(entry, workers, assignments) for entry in context.catalogue.models]
+    models = [
+        _model_json(entry, workers, assignments) for entry in context.catalogue.models if caller().rights.allows_model(entry.name)
+    ]
     data = [model for model in models if model["state"] != "not_served"]
     names = [model["id"] for model in data]
     return {
@@ -28,9 +31,11 @@ def list_openai_models() -> dict[str, Any]:
 
 
 def find_openai_model(name: str) -> dict[str, Any]:
-    """One model of the models file. Raises NotFound."""
+    """One model of the models file. Raises NotFound, and Forbidden if the key may not use it."""
     context = services()
-    return _model_json(context.catalogue.get_model(name), context.live_workers(), context.active_assignments())
+    entry = context.catalogue.get_model(name)
+    caller().rights.require_model(entry.name)
+    return _model_json(entry, context.live_workers(), context.active_assignments())
 
 
 def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[ModelAssignment]) -> dict[str, Any]:

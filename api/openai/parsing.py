@@ -6,6 +6,8 @@ from typing import TypeVar
 from flask import g, request
 from pydantic_core import from_json
 
+from api.caller import caller
+from api.owned_jobs import require_job
 from api.request_parsing import read_body
 from api.services import owner, services
 from shared.errors import MalformedBody
@@ -52,6 +54,8 @@ def plan_context() -> PlanContext:
         keeps_responses=True,
         documents=services().documents,
         passages=services().settings.retrieve_top_k,
+        rights=caller().rights,
+        require_job=require_job,
     )
 
 

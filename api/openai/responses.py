@@ -9,6 +9,7 @@ from flask import Response, g, jsonify
 from api.openai.job_responses import keyed_submissions
 from api.openai.request_jobs import RequestJobs, submit_jobs
 from api.openai.response_streams import ResponseStream
+from api.owned_jobs import require_job
 from api.services import owner, services
 from shared.errors import Conflict, EnginehouseError, InvalidRequest, NotFound
 from shared.openai.job_errors import CONTEXT_LENGTH_EXCEEDED
@@ -33,8 +34,9 @@ def create_response(request: ResponseRequest, plan: ResponsePlan) -> Response:
 
 
 def find_response(response_id: str) -> StoredResponse:
-    """The owner's response. Raises NotFound."""
+    """The owner's response. Raises NotFound, and Forbidden if the key may not see it."""
     stored = services().responses.find(response_id, owner())
+    require_job(stored.job)
     g.job_ids = [stored.job.id]
     return stored
 

@@ -61,7 +61,7 @@ ABOUT = """\
 Runs jobs on your own language models. Every accepted job (202) reaches exactly one final status. Times are Unix seconds,
 durations are seconds. An error says what happened, to which object, and what to do. While no API key exists, callers on the
 server's own machine need none; once the first key exists, every call needs `Authorization: Bearer eh_…`, except those marked
-open."""
+open. A call whose `security` lists scopes needs a key with one of them."""
 
 
 class ApiDescription:
@@ -125,8 +125,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
     described["responses"] = {str(status): _reply(reply) for status, reply in operation.replies.items()} | {
         str(status): {"$ref": f"#/components/responses/{status}"} for status in operation.error_statuses
     }
-    if operation.open:
-        described["security"] = []
+    if operation.open or operation.scopes:
+        # Each entry is an alternative.
+        described["security"] = [{"key": [scope]} for scope in operation.scopes]
     return described
 
 

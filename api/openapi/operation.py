@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from flask import Flask
 from pydantic import BaseModel
 
+from api.scopes import scopes_of
+
 Schema = Mapping[str, Any]
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -91,7 +93,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """The description of one call. ``list_operations`` fills in ``method`` and ``path`` from the route.
+    """The description of one call. ``list_operations`` fills in ``method``, ``path`` and ``scopes`` from the route.
 
     ``refusals`` lists the error statuses beyond those that every call has. ``files`` is the largest number of files that an
     upload may have, and ``form_fields`` its other fields; those with ``examples`` are required. ``open`` calls need no API key.
@@ -109,6 +111,7 @@ class Operation:
     examples: Mapping[str, Example] = field(default_factory=dict)
     refusals: tuple[int, ...] = ()
     open: bool = False
+    scopes: tuple[str, ...] = ()
     method: str = ""
     path: str = ""
 
@@ -157,15 +160,17 @@ def operation_of(app: Flask, endpoint: str) -> Operation | None:
 
 
 def list_operations(app: Flask) -> list[Operation]:
-    """The descriptions of all routes, in the order in which they were registered. Raises TypeError if one is missing."""
+    """The descriptions of all routes, in the order in which they were registered. Raises TypeError if one is missing,
+    or has no scope."""
     operations = []
     for rule in app.url_map.iter_rules():
         operation = operation_of(app, rule.endpoint)
         if operation is None:
             raise TypeError(f"route {rule.rule} has no description: decorate {rule.endpoint} with @describe")
+        scopes = () if operation.open else scopes_of(rule.endpoint)
         path = re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            operations.append(replace(operation, method=method.lower(), path=path))
+            operations.append(replace(operation, method=method.lower(), path=path, scopes=scopes))
     return operations
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
-from api.auth import require_admin
+from api.audit import add_audit_details
 from api.job_filters import FILTER_PARAMETERS, METADATA_NOTE, filter_of_query
 from api.openapi.operation import AFTER, LIMIT, Example, Operation, Reply, describe, in_query
 from api.request_parsing import parse_body, query_cursor, query_integer, query_text
@@ -22,10 +22,9 @@ from shared.jobs.models import Job
 from shared.jobs.serialization import job_view
 
 blueprint = Blueprint("admin_jobs", __name__, url_prefix="/admin/jobs")
-blueprint.before_request(require_admin)
 
 TAG = "Administration"
-ADMIN_ONLY = "Needs a key created with `--admin`."
+ADMIN_ONLY = "Needs the scope `admin`."
 MAX_AGE_SECONDS = 10**9
 AGE = {"type": "integer", "minimum": 0, "maximum": MAX_AGE_SECONDS}
 ACTION = (
@@ -122,6 +121,7 @@ def _act(action: Action) -> RouteResponse:
         if action == "retry":
             require_disk_space()
         outcome = administration.change_matching(action, wanted, limit=body.limit, after=body.after)
+    add_audit_details(for_owner=body.filter.owner, dry_run=body.dry_run, matched=outcome.matched, changed=outcome.done)
     return jsonify(
         {
             "object": "job_action",

@@ -4,11 +4,12 @@ from flask import Blueprint, jsonify
 
 from api.job_webhook import job_webhook
 from api.openapi.operation import IDEMPOTENCY_KEY, JOB, REPLAYABLE_JOB_HEADERS, Example, Operation, Reply, describe
+from api.owned_jobs import find_owned_job
 from api.request_parsing import parse_optional_body, read_idempotency_key
 from api.responses import RouteResponse, final_or_accepted, job_json, mark_replay
 from api.schemas import responses
 from api.schemas.requests.jobs import NewBatch
-from api.services import find_owned_job, owner, services
+from api.services import owner, services
 from api.submission import require_disk_space, written_job
 from shared.errors import Conflict
 

@@ -2,6 +2,7 @@
 
 from flask import Blueprint, jsonify
 
+from api.caller import caller
 from api.deletion import deletion_response, submit_deletion
 from api.job_webhook import job_webhook
 from api.openapi.operation import (
@@ -235,6 +236,7 @@ def _choose_embedding_model(requested: str | None, current: str = "") -> str:
         raise InvalidValue(
             f"embedding_model: model {entry.name!r} generates text and cannot embed documents", param="embedding_model"
         )
+    caller().rights.require_model(entry.name, "embedding_model")
     return entry.name
 
 

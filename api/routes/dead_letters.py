@@ -2,7 +2,6 @@
 
 from flask import Blueprint, jsonify
 
-from api.auth import require_admin
 from api.openapi.operation import JOB, JOB_HEADERS, Operation, Reply, describe, in_query
 from api.request_parsing import query_integer
 from api.responses import RouteResponse, accepted_response, list_response, listed_job_json
@@ -13,10 +12,9 @@ from shared.errors import NotFound
 from shared.jobs.models import Job
 
 blueprint = Blueprint("dead_letters", __name__, url_prefix="/admin/dead-letters")
-blueprint.before_request(require_admin)
 
 TAG = "Dead letters"
-ADMIN_ONLY = "Needs a key created with `--admin`."
+ADMIN_ONLY = "Needs the scope `admin`."
 MAX_LISTED = 1000
 LIMIT = in_query(
     "limit", {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": 100}, "Maximum number of entries.", 10

@@ -7,10 +7,11 @@ from flask import Blueprint, Response, request
 from api.caller import caller
 from api.event_stream import stream_events
 from api.openapi.operation import JOB, Operation, Reply, describe, in_header, in_query
+from api.owned_jobs import find_owned_job
 from api.request_parsing import parse_integer, query_integer
 from api.responses import RouteResponse
 from api.schemas import responses
-from api.services import find_owned_job, services
+from api.services import services
 
 blueprint = Blueprint("events", __name__)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
-from api.auth import require_admin
+from api.audit import add_audit_details
 from api.openapi.operation import GPU, Example, Operation, Reply, describe
 from api.request_parsing import parse_body
 from api.responses import RouteResponse, list_response
@@ -18,10 +18,9 @@ from shared.jobs.worker_registry import Worker
 from shared.models.catalogue import GENERATE
 
 blueprint = Blueprint("gpus", __name__, url_prefix="/admin/gpus")
-blueprint.before_request(require_admin)
 
 TAG = "GPUs"
-ADMIN_ONLY = "Needs a key created with `--admin`."
+ADMIN_ONLY = "Needs the scope `admin`."
 
 
 @blueprint.get("")
@@ -58,6 +57,7 @@ def set_model(gpu: str) -> RouteResponse:
     model = parse_body(DesiredModel).model
     if model is not None:
         _check_loadable(model, assignment)
+    add_audit_details(model=model)
     updated = services().assignments.set_desired_model(assignment.name, model or "", "operator")
     if updated is None:
         raise _gpu_not_found(gpu)

@@ -5,6 +5,7 @@ from typing import cast
 
 from flask import Blueprint, jsonify
 
+from api.audit import add_audit_details, add_audit_targets
 from api.job_filters import FILTER_PARAMETERS, METADATA_NOTE, filter_of_query, filter_of_selection
 from api.job_request import job_request
 from api.openapi.operation import (
@@ -21,6 +22,7 @@ from api.openapi.operation import (
     describe,
     in_query,
 )
+from api.owned_jobs import find_owned_job, job_rights, require_job
 from api.request_parsing import (
     check_password,
     parse_body,
@@ -41,7 +43,7 @@ from api.responses import (
 )
 from api.schemas import responses
 from api.schemas.requests.jobs import MAX_ACTION_JOBS, JobsAction, JobSelection, RetryRequest
-from api.services import find_owned_job, owner, services
+from api.services import owner, services
 from api.submission import require_disk_space, written_job
 from shared.errors import InvalidValue
 from shared.ids import JOB as JOB_PREFIX
@@ -123,7 +125,7 @@ COMPLETED_JOB = {
 def list_jobs() -> RouteResponse:
     limit, after = query_integer("limit", 20, 1, 100), query_cursor(JOB_PREFIX, "job")
     render = summary_view if query_choice("view", VIEWS) == "summary" else listed_job_json
-    jobs, next_cursor = services().queries.find_jobs(filter_of_query(owner()), limit=limit, after=after)
+    jobs, next_cursor = services().queries.find_jobs(filter_of_query(owner(), job_rights()), limit=limit, after=after)
     return unless_known(list_response([render(job) for job in jobs], next_cursor))
 
 
@@ -138,7 +140,7 @@ def list_jobs() -> RouteResponse:
     )
 )
 def count_jobs() -> RouteResponse:
-    counts = services().queries.count_jobs(filter_of_query(owner()))
+    counts = services().queries.count_jobs(filter_of_query(owner(), job_rights()))
     numbers = {name: dict(sorted(getattr(counts, name).items())) for name in ("status", "kind", "model")}
     return unless_known(jsonify({"object": "job_counts", **numbers, "total": counts.total, "complete": counts.complete}))
 
@@ -168,10 +170,12 @@ def change_jobs() -> RouteResponse:
         require_disk_space()
     administration = services().administration
     if body.ids is not None:
-        outcome = administration.change_jobs(body.action, body.ids, owner())
+        outcome = administration.change_jobs(body.action, body.ids, owner(), require_job)
     else:
-        wanted = filter_of_selection(cast(JobSelection, body.filter), owner())
+        wanted = filter_of_selection(cast(JobSelection, body.filter), owner(), job_rights())
         outcome = administration.change_matching(body.action, wanted, limit=body.limit, after=body.after)
+    add_audit_details(verb=body.action, matched=outcome.matched, changed=outcome.done)
+    add_audit_targets(*body.ids or ())
     failed = [{"id": one.job, "code": one.error.code, "message": one.error.message} for one in outcome.refusals]
     result = {"matched": outcome.matched, "done": outcome.done, "failed": failed, "next": outcome.next}
     return jsonify({"object": "job_action", "action": body.action, **result})

@@ -7,6 +7,7 @@ from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
+from shared.jobs.serialization import seconds
 
 blueprint = Blueprint("me", __name__)
 
@@ -15,12 +16,13 @@ blueprint = Blueprint("me", __name__)
 @describe(
     Operation(
         tag="Models and health",
-        summary="Show who the caller is: owner, API key and limits",
+        summary="Show who the caller is: owner, API key, rights and limits",
         replies={200: Reply(description="The account; `key` is null while no key exists.", model=responses.Account)},
     )
 )
 def show_account() -> RouteResponse:
     made_by = caller()
-    key = {"id": made_by.key_id, "name": made_by.key_name} if made_by.key_id else None
+    key = {"id": made_by.key_id, "name": made_by.key_name, "expires_at": seconds(made_by.expires_at)} if made_by.key_id else None
     limits = made_by.effective_limits(services().settings)
-    return jsonify({"owner": made_by.owner, "admin": made_by.admin, "key": key, "limits": limits})
+    account = {"owner": made_by.owner, "admin": made_by.admin, "key": key, "rights": made_by.rights.as_json()}
+    return jsonify({**account, "limits": limits})

@@ -11,7 +11,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from api.auth import require_admin
 from api.index_server import index_answers
 from api.metric_families import (
     chroma_metric,
@@ -28,7 +27,6 @@ from api.responses import RouteResponse
 from api.services import services
 
 blueprint = Blueprint("metrics", __name__)
-blueprint.before_request(require_admin)
 
 
 @blueprint.get("/metrics")
@@ -37,8 +35,8 @@ blueprint.before_request(require_admin)
         tag="Models and health",
         summary="Get metrics of jobs, queues, workers, engines, GPUs and requests",
         description=(
-            "Needs the token of `ENGINEHOUSE_METRICS_TOKEN`, which works during an outage of Redis too, or a key created with "
-            "`--admin` once a key exists."
+            "Needs the token of `ENGINEHOUSE_METRICS_TOKEN`, which works during an outage of Redis too, or a key with the "
+            "scope `metrics` once a key exists."
         ),
         replies={200: Reply(description="Metrics in the text format of Prometheus.", media_type="text/plain")},
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
+from api.caller import caller
 from api.model_state import known_context, model_state
 from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
@@ -21,14 +22,20 @@ blueprint = Blueprint("models", __name__)
     Operation(
         tag="Models and health",
         summary="List the models and the state of their workers",
-        description="A plain JSON list, as in the chat_gp_me tutorial.",
+        description="A plain JSON list, as in the chat_gp_me tutorial. Models that the key may not use are left out.",
         replies={200: Reply(description="All models.", model=responses.Model, many=True)},
     )
 )
 def list_models() -> RouteResponse:
     context = services()
     workers, assignments = context.live_workers(), context.active_assignments()
-    return jsonify([_model_json(entry, workers, assignments) for entry in context.catalogue.models])
+    return jsonify(
+        [
+            _model_json(entry, workers, assignments)
+            for entry in context.catalogue.models
+            if caller().rights.allows_model(entry.name)
+        ]
+    )
 
 
 def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[ModelAssignment]) -> dict[str, Any]:

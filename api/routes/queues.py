@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
-from api.auth import require_admin
+from api.audit import add_audit_details
 from api.openapi.operation import Example, Operation, Reply, describe, in_path
 from api.queue_state import reason_of_queue
 from api.request_parsing import parse_body
@@ -20,10 +20,9 @@ from shared.jobs.worker_registry import Worker
 from shared.models.catalogue import GENERATE
 
 blueprint = Blueprint("queues", __name__, url_prefix="/admin")
-blueprint.before_request(require_admin)
 
 TAG = "Administration"
-ADMIN_ONLY = "Needs a key created with `--admin`."
+ADMIN_ONLY = "Needs the scope `admin`."
 MAX_OWNERS = 100
 QUEUE = in_path("queue", "Name of a queue: `cpu`, `io`, or `gpu.` or `text.` with the name of a model.", "cpu")
 WORKER = in_path("worker", "Name of a worker.", "gpu0@vm")
@@ -74,6 +73,7 @@ def pause_queue(queue: str) -> RouteResponse:
         raise NotFound(f"There is no queue {queue[:80]!r}; there are: {', '.join(sorted({*served, CPU_QUEUE, IO_QUEUE}))}.")
     if body.unload and (model is None or not body.paused):
         raise InvalidValue("unload: only with paused, and for the queue of a model", param="unload")
+    add_audit_details(paused=body.paused, unload=body.unload)
     (context.pauses.pause if body.paused else context.pauses.resume)("queue", queue)
     if body.unload:
         for assignment in context.assignments.list_all():
@@ -121,6 +121,7 @@ def drain_worker(worker: str) -> RouteResponse:
     if not found and not context.pauses.is_paused("worker", worker):
         names = ", ".join(sorted({entry.name for entry in context.live_workers()})) or "none"
         raise NotFound(f"There is no live worker {worker[:80]!r}; there are: {names}.", code="worker_not_found")
+    add_audit_details(drained=body.drained)
     (context.pauses.pause if body.drained else context.pauses.resume)("worker", worker)
     drained = context.pauses.since("worker")
     return list_response([_worker_json(entry, drained) for entry in sorted(found, key=lambda entry: entry.id)])

@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
+from api.audit import add_audit_targets
 from api.deletion import find_chunk, index_name, submit_deletion, submit_deletions, wait_for_deletions
 from api.openapi.operation import JOB_HEADERS, PREFER, WAIT, Operation, Reply, describe, in_path
 from api.request_parsing import parse_body, requested_timeout
@@ -111,6 +112,7 @@ def clear_db() -> RouteResponse:
     count = sum(document.chunks for document in documents)
     # The job comes first: if it is rejected, a hidden collection would keep its data forever.
     job = submit_deletion({"collection_id": collection.id})
+    add_audit_targets(collection.id)
     context.documents.drop_collection(collection)
     for document in documents:
         context.transitions.cancel(document.job_id, owner())
@@ -137,6 +139,7 @@ def _delete(ids: list[str], verb: str) -> RouteResponse:
     jobs = submit_deletions(ids)
     if not jobs:
         raise NotFound("None of these chunks exists.", param="ids")
+    add_audit_targets(*jobs)
     pending = wait_for_deletions(list(jobs.values()), timeout)
     return pending or jsonify({"message": f"{len(jobs)} were {verb}.", f"{verb}_ids": list(jobs)})
 

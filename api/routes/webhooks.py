@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from api.audit import add_audit_targets
 from api.job_webhook import check_url
 from api.openapi.operation import (
     AFTER,
@@ -17,11 +18,12 @@ from api.openapi.operation import (
     describe,
     in_query,
 )
+from api.owned_jobs import find_owned_job
 from api.request_parsing import parse_body, query_choice, query_cursor, query_integer
 from api.responses import RouteResponse, list_response
 from api.schemas import responses
 from api.schemas.requests.webhooks import NewWebhook, WebhookChanges
-from api.services import find_owned_job, owner, services
+from api.services import owner, services
 from shared.jobs.serialization import seconds
 from shared.webhooks.deliveries import DELIVERY as DELIVERY_PREFIX
 from shared.webhooks.deliveries import STATUSES, Delivery, DeliveryAttempt
@@ -62,6 +64,7 @@ def create_webhook() -> RouteResponse:
         description=body.description,
         secret=check_secret(body.secret, "secret") if body.secret else "",
     )
+    add_audit_targets(endpoint.id)
     return _response_with_secret(endpoint), 201
 
 

@@ -48,6 +48,7 @@ from cli.local.redis_server import (
     write_private,
 )
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
+from shared.audit_log import audit_log_of, command_user
 from shared.documents.data_state import MESSAGES, DataState, DataVersionError, check_folder_version
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
@@ -258,6 +259,8 @@ def _create_first_key(settings: Settings, log: ConsoleLog) -> None:
     if created is None:
         return
     ClosedMarker(settings.data_dir).set()
+    details = {"name": created[0].name, "for_owner": LOCAL, "admin": True}
+    audit_log_of(settings).record("key.create", command_user(), targets=[created[0].id], details=details)
     log.say(
         f"Other machines can reach {settings.host}, so every call needs an API key. This is the first one, for owner {LOCAL} and "
         f"/admin. Store it now, as it cannot be shown again:\n\n  {created[1]}\n",

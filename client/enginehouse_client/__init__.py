@@ -21,6 +21,7 @@ from enginehouse_client.events import Event
 from enginehouse_client.jobs import ChatOptions, Message, Options
 from enginehouse_client.models import (
     ActionFailure,
+    ApiKey,
     Archive,
     Attempt,
     ChatEntry,
@@ -53,6 +54,7 @@ from enginehouse_client.retry import RetryPolicy
 __all__ = [
     "APIError",
     "ActionFailure",
+    "ApiKey",
     "Archive",
     "AsyncChatSession",
     "AsyncClient",

@@ -2,13 +2,14 @@
 
 from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.effects import Emit, Operation, Stream
+from enginehouse_client.keys import KeyCalls
 from enginehouse_client.models import ChatEntry, Health, Model, Stats
 from enginehouse_client.request_batches import RequestBatchCalls
 from enginehouse_client.uploads import UploadCalls
 
 
-class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls):
-    """Operations on jobs, documents, chats, request batches, webhooks, models and health."""
+class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls, KeyCalls):
+    """Operations on jobs, documents, chats, request batches, webhooks, API keys, models and health."""
 
     def models(self) -> Operation[list[Model]]:
         """List the models of the server with the state of their workers."""

@@ -251,6 +251,27 @@ class Webhook(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ApiKey(Record):
+    """An API key; None in ``models`` and ``collections`` stands for all. ``secret`` is only set when the key is created or rotated."""
+
+    id: str
+    name: str
+    owner: str
+    prefix: str | None
+    scopes: list[str]
+    models: list[str] | None
+    collections: list[str] | None
+    requests_per_second: int | None
+    secret: str | None
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+    last_used_at: float | None
+    successor_of: str | None
+    from_file: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeliveryAttempt(Record):
     """One attempt to send a delivery; ``answer`` is the first 1 kB of the response, ``latency`` is in seconds."""
 

@@ -8,9 +8,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from dataclasses import replace as replace_fields
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import redis
 
@@ -27,6 +28,7 @@ from shared.ids import COLLECTION, DOCUMENT, is_id, new_id
 from shared.lua_scripts import Clock
 from shared.redis_connection import redis_time_ms
 from shared.redis_lists import list_page
+from shared.rights import ALL_RIGHTS, Rights
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,13 @@ class Documents:
         self._redis: Any = client  # redis-py types every response as possibly awaitable
         self._scripts = DocumentScripts(client, clock=clock)
         self._files = DocumentFiles(settings.documents_dir)
+        self._rights = ALL_RIGHTS
+
+    def restricted_to(self, rights: Rights) -> Self:
+        """The same documents for a key with these rights: lists leave out other collections, and each use of one raises Forbidden."""
+        restricted = copy(self)
+        restricted._rights = rights
+        return restricted
 
     def passwords(self, files: DocumentFiles, seconds: int) -> Passwords:
         """The store of document passwords, which expire after ``seconds``."""
@@ -80,6 +89,7 @@ class Documents:
 
         Raises InvalidValue for an invalid name, and QuotaExceeded.
         """
+        self._rights.require_collection(name)
         collection_id = collection_id or new_id(COLLECTION)
         existing_id, limit = self._scripts.ensure_collection(
             id=collection_id,
@@ -149,6 +159,7 @@ class Documents:
 
     def find_collection(self, owner: str, name: str) -> Collection:
         """The owner's collection with this name. Raises NotFound."""
+        self._rights.require_collection(name)
         collection_id = self._redis.hget(keys.names(owner), name)
         if collection_id is None:
             raise NotFound(f"There is no collection {name[:80]!r}. Upload a document to create it.", param="collection")
@@ -159,11 +170,13 @@ class Documents:
         fields = self._redis.hgetall(keys.collection(collection_id))
         if not fields:
             raise NotFound("The collection has been deleted.", param="collection")
+        self._rights.require_collection(fields["name"])
         return Collection.from_hash(fields)
 
     def list_collections(self, owner: str) -> list[Collection]:
         """All collections of an owner, sorted by name."""
-        ids = [collection_id for _, collection_id in sorted(self._redis.hgetall(keys.names(owner)).items())]
+        named = sorted(self._redis.hgetall(keys.names(owner)).items())
+        ids = [collection_id for name, collection_id in named if self._rights.allows_collection(name)]
         with self._redis.pipeline(transaction=False) as pipeline:
             for collection_id in ids:
                 pipeline.hgetall(keys.collection(collection_id))
@@ -331,6 +344,7 @@ class Documents:
         fields = self._redis.hgetall(keys.document(document_id)) if is_id(DOCUMENT, document_id) else {}
         if not fields or fields["owner"] != owner or ("delete_at" in fields and not hidden):
             raise NotFound(f"Document {document_id[:80]!r} does not exist.", param="document")
+        self._rights.require_collection(fields["collection"], "document")
         return Document.from_hash(fields)
 
     def find(self, document_id: str) -> Document | None:

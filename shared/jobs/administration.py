@@ -4,7 +4,7 @@ Jobs are visited from the newest to the oldest, a limited number in each call, w
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -69,18 +69,23 @@ class JobAdministration:
         outcome.next = visit.next
         return outcome
 
-    def change_jobs(self, action: Action, ids: Sequence[str], owner: str) -> Outcome:
-        """Cancel, retry or delete the jobs of an owner that have these ids, each once."""
+    def change_jobs(
+        self, action: Action, ids: Sequence[str], owner: str, require: Callable[[Job], None] = lambda _: None
+    ) -> Outcome:
+        """Cancel, retry or delete the jobs of an owner that have these ids, each once. ``require`` raises for those that it must not change."""
         outcome, known = Outcome(), list(dict.fromkeys(ids))
         found = {job.id: job for job in self._queries.read_jobs([id for id in known if is_id(JOB, id)]) if job.owner == owner}
         outcome.refusals = [Refusal(id, job_not_found(id)) for id in known if id not in found]
-        self._change(action, [found[id] for id in known if id in found], outcome)
+        self._change(action, [found[id] for id in known if id in found], outcome, require)
         return outcome
 
-    def _change(self, action: Action, jobs: Iterable[Job], outcome: Outcome) -> None:
+    def _change(
+        self, action: Action, jobs: Iterable[Job], outcome: Outcome, require: Callable[[Job], None] = lambda _: None
+    ) -> None:
         for job in jobs:
             outcome.matched += 1
             try:
+                require(job)
                 match action:
                     case "cancel":
                         self._actions.cancel(job.id, job.owner)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared.ids import JOB, time_prefix
+from shared.jobs.job_rights import JobRights
 from shared.jobs.models import Job
 
 
@@ -12,7 +13,7 @@ class JobFilter:
     """What a job must have; None and empty values mean anything.
 
     ``collection`` is an id. ``text`` is part of the summary, in any case. ``since_ms`` and ``until_ms`` (Unix milliseconds) are compared with
-    the time in the job's id. Ages are in seconds since its submission.
+    the time in the job's id. Ages are in seconds since its submission. ``rights`` leaves out jobs that a key may not see.
     """
 
     job: str | None = None
@@ -29,6 +30,7 @@ class JobFilter:
     until_ms: int | None = None
     older_than: float | None = None
     newer_than: float | None = None
+    rights: JobRights | None = None
 
     @property
     def reads_records(self) -> bool:
@@ -41,6 +43,7 @@ class JobFilter:
             or (self.collection and self.batch)
             or self.older_than is not None
             or self.newer_than is not None
+            or self.rights is not None
         )
 
     @property
@@ -78,4 +81,5 @@ class JobFilter:
             and (not self.end_id or job.id < self.end_id)
             and (self.older_than is None or age > self.older_than)
             and (self.newer_than is None or age < self.newer_than)
+            and (self.rights is None or self.rights.allows(job))
         )

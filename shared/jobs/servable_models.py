@@ -1,9 +1,13 @@
 """Models that requests can name: which of the models file a worker serves or can load, and what a generation by one will cost."""
 
+from copy import copy
+from typing import Self
+
 from shared.errors import InvalidValue, ModelNotServed
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import EMBED, GENERATE, RERANK, Catalogue, ModelEntry
+from shared.rights import ALL_RIGHTS, Rights
 from shared.settings import Settings
 
 # A rough average of texts in European languages, to estimate work before a prompt is tokenized.
@@ -20,13 +24,21 @@ class ServableModels:
         self._catalogue = catalogue
         self._worker_registry = worker_registry
         self._assignments = assignments
+        self._rights = ALL_RIGHTS
+
+    def restricted_to(self, rights: Rights) -> Self:
+        """The same models for a key with these rights: each use of another model raises Forbidden."""
+        restricted = copy(self)
+        restricted._rights = rights
+        return restricted
 
     def find_generation_model(self, name: str | None) -> ModelEntry:
-        """The model of a request, or the default one. Raises NotFound, InvalidValue or ModelNotServed."""
+        """The model of a request, or the default one. Raises NotFound, InvalidValue, Forbidden or ModelNotServed."""
         entry = self._catalogue.get_model(name, task=GENERATE) if name is not None else self._catalogue.default()
         if entry.task != GENERATE:
             kind = "an embedding model" if entry.task == EMBED else "a reranker"
             raise InvalidValue(f"Model {entry.name!r} is {kind} and cannot generate text.", param="model")
+        self._rights.require_model(entry.name)
         if self._worker_registry.has_served(entry.name) or self._can_be_loaded(entry.name):
             return entry
         raise ModelNotServed(
@@ -37,20 +49,18 @@ class ServableModels:
 
     def find_embedding_model(self, name: str | None) -> ModelEntry:
         """The model of a request, or the default one. Raises NotFound or InvalidValue."""
-        if name is None:
-            return self._catalogue.embedding()
-        entry = self._catalogue.get_model(name, task=EMBED)
+        entry = self._catalogue.embedding() if name is None else self._catalogue.get_model(name, task=EMBED)
         if entry.task != EMBED:
             raise InvalidValue(f"model: model {entry.name!r} has the task {entry.task} and cannot embed text", param="model")
+        self._rights.require_model(entry.name)
         return entry
 
     def find_rerank_model(self, name: str | None) -> ModelEntry:
         """The model of a request that ranks documents, or the default one. Raises NotFound or InvalidValue."""
-        if name is None:
-            return self._catalogue.reranking()
-        entry = self._catalogue.get_model(name, task=RERANK)
+        entry = self._catalogue.reranking() if name is None else self._catalogue.get_model(name, task=RERANK)
         if entry.task != RERANK:
             raise InvalidValue(f"model: model {entry.name!r} has the task {entry.task} and cannot rank documents", param="model")
+        self._rights.require_model(entry.name)
         return entry
 
     def check_prompt_length(self, characters: int, param: str) -> None:

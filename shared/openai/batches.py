@@ -23,6 +23,7 @@ from shared.jobs.submission import Submission
 from shared.openai.files import StoredFile
 from shared.redis_connection import PREFIX, redis_time_ms
 from shared.redis_lists import list_page
+from shared.rights import Rights
 
 REQUEST_BATCH = "request_batch"
 PREFIX_OF_ID = "batch"
@@ -159,13 +160,21 @@ class RequestBatches:
 
 
 def batch_submission(
-    file: StoredFile, *, owner: str, endpoint: str, window: str, deadline_ms: int, window_seconds: int, output_seconds: int
+    file: StoredFile,
+    *,
+    owner: str,
+    endpoint: str,
+    window: str,
+    deadline_ms: int,
+    window_seconds: int,
+    output_seconds: int,
+    rights: Rights,
 ) -> Submission:
-    """The job of a request batch on this input file."""
+    """The job of a request batch on this input file. Its lines may use what ``rights`` allow, as they are now."""
     return Submission(
         kind=REQUEST_BATCH,
         queue=REQUEST_BATCH_QUEUE,
-        spec={"name": file.filename, "input_file": file.id, "endpoint": endpoint},
+        spec={"name": file.filename, "input_file": file.id, "endpoint": endpoint, "rights": rights.as_json()},
         owner=owner,
         expires_ms=1000 * window_seconds,
         requests={

@@ -14,6 +14,7 @@ from shared.jobs.submission import Submission
 from shared.models.engine_features import check_generation
 from shared.openai.responses.store import StoredResponse, StoredResponses
 from shared.openai.vector_stores import find_collection
+from shared.rights import ALL_RIGHTS, SEARCH, Rights
 
 MAX_SEED = 2**63 - 1
 
@@ -25,7 +26,8 @@ class PlanContext:
     ``end_user`` is the end user, if the request names none. Parts of requests that are ignored are added to
     ``ignored_params``. ``responses`` are those that a request can continue, and ``keeps_responses`` says whether its own response
     becomes one of them. ``documents`` has the collections that a ``file_search`` can search, and ``passages`` is how many it finds if the
-    request does not say.
+    request does not say. ``rights`` are those of the key of the request; ``models`` and ``documents`` are restricted to
+    them, and ``require_job`` raises Forbidden for a stored response that the key may not see.
     """
 
     models: ServableModels
@@ -36,22 +38,31 @@ class PlanContext:
     keeps_responses: bool = False
     documents: Documents | None = None
     passages: int = 5
+    rights: Rights = ALL_RIGHTS
+    require_job: Callable[[Job], None] = lambda _: None
 
     def find_response(self, response: str) -> StoredResponse:
-        """The owner's stored response with this id. Raises NotFound."""
+        """The owner's stored response with this id. Raises NotFound and Forbidden."""
         if self.responses is None:
             raise NotFound("Stored responses cannot be read here.", code="response_not_found")
-        return self.responses.find(response, self.owner)
+        stored = self.responses.find(response, self.owner)
+        self.require_job(stored.job)
+        return stored
 
     def find_collection(self, store: str, param: str) -> Collection:
-        """The owner's collection that a vector store is. Raises NotFound, and InvalidValue if it has expired."""
+        """The owner's collection that a vector store is. Raises NotFound, Forbidden, and InvalidValue if it has expired."""
         if self.documents is None:
             raise NotFound("Vector stores cannot be searched here.", code="vector_store_not_found", param=param)
+        self.rights.require_scope((SEARCH,), f"{param}: an answer from documents")
         return find_collection(self.documents, self.owner, store, param)
 
     def find_item(self, item: str) -> Mapping[str, Any] | None:
-        """An item of one of the owner's stored responses, or None."""
-        return self.responses.find_item(item, self.owner) if self.responses is not None else None
+        """An item of one of the owner's stored responses, or None. Raises Forbidden."""
+        stored = self.responses.find_by_item(item, self.owner) if self.responses is not None else None
+        if stored is None:
+            return None
+        self.require_job(stored.job)
+        return stored.find_item(item)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,3 +13,6 @@ class OwnerScripts(LuaScripts, package="shared.owners.lua"):
 
     @declaration
     def create_first_key(self, *, digest: str, record: str) -> Any: ...
+
+    @declaration
+    def replace_key(self, *, digest: str, before: str, record: str) -> Any: ...

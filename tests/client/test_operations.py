@@ -282,6 +282,19 @@ def test_many_jobs_are_changed_part_by_part(calls: Calls) -> None:
     assert not any(request.repeatable for request in run.sent)
 
 
+def test_keys_are_created_changed_and_rotated(calls: Calls) -> None:
+    shown = {"id": "key_1", "scopes": ["chat"], "secret": "eh_x"}
+    created = Run(calls.create_key("app", scopes=["chat"], expires_in=60), [answer(201, shown)])
+    assert (created.value.secret, created.sent[0].json) == (
+        "eh_x",
+        {"name": "app", "scopes": ["chat"], "expires_in": 60},
+    )
+    changed = Run(calls.change_key("key_1", scopes=["chat"], clear=["models"]), [answer(200, shown)])
+    assert changed.sent[0].json == {"scopes": ["chat"], "models": None}
+    with pytest.raises(ConnectionFailed):
+        Run(calls.rotate_key("key_1"), [ConnectionFailed("reset")])  # a repetition could create two keys
+
+
 def test_ids_are_quoted_in_paths(calls: Calls) -> None:
     assert Run(calls.get("../x?y"), [answer(200, job())]).sent[0].path == "/jobs/..%2Fx%3Fy"
 

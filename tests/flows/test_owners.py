@@ -45,11 +45,21 @@ def bearer(keys: dict[str, dict[str, Any]], name: str) -> dict[str, str]:
 
 
 def test_the_command_shows_a_key_once(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
-    assert set(keys["ada"]) == {"id", "name", "owner", "admin", "key"}
+    assert set(keys["ada"]) >= {"id", "name", "owner", "scopes", "admin", "key"}
     listed = command(guarded, "keys", "list", "--json").stdout
     assert keys["ada"]["id"] in listed
     assert keys["ada"]["key"] not in listed
     assert keys["ada"]["key"] not in guarded.log.read_text()
+
+
+def test_commands_are_in_the_audit_log_of_the_stack(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
+    command(guarded, "keys", "change", keys["bob"]["id"], "--expires", "1d")
+    file = guarded.data / "log" / "audit.jsonl"
+    recorded = [json.loads(line) for line in file.read_text().splitlines()]
+    changed = [(entry["action"], entry["targets"]) for entry in recorded if entry["outcome"] == "done"]
+    assert ("key.create", [keys["ada"]["id"]]) in changed
+    assert ("key.change", [keys["bob"]["id"]]) in changed
+    assert not any(key["key"] in file.read_text() for key in keys.values())
 
 
 def test_without_a_key_only_health_is_open(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
@@ -101,7 +111,7 @@ def test_jobs_from_before_the_first_key_belong_to_local(guarded: Stack, keys: di
 def test_only_an_administrator_may_list_dead_letters(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     assert guarded.client.get("/admin/dead-letters", headers=bearer(keys, "root")).json()["data"] == []
     refused = guarded.client.get("/admin/dead-letters", headers=bearer(keys, "ada"))
-    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
 
 
 def test_a_revoked_key_stops_working_at_once(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:

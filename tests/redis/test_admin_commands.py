@@ -50,7 +50,7 @@ def test_keys_are_lines_in_a_pipe_and_json_on_request(redis_client: redis.Redis,
     key, secret = ApiKeys(redis_client).create("laptop", owner="ada", admin=True)
     list_keys(redis_client, out=TEXT)
     [line] = capsys.readouterr().out.splitlines()
-    assert line.split("\t")[:5] == [key.id, "laptop", "ada", "yes", ""]
+    assert line.split("\t")[:7] == [key.id, "laptop", "ada", "all", "", "", ""]
     assert line.endswith(f"\t{key.prefix}")
     list_keys(redis_client, out=JSON)
     shown = capsys.readouterr().out

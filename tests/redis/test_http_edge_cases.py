@@ -257,7 +257,7 @@ def test_a_collection_whose_deletion_is_rejected_stays_visible(settings: Setting
 def test_a_deletion_is_accepted_although_no_client_may_wait(settings: Settings, system: JobSystem) -> None:
     app = create_app(replace(settings, api_threads=1))
     with app.test_request_context():
-        g.caller = Caller(owner="local", admin=True, alone=True)
+        g.caller = Caller(owner="local", alone=True)
         app.extensions["enginehouse"].job_waiter.acquire_slot("waits")
     client = app.test_client()
     client.post("/collections", json={"name": "papers"})

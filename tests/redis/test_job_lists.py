@@ -309,7 +309,11 @@ def test_the_account_of_a_caller(redis_client: redis.Redis, http: FlaskClient, s
     key, secret = ApiKeys(redis_client).create("laptop", owner="ada")
     redis_client.hset("eh:owner:ada:limits", "queued_jobs", 7)
     account = http.get("/me", headers={"Authorization": f"Bearer {secret}"}).json
-    assert (account["owner"], account["admin"], account["key"]) == ("ada", False, {"id": key.id, "name": "laptop"})
+    assert (account["owner"], account["admin"], account["key"]) == (
+        "ada",
+        False,
+        {"id": key.id, "name": "laptop", "expires_at": None},
+    )
     assert account["limits"]["queued_jobs"] == 7
     assert http.get("/me").status_code == 401
 

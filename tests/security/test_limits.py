@@ -262,7 +262,7 @@ def test_idle_streams_of_one_owner_leave_slots_for_others(settings: Settings, re
     for stream in streams:
         stream.close()
     with app.test_request_context():
-        g.caller = Caller(owner="ada", admin=False)
+        g.caller = Caller(owner="ada")
         acquired: list[Any] = [app.extensions["enginehouse"].job_waiter.acquire_slot("streams") for _ in range(8)]
         assert len(acquired) == 8, "closed streams have released their slots"
     for job, key in ((batch, ada), (other, bob)):

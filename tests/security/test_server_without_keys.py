@@ -22,6 +22,7 @@ from cli.admin.api_keys import create_key, remove_all_keys
 from cli.local.console_log import ConsoleLog
 from cli.local.stack import _create_first_key
 from cli.output import Output
+from shared.audit_log import AuditLog
 from shared.errors import Unauthorized
 from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import LOCAL, ApiKeys
@@ -126,7 +127,7 @@ def test_a_process_that_finds_out_that_keys_exist_answers_no_request_as_the_loca
     with ThreadPoolExecutor(clients) as pool:
         for number in range(100):
             # A process has one, and no marker yet if another process has created the first key.
-            authenticator = Authenticator(replace(settings, data_dir=tmp_path / str(number)), keys)
+            authenticator = Authenticator(replace(settings, data_dir=tmp_path / str(number)), keys, AuditLog(None))
             assert all(pool.map(is_refused, [authenticator] * clients))
 
 

@@ -165,6 +165,16 @@ def test_no_password_is_on_a_command_line(services: dict[str, Any]) -> None:
         assert [word for word in words for password in PASSWORDS.values() if password in word] == [], name
 
 
+def test_api_keys_come_from_the_file_that_the_environment_names(services: dict[str, Any]) -> None:
+    assert services["api"]["environment"]["ENGINEHOUSE_KEYS_FILE"] == ""
+    done = compose("config", "--format", "json", passwords={**PASSWORDS, "KEYS_FILE": "/keys.json"})
+    named = json.loads(done.stdout)
+    [secret] = named["services"]["api"]["secrets"]
+    assert named["secrets"][secret["source"]]["file"] == "/keys.json"
+    assert named["services"]["api"]["environment"]["ENGINEHOUSE_KEYS_FILE"] == f"/run/secrets/{secret['source']}"
+    assert not [name for name, service in named["services"].items() if name != "api" and "secrets" in service]
+
+
 def test_containers_are_confined(services: dict[str, Any]) -> None:
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name

@@ -41,5 +41,5 @@ export function useKey(key: string | null): void {
 }
 
 export function keyRefused(code: string): void {
-  if (signIn.value === null) signIn.value = code === "key_unknown" && signedIn.value ? "unknown" : "missing";
+  if (signIn.value === null) signIn.value = ["key_unknown", "key_expired"].includes(code) && signedIn.value ? "unknown" : "missing";
 }

@@ -114,8 +114,7 @@ export function documentReason(status: string, reason: string | null): string {
 
 /** What went wrong with a call, in words of this page. */
 export function problem(error: { code: string; message: string; status?: number }): string {
-  if (error.code === "key_missing" || error.code === "key_unknown") return "Sign in to go on.";
-  if (error.code === "admin_only") return "This needs the key of an administrator.";
+  if (["key_missing", "key_unknown", "key_expired"].includes(error.code)) return "Sign in to go on.";
   if (error.code === "keys_missing") return "No API key exists yet, so only the user of the server's own machine may use this page.";
   return readable(error.message);
 }

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from flask import Blueprint, Response, jsonify, request
 
+from api.caller import caller
 from api.openai.pages import page_response
 from api.openai.parsing import parse_openai_body
 from api.openapi.operation import IDEMPOTENCY_KEY, OPENAI_TAG, Example, Operation, Reply, describe, in_path, in_query
@@ -153,5 +154,6 @@ def _submission(body: BatchRequest, file: StoredFile) -> Submission:
         deadline_ms=services().request_batches.now_ms() + 1000 * window_seconds,
         window_seconds=window_seconds,
         output_seconds=expiry.seconds if expiry else BATCH_FILE_SECONDS,
+        rights=caller().rights,
     )
     return replace(submission, metadata=body.metadata or {})

@@ -4,7 +4,7 @@ The server does not validate its own responses; tests validate every response th
 described here.
 """
 
-from api.schemas.responses.account import Account, AccountKey
+from api.schemas.responses.account import Account, AccountKey, AccountRights
 from api.schemas.responses.administration import (
     AdminJob,
     AdminJobList,
@@ -82,6 +82,7 @@ from api.schemas.responses.jobs import (
     Urls,
     Usage,
 )
+from api.schemas.responses.keys import ApiKey, ApiKeyList, ApiKeyWithSecret
 from api.schemas.responses.models import (
     GpuHealth,
     GpuWorker,
@@ -158,10 +159,14 @@ from api.schemas.responses.webhooks import (
 __all__ = [
     "Account",
     "AccountKey",
+    "AccountRights",
     "ActionFailure",
     "AdminJob",
     "AdminJobList",
     "AnsweredTurn",
+    "ApiKey",
+    "ApiKeyList",
+    "ApiKeyWithSecret",
     "ArchiveMember",
     "Attempt",
     "BatchCounts",

@@ -1,11 +1,21 @@
 """Response model of the caller's account."""
 
 from api.schemas.responses.envelopes import ResponseModel
+from api.schemas.responses.fields import Time
 
 
 class AccountKey(ResponseModel):
     id: str
     name: str
+    expires_at: Time | None
+
+
+class AccountRights(ResponseModel):
+    """What the key may do. null stands for all models or collections of the owner."""
+
+    scopes: list[str]
+    models: list[str] | None
+    collections: list[str] | None
 
 
 class Account(ResponseModel):
@@ -14,4 +24,5 @@ class Account(ResponseModel):
     owner: str
     admin: bool
     key: AccountKey | None
+    rights: AccountRights
     limits: dict[str, int]

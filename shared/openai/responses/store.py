@@ -26,6 +26,10 @@ class StoredResponse(NamedTuple):
     request: Mapping[str, Any]
     input: Sequence[Mapping[str, Any]]
 
+    def find_item(self, item: str) -> Mapping[str, Any] | None:
+        """An item of the input or output with this id, or None."""
+        return next((found for found in (*self.input, *self.body["output"]) if found["id"] == item), None)
+
     @property
     def body(self) -> dict[str, Any]:
         """The response object."""
@@ -52,13 +56,12 @@ class StoredResponses:
         stored = json.loads(record)
         return StoredResponse(job, stored["request"], stored["input"])
 
-    def find_item(self, item: str, owner: str) -> Mapping[str, Any] | None:
-        """An item of the input or output of one of the owner's stored responses, or None."""
+    def find_by_item(self, item: str, owner: str) -> StoredResponse | None:
+        """The owner's stored response whose input or output has an item with this id, or None."""
         response = response_of_item(item)
         if response is None:
             return None
         try:
-            stored = self.find(response, owner)
+            return self.find(response, owner)
         except NotFound:
             return None
-        return next((found for found in (*stored.input, *stored.body["output"]) if found["id"] == item), None)

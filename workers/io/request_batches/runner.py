@@ -21,6 +21,7 @@ from shared.disk_space import DiskSpace
 from shared.documents.store import Documents
 from shared.errors import EnginehouseError, NotFound, TooMany, TooManyAtOnce
 from shared.ids import JOB, derived_id
+from shared.jobs.job_rights import job_rights_of
 from shared.jobs.models import Job, Status
 from shared.jobs.queries import JobQueries
 from shared.jobs.scripts import JobScripts
@@ -34,6 +35,7 @@ from shared.openai.files import FileStore
 from shared.openai.job_errors import error_of_job
 from shared.openai.request_plan import PlanContext
 from shared.openai.responses.store import StoredResponses
+from shared.rights import ALL_RIGHTS, Rights
 from shared.settings import Settings
 from workers.io.request_batches.input_index import InputIndex, InputLimits, InvalidBatch
 from workers.io.request_batches.outcomes import Outcome, answered, refused, unfinished
@@ -97,7 +99,10 @@ class RequestBatchRunner:
         self._batches = RequestBatches(services.client)
         self._queries = JobQueries(services.client)
         self._responses = StoredResponses(services.client)
-        self._documents = Documents(services.client, services.settings)
+        rights = attempt.spec.get("rights")
+        self._rights = ALL_RIGHTS if rights is None else Rights.from_json(rights)
+        self._models = services.models.restricted_to(self._rights)
+        self._documents = Documents(services.client, services.settings).restricted_to(self._rights)
         self._scripts = JobScripts(services.client)
         self._folder = services.settings.request_batches_dir / attempt.job.id
         self._state = self._batches.state(attempt.job.id)
@@ -225,11 +230,13 @@ class RequestBatchRunner:
         """Submit the jobs of a request, or return why it is refused. Raises TooMany and RedisError."""
         custom_id, body = self._index.read(stream, number)
         context = PlanContext(
-            models=self._services.models,
+            models=self._models,
             owner=self._job.owner,
             responses=self._responses,
             documents=self._documents,
             passages=self._settings.retrieve_top_k,
+            rights=self._rights,
+            require_job=self._require_job,
         )
         try:
             plan = plan_request(self._state["endpoint"], body, context)
@@ -248,6 +255,12 @@ class RequestBatchRunner:
         self._in_flight[number] = RequestInFlight(custom_id, [job.id for job in submissions], plan.make_body, size)
         self._bytes_in_flight += size
         return custom_id, None
+
+    def _require_job(self, job: Job) -> None:
+        """Raise Forbidden unless the key that created the batch may see a job."""
+        rights = job_rights_of(self._rights, self._job.owner, self._documents)
+        if rights is not None:
+            rights.require(job, self._queries.read_spec)
 
     def _line_submission(self, number: int, place: int, submission: Submission) -> Submission:
         return replace(

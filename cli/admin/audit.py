@@ -1,0 +1,24 @@
+"""Audit of commands that change a stack through its Redis or its data folder, without a call of its API."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from shared.audit_log import DONE, audit_log_of, command_user
+from shared.errors import EnginehouseError
+from shared.settings import Settings
+
+
+@contextmanager
+def audited(settings: Settings, action: str, *targets: str, **details: Any) -> Iterator[list[str]]:
+    """Record the action of the block and its outcome. The block may add ids to the list of targets."""
+    ids, outcome = list(targets), "failed"
+    try:
+        yield ids
+        outcome = DONE
+    except EnginehouseError as error:
+        outcome = error.code
+        raise
+    finally:
+        log, given = audit_log_of(settings), {name: value for name, value in details.items() if value is not None}
+        log.record(action, command_user(), targets=ids, outcome=outcome, details=given)
