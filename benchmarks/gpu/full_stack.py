@@ -22,6 +22,9 @@ from benchmarks.gpu.stack import BenchmarkStack
 from benchmarks.gpu.workload import WorkloadRequest, arrivals, workload
 from shared.models.catalogue import TRANSFORMERS, VLLM
 
+# Output of the one stream.
+STREAM_TOKENS = 512
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,6 +90,10 @@ def main() -> None:
                     last_submitted=round(max(timing.submitted for timing in timings), 3),
                     **about,
                 )
+            for _ in range(2):
+                [timing] = asyncio.run(run_arrivals(stack.url, [WorkloadRequest(requests[0].prompt, STREAM_TOKENS)], [0.0]))
+                _require_completed([timing])
+                report("stack.one_stream", (timing.tokens - 1) / (timing.ended - timing.first), "tokens/s", **about)
             if profiler is not None:
                 profiler.wait(60)
         except BaseException:
