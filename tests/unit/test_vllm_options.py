@@ -76,11 +76,11 @@ def test_an_argument_of_the_entry_replaces_a_default() -> None:
 @pytest.mark.parametrize(
     ("share", "gpus", "is_reduced", "fraction"),
     [
-        (1.0, [gpu()], False, 0.92),
-        (0.5, [gpu()], False, 0.46),
+        (1.0, [gpu()], False, 0.88),
+        (0.5, [gpu()], False, 0.44),
         # Another process holds memory: vLLM would refuse to start with more than what is free.
         (1.0, [gpu(), gpu(free=40)], False, 0.48),
-        (1.0, [gpu()], True, 0.736),
+        (1.0, [gpu()], True, 0.704),
     ],
 )
 def test_the_memory_fraction_keeps_within_the_share_and_what_is_free(

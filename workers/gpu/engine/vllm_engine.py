@@ -111,7 +111,7 @@ class VllmEngine:
             # Most are from vLLM's own processes, which have logged the cause.
             logger.exception("model %s: vLLM could not start", self._entry.name)
             raise ModelUnavailable(
-                f"Model {self._entry.name}: vLLM could not start: {_describe(error).rstrip('.')}. See the log of the worker."
+                f"Model {self._entry.name}: vLLM could not start: {_describe(error, lines=3).rstrip('.')}. See the log of the worker."
             ) from error
         config = self._llm.vllm_config
         self._max_context = int(config.model_config.max_model_len)
@@ -261,7 +261,7 @@ class VllmEngine:
                 self._changed.notify()
         elif not running.ended:
             # The message may contain the request, so it goes to the client alone.
-            logger.error("vLLM did not run a request: %s", type(error).__name__)
+            logger.error("vLLM did not run a request: %s", type(error.__cause__ or error).__name__)
             self._add_output(_Output(running, [], end=("failed", _describe(error))))
 
     def _add_output(self, output: "_Output") -> None:
@@ -361,9 +361,9 @@ def _describe_tokens(tokens: list[int], positions: Any, top: int) -> list[TokenL
     return [describe_logprobs(token, scores, top) for token, scores in zip(tokens, positions or (), strict=False)]
 
 
-def _describe(error: BaseException) -> str:
-    """The first line of an error, or of its cause where vLLM wraps it; with its class, unless it is about the request."""
+def _describe(error: BaseException, lines: int = 1) -> str:
+    """The first lines of an error, or of its cause where vLLM wraps it; with its class, unless it is about the request."""
     cause = error.__cause__ or error
-    line = (str(cause).splitlines() or [""])[0][:MAX_DETAIL]
+    line = " ".join(part.strip() for part in str(cause).splitlines()[:lines])[:MAX_DETAIL]
     is_refusal = isinstance(cause, ValueError) or type(cause).__name__.endswith("ValidationError")
     return line if is_refusal and line else f"{type(cause).__name__}: {line}".rstrip(": ")

@@ -9,8 +9,8 @@ from shared.models.catalogue import ModelEntry
 from workers.gpu.engine.messages import LOWEST_LOGPROB, GenerationRequest, TokenLogprobs
 from workers.gpu.hardware.devices import GIB, Gpu
 
-# vLLM profiles its own memory within this fraction of a GPU; the rest is for the CUDA context and fragmentation.
-MEMORY_FRACTION = 0.92
+# vLLM sizes its cache so that a step fits within this fraction of a GPU. In use it takes some gigabytes more.
+MEMORY_FRACTION = 0.88
 # Left free where other processes hold memory of the GPU, because vLLM refuses to start if its fraction is not free.
 FREE_MARGIN = 0.02
 # For an engine that has run out of memory before.
