@@ -132,3 +132,48 @@ def test_dead_letters_are_shown_and_replayed(page: Page, stack: Stack, api_keys:
     letters.get_by_role("button", name="Replay").click()
     expect(page.get_by_text("1 job started again.")).to_be_visible()
     expect(page.get_by_text("None: no job has lost all its workers.")).to_be_visible()
+
+
+def test_an_administrator_creates_rotates_and_revokes_keys(
+    page: Page, api_keys: ApiKeys, provoked_errors: list[str], axe: str
+) -> None:
+    provoked_errors.append("status of (401|422)")
+    page.goto("/ui/operations")
+    page.get_by_label("API key").fill(api_keys.create("keeper", admin=True)[1])
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="API keys").click()
+    expect(page).to_have_url(re.compile("/ui/operations/keys$"))
+    page.get_by_role("button", name="New key").click()
+    dialog = page.get_by_role("dialog", name="New key")
+    expect(dialog.get_by_label("Name")).to_be_focused()
+    assert violations(page, axe) == []
+    dialog.get_by_label("Name").fill("web site")
+    for scope in ("generate", "documents", "chat", "batches", "webhooks"):
+        dialog.get_by_label(scope, exact=True).uncheck()
+    dialog.get_by_label("Collections that it may use").fill("handbook, minutes")
+    dialog.get_by_label("Expires").select_option("In 90 days")
+    dialog.get_by_role("button", name="Create").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("start with a letter or digit")
+    dialog.get_by_label("Name").fill("website")
+    dialog.get_by_role("button", name="Create").click()
+    shown = page.get_by_role("dialog", name="Secret of website")
+    secret = shown.locator("pre").inner_text()
+    [key] = [each for each in api_keys.list_keys() if each.name == "website"]
+    assert api_keys.find(secret) == key
+    assert (key.owner, key.scopes, key.collections) == ("website", ("search",), ("handbook", "minutes"))
+    page.keyboard.press("Escape")
+    card = page.get_by_role("article", name=re.compile(f"website, {key.id}"))
+    expect(card).to_contain_text("Only the collections: handbook, minutes")
+    expect(card).to_contain_text("Never used")
+    expect(page.get_by_text(secret)).to_have_count(0)
+    card.get_by_role("button", name="Rotate website").click()
+    page.get_by_role("button", name="Replace", exact=True).click()
+    successor = page.get_by_role("dialog", name="Secret of website").locator("pre").inner_text()
+    page.keyboard.press("Escape")
+    assert api_keys.find(successor) is not None
+    assert api_keys.get(key.id).expires_at is not None
+    card.get_by_role("button", name="Revoke website").click()
+    page.get_by_role("button", name="Revoke", exact=True).click()
+    expect(card).to_contain_text("Revoked")
+    assert api_keys.find(secret) is None
+    assert violations(page, axe) == []

@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 
 from api import auth, event_stream
 from api.app import create_app
+from api.openapi.operation import Operation
 from cli.admin.api_keys import change_key, key_options, parse_expiry, rotate_key, show_key
 from cli.admin.audit import audited
 from cli.errors import CommandError
@@ -94,6 +95,21 @@ def test_the_life_of_a_key_over_http(client: FlaskClient, root: dict[str, str], 
     assert {(entry["owner"], entry["key_name"], entry["address"]) for entry in recorded} == {("root", "root", "127.0.0.1")}
     assert all(entry["request_id"].startswith("req_") and entry["time"].endswith("+00:00") for entry in recorded)
     assert not any(each["secret"] in json.dumps(recorded) for each in (key, rotated))
+
+
+def test_examples_work_and_answers_match_their_schemas(client: FlaskClient, api_keys: ApiKeys, root: dict[str, str]) -> None:
+    operations: list[Operation] = [
+        operation for operation in client.application.extensions["openapi"].operations if operation.path.startswith("/admin/keys")
+    ]
+    assert len(operations) == 6
+    for operation in operations:
+        for example in operation.examples.values() or [None]:
+            path = operation.path.format(key=api_keys.create("example")[0].id)
+            body = {} if example is None else {"json": example.body}
+            answer = client.open(path, method=operation.method.upper(), headers=root, **body)
+            model = operation.replies[answer.status_code].model
+            assert model is not None
+            model.model_validate_json(answer.text)
 
 
 def test_bad_rights_are_refused_by_field(client: FlaskClient, root: dict[str, str]) -> None:

@@ -66,7 +66,7 @@ function commands(text: string): Command[] {
     { title: "Documents", hint: "g d", run: () => go("/ui/documents") },
     { title: "Jobs", hint: "g j", run: () => go("/ui/jobs") },
     { title: "Failed jobs", run: () => go("/ui/jobs?status=failed") },
-    ...(me.value?.admin === false ? [] : [{ title: "Operations", hint: "g o", run: () => go("/ui/operations") }]),
+    ...(me.value?.admin === false ? [] : [{ title: "Operations", hint: "g o", run: () => go("/ui/operations") }, { title: "API keys", run: () => go("/ui/operations/keys") }]),
     { title: "Webhooks", hint: "g w", run: () => go("/ui/webhooks") },
     { title: "API reference", run: () => location.assign("/docs") },
     { title: "Keyboard shortcuts", hint: "?", run: () => (shortcutHelp.value = true) },

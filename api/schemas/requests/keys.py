@@ -8,7 +8,12 @@ from api.schemas.requests.fields import RequestModel
 from shared.owners.store import MAX_OVERLAP_SECONDS
 from shared.rights import MAX_NAME, MAX_NAMES
 
-KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+# The store checks the pattern, with an error that people understand.
+KeyName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=63),
+    Field(json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"}),
+]
 Scope = Literal["generate", "documents", "chat", "search", "batches", "webhooks", "metrics", "admin"]
 Names = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]], Field(max_length=MAX_NAMES)]
 LATEST = 32503680000  # the year 3000

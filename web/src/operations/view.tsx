@@ -1,14 +1,16 @@
 // Operations, for administrators: what waits, what runs, what has failed, and the models on the GPUs.
 
-import { ExternalLink } from "lucide";
+import { ExternalLink, KeyRound } from "lucide";
 import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
+import { segments } from "../router.ts";
 import { attention, lookForAttention } from "../store.ts";
 import type { DeadLetter, Delivery, GpuWorker, List, Queue, Stats, Webhook, Worker } from "../types.ts";
 import { Icon, Problem } from "../ui/basics.tsx";
 import { Spark } from "../ui/spark.tsx";
 import { duration, number, problem } from "../words.ts";
 import { Gpus } from "./gpus.tsx";
+import { KeysView } from "./keys.tsx";
 import { description, latest, perMinute, type Series } from "./series.ts";
 import { DeadLetters, Queues, Webhooks, Workers } from "./tables.tsx";
 
@@ -43,6 +45,10 @@ async function loadHooks(signal: AbortSignal): Promise<Hooks> {
 }
 
 export function OperationsView() {
+  return segments.value[1] === "keys" ? <KeysView /> : <Overview />;
+}
+
+function Overview() {
   const { data, error, reload } = useResource("operations", loadFacts, LOOK_SECONDS);
   const stats = useResource("stats", (signal) => call<Stats>("GET", "/stats", { signal }), STATS_SECONDS);
   const hooks = useResource("hooks", loadHooks, HOOKS_SECONDS);
@@ -55,7 +61,7 @@ export function OperationsView() {
   };
   return (
     <section class="view operations" aria-label="Operations">
-      <div class="view-head"><h1>Operations</h1><Links links={past?.links ?? null} /></div>
+      <div class="view-head"><h1>Operations</h1><a class="button quiet" href="/ui/operations/keys"><Icon of={KeyRound} size={14} />API keys</a><Links links={past?.links ?? null} /></div>
       {forbidden ? <p class="notice">{problem(error.value!)}</p> : <Problem error={error.value} />}
       {facts && (
         <>

@@ -10,12 +10,14 @@ export function Spark({ values, label, colour = "--chart-write" }: { values: (nu
   latest.current = data;
   useEffect(() => {
     let gone = false;
+    // The observer may still report once after the element is gone from the page.
+    const box = place.current!;
     void import("./uplot.ts").then(({ sparkline }) => {
       if (gone) return;
-      chart.current = sparkline(place.current!, latest.current, getComputedStyle(place.current!).getPropertyValue(colour));
+      chart.current = sparkline(box, latest.current, getComputedStyle(box).getPropertyValue(colour));
     });
-    const sized = new ResizeObserver(() => chart.current?.setSize({ width: place.current!.clientWidth, height: place.current!.clientHeight }));
-    sized.observe(place.current!);
+    const sized = new ResizeObserver(() => chart.current?.setSize({ width: box.clientWidth, height: box.clientHeight }));
+    sized.observe(box);
     return () => {
       gone = true;
       sized.disconnect();
