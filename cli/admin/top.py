@@ -136,7 +136,7 @@ def _total(stats: Stats, group: str, name: str | None) -> int:
 def _tokens_per_second(before: Reading, now: Reading, seconds: float) -> float:
     earlier = {worker.id: (worker.engine or {}).get("tokens", 0) for worker in before.workers}
     grown = [(worker.engine or {}).get("tokens", 0) - earlier.get(worker.id, 0) for worker in now.workers if worker.id in earlier]
-    return sum(max(0, number) for number in grown) / seconds
+    return float(sum(max(0, number) for number in grown)) / seconds
 
 
 def _engine(worker: Worker) -> tuple[str, str, str]:

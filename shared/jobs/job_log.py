@@ -35,16 +35,21 @@ class JobLogLine:
 
 def read_job_log(client: redis.Redis, deliveries: Deliveries, job: Job) -> list[JobLogLine]:
     """The lines of a job, oldest first."""
+    progress, moves = _lines_of_events(_notable_events(client, job))
+    # In the order in which they happen within one millisecond, as the sort keeps it.
     lines = [
-        *_lines_of_record(job),
-        *_lines_of_events(_notable_events(client, job)),
+        *_beginnings(job),
+        *progress,
         *_lines_of_workers(client, job),
+        *(_end_of_attempt(attempt) for attempt in job.attempts if attempt.ended_at is not None),
+        *moves,
+        *_end(job),
         *(line for delivery in deliveries.list_for_job(job.id) for line in _lines_of_delivery(delivery)),
     ]
     return sorted(lines, key=lambda line: line.at)[-MAX_LINES:]
 
 
-def _lines_of_record(job: Job) -> Iterator[JobLogLine]:
+def _beginnings(job: Job) -> Iterator[JobLogLine]:
     yield JobLogLine(
         at=job.created_at, message=f"submitted to {job.first_queue or job.queue or 'no queue'}, priority {job.priority}"
     )
@@ -52,12 +57,13 @@ def _lines_of_record(job: Job) -> Iterator[JobLogLine]:
         yield JobLogLine(
             at=attempt.started_at, message=f"attempt {attempt.number} started on {attempt.worker} from {attempt.queue}"
         )
-        if attempt.ended_at is not None:
-            yield _end_of_attempt(attempt)
     if job.first_token_at is not None:
         yield JobLogLine(at=job.first_token_at, message="the first text was written")
     if job.cancel_requested_at is not None:
         yield JobLogLine(at=job.cancel_requested_at, message="its cancellation was requested")
+
+
+def _end(job: Job) -> Iterator[JobLogLine]:
     if job.ended_at is not None:
         problem = f": {job.error['code']}: {job.error['message']}" if job.error else ""
         is_good = job.status in (Status.COMPLETED, Status.CANCELLED)
@@ -79,26 +85,25 @@ def _notable_events(client: redis.Redis, job: Job) -> Iterator[StreamEvent]:
         after, count = events[-1].sequence, count + len(events)
 
 
-def _lines_of_events(events: Iterable[StreamEvent]) -> Iterator[JobLogLine]:
-    """Of a phase, its beginning and the last progress."""
-    progress: JobLogLine | None = None
-    phase = ""
+def _lines_of_events(events: Iterable[StreamEvent]) -> tuple[list[JobLogLine], list[JobLogLine]]:
+    """Lines of progress (of a phase, its beginning and the last one), and of what moved the job or its text."""
+    progress: list[JobLogLine] = []
+    moves: list[JobLogLine] = []
+    phase, latest = "", None
     for event in events:
-        data = event.data
-        if event.type != "progress":
-            if progress is not None:
-                yield progress
-            progress, phase = None, ""
-            yield JobLogLine(at=event.at, message=_requeued(data) if event.type == "requeued" else "its text starts over")
+        if event.type == "progress" and event.data["phase"] == phase:
+            latest = _progress(event)
             continue
-        if data["phase"] != phase:
-            if progress is not None:
-                yield progress
-            phase = data["phase"]
-            yield JobLogLine(at=event.at, message=f"phase {phase}")
-        progress = _progress(event) if data["done"] else None
-    if progress is not None:
-        yield progress
+        progress += [latest] if latest is not None else []
+        phase, latest = "", None
+        if event.type == "progress":
+            phase = event.data["phase"]
+            progress.append(JobLogLine(at=event.at, message=f"phase {phase}"))
+            latest = _progress(event) if event.data["done"] else None
+        else:
+            message = _requeued(event.data) if event.type == "requeued" else "its text starts over"
+            moves.append(JobLogLine(at=event.at, message=message))
+    return progress + ([latest] if latest is not None else []), moves
 
 
 def _requeued(data: Any) -> str:

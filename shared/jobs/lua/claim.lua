@@ -60,8 +60,8 @@ end
 -- A job waits from the time at which it was queued, or from the later time at which it may start.
 local function observe_wait(job)
   if is_set(job.line_of) then return end
-  local since = math.max(tonumber(job.phase_at), tonumber(job.not_before or '') or 0)
-  observe('wait', job.kind .. ' ' .. (job.model or ''), (now - since) / 1000)
+  local since = math.max(tonumber(job.phase_at or '') or now, tonumber(job.not_before or '') or 0)
+  observe('wait', (job.kind or '') .. ' ' .. (job.model or ''), (now - since) / 1000)
 end
 
 local function start_attempt(id, job, owner, level, user_service)
