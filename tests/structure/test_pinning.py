@@ -55,7 +55,7 @@ def test_images_are_pinned_by_the_digest_of_the_registry(tmp_path: Path) -> None
         assert done.stdout.split() == [f"redis:8.2-bookworm@{DIGEST}", f"python:3.11-slim-bookworm@{DIGEST}"]
     compose = (tmp_path / "docker-compose.yml").read_text()
     assert compose.count(f"image: redis:8.2-bookworm@{DIGEST}\n") == 1
-    assert "image: enginehouse-cpu:0.1.0\n" in compose
+    assert "image: ${IMAGE_REGISTRY:-}enginehouse-cpu:${IMAGE_TAG:-0.1.0}\n" in compose
     assert f"image: redis:8.2-bookworm@{DIGEST}\n" in (tmp_path / "deploy" / "chart" / "values.yaml").read_text()
     assert f"FROM python:3.11-slim-bookworm@{DIGEST} AS ground\n" in (tmp_path / "deploy" / "Dockerfile").read_text()
     docker.write_text("#!/bin/sh\necho denied >&2; exit 1\n")
