@@ -11,6 +11,7 @@ help:
 	@echo "make test          all checks and tests     make lint   only the checks     make bench   the benchmarks"
 	@echo "make test-faults   fault injection: kill every process, break every connection (20 minutes)"
 	@echo "make web           build the web page from web/src into web/dist"
+	@echo "make docs          build the documentation as a site into site/"
 	@echo "make dist          build the wheels of the server and the client into dist/"
 	@echo "make lock          renew the hashes of constraints.txt     make digests   pin the digests of container images"
 	@echo "make env           write .env with random passwords for docker compose"
@@ -56,6 +57,11 @@ bench: .venv/.installed-dev setup
 web: .venv/.installed-dev
 	@$(BIN)/python web/build.py
 
+# Warnings are errors: a page missing in the navigation, a link or an anchor without a target.
+docs: .venv/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "[docs] site/index.html; search needs a server: $(BIN)/python -m http.server --directory site --bind 127.0.0.1"
+
 dist: .venv/.installed-dev
 	@$(BIN)/python -m build --outdir dist .
 	@$(BIN)/python -m build --outdir dist client
@@ -90,7 +96,7 @@ env:
 	@$(PYTHON) -m cli.local.project_folder
 
 clean:
-	@rm -rf .venv .venv-clients web/node_modules dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-clients web/node_modules dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # The stamp is written last, so an interrupted installation is continued.
 .venv/.installed: $(INPUTS)
@@ -114,4 +120,4 @@ web/node_modules/.package-lock.json: web/package-lock.json | .venv/.installed-de
 	@echo "[web] installing npm packages into web/node_modules"
 	@$(BIN)/python web/build.py --packages
 
-.PHONY: tests web chromium promtool tesseract env lock digests help setup demo up lint test test-faults bench dist clean
+.PHONY: docs tests web chromium promtool tesseract env lock digests help setup demo up lint test test-faults bench dist clean

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("docker-compose.yml", "deploy/Dockerfile", "deploy/kubernetes/enginehouse.yml")
+FILES = ("docker-compose.yml", "deploy/Dockerfile", "deploy/chart/values.yaml")
 IMAGE = re.compile(
     r"^(?P<before>\s*image: |FROM )(?P<name>(?!enginehouse)[\w./-]+:[\w.-]+)(?:@sha256:[0-9a-f]{64})?(?=\s|$)", re.MULTILINE
 )

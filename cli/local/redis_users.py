@@ -1,7 +1,7 @@
 """Users of Redis, one for each kind of process, with the keys and commands that it needs. See ``docs/decisions/redis-users.md``.
 
-The Compose file and the Kubernetes manifests contain the same rules; tests compare them. An external Redis has one login for all
-processes, the one in ``REDIS_URL``.
+The Compose file contains the same rules, which a test compares. ``python -m cli.local.redis_users > deploy/chart/files/redis-users.conf``
+writes them for the chart. An external Redis has one login for all processes, the one in ``REDIS_URL``.
 """
 
 import hashlib
@@ -55,3 +55,12 @@ def password_of(user: str, secret: str) -> str:
 def configuration(secret: str) -> str:
     """Lines of ``redis.conf`` that create all users."""
     return "".join(f"user {user} on >{password_of(user, secret)} {rules}\n" for user, rules in RULES.items())
+
+
+def container_configuration() -> str:
+    """The same lines for a container, whose shell puts the passwords in from its environment."""
+    return "".join(f"user {user} on >$REDIS_{user.upper()}_PASSWORD {rules}\n" for user, rules in RULES.items())
+
+
+if __name__ == "__main__":
+    print(container_configuration(), end="")

@@ -10,11 +10,13 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import redis
+from redis.exceptions import LockNotOwnedError
 
 from shared.documents.descriptions import Description, document_folders, write_description
 from shared.documents.files import DocumentFiles
@@ -30,6 +32,8 @@ DATA_VERSION = 2
 JOB_INDEX_VERSION = 2
 
 KEY = f"{PREFIX}data"
+MIGRATION_LOCK = f"{PREFIX}jobs:migration"
+MIGRATION_SECONDS = 600.0
 FILE = "data.json"
 NOTE_SECONDS = 2.0
 FIRST_UPLOAD_SECONDS = 60.0
@@ -108,11 +112,22 @@ class DataState:
         write_folder(self._settings.data_dir, replace(folder, version=DATA_VERSION, changes=changes, records="complete"))
 
     def _migrate_jobs(self, version: int) -> None:
-        """Index the jobs of a version before 2. Several processes may do it at once, while jobs run."""
+        """Index the jobs of a version before 2, while jobs run. One process does it; if it dies, another begins again."""
         if self._index_jobs is None or version >= JOB_INDEX_VERSION:
             return
-        indexed = self._index_jobs()
-        self._redis.hset(KEY, "version", DATA_VERSION)
+        lock = self._client.lock(MIGRATION_LOCK, timeout=MIGRATION_SECONDS, blocking=False)
+        if not lock.acquire():
+            return
+        try:
+            # Another process may have finished since the version was read.
+            if int(self._redis.hget(KEY, "version") or 0) >= JOB_INDEX_VERSION:
+                return
+            indexed = self._index_jobs()
+            self._redis.hset(KEY, "version", DATA_VERSION)
+        finally:
+            # After a longer migration, the lock may be that of another process, which does no harm: jobs are entered once.
+            with suppress(LockNotOwnedError):
+                lock.release()
         if indexed:
             logger.warning("the jobs in Redis were migrated to version %d: %d jobs are in the index now", DATA_VERSION, indexed)
 

@@ -11,7 +11,7 @@ ALL_CODE = (*PACKAGES, "benchmarks", "client", "deploy", "examples", "testing", 
 DOCS = REPOSITORY / "docs"
 
 # Created by tools or at run time, and ignored by git.
-_MADE = {".venv", ".venv-clients", ".git", ".enginehouse", "__pycache__", "dist", "node_modules"}
+_MADE = {".venv", ".venv-clients", ".git", ".enginehouse", "__pycache__", "dist", "site", "node_modules"}
 _MADE |= {".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis"}
 
 

@@ -7,19 +7,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from cli.local.redis_users import RULES
 from cli.main import app as command
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
 from testing.repository import REPOSITORY
-from tests.structure.test_compose import redis_configuration
 
 DEPLOY = REPOSITORY / "deploy"
-MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yml"))
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 METRIC_NAME = re.compile(r"\benginehouse_[a-z_]+")
 
@@ -39,132 +35,9 @@ def known_metrics() -> set[str]:
     return names | {f"{name}_{part}" for name in names for part in ("bucket", "count", "sum")}
 
 
-def pods() -> list[tuple[str, dict[str, Any]]]:
-    found = []
-    for manifest in MANIFESTS:
-        for item in yaml.safe_load_all(manifest.read_text()):
-            if "template" in item.get("spec", {}):
-                found.append((item["metadata"]["name"], item["spec"]["template"]["spec"]))
-    return found
-
-
 def test_yaml_is_clean() -> None:
     done = run(tool("yamllint"), "--strict", "-c", REPOSITORY / ".yamllint", DEPLOY, REPOSITORY / "docker-compose.yml")
     assert done.returncode == 0, done.stdout
-
-
-def test_kubernetes_manifests_are_valid() -> None:
-    done = run(tool("kubernetes-validate"), "--strict", DEPLOY / "kubernetes" / "enginehouse.yml")
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_keda_scales_existing_workloads_by_their_queues() -> None:
-    environment = {item["name"]: item.get("value") for item in dict(pods())["enginehouse-gpu"]["containers"][0]["env"]}
-    model = environment["ENGINEHOUSE_WORKER_MODEL"]
-    assert model in {entry["name"] for entry in json.loads((REPOSITORY / "models.json").read_text())}
-    queues = {"enginehouse-cpu": "cpu", "enginehouse-gpu": f"gpu.{model}"}
-    kinds = {
-        (item["kind"], item["metadata"]["name"])
-        for item in yaml.safe_load_all((DEPLOY / "kubernetes" / "enginehouse.yml").read_text())
-    }
-    for item in yaml.safe_load_all((DEPLOY / "kubernetes" / "keda.yml").read_text()):
-        if item["kind"] == "ScaledObject":
-            target = item["spec"]["scaleTargetRef"]
-            assert (target.get("kind", "Deployment"), target["name"]) in kinds
-            queue = item["spec"]["triggers"][0]["metadata"]["listName"]
-            assert queue == queues[target["name"]]
-            # Without this, pods with running jobs would be removed as soon as the queue is empty. A cooldown has no effect above 0 pods.
-            down = item["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
-            assert down["stabilizationWindowSeconds"] >= 600
-            assert "cooldownPeriod" not in item["spec"]
-
-
-def test_pods_disable_service_links() -> None:
-    """Kubernetes would set ENGINEHOUSE_PORT and other unknown settings for a service called enginehouse."""
-    assert len(pods()) > 5
-    assert [name for name, pod in pods() if pod.get("enableServiceLinks") is not False] == []
-
-
-def test_pods_are_confined() -> None:
-    for name, pod in pods():
-        context = pod["securityContext"]
-        assert context["runAsNonRoot"] is True, name
-        assert context["runAsUser"] > 0, name
-        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert pod["automountServiceAccountToken"] is False, name
-        for container in pod["containers"]:
-            assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            }, name
-            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, name
-
-
-def test_secrets_are_read_one_by_one_and_are_on_no_command_line() -> None:
-    for name, pod in pods():
-        for container in pod["containers"]:
-            # Kubernetes replaces $(NAME) in commands, so that the secret would be visible to all processes of the node.
-            assert "$(" not in " ".join([*container.get("command", []), *container.get("args", [])]), name
-            assert [source for source in container.get("envFrom", []) if "secretRef" in source] == [], name
-
-
-def test_the_users_of_redis_have_the_rights_of_up(tmp_path: Path) -> None:
-    [container] = dict(pods())["redis"]["containers"]
-    passwords = {f"REDIS_{user.upper()}_PASSWORD": user for user in RULES}
-    lines = redis_configuration(container["command"][-1], passwords, tmp_path)
-    assert [line for line in lines if line.startswith("user ")] == [
-        f"user {user} on >{user} {rules}" for user, rules in RULES.items()
-    ]
-
-
-def test_each_pod_gets_the_passwords_that_it_needs() -> None:
-    secrets = {
-        name: {item["valueFrom"]["secretKeyRef"]["key"] for item in pod["containers"][0]["env"] if "valueFrom" in item}
-        for name, pod in pods()
-    }
-    assert secrets == {
-        "redis": {"REDIS_PASSWORD", *(f"REDIS_{user.upper()}_PASSWORD" for user in RULES)},
-        "chroma": {"CHROMA_PASSWORD"},
-        "enginehouse-api": {"REDIS_API_PASSWORD", "CHROMA_PASSWORD", "METRICS_TOKEN"},
-        "enginehouse-gpu": {"REDIS_GPU_PASSWORD"},
-        "enginehouse-cpu": {"REDIS_CPU_PASSWORD", "CHROMA_PASSWORD"},
-        "enginehouse-io": {"REDIS_IO_PASSWORD", "CHROMA_PASSWORD"},
-    }
-    note = (DEPLOY / "kubernetes" / "enginehouse.yml").read_text().split("apiVersion", 1)[0]
-    created = {f"{name}_PASSWORD" for name in re.findall(r"[A-Z_]+", note.split("for name in")[1].split(";")[0])}
-    assert created | {"METRICS_TOKEN"} == set().union(*secrets.values())
-    assert 'echo "METRICS_TOKEN=' in note
-
-
-def test_network_policies_close_redis_chroma_and_the_readers_of_files() -> None:
-    items = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "enginehouse.yml").read_text()))
-    policies = {item["metadata"]["name"]: item["spec"] for item in items if item["kind"] == "NetworkPolicy"}
-    labels = {item["spec"]["template"]["metadata"]["labels"]["app"] for item in items if "template" in item.get("spec", {})}
-    for name in ("redis", "chroma"):
-        assert policies[name]["podSelector"]["matchLabels"] == {"app": name}
-        [rule] = policies[name]["ingress"]
-        [source] = rule["from"]
-        assert set(source["podSelector"]["matchExpressions"][0]["values"]) <= labels
-        assert "egress" not in policies[name]
-        assert "Egress" in policies[name]["policyTypes"]
-    destinations = [peer["podSelector"] for rule in policies["enginehouse-cpu"]["egress"] for peer in rule["to"]]
-    assert destinations[0]["matchExpressions"][0]["values"] == ["redis", "chroma"]
-    assert destinations[1:] == [{"matchLabels": {"k8s-app": "kube-dns"}}]
-
-
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: str(path.name))
-def test_config_maps_contain_valid_settings(manifest: Path) -> None:
-    for item in yaml.safe_load_all(manifest.read_text()):
-        if item["kind"] == "ConfigMap":
-            from_environment(item["data"])
-
-
-def test_worker_pods_have_time_to_drain() -> None:
-    drain = Settings().drain_seconds
-    for name, pod in pods():
-        if name.removeprefix("enginehouse-") in ("gpu", "cpu", "io"):
-            assert pod["terminationGracePeriodSeconds"] > drain + 10
 
 
 REQUIRED = {"Restart": "always", "KillMode": "mixed", "StateDirectoryMode": "0700", "NoNewPrivileges": "true"}

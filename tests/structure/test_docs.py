@@ -130,7 +130,7 @@ def test_every_test_that_a_page_names_exists(page: str, folders: list[str]) -> N
 
 def test_every_promise_of_security_has_a_test() -> None:
     text = (DOCS / "security.md").read_text(encoding="utf-8")
-    promises = text.partition("## What is not promised")[0]
+    promises = text.partition("## What is not promised")[0].partition("## Another owner")[2]
     rows = [line for line in promises.splitlines() if line.startswith("| ") and not line.startswith("| promise |")]
     assert len(rows) > 40
     assert [row for row in rows if ".py::test_" not in row] == []

@@ -43,7 +43,7 @@ def test_every_dependency_is_pinned(extras: list[str], monkeypatch: pytest.Monke
 
 def test_images_are_pinned_by_the_digest_of_the_registry(tmp_path: Path) -> None:
     """With a stand-in for Docker, as no registry can be reached in a test."""
-    for name in ("docker-compose.yml", "deploy/Dockerfile", "deploy/kubernetes/enginehouse.yml", "deploy/pin_images.py"):
+    for name in ("docker-compose.yml", "deploy/Dockerfile", "deploy/chart/values.yaml", "deploy/pin_images.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
     docker = tmp_path / "docker"
@@ -55,7 +55,8 @@ def test_images_are_pinned_by_the_digest_of_the_registry(tmp_path: Path) -> None
         assert done.stdout.split() == [f"redis:8.2-bookworm@{DIGEST}", f"python:3.11-slim-bookworm@{DIGEST}"]
     compose = (tmp_path / "docker-compose.yml").read_text()
     assert compose.count(f"image: redis:8.2-bookworm@{DIGEST}\n") == 1
-    assert "image: enginehouse-cpu:0.1.0\n" in compose
+    assert "image: ${IMAGE_REGISTRY:-}enginehouse-cpu:${IMAGE_TAG:-0.1.0}\n" in compose
+    assert f"image: redis:8.2-bookworm@{DIGEST}\n" in (tmp_path / "deploy" / "chart" / "values.yaml").read_text()
     assert f"FROM python:3.11-slim-bookworm@{DIGEST} AS ground\n" in (tmp_path / "deploy" / "Dockerfile").read_text()
     docker.write_text("#!/bin/sh\necho denied >&2; exit 1\n")
     done = subprocess.run(

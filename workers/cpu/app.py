@@ -17,6 +17,7 @@ from workers.cpu.sandbox.sandbox import missing_protections
 from workers.cpu.unreadable_files import UnreadableFiles
 from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
+from workers.runtime.host_locks import HostLocks
 from workers.runtime.maintenance import MaintenanceService
 
 settings = from_environment(os.environ)
@@ -30,7 +31,10 @@ def build_handlers() -> Mapping[str, Handler]:
 def build_services() -> Sequence[MaintenanceService]:
     client = connect(settings.redis_url)
     documents = Documents(client, settings)
+    locks = HostLocks(settings.data_dir)
+    locks.check_at_start()
     return [
+        locks,
         DataStateService(DataState(client, settings, index_jobs=JobIndex(client).add_missing)),
         UnreadableFiles(settings.documents_dir, documents, settings.unreadable_file_seconds),
         TrashCleaner(Trash(settings.trash_dir), settings.trash_seconds),

@@ -33,6 +33,7 @@ from workers.io.request_batches.runner import BatchServices, run_request_batch
 from workers.io.webhooks.dispatcher import WebhookDispatcher
 from workers.runtime.attempt import Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
+from workers.runtime.host_locks import HostLocks
 from workers.runtime.maintenance import MaintenanceService
 from workers.runtime.worker_runtime import WorkerRuntime
 
@@ -69,7 +70,10 @@ def batch_services(client: redis.Redis) -> BatchServices:
 def build_services() -> Sequence[MaintenanceService]:
     client = connect(settings.redis_url)
     documents = Documents(client, settings)
+    locks = HostLocks(settings.data_dir)
+    locks.check_at_start()
     return [
+        locks,
         IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings)),
         FileMaintenance(client, settings),
         DocumentDeletion(documents, JobSubmitter(client, settings, CeleryBroker(client).wake)),
