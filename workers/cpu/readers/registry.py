@@ -74,8 +74,9 @@ def import_reader(name: str) -> None:
             importlib.import_module(imported)
 
 
-def open_reader(name: str, source: Source, password: str) -> Reader:
-    """Open a file with the reader of this name. Raises ReadError if the whole file cannot be read, or whatever the library behind the reader raises."""
+def open_reader(name: str, source: Source, password: str, *, arranged: bool = True) -> Reader:
+    """Open a file with the reader of this name. ``arranged`` is for PDFs, see ``PdfiumReader``. Raises ReadError if the whole file cannot be read, or whatever the library behind the reader raises."""
     module, factory_name, *_ = _READERS[name]
     factory = getattr(importlib.import_module(f"workers.cpu.readers.{module}"), factory_name)
-    return cast(Reader, factory(source, password))
+    options = {"arranged": arranged} if name == "pypdfium2" else {}
+    return cast(Reader, factory(source, password, **options))
