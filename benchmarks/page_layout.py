@@ -22,10 +22,43 @@ from workers.cpu.parsing.parser import Page
 from workers.cpu.readers.pdf import PdfiumReader
 from workers.cpu.repeated_lines import RepeatedLines
 
-WORDS = (
-    "boiler valve pump harbour winter meeting report invoice station bridge engine signal copper timber garden window paper "
-    "river market season journey letter motor circuit ladder basket of the and in for with under before after"
-).split()
+WORDS = [
+    "boiler",
+    "valve",
+    "pump",
+    "harbour",
+    "winter",
+    "meeting",
+    "report",
+    "invoice",
+    "station",
+    "bridge",
+    "engine",
+    "signal",
+    "copper",
+    "timber",
+    "garden",
+    "window",
+    "paper",
+    "river",
+    "market",
+    "season",
+    "journey",
+    "letter",
+    "motor",
+    "circuit",
+    "ladder",
+    "basket",
+    "of",
+    "the",
+    "and",
+    "in",
+    "for",
+    "with",
+    "under",
+    "before",
+    "after",
+]
 Made = tuple[FPDF, list[list[str]]]
 """A page, and its rows of cells or its columns of lines."""
 
@@ -69,7 +102,9 @@ def random_rows(choose: random.Random, longest: int) -> list[list[str]]:
     columns = choose.randint(2, 5)
     rows = [[choose.choice(WORDS).title() + f" {number}" for number in range(columns)]]
     for _ in range(choose.randint(4, 14)):
-        rows.append([sentence(choose, choose.randint(1, longest)), *(f"{choose.uniform(0, 900):.2f}" for _ in range(columns - 1))])
+        rows.append(
+            [sentence(choose, choose.randint(1, longest)), *(f"{choose.uniform(0, 900):.2f}" for _ in range(columns - 1))]
+        )
     return rows
 
 
@@ -81,7 +116,22 @@ def add_prose(page: FPDF, choose: random.Random) -> None:
 def ruled_table(choose: random.Random) -> Made:
     page, rows = new_page(), random_rows(choose, 12)
     add_prose(page, choose)
-    with page.table(line_height=5, borders_layout=choose.choice(["ALL", "HORIZONTAL_LINES", "INTERNAL"])) as table:
+    borders = choose.choice(["ALL", "HORIZONTAL_LINES", "INTERNAL"])
+    align = "LEFT" if borders == "HORIZONTAL_LINES" else "JUSTIFY"  # without vertical lines, wide spaces look like cells
+    with page.table(line_height=5, borders_layout=borders, text_align=align) as table:
+        for row in rows:
+            table.row(row)
+    page.ln(3)
+    add_prose(page, choose)
+    return page, rows
+
+
+def table_with_head(choose: random.Random) -> Made:
+    page, rows = new_page(), random_rows(choose, 2)
+    add_prose(page, choose)
+    with page.table(
+        line_height=5, borders_layout=choose.choice(["SINGLE_TOP_LINE", "NO_HORIZONTAL_LINES"]), text_align="LEFT"
+    ) as table:
         for row in rows:
             table.row(row)
     page.ln(3)
@@ -150,6 +200,7 @@ def judge_prose(text: str, parts: list[list[str]]) -> tuple[int, int]:
 
 KINDS: tuple[tuple[str, Callable[[random.Random], Made], Callable[[str, list[list[str]]], tuple[int, int]]], ...] = (
     ("table with lines", ruled_table, judge_rows),
+    ("table with a line below its head or between its columns", table_with_head, judge_rows),
     ("table without lines", plain_table, judge_rows),
     ("two columns, line by line", alternating_columns, judge_columns),
     ("two columns, one after the other", columns_in_order, judge_columns),

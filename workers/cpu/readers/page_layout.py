@@ -48,8 +48,8 @@ RULE_TOLERANCE = 1.5
 MIN_RULE_SHARE = 0.7
 """Share of a table's width that the line below a row covers."""
 
-MIN_RULED_RECORDS = 0.6
-"""Share of the rows of a table that have lines above them if the lines part records."""
+MIN_RULED_RECORDS = 0.3
+"""Records between lines per line of text. Fewer mean that the lines only part the head of a table from its rows."""
 
 _LIST_MARK = re.compile(
     r"[•◦▪‣\N{HYPHEN BULLET}●○■□\N{EN DASH}—*·-]|\(?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivxlc]{1,5})[.)]|\[\d{1,3}\]"
@@ -137,16 +137,18 @@ def arrange(text: str, segments: Sequence[Segment], find_rules: Callable[[], Seq
     """Pieces of the text in another order, or None if the page has neither tables nor columns beside each other. ``find_rules``
     is called if something may be a table."""
     rows = _rows(segments) if len(segments) <= MAX_SEGMENTS else []
+    if all(len(row.segments) == 1 for row in rows):
+        return None
+    rules = find_rules()
+    rows = _join_cells(rows, [rule for rule in rules if rule.is_vertical])
     pieces: list[Piece] = []
     done = position = 0
-    rules: Sequence[Rule] | None = None
     while position < len(rows):
         block: list[Piece] = []
         run, columns = _run(rows, position)
         if _are_columns(text, run, columns):
             block = list(_column_pieces(text, run, columns))
         elif len(rows[position].segments) > 1:
-            rules = find_rules() if rules is None else rules
             grid, grid_columns = _run(rows, position, any_order=True)
             records = _ruled_records(grid, grid_columns, rules)
             if records:
@@ -181,6 +183,24 @@ def _rows(segments: Sequence[Segment]) -> list[_Row]:
         else:
             rows.append(_Row([segment]))
     return rows
+
+
+def _join_cells(rows: Sequence[_Row], verticals: Sequence[Rule]) -> list[_Row]:
+    """The rows, with segments joined that are between the same two vertical lines, such as justified words."""
+    joined: list[_Row] = []
+    for row in rows:
+        middle = (row.top + row.bottom) / 2
+        edges = [rule.left for rule in verticals if rule.bottom < middle < rule.top] if len(row.segments) > 1 else []
+        segments: list[Segment] = []
+        for segment in row.segments:
+            last = segments[-1] if segments else None
+            if edges and last and not any(last.right - RULE_TOLERANCE <= edge <= segment.left + RULE_TOLERANCE for edge in edges):
+                word = Word(last.end, segment.start, last.right, segment.left)
+                segments[-1] = replace(last, end=segment.end, right=segment.right, words=[*last.words, word, *segment.words])
+            else:
+                segments.append(segment)
+        joined.append(_Row(segments))
+    return joined
 
 
 def _run(rows: Sequence[_Row], position: int, *, any_order: bool = False) -> tuple[list[_Row], list[_Column]]:
@@ -336,8 +356,7 @@ def _ruled_records(run: Sequence[_Row], columns: Sequence[_Column], rules: Seque
             records.setdefault(sum(level > middle for level in levels), []).append(segment)
     is_grid = any(rule.is_vertical and left < rule.left < right and bottom < rule.top and rule.bottom < top for rule in rules)
     # Without vertical lines, a few lines may only part the head of a table from its rows.
-    enough = 2 if is_grid else max(MIN_ROWS, MIN_RULED_RECORDS * len(run))
-    if len(records) < enough:
+    if len(records) < (2 if is_grid else max(MIN_ROWS, MIN_RULED_RECORDS * len(run))):
         return []
     return [record for number in sorted(records) for record in _full_rows(records[number], columns)]
 
