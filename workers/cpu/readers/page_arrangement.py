@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from workers.cpu.readers.characters import MAX_CHARACTERS, TrackedText
+from workers.cpu.readers.characters import HYPHEN, MAX_CHARACTERS, TrackedText
 from workers.cpu.readers.page_layout import MAX_WIDTH_DIFFERENCE, MIN_GAP, Rule, Segment, Word, arrange
 
 MIN_SIGNS = 3
@@ -18,7 +18,8 @@ MIN_SIGNS = 3
 _SPARSE, _VERY_SPARSE = 1.35, 0.85
 _MIN_LINE_CHARACTERS, _MAX_LINES, _MAX_DISTANCE = 4, 200, 8
 _SAMPLED_RECTANGLES = 48
-_WORD = re.compile(r"\S+")
+# pdfium writes no line end where it joins the parts of a broken word.
+_WORD = re.compile(rf"[^\s{HYPHEN}]+{HYPHEN}?|{HYPHEN}")
 _MIN_SPACES = 2
 _MAX_OBJECTS, _MAX_RULES = 10_000, 2000
 _MAX_RULE_WIDTH = 3.0
