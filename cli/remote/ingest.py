@@ -1,7 +1,9 @@
 """``enginehouse ingest``: upload files and folders into a collection and wait until each is indexed."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +42,13 @@ def ingest(
         typer.Option("--replace", help="Let files replace other documents of the collection that have their names."),
     ] = False,
     prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on: send files of one folder when they are new or have changed. Implies --replace."),
+    ] = False,
+    delete_removed: Annotated[
+        bool, typer.Option("--delete-removed", help="With --watch: delete the documents of files that are removed.")
+    ] = False,
 ) -> None:
     """Upload files into a collection, wait until all are indexed, and report each one. Exit status 3 if any is not searchable.
 
@@ -49,6 +58,9 @@ def ingest(
     Run the command again to continue an interrupted ingest: files that the collection already holds are skipped. One batch job
     counts all files; its id is printed first, and cancelling it stops the ingest. With --json each outcome is printed as one
     line on standard output as it arrives.
+
+    With --watch the command runs until Ctrl-C. It remembers what it has sent, so it can be started again at any time, and waits while
+    the server restarts. Documents of removed files stay, unless --delete-removed is given.
     """
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
@@ -62,6 +74,21 @@ def ingest(
         check_collection_name(collection)
     except InvalidValue as error:
         raise CommandError(f"--collection: {error.message}") from None
+    if watch or delete_removed:
+        _watch(
+            context,
+            retries,
+            watch=watch,
+            paths=paths,
+            collection=collection,
+            include=include or (),
+            exclude=exclude or (),
+            prefix=prefix,
+            concurrency=concurrency,
+            again=again,
+            delete_removed=delete_removed,
+        )
+        return
     files = find_files(read_arguments(paths, whole_lines=True), include=include or (), exclude=exclude or (), prefix=prefix)
     if not files:
         raise CommandError("No files match: nothing to ingest.")
@@ -110,6 +137,41 @@ def ingest(
         from cli.remote.exit_statuses import NOT_COMPLETED
 
         raise typer.Exit(NOT_COMPLETED)
+
+
+def _watch(
+    context: CommandContext,
+    retries: int,
+    *,
+    watch: bool,
+    paths: list[str],
+    collection: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    prefix: str,
+    concurrency: int,
+    again: bool,
+    delete_removed: bool,
+) -> None:
+    from cli.remote.ingest_watch import FolderWatch, WatchOptions
+
+    if not watch:
+        raise CommandError("--delete-removed needs --watch.")
+    if len(paths) != 1 or not Path(paths[0]).is_dir():
+        raise CommandError("--watch needs exactly one folder.")
+    options = WatchOptions(
+        folder=Path(paths[0]),
+        collection=collection,
+        include=include,
+        exclude=exclude,
+        prefix=prefix,
+        concurrency=concurrency,
+        again=again,
+        delete_removed=delete_removed,
+        list_above=LIST_COLLECTION_ABOVE,
+    )
+    with context.client_with_retries(retries) as client:
+        FolderWatch(context, client, options).run()
 
 
 def _not_sent(count: int) -> str:

@@ -303,3 +303,56 @@ def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None
         assert stack.client.get("/collections/killed").json()["documents"] == 40
     finally:
         stack.kill()
+
+
+def test_a_watched_folder_is_followed_across_restarts_of_the_command(stack: Stack, tmp_path: Path) -> None:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+
+    def write(name: str, text: str) -> None:
+        (folder / name).write_text(text)
+        os.utime(folder / name, (1_000_000_000 + len(text), 1_000_000_000))  # it is not being written any more
+
+    def watch(*options: str) -> subprocess.Popen[str]:
+        return start("ingest", folder, "-c", "watched", "--watch", "--json", "--url", stack.url, *options, state=tmp_path)
+
+    def next_outcome(process: subprocess.Popen[str]) -> dict[str, str]:
+        assert process.stdout is not None
+        return dict(json.loads(process.stdout.readline()))
+
+    def end(process: subprocess.Popen[str], by: int) -> list[str]:
+        process.send_signal(by)
+        rest, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+        return rest.splitlines()
+
+    write("a.txt", "The first text of this folder.")
+    first = watch()
+    sent = next_outcome(first)
+    assert (sent["file"], sent["status"], sent["duplicate"]) == ("a.txt", "ready", False)
+    write("b.txt", "A text that came later.")
+    assert next_outcome(first)["file"] == "b.txt"
+    write("a.txt", "The first text of this folder, changed.")
+    changed = next_outcome(first)
+    assert (changed["file"], changed["replaces"]) == ("a.txt", sent["document"])
+    assert end(first, signal.SIGINT) == []
+
+    write("c.txt", "Written while nobody watched.")
+    (folder / "b.txt").unlink()
+    second = watch("--delete-removed")
+    outcomes = {outcome["file"]: outcome["status"] for outcome in (next_outcome(second), next_outcome(second))}
+    assert outcomes == {"c.txt": "ready", "b.txt": "deleted"}
+    assert end(second, signal.SIGTERM) == [], "what was sent before is not sent again"
+    found = stack.client.get("/collections/watched/documents").json()["data"]
+    assert {document["name"] for document in found} == {"a.txt", "c.txt"}
+
+
+def test_a_watch_needs_one_folder(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    for arguments, reason in (
+        ([tmp_path / "a.txt", "--watch"], "--watch needs exactly one folder."),
+        ([tmp_path, "--delete-removed"], "--delete-removed needs --watch."),
+    ):
+        done = run(stack, "ingest", *arguments, "-c", "watched")
+        assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
