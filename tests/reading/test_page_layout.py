@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fpdf import FPDF
 
-from benchmarks.page_layout import KINDS
 from shared.documents.media_types import PDF
+from testing.made_pages import KINDS
 from tests.reading.test_page_boxes import draw, lines_of
 from workers.cpu.parsing.parser import Limits, read_pages
 from workers.cpu.readers.pdf import PdfiumReader
