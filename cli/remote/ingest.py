@@ -1,5 +1,6 @@
 """``enginehouse ingest``: upload files and folders into a collection and wait until each is indexed."""
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from cli.remote.command import PANEL, CommandContext, server_command
 from cli.remote.jobs import read_arguments
 
 if TYPE_CHECKING:
+    from cli.remote.bulk_ingest.file_discovery import InputFile
     from cli.remote.bulk_ingest.uploader import FileOutcome
 
 # Up to this many files are sent without listing the collection first; the server recognises duplicate bytes itself.
@@ -25,12 +27,13 @@ RESUME_HINT = "Run the same command again to continue."
 def ingest(
     context: CommandContext,
     paths: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Files, folders (recursive) and patterns such as 'in/**/*.pdf'; - reads them from standard input, one per line.",
             metavar="FILE|FOLDER…",
         ),
-    ],
+    ] = None,
+    *,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Target collection; created if it does not exist.")],
     include: Annotated[list[str] | None, typer.Option(help="Only files that match, such as '*.pdf'; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Skip files that match; repeatable.")] = None,
@@ -41,6 +44,15 @@ def ingest(
         bool,
         typer.Option("--replace", help="Let files replace other documents of the collection that have their names."),
     ] = False,
+    urls: Annotated[
+        Path | None,
+        typer.Option("--urls", help="File with URLs to fetch and send, one per line; - is standard input.", allow_dash=True),
+    ] = None,
+    max_url_bytes: Annotated[int, typer.Option(min=1, help="Maximum size of a fetched file.")] = 256 * 2**20,
+    url_seconds: Annotated[float, typer.Option(min=0.1, help="Maximum time to fetch a file.")] = 120.0,
+    allow_network: Annotated[
+        list[str] | None, typer.Option(help="Non-public range from which URLs may be fetched, such as 10.0.0.0/8; repeatable.")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
     watch: Annotated[
         bool,
@@ -58,6 +70,8 @@ def ingest(
     Run the command again to continue an interrupted ingest: files that the collection already holds are skipped. One batch job
     counts all files; its id is printed first, and cancelling it stops the ingest. With --json each outcome is printed as one
     line on standard output as it arrives.
+
+    With --urls, files are fetched by this command, from public addresses only, and named by their URLs.
 
     With --watch the command runs until Ctrl-C. It remembers what it has sent, so it can be started again at any time, and waits while
     the server restarts. Documents of removed files stay, unless --delete-removed is given.
@@ -79,7 +93,7 @@ def ingest(
             context,
             retries,
             watch=watch,
-            paths=paths,
+            paths=paths if urls is None else None,
             collection=collection,
             include=include or (),
             exclude=exclude or (),
@@ -89,7 +103,13 @@ def ingest(
             delete_removed=delete_removed,
         )
         return
-    files = find_files(read_arguments(paths, whole_lines=True), include=include or (), exclude=exclude or (), prefix=prefix)
+    if not paths and urls is None:
+        raise CommandError("Name files or folders, or a file of URLs with --urls.")
+    files: list[InputFile] = [
+        *find_files(read_arguments(paths or (), whole_lines=True), include=include or (), exclude=exclude or (), prefix=prefix)
+    ]
+    if urls is not None:
+        files += _url_files(urls, max_url_bytes, url_seconds, allow_network or (), prefix)
     if not files:
         raise CommandError("No files match: nothing to ingest.")
     started = time.monotonic()
@@ -144,7 +164,7 @@ def _watch(
     retries: int,
     *,
     watch: bool,
-    paths: list[str],
+    paths: list[str] | None,
     collection: str,
     include: Sequence[str],
     exclude: Sequence[str],
@@ -157,7 +177,7 @@ def _watch(
 
     if not watch:
         raise CommandError("--delete-removed needs --watch.")
-    if len(paths) != 1 or not Path(paths[0]).is_dir():
+    if paths is None or len(paths) != 1 or not Path(paths[0]).is_dir():
         raise CommandError("--watch needs exactly one folder.")
     options = WatchOptions(
         folder=Path(paths[0]),
@@ -172,6 +192,19 @@ def _watch(
     )
     with context.client_with_retries(retries) as client:
         FolderWatch(context, client, options).run()
+
+
+def _url_files(urls: Path, size: int, seconds: float, networks: Sequence[str], prefix: str) -> Sequence["InputFile"]:
+    from cli.remote.bulk_ingest.url_file import Downloader, DownloadLimits, url_files
+    from shared.webhooks.ssrf import AddressPolicy, parse_networks
+
+    try:
+        allowed = parse_networks(",".join(networks))
+    except ValueError as error:
+        raise CommandError(f"--allow-network: {error}") from None
+    policy = AddressPolicy(allowed, setting="--allow-network")
+    lines = sys.stdin if str(urls) == "-" else urls.read_text(encoding="utf-8", errors="replace").splitlines()
+    return url_files(lines, Downloader(policy, DownloadLimits(size, seconds)), prefix=prefix)
 
 
 def _not_sent(count: int) -> str:

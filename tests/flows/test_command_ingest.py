@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -356,3 +357,29 @@ def test_a_watch_needs_one_folder(stack: Stack, tmp_path: Path) -> None:
     ):
         done = run(stack, "ingest", *arguments, "-c", "watched")
         assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
+
+
+def test_files_are_fetched_from_urls(stack: Stack, tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "boats.html").write_text("<p>Boats sail at noon.</p>")
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(pages)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        found = re.search(r"port (\d+)", server.stdout.readline())
+        assert found is not None
+        lines = f"http://127.0.0.1:{found[1]}/boats.html\nhttp://127.0.0.1:{found[1]}/missing.html\n"
+        refused = run(stack, "ingest", "--urls", "-", "-c", "fetched", "--json", given=lines)
+        assert {status for status, _ in ends(refused).values()} == {"not_sent"}, "private addresses"
+        done = run(stack, "ingest", "--urls", "-", "-c", "fetched", "--json", "--allow-network", "127.0.0.0/8", given=lines)
+    finally:
+        server.kill()
+        server.communicate()
+    assert ends(done) == {"127.0.0.1/boats.html": ("ready", False), "127.0.0.1/missing.html": ("not_sent", False)}
+    assert done.returncode == 3
+    assert "status 404" in done.stderr
