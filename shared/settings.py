@@ -501,6 +501,12 @@ class Settings:
         low=128 * MIB,
         high=256 * 1024 * MIB,
     )
+    pdf_layout: bool = setting(
+        "ENGINEHOUSE_PDF_LAYOUT",
+        True,
+        "Write tables of PDFs as Markdown rows, read columns one after the other, and leave out headers and footers that repeat on most "
+        "pages. With `0`, the text of a PDF is in the order of the file.",
+    )
     max_picture_pixels: int = setting(
         "ENGINEHOUSE_MAX_PICTURE_PIXELS",
         100_000_000,

@@ -291,6 +291,22 @@ def notebook() -> bytes:
     return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1).encode()
 
 
+WEB_VTT = """WEBVTT - A film
+
+NOTE not spoken
+
+STYLE
+::cue { color: red }
+
+intro
+00:01.000 --> 00:04.000 align:start
+<v Anna>The boiler is <i>inspected</i>
+<00:02.000>on Mondays &amp; Fridays.
+
+01:00:05.000 --> 01:00:07.500
+<v Anna>Never on Sundays.
+"""
+
 SUBTITLES = """1
 00:00:01,000 --> 00:00:04,000
 The boiler is <i>inspected</i>
@@ -429,6 +445,7 @@ def odd_files() -> Iterator[OddFile]:
         "notebook.json", lambda: notebook().replace(b'"nbformat": 4,', b'"nbformat": 3,'), "ready", "cells[0].source[0]"
     )
     yield OddFile("broken.ipynb", lambda: notebook()[:-100] + b'"nbformat": 4', "failed", "could not be read")
+    yield OddFile("film.vtt", text(WEB_VTT), "ready", "Anna: The boiler is inspected")
     yield OddFile("film.srt", text(SUBTITLES), "ready", "The boiler is inspected")
     yield OddFile("film.txt", text(SUBTITLES, "cp1252"), "ready", "Größe matters.")
     yield OddFile("notes.enex", lambda: evernote(("Boilers", "<div>Inspected on <b>Mondays</b>.</div>")), "ready", "Mondays")

@@ -58,13 +58,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command works with: a client that fails soon, a client that survives a restart of the server, and the output.
+    """What a command works with: a client that fails soon, a client that survives a restart of the server, the output, and the
+    address of the server.
     ``client_with_retries`` creates a client with a given number of retries."""
 
     client: "Client"
     patient_client: "Client"
     client_with_retries: "Callable[[int], Client]"
     out: Output
+    address: str
 
 
 def server_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,7 +96,9 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with client_with_retries(BRIEF_RETRIES) as brief, client_with_retries(STEADY_RETRIES) as patient_client:
                 try:
-                    command(CommandContext(brief, patient_client, client_with_retries, Output(as_json=as_json)), **arguments)
+                    command(
+                        CommandContext(brief, patient_client, client_with_retries, Output(as_json=as_json), address), **arguments
+                    )
                 finally:
                     _warn_of_other_version(brief.server_version or patient_client.server_version)
         except EnginehouseError as error:

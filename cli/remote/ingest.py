@@ -1,7 +1,10 @@
 """``enginehouse ingest``: upload files and folders into a collection and wait until each is indexed."""
 
+import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +15,7 @@ from cli.remote.command import PANEL, CommandContext, server_command
 from cli.remote.jobs import read_arguments
 
 if TYPE_CHECKING:
+    from cli.remote.bulk_ingest.file_discovery import InputFile
     from cli.remote.bulk_ingest.uploader import FileOutcome
 
 # Up to this many files are sent without listing the collection first; the server recognises duplicate bytes itself.
@@ -23,12 +27,13 @@ RESUME_HINT = "Run the same command again to continue."
 def ingest(
     context: CommandContext,
     paths: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Files, folders (recursive) and patterns such as 'in/**/*.pdf'; - reads them from standard input, one per line.",
             metavar="FILE|FOLDER…",
         ),
-    ],
+    ] = None,
+    *,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Target collection; created if it does not exist.")],
     include: Annotated[list[str] | None, typer.Option(help="Only files that match, such as '*.pdf'; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Skip files that match; repeatable.")] = None,
@@ -39,7 +44,23 @@ def ingest(
         bool,
         typer.Option("--replace", help="Let files replace other documents of the collection that have their names."),
     ] = False,
+    urls: Annotated[
+        Path | None,
+        typer.Option("--urls", help="File with URLs to fetch and send, one per line; - is standard input.", allow_dash=True),
+    ] = None,
+    max_url_bytes: Annotated[int, typer.Option(min=1, help="Maximum size of a fetched file.")] = 256 * 2**20,
+    url_seconds: Annotated[float, typer.Option(min=0.1, help="Maximum time to fetch a file.")] = 120.0,
+    allow_network: Annotated[
+        list[str] | None, typer.Option(help="Non-public range from which URLs may be fetched, such as 10.0.0.0/8; repeatable.")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on: send files of one folder when they are new or have changed. Implies --replace."),
+    ] = False,
+    delete_removed: Annotated[
+        bool, typer.Option("--delete-removed", help="With --watch: delete the documents of files that are removed.")
+    ] = False,
 ) -> None:
     """Upload files into a collection, wait until all are indexed, and report each one. Exit status 3 if any is not searchable.
 
@@ -49,6 +70,11 @@ def ingest(
     Run the command again to continue an interrupted ingest: files that the collection already holds are skipped. One batch job
     counts all files; its id is printed first, and cancelling it stops the ingest. With --json each outcome is printed as one
     line on standard output as it arrives.
+
+    With --urls, files are fetched by this command, from public addresses only, and named by their URLs.
+
+    With --watch the command runs until Ctrl-C. It remembers what it has sent, so it can be started again at any time, and waits while
+    the server restarts. Documents of removed files stay, unless --delete-removed is given.
     """
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
@@ -62,7 +88,28 @@ def ingest(
         check_collection_name(collection)
     except InvalidValue as error:
         raise CommandError(f"--collection: {error.message}") from None
-    files = find_files(read_arguments(paths, whole_lines=True), include=include or (), exclude=exclude or (), prefix=prefix)
+    if watch or delete_removed:
+        _watch(
+            context,
+            retries,
+            watch=watch,
+            paths=paths if urls is None else None,
+            collection=collection,
+            include=include or (),
+            exclude=exclude or (),
+            prefix=prefix,
+            concurrency=concurrency,
+            again=again,
+            delete_removed=delete_removed,
+        )
+        return
+    if not paths and urls is None:
+        raise CommandError("Name files or folders, or a file of URLs with --urls.")
+    files: list[InputFile] = [
+        *find_files(read_arguments(paths or (), whole_lines=True), include=include or (), exclude=exclude or (), prefix=prefix)
+    ]
+    if urls is not None:
+        files += _url_files(urls, max_url_bytes, url_seconds, allow_network or (), prefix)
     if not files:
         raise CommandError("No files match: nothing to ingest.")
     started = time.monotonic()
@@ -110,6 +157,54 @@ def ingest(
         from cli.remote.exit_statuses import NOT_COMPLETED
 
         raise typer.Exit(NOT_COMPLETED)
+
+
+def _watch(
+    context: CommandContext,
+    retries: int,
+    *,
+    watch: bool,
+    paths: list[str] | None,
+    collection: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    prefix: str,
+    concurrency: int,
+    again: bool,
+    delete_removed: bool,
+) -> None:
+    from cli.remote.ingest_watch import FolderWatch, WatchOptions
+
+    if not watch:
+        raise CommandError("--delete-removed needs --watch.")
+    if paths is None or len(paths) != 1 or not Path(paths[0]).is_dir():
+        raise CommandError("--watch needs exactly one folder.")
+    options = WatchOptions(
+        folder=Path(paths[0]),
+        collection=collection,
+        include=include,
+        exclude=exclude,
+        prefix=prefix,
+        concurrency=concurrency,
+        again=again,
+        delete_removed=delete_removed,
+        list_above=LIST_COLLECTION_ABOVE,
+    )
+    with context.client_with_retries(retries) as client:
+        FolderWatch(context, client, options).run()
+
+
+def _url_files(urls: Path, size: int, seconds: float, networks: Sequence[str], prefix: str) -> Sequence["InputFile"]:
+    from cli.remote.bulk_ingest.url_file import Downloader, DownloadLimits, url_files
+    from shared.webhooks.ssrf import AddressPolicy, parse_networks
+
+    try:
+        allowed = parse_networks(",".join(networks))
+    except ValueError as error:
+        raise CommandError(f"--allow-network: {error}") from None
+    policy = AddressPolicy(allowed, setting="--allow-network")
+    lines = sys.stdin if str(urls) == "-" else urls.read_text(encoding="utf-8", errors="replace").splitlines()
+    return url_files(lines, Downloader(policy, DownloadLimits(size, seconds)), prefix=prefix)
 
 
 def _not_sent(count: int) -> str:

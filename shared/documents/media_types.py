@@ -29,6 +29,7 @@ MHTML: MediaType = "application/x-mimearchive"
 OUTLOOK: MediaType = "application/vnd.ms-outlook"
 EVERNOTE: MediaType = "application/enex+xml"
 SUBTITLES: MediaType = "application/x-subrip"
+WEB_VTT: MediaType = "text/vtt"
 NOTEBOOK: MediaType = "application/x-ipynb+json"
 EPUB: MediaType = "application/epub+zip"
 DOCX: MediaType = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -57,7 +58,7 @@ ARCHIVES = (ZIP, TAR)
 
 SUPPORTED = (
     "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls), OpenDocument (.odt, .ods, .odp), HTML, MHTML, EPUB, RTF, e-mail "
-    "(.eml), Outlook (.msg), Evernote (.enex), Jupyter notebooks, subtitles (.srt), pictures (PNG, JPEG, TIFF, WebP, BMP, GIF), CSV, JSON, "
+    "(.eml), Outlook (.msg), Evernote (.enex), Jupyter notebooks, subtitles (.srt, .vtt), pictures (PNG, JPEG, TIFF, WebP, BMP, GIF), CSV, JSON, "
     "JSON Lines, Markdown, source code and plain text in any common encoding"
 )
 
@@ -98,6 +99,7 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _HTML_START = re.compile(r"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _EVERNOTE_START = re.compile(r"<(!DOCTYPE\s+)?en-export\b")
 _SUBTITLE_START = re.compile(r"\s*\d+[ \t]*\r?\n\d{1,2}:\d{2}:\d{2}[,.]\d{1,3}[ \t]*-->[ \t]*\d{1,2}:\d{2}:\d{2}")
+_WEB_VTT_START = re.compile(r"WEBVTT(?:[ \t][^\r\n]*)?(?:\r|\n|\Z)")
 _NOTEBOOK_START = re.compile(r'\s*\{\s*"(cells|metadata|nbformat|nbformat_minor)"\s*:')
 _NOTEBOOK_FORMAT = re.compile(rb'"nbformat"\s*:\s*4\b')
 _SPACE = re.compile(r"\s+")
@@ -208,6 +210,8 @@ def _text_media_type(text: str, path: Path, name: str, *, whole: bool) -> MediaT
         return EVERNOTE
     if _SUBTITLE_START.match(text):
         return SUBTITLES
+    if _WEB_VTT_START.match(text):
+        return WEB_VTT
     if suffix in _HTML_SUFFIXES and _HTML_SIGN.search(text):
         return HTML
     headers = _mail_headers(text, suffix)

@@ -103,10 +103,14 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 class AddressPolicy:
     """Decides which addresses of a target may be called.
 
-    ``allowed`` are non-public ranges that may be called anyway; ``resolve`` (host and port to addresses) is for tests.
+    ``allowed`` are non-public ranges that may be called anyway, and ``setting`` allows them; ``resolve`` (host and port to
+    addresses) is for tests.
     """
 
-    def __init__(self, allowed: Iterable[Network] = (), resolve: Resolve | None = None) -> None:
+    def __init__(
+        self, allowed: Iterable[Network] = (), resolve: Resolve | None = None, *, setting: str = "ENGINEHOUSE_WEBHOOK_ALLOW"
+    ) -> None:
+        self._setting = setting
         self._allowed = tuple(allowed)
         self._resolve = resolve or _resolve
 
@@ -122,9 +126,7 @@ class AddressPolicy:
         if any(candidate in network for candidate in (parsed, inner) for network in self._allowed):
             return
         if not _is_public(inner):
-            raise AddressRefused(
-                f"resolves to {parsed}, which is not a public address; ENGINEHOUSE_WEBHOOK_ALLOW can allow other ranges"
-            )
+            raise AddressRefused(f"resolves to {parsed}, which is not a public address; {self._setting} can allow other ranges")
 
     def addresses(self, target: Target, seconds: float = 5.0) -> list[str]:
         """Resolve a target and check all its addresses. Connect to one of them without resolving the name again.

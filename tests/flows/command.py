@@ -29,15 +29,15 @@ def run(stack: Stack, *arguments: str | Path, given: str = "", **environment: st
     )
 
 
-def start(*arguments: str | Path, errors: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
-    """Start the command in the background; the test can read its output and interrupt it."""
+def start(*arguments: str | Path, errors: int | None = subprocess.PIPE, state: Path | None = None) -> subprocess.Popen[str]:
+    """Start the command in the background; the test can read its output and interrupt it. ``state``: where it keeps its state."""
     return subprocess.Popen(
         line(*arguments),
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+        env=os.environ | {"PYTHONFAULTHANDLER": "1"} | ({} if state is None else {"XDG_STATE_HOME": str(state)}),
         # A shell that starts tests in the background has them ignore Ctrl-C, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -303,3 +304,82 @@ def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None
         assert stack.client.get("/collections/killed").json()["documents"] == 40
     finally:
         stack.kill()
+
+
+def test_a_watched_folder_is_followed_across_restarts_of_the_command(stack: Stack, tmp_path: Path) -> None:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+
+    def write(name: str, text: str) -> None:
+        (folder / name).write_text(text)
+        os.utime(folder / name, (1_000_000_000 + len(text), 1_000_000_000))  # it is not being written any more
+
+    def watch(*options: str) -> subprocess.Popen[str]:
+        return start("ingest", folder, "-c", "watched", "--watch", "--json", "--url", stack.url, *options, state=tmp_path)
+
+    def next_outcome(process: subprocess.Popen[str]) -> dict[str, str]:
+        assert process.stdout is not None
+        return dict(json.loads(process.stdout.readline()))
+
+    def end(process: subprocess.Popen[str], by: int) -> list[str]:
+        process.send_signal(by)
+        rest, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+        return rest.splitlines()
+
+    write("a.txt", "The first text of this folder.")
+    first = watch()
+    sent = next_outcome(first)
+    assert (sent["file"], sent["status"], sent["duplicate"]) == ("a.txt", "ready", False)
+    write("b.txt", "A text that came later.")
+    assert next_outcome(first)["file"] == "b.txt"
+    write("a.txt", "The first text of this folder, changed.")
+    changed = next_outcome(first)
+    assert (changed["file"], changed["replaces"]) == ("a.txt", sent["document"])
+    assert end(first, signal.SIGINT) == []
+
+    write("c.txt", "Written while nobody watched.")
+    (folder / "b.txt").unlink()
+    second = watch("--delete-removed")
+    outcomes = {outcome["file"]: outcome["status"] for outcome in (next_outcome(second), next_outcome(second))}
+    assert outcomes == {"c.txt": "ready", "b.txt": "deleted"}
+    assert end(second, signal.SIGTERM) == [], "what was sent before is not sent again"
+    found = stack.client.get("/collections/watched/documents").json()["data"]
+    assert {document["name"] for document in found} == {"a.txt", "c.txt"}
+
+
+def test_a_watch_needs_one_folder(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    for arguments, reason in (
+        ([tmp_path / "a.txt", "--watch"], "--watch needs exactly one folder."),
+        ([tmp_path, "--delete-removed"], "--delete-removed needs --watch."),
+    ):
+        done = run(stack, "ingest", *arguments, "-c", "watched")
+        assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
+
+
+def test_files_are_fetched_from_urls(stack: Stack, tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "boats.html").write_text("<p>Boats sail at noon.</p>")
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(pages)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        found = re.search(r"port (\d+)", server.stdout.readline())
+        assert found is not None
+        lines = f"http://127.0.0.1:{found[1]}/boats.html\nhttp://127.0.0.1:{found[1]}/missing.html\n"
+        refused = run(stack, "ingest", "--urls", "-", "-c", "fetched", "--json", given=lines)
+        assert {status for status, _ in ends(refused).values()} == {"not_sent"}, "private addresses"
+        done = run(stack, "ingest", "--urls", "-", "-c", "fetched", "--json", "--allow-network", "127.0.0.0/8", given=lines)
+    finally:
+        server.kill()
+        server.communicate()
+    assert ends(done) == {"127.0.0.1/boats.html": ("ready", False), "127.0.0.1/missing.html": ("not_sent", False)}
+    assert done.returncode == 3
+    assert "status 404" in done.stderr

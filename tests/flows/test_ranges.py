@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fpdf import FPDF
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, TEXT
@@ -23,6 +24,7 @@ from workers.cpu.chunking import chunk_pages
 from workers.cpu.cpu_slots import CpuSlots
 from workers.cpu.indexer import read_parsed_pages
 from workers.cpu.page_ranges import RANGE_PAGES, PageRanges
+from workers.cpu.pages.drawing import PageRequest, draw_page
 from workers.cpu.parsing.page_summary import summarize_pages
 from workers.cpu.parsing.parser import Limits, Page
 from workers.cpu.sandbox.child_process import ChildProcesses
@@ -196,7 +198,28 @@ def test_a_line_of_pages_jsonl_has_all_fields_of_a_page(tmp_path: Path) -> None:
     reading = Reading(tmp_path, pdf("One."))
     reading.write()
     [line] = reading.files.path(reading.id, "pages.jsonl").read_text().splitlines()
-    assert set(json.loads(line)) == {"number", "text", "images", "fault", "headings", "confidence", "ocr_start"}
+    assert set(json.loads(line)) == {"number", "text", "images", "fault", "headings", "confidence", "ocr_start", "removed_lines"}
+
+
+def test_headers_are_removed_across_ranges_and_the_rest_keeps_its_place(tmp_path: Path) -> None:
+    document = FPDF()
+    document.set_font("Helvetica", size=12)
+    for number in range(1, RANGE_PAGES + 4):
+        document.add_page()
+        document.text(20, 15, "Manual of the pump")
+        document.text(20, 60, f"Valve {number * 11} is closed.")
+        document.text(20, 280, f"{number}")
+    reading = Reading(tmp_path, bytes(document.output()))
+    reading.write()
+    texts = reading.texts()
+    assert texts[0] == "Manual of the pump\nValve 11 is closed.\n1"
+    assert texts[1:] == [f"Valve {number * 11} is closed." for number in range(2, RANGE_PAGES + 4)]
+    *_, last = read_parsed_pages(reading.files, reading.id)
+    assert last.removed_lines == 2
+    request = PageRequest(page=last.number, text=last.text)
+    drawn = draw_page(reading.files.path(reading.id, "original"), request, memory_bytes=2**30, children=ChildProcesses())
+    assert "".join(last.text[box[0]] for box in drawn.boxes) == f"Valve{last.number * 11}isclosed."
+    assert 150_000 < drawn.boxes[0][2] < 250_000, "where the page shows it, below the header"
 
 
 def test_a_stop_kills_the_child_at_once(tmp_path: Path) -> None:

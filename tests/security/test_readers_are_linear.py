@@ -65,6 +65,8 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "paragraphs of rich text": ("rtf", lambda: b"{\\rtf1 " + b"a\\par " * MANY + b"}"),
     "cells of rich text": ("rtf", lambda: b"{\\rtf1 " + b"a\\cell " * MANY + b"\\row}"),
     "notes of rich text": ("rtf", lambda: b"{\\rtf1 " + b"{\\footnote a}" * MANY + b"}"),
+    "open tags of web subtitles": ("web vtt", lambda: b"WEBVTT\n\n00:01.000 --> 00:02.000\n" + b"<v " * MANY + b"\n"),
+    "blank lines of web subtitles": ("web vtt", lambda: b"WEBVTT\n\n" + b"\n" * 5 * MANY),
     "open tags of subtitles": ("subtitles", lambda: b"1\n00:00:01,000 --> 00:00:02,000\n" + b"<a" * MANY + b"\n"),
 }
 

@@ -49,8 +49,8 @@ def ingest(
 ) -> dict[str, Any]:
     """Ingest the document ``spec["document_id"]``.
 
-    The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None), ``replaced`` (the
-    id of the version that it replaced, or None) and ``timings`` in seconds. A long document returns to its queue after a turn if
+    The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None), ``removed_lines``
+    (headers and footers that were left out), ``replaced`` (the id of the version that it replaced, or None) and ``timings`` in seconds. A long document returns to its queue after a turn if
     ``must_give_way``; the next attempt continues where this one stopped. Raises DocumentRejected, whose code is the document's
     final status, AttemptStopped (``cancel``) if the document was deleted, and IndexUnavailable when another attempt may succeed. A
     deletion that begins later may make it raise anything; ``raise_if_deleted`` recognises that.
@@ -123,7 +123,9 @@ class _Ingestion:
             indexer.forget_progress(self._document.id)
             replaced = self.remove_replaced()
             chunks = self.ensure_in_current_index(chunks)
-            return _result(self._document.id, summary.pages, chunks, summary.reason, replaced, self._timings)
+            return _result(
+                self._document.id, summary.pages, chunks, summary.reason, replaced, self._timings, summary.removed_lines
+            )
         except DocumentRejected as rejected:
             if password:
                 self._passwords.forget(self._document.id)
@@ -234,6 +236,7 @@ class _Ingestion:
                 check=self._attempt.raise_if_stopped,
                 on_progress=on_progress,
                 on_range=self._turn.give_way,
+                layout=self._settings.pdf_layout,
             ).write_pages()
         if self._settings.ocr_engine != "off":
             self._read_scans(password)
@@ -349,7 +352,7 @@ def _status(code: str) -> Status:
 
 
 def _result(
-    document_id: str, pages: int, chunks: int, reason: str, replaced: str, timings: Mapping[str, float]
+    document_id: str, pages: int, chunks: int, reason: str, replaced: str, timings: Mapping[str, float], removed_lines: int = 0
 ) -> dict[str, Any]:
     return {
         "document_id": document_id,
@@ -357,6 +360,7 @@ def _result(
         "pages": pages,
         "chunks": chunks,
         "reason": reason or None,
+        "removed_lines": removed_lines,
         "replaced": replaced or None,
         "timings": dict(timings),
     }

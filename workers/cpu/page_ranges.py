@@ -12,8 +12,9 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, MediaType
@@ -23,6 +24,7 @@ from shared.work_context import current_work
 from workers.cpu.cpu_slots import CpuSlots
 from workers.cpu.parallel_parts import ParallelParts
 from workers.cpu.parsing.parser import CharacterBudget, Limits, Page, read_pages
+from workers.cpu.repeated_lines import MIN_REPEATS, RepeatedLines
 from workers.cpu.sandbox.child_process import ChildProcesses
 
 RANGE_PAGES = 200
@@ -36,7 +38,8 @@ class PageRanges:
 
     ``check`` raises when the attempt must stop; another thread then kills ``children``. All ranges together may take
     ``seconds``. ``on_progress`` is called with pages done and pages in total. ``on_range`` is called
-    between ranges and may raise: what has been read by then stays for the next attempt.
+    between ranges and may raise: what has been read by then stays for the next attempt. With ``layout``, the tables and columns of
+    a PDF are arranged, and lines that repeat on most of its pages are removed.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class PageRanges:
         check: Callable[[], None],
         on_progress: Callable[[int, int], None],
         on_range: Callable[[], None] = lambda: None,
+        layout: bool = True,
     ) -> None:
         self._files = files
         self._document_id = document_id
@@ -67,6 +71,7 @@ class PageRanges:
         self._check = check
         self._on_progress = on_progress
         self._on_range = on_range
+        self._layout = layout
         self._lock = threading.Lock()
         self._done = 0
         self._total = 0
@@ -85,9 +90,13 @@ class PageRanges:
             self._on_range()
             ranges |= self._read_in_parallel(missing)
         with self._files.replace(self._document_id, "pages.jsonl") as target:
-            for _, path in sorted(ranges.items()):
-                with path.open("rb") as source:
-                    shutil.copyfileobj(source, target, 1024 * 1024)
+            paths = [path for _, path in sorted(ranges.items())]
+            if self._layout and self._media_type == PDF and self._total >= MIN_REPEATS:
+                _write_without_repeated_lines(paths, target)
+            else:
+                for path in paths:
+                    with path.open("rb") as source:
+                        shutil.copyfileobj(source, target, 1024 * 1024)
         for path in ranges.values():
             path.unlink(missing_ok=True)
 
@@ -135,7 +144,7 @@ class PageRanges:
                     nonlocal characters
                     self._parts.check()
                     self._check()
-                    line = json.dumps(dataclasses.asdict(page), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+                    line = _json_line(page)
                     characters += page.characters
                     digest.update(line)
                     target.write(line)
@@ -155,6 +164,7 @@ class PageRanges:
                     password=self._password,
                     children=self._children,
                     budget=self._budget,
+                    arranged=self._layout,
                 )
             # No fsync: if the machine crashes and the data is lost, the checksum will not match.
             return draft.rename(self._folder / f"range.{first}.{self._total}.{characters}.{digest.hexdigest()}")
@@ -175,6 +185,26 @@ class PageRanges:
                 code="too_large",
             )
         return seconds
+
+
+def _write_without_repeated_lines(paths: Sequence[Path], target: IO[bytes]) -> None:
+    """Write the pages of all files without the headers and footers that repeat."""
+    repeated = RepeatedLines()
+    for page in _pages(paths):
+        repeated.count(page.number, page.text)
+    for page in _pages(paths):
+        target.write(_json_line(repeated.remove(page)))
+
+
+def _pages(paths: Sequence[Path]) -> Iterator[Page]:
+    for path in paths:
+        with path.open("rb") as source:
+            for line in source:
+                yield Page(**json.loads(line))
+
+
+def _json_line(page: Page) -> bytes:
+    return json.dumps(dataclasses.asdict(page), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _sha256(path: Path) -> str:

@@ -3,12 +3,24 @@
 import glob
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Protocol
 
 from cli.errors import CommandError
 from enginehouse_client.files import escape_name
+
+
+class InputFile(Protocol):
+    """What can be sent: its name on the server, and its content as a file of this machine for the length of a ``with`` block. OSError
+    if it cannot be read."""
+
+    @property
+    def name(self) -> str: ...
+
+    def local(self) -> AbstractContextManager[Path]: ...
 
 
 @dataclass(frozen=True)
@@ -17,6 +29,10 @@ class SourceFile:
 
     name: str
     path: Path
+
+    @contextmanager
+    def local(self) -> Iterator[Path]:
+        yield self.path
 
 
 def find_files(

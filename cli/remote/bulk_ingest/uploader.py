@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from cli.remote.bulk_ingest.file_discovery import SourceFile
+from cli.remote.bulk_ingest.file_discovery import InputFile
 from enginehouse_client import (
     Client,
     Conflict,
@@ -119,7 +119,7 @@ class Uploader:
             pass  # the first upload creates the collection
         return len(self._existing)
 
-    def upload_files(self, files: Iterable[SourceFile], concurrency: int) -> Iterator[FileOutcome]:
+    def upload_files(self, files: Iterable[InputFile], concurrency: int) -> Iterator[FileOutcome]:
         """Upload the files, at most ``concurrency`` at a time, and yield outcomes as they arrive.
 
         Raises ConnectionFailed, Unavailable or RateLimited if the server could not be reached after all retries of one request.
@@ -141,7 +141,7 @@ class Uploader:
             finally:
                 self._interrupted.set()
 
-    def _process_file(self, file: SourceFile) -> list[FileOutcome]:
+    def _process_file(self, file: InputFile) -> list[FileOutcome]:
         self._listener.file_started(file.name)
         outcomes: list[FileOutcome] = []
         try:
@@ -162,21 +162,22 @@ class Uploader:
             self._listener.file_ended(file.name, outcomes)
         return outcomes
 
-    def _upload_and_wait(self, file: SourceFile) -> list[FileOutcome]:
-        with file.path.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        existing = self._existing.get(sha256)
-        if existing is not None and (existing.status == "ready" or (existing.status in PERMANENT and not self._again)):
-            return [_outcome(file.name, existing, duplicate=True)]
-        if existing is not None and existing.status in IN_PROGRESS:
-            return [self._wait_for_document(file, existing)]
-        receipt = self._client.send(
-            self._collection,
-            (file.name, file.path),
-            batch=self._batch,
-            replace=self._replace,
-            on_sent=lambda progress: self._listener.upload_progressed(file.name, progress),
-        )
+    def _upload_and_wait(self, file: InputFile) -> list[FileOutcome]:
+        with file.local() as path:
+            with path.open("rb") as content:
+                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+            existing = self._existing.get(sha256)
+            if existing is not None and (existing.status == "ready" or (existing.status in PERMANENT and not self._again)):
+                return [_outcome(file.name, existing, duplicate=True)]
+            if existing is not None and existing.status in IN_PROGRESS:
+                return [self._wait_for_document(file, existing)]
+            receipt = self._client.send(
+                self._collection,
+                (file.name, path),
+                batch=self._batch,
+                replace=self._replace,
+                on_sent=lambda progress: self._listener.upload_progressed(file.name, progress),
+            )
         if receipt.archives:
             return self._wait_for_archive(file, receipt)
         if receipt.name_conflicts:
@@ -185,7 +186,7 @@ class Uploader:
             return [FileOutcome(file.name, NAME_TAKEN, reason, taken.document_id)]
         return [self._wait_for_document(file, document) for document in receipt.documents]
 
-    def _wait_for_archive(self, file: SourceFile, receipt: UploadReceipt) -> list[FileOutcome]:
+    def _wait_for_archive(self, file: InputFile, receipt: UploadReceipt) -> list[FileOutcome]:
         """The outcomes of all members, or one for the archive itself if it has none."""
         ingestion = self._client.wait_until_indexed(receipt, on_poll=lambda job: self._on_poll(file, job))
         outcomes = [_outcome(f"{file.name}: {document.name}", document, duplicate=False) for document in ingestion.documents]
@@ -206,7 +207,7 @@ class Uploader:
             outcomes.append(FileOutcome(f"{file.name}: {more} more members", COUNTED, reason, None, count=more))
         return outcomes or [FileOutcome(file.name, "empty", "The archive contains no files.", None)]
 
-    def _wait_for_document(self, file: SourceFile, document: Document) -> FileOutcome:
+    def _wait_for_document(self, file: InputFile, document: Document) -> FileOutcome:
         job: Job | None = None
         if document.status in IN_PROGRESS:
             job = self._client.wait(document.job_id, every=POLL_SECONDS, on_poll=lambda job: self._on_poll(file, job))
@@ -223,7 +224,7 @@ class Uploader:
             self._own_documents.add(document.id)
         return new
 
-    def _on_poll(self, file: SourceFile, job: Job) -> None:
+    def _on_poll(self, file: InputFile, job: Job) -> None:
         if self._interrupted.is_set():
             raise IngestInterrupted
         self._listener.job_polled(file.name, job)

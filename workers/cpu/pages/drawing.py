@@ -10,7 +10,7 @@ from pathlib import Path
 from shared.documents.page_boxes import SCALE
 from shared.errors import JobFailure
 from workers.cpu.pages.draw_child import MAX_PIXELS
-from workers.cpu.pages.positions import MAX_CHARACTERS
+from workers.cpu.readers.characters import MAX_CHARACTERS
 from workers.cpu.sandbox.child_process import ChildProcess, ChildProcesses
 
 DRAW_SECONDS = 30.0

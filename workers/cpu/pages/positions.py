@@ -7,42 +7,20 @@ another reader, from a comment beside the page, or were deleted since.
 
 import ctypes
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from shared.documents.page_boxes import SCALE
+from workers.cpu.readers.characters import HYPHEN, MAX_CHARACTERS, TrackedText, read_characters
+from workers.cpu.readers.page_arrangement import arrange_page
 from workers.cpu.readers.pdf import BREAKING_HYPHEN, is_kept_hyphen
 from workers.cpu.readers.text_builder import CONTROLS
-
-MAX_CHARACTERS = 200_000
-"""Pages with more characters get no boxes, which would take minutes."""
+from workers.cpu.repeated_lines import EDGE_LINES
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in units of ``SCALE``, from the top left corner of the page as it is shown."""
 
-_HYPHEN = "\ufffe"
 _MIN_MATCHING_SHARE = 0.5
 _WORD = re.compile(r"\S+")
-
-
-@dataclass(frozen=True)
-class TrackedText:
-    """A text, and for each of its characters the number of pdfium's character that it comes from."""
-
-    text: str
-    sources: list[int]
-
-
-def read_characters(raw: Any, text_page: Any) -> TrackedText:
-    """The characters of a page as pdfium's own text has them."""
-    characters, sources = [], []
-    for index in range(min(raw.FPDFText_CountChars(text_page), MAX_CHARACTERS + 1)):
-        code = raw.FPDFText_GetUnicode(text_page, index)
-        if not code:  # the font does not say which letter it is
-            continue
-        characters.append(_HYPHEN if code == 2 and raw.FPDFText_IsHyphen(text_page, index) == 1 else chr(code))
-        sources.append(index)
-    return TrackedText("".join(characters), sources)
 
 
 def track_text(original: TrackedText) -> TrackedText:
@@ -68,6 +46,15 @@ def track_text(original: TrackedText) -> TrackedText:
 
 def match_characters(tracked: TrackedText, stored: str) -> list[int]:
     """For each character of the stored text the number of pdfium's character, or -1 if it is not known for sure."""
+    # Without the headers of the page, the stored text begins at a later line.
+    starts = [0]
+    while len(starts) <= 2 * EDGE_LINES and (line_end := tracked.text.find("\n", starts[-1])) >= 0:
+        starts.append(line_end + 1)
+    candidates = (_match(TrackedText(tracked.text[start:], tracked.sources[start:]), stored) for start in starts)
+    return max(candidates, key=lambda sources: sum(index >= 0 for index in sources))
+
+
+def _match(tracked: TrackedText, stored: str) -> list[int]:
     sources = [-1] * len(stored)
     words = matching = 0
     for word in _WORD.finditer(stored):
@@ -86,8 +73,13 @@ def read_boxes(raw: Any, page: Any, text_page: Any, stored: str) -> list[tuple[i
     original = read_characters(raw, text_page)
     if len(original.text) > MAX_CHARACTERS:
         return []
+    # The document may have been read with another setting, or by an earlier version.
+    arranged = arrange_page(raw, page, text_page, original)
+    texts = [original] if arranged is None else [arranged, original]
+    matches = [match_characters(track_text(text), stored) for text in texts]
+    sources = max(matches, key=lambda found: sum(index >= 0 for index in found))
     boxes = []
-    for offset, index in enumerate(match_characters(track_text(original), stored)):
+    for offset, index in enumerate(sources):
         if index >= 0 and (box := _box(raw, page, text_page, index)) is not None:
             boxes.append((offset, box))
     return boxes
@@ -99,7 +91,7 @@ def _join_broken_words(original: TrackedText) -> TrackedText:
 
     def copy(start: int, end: int) -> None:
         for place in range(start, end):
-            if original.text[place] != _HYPHEN:
+            if original.text[place] != HYPHEN:
                 characters.append(original.text[place])
                 sources.append(original.sources[place])
 

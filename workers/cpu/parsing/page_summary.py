@@ -15,10 +15,11 @@ MAX_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class PageSummary:
-    """The number of pages, and the problems found."""
+    """The number of pages, the problems found, and how many headers and footers were left out."""
 
     pages: int
     problems: list[Problem]
+    removed_lines: int = 0
 
     @property
     def reason(self) -> str:
@@ -28,12 +29,13 @@ class PageSummary:
 
 def summarize_pages(pages: Iterable[Page]) -> PageSummary:
     """Raises DocumentRejected (``needs_ocr``, ``failed`` or ``empty``) when no page has text."""
-    total, pages_with_text, unreadable, textless_pictures = 0, 0, 0, 0
+    total, pages_with_text, unreadable, textless_pictures, removed_lines = 0, 0, 0, 0, 0
     faults: dict[str, list[int]] = {}
     image_pages: list[int] = []
     scanned_pages: list[int] = []
     for page in pages:
         total += 1
+        removed_lines += page.removed_lines
         has_text = bool(page.text.strip())
         pages_with_text += has_text
         if has_text and page.fault.startswith(NEEDS_OCR):
@@ -53,7 +55,7 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
         raise _no_text_error(image_pages, total, unreadable, fault, textless_pictures)
     problems = [Problem(pages=format_ranges(image_pages), text=ONLY_IMAGES)] if image_pages else []
     problems += [Problem(pages=format_ranges(numbers), text=problem) for problem, numbers in faults.items()]
-    return PageSummary(total, problems[:MAX_PROBLEMS])
+    return PageSummary(total, problems[:MAX_PROBLEMS], removed_lines)
 
 
 def _no_text_error(image_pages: list[int], total: int, unreadable: int, fault: str, textless_pictures: int) -> DocumentRejected:

@@ -29,7 +29,7 @@ def write_line(**fields: object) -> None:
 def write_pages(request: dict[str, Any]) -> None:
     """Read the requested pages and write each. Raises ReadError, or whatever the reader raises when it opens the file."""
     path, password, max_characters = request["path"], request["password"], request["max_page_characters"]
-    reader = open_reader(request["reader"], path, password)
+    reader = open_reader(request["reader"], path, password, arranged=request["arranged"])
     second_reader = cache(lambda: open_reader("pypdf", path, password)) if reader.name == "pypdfium2" else None
     if reader.pages > request["max_pages"]:
         raise ReadError(

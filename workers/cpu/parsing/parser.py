@@ -60,7 +60,7 @@ class Page:
     be read; ``headings`` are [character offset in the text, level from 1, title].
 
     ``confidence`` is None unless OCR looked at the page. It is then the mean confidence of the lines from the offset
-    ``ocr_start`` on, or 0 if OCR found none."""
+    ``ocr_start`` on, or 0 if OCR found none. ``removed_lines`` counts headers and footers that were left out."""
 
     number: int
     text: str
@@ -69,6 +69,7 @@ class Page:
     headings: list[Heading] = field(default_factory=list)
     confidence: float | None = None
     ocr_start: int = 0
+    removed_lines: int = 0
 
     @property
     def characters(self) -> int:
@@ -108,10 +109,11 @@ def read_pages(
     password: str = "",
     children: ChildProcesses | None = None,
     budget: CharacterBudget | None = None,
+    arranged: bool = True,
 ) -> int:
     """Call ``on_page(page, total)`` once for each page from ``first`` to ``last``, in order; return the total number of pages.
 
-    ``on_page`` may raise, which kills the child, and another thread may kill ``children``. Calls for the same document share
+    If ``arranged``, tables of PDFs become Markdown rows, and their columns follow each other. ``on_page`` may raise, which kills the child, and another thread may kill ``children``. Calls for the same document share
     ``budget``. Raises DocumentRejected with the code ``encrypted``, ``unsupported``,
     ``too_large`` or ``failed``; its message names the limit that was exceeded, if any.
     """
@@ -130,7 +132,14 @@ def read_pages(
     while True:
         faults = []
         for reader in readers:
-            request = {"reader": reader, "first": progress.delivered + 1, "last": last, "password": password, **asdict(limits)}
+            request = {
+                "reader": reader,
+                "first": progress.delivered + 1,
+                "last": last,
+                "password": password,
+                "arranged": arranged,
+                **asdict(limits),
+            }
             try:
                 # Closed explicitly, because the child must have exited when this function returns.
                 with closing(_child_pages(path, request, progress, limits, deadline, children)) as pages:

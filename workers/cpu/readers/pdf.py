@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from workers.cpu.readers.characters import TrackedText, read_characters
+from workers.cpu.readers.page_arrangement import arrange_page, may_have_cells
 from workers.cpu.readers.reader import NEEDS_OCR, ONLY_NOTES, Content, Source, password_error
 from workers.cpu.readers.text_builder import clean_text
 
@@ -49,13 +51,14 @@ def is_kept_hyphen(broken: re.Match[str]) -> bool:
 
 
 class PdfiumReader:
-    """First choice: fast, and accurate about spaces."""
+    """First choice: fast, and accurate about spaces. If ``arranged``, tables become Markdown rows, and columns follow each other."""
 
     name = "pypdfium2"
 
-    def __init__(self, source: Source, password: str) -> None:
+    def __init__(self, source: Source, password: str, *, arranged: bool = True) -> None:
         import pypdfium2
 
+        self._arranged = arranged
         self._raw: Any = pypdfium2.raw
         try:
             self._document = pypdfium2.PdfDocument(source, password=password or None)
@@ -119,6 +122,11 @@ class PdfiumReader:
             buffer = (ctypes.c_ushort * (count + 1))()
             written = self._raw.FPDFText_GetText(text_page, 0, count, buffer) if count > 0 else 1
             text = bytes(memoryview(buffer)[: written - 1]).decode("utf-16-le", "ignore")
+            if self._arranged and may_have_cells(self._raw, text_page, text):
+                is_plain = len(text) == count
+                original = TrackedText(text, range(count)) if is_plain else read_characters(self._raw, text_page)
+                arranged = arrange_page(self._raw, page, text_page, original)
+                text = text if arranged is None else arranged.text
             # pdfium writes U+FFFE for a hyphen between letters or digits at the end of a line.
             text = BREAKING_HYPHEN.sub(lambda broken: "-" if is_kept_hyphen(broken) else "", text)
             return text.replace("\ufffe", ""), self._unmapped_share(text_page, count)

@@ -33,6 +33,7 @@ _READERS: Mapping[str, tuple[str, ...]] = {
     "outlook": ("outlook", "OutlookReader", "olefile"),
     "evernote": ("langchain_loaders", "EvernoteReader", f"{_LOADERS}.evernote", "html2text"),
     "subtitles": ("langchain_loaders", "SubtitleReader", f"{_LOADERS}.srt", "pysrt"),
+    "web vtt": ("web_vtt", "WebVttReader"),
     "notebook": ("notebook", "NotebookReader"),
     "picture": ("picture", "PictureReader", "PIL.Image"),
     "office container": ("container", "open_office_container", "msoffcrypto", "olefile", "python_calamine"),
@@ -59,6 +60,7 @@ READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
     media_types.OUTLOOK: ("outlook",),
     media_types.EVERNOTE: ("evernote",),
     media_types.SUBTITLES: ("subtitles",),
+    media_types.WEB_VTT: ("web vtt",),
     media_types.NOTEBOOK: ("notebook",),
     media_types.OLE: ("office container",),
     **dict.fromkeys(media_types.PICTURES, ("picture",)),
@@ -74,8 +76,9 @@ def import_reader(name: str) -> None:
             importlib.import_module(imported)
 
 
-def open_reader(name: str, source: Source, password: str) -> Reader:
-    """Open a file with the reader of this name. Raises ReadError if the whole file cannot be read, or whatever the library behind the reader raises."""
+def open_reader(name: str, source: Source, password: str, *, arranged: bool = True) -> Reader:
+    """Open a file with the reader of this name. ``arranged`` is for PDFs, see ``PdfiumReader``. Raises ReadError if the whole file cannot be read, or whatever the library behind the reader raises."""
     module, factory_name, *_ = _READERS[name]
     factory = getattr(importlib.import_module(f"workers.cpu.readers.{module}"), factory_name)
-    return cast(Reader, factory(source, password))
+    options = {"arranged": arranged} if name == "pypdfium2" else {}
+    return cast(Reader, factory(source, password, **options))

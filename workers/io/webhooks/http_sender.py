@@ -2,14 +2,13 @@
 
 import http.client
 import logging
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+from shared.webhooks.checked_connection import open_connection
 from shared.webhooks.ssrf import AddressPolicy, AddressRefused, Target, Unresolved, parse
 
 logger = logging.getLogger(__name__)
@@ -54,55 +53,13 @@ class HttpSender:
         return Reply(status=status, answer=answer, retry_after=retry_after, latency_ms=_since(started))
 
     def _post(self, target: Target, body: bytes, headers: Mapping[str, str], deadline: float) -> tuple[int, str, float]:
-        with self._connect(target, deadline) as connected:
-            # A socket's timeout restarts with every byte, so only closing the connection stops an answer that drips.
-            closing = threading.Timer(max(0.0, deadline - time.monotonic()), _shut_down, [connected])
-            closing.daemon = True
-            closing.start()
-            try:
-                if isinstance(connected, ssl.SSLSocket):
-                    connected.do_handshake()
-                connection = http.client.HTTPConnection(target.host, target.port)
-                # The connection exists already, so the name is not resolved a second time.
-                connection.sock = connected
-                connection.auto_open = 0
-                connection.default_port = 443 if target.secure else 80
-                connection.request("POST", target.path, body, {**headers, "Connection": "close"})
-                with connection.getresponse() as response:
-                    if time.monotonic() >= deadline:
-                        # Headers that broke off look like complete ones.
-                        raise TimeoutError("the deadline passed while the headers were read")
-                    return response.status, _read_start(response), _retry_after(response.getheader("Retry-After"))
-            finally:
-                closing.cancel()
-
-    def _connect(self, target: Target, deadline: float) -> socket.socket:
-        """Connect to the first of the checked addresses that accepts. The caller makes the TLS handshake."""
-        addresses = self._policy.addresses(target, deadline - time.monotonic())
-        for remaining, address in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):
-            seconds = max(0.001, deadline - time.monotonic()) / (remaining + 1)
-            try:
-                # An IP address is not resolved, so this connects to the address that was checked.
-                connected = socket.create_connection((address, target.port), timeout=seconds)
-            except OSError:
-                if not remaining:
-                    raise
-                continue
-            connected.settimeout(max(0.001, deadline - time.monotonic()))
-            if not target.secure:
-                return connected
-            # The certificate must be valid for the name in the URL.
-            name = target.host.removesuffix(".")
-            return self._trust.wrap_socket(connected, server_hostname=name, do_handshake_on_connect=False)
-        raise TimeoutError(f"no connection to {target.authority}")
-
-
-def _shut_down(connection: socket.socket) -> None:
-    try:
-        # The method of the plain socket: that of a TLS socket drops the TLS state under the thread that reads.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
-    except OSError:
-        logger.debug("the connection was already closed")
+        with open_connection(self._policy, target, deadline, self._trust) as connection:
+            connection.request("POST", target.path, body, {**headers, "Connection": "close"})
+            with connection.getresponse() as response:
+                if time.monotonic() >= deadline:
+                    # Headers that broke off look like complete ones.
+                    raise TimeoutError("the deadline passed while the headers were read")
+                return response.status, _read_start(response), _retry_after(response.getheader("Retry-After"))
 
 
 def _read_start(response: http.client.HTTPResponse) -> str:

@@ -1,0 +1,145 @@
+"""``enginehouse ingest --watch``: which files of a folder are new, changed or removed since they were last sent.
+
+The folder is listed after each event of the file system, and once a minute, as network file systems report no changes of other
+machines. So an event that is lost or comes twice does no harm.
+
+A state file remembers, for each file, its size, its time and the document that it became. It saves reading all files again, and is the
+only record of what was removed while nobody watched. If it is lost, files that the server has are recognised by their bytes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event
+
+from cli.remote.bulk_ingest.file_discovery import SourceFile, find_files
+from cli.remote.bulk_ingest.uploader import PERMANENT, FileOutcome
+
+SETTLE_SECONDS = 2.0
+"""A file that changed less than this ago may still be written."""
+
+RESCAN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file when it was sent, and what became of it."""
+
+    size: int
+    changed_at: int
+    document: str | None
+    status: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be sent, as it was before it is read, which names are gone, and whether a file was left for the next time because it may still be written."""
+
+    files: Sequence[tuple[SourceFile, os.stat_result]]
+    removed: Sequence[str]
+    unsettled: bool
+
+
+class FolderState:
+    """What is known of the files of one folder. ``save`` keeps it for the next run of the command."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files: dict[str, FileState] = {}
+        with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
+            self._files = {name: FileState(**entry) for name, entry in json.loads(path.read_text()).items()}
+
+    @property
+    def files(self) -> Mapping[str, FileState]:
+        return self._files
+
+    def forget_unknown(self, documents: Iterable[str]) -> None:
+        """Forget files whose document the server no longer has, or that may be read when they are sent again."""
+        existing = set(documents)
+        # An archive has no document of its own.
+        known = existing | ({None} if existing else set())
+        self._files = {
+            name: entry for name, entry in self._files.items() if entry.document in known and entry.status in PERMANENT
+        }
+
+    def record(self, file: SourceFile, found: os.stat_result, outcomes: Sequence[FileOutcome]) -> None:
+        """Remember what became of a file. ``found`` is from before it was read: a later change is then noticed."""
+        only = outcomes[0] if len(outcomes) == 1 else None
+        document, status = (only.document, only.status) if only else (None, "ready")
+        self._files[file.name] = FileState(found.st_size, found.st_mtime_ns, document, status)
+
+    def forget(self, name: str) -> str | None:
+        """Forget a file; returns its document if no other file has become the same one."""
+        document = self._files.pop(name).document
+        return None if any(entry.document == document for entry in self._files.values()) else document
+
+    def save(self) -> None:
+        """Replace the state file at once, so that a crash leaves the old one or the new one."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self._path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps({name: asdict(entry) for name, entry in self._files.items()}))
+        draft.replace(self._path)
+
+
+def state_path(*identity: object) -> Path:
+    """The state file for one server, collection, folder and selection of files."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    digest = hashlib.sha256(json.dumps([str(part) for part in identity]).encode()).hexdigest()[:32]
+    return base / "enginehouse" / "watch" / f"{digest}.json"
+
+
+def find_changes(
+    state: FolderState, folder: Path, *, include: Sequence[str], exclude: Sequence[str], prefix: str, now: float
+) -> Changes:
+    """Compare a folder with what is known of it. Nothing is removed if the folder is missing or empty, as an unmounted one is."""
+    found = find_files([str(folder)], include=include, exclude=exclude, prefix=prefix) if folder.is_dir() else []
+    files: list[tuple[SourceFile, os.stat_result]] = []
+    unsettled = False
+    for file in found:
+        try:
+            seen = file.path.stat()
+        except FileNotFoundError:
+            continue
+        known = state.files.get(file.name)
+        if known is not None and (known.size, known.changed_at) == (seen.st_size, seen.st_mtime_ns):
+            continue
+        if 0 <= now - seen.st_mtime < SETTLE_SECONDS:
+            unsettled = True
+        else:
+            files.append((file, seen))
+    names = {file.name for file in found}
+    removed = [name for name in state.files if name not in names] if found else []
+    return Changes(files, removed, unsettled)
+
+
+def wait_for_events(folder: Path, stop: Event) -> Iterator[None]:
+    """Yield after changes in a folder have paused, and at least once a minute, until ``stop`` is set."""
+    from watchfiles import watch
+
+    polling = False
+    while not stop.is_set():
+        if not folder.is_dir():
+            stop.wait(SETTLE_SECONDS)
+            yield
+            continue
+        try:
+            for _ in watch(
+                folder,
+                watch_filter=None,
+                stop_event=stop,
+                rust_timeout=int(RESCAN_SECONDS * 1000),
+                yield_on_timeout=True,
+                force_polling=polling or None,
+                raise_interrupt=True,
+            ):
+                yield
+                if not folder.is_dir():
+                    break
+        except OSError:
+            if polling:
+                raise
+            polling = True  # the system has no file watches left

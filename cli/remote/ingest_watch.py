@@ -1,0 +1,189 @@
+"""The loop of ``enginehouse ingest --watch``: send what is new or changed in a folder until it is interrupted."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Lock
+from types import FrameType
+
+from cli.output import plural
+from cli.remote.bulk_ingest.folder_watch import (
+    SETTLE_SECONDS,
+    Changes,
+    FolderState,
+    find_changes,
+    state_path,
+    wait_for_events,
+)
+from cli.remote.bulk_ingest.progress_display import ProgressDisplay
+from cli.remote.bulk_ingest.uploader import SERVER_UNREACHABLE, FileOutcome, Uploader
+from cli.remote.command import CommandContext
+from enginehouse_client import Client, EnginehouseError, Job, NotFound, UploadProgress
+
+RETRY_SECONDS = 10.0
+"""How long the loop waits when the server could not be reached after all retries of a request."""
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """What is watched, and what happens to it. ``list_above``: with more files, the collection is listed before they are sent."""
+
+    folder: Path
+    collection: str
+    include: Sequence[str]
+    exclude: Sequence[str]
+    prefix: str
+    concurrency: int
+    again: bool
+    delete_removed: bool
+    list_above: int
+
+
+class FolderWatch:
+    """One run of the command. Files replace the documents of their names."""
+
+    def __init__(self, context: CommandContext, client: Client, options: WatchOptions) -> None:
+        self._context = context
+        self._client = client
+        self._options = options
+        identity = (
+            context.address,
+            options.collection,
+            options.folder.resolve(),
+            options.prefix,
+            options.include,
+            options.exclude,
+        )
+        self._state = FolderState(state_path(*identity))
+        self._stop = Event()
+        self._reported_removed: set[str] = set()
+
+    def run(self) -> None:
+        """Returns after Ctrl-C or SIGTERM."""
+        with _stop_on_sigterm(self._stop), suppress(KeyboardInterrupt):
+            self._retry(self._compare_with_server)
+            self._retry(self._send_changes)
+            self._context.out.print_note(f"Watching {self._options.folder}. Ctrl-C ends.")
+            for _ in wait_for_events(self._options.folder, self._stop):
+                self._retry(self._send_changes)
+        self._context.out.print_note("The watch has ended. The server finishes what it has received.")
+
+    def _retry(self, step: Callable[[], None]) -> None:
+        while not self._stop.is_set():
+            try:
+                step()
+                return
+            except SERVER_UNREACHABLE as error:
+                self._context.out.print_note(f"{error} Trying again in {RETRY_SECONDS:g} s.")
+                self._stop.wait(RETRY_SECONDS)
+
+    def _compare_with_server(self) -> None:
+        documents: list[str] = []
+        with suppress(NotFound):  # the first upload creates the collection
+            documents = [document.id for document in self._client.documents(self._options.collection)]
+        self._state.forget_unknown(documents)
+
+    def _send_changes(self) -> None:
+        while not self._stop.is_set():
+            options = self._options
+            changes = find_changes(
+                self._state,
+                options.folder,
+                include=options.include,
+                exclude=options.exclude,
+                prefix=options.prefix,
+                now=time.time(),
+            )
+            if changes.files:
+                self._upload(changes)
+            self._remove(changes.removed)
+            if not changes.unsettled:
+                return
+            self._stop.wait(SETTLE_SECONDS)
+
+    def _upload(self, changes: Changes) -> None:
+        files = {file.name: (file, found) for file, found in changes.files}
+        batch = self._client.open_batch()
+        self._context.out.print_note(f"Batch {batch.id} counts the jobs of {plural(len(files), 'file')}.")
+        with ProgressDisplay(len(files)) as display:
+            ended = _EndedFiles(display)
+            uploader = Uploader(self._client, self._options.collection, batch, ended, again=self._options.again, replace=True)
+            try:
+                if len(files) > self._options.list_above:
+                    uploader.load_existing_documents()
+                for outcome in uploader.upload_files([file for file, _ in files.values()], self._options.concurrency):
+                    self._print(outcome)
+            finally:
+                for name, outcomes in ended.take().items():
+                    self._state.record(*files[name], outcomes)
+                self._state.save()
+                # If this fails, the server seals the batch some time after its last job.
+                with suppress(EnginehouseError):
+                    self._context.client.seal(batch)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        if not self._options.delete_removed:
+            for name in set(names) - self._reported_removed:
+                self._context.out.print_note(f"{name} was removed. Its document stays, without --delete-removed.")
+            self._reported_removed.update(names)
+            return
+        for name in names:
+            document = self._state.forget(name)
+            if document is not None:
+                with suppress(NotFound):
+                    self._client.delete_document(document)
+                self._print(FileOutcome(name, "deleted", "the file was removed", document))
+        if names:
+            self._state.save()
+
+    def _print(self, outcome: FileOutcome) -> None:
+        if self._context.out.as_json:
+            self._context.out.print_json(outcome.raw)
+        else:
+            self._context.out.print_note(f"{outcome.file}: {outcome.status}{f' ({outcome.reason})' * bool(outcome.reason)}")
+
+
+class _EndedFiles:
+    """Passes progress on, and keeps the outcomes of each file that ended."""
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        self._display = display
+        self._lock = Lock()
+        self._ended: dict[str, list[FileOutcome]] = {}
+
+    def file_started(self, file: str) -> None:
+        self._display.file_started(file)
+
+    def upload_progressed(self, file: str, progress: UploadProgress) -> None:
+        self._display.upload_progressed(file, progress)
+
+    def job_polled(self, file: str, job: Job) -> None:
+        self._display.job_polled(file, job)
+
+    def file_ended(self, file: str, outcomes: list[FileOutcome]) -> None:
+        self._display.file_ended(file, outcomes)
+        if outcomes:
+            with self._lock:
+                self._ended[file] = outcomes
+
+    def take(self) -> Mapping[str, list[FileOutcome]]:
+        with self._lock:
+            return dict(self._ended)
+
+
+@contextmanager
+def _stop_on_sigterm(stop: Event) -> Iterator[None]:
+    """Let a service manager end the command as Ctrl-C does."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
