@@ -71,6 +71,10 @@ def _retrieval_spec(options: GenerationOptions, next_queue: str) -> dict[str, An
     top_k = source.top_k or options.passages or context.settings.retrieve_top_k
     return {
         "collection": collection.id,
-        "retrieval": {**source.model_dump(exclude={"name"}), "top_k": top_k},
+        "retrieval": {
+            **source.model_dump(exclude={"name", "rerank"}),
+            "top_k": top_k,
+            "reranker": context.models.find_search_reranker(source.rerank, "collection.rerank"),
+        },
         "then": next_queue,
     }

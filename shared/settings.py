@@ -538,6 +538,11 @@ class Settings:
     retrieve_top_k: int = setting(
         "ENGINEHOUSE_RETRIEVE_TOP_K", 3, "Number of chunks given to the model when a request does not set it.", low=1, high=100
     )
+    rerank_searches: bool = setting(
+        "ENGINEHOUSE_RERANK_SEARCHES",
+        True,
+        "Rank the hits of searches with the default reranker of the models file, if it has one and a request does not say.",
+    )
     default_collection: str = setting("ENGINEHOUSE_DEFAULT_COLLECTION", "default", "Collection used by `/upload` and `use_rag`.")
     webhook_allow: str = setting(
         "ENGINEHOUSE_WEBHOOK_ALLOW",

@@ -22,8 +22,9 @@ class Passage:
     """A retrieved chunk: characters ``start`` to ``end`` of the text of ``page``, which counts from 1.
 
     ``document`` is the file's name as uploaded. ``headings`` are the titles of the enclosing sections, outermost first. What
-    ``score`` means depends on the search mode. ``neighbours`` are adjacent chunks, if the search asked for them. ``confidence`` is
-    that of OCR, or None if the text was not read by OCR.
+    ``score`` means depends on the search mode; ``rerank_score`` is that of a reranker, from 0 to 1, or None. ``neighbours`` are
+    adjacent chunks, if the search asked for them. ``confidence`` is that of OCR, or None if the text was not read by OCR.
+    ``explain`` has the ranks of the passage, if the search asked for them.
     """
 
     document_id: str
@@ -37,13 +38,32 @@ class Passage:
     headings: Sequence[str] = ()
     neighbours: Sequence[Mapping[str, Any]] = ()
     confidence: float | None = None
+    rerank_score: float | None = None
+    explain: Mapping[str, Any] | None = None
+
+    @property
+    def chunk_id(self) -> str:
+        return f"{self.document_id}:{self.position}"
+
+    @property
+    def order_score(self) -> float:
+        """The score that passages are ordered by, and that a threshold applies to."""
+        return self.score if self.rerank_score is None else self.rerank_score
+
+    @property
+    def headed_text(self) -> str:
+        """The text under its headings."""
+        return f"{' > '.join(self.headings)}\n{self.text}" if self.headings else self.text
 
     @property
     def source(self) -> Literal["text", "ocr"]:
         return "text" if self.confidence is None else "ocr"
 
     def as_context(self) -> dict[str, object]:
-        return {**asdict(self), "chunk_id": f"{self.document_id}:{self.position}", "source": self.source}
+        fields = asdict(self)
+        if self.explain is None:
+            del fields["explain"]
+        return {**fields, "chunk_id": self.chunk_id, "source": self.source}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

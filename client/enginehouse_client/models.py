@@ -3,7 +3,7 @@
 Each record keeps the complete JSON in ``raw``, so that fields of a newer server are available and break nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
@@ -55,7 +55,8 @@ class Citation(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Hit(Record):
-    """A passage found by a search. The meaning of ``score`` depends on the search mode; higher is better."""
+    """A passage found by a search. The meaning of ``score`` depends on the search mode; higher is better. ``rerank_score`` is that of
+    the reranker, which orders the hits, or None. ``explain`` has ranks and scores in each list, if the search asked for them."""
 
     document_id: str
     document: str
@@ -66,6 +67,20 @@ class Hit(Record):
     score: float
     source: str = "text"
     confidence: float | None = None
+    rerank_score: float | None = None
+    explain: Mapping[str, Any] | None = None
+
+
+class SearchHits(list[Hit]):
+    """The hits of a search, best first. ``warnings`` say why some may be missing, or why they were not reranked; ``explain`` has how many
+    chunks each step had and removed, if the search asked for it."""
+
+    def __init__(
+        self, hits: Iterable[Mapping[str, Any]], *, warnings: Iterable[str] = (), explain: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(Hit.from_json(hit) for hit in hits)
+        self.warnings = list(warnings)
+        self.explain = explain
 
 
 @dataclass(frozen=True, kw_only=True)

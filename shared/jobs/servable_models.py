@@ -1,6 +1,6 @@
 """Models that requests can name: which of the models file a worker serves or can load, and what a generation by one will cost."""
 
-from shared.errors import InvalidValue, ModelNotServed
+from shared.errors import InvalidValue, ModelNotServed, NotFound
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import EMBED, GENERATE, RERANK, Catalogue, ModelEntry
@@ -52,6 +52,25 @@ class ServableModels:
         if entry.task != RERANK:
             raise InvalidValue(f"model: model {entry.name!r} has the task {entry.task} and cannot rank documents", param="model")
         return entry
+
+    def find_search_reranker(self, rerank: bool | str | None, param: str = "rerank") -> str:
+        """The name of the model that ranks the hits of a search; "" if none does.
+
+        ``rerank`` is a model's name, True for the default reranker, False for none, or None for what the settings say. Raises NotFound
+        or InvalidValue.
+        """
+        models = [entry.name for entry in self._catalogue.models if entry.task == RERANK]
+        if rerank is False or (rerank is None and not (models and self._settings.rerank_searches)):
+            return ""
+        if not models:
+            raise InvalidValue(
+                f"{param}: the models file has no model with task rerank. Add one, or omit the field.", param=param
+            )
+        if isinstance(rerank, str) and rerank not in models:
+            raise NotFound(
+                f"{param}: there is no reranker {rerank!r}; there are: {', '.join(models)}", code="model_not_found", param=param
+            )
+        return rerank if isinstance(rerank, str) else self._catalogue.reranking().name
 
     def check_prompt_length(self, characters: int, param: str) -> None:
         """Raise InvalidValue if a prompt has more characters, over all its messages, than the settings allow."""

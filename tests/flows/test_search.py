@@ -61,6 +61,46 @@ def test_a_generation_can_set_search_options_of_its_collection(stack: Stack, wor
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "collection.mode")
 
 
+def test_hits_are_reranked_unless_the_request_says_no(stack: Stack, works: dict[str, Any]) -> None:
+    query = "Which part has pistons and rings?"
+    plain = search(stack, query=query, mode="keyword", rerank=False)
+    assert [hit["rerank_score"] for hit in plain] == [None] * len(plain)
+    for rerank in ({}, {"rerank": None}, {"rerank": True}, {"rerank": "overlap"}):
+        hits = search(stack, query=query, mode="keyword", **rerank)
+        assert (hits[0]["page"], hits[0]["rerank_score"]) == (2, pytest.approx(3 / 6))
+        # Each hit keeps the score of the search.
+        assert {hit["chunk_id"]: hit["score"] for hit in hits} == {hit["chunk_id"]: hit["score"] for hit in plain}
+    assert search(stack, query=query, threshold=0.4)[0]["page"] == 2
+    assert len(search(stack, query=query, threshold=0.4)) == 1
+    for rerank, status in (("nope", 404), ("echo", 404), (5, 422), ("", 422)):
+        refused = stack.client.post("/collections/works/search", json={"query": query, "rerank": rerank})
+        assert (refused.status_code, "rerank" in refused.json()["error"]["param"]) == (status, True), refused.text
+    source = {"name": "works", "top_k": 1, "rerank": True}
+    result = stack.ended(stack.generate(query, collection=source)["id"])["result"]
+    assert [citation["page"] for citation in result["citations"]] == [2]
+
+
+def test_a_search_explains_ranks_and_what_was_left_out(stack: Stack, works: dict[str, Any]) -> None:
+    body = {"query": "boiler XK-4711", "filter": {"metadata.year": {"lt": 1900}, "page": 1}, "top_k": 5}
+    answer = stack.post("/collections/works/search?explain=1", body).json()
+    [hit, explain] = [answer["data"][0], answer["explain"]]
+    assert hit["explain"]["vector"]["rank"] == hit["explain"]["keyword"]["rank"] == hit["explain"]["rerank"]["rank"] == 1
+    assert hit["explain"]["fused"] == hit["score"] == 1.0
+    assert hit["explain"]["rerank"]["score"] == hit["rerank_score"]
+    # Three chunks: one of the gardens, and the second page of the engines.
+    assert (explain["mode"], explain["chunks"], explain["lists"]) == ("hybrid", 3, {"vector": 1, "keyword": 1})
+    assert explain["removed"] == {"filter": 2, "not_ready": 0, "threshold": 0}
+    assert explain["filter"] == [{"condition": "metadata.year lt", "removed": 1}, {"condition": "page eq", "removed": 1}]
+    assert (explain["rerank"]["model"], explain["rerank"]["applied"], explain["rerank"]["candidates"]) == ("overlap", True, 1)
+    alone = stack.post("/collections/works/search", {**body, "mode": "vector", "rerank": False, "explain": True}).json()
+    place = alone["data"][0]["explain"]
+    assert (place["vector"]["rank"], place["keyword"], place["fused"], "rerank" in place) == (1, None, None, False)
+    assert "rerank" not in alone["explain"]
+    assert "explain" not in stack.post("/collections/works/search", body).json()
+    refused = stack.client.post("/collections/works/search?explain=2", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "explain")
+
+
 @pytest.mark.parametrize("given", ["[]", '{"a": null}', '{"a": [1]}', "{", json.dumps({str(n): n for n in range(33)})])
 def test_invalid_metadata_is_rejected(stack: Stack, given: str) -> None:
     refused = stack.client.post("/collections/refused/documents", files={"file": ("a.txt", b"a")}, data={"metadata": given})

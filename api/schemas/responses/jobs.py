@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from api.schemas.responses.envelopes import Error, ListPage, ResponseModel
 from api.schemas.responses.fields import JobId, JobKind, Time
 from api.schemas.responses.openai_batches import OpenAIBatchCounts
-from api.schemas.responses.search import Hit
+from api.schemas.responses.search import Hit, SearchExplanation
 from shared.jobs.models import Outcome, Status
 
 WaitingFor = Literal[
@@ -108,6 +108,8 @@ class SearchResult(ResponseModel):
     """The result of a job of kind ``search``."""
 
     hits: list[Hit]
+    warnings: list[str] = Field(default=[], description="why the hits were not reranked; usually empty")
+    explain: SearchExplanation | None = Field(default=None, description="only with `explain`")
 
 
 class EmbedResult(ResponseModel):
