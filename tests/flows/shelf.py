@@ -28,7 +28,7 @@ class FixedEmbedder:
     def for_model(self, name: str) -> "FixedEmbedder":
         return self
 
-    def embed_texts(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
+    def embed_texts(self, texts: list[str], *, role: str = "raw", shares: int = 1) -> list[list[float]]:
         return [VECTOR for _ in texts]
 
 

@@ -152,7 +152,7 @@ class _Searcher:
     def _by_vector(self, count: int) -> list[IndexedChunk]:
         embedder = self._embedders.for_model(self._collection.embedding_model)
         check_revision(embedder, self._collection.name, self._collection.embedding_revision)
-        [vector] = embedder.embed_texts([self._query.query])
+        [vector] = embedder.embed_texts([self._query.query], role="query")
         index, condition = self._collection.index, self._query.condition
         return self._ready_chunks(lambda limit: self._search_index.search_vectors(index, vector, limit, condition), count)
 
