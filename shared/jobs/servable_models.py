@@ -1,5 +1,8 @@
 """Models that requests can name: which of the models file a worker serves or can load, and what a generation by one will cost."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from shared.errors import InvalidValue, ModelNotServed, NotFound
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.worker_registry import WorkerRegistry
@@ -71,6 +74,16 @@ class ServableModels:
                 f"{param}: there is no reranker {rerank!r}; there are: {', '.join(models)}", code="model_not_found", param=param
             )
         return rerank if isinstance(rerank, str) else self._catalogue.reranking().name
+
+    def answer_limits(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """How a model reads passages: those of the options that are not None, and the settings for the others."""
+        settings = self._settings
+        limits: dict[str, Any] = {
+            "neighbours": settings.retrieve_neighbours,
+            "context_tokens": settings.retrieve_tokens,
+            "min_relevance": settings.min_relevance,
+        }
+        return limits | {name: options[name] for name in limits if options.get(name) is not None}
 
     def check_prompt_length(self, characters: int, param: str) -> None:
         """Raise InvalidValue if a prompt has more characters, over all its messages, than the settings allow."""

@@ -80,6 +80,47 @@ def test_hits_are_reranked_unless_the_request_says_no(stack: Stack, works: dict[
     assert [citation["page"] for citation in result["citations"]] == [2]
 
 
+def test_a_question_that_follows_others_goes_to_the_model_before_the_search(stack: Stack, works: dict[str, Any]) -> None:
+    messages = [
+        {"role": "user", "content": "Who wants a boiler?"},
+        {"role": "assistant", "content": "Steam engines do."},
+        {"role": "user", "content": "When is its valve XK-4711 inspected?"},
+    ]
+    body = {"messages": messages, "collection": {"name": "works", "mode": "keyword"}, "max_tokens": 64}
+    job = stack.ended(stack.post("/generate", body).json()["id"])
+    assert [attempt["queue"] for attempt in job["attempts"]] == ["gpu.echo", "io", "gpu.echo"]
+    # The echo engine repeats its prompt, which is no question, so the message itself is searched for.
+    result = job["result"]
+    assert (result["retrieval"]["query"], result["retrieval"]["rewritten"]) == (messages[-1]["content"], False)
+    assert (result["grounded"], result["citations"][0]["page"]) == (True, 1)
+    assert "Rewrite the last question" not in result["text"]
+    plain = stack.ended(stack.post("/generate", {**body, "rewrite": False}).json()["id"])
+    assert [attempt["queue"] for attempt in plain["attempts"]] == ["io", "gpu.echo"]
+    # So it is in a chat, whose first message has nothing before it.
+    chat = {"session": "rewrite", "collection": "works"}
+    for message, queues in (("Who wants a boiler?", ["io", "gpu.echo"]), ("And roses?", ["gpu.echo", "io", "gpu.echo"])):
+        turn = stack.post("/chat", {**chat, "message": message}).json()["turn"]
+        assert [attempt["queue"] for attempt in stack.job(turn["id"])["attempts"]] == queues
+        assert (turn["grounded"], turn["retrieval"]["query"]) == (True, message)
+
+
+def test_an_answer_says_that_the_documents_do_not_have_it(stack: Stack, works: dict[str, Any]) -> None:
+    source = {"name": "works", "min_relevance": 0.9}
+    job = stack.ended(stack.generate("What is the capital of France?", collection=source)["id"])
+    result = job["result"]
+    assert result["text"] == "The documents do not contain an answer to this question."
+    assert (result["grounded"], result["citations"], result["usage"]["total_tokens"]) == (False, [], 0)
+    turn = stack.post("/chat", {"message": "What is the capital of France?", "collection": source}).json()["turn"]
+    assert (turn["answer"], turn["grounded"]) == (result["text"], False)
+    found = stack.ended(stack.generate("Steam engines want a boiler", collection=source, max_tokens=400)["id"])["result"]
+    assert (found["grounded"], found["citations"][0]["document"]) == (True, "engines.txt")
+    # The echo engine repeats the marker of the passage.
+    assert (found["citations"][0]["cited"], found["retrieval"]["reranker"]) == (True, "overlap")
+    for field, value in (("min_relevance", 2), ("context_tokens", 5), ("neighbours", 6)):
+        refused = stack.client.post("/generate", json={"prompt": "x", "collection": {"name": "works", field: value}})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, f"collection.{field}")
+
+
 def test_a_search_explains_ranks_and_what_was_left_out(stack: Stack, works: dict[str, Any]) -> None:
     body = {"query": "boiler XK-4711", "filter": {"metadata.year": {"lt": 1900}, "page": 1}, "top_k": 5}
     answer = stack.post("/collections/works/search?explain=1", body).json()

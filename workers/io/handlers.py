@@ -17,7 +17,7 @@ from workers.io.delete import delete
 from workers.io.embedding import embed
 from workers.io.file_search import FILE_SEARCH, collections_of, describe_search
 from workers.io.reranking import rerank
-from workers.io.retrieval import Retriever
+from workers.io.retrieval import Retriever, relevant_passages
 from workers.io.search import SearchQuery
 from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Handover
 
@@ -40,10 +40,18 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
         """First phase of a generation with a collection: its passages go with it to the model's queue."""
         attempt.report_progress("retrieving", 0, 0, "passages")
         spec = attempt.spec
-        query, collections = SearchQuery.from_spec(_question(spec), spec["retrieval"]), collections_of(spec)
+        question = attempt.context.get("question") or _question(spec)
+        query, collections = SearchQuery.from_spec(question, spec["retrieval"]), collections_of(spec)
         retrieval = retriever.retrieve([query], collections, raise_if_stopped=attempt.raise_if_stopped)
-        found = [passage.as_context() for passage in retrieval.passages]
-        about = {"reranker": retrieval.reranker or None, "warnings": retrieval.warnings}
+        relevant = relevant_passages(retrieval.passages, spec["retrieval"].get("min_relevance") or 0)
+        found = [passage.as_context() for passage in relevant]
+        about = {
+            "query": query.query,
+            "rewritten": bool(attempt.context.get("rewritten")),
+            "reranker": retrieval.reranker or None,
+            "warnings": retrieval.warnings,
+            "refused": bool(spec["retrieval"].get("min_relevance")) and not relevant,
+        }
         if spec.get(FILE_SEARCH) is None:
             return Handover(queue=spec["then"], context={"passages": found, "retrieval": about})
         said, files = describe_search([query.query], found, documents, with_results=spec[FILE_SEARCH]["with_results"])

@@ -41,6 +41,20 @@ class _Candidate:
     query: str
 
 
+def relevant_passages(passages: Sequence[Passage], minimum: float) -> list[Passage]:
+    """The passages without those that are less relevant than ``minimum``; 0 keeps all.
+
+    A passage whose relevance is unknown, as only its words were found, stays if another one is relevant, or if none was compared by
+    anything else.
+    """
+    if not minimum:
+        return list(passages)
+    known = [passage.relevance for passage in passages if passage.relevance is not None]
+    if known and max(known) < minimum:
+        return []
+    return [passage for passage in passages if passage.relevance is None or passage.relevance >= minimum]
+
+
 class Retriever:
     """Searches the collections of one server. Safe to use from many threads."""
 

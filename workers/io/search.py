@@ -101,6 +101,7 @@ class _Searcher:
         self._names: dict[str, str] = {}
         self._rankings: dict[str, list[IndexedChunk]] = {}
         self._hidden: set[ChunkRef] = set()
+        self._similarities: dict[ChunkRef, float] = {}
 
     def search_passages(self) -> SearchOutcome:
         query = self._query
@@ -109,6 +110,7 @@ class _Searcher:
             self._rankings["vector"] = self._by_vector(depth)
         if query.mode != "vector":
             self._rankings["keyword"] = self._by_keyword(depth)
+        self._similarities = {chunk.chunk_ref: chunk.score for chunk in self._rankings.get("vector", ())}
         rankings = list(self._rankings.values())
         ranked = rankings[0] if len(rankings) == 1 else _fuse_rankings(*rankings)
         minimum = query.threshold
@@ -191,6 +193,7 @@ class _Searcher:
             text=chunk.text,
             score=chunk.score,
             confidence=chunk.confidence,
+            similarity=self._similarities.get(chunk.chunk_ref),
             explain=self._ranks(chunk) if self._query.explain else None,
             neighbours=tuple(
                 {

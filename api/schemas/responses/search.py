@@ -82,6 +82,9 @@ class Hit(ResponseModel):
     rerank_score: float | None = Field(
         default=None, description="of the reranker, from 0 to 1, by which the hits are ordered; null without one"
     )
+    similarity: float | None = Field(
+        default=None, description="cosine similarity of query and chunk; null for a hit that only its words have found"
+    )
     neighbours: list[NeighbourChunk]
     source: Literal["text", "ocr"] = Field(default="text", description="`ocr` if some of the text was read from a picture")
     confidence: float | None = Field(default=None, description="of OCR, from 0 to 1: the mean of its lines; null for other text")
