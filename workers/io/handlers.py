@@ -44,7 +44,7 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
         query, collections = SearchQuery.from_spec(question, spec["retrieval"]), collections_of(spec)
         retrieval = retriever.retrieve([query], collections, raise_if_stopped=attempt.raise_if_stopped)
         relevant = relevant_passages(retrieval.passages, spec["retrieval"].get("min_relevance") or 0)
-        found = [passage.as_context() for passage in relevant]
+        found: list[dict[str, Any]] = [passage.as_context() for passage in relevant]
         about = {
             "query": query.query,
             "rewritten": bool(attempt.context.get("rewritten")),
