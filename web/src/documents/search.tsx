@@ -105,7 +105,7 @@ export function SearchHits({ collection, text }: { collection: string; text: str
         {hits.map((hit) => (
           <li key={hit.chunk_id}>
             <button type="button" class="hit" onClick={() => (open.value = hit)}>
-              <header><strong>{hit.document}</strong><span>{pageOf(hit)}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (orderScore(hit) / best) * 100)}%` }} /></span><span class="number">{hit.rerank_score == null ? mode : "reranker"} {orderScore(hit).toFixed(2)}</span></header>
+              <header><strong>{hit.document}</strong><span>{pageOf(hit)}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (orderScore(hit) / best) * 100)}%` }} /></span><span class="number">{hit.rerank_score != null && `reranker ${hit.rerank_score.toFixed(2)} · `}{mode} {hit.score.toFixed(2)}</span></header>
               {hit.explain && <p class="hint">{explainHit(hit.explain)}</p>}
               <p dir="auto"><Marked text={hit.text} words={text} /></p>
             </button>
