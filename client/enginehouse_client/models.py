@@ -40,7 +40,8 @@ class Attempt(Record):
 @dataclass(frozen=True, kw_only=True)
 class Citation(Record):
     """A passage that was given to the model: characters ``start`` to ``end`` of a page; pages count from 1. ``source`` is ``ocr`` if
-    some of it was read from a picture, with this ``confidence``."""
+    some of it was read from a picture, with this ``confidence``. ``cited`` says whether the answer names it, and ``support`` is the part
+    of the words of the sentences that do so which the quote contains."""
 
     marker: str
     document_id: str
@@ -51,6 +52,8 @@ class Citation(Record):
     quote: str
     source: str = "text"
     confidence: float | None = None
+    cited: bool | None = None
+    support: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,12 @@ class Job(Record):
     def citations(self) -> list[Citation]:
         """The passages that were given to the model. Raises JobFailed as ``completed`` does."""
         return [Citation.from_json(citation) for citation in self.completed().get("citations", ())]
+
+    @property
+    def grounded(self) -> bool | None:
+        """Whether the model was given a passage; None if there was no collection. Raises JobFailed as ``completed`` does."""
+        value = self.completed().get("grounded")
+        return None if value is None else bool(value)
 
     def completed(self) -> Mapping[str, Any]:
         """The result. Raises JobFailed if the job ended otherwise, EnginehouseError if it has not ended."""
