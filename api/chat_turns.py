@@ -71,6 +71,8 @@ def turn_json(turn: Turn) -> dict[str, Any]:
         "collection": collection["name"] if collection else None,
         "system": request.get("system"),
         "citations": answer.get("citations", []),
+        "grounded": answer.get("grounded"),
+        "retrieval": answer.get("retrieval"),
         "usage": answer.get("usage"),
         "finish_reason": answer.get("finish_reason"),
         "created_at": seconds(created_at),

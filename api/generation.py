@@ -11,7 +11,7 @@ from api.services import owner, services
 from api.submission import SubmittedJob, submit_job
 from shared.jobs.queue_names import IO_QUEUE, generation_queue
 from shared.jobs.servable_models import expected_service
-from shared.jobs.submission import Submission
+from shared.jobs.submission import FIRST_TURN, Submission
 from shared.models.engine_features import check_generation
 from shared.rights import SEARCH
 
@@ -39,11 +39,13 @@ def submit_generation(
     webhook = job_webhook(options.webhook)
     queue = generation_queue(entry.name)
     retrieval = _retrieval_spec(options, queue)
+    if retrieval and _rewrites(options, prompt, session, turn_parent):
+        retrieval["rewrite"] = True
     spec = {**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval}
     check_generation(entry, spec)
     submission = Submission(
         kind="generate",
-        queue=IO_QUEUE if retrieval else queue,
+        queue=IO_QUEUE if retrieval and not retrieval.get("rewrite") else queue,
         spec=spec,
         owner=owner(),
         end_user=options.end_user or "",
@@ -63,6 +65,15 @@ def submit_generation(
     return submit_job(submission, timeout)
 
 
+def _rewrites(options: GenerationOptions, prompt: Mapping[str, Any], session: str, turn_parent: str) -> bool:
+    """Whether the model rewrites the question before the search: only one that follows an answer can refer to something."""
+    if not (services().settings.rewrite_questions if options.rewrite is None else options.rewrite):
+        return False
+    if session:
+        return turn_parent != FIRST_TURN and services().sessions.has_turns(session, owner())
+    return any(message["role"] == "assistant" for message in prompt.get("messages") or ())
+
+
 def _retrieval_spec(options: GenerationOptions, next_queue: str) -> dict[str, Any]:
     """The fields that a collection adds to the spec. Empty without a collection."""
     if options.collection is None and not options.use_rag:
@@ -74,6 +85,11 @@ def _retrieval_spec(options: GenerationOptions, next_queue: str) -> dict[str, An
     top_k = source.top_k or options.passages or context.settings.retrieve_top_k
     return {
         "collection": collection.id,
-        "retrieval": {**source.model_dump(exclude={"name"}), "top_k": top_k},
+        "retrieval": {
+            **source.model_dump(exclude={"name", "rerank"}),
+            "top_k": top_k,
+            **context.models.answer_limits(source.model_dump()),
+            "reranker": context.models.find_search_reranker(source.rerank, "collection.rerank"),
+        },
         "then": next_queue,
     }

@@ -582,6 +582,38 @@ class Settings:
     retrieve_top_k: int = setting(
         "ENGINEHOUSE_RETRIEVE_TOP_K", 3, "Number of chunks given to the model when a request does not set it.", low=1, high=100
     )
+    retrieve_neighbours: int = setting(
+        "ENGINEHOUSE_RETRIEVE_NEIGHBOURS",
+        1,
+        "Number of chunks before and after each passage that the model reads with it when a request does not set it.",
+        low=0,
+        high=5,
+    )
+    retrieve_tokens: int = setting(
+        "ENGINEHOUSE_RETRIEVE_TOKENS",
+        1500,
+        "Maximum tokens of all passages in a prompt when a request does not set it. The context of the model is a limit too.",
+        low=64,
+        high=1_000_000,
+    )
+    rewrite_questions: bool = setting(
+        "ENGINEHOUSE_REWRITE_QUESTIONS",
+        True,
+        "Let the model rewrite a question that follows others to stand alone before documents are searched, unless a request says no.",
+    )
+    min_relevance: float = setting(
+        "ENGINEHOUSE_MIN_RELEVANCE",
+        0.0,
+        "Minimum relevance of a passage when a request does not set it: the reranker's score, or else the cosine similarity. If no "
+        "passage has it, the answer is that the documents do not contain one; 0 gives the model all passages.",
+        low=0,
+        high=1,
+    )
+    rerank_searches: bool = setting(
+        "ENGINEHOUSE_RERANK_SEARCHES",
+        True,
+        "Rank the hits of searches with the default reranker of the models file, if it has one and a request does not say.",
+    )
     default_collection: str = setting("ENGINEHOUSE_DEFAULT_COLLECTION", "default", "Collection used by `/upload` and `use_rag`.")
     webhook_allow: str = setting(
         "ENGINEHOUSE_WEBHOOK_ALLOW",

@@ -22,8 +22,9 @@ class Passage:
     """A retrieved chunk: characters ``start`` to ``end`` of the text of ``page``, which counts from 1.
 
     ``document`` is the file's name as uploaded. ``headings`` are the titles of the enclosing sections, outermost first. What
-    ``score`` means depends on the search mode. ``neighbours`` are adjacent chunks, if the search asked for them. ``confidence`` is
-    that of OCR, or None if the text was not read by OCR.
+    ``score`` means depends on the search mode; ``rerank_score`` is that of a reranker, from 0 to 1, and ``similarity``
+    the cosine similarity to the query; either may be None. ``neighbours`` are adjacent chunks, if the search asked for them. ``confidence`` is that of OCR, or None if the text was not read by OCR.
+    ``explain`` has the ranks of the passage, if the search asked for them.
     """
 
     document_id: str
@@ -37,13 +38,38 @@ class Passage:
     headings: Sequence[str] = ()
     neighbours: Sequence[Mapping[str, Any]] = ()
     confidence: float | None = None
+    rerank_score: float | None = None
+    similarity: float | None = None
+    explain: Mapping[str, Any] | None = None
+
+    @property
+    def chunk_id(self) -> str:
+        return f"{self.document_id}:{self.position}"
+
+    @property
+    def order_score(self) -> float:
+        """The score that passages are ordered by, and that a threshold applies to."""
+        return self.score if self.rerank_score is None else self.rerank_score
+
+    @property
+    def relevance(self) -> float | None:
+        """How well the passage answers the query, comparable between queries; None if only words were compared."""
+        return self.similarity if self.rerank_score is None else self.rerank_score
+
+    @property
+    def headed_text(self) -> str:
+        """The text under its headings."""
+        return f"{' > '.join(self.headings)}\n{self.text}" if self.headings else self.text
 
     @property
     def source(self) -> Literal["text", "ocr"]:
         return "text" if self.confidence is None else "ocr"
 
     def as_context(self) -> dict[str, object]:
-        return {**asdict(self), "chunk_id": f"{self.document_id}:{self.position}", "source": self.source}
+        fields = asdict(self)
+        if self.explain is None:
+            del fields["explain"]
+        return {**fields, "chunk_id": self.chunk_id, "source": self.source}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
@@ -63,21 +89,24 @@ def build_rag_prompt(
 ) -> RagPrompt:
     """Add the best passages that fit into ``budget`` tokens to the system message of a conversation.
 
-    Passages that overlap or touch are merged, at the rank of the better one. If no passage fits, the conversation is
-    returned unchanged.
+    A passage is extended by its neighbours if they overlap or touch it and still fit. Passages that overlap or touch are merged, at the
+    rank of the better one. If no passage fits, the conversation is returned unchanged.
     """
     chosen: list[Passage] = []
     available = budget - count_tokens(f"{RULES}\n\n")
     for passage in passages:
-        merged, others = _merge(passage, chosen)
-        if merged in chosen:
-            continue
-        # A passage that joins two chosen ones takes the rank of the first.
-        rank = next((n for n, other in enumerate(chosen) if other not in others), len(chosen))
-        candidate = [*others[:rank], merged, *others[rank:]]
-        cost = sum(count_tokens(f"{_quoted(number, other)}\n") for number, other in enumerate(candidate, 1))
-        if cost <= available:
-            chosen = candidate
+        extended = _extend(passage)
+        for form in (extended,) if extended is passage else (extended, passage):
+            merged, others = _merge(form, chosen)
+            if merged in chosen:
+                break
+            # A passage that joins two chosen ones takes the rank of the first.
+            rank = next((n for n, other in enumerate(chosen) if other not in others), len(chosen))
+            candidate = [*others[:rank], merged, *others[rank:]]
+            cost = sum(count_tokens(f"{_quoted(number, other)}\n") for number, other in enumerate(candidate, 1))
+            if cost <= available:
+                chosen = candidate
+                break
     conversation = [dict(message) for message in messages]
     if not chosen:
         return RagPrompt(conversation, [])
@@ -96,6 +125,25 @@ def _quoted(number: int, passage: Passage) -> str:
     text = " ".join(passage.text.split()).replace('"', "'")
     source = " ".join(passage.document.split()).replace('"', "'")[:120]
     return f'[{number}] {source}, page {passage.page}: "{text}"'
+
+
+def _extend(passage: Passage) -> Passage:
+    """A passage with those of its neighbours on the same page that overlap or touch it; the passage itself without any."""
+    start, end, text = passage.start, passage.end, passage.text
+    neighbours = sorted(
+        (other for other in passage.neighbours if other["page"] == passage.page), key=lambda other: int(other["start"])
+    )
+    for other in reversed(neighbours):
+        if other["start"] < start <= other["end"] <= end:
+            text = other["text"] + text[other["end"] - start :]
+            start = int(other["start"])
+    for other in neighbours:
+        if start <= other["start"] <= end < other["end"]:
+            text += other["text"][end - other["start"] :]
+            end = int(other["end"])
+    if (start, end) == (passage.start, passage.end):
+        return passage
+    return replace(passage, start=start, end=end, text=text, neighbours=())
 
 
 def _merge(passage: Passage, chosen: Sequence[Passage]) -> tuple[Passage, list[Passage]]:

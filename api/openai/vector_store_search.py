@@ -13,7 +13,7 @@ from shared.jobs.submission import Submission
 from shared.openai.job_errors import AnswerTimeout
 from shared.openai.requests.file_search import retrieval_spec
 from shared.openai.requests.vector_stores import VectorStoreSearch
-from shared.openai.vector_stores import file_of_document
+from shared.openai.vector_stores import file_of_document, order_score
 
 SEARCH_SECONDS = 60
 DEFAULT_RESULTS = 10
@@ -21,7 +21,8 @@ DEFAULT_RESULTS = 10
 
 def search_store(collection: Collection, body: VectorStoreSearch) -> dict[str, Any]:
     """The passages that match a search. Raises what its job ended with, and AnswerTimeout."""
-    spec = retrieval_spec(body.filters, body.ranking_options, body.max_num_results or DEFAULT_RESULTS)
+    top_k = body.max_num_results or DEFAULT_RESULTS
+    spec = retrieval_spec(body.filters, body.ranking_options, top_k, services().models, "ranking_options")
     submission = Submission(
         kind="search",
         queue=IO_QUEUE,
@@ -58,7 +59,7 @@ def _describe_hits(hits: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "file_id": file_id,
                 "filename": filename,
-                "score": hit["score"],
+                "score": order_score(hit),
                 "attributes": dict(document.metadata),
                 "content": [{"type": "text", "text": hit["text"]}],
                 "document_id": document.id,

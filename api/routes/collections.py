@@ -17,8 +17,9 @@ from api.openapi.operation import (
     Operation,
     Reply,
     describe,
+    in_query,
 )
-from api.request_parsing import parse_body, query_cursor, query_integer, read_idempotency_key, requested_timeout
+from api.request_parsing import parse_body, query_choice, query_cursor, query_integer, read_idempotency_key, requested_timeout
 from api.responses import (
     RouteResponse,
     accepted_response,
@@ -44,6 +45,7 @@ blueprint = Blueprint("collections", __name__)
 
 TAG = "Documents"
 REINDEX_PRIORITY = 8
+EXPLAIN = in_query("explain", {"enum": ["1", "0", "true", "false"]}, "The same as the field `explain`.")
 WAITS = "Waits up to 30 s unless the client asks for a different wait."
 
 
@@ -164,7 +166,7 @@ def list_documents(collection: str) -> RouteResponse:
         tag=TAG,
         summary="Search a collection by vectors, by keywords, or by both",
         description=WAITS,
-        parameters=(COLLECTION, PREFER, WAIT),
+        parameters=(COLLECTION, EXPLAIN, PREFER, WAIT),
         request_model=SearchRequest,
         examples={
             "question": Example(summary="A question", body={"query": "When is the archive open?", "top_k": 2}),
@@ -185,13 +187,21 @@ def list_documents(collection: str) -> RouteResponse:
 )
 def search_collection(collection: str) -> RouteResponse:
     body = parse_body(SearchRequest)
+    explain = query_choice("explain", ("1", "0", "true", "false")) in ("1", "true")
     found = services().documents.find_collection(owner(), collection)
-    spec = {**body.model_dump(), "collection_id": found.id}
+    spec = {
+        **body.model_dump(exclude={"rerank"}),
+        "collection_id": found.id,
+        "reranker": services().models.find_search_reranker(body.rerank),
+        "explain": body.explain or explain,
+    }
     submission = Submission(kind="search", queue=IO_QUEUE, spec=spec, owner=owner())
     job = submit_job(submission, requested_timeout(SHORT_JOB_SECONDS)).job
     if job.status is Status.COMPLETED and job.result is not None:
         warning = read_problem(services().redis, found.id)
-        return list_response(job.result["hits"], warnings=[warning] if warning else [])
+        warnings = [*job.result.get("warnings", ()), *([warning] if warning else [])]
+        explanation = {"explain": job.result["explain"]} if "explain" in job.result else {}
+        return list_response(job.result["hits"], warnings=warnings, **explanation)
     if job.status.final:
         raise short_job_error(job)
     return accepted_response(job)

@@ -156,7 +156,8 @@ def _search_chunk_ids(query: str) -> list[str]:
     context = services()
     collection = context.documents.find_collection(owner(), context.settings.default_collection)
     body = SearchRequest(query=query, top_k=context.settings.retrieve_top_k)
-    spec = {**body.model_dump(), "collection_id": collection.id}
+    reranker = context.models.find_search_reranker(None)
+    spec = {**body.model_dump(exclude={"rerank"}), "collection_id": collection.id, "reranker": reranker}
     submission = Submission(kind="search", queue=IO_QUEUE, spec=spec, owner=owner())
     job = submit_job(submission, SHORT_JOB_SECONDS).job
     if not job.status.final:

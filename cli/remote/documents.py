@@ -10,6 +10,7 @@ from cli.errors import CommandError
 from cli.output import clock, first_line, plural
 from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.remote.jobs import print_id, print_results
+from cli.remote.search_explanation import EXPLAINED, explain_hit, explain_search
 
 if TYPE_CHECKING:
     from enginehouse_client import Collection, Document, Hit
@@ -38,6 +39,14 @@ def search(
     neighbours: Annotated[
         int | None, typer.Option(min=0, max=5, help="With --json: number of chunks around each passage.")
     ] = None,
+    rerank: Annotated[
+        bool | None,
+        typer.Option("--rerank/--no-rerank", help="Rank the candidates with a reranker.", show_default="if the server has one"),
+    ] = None,
+    reranker: Annotated[str | None, typer.Option(help="The reranker, instead of the default one.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show ranks and scores in each list, and what was left out.")
+    ] = False,
 ) -> None:
     """Search a collection and print the best passages first."""
     try:
@@ -45,13 +54,29 @@ def search(
     except (ValueError, TypeError):
         raise CommandError("--filter must be a JSON object.") from None
 
+    if reranker is not None and rerank is False:
+        raise CommandError("--reranker and --no-rerank contradict each other.")
+
     def row(hit: "Hit") -> tuple[object, ...]:
-        return f"{hit.score:.3f}", hit.document, hit.page, first_line(hit.text, 160)
+        score = f"{hit.score if hit.rerank_score is None else hit.rerank_score:.3f}"
+        places = explain_hit(hit.explain) if hit.explain is not None else ()
+        return score, *places, hit.document, hit.page, first_line(hit.text, 160)
 
     found = context.client.search(
-        collection, query, top_k=top_k, mode=mode, filter=filters, threshold=threshold, neighbours=neighbours
+        collection,
+        query,
+        top_k=top_k,
+        mode=mode,
+        filter=filters,
+        threshold=threshold,
+        neighbours=neighbours,
+        rerank=reranker or rerank,
+        explain=explain,
     )
-    context.out.print_list(("score", "document", "page", "passage"), found, row)
+    places = EXPLAINED if explain else ()
+    context.out.print_list(("score", *places, "document", "page", "passage"), found, row)
+    for note in [*found.warnings, *(explain_search(found.explain) if found.explain is not None else ())]:
+        context.out.print_note(note)
 
 
 @collections.command("list")

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from enginehouse_client.effects import Emit, Operation, Stream
 from enginehouse_client.jobs import JobCalls
-from enginehouse_client.models import Collection, Document, Hit, Job, PageText
+from enginehouse_client.models import Collection, Document, Job, PageText, SearchHits
 
 
 class DocumentCalls(JobCalls):
@@ -22,19 +22,24 @@ class DocumentCalls(JobCalls):
         filter: Mapping[str, Any] | None = None,
         threshold: float | None = None,
         neighbours: int | None = None,
-    ) -> Operation[list[Hit]]:
+        rerank: bool | str | None = None,
+        explain: bool = False,
+    ) -> Operation[SearchHits]:
         """Search a collection; the best passages come first. ``mode`` is ``vector``, ``keyword`` or (by default) ``hybrid``.
         ``filter`` restricts documents and pages, ``threshold`` is the minimum score, and ``neighbours`` adds that many chunks
-        around each hit to its ``raw``."""
-        options = {"mode": mode, "filter": filter, "threshold": threshold, "neighbours": neighbours}
+        around each hit to its ``raw``. ``rerank`` is the name of a reranker, True for the default one, or False for none. ``explain``
+        fills ``explain`` of the hits and of their list. Raises NotFound."""
+        options = {"mode": mode, "filter": filter, "threshold": threshold, "neighbours": neighbours, "rerank": rerank}
+        options["explain"] = explain or None
         body = {"query": query, "top_k": top_k, **{name: value for name, value in options.items() if value is not None}}
         path, timeout = f"/collections/{_name(collection)}/search", self.retry_policy.timeout + 30
         response = yield from self._call("POST", path, json=body, timeout=timeout)
         payload = response.json()
         if response.status == 202:
             job = yield from self.wait(payload["id"])
-            return [Hit.from_json(hit) for hit in job.completed()["hits"]]
-        return [Hit.from_json(hit) for hit in payload["data"]]
+            result = job.completed()
+            return SearchHits(result["hits"], warnings=result.get("warnings", ()), explain=result.get("explain"))
+        return SearchHits(payload["data"], warnings=payload["warnings"], explain=payload.get("explain"))
 
     def collections(self) -> Operation[list[Collection]]:
         """List all collections by name."""

@@ -31,7 +31,8 @@ class Message(TypedDict):
 class Options(TypedDict, total=False):
     """Options of a generation; the server's documentation has their limits, and the model provides the defaults.
 
-    ``collection`` answers from documents; ``timeout`` and ``expires_in`` are in seconds; ``webhook`` is notified of the end.
+    ``collection`` answers from documents: its name, or a mapping with ``name`` and options of the retrieval, such as ``min_relevance``.
+    ``rewrite`` says whether a question that follows others is rewritten before the search. ``timeout`` and ``expires_in`` are in seconds; ``webhook`` is notified of the end.
     ``deterministic`` keeps other requests from changing the answer, at a cost to all of them; the ``end_user`` values of a key take
     turns within its share.
     """
@@ -44,8 +45,9 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     seed: int
     deterministic: bool
-    collection: str
+    collection: str | Mapping[str, Any]
     passages: int
+    rewrite: bool
     priority: int | str
     end_user: str
     expires_in: float

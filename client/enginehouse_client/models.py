@@ -3,7 +3,7 @@
 Each record keeps the complete JSON in ``raw``, so that fields of a newer server are available and break nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
@@ -40,7 +40,8 @@ class Attempt(Record):
 @dataclass(frozen=True, kw_only=True)
 class Citation(Record):
     """A passage that was given to the model: characters ``start`` to ``end`` of a page; pages count from 1. ``source`` is ``ocr`` if
-    some of it was read from a picture, with this ``confidence``."""
+    some of it was read from a picture, with this ``confidence``. ``cited`` says whether the answer names it, and ``support`` is the part
+    of the words of the sentences that do so which the quote contains."""
 
     marker: str
     document_id: str
@@ -51,11 +52,14 @@ class Citation(Record):
     quote: str
     source: str = "text"
     confidence: float | None = None
+    cited: bool | None = None
+    support: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hit(Record):
-    """A passage found by a search. The meaning of ``score`` depends on the search mode; higher is better."""
+    """A passage found by a search. The meaning of ``score`` depends on the search mode; higher is better. ``rerank_score`` is that of
+    the reranker, which orders the hits, or None. ``explain`` has ranks and scores in each list, if the search asked for them."""
 
     document_id: str
     document: str
@@ -66,6 +70,20 @@ class Hit(Record):
     score: float
     source: str = "text"
     confidence: float | None = None
+    rerank_score: float | None = None
+    explain: Mapping[str, Any] | None = None
+
+
+class SearchHits(list[Hit]):
+    """The hits of a search, best first. ``warnings`` say why some may be missing, or why they were not reranked; ``explain`` has how many
+    chunks each step had and removed, if the search asked for it."""
+
+    def __init__(
+        self, hits: Iterable[Mapping[str, Any]], *, warnings: Iterable[str] = (), explain: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(Hit.from_json(hit) for hit in hits)
+        self.warnings = list(warnings)
+        self.explain = explain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +128,12 @@ class Job(Record):
     def citations(self) -> list[Citation]:
         """The passages that were given to the model. Raises JobFailed as ``completed`` does."""
         return [Citation.from_json(citation) for citation in self.completed().get("citations", ())]
+
+    @property
+    def grounded(self) -> bool | None:
+        """Whether the model was given a passage; None if there was no collection. Raises JobFailed as ``completed`` does."""
+        value = self.completed().get("grounded")
+        return None if value is None else bool(value)
 
     def completed(self) -> Mapping[str, Any]:
         """The result. Raises JobFailed if the job ended otherwise, EnginehouseError if it has not ended."""

@@ -221,6 +221,15 @@ class TextIndex:
                 )
             return [_indexed_chunk(row[:-1], row[-1]) for row in rows]
 
+    def count_matching(self, index: str, condition: Condition | None = None) -> int:
+        """The number of chunks, or of those that match a filter."""
+        with self._reading(index) as file:
+            if file is None:
+                return 0
+            where, values = filter_to_sql(condition) if condition is not None else ("1", [])
+            counted = file.execute(f"select count(*) from documents d join chunks c on c.document = d.key where {where}", values)
+            return int(counted.fetchone()[0])
+
     def matching_chunks(self, index: str, condition: Condition, limit: int) -> list[ChunkRef] | None:
         """References to all chunks that match a filter; None if there are more than ``limit``."""
         with self._reading(index) as file:

@@ -1,9 +1,10 @@
 """Models that requests can name: which of the models file a worker serves or can load, and what a generation by one will cost."""
 
+from collections.abc import Mapping
 from copy import copy
-from typing import Self
+from typing import Any, Self
 
-from shared.errors import InvalidValue, ModelNotServed
+from shared.errors import InvalidValue, ModelNotServed, NotFound
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import EMBED, GENERATE, RERANK, Catalogue, ModelEntry
@@ -62,6 +63,35 @@ class ServableModels:
             raise InvalidValue(f"model: model {entry.name!r} has the task {entry.task} and cannot rank documents", param="model")
         self._rights.require_model(entry.name)
         return entry
+
+    def find_search_reranker(self, rerank: bool | str | None, param: str = "rerank") -> str:
+        """The name of the model that ranks the hits of a search; "" if none does.
+
+        ``rerank`` is a model's name, True for the default reranker, False for none, or None for what the settings say. Raises NotFound
+        or InvalidValue.
+        """
+        models = [entry.name for entry in self._catalogue.models if entry.task == RERANK]
+        if rerank is False or (rerank is None and not (models and self._settings.rerank_searches)):
+            return ""
+        if not models:
+            raise InvalidValue(
+                f"{param}: the models file has no model with task rerank. Add one, or omit the field.", param=param
+            )
+        if isinstance(rerank, str) and rerank not in models:
+            raise NotFound(
+                f"{param}: there is no reranker {rerank!r}; there are: {', '.join(models)}", code="model_not_found", param=param
+            )
+        return rerank if isinstance(rerank, str) else self._catalogue.reranking().name
+
+    def answer_limits(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """How a model reads passages: those of the options that are not None, and the settings for the others."""
+        settings = self._settings
+        limits: dict[str, Any] = {
+            "neighbours": settings.retrieve_neighbours,
+            "context_tokens": settings.retrieve_tokens,
+            "min_relevance": settings.min_relevance,
+        }
+        return limits | {name: options[name] for name in limits if options.get(name) is not None}
 
     def check_prompt_length(self, characters: int, param: str) -> None:
         """Raise InvalidValue if a prompt has more characters, over all its messages, than the settings allow."""

@@ -93,6 +93,10 @@ class ModelEntry(BaseModel):
     """Maximum answer length, in tokens, of a request that sets none."""
     chat_template: Text | None = None
     """Jinja template that turns messages into a prompt; defaults to the tokenizer's own."""
+    query_prefix: Annotated[str, Field(max_length=2000)] | None = None
+    """With task ``embed``: text in front of each query; defaults to the prompt ``query`` of the model's own configuration."""
+    passage_prefix: Annotated[str, Field(max_length=2000)] | None = None
+    """The same for passages of documents, whose prompt is called ``document``, ``passage`` or ``corpus``."""
     stop: tuple[Text, ...] = Field((), max_length=16)
     """Strings that end every answer, in addition to those of the request."""
     gpus: int = Field(0, ge=0, le=16)
@@ -143,6 +147,13 @@ class ModelEntry(BaseModel):
                 f"{given} and trust_remote_code is true: set revision to the commit (40 hexadecimal digits) whose code you have read, "
                 "because a branch or tag can change"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_prefixes(self) -> "ModelEntry":
+        for name in ("query_prefix", "passage_prefix"):
+            if self.task != EMBED and getattr(self, name) is not None:
+                raise ValueError(f"{name} is set and task is {self.task}: only a model with task embed uses it")
         return self
 
     @model_validator(mode="after")
@@ -302,6 +313,8 @@ def _requirement(name: str, details: ErrorDetails) -> str:
         return "must be the name of an environment variable"
     field = ModelEntry.model_fields[name]
     match details["type"]:
+        case "string_too_long":
+            return "must have at most 2,000 characters"
         case "string_too_short":
             return "must not be empty"
         case "string_pattern_mismatch":

@@ -13,6 +13,7 @@ from shared.openai.request_plan import PlanContext, RequestPlan
 from shared.openai.requests import EmbeddingRequest
 
 FLOAT_BYTES = 4
+ROLES = {None: "raw", "query": "query", "passage": "passage", "document": "passage"}
 
 
 def plan_embedding(request: EmbeddingRequest, context: PlanContext) -> RequestPlan:
@@ -24,7 +25,7 @@ def plan_embedding(request: EmbeddingRequest, context: PlanContext) -> RequestPl
     submission = Submission(
         kind="embed",
         queue=IO_QUEUE,
-        spec={"model": entry.name, "texts": texts},
+        spec={"model": entry.name, "texts": texts, "role": ROLES[request.input_type]},
         owner=context.owner,
         end_user=request.user or context.end_user,
         model=entry.name,

@@ -49,7 +49,16 @@ def search_spec(
     ]
     return {
         "collections": list(dict.fromkeys(collections)),
-        "retrieval": retrieval_spec(tool.filters, tool.ranking_options, tool.max_num_results or context.passages),
+        "retrieval": {
+            **context.models.answer_limits({}),
+            **retrieval_spec(
+                tool.filters,
+                tool.ranking_options,
+                tool.max_num_results or context.passages,
+                context.models,
+                f"{place}.ranking_options",
+            ),
+        },
         "then": next_queue,
         "file_search": {"with_results": with_results},
     }

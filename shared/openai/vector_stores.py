@@ -52,6 +52,12 @@ def file_of_document(document_id: str, name: str, file_id: str) -> tuple[str, st
     return file_id, name.removesuffix(name_suffix(file_id))
 
 
+def order_score(hit: Mapping[str, Any]) -> float:
+    """The score that hits are ordered by: that of the reranker, if there was one."""
+    score = hit["score"] if hit.get("rerank_score") is None else hit["rerank_score"]
+    return float(score)
+
+
 def name_suffix(file_id: str) -> str:
     """What follows the name of a document whose file's name another document of the collection has: a name has one document."""
     return f" ({file_id})"

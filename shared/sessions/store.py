@@ -90,6 +90,10 @@ class Sessions:
         asked: dict[str, Any] = json.loads(question)
         return str(parent), {**asked, "message": message_of(asked)}
 
+    def has_turns(self, session: str, owner: str) -> bool:
+        """Whether the owner's session exists and has a turn."""
+        return bool(self._client.exists(f"{PREFIX}session:{owner}:{_digest(session)}:tree"))
+
     def change_session(self, session: str, owner: str, *, title: str = "", current: str = "") -> None:
         """Set the title, or show the branch of a turn: the newest one that follows from it. Without either, only renew the session's time
         to live. Raises NotFound."""

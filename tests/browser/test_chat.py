@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from testing.stack import Stack
 from tests.browser.actions import add_documents, answered, ask, suspended
@@ -376,3 +376,30 @@ class TestOnAPhone:
         answered(page.locator(".turn").last)
         page.get_by_role("button", name="Chats", exact=True).click()
         expect(page.get_by_role("link", name="one two")).to_be_visible()
+
+
+def test_a_turn_says_what_was_searched_for_and_that_nothing_was_found(page: Page, stack: Stack) -> None:
+    add_documents(stack, "lights", light_txt="The lighthouse is green.")
+    source = {"name": "lights", "min_relevance": 0.9}
+    for message in ("What is the capital of France?", "Is the lighthouse green?"):
+        stack.post("/chat", {"session": "ground", "message": message, "collection": source}).raise_for_status()
+
+    def rewritten(route: Route) -> None:
+        # The echo engine writes no question, so the page gets one here.
+        turns = route.fetch().json()
+        turns["data"][-1]["retrieval"] |= {
+            "rewritten": True,
+            "query": "Is the lighthouse of Ravenholm green?",
+            "unknown_markers": ["[7]"],
+        }
+        route.fulfill(json=turns)
+
+    page.route("**/chat/sessions/ground/turns*", rewritten)
+    page.goto("/ui/chat/ground")
+    first, second = page.locator(".turn").first, page.locator(".turn").last
+    expect(first).to_contain_text("The documents do not contain an answer to this question.")
+    expect(first).to_contain_text("Not found in the documents")
+    expect(second).to_contain_text("Searched for “Is the lighthouse of Ravenholm green?”")
+    expect(second).to_contain_text("No passage has the number [7].")
+    expect(second).not_to_contain_text("Not found in the documents")
+    expect(second.get_by_role("button", name=re.compile(r"Passage \[1\]")).first).to_be_visible()

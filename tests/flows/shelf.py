@@ -28,7 +28,7 @@ class FixedEmbedder:
     def for_model(self, name: str) -> "FixedEmbedder":
         return self
 
-    def embed_texts(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
+    def embed_texts(self, texts: list[str], *, role: str = "raw", shares: int = 1) -> list[list[float]]:
         return [VECTOR for _ in texts]
 
 
@@ -55,10 +55,13 @@ class Shelf:
     def collection(self) -> Collection:
         return self.documents.find_collection("ada", "shelf")
 
+    @property
+    def attributes(self) -> DocumentAttributes:
+        return DocumentAttributes(id=self.document, name="a", media_type="text/plain", size=1, created_at=1.0, metadata={})
+
     def put(self) -> None:
-        about = DocumentAttributes(id=self.document, name="a", media_type="text/plain", size=1, created_at=1.0, metadata={})
         self.index.put_vectors(self.collection.index, self.document, [0], [VECTOR])
-        self.index.put_document(self.collection.index, about, [Chunk(0, 1, 0, 7, "boilers")])
+        self.index.put_document(self.collection.index, self.attributes, [Chunk(0, 1, 0, 7, "boilers")])
 
     def search(self, mode: str) -> int:
         query = SearchQuery(query="boilers", mode=mode)  # type: ignore[arg-type]
@@ -69,7 +72,7 @@ class Shelf:
                 documents=self.documents,
                 embedders=FixedEmbedder(),
                 search_index=self.index,  # type: ignore[arg-type]
-            )
+            ).passages
         )
 
     def answers(self) -> bool:

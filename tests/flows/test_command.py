@@ -245,6 +245,12 @@ def test_documents_are_searched_listed_and_deleted(stack: Stack) -> None:
     assert run(stack, *found, "--filter", '{"name": "ducks.txt"}').stdout.split("\t")[1] == "ducks.txt"
     assert run(stack, *found, "--filter", '{"name": "geese.txt"}').stdout == ""
     assert run(stack, *found, "--filter", "nothing").returncode == 2
+    explained = run(stack, *found, "--explain", "--reranker", "overlap", "--filter", '{"name": "ducks.txt"}')
+    cells = explained.stdout.split("\t")
+    assert (cells[1], cells[3], cells[4]) == ("-", "-", "1 (1.000)")
+    assert cells[2].startswith("1 (")
+    assert "overlap ranked 1 candidate" in explained.stderr
+    assert "the filter left out 0 chunks (name eq: 0)" in explained.stderr
     made = run(stack, "collections", "reindex", collection, "--chunk-tokens", "120", "--wait")
     assert json.loads(made.stdout)["documents"] == 1
     cited = run(stack, "generate", "capital?", "--collection", collection, "--wait")

@@ -165,7 +165,7 @@ class Library:
             documents=self.documents,
             embedders=self.embedders,
             search_index=self.search_index,
-        )
+        ).passages
 
 
 @pytest.fixture

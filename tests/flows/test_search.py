@@ -61,6 +61,87 @@ def test_a_generation_can_set_search_options_of_its_collection(stack: Stack, wor
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "collection.mode")
 
 
+def test_hits_are_reranked_unless_the_request_says_no(stack: Stack, works: dict[str, Any]) -> None:
+    query = "Which part has pistons and rings?"
+    plain = search(stack, query=query, mode="keyword", rerank=False)
+    assert [hit["rerank_score"] for hit in plain] == [None] * len(plain)
+    for rerank in ({}, {"rerank": None}, {"rerank": True}, {"rerank": "overlap"}):
+        hits = search(stack, query=query, mode="keyword", **rerank)
+        assert (hits[0]["page"], hits[0]["rerank_score"]) == (2, pytest.approx(3 / 6))
+        # Each hit keeps the score of the search.
+        assert {hit["chunk_id"]: hit["score"] for hit in hits} == {hit["chunk_id"]: hit["score"] for hit in plain}
+    assert search(stack, query=query, threshold=0.4)[0]["page"] == 2
+    assert len(search(stack, query=query, threshold=0.4)) == 1
+    for rerank, status in (("nope", 404), ("echo", 404), (5, 422), ("", 422)):
+        refused = stack.client.post("/collections/works/search", json={"query": query, "rerank": rerank})
+        assert (refused.status_code, "rerank" in refused.json()["error"]["param"]) == (status, True), refused.text
+    source = {"name": "works", "top_k": 1, "rerank": True}
+    result = stack.ended(stack.generate(query, collection=source)["id"])["result"]
+    assert [citation["page"] for citation in result["citations"]] == [2]
+
+
+def test_a_question_that_follows_others_goes_to_the_model_before_the_search(stack: Stack, works: dict[str, Any]) -> None:
+    messages = [
+        {"role": "user", "content": "Who wants a boiler?"},
+        {"role": "assistant", "content": "Steam engines do."},
+        {"role": "user", "content": "When is its valve XK-4711 inspected?"},
+    ]
+    body = {"messages": messages, "collection": {"name": "works", "mode": "keyword"}, "max_tokens": 64}
+    job = stack.ended(stack.post("/generate", body).json()["id"])
+    assert [attempt["queue"] for attempt in job["attempts"]] == ["gpu.echo", "io", "gpu.echo"]
+    # The echo engine repeats its prompt, which is no question, so the message itself is searched for.
+    result = job["result"]
+    assert (result["retrieval"]["query"], result["retrieval"]["rewritten"]) == (messages[-1]["content"], False)
+    assert (result["grounded"], result["citations"][0]["page"]) == (True, 1)
+    assert "Rewrite the last question" not in result["text"]
+    plain = stack.ended(stack.post("/generate", {**body, "rewrite": False}).json()["id"])
+    assert [attempt["queue"] for attempt in plain["attempts"]] == ["io", "gpu.echo"]
+    # So it is in a chat, whose first message has nothing before it.
+    chat = {"session": "rewrite", "collection": "works"}
+    for message, queues in (("Who wants a boiler?", ["io", "gpu.echo"]), ("And roses?", ["gpu.echo", "io", "gpu.echo"])):
+        turn = stack.post("/chat", {**chat, "message": message}).json()["turn"]
+        assert [attempt["queue"] for attempt in stack.job(turn["id"])["attempts"]] == queues
+        assert (turn["grounded"], turn["retrieval"]["query"]) == (True, message)
+
+
+def test_an_answer_says_that_the_documents_do_not_have_it(stack: Stack, works: dict[str, Any]) -> None:
+    source = {"name": "works", "min_relevance": 0.9}
+    job = stack.ended(stack.generate("What is the capital of France?", collection=source)["id"])
+    result = job["result"]
+    assert result["text"] == "The documents do not contain an answer to this question."
+    assert (result["grounded"], result["citations"], result["usage"]["total_tokens"]) == (False, [], 0)
+    turn = stack.post("/chat", {"message": "What is the capital of France?", "collection": source}).json()["turn"]
+    assert (turn["answer"], turn["grounded"]) == (result["text"], False)
+    found = stack.ended(stack.generate("Steam engines want a boiler", collection=source, max_tokens=400)["id"])["result"]
+    assert (found["grounded"], found["citations"][0]["document"]) == (True, "engines.txt")
+    # The echo engine repeats the marker of the passage.
+    assert (found["citations"][0]["cited"], found["retrieval"]["reranker"]) == (True, "overlap")
+    for field, value in (("min_relevance", 2), ("context_tokens", 5), ("neighbours", 6)):
+        refused = stack.client.post("/generate", json={"prompt": "x", "collection": {"name": "works", field: value}})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, f"collection.{field}")
+
+
+def test_a_search_explains_ranks_and_what_was_left_out(stack: Stack, works: dict[str, Any]) -> None:
+    body = {"query": "boiler XK-4711", "filter": {"metadata.year": {"lt": 1900}, "page": 1}, "top_k": 5}
+    answer = stack.post("/collections/works/search?explain=1", body).json()
+    [hit, explain] = [answer["data"][0], answer["explain"]]
+    assert hit["explain"]["vector"]["rank"] == hit["explain"]["keyword"]["rank"] == hit["explain"]["rerank"]["rank"] == 1
+    assert hit["explain"]["fused"] == hit["score"] == 1.0
+    assert hit["explain"]["rerank"]["score"] == hit["rerank_score"]
+    # Three chunks: one of the gardens, and the second page of the engines.
+    assert (explain["mode"], explain["chunks"], explain["lists"]) == ("hybrid", 3, {"vector": 1, "keyword": 1})
+    assert explain["removed"] == {"filter": 2, "not_ready": 0, "threshold": 0}
+    assert explain["filter"] == [{"condition": "metadata.year lt", "removed": 1}, {"condition": "page eq", "removed": 1}]
+    assert (explain["rerank"]["model"], explain["rerank"]["applied"], explain["rerank"]["candidates"]) == ("overlap", True, 1)
+    alone = stack.post("/collections/works/search", {**body, "mode": "vector", "rerank": False, "explain": True}).json()
+    place = alone["data"][0]["explain"]
+    assert (place["vector"]["rank"], place["keyword"], place["fused"], "rerank" in place) == (1, None, None, False)
+    assert "rerank" not in alone["explain"]
+    assert "explain" not in stack.post("/collections/works/search", body).json()
+    refused = stack.client.post("/collections/works/search?explain=2", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "explain")
+
+
 @pytest.mark.parametrize("given", ["[]", '{"a": null}', '{"a": [1]}', "{", json.dumps({str(n): n for n in range(33)})])
 def test_invalid_metadata_is_rejected(stack: Stack, given: str) -> None:
     refused = stack.client.post("/collections/refused/documents", files={"file": ("a.txt", b"a")}, data={"metadata": given})

@@ -22,7 +22,7 @@ from shared.redis_connection import PREFIX
 from shared.settings import Settings
 from tests.conftest import JobSystem
 from workers.io.collection_expiry import CollectionExpiry
-from workers.io.file_search import describe_search, merge_hits
+from workers.io.file_search import describe_search
 
 MODEL = "gemma-3-270m"
 Headers = Mapping[str, str]
@@ -214,14 +214,6 @@ def test_records_of_an_earlier_version_are_read(client: FlaskClient, documents: 
     shown = client.get(f"/v1/vector_stores/vs_{collection.id.removeprefix('col_')}").json
     assert shown is not None
     assert (shown["name"], shown["metadata"], shown["expires_at"], shown["status"]) == ("old", {}, None, "completed")
-
-
-def test_hits_of_several_searches_are_merged() -> None:
-    def hit(id: str, score: float) -> dict[str, Any]:
-        return {"chunk_id": f"doc_{id}:0", "document_id": f"doc_{id}", "score": score}
-
-    merged = merge_hits([[hit("a", 1.0), hit("b", 0.5)], [hit("b", 0.9), hit("c", 0.1)]], 2)
-    assert merged == [hit("a", 1.0), hit("b", 0.9)]
 
 
 def test_a_search_names_files_of_documents_that_are_gone(documents: Documents) -> None:

@@ -132,6 +132,17 @@ def test_pinned_and_local_code_may_be_trusted(tmp_path: Path, entry: dict[str, s
     assert load(tmp_path, [{"name": "m", "trust_remote_code": True, **entry}]).default().is_pinned_to_commit
 
 
+def test_only_embedding_models_have_prefixes(tmp_path: Path) -> None:
+    assert (
+        load(tmp_path, [{**TINY, "task": EMBED, "query_prefix": "query: ", "passage_prefix": ""}]).models[0].query_prefix
+        == "query: "
+    )
+    [problem] = problems(tmp_path, [{**TINY, "passage_prefix": "passage: "}])
+    assert problem.endswith("passage_prefix is set and task is generate: only a model with task embed uses it")
+    [problem] = problems(tmp_path, [{**TINY, "task": EMBED, "query_prefix": "x" * 2001}])
+    assert problem.endswith("it must have at most 2,000 characters")
+
+
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     found = problems(
         tmp_path, [{"name": "a", "colour": 1}, 7, TINY, {**TINY, "default": True}, {**TINY, "name": "b", "default": True}]

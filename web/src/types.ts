@@ -17,6 +17,7 @@ export type Chunk = Schemas["Chunk"];
 export type PageText = Schemas["PageText"];
 export type PageBox = Schemas["PageBox"];
 export type Hit = Schemas["Hit"];
+export type SearchExplanation = Schemas["SearchExplanation"];
 export type Citation = Schemas["Citation"];
 export type Model = Schemas["Model"];
 export type GpuWorker = Schemas["GpuWorker"];

@@ -53,7 +53,7 @@ class Indexer:
     def chunk_tokens(self) -> tuple[int, int]:
         """Chunk size and overlap: the collection's or else the server's, limited to what the model can read."""
         collection, settings = self.collection, self.settings
-        size = min(collection.chunk_tokens or settings.chunk_tokens, self.embedder.max_tokens)
+        size = min(collection.chunk_tokens or settings.chunk_tokens, self.embedder.max_tokens("passage"))
         overlap = collection.chunk_overlap_tokens
         return size, min(settings.chunk_overlap_tokens if overlap is None else overlap, size // 2)
 
@@ -95,7 +95,8 @@ class Indexer:
                 continue
             check()
             with self.slots.borrow_idle() as borrowed:
-                vectors = self.embedder.embed_texts([self._embedding_input(chunk) for chunk in batch], shares=1 + borrowed)
+                texts = [self._embedding_input(chunk) for chunk in batch]
+                vectors = self.embedder.embed_texts(texts, role="passage", shares=1 + borrowed)
             check()
             self.search_index.put_vectors(self.index, document.id, [chunk.position for chunk in batch], vectors)
             done = batch[-1].position + 1
@@ -151,7 +152,7 @@ class Indexer:
         if not chunk.headings:
             return chunk.text
         with_headings = f"{' > '.join(chunk.headings)}\n{chunk.text}"
-        return with_headings if self.embedder.count_tokens(with_headings) <= self.embedder.max_tokens else chunk.text
+        return with_headings if self.embedder.count_tokens(with_headings) <= self.embedder.max_tokens("passage") else chunk.text
 
     def _batches(self, document_id: str) -> Iterator[Sequence[Chunk]]:
         batch: list[Chunk] = []

@@ -17,6 +17,7 @@ from shared.models.engine_features import features_of
 from shared.sessions.store import Sessions
 from workers.gpu.answer_grammar import build_grammar, template_of_answer
 from workers.gpu.answer_parser import AnswerParser
+from workers.gpu.document_answers import answer_not_found, needs_rewriting, refuses_to_answer, rewrite_question
 from workers.gpu.earlier_output import EarlierOutput, fingerprint_of, format_end, format_step, parse_output
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
 from workers.gpu.engine_client.engine_client import EngineClient
@@ -24,10 +25,10 @@ from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import build_request, max_tokens_of
 from workers.gpu.generation_span import end_generation_span, generation_span
 from workers.gpu.logprobs import LogprobQueue, describe_prompt_logprobs
-from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools, turn_messages
+from workers.gpu.prompt_encoding import EncodedPrompt, PromptEncoder, callable_tools, question_messages, turn_messages
 from workers.gpu.token_timer import TokenTimer
 from workers.gpu.tokenization import TextCodec
-from workers.runtime.attempt import Attempt, Result
+from workers.runtime.attempt import Attempt, Handover, Result
 
 logger = logging.getLogger(__name__)
 
@@ -235,6 +236,7 @@ class GenerationHandler:
         self.codec = codec
         self._entry = entry
         self._engine = engine
+        self._sessions = sessions
         self._prompt_encoder = PromptEncoder(codec, sessions)
         self._running: dict[str, Generation] = {}
 
@@ -258,8 +260,15 @@ class GenerationHandler:
             if generation is not None:
                 generation.end(reason, detail)
 
+    def run(self, attempt: Attempt) -> Result | Handover:
+        """Run one generation job, with what precedes it if it answers from documents. Raises the same as ``run_generation``."""
+        if needs_rewriting(attempt):
+            messages = question_messages(attempt, self._sessions)
+            return rewrite_question(attempt, messages, self.run_generation, {"template_options": {"enable_thinking": False}})
+        return answer_not_found(attempt) if refuses_to_answer(attempt) else self.run_generation(attempt)
+
     def run_generation(self, attempt: Attempt) -> Result:
-        """Run one generation job.
+        """Generate the answer of one job.
 
         Raises InvalidValue, PromptTooLong, EngineFault (to be retried), OutOfMemory, NanLogits, ModelUnavailable, AttemptStopped.
         """
@@ -361,7 +370,7 @@ class GenerationHandler:
                 "total_tokens": prompt_tokens + generation.tokens,
             },
         }
-        value |= search_result(attempt.context, generation.prompt.rag)
+        value |= search_result(attempt.context, generation.prompt.rag, generation.text)
         if generation.reasoning:
             value["reasoning"] = generation.reasoning
         if calls:

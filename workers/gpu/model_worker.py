@@ -27,7 +27,7 @@ from workers.gpu.model_tokenizer import hide_torch
 from workers.gpu.tokenization import TextCodec
 from workers.gpu.tokenization_jobs import run_tokenization
 from workers.gpu.weights import describe_unpinned_revision, prepare_model
-from workers.runtime.attempt import Attempt, Handler, Result
+from workers.runtime.attempt import Attempt, Handler, Handover, Result
 from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
@@ -90,9 +90,9 @@ class ModelWorker:
         """The handlers by job kind."""
         return {"generate": self.generate, "tokenize": self.tokenize}
 
-    def generate(self, attempt: Attempt) -> Result:
+    def generate(self, attempt: Attempt) -> Result | Handover:
         """Handle a generation job."""
-        return self._loaded_handler().run_generation(attempt)
+        return self._loaded_handler().run(attempt)
 
     def tokenize(self, attempt: Attempt) -> Mapping[str, Any]:
         """Handle a job that needs only the tokenizer."""

@@ -95,9 +95,15 @@ class PromptEncoder:
         if passages is None:
             return None
         used = len(self._codec.encode_chat(conversation_of(spec, messages)).ids)
-        budget = self._codec.max_context - used - min(max_tokens, self._codec.max_context // 4)
+        room = self._codec.max_context - used - min(max_tokens, self._codec.max_context // 4)
+        budget = min(room, context_tokens_of(spec, room))
         found = [Passage.from_json(passage) for passage in passages]
         return build_rag_prompt(messages, found, count_tokens=self._codec.count_tokens, budget=budget)
+
+
+def context_tokens_of(spec: Mapping[str, Any], default: int) -> int:
+    """The most tokens that the passages of a job may take."""
+    return int((spec.get("retrieval") or {}).get("context_tokens") or default)
 
 
 def read_history(sessions: Sessions, job: Job) -> list[Message]:
@@ -107,6 +113,16 @@ def read_history(sessions: Sessions, job: Job) -> list[Message]:
     except NotFound:
         return []
     return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def question_messages(attempt: Attempt, sessions: Sessions) -> list[Message]:
+    """The conversation of a job without its system prompt; the last message is the question."""
+    spec = attempt.spec
+    if attempt.job.session:
+        return [*read_history(sessions, attempt.job), {"role": "user", "content": spec["message"]}]
+    messages: list[Message] = spec.get("messages") or [{"role": "user", "content": spec.get("prompt", "")}]
+    questions = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    return messages[: questions[-1] + 1] if questions else messages
 
 
 def system_messages(spec: Mapping[str, Any]) -> list[Message]:
@@ -119,7 +135,9 @@ def turn_messages(job: Job, spec: Mapping[str, Any], result: Mapping[str, Any]) 
     if not job.session:
         return []
     timestamp = datetime.now(UTC).isoformat()
-    kept = {name: result[name] for name in ("reasoning", "citations", "usage", "finish_reason") if result.get(name)}
+    kept = {name: result[name] for name in ("reasoning", "citations", "retrieval", "usage", "finish_reason") if result.get(name)}
+    if "grounded" in result:
+        kept["grounded"] = result["grounded"]
     return [
         {"role": "user", "content": spec["message"], "timestamp": timestamp},
         {"role": "assistant", "content": result["text"], "timestamp": timestamp, **kept},

@@ -18,8 +18,12 @@ from shared.errors import EmbeddingModelMismatch, ModelUnavailable
 from shared.machine import release_heap
 from shared.models.catalogue import EMBED, Catalogue
 from workers.index.hash_embedder import SCHEME, HashEmbedder
+from workers.index.prefixes import Prefixes, TextRole
 
 logger = logging.getLogger(__name__)
+
+# Names of the prompt for passages in configurations of sentence-transformers.
+PASSAGE_PROMPTS = ("document", "passage", "corpus")
 
 # Speedup from which bf16 is used on the CPU. It changes a vector by a cosine of 0.00005, and timings on a busy machine vary.
 MIN_BF16_SPEEDUP = 1.3
@@ -48,14 +52,13 @@ class Embedder(Protocol):
     def dimensions(self) -> int:
         """Number of dimensions of a vector."""
 
-    @property
-    def max_tokens(self) -> int:
-        """Length of the longest text, in tokens, that is not truncated."""
+    def max_tokens(self, role: TextRole) -> int:
+        """Length of the longest text, in tokens and without its prefix, that is not truncated."""
 
     def count_tokens(self, text: str) -> int:
         """Length of a text in tokens, without special tokens."""
 
-    def embed_texts(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
+    def embed_texts(self, texts: list[str], *, role: TextRole = "raw", shares: int = 1) -> list[list[float]]:
         """One vector of length 1 for each text. Pass many texts at once, because they are batched by length.
 
         ``shares`` multiplies the number of threads. Raises ModelUnavailable if the model cannot be loaded.
@@ -72,13 +75,16 @@ class SentenceEmbedder:
     """One sentence-transformers model, loaded on first use in each process.
 
     ``name`` is its name in models.json; ``url`` is a hub id, a folder, or ``package:NAME`` for a model inside an installed
-    package. ``threads`` limits the threads of torch; ``device`` is ``cpu``, ``cuda``, or "" to choose automatically. Safe to
+    package. ``prefixes`` replace the prompts of its configuration. ``threads`` limits the threads of torch; ``device`` is ``cpu``, ``cuda``, or "" to choose automatically. Safe to
     share between threads, which take turns.
     """
 
-    def __init__(self, name: str, url: str, *, threads: int | None = None, device: str = "") -> None:
+    def __init__(
+        self, name: str, url: str, *, prefixes: Prefixes | None = None, threads: int | None = None, device: str = ""
+    ) -> None:
         self.model = name
         self._url = url
+        self._prefixes = prefixes or Prefixes()
         self._threads = threads
         self._device = device
         self._lock = threading.Lock()
@@ -91,9 +97,10 @@ class SentenceEmbedder:
 
     @property
     def revision(self) -> str:
-        """Digest of weights and tokenizer, because the same model name may later refer to others."""
+        """Digest of weights, tokenizer and prefixes, because the same model name may later refer to others."""
         with self._lock:
-            return self._load()[2]
+            model, _, revision = self._load()
+            return self._prefixes_of(model).identify(revision)
 
     @property
     def dimensions(self) -> int:
@@ -101,19 +108,21 @@ class SentenceEmbedder:
         with self._lock:
             return int(self._load()[0].get_embedding_dimension())
 
-    @property
-    def max_tokens(self) -> int:
-        """Length of the longest text, in tokens, that the model does not truncate."""
+    def max_tokens(self, role: TextRole) -> int:
+        """Length of the longest text, in tokens and without its prefix, that the model does not truncate."""
         with self._lock:
             model, tokenizer, _ = self._load()
-            return int(model.max_seq_length) - int(tokenizer.num_special_tokens_to_add(is_pair=False))
+            limit = int(model.max_seq_length) - int(tokenizer.num_special_tokens_to_add(is_pair=False))
+            return self._prefixes_of(model).reduce_limit(
+                self.model, limit, role, lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+            )
 
     def count_tokens(self, text: str) -> int:
         """Length of a text in tokens, without special tokens."""
         with self._lock:
             return len(self._load()[1].encode(text, add_special_tokens=False).ids)
 
-    def embed_texts(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
+    def embed_texts(self, texts: list[str], *, role: TextRole = "raw", shares: int = 1) -> list[list[float]]:
         """One vector of length 1 for each text. Pass many texts at once, because they are batched by length.
 
         ``shares`` multiplies the number of threads. Raises ModelUnavailable if the model cannot be loaded.
@@ -124,6 +133,8 @@ class SentenceEmbedder:
                 _use_threads(self._threads * shares)
             vectors = model.encode(
                 texts,
+                # Without any, the library would add the default prompt of some models.
+                prompt=self._prefixes_of(model).of(role),
                 batch_size=32 if model.device.type == "cpu" else 512,
                 normalize_embeddings=True,
                 show_progress_bar=False,
@@ -134,6 +145,15 @@ class SentenceEmbedder:
                 release_heap()
         rows: list[list[float]] = vectors.tolist()
         return rows
+
+    def _prefixes_of(self, model: Any) -> Prefixes:
+        own = {name: prompt or "" for name, prompt in model.prompts.items()}
+        passage = next((own[name] for name in PASSAGE_PROMPTS if own.get(name)), "")
+        given = self._prefixes
+        return Prefixes(
+            query=own.get("query", "") if given.query is None else given.query,
+            passage=passage if given.passage is None else given.passage,
+        )
 
     def _load(self) -> tuple[Any, Any, str]:
         if self._loaded is None or self._loaded[0] != os.getpid():
@@ -156,19 +176,22 @@ class Embedders:
                 available = [entry.name for entry in self._catalogue.models if entry.task == EMBED]
                 if name not in available:
                     raise _mismatch(name, available)
-                url = self._catalogue.get_model(name).url
+                entry = self._catalogue.get_model(name)
+                prefixes = Prefixes(query=entry.query_prefix, passage=entry.passage_prefix)
                 self._embedders[name] = (
-                    HashEmbedder(name, url) if url.startswith(SCHEME) else SentenceEmbedder(name, url, **self._options)
+                    HashEmbedder(name, entry.url, prefixes)
+                    if entry.url.startswith(SCHEME)
+                    else SentenceEmbedder(name, entry.url, prefixes=prefixes, **self._options)
                 )
             return self._embedders[name]
 
 
 def check_revision(embedder: Embedder, collection: str, indexed_revision: str) -> None:
-    """Raise EmbeddingModelMismatch if a collection was indexed with other weights of the same model name."""
+    """Raise EmbeddingModelMismatch if a collection was indexed with other weights or prefixes of the same model name."""
     if indexed_revision and indexed_revision != embedder.revision:
         raise EmbeddingModelMismatch(
             f"Collection {collection!r} was indexed with revision {indexed_revision} of the embedding model {embedder.model}, but "
-            f"this worker has revision {embedder.revision}. Restore those weights, or rebuild the index with "
+            f"this worker has revision {embedder.revision}. Restore those weights and prefixes, or rebuild the index with "
             f"POST /collections/{collection}/reindex."
         )
 

@@ -9,6 +9,7 @@ import re
 import zlib
 
 from shared.errors import ModelUnavailable
+from workers.index.prefixes import Prefixes, TextRole
 
 SCHEME = "hash:"
 LEAST_DIMENSIONS, MOST_DIMENSIONS = 8, 4096
@@ -19,7 +20,7 @@ _WORD = re.compile(r"\w+")
 class HashEmbedder:
     """An embedder for the url ``hash:DIMENSIONS``. A token is a word. Safe to share between threads."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, prefixes: Prefixes | None = None) -> None:
         """Raises ModelUnavailable if the url has no number of dimensions."""
         digits = url.removeprefix(SCHEME)
         if not digits.isascii() or not digits.isdigit() or not LEAST_DIMENSIONS <= int(digits[:6]) <= MOST_DIMENSIONS:
@@ -30,15 +31,19 @@ class HashEmbedder:
         self.model = name
         self.is_loaded = True
         self.dimensions = int(digits)
-        self.revision = f"hash{self.dimensions}"
-        self.max_tokens = MAX_TOKENS
+        self._prefixes = prefixes or Prefixes()
+        self.revision = self._prefixes.identify(f"hash{self.dimensions}")
+
+    def max_tokens(self, role: TextRole) -> int:
+        return self._prefixes.reduce_limit(self.model, MAX_TOKENS, role, self.count_tokens)
 
     def count_tokens(self, text: str) -> int:
         return sum(1 for _ in _WORD.finditer(text))
 
-    def embed_texts(self, texts: list[str], *, shares: int = 1) -> list[list[float]]:
+    def embed_texts(self, texts: list[str], *, role: TextRole = "raw", shares: int = 1) -> list[list[float]]:
         """One vector of length 1 for each text. ``shares`` has no effect."""
-        return [self._embed(text) for text in texts]
+        prefix = self._prefixes.of(role)
+        return [self._embed(prefix + text) for text in texts]
 
     def _embed(self, text: str) -> list[float]:
         vector = [0.0] * self.dimensions

@@ -23,7 +23,7 @@ class Reranker(Protocol):
     """Scores documents by how well they answer a query."""
 
     def score_documents(self, query: str, documents: Sequence[str]) -> list[float]:
-        """A score from 0 to 1 for each document. Raises ModelUnavailable if the model cannot be loaded."""
+        """A score from 0 to 1 for each document. Raises ModelUnavailable if the model cannot be loaded or run."""
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         """The length of all texts in tokens."""
@@ -57,7 +57,10 @@ class CrossEncoderReranker:
                 texts = without_control_tokens(texts, model.tokenizer)
             pairs = [(texts[0], document) for document in texts[1:]]
             # Whatever the model's own scale is, an API that promises numbers from 0 to 1 needs the logistic function.
-            scores = model.predict(pairs, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False)
+            try:
+                scores = model.predict(pairs, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False)
+            except torch.OutOfMemoryError as error:
+                raise ModelUnavailable(f"Model {self._name} has too little GPU memory to rank {len(pairs)} documents.") from error
         return [float(score) for score in scores]
 
     def count_tokens(self, texts: Sequence[str]) -> int:

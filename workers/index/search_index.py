@@ -155,6 +155,10 @@ class SearchIndex:
         """Number of vectors of one document."""
         return self._vectors.count_vectors(index, document_id)
 
+    def count_matching(self, index: str, condition: Condition | None = None) -> int:
+        """The number of chunks with text in an index, or of those that match a filter."""
+        return self._texts.count_matching(index, condition)
+
     def contains_document(self, index: str, document_id: str) -> bool:
         """Whether ``put_document`` has stored the document in this index."""
         return self._texts.contains_document(index, document_id)

@@ -8,6 +8,7 @@ from typing import Any
 
 from shared.errors import EmbeddingModelMismatch, InvalidValue, ModelUnavailable
 from workers.index.embedder import Embedder, EmbedderSource
+from workers.index.prefixes import TextRole
 from workers.runtime.attempt import AttemptHandle
 
 # The job checks for a cancel request after this number of texts.
@@ -20,17 +21,18 @@ def embed(attempt: AttemptHandle, embedders: EmbedderSource) -> dict[str, Any]:
     Raises InvalidValue for a text that is too long: cut, its vector would silently stand for another text.
     """
     name, texts = attempt.spec["model"], list(attempt.spec["texts"])
+    role: TextRole = attempt.spec.get("role", "raw")
     try:
         embedder = embedders.for_model(name)
     except EmbeddingModelMismatch as error:
         raise ModelUnavailable(
             f"This worker has no embedding model {name!r}. Restart it after a change of the models file.", param="model"
         ) from error
-    tokens = _count_tokens(embedder, texts)
+    tokens = _count_tokens(embedder, texts, role)
     vectors: list[list[float]] = []
     for start in range(0, len(texts), BATCH):
         attempt.raise_if_stopped()
-        vectors += embedder.embed_texts(texts[start : start + BATCH])
+        vectors += embedder.embed_texts(texts[start : start + BATCH], role=role)
     return {"vectors": pack_vectors(vectors), "dimension": embedder.dimensions, "tokens": tokens}
 
 
@@ -41,8 +43,9 @@ def pack_vectors(vectors: Sequence[Sequence[float]]) -> str:
     return base64.b64encode(packed.tobytes()).decode()
 
 
-def _count_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
-    limit, total = embedder.max_tokens, 0
+def _count_tokens(embedder: Embedder, texts: Sequence[str], role: TextRole) -> int:
+    """The tokens of all texts with their prefixes."""
+    limit, total = embedder.max_tokens(role), (embedder.max_tokens("raw") - embedder.max_tokens(role)) * len(texts)
     for index, text in enumerate(texts):
         count = embedder.count_tokens(text)
         if count > limit:

@@ -1,10 +1,10 @@
-"""Search in several collections, or for several queries, and what a ``file_search`` of ``/v1`` says of what it has found."""
+"""The collections of a generation's search, and what a ``file_search`` of ``/v1`` says of what it has found."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.documents.store import Documents
-from shared.openai.vector_stores import file_of_document
+from shared.openai.vector_stores import file_of_document, order_score
 
 FILE_SEARCH = "file_search"
 
@@ -12,16 +12,6 @@ FILE_SEARCH = "file_search"
 def collections_of(spec: Mapping[str, Any]) -> list[str]:
     """The collections that the first phase of a generation searches."""
     return list(spec["collections"]) if "collections" in spec else [spec["collection"]]
-
-
-def merge_hits(rankings: Sequence[Sequence[Mapping[str, Any]]], top_k: int) -> list[dict[str, Any]]:
-    """The best hits of several searches, each once, with the best of its scores."""
-    best: dict[str, dict[str, Any]] = {}
-    for hit in (hit for ranking in rankings for hit in ranking):
-        known = best.get(hit["chunk_id"])
-        if known is None or hit["score"] > known["score"]:
-            best[hit["chunk_id"]] = dict(hit)
-    return sorted(best.values(), key=lambda hit: -hit["score"])[:top_k]
 
 
 def describe_search(
@@ -37,6 +27,12 @@ def describe_search(
         files[hit["document_id"]] = {"file_id": file_id, "filename": filename}
         attributes = dict(document.metadata) if document else {}
         place = {"page": hit["page"], "start_index": hit["start"], "end_index": hit["end"]}
-        result = {"file_id": file_id, "filename": filename, "score": hit["score"], "text": hit["text"], "attributes": attributes}
+        result = {
+            "file_id": file_id,
+            "filename": filename,
+            "score": order_score(hit),
+            "text": hit["text"],
+            "attributes": attributes,
+        }
         results.append({**result, **place})
     return {"queries": list(queries), "results": results if with_results else None}, files

@@ -1,6 +1,6 @@
 """Handlers of the io pool by job kind: search, the retrieval of a generation, delete, embed, rerank."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import redis
@@ -15,9 +15,10 @@ from workers.index.reranker import Rerankers
 from workers.index.search_index import SearchIndex
 from workers.io.delete import delete
 from workers.io.embedding import embed
-from workers.io.file_search import FILE_SEARCH, collections_of, describe_search, merge_hits
+from workers.io.file_search import FILE_SEARCH, collections_of, describe_search
 from workers.io.reranking import rerank
-from workers.io.search import SearchQuery, search_passages
+from workers.io.retrieval import Retriever, relevant_passages
+from workers.io.search import SearchQuery
 from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Handover
 
 
@@ -26,38 +27,37 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
     documents = Documents(client, settings)
     rerankers = Rerankers(load_catalogue(settings.models_file))
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
-
-    def passages(query: SearchQuery, collection_id: str) -> list[dict[str, Any]]:
-        collection = documents.collection_by_id(collection_id)
-        while True:
-            found = search_passages(query, collection, documents=documents, embedders=embedders, search_index=search_index)
-            latest = documents.collection_by_id(collection_id)
-            # A reindex may have replaced the index, and dropped the old one, during the search.
-            if latest.index == collection.index:
-                documents.note_use(collection_id)
-                return [passage.as_context() for passage in found]
-            collection = latest
-
-    def best_passages(query: SearchQuery, collections: Sequence[str]) -> list[dict[str, Any]]:
-        return merge_hits([passages(query, collection_id) for collection_id in collections], query.top_k)
+    retriever = Retriever(documents, embedders, search_index, rerankers)
 
     def search_job(attempt: Attempt) -> Mapping[str, Any]:
         spec = attempt.spec
-        queries = [spec["query"]] if "query" in spec else spec["queries"]
-        hits = [passages(SearchQuery.from_spec(query, spec), spec["collection_id"]) for query in queries]
-        return {"hits": merge_hits(hits, spec["top_k"])}
+        queries = [SearchQuery.from_spec(query, spec) for query in ([spec["query"]] if "query" in spec else spec["queries"])]
+        found = retriever.retrieve(queries, [spec["collection_id"]], raise_if_stopped=attempt.raise_if_stopped)
+        result: dict[str, Any] = {"hits": [passage.as_context() for passage in found.passages], "warnings": found.warnings}
+        return result if found.explanation is None else {**result, "explain": found.explanation}
 
     def retrieve(attempt: Attempt) -> Handover:
         """First phase of a generation with a collection: its passages go with it to the model's queue."""
         attempt.report_progress("retrieving", 0, 0, "passages")
         spec = attempt.spec
-        query, collections = SearchQuery.from_spec(_question(spec), spec["retrieval"]), collections_of(spec)
-        found = best_passages(query, collections)
+        question = attempt.context.get("question") or _question(spec)
+        query, collections = SearchQuery.from_spec(question, spec["retrieval"]), collections_of(spec)
+        retrieval = retriever.retrieve([query], collections, raise_if_stopped=attempt.raise_if_stopped)
+        relevant = relevant_passages(retrieval.passages, spec["retrieval"].get("min_relevance") or 0)
+        found: list[dict[str, Any]] = [passage.as_context() for passage in relevant]
+        about = {
+            "query": query.query,
+            "rewritten": bool(attempt.context.get("rewritten")),
+            "reranker": retrieval.reranker or None,
+            "warnings": retrieval.warnings,
+            "refused": bool(spec["retrieval"].get("min_relevance")) and not relevant,
+        }
         if spec.get(FILE_SEARCH) is None:
-            return Handover(queue=spec["then"], context={"passages": found})
+            return Handover(queue=spec["then"], context={"passages": found, "retrieval": about})
         said, files = describe_search([query.query], found, documents, with_results=spec[FILE_SEARCH]["with_results"])
         named = [{**passage, "document": files[passage["document_id"]]["filename"]} for passage in found]
-        return Handover(queue=spec["then"], context={"passages": named, FILE_SEARCH: {**said, "files": files}}, found=said)
+        context = {"passages": named, "retrieval": about, FILE_SEARCH: {**said, "files": files}}
+        return Handover(queue=spec["then"], context=context, found=said)
 
     return {
         "search": CheckedHandler(

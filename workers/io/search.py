@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from shared.documents.filters import Condition, parse_filter
+from shared.documents.filters import Combination, Condition, parse_filter
 from shared.documents.models import Collection
 from shared.documents.store import Documents
 from shared.documents.text_index import ChunkRef, IndexedChunk
@@ -22,7 +22,11 @@ FUSION_DEPTH = 50
 
 @dataclass(frozen=True, kw_only=True)
 class SearchQuery:
-    """What to search for, and how. Hits score at least ``threshold``; each comes with ``neighbours`` chunks on either side."""
+    """What to search for, and how. ``reranker`` is the model that ranks the candidates again; "" for none.
+
+    Hits score at least ``threshold`` by the score that orders them; each comes with ``neighbours`` chunks on either side. With ``explain``,
+    ranks and counts are reported.
+    """
 
     query: str
     mode: Mode = "hybrid"
@@ -30,6 +34,8 @@ class SearchQuery:
     condition: Condition | None = None
     threshold: float | None = None
     neighbours: int = 0
+    reranker: str = ""
+    explain: bool = False
 
     @classmethod
     def from_spec(cls, query: str, spec: Mapping[str, Any]) -> Self:
@@ -41,8 +47,18 @@ class SearchQuery:
             top_k=spec["top_k"],
             condition=None if filter_json is None else parse_filter(filter_json),
             threshold=spec.get("threshold"),
-            neighbours=spec.get("neighbours", 0),
+            neighbours=spec.get("neighbours") or 0,
+            reranker=spec.get("reranker") or "",
+            explain=bool(spec.get("explain")),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOutcome:
+    """Passages, best first, and ``explanation``: how many chunks each step had and removed, if the query asks for it."""
+
+    passages: list[Passage]
+    explanation: dict[str, Any] | None = None
 
 
 def search_passages(
@@ -52,8 +68,8 @@ def search_passages(
     documents: Documents,
     embedders: EmbedderSource,
     search_index: SearchIndex,
-) -> list[Passage]:
-    """The best passages, best first; fewer than ``top_k`` if the collection has no more that match.
+) -> SearchOutcome:
+    """The best passages, best first, without reranking; fewer than ``top_k`` if the collection has no more that match.
 
     The score is the cosine similarity for ``vector`` and BM25 for ``keyword``. For ``hybrid`` it is the sum of reciprocal
     ranks, scaled so that a chunk that is first in both rankings scores 1. Raises IndexUnavailable, and
@@ -83,24 +99,62 @@ class _Searcher:
         self._embedders = embedders
         self._search_index = search_index
         self._names: dict[str, str] = {}
+        self._rankings: dict[str, list[IndexedChunk]] = {}
+        self._hidden: set[ChunkRef] = set()
+        self._similarities: dict[ChunkRef, float] = {}
 
-    def search_passages(self) -> list[Passage]:
+    def search_passages(self) -> SearchOutcome:
         query = self._query
-        if query.mode == "vector":
-            ranked = self._by_vector(query.top_k)
-        elif query.mode == "keyword":
-            ranked = self._by_keyword(query.top_k)
-        else:
-            depth = max(FUSION_DEPTH, query.top_k)
-            ranked = _fuse_rankings(self._by_vector(depth), self._by_keyword(depth))
+        depth = max(FUSION_DEPTH, query.top_k) if query.mode == "hybrid" else query.top_k
+        if query.mode != "keyword":
+            self._rankings["vector"] = self._by_vector(depth)
+        if query.mode != "vector":
+            self._rankings["keyword"] = self._by_keyword(depth)
+        self._similarities = {chunk.chunk_ref: chunk.score for chunk in self._rankings.get("vector", ())}
+        rankings = list(self._rankings.values())
+        ranked = rankings[0] if len(rankings) == 1 else _fuse_rankings(*rankings)
         minimum = query.threshold
         hits = [chunk for chunk in ranked if minimum is None or chunk.score >= minimum][: query.top_k]
-        return [self._passage(chunk) for chunk in hits]
+        passages = [self._passage(chunk) for chunk in hits]
+        return SearchOutcome(passages=passages, explanation=self._explanation(ranked) if query.explain else None)
+
+    def _explanation(self, ranked: Sequence[IndexedChunk]) -> dict[str, Any]:
+        """What each step of the search had and removed, in chunks."""
+        query, index = self._query, self._collection.index
+        total = self._search_index.count_matching(index)
+        condition, parts = query.condition, []
+        if condition is not None:
+            is_and = isinstance(condition, Combination) and condition.word == "and"
+            for part in condition.parts if isinstance(condition, Combination) and is_and else (condition,):
+                removed = total - self._search_index.count_matching(index, part)
+                parts.append({"condition": _name_condition(part), "removed": removed})
+        minimum = query.threshold
+        return {
+            "mode": query.mode,
+            "chunks": total,
+            "lists": {name: len(ranking) for name, ranking in self._rankings.items()},
+            "candidates": len(ranked),
+            "filter": parts,
+            "removed": {
+                "filter": 0 if condition is None else total - self._search_index.count_matching(index, condition),
+                "not_ready": len(self._hidden),
+                "threshold": 0 if minimum is None else sum(chunk.score < minimum for chunk in ranked),
+            },
+        }
+
+    def _ranks(self, chunk: IndexedChunk) -> dict[str, Any]:
+        """The place and score of a chunk in each list; None where it is not in the list."""
+        places: dict[str, Any] = {"vector": None, "keyword": None}
+        for name, ranking in self._rankings.items():
+            for rank, other in enumerate(ranking, 1):
+                if other.chunk_ref == chunk.chunk_ref:
+                    places[name] = {"rank": rank, "score": other.score}
+        return {**places, "fused": chunk.score if len(self._rankings) > 1 else None}
 
     def _by_vector(self, count: int) -> list[IndexedChunk]:
         embedder = self._embedders.for_model(self._collection.embedding_model)
         check_revision(embedder, self._collection.name, self._collection.embedding_revision)
-        [vector] = embedder.embed_texts([self._query.query])
+        [vector] = embedder.embed_texts([self._query.query], role="query")
         index, condition = self._collection.index, self._query.condition
         return self._ready_chunks(lambda limit: self._search_index.search_vectors(index, vector, limit, condition), count)
 
@@ -118,6 +172,7 @@ class _Searcher:
                 self._search_index.require_index(self._collection)
             self._names |= self._documents.ready_names({chunk.document_id for chunk in result.chunks} - self._names.keys())
             visible = [chunk for chunk in result.chunks if chunk.document_id in self._names]
+            self._hidden |= {chunk.chunk_ref for chunk in result.chunks if chunk.document_id not in self._names}
             if len(visible) >= count or result.exhausted:
                 return visible[:count]
             limit *= 4
@@ -138,6 +193,8 @@ class _Searcher:
             text=chunk.text,
             score=chunk.score,
             confidence=chunk.confidence,
+            similarity=self._similarities.get(chunk.chunk_ref),
+            explain=self._ranks(chunk) if self._query.explain else None,
             neighbours=tuple(
                 {
                     "position": other.position,
@@ -151,6 +208,10 @@ class _Searcher:
                 if other.position != chunk.position
             ),
         )
+
+
+def _name_condition(condition: Condition) -> str:
+    return condition.word if isinstance(condition, Combination) else f"{condition.field} {condition.operator}"
 
 
 def _fuse_rankings(*rankings: Sequence[IndexedChunk]) -> list[IndexedChunk]:

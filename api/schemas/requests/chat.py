@@ -14,7 +14,7 @@ TurnId = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 # Options of a turn that another answer to it repeats.
 TURN_OPTIONS = {
     *("model", "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "deterministic"),
-    *("collection", "use_rag", "passages", "system"),
+    *("collection", "use_rag", "passages", "rewrite", "system"),
 }
 
 

@@ -42,7 +42,21 @@ class CollectionSource(RetrievalOptions):
     """A collection to answer from, and how passages are retrieved from it."""
 
     name: Name
-    top_k: Annotated[int, Field(ge=1, le=50, description="number of passages")] | None = None
+    top_k: Annotated[int, Field(ge=1, le=50, description="maximum number of passages")] | None = None
+    neighbours: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        default=None,
+        description="chunks before and after each passage that the model reads with it; 1 unless the server is set otherwise",
+    )
+    context_tokens: Annotated[int, Field(ge=64, le=1_000_000)] | None = Field(
+        default=None, description="maximum tokens of all passages in the prompt; 1,500 unless the server is set otherwise"
+    )
+    min_relevance: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description=(
+            "minimum relevance of a passage: the reranker's score, or else the cosine similarity. If no passage has it, the answer is "
+            "that the documents do not contain one"
+        ),
+    )
 
 
 class GenerationOptions(RequestModel):
@@ -78,7 +92,16 @@ class GenerationOptions(RequestModel):
         json_schema_extra=_accept_collection_name,
     )
     use_rag: bool = Field(default=False, description="answer from the default collection")
-    passages: Annotated[int, Field(ge=1, le=50)] | None = Field(default=None, description="number of passages to retrieve")
+    rewrite: bool | None = Field(
+        default=None,
+        description=(
+            "with a collection: let the model rewrite a question that follows others to stand alone before the search; true unless "
+            "the server is set otherwise"
+        ),
+    )
+    passages: Annotated[int, Field(ge=1, le=50)] | None = Field(
+        default=None, description="maximum number of passages to retrieve"
+    )
     priority: int = Field(default=5, description="0 runs first, 9 last", json_schema_extra=accept_priority_name)
     end_user: Annotated[str, StringConstraints(min_length=1, max_length=MAX_END_USER)] | None = Field(
         default=None,

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from api.schemas.requests.fields import Query, RequestModel
+from api.schemas.requests.fields import Name, Query, RequestModel
 from shared.documents.filters import parse_filter
 
 
@@ -17,7 +17,17 @@ class RetrievalOptions(RequestModel):
         description='conditions on documents, such as {"metadata.year": {"gte": 2020}}: eq, ne, gt, gte, lt, lte, in, nin, and, or',
         examples=[{"metadata.year": {"gte": 2020}, "or": [{"page": 1}, {"name": {"ne": "draft.txt"}}]}],
     )
-    threshold: Annotated[float, Field(description="minimum score of a passage")] | None = None
+    threshold: (
+        Annotated[float, Field(description="minimum score of a passage: its `rerank_score`, if it has one, else its `score`")]
+        | None
+    ) = None
+    rerank: bool | Name | None = Field(
+        default=None,
+        description=(
+            "rank the best 50 candidates with a reranker: true, the name of one, or false. By default, with the default reranker, if "
+            "the server has one"
+        ),
+    )
 
     @field_validator("filter")
     @classmethod
@@ -30,4 +40,7 @@ class RetrievalOptions(RequestModel):
 class SearchRequest(RetrievalOptions):
     query: Query
     top_k: Annotated[int, Field(ge=1, le=100, description="number of passages")] = 5
+    explain: bool = Field(
+        default=False, description="report ranks and scores in each list, and how many chunks each step had and removed"
+    )
     neighbours: Annotated[int, Field(ge=0, le=5, description="chunks before and after each hit to return with it")] = 0

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from api.schemas.responses.envelopes import Error, ResponseModel
 from api.schemas.responses.fields import Time
-from api.schemas.responses.jobs import Citation, Usage
+from api.schemas.responses.jobs import Citation, RetrievalResult, Usage
 
 
 class SessionEntry(ResponseModel):
@@ -43,6 +43,8 @@ class SessionTurn(ResponseModel):
     collection: str | None = Field(description="name of the collection that it was answered from")
     system: str | None = Field(description="system prompt")
     citations: list[Citation]
+    grounded: bool | None = Field(description="whether the prompt had passages; null without a collection")
+    retrieval: RetrievalResult | None = Field(description="how the passages were found; null without a collection")
     usage: Usage | None
     finish_reason: str | None
     created_at: Time

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from api.schemas.responses.envelopes import Error, ListPage, ResponseModel
 from api.schemas.responses.fields import JobId, JobKind, Time
 from api.schemas.responses.openai_batches import OpenAIBatchCounts
-from api.schemas.responses.search import Hit
+from api.schemas.responses.search import Hit, SearchExplanation
 from shared.jobs.models import Outcome, Status
 
 WaitingFor = Literal[
@@ -54,6 +54,21 @@ class Citation(ResponseModel):
     filename: str = Field(default="", description="the same")
     source: Literal["text", "ocr"] = Field(default="text", description="`ocr` if some of the text was read from a picture")
     confidence: float | None = Field(default=None, description="of OCR, from 0 to 1: the mean of its lines; null for other text")
+    cited: bool | None = Field(default=None, description="whether the answer has its marker")
+    support: float | None = Field(
+        default=None,
+        description="part of the words of the sentences with its marker that the quote contains; null if there are none",
+    )
+
+
+class RetrievalResult(ResponseModel):
+    """How the passages of an answer were found."""
+
+    query: str | None = Field(description="what was searched for: the message, or the question that it was rewritten to")
+    rewritten: bool = Field(description="whether the model rewrote the message to stand alone")
+    reranker: str | None = Field(description="the model that ranked the passages, if any")
+    warnings: list[str] = Field(description="why the passages were not reranked; usually empty")
+    unknown_markers: list[str] = Field(description="markers in the answer that belong to no passage", examples=[["[7]"]])
 
 
 class CalledFunctionResult(ResponseModel):
@@ -89,6 +104,10 @@ class GenerationResult(ResponseModel):
     logprobs: list[TokenLogprobs] = Field(default=[], description="of each token of the answer, if they were asked for")
     prompt_logprobs: list[TokenLogprobs] = Field(default=[], description="of each token of the prompt, if they were asked for")
     citations: list[Citation] = Field(default=[], description="only of a generation with a collection")
+    grounded: bool | None = Field(
+        default=None, description="whether the prompt had passages; null without a collection or `file_search`"
+    )
+    retrieval: RetrievalResult | None = Field(default=None, description="only of a generation with a collection or `file_search`")
     file_search: dict[str, Any] | None = Field(default=None, description="what a `file_search` of `/v1/responses` has found")
 
 
@@ -108,6 +127,8 @@ class SearchResult(ResponseModel):
     """The result of a job of kind ``search``."""
 
     hits: list[Hit]
+    warnings: list[str] = Field(default=[], description="why the hits were not reranked; usually empty")
+    explain: SearchExplanation | None = Field(default=None, description="only with `explain`")
 
 
 class EmbedResult(ResponseModel):

@@ -18,6 +18,52 @@ class NeighbourChunk(ResponseModel):
     text: str
 
 
+class RankedScore(ResponseModel):
+    rank: int = Field(description="from 1")
+    score: float
+
+
+class HitExplanation(ResponseModel):
+    """Where a hit was in each list of a search; null if it was not in the list, or if the search had no such list."""
+
+    vector: RankedScore | None = Field(description="by cosine similarity")
+    keyword: RankedScore | None = Field(description="by BM25")
+    fused: float | None = Field(description="the score of both lists together")
+    rerank: RankedScore | None = Field(default=None, description="by the reranker")
+
+
+class FilterPart(ResponseModel):
+    condition: str = Field(examples=["metadata.year gte"])
+    removed: int = Field(description="chunks that do not match it")
+
+
+class RemovedChunks(ResponseModel):
+    """Chunks that were left out, by reason."""
+
+    filter: int = Field(description="do not match the whole filter")
+    not_ready: int = Field(description="found, but of documents that are under way, replaced or deleted")
+    threshold: int = Field(description="candidates below the threshold")
+
+
+class RerankExplanation(ResponseModel):
+    model: str
+    candidates: int
+    seconds: float
+    applied: bool = Field(description="false if the reranker was unavailable")
+
+
+class SearchExplanation(ResponseModel):
+    """How many chunks each step of a search had and removed."""
+
+    mode: Literal["vector", "keyword", "hybrid"]
+    chunks: int = Field(description="in the index")
+    lists: dict[str, int] = Field(description="length of each list", examples=[{"vector": 50, "keyword": 12}])
+    candidates: int = Field(description="after the lists were fused")
+    filter: list[FilterPart] = Field(description="the parts that must all match; a chunk may be counted in several")
+    removed: RemovedChunks
+    rerank: RerankExplanation | None = None
+
+
 class Hit(ResponseModel):
     """A passage that a search found."""
 
@@ -33,10 +79,20 @@ class Hit(ResponseModel):
     score: float = Field(
         description="higher is better. vector: cosine similarity; keyword: BM25; hybrid: 1 for a hit that ranks first in both"
     )
+    rerank_score: float | None = Field(
+        default=None, description="of the reranker, from 0 to 1, by which the hits are ordered; null without one"
+    )
+    similarity: float | None = Field(
+        default=None, description="cosine similarity of query and chunk; null for a hit that only its words have found"
+    )
     neighbours: list[NeighbourChunk]
     source: Literal["text", "ocr"] = Field(default="text", description="`ocr` if some of the text was read from a picture")
     confidence: float | None = Field(default=None, description="of OCR, from 0 to 1: the mean of its lines; null for other text")
+    explain: HitExplanation | None = Field(default=None, description="only with `explain`")
 
 
 class HitList(ListPage[Hit]):
-    warnings: list[str] = Field(description="why hits may be missing until the collection is reindexed; usually empty")
+    warnings: list[str] = Field(
+        description="why hits may be missing until the collection is reindexed, or why they were not reranked; usually empty"
+    )
+    explain: SearchExplanation | None = Field(default=None, description="only with `explain`")

@@ -42,4 +42,8 @@ class EmbeddingRequest(OpenAIRequest):
     dimensions: Annotated[Integer, Field(ge=1, le=100_000)] | None = Field(
         default=None, description="rejected unless it is the dimension of the model: vectors are not truncated"
     )
+    input_type: Literal["query", "passage", "document"] | None = Field(
+        default=None,
+        description="adds the model's prefix for queries, or for passages (`document` is the same); no prefix if omitted",
+    )
     user: EndUser = None

@@ -7,12 +7,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from shared.documents.filters import parse_filter
 from shared.errors import InvalidValue
+from shared.jobs.servable_models import ServableModels
 from shared.openai.requests.sampling import Integer
 
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin")
 MAX_RESULTS = 50
 MAX_STORES = 16
 MAX_DEPTH = 8
+NO_RANKER = "none"
+# OpenAI's names of its rankers, which stand for the default one here.
+DEFAULT_RANKERS = ("auto", "default")
 
 StoreId = Annotated[str, StringConstraints(max_length=100)]
 ResultCount = Annotated[Integer, Field(ge=1, le=MAX_RESULTS)]
@@ -99,9 +103,14 @@ class RankingOptions(BaseModel):
     hybrid_search: HybridSearch | None = None
 
 
-def retrieval_spec(filters: Mapping[str, Any] | None, ranking: RankingOptions | None, top_k: int) -> dict[str, Any]:
-    """The part of a search's spec that these options ask for."""
+def retrieval_spec(
+    filters: Mapping[str, Any] | None, ranking: RankingOptions | None, top_k: int, models: ServableModels, param: str
+) -> dict[str, Any]:
+    """The part of a search's spec that these options ask for. ``param`` is the path of ``ranking``. Raises NotFound."""
+    ranker = ranking.ranker if ranking else None
+    rerank = False if ranker == NO_RANKER else None if ranker is None or ranker.startswith(DEFAULT_RANKERS) else ranker
     return {
+        "reranker": models.find_search_reranker(rerank, f"{param}.ranker"),
         "mode": ranking.hybrid_search.mode if ranking and ranking.hybrid_search else "hybrid",
         "filter": None if filters is None else native_filter(filters),
         "threshold": (ranking and ranking.score_threshold) or None,

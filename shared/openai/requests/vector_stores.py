@@ -132,7 +132,7 @@ class VectorStoreSearch(OpenAIRequest):
     )
     ranking_options: RankingOptions | None = Field(
         default=None,
-        description="`score_threshold` leaves out passages below this score; `hybrid_search` with a weight of 0 searches by words or by vectors alone; `ranker` is ignored",
+        description="`score_threshold` leaves out passages below this score; `hybrid_search` with a weight of 0 searches by words or by vectors alone; `ranker` is `none`, a reranker of the models file, or the default one for OpenAI's names",
     )
 
     neutral: ClassVar[Mapping[str, FieldRule]] = {

@@ -19,6 +19,7 @@ export function TurnView({ turn, talk, onCite, onAct }: { turn: Turn; talk: Conv
     const citation = turn.record.peek()?.citations.find((one) => one.marker === marker);
     return citation ? <button type="button" class="marker" aria-label={`Passage ${marker}: ${citation.document}, ${pageOf(citation)}`} onClick={() => onCite(citation)}>{marker}</button> : null;
   }, [turn]);
+  const retrieval = turn.record.value?.retrieval ?? null;
   const text = turn.text.value;
   const state = turn.state.value;
   const isEdited = editing.value === turn;
@@ -29,6 +30,7 @@ export function TurnView({ turn, talk, onCite, onAct }: { turn: Turn; talk: Conv
   return (
     <article class="turn" data-state={state}>
       {isEdited ? <EditQuestion turn={turn} onAsk={edit} onCancel={() => (editing.value = null)} /> : <p class="question" dir="auto">{turn.question}</p>}
+      {retrieval?.rewritten && <p class="hint searched" dir="auto">Searched for “{retrieval.query}”</p>}
       <div class="answer" dir="auto" aria-busy={turn.running}>
         {turn.reasoning.value && <details class="reasoning" open={turn.running && text === ""}><summary>Reasoning</summary><Markdown text={turn.reasoning.value} /></details>}
         {/* Markers are known only at the end, so the text is drawn again then. */}
@@ -37,6 +39,9 @@ export function TurnView({ turn, talk, onCite, onAct }: { turn: Turn; talk: Conv
         {turn.running && <Waiting turn={turn} />}
         {state === "cancelled" && <p class="hint stopped">Stopped.</p>}
         {turn.error.value && <p class="notice bad" role="alert">{problem(turn.error.value)}</p>}
+        {turn.record.value?.grounded === false && state === "completed" && <p class="notice" role="note">Not found in the documents: the model read no passage.</p>}
+        {retrieval?.unknown_markers.length ? <p class="hint">No passage has the number {retrieval.unknown_markers.join(", ")}.</p> : null}
+        {retrieval?.warnings.map((words) => <p class="notice" key={words}>{words}</p>)}
         {citations.length > 0 && <Sources text={text} citations={citations} onCite={onCite} />}
       </div>
       <div class="turn-tools">
@@ -125,6 +130,7 @@ function waitingWords(turn: Turn, job: Job | null): string {
     const reason = job?.waiting_for && job.waiting_for !== "worker" ? `, waiting ${waitReason(job.waiting_for)}` : "";
     return `${place}${time}${reason}`;
   }
+  if (job?.progress?.phase === "rewriting") return "Rewording the question for the search…";
   return job?.attempts.at(-1)?.queue.startsWith("gpu.") ? "Reading the question…" : turn.collection ? "Searching the documents…" : "Starting…";
 }
 

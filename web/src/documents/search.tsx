@@ -6,9 +6,9 @@ import { useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
 import { query, setQuery } from "../router.ts";
-import type { Hit, Job } from "../types.ts";
+import type { Hit, Job, SearchExplanation } from "../types.ts";
 import { Icon, Problem } from "../ui/basics.tsx";
-import { count, pageOf } from "../words.ts";
+import { count, duration, number, ordinal, pageOf } from "../words.ts";
 import { parseFilter } from "./filter.ts";
 import { PageSheet } from "./page_sheet.tsx";
 
@@ -23,9 +23,10 @@ export function SearchForm({ text, collection }: { text: string; collection: str
       <input ref={field} type="search" aria-label={`Search ${collection}`} placeholder="Search the texts" defaultValue={text} onInput={(event) => event.currentTarget.value === "" && setQuery({ q: null })} />
       {text && <><select aria-label="Kind of search" value={mode} onChange={(event) => setQuery({ mode: event.currentTarget.value })}><option value="hybrid">Meaning and words</option><option value="vector">Meaning</option><option value="keyword">Words</option></select>
       <select aria-label="Number of hits" value={many} onChange={(event) => setQuery({ k: event.currentTarget.value })}>{["5", "10", "25", "50"].map((one) => <option key={one} value={one}>{one} hits</option>)}</select>
-      <input type="text" class="search-filter" aria-label="Filter of the search" aria-invalid={parsed !== null && "wrong" in parsed} placeholder="Filter: page<=3, year>=2020" title="Fields are page, name, size, media_type, created_at and those of the metadata. A comma means and." defaultValue={filter} onChange={(event) => setQuery({ filter: event.currentTarget.value.trim() || null })} /></>}
+      <input type="text" class="search-filter" aria-label="Filter of the search" aria-invalid={parsed !== null && "wrong" in parsed} placeholder="Filter: page<=3, year>=2020" title="Fields are page, name, size, media_type, created_at and those of the metadata. A comma means and." defaultValue={filter} onChange={(event) => setQuery({ filter: event.currentTarget.value.trim() || null })} />
+      <label class="search-explain"><input type="checkbox" checked={query.value.get("explain") === "1"} onChange={(event) => setQuery({ explain: event.currentTarget.checked ? "1" : null })} />Explain</label></>}
       <button type="submit"><Icon of={SearchIcon} />Search</button>
-      {text && <button type="button" class="quiet" onClick={() => setQuery({ q: null, filter: null })}><Icon of={X} />Close the search</button>}
+      {text && <button type="button" class="quiet" onClick={() => setQuery({ q: null, filter: null, explain: null })}><Icon of={X} />Close the search</button>}
     </form>
   );
 }
@@ -44,6 +45,29 @@ export function Marked({ text, words }: { text: string; words: string }) {
 interface Passages {
   data: Hit[];
   warnings: string[];
+  explain?: SearchExplanation | null;
+}
+
+/** The score that the hits are ordered by. */
+const orderScore = (hit: Hit) => hit.rerank_score ?? hit.score;
+
+/** What each step of a search had and left out. */
+function explainSearch({ chunks, lists, candidates, filter, removed, rerank }: SearchExplanation): string {
+  const names: Record<string, string> = { vector: "by meaning", keyword: "by words" };
+  const parts = [`${count(chunks, "chunk")} in the index`, ...Object.entries(lists).map(([name, length]) => `${number(length)} ${names[name] ?? name}`), count(candidates, "candidate")];
+  if (filter.length > 0) parts.push(`the filter left out ${number(removed.filter)} (${filter.map((part) => `${part.condition}: ${number(part.removed)}`).join(", ")})`);
+  if (removed.not_ready > 0) parts.push(`${number(removed.not_ready)} of documents that are not ready`);
+  if (rerank?.applied) parts.push(`${rerank.model} ranked ${number(rerank.candidates)} in ${duration(rerank.seconds)}`);
+  return `${parts.join("; ")}.`;
+}
+
+/** The ranks of a hit in each list. */
+function explainHit({ vector, keyword, fused, rerank }: NonNullable<Hit["explain"]>): string {
+  const place = (name: string, one: { rank: number; score: number } | null | undefined) => `${name} ${one ? `${ordinal(one.rank)} (${one.score.toFixed(3)})` : "–"}`;
+  const parts = [place("meaning", vector), place("words", keyword)];
+  if (fused !== null) parts.push(`together ${fused.toFixed(3)}`);
+  if (rerank) parts.push(place("reranker", rerank));
+  return parts.join(" · ");
 }
 
 async function findPassages(collection: string, json: object, signal: AbortSignal): Promise<Passages> {
@@ -53,7 +77,8 @@ async function findPassages(collection: string, json: object, signal: AbortSigna
   let job = answer;
   while (job.ended_at === null) job = await call<Job>("GET", `/jobs/${job.id}?wait=30`, { signal });
   if (job.error !== null) throw new ApiError(job.error.message, job.error.code, 500);
-  return { data: (job.result as { hits?: Hit[] } | null)?.hits ?? [], warnings: [] };
+  const result = job.result as { hits?: Hit[]; warnings?: string[]; explain?: SearchExplanation } | null;
+  return { data: result?.hits ?? [], warnings: result?.warnings ?? [], explain: result?.explain ?? null };
 }
 
 export function SearchHits({ collection, text }: { collection: string; text: string }) {
@@ -63,10 +88,11 @@ export function SearchHits({ collection, text }: { collection: string; text: str
   const line = query.value.get("filter") ?? "";
   const filter = parseFilter(line);
   const wrong = filter !== null && "wrong" in filter ? filter.wrong : null;
-  const { data, error } = useResource(wrong === null ? `search ${collection} ${text} ${mode} ${many} ${line}` : null,
-    (signal) => findPassages(collection, { query: text, mode, top_k: many, ...(filter ? { filter } : {}) }, signal));
+  const explain = query.value.get("explain") === "1";
+  const { data, error } = useResource(wrong === null ? `search ${collection} ${text} ${mode} ${many} ${line} ${explain}` : null,
+    (signal) => findPassages(collection, { query: text, mode, top_k: many, explain, ...(filter ? { filter } : {}) }, signal));
   const hits = data.value?.data ?? [];
-  const best = Math.max(...hits.map(({ score }) => score), 0.0001);
+  const best = Math.max(...hits.map(orderScore), 0.0001);
   return (
     <div class="search-results">
       <Problem error={error.value} />
@@ -74,11 +100,13 @@ export function SearchHits({ collection, text }: { collection: string; text: str
       {wrong === null && data.value === null && error.value === null && <p class="hint" role="status">Searching…</p>}
       {data.value?.warnings?.map((words) => <p class="notice" key={words}>{words}</p>)}
       {data.value !== null && <p class="hint" role="status">{hits.length === 0 ? "No passage found." : `${count(hits.length, "passage")}, the best first. The bar compares them with the best one; it does not say how good that is.`}</p>}
+      {data.value?.explain && <p class="hint">{explainSearch(data.value.explain)}</p>}
       <ol class="hits" aria-label="Passages found">
         {hits.map((hit) => (
           <li key={hit.chunk_id}>
             <button type="button" class="hit" onClick={() => (open.value = hit)}>
-              <header><strong>{hit.document}</strong><span>{pageOf(hit)}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (hit.score / best) * 100)}%` }} /></span><span class="number">{mode} {hit.score.toFixed(2)}</span></header>
+              <header><strong>{hit.document}</strong><span>{pageOf(hit)}</span><span class="meter" aria-hidden="true"><span style={{ width: `${Math.max(2, (orderScore(hit) / best) * 100)}%` }} /></span><span class="number">{hit.rerank_score != null && `reranker ${hit.rerank_score.toFixed(2)} · `}{mode} {hit.score.toFixed(2)}</span></header>
+              {hit.explain && <p class="hint">{explainHit(hit.explain)}</p>}
               <p dir="auto"><Marked text={hit.text} words={text} /></p>
             </button>
           </li>

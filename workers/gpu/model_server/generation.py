@@ -12,6 +12,7 @@ from shared.errors import EngineFault
 from shared.models.catalogue import ModelEntry
 from shared.models.engine_features import ENCODE, features_of
 from shared.sessions.store import Sessions
+from workers.gpu.document_answers import answer_not_found, needs_rewriting, refuses_to_answer, rewrite_question
 from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import max_tokens_of
 from workers.gpu.generation_span import end_generation_span, generation_span
@@ -20,8 +21,8 @@ from workers.gpu.model_server.connection import ServerConnection
 from workers.gpu.model_server.prompts import DEFAULT_CONTEXT, build_prompt, estimate_prompt
 from workers.gpu.model_server.request_body import MAX_TOKENS_FIELDS, ServerPrompt, build_body
 from workers.gpu.model_server.server_tokenizer import ServerTokenizer
-from workers.gpu.prompt_encoding import callable_tools, turn_messages
-from workers.runtime.attempt import Attempt, Result
+from workers.gpu.prompt_encoding import callable_tools, question_messages, turn_messages
+from workers.runtime.attempt import Attempt, Handover, Result
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,14 @@ class ServerGenerationHandler:
         self.max_context = entry.max_context or DEFAULT_CONTEXT
         self.load = ServerLoad()
 
+    def run(self, attempt: Attempt) -> Result | Handover:
+        """Run one generation job, with what precedes it if it answers from documents. Raises the same as ``run_generation``."""
+        if needs_rewriting(attempt):
+            return rewrite_question(attempt, question_messages(attempt, self._sessions), self.run_generation, {})
+        return answer_not_found(attempt) if refuses_to_answer(attempt) else self.run_generation(attempt)
+
     def run_generation(self, attempt: Attempt) -> Result:
-        """Run one generation job.
+        """Generate the answer of one job.
 
         Raises InvalidValue, PromptTooLong, ServerAway, EngineFault (to be retried), ModelUnavailable and AttemptStopped.
         """
@@ -157,7 +164,7 @@ class ServerGenerationHandler:
             "finish_reason": "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason,
             "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens},
         }
-        value |= search_result(attempt.context, prompt.rag)
+        value |= search_result(attempt.context, prompt.rag, value["text"])
         if answer.whole.get("reasoning"):
             value["reasoning"] = answer.whole["reasoning"]
         if calls:

@@ -5,7 +5,7 @@ from typing import Any
 
 from shared.sessions.store import Sessions
 from workers.gpu.model_server.request_body import ServerPrompt
-from workers.gpu.prompt_encoding import Message, read_history, system_messages
+from workers.gpu.prompt_encoding import Message, context_tokens_of, read_history, system_messages
 from workers.rag_prompt import Passage, build_rag_prompt
 from workers.runtime.attempt import Attempt
 
@@ -34,7 +34,8 @@ def build_prompt(attempt: Attempt, sessions: Sessions, *, max_context: int, max_
         messages = list(spec["messages"]) if spec.get("messages") else [{"role": "user", "content": spec["prompt"]}]
     if passages is None:
         return ServerPrompt(messages=messages)
-    budget = max_context - _tokens_of(messages) - min(max_tokens, max_context // 4)
+    room = max_context - _tokens_of(messages) - min(max_tokens, max_context // 4)
+    budget = min(room, context_tokens_of(spec, room))
     found = [Passage.from_json(passage) for passage in passages]
     rag = build_rag_prompt(messages, found, count_tokens=estimate_tokens, budget=budget)
     return ServerPrompt(messages=rag.messages, rag=rag)

@@ -19,7 +19,7 @@ from workers.gpu.engine.messages import Heartbeat
 from workers.gpu.engine_client.throughput_meter import ThroughputMeter
 from workers.gpu.model_server.connection import ServerConnection
 from workers.gpu.model_server.generation import ServerGenerationHandler
-from workers.runtime.attempt import Attempt, Handler, Result
+from workers.runtime.attempt import Attempt, Handler, Handover, Result
 from workers.runtime.worker_runtime import WorkerRuntime
 
 logger = logging.getLogger(__name__)
@@ -76,10 +76,10 @@ class ServerModelWorker:
         """The handlers by job kind."""
         return {"generate": self.generate, "tokenize": self.tokenize}
 
-    def generate(self, attempt: Attempt) -> Result:
+    def generate(self, attempt: Attempt) -> Result | Handover:
         """Handle a generation job."""
         self._raise_failure()
-        return self._handler.run_generation(attempt)
+        return self._handler.run(attempt)
 
     def tokenize(self, attempt: Attempt) -> Mapping[str, Any]:
         """Handle a job that needs only the tokenizer."""
