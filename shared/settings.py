@@ -253,6 +253,13 @@ class Settings:
         low=1,
         high=365 * DAY,
     )
+    usage_retention_days: int = setting(
+        "ENGINEHOUSE_USAGE_RETENTION_DAYS",
+        400,
+        "How long the usage ledger keeps what each owner has used on a day. It outlives the jobs.",
+        low=1,
+        high=3660,
+    )
     failed_retention_seconds: int = setting(
         "ENGINEHOUSE_FAILED_RETENTION_SECONDS",
         2 * DAY,

@@ -25,6 +25,7 @@ OWNED = (
     "eh:files:expiring",
     "eh:owner:*:request_batches",  # purged with the records
     "eh:paused",  # until an operator resumes them
+    "eh:usage:totals",  # one field per owner, up to a hundred
     "eh:counts",  # one field per kind, status and queue
     "eh:queues",
     "eh:models",  # models that have ever been served

@@ -32,6 +32,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         error: str,
         code: str,
         service: int | None,
+        usage: str,
         index: int,
         delta: str,
         messages: Sequence[str],
@@ -39,7 +40,18 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
 
     @declaration
     def hand_over(
-        self, *, id: str, attempt: int, outcome: str, delay_ms: int, error: str, code: str, queue: str, context: str, found: str
+        self,
+        *,
+        id: str,
+        attempt: int,
+        outcome: str,
+        delay_ms: int,
+        error: str,
+        code: str,
+        queue: str,
+        context: str,
+        found: str,
+        usage: str,
     ) -> Any: ...
 
     @declaration
@@ -101,7 +113,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def renew(self, *, lease_ms: int, leases: Rows) -> Any: ...
 
     @declaration
-    def retry(self, *, id: str, attempt: int, delay_ms: int, error: str, code: str) -> Any: ...
+    def retry(self, *, id: str, attempt: int, delay_ms: int, error: str, code: str, usage: str) -> Any: ...
 
     @declaration
     def schedule_models(self, *, alive_ms: int, patience_ms: int, on_demand: int, unschedulable_ms: int, limit: int) -> Any: ...

@@ -305,6 +305,7 @@ class JobSubmitter:
             "failed_retention_ms": min(settings.failed_retention_seconds, kept) * 1000,
             "event_limit": settings.event_limit,
             "event_retention_ms": settings.event_retention_seconds * 1000,
+            "usage_days": settings.usage_retention_days,
         }
 
     def _response_fields(self, response: ResponseRecord | None) -> dict[str, str | int]:

@@ -65,7 +65,8 @@ class DeliverStep(Protocol):
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """A request as the scheduler keeps it. ``computed``: tokens of its prompt that scheduled steps have computed.
+    """A request as the scheduler keeps it. ``computed``: tokens of its prompt that scheduled steps have computed, including ``cached``
+    ones, which earlier requests had left in the cache.
 
     ``scored_until`` is the end of the prompt tokens whose log-probabilities are wanted, and ``prompt_top`` the number of most likely
     tokens with each; those from ``scored_from`` on are wanted. ``digests`` leaves out the pages that have to be computed again.
@@ -87,6 +88,7 @@ class QueuedRequest:
     row: int = -1
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+    cached: int = 0
     output: list[int] = field(default_factory=list)
     overtaken: int = 0
 
@@ -196,7 +198,7 @@ class Scheduler:
 
     def _start(self, request: QueuedRequest, pages: list[int], shared_tokens: int) -> None:
         row = request.row = self._free_rows.pop()
-        request.pages, request.computed = pages, shared_tokens
+        request.pages, request.computed, request.cached = pages, shared_tokens, shared_tokens
         self.prompt_tokens += len(request.prompt)
         self.cached_tokens += shared_tokens
         self._by_row[row] = request

@@ -310,6 +310,8 @@ class TransformersEngine:
             if request is not None:
                 del self._number_of[request.id]
                 step.finished.append((request.id, reason, detail))
+                if request.cached:
+                    step.cached_tokens.append((request.id, request.cached))
         step.finished.extend(output.rejected)
         return step
 

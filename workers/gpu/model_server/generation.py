@@ -12,6 +12,7 @@ from shared.errors import EngineFault
 from shared.models.catalogue import ModelEntry
 from shared.models.engine_features import ENCODE, features_of
 from shared.sessions.store import Sessions
+from workers.gpu.device_time import DeviceTime
 from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import max_tokens_of
 from workers.gpu.model_server.answer import EarlierText, ServerAnswer, fingerprint_of, format_delta, parse_record
@@ -36,6 +37,7 @@ class ServerGenerationHandler:
         self._sessions = sessions
         self.max_context = entry.max_context or DEFAULT_CONTEXT
         self.load = ServerLoad()
+        self._device_time = DeviceTime(entry.gpus)
 
     def run_generation(self, attempt: Attempt) -> Result:
         """Run one generation job.
@@ -44,7 +46,8 @@ class ServerGenerationHandler:
         """
         self.load.running += 1
         try:
-            answer, prompt = self._connection.run(self._generate(attempt))
+            with self._device_time.measure(attempt.usage):
+                answer, prompt = self._connection.run(self._generate(attempt))
         except CancelledError:
             attempt.raise_if_stopped()
             raise EngineFault(
@@ -85,11 +88,13 @@ class ServerGenerationHandler:
             body = self._continued(body, earlier, max_tokens, echoes=bool(spec.get("echo")))
         # A delta of the attempt that is continued had them.
         opening = {} if earlier is not None and attempt.job.has_deltas else opening_delta(attempt.context, prompt.rag)
+        attempt.usage.prompt_tokens = estimate_prompt(prompt)
         async with aclosing(self._connection.stream(prompt.path, body)) as chunks:
             async for chunk in chunks:
                 delta, tokens = answer.add_chunk(chunk)
                 self.load.chunks += 1
                 self.load.tokens += tokens
+                attempt.usage.completion_tokens = answer.total_tokens
                 if delta:
                     attempt.send_delta({**opening, **delta}, format_delta(delta, tokens) if fingerprint else "")
                     opening = {}
@@ -148,6 +153,8 @@ class ServerGenerationHandler:
         tokens, prompt_tokens = answer.total_tokens, answer.prompt_tokens or estimate_prompt(prompt)
         self.load.prompt_tokens += prompt_tokens
         self.load.cached_tokens += answer.cached_tokens
+        usage = attempt.usage
+        usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens = prompt_tokens, answer.cached_tokens, tokens
         value: dict[str, Any] = {
             "text": answer.whole.get("text", ""),
             "finish_reason": "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason,
