@@ -34,6 +34,7 @@ from shared.jobs.stats import StatsReader
 from shared.jobs.stats_history import StatsHistory
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
+from shared.jobs.usage import UsageLedger
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.openai.batches import RequestBatches
@@ -80,7 +81,7 @@ ROUTES = (
         "openai.vector_store_batches",
         "openai.tokenization",
     ),
-    *("models", "health", "metrics", "stats", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
+    *("models", "health", "metrics", "stats", "usage", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
 )
 
 # Response headers that a page of an allowed origin may read, beyond those that every page may.
@@ -155,6 +156,7 @@ def _create_services(settings: Settings) -> Services:
         assignments=assignments,
         stats_reader=StatsReader(client),
         stats_history=StatsHistory(client),
+        usage_ledger=UsageLedger(client),
         documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),

@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from api.auth import require_admin
-from api.metric_families import disk_metrics, job_metrics, redis_memory_metrics, redis_metric, worker_metrics
+from api.metric_families import disk_metrics, job_metrics, redis_memory_metrics, redis_metric, usage_metrics, worker_metrics
 from api.openapi.operation import Operation, Reply, describe
 from api.request_metrics import export_metrics
 from api.responses import RouteResponse
@@ -49,6 +49,7 @@ class StackCollector(Collector):
         try:
             stats = context.stats_reader.collect()
             workers = context.live_workers()
+            usage = context.usage_ledger.owner_totals()
             memory = context.redis.info("memory")
         except redis.RedisError:
             yield redis_metric(up=False)
@@ -57,3 +58,4 @@ class StackCollector(Collector):
         yield from redis_memory_metrics(cast(Mapping[str, Any], memory))
         yield from job_metrics(stats)
         yield from worker_metrics(workers)
+        yield from usage_metrics(usage)

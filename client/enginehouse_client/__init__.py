@@ -46,6 +46,7 @@ from enginehouse_client.models import (
     Turn,
     UploadProgress,
     UploadReceipt,
+    UsageReport,
     Webhook,
 )
 from enginehouse_client.retry import RetryPolicy
@@ -99,6 +100,7 @@ __all__ = [
     "Unavailable",
     "UploadProgress",
     "UploadReceipt",
+    "UsageReport",
     "Webhook",
     "webhooks",
 ]

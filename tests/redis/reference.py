@@ -241,9 +241,7 @@ class Reference:
         job.due = self._clock() + 1000 * self._settings.lease_seconds
         return "cancel" if job.cancel_requested else "timeout" if job.timeout_at <= self._clock() else "ok"
 
-    def end(
-        self, lease: Lease, status: str, *, result: object, code: str | None, service: int | None, usage: Usage
-    ) -> str:
+    def end(self, lease: Lease, status: str, *, result: object, code: str | None, service: int | None, usage: Usage) -> str:
         job = self._held(lease)
         if job is None:
             return "ok" if self._outcome(lease) == status else "lost"

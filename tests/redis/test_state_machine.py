@@ -246,10 +246,11 @@ class TransitionMachine(RuleBasedStateMachine):
         if expected is None or real is None or not expected.final or expected.kind == "batch":
             return
         again = Submission(
-            kind="generate",
+            kind=expected.kind,
             queue=expected.first_queue,
             spec={},
             owner=expected.owner,
+            model=expected.model,
             session=self.session_of(expected.owner) if expected.session else "",
             end_user=expected.end_user,
             priority=expected.priority,
@@ -374,11 +375,7 @@ class TransitionMachine(RuleBasedStateMachine):
         code = FAULT["code"] if error else None
         expected = self.reference.end(lease, status.value, result=result, code=code, service=service, usage=usage)
         assert (
-            twice(
-                lambda: self.real.transitions.finish(
-                    lease, status, service=service, usage=usage, result=result, error=error
-                )
-            )
+            twice(lambda: self.real.transitions.finish(lease, status, service=service, usage=usage, result=result, error=error))
             == expected
         )
 

@@ -95,9 +95,7 @@ def _retry_later(transitions: JobTransitions, attempt: Attempt, execution: Execu
 def _release_after_outage(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     assert execution.error is not None
     job = attempt.job
-    return transitions.release_after_outage(
-        attempt.lease, job.queue, _outages_before(job), execution.error, usage=attempt.usage
-    )
+    return transitions.release_after_outage(attempt.lease, job.queue, _outages_before(job), execution.error, usage=attempt.usage)
 
 
 def _outages_before(job: Job) -> int:

@@ -144,6 +144,7 @@ from api.schemas.responses.tutorial_compat import (
     TutorialText,
     TutorialTexts,
 )
+from api.schemas.responses.usage import UsageEntry, UsageNumbers, UsageReport
 from api.schemas.responses.webhooks import (
     Delivery,
     DeliveryAttempt,
@@ -260,6 +261,9 @@ __all__ = [
     "UploadList",
     "Urls",
     "Usage",
+    "UsageEntry",
+    "UsageNumbers",
+    "UsageReport",
     "VectorStore",
     "VectorStoreDeletion",
     "VectorStoreFile",
