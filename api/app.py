@@ -7,6 +7,7 @@ from flask import Flask, Response, request
 from flask_cors import CORS
 
 from api.auth import Authenticator, require_keys, split_url
+from api.caller import CallerOfRequest
 from api.compression import compress_responses
 from api.errors import register_error_handlers
 from api.form_parsing import FormRequest
@@ -141,7 +142,8 @@ def _create_services(settings: Settings) -> Services:
     disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     worker_registry, assignments = WorkerRegistry(client), ModelAssignments(client)
-    submitter, transitions = JobSubmitter(client, settings, broker.wake), JobTransitions(client, settings, broker.wake)
+    submitter = JobSubmitter(client, settings, broker.wake, requester=CallerOfRequest())
+    transitions = JobTransitions(client, settings, broker.wake)
     job_actions = JobActions(transitions, submitter)
     return Services(
         settings=settings,

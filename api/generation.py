@@ -9,7 +9,7 @@ from api.schemas.requests.generation import CollectionSource, GenerationOptions
 from api.services import owner, services
 from api.submission import SubmittedJob, submit_job
 from shared.jobs.queue_names import IO_QUEUE, generation_queue
-from shared.jobs.servable_models import expected_service
+from shared.jobs.servable_models import expected_service, expected_tokens
 from shared.jobs.submission import Submission
 from shared.models.engine_features import check_generation
 
@@ -51,6 +51,7 @@ def submit_generation(
         turn_parent=turn_parent,
         priority=options.priority,
         cost=expected_service(entry, characters, options.max_tokens),
+        tokens=expected_tokens(entry, characters, options.max_tokens),
         expires_ms=None if options.expires_in is None else int(options.expires_in * 1000),
         timeout_ms=None if options.timeout is None else int(options.timeout * 1000),
         webhook=webhook,

@@ -18,6 +18,7 @@ OWNED = (
     "eh:keys",  # until an operator deletes them
     "eh:weights",
     "eh:owner:*:limits",  # until an operator removes them
+    "eh:key:*:limits",
     "eh:owner:*:open_batches",  # as long as they are open
     "eh:owner:*:stored",  # as long as the owner has documents or files
     "eh:owner:*:files",  # kept until they are deleted or expire

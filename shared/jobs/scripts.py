@@ -132,6 +132,8 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         self,
         *,
         owner: str,
+        key: str,
+        defaults: str,
         queue_limit: int,
         owner_limit: int,
         bytes_limit: int,

@@ -1,5 +1,5 @@
 -- Changes of a job's status.
--- Uses: job_index, queue, attempt, batch, document, delivery, request_batch, response, session, usage
+-- Uses: job_index, queue, attempt, batch, document, delivery, request_batch, response, session, token_limits
 
 local MAX_CHILDREN_PER_CANCEL = 1000
 
@@ -34,6 +34,7 @@ end
 local OPEN_FIELDS = {
   'written', 'shown', 'event_limit', 'event_retention_ms', 'max_attempts', 'max_retries', 'failed_retention_ms', 'keep_input',
   'outage_at', 'output_seq', 'user_cost', 'usage_days',
+  'reserved',
 }
 
 -- Drop what an ended job no longer needs. Its stream takes more memory than its record, and few clients read it late.
@@ -77,11 +78,13 @@ end
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
   local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input', 'session',
-    'model', 'usage', 'usage_days')
+    'model', 'usage', 'usage_days', 'reserved')
   if job.status == 'queued' then dequeue(id, job.queue, job.owner, digest_of_user(job.end_user)) end
   set_status(id, status, 'ended_at', timestamp, 'waiting', '', 'phase', status, 'phase_at', timestamp)
   if changes then set_fields(key, changes) end
-  write_usage(job.owner, job.kind, job.model, job.end_user, changes and changes.usage or job.usage, job.usage_days)
+  local used = changes and changes.usage or job.usage
+  used = write_usage(job.owner, job.kind, job.model, job.end_user, used, job.usage_days)
+  if job.reserved then settle_tokens(job.reserved, used) end
   if is_set(job.document) then
     local problem = redis.call('HGET', key, 'error')
     fail_document(job.document, id, problem and cjson.decode(problem).message or 'Its job is ' .. status .. '.')

@@ -10,13 +10,13 @@
 -- number of jobs followed by the same. The end user of a row is empty, '=' and the name, or '*' for those beyond MAX_USERS; the field
 -- "@<end user>" remembers one, and '#' is their number.
 
-local merge_usage, write_usage
+local DAY_MS = 24 * 3600 * 1000
 
--- A block, as a script may have at most 200 local names outside of one.
+local merge_usage, write_usage, utc_date
+
 do
   -- End users of an owner that have rows of their own on one day, and owners that have metrics of their own.
   local MAX_USERS, MAX_OWNERS = 1000, 100
-  local DAY_MS = 24 * 3600 * 1000
   local DEFAULT_DAYS = 400
   -- What adds up over the attempts of a job: embedding tokens and GPU time. Of the rest, an attempt repeats or continues what the one
   -- before it has done, so it counts once.
@@ -46,7 +46,7 @@ do
   end
 
   -- Year, month and day of the current time, from the days since 1970-01-01.
-  local function utc_date()
+  utc_date = function()
     local days = math.floor(now / DAY_MS) + 719468
     local era = math.floor(days / 146097)
     local day_of_era = days - era * 146097
@@ -78,7 +78,7 @@ do
     return '=' .. end_user
   end
 
-  -- Write the end of a job into the ledger, once.
+  -- Write the end of a job into the ledger, once. Returns the tokens that it has used.
   write_usage = function(owner, kind, model, end_user, usage, kept_days)
     local day, numbers = utc_date(), numbers_in(usage)
     local key, prefix = PREFIX .. 'usage:' .. day .. ':' .. owner, kind .. '\n' .. (model or '') .. '\n'
@@ -102,5 +102,6 @@ do
       counted = redis.call('HGET', totals, owner)
     end
     add_to_totals(totals, owner, counted, numbers)
+    return (numbers[1] or 0) + (numbers[3] or 0) + (numbers[4] or 0)
   end
 end
