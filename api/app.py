@@ -82,7 +82,20 @@ ROUTES = (
         "openai.vector_store_batches",
         "openai.tokenization",
     ),
-    *("models", "health", "metrics", "stats", "usage", "dead_letters", "gpus", "admin_jobs", "queues", "web_ui", "api_docs"),
+    *(
+        "models",
+        "health",
+        "metrics",
+        "stats",
+        "usage",
+        "dead_letters",
+        "gpus",
+        "admin_jobs",
+        "queues",
+        "owners",
+        "web_ui",
+        "api_docs",
+    ),
 )
 
 # Response headers that a page of an allowed origin may read, beyond those that every page may.

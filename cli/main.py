@@ -20,7 +20,7 @@ from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
 from cli.typer_output import correct_output
 from shared.errors import EnginehouseError, SettingsError
-from shared.settings import OWNER_LIMITS, Settings, from_environment, is_given
+from shared.settings import KEY_LIMITS, OWNER_LIMITS, Settings, from_environment, is_given
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -284,6 +284,24 @@ def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
     from cli.admin import api_keys
 
     api_keys.revoke_key(_stack_redis(data, redis), key_id)
+
+
+@keys.command("limit")
+def limit_key(
+    key_id: str,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"NAME=NUMBER, repeatable: {', '.join(KEY_LIMITS)}. 0 removes a limit.", show_default="show the limits"
+        ),
+    ] = None,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Set or show the token limits of a key, which apply besides those of its owner."""
+    from cli.admin import owners as admin
+
+    admin.limit_key(_stack_redis(data, redis), key_id, limits=limit or [])
 
 
 @keys.command("remove-all")

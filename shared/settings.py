@@ -46,6 +46,9 @@ OWNER_LIMITS = {
     "waits": "max_waits",
 }
 
+# Limits that can be set for a single API key.
+KEY_LIMITS = ("tokens_per_minute", "tokens_per_day", "tokens_per_month")
+
 # Variables of commands that call a server. Server processes ignore them.
 COMMAND_VARIABLES = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
 # Names a file of settings, one NAME=VALUE per line.

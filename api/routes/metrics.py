@@ -49,7 +49,7 @@ class StackCollector(Collector):
         try:
             stats = context.stats_reader.collect()
             workers = context.live_workers()
-            usage = context.usage_ledger.owner_totals()
+            used = context.usage_ledger.owner_totals()
             memory = context.redis.info("memory")
         except redis.RedisError:
             yield redis_metric(up=False)
@@ -58,4 +58,4 @@ class StackCollector(Collector):
         yield from redis_memory_metrics(cast(Mapping[str, Any], memory))
         yield from job_metrics(stats)
         yield from worker_metrics(workers)
-        yield from usage_metrics(usage)
+        yield from usage_metrics(used)

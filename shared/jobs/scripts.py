@@ -16,7 +16,19 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def cancel(self, *, id: str, owner: str) -> Any: ...
 
     @declaration
-    def claim(self, *, queue: str, worker: str, token: str, retried: int, slots: int, reserved: int, lease_ms: int) -> Any: ...
+    def claim(
+        self,
+        *,
+        queue: str,
+        worker: str,
+        token: str,
+        retried: int,
+        slots: int,
+        reserved: int,
+        lease_ms: int,
+        running_limit: int,
+        user_running_limit: int,
+    ) -> Any: ...
 
     @declaration
     def delete(self, *, id: str, owner: str) -> Any: ...

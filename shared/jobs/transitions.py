@@ -73,6 +73,8 @@ class JobTransitions:
             slots=slots,
             reserved=reserved,
             lease_ms=int(self._settings.lease_seconds * 1000),
+            running_limit=self._settings.max_running_jobs,
+            user_running_limit=self._settings.max_end_user_running_jobs,
         )
         send_wakeups(self._wake, queues)
         if held_back in ("held_back", "drained"):

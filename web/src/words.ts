@@ -38,6 +38,7 @@ const WAITING: Record<string, string> = {
   worker: "for a worker",
   paused: "because its queue is paused",
   fair_share: "for its owner's turn",
+  running_limit: "for other jobs to end, as no more may run at once",
   model_loading: "while the model loads",
   gpu_busy: "for the GPU, which runs another model",
   model_not_loaded: "until an operator loads the model",

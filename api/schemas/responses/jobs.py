@@ -11,7 +11,16 @@ from api.schemas.responses.search import Hit
 from shared.jobs.models import Outcome, Status
 
 WaitingFor = Literal[
-    "worker", "fair_share", "model_loading", "gpu_busy", "model_not_loaded", "paused", "retry_backoff", "previous_turn", ""
+    "worker",
+    "fair_share",
+    "running_limit",
+    "model_loading",
+    "gpu_busy",
+    "model_not_loaded",
+    "paused",
+    "retry_backoff",
+    "previous_turn",
+    "",
 ]
 
 

@@ -115,6 +115,8 @@ class Scheduler:
         self.prompt_tokens = 0
         """Prompt tokens of all admitted requests."""
         self.cached_tokens = 0
+        # By request, until it is taken together with its end.
+        self.cached_of_finished: dict[str, int] = {}
         """Those of them that were in the cache, instead of computed."""
         self._deliver = deliver
         self._waiting: deque[QueuedRequest] = deque()
@@ -432,6 +434,8 @@ class Scheduler:
                     reason, detail = end
             if reason is not None:
                 finished.append((request.id, reason, detail))
+                if request.cached:
+                    self.cached_of_finished[request.id] = request.cached
                 self._end(request)
         for row in rows[self._has_ended[rows] & (self._in_steps[rows] == 0)].tolist():
             self._release(row)

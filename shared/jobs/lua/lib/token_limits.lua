@@ -42,15 +42,45 @@ do
     return is_limited and limits or nil
   end
 
+  -- The tokens that the ledger has of an owner, or of one of its end users, on a day.
+  local function tokens_on(day, owner, user)
+    local rows, total = as_table(redis.call('HGETALL', PREFIX .. 'usage:' .. day .. ':' .. owner)), 0
+    for row, totals in pairs(rows) do
+      local end_user = string.match(row, '^[^\n]*\n[^\n]*\n(.*)$')
+      local is_of_user = end_user and string.sub(end_user, 1, 1) == '=' and digest_of_user(string.sub(end_user, 2)) == user
+      if end_user and (not user or is_of_user) then
+        local numbers = numbers_in(totals)
+        total = total + (numbers[2] or 0) + (numbers[4] or 0) + (numbers[5] or 0)
+      end
+    end
+    return total
+  end
+
+  -- The tokens that a holder has spent in a day or month. What was used before the limit was set comes from the ledger, which does not
+  -- know API keys.
+  local function spent_in(holder, period, day)
+    local key = spent_key(holder.name, period)
+    local spent, total = redis.call('GET', key), 0
+    if spent then return tonumber(spent) end
+    if holder.kind ~= 'api_key' then
+      local first = #period == #day and tonumber(string.sub(day, 9)) or 1
+      for number = first, tonumber(string.sub(day, 9)) do
+        total = total + tokens_on(string.format('%s-%02d', string.sub(day, 1, 7), number), holder.owner, holder.user)
+      end
+    end
+    redis.call('SET', key, digits(total), 'PX', digits(ms_left(day, period) + DAY_MS))
+    return total
+  end
+
   -- Who is limited among those who submit jobs: holders with their limits and the tokens that their jobs need together.
   local function find_holders(owner, key, jobs, defaults)
     local owner_key = PREFIX .. 'owner:' .. owner .. ':limits'
     local holders, by_name = {}, {}
     local user_limits = limits_in(owner_key, 'end_user_', defaults)
-    local function add(name, kind, limits, tokens)
+    local function add(name, kind, limits, tokens, user)
       if not limits then return end
       if not by_name[name] then
-        by_name[name] = { name = name, kind = kind, limits = limits, tokens = 0 }
+        by_name[name] = { name = name, kind = kind, owner = owner, user = user, limits = limits, tokens = 0 }
         holders[#holders + 1] = by_name[name]
       end
       by_name[name].tokens = by_name[name].tokens + tokens
@@ -61,7 +91,8 @@ do
       add('owner:' .. owner, 'owner', owner_limits, job.tokens)
       add('key:' .. key, 'api_key', key_limits, job.tokens)
       if is_set(job.end_user) then
-        add('user:' .. owner .. ':' .. digest_of_user(job.end_user), 'end_user', user_limits, job.tokens)
+        local user = digest_of_user(job.end_user)
+        add('user:' .. owner .. ':' .. user, 'end_user', user_limits, job.tokens, user)
       end
     end
     return holders
@@ -78,7 +109,7 @@ do
     for _, holder in ipairs(holders) do
       for name, period in pairs(periods) do
         local limit = holder.limits[name]
-        local left = limit > 0 and limit - tonumber(redis.call('GET', spent_key(holder.name, period)) or 0)
+        local left = limit > 0 and limit - spent_in(holder, period, day)
         if left and (left <= 0 or holder.tokens > left) then
           return 'budget_spent', { holder.kind, name, digits(limit), digits(math.max(0, left)), digits(ms_left(day, period)) }
         end
@@ -98,7 +129,6 @@ do
       for name, period in pairs(periods) do
         if holder.limits[name] > 0 then
           redis.call('INCRBY', spent_key(holder.name, period), digits(holder.tokens))
-          redis.call('PEXPIRE', spent_key(holder.name, period), digits(ms_left(day, period) + DAY_MS))
         end
       end
     end

@@ -12,6 +12,12 @@
 
 local DAY_MS = 24 * 3600 * 1000
 
+local function numbers_in(text)
+  local numbers = {}
+  for number in string.gmatch(text or '', '%d+') do numbers[#numbers + 1] = tonumber(number) end
+  return numbers
+end
+
 local merge_usage, write_usage, utc_date
 
 do
@@ -21,12 +27,6 @@ do
   -- What adds up over the attempts of a job: embedding tokens and GPU time. Of the rest, an attempt repeats or continues what the one
   -- before it has done, so it counts once.
   local ADDS_UP = { [4] = true, [5] = true }
-
-  local function numbers_in(text)
-    local numbers = {}
-    for number in string.gmatch(text or '', '%d+') do numbers[#numbers + 1] = tonumber(number) end
-    return numbers
-  end
 
   local function as_text(numbers)
     local texts = {}
