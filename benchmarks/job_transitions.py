@@ -1,4 +1,4 @@
-"""Cost of a job in Redis: time of its submission, claim and end, and the commands that their scripts call.
+"""Cost of a job in Redis: time of its submission, claim and end, CPU time of Redis, and the commands that their scripts call.
 
 The commands are the same on every machine. Run: ``.venv/bin/python -m benchmarks.job_transitions``, with ``--limits`` for an owner with token
 limits and a limit of running jobs.
@@ -52,10 +52,11 @@ def measure(client: redis.Redis, settings: Settings, jobs: int, *, limits: bool)
 
         names = ("tokens_per_minute", "tokens_per_day", "tokens_per_month", "end_user_tokens_per_day", "running_jobs")
         OwnerLimits(client).set_limits("ada", dict.fromkeys(names, 10**12))
-    seconds = []
+    seconds, cpu_before = [], 0.0
     for number in range(jobs + WARM_UP):
         if number == WARM_UP:
             client.config_resetstat()
+            cpu_before = _cpu_seconds(client)
         start = time.perf_counter()
         job = submitter.submit_job(
             Submission(kind="generate", queue="q", spec={"prompt": "x" * 200}, owner="ada", model="m", end_user="uma", **fields)
@@ -64,10 +65,18 @@ def measure(client: redis.Redis, settings: Settings, jobs: int, *, limits: bool)
         assert claimed is not None
         transitions.finish((job, claimed.attempt), Status.COMPLETED, result={"text": "y" * 200}, service=200, **usage)
         seconds.append(time.perf_counter() - start)
+    cpu = _cpu_seconds(client) - cpu_before
     stats: Any = client.info("commandstats")
     calls = sum(entry["calls"] for name, entry in stats.items() if name not in ("cmdstat_evalsha", "cmdstat_config|resetstat"))
     figure("job_transitions.p50", 1000 * percentile(seconds[WARM_UP:], 50), "ms", limits=limits, jobs=jobs)
+    figure("job_transitions.redis_cpu", 1000 * cpu / jobs, "ms per job", limits=limits, jobs=jobs)
     figure("job_transitions.commands", calls / jobs, "per job", limits=limits, jobs=jobs)
+
+
+def _cpu_seconds(client: redis.Redis) -> float:
+    """CPU time of Redis, which other load on the machine hardly changes."""
+    used: Any = client.info("cpu")
+    return float(used["used_cpu_user_main_thread"] + used["used_cpu_sys_main_thread"])
 
 
 if __name__ == "__main__":
