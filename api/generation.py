@@ -25,6 +25,7 @@ def submit_generation(
     session: str = "",
     turn: Mapping[str, Any] | None = None,
     turn_parent: str = "",
+    keep_seconds: int | None = None,
 ) -> SubmittedJob:
     """Check what only the server can check, submit the job, wait for it, and return it. A rejected request writes nothing.
 
@@ -35,6 +36,7 @@ def submit_generation(
     idempotency = read_idempotency_key(options.model_dump())
     entry = services().models.find_generation_model(options.model)
     webhook = job_webhook(options.webhook)
+    wait_ms = options.delay_ms
     queue = generation_queue(entry.name)
     retrieval = _retrieval_spec(options, queue)
     spec = {**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval}
@@ -52,8 +54,10 @@ def submit_generation(
         priority=options.priority,
         cost=expected_service(entry, characters, options.max_tokens),
         tokens=expected_tokens(entry, characters, options.max_tokens),
-        expires_ms=None if options.expires_in is None else int(options.expires_in * 1000),
-        timeout_ms=None if options.timeout is None else int(options.timeout * 1000),
+        wait_ms=wait_ms,
+        expires_ms=None if options.expires_in is None else wait_ms + int(options.expires_in * 1000),
+        timeout_ms=None if options.timeout is None else wait_ms + int(options.timeout * 1000),
+        keep_seconds=keep_seconds,
         webhook=webhook,
         metadata=options.metadata,
         idempotency_key=idempotency.key,

@@ -84,7 +84,8 @@ class ResponseRecord:
 class Submission:
     """A job to submit.
 
-    ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
+    ``cost`` is the expected service in tokens. ``keep_seconds`` is how long the job is kept after its end, without its prompt once it has
+    completed, instead of what the settings say. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
     ``timeout_ms``. ``turn`` is what the session keeps of the question besides its text, and ``turn_parent`` the turn before it:
     ``FIRST_TURN`` for none, empty for the current one. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
     distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, and
@@ -112,6 +113,7 @@ class Submission:
     retry_of: str = ""
     idempotency_key: str = ""
     fingerprint: str = ""
+    keep_seconds: int | None = None
     priority: int = 5
     cost: int = 1
     tokens: int | None = None
@@ -202,7 +204,7 @@ class JobSubmitter:
 
     def _row(self, submission: Submission, key: str) -> dict[str, Value]:
         settings = self._settings
-        expires_ms = settings.max_queue_seconds * 1000
+        expires_ms = settings.max_queue_seconds * 1000 + submission.wait_ms
         if submission.expires_ms is not None:
             expires_ms = min(expires_ms, submission.expires_ms)
         record: dict[str, Value] = {
@@ -218,13 +220,13 @@ class JobSubmitter:
             "priority": submission.priority,
             "cost": submission.cost,
             "summary": summarize(submission.spec),
-            "keep_input": int(settings.keep_prompts),
+            "keep_input": int(settings.keep_prompts and submission.keep_seconds is None),
             "metadata": to_json(submission.metadata),
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
             **_webhook_field(submission.webhook),
             # The result of a line is kept until it is in the output, however long no worker is there to write it.
-            **self._retention_fields("" if submission.line_of else submission.kind),
+            **self._retention_fields("" if submission.line_of else submission.kind, submission.keep_seconds),
             **self._response_fields(submission.response),
         }
         response = submission.response
@@ -345,16 +347,16 @@ class JobSubmitter:
         self._scripts.remove_dead_letter(id=job.id)
         return submitted
 
-    def _retention_fields(self, kind: str) -> dict[str, str | int]:
+    def _retention_fields(self, kind: str, keep_seconds: int | None = None) -> dict[str, str | int]:
         settings = self._settings
-        kept = settings.job_retention_seconds
+        kept = settings.job_retention_seconds if keep_seconds is None else keep_seconds
         if kind in SHORT_KINDS:
             kept = min(kept, SHORT_RETENTION_SECONDS)
         return {
             "retention_ms": kept * 1000,
             "failed_retention_ms": min(settings.failed_retention_seconds, kept) * 1000,
             "event_limit": settings.event_limit,
-            "event_retention_ms": settings.event_retention_seconds * 1000,
+            "event_retention_ms": min(settings.event_retention_seconds, kept) * 1000,
             "usage_days": settings.usage_retention_days,
         }
 

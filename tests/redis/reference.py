@@ -134,7 +134,7 @@ class Reference:
             id=submission.id,
             owner=owner,
             created_at=now,
-            expires_at=now + (max_queue_ms if submission.expires_ms is None else submission.expires_ms),
+            expires_at=now + (max_queue_ms + submission.wait_ms if submission.expires_ms is None else submission.expires_ms),
             timeout_at=inf if submission.timeout_ms is None else now + submission.timeout_ms,
             not_before=now + submission.wait_ms,
             queue=queue,

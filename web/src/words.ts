@@ -43,6 +43,7 @@ const WAITING: Record<string, string> = {
   gpu_busy: "for the GPU, which runs another model",
   model_not_loaded: "until an operator loads the model",
   retry_backoff: "for its next attempt",
+  not_before: "for the time at which it may start",
   previous_turn: "for the previous message",
 };
 export const waitReason = (reason: string | null | undefined) => (reason ? (WAITING[reason] ?? `for ${reason.replaceAll("_", " ")}`) : "");

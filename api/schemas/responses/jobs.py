@@ -18,6 +18,7 @@ WaitingFor = Literal[
     "gpu_busy",
     "model_not_loaded",
     "paused",
+    "not_before",
     "retry_backoff",
     "previous_turn",
     "",
@@ -271,7 +272,9 @@ class ListedJob(ResponseModel):
     )
     queue_position: int | None = Field(default=None, description="only while queued; 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is unknown")
-    not_before: Time | None = Field(default=None, description="only while queued: time of the next attempt")
+    not_before: Time | None = Field(
+        default=None, description="only while queued: time of the next attempt, or before which it may not start"
+    )
     waiting_for: WaitingFor = Field(default="", description="only while queued: what keeps it from running")
 
 
