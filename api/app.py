@@ -8,6 +8,7 @@ from flask_cors import CORS
 
 from api.audit import record_actions
 from api.auth import Authenticator, require_keys, split_url
+from api.caller import CallerOfRequest
 from api.compression import compress_responses
 from api.errors import register_error_handlers
 from api.form_parsing import FormRequest
@@ -36,6 +37,7 @@ from shared.jobs.stats import StatsReader
 from shared.jobs.stats_history import StatsHistory
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
+from shared.jobs.usage import UsageLedger
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.openai.batches import RequestBatches
@@ -82,7 +84,21 @@ ROUTES = (
         "openai.vector_store_batches",
         "openai.tokenization",
     ),
-    *("models", "health", "metrics", "stats", "dead_letters", "gpus", "admin_jobs", "queues", "keys", "web_ui", "api_docs"),
+    *(
+        "models",
+        "health",
+        "metrics",
+        "stats",
+        "usage",
+        "dead_letters",
+        "gpus",
+        "admin_jobs",
+        "queues",
+        "owners",
+        "keys",
+        "web_ui",
+        "api_docs",
+    ),
 )
 
 # Response headers that a page of an allowed origin may read, beyond those that every page may.
@@ -144,7 +160,8 @@ def _create_services(settings: Settings, audit_log: AuditLog) -> Services:
     disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     worker_registry, assignments = WorkerRegistry(client), ModelAssignments(client)
-    submitter, transitions = JobSubmitter(client, settings, broker.wake), JobTransitions(client, settings, broker.wake)
+    submitter = JobSubmitter(client, settings, broker.wake, requester=CallerOfRequest())
+    transitions = JobTransitions(client, settings, broker.wake)
     job_actions, keys = JobActions(transitions, submitter), ApiKeys(client)
     return Services(
         settings=settings,
@@ -159,6 +176,7 @@ def _create_services(settings: Settings, audit_log: AuditLog) -> Services:
         assignments=assignments,
         stats_reader=StatsReader(client),
         stats_history=StatsHistory(client),
+        usage_ledger=UsageLedger(client),
         all_documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from flask import g
+from flask import g, has_request_context
 
+from shared.owners.store import RateState
 from shared.rights import ADMIN, OWNER_SCOPES, Rights
 from shared.settings import OWNER_LIMITS, Settings
 
@@ -38,6 +39,18 @@ class Caller:
         if self.alone:
             return None
         return int(self.limits.get(use, getattr(settings, OWNER_LIMITS[use]))) or sys.maxsize
+
+
+class CallerOfRequest:
+    """The requester of the jobs that are submitted during a request."""
+
+    def key_id(self) -> str:
+        made_by: Caller | None = g.get("caller") if has_request_context() else None
+        return made_by.key_id if made_by is not None else ""
+
+    def note_token_rate(self, state: RateState) -> None:
+        if has_request_context():
+            g.token_rate = state
 
 
 def caller() -> Caller:

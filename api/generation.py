@@ -10,7 +10,7 @@ from api.schemas.requests.generation import CollectionSource, GenerationOptions
 from api.services import owner, services
 from api.submission import SubmittedJob, submit_job
 from shared.jobs.queue_names import IO_QUEUE, generation_queue
-from shared.jobs.servable_models import expected_service
+from shared.jobs.servable_models import expected_service, expected_tokens
 from shared.jobs.submission import FIRST_TURN, Submission
 from shared.models.engine_features import check_generation
 from shared.rights import SEARCH
@@ -27,6 +27,7 @@ def submit_generation(
     session: str = "",
     turn: Mapping[str, Any] | None = None,
     turn_parent: str = "",
+    keep_seconds: int | None = None,
 ) -> SubmittedJob:
     """Check what only the server can check, submit the job, wait for it, and return it. A rejected request writes nothing.
 
@@ -37,6 +38,7 @@ def submit_generation(
     idempotency = read_idempotency_key(options.model_dump())
     entry = services().models.find_generation_model(options.model)
     webhook = job_webhook(options.webhook)
+    wait_ms = options.delay_ms
     queue = generation_queue(entry.name)
     retrieval = _retrieval_spec(options, queue)
     if retrieval and _rewrites(options, prompt, session, turn_parent):
@@ -55,8 +57,11 @@ def submit_generation(
         turn_parent=turn_parent,
         priority=options.priority,
         cost=expected_service(entry, characters, options.max_tokens),
-        expires_ms=None if options.expires_in is None else int(options.expires_in * 1000),
-        timeout_ms=None if options.timeout is None else int(options.timeout * 1000),
+        tokens=expected_tokens(entry, characters, options.max_tokens),
+        wait_ms=wait_ms,
+        expires_ms=None if options.expires_in is None else wait_ms + int(options.expires_in * 1000),
+        timeout_ms=None if options.timeout is None else wait_ms + int(options.timeout * 1000),
+        keep_seconds=keep_seconds,
         webhook=webhook,
         metadata=options.metadata,
         idempotency_key=idempotency.key,

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.utils import floatToGoString
 
 from shared.jobs.stats import Distribution, Stats
+from shared.jobs.usage import UsageTotals
 from shared.jobs.worker_registry import Worker
 
 # Values by label values, which are a tuple.
@@ -40,6 +41,17 @@ GPU_GAUGES = (
     ("power", "gpu_power_watts", "Power draw of a GPU."),
     ("ecc_errors", "gpu_ecc_errors", "Uncorrected memory errors of a GPU since its driver was loaded."),
     ("xid_errors", "gpu_xid_errors", "Xid errors of a GPU among the latest ten that its worker saw."),
+)
+
+# Fields of usage: name, metric, description, factor.
+USAGE_COUNTERS = (
+    ("prompt_tokens", "usage_prompt_tokens", "Prompt tokens of ended jobs.", 1),
+    ("cached_tokens", "usage_cached_tokens", "Those prompt tokens of ended jobs that were in the KV cache.", 1),
+    ("completion_tokens", "usage_completion_tokens", "Generated tokens of ended jobs.", 1),
+    ("embedding_tokens", "usage_embedding_tokens", "Tokens of texts that ended jobs embedded or reranked.", 1),
+    ("gpu_ms", "usage_gpu_seconds", "GPU time of ended jobs.", 0.001),
+    ("pages", "usage_pages", "Pages that ended jobs read.", 1),
+    ("bytes", "usage_bytes", "Size of documents that ended jobs read.", 1),
 )
 
 
@@ -159,6 +171,14 @@ def worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
     for key, name, description in GPU_GAUGES:
         values = {labels: _number(gpu[key]) for labels, gpu in gpus.items() if gpu.get(key) is not None}
         yield _gauge(name, description, ["worker", "gpu"], values)
+
+
+def usage_metrics(owners: Mapping[str, UsageTotals]) -> Iterator[Metric]:
+    """What the jobs of each owner have used. The label ``(other)`` has the owners beyond the first hundred."""
+    labelled = {(owner or "(other)",): totals for owner, totals in owners.items()}
+    for name, metric, description, factor in USAGE_COUNTERS:
+        values = {labels: getattr(totals, name) * factor for labels, totals in labelled.items()}
+        yield _counter(metric, description, ["owner"], values)
 
 
 def redis_memory_metrics(memory: Mapping[str, Any]) -> Iterator[Metric]:

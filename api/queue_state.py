@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from api.caller import caller
 from api.services import services
 from shared.jobs.models import Job
 from shared.jobs.queue_names import model_of_queue
@@ -27,19 +28,25 @@ def queue_state(job: Job) -> dict[str, Any]:
 def _waiting_for(job: Job) -> str:
     """What keeps a queued job from running.
 
-    ``retry_backoff``: the time of its next attempt. ``previous_turn``: the previous turn of its chat. ``model_loading``: its
+    ``retry_backoff``: the time of its next attempt. ``not_before``: the time before which it may not start. ``previous_turn``: the previous turn of its chat. ``model_loading``: its
     model is being loaded. ``gpu_busy``: another model occupies the GPU. ``model_not_loaded``: an operator has to load its
     model. ``paused``: an operator has paused the queue. ``fair_share``: another owner has received less service and comes first.
-    ``worker``: no worker runs, or all are busy.
+    ``running_limit``: its owner or end user has as many running jobs as may run at once. ``worker``: no worker runs, or all are busy.
     """
     if job.waiting == "retry_at":
-        return "retry_backoff"
+        return "retry_backoff" if job.attempt else "not_before"
     if job.waiting == "after":
         return "previous_turn"
     context = services()
     workers = [worker for worker in context.live_workers() if job.queue in worker.queues]
     reason = reason_of_queue(job.queue, workers, is_paused=context.pauses.is_paused("queue", job.queue))
-    return "fair_share" if reason == "worker" and workers and not context.queries.has_least_service(job) else reason
+    if reason != "worker":
+        return reason
+    limits = caller().effective_limits(context.settings)
+    of_owner, of_user = limits["running_jobs"], limits["end_user_running_jobs"] if job.end_user else 0
+    if (of_owner or of_user) and context.queries.is_at_running_limit(job, of_owner=of_owner, of_user=of_user):
+        return "running_limit"
+    return "fair_share" if workers and not context.queries.has_least_service(job) else reason
 
 
 def reason_of_queue(queue: str, workers: Sequence[Worker], *, is_paused: bool) -> str:

@@ -24,6 +24,7 @@ from shared.jobs.stats import StatsReader
 from shared.jobs.stats_history import StatsHistory
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
+from shared.jobs.usage import UsageLedger
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.models.catalogue import Catalogue
 from shared.openai.batches import RequestBatches
@@ -54,6 +55,7 @@ class Services:
     assignments: ModelAssignments
     stats_reader: StatsReader
     stats_history: StatsHistory
+    usage_ledger: UsageLedger
     all_documents: Documents
     files: DocumentFiles
     text_index: TextIndex

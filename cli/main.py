@@ -15,14 +15,14 @@ import typer
 
 from cli.errors import CommandError
 from cli.output import Output
-from cli.remote import documents, generate, ingest, jobs, queues, request_batches, webhooks
+from cli.remote import documents, generate, ingest, jobs, queues, request_batches, usage, webhooks
 from cli.remote.command import Key, Url
 from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
 from cli.typer_output import correct_output
 from shared.errors import EnginehouseError, SettingsError
 from shared.rights import SCOPES
-from shared.settings import OWNER_LIMITS, Settings, from_environment, is_given
+from shared.settings import KEY_LIMITS, OWNER_LIMITS, Settings, from_environment, is_given
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -56,7 +56,7 @@ dead_letters = typer.Typer(no_args_is_help=True, help="List, show, replay and dr
 app.add_typer(dead_letters, name="dead-letters")
 trash = typer.Typer(no_args_is_help=True, help="List, restore and delete documents that a repair found without a record.")
 app.add_typer(trash, name="trash")
-for commands in (generate, jobs, queues, ingest, documents, request_batches, webhooks):
+for commands in (generate, jobs, queues, usage, ingest, documents, request_batches, webhooks):
     commands.install(app)
 models.command("list")(list_models)
 
@@ -430,6 +430,24 @@ def revoke_key(key_id: str, data: Data = None, redis: RedisUrl = None) -> None:
 
     with _audited("key.revoke", data, key_id):
         api_keys.revoke_key(_stack_redis(data, redis), key_id)
+
+
+@keys.command("limit")
+def limit_key(
+    key_id: str,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"NAME=NUMBER, repeatable: {', '.join(KEY_LIMITS)}. 0 removes a limit.", show_default="show the limits"
+        ),
+    ] = None,
+    data: Data = None,
+    redis: RedisUrl = None,
+) -> None:
+    """Set or show the token limits of a key, which apply besides those of its owner."""
+    from cli.admin import owners as admin
+
+    admin.limit_key(_stack_redis(data, redis), key_id, limits=limit or [])
 
 
 @keys.command("remove-all")

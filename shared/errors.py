@@ -18,6 +18,8 @@
     │   │   ├── IdempotencyConflict   the key was used for another request; do not retry
     │   │   └── QuotaExceeded         the owner has as many as allowed; delete some
     │   └── TooMany              429  a limit is reached; retry later
+    │       ├── TooManyAtOnce         one request is beyond the limit; do not retry
+    │       └── BudgetSpent           the tokens of a day or month are used up
     ├── Unavailable              503  the server cannot do it now; retry later
     │   ├── DiskFull             too little space is free to accept more
     │   ├── RedisUnavailable
@@ -169,6 +171,15 @@ class TooMany(InvalidRequest):
 class TooManyAtOnce(TooMany):
     """One request that no free space is enough for."""
 
+    should_retry = False
+
+
+class BudgetSpent(TooMany):
+    """``quota`` is a limit of tokens per day or month, ``limit`` its value, ``left`` what is left of it."""
+
+    code = "quota_exceeded"
+    # What OpenAI's clients call it, which do not retry.
+    type = "insufficient_quota"
     should_retry = False
 
 

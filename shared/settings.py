@@ -19,10 +19,20 @@ from shared.packaged_files import packaged_file
 MIB = 1024 * 1024
 HOUR = 3600
 DAY = 24 * HOUR
+MAX_TOKENS = 10**15
 
 # Limits that can be set for a single owner, and the setting that each has otherwise.
 OWNER_LIMITS = {
     "requests_per_second": "max_requests_per_second",
+    "tokens_per_minute": "max_tokens_per_minute",
+    "tokens_per_day": "max_tokens_per_day",
+    "tokens_per_month": "max_tokens_per_month",
+    "running_jobs": "max_running_jobs",
+    "end_user_tokens_per_minute": "max_end_user_tokens_per_minute",
+    "end_user_tokens_per_day": "max_end_user_tokens_per_day",
+    "end_user_tokens_per_month": "max_end_user_tokens_per_month",
+    "end_user_queued_jobs": "max_end_user_queued_jobs",
+    "end_user_running_jobs": "max_end_user_running_jobs",
     "queued_jobs": "max_queued_per_owner",
     "job_bytes": "max_bytes_per_owner",
     "kept_jobs": "max_kept_jobs",
@@ -35,6 +45,9 @@ OWNER_LIMITS = {
     "streams": "max_streams",
     "waits": "max_waits",
 }
+
+# Limits that can be set for a single API key.
+KEY_LIMITS = ("tokens_per_minute", "tokens_per_day", "tokens_per_month")
 
 # Variables of commands that call a server. Server processes ignore them.
 COMMAND_VARIABLES = ("ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY")
@@ -230,6 +243,69 @@ class Settings:
         low=0,
         high=1_000_000,
     )
+    max_tokens_per_minute: int = setting(
+        "ENGINEHOUSE_MAX_TOKENS_PER_MINUTE",
+        0,
+        "Maximum tokens per minute of one owner's jobs, prompt and answer together; 0 means no limit.",
+        low=0,
+        high=MAX_TOKENS,
+    )
+    max_tokens_per_day: int = setting(
+        "ENGINEHOUSE_MAX_TOKENS_PER_DAY",
+        0,
+        "Maximum tokens of one owner's jobs on a day (UTC); 0 means no limit.",
+        low=0,
+        high=MAX_TOKENS,
+    )
+    max_tokens_per_month: int = setting(
+        "ENGINEHOUSE_MAX_TOKENS_PER_MONTH",
+        0,
+        "Maximum tokens of one owner's jobs in a calendar month (UTC); 0 means no limit.",
+        low=0,
+        high=MAX_TOKENS,
+    )
+    max_running_jobs: int = setting(
+        "ENGINEHOUSE_MAX_RUNNING_JOBS",
+        0,
+        "Maximum jobs of one owner that run at once, in all queues; others wait. 0 means no limit.",
+        low=0,
+        high=1_000_000,
+    )
+    max_end_user_tokens_per_minute: int = setting(
+        "ENGINEHOUSE_MAX_END_USER_TOKENS_PER_MINUTE",
+        0,
+        "Maximum tokens per minute of each end user of an owner; 0 means no limit.",
+        low=0,
+        high=MAX_TOKENS,
+    )
+    max_end_user_tokens_per_day: int = setting(
+        "ENGINEHOUSE_MAX_END_USER_TOKENS_PER_DAY",
+        0,
+        "Maximum tokens of each end user of an owner on a day (UTC); 0 means no limit.",
+        low=0,
+        high=MAX_TOKENS,
+    )
+    max_end_user_tokens_per_month: int = setting(
+        "ENGINEHOUSE_MAX_END_USER_TOKENS_PER_MONTH",
+        0,
+        "Maximum tokens of each end user of an owner in a calendar month (UTC); 0 means no limit.",
+        low=0,
+        high=MAX_TOKENS,
+    )
+    max_end_user_queued_jobs: int = setting(
+        "ENGINEHOUSE_MAX_END_USER_QUEUED_JOBS",
+        0,
+        "Maximum number of queued jobs of each end user of an owner, per queue; 0 means no limit.",
+        low=0,
+        high=10_000_000,
+    )
+    max_end_user_running_jobs: int = setting(
+        "ENGINEHOUSE_MAX_END_USER_RUNNING_JOBS",
+        0,
+        "Maximum jobs of each end user of an owner that run at once in a queue; others wait. 0 means no limit.",
+        low=0,
+        high=1_000_000,
+    )
     max_stored_bytes: int = setting(
         "ENGINEHOUSE_MAX_STORED_BYTES",
         100 * 1024 * MIB,
@@ -290,6 +366,13 @@ class Settings:
         "How long the events of an ended job are kept, which take more memory than the rest of a small job. Afterwards, its stream has the whole text in one event.",
         low=1,
         high=365 * DAY,
+    )
+    usage_retention_days: int = setting(
+        "ENGINEHOUSE_USAGE_RETENTION_DAYS",
+        400,
+        "How long the usage ledger keeps what each owner has used on a day. It outlives the jobs.",
+        low=1,
+        high=3660,
     )
     failed_retention_seconds: int = setting(
         "ENGINEHOUSE_FAILED_RETENTION_SECONDS",

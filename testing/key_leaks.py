@@ -19,6 +19,7 @@ OWNED = (
     "eh:keys:used",
     "eh:weights",
     "eh:owner:*:limits",  # until an operator removes them
+    "eh:key:*:limits",
     "eh:owner:*:open_batches",  # as long as they are open
     "eh:owner:*:stored",  # as long as the owner has documents or files
     "eh:owner:*:files",  # kept until they are deleted or expire
@@ -26,6 +27,7 @@ OWNED = (
     "eh:files:expiring",
     "eh:owner:*:request_batches",  # purged with the records
     "eh:paused",  # until an operator resumes them
+    "eh:usage:totals",  # one field per owner, up to a hundred
     "eh:counts",  # one field per kind, status and queue
     "eh:stats:histograms",  # one field per histogram, label and bucket
     "eh:queues",

@@ -1,4 +1,4 @@
-"""Headers of responses: the jobs behind an answer of ``/v1``, the parts of its request that were ignored, and what is left of a rate."""
+"""Headers of responses: the jobs behind an answer of ``/v1``, the parts of its request that were ignored, and what is left of rates."""
 
 from flask import Flask, Response, g
 
@@ -17,9 +17,10 @@ def add_job_headers(app: Flask) -> None:
             response.headers["x-job-id"] = ",".join(ids[:MAX_IDS])
         if ignored := g.get("ignored_params"):
             response.headers["x-ignored-params"] = ", ".join(ignored)
-        rate: RateState | None = g.get("rate")
-        if rate is not None:
-            response.headers["x-ratelimit-limit-requests"] = str(rate.limit)
-            response.headers["x-ratelimit-remaining-requests"] = str(rate.remaining)
-            response.headers["x-ratelimit-reset-requests"] = f"{rate.reset_seconds:.3f}s"
+        rates: dict[str, RateState | None] = {"requests": g.get("rate"), "tokens": g.get("token_rate")}
+        for unit, rate in rates.items():
+            if rate is not None:
+                response.headers[f"x-ratelimit-limit-{unit}"] = str(rate.limit)
+                response.headers[f"x-ratelimit-remaining-{unit}"] = str(rate.remaining)
+                response.headers[f"x-ratelimit-reset-{unit}"] = f"{rate.reset_seconds:.3f}s"
         return response

@@ -20,6 +20,8 @@ from api.responses import RouteResponse, final_or_accepted
 from api.schemas import responses
 from api.schemas.requests.generation import GenerateRequest
 from api.services import services
+from shared.errors import InvalidValue
+from shared.jobs.submission import NOT_STORED_RETENTION_SECONDS
 
 blueprint = Blueprint("generate", __name__)
 
@@ -62,8 +64,20 @@ def generate() -> RouteResponse:
     body = parse_body(GenerateRequest)
     timeout = requested_timeout(services().settings.chat_wait_seconds if body.text is not None else 0)
     prompt, characters = _prompt(body)
-    submitted = submit_generation(body, prompt, timeout, characters=characters)
+    submitted = submit_generation(body, prompt, timeout, characters=characters, keep_seconds=_keep_seconds(body))
     return final_or_accepted(submitted.job, waited=timeout > 0, replayed=submitted.replayed)
+
+
+def _keep_seconds(body: GenerateRequest) -> int | None:
+    """How long the job is kept, None for as long as the server keeps others. Raises InvalidValue."""
+    if not body.store:
+        return NOT_STORED_RETENTION_SECONDS
+    longest = services().settings.job_retention_seconds
+    if body.keep_seconds is not None and body.keep_seconds > longest:
+        raise InvalidValue(
+            f"keep_seconds: this server keeps jobs for at most {longest} seconds, not {body.keep_seconds}", param="keep_seconds"
+        )
+    return body.keep_seconds
 
 
 def _prompt(body: GenerateRequest) -> tuple[dict[str, Any], int]:

@@ -19,6 +19,7 @@ from api.metric_families import (
     job_metrics,
     redis_memory_metrics,
     redis_metric,
+    usage_metrics,
     worker_metrics,
 )
 from api.openapi.operation import Operation, Reply, describe
@@ -58,6 +59,7 @@ class StackCollector(Collector):
             stats = context.stats_reader.collect()
             histograms = context.stats_reader.histograms()
             workers = context.live_workers()
+            used = context.usage_ledger.owner_totals()
             memory = context.redis.info("memory")
         except redis.RedisError:
             yield redis_metric(up=False)
@@ -67,3 +69,4 @@ class StackCollector(Collector):
         yield from job_metrics(stats)
         yield from histogram_metrics(histograms, gen_ai=context.settings.gen_ai_metrics)
         yield from worker_metrics(workers)
+        yield from usage_metrics(used)

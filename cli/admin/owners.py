@@ -6,8 +6,9 @@ import redis
 
 from cli.errors import CommandError
 from cli.output import Output
-from shared.owners.limits import OwnerLimits
-from shared.owners.store import check_name
+from shared.errors import NotFound
+from shared.owners.limits import KeyLimits, OwnerLimits
+from shared.owners.store import ApiKeys, check_name
 
 
 def set_owner(client: redis.Redis, owner: str, *, weight: float | None, limits: Sequence[str]) -> None:
@@ -19,6 +20,17 @@ def set_owner(client: redis.Redis, owner: str, *, weight: float | None, limits: 
     store.set_limits(owner, parsed)
     own = ", ".join(f"{name}={value}" for name, value in sorted(store.limits(owner).items()))
     print(f"Owner {owner} has weight {store.weight(owner):g} and {f'the limits {own}' if own else 'no limits of its own'}.")
+
+
+def limit_key(client: redis.Redis, key_id: str, *, limits: Sequence[str]) -> None:
+    """Set limits of an API key, each as NAME=NUMBER, and print all of them. Raises NotFound, InvalidValue and CommandError."""
+    parsed = dict(map(_parse_limit, limits))
+    if key_id not in {key.id for key in ApiKeys(client).list_keys()}:
+        raise NotFound(f"There is no API key {key_id[:80]!r}. Run `enginehouse keys list` to see all keys.", code="key_not_found")
+    store = KeyLimits(client)
+    store.set_limits(key_id, parsed)
+    own = ", ".join(f"{name}={value}" for name, value in sorted(store.limits(key_id).items()))
+    print(f"Key {key_id} has {f'the limits {own}' if own else 'no limits of its own'}.")
 
 
 def list_owners(client: redis.Redis, *, out: Output) -> None:

@@ -48,6 +48,7 @@ from enginehouse_client.models import (
     Turn,
     UploadProgress,
     UploadReceipt,
+    UsageReport,
     Webhook,
 )
 from enginehouse_client.retry import RetryPolicy
@@ -103,6 +104,7 @@ __all__ = [
     "Unavailable",
     "UploadProgress",
     "UploadReceipt",
+    "UsageReport",
     "Webhook",
     "webhooks",
 ]

@@ -1,15 +1,20 @@
 """All operations of the API in one class."""
 
+from datetime import date
+from typing import Literal
+
 from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.effects import Emit, Operation, Stream
 from enginehouse_client.keys import KeyCalls
-from enginehouse_client.models import ChatEntry, Health, Model, Stats
+from enginehouse_client.models import ChatEntry, Health, Model, Stats, UsageReport
 from enginehouse_client.request_batches import RequestBatchCalls
 from enginehouse_client.uploads import UploadCalls
 
+UsageGroup = Literal["day", "owner", "end_user", "model", "kind"]
+
 
 class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls, KeyCalls):
-    """Operations on jobs, documents, chats, request batches, webhooks, API keys, models and health."""
+    """Operations on jobs, documents, chats, request batches, webhooks, API keys, models, health and usage."""
 
     def models(self) -> Operation[list[Model]]:
         """List the models of the server with the state of their workers."""
@@ -38,3 +43,17 @@ class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls, KeyCalls):
         """Return what queues, GPUs and workers did in the last minutes, 60 at most. Only administrators see all of it."""
         response = yield from self._call("GET", "/stats", query={"minutes": str(minutes)})
         return Stats.from_json(response.json())
+
+    def usage(
+        self,
+        *group_by: UsageGroup,
+        since: date | str | None = None,
+        until: date | str | None = None,
+        owner: str | None = None,
+    ) -> Operation[UsageReport]:
+        """Return what was used, summed by ``group_by`` (by day if there is none), from one day to another, both included (UTC; by default
+        the last 30 days). Only administrators see other owners."""
+        wanted = {"group_by": ",".join(group_by) or None, "since": since, "until": until, "owner": owner}
+        query = {name: str(value) for name, value in wanted.items() if value is not None}
+        response = yield from self._call("GET", "/usage", query=query)
+        return UsageReport.from_json(response.json())

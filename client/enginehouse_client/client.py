@@ -89,6 +89,7 @@ class Client(SyncRunner):
     chats = sync_iterator(Calls.chats)
     health = sync_method(Calls.health)
     stats = sync_method(Calls.stats)
+    usage = sync_method(Calls.usage)
     request = sync_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[ChatOptions]) -> "ChatSession":
@@ -198,6 +199,7 @@ class AsyncClient(AsyncRunner):
     chats = async_iterator(Calls.chats)
     health = async_method(Calls.health)
     stats = async_method(Calls.stats)
+    usage = async_method(Calls.usage)
     request = async_method(Calls.request)
 
     def chat(self, chat_id: str | None = None, **options: Unpack[ChatOptions]) -> "AsyncChatSession":

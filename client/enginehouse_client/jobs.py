@@ -32,7 +32,8 @@ class Options(TypedDict, total=False):
     """Options of a generation; the server's documentation has their limits, and the model provides the defaults.
 
     ``collection`` answers from documents: its name, or a mapping with ``name`` and options of the retrieval, such as ``min_relevance``.
-    ``rewrite`` says whether a question that follows others is rewritten before the search. ``timeout`` and ``expires_in`` are in seconds; ``webhook`` is notified of the end.
+    ``rewrite`` says whether a question that follows others is rewritten before the search. ``timeout`` and ``expires_in`` are in seconds;
+    ``not_before`` is seconds from now or a time in RFC 3339; ``webhook`` is notified of the end.
     ``deterministic`` keeps other requests from changing the answer, at a cost to all of them; the ``end_user`` values of a key take
     turns within its share.
     """
@@ -52,8 +53,17 @@ class Options(TypedDict, total=False):
     end_user: str
     expires_in: float
     timeout: float
+    not_before: float | str
     metadata: Mapping[str, str]
     webhook: Mapping[str, Any]
+
+
+class GenerateOptions(Options, total=False):
+    """Options of a generation outside of a chat. Without ``store`` the server deletes the job a minute after its end; ``keep_seconds`` is
+    how long it keeps the job instead of its own time."""
+
+    store: bool
+    keep_seconds: int
 
 
 class ChatOptions(Options, total=False):
@@ -89,7 +99,7 @@ class JobCalls:
         messages: Sequence[Message] | None = None,
         wait: int = 0,
         idempotency_key: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GenerateOptions],
     ) -> Operation[Job]:
         """Submit a generation, from a ``prompt`` that is passed to the model unchanged or from ``messages``, which go through the
         model's chat template. With ``wait`` (seconds) the returned job has ended, if it did so in time.
@@ -104,7 +114,7 @@ class JobCalls:
         response = yield from self.submit("/generate", body, wait, idempotency_key)
         return Job.from_json(response.json())
 
-    def ask(self, question: str, *, wait_timeout: float | None = None, **options: Unpack[Options]) -> Operation[str]:
+    def ask(self, question: str, *, wait_timeout: float | None = None, **options: Unpack[GenerateOptions]) -> Operation[str]:
         """Return the answer to one message. Raises JobFailed, and Timeout after ``wait_timeout`` seconds. The option ``timeout``
         limits the job itself."""
         job = yield from self.generate(messages=[{"role": "user", "content": question}], **options)

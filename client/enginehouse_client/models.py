@@ -404,6 +404,21 @@ class Stats(Record):
     links: Mapping[str, str | None] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class UsageReport(Record):
+    """What was used from one day to another, both included (UTC).
+
+    ``data`` has an entry for each group: the values that it is grouped by, and the numbers ``jobs``, ``prompt_tokens``, ``cached_tokens``,
+    ``completion_tokens``, ``embedding_tokens``, ``gpu_seconds``, ``pages`` and ``bytes``. ``total`` has their sums.
+    """
+
+    since: str
+    until: str
+    group_by: list[str]
+    data: list[Mapping[str, Any]]
+    total: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class Turn:
     """The answer to one message of a chat."""

@@ -57,7 +57,8 @@ class Job:
     ``spec`` describes the work and never changes; ``context`` is the data that an earlier phase has handed over, such as the
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
-    the beginning of the request. ``collection`` is the id of the collection that the job reads or changes. ``line_of`` is the request batch whose line this job runs. ``response`` says how a response of
+    the beginning of the request. ``collection`` is the id of the collection that the job reads or changes. ``line_of`` is the request
+    batch whose line this job runs, ``key`` the id of the API key that submitted it. ``response`` says how a response of
     ``/v1`` is kept: ``stored``, ``background``, ``not_stored``. ``request_id`` and ``traceparent`` name the HTTP request and the trace
     that submitted the job. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no
     further jobs, and one of ``/v1/vector_stores`` has the collection and the files in ``vector_store``.
@@ -87,6 +88,7 @@ class Job:
     document: str = ""
     parent: str = ""
     line_of: str = ""
+    key: str = ""
     retry_of: str = ""
     retried_as: str = ""
     first_queue: str = ""
@@ -120,7 +122,7 @@ _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_befor
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook", "vector_store")
 _TEXTS = (
     *("id", "kind", "owner", "end_user", "queue", "phase", "model", "session", "collection", "document", "parent", "line_of"),
-    *("retry_of", "retried_as"),
+    *("retry_of", "retried_as", "key"),
     *("first_queue", "worker", "waiting", "summary", "output", "response", "request_id", "traceparent"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")

@@ -208,6 +208,20 @@ class JobQueries:
             owners, users = pipeline.execute()
         return owners in ([], [job.owner]) and users in ([], [user_digest(job.end_user)])
 
+    def is_at_running_limit(self, job: Job, *, of_owner: int, of_user: int) -> bool:
+        """Whether the job's owner has ``of_owner`` running jobs, or its end user ``of_user``; 0 means no limit."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(f"{PREFIX}jobs:groups:{job.owner}")
+            pipeline.hget(f"{PREFIX}owner:{job.owner}:running_users", user_digest(job.end_user))
+            groups, of_its_user = pipeline.execute()
+        kinds = {group: group.split()[:2] for group in groups}
+        running = sum(
+            int(groups[group])
+            for group, (status, kind) in kinds.items()
+            if status == Status.IN_PROGRESS and kind not in ("batch", "request_batch")
+        )
+        return bool((of_owner and running >= of_owner) or (of_user and int(of_its_user or 0) >= of_user))
+
 
 class JobVisit:
     """One visit of the matching jobs, newest first. ``next`` is set if it ended before the oldest one."""

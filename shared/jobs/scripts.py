@@ -16,7 +16,19 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def cancel(self, *, id: str, owner: str) -> Any: ...
 
     @declaration
-    def claim(self, *, queue: str, worker: str, token: str, retried: int, slots: int, reserved: int, lease_ms: int) -> Any: ...
+    def claim(
+        self,
+        *,
+        queue: str,
+        worker: str,
+        token: str,
+        retried: int,
+        slots: int,
+        reserved: int,
+        lease_ms: int,
+        running_limit: int,
+        user_running_limit: int,
+    ) -> Any: ...
 
     @declaration
     def delete(self, *, id: str, owner: str) -> Any: ...
@@ -33,6 +45,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         code: str,
         service: int | None,
         token_us: int | None,
+        usage: str,
         index: int,
         delta: str,
         messages: Sequence[str],
@@ -40,7 +53,18 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
 
     @declaration
     def hand_over(
-        self, *, id: str, attempt: int, outcome: str, delay_ms: int, error: str, code: str, queue: str, context: str, found: str
+        self,
+        *,
+        id: str,
+        attempt: int,
+        outcome: str,
+        delay_ms: int,
+        error: str,
+        code: str,
+        queue: str,
+        context: str,
+        found: str,
+        usage: str,
     ) -> Any: ...
 
     @declaration
@@ -105,7 +129,7 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     def renew(self, *, lease_ms: int, leases: Rows) -> Any: ...
 
     @declaration
-    def retry(self, *, id: str, attempt: int, delay_ms: int, error: str, code: str) -> Any: ...
+    def retry(self, *, id: str, attempt: int, delay_ms: int, error: str, code: str, usage: str) -> Any: ...
 
     @declaration
     def schedule_models(self, *, alive_ms: int, patience_ms: int, on_demand: int, unschedulable_ms: int, limit: int) -> Any: ...
@@ -124,6 +148,8 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
         self,
         *,
         owner: str,
+        key: str,
+        defaults: str,
         queue_limit: int,
         owner_limit: int,
         bytes_limit: int,

@@ -108,3 +108,8 @@ class ServableModels:
 def expected_service(entry: ModelEntry, characters: int, max_tokens: int | None) -> int:
     """Estimate the service of a generation, in tokens. A generated token costs about twice as much as a prompt token."""
     return characters // CHARACTERS_PER_TOKEN + 2 * (max_tokens or entry.max_tokens)
+
+
+def expected_tokens(entry: ModelEntry, characters: int, max_tokens: int | None) -> int:
+    """Estimate the tokens that a generation may use: those of its prompt, and as many as its answer may have."""
+    return characters // CHARACTERS_PER_TOKEN + (entry.max_tokens if max_tokens is None else max_tokens)

@@ -4,14 +4,16 @@ The record is written before the wake-up is sent, so a lost wake-up loses no job
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 
 from shared.errors import (
     BatchSealed,
+    BudgetSpent,
     Conflict,
     EnginehouseError,
     IdempotencyConflict,
@@ -27,9 +29,10 @@ from shared.jobs.scripts import JobScripts
 from shared.jobs.serialization import to_json
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock, Value
+from shared.owners.store import RateState
 from shared.redis_connection import PREFIX
 from shared.sessions.store import SessionFull, session_not_found, turn_not_found
-from shared.settings import Settings
+from shared.settings import OWNER_LIMITS, Settings
 from shared.work_context import current_work
 
 SUMMARY_CHARACTERS = 120
@@ -45,6 +48,15 @@ SHORT_RETENTION_SECONDS = 300
 NOT_STORED_RETENTION_SECONDS = 60
 # A stream that continues is made of all events, so none may be trimmed.
 RESPONSE_EVENT_LIMIT = 10_000_000
+
+# Limits of owners that are checked when jobs are submitted, besides those that have arguments of their own.
+LIMITS_OF_SUBMISSIONS = (
+    *("tokens_per_minute", "tokens_per_day", "tokens_per_month"),
+    *("end_user_tokens_per_minute", "end_user_tokens_per_day", "end_user_tokens_per_month", "end_user_queued_jobs"),
+)
+# Jobs of these kinds use tokens, but how many is known only when they end.
+LATE_KINDS = ("ingest", "reindex")
+TOKEN_REFUSALS = ("budget_spent", "too_many_tokens", "tokens_limited")
 
 # The parent of a turn that follows no other.
 FIRST_TURN = "root"
@@ -73,13 +85,15 @@ class ResponseRecord:
 class Submission:
     """A job to submit.
 
-    ``cost`` is the expected service in tokens. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
+    ``cost`` is the expected service in tokens. ``keep_seconds`` is how long the job is kept after its end, without its prompt once it has
+    completed, instead of what the settings say. The job starts after ``wait_ms`` and within ``expires_ms``, and ends within
     ``timeout_ms``. ``turn`` is what the session keeps of the question besides its text, and ``turn_parent`` the turn before it:
     ``FIRST_TURN`` for none, empty for the current one. ``document`` is the document that fails if the job fails; ``parent`` is the job's batch. ``fingerprint``
     distinguishes requests with the same ``idempotency_key``. ``line_of`` is the request batch whose line this job runs, and
     ``requests`` the state of a new request batch. ``response`` is set for jobs of ``/v1/responses``. ``webhook`` describes where
     events of the job are sent: url, authority (host and port), events, endpoint (the registered endpoint with this URL, or empty),
-    secret (or empty). The end users of one owner share what the owner gets.
+    secret (or empty). The end users of one owner share what the owner gets. ``tokens`` is what the job may use at most, as far as that is
+    known, None if token limits do not apply to it; ``key`` is the id of the API key that it counts for.
     """
 
     kind: str
@@ -100,8 +114,11 @@ class Submission:
     retry_of: str = ""
     idempotency_key: str = ""
     fingerprint: str = ""
+    keep_seconds: int | None = None
     priority: int = 5
     cost: int = 1
+    tokens: int | None = None
+    key: str = ""
     wait_ms: int = 0
     expires_ms: int | None = None
     timeout_ms: int | None = None
@@ -118,11 +135,34 @@ class SubmissionResult:
     replayed: bool = False
 
 
-class JobSubmitter:
-    """Creates jobs and batches. Safe to use from many threads; ``clock`` gives Unix milliseconds and is for tests."""
+class Requester(Protocol):
+    """Who submits jobs, in the current thread."""
 
-    def __init__(self, client: redis.Redis, settings: Settings, wake: Wake, *, clock: Clock | None = None) -> None:
+    def key_id(self) -> str:
+        """The id of the API key, or empty."""
+
+    def note_token_rate(self, state: RateState) -> None:
+        """Take note of what is left of the token rate that allows the least."""
+
+
+class JobSubmitter:
+    """Creates jobs and batches. Safe to use from many threads; ``clock`` gives Unix milliseconds and is for tests.
+
+    ``requester`` knows for whom jobs are submitted, and wants to know what is left of the token rate.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        wake: Wake,
+        *,
+        clock: Clock | None = None,
+        requester: Requester | None = None,
+    ) -> None:
         self._client: Any = client
+        self._requester = requester
+        self._defaults = to_json({name: getattr(settings, OWNER_LIMITS[name]) for name in LIMITS_OF_SUBMISSIONS})
         self._settings = settings
         self._wake = wake
         self._scripts = JobScripts(client, clock=clock)
@@ -136,12 +176,16 @@ class JobSubmitter:
         """Write the jobs of one owner, all or none, and wake workers. Submitting the same submission again creates no second job.
 
         Raises NotFound if the session or turn does not exist, SessionFull, IdempotencyConflict, TooMany if the queue or the owner's share of
-        memory has not enough room for all, and Unavailable if Redis has no memory for a large job.
+        memory has not enough room for all, or the token rate, BudgetSpent, and Unavailable if Redis has no memory for a large job.
         """
         settings = self._settings
-        rows = [self._row(submission) for submission in submissions]
+        requester = self._requester
+        key = submissions[0].key or (requester.key_id() if requester is not None else "")
+        rows = [self._row(submission, key) for submission in submissions]
         outcome, queues, values, *ids = self._scripts.submit(
             owner=submissions[0].owner,
+            key=key,
+            defaults=self._defaults,
             queue_limit=settings.max_queued,
             owner_limit=settings.max_queued_per_owner,
             bytes_limit=settings.max_bytes_per_owner,
@@ -149,15 +193,19 @@ class JobSubmitter:
             turn_bytes_limit=settings.max_session_bytes,
             jobs=rows,
         )
+        if requester is not None and (rate := _token_rate(outcome, values, ids)) is not None:
+            requester.note_token_rate(rate)
+        if outcome in TOKEN_REFUSALS:
+            raise _token_refusal(outcome, values)
         if outcome != "created":
             size = sum(len(str(row["spec"]).encode()) for row in rows)
             raise _refusal(outcome, values[0] if values else "", submissions, size)
         send_wakeups(self._wake, queues)
         return [SubmissionResult(id, each == "replayed") for each, id in zip(values, ids[0], strict=True)]
 
-    def _row(self, submission: Submission) -> dict[str, Value]:
+    def _row(self, submission: Submission, key: str) -> dict[str, Value]:
         settings = self._settings
-        expires_ms = settings.max_queue_seconds * 1000
+        expires_ms = settings.max_queue_seconds * 1000 + submission.wait_ms
         if submission.expires_ms is not None:
             expires_ms = min(expires_ms, submission.expires_ms)
         record: dict[str, Value] = {
@@ -169,17 +217,18 @@ class JobSubmitter:
             "line_of": submission.line_of,
             "retry_of": submission.retry_of,
             **({"end_user": submission.end_user} if submission.end_user else {}),
+            **({"key": key} if key else {}),
             "priority": submission.priority,
             "cost": submission.cost,
             "summary": summarize(submission.spec),
-            "keep_input": int(settings.keep_prompts),
+            "keep_input": int(settings.keep_prompts and submission.keep_seconds is None),
             "metadata": to_json(submission.metadata),
             **_origin_fields(),
             "max_attempts": settings.max_attempts,
             "max_retries": settings.max_retries,
             **_webhook_field(submission.webhook),
             # The result of a line is kept until it is in the output, however long no worker is there to write it.
-            **self._retention_fields("" if submission.line_of else submission.kind),
+            **self._retention_fields("" if submission.line_of else submission.kind, submission.keep_seconds),
             **self._response_fields(submission.response),
         }
         response = submission.response
@@ -199,6 +248,7 @@ class JobSubmitter:
             "record": to_json(record),
             "turn": to_json({"message": submission.spec.get("message", ""), **submission.turn}) if submission.session else "",
             "turn_parent": submission.turn_parent,
+            "tokens": _limited_tokens(submission),
         }
 
     def open_batch(
@@ -290,6 +340,8 @@ class JobSubmitter:
                 retry_of=job.id,
                 priority=job.priority,
                 cost=job.cost,
+                tokens=job.cost if job.kind in ("generate", "embed", "rerank") else None,
+                key=job.key,
                 webhook=job.webhook,
                 metadata=job.metadata,
             )
@@ -297,16 +349,17 @@ class JobSubmitter:
         self._scripts.remove_dead_letter(id=job.id)
         return submitted
 
-    def _retention_fields(self, kind: str) -> dict[str, str | int]:
+    def _retention_fields(self, kind: str, keep_seconds: int | None = None) -> dict[str, str | int]:
         settings = self._settings
-        kept = settings.job_retention_seconds
+        kept = settings.job_retention_seconds if keep_seconds is None else keep_seconds
         if kind in SHORT_KINDS:
             kept = min(kept, SHORT_RETENTION_SECONDS)
         return {
             "retention_ms": kept * 1000,
             "failed_retention_ms": min(settings.failed_retention_seconds, kept) * 1000,
             "event_limit": settings.event_limit,
-            "event_retention_ms": settings.event_retention_seconds * 1000,
+            "event_retention_ms": min(settings.event_retention_seconds, kept) * 1000,
+            "usage_days": settings.usage_retention_days,
         }
 
     def _response_fields(self, response: ResponseRecord | None) -> dict[str, str | int]:
@@ -361,6 +414,14 @@ def _refusal(outcome: str, value: str, submissions: Sequence[Submission], size: 
     if outcome == "memory_full":
         return Unavailable("Redis has no memory for large jobs now. Try again later.", code=outcome, retry_after=30)
     limit: dict[str, object] = {"limit": int(value)}
+    if outcome == "user_full":
+        return TooMany(
+            f"end_user: queue {first.queue} may hold {value} jobs of each end user of your account. Retry when some of them have ended.",
+            code=outcome,
+            param="end_user",
+            retry_after=5,
+            details=limit,
+        )
     if outcome == "bytes_full":
         theirs, they = ("this one", "they") if number == 1 else (f"these {number}", "all of them")
         return TooMany(
@@ -384,6 +445,53 @@ def _refusal(outcome: str, value: str, submissions: Sequence[Submission], size: 
     )
     return TooMany(
         f"Queue {first.queue} {holds}. Retry when some of them have ended.", code=outcome, retry_after=5, details=limit
+    )
+
+
+def _limited_tokens(submission: Submission) -> Value:
+    if submission.tokens is not None:
+        return submission.tokens
+    return 0 if submission.kind in LATE_KINDS else ""
+
+
+def _token_rate(outcome: str, values: Sequence[str], rest: Sequence[Any]) -> RateState | None:
+    """The state of the token rate after a submission; None without one."""
+    limit, remaining, reset_ms = 0, 0, 0
+    if outcome == "created":
+        limit, remaining, reset_ms = map(int, rest[1])
+    elif outcome == "tokens_limited":
+        limit, remaining, reset_ms = int(values[2]), int(values[3]), int(values[5])
+    return RateState(limit, remaining, reset_ms / 1000) if limit else None
+
+
+HOLDERS = {"owner": "your account", "api_key": "your API key", "end_user": "an end user of your account"}
+
+
+def _token_refusal(outcome: str, values: Sequence[str]) -> EnginehouseError:
+    """The error for jobs that need more tokens than there are. ``values`` are those of ``reserve_tokens`` in Lua."""
+    holder, quota, limit, number, wait_ms = values[:5]
+    details: dict[str, object] = {"quota": quota, "limit": int(limit), "of": holder}
+    whose, seconds = HOLDERS[holder], math.ceil(int(wait_ms) / 1000)
+    if outcome == "budget_spent":
+        return BudgetSpent(
+            f"{quota}: {whose} may use {limit} tokens, and {number} are left. Send less, wait until the limit starts again, or ask the "
+            "operator of the server for a higher limit.",
+            retry_after=seconds,
+            details={**details, "left": int(number)},
+        )
+    if outcome == "too_many_tokens":
+        return TooManyAtOnce(
+            f"{quota}: {whose} may use {limit} tokens per minute, and this request may need {number}. Send a shorter prompt, or reduce "
+            "max_tokens.",
+            code="rate_limited",
+            details=details,
+        )
+    return TooMany(
+        f"{quota}: the jobs of your account, API key or end user would use more than {limit} tokens per minute, of which {number} are left. "
+        "Retry later.",
+        code="rate_limited",
+        retry_after=seconds,
+        details=details,
     )
 
 

@@ -13,6 +13,7 @@ import redis
 from shared.jobs.models import Job, Status, from_record
 from shared.jobs.scripts import JobScripts
 from shared.jobs.serialization import to_json
+from shared.jobs.usage import Usage
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock
 from shared.settings import Settings
@@ -73,6 +74,8 @@ class JobTransitions:
             slots=slots,
             reserved=reserved,
             lease_ms=int(self._settings.lease_seconds * 1000),
+            running_limit=self._settings.max_running_jobs,
+            user_running_limit=self._settings.max_end_user_running_jobs,
         )
         send_wakeups(self._wake, queues)
         if held_back in ("held_back", "drained"):
@@ -131,11 +134,12 @@ class JobTransitions:
         error: Mapping[str, Any] | None = None,
         service: int | None = None,
         token_seconds: float | None = None,
+        usage: Usage | None = None,
         last: Event | None = None,
         messages: Iterable[Mapping[str, Any]] = (),
     ) -> TransitionResult:
-        """End a job: write its last delta, status, result and session messages atomically. ``service`` is the number of tokens used,
-        ``token_seconds`` the time per output token after the first one."""
+        """End a job: write its last delta, status, result, usage and session messages atomically. ``service`` is what it counts for in the
+        fair share, in tokens, ``token_seconds`` the time per output token after the first one; ``usage`` is that of this attempt."""
         outcome: TransitionResult
         outcome, queues = self._scripts.finish(
             id=lease[0],
@@ -146,6 +150,7 @@ class JobTransitions:
             code=str(error["code"]) if error is not None else "",
             service=service,
             token_us=None if token_seconds is None else round(token_seconds * 1e6),
+            usage=_usage_text(usage),
             index=last.index if last else 0,
             delta=to_json(last.data) if last else "",
             messages=[to_json(message) for message in messages],
@@ -154,22 +159,28 @@ class JobTransitions:
         return outcome
 
     def hand_over(
-        self, lease: Lease, queue: str, context: Mapping[str, Any], found: Mapping[str, Any] | None = None
+        self,
+        lease: Lease,
+        queue: str,
+        context: Mapping[str, Any],
+        found: Mapping[str, Any] | None = None,
+        *,
+        usage: Usage | None = None,
     ) -> TransitionResult:
         """Move a job to the queue of its next phase, with ``context`` from this phase. ``found`` is what the event says of a search."""
         said = to_json(found) if found is not None else ""
-        outcome = self._hand_over(lease, "handed_over", queue, context=to_json(context), found=said)
+        outcome = self._hand_over(lease, "handed_over", queue, context=to_json(context), found=said, usage=usage)
         assert outcome != "failed"
         return outcome
 
-    def release(self, lease: Lease, queue: str) -> TransitionResult:
+    def release(self, lease: Lease, queue: str, *, usage: Usage | None = None) -> TransitionResult:
         """Requeue an unfinished job because its worker is stopping. This does not count as a lost attempt or a retry."""
-        outcome = self._hand_over(lease, "released", queue)
+        outcome = self._hand_over(lease, "released", queue, usage=usage)
         assert outcome != "failed"
         return outcome
 
     def release_after_outage(
-        self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any]
+        self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any], *, usage: Usage | None = None
     ) -> Literal["ok", "failed", "lost"]:
         """Requeue an unfinished job because a service that it needs is away, after 1, 2, 4 … up to 30 seconds plus up to 50% jitter.
 
@@ -177,7 +188,7 @@ class JobTransitions:
         with ``error`` once that has gone on for as long as a job may wait in a queue.
         """
         delay_ms = int(min(1000 * 2 ** min(outages, 5), 30_000) * random.uniform(1, 1.5))
-        return self._hand_over(lease, "released", queue, delay_ms=delay_ms, error=error)
+        return self._hand_over(lease, "released", queue, delay_ms=delay_ms, error=error, usage=usage)
 
     def _hand_over(
         self,
@@ -189,6 +200,7 @@ class JobTransitions:
         found: str = "",
         delay_ms: int = 0,
         error: Mapping[str, Any] | None = None,
+        usage: Usage | None = None,
     ) -> Literal["ok", "failed", "lost"]:
         result: Literal["ok", "failed", "lost"]
         result, queues = self._scripts.hand_over(
@@ -201,16 +213,24 @@ class JobTransitions:
             queue=queue,
             context=context,
             found=found,
+            usage=_usage_text(usage),
         )
         send_wakeups(self._wake, queues)
         return result
 
-    def retry(self, lease: Lease, retries: int, error: Mapping[str, Any]) -> Literal["ok", "failed", "lost"]:
+    def retry(
+        self, lease: Lease, retries: int, error: Mapping[str, Any], *, usage: Usage | None = None
+    ) -> Literal["ok", "failed", "lost"]:
         """Retry a job later after a transient error: after 1, 4, 16 … seconds plus up to 50% jitter."""
         delay_ms = int(min(1000 * 4**retries, 60_000) * random.uniform(1, 1.5))
         result: Literal["ok", "failed", "lost"]
         result, queues = self._scripts.retry(
-            id=lease[0], attempt=lease[1], delay_ms=delay_ms, error=to_json(error), code=str(error["code"])
+            id=lease[0],
+            attempt=lease[1],
+            delay_ms=delay_ms,
+            error=to_json(error),
+            code=str(error["code"]),
+            usage=_usage_text(usage),
         )
         send_wakeups(self._wake, queues)
         return result
@@ -233,3 +253,7 @@ class JobTransitions:
 
 def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _usage_text(usage: Usage | None) -> str:
+    return "" if usage is None else usage.as_text()

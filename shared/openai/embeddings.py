@@ -30,6 +30,7 @@ def plan_embedding(request: EmbeddingRequest, context: PlanContext) -> RequestPl
         end_user=request.user or context.end_user,
         model=entry.name,
         cost=1 + characters // CHARACTERS_PER_TOKEN,
+        tokens=1 + characters // CHARACTERS_PER_TOKEN,
     )
     return RequestPlan(
         submissions=[submission], make_body=lambda jobs: embedding_response(jobs[0], request), content=request.model_dump()

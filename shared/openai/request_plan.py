@@ -9,7 +9,7 @@ from shared.documents.store import Documents
 from shared.errors import NotFound
 from shared.jobs.models import Job
 from shared.jobs.queue_names import generation_queue
-from shared.jobs.servable_models import ServableModels, expected_service
+from shared.jobs.servable_models import ServableModels, expected_service, expected_tokens
 from shared.jobs.submission import Submission
 from shared.models.engine_features import check_generation
 from shared.openai.responses.store import StoredResponse, StoredResponses
@@ -118,6 +118,7 @@ def plan_generation(
                 model=entry.name,
                 priority=priority,
                 cost=expected_service(entry, prompt.characters, spec.get("max_tokens")),
+                tokens=expected_tokens(entry, prompt.characters, spec.get("max_tokens")),
                 metadata=metadata or {},
             )
         )

@@ -24,6 +24,7 @@ def plan_rerank(request: RerankRequest, context: PlanContext) -> RequestPlan:
         end_user=request.user or context.end_user,
         model=entry.name,
         cost=1 + characters // CHARACTERS_PER_TOKEN,
+        tokens=1 + characters // CHARACTERS_PER_TOKEN,
     )
     return RequestPlan(
         submissions=[submission], make_body=lambda jobs: rerank_response(jobs[0], request), content=request.model_dump()

@@ -1,18 +1,18 @@
 """Limits of owners: what each may have and do, from the settings or set for one owner.
 
-``eh:owner:<owner>:limits`` is a hash from limits to the values of one owner, ``eh:weights`` a hash from owners to their share of a full
+``eh:owner:<owner>:limits`` is a hash from limits to the values of one owner, ``eh:key:<id>:limits`` one to those of an API key, ``eh:weights`` a hash from owners to their share of a full
 queue. The Lua scripts that add something check its limit in the same step (``shared/jobs/lua/lib/limits.lua``), so a limit is exact
 however many clients there are. Streams and waits occupy threads of an API process, so ``api.request_slots`` counts them there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
 
 from shared.errors import InvalidValue
 from shared.redis_connection import PREFIX
-from shared.settings import OWNER_LIMITS
+from shared.settings import KEY_LIMITS, OWNER_LIMITS
 
 WEIGHTS = f"{PREFIX}weights"
 
@@ -33,18 +33,7 @@ class OwnerLimits:
 
     def set_limits(self, owner: str, limits: Mapping[str, int | None]) -> None:
         """Set limits of an owner; 0 means no limit, and None returns to the setting. Raises InvalidValue and changes nothing."""
-        for name, value in limits.items():
-            if name not in OWNER_LIMITS:
-                raise InvalidValue(f"limit: must be one of {', '.join(OWNER_LIMITS)}, not {name[:80]!r}", param="limit")
-            if value is not None and not 0 <= value <= HIGHEST:
-                raise InvalidValue(f"{name}: must be an integer from 0 to {HIGHEST}, not {value}", param=name)
-        with self._redis.pipeline() as pipeline:
-            for name, value in limits.items():
-                if value is None:
-                    pipeline.hdel(_limits_key(owner), name)
-                else:
-                    pipeline.hset(_limits_key(owner), name, value)
-            pipeline.execute()
+        _write_limits(self._redis, _limits_key(owner), limits, tuple(OWNER_LIMITS))
 
     def weight(self, owner: str) -> float:
         return float(self._redis.hget(WEIGHTS, owner) or 1)
@@ -57,6 +46,39 @@ class OwnerLimits:
         """Owners with a weight or a limit of their own, sorted."""
         limited = (key.split(":")[2] for key in self._redis.scan_iter(_limits_key("*"), count=500))
         return sorted({*self._redis.hkeys(WEIGHTS), *limited})
+
+
+class KeyLimits:
+    """Sets and reads the limits of single API keys, which apply besides those of their owners."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis: Any = client
+
+    def set_limits(self, key_id: str, limits: Mapping[str, int | None]) -> None:
+        """Set limits of a key; 0 or None removes one. Raises InvalidValue and changes nothing."""
+        _write_limits(self._redis, key_limits_key(key_id), {name: value or None for name, value in limits.items()}, KEY_LIMITS)
+
+    def limits(self, key_id: str) -> dict[str, int]:
+        return {name: int(value) for name, value in self._redis.hgetall(key_limits_key(key_id)).items()}
+
+
+def key_limits_key(key_id: str) -> str:
+    return f"{PREFIX}key:{key_id}:limits"
+
+
+def _write_limits(client: Any, key: str, limits: Mapping[str, int | None], allowed: Sequence[str]) -> None:
+    for name, value in limits.items():
+        if name not in allowed:
+            raise InvalidValue(f"limit: must be one of {', '.join(allowed)}, not {name[:80]!r}", param="limit")
+        if value is not None and not 0 <= value <= HIGHEST:
+            raise InvalidValue(f"{name}: must be an integer from 0 to {HIGHEST}, not {value}", param=name)
+    with client.pipeline() as pipeline:
+        for name, value in limits.items():
+            if value is None:
+                pipeline.hdel(key, name)
+            else:
+                pipeline.hset(key, name, value)
+        pipeline.execute()
 
 
 def _limits_key(owner: str) -> str:

@@ -16,6 +16,7 @@ import redis
 from shared.jobs.event_streams import StreamEvent, read_events
 from shared.jobs.models import Job, Outcome, Status
 from shared.jobs.queries import read_job
+from shared.jobs.usage import Usage, UsageLedger, UsageTotals
 from shared.redis_connection import PREFIX
 from testing.key_leaks import find_leaked_keys
 from testing.waiting import LONG_SECONDS, wait_until
@@ -71,6 +72,7 @@ class Ledger:
             del self._open[job]
             self._write("ended", job, status=record.status.value, attempts=len(record.attempts))
         check_nothing_left(client)
+        check_usage(client)
 
     def _write(self, what: str, job: str, **more: Any) -> None:
         with self._file.open("a") as stream:
@@ -89,6 +91,23 @@ def check_nothing_left(client: redis.Redis) -> None:
         return found + [key for key in find_leaked_keys(client) if not key.startswith("_kombu.binding")]
 
     wait_until_none(left, "I4/I5: left without an owner")
+
+
+def check_usage(client: redis.Redis) -> None:
+    """Check that each job that has ended is in the usage ledger once, with what its record has. Deleted jobs are only there."""
+    for owner, totals in UsageLedger(client).owner_totals().items():
+        ids = client.zrange(f"{PREFIX}owner:{owner}:jobs", 0, -1)
+        with client.pipeline(transaction=False) as pipeline:
+            for job in ids:
+                pipeline.hmget(f"{PREFIX}job:{job}", "ended_at", "usage")
+            ended = [usage or "" for ended_at, usage in pipeline.execute() if ended_at]
+        recorded = UsageTotals()
+        for usage in ended:
+            recorded.add(UsageTotals(**vars(Usage.from_text(usage)), jobs=1))
+        assert len(ended) <= totals.jobs, f"usage: {len(ended)} jobs of {owner} have ended, and {totals.jobs} are in the ledger"
+        assert len(ended) < totals.jobs or recorded == totals, (
+            f"usage: {owner}'s jobs have used {recorded}, the ledger has {totals}"
+        )
 
 
 def wait_until_none(find: Callable[[], list[Any]], what: str, *, seconds: float = LONG_SECONDS) -> None:

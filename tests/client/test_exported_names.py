@@ -61,6 +61,7 @@ CALLS = [
     "stream",
     "submit_requests",
     "upload",
+    "usage",
     "wait",
     "wait_for_requests",
     "wait_until_indexed",

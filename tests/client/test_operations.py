@@ -1,6 +1,7 @@
 """Operations without a server: the test supplies the results of effects and checks the next effect."""
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -302,6 +303,13 @@ def test_ids_are_quoted_in_paths(calls: Calls) -> None:
 def test_health_is_returned_when_not_ready(calls: Calls) -> None:
     health = Run(calls.health(), [answer(503, {"status": "not_ready", "waiting_for": ["model echo"]})]).value
     assert (health.ready, health.waiting_for) == (False, ["model echo"])
+
+
+def test_usage_is_summed_by_what_the_caller_names(calls: Calls) -> None:
+    report = {"object": "usage", "group_by": ["day", "model"], "data": [{"day": "2026-01-02", "model": "m", "jobs": 1}]}
+    run = Run(calls.usage("day", "model", since=date(2026, 1, 2)), [answer(200, report)])
+    assert (run.sent[0].path, run.sent[0].query) == ("/usage", {"group_by": "day,model", "since": "2026-01-02"})
+    assert run.value.data[0]["model"] == "m"
 
 
 def test_stats_are_those_of_the_last_minutes(calls: Calls) -> None:

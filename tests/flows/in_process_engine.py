@@ -19,6 +19,7 @@ class FinishedRequest:
     detail: str = ""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    cached_tokens: int = 0
 
 
 class InProcessEngine:
@@ -62,6 +63,8 @@ class InProcessEngine:
                 outputs[id].logprobs += entries
             for id, entries in step.prompt_logprobs:
                 outputs[id].prompt_logprobs += entries
+            for id, count in step.cached_tokens:
+                outputs[id].cached_tokens = count
             for id, reason, detail in step.finished:
                 assert outputs[id].reason is None
                 outputs[id].reason, outputs[id].detail = reason, detail

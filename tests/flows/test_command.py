@@ -1,11 +1,13 @@
-"""``enginehouse generate|jobs|job|search|collections|documents|webhooks|deliveries`` on terminals, in pipes and in scripts."""
+"""``enginehouse generate|jobs|job|usage|search|collections|documents|webhooks|deliveries`` on terminals, in pipes and in scripts."""
 
+import csv
 import json
 import os
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -350,3 +352,22 @@ def test_ctrl_c_is_status_130(slow_stack: Stack) -> None:
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_usage_is_printed_as_a_table_as_csv_and_as_json(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("The archive opens at nine.")
+    assert run(stack, "ingest", str(tmp_path), "--collection", "usage").returncode == 0
+    job = run(stack, "generate", "count me", "--plain", "--end-user", "counted").stdout.strip()
+    run(stack, "job", "wait", job)
+    used = json.loads(run(stack, "job", "show", job, "--json").stdout)["result"]["usage"]
+    header, *rows = csv.reader(run(stack, "usage", "--by", "end_user,kind", "--csv").stdout.splitlines())
+    [row] = [dict(zip(header, row, strict=True)) for row in rows if row[0] == "counted"]
+    assert (row["kind"], row["jobs"]) == ("generate", "1")
+    assert (int(row["prompt_tokens"]), int(row["completion_tokens"])) == (used["prompt_tokens"], used["completion_tokens"])
+    report = json.loads(run(stack, "usage", "--by", "kind", "--json").stdout)
+    [ingested] = [entry for entry in report["data"] if entry["kind"] == "ingest"]
+    assert ingested["pages"] >= 1
+    assert ingested["bytes"] >= 26
+    assert ingested["embedding_tokens"] > 0
+    assert "embedding" in run_on_terminal(stack, "usage", "--by", "kind")
+    assert run(stack, "usage", "--by", "colour").returncode == 1

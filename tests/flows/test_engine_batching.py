@@ -97,6 +97,14 @@ def test_answers_to_one_prompt_that_come_together_compute_it_once(folder: Path) 
             assert len({tuple(tokens) for tokens, _ in answers.values()}) > 1
 
 
+def test_the_end_of_a_request_says_how_much_of_its_prompt_was_cached(folder: Path) -> None:
+    with InProcessEngine(folder) as engine:
+        size = engine.engine.parts.scheduler.cache.page_size
+        prompt = prompt_of(71, 2 * size + 3)
+        assert [engine.generate(prompt).cached_tokens for _ in range(2)] == [0, 2 * size]
+        assert engine.engine.parts.scheduler.cached_of_finished == {}
+
+
 WINDOWS = {"model_type": "mistral", "sliding_window": 24}
 SOFTCAPS = {
     "model_type": "gemma2",

@@ -21,6 +21,7 @@ from shared.documents.text_index import TextIndex
 from shared.errors import DocumentRejected, IndexUnavailable, JobFailure
 from shared.ids import COLLECTION, DOCUMENT, JOB, new_id
 from shared.jobs.models import Job, Status
+from shared.jobs.usage import Usage
 from shared.models.catalogue import Catalogue, ModelEntry
 from shared.settings import Settings
 from testing.chroma_server import ChromaServer
@@ -67,6 +68,7 @@ class Attempt:
     job: Job
     stop_at: tuple[str, int] | None = None
     progress: list[tuple[str, int, int, str]] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def spec(self) -> dict[str, Any]:

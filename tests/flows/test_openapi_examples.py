@@ -16,6 +16,7 @@ from api.routes.openai.files import FILE, REQUEST
 from api.routes.openai.models import MODEL
 from api.routes.openai.responses import RESPONSE
 from api.routes.openai.vector_store_batches import BATCH as FILE_BATCH
+from api.routes.owners import OWNER
 from api.routes.queues import QUEUE, WORKER
 from api.routes.web_ui import ASSETS
 from api.schemas import responses
@@ -96,6 +97,7 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
         BATCH.name: batch["id"],
         RESPONSE.name: stack.post("/v1/responses", {"input": "an example"}).json()["id"],
         QUEUE.name: QUEUE.example,
+        OWNER.name: OWNER.example,
         WORKER.name: next(entry["name"] for entry in stack.client.get("/admin/workers").json()["data"] if entry["pool"] == "gpu"),
     }
 

@@ -6,11 +6,12 @@ or ``inf`` if there is none.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from shared.jobs.queries import user_digest
 from shared.jobs.submission import Submission
+from shared.jobs.usage import USAGE_FIELDS, Usage, UsageTotals
 from shared.settings import Settings
 
 FINAL = ("completed", "failed", "cancelled", "expired")
@@ -32,8 +33,10 @@ class Job:
     first_queue: str = ""
     end_user: str = ""
     user_cost: int = 0
+    model: str = ""
     priority: int = 5
     cost: int = 1
+    usage: Usage = field(default_factory=Usage)
     timeout_at: float = inf
     session: str = ""
     after: str = ""
@@ -100,6 +103,7 @@ class Reference:
         self.user_level: dict[tuple[str, str], float] = {}  # by queue and owner: from where new end users start
         self.by_user: set[tuple[str, str]] = set()  # queues and owners with jobs of end users
         self.wakeups: Counter[str] = Counter()  # by queue: how often a job has become claimable
+        self.ledger: dict[tuple[str, str, str, str | None], UsageTotals] = {}  # by owner, kind, model and end user
         self._tokens: dict[str, Lease] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._newest: dict[str, str] = {}  # session -> job
@@ -130,12 +134,14 @@ class Reference:
             id=submission.id,
             owner=owner,
             created_at=now,
-            expires_at=now + (max_queue_ms if submission.expires_ms is None else submission.expires_ms),
+            expires_at=now + (max_queue_ms + submission.wait_ms if submission.expires_ms is None else submission.expires_ms),
             timeout_at=inf if submission.timeout_ms is None else now + submission.timeout_ms,
             not_before=now + submission.wait_ms,
             queue=queue,
             first_queue=queue,
             end_user=submission.end_user,
+            kind=submission.kind,
+            model=submission.model,
             priority=submission.priority,
             cost=submission.cost,
             session=submission.session,
@@ -235,10 +241,11 @@ class Reference:
         job.due = self._clock() + 1000 * self._settings.lease_seconds
         return "cancel" if job.cancel_requested else "timeout" if job.timeout_at <= self._clock() else "ok"
 
-    def end(self, lease: Lease, status: str, *, result: object, code: str | None, service: int | None) -> str:
+    def end(self, lease: Lease, status: str, *, result: object, code: str | None, service: int | None, usage: Usage) -> str:
         job = self._held(lease)
         if job is None:
             return "ok" if self._outcome(lease) == status else "lost"
+        self._use(job, usage)
         self.user_running[job.sharer] -= job.user_cost
         if service is not None:
             self._add_service(job, service - job.cost)
@@ -247,10 +254,11 @@ class Reference:
         self._finish(job, status, result=result, code=code)
         return "ok"
 
-    def hand_over(self, lease: Lease, outcome: str, queue: str) -> str:
+    def hand_over(self, lease: Lease, outcome: str, queue: str, usage: Usage) -> str:
         job = self._held(lease)
         if job is None:
             return "ok" if self._outcome(lease) == outcome else "lost"
+        self._use(job, usage)
         self.user_running[job.sharer] -= job.user_cost
         job.outcomes[job.attempt] = outcome
         job.queue = queue
@@ -260,10 +268,11 @@ class Reference:
             self._requeue(job, 0)
         return "ok"
 
-    def retry(self, lease: Lease, delay_ms: int, code: str) -> str:
+    def retry(self, lease: Lease, delay_ms: int, code: str, usage: Usage) -> str:
         job = self._held(lease)
         if job is None:
             return {"retried": "ok", "cancelled": "ok", "failed": "failed"}.get(self._outcome(lease) or "", "lost")
+        self._use(job, usage)
         self.user_running[job.sharer] -= job.user_cost
         if job.cancel_requested:
             job.outcomes[job.attempt] = "cancelled"
@@ -364,6 +373,12 @@ class Reference:
     def _outcome(self, lease: Lease) -> str | None:
         job = self.jobs.get(lease[0])
         return job.outcomes.get(lease[1]) if job else None
+
+    def _use(self, job: Job, usage: Usage) -> None:
+        before = replace(job.usage)
+        for name in USAGE_FIELDS:
+            combine = sum if name in ("embedding_tokens", "gpu_ms") else max
+            setattr(job.usage, name, combine((getattr(before, name), getattr(usage, name))))
 
     def _add_service(self, job: Job, tokens: int) -> None:
         self.service[job.queue, job.owner] += tokens / self._weights.get(job.owner, 1)  # type: ignore[assignment]
@@ -468,6 +483,8 @@ class Reference:
         waited_for = self.jobs.get(job.after) if job.waiting == "after" else None
         job.status, job.waiting, job.due, job.result, job.code = status, "", None, result, code
         job.events.append("ended")
+        totals = self.ledger.setdefault((job.owner, job.kind, job.model, job.end_user or None), UsageTotals())
+        totals.add(UsageTotals(**vars(job.usage), jobs=1))
         for successor in self._successors(job):
             if waited_for and not waited_for.final:
                 successor.after = waited_for.id

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import hypothesis
@@ -23,6 +24,7 @@ from shared.jobs.models import Status, from_record
 from shared.jobs.queries import user_digest
 from shared.jobs.submission import Submission, SubmissionResult
 from shared.jobs.transitions import Event
+from shared.jobs.usage import Usage, UsageLedger, UsageTotals, sum_usage
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from testing.job_index_check import find_index_errors
@@ -40,6 +42,14 @@ FAULT = {"code": "engine_fault", "message": "the engine stopped"}
 
 owners, queues, workers = st.sampled_from(sorted(WEIGHTS)), st.sampled_from(QUEUES), st.sampled_from(WORKERS)
 numbers = st.integers(0, 63)
+usages = st.sampled_from(
+    [
+        Usage(),
+        Usage(prompt_tokens=7, completion_tokens=3, gpu_ms=250),
+        Usage(prompt_tokens=7, cached_tokens=4, completion_tokens=9, gpu_ms=1),
+        Usage(embedding_tokens=300, pages=2, bytes=4_000_000_000),
+    ]
+)
 keys = st.sampled_from(["", "key"])
 fingerprints = st.sampled_from(["one body", "one body", "another body"])
 options = st.fixed_dictionaries(
@@ -78,6 +88,7 @@ class TransitionMachine(RuleBasedStateMachine):
         self.client.flushall()
         self.client.hset("eh:weights", mapping=WEIGHTS)
         self.clock = Clock()
+        self.started_ms = self.clock.now_ms
         self.wakeups: Counter[str] = Counter()
         settings = replace(self.settings, **LIMITS)
         self.real = JobSystem(self.client, settings, lambda queue, count: self.wakeups.update({queue: count}), clock=self.clock)
@@ -235,10 +246,11 @@ class TransitionMachine(RuleBasedStateMachine):
         if expected is None or real is None or not expected.final or expected.kind == "batch":
             return
         again = Submission(
-            kind="generate",
+            kind=expected.kind,
             queue=expected.first_queue,
             spec={},
             owner=expected.owner,
+            model=expected.model,
             session=self.session_of(expected.owner) if expected.session else "",
             end_user=expected.end_user,
             priority=expected.priority,
@@ -282,24 +294,25 @@ class TransitionMachine(RuleBasedStateMachine):
         number=numbers,
         status=st.sampled_from([Status.COMPLETED, Status.COMPLETED, Status.FAILED, Status.CANCELLED]),
         service=st.sampled_from([None, 1, 50, 400]),
+        usage=usages,
     )
-    def end(self, number: int, status: Any, service: int | None) -> None:
-        self.end_both(self.some_lease(number), status, service)
+    def end(self, number: int, status: Any, service: int | None, usage: Usage) -> None:
+        self.end_both(self.some_lease(number), status, service, usage)
 
     @precondition(lambda self: self.leases)
-    @rule(number=numbers, queue=queues, how=st.sampled_from(["handed_over", "released", "retried", "retried"]))
-    def give_back(self, number: int, queue: str, how: str) -> None:
+    @rule(number=numbers, queue=queues, how=st.sampled_from(["handed_over", "released", "retried", "retried"]), usage=usages)
+    def give_back(self, number: int, queue: str, how: str, usage: Usage) -> None:
         lease = self.some_lease(number)
         job = self.reference.jobs.get(lease[0])
         if how == "retried":
-            self.retry_both(lease, job.retries if job else 0)
+            self.retry_both(lease, job.retries if job else 0, usage)
         elif how == "released":
             own_queue = job.queue if job else queue
-            expected = self.reference.hand_over(lease, how, own_queue)
-            assert twice(lambda: self.real.transitions.release(lease, own_queue)) == expected
+            expected = self.reference.hand_over(lease, how, own_queue, usage)
+            assert twice(lambda: self.real.transitions.release(lease, own_queue, usage=usage)) == expected
         else:
-            expected = self.reference.hand_over(lease, how, queue)
-            assert twice(lambda: self.real.transitions.hand_over(lease, queue, {})) == expected
+            expected = self.reference.hand_over(lease, how, queue, usage)
+            assert twice(lambda: self.real.transitions.hand_over(lease, queue, {}, usage=usage)) == expected
 
     @rule(worker=workers)
     def renew(self, worker: str) -> None:
@@ -356,19 +369,22 @@ class TransitionMachine(RuleBasedStateMachine):
             self.remembered[worker].append(lease)
         return lease
 
-    def end_both(self, lease: Lease, status: Any, service: int | None) -> None:
+    def end_both(self, lease: Lease, status: Any, service: int | None, usage: Usage) -> None:
         result = {"of": lease[1]} if status is Status.COMPLETED else None
         error = FAULT if status is Status.FAILED else None
         code = FAULT["code"] if error else None
-        expected = self.reference.end(lease, status.value, result=result, code=code, service=service)
-        assert twice(lambda: self.real.transitions.finish(lease, status, service=service, result=result, error=error)) == expected
+        expected = self.reference.end(lease, status.value, result=result, code=code, service=service, usage=usage)
+        assert (
+            twice(lambda: self.real.transitions.finish(lease, status, service=service, usage=usage, result=result, error=error))
+            == expected
+        )
 
-    def retry_both(self, lease: Lease, retries: int) -> None:
+    def retry_both(self, lease: Lease, retries: int, usage: Usage) -> None:
         random.seed(self.counter)
         delay_ms = int(1000 * 4**retries * random.uniform(1, 1.5))
-        expected = self.reference.retry(lease, delay_ms, FAULT["code"])
+        expected = self.reference.retry(lease, delay_ms, FAULT["code"], usage)
         random.seed(self.counter)
-        assert twice(lambda: self.real.transitions.retry(lease, retries, FAULT)) == expected
+        assert twice(lambda: self.real.transitions.retry(lease, retries, FAULT, usage=usage)) == expected
 
     # Invariants
 
@@ -412,6 +428,16 @@ class TransitionMachine(RuleBasedStateMachine):
                 assert (real.result, real.error and real.error["code"]) == (job.result, job.code)
         assert {owner: int(size) for owner, size in next(answers).items()} == +sizes
 
+    def usage_is_in_the_ledger_once(self) -> None:
+        """The ledger has the usage of every job that has ended, deleted ones included."""
+        first, last = (datetime.fromtimestamp(ms / 1000, UTC).date() for ms in (self.started_ms, self.clock.now_ms))
+        ledger = UsageLedger(self.client)
+        assert sum_usage(ledger.rows(first, last), ("owner", "kind", "model", "end_user")) == self.reference.ledger
+        totals = {owner: UsageTotals() for owner, *_ in self.reference.ledger}
+        for (owner, *_), usage in self.reference.ledger.items():
+            totals[owner].add(usage)
+        assert ledger.owner_totals() == totals
+
     def every_job_is_in_exactly_one_place(self) -> None:
         jobs = self.reference.jobs.values()
         scored: dict[str, dict[str, float]] = {"eh:jobs:due": {job.id: job.due for job in jobs if job.due is not None}}
@@ -451,12 +477,13 @@ class TransitionMachine(RuleBasedStateMachine):
             for queue in QUEUES:
                 self.counter += 1
                 while lease := self.claim_both(queue, WORKERS[0], f"token{self.counter}"):
-                    self.end_both(lease, Status.COMPLETED, None)
+                    self.end_both(lease, Status.COMPLETED, None, Usage())
                     self.counter += 1
             self.both_agree()
             if all(job.final for job in self.reference.jobs.values()):
                 break
         assert [job for job in self.reference.jobs.values() if not job.final] == []
+        self.usage_is_in_the_ledger_once()
         assert find_leaked_keys(self.client) == []
 
 

@@ -73,7 +73,13 @@ def test_a_script_has_no_more_rights_than_its_user(redis_server: RedisServer) ->
 
 @pytest.mark.parametrize("user", WORKERS)
 def test_a_worker_cannot_create_keys_or_raise_limits(administrator: redis.Redis, user: str) -> None:
-    for command in ("HSET eh:keys digest {}", "DEL eh:keys", "HSET eh:weights ada 9", "HSET eh:owner:ada:limits documents 0"):
+    for command in (
+        "HSET eh:keys digest {}",
+        "DEL eh:keys",
+        "HSET eh:weights ada 9",
+        "HSET eh:owner:ada:limits documents 0",
+        "HSET eh:key:key_1:limits tokens_per_day 0",
+    ):
         assert not may(administrator, user, command)
     assert may(administrator, user, "HLEN eh:keys")
 

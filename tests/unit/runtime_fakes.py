@@ -10,6 +10,7 @@ import redis
 
 from shared.jobs.models import Job, Status
 from shared.jobs.transitions import Event, Lease
+from shared.jobs.usage import Usage
 from shared.jobs.worker_registry import Worker
 from shared.work_context import LogLine
 
@@ -47,6 +48,7 @@ class RecordingTransitions:
         self.written: list[Event] = []
         self.refused_leases: set[Lease] = set()
         self.queued: list[Job] = []
+        self.usages: list[Usage] = []
         self.held_back = 0
 
     def names(self) -> list[str]:
@@ -63,22 +65,24 @@ class RecordingTransitions:
         return answers
 
     def finish(self, lease: Lease, status: Status, **fields: Any) -> Any:
-        return self._record("finish", lease, status, **fields)
+        return self._record_usage(fields.pop("usage"), "finish", lease, status, **fields)
 
-    def retry(self, lease: Lease, retries: int, error: Mapping[str, Any]) -> Any:
-        return self._record("retry", lease, retries, error)
+    def retry(self, lease: Lease, retries: int, error: Mapping[str, Any], *, usage: Usage) -> Any:
+        return self._record_usage(usage, "retry", lease, retries, error)
 
-    def release(self, lease: Lease, queue: str) -> Any:
-        return self._record("release", lease, queue)
+    def release(self, lease: Lease, queue: str, *, usage: Usage) -> Any:
+        return self._record_usage(usage, "release", lease, queue)
 
-    def release_after_outage(self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any]) -> Any:
-        return self._record("release_after_outage", lease, queue, outages, error)
+    def release_after_outage(self, lease: Lease, queue: str, outages: int, error: Mapping[str, Any], *, usage: Usage) -> Any:
+        return self._record_usage(usage, "release_after_outage", lease, queue, outages, error)
 
     def write_log(self, worker: str, lines: Sequence[tuple[Lease, LogLine]]) -> None:
         self._record("write_log", worker, *((lease, line.level, line.message) for lease, line in lines))
 
-    def hand_over(self, lease: Lease, queue: str, context: Mapping[str, Any], found: Mapping[str, Any] | None = None) -> Any:
-        return self._record("hand_over", lease, queue, context, *(() if found is None else (found,)))
+    def hand_over(
+        self, lease: Lease, queue: str, context: Mapping[str, Any], found: Mapping[str, Any] | None = None, *, usage: Usage
+    ) -> Any:
+        return self._record_usage(usage, "hand_over", lease, queue, context, *(() if found is None else (found,)))
 
     def claim_for_slot(self, queue: str, worker: str, token: str, *, slots: int, reserved: int, retried: bool) -> Any:
         self._record("claim", queue, worker, token)
@@ -114,6 +118,11 @@ class RecordingTransitions:
     def purge(self) -> int:
         self._record("purge")
         return 0
+
+    def _record_usage(self, usage: Usage, name: str, *arguments: Any, **options: Any) -> Any:
+        answer = self._record(name, *arguments, **options)
+        self.usages.append(replace(usage))
+        return answer
 
     def _record(self, name: str, *arguments: Any, **options: Any) -> Any:
         self._check_outage(name)

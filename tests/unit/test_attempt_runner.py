@@ -10,6 +10,7 @@ import redis
 
 from shared.errors import DiskFull, DocumentRejected, EngineFault, IndexUnavailable, InvalidValue
 from shared.jobs.models import AttemptRecord, Outcome, Status
+from shared.jobs.usage import Usage
 from tests.unit.runtime_fakes import ManualClock, RecordingTransitions, queued_job
 from workers.runtime.attempt import Attempt, AttemptStopped, CheckedHandler, Handler, Handover, Result
 from workers.runtime.attempt_runner import TRANSITIONS, AttemptRunner, Ending
@@ -169,6 +170,14 @@ def test_each_ending_is_settled_by_one_transition(case: Case) -> None:
     assert stage.run() is case.outcome
     check_written(stage, case)
     assert stage.clock.sleeps == []
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_each_ending_reports_what_the_attempt_has_used(case: Case) -> None:
+    stage = Stage(case.handler(), kind=case.kind)
+    stage.attempt.usage.completion_tokens = 7
+    stage.run()
+    assert stage.transitions.usages == ([] if case.transition is None else [Usage(completion_tokens=7)])
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -1,11 +1,13 @@
 """Generations: tokens of the engine become deltas and a result, with the log-probabilities of exactly the text that counts."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from shared.errors import EngineFault
+from shared.errors import EngineFault, JobFailure
 from shared.jobs.deltas import Delta, merge_deltas
 from tests.unit.scripted_engine import ScriptedEngine, generation_job, handler_of
 from workers.gpu.engine.messages import FinishReason
@@ -101,3 +103,20 @@ def test_calls_end_an_answer_that_was_not_cut(reason: FinishReason, finish: str)
 def test_an_answer_that_the_engine_lost_is_retried() -> None:
     with pytest.raises(EngineFault):
         run({"prompt": "x"}, engine_with("ab", 1, reason="lost"))
+
+
+@pytest.mark.parametrize("reason", ["stop", "lost", "nan_logits"])
+def test_an_attempt_counts_its_usage_however_it_ends(reason: FinishReason) -> None:
+    attempt = Attempt(generation_job({"prompt": "abc"}), lambda buffer: None)
+    with suppress(JobFailure):
+        handler_of(engine_with("xyz", 1, reason=reason)).run_generation(attempt)
+    assert (attempt.usage.prompt_tokens, attempt.usage.completion_tokens) == (3, 3)
+
+
+def test_an_answer_that_was_complete_when_its_worker_died_counts() -> None:
+    first = Attempt(generation_job({"prompt": "abc"}), lambda buffer: None)
+    handler_of(engine_with("xyz", 3)).run_generation(first)
+    output = "".join(event.output for event in first.events.unwritten())
+    again = Attempt(replace(generation_job({"prompt": "abc"}), output=output), lambda buffer: None)
+    handler_of(engine_with("", 3)).run_generation(again)
+    assert (again.usage.prompt_tokens, again.usage.completion_tokens) == (3, 3)

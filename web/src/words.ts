@@ -38,10 +38,12 @@ const WAITING: Record<string, string> = {
   worker: "for a worker",
   paused: "because its queue is paused",
   fair_share: "for its owner's turn",
+  running_limit: "for other jobs to end, as no more may run at once",
   model_loading: "while the model loads",
   gpu_busy: "for the GPU, which runs another model",
   model_not_loaded: "until an operator loads the model",
   retry_backoff: "for its next attempt",
+  not_before: "for the time at which it may start",
   previous_turn: "for the previous message",
 };
 export const waitReason = (reason: string | null | undefined) => (reason ? (WAITING[reason] ?? `for ${reason.replaceAll("_", " ")}`) : "");

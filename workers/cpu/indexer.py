@@ -6,13 +6,14 @@ The status of a document, and whether it may be shown, are the callers' concern.
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.documents.descriptions import IndexState, write_index_state
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Collection, Document
 from shared.documents.text_index import DocumentAttributes
+from shared.jobs.usage import Usage
 from shared.settings import Settings
 from workers.cpu.chunking import Chunk, chunk_pages
 from workers.cpu.cpu_slots import CpuSlots, machine_cpu_slots
@@ -33,13 +34,14 @@ def ignore_progress(phase: str, done: int, total: int, unit: str) -> None:
 
 @dataclass(frozen=True)
 class Indexer:
-    """Writer of documents into one index of a collection, with one embedding model."""
+    """Writer of documents into one index of a collection, with one embedding model. ``usage`` counts the tokens that it embeds."""
 
     index: str
     collection: Collection
     embedder: Embedder
     settings: Settings
     search_index: SearchIndex
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def files(self) -> DocumentFiles:
@@ -97,6 +99,7 @@ class Indexer:
             with self.slots.borrow_idle() as borrowed:
                 texts = [self._embedding_input(chunk) for chunk in batch]
                 vectors = self.embedder.embed_texts(texts, role="passage", shares=1 + borrowed)
+            self.usage.embedding_tokens += sum(map(self.embedder.count_tokens, texts))
             check()
             self.search_index.put_vectors(self.index, document.id, [chunk.position for chunk in batch], vectors)
             done = batch[-1].position + 1

@@ -111,7 +111,9 @@ class _Ingestion:
         try:
             self._indexer()
             with self._step("parsing"):
+                self._attempt.usage.bytes = self._document.size
                 summary = self._parse(password)
+                self._attempt.usage.pages = summary.pages
                 if password:
                     self._passwords.forget(self._document.id)
             chunks = self._index(indexer := self._indexer())
@@ -184,7 +186,7 @@ class _Ingestion:
             self._raise_deleted()
         except EmbeddingModelMismatch as error:
             raise DocumentRejected(error.message, code="failed") from error
-        return Indexer(collection.index, collection, embedder, self._settings, self._search_index)
+        return Indexer(collection.index, collection, embedder, self._settings, self._search_index, self._attempt.usage)
 
     def _index(self, indexer: Indexer) -> int:
         """Chunk, embed and index the document; return its number of chunks."""
@@ -219,6 +221,7 @@ class _Ingestion:
 
             def on_progress(done: int, total: int) -> None:
                 nonlocal last_update
+                self._attempt.usage.pages = done
                 self._attempt.report_progress("parsing", done, total, "pages")
                 if time.monotonic() - last_update > PROGRESS_SECONDS or done == total:
                     last_update = time.monotonic()

@@ -118,7 +118,7 @@ class _Reindex:
         collection = self._collection()
         embedder = self._embedders.for_model(collection.embedding_model)
         check_revision(embedder, collection.name, self._documents.record_revision(collection.id, embedder.revision))
-        indexer = Indexer(collection.index, collection, embedder, self._settings, self._search_index)
+        indexer = Indexer(collection.index, collection, embedder, self._settings, self._search_index, self._attempt.usage)
         for number, document_id in enumerate(document_ids, 1):
             self._attempt.raise_if_stopped()
             if self._index_document(indexer, document_id):
@@ -146,7 +146,7 @@ class _Reindex:
         collection, (size, overlap) = self._collection(), self._chunk_settings
         embedder = self._embedders.for_model(self._attempt.spec["embedding_model"])
         collection = replace(collection, chunk_tokens=size, chunk_overlap_tokens=overlap)
-        return Indexer(self._next, collection, embedder, self._settings, self._search_index)
+        return Indexer(self._next, collection, embedder, self._settings, self._search_index, self._attempt.usage)
 
     def _index_missing(self, indexer: Indexer, give_way: Callable[[], None] = _keep_turn) -> int:
         """Index every ready document that the next index lacks; return how many there were.

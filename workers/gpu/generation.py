@@ -17,6 +17,7 @@ from shared.models.engine_features import features_of
 from shared.sessions.store import Sessions
 from workers.gpu.answer_grammar import build_grammar, template_of_answer
 from workers.gpu.answer_parser import AnswerParser
+from workers.gpu.device_time import DeviceTime
 from workers.gpu.document_answers import answer_not_found, needs_rewriting, refuses_to_answer, rewrite_question
 from workers.gpu.earlier_output import EarlierOutput, fingerprint_of, format_end, format_step, parse_output
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
@@ -59,6 +60,7 @@ class Generation:
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.tokens = 0
         self.timer = TokenTimer()
+        self.cached_tokens = 0
         self.reason: FinishReason | None = None
         self.detail = ""
         self.finished = threading.Event()
@@ -239,6 +241,7 @@ class GenerationHandler:
         self._sessions = sessions
         self._prompt_encoder = PromptEncoder(codec, sessions)
         self._running: dict[str, Generation] = {}
+        self._device_time = DeviceTime(entry.gpus)
 
     def on_step(self, step: StepOutput) -> None:
         """Pass the output of one engine step to its generations. Called by the engine supervisor's thread."""
@@ -255,9 +258,11 @@ class GenerationHandler:
             logprobs[request] = entries[len(ids) :]
             if generation is not None and generation.add_tokens(ids, entries[: len(ids)]):
                 self._engine.cancel_request(request)
+        cached = dict(step.cached_tokens)
         for request, reason, detail in step.finished:
             generation = self._running.get(request)
             if generation is not None:
+                generation.cached_tokens = cached.get(request, 0)
                 generation.end(reason, detail)
 
     def run(self, attempt: Attempt) -> Result | Handover:
@@ -323,14 +328,20 @@ class GenerationHandler:
 
     def _generate(self, attempt: Attempt, generation: Generation, request: GenerationRequest) -> None:
         """Run a request to its end."""
+        usage = attempt.usage
         self._running[request.id] = generation
         try:
             with generation_span(self._entry.name, len(request.prompt)) as span:
                 self._engine.submit_request(request, timeout=ENGINE_LOAD_SECONDS)
-                attempt.on_stop(lambda: self._engine.cancel_request(request.id))
-                generation.finished.wait()
+                with self._device_time.measure(usage):
+                    usage.prompt_tokens = len(generation.prompt.ids)
+                    attempt.on_stop(lambda: self._engine.cancel_request(request.id))
+                    generation.finished.wait()
                 end_generation_span(span, generation.timer, generation.tokens, generation.reason or "")
         finally:
+            # The rest of what the cache had are tokens of an earlier attempt.
+            usage.cached_tokens = min(generation.cached_tokens, usage.prompt_tokens)
+            usage.completion_tokens = generation.tokens
             del self._running[request.id]
 
     def _failure(self, generation: Generation, request: GenerationRequest) -> JobFailure:
@@ -361,6 +372,7 @@ class GenerationHandler:
     def _result(self, attempt: Attempt, generation: Generation, request: GenerationRequest) -> Result:
         prompt, calls = generation.prompt.ids, generation.tool_calls
         prompt_tokens = len(prompt)
+        attempt.usage.prompt_tokens, attempt.usage.completion_tokens = prompt_tokens, generation.tokens
         value: dict[str, Any] = {
             "text": generation.text,
             "finish_reason": "tool_calls" if calls and generation.reason == "stop" else generation.reason,

@@ -33,6 +33,7 @@ def embed(attempt: AttemptHandle, embedders: EmbedderSource) -> dict[str, Any]:
     for start in range(0, len(texts), BATCH):
         attempt.raise_if_stopped()
         vectors += embedder.embed_texts(texts[start : start + BATCH], role=role)
+    attempt.usage.embedding_tokens = tokens
     return {"vectors": pack_vectors(vectors), "dimension": embedder.dimensions, "tokens": tokens}
 
 

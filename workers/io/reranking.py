@@ -18,4 +18,5 @@ def rerank(attempt: AttemptHandle, rerankers: Rerankers) -> dict[str, Any]:
         attempt.raise_if_stopped()
         scores += reranker.score_documents(query, documents[start : start + BATCH])
     tokens = reranker.count_tokens([query]) * len(documents) + reranker.count_tokens(documents)
+    attempt.usage.embedding_tokens = tokens
     return {"scores": scores, "tokens": tokens}

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from shared.jobs.models import Job
 from shared.jobs.transitions import Lease
+from shared.jobs.usage import Usage
 from shared.work_context import LogLine
 from workers.runtime.event_buffer import EventBuffer
 
@@ -57,6 +58,8 @@ class AttemptHandle(Protocol):
     def job(self) -> Job: ...
     @property
     def spec(self) -> Mapping[str, Any]: ...
+    @property
+    def usage(self) -> Usage: ...
     def report_progress(self, phase: str, done: int, total: int, unit: str) -> None: ...
     def raise_if_stopped(self) -> None: ...
     def on_stop(self, interrupt: Callable[[], None]) -> None: ...
@@ -71,6 +74,7 @@ class Attempt:
         self.released = False
         """Whether the job was returned to its queue while the handler had yet to stop."""
         self.error_code = ""
+        self.usage = Usage()
         self.lease: Lease = (job.id, job.attempt)
         self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"))
         self.lines: list[LogLine] = []

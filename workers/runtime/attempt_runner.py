@@ -74,28 +74,29 @@ def _complete(transitions: JobTransitions, attempt: Attempt, execution: Executio
         result=result.value,
         service=result.service,
         token_seconds=result.token_seconds,
+        usage=attempt.usage,
         messages=result.messages,
         last=last,
     )
 
 
 def _fail(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
-    return transitions.finish(attempt.lease, Status.FAILED, error=execution.error, last=last)
+    return transitions.finish(attempt.lease, Status.FAILED, error=execution.error, usage=attempt.usage, last=last)
 
 
 def _cancel(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
-    return transitions.finish(attempt.lease, Status.CANCELLED, last=last)
+    return transitions.finish(attempt.lease, Status.CANCELLED, usage=attempt.usage, last=last)
 
 
 def _retry_later(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     assert execution.error is not None
-    return transitions.retry(attempt.lease, attempt.job.retries, execution.error)
+    return transitions.retry(attempt.lease, attempt.job.retries, execution.error, usage=attempt.usage)
 
 
 def _release_after_outage(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     assert execution.error is not None
     job = attempt.job
-    return transitions.release_after_outage(attempt.lease, job.queue, _outages_before(job), execution.error)
+    return transitions.release_after_outage(attempt.lease, job.queue, _outages_before(job), execution.error, usage=attempt.usage)
 
 
 def _outages_before(job: Job) -> int:
@@ -110,13 +111,13 @@ def _outages_before(job: Job) -> int:
 
 
 def _release(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
-    return transitions.release(attempt.lease, attempt.job.queue)
+    return transitions.release(attempt.lease, attempt.job.queue, usage=attempt.usage)
 
 
 def _hand_over(transitions: JobTransitions, attempt: Attempt, execution: Execution, last: Event | None) -> str:
     assert execution.handover is not None
     handover = execution.handover
-    return transitions.hand_over(attempt.lease, handover.queue, handover.context, handover.found)
+    return transitions.hand_over(attempt.lease, handover.queue, handover.context, handover.found, usage=attempt.usage)
 
 
 # A lost attempt writes nothing: the job belongs to another attempt.
@@ -178,7 +179,7 @@ class AttemptRunner:
     def release_lease(self, attempt: Attempt) -> None:
         """Return the job of an attempt whose handler has not stopped. Raises RedisError."""
         attempt.released = True
-        self._transitions.release(attempt.lease, attempt.job.queue)
+        self._transitions.release(attempt.lease, attempt.job.queue, usage=attempt.usage)
 
     def _classify_error(self, job: Job, error: Exception) -> Execution:
         outage = _outage_in(error)

@@ -1,10 +1,14 @@
 """Request models of the calls of administrators on jobs, queues and workers."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from api.schemas.requests.fields import RequestModel
 from api.schemas.requests.jobs import JobId, StatusName
 from api.schemas.responses.fields import JobKind
+from shared.owners.limits import HIGHEST
+from shared.settings import OWNER_LIMITS
 
 
 class FilterOfJobs(RequestModel):
@@ -26,6 +30,19 @@ class JobAction(RequestModel):
     dry_run: bool = Field(default=False, description="count the jobs and change nothing")
     limit: int = Field(default=500, ge=1, le=1000, description="maximum number of jobs to change in this call")
     after: JobId | None = Field(default=None, description="the `next` of the previous call")
+
+
+class OwnerChange(RequestModel):
+    """What changes for an owner; what is left out stays as it is."""
+
+    weight: float | None = Field(
+        default=None, ge=0.01, le=100, description="share of a full queue relative to other owners, 1 at first"
+    )
+    limits: dict[str, Annotated[int, Field(ge=0, le=HIGHEST)] | None] | None = Field(
+        default=None,
+        max_length=len(OWNER_LIMITS),
+        description=f"values by name: {', '.join(OWNER_LIMITS)}. 0 means no limit, null returns to the setting",
+    )
 
 
 class QueuePause(RequestModel):

@@ -1,5 +1,6 @@
 """Request models of generations: prompt, sampling, retrieval, scheduling."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -31,6 +32,23 @@ def _accept_collection_name(schema: dict[str, Any]) -> None:
 def _require_exactly_one_input(schema: dict[str, Any]) -> None:
     inputs = {"prompt": "string", "messages": "array", "text": "string"}
     schema["oneOf"] = [{"required": [name], "properties": {name: {"type": kind}}} for name, kind in inputs.items()]
+
+
+MAX_DELAY_SECONDS = 30 * 24 * 3600
+
+
+def _seconds_from_now(text: str) -> float | None:
+    """Seconds until a time in RFC 3339, negative if it is over; None if it is not one."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if time.tzinfo is None else (time - datetime.now(UTC)).total_seconds()
+
+
+def _describe_time(schema: dict[str, Any]) -> None:
+    seconds = {"type": "number", "minimum": 0, "maximum": MAX_DELAY_SECONDS}
+    schema["anyOf"] = [seconds, {"type": "string", "format": "date-time"}, {"type": "null"}]
 
 
 class Message(RequestModel):
@@ -113,6 +131,14 @@ class GenerationOptions(RequestModel):
     timeout: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = Field(
         default=None, description="seconds; a job that has not ended by then ends as `failed`"
     )
+    not_before: float | str | None = Field(
+        default=None,
+        description=(
+            "when the job may start at the earliest: seconds from now, or a time such as `2026-01-31T18:00:00Z`, within 30 days. "
+            "`expires_in` and `timeout` count from then"
+        ),
+        json_schema_extra=_describe_time,
+    )
     webhook: JobWebhook | None = None
     metadata: JobMetadata = Field(default={}, max_length=16, description="returned with the job")
 
@@ -129,6 +155,26 @@ class GenerationOptions(RequestModel):
                 raise ValueError("must be the name of a collection")
             return CollectionSource(name=value)
         return value
+
+    @field_validator("not_before", mode="before")
+    @classmethod
+    def _check_time(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        seconds = _seconds_from_now(value) if isinstance(value, str) else value
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+            raise ValueError("must be seconds from now, or a time with its offset, such as 2026-01-31T18:00:00Z")
+        # A time that is over may be sent again, with an Idempotency-Key.
+        if seconds > MAX_DELAY_SECONDS or (seconds < 0 and not isinstance(value, str)) or seconds != seconds:
+            raise ValueError(f"must be within {MAX_DELAY_SECONDS} seconds (30 days) from now")
+        return value
+
+    @property
+    def delay_ms(self) -> int:
+        """How long the job waits before it may start."""
+        value = self.not_before
+        seconds = _seconds_from_now(value) if isinstance(value, str) else value
+        return int(1000 * max(0.0, seconds or 0.0))
 
     @field_validator("priority", mode="before")
     @classmethod
@@ -149,6 +195,14 @@ class GenerateRequest(GenerationOptions):
         default=None, min_length=1, max_length=10_000, description="formatted by the model's chat template"
     )
     text: str | None = Field(default=None, description="one user message; the field of the chat_gp_me tutorial")
+    keep_seconds: Annotated[int, Field(ge=60, le=365 * 24 * 3600)] | None = Field(
+        default=None,
+        description="how long the job is kept after its end, without its prompt once it has completed, if that is less than the server's time",
+    )
+    store: bool = Field(
+        default=True,
+        description="with `false`, the job is deleted a minute after its end, and its prompt when it has completed",
+    )
 
     @model_validator(mode="after")
     def _check_one_input(self) -> Self:

@@ -9,6 +9,8 @@ from api.schemas.responses.administration import (
     AdminJob,
     AdminJobList,
     JobActionResult,
+    Owner,
+    OwnerList,
     Queue,
     QueueList,
     QueueOwner,
@@ -153,6 +155,7 @@ from api.schemas.responses.tutorial_compat import (
     TutorialText,
     TutorialTexts,
 )
+from api.schemas.responses.usage import UsageEntry, UsageNumbers, UsageReport
 from api.schemas.responses.webhooks import (
     Delivery,
     DeliveryAttempt,
@@ -236,6 +239,8 @@ __all__ = [
     "OpenAIModel",
     "OpenAIModelList",
     "OpenAIResponse",
+    "Owner",
+    "OwnerList",
     "PageBox",
     "PageProblem",
     "PageText",
@@ -281,6 +286,9 @@ __all__ = [
     "UploadList",
     "Urls",
     "Usage",
+    "UsageEntry",
+    "UsageNumbers",
+    "UsageReport",
     "VectorStore",
     "VectorStoreDeletion",
     "VectorStoreFile",

@@ -59,6 +59,20 @@ class QueueList(ListPage[Queue]):
     pass
 
 
+class Owner(ResponseModel):
+    """The weight and the limits of an owner."""
+
+    object: Literal["owner"]
+    owner: str = Field(examples=["local"])
+    weight: float
+    limits: dict[str, int] = Field(description="what was set for this owner; 0 is none")
+    effective_limits: dict[str, int] = Field(description="every limit; those that were not set come from the settings")
+
+
+class OwnerList(ListPage[Owner]):
+    pass
+
+
 class Worker(ResponseModel):
     """A process that runs jobs."""
 

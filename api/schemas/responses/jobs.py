@@ -11,7 +11,17 @@ from api.schemas.responses.search import Hit, SearchExplanation
 from shared.jobs.models import Outcome, Status
 
 WaitingFor = Literal[
-    "worker", "fair_share", "model_loading", "gpu_busy", "model_not_loaded", "paused", "retry_backoff", "previous_turn", ""
+    "worker",
+    "fair_share",
+    "running_limit",
+    "model_loading",
+    "gpu_busy",
+    "model_not_loaded",
+    "paused",
+    "not_before",
+    "retry_backoff",
+    "previous_turn",
+    "",
 ]
 
 
@@ -283,7 +293,9 @@ class ListedJob(ResponseModel):
     )
     queue_position: int | None = Field(default=None, description="only while queued; 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is unknown")
-    not_before: Time | None = Field(default=None, description="only while queued: time of the next attempt")
+    not_before: Time | None = Field(
+        default=None, description="only while queued: time of the next attempt, or before which it may not start"
+    )
     waiting_for: WaitingFor = Field(default="", description="only while queued: what keeps it from running")
 
 

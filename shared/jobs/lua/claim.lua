@@ -1,13 +1,14 @@
 -- claim: give the next job of a queue to a worker, under a lease.
--- Uses: transition
+-- Uses: transition, limits
 -- Flags: allow-oom
--- Arguments: queue, worker, token, retried, slots:number, reserved:number, lease_ms:number
+-- Arguments: queue, worker, token, retried, slots:number, reserved:number, lease_ms:number, running_limit:number, user_running_limit:number
 --   retried is '1' if an earlier call with this token got no reply; slots is how many jobs the worker runs at once; it keeps reserved
---   ones of them for owners of whom it runs nothing, if there are several owners.
+--   ones of them for owners of whom it runs nothing, if there are several owners. running_limit and user_running_limit are how many jobs
+--   of an owner, and of an end user, may run at once, for owners without limits of their own; 0 for none.
 -- Keys: paused; the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
 -- Jobs of batches (priority 8 and 9) never have the reserved slots.
 -- Returns {the record and the input as a flat list, or an empty list; queues to wake; 'held_back' if
--- jobs wait, but only of owners who must leave the free slots to others, 'drained' if an operator drains the worker, else ''}.
+-- jobs wait, but only of owners who must leave the free slots to others, or who have as many running jobs as they may, 'drained' if an operator drains the worker, else ''}.
 -- Promise: the owner with the least service comes first, then the end user of that owner with the least service, then that user's
 -- most urgent and oldest job. A job is given to one worker at a time. The same token returns the same job while that attempt is still
 -- the current one. A job whose start time has passed becomes `expired` on the way.
@@ -71,7 +72,7 @@ local function start_attempt(id, job, owner, level, user_service)
     'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now, token = token }))
   if not job.started_at then redis.call('HSET', key, 'started_at', timestamp) end
   redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
-  assign_to_worker(id, owner, worker)
+  assign_to_worker(id, owner, worker, job.end_user)
   redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
   redis.call('SET', queue_key(queue, 'level'), level, 'EX', SERVICE_MEMORY_SECONDS)
   add_service(queue, owner, job.cost)
@@ -111,25 +112,55 @@ local function next_job(owner)
   return urgent, its_user, redis.call('ZSCORE', users_key(queue, owner), its_user) or service
 end
 
--- The owner with the least service, and that service; nil when nobody may have the slot.
+-- Whether an owner has as many running jobs as it may, in all queues.
+local function is_at_limit(owner)
+  local limit = limit_of(owner, 'running_jobs', running_limit)
+  return limit < math.huge and running_jobs(owner) >= limit
+end
+
+-- The next job of an owner (see next_job) whose end user may have another running job; false if there are only jobs of others.
+local function next_startable_job(owner)
+  local id, user, service = next_job(owner)
+  local limit = user and limit_of(owner, 'end_user_running_jobs', user_running_limit) or math.huge
+  if limit == math.huge then return id, user, service end
+  local running = as_table(redis.call('HGETALL', running_users_key(owner)))
+  local function may_start(other) return other == NO_USER or tonumber(running[other] or 0) < limit end
+  if may_start(user) then return id, user, service end
+  local waiting = redis.call('ZRANGE', users_key(queue, owner), 0, -1, 'WITHSCORES')
+  for i = 1, #waiting, 2 do
+    local first, score = lowest(user_jobs_key(queue, owner, waiting[i]))
+    if first and may_start(waiting[i]) and not (is_reserved and is_batch_score(score)) then return first, waiting[i], waiting[i + 1] end
+  end
+  return false
+end
+
+-- The owner with the least service who may have the slot, that service, and its next job; nil when nobody may have it.
 local function next_owner()
-  if not is_reserved then return lowest(owners) end
+  local first, level = lowest(owners)
+  if not first then return nil end
+  if not is_reserved and not is_at_limit(first) then
+    local id, user, service = next_startable_job(first)
+    if id ~= false then return first, level, id, user, service end
+  end
   local waiting, several = redis.call('ZRANGE', owners, 0, -1, 'WITHSCORES'), has_several_owners()
   for i = 1, #waiting, 2 do
-    local has_share = several and redis.call('HEXISTS', worker_owners_key(worker), waiting[i]) == 1
-    if not has_share and not yields(waiting[i]) then return waiting[i], waiting[i + 1] end
+    local owner = waiting[i]
+    local has_share = is_reserved and several and redis.call('HEXISTS', worker_owners_key(worker), owner) == 1
+    if not has_share and not (is_reserved and yields(owner)) and not is_at_limit(owner) then
+      local id, user, service = next_startable_job(owner)
+      if id ~= false then return owner, waiting[i + 1], id, user, service end
+    end
   end
 end
 
 while true do
-  local owner, level = next_owner()
+  local owner, level, id, user, user_service = next_owner()
   if not owner then
     if redis.call('EXISTS', owners) == 0 then return { {}, wakeups, '' } end
     redis.call('SADD', held_key(queue), worker)
     redis.call('EXPIRE', held_key(queue), HELD_SECONDS)
     return { {}, wakeups, 'held_back' }
   end
-  local id, user, user_service = next_job(owner)
   local was_queued = id and dequeue(id, queue, owner, user)
   if not id then redis.call('ZREM', owners, owner) end
   local job = was_queued and fields(id, 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at', 'kind', 'model',

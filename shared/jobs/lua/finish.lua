@@ -1,11 +1,12 @@
 -- finish: end a job with the outcome of its attempt.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: id, attempt, status, result, error, code, service:number, token_us:number, index:number, delta,
+-- Arguments: id, attempt, status, result, error, code, service:number, token_us:number, usage, index:number, delta,
 --   messages...
 --   status is 'completed' | 'failed' | 'cancelled'; result and error are JSON or empty; code is the error's or empty; service is
 --   the number of tokens used, empty when unknown; token_us is the time per output token after the first one, in microseconds, empty
---   when unknown; delta is the data of the last event or empty, index its number; messages
+--   when unknown; usage is that of the attempt (lib/usage.lua) or empty; delta is the data of the last event or empty, index its
+--   number; messages
 --   are the question and the answer of a turn of a session, in JSON.
 -- Keys: the record and events; the worker's jobs; the queue's service; the session
 -- Returns {'ok' | 'lost', queues to wake}.
@@ -15,7 +16,7 @@
 local outcome = outcome_of(id, attempt)
 if outcome then return { outcome == status and 'ok' or 'lost', wakeups } end
 local job = fields(id, 'worker', 'queue', 'owner', 'end_user', 'cost', 'user_cost', 'session', 'written', 'first_token_at', 'created_at',
-  'kind', 'model')
+  'kind', 'model', 'usage')
 
 if delta ~= '' and index > tonumber(job.written or 0) then
   redis.call('HSET', job_key(id), 'written', index)
@@ -25,6 +26,7 @@ end
 local changes = {}
 if result ~= '' then write_result(id, job.owner, result) end
 if error ~= '' then changes.error = error end
+if usage ~= '' then changes.usage = merge_usage(job.usage, usage) end
 if code == '' then code = nil end
 close_attempt(id, attempt, status, code)
 release_from_worker(id, job.worker)

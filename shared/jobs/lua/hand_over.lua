@@ -1,9 +1,10 @@
 -- hand_over: return an unfinished job to a queue: that of its next phase, or its own queue when its worker stops or a service is away.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: id, attempt, outcome, delay_ms:number, error, code, queue, context, found
+-- Arguments: id, attempt, outcome, delay_ms:number, error, code, queue, context, found, usage
 --   outcome is 'handed_over' | 'released'; error (JSON) and code describe an outage that interrupted the attempt, else they are empty;
---   context is JSON, empty to keep the present one; found is JSON that the event repeats for clients, or empty.
+--   context is JSON, empty to keep the present one; found is JSON that the event repeats for clients, or empty; usage is that of
+--   the attempt (lib/usage.lua) or empty.
 -- Keys: the record, input and events; the worker's jobs; the queue
 -- Returns {'ok' | 'failed' (the outage has lasted for as long as the job may wait in a queue: it has ended) | 'lost', queues to wake}.
 -- Promise: it costs the job neither a lost attempt nor a retry. Sent twice by the same attempt, it moves the job once.
@@ -11,7 +12,8 @@
 local ended = outcome_of(id, attempt)
 if ended == 'failed' and code ~= '' then return { 'failed', wakeups } end
 if ended then return { ended == outcome and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'owner', 'end_user', 'cancel_requested_at', 'queue', 'cost', 'user_cost')
+local job = fields(id, 'worker', 'owner', 'end_user', 'cancel_requested_at', 'queue', 'cost', 'user_cost', 'usage')
+if usage ~= '' then redis.call('HSET', job_key(id), 'usage', merge_usage(job.usage, usage)) end
 -- The next attempt is charged for what this one could not do.
 if code ~= '' then
   add_service(job.queue, job.owner, -tonumber(job.cost))

@@ -1,8 +1,8 @@
 -- retry: run a job again later, after a transient fault of the engine or of a service.
 -- Uses: transition
 -- Flags: allow-oom
--- Arguments: id, attempt, delay_ms:number, error, code
---   error is JSON.
+-- Arguments: id, attempt, delay_ms:number, error, code, usage
+--   error is JSON; usage is that of the attempt (lib/usage.lua) or empty.
 -- Keys: the record and events; the worker's jobs; jobs:due
 -- Returns {'ok' | 'failed' (no retry is left: the job has ended) | 'lost', queues to wake}.
 -- Promise: sent twice by the same attempt, it counts one retry.
@@ -10,7 +10,8 @@
 local outcome = outcome_of(id, attempt)
 if outcome == 'failed' then return { 'failed', wakeups } end
 if outcome then return { (outcome == 'retried' or outcome == 'cancelled') and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'retries', 'max_retries', 'cancel_requested_at')
+local job = fields(id, 'worker', 'retries', 'max_retries', 'cancel_requested_at', 'usage')
+if usage ~= '' then redis.call('HSET', job_key(id), 'usage', merge_usage(job.usage, usage)) end
 release_from_worker(id, job.worker)
 if is_set(job.cancel_requested_at) then
   close_attempt(id, attempt, 'cancelled', code)

@@ -102,6 +102,8 @@ class StepOutput:
     """For requests that asked for them: one entry for each of their ``tokens``."""
     prompt_logprobs: list[tuple[str, list[TokenLogprobs]]] = field(default_factory=list)
     """Entries of the next tokens of a prompt, from its second token on; a long prompt has them in several steps."""
+    cached_tokens: list[tuple[str, int]] = field(default_factory=list)
+    """For requests in ``finished``: how many tokens of the prompt earlier requests had left in the cache, unless none."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def decode_message(data: bytes) -> Message:
             finished=[(request, reason, detail) for request, reason, detail in values["finished"]],
             logprobs=[(request, _parse_logprobs(entries)) for request, entries in values["logprobs"]],
             prompt_logprobs=[(request, _parse_logprobs(entries)) for request, entries in values["prompt_logprobs"]],
+            cached_tokens=[(request, tokens) for request, tokens in values["cached_tokens"]],
         )
     if name == "generate":
         values["logit_bias"] = [(token, bias) for token, bias in values["logit_bias"]]

@@ -65,7 +65,8 @@ class DeliverStep(Protocol):
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """A request as the scheduler keeps it. ``computed``: tokens of its prompt that scheduled steps have computed.
+    """A request as the scheduler keeps it. ``computed``: tokens of its prompt that scheduled steps have computed, including ``cached``
+    ones, which earlier requests had left in the cache.
 
     ``scored_until`` is the end of the prompt tokens whose log-probabilities are wanted, and ``prompt_top`` the number of most likely
     tokens with each; those from ``scored_from`` on are wanted. ``digests`` leaves out the pages that have to be computed again.
@@ -87,6 +88,7 @@ class QueuedRequest:
     row: int = -1
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+    cached: int = 0
     output: list[int] = field(default_factory=list)
     overtaken: int = 0
 
@@ -113,6 +115,8 @@ class Scheduler:
         self.prompt_tokens = 0
         """Prompt tokens of all admitted requests."""
         self.cached_tokens = 0
+        # By request, until it is taken together with its end.
+        self.cached_of_finished: dict[str, int] = {}
         """Those of them that were in the cache, instead of computed."""
         self._deliver = deliver
         self._waiting: deque[QueuedRequest] = deque()
@@ -196,7 +200,7 @@ class Scheduler:
 
     def _start(self, request: QueuedRequest, pages: list[int], shared_tokens: int) -> None:
         row = request.row = self._free_rows.pop()
-        request.pages, request.computed = pages, shared_tokens
+        request.pages, request.computed, request.cached = pages, shared_tokens, shared_tokens
         self.prompt_tokens += len(request.prompt)
         self.cached_tokens += shared_tokens
         self._by_row[row] = request
@@ -430,6 +434,8 @@ class Scheduler:
                     reason, detail = end
             if reason is not None:
                 finished.append((request.id, reason, detail))
+                if request.cached:
+                    self.cached_of_finished[request.id] = request.cached
                 self._end(request)
         for row in rows[self._has_ended[rows] & (self._in_steps[rows] == 0)].tolist():
             self._release(row)

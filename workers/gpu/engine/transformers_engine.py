@@ -306,10 +306,12 @@ class TransformersEngine:
                 if request is not None:
                     collected.append((request.id, entries))
         for number, reason, detail in output.finished:
-            request = self._requests.pop(number, None)
+            request, cached = self._requests.pop(number, None), self.parts.scheduler.cached_of_finished.pop(number, 0)
             if request is not None:
                 del self._number_of[request.id]
                 step.finished.append((request.id, reason, detail))
+                if cached:
+                    step.cached_tokens.append((request.id, cached))
         step.finished.extend(output.rejected)
         return step
 

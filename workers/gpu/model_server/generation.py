@@ -12,6 +12,7 @@ from shared.errors import EngineFault
 from shared.models.catalogue import ModelEntry
 from shared.models.engine_features import ENCODE, features_of
 from shared.sessions.store import Sessions
+from workers.gpu.device_time import DeviceTime
 from workers.gpu.document_answers import answer_not_found, needs_rewriting, refuses_to_answer, rewrite_question
 from workers.gpu.file_search import opening_delta, search_result
 from workers.gpu.generation_request import max_tokens_of
@@ -38,6 +39,7 @@ class ServerGenerationHandler:
         self._sessions = sessions
         self.max_context = entry.max_context or DEFAULT_CONTEXT
         self.load = ServerLoad()
+        self._device_time = DeviceTime(entry.gpus)
 
     def run(self, attempt: Attempt) -> Result | Handover:
         """Run one generation job, with what precedes it if it answers from documents. Raises the same as ``run_generation``."""
@@ -53,7 +55,8 @@ class ServerGenerationHandler:
         self.load.running += 1
         try:
             with generation_span(self._entry.name) as span:
-                answer, prompt = self._connection.run(self._generate(attempt))
+                with self._device_time.measure(attempt.usage):
+                    answer, prompt = self._connection.run(self._generate(attempt))
                 end_generation_span(span, answer.timer, answer.total_tokens, answer.finish_reason)
         except CancelledError:
             attempt.raise_if_stopped()
@@ -95,12 +98,14 @@ class ServerGenerationHandler:
             body = self._continued(body, earlier, max_tokens, echoes=bool(spec.get("echo")))
         # A delta of the attempt that is continued had them.
         opening = {} if earlier is not None and attempt.job.has_deltas else opening_delta(attempt.context, prompt.rag)
+        attempt.usage.prompt_tokens = estimate_prompt(prompt)
         async with aclosing(self._connection.stream(prompt.path, body)) as chunks:
             async for chunk in chunks:
                 delta, tokens = answer.add_chunk(chunk)
                 answer.timer.count(tokens)
                 self.load.chunks += 1
                 self.load.tokens += tokens
+                attempt.usage.completion_tokens = answer.total_tokens
                 if delta:
                     attempt.send_delta({**opening, **delta}, format_delta(delta, tokens) if fingerprint else "")
                     opening = {}
@@ -159,6 +164,8 @@ class ServerGenerationHandler:
         tokens, prompt_tokens = answer.total_tokens, answer.prompt_tokens or estimate_prompt(prompt)
         self.load.prompt_tokens += prompt_tokens
         self.load.cached_tokens += answer.cached_tokens
+        usage = attempt.usage
+        usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens = prompt_tokens, answer.cached_tokens, tokens
         value: dict[str, Any] = {
             "text": answer.whole.get("text", ""),
             "finish_reason": "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason,

@@ -268,6 +268,7 @@ class RequestBatchRunner:
             id=derived_id(JOB, self._job.id, str(number), str(place)),
             priority=LINE_PRIORITY,
             line_of=self._job.id,
+            key=self._job.key,
             expires_ms=max(1, int(self._state["deadline"]) - self._now_ms),
         )
 

@@ -36,9 +36,28 @@ end
 
 local function worker_owners_key(worker) return PREFIX .. 'worker:' .. worker .. ':owners' end
 
-local function assign_to_worker(id, owner, worker)
+-- How many jobs of each end user of an owner run, in all queues.
+local function running_users_key(owner) return PREFIX .. 'owner:' .. owner .. ':running_users' end
+-- A count that is wrong, as the record of a running job was deleted by hand, is forgotten at the latest when nothing starts for a day.
+local RUNNING_USERS_SECONDS = 24 * 3600
+
+-- The number of an owner's running jobs, without those that only wait for others.
+local function running_jobs(owner)
+  local number = 0
+  for group, jobs in pairs(as_table(redis.call('HGETALL', PREFIX .. 'jobs:groups:' .. owner))) do
+    local kind = string.match(group, '^in_progress (%S+)')
+    if kind and kind ~= 'batch' and kind ~= 'request_batch' then number = number + tonumber(jobs) end
+  end
+  return number
+end
+
+local function assign_to_worker(id, owner, worker, end_user)
   redis.call('SADD', PREFIX .. 'worker:' .. worker .. ':jobs', id)
   redis.call('HINCRBY', worker_owners_key(worker), owner, 1)
+  if is_set(end_user) then
+    redis.call('HINCRBY', running_users_key(owner), digest_of_user(end_user), 1)
+    redis.call('EXPIRE', running_users_key(owner), RUNNING_USERS_SECONDS)
+  end
 end
 
 local function release_from_worker(id, worker)
@@ -46,6 +65,10 @@ local function release_from_worker(id, worker)
   local job = fields(id, 'owner', 'end_user', 'queue', 'user_cost')
   local owner = job.owner
   if owner then stop_for_user(job.queue, owner, job.end_user, job.user_cost) end
+  if owner and is_set(job.end_user) then
+    local user = digest_of_user(job.end_user)
+    if redis.call('HINCRBY', running_users_key(owner), user, -1) <= 0 then redis.call('HDEL', running_users_key(owner), user) end
+  end
   -- Without its record (deleted by hand) the owner is unknown. With the worker's last job the counts are void anyway.
   if owner and redis.call('HINCRBY', worker_owners_key(worker), owner, -1) <= 0 then
     redis.call('HDEL', worker_owners_key(worker), owner)

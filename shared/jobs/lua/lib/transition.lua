@@ -1,5 +1,5 @@
 -- Changes of a job's status.
--- Uses: job_index, queue, attempt, batch, document, delivery, histogram, request_batch, response, session
+-- Uses: job_index, queue, attempt, batch, document, delivery, histogram, request_batch, response, session, token_limits
 
 local MAX_CHILDREN_PER_CANCEL = 1000
 
@@ -33,7 +33,8 @@ end
 -- Fields that only a job needs that has not ended.
 local OPEN_FIELDS = {
   'written', 'shown', 'event_limit', 'event_retention_ms', 'max_attempts', 'max_retries', 'failed_retention_ms', 'keep_input',
-  'outage_at', 'output_seq', 'user_cost',
+  'outage_at', 'output_seq', 'user_cost', 'usage_days',
+  'reserved',
 }
 
 -- Drop what an ended job no longer needs. Its stream takes more memory than its record, and few clients read it late.
@@ -87,10 +88,14 @@ end
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
-  local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input', 'session')
+  local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input', 'session',
+    'model', 'usage', 'usage_days', 'reserved')
   if job.status == 'queued' then dequeue(id, job.queue, job.owner, digest_of_user(job.end_user)) end
   set_status(id, status, 'ended_at', timestamp, 'waiting', '', 'phase', status, 'phase_at', timestamp)
   if changes then set_fields(key, changes) end
+  local used = changes and changes.usage or job.usage
+  used = write_usage(job.owner, job.kind, job.model, job.end_user, used, job.usage_days)
+  if job.reserved then settle_tokens(job.reserved, used) end
   if is_set(job.document) then
     local problem = redis.call('HGET', key, 'error')
     fail_document(job.document, id, problem and cjson.decode(problem).message or 'Its job is ' .. status .. '.')

@@ -1,0 +1,160 @@
+-- Token limits: how many tokens the jobs of an owner, of an API key and of an end user may use per minute, and per day and month (UTC).
+-- Uses: limits, queue, usage
+--
+-- Keys:
+--   key:<id>:limits                  hash     limit -> its value for this API key
+--   rate:tokens:<holder>             string   as rate:<bucket>; it holds what it receives in a minute
+--   spent:<holder>:<day or month>    string   tokens of jobs that were submitted then
+--
+-- A holder is owner:<owner>, key:<id> or user:<owner>:<digest of the end user>. A job reserves its tokens when it is submitted, and
+-- its end replaces them by those it has used; until then its record has them as `reserved`, in JSON.
+
+local reserve_tokens, settle_tokens
+
+do
+  local MINUTE_MS = 60000
+  local NAMES = { 'tokens_per_minute', 'tokens_per_day', 'tokens_per_month' }
+
+  local function bucket_name(holder) return 'tokens:' .. holder end
+
+  local function spent_key(holder, period) return PREFIX .. 'spent:' .. holder .. ':' .. period end
+
+  -- Milliseconds until a day or month is over.
+  local function ms_left(day, period)
+    local left = DAY_MS - now % DAY_MS
+    if #period == #day then return left end
+    local year, month, number = string.match(day, '(%d+)-(%d+)-(%d+)')
+    local days = ({ 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 })[tonumber(month)]
+    local is_leap_year = year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
+    if month == '02' and is_leap_year then days = 29 end
+    return left + (days - tonumber(number)) * DAY_MS
+  end
+
+  -- Limits of a hash with a prefix before their names, or the defaults; 0 for none. Nil if there is none.
+  local function limits_in(key, prefix, defaults)
+    local names = {}
+    for i, name in ipairs(NAMES) do names[i] = prefix .. name end
+    local found, limits, is_limited = redis.call('HMGET', key, unpack(names)), {}, false
+    for i, name in ipairs(names) do
+      limits[NAMES[i]] = tonumber(found[i] or defaults[name] or 0)
+      is_limited = is_limited or limits[NAMES[i]] > 0
+    end
+    return is_limited and limits or nil
+  end
+
+  -- The tokens that the ledger has of an owner, or of one of its end users, on a day.
+  local function tokens_on(day, owner, user)
+    local rows, total = as_table(redis.call('HGETALL', PREFIX .. 'usage:' .. day .. ':' .. owner)), 0
+    for row, totals in pairs(rows) do
+      local end_user = string.match(row, '^[^\n]*\n[^\n]*\n(.*)$')
+      local is_of_user = end_user and string.sub(end_user, 1, 1) == '=' and digest_of_user(string.sub(end_user, 2)) == user
+      if end_user and (not user or is_of_user) then
+        local numbers = numbers_in(totals)
+        total = total + (numbers[2] or 0) + (numbers[4] or 0) + (numbers[5] or 0)
+      end
+    end
+    return total
+  end
+
+  -- The tokens that a holder has spent in a day or month. What was used before the limit was set comes from the ledger, which does not
+  -- know API keys.
+  local function spent_in(holder, period, day)
+    local key = spent_key(holder.name, period)
+    local spent, total = redis.call('GET', key), 0
+    if spent then return tonumber(spent) end
+    if holder.kind ~= 'api_key' then
+      local first = #period == #day and tonumber(string.sub(day, 9)) or 1
+      for number = first, tonumber(string.sub(day, 9)) do
+        total = total + tokens_on(string.format('%s-%02d', string.sub(day, 1, 7), number), holder.owner, holder.user)
+      end
+    end
+    redis.call('SET', key, digits(total), 'PX', digits(ms_left(day, period) + DAY_MS))
+    return total
+  end
+
+  -- Who is limited among those who submit jobs: holders with their limits and the tokens that their jobs need together.
+  local function find_holders(owner, key, jobs, defaults)
+    local owner_key = PREFIX .. 'owner:' .. owner .. ':limits'
+    local holders, by_name = {}, {}
+    local user_limits = limits_in(owner_key, 'end_user_', defaults)
+    local function add(name, kind, limits, tokens, user)
+      if not limits then return end
+      if not by_name[name] then
+        by_name[name] = { name = name, kind = kind, owner = owner, user = user, limits = limits, tokens = 0 }
+        holders[#holders + 1] = by_name[name]
+      end
+      by_name[name].tokens = by_name[name].tokens + tokens
+    end
+    local owner_limits = limits_in(owner_key, '', defaults)
+    local key_limits = key ~= '' and limits_in(PREFIX .. 'key:' .. key .. ':limits', '', {}) or nil
+    for _, job in ipairs(jobs) do
+      add('owner:' .. owner, 'owner', owner_limits, job.tokens)
+      add('key:' .. key, 'api_key', key_limits, job.tokens)
+      if is_set(job.end_user) then
+        local user = digest_of_user(job.end_user)
+        add('user:' .. owner .. ':' .. user, 'end_user', user_limits, job.tokens, user)
+      end
+    end
+    return holders
+  end
+
+  -- Reserve the tokens of jobs, each with tokens and end_user, all or none. Returns nil and the state of the rate (see take), or why they
+  -- are refused with what an error says about it: whose limit, its name, the limit, what is left, milliseconds to wait. Sets
+  -- `reserved` of the jobs.
+  reserve_tokens = function(owner, key, jobs, defaults)
+    local holders = find_holders(owner, key, jobs, defaults)
+    if #holders == 0 then return nil, { 0, 0, 0 } end
+    local day, buckets, rates = utc_date(), {}, {}
+    local periods = { tokens_per_day = day, tokens_per_month = string.sub(day, 1, 7) }
+    for _, holder in ipairs(holders) do
+      for name, period in pairs(periods) do
+        local limit = holder.limits[name]
+        local left = limit > 0 and limit - spent_in(holder, period, day)
+        if left and (left <= 0 or holder.tokens > left) then
+          return 'budget_spent', { holder.kind, name, digits(limit), digits(math.max(0, left)), digits(ms_left(day, period)) }
+        end
+      end
+      local per_minute = holder.limits.tokens_per_minute
+      if per_minute > 0 then
+        if holder.tokens > per_minute then
+          return 'too_many_tokens', { holder.kind, 'tokens_per_minute', digits(per_minute), digits(holder.tokens), '0' }
+        end
+        local name = bucket_name(holder.name)
+        buckets[#buckets + 1] = { name = name, rate = per_minute / 60, cost = holder.tokens, burst_ms = MINUTE_MS }
+      end
+    end
+    local wait_ms, most, left, reset_ms = take(buckets)
+    if wait_ms > 0 then return 'tokens_limited', { 'owner', 'tokens_per_minute', digits(most), digits(left), digits(wait_ms), digits(reset_ms) } end
+    for _, holder in ipairs(holders) do
+      for name, period in pairs(periods) do
+        if holder.limits[name] > 0 then
+          redis.call('INCRBY', spent_key(holder.name, period), digits(holder.tokens))
+        end
+      end
+    end
+    for _, job in ipairs(jobs) do
+      local charged = {}
+      for _, holder in ipairs(holders) do
+        if holder.kind ~= 'end_user' or holder.name == 'user:' .. owner .. ':' .. digest_of_user(job.end_user) then
+          charged[#charged + 1] = { holder.name, holder.limits.tokens_per_minute }
+        end
+      end
+      job.reserved = cjson.encode({ tokens = job.tokens, day = day, holders = charged })
+    end
+    return nil, { most, left, reset_ms }
+  end
+
+  -- Replace the tokens that a job has reserved by those it has used, when it ends.
+  settle_tokens = function(reserved, used)
+    local reservation = cjson.decode(reserved)
+    local more = used - reservation.tokens
+    for _, holder in ipairs(reservation.holders) do
+      local name, per_minute = holder[1], holder[2]
+      if per_minute > 0 then give_back(bucket_name(name), per_minute / 60, -more) end
+      for _, period in ipairs({ reservation.day, string.sub(reservation.day, 1, 7) }) do
+        local key = spent_key(name, period)
+        if redis.call('EXISTS', key) == 1 then redis.call('INCRBY', key, digits(more)) end
+      end
+    end
+  end
+end
