@@ -433,6 +433,9 @@ def test_commands_are_recorded_with_their_user(settings: Settings) -> None:
         ("dead_letter.drop", "job_not_found"),
         ("backup.create", "failed"),
     ]
+    with audited(replace(settings, data_dir=settings.data_dir / "missing"), "backup.restore"):
+        pass
+    assert not (settings.data_dir / "missing").exists()
     assert recorded[0]["weight"] == 2
     assert "limits" not in recorded[0]
     assert recorded[0]["user"]
