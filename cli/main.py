@@ -96,6 +96,7 @@ def up(
 
     settings = _settings(port=port, data_dir=data, engine=engine, models_file=models_file, redis_url=redis)
     check_user(settings, "up", warn_on_loopback=True)
+    _check_keys_file(settings)
     command = [sys.executable, "-m", "cli.local.stack", "--guardian", str(os.getpid())]
     command += ["--own-redis"] * (redis is None and not is_given(os.environ, "REDIS_URL"))
     command += ["--own-chroma"] * (not is_given(os.environ, "ENGINEHOUSE_CHROMA_URL"))
@@ -150,6 +151,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
     settings = _settings(port=port, data_dir=data, models_file=models_file, redis_url=redis)
     check_user(settings, "api")
+    _check_keys_file(settings)
     _check_data_version(settings)
     _become(api_command(settings), settings)
 
@@ -769,6 +771,14 @@ def _check_data_version(settings: Settings) -> None:
         raise CommandError(str(error)) from None
     except OUTAGE:
         pass
+
+
+def _check_keys_file(settings: Settings) -> None:
+    """Raise SettingsError for a bad keys file before a process starts, as it would be restarted again and again."""
+    if settings.keys_file is not None:
+        from shared.owners.keys_file import read_keys_file
+
+        read_keys_file(settings.keys_file)
 
 
 def _become(command: list[str], settings: Settings) -> None:

@@ -91,7 +91,7 @@ class Rights:
 
 
 ALL_RIGHTS: Final = Rights(scopes=SCOPES)
-"""Those of the only user of a server without keys."""
+"""The rights of the only user of a server without keys."""
 
 
 def check_scopes(scopes: Iterable[str]) -> tuple[str, ...]:

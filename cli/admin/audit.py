@@ -11,7 +11,7 @@ from shared.settings import Settings
 
 @contextmanager
 def audited(settings: Settings, action: str, *targets: str, **details: Any) -> Iterator[list[str]]:
-    """Record the action of the block and its outcome. The block may add ids to the list of targets."""
+    """Record the action of the block and its outcome, if the data folder exists. The block may add ids to the list of targets."""
     ids, outcome = list(targets), "failed"
     try:
         yield ids
@@ -20,5 +20,7 @@ def audited(settings: Settings, action: str, *targets: str, **details: Any) -> I
         outcome = error.code
         raise
     finally:
-        log, given = audit_log_of(settings), {name: value for name, value in details.items() if value is not None}
-        log.record(action, command_user(), targets=ids, outcome=outcome, details=given)
+        # A command that failed must not leave a data folder behind.
+        if settings.data_dir.is_dir():
+            log, given = audit_log_of(settings), {name: value for name, value in details.items() if value is not None}
+            log.record(action, command_user(), targets=ids, outcome=outcome, details=given)

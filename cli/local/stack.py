@@ -252,8 +252,9 @@ def _liveness(settings: Settings, name: str) -> Path:
 
 
 def _create_first_key(settings: Settings, log: ConsoleLog) -> None:
-    """Create a key and print it if the API listens beyond this machine, where every caller needs one, and none exists yet."""
-    if is_loopback(settings.host) or settings.allow_open:
+    """Create a key and print it if the API listens beyond this machine, where every caller needs one, and none exists yet
+    or comes from the keys file."""
+    if is_loopback(settings.host) or settings.allow_open or settings.keys_file is not None:
         return
     created = ApiKeys(connect(settings.redis_url)).create_first()
     if created is None:

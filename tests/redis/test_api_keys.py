@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -307,6 +310,10 @@ def test_a_keys_file_that_cannot_be_read_stops_the_server(tmp_path: Path, settin
             file.write_text(content)
         with pytest.raises(SettingsError, match=problem):
             create_app(replace(settings, keys_file=file))
+    command = [sys.executable, "-m", "cli.main", "api", "--data", str(tmp_path)]
+    environment = {**os.environ, "ENGINEHOUSE_KEYS_FILE": str(file)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "must be JSON" in done.stderr) == (2, True), done.stderr
     twice = {"name": "a", "secret": SECRET}
     with pytest.raises(SettingsError, match="there twice"):
         read_keys_file(write_keys(file, twice, twice))
@@ -433,6 +440,9 @@ def test_commands_are_recorded_with_their_user(settings: Settings) -> None:
         ("dead_letter.drop", "job_not_found"),
         ("backup.create", "failed"),
     ]
+    with audited(replace(settings, data_dir=settings.data_dir / "missing"), "backup.restore"):
+        pass
+    assert not (settings.data_dir / "missing").exists()
     assert recorded[0]["weight"] == 2
     assert "limits" not in recorded[0]
     assert recorded[0]["user"]

@@ -192,5 +192,6 @@ def test_a_server_beyond_loopback_gets_a_first_key_which_is_shown_once(
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
 def test_a_server_on_loopback_gets_no_key(settings: Settings, redis_client: redis.Redis, host: str) -> None:
     _create_first_key(replace(settings, host=host), ConsoleLog())
+    _create_first_key(replace(settings, host="0.0.0.0", keys_file=Path("keys.json")), ConsoleLog())
     assert not ApiKeys(redis_client).any_exist()
     assert not Path(settings.data_dir, "keys-required").exists()
