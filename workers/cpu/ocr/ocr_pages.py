@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, PICTURES, MediaType
 from shared.errors import DocumentRejected
+from shared.tracing import span
+from shared.work_context import current_work
 from workers.cpu.cpu_slots import CpuSlots
 from workers.cpu.ocr.recognizer import OCR_FAULT, OcrLimits, OcrResult, PageRequest, recognize_pages
 from workers.cpu.parallel_parts import ParallelParts
@@ -82,6 +84,8 @@ class OcrPages:
         self._results: dict[int, OcrResult] = {}
         self._total = 0
         self._parts = ParallelParts(slots)
+        # Blocks are read in threads, which do not know what this one works on.
+        self._traceparent = current_work().traceparent
 
     def read_missing(self) -> None:
         """Read what ``pages.jsonl`` lacks, if anything. Raises DocumentRejected, and what ``check`` and ``on_page`` raise."""
@@ -162,18 +166,19 @@ class OcrPages:
         if not original.exists():
             raise DocumentRejected("The file was deleted, as it could not be read. Upload it again.", code="failed")
         try:
-            recognize_pages(
-                original,
-                self._media_type,
-                block,
-                self._settings.engine,
-                self._settings.languages,
-                self._settings.limits,
-                on_result,
-                password=self._password,
-                children=self._children,
-                deadline=self._deadline,
-            )
+            with span("ocr child", attributes={"pages": len(block)}, parent=self._traceparent):
+                recognize_pages(
+                    original,
+                    self._media_type,
+                    block,
+                    self._settings.engine,
+                    self._settings.languages,
+                    self._settings.limits,
+                    on_result,
+                    password=self._password,
+                    children=self._children,
+                    deadline=self._deadline,
+                )
         except DocumentRejected:
             self._check()  # a stop kills the child, which then looks as if it had crashed
             raise
