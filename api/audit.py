@@ -12,6 +12,7 @@ ACTIONS: dict[str, str] = {
     "keys.change_key": "key.change",
     "keys.rotate_key": "key.rotate",
     "keys.revoke_key": "key.revoke",
+    "owners.change_owner": "owner.set",
     "collections.delete_collection": "collection.delete",
     "documents.delete_document": "document.delete",
     "documents.delete_chunk": "chunk.delete",

@@ -37,11 +37,13 @@ BLUEPRINTS: dict[str, tuple[str, ...]] = {
     "models": ANY_KEY,
     "metrics": (METRICS,),
     "stats": ANY_KEY,
+    "usage": ANY_KEY,
     "dead_letters": (ADMIN,),
     "gpus": (ADMIN,),
     "admin_jobs": (ADMIN,),
     "queues": (ADMIN,),
     "keys": (ADMIN,),
+    "owners": (ADMIN,),
 }
 """Blueprints with calls that need a key. Those whose calls are all open have no entry."""
 

@@ -449,7 +449,8 @@ def limit_key(
     """Set or show the token limits of a key, which apply besides those of its owner."""
     from cli.admin import owners as admin
 
-    admin.limit_key(_stack_redis(data, redis), key_id, limits=limit or [])
+    with _audited("key.limit", data, key_id, limits=limit or None):
+        admin.limit_key(_stack_redis(data, redis), key_id, limits=limit or [])
 
 
 @keys.command("remove-all")

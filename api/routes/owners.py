@@ -4,7 +4,6 @@ from typing import Any
 
 from flask import Blueprint, jsonify
 
-from api.auth import require_admin
 from api.openapi.operation import Example, Operation, Parameter, Reply, describe
 from api.request_parsing import parse_body
 from api.responses import RouteResponse, list_response
@@ -16,10 +15,9 @@ from shared.owners.store import check_name
 from shared.settings import OWNER_LIMITS
 
 blueprint = Blueprint("owners", __name__, url_prefix="/admin/owners")
-blueprint.before_request(require_admin)
 
 TAG = "Administration"
-ADMIN_ONLY = "Needs a key created with `--admin`."
+ADMIN_ONLY = "Needs the scope `admin`."
 OWNER = Parameter(
     name="owner", location="path", schema={"type": "string"}, description="Name of the owner.", example="local", required=True
 )

@@ -45,7 +45,7 @@ NUMBERS = ("jobs", *(name for name in USAGE_FIELDS if name != "gpu_ms"), "gpu_se
             in_query("since", DAY, f"The first day; by default, {DEFAULT_DAYS - 1} days before the last.", "2026-01-01"),
             in_query("until", DAY, "The last day, which is included; by default today.", "2026-01-31"),
             in_query(
-                "owner", {"type": "string"}, "Only this owner. Others than your own need a key created with `--admin`.", "local"
+                "owner", {"type": "string"}, "Only this owner. Others than your own need the scope `admin`.", "local"
             ),
             in_query("format", {"type": "string", "enum": ["json", "csv"]}, "The format of the response.", "json"),
         ),
@@ -113,7 +113,7 @@ def _owners() -> tuple[str, ...] | None:
     if caller().admin:
         return (wanted,) if wanted else None
     if wanted and wanted != caller().owner:
-        raise Forbidden("owner: the usage of other owners needs a key that was created with --admin.", code="admin_only")
+        raise Forbidden("owner: the usage of other owners needs a key with the scope admin.", code="permission_denied")
     return (caller().owner,)
 
 

@@ -105,7 +105,7 @@ def test_an_owner_sees_its_own_usage_and_an_administrator_all(
     ]
     assert read(client, "group_by=kind&owner=bob" + until, root)["total"]["jobs"] == 2
     refused = client.get("/usage?owner=bob", headers={"Authorization": f"Bearer {ada}"})
-    assert (refused.status_code, refused.get_json()["error"]["code"]) == (403, "admin_only")
+    assert (refused.status_code, refused.get_json()["error"]["code"]) == (403, "permission_denied")
 
 
 def test_csv_has_no_formula_of_an_end_user(client: FlaskClient, run: Run, clock: Clock) -> None:
