@@ -15,7 +15,7 @@ import typer
 
 from cli.errors import CommandError
 from cli.output import Output
-from cli.remote import documents, generate, ingest, jobs, queues, request_batches, usage, webhooks
+from cli.remote import documents, evaluate, generate, ingest, jobs, queues, request_batches, usage, webhooks
 from cli.remote.command import Key, Url
 from cli.remote.models import list_models
 from cli.safe_text import accept_all_bytes, safe_text
@@ -56,7 +56,7 @@ dead_letters = typer.Typer(no_args_is_help=True, help="List, show, replay and dr
 app.add_typer(dead_letters, name="dead-letters")
 trash = typer.Typer(no_args_is_help=True, help="List, restore and delete documents that a repair found without a record.")
 app.add_typer(trash, name="trash")
-for commands in (generate, jobs, queues, usage, ingest, documents, request_batches, webhooks):
+for commands in (generate, jobs, queues, usage, ingest, documents, evaluate, request_batches, webhooks):
     commands.install(app)
 models.command("list")(list_models)
 

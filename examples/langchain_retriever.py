@@ -1,6 +1,6 @@
 """LangChain on Enginehouse: a collection as a retriever, a model as an LLM, and both in one chain.
 
-    pip install langchain-core ./client
+    pip install './client[langchain]'
     enginehouse ingest examples/documents --collection handbook
     python examples/langchain_retriever.py handbook "How many days of paid vacation are there?"
 
@@ -12,32 +12,17 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun, CallbackManagerForRetrieverRun
+from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.documents import Document
 from langchain_core.language_models.llms import LLM
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import GenerationChunk
 from langchain_core.prompts import PromptTemplate
-from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from pydantic import ConfigDict
 
 from enginehouse_client import Client
-
-
-class EnginehouseRetriever(BaseRetriever):
-    """Retrieves passages from a collection."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    client: Client
-    collection: str
-    top_k: int = 4
-
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
-        return [
-            Document(hit.text, id=f"{hit.document_id}:{hit.page}:{hit.start}", metadata={**hit.raw})
-            for hit in self.client.search(self.collection, query, top_k=self.top_k)
-        ]
+from enginehouse_client.langchain import EnginehouseRetriever
 
 
 class EnginehouseLLM(LLM):
@@ -77,13 +62,10 @@ def build_chain(client: Client, collection: str) -> Runnable[str, str]:
     """A chain that answers a question from the collection."""
 
     def join_passages(documents: list[Document]) -> str:
-        return "\n\n".join(
-            f"{document.metadata['document']}, page {document.metadata['page']}: {document.page_content}"
-            for document in documents
-        )
+        return "\n\n".join(f"{document.metadata['citation']}: {document.page_content}" for document in documents)
 
     prompt = PromptTemplate.from_template("Answer only from these passages.\n\n{passages}\n\nQuestion: {question}\nAnswer:")
-    retriever = EnginehouseRetriever(client=client, collection=collection)
+    retriever = EnginehouseRetriever(client=client, collection=collection, top_k=4)
     inputs = {"passages": retriever | join_passages, "question": RunnablePassthrough()}
     return inputs | prompt | EnginehouseLLM(client=client) | StrOutputParser()
 

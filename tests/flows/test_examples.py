@@ -125,19 +125,6 @@ def test_the_langchain_chain_answers(stack: Stack) -> None:
     assert len(done.stdout) > 60
 
 
-def test_the_langchain_retriever_returns_documents(stack: Stack) -> None:
-    from examples.langchain_retriever import EnginehouseRetriever
-
-    with Client(stack.url) as client:
-        client.ingest("examples-retriever", EXAMPLES / "documents")
-        found = EnginehouseRetriever(client=client, collection="examples-retriever", top_k=2).invoke(
-            "How many days of paid vacation are there?"
-        )
-    assert len(found) == 2
-    assert {"document", "page", "score"} <= set(found[0].metadata)
-    assert found[0].page_content
-
-
 def test_openais_client_streams_an_answer(stack: Stack) -> None:
     done = run(stack, sys.executable, EXAMPLES / "openai_chat.py", "Where is it?")
     assert done.returncode == 0, done.stderr

@@ -15,8 +15,9 @@ from workers.rag_prompt import Passage
 
 Mode = Literal["vector", "keyword", "hybrid"]
 
-# Reciprocal rank fusion: the constant of the original paper, and how many entries of each ranking are fused.
-RANK_CONSTANT = 60
+# Reciprocal rank fusion: the constant, which docs/retrieval.md compares with the 60 of the original paper, and how many entries of each
+# ranking are fused.
+RANK_CONSTANT = 10
 FUSION_DEPTH = 50
 
 

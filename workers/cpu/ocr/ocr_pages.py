@@ -21,6 +21,7 @@ from workers.cpu.cpu_slots import CpuSlots
 from workers.cpu.ocr.recognizer import OCR_FAULT, OcrLimits, OcrResult, PageRequest, recognize_pages
 from workers.cpu.parallel_parts import ParallelParts
 from workers.cpu.parsing.parser import CharacterBudget, Page
+from workers.cpu.readers.outline import place_headings
 from workers.cpu.readers.reader import NEEDS_OCR, NO_OCR_TEXT, ONLY_NOTES
 from workers.cpu.sandbox.child_process import ChildProcesses
 
@@ -197,7 +198,8 @@ def merge(page: Page, result: OcrResult) -> Page:
     fault = "; ".join([*filter(None, [result.fault]), *faults])
     if is_scan and ONLY_NOTES not in page.fault:
         # A few words over a scan, such as a stamp, are part of what the picture shows.
-        return Page(number=page.number, text=result.text, fault=fault, confidence=result.confidence)
+        headings = place_headings([(level, title) for _, level, title in page.headings], result.text)
+        return Page(number=page.number, text=result.text, headings=headings, fault=fault, confidence=result.confidence)
     before = f"{page.text.rstrip()}\n\n" if page.text.strip() else ""
     return dataclasses.replace(
         page, text=before + result.text, images=False, fault=fault, confidence=result.confidence, ocr_start=len(before)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from workers.cpu.readers.characters import TrackedText, read_characters
+from workers.cpu.readers.outline import place_headings, read_outline
 from workers.cpu.readers.page_arrangement import arrange_page, may_have_cells
 from workers.cpu.readers.reader import NEEDS_OCR, ONLY_NOTES, Content, Source, password_error
 from workers.cpu.readers.text_builder import clean_text
@@ -68,6 +69,7 @@ class PdfiumReader:
             raise
         self.pages = len(self._document)
         self.title = str(self._document.get_metadata_value("Title"))
+        self._outline = read_outline(self._document)
         self._only_links = isinstance(source, str) and _has_only_links(source)
         self._form_type: int = self._document.get_formtype()
         if self._form_type in (self._raw.FORMTYPE_ACRO_FORM, self._raw.FORMTYPE_XFA_FOREGROUND):
@@ -106,7 +108,11 @@ class PdfiumReader:
                 values = self._xfa_values()
                 text = "\r\n".join([text, *values])
                 faults.append("is an XFA form, of which only the values that were typed in can be read" if values else _XFA_FAULT)
-            return Content(text, images, fault="; ".join(faults))
+            headings = []
+            if entries := self._outline.get(number):
+                text = clean_text(text)  # which the headings refer to
+                headings = place_headings(entries, text)
+            return Content(text, images, headings, fault="; ".join(faults))
         finally:
             if form is not None:
                 self._raw.FORM_OnBeforeClosePage(page, form)
