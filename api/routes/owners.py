@@ -60,7 +60,7 @@ def show_owner(owner: str) -> RouteResponse:
         description=f"Limits that the request does not name stay as they are. {ADMIN_ONLY}",
         parameters=(OWNER,),
         request_model=OwnerChange,
-        examples={"budget": Example(summary="A budget", body={"limits": {"tokens_per_month": 5_000_000, "running_jobs": 8}})},
+        examples={"budget": Example(summary="A budget", body={"limits": {"tokens_per_month": 5_000_000_000}})},
         replies={200: Reply(description="The owner.", model=responses.Owner)},
     )
 )

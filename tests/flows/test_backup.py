@@ -3,6 +3,7 @@
 import json
 import tarfile
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cli.output import Output
 from shared.documents.data_state import DATA_VERSION, DataState
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
+from shared.jobs.usage import UsageLedger, UsageTotals
 from shared.redis_connection import connect
 from testing.chroma_server import ChromaServer
 from tests.flows.shelf import Shelf
@@ -34,6 +36,10 @@ def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path
         file.write_bytes(b"requests")
     (shelf.settings.data_dir / "keys-required").touch()
     shelf.client.set("eh:test", "kept", ex=1000)
+    shelf.client.hset("eh:usage:2026-01-31:ada", "generate\nm\n=uma", "2 7 0 5")
+    shelf.client.sadd("eh:usage:2026-01-31", "ada")
+    for key in ("eh:usage:2026-01-31:ada", "eh:usage:2026-01-31"):
+        shelf.client.expire(key, 1000)
     folder, archive = tmp_path / "backup", tmp_path / "backup.tar"
     for target in (folder, archive):
         create_backup(shelf.client, shelf.settings.redis_url, shelf.settings, target, out=QUIET)
@@ -61,6 +67,8 @@ def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path
     try:
         client = connect(server.url)
         assert client.get("eh:test") == "kept"
+        [usage] = UsageLedger(client).rows(date(2026, 1, 31), date(2026, 1, 31))
+        assert (usage.end_user, usage.totals) == ("uma", UsageTotals(prompt_tokens=7, completion_tokens=5, jobs=2))
         documents = Documents(client, elsewhere)
         assert documents.find(shelf.document) == shelf.documents.find(shelf.document)
         assert DataState(client, elsewhere).records() == "complete"

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -25,6 +26,7 @@ from shared.jobs.models import Job, Status
 from shared.jobs.queue_names import REQUEST_BATCH_QUEUE, generation_queue
 from shared.openai.batches import job_of
 from shared.openai.files import FileStore
+from shared.owners.limits import OwnerLimits
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
 from testing.waiting import wait_until
@@ -525,6 +527,25 @@ def test_a_full_queue_delays_the_batch(client: FlaskClient, system: JobSystem, r
     with model_worker(system):
         assert runs.run(runs.claim()) == "completed"
     assert len(outcomes(client, batch)) == 20
+
+
+def test_requests_wait_while_a_budget_is_spent_and_fail_if_it_could_never_be_enough(
+    client: FlaskClient, system: JobSystem, runs: Runs
+) -> None:
+    limits = OwnerLimits(system.client)
+    limits.set_limits("local", {"tokens_per_day": 1, "tokens_per_minute": 1000})
+    batch = create(client, line("waits") + line("too large", max_tokens=2000))
+    with model_worker(system) as seen, ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(lambda: runs.run(runs.claim()))
+        wait_until(lambda: show(client, batch)["status"] == "in_progress", "the batch runs")
+        assert not seen
+        limits.set_limits("local", {"tokens_per_day": None})
+        assert outcome.result(60) == "completed"
+    shown = show(client, batch)
+    assert (shown["request_counts"]["completed"], shown["request_counts"]["failed"]) == (1, 1)
+    [failed] = lines_of(client, shown["error_file_id"])
+    assert failed["custom_id"] == "too large"
+    assert "rate_limited" in json.dumps(failed)
 
 
 def test_requests_that_begin_alike_run_together(client: FlaskClient, system: JobSystem, runs: Runs) -> None:
