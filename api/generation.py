@@ -40,7 +40,7 @@ def submit_generation(
     webhook = job_webhook(options.webhook)
     wait_ms = options.delay_ms
     queue = generation_queue(entry.name)
-    retrieval = _retrieval_spec(options, queue)
+    retrieval = _retrieval_spec(options, entry.name, queue)
     if retrieval and _rewrites(options, prompt, session, turn_parent):
         retrieval["rewrite"] = True
     spec = {**prompt, **{name: getattr(options, name) for name in SAMPLING}, **retrieval}
@@ -79,7 +79,7 @@ def _rewrites(options: GenerationOptions, prompt: Mapping[str, Any], session: st
     return any(message["role"] == "assistant" for message in prompt.get("messages") or ())
 
 
-def _retrieval_spec(options: GenerationOptions, next_queue: str) -> dict[str, Any]:
+def _retrieval_spec(options: GenerationOptions, model: str, next_queue: str) -> dict[str, Any]:
     """The fields that a collection adds to the spec. Empty without a collection."""
     if options.collection is None and not options.use_rag:
         return {}
@@ -93,7 +93,7 @@ def _retrieval_spec(options: GenerationOptions, next_queue: str) -> dict[str, An
         "retrieval": {
             **source.model_dump(exclude={"name", "rerank"}),
             "top_k": top_k,
-            **context.models.answer_limits(source.model_dump()),
+            **context.models.answer_limits(model, source.model_dump()),
             "reranker": context.models.find_search_reranker(source.rerank, "collection.rerank"),
         },
         "then": next_queue,

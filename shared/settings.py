@@ -668,7 +668,7 @@ class Settings:
     retrieve_neighbours: int = setting(
         "ENGINEHOUSE_RETRIEVE_NEIGHBOURS",
         1,
-        "Number of chunks before and after each passage that the model reads with it when a request does not set it.",
+        "Number of chunks before and after each passage that the model reads with it when neither the request nor the models file sets it.",
         low=0,
         high=5,
     )

@@ -83,11 +83,11 @@ class ServableModels:
             )
         return rerank if isinstance(rerank, str) else self._catalogue.reranking().name
 
-    def answer_limits(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """How a model reads passages: those of the options that are not None, and the settings for the others."""
-        settings = self._settings
+    def answer_limits(self, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """How a model reads passages: those of the options that are not None, else its entry in the models file, else the settings."""
+        settings, neighbours = self._settings, self._catalogue.get_model(model).neighbours
         limits: dict[str, Any] = {
-            "neighbours": settings.retrieve_neighbours,
+            "neighbours": settings.retrieve_neighbours if neighbours is None else neighbours,
             "context_tokens": settings.retrieve_tokens,
             "min_relevance": settings.min_relevance,
         }

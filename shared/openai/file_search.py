@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.errors import InvalidValue
+from shared.jobs.queue_names import model_of_queue
 from shared.openai.request_plan import PlanContext
 from shared.openai.requests.file_search import retrieval_spec
 from shared.openai.requests.responses import ConversationFields, FileSearchTool
@@ -50,7 +51,7 @@ def search_spec(
     return {
         "collections": list(dict.fromkeys(collections)),
         "retrieval": {
-            **context.models.answer_limits({}),
+            **context.models.answer_limits(model_of_queue(next_queue) or "", {}),
             **retrieval_spec(
                 tool.filters,
                 tool.ranking_options,

@@ -104,6 +104,29 @@ def test_a_question_that_follows_others_goes_to_the_model_before_the_search(stac
         assert (turn["grounded"], turn["retrieval"]["query"]) == (True, message)
 
 
+def test_passages_are_read_with_their_neighbours_within_a_budget(stack: Stack) -> None:
+    text = (
+        " ".join(f"Sentence {n} of the long report." for n in range(60))
+        + " The keyword is Pondicherry. "
+        + "Much more text. " * 60
+    )
+    stack.client.post("/collections", json={"name": "long", "chunk_tokens": 40, "chunk_overlap_tokens": 10})
+    add(stack, "long", "report.txt", text)
+
+    def cited(**options: Any) -> int:
+        source = {"name": "long", "mode": "keyword", "top_k": 1, **options}
+        [citation] = stack.ended(stack.generate("Pondicherry", collection=source)["id"])["result"]["citations"]
+        assert citation["quote"] == text[citation["start"] : citation["end"]]
+        assert "Pondicherry" in citation["quote"]
+        return len(citation["quote"])
+
+    alone, usual = cited(neighbours=0), cited()
+    assert usual > 1.5 * alone
+    assert cited(neighbours=2) > usual
+    # Neighbours that exceed the budget are left out. A token of the echo engine is a byte.
+    assert cited(neighbours=2, context_tokens=alone + 400) == alone
+
+
 def test_an_answer_says_that_the_documents_do_not_have_it(stack: Stack, works: dict[str, Any]) -> None:
     source = {"name": "works", "min_relevance": 0.9}
     job = stack.ended(stack.generate("What is the capital of France?", collection=source)["id"])

@@ -63,7 +63,7 @@ class CollectionSource(RetrievalOptions):
     top_k: Annotated[int, Field(ge=1, le=50, description="maximum number of passages")] | None = None
     neighbours: Annotated[int, Field(ge=0, le=5)] | None = Field(
         default=None,
-        description="chunks before and after each passage that the model reads with it; 1 unless the server is set otherwise",
+        description="chunks before and after each passage that the model reads with it; the model's own default, usually 1",
     )
     context_tokens: Annotated[int, Field(ge=64, le=1_000_000)] | None = Field(
         default=None, description="maximum tokens of all passages in the prompt; 1,500 unless the server is set otherwise"
