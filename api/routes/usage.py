@@ -44,9 +44,7 @@ NUMBERS = ("jobs", *(name for name in USAGE_FIELDS if name != "gpu_ms"), "gpu_se
             ),
             in_query("since", DAY, f"The first day; by default, {DEFAULT_DAYS - 1} days before the last.", "2026-01-01"),
             in_query("until", DAY, "The last day, which is included; by default today.", "2026-01-31"),
-            in_query(
-                "owner", {"type": "string"}, "Only this owner. Others than your own need the scope `admin`.", "local"
-            ),
+            in_query("owner", {"type": "string"}, "Only this owner. Others than your own need the scope `admin`.", "local"),
             in_query("format", {"type": "string", "enum": ["json", "csv"]}, "The format of the response.", "json"),
         ),
         replies={200: Reply(description="The usage.", model=responses.UsageReport)},

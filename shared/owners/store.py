@@ -18,6 +18,7 @@ import redis
 
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import new_id
+from shared.owners.limits import key_limits_key
 from shared.owners.scripts import OwnerScripts
 from shared.redis_connection import PREFIX, redis_time_ms
 from shared.rights import ADMIN, OWNER_SCOPES, SCOPES, Rights, check_allowed_names, check_scopes
@@ -255,7 +256,7 @@ class ApiKeys:
         return self._replace(key_id, changed)
 
     def rotate(self, key_id: str, *, overlap_seconds: float) -> tuple[ApiKey, str]:
-        """Create a key with the rights of another one, which expires after ``overlap_seconds``; return the new key and its secret.
+        """Create a key with the rights and limits of another one, which expires after ``overlap_seconds``; return the new key and its secret.
 
         A time at which the old one expires anyway applies to both. Raises NotFound, InvalidValue, and Conflict for a key that is not
         valid any more, or is in the keys file.
@@ -282,7 +283,10 @@ class ApiKeys:
         new, secret = _new_key(old.name, old.owner)
         new = replace(old, id=new.id, prefix=new.prefix, created_at=new.created_at, successor_of=old.id)
         # The new key is stored first: if the server dies in between, the old one stays valid.
-        self._redis.hset(KEYS, _digest(secret), new.record())
+        with self._redis.pipeline() as pipeline:
+            pipeline.copy(key_limits_key(old.id), key_limits_key(new.id))
+            pipeline.hset(KEYS, _digest(secret), new.record())
+            pipeline.execute()
         self._replace(key_id, expiring)
         return new, secret
 

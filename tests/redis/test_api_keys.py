@@ -27,6 +27,7 @@ from cli.output import Output
 from shared.audit_log import OLD_FILES, Actor, AuditLog
 from shared.errors import Conflict, InvalidValue, NotFound, SettingsError
 from shared.owners.keys_file import read_keys_file
+from shared.owners.limits import KeyLimits
 from shared.owners.scripts import OwnerScripts
 from shared.owners.store import ApiKeys
 from shared.rights import OWNER_SCOPES, SCOPES
@@ -62,6 +63,14 @@ def entries(settings: Settings) -> list[dict[str, Any]]:
     file = settings.audit_file
     assert file is not None
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_a_rotated_key_has_the_limits_of_the_old_one(api_keys: ApiKeys, redis_client: redis.Redis) -> None:
+    key, _ = api_keys.create("app")
+    limits = KeyLimits(redis_client)
+    limits.set_limits(key.id, {"tokens_per_day": 500})
+    rotated, _ = api_keys.rotate(key.id, overlap_seconds=60)
+    assert limits.limits(rotated.id) == limits.limits(key.id) == {"tokens_per_day": 500}
 
 
 def test_the_life_of_a_key_over_http(client: FlaskClient, root: dict[str, str], settings: Settings) -> None:
