@@ -105,6 +105,12 @@ def test_embeddings_in_both_forms(v1_stack: Stack, client: openai.OpenAI) -> Non
     assert packed.usage.total_tokens > 0
     assert v1_stack.job(asked.headers["x-job-id"])["kind"] == "embed"
     [single] = client.embeddings.create(model="hash", input="the archive").data
+    # Asked for, the prefix of the model is added, and this one has none.
+    for role in ("query", "passage", "document"):
+        [same] = client.embeddings.create(model="hash", input="the archive", extra_body={"input_type": role}).data
+        assert same.embedding == single.embedding
+    with pytest.raises(openai.BadRequestError, match="input_type"):
+        client.embeddings.create(model="hash", input="x", extra_body={"input_type": "title"})
     assert single.embedding == packed.data[0].embedding
     with pytest.raises(openai.BadRequestError, match="have 384 dimensions") as refused:
         client.embeddings.create(model="hash", input="x", dimensions=128)
