@@ -5,6 +5,7 @@ first three passages.
 """
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +43,17 @@ class PeerIndex:
         from langchain_text_splitters import RecursiveCharacterTextSplitter
 
         names = hashlib.sha256("\n".join(sorted(path.name for path in files)).encode()).hexdigest()[:8]
+        target = folder / f"{peer.name}-{names}"
+        complete = target / "complete"
+        if not complete.exists():
+            shutil.rmtree(target, ignore_errors=True)
         self._store = Chroma(
             peer.name,
             HuggingFaceEmbeddings(model_name=locate(MODEL, URL)),
-            persist_directory=str(folder / f"{peer.name}-{names}"),
+            persist_directory=str(target),
             collection_metadata=peer.collection,
         )
-        complete = folder / f"{peer.name}-{names}" / "complete"
         if not complete.exists():
-            self._store.reset_collection()
             pieces = RecursiveCharacterTextSplitter(**peer.splitter).split_documents(
                 [page for path in files for page in load_pages(path, pages)]
             )

@@ -11,7 +11,7 @@ from workers.cpu.readers.text import decode
 from workers.cpu.readers.text_builder import TextBuilder, clean_text
 
 _BLANK_LINES = re.compile(r"\n{2,}")
-_VOICE = re.compile(r"<v(?:\.[^\s<>]{1,100})?[ \t]+([^<>]{1,200})>")
+_VOICE = re.compile(r"<v(?:\.[^\s<>]{1,100})? ([^<>]{1,200})>")
 _TAG = re.compile(r"</?[a-z0-9:.][^<>]{0,300}>", re.IGNORECASE)
 
 
