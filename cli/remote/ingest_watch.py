@@ -1,15 +1,17 @@
 """The loop of ``enginehouse ingest --watch``: send what is new or changed in a folder until it is interrupted."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from types import FrameType
 
 from cli.output import plural
+from cli.remote.bulk_ingest.file_discovery import SourceFile
 from cli.remote.bulk_ingest.folder_watch import (
     SETTLE_SECONDS,
     Changes,
@@ -109,17 +111,14 @@ class FolderWatch:
         batch = self._client.open_batch()
         self._context.out.print_note(f"Batch {batch.id} counts the jobs of {plural(len(files), 'file')}.")
         with ProgressDisplay(len(files)) as display:
-            ended = _EndedFiles(display)
-            uploader = Uploader(self._client, self._options.collection, batch, ended, again=self._options.again, replace=True)
+            recorder = _StateRecorder(display, self._state, files)
+            uploader = Uploader(self._client, self._options.collection, batch, recorder, again=self._options.again, replace=True)
             try:
                 if len(files) > self._options.list_above:
                     uploader.load_existing_documents()
                 for outcome in uploader.upload_files([file for file, _ in files.values()], self._options.concurrency):
                     self._print(outcome)
             finally:
-                for name, outcomes in ended.take().items():
-                    self._state.record(*files[name], outcomes)
-                self._state.save()
                 # If this fails, the server seals the batch some time after its last job.
                 with suppress(EnginehouseError):
                     self._context.client.seal(batch)
@@ -136,8 +135,6 @@ class FolderWatch:
                 with suppress(NotFound):
                     self._client.delete_document(document)
                 self._print(FileOutcome(name, "deleted", "the file was removed", document))
-        if names:
-            self._state.save()
 
     def _print(self, outcome: FileOutcome) -> None:
         if self._context.out.as_json:
@@ -146,13 +143,15 @@ class FolderWatch:
             self._context.out.print_note(f"{outcome.file}: {outcome.status}{f' ({outcome.reason})' * bool(outcome.reason)}")
 
 
-class _EndedFiles:
-    """Passes progress on, and keeps the outcomes of each file that ended."""
+class _StateRecorder:
+    """Passes progress on, and records each file as soon as it has ended, before its outcome is printed."""
 
-    def __init__(self, display: ProgressDisplay) -> None:
+    def __init__(
+        self, display: ProgressDisplay, state: FolderState, files: Mapping[str, tuple[SourceFile, os.stat_result]]
+    ) -> None:
         self._display = display
-        self._lock = Lock()
-        self._ended: dict[str, list[FileOutcome]] = {}
+        self._state = state
+        self._files = files
 
     def file_started(self, file: str) -> None:
         self._display.file_started(file)
@@ -166,12 +165,7 @@ class _EndedFiles:
     def file_ended(self, file: str, outcomes: list[FileOutcome]) -> None:
         self._display.file_ended(file, outcomes)
         if outcomes:
-            with self._lock:
-                self._ended[file] = outcomes
-
-    def take(self) -> Mapping[str, list[FileOutcome]]:
-        with self._lock:
-            return dict(self._ended)
+            self._state.record(*self._files[file], outcomes)
 
 
 @contextmanager

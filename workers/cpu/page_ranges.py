@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, MediaType
@@ -91,8 +90,13 @@ class PageRanges:
             ranges |= self._read_in_parallel(missing)
         with self._files.replace(self._document_id, "pages.jsonl") as target:
             paths = [path for _, path in sorted(ranges.items())]
+            repeated = RepeatedLines()
             if self._layout and self._media_type == PDF and self._total >= MIN_REPEATS:
-                _write_without_repeated_lines(paths, target)
+                for page in _pages(paths):
+                    repeated.count(page.number, page.text)
+            if repeated.found_any():
+                for page in _pages(paths):
+                    target.write(_json_line(repeated.remove(page)))
             else:
                 for path in paths:
                     with path.open("rb") as source:
@@ -185,15 +189,6 @@ class PageRanges:
                 code="too_large",
             )
         return seconds
-
-
-def _write_without_repeated_lines(paths: Sequence[Path], target: IO[bytes]) -> None:
-    """Write the pages of all files without the headers and footers that repeat."""
-    repeated = RepeatedLines()
-    for page in _pages(paths):
-        repeated.count(page.number, page.text)
-    for page in _pages(paths):
-        target.write(_json_line(repeated.remove(page)))
 
 
 def _pages(paths: Sequence[Path]) -> Iterator[Page]:

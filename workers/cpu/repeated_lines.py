@@ -67,6 +67,9 @@ class RepeatedLines:
         headings = [(max(0, offset - start), level, title) for offset, level, title in page.headings]
         return dataclasses.replace(page, text=text[start:end], headings=headings, removed_lines=removed)
 
+    def found_any(self) -> bool:
+        return any(self._is_repeated(key) for key, _ in self._counts)
+
     def _is_repeated(self, key: _Key) -> bool:
         counts = [self._counts[key, side] for side in (0, 1)]
         return any(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 from cli.remote.bulk_ingest.file_discovery import SourceFile, find_files
 from cli.remote.bulk_ingest.uploader import PERMANENT, FileOutcome
@@ -45,13 +45,21 @@ class Changes:
 
 
 class FolderState:
-    """What is known of the files of one folder. ``save`` keeps it for the next run of the command."""
+    """What is known of the files of one folder. Each change is a line that is appended to the state file at once, so that the next run of
+    the command knows it, however this one ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = Lock()
         self._files: dict[str, FileState] = {}
-        with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
-            self._files = {name: FileState(**entry) for name, entry in json.loads(path.read_text()).items()}
+        with suppress(FileNotFoundError):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with suppress(ValueError, TypeError):  # a line that a crash has cut
+                    name, entry = json.loads(line)
+                    if entry is None:
+                        self._files.pop(name, None)
+                    else:
+                        self._files[name] = FileState(**entry)
 
     @property
     def files(self) -> Mapping[str, FileState]:
@@ -70,19 +78,34 @@ class FolderState:
         """Remember what became of a file. ``found`` is from before it was read: a later change is then noticed."""
         only = outcomes[0] if len(outcomes) == 1 else None
         document, status = (only.document, only.status) if only else (None, "ready")
-        self._files[file.name] = FileState(found.st_size, found.st_mtime_ns, document, status)
+        entry = FileState(found.st_size, found.st_mtime_ns, document, status)
+        with self._lock:
+            self._files[file.name] = entry
+            self._append(file.name, entry)
 
     def forget(self, name: str) -> str | None:
         """Forget a file; returns its document if no other file has become the same one."""
-        document = self._files.pop(name).document
-        return None if any(entry.document == document for entry in self._files.values()) else document
+        with self._lock:
+            document = self._files.pop(name).document
+            self._append(name, None)
+            return None if any(entry.document == document for entry in self._files.values()) else document
 
-    def save(self) -> None:
-        """Replace the state file at once, so that a crash leaves the old one or the new one."""
+    def _append(self, name: str, entry: FileState | None) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(name, entry))
+
+    def _replace_file(self) -> None:
+        """Leave out what later lines have changed, in one step, so that a crash leaves the old file or the new one."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self._path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps({name: asdict(entry) for name, entry in self._files.items()}))
+        draft.write_text("".join(_line(name, entry) for name, entry in self._files.items()), encoding="utf-8")
         draft.replace(self._path)
+
+
+def _line(name: str, entry: FileState | None) -> str:
+    # It begins with a line end, because a crash may have left half a line.
+    return f"\n{json.dumps([name, None if entry is None else asdict(entry)])}\n"
 
 
 def state_path(*identity: object) -> Path:
