@@ -67,8 +67,8 @@ class ServableModels:
     def find_search_reranker(self, rerank: bool | str | None, param: str = "rerank") -> str:
         """The name of the model that ranks the hits of a search; "" if none does.
 
-        ``rerank`` is a model's name, True for the default reranker, False for none, or None for what the settings say. Raises NotFound
-        or InvalidValue.
+        ``rerank`` is a model's name, True for the default reranker, False for none, or None for what the settings say. Raises NotFound,
+        InvalidValue or Forbidden.
         """
         models = [entry.name for entry in self._catalogue.models if entry.task == RERANK]
         if rerank is False or (rerank is None and not (models and self._settings.rerank_searches)):
@@ -81,7 +81,11 @@ class ServableModels:
             raise NotFound(
                 f"{param}: there is no reranker {rerank!r}; there are: {', '.join(models)}", code="model_not_found", param=param
             )
-        return rerank if isinstance(rerank, str) else self._catalogue.reranking().name
+        if isinstance(rerank, str):
+            self._rights.require_model(rerank)
+            return rerank
+        # Like the embedding model, the default reranker is part of the search, and not a model that the caller has chosen.
+        return self._catalogue.reranking().name
 
     def answer_limits(self, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """How a model reads passages: those of the options that are not None, else its entry in the models file, else the settings."""

