@@ -24,7 +24,19 @@ def job_request(job: Job) -> dict[str, Any] | None:
         request["collection"] = _collection_name(collection)
     if job.document and not spec.get("name"):
         request["name"] = _document_name(job.document)
+    _name_as_requests_do(request)
+    if "retrieval" in request:
+        retrieval = dict(request["retrieval"])
+        request["rewrite"] = retrieval.pop("rewrite", False)
+        _name_as_requests_do(retrieval)
+        request["retrieval"] = retrieval
     return {name: value for name, value in request.items() if value not in (None, "")}
+
+
+def _name_as_requests_do(fields: dict[str, Any]) -> None:
+    """Replace the reranker, which was chosen on submission, by the field of requests."""
+    if "reranker" in fields:
+        fields["rerank"] = fields.pop("reranker") or False
 
 
 def _collection_name(collection_id: str) -> str | None:

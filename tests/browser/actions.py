@@ -79,8 +79,8 @@ def small_targets(page: Page) -> list[str]:
     """Controls that are too small for a finger. A link within a sentence may be as high as its line; a row is a target as a whole,
     and so is the label of a check box."""
     found = page.evaluate(
-        """() => [...document.querySelectorAll("button, select, input, nav a, a.button, label.button, .check label")]
-          .filter((one) => !one.matches(".unseen, .check input, .grid-head *") && one.checkVisibility())
+        """() => [...document.querySelectorAll("button, select, input, nav a, a.button, label.button, label:has(> input[type=checkbox])")]
+          .filter((one) => !one.matches(".unseen, label > input[type=checkbox], .grid-head *") && one.checkVisibility())
           .map((one) => [one.outerHTML.slice(0, 90), one.getBoundingClientRect()])
           .filter(([, box]) => box.width > 0 && (box.height < 43.5 || box.width < 43.5)).map(([html]) => html)"""
     )

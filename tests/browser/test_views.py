@@ -151,17 +151,17 @@ def test_the_first_load_is_small(page: Page) -> None:
 
 
 def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
-    add_documents(stack, "keys", keys_txt="The keys hang behind the door.")
+    add_documents(stack, "doors", keys_txt="The keys hang behind the door.")
     page.goto("/ui/jobs")
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
     page.keyboard.press("Control+k")
     expect(page.get_by_label("View, collection or job")).to_be_focused()
-    page.keyboard.type("keys")
-    expect(page.get_by_role("option", name="Documents: keys")).to_be_visible()
+    page.keyboard.type("doors")
+    expect(page.get_by_role("option", name="Documents: doors")).to_be_visible()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="keys", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name="doors", level=1)).to_be_visible()
     page.keyboard.press("/")
-    expect(page.get_by_label("Search keys")).to_be_focused()
+    expect(page.get_by_label("Search doors")).to_be_focused()
     page.keyboard.type("Where are the keys?")
     page.keyboard.press("Enter")
     hit = page.locator(".hit").first

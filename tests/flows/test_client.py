@@ -330,7 +330,7 @@ def test_search_modes_filters_and_reindex(client: Client, collection: str) -> No
     client.ingest(collection, [("ducks.txt", b"Ducks quack."), ("geese.txt", b"Geese honk.")])
     assert [hit.document for hit in client.search(collection, "quack", mode="keyword")] == ["ducks.txt"]
     assert [hit.document for hit in client.search(collection, "birds", filter={"name": "geese.txt"})] == ["geese.txt"]
-    assert client.search(collection, "quack", mode="vector", threshold=0.999) == []
+    assert client.search(collection, "quack", mode="vector", threshold=0.999, rerank=False) == []
     ended = client.wait(client.reindex(collection, chunk_tokens=100))
     assert ended.completed()["documents"] == 2
     assert len(client.search(collection, "quack honk", neighbours=1)) == 2

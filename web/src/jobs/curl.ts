@@ -3,7 +3,7 @@
 export type Request = Record<string, unknown> & { messages?: { role: string; content: unknown }[]; prompt?: unknown; message?: string };
 
 /** The fields of a job's request that `POST /generate` has too. */
-const SENT = ["model", "messages", "prompt", "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "deterministic"];
+const SENT = ["model", "messages", "prompt", "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "deterministic", "rewrite"];
 /** Fields that are sent in another form, or not: a chat's earlier turns are not part of the request. */
 const OTHERS = ["message", "collection", "retrieval", "session"];
 
