@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from api.caller import caller
 from api.services import services
 from shared.jobs.models import Job
 from shared.jobs.queue_names import model_of_queue
 from shared.jobs.serialization import seconds
 from shared.jobs.worker_registry import Worker
+from shared.owners.limits import OwnerLimits
 
 
 def queue_state(job: Job) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def queue_state(job: Job) -> dict[str, Any]:
 def _waiting_for(job: Job) -> str:
     """What keeps a queued job from running.
 
-    ``retry_backoff``: the time of its next attempt. ``not_before``: the time before which it may not start. ``previous_turn``: the previous turn of its chat. ``model_loading``: its
-    model is being loaded. ``gpu_busy``: another model occupies the GPU. ``model_not_loaded``: an operator has to load its
-    model. ``paused``: an operator has paused the queue. ``fair_share``: another owner has received less service and comes first.
+    ``retry_backoff``: the time of its next attempt. ``not_before``: the time before which it may not start. ``previous_turn``: the
+    previous turn of its chat. ``model_loading``: its model is being loaded. ``gpu_busy``: another model occupies the GPU.
+    ``model_not_loaded``: an operator has to load its model. ``paused``: an operator has paused the queue. ``fair_share``: another owner has received less service and comes first.
     ``running_limit``: its owner or end user has as many running jobs as may run at once. ``worker``: no worker runs, or all are busy.
     """
     if job.waiting == "retry_at":
@@ -42,7 +42,8 @@ def _waiting_for(job: Job) -> str:
     reason = reason_of_queue(job.queue, workers, is_paused=context.pauses.is_paused("queue", job.queue))
     if reason != "worker":
         return reason
-    limits = caller().effective_limits(context.settings)
+    # Those of the job's owner: an administrator may look at it, and a stream is written after its request has ended.
+    limits = OwnerLimits(context.redis).effective_limits(job.owner, context.settings)
     of_owner, of_user = limits["running_jobs"], limits["end_user_running_jobs"] if job.end_user else 0
     if (of_owner or of_user) and context.queries.is_at_running_limit(job, of_owner=of_owner, of_user=of_user):
         return "running_limit"

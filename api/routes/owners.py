@@ -12,7 +12,6 @@ from api.schemas.requests.administration import OwnerChange
 from api.services import services
 from shared.owners.limits import OwnerLimits
 from shared.owners.store import check_name
-from shared.settings import OWNER_LIMITS
 
 blueprint = Blueprint("owners", __name__, url_prefix="/admin/owners")
 
@@ -75,6 +74,6 @@ def change_owner(owner: str) -> RouteResponse:
 
 
 def _owner_json(store: OwnerLimits, owner: str) -> dict[str, Any]:
-    own, settings = store.limits(owner), services().settings
-    effective = {name: own.get(name, int(getattr(settings, setting))) for name, setting in OWNER_LIMITS.items()}
+    effective = store.effective_limits(owner, services().settings)
+    own = store.limits(owner)
     return {"object": "owner", "owner": owner, "weight": store.weight(owner), "limits": own, "effective_limits": effective}

@@ -12,7 +12,7 @@ import redis
 
 from shared.errors import InvalidValue
 from shared.redis_connection import PREFIX
-from shared.settings import KEY_LIMITS, OWNER_LIMITS
+from shared.settings import KEY_LIMITS, OWNER_LIMITS, Settings
 
 WEIGHTS = f"{PREFIX}weights"
 
@@ -41,6 +41,11 @@ class OwnerLimits:
     def limits(self, owner: str) -> dict[str, int]:
         """The limits that were set for this owner."""
         return {name: int(value) for name, value in self._redis.hgetall(_limits_key(owner)).items()}
+
+    def effective_limits(self, owner: str, settings: Settings) -> dict[str, int]:
+        """Every limit of an owner by name, set for this owner or by the settings; 0 for none."""
+        own = self.limits(owner)
+        return {name: own.get(name, int(getattr(settings, setting))) for name, setting in OWNER_LIMITS.items()}
 
     def owners(self) -> list[str]:
         """Owners with a weight or a limit of their own, sorted."""
