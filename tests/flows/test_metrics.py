@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api import metric_families
 from shared.jobs.stats import Distribution, QueueState, Stats
+from shared.jobs.usage import UsageTotals
 from shared.jobs.worker_registry import Worker
 from testing.repository import REPOSITORY
 from testing.stack import Stack
@@ -110,6 +111,7 @@ def test_every_metric_is_documented() -> None:
         ),
         *metric_families.histogram_metrics({key: [observed] for key in times} | {"delivery": [one_delivery]}, gen_ai=False),
         *metric_families.worker_metrics([worker]),
+        *metric_families.usage_metrics({"ada": UsageTotals()}),
     ]
     assert all(
         family.samples for family in families if family.name not in ("enginehouse_jobs_submitted", "enginehouse_jobs_claimed")

@@ -212,6 +212,8 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "view": "nope",
             "asset": "nope",
         }
+        if "{owner}" in operation.path:
+            continue  # any name may be that of an owner
         path = operation.path.format(**missing, collection="no-such", session="nope", name="nope", position="0")
         if "{" in operation.path and not operation.files:
             body = next(iter(operation.examples.values())).body if operation.method == "put" else {"query": "x"}
