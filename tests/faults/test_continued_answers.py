@@ -179,7 +179,7 @@ def is_ready(stack: Stack) -> bool:
 @pytest.mark.parametrize(
     ("count", "deaths"),
     [
-        (7, ("engine",)),
+        pytest.param(7, ("engine",), marks=pytest.mark.slow_fault),
         pytest.param(200, ("engine", "worker", "api") * 8, marks=[pytest.mark.slow_fault, pytest.mark.timeout(1200)]),
     ],
     ids=["7", "200"],

@@ -145,6 +145,7 @@ def test_a_stream_continues_after_any_death_with_each_event_once(stack: FaultSta
     assert max(attempts) > 1, "some were interrupted"
 
 
+@pytest.mark.slow_fault
 def test_a_search_and_its_citations_continue_after_any_death(stack: FaultStack) -> None:
     _, ingest = stack.upload_file("cited", "a.txt", DOCUMENT.encode())
     stack.wait_for_end(ingest)

@@ -220,6 +220,7 @@ class BlockingForCausalLM(LlamaForCausalLM):
 """
 
 
+@pytest.mark.slow_fault
 def test_a_step_that_never_ends_is_reported_and_then_killed(
     tmp_path: Path, start_engine: Callable[..., RecordedEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:

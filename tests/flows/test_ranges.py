@@ -176,6 +176,7 @@ def test_drafts_of_a_killed_attempt_are_deleted(tmp_path: Path) -> None:
     assert reading.names() == {"original", "pages"}
 
 
+@pytest.mark.slow_fault
 def test_five_thousand_pages_are_never_held_at_once(tmp_path: Path) -> None:
     words = "The boiler of the engine house is fed by hand. " * 60
     reading = Reading(tmp_path, many_pages(*(f"Page {number}. {words}" for number in range(1, 5001))))

@@ -48,10 +48,11 @@ def resume_all(stack: Stack) -> None:
 
 @pytest.mark.timeout(SECONDS + 60)
 @pytest.mark.usefixtures("no_webhooks_stay", "nothing_stays_paused")
-def test_generated_requests_get_documented_answers(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("phases", ["fuzzing", pytest.param("examples,coverage", marks=pytest.mark.slow_fault)])
+def test_generated_requests_get_documented_answers(stack: Stack, tmp_path: Path, phases: str) -> None:
     # The run is bounded by examples and not by time, so the same seed sends the same requests on every machine.
     options = [
-        *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--mode", "all"),
+        *("--checks", ",".join(CHECKS), "--phases", phases, "--mode", "all"),
         *("--seed", "17", "--max-examples", str(EXAMPLES), "--generation-database", "none", "--no-shrink"),
         *("--workers", "1", "--request-timeout", "70", "--warnings", "off", "--continue-on-failure"),
     ]

@@ -207,6 +207,7 @@ def test_the_command_loads_and_unloads(swapping: Stack) -> None:
         assert why in done.stderr
 
 
+@pytest.mark.slow_fault
 def test_each_model_gets_a_worker_and_idle_models_are_unloaded(tmp_path: Path) -> None:
     stack = Stack(tmp_path, environment=QUICK)
     models(stack, {"name": "a", "default": True, "load": True}, {"name": "b", "load": True, "keep_alive": 8}, {"name": "c"})
@@ -228,6 +229,7 @@ def test_each_model_gets_a_worker_and_idle_models_are_unloaded(tmp_path: Path) -
         stack.kill()
 
 
+@pytest.mark.slow_fault
 def test_jobs_fail_if_no_worker_can_load_their_model(tmp_path: Path) -> None:
     stack = Stack(tmp_path, environment={**QUICK, "ENGINEHOUSE_UNSCHEDULABLE_SECONDS": "2"})
     models(stack, {"name": "a", "default": True}, {"name": "b"})

@@ -110,6 +110,7 @@ class DirectModel:
         return str(self.tokenizer.decode(output[0][ids.input_ids.shape[1] :], skip_special_tokens=True))
 
 
+@pytest.mark.slow_fault
 def test_lm_eval_scores_a_model_as_transformers_does(model_stack: Stack, model_folder: Path, tmp_path: Path) -> None:
     for name, (documents, task) in TASKS.items():
         file = tmp_path / f"{name}.jsonl"
@@ -147,6 +148,7 @@ def test_lm_eval_scores_a_model_as_transformers_does(model_stack: Stack, model_f
     assert results["counting"]["exact_match,none"] == pytest.approx(sum(right) / len(right))
 
 
+@pytest.mark.slow_fault
 def test_answers_of_a_model_match_their_schemas(model_stack: Stack) -> None:
     # As many as the model has slots for: a step of 16 requests takes half a second on a busy core.
     check_answers(model_stack, range(0, SCHEMAS, 19), max_tokens=40)
