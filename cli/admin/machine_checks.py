@@ -19,12 +19,12 @@ from workers.gpu.hardware.cuda_facts import CudaFacts
 
 MIN_PYTHON = (3, 11)
 HOT_CELSIUS = 88
-# A descriptor each for a waiting client's connection, and some for files and other connections.
+# One descriptor for each waiting client's connection, and some for files and other connections.
 DESCRIPTORS_PER_THREAD = 4
 
 
 def check_versions(requirements: Sequence[str] | None = None) -> Iterator[Finding]:
-    """Python, and the packages that this version of Enginehouse was tested with. Those of extras are checked where they are installed."""
+    """Python, and the packages that this version was tested with. Packages of extras are checked only if they are installed."""
     if sys.version_info < MIN_PYTHON:
         yield Finding("python", f"Python {sys.version.split()[0]} is too old.", "Install Python 3.11 or newer.")
     if requirements is None:

