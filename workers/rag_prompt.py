@@ -48,7 +48,7 @@ class Passage:
 
     @property
     def order_score(self) -> float:
-        """The score that passages are ordered by, and that a threshold applies to."""
+        """The score that orders the passages. A threshold applies to it."""
         return self.score if self.rerank_score is None else self.rerank_score
 
     @property

@@ -1,6 +1,6 @@
 """Triton kernels for a step of a single token, as when one request runs alone: linear layers, and attention with its rotary embedding.
 
-The time of such a step is that of reading the weights. A matrix product for one token leaves the tensor cores idle, so
+Reading the weights takes nearly all of such a step. A matrix product for one token leaves the tensor cores idle, so
 ``narrow_linear`` multiplies without them, and fuses what stands between two layers of a decoder: RMSNorm before, SiLU gate or residual
 add after. ``SingleTokenAttention`` reads the keys and values of a context in many blocks at once.
 """

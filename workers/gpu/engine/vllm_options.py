@@ -20,7 +20,7 @@ REDUCED_MEMORY_FRACTION = 0.8
 LARGE_GPU, LARGE_STEP_TOKENS = 70 * GIB, 8192
 
 _SEEDS = 2**63
-# The smallest top_p that vLLM accepts takes the most likely token alone, as 0 does.
+# The smallest top_p that vLLM accepts keeps only the most likely token, as 0 does.
 _LOWEST_TOP_P = 1e-6
 
 
