@@ -86,7 +86,7 @@ def check_ocr(settings: Settings) -> Iterator[Finding]:
     """The OCR engine of the settings."""
     for problem in find_ocr_problems(settings.ocr_engine, settings.ocr_language_list):
         sentence, _, mend = problem.partition(". ")
-        yield Finding("ocr", f"{sentence}.", f"{mend} ENGINEHOUSE_OCR_ENGINE=off does without.")
+        yield Finding("ocr", f"{sentence}.", f"{mend} ENGINEHOUSE_OCR_ENGINE=off turns OCR off.")
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:

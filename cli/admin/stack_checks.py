@@ -137,7 +137,7 @@ def _check_workers(client: redis.Redis) -> Iterator[Finding]:
     for worker in WorkerRegistry(client).alive(ALIVE_SECONDS):
         if worker.phase == "failed":
             yield Finding(
-                "workers", f"{worker.name} cannot load {worker.model}: {worker.message}", "Mend that, or load another model."
+                "workers", f"{worker.name} cannot load {worker.model}: {worker.message}", "Fix this, or load another model."
             )
         if own and worker.version and worker.version != own:
             yield Finding(

@@ -1,6 +1,6 @@
 """Hosts for fault tests: each has its own host name and process ids, and is killed as a whole.
 
-A host is a pair of Linux namespaces, so the processes of one host cannot see those of another, as between machines. Hosts share the
+A host is a pair of Linux namespaces, so the processes of one host cannot see another host's, as between machines. Hosts share the
 network: each server gets its own loopback address. Namespaces need root.
 """
 

@@ -174,7 +174,7 @@ def _end() -> NoReturn:
 def _leave_worker(engine_process: int, connection: int) -> None:
     """In a process that vLLM has forked: end with the one that forked it, and let the worker notice when its engine ends."""
     die_with_parent()
-    # In processes that this one forks, the number may be that of another file.
+    # In processes that this one forks, the number may belong to another file.
     if os.getppid() == engine_process:
         os.close(connection)
 

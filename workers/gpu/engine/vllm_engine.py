@@ -184,7 +184,7 @@ class VllmEngine:
     def add_request(self, request: GenerationRequest) -> None:
         problem = find_problem(request, vocabulary_size=self._vocabulary_size, max_context=self._max_context)
         if request.deterministic:
-            problem = problem or "the engine vllm cannot compute a request in steps of its own (deterministic)"
+            problem = problem or "the engine vllm cannot compute a request in separate steps (deterministic)"
         if request.grammar and request.generated_tokens:
             problem = problem or "the engine vllm cannot continue an output that has a grammar"
         with self._changed:

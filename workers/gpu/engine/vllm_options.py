@@ -25,7 +25,7 @@ _LOWEST_TOP_P = 1e-6
 
 
 def engine_arguments(entry: ModelEntry, folder: Path, in_flight: int, gpus: Sequence[Gpu]) -> dict[str, Any]:
-    """Arguments of AsyncEngineArgs: those of the entry's fields, then those of its ``engine_args``."""
+    """Arguments of AsyncEngineArgs: from the entry's fields, then from its ``engine_args``."""
     stages = int(entry.engine_args.get("pipeline_parallel_size", 1))
     arguments: dict[str, Any] = {
         "model": str(folder),
