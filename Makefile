@@ -57,7 +57,7 @@ bench: .venv/.installed-dev setup
 web: .venv/.installed-dev
 	@$(BIN)/python web/build.py
 
-# Warnings are errors: a page missing in the navigation, a link or an anchor without a target.
+# Warnings are errors: a page missing from the navigation, a link or an anchor without a target.
 docs: .venv/.installed-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "[docs] site/index.html; search needs a server: $(BIN)/python -m http.server --directory site --bind 127.0.0.1"

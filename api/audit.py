@@ -1,4 +1,4 @@
-"""Audit of calls: the table of those that are recorded, and the hook that records them once they have an outcome."""
+"""Audit of calls: the table of recorded calls, and the hook that records each with its outcome."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ ACTIONS: dict[str, str] = {
     "webhooks.show_owner_secret": "webhook_secret.show",
     "webhooks.rotate_owner_secret": "webhook_secret.rotate",
 }
-"""Endpoints that are recorded, and what they do. Reads are not recorded, except that of a secret."""
+"""Recorded endpoints and their actions. Reads are not recorded, except reading a secret."""
 
 
 def add_audit_targets(*ids: str) -> None:
@@ -48,12 +48,12 @@ def add_audit_targets(*ids: str) -> None:
 
 
 def add_audit_details(**details: Any) -> None:
-    """Add fields to the line of the current request. Only numbers, names and ids: a text of a user may be part of a prompt."""
+    """Add fields to the line of the current request. Only numbers, names and ids: a user's text may be part of a prompt."""
     g.setdefault("audit_details", {}).update(details)
 
 
 def record_actions(app: Flask, log: AuditLog) -> None:
-    """Record every call in ``ACTIONS``, also one that was refused, unless its key is unknown."""
+    """Record every call in ``ACTIONS``, including rejected calls, unless the key is unknown."""
 
     @app.after_request
     def record(response: Response) -> Response:

@@ -60,7 +60,7 @@ class Authenticator:
         self._audit_log = audit_log
         self._file_keys = read_keys_file(settings.keys_file) if settings.keys_file else None
         self._file_lock = threading.Lock()
-        # Keys are required before the ones of the file are stored, even if Redis is away until then.
+        # Keys are required even before the file's keys are stored, for example while Redis is away.
         self._closed = bool(self._file_keys)
         self._own_connections: WeakSet[socket.socket] = WeakSet()
         self._checked: dict[str, tuple[float, bool]] = {}
@@ -115,7 +115,7 @@ class Authenticator:
         return valid
 
     def apply_keys_file(self) -> None:
-        """Store the keys of the keys file, once in each process. It is repeated if Redis is away."""
+        """Store the keys of the keys file, once in each process. Retries if Redis is away."""
         if self._file_keys is not None:
             self._apply_keys_file()
 
@@ -235,7 +235,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def utc_time(time_ms: int) -> str:
-    """A time for people, to the second."""
+    """A time in readable form, to the second."""
     return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -71,7 +71,7 @@ def submit_generation(
 
 
 def _rewrites(options: GenerationOptions, prompt: Mapping[str, Any], session: str, turn_parent: str) -> bool:
-    """Whether the model rewrites the question before the search: only one that follows an answer can refer to something."""
+    """Whether the model rewrites the question before the search. Only a question that follows an answer needs it."""
     if not (services().settings.rewrite_questions if options.rewrite is None else options.rewrite):
         return False
     if session:

@@ -46,7 +46,7 @@ GPU_GAUGES = (
 # Fields of usage: name, metric, description, factor.
 USAGE_COUNTERS = (
     ("prompt_tokens", "usage_prompt_tokens", "Prompt tokens of ended jobs.", 1),
-    ("cached_tokens", "usage_cached_tokens", "Those prompt tokens of ended jobs that were in the KV cache.", 1),
+    ("cached_tokens", "usage_cached_tokens", "Prompt tokens of ended jobs that were in the KV cache.", 1),
     ("completion_tokens", "usage_completion_tokens", "Generated tokens of ended jobs.", 1),
     ("embedding_tokens", "usage_embedding_tokens", "Tokens of texts that ended jobs embedded or reranked.", 1),
     ("gpu_ms", "usage_gpu_seconds", "GPU time of ended jobs.", 0.001),
@@ -57,7 +57,7 @@ USAGE_COUNTERS = (
 
 # Histograms of the transitions: name there, metric, description, labels.
 HISTOGRAMS = (
-    ("wait", "job_wait_seconds", "Time in a queue before an attempt started, from when it might have.", JOB_LABELS),
+    ("wait", "job_wait_seconds", "Time in a queue before an attempt started, without delays.", JOB_LABELS),
     ("run", "job_run_seconds", "Time from the first start of a completed job to its end.", JOB_LABELS),
     ("duration", "job_duration_seconds", "Time from the submission of a completed job to its end.", JOB_LABELS),
     ("first_token", "job_first_token_seconds", "Time from the submission of a completed job to its first text.", JOB_LABELS),
@@ -123,7 +123,7 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
     yield _counter("deliveries_ended", "Webhook deliveries that ended.", ["status"], ends)
     yield _gauge(
         "documents_in_progress",
-        "Documents that workers read, by stage.",
+        "Documents that workers are reading, by stage.",
         ["stage"],
         {(key,): n for key, n in stats.stages.items()},
     )
@@ -131,11 +131,11 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
     yield _counter(
         "documents_ended", "Documents that were read or rejected.", ["status"], {(key,): n for key, n in documents.items()}
     )
-    yield _counter("pages_read", "Pages of documents that were read.", [], {(): stats.counters("pages").get("read", 0)})
+    yield _counter("pages_read", "Pages read from documents.", [], {(): stats.counters("pages").get("read", 0)})
 
 
 def histogram_metrics(histograms: Mapping[str, Sequence[Distribution]], *, gen_ai: bool) -> Iterator[Metric]:
-    """Times of jobs and deliveries. With ``gen_ai``, those of models also have the names of OpenTelemetry's conventions."""
+    """Times of jobs and deliveries. With ``gen_ai``, model times also have the names of OpenTelemetry's conventions."""
     for key, name, description, labels in HISTOGRAMS:
         family = HistogramMetricFamily(f"enginehouse_{name}", description, labels=labels)
         for distribution in histograms.get(key, ()):

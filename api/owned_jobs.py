@@ -1,4 +1,4 @@
-"""Jobs of the owner of the current request, as far as its key may see them."""
+"""Jobs that the key of the current request may see."""
 
 from api.caller import caller
 from api.services import owner, services
@@ -12,7 +12,7 @@ def find_owned_job(job_id: str, timeout: float = 0) -> Job:
     """The owner's job, once it has ended or after ``timeout`` seconds. Raises NotFound, also for another owner's job,
     and Forbidden for one that the key may not see."""
     context = services()
-    # An id that is not one could be the key of something else. Another owner's job must not be waited for.
+    # A malformed id could be the key of something else. Never wait for another owner's job.
     job = context.queries.get_job(job_id) if is_id(JOB, job_id) else None
     if job is None or job.owner != owner():
         raise job_not_found(job_id)
@@ -23,7 +23,7 @@ def find_owned_job(job_id: str, timeout: float = 0) -> Job:
 
 
 def job_rights() -> JobRights | None:
-    """What narrows the jobs of the caller's owner to those that its key may see; None if it may see all."""
+    """A filter for the owner's jobs that the caller's key may see; None if it may see all."""
     return job_rights_of(caller().rights, owner(), services().documents)
 
 

@@ -1,4 +1,4 @@
-"""Ids of requests: each response has one in ``x-request-id``. Log lines and jobs of the request have it too, and the id of its trace."""
+"""Request ids: each response has one in ``x-request-id``. Log lines and jobs of the request have it, and the trace id."""
 
 import re
 from typing import cast
@@ -46,7 +46,7 @@ def name_requests(app: Flask) -> None:
 
 
 def _start_span(parent: str) -> Span | None:
-    """The span of a request, which ends with the beginning of its response. Those of probes and scrapes would hide the others."""
+    """The span of a request, which ends when its response starts. Probes and scrapes get none: they would hide the others."""
     rule = request.url_rule.rule if request.url_rule is not None else "none"
     if rule == "/metrics" or rule.startswith("/health/"):
         return None

@@ -61,7 +61,7 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
 
 
 def scopes_of(endpoint: str) -> tuple[str, ...]:
-    """The scopes of which a call needs one; none if any key will do. Raises TypeError if the tables have no entry."""
+    """The scopes, one of which the call needs; empty if any key will do. Raises TypeError if the tables have no entry."""
     blueprint = endpoint.partition(".")[0]
     if endpoint not in ENDPOINTS and blueprint not in BLUEPRINTS:
         raise TypeError(f"{endpoint} has no scope: add it or its blueprint to api/scopes.py, or describe it as open")

@@ -44,7 +44,7 @@ app = typer.Typer(
 )
 models = typer.Typer(no_args_is_help=True, help="List, prepare, load and unload models.")
 app.add_typer(models, name="models")
-engines = typer.Typer(no_args_is_help=True, help="Install, list, check and remove engines with packages of their own.")
+engines = typer.Typer(no_args_is_help=True, help="Install, list, check and remove engines that need their own packages.")
 app.add_typer(engines, name="engines")
 keys = typer.Typer(
     no_args_is_help=True, help="Create, change, rotate and revoke API keys. Once a key exists, every request needs one."
@@ -181,7 +181,7 @@ def logs(
     key: Key = None,
     data: Data = None,
 ) -> None:
-    """Print the log of the stack on a data folder, also of one that has stopped; or what happened to a job, which a server is asked for."""
+    """Print the log of the stack on a data folder, running or stopped; or ask a server what happened to a job."""
     if process.startswith("job_"):
         from cli.remote.job_log import show_job_log
 
@@ -329,7 +329,7 @@ Expires = Annotated[
     str | None,
     typer.Option(help="After a duration such as 90d or 12h, or at a time such as 2030-01-31T12:00.", show_default="never"),
 ]
-KeyRate = Annotated[int | None, typer.Option(min=1, help="Limit of this key, besides the limit that its owner has for all keys.")]
+KeyRate = Annotated[int | None, typer.Option(min=1, help="Limit of this key, in addition to the owner's limit for all keys.")]
 
 
 @keys.command("create")
@@ -352,7 +352,7 @@ def create_key(
     from cli.admin import api_keys
 
     if admin and scope:
-        raise CommandError("--admin: gives every scope, so leave out --scope.")
+        raise CommandError("--admin: grants every scope, so omit --scope.")
     client, marker, out = _stack_redis(data, redis), _closed_marker(data), Output(as_json=as_json)
     options = api_keys.key_options(
         scopes=scope, models=model, collections=collection, expires=expires, requests_per_second=requests_per_second
@@ -397,7 +397,7 @@ def change_key(
     data: Data = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Change the name, the rights or the expiry of a key. What is not named stays as it is."""
+    """Change the name, the rights or the expiry of a key. Everything else stays unchanged."""
     from cli.admin import api_keys
 
     options = api_keys.key_options(
@@ -446,7 +446,7 @@ def limit_key(
     data: Data = None,
     redis: RedisUrl = None,
 ) -> None:
-    """Set or show the token limits of a key, which apply besides those of its owner."""
+    """Set or show the token limits of a key, which apply in addition to its owner's limits."""
     from cli.admin import owners as admin
 
     with _audited("key.limit", data, key_id, limits=limit or None):
@@ -538,7 +538,7 @@ def show_config(
 
 @app.command()
 def doctor(as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
-    """Check this machine and the stack that runs on it; print each problem with its mend, and exit with status 1 if there are any."""
+    """Check this machine and the stack that runs on it; print each problem with its fix, and exit with status 1 if there are any."""
     from cli.admin.doctor import report_problems
 
     settings = _settings(data_dir=data, redis_url=redis)
@@ -775,7 +775,7 @@ def _check_data_version(settings: Settings) -> None:
 
 
 def _check_keys_file(settings: Settings) -> None:
-    """Raise SettingsError for a bad keys file before a process starts, as it would be restarted again and again."""
+    """Raise SettingsError for a bad keys file before a process starts, which would otherwise be restarted again and again."""
     if settings.keys_file is not None:
         from shared.owners.keys_file import read_keys_file
 

@@ -1,7 +1,7 @@
 """Hooks of MkDocs: pages that the repository keeps outside of docs/, and links that work on a code host and in the site.
 
-A page links files as they are in the repository, so that a code host shows it too. Here each link gets the place of its target in the
-site. A link to a file that the site does not have is a warning, which `--strict` turns into an error.
+Pages link files by their paths in the repository, so that they also work on a code host. Here each link gets the place of its target
+in the site. A link to a file that the site does not have is a warning, which `--strict` turns into an error.
 """
 
 import ast
@@ -77,7 +77,7 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
 
 
 def anchor(heading: str, separator: str) -> str:
-    """The anchor of a heading. A placeholder such as `<job>` is a part of it, which other slug functions take for a tag."""
+    """The anchor of a heading. It keeps a placeholder such as `<job>`, which other slug functions treat as a tag."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", separator)
 
 

@@ -1,7 +1,7 @@
 """The audit log: who changed what on the server, as JSON lines in a file that only its user can read.
 
-Every API process and command appends to the same file. It has ids and names, and never a prompt, an answer or a secret. An action is
-not refused because its line cannot be written; the line then goes to the process' log.
+Every API process and command appends to the same file. It has ids and names, and never a prompt, an answer or a secret. If a line
+cannot be written, it goes to the process' log and the action still takes place.
 """
 
 import fcntl
@@ -91,7 +91,7 @@ class AuditLog:
 
     @staticmethod
     def _rename(file: Path) -> None:
-        """Make room for a new file; the number of an older one rises, and the oldest is deleted."""
+        """Make room for a new file: increase the number of each older file, and delete the oldest."""
         for number in range(OLD_FILES - 1, 0, -1):
             older = file.with_name(f"{file.name}.{number}")
             if older.exists():

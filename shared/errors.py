@@ -175,10 +175,10 @@ class TooManyAtOnce(TooMany):
 
 
 class BudgetSpent(TooMany):
-    """``quota`` is a limit of tokens per day or month, ``limit`` its value, ``left`` what is left of it."""
+    """``quota`` is a limit of tokens per day or month, ``limit`` its value, ``left`` the remaining tokens."""
 
     code = "quota_exceeded"
-    # What OpenAI's clients call it, which do not retry.
+    # OpenAI's name for it. OpenAI's clients do not retry it.
     type = "insufficient_quota"
     should_retry = False
 

@@ -159,7 +159,7 @@ def compose(name: str, text: str, library: Mapping[str, str]) -> Script:
         raise ScriptError(f"{name}.lua: its library also defines {sorted(clashes)}")
     # Without a first line of this form, Redis would refuse single commands of a script, in the middle of a transition.
     shebang = f"#!lua flags={header_line(text, 'Flags')}"
-    # A function has at most 200 local names, which the libraries alone nearly need, so the script itself is one of its own.
+    # A function has at most 200 local names, which the libraries alone nearly need, so the script has its own function.
     script = "\n".join((shebang, " ".join(bindings), *parts, "return (function()", text, "end)()"))
     return Script(arguments, script, hashlib.sha1(script.encode()).hexdigest())
 

@@ -19,7 +19,7 @@ SCOPES: Final = (GENERATE, DOCUMENTS, CHAT, SEARCH, BATCHES, WEBHOOKS, METRICS, 
 """All scopes, in the order in which they are shown."""
 
 OWNER_SCOPES: Final = (GENERATE, DOCUMENTS, CHAT, SEARCH, BATCHES, WEBHOOKS)
-"""The scopes of a key that was created without scopes: everything that an owner may do."""
+"""The scopes of a key that was created without scopes: all except ``metrics`` and ``admin``."""
 
 MAX_NAMES = 100
 MAX_NAME = 200
@@ -101,7 +101,7 @@ def check_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
     if unknown:
         raise InvalidValue(f"scopes: must be of {', '.join(SCOPES)}, not {unknown[0][:80]!r}", param="scopes")
     if not given:
-        raise InvalidValue("scopes: name at least one, or leave it out for everything that an owner may do", param="scopes")
+        raise InvalidValue("scopes: name at least one, or omit the field for all except metrics and admin", param="scopes")
     return tuple(scope for scope in SCOPES if scope in given)
 
 

@@ -141,7 +141,8 @@ class Settings:
     vllm_python: Path | None = setting(
         "ENGINEHOUSE_VLLM_PYTHON",
         None,
-        "Python interpreter with vLLM, for models with the engine `vllm`. Defaults to that of `enginehouse engines add vllm`.",
+        "Python interpreter with vLLM, for models with the engine `vllm`. Defaults to the one that `enginehouse engines add vllm` "
+        "installs.",
     )
     cors_origins: str = setting("ENGINEHOUSE_CORS_ORIGINS", "", "Comma-separated origins whose pages may call the API (CORS).")
     flower_url: str = setting(
@@ -302,7 +303,7 @@ class Settings:
     max_end_user_running_jobs: int = setting(
         "ENGINEHOUSE_MAX_END_USER_RUNNING_JOBS",
         0,
-        "Maximum jobs of each end user of an owner that run at once in a queue; others wait. 0 means no limit.",
+        "Maximum jobs of each end user of an owner that run at once, in all queues; others wait. 0 means no limit.",
         low=0,
         high=1_000_000,
     )
@@ -370,7 +371,7 @@ class Settings:
     usage_retention_days: int = setting(
         "ENGINEHOUSE_USAGE_RETENTION_DAYS",
         400,
-        "How long the usage ledger keeps what each owner has used on a day. It outlives the jobs.",
+        "How long the usage ledger keeps each owner's daily usage, independently of the jobs.",
         low=1,
         high=3660,
     )
@@ -668,34 +669,34 @@ class Settings:
     retrieve_neighbours: int = setting(
         "ENGINEHOUSE_RETRIEVE_NEIGHBOURS",
         1,
-        "Number of chunks before and after each passage that the model reads with it when neither the request nor the models file sets it.",
+        "Number of chunks before and after each passage that the model also reads. Requests and the models file can override it.",
         low=0,
         high=5,
     )
     retrieve_tokens: int = setting(
         "ENGINEHOUSE_RETRIEVE_TOKENS",
         1500,
-        "Maximum tokens of all passages in a prompt when a request does not set it. The context of the model is a limit too.",
+        "Maximum tokens of all passages in a prompt, unless a request sets it. The model's context limits them further.",
         low=64,
         high=1_000_000,
     )
     rewrite_questions: bool = setting(
         "ENGINEHOUSE_REWRITE_QUESTIONS",
         True,
-        "Let the model rewrite a question that follows others to stand alone before documents are searched, unless a request says no.",
+        "Let the model rewrite a follow-up question to stand alone before the search, unless a request turns it off.",
     )
     min_relevance: float = setting(
         "ENGINEHOUSE_MIN_RELEVANCE",
         0.0,
-        "Minimum relevance of a passage when a request does not set it: the reranker's score, or else the cosine similarity. If no "
-        "passage has it, the answer is that the documents do not contain one; 0 gives the model all passages.",
+        "Minimum relevance of a passage, unless a request sets it: the reranker's score, or else the cosine similarity. If no "
+        "passage reaches it, the answer says that the documents contain none; 0 gives the model all passages.",
         low=0,
         high=1,
     )
     rerank_searches: bool = setting(
         "ENGINEHOUSE_RERANK_SEARCHES",
         True,
-        "Rank the hits of searches with the default reranker of the models file, if it has one and a request does not say.",
+        "Rerank the hits of searches with the default reranker of the models file, if there is one. Requests can override it.",
     )
     default_collection: str = setting("ENGINEHOUSE_DEFAULT_COLLECTION", "default", "Collection used by `/upload` and `use_rag`.")
     webhook_allow: str = setting(

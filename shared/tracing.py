@@ -1,6 +1,6 @@
-"""Traces for OpenTelemetry: spans from a request over its jobs to the engine, documents and webhooks.
+"""Traces for OpenTelemetry: spans from a request through its jobs to the engine, documents and webhooks.
 
-Without an OTLP endpoint in the settings, or without the extra ``otel``, nothing of OpenTelemetry is imported and a span does nothing.
+Without an OTLP endpoint in the settings, or without the extra ``otel``, OpenTelemetry is not imported and a span does nothing.
 A span never has a prompt, an answer or a text of a document. ``work_context`` carries the current span to log lines and to jobs; a job's
 record carries it to workers.
 """
@@ -107,7 +107,7 @@ def start_span(
     parent: str | None = None,
     at_seconds: float | None = None,
 ) -> Span:
-    """Start a span under ``parent``, a traceparent, or under that of the current work. It began now or at this Unix time."""
+    """Start a span under ``parent``, a traceparent, or under the current work's. It began now or at this Unix time."""
     if parent is None:
         parent = current_work().traceparent
     if _Exporter.tracer is None:

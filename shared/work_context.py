@@ -48,13 +48,13 @@ def current_work() -> WorkContext:
 
 
 def set_work(context: WorkContext) -> None:
-    """Say what this thread works on, until the next call. For threads that serve one request after the other."""
+    """Set what this thread works on, until the next call. For threads that serve one request after the other."""
     _current.set(context)
 
 
 @contextmanager
 def working_on(context: WorkContext) -> Iterator[None]:
-    """Say what this thread works on inside the block."""
+    """Set what this thread works on inside the block."""
     token = _current.set(context)
     try:
         yield

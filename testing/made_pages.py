@@ -1,5 +1,5 @@
-"""Made pages whose text is known: tables with and without lines, columns, and text with lists. Each kind has a function that judges
-how much of a text read from it is right."""
+"""Generated pages whose text is known: tables with and without lines, columns, and text with lists. Each kind has a function that
+counts how much of a text read from it is right."""
 
 import random
 import re

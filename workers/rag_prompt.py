@@ -22,7 +22,7 @@ class Passage:
     """A retrieved chunk: characters ``start`` to ``end`` of the text of ``page``, which counts from 1.
 
     ``document`` is the file's name as uploaded. ``headings`` are the titles of the enclosing sections, outermost first. What
-    ``score`` means depends on the search mode; ``rerank_score`` is that of a reranker, from 0 to 1, and ``similarity``
+    ``score`` means depends on the search mode; ``rerank_score`` is the reranker's, from 0 to 1, and ``similarity``
     the cosine similarity to the query; either may be None. ``neighbours`` are adjacent chunks, if the search asked for them. ``confidence`` is that of OCR, or None if the text was not read by OCR.
     ``explain`` has the ranks of the passage, if the search asked for them.
     """
@@ -48,7 +48,7 @@ class Passage:
 
     @property
     def order_score(self) -> float:
-        """The score that passages are ordered by, and that a threshold applies to."""
+        """The score that orders the passages. A threshold applies to it."""
         return self.score if self.rerank_score is None else self.rerank_score
 
     @property

@@ -1,4 +1,4 @@
-"""Headers of responses: the jobs behind an answer of ``/v1``, the parts of its request that were ignored, and what is left of rates."""
+"""Response headers: the jobs behind an answer of ``/v1``, ignored parts of its request, and what remains of rate limits."""
 
 from flask import Flask, Response, g
 

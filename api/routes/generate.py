@@ -69,7 +69,7 @@ def generate() -> RouteResponse:
 
 
 def _keep_seconds(body: GenerateRequest) -> int | None:
-    """How long the job is kept, None for as long as the server keeps others. Raises InvalidValue."""
+    """How long the job is kept; None for the server's default. Raises InvalidValue."""
     if not body.store:
         return NOT_STORED_RETENTION_SECONDS
     longest = services().settings.job_retention_seconds

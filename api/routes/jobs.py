@@ -225,7 +225,7 @@ def show_job_request(job: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Show what happened to a job and when",
-        description="Its attempts, phases, retries and webhook deliveries, and what workers logged meanwhile. It has neither prompts nor answers.",
+        description="Its attempts, phases, retries and webhook deliveries, and what workers logged for it. It contains no prompts or answers.",
         parameters=(JOB,),
         replies={200: Reply(description="The log.", model=responses.JobLog)},
     )

@@ -27,7 +27,7 @@ SHOWN_ONCE = "The secret is shown once, and only its SHA-256 is stored."
     Operation(
         tag=TAG,
         summary="List all keys, oldest first",
-        description=f"Revoked and expired ones too. {ADMIN_ONLY}",
+        description=f"Includes revoked and expired keys. {ADMIN_ONLY}",
         replies={200: Reply(description="All keys on one page.", model=responses.ApiKeyList)},
     )
 )
@@ -80,7 +80,7 @@ def show_key(key: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Change the name, the rights or the expiry of a key",
-        description=f"Fields that the request does not have stay; requests after this one have the new rights. {ADMIN_ONLY}",
+        description=f"Omitted fields stay unchanged. The new rights apply to the next request with the key. {ADMIN_ONLY}",
         parameters=(KEY,),
         request_model=KeyChanges,
         examples={"narrow": Example(summary="Fewer scopes", body={"scopes": ["generate"]})},
@@ -121,7 +121,7 @@ def rotate_key(key: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Revoke a key",
-        description=f"It is refused at once, and its open streams end within a second or at their next event. {ADMIN_ONLY}",
+        description=f"It is rejected immediately, and its open streams end within a second or at their next event. {ADMIN_ONLY}",
         parameters=(KEY,),
         replies={200: Reply(description="The key, which stays in the list.", model=responses.ApiKey)},
     )
@@ -131,7 +131,7 @@ def revoke_key(key: str) -> RouteResponse:
 
 
 def _options(body: KeyRights) -> KeyOptions:
-    """What the body says about a key; a field that it does not have is left out."""
+    """The fields of a key that the body has."""
     given, options = body.model_fields_set, KeyOptions()
     if "scopes" in given:
         options["scopes"] = body.scopes

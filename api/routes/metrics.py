@@ -36,7 +36,7 @@ blueprint = Blueprint("metrics", __name__)
         tag="Models and health",
         summary="Get metrics of jobs, queues, workers, engines, GPUs and requests",
         description=(
-            "Needs the token of `ENGINEHOUSE_METRICS_TOKEN`, which works during an outage of Redis too, or a key with the "
+            "Needs the token of `ENGINEHOUSE_METRICS_TOKEN`, which also works during an outage of Redis, or a key with the "
             "scope `metrics` once a key exists."
         ),
         replies={200: Reply(description="Metrics in the text format of Prometheus.", media_type="text/plain")},

@@ -26,7 +26,7 @@ OWNER = Parameter(
 @describe(
     Operation(
         tag=TAG,
-        summary="List the owners with a weight or limits of their own",
+        summary="List the owners with their own weight or limits",
         description=ADMIN_ONLY,
         replies={200: Reply(description="All of them on one page.", model=responses.OwnerList)},
     )
@@ -56,7 +56,7 @@ def show_owner(owner: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Change the weight and the limits of an owner",
-        description=f"Limits that the request does not name stay as they are. {ADMIN_ONLY}",
+        description=f"Omitted limits stay unchanged. {ADMIN_ONLY}",
         parameters=(OWNER,),
         request_model=OwnerChange,
         examples={"budget": Example(summary="A budget", body={"limits": {"tokens_per_month": 5_000_000_000}})},

@@ -1,4 +1,4 @@
-"""``GET /usage``: what owners, end users and models have used, by day, from the ledger that outlives the jobs."""
+"""``GET /usage``: daily usage of owners, end users and models, from the ledger that outlives the jobs."""
 
 import csv
 import io
@@ -30,21 +30,21 @@ NUMBERS = ("jobs", *(name for name in USAGE_FIELDS if name != "gpu_ms"), "gpu_se
 @describe(
     Operation(
         tag="Models and health",
-        summary="Get what was used by day, model, kind of job, end user or owner",
+        summary="Get usage by day, model, kind of job, end user or owner",
         description=(
-            "Jobs count on the day (UTC) on which they ended, however they ended. Administrators see all owners, other callers their own. "
+            "Jobs count on the day (UTC) on which they ended, whatever their status. Administrators see all owners, other callers their own. "
             "With `format=csv`, or `Accept: text/csv`, the response is CSV."
         ),
         parameters=(
             in_query(
                 "group_by",
                 {"type": "string", "default": "day"},
-                f"What to sum by: {', '.join(GROUPS)}, or several of them, separated by commas.",
+                f"What to group by: {', '.join(GROUPS)}, or several of them, separated by commas.",
                 "day,model",
             ),
             in_query("since", DAY, f"The first day; by default, {DEFAULT_DAYS - 1} days before the last.", "2026-01-01"),
-            in_query("until", DAY, "The last day, which is included; by default today.", "2026-01-31"),
-            in_query("owner", {"type": "string"}, "Only this owner. Others than your own need the scope `admin`.", "local"),
+            in_query("until", DAY, "The last day (inclusive); by default today.", "2026-01-31"),
+            in_query("owner", {"type": "string"}, "Only this owner. Any but your own needs the scope `admin`.", "local"),
             in_query("format", {"type": "string", "enum": ["json", "csv"]}, "The format of the response.", "json"),
         ),
         replies={200: Reply(description="The usage.", model=responses.UsageReport)},
@@ -137,5 +137,5 @@ def _write_csv(columns: Sequence[str], entries: Iterable[Mapping[str, Any]]) -> 
 
 
 def _cell(value: Any) -> Any:
-    """A cell. Spreadsheets take a text that begins like this for a formula, and clients choose the names of end users."""
+    """A cell. Spreadsheets treat a text that begins like this as a formula, and clients choose the names of end users."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -265,7 +265,7 @@ class Checks:
         return {"context": self.client.supervisor.max_context}
 
     def killing_the_engine_ends_all_its_processes(self) -> dict[str, Any]:
-        """The last check: afterwards there is no engine until the worker has started another."""
+        """The last check: it leaves no engine until the worker has started another."""
         pid = self.client.pid
         assert pid is not None
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]

@@ -1,4 +1,4 @@
-"""Kernels of a single token: their results beside those of torch, and their time beside cuBLAS and FlashAttention.
+"""Kernels of a single token: their results compared with torch, and their time compared with cuBLAS and FlashAttention.
 
 ``python -m benchmarks.gpu.single_token``; without a GPU, ``TRITON_INTERPRET=1`` compares small shapes, and measures nothing.
 """

@@ -47,7 +47,7 @@ def main() -> None:
     arguments.add_argument("--chunk-tokens", type=int, default=200, help="size of chunks")
     arguments.add_argument("--reranker", metavar="URL", help="also measure searches with this reranker, such as a hub id")
     arguments.add_argument("--no-peers", action="store_true", help="measure Enginehouse alone")
-    arguments.add_argument("--ocr", type=int, metavar="PAGES", help="also index the manuals with so many pages as pictures")
+    arguments.add_argument("--ocr", type=int, metavar="PAGES", help="also index the manuals with this many pages as pictures")
     arguments.add_argument(
         "--public", metavar="NAME|FOLDER", help=f"measure {', '.join(PUBLIC_SETS)}, or a folder in the format of BEIR"
     )

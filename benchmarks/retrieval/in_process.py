@@ -1,6 +1,6 @@
 """The search of Enginehouse and the defaults of other tools in one process, to compare many variants of an index in minutes.
 
-Reader, splitter, text index, fusion and search are those of the product. What differs from a running server: files are read without the
+Reader, splitter, text index, fusion and search are the product's. What differs from a running server: files are read without the
 sandbox, vectors come from a cache, and the nearest ones are found exactly instead of by Chroma's graph.
 """
 
@@ -87,7 +87,7 @@ def _embedding_input(chunk: Chunk, cache: VectorCache) -> str:
 
 
 class InProcessIndex:
-    """An index of one variant with the product's search. It takes the place of its own document store, embedder and vector store."""
+    """An index of one variant with the product's search. It is its own document store, embedder and vector store."""
 
     model = "cached"
     revision = ""
@@ -106,7 +106,7 @@ class InProcessIndex:
         )
 
     def search(self, query: str, mode: Any) -> list[dict[str, Any]]:
-        """Hits in the form of those of the HTTP API."""
+        """Hits in the form of the HTTP API."""
         this: Any = self
         outcome = search_passages(
             SearchQuery(query=query, mode=mode, top_k=DEPTH), self._collection, documents=this, embedders=this, search_index=this

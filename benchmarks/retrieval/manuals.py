@@ -46,6 +46,6 @@ def _run(command: list[str], folder: str, failure: str) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise SystemExit(f"{failure}: there is no {command[0]}. {hint}") from None
+        raise SystemExit(f"{failure}: {command[0]} is not installed. {hint}") from None
     if done.returncode != 0:
         raise SystemExit(f"{failure}: {done.stderr.strip()[-500:]}\n{hint}")

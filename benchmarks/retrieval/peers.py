@@ -63,7 +63,7 @@ class PeerIndex:
         self.chunks = int(self._store._collection.count())
 
     def search(self, query: str, top_k: int) -> list[dict[str, Any]]:
-        """Hits in the form of those of a search of Enginehouse."""
+        """Hits in the form of an Enginehouse search."""
         found = self._store.similarity_search(query, k=top_k)
         return [
             {"document": Path(hit.metadata["source"]).name, "page": hit.metadata["page"] + 1, "text": hit.page_content}

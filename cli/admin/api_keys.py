@@ -94,7 +94,7 @@ def change_key(
 
 
 def rotate_key(client: redis.Redis, key_id: str, *, overlap: str, out: Output) -> ApiKey:
-    """Print the secret of a key that takes the place of another one. Raises NotFound, Conflict, InvalidValue and CommandError."""
+    """Replace a key and print the new secret. Raises NotFound, Conflict, InvalidValue and CommandError."""
     keys, seconds = ApiKeys(client), duration(overlap, "--overlap")
     key, secret = keys.rotate(key_id, overlap_seconds=seconds)
     old = keys.get(key_id)
@@ -158,7 +158,7 @@ def parse_expiry(text: str) -> int | None:
     if text == NEVER:
         return None
     try:
-        # A time without a zone is one of this machine.
+        # A time without a zone is in this machine's zone.
         return int(datetime.fromisoformat(text).astimezone().timestamp() * 1000)
     except ValueError:
         pass

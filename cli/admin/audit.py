@@ -1,4 +1,4 @@
-"""Audit of commands that change a stack through its Redis or its data folder, without a call of its API."""
+"""Audit of commands that change a stack directly in Redis or the data folder, without the API."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""``enginehouse doctor``: what keeps this machine, or the stack that runs on it, from working well, each with its mend.
+"""``enginehouse doctor``: problems of this machine, or of the stack that runs on it, each with its fix.
 
 Without a running stack it checks what `enginehouse up` needs; with one, also Redis, Chroma, the API and the workers.
 """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem, and what mends it, as sentences. ``area`` is the part that has it."""
+    """A problem and its fix, as sentences. ``area`` is the part with the problem."""
 
     area: str
     problem: str

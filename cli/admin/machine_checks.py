@@ -19,12 +19,12 @@ from workers.gpu.hardware.cuda_facts import CudaFacts
 
 MIN_PYTHON = (3, 11)
 HOT_CELSIUS = 88
-# A descriptor each for a waiting client's connection, and some for files and other connections.
+# One descriptor for each waiting client's connection, and some for files and other connections.
 DESCRIPTORS_PER_THREAD = 4
 
 
 def check_versions(requirements: Sequence[str] | None = None) -> Iterator[Finding]:
-    """Python, and the packages that this version of Enginehouse was tested with. Those of extras are checked where they are installed."""
+    """Python, and the packages that this version was tested with. Packages of extras are checked only if they are installed."""
     if sys.version_info < MIN_PYTHON:
         yield Finding("python", f"Python {sys.version.split()[0]} is too old.", "Install Python 3.11 or newer.")
     if requirements is None:
@@ -86,7 +86,7 @@ def check_ocr(settings: Settings) -> Iterator[Finding]:
     """The OCR engine of the settings."""
     for problem in find_ocr_problems(settings.ocr_engine, settings.ocr_language_list):
         sentence, _, mend = problem.partition(". ")
-        yield Finding("ocr", f"{sentence}.", f"{mend} ENGINEHOUSE_OCR_ENGINE=off does without.")
+        yield Finding("ocr", f"{sentence}.", f"{mend} ENGINEHOUSE_OCR_ENGINE=off turns OCR off.")
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ def limit_key(client: redis.Redis, key_id: str, *, limits: Sequence[str]) -> Non
     store = KeyLimits(client)
     store.set_limits(key_id, parsed)
     own = ", ".join(f"{name}={value}" for name, value in sorted(store.limits(key_id).items()))
-    print(f"Key {key_id} has {f'the limits {own}' if own else 'no limits of its own'}.")
+    print(f"Key {key_id} has {f'the limits {own}' if own else 'no limits'}.")
 
 
 def list_owners(client: redis.Redis, *, out: Output) -> None:

@@ -33,5 +33,5 @@ def print_sections(sections: Sequence[Section], out: Output) -> None:
 
 
 def size(number: int) -> str:
-    """A number of bytes for people."""
+    """A readable number of bytes."""
     return f"{number / 1024**3:.1f} GiB" if number >= 1024**3 else f"{number / 1024**2:.0f} MiB"

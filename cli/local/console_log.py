@@ -147,7 +147,7 @@ class ConsoleLog:
 
 
 def json_line(process: str, text: str) -> str:
-    """A line of a process as a JSON object with its name. One that is no such object becomes the message of one."""
+    """A process's line as a JSON object with the process name. A line of plain text becomes the object's message."""
     try:
         entry = json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""``enginehouse engines``: environments of engines whose packages differ from those of Enginehouse.
+"""``enginehouse engines``: environments for engines whose packages differ from Enginehouse's.
 
-An environment is a folder of the data folder. It counts as installed when its marker is written, so an installation that was killed
-is never used, and the next one continues it: the folder and pip's cache of downloads stay.
+An environment is a folder in the data folder. It counts as installed once its marker is written, so an installation that was killed
+is never used. The next one continues it: the folder and pip's cache of downloads stay.
 """
 
 import json
@@ -61,7 +61,7 @@ def add_engine(settings: Settings, engine: str, requirement: str | None) -> None
     interpreter = environment_interpreter(engine, settings)
     _install(interpreter.path, requirement)
     problems, version = _probe(interpreter, engine)
-    # Without a GPU it is complete all the same: it may be made before the GPU is there.
+    # A missing GPU is not a fault here: the environment may be created before the GPU is installed.
     if version is None:
         raise CommandError(f"{requirement} did not install the engine {engine}: {' '.join(problems)}")
     (folder / MARKER).write_text(json.dumps({"requirement": requirement, "version": version}))
@@ -90,7 +90,7 @@ def list_engines(settings: Settings, out: Output) -> None:
 
 
 def check_engine(settings: Settings, engine: str, out: Output) -> bool:
-    """Print what an engine lacks on this machine; returns whether it can run."""
+    """Print what an engine lacks on this machine; return whether it can run."""
     try:
         interpreter = find_interpreter(engine, settings)
     except ModelUnavailable as error:

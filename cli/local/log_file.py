@@ -41,7 +41,7 @@ def read_log(data_dir: Path, process: str, *, follow: bool, wait: Callable[[floa
 
 
 def _process_of(line: str) -> str:
-    """The process that has written a line, which is text after its name, or a JSON object."""
+    """The process that wrote a line. The line is its name and text, or a JSON object."""
     if line.startswith('{"process": "'):
         return line.split('"', 4)[3]
     return line.split("|", 1)[0].rstrip()

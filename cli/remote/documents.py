@@ -45,7 +45,7 @@ def search(
     ] = None,
     reranker: Annotated[str | None, typer.Option(help="The reranker, instead of the default one.")] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show ranks and scores in each list, and what was left out.")
+        bool, typer.Option("--explain", help="Show ranks and scores in each list, and what the search left out.")
     ] = False,
 ) -> None:
     """Search a collection and print the best passages first."""

@@ -32,7 +32,7 @@ class Mode(StrEnum):
 
 
 FOUND_WITHIN = 5
-"""A question whose answer is not among so many hits is a miss."""
+"""A question is a miss if its answer is not among this many hits."""
 SHOWN_NAMES = 5
 
 

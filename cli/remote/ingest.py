@@ -56,10 +56,10 @@ def ingest(
     prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Go on: send files of one folder when they are new or have changed. Implies --replace."),
+        typer.Option("--watch", help="Keep running: send new and changed files of one folder. Implies --replace."),
     ] = False,
     delete_removed: Annotated[
-        bool, typer.Option("--delete-removed", help="With --watch: delete the documents of files that are removed.")
+        bool, typer.Option("--delete-removed", help="With --watch: delete the documents of removed files.")
     ] = False,
 ) -> None:
     """Upload files into a collection, wait until all are indexed, and report each one. Exit status 3 if any is not searchable.

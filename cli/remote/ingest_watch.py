@@ -31,7 +31,7 @@ RETRY_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """What is watched, and what happens to it. ``list_above``: with more files, the collection is listed before they are sent."""
+    """What to watch, and how to send it. ``list_above``: with more files, the collection is listed before they are sent."""
 
     folder: Path
     collection: str
@@ -126,7 +126,7 @@ class FolderWatch:
     def _remove(self, names: Sequence[str]) -> None:
         if not self._options.delete_removed:
             for name in set(names) - self._reported_removed:
-                self._context.out.print_note(f"{name} was removed. Its document stays, without --delete-removed.")
+                self._context.out.print_note(f"{name} was removed. Its document stays; --delete-removed would delete it.")
             self._reported_removed.update(names)
             return
         for name in names:

@@ -1,4 +1,4 @@
-"""``enginehouse usage``: what was used by day, model, kind of job, end user or owner."""
+"""``enginehouse usage``: usage by day, model, kind of job, end user or owner."""
 
 import csv
 import sys
@@ -23,11 +23,11 @@ def show_usage(
     since: Annotated[
         str | None, typer.Option(help="The first day (UTC), such as 2026-01-01.", show_default="29 days ago")
     ] = None,
-    until: Annotated[str | None, typer.Option(help="The last day (UTC), which is included.", show_default="today")] = None,
+    until: Annotated[str | None, typer.Option(help="The last day (UTC), inclusive.", show_default="today")] = None,
     owner: Annotated[str | None, typer.Option(help="Only this owner. Needs an administrator's key.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Show what was used: jobs, tokens, GPU seconds, pages and bytes. Administrators see all owners."""
+    """Show usage: jobs, tokens, GPU seconds, pages and bytes. Administrators see all owners."""
     groups: tuple[Any, ...] = tuple(by.split(","))
     report = context.client.usage(*groups, since=since, until=until, owner=owner)
     columns = (*report.group_by, *NUMBERS)
@@ -51,7 +51,7 @@ def install(root: typer.Typer) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """A cell that a spreadsheet takes for no formula, on one line."""
+    """A cell on one line, which no spreadsheet treats as a formula."""
     if not isinstance(value, str):
         return value
     return safe_line(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)

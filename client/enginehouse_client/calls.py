@@ -51,8 +51,8 @@ class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls, KeyCalls):
         until: date | str | None = None,
         owner: str | None = None,
     ) -> Operation[UsageReport]:
-        """Return what was used, summed by ``group_by`` (by day if there is none), from one day to another, both included (UTC; by default
-        the last 30 days). Only administrators see other owners."""
+        """Return usage, summed by ``group_by`` (by default by day), from one day to another, inclusive (UTC; by default the last 30
+        days). Only administrators see other owners."""
         wanted = {"group_by": ",".join(group_by) or None, "since": since, "until": until, "owner": owner}
         query = {name: str(value) for name, value in wanted.items() if value is not None}
         response = yield from self._call("GET", "/usage", query=query)

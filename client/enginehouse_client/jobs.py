@@ -59,8 +59,8 @@ class Options(TypedDict, total=False):
 
 
 class GenerateOptions(Options, total=False):
-    """Options of a generation outside of a chat. Without ``store`` the server deletes the job a minute after its end; ``keep_seconds`` is
-    how long it keeps the job instead of its own time."""
+    """Options of a generation outside of a chat. Without ``store`` the server deletes the job a minute after its end; ``keep_seconds``
+    replaces the time for which the server keeps jobs."""
 
     store: bool
     keep_seconds: int

@@ -12,10 +12,10 @@ Restriction = Literal["scopes", "models", "collections", "expires_at", "requests
 
 
 class KeyCalls(JobCalls):
-    """A key acts for an owner, with some scopes, on some or all models and collections."""
+    """A key acts for an owner, limited to its scopes, models and collections."""
 
     def keys(self) -> Operation[list[ApiKey]]:
-        """List all API keys, oldest first, with revoked and expired ones."""
+        """List all API keys, oldest first, including revoked and expired ones."""
         response = yield from self._call("GET", "/admin/keys")
         return [ApiKey.from_json(item) for item in response.json()["data"]]
 
@@ -35,8 +35,8 @@ class KeyCalls(JobCalls):
         expires_in: float | None = None,
         requests_per_second: int | None = None,
     ) -> Operation[ApiKey]:
-        """Create an API key. Only the result of this call and of ``rotate_key`` has the secret. By default the key may do everything
-        that its owner may do, and never expires; ``expires_in`` is in seconds."""
+        """Create an API key. Only the result of this call and of ``rotate_key`` has the secret. By default the key has every
+        scope except ``metrics`` and ``admin``, and never expires; ``expires_in`` is in seconds."""
         fields = {"name": name, "owner": owner, "scopes": scopes, "models": models, "collections": collections}
         return (
             yield from self._send(
@@ -62,7 +62,7 @@ class KeyCalls(JobCalls):
         return (yield from self._send("PATCH", _path(key), changes, cleared=dict.fromkeys(clear)))
 
     def rotate_key(self, key: str, *, overlap: float = 86_400) -> Operation[ApiKey]:
-        """Create a key with the same rights, which the result contains with its secret. The old one expires after ``overlap`` seconds.
+        """Create a key with the same rights and return it with its secret. The old one expires after ``overlap`` seconds.
         Raises NotFound, and Conflict for a key that is not valid any more."""
         return (yield from self._send("POST", f"{_path(key)}/rotate", {"overlap": overlap}))
 

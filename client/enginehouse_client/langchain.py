@@ -13,9 +13,9 @@ from enginehouse_client.passages import Mode, citation, passage_id, search_optio
 
 
 class EnginehouseRetriever(BaseRetriever):
-    """Retrieves the passages of a collection. The metadata of each document cite its page.
+    """Retrieves the passages of a collection. The metadata of each document cites its page.
 
-    ``client`` serves ``invoke``. ``async_client`` serves ``ainvoke``, for which a thread with ``client`` is used if it is missing.
+    ``invoke`` uses ``client``. ``ainvoke`` uses ``async_client``, or ``client`` in a thread if it is missing.
     """
 
     client: Client | None = None

@@ -16,9 +16,9 @@ SHOWN = ("source", "page")
 
 
 class EnginehouseRetriever(BaseRetriever):
-    """Retrieves the passages of a collection. The metadata of each node cite its page.
+    """Retrieves the passages of a collection. The metadata of each node cites its page.
 
-    ``client`` serves ``retrieve``. ``async_client`` serves ``aretrieve``, for which a thread with ``client`` is used if it is missing.
+    ``retrieve`` uses ``client``. ``aretrieve`` uses ``async_client``, or ``client`` in a thread if it is missing.
     """
 
     def __init__(

@@ -58,8 +58,8 @@ class Citation(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Hit(Record):
-    """A passage found by a search. The meaning of ``score`` depends on the search mode; higher is better. ``rerank_score`` is that of
-    the reranker, which orders the hits, or None. ``explain`` has ranks and scores in each list, if the search asked for them."""
+    """A passage found by a search. The meaning of ``score`` depends on the search mode; higher is better. ``rerank_score`` is the
+    reranker's score, which orders the hits, or None. ``explain`` has ranks and scores in each list, if the search asked for them."""
 
     document_id: str
     document: str
@@ -406,7 +406,7 @@ class Stats(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class UsageReport(Record):
-    """What was used from one day to another, both included (UTC).
+    """Usage from one day to another, inclusive (UTC).
 
     ``data`` has an entry for each group: the values that it is grouped by, and the numbers ``jobs``, ``prompt_tokens``, ``cached_tokens``,
     ``completion_tokens``, ``embedding_tokens``, ``gpu_seconds``, ``pages`` and ``bytes``. ``total`` has their sums.

@@ -28,12 +28,12 @@ def passage_id(hit: Hit) -> str:
 
 
 def order_score(hit: Hit) -> float:
-    """The score that orders the passages: that of the reranker, if there is one."""
+    """The score that orders the passages: the reranker's, if there is one."""
     return hit.score if hit.rerank_score is None else hit.rerank_score
 
 
 def citation(hit: Hit, collection: str) -> dict[str, Any]:
-    """Metadata that cite a passage: ``source`` is the name of the document, and ``start`` and ``end`` are the characters of ``page``."""
+    """Metadata to cite a passage: ``source`` is the name of the document, and ``start`` and ``end`` are the characters of ``page``."""
     ocr = {} if hit.confidence is None else {"ocr_confidence": hit.confidence}
     neighbours = {"neighbours": hit.raw["neighbours"]} if hit.raw.get("neighbours") else {}
     return {

@@ -112,7 +112,7 @@ class DataState:
         write_folder(self._settings.data_dir, replace(folder, version=DATA_VERSION, changes=changes, records="complete"))
 
     def _migrate_jobs(self, version: int) -> None:
-        """Index the jobs of a version before 2, while jobs run. One process does it; if it dies, another begins again."""
+        """Index the jobs of a version before 2, while jobs run. One process does it; if it dies, another starts over."""
         if self._index_jobs is None or version >= JOB_INDEX_VERSION:
             return
         lock = self._client.lock(MIGRATION_LOCK, timeout=MIGRATION_SECONDS, blocking=False)
@@ -125,7 +125,7 @@ class DataState:
             indexed = self._index_jobs()
             self._redis.hset(KEY, "version", DATA_VERSION)
         finally:
-            # After a longer migration, the lock may be that of another process, which does no harm: jobs are entered once.
+            # After a long migration, another process may hold the lock. This does no harm: jobs are entered once.
             with suppress(LockNotOwnedError):
                 lock.release()
         if indexed:

@@ -1,7 +1,7 @@
-"""The log of a job: what happened to it and when, as lines for people. It has neither prompts nor answers.
+"""The log of a job: what happened to it and when, as readable lines. It contains no prompts or answers.
 
-It is made when it is read: from the record and its attempts, from the events that are still kept, from the deliveries, and from what
-workers logged while they ran the job. So writing it costs a job nothing.
+It is built when it is read: from the record and its attempts, from the events that are still kept, from the deliveries, and from what
+workers logged while they ran the job. So it costs nothing while the job runs, apart from the workers' lines.
 """
 
 import json
@@ -18,13 +18,13 @@ from shared.webhooks.deliveries import Deliveries, Delivery
 
 MAX_EVENTS = 12_000
 PAGE = 1000
-# Of the lines that happened most recently, as many are returned.
+# The number of lines returned, the most recent ones.
 MAX_LINES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobLogLine:
-    """One line. ``at`` is in Unix milliseconds; ``worker`` and ``attempt`` are those of a line that a worker has logged."""
+    """One line. ``at`` is in Unix milliseconds; Only a worker's line has ``worker`` and ``attempt``."""
 
     at: int
     level: str = "info"

@@ -21,7 +21,7 @@ _SCOPES_OF_KINDS: Final = {
 
 
 def scope_of_job(job: Job) -> str:
-    """The scope that submits such a job: that of its chat or request batch, else that of its kind."""
+    """The scope that submits such a job, by its chat or request batch, or else by its kind."""
     if job.session:
         return CHAT
     if job.line_of:
@@ -62,7 +62,7 @@ class JobRights:
 
 
 def job_rights_of(rights: Rights, owner: str, documents: Documents) -> JobRights | None:
-    """What narrows an owner's jobs to those that a key may see; None if it may see all. ``documents`` are restricted to its rights."""
+    """A filter for the owner's jobs that a key may see; None if it may see all. ``documents`` are restricted to its rights."""
     if rights.models is None and rights.collections is None and set(SCOPES_OF_JOBS) <= set(rights.scopes):
         return None
     if rights.collections is None:

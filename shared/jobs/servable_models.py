@@ -79,7 +79,9 @@ class ServableModels:
             )
         if isinstance(rerank, str) and rerank not in models:
             raise NotFound(
-                f"{param}: there is no reranker {rerank!r}; there are: {', '.join(models)}", code="model_not_found", param=param
+                f"{param}: reranker {rerank!r} does not exist. Use one of: {', '.join(models)}",
+                code="model_not_found",
+                param=param,
             )
         if isinstance(rerank, str):
             self._rights.require_model(rerank)
@@ -88,7 +90,7 @@ class ServableModels:
         return self._catalogue.reranking().name
 
     def answer_limits(self, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """How a model reads passages: those of the options that are not None, else its entry in the models file, else the settings."""
+        """How a model reads passages: from the options that are set, else its entry in the models file, else the settings."""
         settings, neighbours = self._settings, self._catalogue.get_model(model).neighbours
         limits: dict[str, Any] = {
             "neighbours": settings.retrieve_neighbours if neighbours is None else neighbours,
@@ -115,5 +117,5 @@ def expected_service(entry: ModelEntry, characters: int, max_tokens: int | None)
 
 
 def expected_tokens(entry: ModelEntry, characters: int, max_tokens: int | None) -> int:
-    """Estimate the tokens that a generation may use: those of its prompt, and as many as its answer may have."""
+    """Estimate the tokens that a generation may use: its prompt and its longest answer."""
     return characters // CHARACTERS_PER_TOKEN + (entry.max_tokens if max_tokens is None else max_tokens)

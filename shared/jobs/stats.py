@@ -76,7 +76,7 @@ class Stats:
 class Distribution:
     """Observations of one histogram with one combination of labels: how many are up to each bound in seconds, and their sum in seconds.
 
-    The bounds rise, the last is infinite, and its number is that of all observations.
+    The bounds increase; the last is infinite and counts all observations.
     """
 
     labels: tuple[str, ...]
@@ -116,7 +116,7 @@ class StatsReader:
             return {queue for queue, service in zip(queues, pipeline.execute(), strict=True) if service is not None}
 
     def histograms(self) -> dict[str, list[Distribution]]:
-        """All histograms by name, as ``lua/lib/histogram.lua`` lists them. Labels are those of ``observe``."""
+        """All histograms by name, as ``lua/lib/histogram.lua`` lists them. Labels are as in ``observe``."""
         bounds, flat = self._scripts.histograms()
         bounds = json.loads(bounds)
         series: dict[tuple[str, ...], dict[str, int]] = {}

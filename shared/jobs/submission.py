@@ -49,7 +49,7 @@ NOT_STORED_RETENTION_SECONDS = 60
 # A stream that continues is made of all events, so none may be trimmed.
 RESPONSE_EVENT_LIMIT = 10_000_000
 
-# Limits of owners that are checked when jobs are submitted, besides those that have arguments of their own.
+# Limits of owners that are checked when jobs are submitted, besides those with their own arguments.
 LIMITS_OF_SUBMISSIONS = (
     *("tokens_per_minute", "tokens_per_day", "tokens_per_month"),
     *("end_user_tokens_per_minute", "end_user_tokens_per_day", "end_user_tokens_per_month", "end_user_queued_jobs"),
@@ -142,13 +142,13 @@ class Requester(Protocol):
         """The id of the API key, or empty."""
 
     def note_token_rate(self, state: RateState) -> None:
-        """Take note of what is left of the token rate that allows the least."""
+        """Receive the state of the tightest token rate."""
 
 
 class JobSubmitter:
     """Creates jobs and batches. Safe to use from many threads; ``clock`` gives Unix milliseconds and is for tests.
 
-    ``requester`` knows for whom jobs are submitted, and wants to know what is left of the token rate.
+    ``requester`` says for whom jobs are submitted, and receives the state of the token rate.
     """
 
     def __init__(
@@ -468,7 +468,7 @@ HOLDERS = {"owner": "your account", "api_key": "your API key", "end_user": "an e
 
 
 def _token_refusal(outcome: str, values: Sequence[str]) -> EnginehouseError:
-    """The error for jobs that need more tokens than there are. ``values`` are those of ``reserve_tokens`` in Lua."""
+    """The error for jobs that need more tokens than are left. ``values`` come from ``reserve_tokens`` in Lua."""
     holder, quota, limit, number, wait_ms = values[:5]
     details: dict[str, object] = {"quota": quota, "limit": int(limit), "of": holder}
     whose, seconds = HOLDERS[holder], math.ceil(int(wait_ms) / 1000)

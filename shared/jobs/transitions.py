@@ -139,7 +139,7 @@ class JobTransitions:
         messages: Iterable[Mapping[str, Any]] = (),
     ) -> TransitionResult:
         """End a job: write its last delta, status, result, usage and session messages atomically. ``service`` is what it counts for in the
-        fair share, in tokens, ``token_seconds`` the time per output token after the first one; ``usage`` is that of this attempt."""
+        fair share, in tokens, ``token_seconds`` the time per output token after the first one; ``usage`` is this attempt's."""
         outcome: TransitionResult
         outcome, queues = self._scripts.finish(
             id=lease[0],

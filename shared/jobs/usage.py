@@ -1,4 +1,4 @@
-"""Usage: what a job has used, and the ledger of what owners have used on each day, which outlives the jobs.
+"""Usage: what a job has used, and the ledger of each owner's daily usage, which outlives the jobs.
 
 The transition that ends a job writes the ledger (``lua/lib/usage.lua`` lists its keys), so each job is in it exactly once.
 """
@@ -15,7 +15,7 @@ from shared.redis_connection import PREFIX
 
 Group = str
 GROUPS: tuple[Group, ...] = ("owner", "end_user", "model", "kind", "day")
-# The end user of rows that have those of all end users beyond the limit of one day.
+# The end user of rows that sum all end users beyond the daily limit.
 OTHER_USERS = "(other)"
 MAX_DAYS = 1100
 # Hashes that are read in one round trip.
@@ -89,7 +89,7 @@ class UsageLedger:
         self._redis: Any = client
 
     def rows(self, since: date, until: date, owners: Collection[str] | None = None) -> Iterator[UsageRow]:
-        """The rows of all days from ``since`` to ``until``, both included; of these owners, or of all."""
+        """The rows of all days from ``since`` to ``until``, inclusive; of these owners, or of all."""
         days = [since + timedelta(days=number) for number in range((until - since).days + 1)]
         pipeline = self._redis.pipeline(transaction=False)
         for day in days:
@@ -104,7 +104,7 @@ class UsageLedger:
                 yield from _parse_rows(day, owner, totals_by_row)
 
     def owner_totals(self) -> dict[str, UsageTotals]:
-        """What each owner has ever used. The owner '' has those of all owners beyond the first hundred."""
+        """The total usage of each owner. The owner '' has the sum of all owners beyond the first hundred."""
         return {owner: UsageTotals.from_text(text) for owner, text in self._redis.hgetall(f"{PREFIX}usage:totals").items()}
 
 

@@ -94,7 +94,7 @@ class ModelEntry(BaseModel):
     chat_template: Text | None = None
     """Jinja template that turns messages into a prompt; defaults to the tokenizer's own."""
     neighbours: int | None = Field(None, ge=0, le=5)
-    """Chunks before and after each passage that the model reads with it; defaults to ENGINEHOUSE_RETRIEVE_NEIGHBOURS."""
+    """Chunks before and after each passage that the model also reads; defaults to ENGINEHOUSE_RETRIEVE_NEIGHBOURS."""
     query_prefix: Annotated[str, Field(max_length=2000)] | None = None
     """With task ``embed``: text in front of each query; defaults to the prompt ``query`` of the model's own configuration."""
     passage_prefix: Annotated[str, Field(max_length=2000)] | None = None

@@ -30,7 +30,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "prompt": "cannot continue a raw prompt; send messages",
     "prompt_ids": "takes no token ids as prompt; send text",
     "prompt_logprobs": "has no log-probabilities of prompts; leave out echo or logprobs",
-    "deterministic": "cannot compute a request in steps of its own; leave it out",
+    "deterministic": "cannot compute a request in separate steps; omit it",
     "echo_ids": "cannot turn token ids into text; send the prompt as text, or leave out echo",
 }
 NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {

@@ -26,7 +26,7 @@ class PlanContext:
     ``end_user`` is the end user, if the request names none. Parts of requests that are ignored are added to
     ``ignored_params``. ``responses`` are those that a request can continue, and ``keeps_responses`` says whether its own response
     becomes one of them. ``documents`` has the collections that a ``file_search`` can search, and ``passages`` is how many it finds if the
-    request does not say. ``rights`` are those of the key of the request; ``models`` and ``documents`` are restricted to
+    request does not say. ``rights`` belong to the key of the request; ``models`` and ``documents`` are restricted to
     them, and ``require_job`` raises Forbidden for a stored response that the key may not see.
     """
 

@@ -53,7 +53,7 @@ def file_of_document(document_id: str, name: str, file_id: str) -> tuple[str, st
 
 
 def order_score(hit: Mapping[str, Any]) -> float:
-    """The score that hits are ordered by: that of the reranker, if there was one."""
+    """The score that orders the hits: the reranker's, if there was one."""
     score = hit["score"] if hit.get("rerank_score") is None else hit["rerank_score"]
     return float(score)
 

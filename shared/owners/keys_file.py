@@ -1,8 +1,8 @@
-"""The keys file: API keys that a deployment brings along, as from a secret of Compose or Kubernetes.
+"""The keys file: API keys that a deployment provides, for example from a secret of Compose or Kubernetes.
 
 It is JSON such as ``{"keys": [{"name": "app", "secret": "eh_…", "scopes": ["generate"]}]}``; ``sha256`` may take the place of
-``secret``. Keys are known by their digest. What the file says applies to its keys, and a key that is removed from it is revoked. A key
-that was revoked stays so, even if the file has it: a restart must not bring back what an operator has ended.
+``secret``. The digest identifies a key. The file's values apply to its keys, and a key that is removed from it is revoked. A revoked
+key stays revoked even if the file has it: a restart must not restore a key that an operator has revoked.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def read_keys_file(file: Path) -> list[FileKey]:
 
 
 def apply_keys_file(entries: list[FileKey], keys: ApiKeys) -> FileChanges:
-    """Make the stored keys those of the file. Doing it again, or in several processes at once, changes nothing further."""
+    """Bring the stored keys in line with the file. Repeating it, or running it in several processes at once, is safe."""
     changes, stored = FileChanges([], [], [], []), keys.by_digest()
     for entry in entries:
         before = stored.get(entry.digest)
@@ -123,7 +123,7 @@ def _parse(entry: Any) -> FileKey:
 def _digest(entry: Mapping[str, Any]) -> str:
     secret, digest = _text(entry, "secret"), _text(entry, "sha256")
     if bool(secret) == bool(digest):
-        raise InvalidValue("secret: give secret or sha256, one of the two")
+        raise InvalidValue("secret: give secret or sha256, not both")
     if digest and not _SHA256.fullmatch(digest):
         raise InvalidValue("sha256: must be 64 digits from 0 to 9 and a to f")
     if secret and not _SECRET.fullmatch(secret):

@@ -1,6 +1,6 @@
 """Limits of owners: what each may have and do, from the settings or set for one owner.
 
-``eh:owner:<owner>:limits`` is a hash from limits to the values of one owner, ``eh:key:<id>:limits`` one to those of an API key, ``eh:weights`` a hash from owners to their share of a full
+``eh:owner:<owner>:limits`` is a hash from limits to the values of one owner, ``eh:key:<id>:limits`` the same for an API key, ``eh:weights`` a hash from owners to their share of a full
 queue. The Lua scripts that add something check its limit in the same step (``shared/jobs/lua/lib/limits.lua``), so a limit is exact
 however many clients there are. Streams and waits occupy threads of an API process, so ``api.request_slots`` counts them there.
 """
@@ -54,7 +54,7 @@ class OwnerLimits:
 
 
 class KeyLimits:
-    """Sets and reads the limits of single API keys, which apply besides those of their owners."""
+    """Sets and reads the limits of single API keys, which apply in addition to their owners' limits."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client

@@ -37,9 +37,9 @@ _PREFIX_LENGTH: Final = 10
 
 
 class KeyOptions(TypedDict, total=False):
-    """What a key may have besides its name and owner, and what of it can be changed. None is the value of a new key.
+    """The rights and limits of a key, which can be changed. None is the default of a new key.
 
-    ``scopes`` None is everything that an owner may do. ``expires_at`` is in Unix milliseconds.
+    ``scopes`` None means every scope except ``metrics`` and ``admin``. ``expires_at`` is in Unix milliseconds.
     """
 
     scopes: Sequence[str] | None
@@ -88,7 +88,7 @@ class ApiKey:
 
     @classmethod
     def from_record(cls, text: str) -> "ApiKey":
-        """Read a record. Those of earlier versions have ``admin`` instead of ``scopes``; an administrator has every scope."""
+        """Read a record. Records of earlier versions have ``admin`` instead of ``scopes``; an administrator has every scope."""
         stored = json.loads(text)
         if "scopes" not in stored:
             stored["scopes"] = SCOPES if stored.pop("admin", False) else None
@@ -205,7 +205,7 @@ class ApiKeys:
         return key if self._redis.hsetnx(KEYS, digest, key.record()) else None
 
     def take_from_file(self, key_id: str, name: str, owner: str, options: KeyOptions) -> ApiKey:
-        """Give a key what the keys file says about it. Raises NotFound."""
+        """Apply the keys file's entry to a key. Raises NotFound."""
         fields = {"name": name, "owner": owner, "from_file": True, **_record_fields(options)}
         return self._replace(key_id, lambda key: replace(key, **fields))
 
@@ -243,7 +243,7 @@ class ApiKeys:
         return Authenticated(ApiKey.from_record(record), wait_ms / 1000, own, rate)
 
     def change(self, key_id: str, options: KeyOptions, *, name: str | None = None) -> ApiKey:
-        """Change what ``options`` has of a key, and its name. Its next request has the new rights. Raises NotFound and InvalidValue."""
+        """Change a key's name and the given ``options``. Its next request has the new rights. Raises NotFound and InvalidValue."""
         if name is not None:
             check_name(name, "name")
         changes = self._checked(options)
@@ -258,7 +258,7 @@ class ApiKeys:
     def rotate(self, key_id: str, *, overlap_seconds: float) -> tuple[ApiKey, str]:
         """Create a key with the rights and limits of another one, which expires after ``overlap_seconds``; return the new key and its secret.
 
-        A time at which the old one expires anyway applies to both. Raises NotFound, InvalidValue, and Conflict for a key that is not
+        An earlier expiry of the old one applies to both. Raises NotFound, InvalidValue, and Conflict for a key that is not
         valid any more, or is in the keys file.
         """
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
@@ -296,7 +296,7 @@ class ApiKeys:
         return self._replace(key_id, lambda key: replace(key, revoked_at=key.revoked_at or now_ms))
 
     def _checked(self, options: KeyOptions) -> dict[str, Any]:
-        """The fields of a record that these options are. Raises InvalidValue."""
+        """The record fields for these options. Raises InvalidValue."""
         checked = _record_fields(options)
         if checked.get("scopes") is not None:
             checked["scopes"] = check_scopes(checked["scopes"])
@@ -335,7 +335,7 @@ def check_name(name: str, param: str) -> None:
 
 
 def _record_fields(options: KeyOptions) -> dict[str, Any]:
-    """Options as a record has them, which compares equal to one that was read."""
+    """Options in the form of a record, which compares equal to one that was read."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 

@@ -63,7 +63,7 @@ def _connect(policy: AddressPolicy, target: Target, deadline: float, trust: ssl.
 
 def _shut_down(connection: socket.socket) -> None:
     try:
-        # The method of the plain socket: that of a TLS socket drops the TLS state under the thread that reads.
+        # Use the plain socket's method: a TLS socket's drops the TLS state under the thread that reads.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
         logger.debug("the connection was already closed")

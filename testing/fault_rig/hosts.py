@@ -1,7 +1,7 @@
 """Hosts for fault tests: each has its own host name and process ids, and is killed as a whole.
 
-A host is a pair of Linux namespaces, so the processes of one host cannot see those of another, as between machines. Hosts share the
-network: each server gets a loopback address of its own. Namespaces need root.
+A host is a pair of Linux namespaces, so the processes of one host cannot see another host's, as between machines. Hosts share the
+network: each server gets its own loopback address. Namespaces need root.
 """
 
 import os
@@ -43,14 +43,14 @@ class Host:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End all of its processes at once, as a loss of power does."""
+        """Kill all of its processes at once, as a power failure would."""
         for process in process_tree(self._process.pid)[1:]:
             kill(process.pid)
         kill(self._process.pid)
         self._process.wait(LONG_SECONDS)
 
     def stop(self) -> int:
-        """Stop it in an orderly way, so that it drains; return its exit status."""
+        """Stop it gracefully, so that it drains; return its exit status."""
         for process in process_tree(self._process.pid)[1:2]:
             kill(process.pid, signal.SIGTERM)
         return self._process.wait(LONG_SECONDS)

@@ -39,7 +39,7 @@ def old_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def old_worker(stack: FaultStack, code: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of the old release for the model ``second``, on another host: with a data folder of its own."""
+    """A worker of the old release for the model ``second``, on another host: with its own data folder."""
     data = stack.server.folder / "old-data"
     command = [sys.executable, "-m", "cli.main", "worker", "gpu", "--number", "7", "--model", SECOND, "--redis", stack.url]
     command += ["--data", str(data), "--models", str(stack.server.models)]

@@ -89,7 +89,7 @@ def test_a_question_that_follows_others_goes_to_the_model_before_the_search(stac
     body = {"messages": messages, "collection": {"name": "works", "mode": "keyword"}, "max_tokens": 64}
     job = stack.ended(stack.post("/generate", body).json()["id"])
     assert [attempt["queue"] for attempt in job["attempts"]] == ["gpu.echo", "io", "gpu.echo"]
-    # The echo engine repeats its prompt, which is no question, so the message itself is searched for.
+    # The echo engine repeats its prompt, which is not a question, so the search uses the message.
     result = job["result"]
     assert (result["retrieval"]["query"], result["retrieval"]["rewritten"]) == (messages[-1]["content"], False)
     assert (result["grounded"], result["citations"][0]["page"]) == (True, 1)

@@ -16,7 +16,7 @@ LIMITS = Limits(seconds=60, memory_bytes=2**30, max_pages=100, max_page_characte
 
 
 def written(path: Path) -> Path:
-    """A PDF of three pages with an outline, whose last section goes on on a page of its own."""
+    """A PDF of three pages with an outline, whose last section continues on its own page."""
     document = PdfDocument("Manual")
     document.set_font("helvetica", size=11)
     for page, lines in enumerate(

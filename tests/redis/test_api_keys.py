@@ -371,7 +371,7 @@ def test_only_the_server_can_read_the_audit_log(settings: Settings, log: AuditLo
 
 
 def test_many_writers_lose_and_mix_no_line(settings: Settings) -> None:
-    """Each has a log of its own, as processes have; the file is renamed several times meanwhile."""
+    """Each has its own log, as processes have; the file is renamed several times meanwhile."""
 
     def write(writer: int) -> None:
         log = AuditLog(settings.audit_file, max_bytes=4000)
@@ -440,7 +440,7 @@ def test_commands_are_recorded_with_their_user(settings: Settings) -> None:
     with audited(settings, "owner.set", "ada", weight=2, limits=None):
         pass
     with pytest.raises(NotFound), audited(settings, "dead_letter.drop", "job_1"):
-        raise NotFound("There is no such job.", code="job_not_found")
+        raise NotFound("The job does not exist.", code="job_not_found")
     with pytest.raises(CommandError), audited(settings, "backup.create", "/tmp/x"):
         raise CommandError("no")
     recorded = entries(settings)

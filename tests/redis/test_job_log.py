@@ -24,7 +24,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 @pytest.fixture
 def system(redis_client: redis.Redis, settings: Settings) -> JobSystem:
-    """Without the test's clock: calls over HTTP use that of Redis."""
+    """Without the test's clock: calls over HTTP use the clock of Redis."""
     return JobSystem(redis_client, settings, lambda queue, count: None)
 
 

@@ -67,7 +67,7 @@ def entry(id: int) -> TokenLogprobs:
 
 
 def handler_of(engine: ScriptedEngine, entry: ModelEntry = ENTRY) -> GenerationHandler:
-    """A handler whose jobs run on this engine, which stands for that of the entry."""
+    """A handler whose jobs run on this engine, which replaces the entry's engine."""
     handler = GenerationHandler(entry, TextCodec(ENTRY), cast(EngineClient, engine), cast(Sessions, None))
     engine.on_step = handler.on_step
     return handler

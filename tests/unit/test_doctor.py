@@ -1,4 +1,4 @@
-"""``enginehouse doctor`` finds each problem of a machine and of a Redis, and says what mends it."""
+"""``enginehouse doctor`` finds each problem of a machine and of a Redis, and says how to fix it."""
 
 import os
 import resource

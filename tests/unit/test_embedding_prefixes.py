@@ -1,4 +1,4 @@
-"""Prefixes of sentence-transformers models, with a tiny model of random weights: their own prompts, those of the models file, and none."""
+"""Prefixes of sentence-transformers models, with a tiny model of random weights: its own prompts, prompts of the models file, and none."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "query", "passage", "sear
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose configuration has prompts, as those of Qwen3-Embedding and bge do."""
+    """A model whose configuration has prompts, like Qwen3-Embedding and bge."""
     transformers = pytest.importorskip("transformers")
     library = pytest.importorskip("sentence_transformers")
     folder = tmp_path_factory.mktemp("model")

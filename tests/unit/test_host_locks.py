@@ -1,4 +1,4 @@
-"""Locks between hosts, with another host in a process of its own, and with files as hosts without working locks leave them."""
+"""Locks between hosts, with another host in its own process, and with the files that hosts without working locks leave."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def here(folder: Path, reasons: list[str]) -> HostLocks:
 
 
 def touch_without_a_lock(folder: Path, since: int, host: str = "there") -> Path:
-    """What a host does whose lock nobody else sees."""
+    """Acts as a host whose lock no other host sees."""
     file = folder / "host-locks" / "0123456789abcdef"
     file.parent.mkdir(exist_ok=True)
     if not file.exists() or file.read_text() != f"{since} {host}\n":
@@ -79,7 +79,7 @@ def test_the_later_host_stops_where_locks_do_not_hold(tmp_path: Path, rounds: Ca
     for _ in range(2):
         touch_without_a_lock(tmp_path, since=1)
         rounds(locks, 1)
-    assert reasons == [], "a lock that can be taken may be that of a host that has just ended"
+    assert reasons == [], "a lock that can be taken may belong to a host that has just ended"
     touch_without_a_lock(tmp_path, since=1)
     rounds(locks, 1)
     [reason] = reasons

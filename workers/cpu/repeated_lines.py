@@ -1,7 +1,7 @@
-"""Headers and footers: lines that most pages of a document have at their beginning or end are left out, except on the first such page.
+"""Headers and footers: removes lines that most pages of a document have at their beginning or end, except on the first such page.
 
 The first pass counts the lines at the edges of all pages, and the second one removes those that repeat. A number that grows with
-the pages may differ: "Page 7 of 90" repeats "Page 6 of 90". Other numbers may not, as the last line of an invoice is its sum.
+the pages may differ: "Page 7 of 90" repeats "Page 6 of 90". Other numbers may not: the last line of an invoice is its sum.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Citation check: which passages an answer cites, whether their text supports it, and which of its numbers stand for nothing."""
+"""Citation check: which passages an answer cites, whether their text supports it, and which markers match no passage."""
 
 import re
 from collections.abc import Mapping, Sequence

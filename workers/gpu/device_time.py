@@ -9,7 +9,7 @@ from shared.jobs.usage import Usage
 
 
 class DeviceTime:
-    """Divides time equally between the requests that run at the same moment, so the sum over all requests is the time in which any ran.
+    """Divides time equally between the requests that run at the same moment, so the sum over all requests is the engine's busy time.
 
     Safe to use from many threads. ``devices`` is the number of GPUs that run a request together; an engine without one counts as one.
     """

@@ -1,7 +1,7 @@
 """Answers from documents: the steps around a generation whose job begins with a search.
 
-A question that follows others is rewritten to stand alone, by the model that answers it, before the search: the job starts on the queue of
-its model, goes to the io pool, and comes back with passages. If no passage is relevant enough, the answer says so without the model.
+The model that answers a follow-up question first rewrites it to stand alone: the job starts in the queue of its model, moves to the io
+pool, and comes back with passages. If no passage is relevant enough, the answer says so without the model.
 """
 
 import logging
@@ -31,12 +31,12 @@ MAX_QUESTION_CHARACTERS = 500
 MAX_TOKENS = 96
 # Shorter words say little about the subject.
 _WORD = re.compile(r"\w{4,}")
-# Those of Latin, Chinese and Arabic texts.
+# Question marks of Latin, Chinese and Arabic texts.
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 
 def needs_rewriting(attempt: Attempt) -> bool:
-    """Whether this attempt has to rewrite the question of its job before the search."""
+    """Whether this attempt must rewrite the question of its job before the search."""
     return bool(attempt.spec.get("rewrite")) and "question" not in attempt.context and "passages" not in attempt.context
 
 
@@ -63,7 +63,7 @@ def refuses_to_answer(attempt: Attempt) -> bool:
 
 
 def answer_not_found(attempt: Attempt) -> Result:
-    """The answer of a job whose documents do not have one."""
+    """The answer of a job whose documents contain none."""
     if attempt.job.has_deltas:
         attempt.void_deltas()
     attempt.send_delta({**opening_delta(attempt.context, None), "text": NOT_IN_THE_DOCUMENTS})
@@ -89,7 +89,7 @@ def _ask_model(
         **options,
     }
     job = replace(attempt.job, spec=spec, context={}, session="", output="", has_deltas=False)
-    # Its deltas are published to no one.
+    # Its deltas are not published.
     hidden = Attempt(job, publish=lambda events: None)
     attempt.on_stop(lambda: hidden.request_stop("cancel"))
     try:

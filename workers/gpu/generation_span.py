@@ -1,4 +1,4 @@
-"""The span of a generation in the engine, with its first token as an event. Names are those of OpenTelemetry's conventions."""
+"""The span of a generation in the engine, with its first token as an event. Names follow OpenTelemetry's conventions."""
 
 import time
 from contextlib import AbstractContextManager

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class TokenTimer:
-    """Measures from the arrival of the first tokens to that of the last. Not safe to use from many threads."""
+    """Measures from the arrival of the first tokens to the arrival of the last. Not safe to use from many threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

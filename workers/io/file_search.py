@@ -1,4 +1,4 @@
-"""The collections of a generation's search, and what a ``file_search`` of ``/v1`` says of what it has found."""
+"""The collections of a generation's search, and what a ``file_search`` of ``/v1`` reports about its hits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

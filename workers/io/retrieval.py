@@ -27,7 +27,7 @@ BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """Passages, best first. ``reranker`` is the model that ordered them; "" if none did. ``explanation`` is that of the first query."""
+    """Passages, best first. ``reranker`` is the model that ordered them; "" if none did. ``explanation`` is for the first query."""
 
     passages: list[Passage]
     reranker: str = ""
@@ -67,7 +67,7 @@ class Retriever:
     def retrieve(
         self, queries: Sequence[SearchQuery], collection_ids: Sequence[str], *, raise_if_stopped: Callable[[], None]
     ) -> Retrieval:
-        """The best passages of all collections for all queries, which differ in their text alone.
+        """The best passages of all collections for all queries, which differ only in their text.
 
         A passage that several queries find is judged for the one that it suits best. Raises what ``search_passages`` raises, and what
         ``raise_if_stopped`` does.
@@ -117,7 +117,7 @@ class Retriever:
             passages = self._score(candidates, options, raise_if_stopped)
         except ModelUnavailable as error:
             logger.warning("a search was not reranked: %s", error.message)
-            warnings.append(f"The hits are in the order of the search, as the reranker is unavailable. {error.message}")
+            warnings.append(f"The reranker is unavailable, so the hits keep the order of the search. {error.message}")
             passages, reranker = [candidate.passage for candidate in candidates], ""
         minimum = options.threshold
         kept = [passage for passage in passages if minimum is None or passage.order_score >= minimum]

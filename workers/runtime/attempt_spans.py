@@ -28,7 +28,7 @@ def attempt_span(job: Job) -> AbstractContextManager[Span]:
 
 
 def end_attempt_span(span: Span, outcome: str, error_code: str) -> None:
-    """Note how an attempt has ended."""
+    """Record the outcome of an attempt."""
     span.set_attributes({"enginehouse.outcome": str(outcome)})
     if outcome in FAILED_OUTCOMES:
         span.fail(error_code or str(outcome))

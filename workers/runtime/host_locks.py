@@ -1,9 +1,9 @@
 """Locks between hosts: shows whether the file system of the data folder has them, and stops a worker where it has none.
 
-The cpu and io workers write the text index, which is SQLite. On a file system without POSIX locks between hosts, two hosts that write it
-damage it, and that is found much later. So each host holds a lock on a file of its own in the data folder and touches the file. Another
-host that gets this lock again and again, although the holder goes on touching the file, has shown that locks do not reach from host to
-host. The host that came later stops.
+The cpu and io workers write the text index, which is SQLite. On a file system without POSIX locks between hosts, two hosts that write
+it damage it, and the damage is noticed only much later. So each host holds a lock on its own file in the data folder and keeps touching
+the file. If another host can take this lock repeatedly while the holder keeps touching the file, locks do not work between hosts. The
+host that came later stops.
 """
 
 import fcntl
@@ -22,9 +22,9 @@ from shared.machine import machine_id
 logger = logging.getLogger(__name__)
 
 TOUCH_SECONDS = 2.0
-# So many touches by a host whose lock could be taken before each of them are a proof.
+# Locks are missing if a host touches its file this often while its lock can be taken before each touch.
 TOUCHES = 2
-# At a start, another host that may be there is looked at for this long.
+# At the start, how long to watch another host that may be running.
 START_SECONDS = 5 * TOUCH_SECONDS
 RECENT_SECONDS = 3 * TOUCH_SECONDS
 # Files of hosts that are gone, such as pods. The clock of another host may be hours off.
@@ -35,7 +35,7 @@ LOCKS_MISSING = 78
 
 @dataclass(frozen=True)
 class _Mark:
-    """What a file says: since when its host holds the lock, the name of the host, and when it touched the file."""
+    """Content of a file: since when its host holds the lock, the name of the host, and when it touched the file."""
 
     since: int
     host: str

@@ -268,7 +268,7 @@ class WorkerRuntime:
                 attempt.request_stop(answer)
 
     def write_lines(self, attempts: Sequence[Attempt]) -> None:
-        """Write what was logged during these attempts since the last call. Lines that cannot be written are lost to the jobs' logs."""
+        """Write what was logged during these attempts since the last call. Lines that cannot be written are lost."""
         lines = [(attempt.lease, line) for attempt in attempts for line in attempt.take_lines()]
         if not lines:
             return

@@ -33,7 +33,7 @@ class JobAction(RequestModel):
 
 
 class OwnerChange(RequestModel):
-    """What changes for an owner; what is left out stays as it is."""
+    """Changes to an owner; omitted fields stay unchanged."""
 
     weight: float | None = Field(
         default=None, ge=0.01, le=100, description="share of a full queue relative to other owners, 1 at first"
@@ -41,7 +41,7 @@ class OwnerChange(RequestModel):
     limits: dict[str, Annotated[int, Field(ge=0, le=HIGHEST)] | None] | None = Field(
         default=None,
         max_length=len(OWNER_LIMITS),
-        description=f"values by name: {', '.join(OWNER_LIMITS)}. 0 means no limit, null returns to the setting",
+        description=f"values by name: {', '.join(OWNER_LIMITS)}. 0 means no limit, null resets to the setting",
     )
 
 

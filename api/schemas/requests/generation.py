@@ -38,7 +38,7 @@ MAX_DELAY_SECONDS = 30 * 24 * 3600
 
 
 def _seconds_from_now(text: str) -> float | None:
-    """Seconds until a time in RFC 3339, negative if it is over; None if it is not one."""
+    """Seconds until an RFC 3339 time, negative if it has passed; None if the text is not a time."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -63,7 +63,7 @@ class CollectionSource(RetrievalOptions):
     top_k: Annotated[int, Field(ge=1, le=50, description="maximum number of passages")] | None = None
     neighbours: Annotated[int, Field(ge=0, le=5)] | None = Field(
         default=None,
-        description="chunks before and after each passage that the model reads with it; the model's own default, usually 1",
+        description="chunks before and after each passage that the model also reads; by default the model's number, usually 1",
     )
     context_tokens: Annotated[int, Field(ge=64, le=1_000_000)] | None = Field(
         default=None, description="maximum tokens of all passages in the prompt; 1,500 unless the server is set otherwise"
@@ -71,8 +71,8 @@ class CollectionSource(RetrievalOptions):
     min_relevance: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None,
         description=(
-            "minimum relevance of a passage: the reranker's score, or else the cosine similarity. If no passage has it, the answer is "
-            "that the documents do not contain one"
+            "minimum relevance of a passage: the reranker's score, or else the cosine similarity. If no passage reaches it, the "
+            "answer says that the documents contain none"
         ),
     )
 
@@ -113,7 +113,7 @@ class GenerationOptions(RequestModel):
     rewrite: bool | None = Field(
         default=None,
         description=(
-            "with a collection: let the model rewrite a question that follows others to stand alone before the search; true unless "
+            "with a collection: let the model rewrite a follow-up question to stand alone before the search; true unless "
             "the server is set otherwise"
         ),
     )
@@ -164,7 +164,7 @@ class GenerationOptions(RequestModel):
         seconds = _seconds_from_now(value) if isinstance(value, str) else value
         if not isinstance(seconds, int | float) or isinstance(seconds, bool):
             raise ValueError("must be seconds from now, or a time with its offset, such as 2026-01-31T18:00:00Z")
-        # A time that is over may be sent again, with an Idempotency-Key.
+        # A time in the past is valid: the request may be a retry with an Idempotency-Key.
         if seconds > MAX_DELAY_SECONDS or (seconds < 0 and not isinstance(value, str)) or seconds != seconds:
             raise ValueError(f"must be within {MAX_DELAY_SECONDS} seconds (30 days) from now")
         return value
@@ -197,11 +197,11 @@ class GenerateRequest(GenerationOptions):
     text: str | None = Field(default=None, description="one user message; the field of the chat_gp_me tutorial")
     keep_seconds: Annotated[int, Field(ge=60, le=365 * 24 * 3600)] | None = Field(
         default=None,
-        description="how long the job is kept after its end, without its prompt once it has completed, if that is less than the server's time",
+        description="how long the job is kept after its end, at most the server's time. A completed job is kept without its prompt",
     )
     store: bool = Field(
         default=True,
-        description="with `false`, the job is deleted a minute after its end, and its prompt when it has completed",
+        description="with `false`, the job is deleted a minute after its end, and its prompt when it completes",
     )
 
     @model_validator(mode="after")

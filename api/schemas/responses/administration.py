@@ -65,8 +65,8 @@ class Owner(ResponseModel):
     object: Literal["owner"]
     owner: str = Field(examples=["local"])
     weight: float
-    limits: dict[str, int] = Field(description="what was set for this owner; 0 is none")
-    effective_limits: dict[str, int] = Field(description="every limit; those that were not set come from the settings")
+    limits: dict[str, int] = Field(description="limits set for this owner; 0 means no limit")
+    effective_limits: dict[str, int] = Field(description="every limit; the rest come from the settings")
 
 
 class OwnerList(ListPage[Owner]):

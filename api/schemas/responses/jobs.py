@@ -67,14 +67,14 @@ class Citation(ResponseModel):
     cited: bool | None = Field(default=None, description="whether the answer has its marker")
     support: float | None = Field(
         default=None,
-        description="part of the words of the sentences with its marker that the quote contains; null if there are none",
+        description="of the words in the sentences with its marker, the share that the quote contains; null if there are none",
     )
 
 
 class RetrievalResult(ResponseModel):
     """How the passages of an answer were found."""
 
-    query: str | None = Field(description="what was searched for: the message, or the question that it was rewritten to")
+    query: str | None = Field(description="text of the search: the message, or the question rewritten from it")
     rewritten: bool = Field(description="whether the model rewrote the message to stand alone")
     reranker: str | None = Field(description="the model that ranked the passages, if any")
     warnings: list[str] = Field(description="why the passages were not reranked; usually empty")
@@ -294,7 +294,7 @@ class ListedJob(ResponseModel):
     queue_position: int | None = Field(default=None, description="only while queued; 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is unknown")
     not_before: Time | None = Field(
-        default=None, description="only while queued: time of the next attempt, or before which it may not start"
+        default=None, description="only while queued: time of the next attempt, or the earliest start"
     )
     waiting_for: WaitingFor = Field(default="", description="only while queued: what keeps it from running")
 
@@ -376,7 +376,7 @@ class JobLogLine(ResponseModel):
     at: Time
     level: Literal["debug", "info", "warning", "error", "critical"]
     message: str
-    attempt: int | None = Field(description="of a line that a worker has logged")
+    attempt: int | None = Field(description="only for a line that a worker logged")
     worker: str | None = Field(description="the same")
 
 

@@ -24,7 +24,7 @@ class RankedScore(ResponseModel):
 
 
 class HitExplanation(ResponseModel):
-    """Where a hit was in each list of a search; null if it was not in the list, or if the search had no such list."""
+    """Rank and score of a hit in each list of a search; null if the list lacks it, or the search had no such list."""
 
     vector: RankedScore | None = Field(description="by cosine similarity")
     keyword: RankedScore | None = Field(description="by BM25")
@@ -41,7 +41,7 @@ class RemovedChunks(ResponseModel):
     """Chunks that were left out, by reason."""
 
     filter: int = Field(description="do not match the whole filter")
-    not_ready: int = Field(description="found, but of documents that are under way, replaced or deleted")
+    not_ready: int = Field(description="found, but the document is being read, replaced or deleted")
     threshold: int = Field(description="candidates below the threshold")
 
 
@@ -80,10 +80,10 @@ class Hit(ResponseModel):
         description="higher is better. vector: cosine similarity; keyword: BM25; hybrid: 1 for a hit that ranks first in both"
     )
     rerank_score: float | None = Field(
-        default=None, description="of the reranker, from 0 to 1, by which the hits are ordered; null without one"
+        default=None, description="the reranker's score, from 0 to 1, which orders the hits; null without a reranker"
     )
     similarity: float | None = Field(
-        default=None, description="cosine similarity of query and chunk; null for a hit that only its words have found"
+        default=None, description="cosine similarity of query and chunk; null for a hit that only the keyword search found"
     )
     neighbours: list[NeighbourChunk]
     source: Literal["text", "ocr"] = Field(default="text", description="`ocr` if some of the text was read from a picture")

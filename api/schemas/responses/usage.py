@@ -10,14 +10,14 @@ from api.schemas.responses.envelopes import ResponseModel
 class UsageNumbers(ResponseModel):
     """Sums over jobs that have ended."""
 
-    jobs: int = Field(description="jobs that ended, however they ended")
+    jobs: int = Field(description="jobs that ended, whatever their status")
     prompt_tokens: int
-    cached_tokens: int = Field(description="prompt tokens that were still in the KV cache, which are part of `prompt_tokens`")
+    cached_tokens: int = Field(description="prompt tokens that were in the KV cache; `prompt_tokens` includes them")
     completion_tokens: int
-    embedding_tokens: int = Field(description="tokens of texts that were embedded or reranked")
-    gpu_seconds: float = Field(description="time of GPUs, shared by the requests that ran together")
-    pages: int = Field(description="pages of documents that were read")
-    bytes: int = Field(description="size of documents that were read")
+    embedding_tokens: int = Field(description="tokens of embedded or reranked texts")
+    gpu_seconds: float = Field(description="GPU time, shared by the requests that ran together")
+    pages: int = Field(description="pages read from documents")
+    bytes: int = Field(description="size of the documents read")
 
 
 class UsageEntry(UsageNumbers):
@@ -31,7 +31,7 @@ class UsageEntry(UsageNumbers):
 
 
 class UsageReport(ResponseModel):
-    """What was used from `since` to `until`, both included (UTC)."""
+    """Usage from `since` to `until`, inclusive (UTC)."""
 
     object: Literal["usage"]
     since: str

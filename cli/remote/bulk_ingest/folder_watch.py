@@ -1,10 +1,10 @@
 """``enginehouse ingest --watch``: which files of a folder are new, changed or removed since they were last sent.
 
-The folder is listed after each event of the file system, and once a minute, as network file systems report no changes of other
-machines. So an event that is lost or comes twice does no harm.
+The folder is listed after each event of the file system, and once a minute, because network file systems do not report changes
+made on other machines. So a lost or repeated event does no harm.
 
-A state file remembers, for each file, its size, its time and the document that it became. It saves reading all files again, and is the
-only record of what was removed while nobody watched. If it is lost, files that the server has are recognised by their bytes.
+A state file records the size, the time and the document of each file. It saves reading all files again, and is the only record of
+files removed while no watch ran. If it is lost, files that the server has are recognised by their bytes.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class FileState:
 
 @dataclass(frozen=True)
 class Changes:
-    """What is to be sent, as it was before it is read, which names are gone, and whether a file was left for the next time because it may still be written."""
+    """Files to send, with their state before they are read; removed names; and whether a file must wait because it may still be written."""
 
     files: Sequence[tuple[SourceFile, os.stat_result]]
     removed: Sequence[str]
@@ -45,8 +45,8 @@ class Changes:
 
 
 class FolderState:
-    """What is known of the files of one folder. Each change is a line that is appended to the state file at once, so that the next run of
-    the command knows it, however this one ends."""
+    """The recorded state of the files in one folder. Each change is appended to the state file immediately, so that the next run
+    knows it, however this one ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,7 +68,7 @@ class FolderState:
     def forget_unknown(self, documents: Iterable[str]) -> None:
         """Forget files whose document the server no longer has, or that may be read when they are sent again."""
         existing = set(documents)
-        # An archive has no document of its own.
+        # An archive itself has no document.
         known = existing | ({None} if existing else set())
         self._files = {
             name: entry for name, entry in self._files.items() if entry.document in known and entry.status in PERMANENT
@@ -118,7 +118,7 @@ def state_path(*identity: object) -> Path:
 def find_changes(
     state: FolderState, folder: Path, *, include: Sequence[str], exclude: Sequence[str], prefix: str, now: float
 ) -> Changes:
-    """Compare a folder with what is known of it. Nothing is removed if the folder is missing or empty, as an unmounted one is."""
+    """Compare a folder with its recorded state. Nothing is removed if the folder is missing or empty (not mounted)."""
     found = find_files([str(folder)], include=include, exclude=exclude, prefix=prefix) if folder.is_dir() else []
     files: list[tuple[SourceFile, os.stat_result]] = []
     unsettled = False

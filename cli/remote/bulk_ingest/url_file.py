@@ -1,7 +1,7 @@
 """Files that ``enginehouse ingest --urls`` fetches: downloaded to a temporary file, sent, and deleted.
 
-A server decides where it redirects to, so each hop is checked as the server checks webhooks: only public addresses, unless a range is
-allowed, and no step from https to http.
+A server may redirect anywhere, so each hop is checked in the same way as webhooks: only public addresses, unless a range is allowed,
+and no step from https to http.
 """
 
 import http.client
@@ -29,7 +29,7 @@ class DownloadFailed(OSError):
 
 @dataclass(frozen=True)
 class DownloadLimits:
-    """What one download may take: bytes, and seconds for all of its hops."""
+    """Limits of one download: bytes, and seconds for all of its hops."""
 
     size: int
     seconds: float

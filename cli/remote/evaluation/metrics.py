@@ -12,7 +12,7 @@ from typing import Any
 from cli.remote.evaluation.questions import Question
 
 DEPTH = 10
-"""Hits that are looked at."""
+"""The number of hits considered."""
 
 MEASURES = ("recall@3", "recall@5", "recall@10", "ndcg@10", "mrr@10", "page_hit@5")
 

@@ -4,7 +4,7 @@
 -- Arguments: queue, worker, token, retried, slots:number, reserved:number, lease_ms:number, running_limit:number, user_running_limit:number
 --   retried is '1' if an earlier call with this token got no reply; slots is how many jobs the worker runs at once; it keeps reserved
 --   ones of them for owners of whom it runs nothing, if there are several owners. running_limit and user_running_limit are how many jobs
---   of an owner, and of an end user, may run at once, for owners without limits of their own; 0 for none.
+--   of an owner, and of an end user, may run at once, for owners without their own limits; 0 for no limit.
 -- Keys: paused; the queue; the record and events of the job; worker:<worker>:jobs; claim:<token>
 -- Jobs of batches (priority 8 and 9) never have the reserved slots.
 -- Returns {the record and the input as a flat list, or an empty list; queues to wake; 'held_back' if
@@ -134,7 +134,7 @@ local function next_startable_job(owner)
   return false
 end
 
--- The owner with the least service who may have the slot, that service, and its next job; nil when nobody may have it.
+-- The owner with the least service who may have the slot, that service, and its next job; nil if no owner may have it.
 local function next_owner()
   local first, level = lowest(owners)
   if not first then return nil end

@@ -5,7 +5,7 @@
 --   messages...
 --   status is 'completed' | 'failed' | 'cancelled'; result and error are JSON or empty; code is the error's or empty; service is
 --   the number of tokens used, empty when unknown; token_us is the time per output token after the first one, in microseconds, empty
---   when unknown; usage is that of the attempt (lib/usage.lua) or empty; delta is the data of the last event or empty, index its
+--   when unknown; usage is the attempt's (lib/usage.lua) or empty; delta is the data of the last event or empty, index its
 --   number; messages
 --   are the question and the answer of a turn of a session, in JSON.
 -- Keys: the record and events; the worker's jobs; the queue's service; the session

@@ -3,8 +3,8 @@
 -- Flags: allow-oom
 -- Arguments: id, attempt, outcome, delay_ms:number, error, code, queue, context, found, usage
 --   outcome is 'handed_over' | 'released'; error (JSON) and code describe an outage that interrupted the attempt, else they are empty;
---   context is JSON, empty to keep the present one; found is JSON that the event repeats for clients, or empty; usage is that of
---   the attempt (lib/usage.lua) or empty.
+--   context is JSON, empty to keep the present one; found is JSON that the event repeats for clients, or empty; usage is the
+--   attempt's (lib/usage.lua) or empty.
 -- Keys: the record, input and events; the worker's jobs; the queue
 -- Returns {'ok' | 'failed' (the outage has lasted for as long as the job may wait in a queue: it has ended) | 'lost', queues to wake}.
 -- Promise: it costs the job neither a lost attempt nor a retry. Sent twice by the same attempt, it moves the job once.

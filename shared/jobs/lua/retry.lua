@@ -2,7 +2,7 @@
 -- Uses: transition
 -- Flags: allow-oom
 -- Arguments: id, attempt, delay_ms:number, error, code, usage
---   error is JSON; usage is that of the attempt (lib/usage.lua) or empty.
+--   error is JSON; usage is the attempt's (lib/usage.lua) or empty.
 -- Keys: the record and events; the worker's jobs; jobs:due
 -- Returns {'ok' | 'failed' (no retry is left: the job has ended) | 'lost', queues to wake}.
 -- Promise: sent twice by the same attempt, it counts one retry.

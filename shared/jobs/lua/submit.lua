@@ -3,8 +3,8 @@
 -- Arguments: owner, key, defaults, queue_limit:number, owner_limit:number, bytes_limit:number, turns_limit:number, turn_bytes_limit:number,
 --   jobs[id, session, after, parent, wait_ms, expires_ms, timeout_ms, idempotency, fingerprint, spec, requests, response, record, turn,
 --   turn_parent, tokens]
---   key is the API key that the jobs count for, or empty; defaults is a JSON object of limits of owners without ones of their own: tokens
---   per minute, day and month, and those of end users. tokens is what a job may use, empty if token limits do not apply to it.
+--   key is the API key that the jobs count for, or empty; defaults is a JSON object of limits for owners without their own: tokens
+--   per minute, day and month, and the limits of end users. tokens is what a job may use, empty if token limits do not apply to it.
 --   owner_limit and bytes_limit are those of owners without limits of their own; the bytes are those of all jobs, queued and ended,
 --   and of all sessions. turns_limit and turn_bytes_limit are those of one session.
 --   session, after (a job to wait for), parent (a batch), timeout_ms and idempotency (the Idempotency-Key) may be empty. With
@@ -12,7 +12,7 @@
 --   timeout_ms. requests is the state of a request batch, in JSON, and response what is stored of a response of /v1 besides its job;
 --   both are empty for other jobs. turn is the question of a turn of a session, in JSON, and turn_parent the turn before it: 'root' for
 --   none, empty for the current one. record is a JSON object of further fields: kind, queue, priority, ...
--- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; those of lib/token_limits.lua; the session and its turns;
+-- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the keys of lib/token_limits.lua; the session and its turns;
 --   idempotency:<owner>:<key>; the parent; owner:<owner>:request_batches
 -- Returns {'created', queues to wake, 'created' | 'exists' | 'replayed' for each job, its id}, or {'conflict' | 'no_session' | 'no_turn' |
 -- 'turns_full' | 'turn_bytes_full' | 'queue_full' | 'owner_full' | 'user_full' | 'bytes_full' | 'memory_full', {}, {the job of the

@@ -22,7 +22,7 @@ class TrackedText:
     sources: Sequence[int]
 
     def rearrange(self, pieces: Iterable["Piece"]) -> "TrackedText":
-        """The text that pieces of this one and other texts make in this order."""
+        """A new text made of pieces of this one and other texts, in this order."""
         texts: list[str] = []
         sources: list[int] = []
         for piece in pieces:
@@ -37,7 +37,7 @@ class TrackedText:
 
 
 Piece = str | tuple[int, int]
-"""A text of its own, or the range of a tracked text from the first number to before the second one."""
+"""A separate text, or the range of a tracked text from the first number up to the second (exclusive)."""
 
 
 def read_characters(raw: Any, text_page: Any) -> TrackedText:

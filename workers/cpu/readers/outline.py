@@ -1,7 +1,7 @@
 """The outline (bookmarks) of a PDF as headings of its pages.
 
-The outline names the page of each section, rarely a position that can be relied on. So the title is looked for in the text of the page, where it
-begins a line, perhaps after a number. A title that is not found there belongs to the beginning of the page, or to the heading before it.
+The outline names the page of each section, but rarely a reliable position. So the reader looks for the title in the text of the page, at the
+beginning of a line, perhaps after a number. A title that is not found belongs to the beginning of the page, or to the heading before it.
 """
 
 import re
@@ -15,7 +15,7 @@ from workers.cpu.readers.reader import Heading
 MAX_ENTRIES, MAX_PAGE_ENTRIES = 20_000, 500
 MAX_TITLE_CHARACTERS = 200
 MAX_TRIES = 20
-"""Places of a page that are tried for a title."""
+"""Maximum number of places on a page tried for a title."""
 
 NUMBERING_CHARACTERS = 20
 """What may precede a title in its line, such as ``Chapter 12:`` or ``3.2.1``."""

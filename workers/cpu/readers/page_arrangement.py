@@ -1,7 +1,7 @@
 """Arrangement of a page of a PDF: finds its characters, lines and gaps with pdfium, and puts its text into the order of ``page_layout``.
 
-Most pages have nothing to arrange. ``may_have_cells`` looks at the ends of their lines only, as the box of each character would take
-longer than the text.
+Most pages have nothing to arrange. ``may_have_cells`` looks only at the ends of their lines, because the box of each
+character takes longer to read than the text.
 """
 
 import ctypes
@@ -139,7 +139,7 @@ def _segments(raw: Any, text_page: Any, original: TrackedText) -> list[Segment]:
             height = word_top - word_bottom
             gap = word_left - right
             is_near = -height <= gap <= MIN_GAP * height or (gap > 0 and word_start - end >= _MIN_SPACES)
-            # Smaller and raised characters belong to the line, too.
+            # Smaller and raised characters belong to the line.
             same_line = 2 * (top if top < word_top else word_top) - 2 * (bottom if bottom > word_bottom else word_bottom) >= (
                 height if height < top - bottom else top - bottom
             )

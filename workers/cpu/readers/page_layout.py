@@ -1,10 +1,10 @@
 """Layout of a page: tables as Markdown rows, and columns one after the other.
 
-The text of a PDF is in the order in which a program wrote it, which is nearly always the order in which people read. So only the
-parts that are beside each other in the file are changed: rows of cells become rows of a table, and lines that alternate between two
-columns are put into the order of the columns. Everything else stays as it is.
+The text of a PDF is in the order in which a program wrote it, which is nearly always the reading order. So only parts that are
+beside each other in the file are changed: rows of cells become rows of a table, and lines that alternate between two columns are
+put into the order of the columns. Everything else stays unchanged.
 
-Coordinates are those of PDF: they grow to the right and upwards.
+Coordinates are PDF coordinates: they grow to the right and upwards.
 """
 
 import re

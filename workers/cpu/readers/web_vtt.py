@@ -1,6 +1,6 @@
 """Reader of WebVTT subtitles (.vtt): the spoken text with the names of the speakers, without times, styles and comments.
 
-LangChain's loader of subtitles reads SubRip only: of WebVTT, it loses every cue whose time has no hours.
+LangChain's subtitle loader reads only SubRip: in WebVTT, it loses every cue whose time has no hours.
 """
 
 import html

@@ -48,7 +48,7 @@ def main() -> None:
     # The terminal sends Ctrl-C to every process at once; only the worker decides when its engine stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.getpgrp() == os.getpid():
-        # The worker has made it a group of its own, because of processes that die neither with it nor with the worker.
+        # The worker gave it its own process group, because some of its processes die neither with it nor with the worker.
         signal.signal(signal.SIGTERM, lambda *_: _end())
         die_with_parent(signal.SIGTERM)
     else:
@@ -174,7 +174,7 @@ def _end() -> NoReturn:
 def _leave_worker(engine_process: int, connection: int) -> None:
     """In a process that vLLM has forked: end with the one that forked it, and let the worker notice when its engine ends."""
     die_with_parent()
-    # In processes that this one forks, the number may be that of another file.
+    # In processes that this one forks, the number may belong to another file.
     if os.getppid() == engine_process:
         os.close(connection)
 

@@ -1,6 +1,6 @@
 """Triton kernels for a step of a single token, as when one request runs alone: linear layers, and attention with its rotary embedding.
 
-The time of such a step is that of reading the weights. A matrix product for one token leaves the tensor cores idle, so
+Reading the weights takes nearly all of such a step. A matrix product for one token leaves the tensor cores idle, so
 ``narrow_linear`` multiplies without them, and fuses what stands between two layers of a decoder: RMSNorm before, SiLU gate or residual
 add after. ``SingleTokenAttention`` reads the keys and values of a context in many blocks at once.
 """
@@ -74,7 +74,7 @@ def _narrow_linear(
     COLUMNS: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    """One program multiplies ROWS rows of ``weight``; with ``GATE``, each row of the first half is followed by that of the second half."""
+    """One program multiplies ROWS rows of ``weight``; with ``GATE``, each row of the first half is followed by its row of the second half."""
     index = tl.arange(0, ROWS)
     if GATE:
         output = tl.program_id(0) * (ROWS // 2) + index // 2
@@ -143,7 +143,7 @@ class SingleTokenAttention:
         """The attended values (1, heads times size) of ``qkv`` (1, heads of queries, keys and values times size).
 
         ``positions`` and ``slots`` (1) say where the token is, ``pages`` (1, pages) has the page table of its request, and ``cosines`` and
-        ``sines`` (positions, size / 2) are those of the rotary embedding. ``keys`` and ``values`` are (pages, page size, heads, size).
+        ``sines`` (positions, size / 2) belong to the rotary embedding. ``keys`` and ``values`` are (pages, page size, heads, size).
         """
         out = qkv.new_empty(1, self._query_heads * self._size)
         _attend_token[(self._key_heads, self._splits)](

@@ -40,7 +40,7 @@ GRAMMAR_BACKEND = "guidance"
 
 @dataclass(eq=False)
 class _Running:
-    """A request that vLLM has, by a number of its own, so that an id that is used again is never confused with the one before."""
+    """A request in vLLM, under its own number, so that a reused id is never confused with the earlier request."""
 
     request: GenerationRequest
     number: str
@@ -184,7 +184,7 @@ class VllmEngine:
     def add_request(self, request: GenerationRequest) -> None:
         problem = find_problem(request, vocabulary_size=self._vocabulary_size, max_context=self._max_context)
         if request.deterministic:
-            problem = problem or "the engine vllm cannot compute a request in steps of its own (deterministic)"
+            problem = problem or "the engine vllm cannot compute a request in separate steps (deterministic)"
         if request.grammar and request.generated_tokens:
             problem = problem or "the engine vllm cannot continue an output that has a grammar"
         with self._changed:
@@ -219,7 +219,7 @@ class VllmEngine:
 
     async def _generate(self, running: _Running) -> None:
         request = running.request
-        # Tagged with its type, as vLLM's own front end does; without it, vLLM would look for text in it.
+        # Tagged with its type, as vLLM's own front end does; otherwise vLLM would look for text in it.
         prompt = {"type": "token", "prompt_token_ids": request.prompt, "cache_salt": str(request.cache_salt)}
         try:
             async for output in self._llm.generate(prompt, self._make_params(request), running.number):

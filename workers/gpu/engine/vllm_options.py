@@ -20,12 +20,12 @@ REDUCED_MEMORY_FRACTION = 0.8
 LARGE_GPU, LARGE_STEP_TOKENS = 70 * GIB, 8192
 
 _SEEDS = 2**63
-# The smallest top_p that vLLM accepts takes the most likely token alone, as 0 does.
+# The smallest top_p that vLLM accepts keeps only the most likely token, as 0 does.
 _LOWEST_TOP_P = 1e-6
 
 
 def engine_arguments(entry: ModelEntry, folder: Path, in_flight: int, gpus: Sequence[Gpu]) -> dict[str, Any]:
-    """Arguments of AsyncEngineArgs: those of the entry's fields, then those of its ``engine_args``."""
+    """Arguments of AsyncEngineArgs: from the entry's fields, then from its ``engine_args``."""
     stages = int(entry.engine_args.get("pipeline_parallel_size", 1))
     arguments: dict[str, Any] = {
         "model": str(folder),

@@ -1,4 +1,4 @@
-"""Probe of an environment with vLLM: what the engine needs and does not find there.
+"""Probe of an environment with vLLM: what the engine needs and the environment lacks.
 
 ``python -m workers.gpu.engine.vllm_probe``, in the interpreter of that environment, prints one JSON object with ``version`` and
 ``problems``. It looks for names and fields instead of comparing versions, so a newer vLLM passes if nothing that is used has changed.
@@ -81,7 +81,7 @@ def _missing_gpu() -> Iterator[str]:
 
     # A build for the CPU needs none.
     if torch.version.cuda is not None and not torch.cuda.is_available():
-        yield f"There is no GPU that PyTorch {torch.__version__} can use: see nvidia-smi for the driver and its CUDA version."
+        yield f"PyTorch {torch.__version__} finds no GPU that it can use: see nvidia-smi for the driver and its CUDA version."
 
 
 if __name__ == "__main__":

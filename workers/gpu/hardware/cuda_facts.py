@@ -1,4 +1,4 @@
-"""What this machine has for CUDA: GPUs, their driver, and the installed libraries. Nothing of torch is imported, as that takes seconds."""
+"""What this machine has for CUDA: GPUs, their driver, and installed libraries. Does not import torch, which takes seconds."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 -- Constants and helpers of every script.
 --
 -- Every key has the prefix "eh:". There is one Redis and no Redis Cluster: one script may touch a queue and a job together.
--- shared/jobs/lua/lib/job.lua lists the keys of jobs, document.lua those of documents, delivery.lua those of webhooks, usage.lua those
--- of the usage ledger.
+-- shared/jobs/lua/lib/job.lua lists the keys of jobs, document.lua of documents, delivery.lua of webhooks, usage.lua of the usage
+-- ledger.
 
 local PREFIX = 'eh:'
 

@@ -4,9 +4,9 @@
 -- Keys:
 --   stats:histograms   hash   "<name> <label> ... <bound>" -> observations up to this bound (in seconds, 'inf' above the last) and above the
 --                             one before it; "<name> <label> ... sum" -> their sum in microseconds
--- An observation is two commands of a script, and no call of its own.
+-- An observation costs two commands inside a script, and no extra call.
 
--- Upper bounds in seconds. Those of duration, first_token and per_token contain the ones that OpenTelemetry recommends.
+-- Upper bounds in seconds. For duration, first_token and per_token, they include the bounds that OpenTelemetry recommends.
 local BOUNDS = {
   wait = { 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400 },
   run = { 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400 },

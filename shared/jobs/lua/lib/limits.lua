@@ -5,7 +5,7 @@
 --   owner:<owner>:limits   hash    limit -> its value for this owner, where it is not that of the settings; 0 for none
 --   rate:<bucket>          string  time (ms) at which the bucket is full again, kept until then
 
--- A bucket holds what it receives within this time, unless it has a time of its own.
+-- A bucket holds what it receives within this time, unless it has its own time.
 local BURST_MS = 2000
 
 -- The owner's limit of this name; `default` is that of the settings. Infinite when it is 0.

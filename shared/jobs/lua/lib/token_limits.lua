@@ -7,7 +7,7 @@
 --   spent:<holder>:<day or month>    string   tokens of jobs that were submitted then
 --
 -- A holder is owner:<owner>, key:<id> or user:<owner>:<digest of the end user>. A job reserves its tokens when it is submitted, and
--- its end replaces them by those it has used; until then its record has them as `reserved`, in JSON.
+-- its end replaces them with the tokens used; until then its record has them as `reserved`, in JSON.
 
 local reserve_tokens, settle_tokens
 
@@ -98,8 +98,8 @@ do
     return holders
   end
 
-  -- Reserve the tokens of jobs, each with tokens and end_user, all or none. Returns nil and the state of the rate (see take), or why they
-  -- are refused with what an error says about it: whose limit, its name, the limit, what is left, milliseconds to wait. Sets
+  -- Reserve the tokens of jobs, each with tokens and end_user, all or none. Returns nil and the state of the rate (see take), or the
+  -- reason for the refusal and the values of its error: whose limit, its name, the limit, what is left, milliseconds to wait. Sets
   -- `reserved` of the jobs.
   reserve_tokens = function(owner, key, jobs, defaults)
     local holders = find_holders(owner, key, jobs, defaults)

@@ -74,7 +74,7 @@ local function finish_turn(id, session, status, has_deliveries)
   redis.call('ZADD', PREFIX .. 'jobs:ended', 'LT', digits(now + ORPHANED_TURN_MS), id)
 end
 
--- Observe the times of a job that completes now. Nobody waits for a line of a request batch, and its deltas are written late.
+-- Observe the times of a completed job. No client waits for a line of a request batch, and its deltas are written late.
 local function observe_completion(id)
   local job = fields(id, 'kind', 'model', 'created_at', 'started_at', 'first_token_at', 'line_of', 'not_before')
   local labels = job.kind .. ' ' .. (job.model or '')

@@ -4,7 +4,7 @@
 -- Keys:
 --   usage:<day>            set    owners with usage on this day, such as 2026-01-31
 --   usage:<day>:<owner>    hash   row -> totals. A row is "<kind>\n<model>\n<end user>"
---   usage:totals           hash   owner -> totals of all days, for metrics; '' has those of owners beyond MAX_OWNERS
+--   usage:totals           hash   owner -> totals of all days, for metrics; '' sums the owners beyond MAX_OWNERS
 --
 -- Usage is numbers in one text: prompt, cached, completion and embedding tokens, milliseconds of a GPU, pages, bytes. Totals are the
 -- number of jobs followed by the same. The end user of a row is empty, '=' and the name, or '*' for those beyond MAX_USERS; the field
@@ -21,11 +21,11 @@ end
 local merge_usage, write_usage, utc_date
 
 do
-  -- End users of an owner that have rows of their own on one day, and owners that have metrics of their own.
+  -- End users of an owner with their own rows on one day, and owners with their own metrics.
   local MAX_USERS, MAX_OWNERS = 1000, 100
   local DEFAULT_DAYS = 400
-  -- What adds up over the attempts of a job: embedding tokens and GPU time. Of the rest, an attempt repeats or continues what the one
-  -- before it has done, so it counts once.
+  -- What adds up over the attempts of a job: embedding tokens and GPU time. The rest counts once, because an attempt repeats or
+  -- continues the previous one.
   local ADDS_UP = { [4] = true, [5] = true }
 
   local function as_text(numbers)
@@ -67,7 +67,7 @@ do
     redis.call('HSET', key, field, as_text(totals))
   end
 
-  -- The end user of a new row: not more than MAX_USERS have rows of their own.
+  -- The end user of a new row: at most MAX_USERS have their own rows.
   local function user_of_row(key, end_user)
     if not is_set(end_user) then return '' end
     if redis.call('HEXISTS', key, '@' .. end_user) == 0 then
