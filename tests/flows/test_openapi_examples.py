@@ -211,6 +211,7 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "file_batch": "vsfb_nope",
             "view": "nope",
             "asset": "nope",
+            "key": "key_nope",
         }
         if "{owner}" in operation.path:
             continue  # any name may be that of an owner

@@ -19,8 +19,8 @@ CHECKS = (
 EXAMPLES = 3
 # Calls that stop queues and workers come last: the jobs of other calls, and their event streams, would wait.
 STOPPING_CALLS = "^/admin/(queues|workers)/"
-# A first API key would close the server to all further requests.
-OTHER_CALLS = "^/admin/(queues/|workers/|keys)"
+# A first API key would close the server to all further requests, and limits of an owner would refuse those of other tests.
+OTHER_CALLS = "^/admin/(queues/|workers/|keys|owners/)"
 SECONDS = 600
 
 
