@@ -187,6 +187,8 @@ def _reply(reply: Reply) -> dict[str, Any]:
         described["content"] = {reply.media_type: content}
         if reply.may_stream:
             described["content"]["text/event-stream"] = {"schema": STREAMED_EVENT}
+        if reply.may_be_csv:
+            described["content"]["text/csv"] = {"schema": {"type": "string"}}
     return described
 
 

@@ -70,7 +70,7 @@ class Reply:
     """A successful response. Without a model it is not JSON but ``media_type``; "" means that it has no body.
 
     For a stream, ``model`` is one event and ``event_data`` the JSON in it. ``may_stream`` says that the request can ask for a stream of
-    server-sent events instead.
+    server-sent events instead, ``may_be_csv`` for CSV.
     """
 
     description: str
@@ -81,6 +81,7 @@ class Reply:
     example: Any = None
     event_data: type[BaseModel] | None = None
     may_stream: bool = False
+    may_be_csv: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ NUMBERS = ("jobs", *(name for name in USAGE_FIELDS if name != "gpu_ms"), "gpu_se
             in_query("owner", {"type": "string"}, "Only this owner. Any but your own needs the scope `admin`.", "local"),
             in_query("format", {"type": "string", "enum": ["json", "csv"]}, "The format of the response.", "json"),
         ),
-        replies={200: Reply(description="The usage.", model=responses.UsageReport)},
+        replies={200: Reply(description="The usage.", model=responses.UsageReport, may_be_csv=True)},
     )
 )
 def show_usage() -> RouteResponse:
