@@ -41,8 +41,8 @@ test: .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lo
 tests:
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
 
-# `make test` includes a short part of these. Run them on an otherwise idle machine. Slow tests of other folders follow: mutated files, and
-# models that answer in 300 schemas, in the browser, or without memory.
+# `make test` includes a short part of these. Run them on an otherwise idle machine. Slow tests of other folders follow, such as mutated
+# files, lm-eval, 300 schemas, and killed ingests.
 test-faults: .venv/.installed-dev
 	@$(BIN)/pytest -n 2 --dist loadfile tests/faults $(ARGS)
 	@$(BIN)/pytest -n 2 --dist loadfile -m slow_fault --ignore tests/faults $(ARGS)

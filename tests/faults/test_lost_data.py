@@ -78,6 +78,7 @@ def stable(document: dict[str, Any]) -> dict[str, Any]:
     return {name: document[name] for name in STABLE}
 
 
+@pytest.mark.slow_fault
 def test_a_lost_redis_loses_no_document(stack: Stack) -> None:
     texts = [(f"{n}.txt", f"Boilers of building {n} are inspected in spring.".encode()) for n in range(3)]
     ids = [settled(stack, each)["id"] for each in upload(stack, "kept", *texts)]
@@ -144,6 +145,7 @@ def test_a_stack_runs_on_a_backup_that_was_made_while_the_first_one_ran(stack: S
         elsewhere.kill()
 
 
+@pytest.mark.slow_fault
 def test_an_older_redis_beside_newer_documents_loses_nothing(stack: Stack, tmp_path: Path) -> None:
     [old, replaced] = [
         settled(stack, each)["id"]

@@ -114,6 +114,7 @@ def test_a_partly_scanned_pdf_is_ready_and_lists_the_pages_without_text(stack: S
     assert view["problems"] == [{"pages": "2-3", "text": "is a picture in which OCR found no text"}]
 
 
+@pytest.mark.slow_fault
 def test_a_killed_worker_neither_loses_nor_duplicates_a_member(stack: Stack) -> None:
     members = {f"{number:03}.txt": f"Member number {number}.".encode() for number in range(150)}
     taken = send(stack, "killed", ("many.zip", packed_zip(members)))

@@ -276,6 +276,7 @@ def test_cancelling_the_batch_stops_the_ingest(stack: Stack, tmp_path: Path) -> 
     assert stack.client.get("/collections/cancelled").json()["documents"] >= 40
 
 
+@pytest.mark.slow_fault
 def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None:
     files = tmp_path / "files"
     for place in (tmp_path / "stack", files):
@@ -306,6 +307,7 @@ def test_a_killed_ingest_resumes_and_its_batch_is_sealed(tmp_path: Path) -> None
         stack.kill()
 
 
+@pytest.mark.slow_fault
 def test_a_watched_folder_is_followed_across_restarts_of_the_command(stack: Stack, tmp_path: Path) -> None:
     folder = tmp_path / "inbox"
     folder.mkdir()

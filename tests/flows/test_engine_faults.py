@@ -94,6 +94,7 @@ def prompt_of(number: int, length: int) -> list[int]:
     return [(number * 31 + position * 7) % 100 + 10 for position in range(length)]
 
 
+@pytest.mark.slow_fault
 @pytest.mark.usefixtures("one_arena")
 def test_out_of_memory_runs_fewer_requests_at_once_and_continues_each(
     tmp_path: Path, start_engine: Callable[..., RecordedEngine]

@@ -103,6 +103,7 @@ def test_two_ranks_generate_what_one_process_does_with_stops_and_after_cancels(a
     assert {stopped[n][1] for n in stops} == {"stop"}
 
 
+@pytest.mark.slow_fault
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_others_and_requests_are_lost_once(spread: RankedEngine, rank: int) -> None:
     held, after = f"held {rank}", f"after {rank}"

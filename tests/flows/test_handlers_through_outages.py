@@ -303,7 +303,9 @@ def check_ended_well(job: Job) -> None:
     assert {(attempt.outcome, attempt.error) for attempt in earlier} <= {(Outcome.RELEASED, "redis_unavailable")}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow_fault) if name in ("unpack", "reindex") else name for name in CASES]
+)
 def test_a_job_completes_wherever_redis_breaks_off(rig: Rig, name: str) -> None:
     case = CASES[name]
     undisturbed = case.submit(rig)

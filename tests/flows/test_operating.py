@@ -161,6 +161,7 @@ def test_a_start_on_a_full_disk_ends_with_the_reason(tmp_path: Path, capsys: pyt
         assert not data.parent.exists()
 
 
+@pytest.mark.slow_fault
 def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
     stack = operated
     frozen = {name: pids(stack)[name] for name in ("cpu", "io", "gpu0")}

@@ -49,6 +49,7 @@ def test_a_job_with_nan_logits_fails_at_once_with_its_code(poisoned_stack: Stack
     assert engine_of(poisoned_stack).pid == engine
 
 
+@pytest.mark.slow_fault
 def test_a_job_that_does_not_fit_in_memory_fails_with_its_lengths(poisoned_stack: Stack) -> None:
     engine = engine_of(poisoned_stack)
     status = Path(f"/proc/{engine.pid}/status").read_text()

@@ -82,6 +82,7 @@ def test_a_hub_model_is_rejected_when_the_hub_cannot_be_reached(tmp_path: Path, 
     assert find_prepared_folder(entry, tmp_path) is None
 
 
+@pytest.mark.slow_fault
 def test_when_one_of_two_processes_is_killed_the_other_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages, folder, proceed = tmp_path / "packages", tmp_path / "models", tmp_path / "proceed"
     make_gguf_package(packages)

@@ -185,6 +185,7 @@ def test_a_listener_that_cannot_be_added_leaves_nothing(writer: Writer, proxy: P
     assert not follower._position
 
 
+@pytest.mark.slow_fault
 def test_a_slow_reader_gets_all_events_and_delays_no_other(
     settings: Settings, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

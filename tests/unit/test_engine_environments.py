@@ -36,6 +36,7 @@ def command(data: Path, *words: str) -> Any:
     return CliRunner().invoke(app, ["engines", *words, "--data", str(data)])
 
 
+@pytest.mark.slow_fault
 def test_an_environment_is_continued_checked_used_and_removed(wheel: Path, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     with pytest.raises(ModelUnavailable, match="enginehouse engines add vllm"):
