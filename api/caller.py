@@ -7,6 +7,7 @@ from typing import cast
 
 from flask import g, has_request_context
 
+from shared.owners.limits import effective_limits
 from shared.owners.store import RateState
 from shared.rights import ADMIN, OWNER_SCOPES, Rights
 from shared.settings import OWNER_LIMITS, Settings
@@ -32,7 +33,7 @@ class Caller:
 
     def effective_limits(self, settings: Settings) -> dict[str, int]:
         """Every limit of the owner by name; 0 for none."""
-        return {name: int(self.limits.get(name, getattr(settings, setting))) for name, setting in OWNER_LIMITS.items()}
+        return effective_limits(self.limits, settings)
 
     def slot_limit(self, use: str, settings: Settings) -> int | None:
         """How many request slots of an API process the owner may hold for a use, or None if there are no other owners."""

@@ -26,10 +26,9 @@ def job_request(job: Job) -> dict[str, Any] | None:
         request["name"] = _document_name(job.document)
     _name_as_requests_do(request)
     if "retrieval" in request:
-        retrieval = dict(request["retrieval"])
-        request["rewrite"] = retrieval.pop("rewrite", False)
-        _name_as_requests_do(retrieval)
-        request["retrieval"] = retrieval
+        request.setdefault("rewrite", False)
+        request["retrieval"] = dict(request["retrieval"])
+        _name_as_requests_do(request["retrieval"])
     return {name: value for name, value in request.items() if value not in (None, "")}
 
 

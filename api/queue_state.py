@@ -8,7 +8,7 @@ from shared.jobs.models import Job
 from shared.jobs.queue_names import model_of_queue
 from shared.jobs.serialization import seconds
 from shared.jobs.worker_registry import Worker
-from shared.owners.limits import OwnerLimits
+from shared.owners.limits import OwnerLimits, effective_limits
 
 
 def queue_state(job: Job) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _waiting_for(job: Job) -> str:
     if reason != "worker":
         return reason
     # Those of the job's owner: an administrator may look at it, and a stream is written after its request has ended.
-    limits = OwnerLimits(context.redis).effective_limits(job.owner, context.settings)
+    limits = effective_limits(OwnerLimits(context.redis).limits(job.owner), context.settings)
     of_owner, of_user = limits["running_jobs"], limits["end_user_running_jobs"] if job.end_user else 0
     if (of_owner or of_user) and context.queries.is_at_running_limit(job, of_owner=of_owner, of_user=of_user):
         return "running_limit"

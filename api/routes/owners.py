@@ -10,7 +10,7 @@ from api.responses import RouteResponse, list_response
 from api.schemas import responses
 from api.schemas.requests.administration import OwnerChange
 from api.services import services
-from shared.owners.limits import OwnerLimits
+from shared.owners.limits import OwnerLimits, effective_limits
 from shared.owners.store import check_name
 
 blueprint = Blueprint("owners", __name__, url_prefix="/admin/owners")
@@ -74,6 +74,6 @@ def change_owner(owner: str) -> RouteResponse:
 
 
 def _owner_json(store: OwnerLimits, owner: str) -> dict[str, Any]:
-    effective = store.effective_limits(owner, services().settings)
     own = store.limits(owner)
+    effective = effective_limits(own, services().settings)
     return {"object": "owner", "owner": owner, "weight": store.weight(owner), "limits": own, "effective_limits": effective}

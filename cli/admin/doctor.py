@@ -30,15 +30,15 @@ def report_problems(settings: Settings, *, explicit_redis: bool, out: Output) ->
     """Print the findings; return their number."""
     findings = list(find_problems(settings, explicit_redis=explicit_redis))
     if out.as_json:
-        out.print_json([{"area": each.area, "problem": each.problem, "mend": each.mend} for each in findings])
+        out.print_json([{"area": each.area, "problem": each.problem, "fix": each.fix} for each in findings])
     elif findings:
-        rows = [(each.area, each.problem, each.mend) for each in findings]
+        rows = [(each.area, each.problem, each.fix) for each in findings]
         if out.terminal:
-            for area, problem, mend in rows:
+            for area, problem, fix in rows:
                 out.print_line(f"{area}: {problem}", "bold red")
-                out.print_text(f"  {mend}")
+                out.print_text(f"  {fix}")
         else:
-            print_sections([Section("problem", ("area", "problem", "mend"), rows)], out)
+            print_sections([Section("problem", ("area", "problem", "fix"), rows)], out)
     else:
         out.print_text(
             "No problems found: versions, disk, sandbox, OCR, models and GPUs"

@@ -9,4 +9,4 @@ class Finding:
 
     area: str
     problem: str
-    mend: str
+    fix: str

@@ -85,8 +85,8 @@ def check_sandbox() -> Iterator[Finding]:
 def check_ocr(settings: Settings) -> Iterator[Finding]:
     """The OCR engine of the settings."""
     for problem in find_ocr_problems(settings.ocr_engine, settings.ocr_language_list):
-        sentence, _, mend = problem.partition(". ")
-        yield Finding("ocr", f"{sentence}.", f"{mend} ENGINEHOUSE_OCR_ENGINE=off turns OCR off.")
+        sentence, _, fix = problem.partition(". ")
+        yield Finding("ocr", f"{sentence}.", f"{fix} ENGINEHOUSE_OCR_ENGINE=off turns OCR off.")
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:

@@ -161,5 +161,5 @@ def _check_api(settings: Settings) -> Iterator[Finding]:
     for missing in state.get("waiting_for", ()):
         yield Finding("api", f"The server waits for {missing}.", "`enginehouse status` shows processes and workers.")
     for warning in state.get("warnings", ()):
-        problem, _, mend = str(warning).partition(": ")
-        yield Finding("data", f"{problem}.", f"Run {mend}.")
+        problem, _, fix = str(warning).partition(": ")
+        yield Finding("data", f"{problem}.", f"Run {fix}.")

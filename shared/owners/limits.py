@@ -42,11 +42,6 @@ class OwnerLimits:
         """The limits that were set for this owner."""
         return {name: int(value) for name, value in self._redis.hgetall(_limits_key(owner)).items()}
 
-    def effective_limits(self, owner: str, settings: Settings) -> dict[str, int]:
-        """Every limit of an owner by name, set for this owner or by the settings; 0 for none."""
-        own = self.limits(owner)
-        return {name: own.get(name, int(getattr(settings, setting))) for name, setting in OWNER_LIMITS.items()}
-
     def owners(self) -> list[str]:
         """Owners with a weight or a limit of their own, sorted."""
         limited = (key.split(":")[2] for key in self._redis.scan_iter(_limits_key("*"), count=500))
@@ -65,6 +60,11 @@ class KeyLimits:
 
     def limits(self, key_id: str) -> dict[str, int]:
         return {name: int(value) for name, value in self._redis.hgetall(key_limits_key(key_id)).items()}
+
+
+def effective_limits(own: Mapping[str, int], settings: Settings) -> dict[str, int]:
+    """Every limit of an owner by name, from those that were set for it or from the settings; 0 for none."""
+    return {name: int(own.get(name, getattr(settings, setting))) for name, setting in OWNER_LIMITS.items()}
 
 
 def key_limits_key(key_id: str) -> str:

@@ -53,7 +53,7 @@ def test_the_doctor_finds_nothing_on_a_healthy_stack_and_a_frozen_chroma_with_it
     assert ill.returncode == 1
     found = json.loads(ill.stdout)
     assert ("chroma", "The Chroma server does not answer.") in [(each["area"], each["problem"]) for each in found]
-    assert all(each["mend"] for each in found)
+    assert all(each["fix"] for each in found)
 
 
 def test_top_shows_rates_and_the_oldest_jobs_once_in_a_pipe(own: Stack) -> None:

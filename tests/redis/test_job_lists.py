@@ -235,6 +235,12 @@ def test_a_job_shows_its_request_with_names_in_place_of_ids(
     assert request(jobs["cited"]) == {"model": MODEL, "message": "When is it open?", "collection": "handbook"}
     assert request(jobs["ingest"]) == {"name": "Opening Hours.pdf", "collection": "handbook"}
     assert request(jobs["batch"]) is None
+    retrieval = {"top_k": 3, "reranker": "overlap"}
+    asked = submit(system, spec={"prompt": "x", "retrieval": retrieval, "rewrite": True})
+    assert request(asked)["retrieval"] == {"top_k": 3, "rerank": "overlap"}
+    assert request(asked)["rewrite"] is True
+    other = submit(system, spec={"prompt": "x", "retrieval": {**retrieval, "reranker": ""}})
+    assert (request(other)["retrieval"]["rerank"], request(other)["rewrite"]) == (False, False)
     system.client.delete(f"eh:job:{jobs['failed']}:input")
     assert request(jobs["failed"]) is None
     assert http.get(f"/jobs/{submit(system, 'bob')}/request").status_code == 404

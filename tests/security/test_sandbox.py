@@ -113,7 +113,7 @@ def test_the_doctor_says_what_the_sandbox_lacks(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(landlock, "version", lambda: 0)
     [finding] = check_sandbox()
     assert "Landlock is missing" in finding.problem
-    assert "Linux 5.13" in finding.mend
+    assert "Linux 5.13" in finding.fix
 
 
 def test_a_file_is_read_where_the_kernel_lacks_both_mechanisms(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ GOOD_REDIS = {
 def only(findings: object) -> Finding:
     [finding] = findings  # type: ignore[misc]
     assert finding.problem.endswith(".")
-    assert finding.mend.endswith(".")
+    assert finding.fix.endswith(".")
     return finding  # type: ignore[no-any-return]
 
 
@@ -44,7 +44,7 @@ def test_the_packages_of_this_installation_are_those_that_were_tested() -> None:
 def test_a_missing_or_untested_package_is_named_with_the_command_that_installs_it() -> None:
     finding = only(check_versions(["celery==1.0"]))
     assert finding.problem.startswith("celery ")
-    assert finding.mend == "Run pip install 'celery==1.0'."
+    assert finding.fix == "Run pip install 'celery==1.0'."
     assert "no-such-package is not installed" in only(check_versions(["no-such-package>=1"])).problem
     assert list(check_versions(['no-such-package>=1; extra == "gpu"'])) == [], "an extra may be left out"
 
@@ -72,7 +72,7 @@ def test_an_ocr_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("workers.cpu.ocr.installation.find_library", lambda name: None)
     finding = only(check_ocr(Settings(ocr_engine="tesseract")))
     assert finding.problem == "The OCR engine tesseract is not installed."
-    assert "tesseract-ocr" in finding.mend
+    assert "tesseract-ocr" in finding.fix
 
 
 def test_an_invalid_models_file(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_an_invalid_models_file(tmp_path: Path) -> None:
     file.write_text('[{"name": "x"}]')
     findings = list(check_models(Settings(models_file=file)))
     assert findings
-    assert all(str(file) in finding.mend for finding in findings)
+    assert all(str(file) in finding.fix for finding in findings)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,16 @@ def test_a_question_that_follows_others_is_rewritten() -> None:
         assert not needs_rewriting(attempt(context=context))
 
 
+def test_the_tokens_of_a_rewriting_are_used_by_its_job() -> None:
+    def generate(hidden: Attempt) -> Result:
+        hidden.usage.completion_tokens = 9
+        return Result(value={"text": "How high is the mill at Ravenholm?"})
+
+    asking = attempt()
+    rewrite_question(asking, CHAT, generate, {})
+    assert asking.usage.completion_tokens == 9
+
+
 @pytest.mark.parametrize(
     "answer",
     ["", "\n", "The mill is 40 metres high.", "What is the capital of France?", "How high is the mill " + "very " * 200 + "?"],

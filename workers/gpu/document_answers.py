@@ -91,6 +91,8 @@ def _ask_model(
     job = replace(attempt.job, spec=spec, context={}, session="", output="", has_deltas=False)
     # Its deltas are not published.
     hidden = Attempt(job, publish=lambda events: None)
+    # Its tokens are used by the job all the same.
+    hidden.usage = attempt.usage
     attempt.on_stop(lambda: hidden.request_stop("cancel"))
     try:
         return str(generate(hidden).value["text"])
