@@ -69,6 +69,17 @@ def test_a_limit_is_exact_with_many_clients(system: JobSystem, quota: str, code:
     submit(system, owner="bob")
 
 
+def test_a_refusal_names_the_holder_of_the_rate_that_was_used_up(system: JobSystem) -> None:
+    OwnerLimits(system.client).set_limits("ada", {"tokens_per_minute": 1000, "end_user_tokens_per_minute": 50})
+    KeyLimits(system.client).set_limits("key_1", {"tokens_per_minute": 100})
+    submit(system, 50, end_user="vic", key="key_1")
+    assert refusal(system, 20, end_user="vic", key="key_1").details["of"] == "end_user"
+    submit(system, 50, key="key_1")
+    assert refusal(system, 20, key="key_1").details["of"] == "api_key"
+    submit(system, 900)
+    assert refusal(system, 20).details["of"] == "owner"
+
+
 def test_the_end_of_a_job_replaces_what_it_reserved_by_what_it_used(system: JobSystem, clock: Clock) -> None:
     OwnerLimits(system.client).set_limits("ada", {"tokens_per_minute": 60, "tokens_per_day": 100})
     submit(system, 60)

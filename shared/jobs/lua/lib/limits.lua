@@ -16,15 +16,17 @@ end
 
 -- Take from several buckets, all or none. Each has name, rate (what it receives per second), cost (what is taken), and maybe burst_ms.
 -- Returns 0, or after how many milliseconds all of it will be available; and what the bucket with the least left holds when full,
--- has left, and in how many milliseconds it is full again. These are 0 if no bucket has a finite rate.
+-- has left, and in how many milliseconds it is full again. These are 0 if no bucket has a finite rate. Fifth, if there is too little,
+-- the number of the bucket to wait for.
 local function take(buckets)
-  local wait_ms, full_at, most, left, reset_ms = 0, {}, 0, math.huge, 0
+  local wait_ms, longest, full_at, most, left, reset_ms = 0, nil, {}, 0, math.huge, 0
   local before, reset_before = 0, 0
   for i, bucket in ipairs(buckets) do
     local at = tonumber(redis.call('GET', PREFIX .. 'rate:' .. bucket.name) or now)
     local burst_ms = bucket.burst_ms or BURST_MS
     full_at[i] = math.max(at, now) + 1000 * bucket.cost / bucket.rate
-    wait_ms = math.max(wait_ms, full_at[i] - now - burst_ms)
+    local wait = full_at[i] - now - burst_ms
+    if wait > wait_ms then wait_ms, longest = wait, i end
     local remaining = (burst_ms - (full_at[i] - now)) * bucket.rate / 1000
     if bucket.rate < math.huge and remaining < left then
       most, left, reset_ms = burst_ms * bucket.rate / 1000, remaining, full_at[i] - now
@@ -32,7 +34,7 @@ local function take(buckets)
     end
   end
   left = most > 0 and math.max(0, math.floor(left)) or 0
-  if wait_ms > 0 then return math.ceil(wait_ms), most, math.max(0, math.floor(before)), math.ceil(reset_before) end
+  if wait_ms > 0 then return math.ceil(wait_ms), most, math.max(0, math.floor(before)), math.ceil(reset_before), longest end
   for i, bucket in ipairs(buckets) do
     if full_at[i] > now then
       redis.call('SET', PREFIX .. 'rate:' .. bucket.name, string.format('%.3f', full_at[i]), 'PX', math.ceil(full_at[i] - now))

@@ -120,11 +120,14 @@ do
           return 'too_many_tokens', { holder.kind, 'tokens_per_minute', digits(per_minute), digits(holder.tokens), '0' }
         end
         local name = bucket_name(holder.name)
-        buckets[#buckets + 1] = { name = name, rate = per_minute / 60, cost = holder.tokens, burst_ms = MINUTE_MS }
+        buckets[#buckets + 1] = { name = name, kind = holder.kind, rate = per_minute / 60, cost = holder.tokens, burst_ms = MINUTE_MS }
       end
     end
-    local wait_ms, most, left, reset_ms = take(buckets)
-    if wait_ms > 0 then return 'tokens_limited', { 'owner', 'tokens_per_minute', digits(most), digits(left), digits(wait_ms), digits(reset_ms) } end
+    local wait_ms, most, left, reset_ms, longest = take(buckets)
+    if wait_ms > 0 then
+      local kind = buckets[longest].kind
+      return 'tokens_limited', { kind, 'tokens_per_minute', digits(most), digits(left), digits(wait_ms), digits(reset_ms) }
+    end
     for _, holder in ipairs(holders) do
       for name, period in pairs(periods) do
         if holder.limits[name] > 0 then
