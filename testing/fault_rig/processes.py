@@ -17,22 +17,29 @@ def process_tree(pid: int) -> list[psutil.Process]:
     return []
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether the process runs. One that ends while it is asked, or that only waits to be reaped, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def has_argument(process: psutil.Process, word: str) -> bool:
+    """Whether ``word`` is a part of an argument of the process. False if the process has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return any(word in argument for argument in process.cmdline())
+    return False
+
+
 def find_engine(worker: int) -> psutil.Process | None:
     """The engine process of a model worker."""
-    for process in process_tree(worker):
-        with suppress(psutil.Error):
-            if "workers.gpu.engine" in process.cmdline():
-                return process
-    return None
+    return next((process for process in process_tree(worker) if has_argument(process, "workers.gpu.engine")), None)
 
 
 def find_descendant(pid: int, word: str) -> psutil.Process | None:
     """A descendant of ``pid`` that has ``word`` in its command line."""
-    for process in process_tree(pid)[1:]:
-        with suppress(psutil.Error):
-            if any(word in argument for argument in process.cmdline()):
-                return process
-    return None
+    return next((process for process in process_tree(pid)[1:] if has_argument(process, word)), None)
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
@@ -72,6 +79,6 @@ def processes_of_folder(data: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("ENGINEHOUSE_DATA") == str(data) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get("ENGINEHOUSE_DATA") == str(data) and is_alive(process):
                 found.append(process)
     return found

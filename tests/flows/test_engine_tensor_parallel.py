@@ -13,6 +13,7 @@ from llguidance import LLMatcher
 
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings
+from testing.fault_rig.processes import has_argument, is_alive
 from testing.waiting import wait_until
 from tests.flows.engine_outputs import PATIENCE, OutputRecorder
 from tests.flows.tiny_model import make_tiny_model
@@ -41,7 +42,7 @@ class RankedEngine:
     def all_ranks(self) -> list[psutil.Process]:
         assert self.client.pid is not None
         leader = psutil.Process(self.client.pid)
-        return [leader, *(child for child in leader.children() if "--rank" in child.cmdline())]
+        return [leader, *(child for child in leader.children() if has_argument(child, "--rank"))]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def generate_mixed(engine: RankedEngine, stops: dict[int, list[int]]) -> dict[in
 
 
 def all_exited(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+    return not any(is_alive(process) for process in processes)
 
 
 def test_two_ranks_generate_what_one_process_does_with_stops_and_after_cancels(alone: RankedEngine, spread: RankedEngine) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from testing.fault_rig.processes import is_alive
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
@@ -88,7 +89,7 @@ class Tree:
         return psutil.Process(self.guardian.pid).children()[0]
 
     def living(self) -> list[psutil.Process]:
-        return [process for process in self.seen.values() if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in self.seen.values() if is_alive(process)]
 
 
 @pytest.fixture
