@@ -57,9 +57,10 @@ def read_keys_file(file: Path) -> list[FileKey]:
         raise SettingsError([f"{SETTING}: {file} is larger than {MAX_BYTES} bytes"])
     try:
         entries = json.loads(content)["keys"]
-        assert isinstance(entries, list)
-    except (ValueError, TypeError, KeyError, AssertionError):
-        raise SettingsError([f'{SETTING}: {file} must be JSON with a list of keys: {{"keys": [{{"name": …}}]}}']) from None
+    except (ValueError, TypeError, KeyError):
+        entries = None
+    if not isinstance(entries, list):
+        raise SettingsError([f'{SETTING}: {file} must be JSON with a list of keys: {{"keys": [{{"name": …}}]}}'])
     keys, problems = [], []
     for number, entry in enumerate(entries):
         try:

@@ -76,6 +76,18 @@ def test_what_the_server_lost_or_could_not_read_is_sent_again(folder: Path, tmp_
     assert names(changes(state, folder)) == ["a.txt", "b.txt"]
 
 
+def test_the_state_file_does_not_grow_with_the_changes_of_one_file(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    for _ in range(5):
+        state = FolderState(path)
+        state.forget_unknown(["doc_1"])
+        for _ in range(20):
+            record(state, folder, "a.txt", "doc_1")
+    lines = [line for line in path.read_text().splitlines() if line]
+    assert len(lines) == 1 + 20, "the file, and its changes in the last run"
+    assert names(changes(FolderState(path), folder)) == ["b.txt"]
+
+
 def test_a_document_of_two_files_stays_while_one_of_them_is_there(folder: Path, tmp_path: Path) -> None:
     state = FolderState(tmp_path / "state.json")
     record(state, folder, "a.txt", "doc_same")

@@ -66,13 +66,16 @@ class FolderState:
         return self._files
 
     def forget_unknown(self, documents: Iterable[str]) -> None:
-        """Forget files whose document the server no longer has, or that may be read when they are sent again."""
+        """Forget files whose document the server no longer has, or that may be read when they are sent again. The state file is
+        written again without them and without what later lines have changed."""
         existing = set(documents)
         # An archive itself has no document.
         known = existing | ({None} if existing else set())
-        self._files = {
-            name: entry for name, entry in self._files.items() if entry.document in known and entry.status in PERMANENT
-        }
+        with self._lock:
+            self._files = {
+                name: entry for name, entry in self._files.items() if entry.document in known and entry.status in PERMANENT
+            }
+            self._replace_file()
 
     def record(self, file: SourceFile, found: os.stat_result, outcomes: Sequence[FileOutcome]) -> None:
         """Remember what became of a file. ``found`` is from before it was read: a later change is then noticed."""
@@ -96,7 +99,7 @@ class FolderState:
             file.write(_line(name, entry))
 
     def _replace_file(self) -> None:
-        """Leave out what later lines have changed, in one step, so that a crash leaves the old file or the new one."""
+        """Write all files in one step, so that a crash leaves the old file or the new one."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self._path.with_suffix(f".{os.getpid()}.tmp")
         draft.write_text("".join(_line(name, entry) for name, entry in self._files.items()), encoding="utf-8")
