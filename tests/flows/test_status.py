@@ -57,7 +57,8 @@ def test_the_doctor_finds_nothing_on_a_healthy_stack_and_a_frozen_chroma_with_it
 
 
 def test_top_shows_rates_and_the_oldest_jobs_once_in_a_pipe(own: Stack) -> None:
-    slow = own.generate("still running" * 4, max_tokens=64)["id"]
+    # It runs for a minute unless it is cancelled: a busy machine takes seconds to start the command.
+    slow = own.generate("still running " * 800, max_tokens=1200)["id"]
     own.generate("a later job", max_tokens=64)
     wait_until(lambda: own.job(slow)["status"] == "in_progress", "the job runs")
     lines = [line.split("\t") for line in run(own, "top", "--interval", "0.5").stdout.splitlines()]
@@ -68,7 +69,8 @@ def test_top_shows_rates_and_the_oldest_jobs_once_in_a_pipe(own: Stack) -> None:
     oldest = [line for line in lines if line[0] == "oldest jobs"]
     assert (oldest[0][1], oldest[0][4]) == (slow, "in_progress")
     assert oldest[0][6].startswith("generating on gpu0") or oldest[0][6].startswith("started on gpu0")
-    own.ended(slow)
+    own.client.post(f"/jobs/{slow}/cancel")
+    assert own.ended(slow)["status"] == "cancelled"
     shown = json.loads(run(own, "top", "--json", "--interval", "0.2").stdout)
     [queue] = [queue for queue in shown["queues"] if queue["queue"] == "gpu.echo"]
     assert set(queue) == {"queue", "waiting", "oldest", "in / s", "out / s"}

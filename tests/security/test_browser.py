@@ -26,8 +26,9 @@ class OtherSite(http.server.BaseHTTPRequestHandler):
     target = ""
 
     def do_GET(self) -> None:
-        form = "<form id={} target=frame method=post action='{}{}' enctype='{}'>{}</form>"
-        content = "<iframe name=frame></iframe>" + "".join(
+        # A frame for each form: what one frame shows can end the next navigation of the same frame.
+        form = "<iframe name={0}></iframe><form id={0} target={0} method=post action='{1}{2}' enctype='{3}'>{4}</form>"
+        content = "".join(
             (
                 form.format("upload", self.target, "/upload", "multipart/form-data", "<textarea name=file>x</textarea>"),
                 form.format("text", self.target, "/generate", "text/plain", """<input name='{"prompt":"' value='"}'>"""),
