@@ -13,9 +13,9 @@ compared when the declaring class is created, so a mismatch stops the process wh
 
 Inside the script ``queue`` is a Lua local. ``name:number`` becomes a number, or nil when it is empty. The last argument may be a
 list (``messages...``), a list of records (``leases[id, attempt]``) or a table of fields (``fields{}``). ``Uses`` lists library
-files from a ``lib`` folder; they are inserted before the script, after the files that they use themselves. ``now``, in Unix
-milliseconds, is always defined. ``Flags: allow-oom`` lets a script run when Redis is full; any other is then refused before it has
-written anything. That needs Redis 7.
+files from a ``lib`` folder; they are inserted before the script, after the files that they use themselves. Names that only their own
+library file uses are not visible outside it. ``now``, in Unix milliseconds, is always defined. ``Flags: allow-oom`` lets a script run
+when Redis is full; any other is then refused before it has written anything. That needs Redis 7.
 """
 
 import hashlib
@@ -38,6 +38,8 @@ Rows = Sequence[Row]
 Clock = Callable[[], int]
 
 _Declared = TypeVar("_Declared", bound=Callable[..., Any])
+_DEFINITION = re.compile(r"^local (?:function (\w+)|(\w+(?:, *\w+)*)( *=)?)", re.MULTILINE)
+_COMMENT_LINE = re.compile(r"^\s*--.*$", re.MULTILINE)
 _ARGUMENT = re.compile(r"(\w+)(?:(:number)|(\.\.\.)|(\{\})|\[([^\]]*)\])?\s*(?:,\s*|$)")
 
 
@@ -152,16 +154,41 @@ def compose(name: str, text: str, library: Mapping[str, str]) -> Script:
     bindings = ["local now = tonumber(ARGV[1])"]
     bindings += [argument.binding(position) for position, argument in enumerate(arguments, 2)]
     parts = [library[used] for used in _in_order(name, text, library)]
-    clashes = {argument.name for argument in arguments} & set(
-        re.findall(r"^local (?:function )?(\w+)", "\n".join(parts), re.MULTILINE)
-    )
+    clashes = {argument.name for argument in arguments} & {defined for part in parts for defined in _defined_names(part)}
     if clashes:
         raise ScriptError(f"{name}.lua: its library also defines {sorted(clashes)}")
     # Without a first line of this form, Redis would refuse single commands of a script, in the middle of a transition.
     shebang = f"#!lua flags={header_line(text, 'Flags')}"
-    # A function has at most 200 local names, which the libraries alone nearly need, so the script has its own function.
-    script = "\n".join((shebang, " ".join(bindings), *parts, "return (function()", text, "end)()"))
+    # A function has at most 200 local names, so each library file shows only those that later text uses. The script has no function
+    # of its own: that could use no more than 60 of them.
+    blocks = [_library_block(part, "\n".join((*parts[position:], text))) for position, part in enumerate(parts, 1)]
+    script = "\n".join((shebang, " ".join(bindings), *blocks, "do", text, "end"))
     return Script(arguments, script, hashlib.sha1(script.encode()).hexdigest())
+
+
+def _defined_names(text: str) -> Iterator[str]:
+    """Names of the local variables and functions that a library file defines at its top level."""
+    for match in _DEFINITION.finditer(text):
+        yield from re.split(", *", match[1] or match[2])
+
+
+def _library_block(part: str, later: str) -> str:
+    """A library file as a block whose names are local to it, apart from those that occur in the text after it."""
+    words = set(re.findall(r"\w+", _COMMENT_LINE.sub("", later)))
+    visible: dict[str, None] = {}
+
+    def declare_outside(definition: re.Match[str]) -> str:
+        names = re.split(", *", definition[1] or definition[2])
+        if words.isdisjoint(names):
+            return definition[0]
+        visible.update(dict.fromkeys(names))
+        if definition[1]:
+            return f"function {definition[1]}"
+        return f"{definition[2]} =" if definition[3] else ""
+
+    block = _DEFINITION.sub(declare_outside, part)
+    declarations = f"local {', '.join(visible)} " if visible else ""
+    return f"{declarations}do\n{block}\nend"
 
 
 def parse_arguments(name: str, text: str) -> tuple[Argument, ...]:

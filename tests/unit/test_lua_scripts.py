@@ -43,8 +43,18 @@ def test_values_are_sent_in_the_order_of_the_header(form: str, value: object, fl
 
 def test_library_files_come_before_the_script_each_once() -> None:
     text = compose("move", HEADER, LIBRARY).text
-    assert text.count("local PREFIX") == 1
+    assert text.count("PREFIX = ") == 1
     assert text.index("PREFIX") < text.index("job_key") < text.index("enqueue") < text.index("-- move:")
+
+
+def test_names_that_no_later_text_uses_stay_in_their_library_file() -> None:
+    library = {
+        "core": "local LIMIT, STEP = 1, 2\nlocal cache\nlocal function half() return STEP end\nlocal function double() end",
+        "job": "-- Uses: core\n-- half: not used here.\nlocal function job_key() cache = double() end",
+    }
+    text = compose("move", "-- move: move a job.\n-- Uses: job\nreturn job_key()", library).text
+    assert "\nlocal cache, double do\nlocal LIMIT, STEP = 1, 2\n\nlocal function half()" in text
+    assert "\nfunction double() end\nend\nlocal job_key do\n" in text
 
 
 @pytest.mark.parametrize(
