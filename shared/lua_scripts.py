@@ -21,9 +21,9 @@ when Redis is full; any other is then refused before it has written anything. Th
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, cached_property, wraps
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, Literal, TypeVar
@@ -87,11 +87,32 @@ class Argument:
 
 @dataclass(frozen=True)
 class Script:
-    """A complete script: argument bindings, library files and its own text."""
+    """A script with the library files that it uses. It is composed when it is first run, as most processes run few of them."""
 
     arguments: tuple[Argument, ...]
-    text: str
-    sha: str
+    source: str
+    libraries: tuple[str, ...]
+
+    @cached_property
+    def text(self) -> str:
+        """The complete script: argument bindings, library files and the script's own text."""
+        bindings = ["local now = tonumber(ARGV[1])"]
+        bindings += [argument.binding(position) for position, argument in enumerate(self.arguments, 2)]
+        # Without a first line of this form, Redis would refuse single commands of a script, in the middle of a transition.
+        shebang = f"#!lua flags={header_line(self.source, 'Flags')}"
+        # A function has at most 200 local names, so each library file shows only those that later text uses. The script has no
+        # function of its own: that could use no more than 60 of them.
+        later = _words(self.source)
+        blocks: list[str] = []
+        for part in reversed(self.libraries):
+            blocks.insert(0, _library_block(part, later))
+            later = later | _words(part)
+        return "\n".join((shebang, " ".join(bindings), *blocks, "do", self.source, "end"))
+
+    @cached_property
+    def sha(self) -> str:
+        """The digest under which Redis knows the script."""
+        return hashlib.sha1(self.text.encode()).hexdigest()
 
 
 class LuaScripts:
@@ -149,37 +170,34 @@ def load_scripts(folder: Traversable, shared_library: Traversable) -> dict[str, 
 
 
 def compose(name: str, text: str, library: Mapping[str, str]) -> Script:
-    """Combine the argument bindings, the library files that a script uses (each once), and the script."""
+    """Find the library files that a script uses, each once, and check its header. Raises ScriptError."""
     arguments = parse_arguments(name, text)
-    bindings = ["local now = tonumber(ARGV[1])"]
-    bindings += [argument.binding(position) for position, argument in enumerate(arguments, 2)]
-    parts = [library[used] for used in _in_order(name, text, library)]
-    clashes = {argument.name for argument in arguments} & {defined for part in parts for defined in _defined_names(part)}
+    libraries = tuple(library[used] for used in _in_order(name, text, library))
+    clashes = {argument.name for argument in arguments} & frozenset().union(*map(_defined_names, libraries))
     if clashes:
         raise ScriptError(f"{name}.lua: its library also defines {sorted(clashes)}")
-    # Without a first line of this form, Redis would refuse single commands of a script, in the middle of a transition.
-    shebang = f"#!lua flags={header_line(text, 'Flags')}"
-    # A function has at most 200 local names, so each library file shows only those that later text uses. The script has no function
-    # of its own: that could use no more than 60 of them.
-    blocks = [_library_block(part, "\n".join((*parts[position:], text))) for position, part in enumerate(parts, 1)]
-    script = "\n".join((shebang, " ".join(bindings), *blocks, "do", text, "end"))
-    return Script(arguments, script, hashlib.sha1(script.encode()).hexdigest())
+    return Script(arguments, text, libraries)
 
 
-def _defined_names(text: str) -> Iterator[str]:
+@cache
+def _defined_names(text: str) -> frozenset[str]:
     """Names of the local variables and functions that a library file defines at its top level."""
-    for match in _DEFINITION.finditer(text):
-        yield from re.split(", *", match[1] or match[2])
+    return frozenset(name for match in _DEFINITION.finditer(text) for name in re.split(", *", match[1] or match[2]))
 
 
-def _library_block(part: str, later: str) -> str:
-    """A library file as a block whose names are local to it, apart from those that occur in the text after it."""
-    words = set(re.findall(r"\w+", _COMMENT_LINE.sub("", later)))
+@cache
+def _words(text: str) -> frozenset[str]:
+    """Every word of a text outside comments, which contains all names that it uses."""
+    return frozenset(re.findall(r"\w+", _COMMENT_LINE.sub("", text)))
+
+
+def _library_block(part: str, later: Set[str]) -> str:
+    """A library file as a block whose names are local to it, apart from those among the words of the text after it."""
     visible: dict[str, None] = {}
 
     def declare_outside(definition: re.Match[str]) -> str:
         names = re.split(", *", definition[1] or definition[2])
-        if words.isdisjoint(names):
+        if later.isdisjoint(names):
             return definition[0]
         visible.update(dict.fromkeys(names))
         if definition[1]:
@@ -210,6 +228,7 @@ def parse_arguments(name: str, text: str) -> tuple[Argument, ...]:
     return tuple(arguments)
 
 
+@cache
 def header_line(text: str, title: str) -> str:
     """The header text after ``-- <title>:``, with the lines that follow a trailing comma. Empty if the header has no such line."""
     lines = iter(text.splitlines())
