@@ -72,30 +72,19 @@ def worker_command(pool: str, settings: Settings, number: int = 0) -> list[str]:
         if not settings.worker_empty:
             served_model(settings)
         return [sys.executable, "-m", "workers.gpu", "--number", str(number)]
-    if pool == "cpu":
-        shape = ["--pool", "prefork", "--concurrency", str(settings.cpu_workers), "--queues", "cpu"]
-    else:
-        shape = ["--pool", "threads", "--concurrency", str(settings.io_workers), "--queues", "io"]
-    celery = [*_celery(f"workers.{pool}.app"), "worker"]
-    # Flower needs the events. Workers do not need each other; mingle and gossip would delay their start by a second.
-    return [*celery, *shape, "--hostname", f"{pool}@%h", "--task-events", "--without-mingle", "--without-gossip"]
+    return [sys.executable, "-m", f"workers.{pool}"]
 
 
 def flower_command(port: int) -> list[str]:
     """Flower on loopback; its login is in the environment, which other users of the machine cannot see."""
     return [
-        *_celery("cli.local.flower_app"),
-        "flower",
+        *(sys.executable, "-m", "celery", "--quiet", "--app", "cli.local.flower_app", "flower"),
         *("--address=127.0.0.1", f"--port={port}", "--read_only=true", "--logging=error"),
         # Each task and worker that Flower remembers occupies memory; Celery's default of 100,000 tasks takes hundreds of megabytes.
         *("--max_tasks=5000", "--max_workers=500", "--purge_offline_workers=600"),
         # The name of a wake-up that has returned is the kind of its job, the argument the id, the result also the outcome.
         "--tasks_columns=name,args,state,exception,worker,received,runtime,result,uuid",
     ]
-
-
-def _celery(app: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "--quiet", "--app", app]
 
 
 def chroma_command(folder: Path, port: int) -> list[str]:

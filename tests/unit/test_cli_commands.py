@@ -17,10 +17,8 @@ from cli.local.process_commands import api_command, environment_of, served_model
 from cli.local.running_stack import stop_stack
 from cli.main import app
 from cli.output import Output
-from shared.models.catalogue import load_catalogue
 from shared.settings import Settings, from_environment
 from shared.urls import without_login
-from workers.gpu.app import celery_arguments
 
 MODELS = [
     {"name": "small", "url": "echo:0", "engine": "echo", "max_in_flight": 7, "default": True},
@@ -40,34 +38,9 @@ def after(command: list[str], option: str) -> str:
     return command[command.index(option) + 1]
 
 
-def test_a_gpu_worker_has_the_concurrency_of_its_engine(models_file: Path) -> None:
-    arguments = celery_arguments("gpu2@host", load_catalogue(models_file).get_model("large"))
-    assert after(arguments, "--queues") == "gpu.large"
-    assert after(arguments, "--concurrency") == "3"
-    assert after(arguments, "--hostname") == "gpu2@host"
-    assert after(arguments, "--pool") == "threads"
-
-
-def test_a_gpu_worker_without_a_model_consumes_only_its_canary_queue() -> None:
-    assert after(celery_arguments("gpu2@host", None), "--queues") == "canary.gpu2@host"
-
-
 def test_a_gpu_worker_gets_its_number(models_file: Path) -> None:
     assert after(worker_command("gpu", Settings(models_file=models_file), number=2), "--number") == "2"
     assert worker_command("gpu", Settings(models_file=models_file / "none", worker_empty=True))
-
-
-def test_the_cpu_pool_uses_processes_and_the_io_pool_threads() -> None:
-    settings = Settings(cpu_workers=3, io_workers=5)
-    cpu, io = worker_command("cpu", settings), worker_command("io", settings)
-    assert (after(cpu, "--pool"), after(cpu, "--concurrency")) == ("prefork", "3")
-    assert (after(io, "--pool"), after(io, "--concurrency")) == ("threads", "5")
-
-
-def test_every_worker_sends_task_events(models_file: Path) -> None:
-    for pool in ("cpu", "io"):
-        assert "--task-events" in worker_command(pool, Settings(models_file=models_file))
-    assert "--task-events" in celery_arguments("gpu0@host", None)
 
 
 def test_the_api_command_has_threads_and_address() -> None:

@@ -1,4 +1,4 @@
-"""Celery worker that ingests documents: ``celery -A workers.cpu.app worker -P prefork -c <processes>``."""
+"""Worker of the cpu pool, which ingests documents: ``python -m workers.cpu``."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def build_services() -> Sequence[MaintenanceService]:
     ]
 
 
-app = CeleryWorker(
+worker = CeleryWorker(
     settings,
     Pool(
         name="cpu",
@@ -54,4 +54,4 @@ app = CeleryWorker(
         find_problems=lambda: [*missing_protections(), *find_ocr_problems(settings.ocr_engine, settings.ocr_language_list)],
         build_services=build_services,
     ),
-).app
+)

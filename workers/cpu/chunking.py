@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from langchain_text_splitters import Language, RecursiveCharacterTextSplitter
+if TYPE_CHECKING:
+    from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 # Some tokenizers count a long unbroken string, or a run of spaces, as very few tokens. This limits the characters per token,
 # because otherwise such a page would be a single chunk, and its citation a megabyte long.
@@ -29,24 +30,25 @@ CACHED_COUNTS, MAX_CACHED_CHARACTERS = 8192, 100
 
 _WORD = re.compile(r"\S+")
 _PROSE = ["\n\n", "\n", "。", ". ", "? ", "! ", " ", ""]
+# The language of source code, as the splitter names it.
 _CODE = {
-    ".c": Language.C,
-    ".cpp": Language.CPP,
-    ".cs": Language.CSHARP,
-    ".go": Language.GO,
-    ".java": Language.JAVA,
-    ".js": Language.JS,
-    ".kt": Language.KOTLIN,
-    ".lua": Language.LUA,
-    ".php": Language.PHP,
-    ".py": Language.PYTHON,
-    ".rb": Language.RUBY,
-    ".rs": Language.RUST,
-    ".scala": Language.SCALA,
-    ".swift": Language.SWIFT,
-    ".ts": Language.TS,
-    ".h": Language.CPP,
-    ".hpp": Language.CPP,
+    ".c": "c",
+    ".cpp": "cpp",
+    ".cs": "csharp",
+    ".go": "go",
+    ".java": "java",
+    ".js": "js",
+    ".kt": "kotlin",
+    ".lua": "lua",
+    ".php": "php",
+    ".py": "python",
+    ".rb": "ruby",
+    ".rs": "rust",
+    ".scala": "scala",
+    ".swift": "swift",
+    ".ts": "ts",
+    ".h": "cpp",
+    ".hpp": "cpp",
 }
 
 
@@ -96,6 +98,9 @@ def chunk_pages(
     ``name`` is the document's name; its suffix selects the programming language of source code.
     """
 
+    # It imports five hundred modules, which a process without documents does not need.
+    from langchain_text_splitters import Language, RecursiveCharacterTextSplitter
+
     def count(text: str) -> int:
         return max(count_tokens(text), -(-len(text) // CHARACTERS_PER_TOKEN))
 
@@ -109,7 +114,7 @@ def chunk_pages(
     # here. With the splitter's own overlap, offsets would have to be searched for, and repeated text would mislead the search.
     language = _CODE.get(PurePath(name).suffix.lower())
     splitter = RecursiveCharacterTextSplitter(
-        separators=_PROSE if language is None else RecursiveCharacterTextSplitter.get_separators_for_language(language),
+        separators=_PROSE if language is None else RecursiveCharacterTextSplitter.get_separators_for_language(Language(language)),
         is_separator_regex=language is not None,
         keep_separator="end" if language is None else "start",
         chunk_size=size - overlap,
@@ -181,7 +186,7 @@ def _is_title(text: str, section: _Section) -> bool:
     return len(own) <= len(section.headings[-1] if section.headings else "") + 8
 
 
-def _pieces(text: str, section: _Section, splitter: RecursiveCharacterTextSplitter) -> Iterator[tuple[int, int]]:
+def _pieces(text: str, section: _Section, splitter: "RecursiveCharacterTextSplitter") -> Iterator[tuple[int, int]]:
     end = section.start
     for piece in splitter.split_text(text[section.start : section.end]):
         start = text.index(piece, end)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import redis
 
 from shared.jobs.model_assignments import ModelAssignments
-from shared.jobs.queue_names import canary_queue, generation_queue, text_queue
+from shared.jobs.queue_names import generation_queue, text_queue
 from shared.models.catalogue import ModelEntry
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -76,7 +76,7 @@ class GpuWorker:
 
     def serve(self) -> bool:
         """Work until the end; returns True if the process should restart with another model."""
-        return self._celery.run_until_exit(celery_arguments(self._capabilities.name, self._entry))
+        return self._celery.run_until_exit(self._capabilities.name)
 
     def _on_start(self, runtime: WorkerRuntime) -> None:
         self._runtime = runtime
@@ -125,14 +125,3 @@ class GpuWorker:
             and self._runtime.worker.phase == "ready"
             and self._runtime.idle_seconds > self._keep_alive
         )
-
-
-def celery_arguments(name: str, entry: ModelEntry | None) -> list[str]:
-    """Options of the Celery worker: one thread per concurrent job, and the queue of its model."""
-    queue = generation_queue(entry.name) if entry is not None else canary_queue(name)
-    slots = entry.max_in_flight if entry is not None else 1
-    # Flower needs task events. Workers do not need each other, and mingling delays their start by a second.
-    return [
-        *("--pool", "threads", "--concurrency", str(slots), "--queues", queue, "--hostname", name),
-        *("--task-events", "--without-mingle", "--without-gossip"),
-    ]

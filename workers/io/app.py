@@ -1,4 +1,4 @@
-"""Celery worker of the io pool, for search, deletion, request batches and webhooks: ``celery -A workers.io.app worker -P threads -c <threads>``.
+"""Worker of the io pool, for search, deletion, request batches and webhooks: ``python -m workers.io``.
 
 It is a pool of its own, so that ten thousand documents in ingestion never delay a question.
 """
@@ -94,7 +94,7 @@ def stop_webhooks() -> None:
         dispatcher.stop_threads()
 
 
-app = CeleryWorker(
+worker = CeleryWorker(
     settings,
     Pool(
         name="io",
@@ -107,4 +107,4 @@ app = CeleryWorker(
         on_start=start_webhooks,
         on_stop=stop_webhooks,
     ),
-).app
+)

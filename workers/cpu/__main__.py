@@ -1,0 +1,20 @@
+"""Run the worker of the cpu pool until a signal stops it: ``python -m workers.cpu``."""
+
+import socket
+import sys
+
+from shared.errors import SettingsError
+
+
+def main() -> int:
+    try:
+        from workers.cpu.app import worker
+    except SettingsError as error:
+        print("\n".join(error.problems), file=sys.stderr)  # noqa: T201 there is no log yet
+        return 2
+    worker.run_until_exit(f"cpu@{socket.gethostname()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
