@@ -1,17 +1,21 @@
-"""Chroma server with a password: Chroma's HTTP interface for the calls that the vector store makes, on the embedded Chroma library.
+"""Chroma server with a password: Chroma's HTTP interface for the calls that the vector store makes, on Chroma's library in Rust.
 
 ``python -m workers.index.chroma_server --path FOLDER --port PORT``. The server of the library, ``chroma run``, admits everyone who can
 reach its port. This one rejects a request without the password before it reads its body. The password is the one in
-``ENGINEHOUSE_CHROMA_URL``. See ``docs/decisions/chroma-server.md``.
+``ENGINEHOUSE_CHROMA_URL``. See ``docs/decisions/chroma-server.md``. Chroma's Python package above that library would take a second of CPU
+at the start and 60 MB.
 
 A damaged or removed database does not need an operator: the server moves what is left of it to ``damaged`` in its folder and starts
 again with an empty one. The vectors are rebuilt from the documents by a reindex.
 """
 
 import argparse
+import array
 import asyncio
 import base64
 import hmac
+import importlib.util
+import json
 import logging
 import os
 import resource
@@ -19,6 +23,7 @@ import shutil
 import sqlite3
 import sys
 import threading
+import types
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -28,13 +33,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import UUID
 
-import chromadb.config
-import numpy
 import orjson
 import uvicorn
-from chromadb.api import ServerAPI
-from chromadb.api.collection_configuration import load_create_collection_configuration_from_json
-from chromadb.errors import ChromaError
 
 from shared import logs
 from shared.errors import SettingsError
@@ -58,6 +58,8 @@ THREADS = 64
 DESCRIPTORS = 65_536
 """Open files and connections, where the system allows it."""
 
+TENANT, DATABASE_NAME = "default_tenant", "default_database"
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -67,19 +69,23 @@ Send = Callable[[Message], Awaitable[None]]
 class Call:
     """A call of the library: the named parts of the path, the parameters of the query and the body of the request."""
 
-    chroma: ServerAPI
+    chroma: Any
     names: dict[str, str]
     query: dict[str, str]
     body: Any
 
     @property
-    def collection(self) -> dict[str, Any]:
-        """Arguments that select a collection by its id."""
-        return {"collection_id": UUID(self.names["id"]), "tenant": self.names["tenant"], "database": self.names["database"]}
+    def collection(self) -> str:
+        """The id of a collection."""
+        return str(UUID(self.names["id"]))
 
-    def fields(self, *allowed: str) -> dict[str, Any]:
-        """Fields of the body, without those that are null."""
-        return {name: self.body[name] for name in allowed if self.body.get(name) is not None}
+    @property
+    def database(self) -> tuple[str, str]:
+        return self.names["tenant"], self.names["database"]
+
+    def condition(self, name: str) -> str | None:
+        """A filter in the body, as the library reads it."""
+        return json.dumps(self.body[name]) if self.body.get(name) else None
 
 
 class Database:
@@ -149,6 +155,36 @@ def _is_segment(name: str) -> bool:
         return False
 
 
+def _only_rust_library() -> Any:
+    """Import Chroma's library in Rust, without what the package ``chromadb`` imports with itself. The library finds its errors there."""
+    if "chromadb" not in sys.modules:
+        found = importlib.util.find_spec("chromadb")
+        assert found is not None
+        package = types.ModuleType("chromadb")
+        package.__path__ = list(found.submodule_search_locations or [])
+        sys.modules["chromadb"] = package
+    import chromadb_rust_bindings
+
+    return chromadb_rust_bindings
+
+
+def _chroma_error() -> Any:
+    from chromadb.errors import ChromaError
+
+    return ChromaError
+
+
+def open_chroma(folder: Path) -> Any:
+    """Open the database in ``folder``, or create it, as Chroma's package does for a persistent client."""
+    rust = _only_rust_library()
+    database = rust.SqliteDBConfig(
+        hash_type=rust.MigrationHash.MD5, migration_mode=rust.MigrationMode.Apply, url=str(folder / DATABASE)
+    )
+    # Each index in memory has five files open.
+    cached_indexes = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 5
+    return rust.Bindings(allow_reset=False, sqlite_db_config=database, persist_path=str(folder), hnsw_cache_size=cached_indexes)
+
+
 def restart() -> None:
     """Replace this process by a new one with the same arguments. Its sockets close, and clients repeat their requests."""
     os.execv(sys.executable, [sys.executable, "-m", "workers.index.chroma_server", *sys.argv[1:]])
@@ -158,7 +194,7 @@ class ChromaServer:
     """The ASGI application. ``password`` may not be empty. ``on_damage`` is called after a request failed in a way that a damaged
     database explains."""
 
-    def __init__(self, chroma: ServerAPI, password: str, on_damage: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, chroma: Any, password: str, on_damage: Callable[[], None] = lambda: None) -> None:
         self._chroma = chroma
         self._on_damage = on_damage
         self._password = password.encode()
@@ -196,7 +232,7 @@ class ChromaServer:
                 names = _match_path(template, path) if route_method == method else None
                 if names is not None:
                     return 200, operation(Call(self._chroma, names, query, orjson.loads(body) if body else {}))
-        except ChromaError as error:
+        except _chroma_error() as error:
             return error.code(), _error(error.name(), error.message())
         except (ValueError, TypeError, KeyError) as error:
             return 400, _error("InvalidArgumentError", f"{type(error).__name__}: {error}")
@@ -220,7 +256,7 @@ async def _read_body(receive: Receive) -> bytes | None:
 async def _respond(send: Send, status: int, content: Any, *headers: tuple[bytes, bytes]) -> None:
     # A body that was not read would be taken for the next request.
     close = ((b"connection", b"close"),) if status in (401, 413) else ()
-    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    body = orjson.dumps(content)
     all_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers, *close]
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
     await send({"type": "http.response.body", "body": body})
@@ -231,7 +267,7 @@ def _error(name: str, message: str) -> dict[str, str]:
 
 
 def _identity(call: Call) -> Any:
-    return {"user_id": "", "tenant": chromadb.config.DEFAULT_TENANT, "databases": [chromadb.config.DEFAULT_DATABASE]}
+    return {"user_id": "", "tenant": TENANT, "databases": [DATABASE_NAME]}
 
 
 def _pre_flight_checks(call: Call) -> Any:
@@ -239,69 +275,81 @@ def _pre_flight_checks(call: Call) -> Any:
 
 
 def _tenant(call: Call) -> Any:
-    return {"name": call.chroma.get_tenant(call.names["name"])["name"]}
+    return {"name": call.chroma.get_tenant(call.names["name"]).name}
 
 
 def _database(call: Call) -> Any:
-    return dict(call.chroma.get_database(call.names["name"], call.names["tenant"]))
+    database = call.chroma.get_database(call.names["name"], call.names["tenant"])
+    return {"id": database.id, "name": database.name, "tenant": database.tenant}
 
 
 def _list_collections(call: Call) -> Any:
     limit, offset = (int(call.query[name]) if name in call.query else None for name in ("limit", "offset"))
-    return [_as_json(collection) for collection in call.chroma.list_collections(limit, offset, **call.names)]
+    return [_as_json(collection) for collection in call.chroma.list_collections(limit, offset, *call.database)]
 
 
 def _create_collection(call: Call) -> Any:
-    configuration = (
-        load_create_collection_configuration_from_json(call.body["configuration"]) if call.body.get("configuration") else None
-    )
+    get_or_create = bool(call.body.get("get_or_create"))
+    configuration, metadata = call.condition("configuration"), call.body.get("metadata")
     return _as_json(
-        call.chroma.create_collection(
-            call.body["name"],
-            configuration=configuration,
-            metadata=call.body.get("metadata"),
-            get_or_create=bool(call.body.get("get_or_create")),
-            tenant=call.names["tenant"],
-            database=call.names["database"],
-        )
+        call.chroma.create_collection(call.body["name"], configuration, None, metadata, get_or_create, *call.database)
     )
 
 
 def _get_collection(call: Call) -> Any:
-    return _as_json(call.chroma.get_collection(**call.names))
+    return _as_json(call.chroma.get_collection(call.names["name"], *call.database))
 
 
 def _delete_collection(call: Call) -> Any:
-    call.chroma.delete_collection(**call.names)
+    call.chroma.delete_collection(call.names["name"], *call.database)
     return {}
 
 
 def _count(call: Call) -> Any:
-    return call.chroma._count(**call.collection)
+    return call.chroma.count(call.collection, *call.database)
 
 
 def _upsert(call: Call) -> Any:
-    # Rows of a numpy array are handed over three times as fast as lists.
-    vectors = numpy.array([numpy.frombuffer(base64.b64decode(vector), "<f4") for vector in call.body["embeddings"]])
-    fields = call.fields("ids", "metadatas", "documents", "uris")
-    return call.chroma._upsert(embeddings=vectors, **fields, **call.collection)  # type: ignore[arg-type]
+    vectors = [array.array("f", base64.b64decode(vector)) for vector in call.body["embeddings"]]
+    fields = [call.body.get(name) for name in ("metadatas", "documents", "uris")]
+    return call.chroma.upsert(call.collection, call.body["ids"], vectors, *fields, *call.database)
 
 
 def _get(call: Call) -> Any:
-    return call.chroma._get(**call.fields("ids", "where", "limit", "offset", "where_document", "include"), **call.collection)
+    included = call.body.get("include", ["metadatas", "documents"])
+    where, where_document = call.condition("where"), call.condition("where_document")
+    limit, offset = call.body.get("limit"), call.body.get("offset") or 0
+    found = call.chroma.get(call.collection, call.body.get("ids"), where, limit, offset, where_document, included, *call.database)
+    return _result(found, included)
 
 
 def _query(call: Call) -> Any:
-    fields = call.fields("ids", "query_embeddings", "n_results", "where", "where_document", "include")
-    return call.chroma._query(**fields, **call.collection)
+    included = call.body.get("include", ["metadatas", "documents", "distances"])
+    where, where_document = call.condition("where"), call.condition("where_document")
+    ids, vectors, count = call.body.get("ids"), call.body["query_embeddings"], call.body.get("n_results", 10)
+    found = call.chroma.query(call.collection, ids, vectors, count, where, where_document, included, *call.database)
+    return _result(found, included) | {"distances": found.distances}
 
 
 def _delete(call: Call) -> Any:
-    return call.chroma._delete(**call.fields("ids", "where", "where_document", "limit"), **call.collection)
+    where, where_document = call.condition("where"), call.condition("where_document")
+    ids, limit = call.body.get("ids"), call.body.get("limit")
+    return {"deleted": call.chroma.delete(call.collection, ids, where, where_document, limit, *call.database)}
+
+
+def _result(found: Any, included: Any) -> dict[str, Any]:
+    fields = {name: getattr(found, name) for name in ("ids", "embeddings", "documents", "uris", "metadatas")}
+    return {**fields, "included": included, "data": None}
 
 
 def _as_json(collection: Any) -> Any:
-    return collection.model_dump(mode="json")
+    return {
+        **{name: getattr(collection, name) for name in ("id", "name", "metadata", "dimension", "tenant", "database")},
+        "configuration_json": collection.configuration,
+        "serialized_schema": collection.schema,
+        "version": 0,
+        "log_position": 0,
+    }
 
 
 def _match_path(template: str, path: str) -> dict[str, str] | None:
@@ -355,11 +403,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("ENGINEHOUSE_CHROMA_URL must contain the password of the server, as in http://:PASSWORD@chroma:8000.")
     logs.configure(settings.log_level, form=settings.log_format, levels=settings.log_levels)
     options.path.mkdir(parents=True, exist_ok=True)
-    config = chromadb.config.Settings(is_persistent=True, persist_directory=str(options.path), anonymized_telemetry=False)
-    system = chromadb.config.System(config)
     try:
-        chroma = system.instance(ServerAPI)  # type: ignore[type-abstract]
-        system.start()
+        chroma = open_chroma(options.path)
     except BaseException:  # a panic of Rust is no Exception
         if is_damaged(options.path):
             set_aside(options.path)
