@@ -6,11 +6,13 @@ for the folder at import.
 
 import os
 import shutil
+import sys
 from typing import Any
 
 from api.metrics_folder import METRICS_FOLDER_VARIABLE, make_metrics_folder
 from shared.data_folder import open_data_folder
 from shared.logs import make_formatter
+from shared.process_exit import exit_now
 from shared.settings import Settings, from_environment
 
 # By default gunicorn believes local callers that they are a proxy, and lets them set the scheme and SCRIPT_NAME.
@@ -37,8 +39,9 @@ def on_starting(server: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove the metrics of this API."""
+    """Remove the metrics of this API and end its first process, in which gunicorn handles what made it stop."""
     shutil.rmtree(os.environ.get(METRICS_FOLDER_VARIABLE, ""), ignore_errors=True)
+    exit_now(getattr(sys.exception(), "exit_status", 0))
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -31,6 +31,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from shared.errors import EnginehouseError, InternalError, InvalidRequest, RequestTimeout, Unavailable
 from shared.machine import is_loopback
+from shared.process_exit import exit_now
 from shared.settings import from_environment
 
 HEAD_END = b"\r\n\r\n"
@@ -166,6 +167,10 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         super().load_wsgi()
         self.wsgi: Callable[..., Iterable[bytes]] = close_after_unread_body(self.wsgi)
+
+    def run(self) -> None:
+        super().run()
+        exit_now()
 
     # The main thread, from a new connection to a complete header.
 

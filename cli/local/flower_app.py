@@ -1,10 +1,11 @@
-"""The Celery app for Flower, with the broker's address and settings but without tasks.
+"""Flower, on a Celery app with the broker's address and settings but without tasks: ``python -m cli.local.flower_app OPTIONS``.
 
-It is created at import, as ``celery --app`` requires. Flower shows its metrics to callers without a login; here they need it.
+The app is created at import, for ``celery --app`` as well. Flower shows its metrics to callers without a login; here they need it.
 It learns the names of queues from the answers of workers, minutes after its start; here they come from the models file.
 """
 
 import os
+import sys
 
 from flower.views import BaseHandler
 from flower.views.monitor import Metrics
@@ -13,6 +14,7 @@ from tornado.web import authenticated
 from shared.jobs.celery_broker import celery_app
 from shared.jobs.queue_names import generation_queue, text_queue
 from shared.models.catalogue import GENERATE, load_catalogue
+from shared.process_exit import exit_now
 from shared.settings import from_environment
 
 Metrics.get = authenticated(Metrics.get)
@@ -25,3 +27,6 @@ queues = ["cpu", "io", *map(generation_queue, models), *map(text_queue, models)]
 BaseHandler.get_active_queue_names = lambda handler: queues
 
 app = celery_app(settings)
+
+if __name__ == "__main__":
+    exit_now(app.start(["--quiet", "flower", *sys.argv[1:]]) or 0)

@@ -78,7 +78,7 @@ def worker_command(pool: str, settings: Settings, number: int = 0) -> list[str]:
 def flower_command(port: int) -> list[str]:
     """Flower on loopback; its login is in the environment, which other users of the machine cannot see."""
     return [
-        *(sys.executable, "-m", "celery", "--quiet", "--app", "cli.local.flower_app", "flower"),
+        *(sys.executable, "-m", "cli.local.flower_app"),
         *("--address=127.0.0.1", f"--port={port}", "--read_only=true", "--logging=error"),
         # Each task and worker that Flower remembers occupies memory; Celery's default of 100,000 tasks takes hundreds of megabytes.
         *("--max_tasks=5000", "--max_workers=500", "--purge_offline_workers=600"),

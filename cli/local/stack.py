@@ -59,13 +59,15 @@ from shared.models.catalogue import load_catalogue
 from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import LOCAL, ApiKeys
 from shared.packaged_files import CODE_ROOT
+from shared.process_exit import exit_now
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
 from shared.systemd import notify
 from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
 
-BEFORE_WORKERS, AFTER_WORKERS = (("api",), ("flower",)), (("chroma",), ("redis",))
+# Flower only looks on. The others wait for what they need: the API for the workers, they for the index and Redis.
+BEFORE_WORKERS, AFTER_WORKERS = (("api", "flower"),), (("chroma", "redis"),)
 # Advice about the kernel settings of the machine, which Redis prints at each start. It goes to the log of Redis.
 REDIS_NOISE = re.compile(r"# WARNING")
 # How often to check whether processes are frozen and whether workers wait for an unresponsive index.
@@ -337,5 +339,5 @@ def _describe(plan: Plan, pids: Mapping[str, int], guardian: int) -> dict[str, o
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):  # before our signal handlers were installed
-        sys.exit(main())
+        exit_now(main())
     sys.exit(128 + signal.SIGINT)

@@ -4,6 +4,7 @@ import socket
 import sys
 
 from shared.errors import SettingsError
+from shared.process_exit import exit_now
 
 
 def main() -> int:
@@ -17,4 +18,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_now(main())

@@ -17,6 +17,7 @@ from shared import logs
 from shared.errors import EnginehouseError, SettingsError
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.models.catalogue import Catalogue, load_catalogue
+from shared.process_exit import exit_now
 from shared.redis_connection import connect
 from shared.settings import Settings, from_environment
 from workers.gpu.app import GpuWorker
@@ -76,4 +77,4 @@ def _assigned_model(assignment: ModelAssignment, catalogue: Catalogue) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_now(main())

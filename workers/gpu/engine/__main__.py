@@ -20,6 +20,7 @@ from shared import logs
 from shared.errors import EnginehouseError, SettingsError
 from shared.models.catalogue import ECHO, TRANSFORMERS, VLLM, ModelEntry, load_catalogue
 from shared.prctl import die_with_parent
+from shared.process_exit import exit_now
 from workers.gpu.engine.memory import is_out_of_memory
 from workers.gpu.engine.messages import (
     CancelRequest,
@@ -234,3 +235,4 @@ def _describe(error: Exception) -> str:
 
 if __name__ == "__main__":
     main()
+    exit_now()
