@@ -88,11 +88,13 @@ def kill_descendants(timeout: float = 10.0) -> list[int]:
 
 def _processes() -> Iterator[tuple[int, int, str]]:
     """The id, parent and state letter of every process."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):
-            # The command name in parentheses may contain anything; the fields follow the last ")".
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            yield int(entry.name), int(parent), state
+    # Without pathlib, as the supervisor does this every few seconds.
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            with suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
+                # The command name in parentheses may contain anything; the fields follow the last ")".
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+                yield int(name), int(parent), state.decode()
 
 
 def _tie_to_parent(parent: int, number: int) -> Callable[[], None]:

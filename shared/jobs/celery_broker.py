@@ -50,6 +50,8 @@ class WaitingTransport(Transport):
     """
 
     Channel = QuickClosingChannel
+    # How long a read waits for a message; by default it is sent again every second. A message ends it at once.
+    brpop_timeout = 5
     connection_errors = (*Transport.connection_errors, redis.ResponseError)
 
 

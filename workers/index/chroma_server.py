@@ -26,9 +26,10 @@ import threading
 import types
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import UUID
@@ -241,6 +242,21 @@ class ChromaServer:
         return 404, _error("NotFoundError", f"There is no {method} {path}.")
 
 
+class HttpServer(uvicorn.Server):
+    """uvicorn's server, which waits for a signal instead of looking for one ten times a second."""
+
+    async def main_loop(self) -> None:
+        self._stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if not await self.on_tick(0):
+            await self._stopping.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        with suppress(AttributeError):  # it has not started
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+
 async def _read_body(receive: Receive) -> bytes | None:
     parts, size, more = [], 0, True
     while more:
@@ -413,7 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Only now, as Chroma keeps as many indexes in memory as the limit that it finds allows.
     _allow_descriptors()
     server = ChromaServer(chroma, password, Database(options.path).restart_if_damaged)
-    uvicorn.run(
+    config = uvicorn.Config(
         server,
         host=options.host,
         port=options.port,
@@ -426,7 +442,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=5,
+        date_header=False,
     )
+    HttpServer(config).run()
     # What was acknowledged is on disk. Python would wait for threads that hang inside Chroma.
     os._exit(0)
 

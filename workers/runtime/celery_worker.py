@@ -198,6 +198,8 @@ class CeleryWorker:
             task_events=True,
             without_mingle=True,
             without_gossip=True,
+            # By default two seconds. Flower takes a worker for offline that is silent for two intervals.
+            heartbeat_interval=5,
             optimization="default",
             loglevel="WARNING",
             quiet=True,

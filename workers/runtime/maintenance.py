@@ -6,6 +6,7 @@ machine take turns, so that an idle machine with many of them does little.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Protocol
 import redis
 
 from shared.jobs.maintenance import JobMaintenance
+from shared.jobs.stats_history import INTERVAL_SECONDS
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id
 from shared.redis_connection import is_outage
@@ -121,9 +123,12 @@ class StatsRecorder:
 
     def __init__(self, maintenance: JobMaintenance) -> None:
         self._maintenance = maintenance
+        self._due = -math.inf
 
     def run_once(self, now: float) -> None:
-        self._maintenance.record_stats()
+        if now >= self._due:
+            self._maintenance.record_stats()
+            self._due = now + INTERVAL_SECONDS / 5
 
 
 class LogRewriter:

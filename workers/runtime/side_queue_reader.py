@@ -16,7 +16,7 @@ from workers.runtime.worker_runtime import WorkerRuntime
 logger = logging.getLogger(__name__)
 
 # How long a read blocks, and so how soon a drain is noticed.
-READ_SECONDS = 1.0
+READ_SECONDS = 5.0
 OUTAGE_SECONDS = 1.0
 
 

@@ -44,8 +44,8 @@ MAX_BODY_BYTES = 256 * 1024
 # Of the objects that events of OpenAI's API are about; the rest of their ids is that of their job's.
 ID_PREFIXES = {"batch": "batch", "response": "resp"}
 
-# How long an idle thread sleeps if nothing wakes it.
-IDLE_SECONDS = 30.0
+# How long an idle thread sleeps if nothing wakes it. The listener wakes one every second; the other threads only wait for their turn.
+IDLE_SECONDS = 600.0
 
 
 class WebhookDispatcher:
