@@ -9,14 +9,14 @@ from shared.jobs.submission import JobSubmitter, Submission
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 3.0
 BATCH = 200
 AGAIN_SECONDS = 60.0
 """After this time, a job is submitted once more for a document that still exists: its job may have been cancelled or refused."""
 
 
 class DocumentDeletion:
-    """Looks every second for documents whose time is over."""
+    """Looks every few seconds for documents whose time is over."""
 
     def __init__(self, documents: Documents, submitter: JobSubmitter) -> None:
         self._documents = documents
