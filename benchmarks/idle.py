@@ -36,8 +36,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     stack = Stack(folder, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
     stack.models.write_text(json.dumps(chosen_models(stack.models, options)))
     started = time.monotonic()
-    stack.start(flower=True)
     try:
+        stack.start(flower=True, seconds=600)
         assert stack.process is not None
         pid = stack.process.pid
         figure("idle.start_seconds", time.monotonic() - started, "s", **labels)

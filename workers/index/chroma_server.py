@@ -156,7 +156,7 @@ def _is_segment(name: str) -> bool:
         return False
 
 
-def _only_rust_library() -> Any:
+def rust_library() -> Any:
     """Import Chroma's library in Rust, without what the package ``chromadb`` imports with itself. The library finds its errors there."""
     if "chromadb" not in sys.modules:
         found = importlib.util.find_spec("chromadb")
@@ -177,7 +177,7 @@ def _chroma_error() -> Any:
 
 def open_chroma(folder: Path) -> Any:
     """Open the database in ``folder``, or create it, as Chroma's package does for a persistent client."""
-    rust = _only_rust_library()
+    rust = rust_library()
     database = rust.SqliteDBConfig(
         hash_type=rust.MigrationHash.MD5, migration_mode=rust.MigrationMode.Apply, url=str(folder / DATABASE)
     )
