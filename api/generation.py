@@ -36,7 +36,8 @@ def submit_generation(
     """
     services().models.check_prompt_length(characters, "prompt")
     idempotency = read_idempotency_key(options.model_dump())
-    entry = services().models.find_generation_model(options.model)
+    requested = services().models.find_generation_model(options.model)
+    entry = requested.entry
     webhook = job_webhook(options.webhook)
     wait_ms = options.delay_ms
     queue = generation_queue(entry.name)
@@ -51,9 +52,9 @@ def submit_generation(
         spec=spec,
         owner=owner(),
         end_user=options.end_user or "",
-        model=entry.name,
+        model=requested.name,
         session=session,
-        turn={"model": entry.name, **(turn or {})},
+        turn={"model": requested.name, **(turn or {})},
         turn_parent=turn_parent,
         priority=options.priority,
         cost=expected_service(entry, characters, options.max_tokens),

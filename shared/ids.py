@@ -18,6 +18,9 @@ COLLECTION = "col"
 SESSION = "ses"
 CLAIM = "clm"
 
+# Between the name of a model and that of its adapter. No other name has it.
+ADAPTER_SEPARATOR = ":"
+
 
 _lock = threading.Lock()
 _latest = 0
@@ -63,3 +66,9 @@ def is_id(prefix: str, text: str) -> bool:
     """Whether ``text`` has the format of an id with this prefix. The object may not exist."""
     found, _, digits = text.partition("_")
     return found == prefix and len(digits) == 26 and all(character in ALPHABET for character in digits)
+
+
+def split_adapter(name: str) -> tuple[str, str]:
+    """The names of a model and of its adapter, "" if ``name`` is that of a model alone."""
+    model, _, adapter = name.partition(ADAPTER_SEPARATOR)
+    return model, adapter

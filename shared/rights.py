@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from shared.errors import Forbidden, InvalidValue
+from shared.ids import split_adapter
 
 GENERATE: Final = "generate"
 DOCUMENTS: Final = "documents"
@@ -27,7 +28,8 @@ MAX_NAME = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Rights:
-    """What a request may do. ``models`` and ``collections`` are exact names; None allows all of the owner's."""
+    """What a request may do. ``models`` and ``collections`` are exact names; None allows all of the owner's. A model includes its
+    adapters, and ``model:adapter`` allows that adapter alone."""
 
     scopes: tuple[str, ...] = OWNER_SCOPES
     models: tuple[str, ...] | None = None
@@ -49,7 +51,7 @@ class Rights:
             )
 
     def allows_model(self, name: str) -> bool:
-        return self.models is None or name in self.models
+        return self.models is None or name in self.models or split_adapter(name)[0] in self.models
 
     def require_model(self, name: str, param: str = "model") -> None:
         """Raise Forbidden unless the model may be used."""

@@ -12,7 +12,7 @@ from api.schemas import responses
 from api.services import services
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.worker_registry import Worker
-from shared.models.catalogue import ModelEntry
+from shared.models.catalogue import ModelEntry, RequestedModel
 
 blueprint = Blueprint("models", __name__)
 
@@ -46,6 +46,11 @@ def _model_json(entry: ModelEntry, workers: list[Worker], assignments: list[Mode
         "object": "model",
         "task": entry.task,
         "engine": entry.engine,
+        "adapters": [
+            requested.name
+            for requested in (RequestedModel(entry, adapter) for adapter in entry.adapters)
+            if caller().rights.allows_model(requested.name)
+        ],
         "dtype": entry.dtype,
         "max_context": known_context(entry, serving),
         "max_in_flight": entry.max_in_flight,

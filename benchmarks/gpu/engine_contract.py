@@ -15,14 +15,14 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file, save_byte_tokenizer
+from benchmarks.gpu.model_shapes import SHAPES, adapter_folder, model_folder, models_file, save_byte_tokenizer
 from shared.models.catalogue import TRANSFORMERS, VLLM, load_catalogue
 from shared.settings import from_environment
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
@@ -31,6 +31,7 @@ from workers.gpu.hardware.devices import detect_gpus
 
 READY_SECONDS, PATIENCE = 500.0, 120.0
 CONTEXT, IN_FLIGHT = 1024, 64
+ADAPTER_RANKS = {"small": 8, "large": 16}
 END = "zz"
 """A word of the byte tokenizer that stands for the end of a text."""
 
@@ -53,7 +54,16 @@ class Output:
 class Checks:
     """Runs requests on one engine process."""
 
-    def __init__(self, client_of: Callable[[Callable[[StepOutput], None]], EngineClient], vocabulary: int, folder: Path) -> None:
+    def __init__(
+        self,
+        client_of: Callable[[Callable[[StepOutput], None]], EngineClient],
+        vocabulary: int,
+        folder: Path,
+        *,
+        adapters: Mapping[str, Path] | None = None,
+        expects_equal_tokens: bool = False,
+    ) -> None:
+        """``expects_equal_tokens`` for float32 on the CPU, where the order of sums changes no choice."""
         self._changed = threading.Condition()
         self._outputs: dict[str, Output] = {}
         self._cancel_after: dict[str, int] = {}
@@ -61,6 +71,8 @@ class Checks:
         self._random = random.Random(4)
         self.vocabulary = vocabulary
         self.folder = folder
+        self.adapters = dict(adapters or {})
+        self.expects_equal_tokens = expects_equal_tokens
         self.client = client_of(self._on_step)
 
     def _on_step(self, step: StepOutput) -> None:
@@ -94,13 +106,15 @@ class Checks:
             if cancel_after:
                 self._cancel_after |= dict.fromkeys(ids, cancel_after)
         salt = next(_salts)
-        for id, prompt, length in zip(ids, prompts, lengths, strict=True):
+        adapters = options.pop("adapters", [""] * len(ids))
+        for id, prompt, length, adapter in zip(ids, prompts, lengths, adapters, strict=True):
             request = GenerationRequest(
                 id,
                 prompt,
                 length,
                 options.get("stops", []),
                 cache_salt=salt,
+                adapter=adapter,
                 **{k: v for k, v in options.items() if k != "stops"},
             )
             self.client.submit_request(request)
@@ -258,6 +272,27 @@ class Checks:
         assert self.one([1], 4).reason == "length"
         return {"details": details}
 
+    def an_adapter_changes_its_own_requests_alone(self) -> dict[str, Any]:
+        unknown = self.one(self.prompt(), 4, adapters=["missing"])
+        assert (unknown.reason, bool(unknown.detail)) == ("failed", True), unknown
+        if not self.adapters:
+            return {"adapters": 0}
+        # The same prompt and salt for all, so that a page of one adapter would be found by another if it were shared.
+        prompt, names = self.prompt(64), ["", *self.adapters]
+        alone = [self.one(prompt, 16, adapters=[name]).tokens for name in names]
+        assert len(set(map(tuple, alone))) == len(names), "two adapters gave the same output"
+        if self.expects_equal_tokens:
+            for name, tokens in zip(names, alone, strict=True):
+                assert tokens == _merged_output(self.folder, self.adapters.get(name), prompt, 16), (
+                    f"adapter {name!r} is not its merged weights"
+                )
+            # vLLM 0.32 on a CPU applies an adapter to requests without one that share its step, so those stay apart.
+            names, alone = names[1:], alone[1:]
+        together = self.run([prompt] * len(names), [16] * len(names), adapters=names)
+        if self.expects_equal_tokens:
+            assert [output.tokens for output in together] == alone, "an adapter's output depends on what runs beside it"
+        return {"adapters": len(self.adapters), "compared_with_merged_weights": self.expects_equal_tokens}
+
     def the_whole_context_can_be_used(self) -> dict[str, Any]:
         prompt = self.prompt(CONTEXT - 8)
         output = self.one(prompt, 100)
@@ -291,6 +326,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of checks; the others are left out")
     options = parser.parse_args()
     folder = _with_byte_tokenizer(model_folder(options.shape, options.models, options.device), options.shape)
+    adapters = {}
+    if options.engine == VLLM:
+        adapters = {name: adapter_folder(options.shape, options.models, rank) for name, rank in ADAPTER_RANKS.items()}
     with tempfile.TemporaryDirectory() as data:
         file = models_file(
             options.shape,
@@ -301,13 +339,21 @@ def main() -> None:
             context=CONTEXT,
             engine=options.engine,
             engine_args=options.engine_args,
+            adapters=adapters,
         )
         settings = from_environment(os.environ, models_file=file, data_dir=Path(data), engine_hang_seconds=300.0)
 
         def client_of(on_step: Callable[[StepOutput], None]) -> EngineClient:
             return EngineClient(load_catalogue(file).get_model(options.shape), settings, on_step=on_step)
 
-        failed = run_checks(Checks(client_of, SHAPES[options.shape]["vocab_size"], folder), options.engine, options.only)
+        checks = Checks(
+            client_of,
+            SHAPES[options.shape]["vocab_size"],
+            folder,
+            adapters=adapters,
+            expects_equal_tokens=options.device == "cpu",
+        )
+        failed = run_checks(checks, options.engine, options.only)
     sys.exit(1 if failed else 0)
 
 
@@ -334,6 +380,24 @@ def run_checks(checks: Checks, engine: str, only: Sequence[str] | None = None) -
         print(json.dumps({"engine": engine, "check": name, "seconds": seconds, **result}), flush=True)
     checks.client.stop_engine()
     return failed
+
+
+def _merged_output(folder: Path, adapter: Path | None, prompt: list[int], length: int) -> list[int]:
+    """What transformers generates greedily with the adapter's matrices added to the model's weights."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter is not None:
+        tensors = load_file(adapter / "adapter_model.safetensors")
+        for name, down in tensors.items():
+            if name.endswith(".lora_A.weight"):
+                module = model.get_submodule(name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
+                # lora_alpha is r, so the product is not scaled.
+                module.weight.data += tensors[name.replace("lora_A", "lora_B")] @ down
+    output = model.generate(torch.tensor([prompt]), max_new_tokens=length, do_sample=False, eos_token_id=None)
+    return [int(token) for token in output[0, len(prompt) :]]
 
 
 def _with_byte_tokenizer(folder: Path, shape: str) -> Path:

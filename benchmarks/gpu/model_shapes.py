@@ -85,6 +85,7 @@ def models_file(
     context: int = CONTEXT,
     engine: str = "transformers",
     engine_args: Mapping[str, Any] | None = None,
+    adapters: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write a models file with only this model."""
     entry: dict[str, Any] = {
@@ -100,9 +101,35 @@ def models_file(
     }
     if engine_args:
         entry["engine_args"] = dict(engine_args)
+    if adapters:
+        entry["adapters"] = {adapter: str(where.resolve()) for adapter, where in adapters.items()}
     embedding = {"name": "none", "url": "/nowhere", "task": "embed"}
     at.write_text(json.dumps([entry, embedding]))
     return at
+
+
+def adapter_folder(name: str, where: Path, rank: int) -> Path:
+    """The folder of a LoRA adapter of a model with random weights: it changes the queries and values of every layer."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder, shape = where / f"{name}-rank-{rank}", SHAPES[name]
+    folder.mkdir(exist_ok=True)
+    hidden = shape["hidden_size"]
+    head = shape.get("head_dim", hidden // shape["num_attention_heads"])
+    outputs = {"q_proj": shape["num_attention_heads"] * head, "v_proj": shape["num_key_value_heads"] * head}
+    generator = torch.Generator().manual_seed(rank)
+    tensors = {}
+    for layer in range(shape["num_hidden_layers"]):
+        for module, width in outputs.items():
+            at = f"base_model.model.model.layers.{layer}.self_attn.{module}"
+            tensors[f"{at}.lora_A.weight"] = torch.randn(rank, hidden, generator=generator) * hidden**-0.5
+            tensors[f"{at}.lora_B.weight"] = torch.randn(width, rank, generator=generator)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "target_modules": sorted(outputs)}
+    config |= {"bias": "none", "lora_dropout": 0.0, "fan_in_fan_out": False, "base_model_name_or_path": name}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
 
 
 def _save_tokenizer(folder: Path, words: int) -> None:

@@ -28,7 +28,7 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
     if all(model.url.startswith("package:") for model in chosen):
         # The progress bars of the libraries would mix with ours. For a download they are the only ones.
         os.environ |= {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    from workers.gpu.weights import describe_unpinned_revision, prepare_model
+    from workers.gpu.weights import describe_unpinned_revision, prepare_adapters, prepare_model
 
     columns = (TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console()
@@ -45,6 +45,7 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
                     console.print(f"{name}: {doing}")
 
             folder = prepare_model(model, settings.prepared_models, report)
+            prepare_adapters(model, report)
             progress.update(bar, description="ready", completed=1.0)
             if advice := describe_unpinned_revision(model, folder):
                 progress.console.print(escape(advice), soft_wrap=True, highlight=False)

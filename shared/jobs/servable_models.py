@@ -7,7 +7,7 @@ from typing import Any, Self
 from shared.errors import InvalidValue, ModelNotServed, NotFound
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.worker_registry import WorkerRegistry
-from shared.models.catalogue import EMBED, GENERATE, RERANK, Catalogue, ModelEntry
+from shared.models.catalogue import EMBED, GENERATE, RERANK, Catalogue, ModelEntry, RequestedModel
 from shared.rights import ALL_RIGHTS, Rights
 from shared.settings import Settings
 
@@ -33,15 +33,17 @@ class ServableModels:
         restricted._rights = rights
         return restricted
 
-    def find_generation_model(self, name: str | None) -> ModelEntry:
-        """The model of a request, or the default one. Raises NotFound, InvalidValue, Forbidden or ModelNotServed."""
-        entry = self._catalogue.get_model(name, task=GENERATE) if name is not None else self._catalogue.default()
+    def find_generation_model(self, name: str | None) -> RequestedModel:
+        """The model of a request with its adapter, or the default model. Raises NotFound, InvalidValue, Forbidden or ModelNotServed."""
+        default = self._catalogue.default
+        requested = self._catalogue.find_requested(name, task=GENERATE) if name is not None else RequestedModel(default())
+        entry = requested.entry
         if entry.task != GENERATE:
             kind = "an embedding model" if entry.task == EMBED else "a reranker"
             raise InvalidValue(f"Model {entry.name!r} is {kind} and cannot generate text.", param="model")
-        self._rights.require_model(entry.name)
+        self._rights.require_model(requested.name)
         if self._worker_registry.has_served(entry.name) or self._can_be_loaded(entry.name):
-            return entry
+            return requested
         raise ModelNotServed(
             f"No worker serves model {entry.name!r}. Start one with: enginehouse worker gpu --model {entry.name}",
             param="model",

@@ -7,13 +7,14 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from shared.errors import NotFound, SettingsError
+from shared.ids import ADAPTER_SEPARATOR, split_adapter
 
 GENERATE: Final = "generate"
 EMBED: Final = "embed"
@@ -50,9 +51,12 @@ OWN_VLLM_ARGS = {
     "skip_tokenizer_init": None,
     "enable_log_requests": None,
     "max_logprobs": None,
+    "enable_lora": "adapters",
+    "max_lora_rank": None,
 }
 
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 def _distinct(devices: tuple[int, ...]) -> tuple[int, ...]:
@@ -84,6 +88,9 @@ class ModelEntry(BaseModel):
     """The same from a file. It is read for each request, so the key can be replaced while the worker runs."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """With engine ``vllm``: further arguments of vLLM's AsyncEngineArgs, by name."""
+    adapters: dict[Name, Text] = Field(default_factory=dict, max_length=1000)
+    """With engine ``vllm``: LoRA adapters by name, each a folder or a hub id, which may end in ``@`` and a revision. Requests name one as
+    ``model:adapter``."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     max_context: int | None = Field(None, ge=16, le=10_000_000)
     """Maximum tokens of prompt and answer together; defaults to the model's own configuration."""
@@ -184,8 +191,9 @@ class ModelEntry(BaseModel):
     @model_validator(mode="after")
     def _check_engine_args(self) -> "ModelEntry":
         if self.engine != VLLM:
-            if self.engine_args:
-                raise ValueError(f"engine_args is set and engine is {self.engine}: only the engine vllm uses it")
+            for field in ("engine_args", "adapters"):
+                if getattr(self, field):
+                    raise ValueError(f"{field} is set and engine is {self.engine}: only the engine vllm uses it")
             return self
         for name in self.engine_args:
             if name in OWN_VLLM_ARGS:
@@ -216,6 +224,18 @@ class ModelEntry(BaseModel):
         return not self.is_on_hub or COMMIT.fullmatch(self.revision or "") is not None
 
 
+class RequestedModel(NamedTuple):
+    """What a request names: a model, alone or with one of its adapters ("" for none)."""
+
+    entry: ModelEntry
+    adapter: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that requests use: ``model`` or ``model:adapter``."""
+        return f"{self.entry.name}{ADAPTER_SEPARATOR}{self.adapter}" if self.adapter else self.entry.name
+
+
 class Catalogue:
     """All models of one file, in its order."""
 
@@ -229,6 +249,21 @@ class Catalogue:
                 return model
         known = ", ".join(model.name for model in self.models if task in ("", model.task))
         raise NotFound(f"There is no model {name!r}; there are: {known}", code="model_not_found", param="model")
+
+    def find_requested(self, name: str, *, task: str = "") -> RequestedModel:
+        """The model of a request that names ``model`` or ``model:adapter``. Raises NotFound, which lists what there is."""
+        model, adapter = split_adapter(name)
+        entry = next((entry for entry in self.models if entry.name == model), None)
+        if not adapter or entry is None:
+            return RequestedModel(self.get_model(name, task=task))
+        if adapter in entry.adapters:
+            return RequestedModel(entry, adapter)
+        known = ", ".join(entry.adapters)
+        raise NotFound(
+            f"Model {model!r} has no adapter {adapter!r}; " + (f"there are: {known}" if known else "it has none"),
+            code="model_not_found",
+            param="model",
+        )
 
     def default(self) -> ModelEntry:
         """The model for requests that name none. Raises NotFound if no model generates text."""
@@ -268,9 +303,7 @@ def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
         try:
             # In JSON mode a strict tuple accepts a list, as JSON has no tuples.
             model = ModelEntry.model_validate_json(json.dumps(item), strict=True)
-            if model.url.startswith("."):
-                model = model.model_copy(update={"url": str((path.parent / model.url).resolve())})
-            models.append(model)
+            models.append(_with_absolute_paths(model, path.parent))
         except ValidationError as error:
             name = item.get("name") if isinstance(item, dict) else None
             entry = f"{path}: model {number}" + (f" ({name})" if isinstance(name, str) and name else "")
@@ -279,6 +312,14 @@ def load_catalogue(path: Path, *, engine: str = "") -> Catalogue:
     if problems:
         raise SettingsError(problems)
     return Catalogue(tuple(_with_engine(model, engine) if engine else model for model in models))
+
+
+def _with_absolute_paths(model: ModelEntry, folder: Path) -> ModelEntry:
+    def absolute(url: str) -> str:
+        return str((folder / url).resolve()) if url.startswith(".") else url
+
+    adapters = {name: absolute(url) for name, url in model.adapters.items()}
+    return model.model_copy(update={"url": absolute(model.url), "adapters": adapters})
 
 
 def _with_engine(model: ModelEntry, engine: str) -> ModelEntry:
@@ -311,6 +352,8 @@ def _requirement(name: str, details: ErrorDetails) -> str:
         return "must be a list of different GPU numbers, such as [0, 1]"
     if name == "stop":
         return "must be a list of at most 16 strings that are not empty"
+    if name == "adapters":
+        return "must be an object of names (letters, digits, dots, dashes, underscores) with the folder or hub id of each adapter"
     if name == "api_key_env":
         return "must be the name of an environment variable"
     field = ModelEntry.model_fields[name]

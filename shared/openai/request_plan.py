@@ -100,7 +100,8 @@ def plan_generation(
     priority: int = 5,
 ) -> RequestPlan:
     """A job for each of ``copies`` answers to each of the prompts, in this order. Raises NotFound, ModelNotServed and InvalidValue."""
-    entry = context.models.find_generation_model(model)
+    requested = context.models.find_generation_model(model)
+    entry = requested.entry
     for prompt in prompts:
         context.models.check_prompt_length(prompt.characters, prompt.param)
         check_generation(entry, {**prompt.spec, **spec})
@@ -115,12 +116,12 @@ def plan_generation(
                 spec={**prompt.spec, **spec, **seeded},
                 owner=context.owner,
                 end_user=end_user or context.end_user,
-                model=entry.name,
+                model=requested.name,
                 priority=priority,
                 cost=expected_service(entry, prompt.characters, spec.get("max_tokens")),
                 tokens=expected_tokens(entry, prompt.characters, spec.get("max_tokens")),
                 metadata=metadata or {},
             )
         )
-    content = [entry.name, spec, [prompt.spec for prompt in prompts], copies, seed]
+    content = [requested.name, spec, [prompt.spec for prompt in prompts], copies, seed]
     return RequestPlan(submissions=submissions, make_body=make_body, content=content)

@@ -55,17 +55,18 @@ def plan_step(
     model: str | None, spec: Mapping[str, Any], context: PlanContext, make_body: Callable[[Job], dict[str, Any]]
 ) -> RequestPlan:
     """The job of one step of a model's tokenizer. Raises NotFound and ModelNotServed."""
-    entry = context.models.find_generation_model(model)
+    requested = context.models.find_generation_model(model)
+    entry = requested.entry
     check_tokenization(entry, spec["op"])
     submission = Submission(
         kind="tokenize",
         queue=text_queue(entry.name),
         spec=spec,
         owner=context.owner,
-        model=entry.name,
+        model=requested.name,
         priority=PRIORITY,
     )
-    return RequestPlan(submissions=[submission], make_body=lambda jobs: make_body(jobs[0]), content=[entry.name, spec])
+    return RequestPlan(submissions=[submission], make_body=lambda jobs: make_body(jobs[0]), content=[requested.name, spec])
 
 
 def _tokenize_response(job: Job, request: TokenizeRequest) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from shared.models.catalogue import ModelEntry
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 from tests.flows.gguf_package import NAME, make_gguf_package
-from workers.gpu.weights import MARKER, describe_unpinned_revision, find_prepared_folder, prepare_model
+from workers.gpu.weights import MARKER, describe_unpinned_revision, find_prepared_folder, prepare_adapters, prepare_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TINY = ModelEntry(name="tiny", url=f"package:{NAME}")
@@ -107,3 +107,16 @@ def test_when_one_of_two_processes_is_killed_the_other_finishes(tmp_path: Path, 
     assert (folder / "tiny" / "model.safetensors").is_file()
     assert not list((folder / "tiny").glob("*.gguf"))
     assert (folder / "tiny" / "TERMS.html").is_file()
+
+
+def test_a_folder_without_an_adapter_says_what_is_missing(tmp_path: Path) -> None:
+    def prepare(url: str) -> dict[str, Path]:
+        return prepare_adapters(ModelEntry(name="m", url="org/m", engine="vllm", adapters={"sql": url}), ignore_progress)
+
+    with pytest.raises(ModelUnavailable, match=r"Model m, adapter sql: the folder .* does not exist. Correct adapters\.sql"):
+        prepare(str(tmp_path / "nowhere"))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelUnavailable, match=r"has no adapter_model\.safetensors"):
+        prepare(str(tmp_path))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert prepare(str(tmp_path)) == {"sql": tmp_path}

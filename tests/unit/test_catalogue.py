@@ -1,6 +1,7 @@
 """Validation of the models file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,29 @@ def test_the_echo_engine_may_stand_for_a_server_but_not_another_engine(tmp_path:
     models = [TINY, {"name": "far", **ON_SERVER}]
     assert [model.engine for model in load(tmp_path, models, engine="transformers").models] == ["transformers", "openai"]
     assert [model.engine for model in load(tmp_path, models, engine=ECHO).models] == [ECHO, ECHO]
+
+
+ADAPTED = {**TINY, "engine": "vllm", "adapters": {"sql": "./sql", "legal": "org/legal@v2"}}
+
+
+def test_an_adapter_is_requested_with_its_model(tmp_path: Path) -> None:
+    catalogue = load(tmp_path, [ADAPTED])
+    requested = catalogue.find_requested("tiny:sql")
+    assert (requested.entry.name, requested.adapter, requested.name) == ("tiny", "sql", "tiny:sql")
+    assert requested.entry.adapters == {"sql": str(tmp_path / "sql"), "legal": "org/legal@v2"}
+    assert catalogue.find_requested("tiny").name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({**ADAPTED, "engine": "transformers"}, "adapters is set and engine is transformers: only the engine vllm uses it"),
+        ({**ADAPTED, "adapters": {"a:b": "org/x"}}, "adapters is .* must be an object of names"),
+        ({**ADAPTED, "adapters": {"a": ""}}, "adapters is .* must be an object of names"),
+        ({**ADAPTED, "adapters": ["org/x"]}, "adapters is .* must be an object of names"),
+        ({**ADAPTED, "engine_args": {"enable_lora": True}}, "engine_args has enable_lora: set adapters of the entry instead"),
+    ],
+)
+def test_a_wrong_adapter_is_a_problem_of_its_entry(tmp_path: Path, entry: dict[str, Any], problem: str) -> None:
+    [found] = problems(tmp_path, [entry])
+    assert re.search(problem, found), found

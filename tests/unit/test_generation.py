@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from shared.errors import EngineFault, JobFailure
+from shared.errors import EngineFault, JobFailure, ModelUnavailable
 from shared.jobs.deltas import Delta, merge_deltas
+from shared.models.catalogue import ModelEntry
 from tests.unit.scripted_engine import ScriptedEngine, generation_job, handler_of
 from workers.gpu.engine.messages import FinishReason
 from workers.runtime.attempt import Attempt, Result
@@ -120,3 +121,14 @@ def test_an_answer_that_was_complete_when_its_worker_died_counts() -> None:
     again = Attempt(replace(generation_job({"prompt": "abc"}), output=output), lambda buffer: None)
     handler_of(engine_with("", 3)).run_generation(again)
     assert (again.usage.prompt_tokens, again.usage.completion_tokens) == (3, 3)
+
+
+def test_an_adapter_reaches_the_engine_and_must_still_exist() -> None:
+    entry = ModelEntry(name="base", url="org/base", engine="vllm", adapters={"sql": "org/sql"})
+    engine = engine_with("SELECT 1", 4)
+    handler = handler_of(engine, entry)
+    handler.run_generation(Attempt(generation_job({"prompt": "x"}, model="base:sql"), lambda buffer: None))
+    handler.run_generation(Attempt(generation_job({"prompt": "x"}, model="base"), lambda buffer: None))
+    assert [request.adapter for request in engine.requests] == ["sql", ""]
+    with pytest.raises(ModelUnavailable, match="no longer has the adapter other"):
+        handler.run_generation(Attempt(generation_job({"prompt": "x"}, model="base:other"), lambda buffer: None))

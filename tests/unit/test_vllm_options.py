@@ -1,11 +1,13 @@
 """What vLLM is started with and asked for: an entry and a request as its arguments, and its scores as ours."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
 from workers.gpu.engine.messages import LOWEST_LOGPROB, GenerationRequest
 from workers.gpu.engine.vllm_options import (
@@ -13,6 +15,7 @@ from workers.gpu.engine.vllm_options import (
     describe_prompt,
     engine_arguments,
     memory_fraction,
+    read_adapter_rank,
     sampling_arguments,
 )
 from workers.gpu.engine.vllm_probe import ENGINE_ARGUMENTS, SAMPLING_ARGUMENTS
@@ -92,7 +95,7 @@ def test_the_memory_fraction_keeps_within_the_share_and_what_is_free(
 def test_arguments_that_are_used_are_those_that_the_probe_looks_for() -> None:
     everything = request(seed=1, logit_bias=[(1, 2.0)], logprobs=0, prompt_logprobs=0)
     assert sampling_arguments(everything).keys() | {"output_kind", "structured_outputs"} == set(SAMPLING_ARGUMENTS)
-    used = engine_arguments(entry(engine_args={"pipeline_parallel_size": 1}), FOLDER, 16, [gpu()]).keys()
+    used = engine_arguments(entry(engine_args={"pipeline_parallel_size": 1}), FOLDER, 16, [gpu()], adapter_ranks=[8]).keys()
     assert used | {"structured_outputs_config"} == set(ENGINE_ARGUMENTS)
 
 
@@ -123,3 +126,32 @@ def test_scores_of_a_prompt_begin_with_its_second_token_and_leave_out_what_was_d
     positions = [None, *({token: Score(-float(token), 1)} for token in (2, 3, 4, 5))]
     scored = GenerationRequest("r", [1, 2, 3, 4, 5], 1, [], prompt_logprobs=0, scored_tokens=1, generated_tokens=1)
     assert describe_prompt(scored, positions) == [(3, -3.0, []), (4, -4.0, [])]
+
+
+def test_adapters_get_room_for_the_largest_rank_and_a_few_at_once() -> None:
+    arguments = engine_arguments(entry(), FOLDER, 16, [gpu()], adapter_ranks=[4, 24] + [8] * 18)
+    assert arguments["enable_lora"] is True
+    assert (arguments["max_lora_rank"], arguments["max_loras"], arguments["max_cpu_loras"]) == (32, 8, 20)
+    assert "enable_lora" not in engine_arguments(entry(), FOLDER, 16, [gpu()])
+    own = engine_arguments(entry(engine_args={"max_loras": 2}), FOLDER, 16, [gpu()], adapter_ranks=[8] * 4)
+    assert own["max_loras"] == 2
+    with pytest.raises(ModelUnavailable, match="rank 1024"):
+        engine_arguments(entry(), FOLDER, 16, [gpu()], adapter_ranks=[1024])
+
+
+@pytest.mark.parametrize(
+    ("config", "rank"),
+    [
+        ({"peft_type": "LORA", "r": 8}, 8),
+        ({"peft_type": "LORA", "r": 8, "rank_pattern": {"q_proj": 64}}, 64),
+        ({"peft_type": "LOHA", "r": 8}, None),
+        ({"peft_type": "LORA"}, None),
+    ],
+)
+def test_the_rank_of_an_adapter_is_that_of_its_largest_matrix(tmp_path: Path, config: dict[str, Any], rank: int | None) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    if rank is None:
+        with pytest.raises(ModelUnavailable, match="LoRA adapters only"):
+            read_adapter_rank(tmp_path)
+    else:
+        assert read_adapter_rank(tmp_path) == rank

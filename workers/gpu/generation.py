@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from shared.errors import EngineFault, JobFailure, NanLogits, OutOfMemory
+from shared.errors import EngineFault, JobFailure, ModelUnavailable, NanLogits, OutOfMemory
+from shared.ids import split_adapter
 from shared.jobs.deltas import Delta, merge_deltas
+from shared.jobs.models import Job
 from shared.models.catalogue import ModelEntry
 from shared.models.engine_features import features_of
 from shared.sessions.store import Sessions
@@ -278,6 +280,7 @@ class GenerationHandler:
         Raises InvalidValue, PromptTooLong, EngineFault (to be retried), OutOfMemory, NanLogits, ModelUnavailable, AttemptStopped.
         """
         spec = attempt.spec
+        adapter = self._adapter_of(attempt.job)
         prompt = self._prompt_encoder.encode_prompt(attempt, max_tokens_of(spec, self._entry))
         request = build_request(
             f"{attempt.job.id}/{attempt.job.attempt}",
@@ -287,8 +290,10 @@ class GenerationHandler:
             entry=self._entry,
             codec=self.codec,
             grammar=build_grammar(spec, prompt, self.codec),
+            adapter=adapter,
         )
-        fingerprint = fingerprint_of(f"{self._entry.url}@{self._entry.revision}", prompt.ids)
+        weights = f"{self._entry.url}@{self._entry.revision}" + (f"+{self._entry.adapters[adapter]}" if adapter else "")
+        fingerprint = fingerprint_of(weights, prompt.ids)
         earlier = self._earlier_output(attempt, fingerprint, request)
         generation = Generation(attempt, self.codec, prompt, earlier, fingerprint=fingerprint)
         if earlier is not None and earlier.tokens:
@@ -315,6 +320,13 @@ class GenerationHandler:
         if generation.reason not in ("stop", "length"):
             raise self._failure(generation, request)
         return self._result(attempt, generation, request)
+
+    def _adapter_of(self, job: Job) -> str:
+        """The adapter that a job names. Raises ModelUnavailable if it has left the models file since."""
+        adapter = split_adapter(job.model)[1]
+        if adapter and adapter not in self._entry.adapters:
+            raise ModelUnavailable(f"Model {self._entry.name} no longer has the adapter {adapter}: it has left the models file.")
+        return adapter
 
     def _earlier_output(self, attempt: Attempt, fingerprint: str, request: GenerationRequest) -> EarlierOutput | None:
         """What this attempt continues. If it cannot continue what clients have read, they are told so."""

@@ -45,6 +45,7 @@ def build_request(
     entry: ModelEntry,
     codec: TextCodec,
     grammar: str = "",
+    adapter: str = "",
 ) -> GenerationRequest:
     """The engine's request for a spec. Raises PromptTooLong and InvalidValue."""
     max_tokens, context = max_tokens_of(spec, entry), codec.max_context
@@ -82,6 +83,7 @@ def build_request(
         prompt_logprobs=prompt_logprobs_of(spec),
         grammar=grammar,
         deterministic=bool(spec.get("deterministic")),
+        adapter=adapter,
     )
 
 

@@ -26,7 +26,7 @@ from workers.gpu.hardware.memory_estimate import estimate_memory
 from workers.gpu.model_tokenizer import hide_torch
 from workers.gpu.tokenization import TextCodec
 from workers.gpu.tokenization_jobs import run_tokenization
-from workers.gpu.weights import describe_unpinned_revision, prepare_model
+from workers.gpu.weights import describe_unpinned_revision, prepare_adapters, prepare_model
 from workers.runtime.attempt import Attempt, Handler, Handover, Result
 from workers.runtime.worker_runtime import WorkerRuntime
 
@@ -129,6 +129,7 @@ class ModelWorker:
         find_interpreter(entry.engine, settings)
         if entry.engine != ECHO:
             folder = prepare_model(entry, settings.prepared_models, lambda step, done: self._report("loading", step, done))
+            prepare_adapters(entry, lambda step, done: self._report("loading", step, done))
             if advice := describe_unpinned_revision(entry, folder):
                 logger.info(advice)
         self._wait_for_memory()

@@ -24,6 +24,10 @@ CONVERSION = 1
 
 MARKER = "enginehouse.json"
 
+# What is fetched from the hub.
+WEIGHTS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*"]
+ADAPTER_WEIGHTS = ["adapter_config.json", "*.safetensors", "LICENSE*", "NOTICE*"]
+
 ProgressCallback = Callable[[str, float], None]
 """Called with what is being done and the completed fraction, from 0 to 1."""
 
@@ -39,6 +43,28 @@ def prepare_model(entry: ModelEntry, folder: Path, report: ProgressCallback) -> 
     if _is_path(entry.url):
         return _model_folder(entry, Path(entry.url).expanduser())
     return _from_hub(entry, report)
+
+
+def prepare_adapters(entry: ModelEntry, report: ProgressCallback) -> dict[str, Path]:
+    """Download the LoRA adapters of ``entry`` if needed, and return their folders by name. Raises ModelUnavailable."""
+    return {name: _prepare_adapter(entry, name, url, report) for name, url in entry.adapters.items()}
+
+
+def _prepare_adapter(entry: ModelEntry, name: str, url: str, report: ProgressCallback) -> Path:
+    who, field = f"Model {entry.name}, adapter {name}", f"adapters.{name}"
+    if _is_path(url):
+        folder = Path(url).expanduser()
+        if not folder.is_dir():
+            raise ModelUnavailable(f"{who}: the folder {folder} does not exist. Correct {field} in the models file.")
+    else:
+        id, _, revision = url.partition("@")
+        folder = _download(who, field, id, revision or None, report, patterns=ADAPTER_WEIGHTS)
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / file).is_file():
+            raise ModelUnavailable(
+                f"{who}: {url} has no {file}. It needs a LoRA adapter as PEFT saves it, with safetensors weights."
+            )
+    return folder.resolve()
 
 
 def find_prepared_folder(entry: ModelEntry, folder: Path) -> Path | None:
@@ -190,6 +216,21 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def _from_hub(entry: ModelEntry, report: ProgressCallback) -> Path:
+    ignored = ["original/*", "consolidated*", *([] if entry.trust_remote_code else ["*.py"])]
+    return _download(f"Model {entry.name}", "url", entry.url, entry.revision, report, patterns=WEIGHTS, ignored=ignored)
+
+
+def _download(
+    who: str,
+    field: str,
+    id: str,
+    revision: str | None,
+    report: ProgressCallback,
+    *,
+    patterns: list[str],
+    ignored: list[str] | None = None,
+) -> Path:
+    """Fetch what ``patterns`` select. ``who`` and ``field`` say in errors which entry of the models file names it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -199,45 +240,28 @@ def _from_hub(entry: ModelEntry, report: ProgressCallback) -> Path:
         RevisionNotFoundError,
     )
 
-    report(f"fetching {entry.url} from the hub", 0.0)
-    model = f"Model {entry.name}: {entry.url}"
+    report(f"fetching {id} from the hub", 0.0)
+    model = f"{who}: {id}"
     try:
-        return Path(
-            snapshot_download(
-                entry.url,
-                revision=entry.revision,
-                allow_patterns=[
-                    "*.safetensors",
-                    "*.json",
-                    "*.txt",
-                    "*.model",
-                    "*.jinja",
-                    "*.py",
-                    "LICENSE*",
-                    "NOTICE*",
-                    "USE_POLICY*",
-                ],
-                ignore_patterns=["original/*", "consolidated*", *([] if entry.trust_remote_code else ["*.py"])],
-            )
-        )
+        return Path(snapshot_download(id, revision=revision, allow_patterns=patterns, ignore_patterns=ignored))
     except GatedRepoError:
         raise ModelUnavailable(
             f"{model} is gated on the hub. Accept its licence there and set HF_TOKEN to a token of that account."
         ) from None
     except HFValidationError:
         raise ModelUnavailable(
-            f"{model} is not the name of a model on the hub, such as Qwen/Qwen3-8B. Correct its url in the models file."
+            f"{model} is not the name of a model on the hub, such as Qwen/Qwen3-8B. Correct its {field} in the models file."
         ) from None
     except RepositoryNotFoundError:
         raise ModelUnavailable(
-            f"{model} does not exist on the hub, or is private. Correct its url in the models file, or set HF_TOKEN."
+            f"{model} does not exist on the hub, or is private. Correct its {field} in the models file, or set HF_TOKEN."
         ) from None
     except RevisionNotFoundError:
-        raise ModelUnavailable(f"{model} has no revision {entry.revision} on the hub. Correct it in the models file.") from None
+        raise ModelUnavailable(f"{model} has no revision {revision} on the hub. Correct it in the models file.") from None
     except LocalEntryNotFoundError:
         raise ModelUnavailable(
             f"{model} is not on this machine and the model hub cannot be reached. "
-            "Connect this machine, or download the model elsewhere and use its folder as url."
+            f"Connect this machine, or download the model elsewhere and use its folder as {field}."
         ) from None
     except OSError as error:
         raise ModelUnavailable(

@@ -19,7 +19,7 @@ class FilterOfJobs(RequestModel):
     queue: str | None = Field(default=None, max_length=120)
     status: StatusName | list[StatusName] | None = Field(default=None, description="one, or several of which a job has one")
     kind: JobKind | None = None
-    model: str | None = Field(default=None, max_length=100)
+    model: str | None = Field(default=None, max_length=201)
     batch: JobId | None = None
     older_than: float | None = Field(default=None, ge=0, le=1e9, description="seconds since its submission")
     newer_than: float | None = Field(default=None, ge=0, le=1e9, description="seconds since its submission")

@@ -15,6 +15,7 @@ class Model(ResponseModel):
     object: Literal["model"]
     task: Literal["generate", "embed", "rerank"]
     engine: str
+    adapters: list[str] = Field(description="its LoRA adapters, as requests name them: `model:adapter`")
     dtype: str
     max_context: int | None = Field(
         description="maximum tokens of prompt and answer together; null until a worker has loaded the model, unless the models file says it"

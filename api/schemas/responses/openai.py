@@ -19,6 +19,7 @@ class OpenAIModel(ResponseModel):
     max_model_len: int | None = Field(
         description="maximum tokens of prompt and answer together; null until a worker has loaded the model, unless the models file says it"
     )
+    parent: str | None = Field(description="of a LoRA adapter: the model that it changes")
     task: Literal["generate", "embed", "rerank"]
     state: ModelState = Field(description="of its best worker; `unloaded` if a request would load it")
 

@@ -187,6 +187,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prepared", required=True, type=Path, help="folder of prepared models")
     parser.add_argument("--compiled", required=True, type=Path, help="folder of compiled kernels, kept for the next start")
     parser.add_argument("--folder", type=Path, help="folder of the model, for engines whose environment cannot prepare it")
+    parser.add_argument(
+        "--adapter", nargs=2, action="append", default=[], metavar=("NAME", "FOLDER"), help="a LoRA adapter, for the same engines"
+    )
     parser.add_argument("--engine", default="", choices=("", ECHO, TRANSFORMERS), help="overrides the engine of the entry")
     parser.add_argument("--connection", required=True, type=int, help="inherited file descriptor of a stream socket")
     parser.add_argument("--in-flight", type=int, default=0, help="requests at once (default: max_in_flight of the entry)")
@@ -218,7 +221,7 @@ def _make_engine(
     if entry.engine == VLLM:
         from workers.gpu.engine.vllm_engine import VllmEngine
 
-        return VllmEngine(entry, options.folder, options.in_flight)
+        return VllmEngine(entry, options.folder, options.in_flight, {name: Path(folder) for name, folder in options.adapter})
     # Imported here: torch takes seconds to import, and the echo engine does not need it.
     from workers.gpu.engine.transformers_engine import TransformersEngine
     from workers.gpu.weights import prepare_model

@@ -57,6 +57,8 @@ class GenerationRequest:
     """How many entries of ``prompt_logprobs`` were delivered before. The prompt's own tokens have entries, delivered output has not."""
     deterministic: bool = False
     """Compute it in steps of its own, so that other requests do not change how its numbers are rounded."""
+    adapter: str = ""
+    """The LoRA adapter of the model that generates; empty for the model alone."""
 
 
 @dataclass(frozen=True)

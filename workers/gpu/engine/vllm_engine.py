@@ -1,7 +1,7 @@
 """vLLM engine: vLLM's AsyncLLM behind the engine protocol, with token ids in and token ids out.
 
 vLLM schedules, batches and samples in processes that it starts itself. Its event loop runs in a thread here. It is used through AsyncEngineArgs,
-AsyncLLM, SamplingParams and StructuredOutputsParams alone, which are the same from vLLM 0.23 on.
+AsyncLLM, SamplingParams, StructuredOutputsParams and LoRARequest alone, which are the same from vLLM 0.23 on.
 """
 
 import asyncio
@@ -21,7 +21,13 @@ from shared.models.catalogue import ModelEntry
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, Heartbeat, StepOutput, TokenLogprobs
 from workers.gpu.engine.protocol import EngineDied, PhaseCallback
 from workers.gpu.engine.request_checks import find_problem
-from workers.gpu.engine.vllm_options import describe_logprobs, describe_prompt, engine_arguments, sampling_arguments
+from workers.gpu.engine.vllm_options import (
+    describe_logprobs,
+    describe_prompt,
+    engine_arguments,
+    read_adapter_rank,
+    sampling_arguments,
+)
 from workers.gpu.hardware.devices import detect_gpus
 
 logger = logging.getLogger("engine")
@@ -62,11 +68,15 @@ class _Output:
 
 
 class VllmEngine:
-    """Serves ``entry`` from ``folder``. With ``in_flight`` below the entry's ``max_in_flight``, it takes less memory."""
+    """Serves ``entry`` from ``folder``, with the LoRA adapters in the folders of ``adapters``.
 
-    def __init__(self, entry: ModelEntry, folder: Path, in_flight: int = 0) -> None:
+    With ``in_flight`` below the entry's ``max_in_flight``, it takes less memory.
+    """
+
+    def __init__(self, entry: ModelEntry, folder: Path, in_flight: int = 0, adapters: Mapping[str, Path] | None = None) -> None:
         self._entry = entry
         self._folder = folder
+        self._adapters = dict(adapters or {})
         self._in_flight = in_flight or entry.max_in_flight
         self._loop: asyncio.AbstractEventLoop
         self._changed = threading.Condition()
@@ -81,6 +91,7 @@ class VllmEngine:
         self._vocabulary_size = self._max_context = 0
         self._llm: Any = None
         self._make_params: Any = None
+        self._lora_requests: dict[str, Any] = {}
 
     # Start
 
@@ -99,7 +110,8 @@ class VllmEngine:
                 f"Model {self._entry.name} needs {self._entry.gpus} GPUs (gpus) and its engine sees {len(gpus)}."
             )
         report("loading", "importing vLLM", 0.0)
-        arguments = engine_arguments(self._entry, self._folder, self._in_flight, gpus)
+        ranks = [read_adapter_rank(folder) for folder in self._adapters.values()]
+        arguments = engine_arguments(self._entry, self._folder, self._in_flight, gpus, adapter_ranks=ranks)
         make = self._import_vllm(arguments)
         self._loop = _new_event_loop()
         threading.Thread(target=self._run_loop, name="vllm", daemon=True).start()
@@ -118,7 +130,8 @@ class VllmEngine:
         self._vocabulary_size = int(config.model_config.get_vocab_size())
         self._capacity = (config.cache_config.num_gpu_blocks or 0) * (config.cache_config.block_size or 0)
         report("warming", "generating from a short prompt", 0.9)
-        for options in WARM_UPS:
+        # Each adapter is read once, so that one that does not fit the model is reported now, not by its first job.
+        for options in (*WARM_UPS, *({"adapter": name} for name in self._adapters)):
             self._warm_up(options)
         # Long-lived objects stay out of garbage collection, whose pauses would hold up the loop.
         gc.collect()
@@ -129,6 +142,7 @@ class VllmEngine:
         _set_environment()
         from vllm import SamplingParams
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -148,6 +162,10 @@ class VllmEngine:
             return AsyncLLM.from_engine_args(engine_args)
 
         self._make_params = make_params
+        # vLLM counts adapters from 1.
+        self._lora_requests = {
+            name: LoRARequest(name, number, str(folder)) for number, (name, folder) in enumerate(self._adapters.items(), 1)
+        }
         return make
 
     def _run_loop(self) -> None:
@@ -187,6 +205,8 @@ class VllmEngine:
             problem = problem or "the engine vllm cannot compute a request in separate steps (deterministic)"
         if request.grammar and request.generated_tokens:
             problem = problem or "the engine vllm cannot continue an output that has a grammar"
+        if request.adapter and request.adapter not in self._adapters:
+            problem = problem or f"the model has no adapter {request.adapter!r}"
         with self._changed:
             if request.id in self._requests:
                 problem = "a request with this id is already running"
@@ -222,7 +242,8 @@ class VllmEngine:
         # Tagged with its type, as vLLM's own front end does; otherwise vLLM would look for text in it.
         prompt = {"type": "token", "prompt_token_ids": request.prompt, "cache_salt": str(request.cache_salt)}
         try:
-            async for output in self._llm.generate(prompt, self._make_params(request), running.number):
+            lora = self._lora_requests.get(request.adapter)
+            async for output in self._llm.generate(prompt, self._make_params(request), running.number, lora_request=lora):
                 self._accept(running, output)
         except Exception as error:  # noqa: BLE001 - the top of a task
             self._fail(running, error)

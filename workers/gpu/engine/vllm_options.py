@@ -1,10 +1,12 @@
 """Options of vLLM for a model's entry and for a request, as keyword arguments. Imports nothing of vLLM."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
 from workers.gpu.engine.messages import LOWEST_LOGPROB, GenerationRequest, TokenLogprobs
 from workers.gpu.hardware.devices import GIB, Gpu
@@ -19,13 +21,20 @@ REDUCED_MEMORY_FRACTION = 0.8
 # Tokens of one step on a GPU with much memory, as vLLM's own server chooses; elsewhere vLLM's default is taken.
 LARGE_GPU, LARGE_STEP_TOKENS = 70 * GIB, 8192
 
+# vLLM takes no other ranks. A smaller adapter is padded.
+ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+# Adapters whose requests may share a step. Each takes memory of the GPU and time of every step; others wait for one to finish.
+ADAPTERS_AT_ONCE = 8
+
 _SEEDS = 2**63
 # The smallest top_p that vLLM accepts keeps only the most likely token, as 0 does.
 _LOWEST_TOP_P = 1e-6
 
 
-def engine_arguments(entry: ModelEntry, folder: Path, in_flight: int, gpus: Sequence[Gpu]) -> dict[str, Any]:
-    """Arguments of AsyncEngineArgs: from the entry's fields, then from its ``engine_args``."""
+def engine_arguments(
+    entry: ModelEntry, folder: Path, in_flight: int, gpus: Sequence[Gpu], *, adapter_ranks: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Arguments of AsyncEngineArgs: from the entry's fields, then from its ``engine_args``. Raises ModelUnavailable for a large adapter."""
     stages = int(entry.engine_args.get("pipeline_parallel_size", 1))
     arguments: dict[str, Any] = {
         "model": str(folder),
@@ -43,7 +52,35 @@ def engine_arguments(entry: ModelEntry, folder: Path, in_flight: int, gpus: Sequ
         arguments["gpu_memory_utilization"] = memory_fraction(entry.gpu_share, gpus, is_reduced=in_flight < entry.max_in_flight)
         if min(gpu.memory_total for gpu in gpus) >= LARGE_GPU:
             arguments["max_num_batched_tokens"] = LARGE_STEP_TOKENS
+    if adapter_ranks:
+        arguments |= {
+            "enable_lora": True,
+            "max_lora_rank": _fitting_rank(entry, max(adapter_ranks)),
+            "max_loras": min(len(adapter_ranks), ADAPTERS_AT_ONCE),
+            # The others stay in the memory of the machine.
+            "max_cpu_loras": len(adapter_ranks),
+        }
     return arguments | entry.engine_args
+
+
+def _fitting_rank(entry: ModelEntry, rank: int) -> int:
+    fitting = next((allowed for allowed in ADAPTER_RANKS if allowed >= rank), None)
+    if fitting is None:
+        raise ModelUnavailable(
+            f"Model {entry.name}: an adapter has rank {rank}, and vLLM runs adapters of up to rank {ADAPTER_RANKS[-1]}. Remove it from adapters."
+        )
+    return fitting
+
+
+def read_adapter_rank(folder: Path) -> int:
+    """The largest rank of an adapter's matrices, from its ``adapter_config.json``. Raises ModelUnavailable for what is not LoRA."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    if config.get("peft_type") != "LORA" or not all(type(rank) is int and rank > 0 for rank in ranks):
+        raise ModelUnavailable(
+            f"The adapter in {folder} has no rank (r) or its peft_type is not LORA: vLLM runs LoRA adapters only."
+        )
+    return int(max(ranks))
 
 
 def memory_fraction(share: float, gpus: Sequence[Gpu], *, is_reduced: bool = False) -> float:

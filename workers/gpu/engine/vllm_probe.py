@@ -16,12 +16,14 @@ from typing import Any
 # The surface that the engine uses, by module. Attributes are members of a class.
 SURFACE: dict[str, dict[str, tuple[str, ...]]] = {
     "vllm.engine.arg_utils": {"AsyncEngineArgs": ()},
+    "vllm.lora.request": {"LoRARequest": ()},
     "vllm.sampling_params": {"SamplingParams": (), "StructuredOutputsParams": (), "RequestOutputKind": ("DELTA",)},
     "vllm.v1.engine.async_llm": {"AsyncLLM": ("from_engine_args", "generate", "errored", "shutdown")},
 }
 ENGINE_ARGUMENTS = (
     *("model", "tokenizer", "dtype", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization"),
     *("tensor_parallel_size", "pipeline_parallel_size", "trust_remote_code", "disable_log_stats", "structured_outputs_config"),
+    *("enable_lora", "max_loras", "max_lora_rank", "max_cpu_loras"),
 )
 SAMPLING_ARGUMENTS = (
     *("max_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"),

@@ -16,7 +16,7 @@ from shared.models.catalogue import VLLM, ModelEntry
 from shared.settings import Settings
 from workers.gpu.engine.messages import Message, decode_message, encode_message
 from workers.gpu.engine_client.engine_interpreter import find_interpreter
-from workers.gpu.weights import prepare_model
+from workers.gpu.weights import prepare_adapters, prepare_model
 
 logger = logging.getLogger("engine_process")
 
@@ -74,6 +74,8 @@ class ProcessConnection:
             # A package of weights, or what converts them, is not in the environment of vLLM.
             folder = prepare_model(entry, settings.prepared_models, lambda step, done: None)
             command += ["--folder", str(folder)]
+            for name, adapter in prepare_adapters(entry, lambda step, done: None).items():
+                command += ["--adapter", name, str(adapter)]
         environment = interpreter.environment()
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
