@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +25,8 @@ from testing.waiting import wait_until
 READY_SECONDS = 180
 END_SECONDS = 200
 EXIT_SECONDS = 90
+# A job that a slow command or a browser has to find running takes so long, and is cancelled once it was found.
+LONG_JOB_SECONDS = 60
 
 # Tests wait for leases and for maintenance, so both are quicker than in production.
 QUICK = {
@@ -53,6 +55,7 @@ class Stack:
         embedding: Mapping[str, str] = HASH,
     ) -> None:
         self.folder = folder
+        self.token_seconds = token_seconds
         self.data = folder / "data"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -148,6 +151,52 @@ class Stack:
         answer = self.post("/generate", {"prompt": prompt, **fields})
         assert answer.status_code == 202, answer.text
         return dict(answer.json())
+
+    def submit_long(self, text: str = "", **fields: Any) -> str:
+        """Submit a generation that runs for a minute unless it is cancelled, and return its id. Its prompt begins with ``text``.
+
+        Only for a stack whose engine takes time for each token.
+        """
+        length = int(LONG_JOB_SECONDS / self.token_seconds)
+        return str(self.generate(text.ljust(length, "x"), max_tokens=length, **fields)["id"])
+
+    def run_long(self, count: int) -> list[str]:
+        """Submit this many generations that run for a minute, and return their ids once all of them run."""
+        jobs = [self.submit_long() for _ in range(count)]
+        wait_until(lambda: all(self.job(job)["started_at"] for job in jobs), f"{count} jobs run")
+        return jobs
+
+    def cancel(self, *jobs: str) -> None:
+        """Cancel jobs, some of which may have ended, and wait until all have."""
+        for job in jobs:
+            assert self.client.post(f"/jobs/{job}/cancel").status_code in (200, 202, 409)
+        for job in jobs:
+            self.ended(job)
+
+    @contextmanager
+    def paused(self, queue: str) -> Iterator[None]:
+        """While a queue is paused, its jobs stay queued, however long that takes."""
+        assert self.client.put(f"/admin/queues/{queue}", json={"paused": True}).status_code == 200
+        try:
+            yield
+        finally:
+            assert self.client.put(f"/admin/queues/{queue}", json={"paused": False}).status_code == 200
+
+    @contextmanager
+    def drained(self, pool: str) -> Iterator[None]:
+        """While the workers of a pool are drained, they claim nothing, but a test that acts as a worker may."""
+        names = {worker["name"] for worker in self.client.get("/admin/workers").json()["data"] if worker["pool"] == pool}
+        assert names
+
+        def drain(drained: bool) -> None:
+            for name in names:
+                assert self.client.put(f"/admin/workers/{name}", json={"drained": drained}).status_code == 200
+
+        drain(True)
+        try:
+            yield
+        finally:
+            drain(False)
 
     def job(self, job: str, wait: int = 0) -> dict[str, Any]:
         answer = self.client.get(f"/jobs/{job}", params={"wait": wait})

@@ -1,10 +1,6 @@
 """What people do on the page, and what tests look at."""
 
 import json
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -38,27 +34,6 @@ def add_documents(stack: Stack, collection: str, **files: str | bytes) -> list[s
     for document in answer.json()["data"]:
         stack.ended(document["job"])
     return [str(document["id"]) for document in answer.json()["data"]]
-
-
-@contextmanager
-def suspended(stack: Stack, process: str) -> Iterator[None]:
-    """While its process is suspended, the jobs of a worker stay queued."""
-    worker = stack.pid(process)
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(worker, signal.SIGCONT)
-
-
-@contextmanager
-def paused(stack: Stack, queue: str) -> Iterator[None]:
-    """While a queue is paused, its jobs stay queued, however long that takes."""
-    assert stack.client.put(f"/admin/queues/{queue}", json={"paused": True}).status_code == 200
-    try:
-        yield
-    finally:
-        assert stack.client.put(f"/admin/queues/{queue}", json={"paused": False}).status_code == 200
 
 
 def violations(page: Page, axe: str) -> list[str]:

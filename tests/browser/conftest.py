@@ -26,7 +26,9 @@ FLAGS = [
     "--disable-sync",
 ]
 TOKEN_SECONDS = 0.006
-MAX_TOKENS = 500
+MAX_TOKENS = 4000
+# Of prompt and answer together, so that a job can run for a minute.
+MAX_CONTEXT = 24_000
 
 # A job may wait for a worker that is started by the first one of its kind, which takes long on a busy machine.
 expect.set_options(timeout=30_000)
@@ -37,7 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack on the echo engine that is slow enough to be watched; a second model is loaded on demand."""
     stack = Stack(tmp_path_factory.mktemp("page"), token_seconds=TOKEN_SECONDS, environment=QUICK)
     entries = models(TOKEN_SECONDS)
-    entries[0]["max_tokens"] = MAX_TOKENS
+    entries[0] |= {"max_tokens": MAX_TOKENS, "max_context": MAX_CONTEXT}
     entries.insert(1, {"name": "parrot", "url": "echo:0.001", "engine": "echo", "max_tokens": MAX_TOKENS})
     stack.models.write_text(json.dumps(entries))
     try:
@@ -96,7 +98,7 @@ def page(context: BrowserContext, stack: Stack, browser_errors: list[str], provo
     foreign_requests: list[str] = []
 
     def on_console(message: ConsoleMessage) -> None:
-        # The page polls /health/ready, which returns 503 while a worker is suspended. Chromium logs that as an error.
+        # The page polls /health/ready, which returns 503 while a worker is drained. Chromium logs that as an error.
         is_health_check = message.location["url"].endswith("/health/ready")
         if message.type in ("error", "warning") and not is_health_check:
             browser_errors.append(f"{message.text} {message.location['url']}")

@@ -115,7 +115,9 @@ def test_dead_letters_are_shown_and_replayed(page: Page, stack: Stack, api_keys:
     provoked_errors.append("status of 401")
     key = api_keys.create("root", admin=True)[1]
     headers = {"Authorization": f"Bearer {key}"}
-    answer = stack.client.post("/generate", json={"prompt": "A job without luck. " * 10}, headers=headers).json()
+    answer = stack.client.post(
+        "/generate", json={"prompt": "A job without luck. " * 60, "max_tokens": 1200}, headers=headers
+    ).json()
     page.goto(f"/ui/jobs/{answer['id']}")
     page.get_by_label("API key").fill(key)
     page.keyboard.press("Enter")

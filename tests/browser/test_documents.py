@@ -7,7 +7,7 @@ from playwright.sync_api import FilePayload, Page, expect
 
 from testing.stack import Stack
 from testing.waiting import wait_until
-from tests.browser.actions import add_documents, drop, suspended, violations
+from tests.browser.actions import add_documents, drop, violations
 from tests.odd_files import locked_pdf, pdf
 
 NASTY_TEXT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> The lighthouse is green."
@@ -97,7 +97,7 @@ def test_unreadable_documents_show_reasons_and_a_password_is_entered_in_place(pa
 
 def test_documents_are_filtered_sorted_selected_and_deleted_with_undo(page: Page, stack: Stack) -> None:
     form = [("file", (f"paper-{number:03}.txt", f"Paper {number}.".encode())) for number in range(150)]
-    with suspended(stack, "cpu"):
+    with stack.paused("cpu"):
         batch = stack.client.post("/collections/many/documents", files=form).json()["batch"]["id"]
         page.goto("/ui/documents/many")
         expect(page.get_by_role("button", name="All 150")).to_be_visible()
@@ -249,7 +249,7 @@ def test_a_hit_is_marked_on_its_page_and_hits_are_filtered(page: Page, stack: St
 
 
 def test_a_document_that_waits_to_be_read_is_read_after_its_deletion_was_undone(page: Page, stack: Stack) -> None:
-    with suspended(stack, "cpu"):
+    with stack.paused("cpu"):
         form = {"file": ("waiting.txt", b"Read after all.")}
         document = stack.client.post("/collections/undone/documents", files=form).json()["data"][0]
         page.goto("/ui/documents/undone")

@@ -14,7 +14,7 @@ from shared.jobs.transitions import Event, JobTransitions
 from shared.redis_connection import connect
 from shared.settings import Settings
 from testing.stack import Stack
-from tests.browser.actions import add_documents, ask, fits, suspended
+from tests.browser.actions import add_documents, ask, fits
 
 HACK = "window.hacked=1"
 HOSTILE = f"""# <img src=x onerror="{HACK}">
@@ -94,7 +94,7 @@ def test_hostile_answers_do_nothing(page: Page, stack: Stack) -> None:
     writer = Writer(stack)
     page.goto("/")
     page.get_by_label("Model").select_option("echo")
-    with suspended(stack, "gpu0"):
+    with stack.drained("gpu"):
         turn = ask(page, HOSTILE)
         expect(turn).to_have_attribute("data-state", "queued")
         writer.answer(HOSTILE)
@@ -133,7 +133,7 @@ def test_a_line_of_a_megabyte_is_shown_and_the_page_goes_on(page: Page, stack: S
     writer = Writer(stack)
     page.goto("/")
     page.get_by_label("Model").select_option("echo")
-    with suspended(stack, "gpu0"):
+    with stack.drained("gpu"):
         turn = ask(page, "A long line, please.")
         expect(turn).to_have_attribute("data-state", "queued")
         writer.answer(ONE_LINE)

@@ -8,7 +8,7 @@ from playwright.sync_api import BrowserContext, Page, Response, Route, expect
 
 from testing.receiver import Receiver, status
 from testing.stack import Stack
-from tests.browser.actions import add_documents, paused, suspended
+from tests.browser.actions import add_documents
 
 
 def test_the_list_says_what_each_job_is_and_why_it_failed(page: Page, stack: Stack) -> None:
@@ -47,7 +47,7 @@ def test_the_list_says_what_each_job_is_and_why_it_failed(page: Page, stack: Sta
 
 
 def test_many_jobs_are_cancelled_retried_and_deleted_at_once(page: Page, stack: Stack) -> None:
-    with suspended(stack, "gpu0"):
+    with stack.paused("gpu.echo"):
         jobs = [stack.generate(f"bulk job {number}")["id"] for number in range(3)]
         page.goto("/ui/jobs?status=queued")
         for number in range(3):
@@ -77,7 +77,7 @@ def test_a_cancelled_job_does_not_stay_stopping(page: Page, stack: Stack) -> Non
         page.wait_for_timeout(400)
         route.fulfill(response=answer)
 
-    job = stack.generate("A long answer. " * 40)["id"]
+    job = stack.submit_long("A long answer. ")
     page.goto(f"/ui/jobs/{job}")
     expect(page.locator("#job-status")).to_have_text("Running")
     page.route("**/cancel", late)
@@ -141,7 +141,7 @@ def test_deliveries_are_shown_and_sent_again(page: Page, stack: Stack) -> None:
 
 def test_states_have_counts_and_all_that_match_are_changed_at_once(page: Page, stack: Stack) -> None:
     many = 130
-    with paused(stack, "gpu.echo"):
+    with stack.paused("gpu.echo"):
         for number in range(many):
             stack.generate(f"crowd {number}")
         page.goto("/ui/jobs?q=crowd")

@@ -45,8 +45,10 @@ def test_a_dead_engine_costs_its_batch_one_retry_and_the_worker_nothing(stack: F
     kill(engine.pid, number)
     for job in jobs:
         stack.wait_for_end(job)
-        assert outcomes(stack, job) == [Outcome.RETRIED, Outcome.COMPLETED]
+        # On a busy machine the first jobs may end before the last one begins.
+        assert outcomes(stack, job) in ([Outcome.RETRIED, Outcome.COMPLETED], [Outcome.COMPLETED])
         assert stack.read_job(job).lost == 0
+    assert any(Outcome.RETRIED in outcomes(stack, job) for job in jobs)
     assert stack.pid_of("gpu0") == worker
 
 

@@ -96,7 +96,7 @@ def test_a_second_worker_of_the_same_name_is_refused_and_takes_nothing_from_the_
 
 def test_a_drain_finishes_short_jobs_and_releases_long_ones(stack: FaultStack) -> None:
     short = stack.start_jobs(4, max_tokens=15)
-    long = stack.start_jobs(4, TEXT * 3)
+    long = stack.start_jobs(4, TEXT * 6)
     worker = psutil.Process(stack.pid_of("gpu0"))
     worker.send_signal(signal.SIGTERM)
     worker.wait(LONG_SECONDS)

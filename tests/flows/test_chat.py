@@ -96,15 +96,14 @@ def test_an_edited_message_and_another_answer_are_branches(stack: Stack) -> None
 
 
 def test_turns_outlive_a_worker_and_those_that_were_stopped_are_kept(stack: Stack) -> None:
-    worker = stack.pid("gpu0")
-    os.kill(worker, signal.SIGSTOP)
-    jobs = [
-        stack.post("/chat", {"session": "killed", "message": message, "max_tokens": 300}, Prefer="respond-async").json()
-        for message in ("stop me", "go on")
-    ]
-    assert [job["priority"] for job in jobs] == [2, 2]
-    stack.client.post(f"/jobs/{jobs[0]['id']}/cancel")
-    os.kill(worker, signal.SIGKILL)
+    with stack.paused("gpu.echo"):
+        jobs = [
+            stack.post("/chat", {"session": "killed", "message": message, "max_tokens": 300}, Prefer="respond-async").json()
+            for message in ("stop me", "go on")
+        ]
+        assert [job["priority"] for job in jobs] == [2, 2]
+        stack.client.post(f"/jobs/{jobs[0]['id']}/cancel")
+        os.kill(stack.pid("gpu0"), signal.SIGKILL)
     assert stack.ended(jobs[1]["id"])["status"] == "completed"
     stopped, answered = turns(stack, "killed")
     assert (stopped["status"], stopped["answer"], stopped["error"]) == ("cancelled", "", None)

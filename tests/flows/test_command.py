@@ -89,9 +89,10 @@ def test_exit_statuses(stack: Stack) -> None:
 
 
 def test_a_wait_timeout_is_status_6(slow_stack: Stack) -> None:
-    done = run(slow_stack, "generate", "x" * 200, "--max-tokens", "200", "--wait", "--wait-timeout", "0.2")
+    done = run(slow_stack, "generate", "x" * 2000, "--max-tokens", "2000", "--wait", "--wait-timeout", "0.2")
     assert (done.returncode, done.stdout) == (6, "")
     assert "has not ended within 0.2 s" in done.stderr
+    slow_stack.cancel(slow_stack.client.get("/jobs", params={"limit": 1}).json()["data"][0]["id"])
 
 
 def test_a_cancelled_job_gives_status_3_and_other_results_are_printed(slow_stack: Stack) -> None:
@@ -135,7 +136,8 @@ def test_models_are_listed_with_their_states(stack: Stack) -> None:
 
 
 def test_an_administrator_sees_and_changes_queues_workers_and_the_jobs_of_all_owners(slow_stack: Stack) -> None:
-    running = [slow_stack.generate("x" * 2000, max_tokens=1500)["id"] for _ in range(8)]
+    # A dozen commands have to find them running, each of which takes seconds to start on a busy machine.
+    running = [slow_stack.generate("x" * 4000, max_tokens=4000)["id"] for _ in range(8)]
     waiting = [slow_stack.generate("y", priority=9)["id"] for _ in range(3)]
     wait_until(lambda: all(slow_stack.job(job)["started_at"] for job in running), "every slot is busy")
 
@@ -344,14 +346,15 @@ def test_the_shell_completes_commands_and_options(stack: Stack) -> None:
 
 
 def test_ctrl_c_is_status_130(slow_stack: Stack) -> None:
-    text = "a text that is long enough to be interrupted" * 4
-    process = start("generate", text, "--max-tokens", "200", "--plain", "--follow", "--url", slow_stack.url)
+    text = "a text that is long enough to be interrupted" * 40
+    process = start("generate", text, "--max-tokens", "2000", "--plain", "--follow", "--url", slow_stack.url)
     assert process.stdout is not None
     assert process.stdout.read(1) == "a", "it writes"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Traceback" not in errors
+    slow_stack.cancel(slow_stack.client.get("/jobs", params={"limit": 1}).json()["data"][0]["id"])
 
 
 def test_usage_is_printed_as_a_table_as_csv_and_as_json(stack: Stack, tmp_path: Path) -> None:

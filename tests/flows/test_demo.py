@@ -12,12 +12,8 @@ from testing.stack import Stack
 
 
 def test_unfinished_questions_of_an_earlier_demonstration_are_cancelled(slow_stack: Stack) -> None:
-    def submit(**fields: object) -> str:
-        body = {"prompt": "a long answer " * 20, "max_tokens": 64, **fields}
-        return str(slow_stack.client.post("/generate", json=body).json()["id"])
-
-    left = [submit(metadata=demo.METADATA) for _ in range(10)]
-    other = submit(metadata={"source": "elsewhere"})
+    left = [slow_stack.submit_long(metadata=demo.METADATA) for _ in range(10)]
+    other = slow_stack.generate("a short answer", metadata={"source": "elsewhere"})["id"]
     demo._cancel_unfinished(slow_stack.client)
     assert {slow_stack.ended(job)["status"] for job in left} == {"cancelled"}
     assert slow_stack.ended(other)["status"] == "completed"

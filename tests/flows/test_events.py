@@ -84,8 +84,8 @@ def test_each_of_many_readers_gets_all_events(slow_stack: Stack) -> None:
 def test_a_new_attempt_continues_where_the_last_one_ended(slow_stack: Stack) -> None:
     import psutil
 
-    text_sent = TEXT * 3  # long enough to be interrupted
-    job = slow_stack.generate(text_sent, max_tokens=200)["id"]
+    text_sent = TEXT * 5  # long enough to be interrupted
+    job = slow_stack.generate(text_sent, max_tokens=300)["id"]
     wait_until(lambda: slow_stack.job(job)["timings"]["first_token"], "the first token")
     [engine] = [
         process

@@ -144,7 +144,7 @@ def test_flower_agrees_with_the_records_of_jobs(watched: Stack, flower: httpx2.C
     stack = watched
     jobs = [stack.generate(f"short {number}", max_tokens=2)["id"] for number in range(40)]
     failing = stack.generate("too late" * 20, timeout=1, max_tokens=64)["id"]
-    cancelled = stack.generate("cancel me" * 8, max_tokens=64)["id"]
+    cancelled = stack.submit_long("cancel me")
     wait_until(lambda: stack.job(cancelled)["status"] == "in_progress", "the job runs")
     stack.post(f"/jobs/{cancelled}/cancel", {}).raise_for_status()
     stack.client.post("/collections/flower/documents", files={"file": ("a.txt", b"a page")}).raise_for_status()
@@ -154,10 +154,9 @@ def test_flower_agrees_with_the_records_of_jobs(watched: Stack, flower: httpx2.C
     searched = stack.post("/collections/flower/search", {"query": "page"}, Prefer="wait=60")
     searched.raise_for_status()
     # It ends before any worker has it, so Flower never sees it.
-    stack.client.put("/admin/queues/gpu.echo", json={"paused": True}).raise_for_status()
-    unseen = stack.generate("never claimed")["id"]
-    stack.post(f"/jobs/{unseen}/cancel", {}).raise_for_status()
-    stack.client.put("/admin/queues/gpu.echo", json={"paused": False}).raise_for_status()
+    with stack.paused("gpu.echo"):
+        unseen = stack.generate("never claimed")["id"]
+        stack.post(f"/jobs/{unseen}/cancel", {}).raise_for_status()
     ended = {job: stack.ended(job) for job in (*jobs, failing, cancelled, found[0]["job_id"], asked, unseen)}
     assert {job["status"] for job in ended.values()} == {"completed", "failed", "cancelled"}
     assert [attempt["outcome"] for attempt in ended[asked]["attempts"]] == ["handed_over", "completed"]
@@ -168,4 +167,4 @@ def test_flower_agrees_with_the_records_of_jobs(watched: Stack, flower: httpx2.C
         tasks = flower.get("/api/tasks").json().values()
         return Counter((str(task["args"]), str(task["state"])) for task in tasks if task["args"] in ended)
 
-    wait_until(lambda: shown() == expected, "Flower shows each attempt once", seconds=30)
+    wait_until(lambda: shown() == expected, "Flower shows each attempt once")

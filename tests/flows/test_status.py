@@ -14,7 +14,9 @@ from tests.flows.command import run
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("status"), token_seconds=0.05, environment=QUICK)
+    # A process that is stopped is replaced after the time of a lease, and a busy machine takes seconds to start a command.
+    slower = {"ENGINEHOUSE_LEASE_SECONDS": "30"}
+    stack = Stack(tmp_path_factory.mktemp("status"), token_seconds=0.05, environment=QUICK | slower)
     try:
         yield stack.start()
     finally:
@@ -58,7 +60,7 @@ def test_the_doctor_finds_nothing_on_a_healthy_stack_and_a_frozen_chroma_with_it
 
 def test_top_shows_rates_and_the_oldest_jobs_once_in_a_pipe(own: Stack) -> None:
     # It runs for a minute unless it is cancelled: a busy machine takes seconds to start the command.
-    slow = own.generate("still running " * 800, max_tokens=1200)["id"]
+    slow = own.submit_long("still running")
     own.generate("a later job", max_tokens=64)
     wait_until(lambda: own.job(slow)["status"] == "in_progress", "the job runs")
     lines = [line.split("\t") for line in run(own, "top", "--interval", "0.5").stdout.splitlines()]

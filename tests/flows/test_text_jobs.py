@@ -15,7 +15,6 @@ from shared.owners.store import LOCAL
 from shared.redis_connection import connect
 from shared.settings import Settings
 from testing.stack import Stack
-from testing.waiting import wait_until
 from tests.flows.test_events import follow
 
 TOOLS = [
@@ -74,15 +73,12 @@ def test_a_bad_tokenization_names_its_field(stack: Stack) -> None:
 
 
 def test_tokens_do_not_wait_for_a_full_engine(slow_stack: Stack) -> None:
-    jobs = [slow_stack.generate("x" * 64)["id"] for _ in range(30)]
-    running = lambda: [job for job in jobs if slow_stack.job(job)["status"] == "in_progress"]  # noqa: E731
-    wait_until(lambda: len(running()) == 8, "the engine is full")
+    jobs = [*slow_stack.run_long(8), *(slow_stack.submit_long() for _ in range(4))]
     assert tokenize(slow_stack, op="tokenize", prompt="hi")["result"]["tokens"] == [104, 105]
     assert any(slow_stack.job(job)["status"] == "queued" for job in jobs), "generations still wait"
     queues = {queue["queue"]: queue for queue in slow_stack.client.get("/admin/queues").json()["data"]}
     assert (queues["text.echo"]["model"], queues["text.echo"]["workers"]) == ("echo", 1)
-    for job in jobs:
-        slow_stack.post(f"/jobs/{job}/cancel", {})
+    slow_stack.cancel(*jobs)
 
 
 def test_tokens_of_a_model_that_no_worker_can_load_are_refused_or_wait_visibly(stack: Stack) -> None:

@@ -342,6 +342,8 @@ class Reference:
         del self.jobs[job_id]
         del self.index[job_id]
         self.dead.discard(job_id)
+        # An Idempotency-Key is forgotten with its job.
+        self._keys = {key: request for key, request in self._keys.items() if request[0] != job_id}
         return "deleted"
 
     def rename(self, job_id: str, new_id: str) -> None:

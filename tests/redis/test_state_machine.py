@@ -6,6 +6,7 @@ ended and no key may remain without a time to live. ``STATE_MACHINE_EXAMPLES`` s
 
 import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -471,6 +472,8 @@ class TransitionMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let time pass and complete all jobs. Every job must end, and no key may remain without a time to live."""
+        if sys.exc_info()[0] is not None:
+            return  # the two differ since the step that failed, so an error of the drain would only hide it
         for _ in range(12):
             self.clock.advance(3601)
             self.reap(leases=True)

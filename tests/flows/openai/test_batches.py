@@ -139,10 +139,14 @@ def test_a_batch_can_be_cancelled(client: openai.OpenAI, v1_stack: Stack) -> Non
 
 def test_a_batch_expires_and_keeps_its_answers(client: openai.OpenAI) -> None:
     bodies = [{"messages": user("x"), "max_tokens": 1}] * 4 + [dict(LONG) for _ in range(20)]
-    batch = ended(client, submit(client, CHAT, bodies, completion_window="2s"))
+    batch = ended(client, submit(client, CHAT, bodies, completion_window="6s"))
     assert (batch.status, batch.expired_at is not None) == ("expired", True)
-    assert len(content(client, batch.output_file_id)) == 4
-    assert {entry["error"]["code"] for entry in content(client, batch.error_file_id).values()} == {"batch_expired"}
+    answered, expired = content(client, batch.output_file_id), content(client, batch.error_file_id)
+    # On a busy machine it may expire before all of the short ones are answered.
+    assert answered
+    assert answered.keys() <= {"r0", "r1", "r2", "r3"}
+    assert answered.keys() | expired.keys() == {f"r{number}" for number in range(24)}
+    assert {entry["error"]["code"] for entry in expired.values()} == {"batch_expired"}
 
 
 def test_the_end_of_a_batch_is_announced(client: openai.OpenAI, v1_stack: Stack) -> None:
@@ -168,12 +172,12 @@ def test_the_end_of_a_batch_is_announced(client: openai.OpenAI, v1_stack: Stack)
 
 
 def test_native_view_of_a_batch(client: openai.OpenAI, v1_stack: Stack) -> None:
-    batch = submit(client, CHAT, [{"messages": user("word " * 40), "max_tokens": 40}] * 40)
+    batch = submit(client, CHAT, [{"messages": user("word " * 40), "max_tokens": 100}] * 80)
     job = str((batch.model_extra or {})["job_id"])
     wait_until(lambda: v1_stack.job(job).get("estimated_end_at"), "an estimate")
     batch = ended(client, batch)
     view = v1_stack.job(job)
-    assert (view["status"], view["request_counts"]["completed"], view["request_batch"]) == ("completed", 40, batch.id)
+    assert (view["status"], view["request_counts"]["completed"], view["request_batch"]) == ("completed", 80, batch.id)
     events = v1_stack.client.get(f"/jobs/{job}/events").text
     assert '"unit":"requests"' in events.replace(" ", "")
     assert v1_stack.post(f"/jobs/{job}/retry", {}).json()["error"]["code"] == "batch_not_retried"
