@@ -23,6 +23,7 @@ from shared.documents.filters import Scalar
 from shared.documents.passwords import MAX_PASSWORD_LENGTH
 from shared.errors import InvalidRequest, InvalidValue, MalformedBody
 from shared.ids import is_id
+from shared.jobs.start_time import StartTime, check_start_time
 
 MAX_SHOWN = 80
 MAX_NAME = 120
@@ -30,7 +31,7 @@ MAX_NAME = 120
 MAX_FILES = 1000
 MAX_FORM_PARTS = MAX_FILES + 20
 MAX_KEY_LENGTH = 255
-FORM_FIELDS = ("file", "webhook", "metadata", "password", "replace")
+FORM_FIELDS = ("file", "webhook", "metadata", "password", "replace", "not_before")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -119,6 +120,22 @@ def form_replace() -> bool:
     if text not in ("", "true", "false"):
         raise InvalidValue(f"replace: must be true or false, not {text[:MAX_SHOWN]!r}", param="replace")
     return text != "false"
+
+
+def form_start_time() -> StartTime | None:
+    """The field ``not_before`` of a form: when its jobs may start. Raises InvalidValue."""
+    text = _form_field("not_before")
+    if not text:
+        return None
+    try:
+        value: StartTime = float(text)
+    except ValueError:
+        value = text
+    try:
+        check_start_time(value)
+    except ValueError as error:
+        raise InvalidValue(f"not_before: {error}", param="not_before") from None
+    return value
 
 
 def form_metadata() -> dict[str, Scalar]:

@@ -24,6 +24,7 @@ from api.request_parsing import (
     form_metadata,
     form_password,
     form_replace,
+    form_start_time,
     form_webhook,
     requested_timeout,
 )
@@ -35,6 +36,7 @@ from api.uploads import UploadOptions, UploadResult, UploadService
 from shared.documents.models import ENDED, Document, check_collection_name
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
+from shared.jobs.start_time import delay_ms
 
 blueprint = Blueprint("uploads", __name__)
 
@@ -124,8 +126,14 @@ def upload_documents(collection: str) -> RouteResponse:
 
 def _upload_options() -> UploadOptions:
     check_form_fields()
+    not_before = form_start_time()
     return UploadOptions(
-        webhook=job_webhook(form_webhook()), metadata=form_metadata(), password=form_password(), replace=form_replace()
+        webhook=job_webhook(form_webhook()),
+        metadata=form_metadata(),
+        password=form_password(),
+        replace=form_replace(),
+        not_before=not_before,
+        wait_ms=delay_ms(not_before),
     )
 
 

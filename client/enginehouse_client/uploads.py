@@ -38,13 +38,22 @@ IndexResult = tuple[list[Document], list[Rejection]]
 class UploadCalls(DocumentCalls):
     """Uploads. Jobs index what was uploaded; one batch counts the jobs of a request, or an open batch those of many requests."""
 
-    def upload(self, collection: str, file: FileInput, *, wait: bool = True, replace: bool = True) -> Operation[Document]:
+    def upload(
+        self,
+        collection: str,
+        file: FileInput,
+        *,
+        wait: bool = True,
+        replace: bool = True,
+        not_before: float | str | None = None,
+    ) -> Operation[Document]:
         """Add one file to a collection, which is created if it does not exist, and return the document once it is indexed, or at
         once if ``wait`` is false. Raises ValueError if there is not exactly one file, or if it is an archive, which the server has
         then accepted. A document that cannot be indexed is not an error: check its status. If the collection has another file of
         this name, the new one replaces it and ``replaces`` is its id; with ``replace`` false, raises Conflict (``name_taken``).
+        ``not_before`` is when it may be indexed: seconds from now, or a time in RFC 3339.
         """
-        receipt = yield from self.send(collection, file, replace=replace)
+        receipt = yield from self.send(collection, file, replace=replace, not_before=not_before)
         for conflict in receipt.conflicts:
             raise Conflict(f"{conflict.name}: {conflict.reason}", status=409, code=conflict.code)
         if receipt.archives:
@@ -58,11 +67,15 @@ class UploadCalls(DocumentCalls):
         return document
 
     def open_batch(
-        self, *, metadata: Mapping[str, str] | None = None, webhook: Mapping[str, Any] | None = None
+        self,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        webhook: Mapping[str, Any] | None = None,
+        not_before: float | str | None = None,
     ) -> Operation[Job]:
         """Open a batch, a job that counts all jobs that join it until ``seal``. The server seals it an hour after its last job has
-        ended."""
-        fields = {"metadata": metadata, "webhook": webhook}
+        ended. Its jobs start at ``not_before``: seconds from now, or a time in RFC 3339."""
+        fields = {"metadata": metadata, "webhook": webhook, "not_before": not_before}
         response = yield from self.submit("/batches", {name: value for name, value in fields.items() if value is not None})
         return Job.from_json(response.json())
 
@@ -79,6 +92,7 @@ class UploadCalls(DocumentCalls):
         *,
         batch: str | Job | None = None,
         replace: bool = True,
+        not_before: float | str | None = None,
         on_sent: Callable[[UploadProgress], None] | None = None,
     ) -> Operation[UploadReceipt]:
         """Upload one file, optionally into an open ``batch``, without waiting until it is indexed. ``on_sent`` receives the progress
@@ -90,7 +104,7 @@ class UploadCalls(DocumentCalls):
             raise ValueError(f"expected one file, got {len(files)}; use ingest for several")
         size = files[0].size
         report = None if on_sent is None else lambda sent: on_sent(UploadProgress(sent, size))
-        return (yield from self._upload_files(collection, files, batch, report, replace=replace))
+        return (yield from self._upload_files(collection, files, batch, report, replace=replace, not_before=not_before))
 
     def ingest(
         self,
@@ -99,6 +113,7 @@ class UploadCalls(DocumentCalls):
         *,
         wait: bool = True,
         replace: bool = True,
+        not_before: float | str | None = None,
         timeout: float | None = None,
         on_progress: Callable[[IngestProgress], None] | None = None,
     ) -> Operation[Ingestion]:
@@ -107,10 +122,11 @@ class UploadCalls(DocumentCalls):
         ``on_progress`` is called after each change. Raises Timeout if the batch has not ended after ``timeout`` seconds,
         FileNotFoundError and OSError, and Conflict if the batch is cancelled before all files are sent. A file that cannot be
         indexed is not an error; ``rejected`` lists such files, and with ``replace`` false also those that would replace others.
+        ``not_before`` is when the files may be indexed: seconds from now, or a time in RFC 3339.
         """
         found = list(sources(files))
         counter = _ProgressCounter(len(found), on_progress)
-        batch = yield from self.open_batch()
+        batch = yield from self.open_batch(not_before=not_before)
         receipts: list[UploadReceipt] = []
         try:
             for group in split_into_requests(found):
@@ -212,14 +228,18 @@ class UploadCalls(DocumentCalls):
         on_sent: Callable[[int], None] | None = None,
         *,
         replace: bool = True,
+        not_before: float | str | None = None,
     ) -> Operation[UploadReceipt]:
+        form = {} if replace else {"replace": "false"}
+        if not_before is not None:
+            form["not_before"] = str(not_before)
         request = Request(
             method="POST",
             path=f"/collections/{quote(collection, safe='')}/documents",
             query={} if batch is None else {"batch": _id(batch)},
             headers={"Idempotency-Key": str(uuid.uuid4())},
             files=files,
-            form={} if replace else {"replace": "false"},
+            form=form,
             on_sent=on_sent,
             timeout=self.retry_policy.timeout + 60,
         )

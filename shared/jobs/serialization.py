@@ -45,6 +45,8 @@ def job_view(job: Job) -> dict[str, Any]:
         view["session"] = job.session
     if job.counts is not None:
         view["counts"], view["sealed"] = job.counts, job.sealed
+        if job.not_before is not None:
+            view["not_before"] = seconds(job.not_before)
     if job.kind == "generate" and job.result is not None:
         # The field names of the chat_gp_me tutorial.
         view["response"] = job.result["text"]

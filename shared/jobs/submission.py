@@ -30,7 +30,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock, Value
 from shared.owners.store import RateState
-from shared.redis_connection import PREFIX
+from shared.redis_connection import PREFIX, redis_time_ms
 from shared.sessions.store import SessionFull, session_not_found, turn_not_found
 from shared.settings import OWNER_LIMITS, Settings
 from shared.work_context import current_work
@@ -262,10 +262,11 @@ class JobSubmitter:
         metadata: Mapping[str, Any] | None = None,
         id: str = "",
         vector_store: Mapping[str, Any] | None = None,
+        wait_ms: int = 0,
     ) -> SubmissionResult:
         """Create a batch: a job that is the ``parent`` of other jobs. Once sealed, it ends with the last of them.
 
-        ``vector_store`` says which files of ``/v1/files`` it puts into which collection (``collection_id``, ``files``).
+        Jobs that join it start after ``wait_ms``. ``vector_store`` says which files of ``/v1/files`` it puts into which collection (``collection_id``, ``files``).
 
         Raises IdempotencyConflict and QuotaExceeded.
         """
@@ -277,6 +278,8 @@ class JobSubmitter:
         }
         if vector_store is not None:
             record["vector_store"] = to_json(vector_store)
+        if wait_ms > 0:
+            record["not_before"] = redis_time_ms(self._client) + wait_ms
         outcome, batch = self._scripts.open_batch(
             id=id or new_id(JOB),
             owner=owner,
@@ -291,6 +294,11 @@ class JobSubmitter:
         if outcome == "full":
             raise QuotaExceeded("open_batches", int(batch))
         return SubmissionResult(batch, outcome == "replayed")
+
+    def delay_of_batch(self, batch: str) -> int:
+        """How long jobs that join this batch must wait, in milliseconds."""
+        not_before = self._client.hget(f"{PREFIX}job:{batch}", "not_before")
+        return max(0, int(not_before) - redis_time_ms(self._client)) if not_before else 0
 
     def join_batch(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:
         """Announce more jobs for an open batch. This restarts the time after which maintenance seals it.

@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from shared.jobs.start_time import StartTime, check_start_time
 from shared.webhooks.ssrf import MAX_URL_LENGTH
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -25,6 +26,8 @@ Query = Annotated[
 JobMetadata = dict[
     Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]
 ]
+
+NotBefore = Annotated[StartTime, BeforeValidator(check_start_time)]
 
 
 class RequestModel(BaseModel):

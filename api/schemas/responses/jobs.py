@@ -294,7 +294,8 @@ class ListedJob(ResponseModel):
     queue_position: int | None = Field(default=None, description="only while queued; 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is unknown")
     not_before: Time | None = Field(
-        default=None, description="only while queued: time of the next attempt, or the earliest start"
+        default=None,
+        description="only while queued: time of the next attempt, or the earliest start; of a batch: that of its jobs",
     )
     waiting_for: WaitingFor = Field(default="", description="only while queued: what keeps it from running")
 
