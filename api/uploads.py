@@ -43,6 +43,8 @@ class UploadOptions:
     replace: bool = True
     not_before: StartTime | None = None
     wait_ms: int = 0
+    concurrency_key: str = ""
+    concurrency_limit: int = 1
 
 
 @dataclass(kw_only=True)
@@ -116,6 +118,7 @@ class UploadService:
             webhook = options.webhook and {**options.webhook, "endpoint": ""}
             content: list[Any] = [collection_name, batch_id, digests, webhook, options.metadata, options.replace]
             content += [options.not_before] * (options.not_before is not None)
+            content += [options.concurrency_key, options.concurrency_limit] * bool(options.concurrency_key)
             idempotency = read_idempotency_key(content)
             result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
             # A repeated request finds what the first one registered by id or content, and adds what it missed because the
@@ -220,12 +223,18 @@ class UploadService:
             self._files.remove(received.document_id)
             raise
         if needs_job:
-            return document, self.submit_ingest(document, batch, webhook, wait_ms=options.wait_ms)
+            return document, self.submit_ingest(document, batch, webhook, options)
         self._files.remove(received.document_id)
         return document, job
 
-    def submit_ingest(self, document: Document, batch: str, webhook: dict[str, Any] | None = None, *, wait_ms: int = 0) -> Job:
-        """Submit the job that ingests a registered document; it starts after ``wait_ms``."""
+    def submit_ingest(
+        self,
+        document: Document,
+        batch: str,
+        webhook: dict[str, Any] | None = None,
+        options: UploadOptions | None = None,
+    ) -> Job:
+        """Submit the job that ingests a registered document."""
         submission = Submission(
             kind="ingest",
             queue=CPU_QUEUE,
@@ -234,8 +243,8 @@ class UploadService:
             id=document.job_id,
             document=document.id,
             parent=batch,
-            wait_ms=wait_ms,
             webhook=webhook,
+            **_schedule(options),
         )
         return submit_job(submission).job
 
@@ -258,7 +267,7 @@ class UploadService:
             "replace": options.replace,
         }
         submission = Submission(
-            kind="unpack", queue=CPU_QUEUE, spec=spec, owner=self._owner, id=job_id, parent=batch, wait_ms=options.wait_ms
+            kind="unpack", queue=CPU_QUEUE, spec=spec, owner=self._owner, id=job_id, parent=batch, **_schedule(options)
         )
         return submit_job(submission).job.id
 
@@ -270,3 +279,14 @@ class UploadService:
     def _discard(self, document_ids: Sequence[str]) -> None:
         for document_id in document_ids:
             self._files.remove(document_id)
+
+
+def _schedule(options: UploadOptions | None) -> dict[str, Any]:
+    """The fields of a submission that say when it may start."""
+    if options is None:
+        return {}
+    return {
+        "wait_ms": options.wait_ms,
+        "concurrency_key": options.concurrency_key,
+        "concurrency_limit": options.concurrency_limit,
+    }

@@ -16,6 +16,7 @@ from api.schemas.requests.webhooks import JobWebhook
 from shared.documents.passwords import MAX_PASSWORD_LENGTH
 from shared.jobs.start_time import DESCRIPTION as START_TIME
 from shared.jobs.start_time import MAX_DELAY_SECONDS
+from shared.jobs.submission import MAX_CONCURRENCY_KEY, MAX_CONCURRENCY_LIMIT
 
 SCHEMAS = "#/components/schemas/"
 
@@ -60,6 +61,12 @@ DOCUMENT_FIELDS = {
     "password": PASSWORD_FIELD,
     "replace": REPLACE_FIELD,
     "not_before": NOT_BEFORE_FIELD,
+    "concurrency_key": {
+        "type": "string",
+        "maxLength": MAX_CONCURRENCY_KEY,
+        "description": "Of your jobs with the same key, at most `concurrency_limit` run at once.",
+    },
+    "concurrency_limit": {"type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY_LIMIT, "default": 1},
 }
 
 STREAMED_EVENT = {

@@ -20,6 +20,7 @@ from api.openapi.operation import (
 from api.request_parsing import (
     MAX_FILES,
     check_form_fields,
+    form_concurrency,
     form_files,
     form_metadata,
     form_password,
@@ -126,7 +127,7 @@ def upload_documents(collection: str) -> RouteResponse:
 
 def _upload_options() -> UploadOptions:
     check_form_fields()
-    not_before = form_start_time()
+    not_before, (concurrency_key, concurrency_limit) = form_start_time(), form_concurrency()
     return UploadOptions(
         webhook=job_webhook(form_webhook()),
         metadata=form_metadata(),
@@ -134,6 +135,8 @@ def _upload_options() -> UploadOptions:
         replace=form_replace(),
         not_before=not_before,
         wait_ms=delay_ms(not_before),
+        concurrency_key=concurrency_key,
+        concurrency_limit=concurrency_limit,
     )
 
 

@@ -46,14 +46,24 @@ class UploadCalls(DocumentCalls):
         wait: bool = True,
         replace: bool = True,
         not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
     ) -> Operation[Document]:
         """Add one file to a collection, which is created if it does not exist, and return the document once it is indexed, or at
         once if ``wait`` is false. Raises ValueError if there is not exactly one file, or if it is an archive, which the server has
         then accepted. A document that cannot be indexed is not an error: check its status. If the collection has another file of
         this name, the new one replaces it and ``replaces`` is its id; with ``replace`` false, raises Conflict (``name_taken``).
-        ``not_before`` is when it may be indexed: seconds from now, or a time in RFC 3339.
+        ``not_before`` is when it may be indexed: seconds from now, or a time in RFC 3339. Of your jobs with the same ``concurrency_key``,
+        at most ``concurrency_limit`` run at once.
         """
-        receipt = yield from self.send(collection, file, replace=replace, not_before=not_before)
+        receipt = yield from self.send(
+            collection,
+            file,
+            replace=replace,
+            not_before=not_before,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+        )
         for conflict in receipt.conflicts:
             raise Conflict(f"{conflict.name}: {conflict.reason}", status=409, code=conflict.code)
         if receipt.archives:
@@ -93,6 +103,8 @@ class UploadCalls(DocumentCalls):
         batch: str | Job | None = None,
         replace: bool = True,
         not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
         on_sent: Callable[[UploadProgress], None] | None = None,
     ) -> Operation[UploadReceipt]:
         """Upload one file, optionally into an open ``batch``, without waiting until it is indexed. ``on_sent`` receives the progress
@@ -104,7 +116,8 @@ class UploadCalls(DocumentCalls):
             raise ValueError(f"expected one file, got {len(files)}; use ingest for several")
         size = files[0].size
         report = None if on_sent is None else lambda sent: on_sent(UploadProgress(sent, size))
-        return (yield from self._upload_files(collection, files, batch, report, replace=replace, not_before=not_before))
+        schedule = {"not_before": not_before, "concurrency_key": concurrency_key, "concurrency_limit": concurrency_limit}
+        return (yield from self._upload_files(collection, files, batch, report, replace=replace, schedule=schedule))
 
     def ingest(
         self,
@@ -114,6 +127,8 @@ class UploadCalls(DocumentCalls):
         wait: bool = True,
         replace: bool = True,
         not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
         timeout: float | None = None,
         on_progress: Callable[[IngestProgress], None] | None = None,
     ) -> Operation[Ingestion]:
@@ -122,15 +137,17 @@ class UploadCalls(DocumentCalls):
         ``on_progress`` is called after each change. Raises Timeout if the batch has not ended after ``timeout`` seconds,
         FileNotFoundError and OSError, and Conflict if the batch is cancelled before all files are sent. A file that cannot be
         indexed is not an error; ``rejected`` lists such files, and with ``replace`` false also those that would replace others.
-        ``not_before`` is when the files may be indexed: seconds from now, or a time in RFC 3339.
+        ``not_before`` is when the files may be indexed: seconds from now, or a time in RFC 3339. Of your jobs with the same
+        ``concurrency_key``, at most ``concurrency_limit`` run at once.
         """
         found = list(sources(files))
         counter = _ProgressCounter(len(found), on_progress)
+        schedule = {"concurrency_key": concurrency_key, "concurrency_limit": concurrency_limit}
         batch = yield from self.open_batch(not_before=not_before)
         receipts: list[UploadReceipt] = []
         try:
             for group in split_into_requests(found):
-                receipts.append((yield from self._upload_files(collection, group, batch, replace=replace)))
+                receipts.append((yield from self._upload_files(collection, group, batch, replace=replace, schedule=schedule)))
                 counter.uploaded(receipts[-1], len(group))
         except (APIError, OSError):
             with suppress(APIError, ConnectionFailed):
@@ -228,11 +245,10 @@ class UploadCalls(DocumentCalls):
         on_sent: Callable[[int], None] | None = None,
         *,
         replace: bool = True,
-        not_before: float | str | None = None,
+        schedule: Mapping[str, float | str | None],
     ) -> Operation[UploadReceipt]:
         form = {} if replace else {"replace": "false"}
-        if not_before is not None:
-            form["not_before"] = str(not_before)
+        form |= {name: str(value) for name, value in schedule.items() if value is not None}
         request = Request(
             method="POST",
             path=f"/collections/{quote(collection, safe='')}/documents",

@@ -41,6 +41,8 @@ def job_view(job: Job) -> dict[str, Any]:
     }
     if job.line_of:
         view["request_batch"] = f"batch_{job.line_of.partition('_')[2]}"
+    if job.concurrency_key:
+        view["concurrency_key"], view["concurrency_limit"] = job.concurrency_key, job.concurrency_limit
     if job.session:
         view["session"] = job.session
     if job.counts is not None:
